@@ -1,0 +1,3 @@
+from trichord.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,290 @@
+"""The command line: parse, call one function of the library, print. No command imports more than it needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trichord.errors import TrichordError, one_line
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from trichord.recipes import Recipe
+
+USAGE = """\
+usage: trichord COMMAND [ARGUMENTS] [--debug]
+
+In which order should video, audio and text be combined? Train in stages, compare the orders.
+
+commands:
+  demo       render the built-in world, run the study on it, print the order table
+  world      write the built-in world: narrated how-to videos as real files
+  import     bring a published release into a store: howto100m, youcook2, msrvtt
+  extract    features of a folder of narrated videos into a store
+  train      train one order, e.g. av>t
+  evaluate   score a trained model or a published checkpoint
+  study      train and compare orders, print the order table
+  store      info STORE, verify STORE
+  doctor     what works here, what is missing, and the command that mends it
+
+example, from videos to the table:
+  trichord extract my_videos --store my_store
+  trichord study --store my_store --out my_study --recipe debug
+
+trichord COMMAND --help explains a command; --version prints the version; --debug shows tracebacks."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, or 2 after a user's mistake (one line on standard error)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"trichord {version('trichord')}")
+        return 0
+    try:
+        return _run(words[0], words[1:])
+    except TrichordError as error:
+        return _fail(error, debug)
+    except KeyboardInterrupt:
+        print("trichord: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {error} (a defect, or an input nobody thought of; --debug shows where)", debug, error)
+
+
+def _fail(message: object, debug: bool, error: Exception | None = None) -> int:
+    if debug:
+        raise error if error is not None else message  # type: ignore[misc]
+    print(f"trichord: error: {one_line(message)}", file=sys.stderr)
+    return 2
+
+
+def _run(command: str, words: list[str]) -> int:
+    if command not in COMMANDS:
+        raise TrichordError(f"no command '{command}'; known are {', '.join(COMMANDS)}: see trichord --help")
+    return COMMANDS[command](words) or 0
+
+
+def _parser(command: str, description: str, example: str) -> ArgumentParser:
+    from jsonargparse import ArgumentParser
+
+    return ArgumentParser(prog=f"trichord {command}", description=f"{description} Example: {example}", exit_on_error=False)
+
+
+def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
+    import argparse
+
+    try:
+        return parser.parse_args(words)
+    except (argparse.ArgumentError, TypeError, ValueError, KeyError) as error:
+        if isinstance(error, TrichordError):
+            raise
+        raise TrichordError(f"{one_line(error)}; see {parser.prog} --help") from None
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _call(function: Callable[..., Any], command: str, words: list[str], *, positional: tuple[str, ...], example: str) -> Any:
+    """Build the command line of a library function from its signature, parse, call."""
+    parser = _parser(command, one_line((function.__doc__ or "").split("\n\n")[0]), example)
+    for name in positional:
+        parser.add_argument(name, type=Path)
+    parser.add_function_arguments(function, skip={*positional, "progress"}, fail_untyped=False)
+    values = _parse(parser, words).as_dict()
+    return function(**{k: v for k, v in values.items() if k != "config"}, progress=_say)
+
+
+def _world(words: list[str]) -> int:
+    from trichord.world import write_world
+
+    print(_call(write_world, "world", words, positional=("out",), example="trichord world my_world --num_train 60 --num_test 40"))
+    return 0
+
+
+def _extract(words: list[str]) -> int:
+    from trichord.features.extract import extract
+
+    print(_call(extract, "extract", words, positional=("videos",), example="trichord extract my_videos --store my_store"))
+    return 0
+
+
+def _import(words: list[str]) -> int:
+    from trichord.releases import IMPORTERS
+
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: trichord import {{{','.join(IMPORTERS)}}} --root RELEASE_DIR --words WORD2VEC_FILE --store STORE")
+        return 0
+    if words[0] not in IMPORTERS:
+        raise TrichordError(f"no importer '{words[0]}'; known are {', '.join(IMPORTERS)}")
+    example = f"trichord import {words[0]} --root release --words GoogleNews-vectors-negative300.bin --store my_store"
+    print(_call(IMPORTERS[words[0]], f"import {words[0]}", words[1:], positional=(), example=example))
+    return 0
+
+
+def _store(words: list[str]) -> int:
+    from trichord.store.inspect import store_info, verify
+
+    if len(words) != 2 or words[0] not in ("info", "verify"):
+        if words and words[0] not in ("-h", "--help"):
+            raise TrichordError("give `trichord store info STORE` or `trichord store verify STORE`")
+        print("usage: trichord store {info,verify} STORE")
+        return 0
+    if words[0] == "info":
+        print(store_info(Path(words[1])))
+        return 0
+    problems = verify(Path(words[1]))
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise TrichordError(f"{words[1]}: {len(problems)} problem(s), listed above")
+    print(f"{words[1]}: sound")
+    return 0
+
+
+def _recipe_parser(command: str, description: str, example: str, words: list[str], default: str) -> ArgumentParser:
+    """A parser with every recipe setting as a dotted option, whose defaults are those of `--recipe`."""
+    from jsonargparse import ActionConfigFile
+
+    from trichord.recipes import Recipe, load_recipe, recipe_names
+
+    parser = _parser(command, description, example)
+    name = _value_of("--recipe", words) or default
+    parser.add_argument("--recipe", type=str, default=name, help=f"One of {', '.join(recipe_names())}, or a YAML file.")
+    parser.add_argument("--config", action=ActionConfigFile, help="A file as --print_config prints it.")
+    parser.add_class_arguments(Recipe)
+    parser.set_defaults({f"{group}.{key}": v for group, values in load_recipe(name).to_dict().items() for key, v in values.items()})
+    return parser
+
+
+def _value_of(option: str, words: list[str]) -> str | None:
+    for index, word in enumerate(words):
+        if word == option and index + 1 < len(words):
+            return words[index + 1]
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _recipe_of(values: Namespace) -> Recipe:
+    from dataclasses import fields
+
+    from trichord.recipes import Recipe, recipe_from_dict
+
+    plain = values.as_dict()
+    return recipe_from_dict({f.name: plain[f.name] for f in fields(Recipe)}, source=str(values.recipe))
+
+
+def _train(words: list[str]) -> int:
+    example = "trichord train --store my_store --out my_run --order 'av>t' --recipe debug --training.epochs 3"
+    parser = _recipe_parser("train", "Train one order, stage by stage.", example, words, "debug")
+    parser.add_argument("--store", type=Path, required=True, help="The store to train on.")
+    parser.add_argument("--out", type=Path, required=True, help="Run folder.")
+    parser.add_argument("--order", type=str, default="av>t", help="E.g. av>t, at>v, vt>a, avt.")
+    parser.add_argument("--seed", type=int, default=0, help="Of initial weights, batches and clustering.")
+    parser.add_argument("--resume", action="store_true", help="Go on where the run of --out stopped.")
+    values = _parse(parser, words)
+    from trichord.study.run import train_order
+
+    summary = train_order(
+        values.store, values.out, values.order, values.seed, _recipe_of(values), resume=values.resume, say=None
+    )
+    print(f"{summary.order}: {summary.num_steps} steps; the model lies in {summary.model_folder}")
+    print(f"next: trichord evaluate {summary.model_folder} --store {values.store}")
+    return 0
+
+
+def _study(words: list[str]) -> int:
+    example = "trichord study --store my_store --out my_study --recipe debug --seeds '[0,1,2]'"
+    parser = _recipe_parser("study", "Train and compare orders; a second call goes on where the first stopped.", example, words, "debug")
+    parser.add_argument("--store", type=Path, required=True, help="The store to train and evaluate on.")
+    parser.add_argument("--out", type=Path, required=True, help="Study folder.")
+    parser.add_argument("--orders", type=list[str], default=["av>t", "at>v", "vt>a", "avt"], help="Orders; avt is the joint reference.")
+    parser.add_argument("--seeds", type=list[int], default=[0], help="Each order is trained once per seed.")
+    parser.add_argument("--benchmarks", type=list[str], default=[], help="Names; empty takes all that the store has clips for.")
+    parser.add_argument("--first_stage_seed", type=int | None, default=None, help="Let all seeds share first stages of this seed.")
+    parser.add_argument("--resume", action="store_true", help="Accepted for symmetry: a study always goes on.")
+    values = _parse(parser, words)
+    from trichord.study.run import run_study
+
+    table = run_study(
+        values.store, values.out, values.orders, values.seeds, _recipe_of(values),
+        benchmarks=values.benchmarks or None, first_stage_seed=values.first_stage_seed,
+    )  # fmt: skip
+    print_study(table, values.out)
+    return 0
+
+
+def print_study(table: Any, out: Path) -> None:
+    from rich.console import Console
+
+    from trichord.study.table import to_rich
+
+    Console(width=None if sys.stdout.isatty() else 120).print(to_rich(table))
+    print(f"table: {out / 'table.md'} (also table.csv, table.tex, study.json, orders.png)")
+
+
+def _evaluate(words: list[str]) -> int:
+    parser = _parser("evaluate", "Score a stage folder of a run, or a published .pth checkpoint.", "trichord evaluate my_run --store my_store")
+    parser.add_argument("run", type=Path, help="Run, study or stage folder, or a published .pth file.")
+    parser.add_argument("--store", type=Path, required=True, help="Store with the clips.")
+    parser.add_argument("--benchmarks", type=list[str], default=[], help="Names; empty takes all that the store has clips for.")
+    parser.add_argument("--directions", type=list[str], default=[], help="E.g. [t2v,t2va]; empty takes the recipe's.")
+    parser.add_argument("--recipe", type=str | None, default=None, help="For a published checkpoint: how clips are read (default mcn).")
+    parser.add_argument("--out", type=Path | None, default=None, help="Write the results as JSON too.")
+    values = _parse(parser, words)
+    from rich.console import Console
+
+    from trichord.study.run import evaluate_model
+    from trichord.study.table import results_table
+
+    results, notes = evaluate_model(values.run, values.store, values.benchmarks, values.directions or None, values.recipe)
+    for note in notes:
+        print(note)
+    Console(width=None if sys.stdout.isatty() else 120).print(results_table(results))
+    if values.out is not None:
+        from trichord.training.checkpoint import write_json
+
+        write_json(values.out, [row.to_dict() for row in results])
+    return 0
+
+
+def _demo(words: list[str]) -> int:
+    from trichord.demo import run_demo
+
+    table, out = _call(run_demo, "demo", words, positional=(), example="trichord demo --out demo")
+    print_study(table, out)
+    return 0
+
+
+def _doctor(words: list[str]) -> int:
+    from trichord.doctor import examine
+
+    for line in examine():
+        print(line)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "demo": _demo,
+    "world": _world,
+    "import": _import,
+    "extract": _extract,
+    "train": _train,
+    "evaluate": _evaluate,
+    "study": _study,
+    "store": _store,
+    "doctor": _doctor,
+}

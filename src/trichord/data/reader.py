@@ -1,0 +1,223 @@
+"""From clips to tensors: slices of the store, pooled, padded and masked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trichord.errors import TrichordError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from trichord.store import Store
+
+VISUAL_STREAMS = ("visual_2d", "visual_3d")
+AUDIO_STREAM = "spectrogram"
+
+
+@dataclass
+class Clips:
+    """Spans of videos, each with the captions that it says. All arrays have B entries.
+
+    Attributes:
+        item: (B,) index of the video in the store.
+        start_s: (B,) start in seconds.
+        end_s: (B,) end in seconds.
+        captions: B arrays of caption indices, in the order in which their words are read.
+    """
+
+    item: np.ndarray
+    start_s: np.ndarray
+    end_s: np.ndarray
+    captions: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def take(self, rows: np.ndarray) -> Clips:
+        return Clips(self.item[rows], self.start_s[rows], self.end_s[rows], [self.captions[r] for r in rows])
+
+
+@dataclass
+class Batch:
+    """Tensors of B clips. A modality that was not asked for is None; a clip that lacks one has zeros and `valid` False.
+
+    Attributes:
+        video: (B, F) max-pooled over time, each stream of length one, streams side by side.
+        audio: (B, 40, T) log-mel in dB.
+        audio_frames: (B,) frames before the padding.
+        word_ids: (B, L) rows of the store's word table, -1 where padded.
+        valid: Per modality (B,) bool.
+        positives: (B', B') bool over the batch of all processes, or None: texts that count as true (MIL-NCE).
+    """
+
+    video: Tensor | None = None
+    audio: Tensor | None = None
+    audio_frames: Tensor | None = None
+    word_ids: Tensor | None = None
+    valid: dict[str, Tensor] = field(default_factory=dict)
+    positives: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        return Batch(
+            move(self.video),
+            move(self.audio),
+            move(self.audio_frames),
+            move(self.word_ids),
+            {name: mask.to(device) for name, mask in self.valid.items()},
+            move(self.positives),
+        )
+
+    def model_inputs(self, word_vectors: Tensor) -> dict[str, Tensor]:
+        """Keyword arguments of `MCN.forward` and `MCN.embed` for the modalities that the batch holds.
+
+        Args:
+            word_vectors: (V, W) the store's word table, on the device of the batch.
+        """
+        inputs: dict[str, Tensor] = {}
+        if self.video is not None:
+            inputs["video"] = self.video
+        if self.audio is not None and self.audio_frames is not None:
+            inputs |= {"audio": self.audio, "audio_frames": self.audio_frames}
+        if self.word_ids is not None:
+            mask = self.word_ids >= 0
+            inputs |= {"text": word_vectors[self.word_ids.clamp(min=0)] * mask[..., None], "text_mask": mask}
+        return inputs
+
+
+class ClipReader:
+    """Reads clips of a store.
+
+    Args:
+        store: Where the features lie.
+        modalities: Which of video, audio, text to read.
+        visual_streams: Streams that make the video features, e.g. ("visual_2d",); each is pooled and normalised alone.
+        audio_frames: Most spectrogram frames of a clip; a batch is padded to this length, or to its longest clip
+            when `pad_to_longest`.
+        audio_pad_db: Value of padded frames.
+        max_words: Words of a clip.
+        pad_to_longest: Pad audio to the longest clip of the batch instead.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        modalities: tuple[str, ...],
+        *,
+        visual_streams: tuple[str, ...],
+        audio_frames: int = 1000,
+        audio_pad_db: float = -80.0,
+        max_words: int = 20,
+        pad_to_longest: bool = False,
+    ) -> None:
+        self.store, self.modalities, self.visual_streams = store, modalities, visual_streams
+        self.audio_frames, self.audio_pad_db = audio_frames, audio_pad_db
+        self.max_words, self.pad_to_longest = max_words, pad_to_longest
+
+    @property
+    def video_dim(self) -> int:
+        return sum(self.store.streams[name].dim for name in self.visual_streams)
+
+    def read(self, clips: Clips) -> Batch:
+        import torch
+
+        batch = Batch()
+        if "video" in self.modalities:
+            video, valid = self._video(clips)
+            batch.video, batch.valid["video"] = torch.from_numpy(video), torch.from_numpy(valid)
+        if "audio" in self.modalities:
+            audio, frames = self._audio(clips)
+            batch.audio, batch.audio_frames = torch.from_numpy(audio), torch.from_numpy(frames)
+            batch.valid["audio"] = batch.audio_frames > 0
+        if "text" in self.modalities:
+            ids = self._word_ids(clips)
+            batch.word_ids = torch.from_numpy(ids)
+            batch.valid["text"] = (batch.word_ids >= 0).any(dim=1)
+        return batch
+
+    def _video(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+        out = np.zeros((len(clips), self.video_dim), np.float32)
+        valid = np.ones(len(clips), bool)
+        offset = 0
+        for stream in self.visual_streams:
+            dim = self.store.streams[stream].dim
+            for row in range(len(clips)):
+                features = self._stream_rows(stream, clips, row)
+                if len(features) == 0:
+                    valid[row] = False
+                    continue
+                pooled = features.max(axis=0).astype(np.float32)
+                norm = float(np.linalg.norm(pooled))
+                out[row, offset : offset + dim] = pooled / max(norm, 1e-12)
+            offset += dim
+        out[~valid] = 0.0
+        return out, valid
+
+    def _stream_rows(self, stream: str, clips: Clips, row: int) -> np.ndarray:
+        """Rows int(start * rate) to int(end * rate), both included; the one row of a pooled stream; none where it lacks it."""
+        item = int(clips.item[row])
+        rate_hz = self.store.rate_hz(stream, item)
+        if rate_hz == 0.0 or self.store.num_rows(stream, item) == 0:
+            return self.store.rows(stream, item)
+        begin, end = int(clips.start_s[row] * rate_hz), int(clips.end_s[row] * rate_hz) + 1
+        return self.store.rows(stream, item, max(0, begin), end)
+
+    def _audio(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+        slices = []
+        for row in range(len(clips)):
+            begin, end = audio_frame(clips.start_s[row]), audio_frame(clips.end_s[row])
+            end = min(max(end, begin), begin + self.audio_frames)
+            slices.append(self.store.rows(AUDIO_STREAM, int(clips.item[row]), begin, end))
+        frames = np.array([len(s) for s in slices], np.int64)
+        length = max(1, int(frames.max(initial=0))) if self.pad_to_longest else self.audio_frames
+        mel_bins = self.store.streams[AUDIO_STREAM].dim
+        out = np.full((len(clips), mel_bins, length), self.audio_pad_db, np.float32)
+        for row, frames_bt in enumerate(slices):
+            out[row, :, : len(frames_bt)] = frames_bt.T
+        return out, frames
+
+    def _word_ids(self, clips: Clips) -> np.ndarray:
+        out = np.full((len(clips), self.max_words), -1, np.int64)
+        for row in range(len(clips)):
+            filled = 0
+            for caption in clips.captions[row]:
+                ids = self.store.word_ids(int(clips.item[row]), int(caption))[: self.max_words - filled]
+                out[row, filled : filled + len(ids)] = ids
+                filled += len(ids)
+                if filled == self.max_words:
+                    break
+        return out
+
+
+def audio_frame(time_s: float) -> int:
+    """Spectrogram frame at a time: the published rule (hop 160, n_fft 400 at 16 kHz), held at 0 where it would be negative."""
+    return max(0, int(np.floor((int(time_s * 16000) - 200) / 160)))
+
+
+def visual_streams_of(store: Store, visual_3d: str) -> tuple[str, ...]:
+    """Streams that make the video features, by the recipe's `model.visual_3d` (`auto`, `yes`, `no`)."""
+    has_3d = "visual_3d" in store.streams
+    if visual_3d == "yes" and not has_3d:
+        raise TrichordError(f"{store.path}: model.visual_3d is yes, but the store has no 3-D features; import them, or use auto")
+    return VISUAL_STREAMS if has_3d and visual_3d != "no" else VISUAL_STREAMS[:1]
+
+
+def require_modalities(store: Store, modalities: tuple[str, ...], purpose: str) -> None:
+    """Refuse with one line when the store lacks a modality that `purpose` (an order, a direction) needs."""
+    have = {
+        "video": "visual_2d" in store.streams and bool(store.has("visual_2d").any()),
+        "audio": AUDIO_STREAM in store.streams and bool(store.has(AUDIO_STREAM).any()),
+        "text": len(store.words) > 0,
+    }
+    if lacking := [m for m in modalities if not have[m]]:
+        raise TrichordError(
+            f"{store.path}: {purpose} needs {' and '.join(lacking)}, which the store lacks; "
+            f"it has {', '.join(m for m in have if have[m]) or 'nothing'}: import or extract what is missing, or choose others"
+        )

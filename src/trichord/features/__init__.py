@@ -1,0 +1,29 @@
+"""From media files to features: spectrograms, visual encoders, a folder of videos into a store (`features.extract`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trichord.features.spectrogram import log_mel, time_to_frame
+    from trichord.features.visual import VisualEncoder, load_visual_encoder
+
+__all__ = ["VisualEncoder", "load_visual_encoder", "log_mel", "time_to_frame"]
+
+_HOMES = {
+    "log_mel": "spectrogram",
+    "time_to_frame": "spectrogram",
+    "VisualEncoder": "visual",
+    "load_visual_encoder": "visual",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use: the package itself costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

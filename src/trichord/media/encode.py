@@ -1,0 +1,103 @@
+"""Writing of small video files: H.264 pictures and AAC sound."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trichord.errors import TrichordError
+
+
+def write_video(
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    rate_hz: float,
+    waveform: np.ndarray | None = None,
+    sample_rate_hz: int = 16000,
+    *,
+    crf: int = 23,
+) -> None:
+    """Write pictures and sound as one file; the suffix (.mp4, .mkv, .mov) chooses the container.
+
+    Args:
+        path: the file; it appears only when it is complete (written as a temporary file, then renamed).
+        frames: pictures (height, width, 3) uint8 RGB, all of one size, both even; consumed one at a time.
+        rate_hz: pictures per second.
+        waveform: mono sound (N,) in [-1, 1]; None or empty writes no audio stream.
+        sample_rate_hz: samples per second of the waveform.
+        crf: H.264 quality, lower is better; 23 is x264's default.
+
+    One encoder thread and no time stamps in the header: the same input gives the same bytes with the same PyAV.
+    Raises TrichordError if there is no picture or its size is odd.
+    """
+    import av
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    rate = Fraction(rate_hz).limit_denominator(1001)
+    has_audio = waveform is not None and waveform.size > 0
+    options = {"fflags": "+bitexact"}
+    if path.suffix.lower() in (".mp4", ".mov", ".m4v"):
+        options["movflags"] = "+faststart"
+    try:
+        with av.open(str(partial), "w", options=options) as container:
+            video: Any = None
+            audio: Any = _audio_stream(container, sample_rate_hz) if has_audio else None
+            position = 0
+            for index, picture in enumerate(frames):
+                if video is None:
+                    video = _video_stream(container, path, rate, picture, crf)
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                frame.pts, frame.time_base = index, 1 / rate
+                container.mux(video.encode(frame))
+                if has_audio:
+                    assert waveform is not None
+                    until = int((index + 1) / rate * sample_rate_hz)
+                    position = _mux_audio(container, audio, waveform, position, until)
+            if video is None:
+                raise TrichordError(f"{path}: a video needs at least one picture; give some frames")
+            container.mux(video.encode(None))
+            if has_audio:
+                assert waveform is not None
+                _mux_audio(container, audio, waveform, position, waveform.size)
+                container.mux(audio.encode(None))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _video_stream(container: Any, path: Path, rate: Fraction, picture: np.ndarray, crf: int) -> Any:
+    height, width = picture.shape[:2]
+    if height % 2 or width % 2:
+        raise TrichordError(f"{path}: pictures are {width}x{height}; H.264 needs an even width and height")
+    stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": str(crf)})
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def _audio_stream(container: Any, sample_rate_hz: int) -> Any:
+    stream = container.add_stream("aac", rate=sample_rate_hz, layout="mono")
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def _mux_audio(container: Any, stream: Any, waveform: np.ndarray, begin: int, end: int, block: int = 1024) -> int:
+    """Encode whole blocks of waveform[begin:end] (the last one may be short); returns where the next call begins."""
+    import av
+
+    end = min(end, waveform.size)
+    while begin < end and (begin + block <= end or end == waveform.size):
+        piece = np.ascontiguousarray(waveform[begin : begin + block], np.float32)[None]
+        frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout="mono")
+        frame.sample_rate = stream.codec_context.sample_rate
+        frame.pts, frame.time_base = begin, Fraction(1, frame.sample_rate)
+        container.mux(stream.encode(frame))
+        begin += block
+    return begin

@@ -1,0 +1,134 @@
+"""The vocabulary: modalities, the orders in which they are combined, and retrieval directions.
+
+A modality is written as one letter: V (video), A (audio), T (text). Further letters may stand for modalities that a
+later model adds; they parse, and whoever needs their data says that it is missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+
+from trichord.errors import TrichordError
+
+NAMES = {"V": "video", "A": "audio", "T": "text"}
+LETTERS = {name: letter for letter, name in NAMES.items()}
+_PRINTED = "AVT"  # the study's own spelling puts A before V before T
+
+Pair = tuple[str, str]  # two modality names, in the order of `NAMES`
+
+
+def name_of(letter: str) -> str:
+    """'V' -> 'video'; a letter that has no name yet is its own name in lower case."""
+    return NAMES.get(letter.upper(), letter.lower())
+
+
+def letter_of(name: str) -> str:
+    """'video' -> 'V'."""
+    return LETTERS.get(name, name.upper())
+
+
+def pairs_of(modalities: Iterable[str]) -> tuple[Pair, ...]:
+    """All pairs of the named modalities, each pair and the list itself in the order video, audio, text, others."""
+    rank = {name: i for i, name in enumerate(NAMES.values())}
+    ordered = sorted(set(modalities), key=lambda m: (rank.get(m, len(rank)), m))
+    return tuple(combinations(ordered, 2))
+
+
+def _printed_key(letter: str) -> tuple[int, str]:
+    return (_PRINTED.index(letter) if letter in _PRINTED else len(_PRINTED), letter)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which modalities are combined when: `stages[i]` are the letters that are added (and trained) in stage i.
+
+    Written `av>t`: A and V together, then T against the frozen two. `avt` is joint training in one stage.
+    Two spellings of the same order (`av>t`, `VA>T`, `AV→T`) are equal.
+    """
+
+    stages: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Order:
+        """Read an order such as `av>t`, `AV→T` or `vt>a>x`.
+
+        Raises TrichordError, which says what is wrong and shows a right one.
+        """
+        example = "a right one is av>t (A and V together, then T against the frozen two)"
+        if not isinstance(text, str) or not text.strip():
+            raise TrichordError(f"the order is empty; {example}")
+        parts = [part.strip().upper() for part in re.split(r"->|→|>", text.strip())]
+        letters = [letter for part in parts for letter in part]
+        if any(not part for part in parts):
+            raise TrichordError(f"order '{text}' has a stage without a modality; {example}")
+        if bad := [c for c in letters if not ("A" <= c <= "Z")]:
+            raise TrichordError(f"order '{text}' has '{bad[0]}', which is not a modality letter such as V, A or T; {example}")
+        if twice := [c for c in letters if letters.count(c) > 1]:
+            raise TrichordError(f"order '{text}' names {twice[0]} twice; each modality joins once; {example}")
+        if len(parts[0]) < 2:
+            raise TrichordError(f"order '{text}' starts with {parts[0]} alone; the first stage needs two modalities; {example}")
+        return cls(tuple(tuple(sorted(part, key=_printed_key)) for part in parts))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of all modalities of the order, first stage first."""
+        return tuple(name_of(letter) for stage in self.stages for letter in stage)
+
+    def added(self, stage: int) -> tuple[str, ...]:
+        """Names of the modalities that stage `stage` adds and trains."""
+        return tuple(name_of(letter) for letter in self.stages[stage])
+
+    def before(self, stage: int) -> tuple[str, ...]:
+        """Names of the modalities that earlier stages trained: frozen in stage `stage`."""
+        return tuple(name_of(letter) for part in self.stages[:stage] for letter in part)
+
+    @property
+    def code(self) -> str:
+        """The form for command lines and file names: `av>t`."""
+        return ">".join("".join(stage).lower() for stage in self.stages)
+
+    @property
+    def slug(self) -> str:
+        """The form for folder names: `av-t`."""
+        return self.code.replace(">", "-")
+
+    def __str__(self) -> str:
+        return "→".join("".join(stage) for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A retrieval direction query2target, each side one modality or the sum of several: `t2v`, `t2va`, `ta2v`."""
+
+    query: tuple[str, ...]
+    target: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Direction:
+        """Read `t2v`, `a2v`, `t2va`, ... Raises TrichordError for anything else."""
+        match = re.fullmatch(r"([a-z]+)2([a-z]+)", str(text).strip().lower())
+        example = "a right one is t2v (text finds video) or t2va (text finds video and audio together)"
+        if not match:
+            raise TrichordError(f"direction '{text}' is not of the form query2target; {example}")
+        query, target = (tuple(side.upper()) for side in match.groups())
+        letters = query + target
+        if len(set(letters)) != len(letters):
+            raise TrichordError(f"direction '{text}' names a modality twice; {example}")
+        if unknown := [c for c in letters if c not in NAMES]:
+            raise TrichordError(f"direction '{text}' names '{unknown[0].lower()}'; known are v, a and t; {example}")
+        return cls(tuple(name_of(c) for c in query), tuple(name_of(c) for c in target))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return self.query + self.target
+
+    @property
+    def code(self) -> str:
+        """`t2va`."""
+        return "".join(letter_of(m) for m in self.query).lower() + "2" + "".join(letter_of(m) for m in self.target).lower()
+
+    def __str__(self) -> str:
+        return "".join(letter_of(m) for m in self.query) + "→" + "+".join(letter_of(m) for m in self.target)

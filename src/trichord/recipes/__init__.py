@@ -1,0 +1,279 @@
+"""Recipes: typed settings of a run, free of torch, read from small YAML files that extend a base.
+
+A recipe is a name of this folder (`paper`, `mcn`, `debug`, `demo`) or a path to a YAML file. `extends: NAME` at the top
+of a file takes another recipe as the base; every other key changes one of the fields below.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from trichord.errors import TrichordError, one_line
+
+FOLDER = Path(__file__).parent
+DEFAULT = "debug"
+
+
+@dataclass
+class ModelSettings:
+    """The Multimodal Clustering Network.
+
+    Args:
+        embed_dim: Width D of the joint space (published: 6144).
+        reconstruction_dim: Hidden width of the reconstruction heads; 0 builds none (published: 1024).
+        audio_channels: Widths of DAVEnet's four stages (published: 128, 256, 512, 1024).
+        mask_padding: Padded frames and words are left out of the pools; false is the published behaviour.
+        reconstruction_relu: A ReLU after each reconstruction head, as published.
+        visual_3d: Whether 3-D features join the 2-D ones; `auto` uses them where the store has them.
+    """
+
+    embed_dim: int = 6144
+    reconstruction_dim: int = 1024
+    audio_channels: list[int] = field(default_factory=lambda: [128, 256, 512, 1024])
+    mask_padding: bool = True
+    reconstruction_relu: bool = True
+    visual_3d: Literal["auto", "yes", "no"] = "auto"
+
+
+@dataclass
+class DataSettings:
+    """What a batch is made of.
+
+    Args:
+        collection: Train on this collection of the store only; empty means all that have the split.
+        train_split: Split to train on.
+        videos_per_batch: Videos of one batch, over all processes.
+        clips_per_video: Clips drawn from each of them.
+        min_clip_s: A caption's clip grows by its neighbours until it lasts this many seconds.
+        audio_frames: Spectrogram frames of a clip (100 per second); longer clips are cut, shorter ones padded.
+        audio_pad_db: Value of padded frames in dB: -80 is silence; the published loader pads 0, the loudest level.
+        max_words: Words of a clip; the rest is cut.
+        clip_sampling: `distinct` draws different clips of a video; `published` draws captions with replacement.
+        word_order: Words of a grown clip by `time`, or as `published`: the caption's own first, neighbours after it.
+    """
+
+    collection: str = ""
+    train_split: str = "train"
+    videos_per_batch: int = 128
+    clips_per_video: int = 32
+    min_clip_s: float = 10.0
+    audio_frames: int = 1000
+    audio_pad_db: float = -80.0
+    max_words: int = 20
+    clip_sampling: Literal["distinct", "published"] = "distinct"
+    word_order: Literal["time", "published"] = "time"
+
+
+@dataclass
+class LossSettings:
+    """Contrast between pairs, clustering towards shared centroids, reconstruction; and their weights.
+
+    Args:
+        contrast: `mms` (masked margin softmax), `info_nce` or `mil_nce`.
+        contrast_weight: Weight of the contrast term.
+        margin: MMS: subtracted from the true pair's score; clustering: from the assigned centroid's.
+        temperature: InfoNCE and MIL-NCE: scores are divided by it. MMS has none and takes 1 only.
+        cosine: Scores are cosines (embeddings of length one) instead of raw dot products.
+        cluster_weight: Weight of the clustering term; 0 leaves it out.
+        num_clusters: Number K of centroids.
+        cluster_rows: Past embeddings that the queue keeps (published: 40,960).
+        cluster_refit_every_steps: Steps between two k-means fits.
+        cluster_on: `modalities`: every modality towards the centroids; `fused`: their mean.
+        cluster_cosine: Unit vectors throughout: spherical k-means and cosine logits; false is the published mixture.
+        cluster_temperature: Cluster logits are divided by it.
+        cluster_empty: An empty cluster is `reseed`-ed, or gets the `zero` centroid as published.
+        cluster_reset_every_epoch: Forget the centroids when an epoch starts, as published.
+        reconstruction_weight: Weight of the reconstruction term (published: 50); 0 leaves it out.
+        reconstruction_detach: Targets carry no gradient; false is the published behaviour.
+    """
+
+    contrast: Literal["mms", "info_nce", "mil_nce"] = "mms"
+    contrast_weight: float = 1.0
+    margin: float = 0.001
+    temperature: float = 1.0
+    cosine: bool = False
+    cluster_weight: float = 1.0
+    num_clusters: int = 256
+    cluster_rows: int = 40960
+    cluster_refit_every_steps: int = 20
+    cluster_on: Literal["modalities", "fused"] = "modalities"
+    cluster_cosine: bool = True
+    cluster_temperature: float = 0.1
+    cluster_empty: Literal["reseed", "zero"] = "reseed"
+    cluster_reset_every_epoch: bool = False
+    reconstruction_weight: float = 50.0
+    reconstruction_detach: bool = True
+
+
+@dataclass
+class TrainingSettings:
+    """How a stage is trained: Adam, one loop.
+
+    Args:
+        epochs: Passes over the training videos of each stage.
+        max_steps: Stop a stage after this many steps; 0 sets no bound.
+        learning_rate: Adam's rate.
+        schedule: After the warm-up: `cosine` to zero at the last step, or `constant`.
+        warmup_steps: Linear warm-up; at most a tenth of the steps is used, so that short runs reach their rate.
+        clip_grad_norm: Gradients are scaled down to this norm; 0 leaves them (published).
+        precision: `no` (float32), `bf16` or `fp16` for the encoders; losses stay in float32.
+        sync_batch_norm: Batch statistics over all processes (GPU only).
+        checkpoint_every_steps: Steps between checkpoints; 0 writes one at the end of each epoch.
+        log_every_steps: Steps between two progress lines where there is no terminal.
+        tensorboard: Write TensorBoard events beside the JSON lines.
+        device: `auto`, or `cpu` to leave a GPU alone.
+    """
+
+    epochs: int = 30
+    max_steps: int = 0
+    learning_rate: float = 1e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = 5000
+    clip_grad_norm: float = 0.0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    sync_batch_norm: bool = False
+    checkpoint_every_steps: int = 0
+    log_every_steps: int = 20
+    tensorboard: bool = True
+    device: Literal["auto", "cpu"] = "auto"
+
+
+@dataclass
+class EvaluationSettings:
+    """How retrieval is scored.
+
+    Args:
+        directions: Retrieval directions; the first one makes the order table.
+        cosine: Score with embeddings of length one. `auto` follows the contrast loss.
+        missing: Clips that lack a modality: `auto` takes the benchmark's own policy, `drop` leaves them out,
+            `miss` counts them as errors.
+        audio_frames: Most spectrogram frames of a clip (published: YouCook2 5120, MSR-VTT 3072).
+        block: Rows of a score block; memory grows with it, not with the square of the gallery.
+    """
+
+    directions: list[str] = field(default_factory=lambda: ["t2v", "t2va", "v2t", "a2v", "v2a", "t2a", "a2t"])
+    cosine: Literal["auto", "yes", "no"] = "auto"
+    missing: Literal["auto", "drop", "miss"] = "auto"
+    audio_frames: int = 5120
+    block: int = 1024
+
+
+@dataclass
+class Recipe:
+    """All settings of a run.
+
+    Args:
+        model: The network.
+        data: What a batch is made of.
+        loss: The terms and their weights.
+        training: Optimizer, schedule, precision, checkpoints.
+        evaluation: How retrieval is scored.
+    """
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def check(self) -> Recipe:
+        """Refuse settings that contradict each other or that would have no effect."""
+        loss, data, training = self.loss, self.data, self.training
+        if loss.contrast == "mms" and loss.temperature != 1.0:
+            raise TrichordError("loss.temperature has no effect with loss.contrast mms; use info_nce, or leave it at 1")
+        if loss.temperature <= 0 or loss.cluster_temperature <= 0:
+            raise TrichordError("loss.temperature and loss.cluster_temperature must be above 0")
+        if loss.contrast_weight == loss.cluster_weight == loss.reconstruction_weight == 0:
+            raise TrichordError("all loss weights are 0: nothing would train; set loss.contrast_weight")
+        if loss.reconstruction_weight > 0 and self.model.reconstruction_dim == 0:
+            raise TrichordError("loss.reconstruction_weight needs heads: set model.reconstruction_dim, or the weight to 0")
+        if loss.cluster_rows < loss.num_clusters:
+            raise TrichordError(f"loss.cluster_rows ({loss.cluster_rows}) must hold loss.num_clusters ({loss.num_clusters}) rows")
+        for name, value in (
+            ("data.videos_per_batch", data.videos_per_batch),
+            ("data.clips_per_video", data.clips_per_video),
+            ("data.audio_frames", data.audio_frames),
+            ("data.max_words", data.max_words),
+            ("training.epochs", training.epochs),
+            ("model.embed_dim", self.model.embed_dim),
+            ("loss.num_clusters", loss.num_clusters),
+        ):
+            if value < 1:
+                raise TrichordError(f"{name} is {value}; it must be at least 1")
+        if training.learning_rate <= 0:
+            raise TrichordError(f"training.learning_rate is {training.learning_rate}; it must be above 0")
+        return self
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def recipe_dict(name_or_path: str | Path) -> dict[str, Any]:
+    """The settings of a recipe and of all that it extends, merged, as plain nested dictionaries."""
+    return _resolve(str(name_or_path), seen=())
+
+
+def load_recipe(name_or_path: str | Path = DEFAULT, **overrides: Any) -> Recipe:
+    """A recipe by name or path. `overrides` are nested dictionaries, e.g. `training={"epochs": 3}`.
+
+    Raises TrichordError for an unknown recipe or key, or a value of the wrong kind.
+    """
+    return recipe_from_dict(merge(recipe_dict(name_or_path), overrides), source=str(name_or_path))
+
+
+def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
+    """Typed settings from nested dictionaries; unknown keys and wrong kinds raise TrichordError."""
+    import argparse
+
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe, "recipe")
+    try:
+        parsed = parser.parse_object({"recipe": values})
+    except (argparse.ArgumentError, ValueError, TypeError, KeyError) as error:
+        text = one_line(error).replace("recipe.", "")
+        raise TrichordError(f"{source}: {text}; `trichord train --print_config` shows every key") from None
+    recipe = parser.instantiate(parsed)["recipe"]
+    assert isinstance(recipe, Recipe)
+    return recipe.check()
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, key by key."""
+    merged = deepcopy(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else deepcopy(value)
+    return merged
+
+
+def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    path = FOLDER / f"{name}.yaml" if name in recipe_names() else Path(name)
+    if not path.is_file():
+        raise TrichordError(f"no recipe '{name}'; known are {', '.join(recipe_names())}, or give the path of a YAML file")
+    if name in seen:
+        raise TrichordError(f"{path}: the recipe extends itself ({' > '.join((*seen, name))}); remove one `extends`")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TrichordError(f"{path}: not a YAML file: {one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise TrichordError(f"{path}: a recipe is a mapping of settings such as `training: {{epochs: 3}}`")
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not (path.parent / f"{base}.yaml").is_file() and base not in recipe_names():
+        raise TrichordError(f"{path}: extends '{base}', which is no recipe; known are {', '.join(recipe_names())}")
+    sibling = path.parent / f"{base}.yaml"
+    return merge(_resolve(base if base in recipe_names() else str(sibling), (*seen, name)), values)

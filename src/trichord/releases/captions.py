@@ -1,0 +1,130 @@
+"""The captions of a HowTo100M release: one pickle, one JSON file, or a folder of one CSV per video."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from trichord.captions import Captions
+from trichord.errors import TrichordError
+from trichord.releases.common import named_path, plain_text, raw_captions
+from trichord.store.pickles import load_pickle
+
+FIELDS = ("start", "end", "text")
+PICKLES = (".pickle", ".pkl")
+
+
+class CaptionTable:
+    """Captions of all videos from one pickle or JSON file: {video id: {start: [], end: [], text: []}}, in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        table = load_pickle(path) if path.suffix in PICKLES else _json(path)
+        if not isinstance(table, dict):
+            raise TrichordError(f"{path}: is no table of captions by video id; name the caption file with --captions")
+        self._table: dict[Any, Any] = table
+
+    def has(self, video_id: str) -> bool:
+        return video_id in self._table
+
+    def texts(self, video_id: str) -> Iterator[str]:
+        """Texts of a video, for their words; none when its entry is broken."""
+        entry = self._table.get(video_id)
+        texts = entry.get("text") if isinstance(entry, dict) else None
+        if isinstance(texts, Iterable) and not isinstance(texts, str):
+            yield from map(plain_text, texts)
+
+    def captions(self, video_id: str) -> tuple[Captions, int]:
+        """Captions in file order, and how many were dropped. Raises TrichordError when the entry is broken."""
+        source = f"{self.path}: {video_id}"
+        entry = self._table.get(video_id, {})
+        if entry == {}:
+            return Captions.empty(), 0
+        if not isinstance(entry, dict) or any(not isinstance(entry.get(name), Iterable) for name in FIELDS):
+            raise TrichordError(f"{source} has no lists start, end and text")
+        return raw_captions(entry["start"], entry["end"], entry["text"], source)
+
+
+class CaptionFolder:
+    """Captions from a folder of VIDEO_ID.csv files with the columns start, end, text; read when asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _file(self, video_id: str) -> Path:
+        return self.path / f"{video_id}.csv"
+
+    def has(self, video_id: str) -> bool:
+        return self._file(video_id).is_file()
+
+    def texts(self, video_id: str) -> Iterator[str]:
+        """Texts of a video, for their words; none when its file is missing or broken."""
+        try:
+            yield from self.captions(video_id)[0].text
+        except TrichordError:
+            return
+
+    def captions(self, video_id: str) -> tuple[Captions, int]:
+        """Captions in file order, and how many were dropped. Raises TrichordError when the file is broken."""
+        path = self._file(video_id)
+        try:
+            with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+                rows = list(csv.DictReader(file, skipinitialspace=True))
+        except FileNotFoundError:
+            return Captions.empty(), 0
+        except (OSError, csv.Error) as error:
+            raise TrichordError(f"{path}: cannot be read ({error})") from None
+        if rows and not set(FIELDS) <= set(rows[0]):
+            raise TrichordError(f"{path}: needs the columns start, end and text")
+        start, end, text = ([row[name] for row in rows] for name in FIELDS)
+        return raw_captions(_seconds(start), _seconds(end), text, str(path))
+
+
+CaptionSource = CaptionTable | CaptionFolder
+
+
+def open_captions(root: Path, path: Path | None) -> CaptionSource:
+    """The captions at `path`, or those in `root`: *caption*.pickle, else *caption*.json, else a folder *caption*."""
+    path = named_path(root, path, "captions") if path else _found(root)
+    if path.is_dir():
+        if next(path.glob("*.csv"), None) is None:
+            raise TrichordError(f"{path}: holds no CSV file; name the captions with --captions")
+        return CaptionFolder(path)
+    if path.suffix not in (*PICKLES, ".json"):
+        raise TrichordError(f"{path}: is neither .pickle, .json nor a folder; name the captions with --captions")
+    return CaptionTable(path)
+
+
+def _found(root: Path) -> Path:
+    named = sorted(p for p in root.iterdir() if "caption" in p.name.lower())
+    for suffixes in (PICKLES, (".json",)):
+        if files := [p for p in named if p.is_file() and p.suffix in suffixes]:
+            return files[0]
+    if folders := [p for p in named if p.is_dir()]:
+        return folders[0]
+    what = "no captions (caption.pickle, caption.json or a folder *caption* of CSV files)"
+    raise TrichordError(f"{root}: {what}; name them with --captions")
+
+
+def _json(path: Path) -> Any:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return json.load(file)
+    except OSError as error:
+        raise TrichordError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (ValueError, RecursionError) as error:
+        raise TrichordError(f"{path}: is not JSON ({error}); download it again") from None
+
+
+def _seconds(values: list[str | None]) -> list[float]:
+    """Times of a CSV column; what is no number becomes NaN, and its caption is dropped."""
+    seconds = []
+    for value in values:
+        try:
+            seconds.append(float(value or "nan"))
+        except ValueError:
+            seconds.append(float("nan"))
+    return seconds

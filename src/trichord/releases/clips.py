@@ -1,0 +1,142 @@
+"""Releases whose items are short clips with their features cut out already (YouCook2, MSR-VTT): pickled lists of dicts.
+
+An entry has `2d` and `3d` features, pooled over time or one row per step, maybe `audio` (40, frames), and captions
+that describe the whole clip. Pooled features become a stream of one row with rate 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trichord.captions import Captions
+from trichord.errors import TrichordError
+from trichord.releases.common import RATES_HZ, ImportSummary, Made, Progress, as_array, import_entries, time_major
+from trichord.store import Item
+from trichord.store.pickles import load_pickle
+
+
+@dataclass
+class Clip:
+    """One clip of a release: its entry as read, and its captions."""
+
+    video_id: str
+    split: str
+    source: str  # file and position, for messages
+    captions: list[str]
+    entry: dict[str, Any] = field(default_factory=dict)
+
+
+def first_file(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of the named files that is in `root`, else in one of its folders."""
+    for folder in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    return None
+
+
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """The list of dicts in a pickle, each with an `id`. Raises TrichordError when it is anything else."""
+    entries = load_pickle(path)
+    if not isinstance(entries, list | tuple) or not all(isinstance(e, dict) and "id" in e for e in entries):
+        raise TrichordError(f"{path}: is no list of clips with an id each; check that it is the right file")
+    return list(entries)
+
+
+def numbered(ids: Iterable[object]) -> list[str]:
+    """Ids as text; what repeats gets `#2`, `#3`, ... so that each is one item."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in map(str, ids):
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return result
+
+
+def import_clips(
+    clips: list[Clip],
+    *,
+    collection: str,
+    full_resolution: bool,
+    root: Path,
+    store: Path,
+    words: Path | None,
+    progress: Progress | None,
+) -> ImportSummary:
+    """Store the clips. Raises TrichordError when there are none or none can be stored."""
+    if progress:
+        progress(f"{collection}: {len(clips):,} clips in {root}")
+    return import_entries(
+        clips,
+        collection=collection,
+        video_id=lambda clip: clip.video_id,
+        make=lambda clip: make_clip(clip, collection, full_resolution),
+        texts=(caption for clip in clips for caption in clip.captions),
+        root=root,
+        store=Path(store),
+        words=words,
+        progress=progress,
+    )
+
+
+def make_clip(clip: Clip, collection: str, full_resolution: bool) -> Made:
+    """The item of a clip. One without any stream is an item too: evaluation counts it as missed.
+
+    Raises TrichordError when it has no caption or an array of the wrong shape.
+    """
+    if not clip.captions:
+        raise TrichordError(f"{clip.source}: has no caption")
+    streams: dict[str, np.ndarray] = {}
+    rates: dict[str, float] = {}
+    for name, key in (("visual_2d", "2d"), ("visual_3d", "3d")):
+        array = _visual(clip, key, full_resolution)
+        if array is not None:
+            streams[name] = array[None] if array.ndim == 1 else array
+            rates[name] = 0.0 if array.ndim == 1 else RATES_HZ[name]
+    audio = clip.entry.get("audio")
+    if audio is not None and clip.entry.get("has_audio", True):
+        spectrogram = time_major(as_array(audio, clip.source), clip.source)
+        if len(spectrogram):
+            streams["spectrogram"], rates["spectrogram"] = spectrogram, RATES_HZ["spectrogram"]
+    duration_s = _duration_s(clip.entry, streams, rates)
+    times = np.zeros(len(clip.captions)), np.full(len(clip.captions), duration_s)
+    item = Item(
+        clip.video_id, collection, clip.split, duration_s, streams, rates, Captions(*times, tuple(clip.captions))
+    )
+    return Made(item)
+
+
+def _visual(clip: Clip, key: str, full_resolution: bool) -> np.ndarray | None:
+    """(width,) pooled or (rows, width) features; the other kind where the entry lacks the wanted one."""
+    names = [f"{key}_full", key, f"{key}_pooled"] if full_resolution else [f"{key}_pooled", key, f"{key}_full"]
+    for name in names:
+        if clip.entry.get(name) is not None:
+            array = as_array(clip.entry[name], clip.source)
+            if array.ndim == 2 and len(array) == 1 and name != f"{key}_full":
+                array = array[0]
+            if array.ndim not in (1, 2) or not array.size:
+                raise TrichordError(
+                    f"{clip.source}: its {name} has shape {array.shape}, expected (width,) or (rows, width)"
+                )
+            return array
+    return None
+
+
+def _duration_s(entry: dict[str, Any], streams: dict[str, np.ndarray], rates: dict[str, float]) -> float:
+    """From start and end; else the frames of the audio; else the rows of the features, a pooled row being 1 s."""
+    start, end = entry.get("start"), entry.get("end")
+    try:
+        span = float(end) - float(start)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        span = 0.0
+    if np.isfinite(span) and span > 0:
+        return span
+    for name in ("spectrogram", "visual_2d", "visual_3d"):
+        if name in streams:
+            return len(streams[name]) / (rates[name] or 1.0)
+    return 0.0

@@ -1,0 +1,256 @@
+"""What all importers share: one pass that stores what is whole, notes what is not, and can be run again."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from trichord.captions import Captions
+from trichord.errors import TrichordError, one_line
+from trichord.store import Item, StoreWriter
+from trichord.store.store import LEDGER
+from trichord.store.words import word_vectors_for
+
+RATES_HZ = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}  # rows per second in all releases
+MEL_BINS = 40
+REPORT_EVERY_S = 5.0
+READ_AHEAD = 4  # videos per thread
+
+Entry = TypeVar("Entry")
+Progress = Callable[[str], None]
+
+
+@dataclass
+class ImportSummary:
+    """What an import did.
+
+    Attributes:
+        collection: Name of the collection in the store.
+        store: The store's folder.
+        num_added: Items stored by this run.
+        num_present: Items that were in the store already.
+        num_skipped: Items that could not be stored.
+        skipped_path: The list of these with the reasons, or None when there are none.
+        num_captions: Captions of the added items.
+        num_captions_dropped: Captions left out since their times are not finite or end before they start.
+        streams: Added items that have each stream.
+        notes: Further lines for the user.
+    """
+
+    collection: str
+    store: Path
+    num_added: int = 0
+    num_present: int = 0
+    num_skipped: int = 0
+    skipped_path: Path | None = None
+    num_captions: int = 0
+    num_captions_dropped: int = 0
+    streams: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        streams = ", ".join(f"{count:,} with {name}" for name, count in sorted(self.streams.items()))
+        lines = [
+            f"{self.collection} -> {self.store}: {self.num_added:,} added{f' ({streams})' if streams else ''}, "
+            f"{self.num_present:,} already there, {self.num_skipped:,} skipped",
+            f"{self.num_captions:,} captions stored, {self.num_captions_dropped:,} dropped (end not after start)",
+            *self.notes,
+        ]
+        if self.skipped_path:
+            lines.append(f"skipped, each with its reason: {self.skipped_path}")
+        return "\n".join(lines)
+
+
+@dataclass
+class Made:
+    """An item ready to be stored, where its streams came from, and how many of its captions were left out."""
+
+    item: Item
+    sources: Mapping[str, Path] = field(default_factory=dict)
+    num_dropped: int = 0
+
+
+def import_entries(
+    entries: Sequence[Entry],
+    *,
+    collection: str,
+    video_id: Callable[[Entry], str],
+    make: Callable[[Entry], Made],
+    texts: Iterable[str],
+    root: Path,
+    store: Path,
+    words: Path | None,
+    num_threads: int = 1,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Store what `make` gives for each entry; what it refuses is noted in the store's ledger and counted.
+
+    Args:
+        entries: What the release lists.
+        collection: Name of the collection.
+        video_id: Id of an entry. What the store holds already is not made again.
+        make: Reads one entry; a TrichordError from it becomes the reason why the entry is skipped.
+        texts: All captions, whose words are looked up in the word vectors.
+        root: The release, for messages.
+        store: Folder of the store.
+        words: File of word vectors, or None for the default ones.
+        num_threads: Entries that are read at the same time; they are stored in the order of the list.
+        progress: Takes lines that tell how far the import is.
+
+    Raises TrichordError when nothing is in the store in the end, or the store cannot be written.
+    """
+    summary = ImportSummary(collection, store)
+    first_reason = ""
+    began = reported = time.monotonic()
+    with StoreWriter(store, word_vectors_for(texts, words)) as writer:
+        present = [writer.contains(collection, video_id(entry)) for entry in entries]
+        wanted = itertools.compress(entries, (not p for p in present))
+        summary.num_present = sum(present)
+        for done, (entry, made) in enumerate(_read(wanted, make, num_threads), 1):
+            reason = str(made) if isinstance(made, TrichordError) else _added(writer, made, summary)
+            if reason:
+                writer.skip(f"{collection}/{one_line(video_id(entry))}", reason)
+                summary.num_skipped += 1
+                first_reason = first_reason or reason
+            if progress and time.monotonic() - reported > REPORT_EVERY_S:
+                reported = time.monotonic()
+                progress(_progress_line(summary, done, len(entries) - sum(present), reported - began))
+    if summary.num_skipped:
+        summary.skipped_path = store / LEDGER
+    if not summary.num_added and not summary.num_present:
+        raise TrichordError(
+            f"{root}: nothing could be imported: all {summary.num_skipped:,} entries were skipped, the first because "
+            f"{one_line(first_reason)} (all reasons: {summary.skipped_path})"
+        )
+    return summary
+
+
+def _read(
+    entries: Iterable[Entry], make: Callable[[Entry], Made], num_threads: int
+) -> Iterator[tuple[Entry, Made | TrichordError]]:
+    """Each entry with what `make` gives for it or why it refuses it, in order, read ahead by `num_threads` threads."""
+
+    def made(entry: Entry) -> Made | TrichordError:
+        try:
+            return make(entry)
+        except TrichordError as error:
+            return error
+
+    if num_threads <= 1:
+        yield from ((entry, made(entry)) for entry in entries)
+        return
+    waiting: deque[tuple[Entry, Future[Made | TrichordError]]] = deque()
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="import") as pool:
+        try:
+            for entry in entries:
+                waiting.append((entry, pool.submit(made, entry)))
+                if len(waiting) >= READ_AHEAD * num_threads:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            while waiting:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _added(writer: StoreWriter, made: Made, summary: ImportSummary) -> str:
+    """Add the item; the reason why it cannot be stored, or an empty string."""
+    item = made.item
+    if writer.contains(item.collection, item.video_id):
+        summary.num_present += 1  # the list names it twice
+        return ""
+    try:
+        writer.add(item)
+    except TrichordError as error:
+        reason = str(error)
+        if not reason.startswith((f"{item.collection}/{item.video_id}:", "item ")):
+            raise  # not the item but the store
+        source = next((path for name, path in made.sources.items() if f" {name} " in reason), None)
+        return f"{source}: {reason}" if source else reason
+    summary.num_added += 1
+    summary.num_captions += len(item.captions)
+    summary.num_captions_dropped += made.num_dropped
+    for name, rows in item.streams.items():
+        summary.streams[name] = summary.streams.get(name, 0) + bool(len(rows))
+    return ""
+
+
+def _progress_line(summary: ImportSummary, done: int, total: int, seconds: float) -> str:
+    rate = done / max(seconds, 1e-9)
+    left_s = int((total - done) / rate)
+    return (
+        f"{summary.collection}: {done:,} of {total:,}, {summary.num_skipped:,} skipped, {rate:,.0f}/s, "
+        f"{left_s // 3600}:{left_s // 60 % 60:02d}:{left_s % 60:02d} left"
+    )
+
+
+# ---- files
+
+
+def existing_folder(root: Path) -> Path:
+    root = Path(root)
+    if not root.is_dir():
+        raise TrichordError(f"{root}: no such folder; name the folder of the release with --root")
+    return root
+
+
+def named_path(root: Path, path: Path, option: str) -> Path:
+    """A path that the user named: as it stands, or inside `root`."""
+    for candidate in (Path(path), root / path):
+        if candidate.exists():
+            return candidate
+    raise TrichordError(f"{path}: does not exist (nor in {root}); correct --{option}")
+
+
+# ---- pieces of items
+
+
+def as_array(value: object, source: str) -> np.ndarray:
+    """A numpy array of numbers from an array or a torch tensor."""
+    if hasattr(value, "detach"):
+        tensor: Any = value.detach()  # a torch tensor; numpy has no bfloat16
+        value = (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
+    array = np.asarray(value) if isinstance(value, np.ndarray | np.generic | list | tuple) else np.empty(0, object)
+    if array.dtype.kind not in "fiu":
+        raise TrichordError(f"{source}: holds a {type(value).__name__} where an array of numbers belongs")
+    return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def time_major(spectrogram: np.ndarray, source: str) -> np.ndarray:
+    """(frames, 40) from the (40, frames) of the releases; float64 becomes float32."""
+    if spectrogram.ndim != 2 or spectrogram.shape[0] != MEL_BINS:
+        raise TrichordError(f"{source}: its spectrogram has shape {spectrogram.shape}, expected ({MEL_BINS}, frames)")
+    return spectrogram.T
+
+
+def raw_captions(starts: object, ends: object, texts: Iterable[object], source: str) -> tuple[Captions, int]:
+    """Captions in the order of the release, and how many were left out (a time not finite, or end not after start)."""
+    try:
+        start, end = (np.asarray(times, np.float64) for times in (starts, ends))
+    except (TypeError, ValueError):
+        raise TrichordError(f"{source}: has caption times that are not numbers") from None
+    plain = [plain_text(text) for text in texts]
+    if start.ndim != 1 or not len(start) == len(end) == len(plain):
+        raise TrichordError(f"{source}: has {start.size} caption starts, {end.size} ends and {len(plain)} texts")
+    with np.errstate(invalid="ignore"):
+        keep = np.isfinite(start) & np.isfinite(end) & (end > start)
+    kept = tuple(itertools.compress(plain, keep))
+    return Captions(start[keep], end[keep], kept), len(plain) - len(kept)
+
+
+def plain_text(text: object) -> str:
+    """Text of a caption; the NaN and None that stand for empty ones become empty."""
+    if text is None or (isinstance(text, float) and math.isnan(text)):
+        return ""
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)

@@ -1,0 +1,298 @@
+"""HowTo100M features and captions in the layouts of AVLnet, MCN, EAO and the original release, into a store.
+
+A path list has one column `path` with rows such as `hobbies_and_crafts/video_8/8N4mGHodjss`. Features are
+`PATH/ID_2d.npz` and `PATH/ID_3d.npz` (key `features`, (rows, width), 1 and 1.5 rows per second), spectrograms
+`PATH/ID_spec.npz` (key `arr_0`, (40, frames), 100 frames per second, float16). EAO also has `PATH_2d.npz`, the
+original release `.npy` files with the 2-D and 3-D ones in separate folders under the same path.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.releases.captions import CaptionSource, open_captions
+from trichord.releases.common import (
+    RATES_HZ,
+    ImportSummary,
+    Made,
+    Progress,
+    as_array,
+    existing_folder,
+    import_entries,
+    named_path,
+    time_major,
+)
+from trichord.store import Item, Store
+from trichord.store.arrays import load_npy, load_npz_array
+
+COLLECTION = "howto100m"
+Use = Literal["auto", "yes", "no"]
+
+PATTERNS = {
+    "visual_2d": ("{path}/{id}_2d.npz", "{path}_2d.npz", "{path}/{id}_2d.npy", "{path}_2d.npy"),
+    "visual_3d": ("{path}/{id}_3d.npz", "{path}_3d.npz", "{path}/{id}_3d.npy", "{path}_3d.npy"),
+    "spectrogram": ("{path}/{id}_spec.npz", "{path}_spec.npz"),
+}
+SEPARATE_PATTERNS = (
+    "{path}.npy",
+    "{path}/{id}.npz",
+    "{path}.npz",
+    "{path}/{id}.npy",
+)  # where 2-D and 3-D have own folders
+KEYS = {"visual_2d": "features", "visual_3d": "features", "spectrogram": "arr_0"}
+OPTIONS = {"visual_2d": "features", "visual_3d": "features_3d", "spectrogram": "audio"}
+WORDS = {"visual_2d": "2-D features", "visual_3d": "3-D features", "spectrogram": "spectrograms"}
+PROBES = 1000
+WIDTH_PROBES = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A row of the path list."""
+
+    path: str
+    video_id: str
+
+
+@dataclass
+class Stream:
+    """Where the files of one stream lie. The pattern that fitted last is tried first."""
+
+    name: str
+    base: Path
+    patterns: tuple[str, ...]
+
+    def find(self, video: Video) -> Path | None:
+        for pattern in self.patterns:
+            path = self.base / pattern.format(path=video.path, id=video.video_id)
+            if path.is_file():
+                if pattern != self.patterns[0]:
+                    self.patterns = (pattern, *(p for p in self.patterns if p != pattern))
+                return path
+        return None
+
+    def expected(self, video: Video) -> Path:
+        return self.base / self.patterns[0].format(path=video.path, id=video.video_id)
+
+    def load(self, path: Path) -> np.ndarray:
+        """(rows, width), time first."""
+        array = load_npy(path) if path.suffix == ".npy" else load_npz_array(path, KEYS[self.name])
+        array = as_array(array, str(path))
+        if self.name == "spectrogram":
+            with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, which the store refuses
+                return time_major(array, str(path)).astype(np.float16)
+        if array.ndim != 2:
+            raise TrichordError(f"{path}: has shape {array.shape}, expected (rows, width)")
+        return array
+
+
+def import_howto100m(
+    root: Path,
+    store: Path,
+    words: Path | None = None,
+    *,
+    paths: Path | None = None,
+    features: Path | None = None,
+    features_3d: Path | None = None,
+    audio: Path | None = None,
+    captions: Path | None = None,
+    use_3d: Use = "auto",
+    use_audio: Use = "auto",
+    num_threads: int = 4,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Import HowTo100M features, spectrograms and captions into a store.
+
+    Videos that lack a file, have a broken one or no captions are skipped and listed with the reason. Run again, the
+    import goes on where it stopped.
+
+    Args:
+        root: Folder of the release.
+        store: Folder of the store; made when it is not there, added to when it is.
+        words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        paths: Path list, a text or CSV file with a column `path`; else the one in root named *paths*.txt or .csv.
+        features: Folder that the paths start from; else found in root.
+        features_3d: Folder of the 3-D features where it is another one, with the same paths.
+        audio: Folder of the spectrograms where it is another one.
+        captions: Pickle or JSON file, or a folder of one CSV per video; else found in root.
+        use_3d: Whether 3-D features are imported, and videos without them skipped; auto: when there are any.
+        use_audio: The same for spectrograms.
+        num_threads: Videos that are read at the same time.
+        progress: Takes lines that tell how far the import is.
+
+    Raises TrichordError when the folder, path list, features or captions are missing, or nothing could be imported.
+    """
+    root = existing_folder(root)
+    list_path = named_path(root, paths, "paths") if paths else find_path_list(root)
+    videos = read_path_list(list_path)
+    source = open_captions(root, captions)
+    if not any(source.has(video.video_id) for video in videos):
+        raise TrichordError(
+            f"{source.path}: has captions of none of the {len(videos):,} videos of {list_path}; "
+            "check that the two belong together"
+        )
+    streams = find_streams(root, videos, features, features_3d, audio, use_3d, use_audio)
+    widths = expected_widths(Path(store), videos, streams)
+    if progress:
+        progress(
+            f"{COLLECTION}: {len(videos):,} videos of {list_path}, {' + '.join(s.name for s in streams)} "
+            f"from {streams[0].base}, captions from {source.path}"
+        )
+
+    def make(video: Video) -> Made:
+        return read_video(video, streams, widths, source)
+
+    summary = import_entries(
+        videos,
+        collection=COLLECTION,
+        video_id=lambda video: video.video_id,
+        make=make,
+        texts=itertools.chain.from_iterable(source.texts(video.video_id) for video in videos),
+        root=root,
+        store=Path(store),
+        words=words,
+        num_threads=num_threads,
+        progress=progress,
+    )
+    absent = [name for name in PATTERNS if name not in {stream.name for stream in streams}]
+    if absent:
+        summary.notes.append(f"not imported, since the release has none or it was not asked for: {', '.join(absent)}")
+    return summary
+
+
+def find_path_list(root: Path) -> Path:
+    found = sorted(p for p in root.iterdir() if p.is_file() and "paths" in p.stem and p.suffix in (".txt", ".csv"))
+    if len(found) > 1:
+        raise TrichordError(f"{root}: holds {', '.join(p.name for p in found)}; name one path list with --paths")
+    if not found:
+        raise TrichordError(f"{root}: no path list (*paths*.txt or *paths*.csv); name it with --paths")
+    return found[0]
+
+
+def read_path_list(path: Path) -> list[Video]:
+    """Videos of a text or CSV file with a column `path`; the `None/` that some rows hold is taken out."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file, skipinitialspace=True)
+            column = next((name for name in rows.fieldnames or [] if name and name.strip() == "path"), None)
+            if column is None:
+                raise TrichordError(f"{path}: has no column 'path'; make it the first line of the file")
+            videos = [_video(row[column], row.get("video_id")) for row in rows if row[column] and row[column].strip()]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TrichordError(
+            f"{path}: cannot be read as a path list ({error}); correct it or name another with --paths"
+        ) from None
+    if not videos:
+        raise TrichordError(f"{path}: lists no video; name a path list that does with --paths")
+    return videos
+
+
+def _video(row: str, video_id: str | None) -> Video:
+    path = row.strip().replace("None/", "").removesuffix(".npy").strip("/")
+    return Video(path, (video_id or "").strip() or PurePosixPath(path).name)
+
+
+def find_streams(
+    root: Path,
+    videos: Sequence[Video],
+    features: Path | None,
+    features_3d: Path | None,
+    audio: Path | None,
+    use_3d: Use,
+    use_audio: Use,
+) -> list[Stream]:
+    """Streams to import: where each lies, 2-D first."""
+    separate = SEPARATE_PATTERNS if features_3d else ()
+    roots = [root, *sorted(p for p in root.iterdir() if p.is_dir())]
+
+    def found(name: str, option: Path | None, places: list[Path], extra: tuple[str, ...] = ()) -> Stream | None:
+        bases = [named_path(root, option, OPTIONS[name])] if option else places
+        streams = [Stream(name, base, PATTERNS[name] + extra) for base in bases]
+        for probes in (videos[:: max(1, len(videos) // PROBES)], videos):
+            for video in probes:
+                for stream in streams:
+                    if stream.find(video):
+                        return stream
+        return None
+
+    visual = found("visual_2d", features, roots, separate)
+    if visual is None:
+        where = f"{features or root}{'' if features else ' and its folders'}"
+        example = PATTERNS["visual_2d"][0].format(path=videos[0].path, id=videos[0].video_id)
+        raise TrichordError(
+            f"{root}: no 2-D features, such as {example}, in {where}; name their folder with --features"
+        )
+    streams = [visual]
+    for name, use, option, places, extra in (
+        ("visual_3d", use_3d, features_3d, [visual.base], separate),
+        ("spectrogram", use_audio, audio, [visual.base, *roots], ()),
+    ):
+        stream = None if use == "no" else found(name, option, places, extra)
+        if stream:
+            streams.append(stream)
+        elif use == "yes" or (option and use == "auto"):
+            option_name, words = ("audio", "spectrograms") if name == "spectrogram" else ("features_3d", "3-D features")
+            where = f"{option or places[0]}"
+            raise TrichordError(
+                f"{where}: holds no {words} of the listed videos; name their folder with --{option_name}"
+            )
+    return streams
+
+
+def expected_widths(store: Path, videos: Iterable[Video], streams: list[Stream]) -> dict[str, int]:
+    """Width of each visual stream: the store's, or what most of the first readable files have."""
+    try:
+        widths = {name: info.dim for name, info in Store(store).streams.items()}
+    except TrichordError:  # no store yet; a damaged one is refused when it is opened for writing
+        widths = {}
+    for stream in streams:
+        if stream.name not in widths:
+            common = Counter(itertools.islice(_widths(stream, videos), WIDTH_PROBES)).most_common(1)
+            widths |= {stream.name: common[0][0]} if common else {}
+    return widths
+
+
+def _widths(stream: Stream, videos: Iterable[Video]) -> Iterator[int]:
+    for video in itertools.islice(videos, PROBES):
+        if path := stream.find(video):
+            try:
+                yield stream.load(path).shape[1]
+            except TrichordError:
+                continue
+
+
+def read_video(video: Video, streams: list[Stream], widths: dict[str, int], source: CaptionSource) -> Made:
+    """One video, ready for the store. Raises TrichordError saying what it lacks."""
+    if ".." in PurePosixPath(video.path).parts:
+        raise TrichordError(f"{video.path}: leads out of the features' folder; correct the path list")
+    captions, num_dropped = source.captions(video.video_id)
+    if not len(captions):
+        raise TrichordError(f"{source.path}: has no captions of {video.video_id}")
+    arrays: dict[str, np.ndarray] = {}
+    sources: dict[str, Path] = {}
+    for stream in streams:
+        path = stream.find(video)
+        if path is None:
+            raise TrichordError(f"{stream.expected(video)}: is missing; download it")
+        array = stream.load(path)
+        if not len(array):
+            raise TrichordError(f"{path}: is empty, {array.shape}; download it again")
+        if array.shape[1] != widths.get(stream.name, array.shape[1]):
+            width = widths[stream.name]
+            raise TrichordError(
+                f"{path}: is {array.shape[1]} wide where the others are {width}; extract it again as the others were"
+            )
+        arrays[stream.name], sources[stream.name] = array, path
+    last = streams[-1].name  # the spectrogram where there is one: its rate is the finest
+    duration_s = len(arrays[last]) / RATES_HZ[last]
+    rates = {name: RATES_HZ[name] for name in arrays}
+    return Made(Item(video.video_id, COLLECTION, "train", duration_s, arrays, rates, captions), sources, num_dropped)

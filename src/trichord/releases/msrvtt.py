@@ -1,0 +1,151 @@
+"""MSR-VTT clips from the pickles of AVLnet's release or the .pth files of HowTo100M's, into a store.
+
+AVLnet: `msrvtt_jsfusion_test.pkl`, a list of 968 dicts (`id`, `2d_pooled`, `3d_pooled`, `2d`, `3d`, `audio`,
+`eval_caption`), and a training pickle whose `caption` is a list. HowTo100M: `MSRVTT_JSFUSION_test.pth` and
+`MSRVTT_train.pth` ({`2d`: {id: tensor}, `3d`: {id: tensor}}), test captions in `MSRVTT_JSFUSION_test.csv`, training
+captions in `MSRVTT_data.json`.
+
+The test set is 1,000 clips. Where a CSV file lists them, those without features are stored as items without streams,
+so that evaluation can count them as missed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from trichord.errors import TrichordError
+from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
+from trichord.releases.common import ImportSummary, Progress, existing_folder, named_path, plain_text
+from trichord.store.pickles import load_pickle
+
+COLLECTION = "msrvtt"
+TEST_PICKLES = ("msrvtt_jsfusion_test.pkl", "msrvtt_test.pkl")
+TRAIN_PICKLES = ("msrvtt_train.pkl", "msrvtt_1k-A_train.pkl")
+TEST_LISTS = ("MSRVTT_JSFUSION_test.csv", "msrvtt_jsfusion_test.csv", "msrvtt_test.csv")
+
+
+def import_msrvtt(
+    root: Path,
+    store: Path,
+    words: Path | None = None,
+    *,
+    train: Path | None = None,
+    full_resolution: bool = False,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Import MSR-VTT clips, test and training, into a store.
+
+    Args:
+        root: Folder of the release.
+        store: Folder of the store; made when it is not there, added to when it is.
+        words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        train: Training pickle, needed where root has that of the 7k and that of the 9k split.
+        full_resolution: Store features per time step where there are any, instead of those pooled over time.
+        progress: Takes lines that tell how far the import is.
+
+    Raises TrichordError when there is no file of the release, one is refused or empty, or nothing could be imported.
+    """
+    root = existing_folder(root)
+    test_list = first_file(root, TEST_LISTS)
+    official = read_test_list(test_list) if test_list else {}
+    test = _pickled(first_file(root, TEST_PICKLES), "test") or _tensors(
+        root, "MSRVTT_JSFUSION_test.pth", "test", official
+    )
+    have = {clip.video_id for clip in test}
+    lacking = [
+        Clip(video_id, "test", f"{test_list}: {video_id}", [caption])
+        for video_id, caption in official.items()
+        if test and video_id not in have
+    ]
+    trained = _pickled(_train_pickle(root, train), "train") or _tensors(root, "MSRVTT_train.pth", "train", {})
+    if not test and not trained:
+        what = (
+            f"no MSR-VTT file ({', '.join(TEST_PICKLES + TRAIN_PICKLES)}, MSRVTT_JSFUSION_test.pth, MSRVTT_train.pth)"
+        )
+        raise TrichordError(f"{root}: {what}; name the folder that holds one with --root")
+    summary = import_clips(
+        test + lacking + trained,
+        collection=COLLECTION,
+        full_resolution=full_resolution,
+        root=root,
+        store=store,
+        words=words,
+        progress=progress,
+    )
+    if lacking:
+        summary.notes.append(
+            f"{len(lacking):,} of the {len(official):,} test clips of {test_list} have no features in the release: "
+            "stored with their captions alone, so that evaluation can count them as missed"
+        )
+    return summary
+
+
+def read_test_list(path: Path) -> dict[str, str]:
+    """{video id: sentence} of the official test list, a CSV file with the columns video_id and sentence."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TrichordError(f"{path}: cannot be read ({error}); download it again") from None
+    if not rows or not {"video_id", "sentence"} <= set(rows[0]):
+        raise TrichordError(f"{path}: needs the columns video_id and sentence and at least one row; download it again")
+    return {row["video_id"]: row["sentence"] or "" for row in rows if row["video_id"]}
+
+
+def _train_pickle(root: Path, train: Path | None) -> Path | None:
+    if train:
+        return named_path(root, train, "train")
+    found = [path for name in TRAIN_PICKLES if (path := first_file(root, (name,)))]
+    if len(found) > 1:
+        raise TrichordError(f"{root}: holds {' and '.join(p.name for p in found)}; name one of them with --train")
+    return found[0] if found else None
+
+
+def _pickled(path: Path | None, split: str) -> list[Clip]:
+    if path is None:
+        return []
+    entries = read_entries(path)
+    if not entries:
+        raise TrichordError(f"{path}: holds no clips; download it again")
+    clips = []
+    for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
+        names = ("eval_caption", "caption") if split == "test" else ("caption", "eval_caption")
+        found = next((entry[name] for name in names if entry.get(name)), [])
+        captions = [plain_text(text) for text in ([found] if isinstance(found, str | bytes) else found)]
+        kept = captions[:1] if split == "test" else captions
+        clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", kept, entry))
+    return clips
+
+
+def _tensors(root: Path, name: str, split: str, captions: dict[str, str]) -> list[Clip]:
+    """Clips of a .pth file of the original release, with the captions of the test list or of MSRVTT_data.json."""
+    path = first_file(root, (name,))
+    if path is None:
+        return []
+    tables = load_pickle(path)
+    if not isinstance(tables, dict) or not all(isinstance(tables.get(key), dict) for key in ("2d", "3d")):
+        raise TrichordError(f"{path}: has no tables 2d and 3d of features by video id; check that it is the right file")
+    texts = {key: [text] for key, text in captions.items()} if split == "test" else _training_captions(root, path)
+    if not texts:
+        raise TrichordError(f"{path}: needs {TEST_LISTS[0]} beside it, which has the captions; add it to {root}")
+    clips = []
+    for video_id, features in tables["2d"].items():
+        entry: dict[str, Any] = {"2d": features, "3d": tables["3d"].get(video_id)}
+        clips.append(Clip(str(video_id), split, f"{path}: {video_id}", texts.get(str(video_id), []), entry))
+    return clips
+
+
+def _training_captions(root: Path, features: Path) -> dict[str, list[str]]:
+    path = first_file(root, ("MSRVTT_data.json",))
+    if path is None:
+        raise TrichordError(f"{features}: needs MSRVTT_data.json beside it, which has the captions; add it to {root}")
+    texts: dict[str, list[str]] = {}
+    try:
+        for row in json.loads(path.read_text("utf-8"))["sentences"]:
+            texts.setdefault(str(row["video_id"]), []).append(str(row["caption"]))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        raise TrichordError(f"{path}: has no sentences with video_id and caption; download it again") from None
+    return texts

@@ -1,0 +1,63 @@
+"""YouCook2 clips from the pickles of HowTo100M's and AVLnet's releases, into a store.
+
+`youcook_{train,val}_audio.pkl` (with spectrograms) or `youcook_{train,val}.pkl`: a list of dicts with `id`, `2d`,
+`3d`, `caption`, maybe `audio` (a (40, frames) tensor), `start` and `end`, and `2d_full`, `3d_full`, which 11 of the
+3,350 validation clips lack.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trichord.errors import TrichordError
+from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
+from trichord.releases.common import ImportSummary, Progress, existing_folder, plain_text
+
+COLLECTION = "youcook2"
+SPLITS = ("train", "val")
+
+
+def import_youcook2(
+    root: Path,
+    store: Path,
+    words: Path | None = None,
+    *,
+    full_resolution: bool = False,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Import YouCook2 clips, training and validation, into a store.
+
+    Args:
+        root: Folder of the release.
+        store: Folder of the store; made when it is not there, added to when it is.
+        words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        full_resolution: Store features per time step where there are any, instead of those pooled over time.
+        progress: Takes lines that tell how far the import is.
+
+    Raises TrichordError when there is no pickle, one is refused or empty, or nothing could be imported.
+    """
+    root = existing_folder(root)
+    clips: list[Clip] = []
+    for split in SPLITS:
+        path = first_file(root, (f"youcook_{split}_audio.pkl", f"youcook_{split}.pkl"))
+        if path is None:
+            continue
+        entries = read_entries(path)
+        if not entries:
+            raise TrichordError(f"{path}: holds no clips; download it again")
+        for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
+            caption = entry.get("caption")
+            captions = [] if caption is None else [plain_text(caption)]
+            clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", captions, entry))
+    if not clips:
+        what = "no YouCook2 pickle (youcook_train_audio.pkl, youcook_val_audio.pkl, youcook_train.pkl, youcook_val.pkl)"
+        raise TrichordError(f"{root}: {what}; name the folder that holds one with --root")
+    return import_clips(
+        clips,
+        collection=COLLECTION,
+        full_resolution=full_resolution,
+        root=root,
+        store=store,
+        words=words,
+        progress=progress,
+    )

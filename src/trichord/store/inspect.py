@@ -1,0 +1,216 @@
+"""What a store holds, and whether it is sound: `trichord store info` and `trichord store verify`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trichord.errors import TrichordError, one_line
+from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest, rows_digest
+from trichord.store.shards import map_shard
+from trichord.store.store import LEDGER, Store, shard_problem, spellings
+from trichord.store.writer import leftovers
+
+_BLOCK_BYTES = 8 << 20
+_BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class StreamSummary:
+    """A stream's width and dtype, how many items have it, and its rows in all."""
+
+    dim: int
+    dtype: str
+    num_items: int
+    num_rows: int
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What `trichord store info` prints."""
+
+    path: Path
+    num_items: int
+    num_parts: int
+    num_bytes: int
+    duration_s: float
+    collections: dict[tuple[str, str], int]
+    streams: dict[str, StreamSummary]
+    num_captions: int
+    num_words: int
+    word_dim: int
+    word_source: str
+    num_skipped: int
+    fingerprint: str
+
+    def __str__(self) -> str:
+        lines = [
+            f"store        {self.path}",
+            f"items        {self.num_items:,} in {_counted(self.num_parts, 'part')}, "
+            f"{self.num_bytes / 1e6:,.1f} MB, {self.duration_s / 3600:,.2f} hours",
+        ]
+        for (collection, split), count in self.collections.items():
+            lines.append(f"  {f'{collection} {split}'.strip():<20} {count:,}")
+        for name, stream in self.streams.items():
+            lines.append(
+                f"stream       {name:<12} {stream.dim} x {stream.dtype}, {_counted(stream.num_rows, 'row')} "
+                f"of {_counted(stream.num_items, 'item')}"
+            )
+        lines += [
+            f"captions     {self.num_captions:,}",
+            f"words        {self.num_words:,} of {self.word_source}",
+            f"skipped      {self.num_skipped:,}" + (f" (see {self.path / LEDGER})" if self.num_skipped else ""),
+            f"fingerprint  {self.fingerprint}",
+        ]
+        return "\n".join(lines)
+
+
+def store_info(store: Path) -> StoreInfo:
+    """Count what a store holds.
+
+    Args:
+        store: Folder of the store.
+    """
+    opened, paths = Store(store), part_paths(Path(store))
+    items = range(len(opened))
+    streams = {}
+    for name, info in opened.streams.items():
+        num_rows = sum(opened.num_rows(name, i) for i in items)
+        streams[name] = StreamSummary(info.dim, info.dtype, int(opened.has(name).sum()), num_rows)
+    return StoreInfo(
+        path=Path(store),
+        num_items=len(opened),
+        num_parts=len(paths),
+        num_bytes=sum(p.stat().st_size + p.with_suffix(".safetensors").stat().st_size for p in paths),
+        duration_s=sum(opened.duration_s(i) for i in items),
+        collections=opened.collections(),
+        streams=streams,
+        num_captions=sum(opened.num_captions(i) for i in items),
+        num_words=sum(map(bool, opened.words)),
+        word_dim=opened.word_dim,
+        word_source=opened.word_source,
+        num_skipped=len(opened.skipped()),
+        fingerprint=opened.fingerprint,
+    )
+
+
+def verify(store: Path, progress: Callable[[str], None] | None = None) -> list[str]:
+    """Read the whole store and list what is wrong, one line each; an empty list means that it is sound.
+
+    Checked are sizes, checksums, offsets, word ids, finite values, that no item is there twice, that the parts fit
+    each other, the ledger, and files that a killed writer left. Raises TrichordError when the folder is missing.
+
+    Args:
+        store: Folder of the store.
+        progress: Takes a line per part.
+    """
+    store = Path(store)
+    if not store.exists():
+        Store(store)  # raises, with the way out
+    problems = [
+        f"{path}: was left by a writer that did not end; it is ignored, and removed when the store is next written"
+        for path in leftovers(store)
+    ]
+    seen: dict[tuple[str, str], Path] = {}
+    words: dict[int, str] = {}
+    found: list[str] = []
+    for path in part_paths(store):
+        if progress:
+            progress(f"checking {path}")
+        try:
+            for problem in _part_problems(read_manifest(path), seen, words):
+                found.append(problem)
+        except TrichordError as error:
+            found.append(str(error))
+    if not found:  # every part is sound by itself: do they fit each other?
+        try:
+            _ = Store(store).words
+        except TrichordError as error:
+            found.append(str(error))
+    return [*problems, *found, *_ledger_problems(store)]
+
+
+def _part_problems(manifest: Manifest, seen: dict[tuple[str, str], Path], words: dict[int, str]) -> Iterator[str]:
+    info, path = manifest.info, manifest.shard_path
+    again = f"delete {manifest.path.stem}.safetensors and {manifest.path.stem}.parquet in {path.parent}, import again"
+    texts = {name: column.to_pylist() for name, column in manifest.texts.items()}
+    if rows_digest(texts | {name: column.tolist() for name, column in manifest.numbers.items()}) != info.rows_sha256:
+        yield f"{manifest.path}: its rows are not those that were written; {again}"
+    for key in zip(texts["collection"], texts["video_id"], strict=True):
+        if key in seen:
+            yield one_line(f"{manifest.path}: holds {'/'.join(key)} again, which {seen[key].name} has; {again}")
+        seen[key] = manifest.path
+    check_size(manifest)
+    if _sha256(path) != info.sha256:
+        yield f"{path}: its content does not match its checksum; {again}"
+    shard = map_shard(path)
+    rows = {name: int(manifest.numbers[f"{name}_end"].max()) for name in info.streams}
+    captions = int(manifest.numbers["caption_end"].max())
+    if problem := shard_problem(shard, info.streams, rows, captions, (info.num_words, info.word_dim)):
+        yield f"{path}: {problem}; {again}"
+        return
+    for problem in _content_problems(shard, manifest, words):
+        yield f"{path}: {problem}; {again}"
+
+
+def _content_problems(shard: dict[str, np.ndarray], manifest: Manifest, words: dict[int, str]) -> Iterator[str]:
+    info = manifest.info
+    for name in (*info.streams, "word_vectors", "caption_start_s", "caption_end_s"):
+        tensor = shard[name]
+        blocks = (tensor[at : at + _BLOCK_ROWS] for at in range(0, len(tensor), _BLOCK_ROWS))
+        if not all(np.isfinite(block).all() for block in blocks):
+            yield f"{name} holds NaN or infinity"
+    for name in ("caption_text_offsets", "word_offsets", "word_spelling_offsets"):
+        if (np.diff(shard[name]) < 0).any():
+            yield f"{name} do not rise"
+            return
+    if not _is_utf8(shard["caption_text"]) or not _is_utf8(shard["word_spelling"]):
+        yield "its text is not UTF-8"
+    ids = shard["word_table_ids"]
+    if not np.array_equal(ids[: info.num_new_words], info.first_word + np.arange(info.num_new_words)):
+        yield "its new words are not numbered in turn"
+    if not np.isin(shard["word_ids"], ids).all():
+        yield "its captions use word ids that it does not list"
+    for word, spelling in zip(ids.tolist(), spellings(shard, len(ids)), strict=True):
+        if words.setdefault(word, spelling) != spelling:
+            yield one_line(f"word {word} is '{spelling}' here and '{words[word]}' in an earlier part")
+            return
+
+
+def _is_utf8(text: np.ndarray) -> bool:
+    try:
+        text.tobytes().decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _ledger_problems(store: Path) -> Iterator[str]:
+    path = store / LEDGER
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            whole = isinstance(entry["source"], str) and isinstance(entry["reason"], str)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            yield f"{path}: line {number} is not an entry and is ignored; delete the line"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,84 @@
+"""What goes into a store: one item, and the checks that it must pass."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from trichord.captions import Captions
+from trichord.errors import TrichordError
+
+_STREAM_NAME = re.compile(r"(?!caption|word|__)[A-Za-z0-9_.-]+")
+_AGAIN = "extract or export it again"
+
+
+@dataclass
+class Item:
+    """One video (or one published clip) to store.
+
+    streams: name -> (rows, dim) float array, rows are time steps. rates_hz: name -> rows per second; 0.0 where one row
+    stands for the whole item. A stream without rows counts as missing.
+    """
+
+    video_id: str
+    collection: str
+    split: str
+    duration_s: float
+    streams: dict[str, np.ndarray]
+    rates_hz: dict[str, float]
+    captions: Captions
+
+
+def checked_streams(item: Item, dims: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Copies of the item's streams as they are stored: float16 as it is, float32 and float64 as float32.
+
+    dims: width of each stream that the store has. Raises TrichordError, naming the item and the stream, when the item
+    cannot be stored.
+    """
+    where = f"{item.collection}/{item.video_id}"
+    for name, text in (("video_id", item.video_id), ("collection", item.collection), ("split", item.split)):
+        if not _is_line(text) or not (text or name == "split"):
+            raise TrichordError(f"item {ascii(where)}: its {name} is not a line of text; give it another")
+    if not (math.isfinite(item.duration_s) and item.duration_s >= 0):
+        raise TrichordError(f"{where}: its duration is {item.duration_s} s; check its source and import it again")
+    captions = item.captions
+    if not (np.isfinite(captions.start_s).all() and np.isfinite(captions.end_s).all()):
+        raise TrichordError(f"{where}: its captions have times that are not finite; mend its caption file")
+    return {
+        name: _checked(where, name, np.asarray(array), item.rates_hz.get(name), dims.get(name))
+        for name, array in item.streams.items()
+        if len(array)
+    }
+
+
+def _is_line(text: object) -> bool:
+    return isinstance(text, str) and "\n" not in text and text.encode("utf-8", "replace").decode() == text
+
+
+def _checked(where: str, name: str, array: np.ndarray, rate_hz: float | None, dim: int | None) -> np.ndarray:
+    if not _STREAM_NAME.fullmatch(name):
+        raise TrichordError(f"{where}: '{name}' cannot name a stream; letters and digits can, not caption or word")
+    if array.ndim != 2 or not array.shape[1]:
+        raise TrichordError(f"{where}: {name} has shape {array.shape}, expected (time steps, width); {_AGAIN}")
+    if name == "spectrogram" and array.shape[0] == 40 != array.shape[1]:
+        raise TrichordError(f"{where}: {name} has shape {array.shape}, expected time first, (frames, 40); {_AGAIN}")
+    if array.dtype.kind != "f":
+        raise TrichordError(f"{where}: {name} holds {array.dtype}, expected float16 or float32; {_AGAIN}")
+    if dim is not None and dim != array.shape[1]:
+        raise TrichordError(
+            f"{where}: {name} is {array.shape[1]} wide, but {dim} in this store; {_AGAIN} or use another store"
+        )
+    if rate_hz is None or not (math.isfinite(rate_hz) and rate_hz >= 0):
+        raise TrichordError(f"{where}: {name} has the rate {rate_hz} Hz, expected 0 or more; {_AGAIN}")
+    if rate_hz == 0 and len(array) != 1:
+        raise TrichordError(f"{where}: {name} is pooled (rate 0) but has {len(array)} rows, expected 1; {_AGAIN}")
+    with np.errstate(all="ignore"):  # a float64 beyond float32 becomes infinite and is refused below
+        copy = np.array(array, dtype=np.float16 if array.dtype.itemsize == 2 else np.float32, order="C")
+    if not np.isfinite(copy).all():
+        row = int(np.flatnonzero(~np.isfinite(copy).all(axis=1))[0])
+        raise TrichordError(f"{where}: {name} holds NaN or infinity (first in row {row}); {_AGAIN}")
+    return copy

@@ -1,0 +1,163 @@
+"""A part's Parquet file: one row per item, and in the schema's metadata what the part is.
+
+A part exists when this file exists: it is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trichord.errors import TrichordError
+from trichord.store.shards import atomic_file, damaged
+
+FORMAT = 1
+MAX_ROWS = 10_000_000  # of one part; bounds what a damaged file can make us allocate
+MAX_WORDS = 10_000_000  # of a store
+_KEY = b"trichord"
+TEXTS = ("video_id", "collection", "split")
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """Width of a stream's rows and their dtype ("float16" or "float32")."""
+
+    dim: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """What a part is. Its captions use `num_words` words, of which it adds `num_new_words` from id `first_word` on."""
+
+    shard: str
+    num_bytes: int
+    sha256: str
+    rows_sha256: str
+    streams: dict[str, StreamInfo]
+    word_source: str
+    lowercase: bool
+    word_dim: int
+    first_word: int
+    num_new_words: int
+    num_words: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One part: its Parquet file, its description and its rows by column (text as Arrow, numbers as int64 or float64).
+
+    An item that lacks a stream has 0 for begin and end there and NaN for the rate.
+    """
+
+    path: Path
+    info: PartInfo
+    texts: dict[str, pa.Array]
+    numbers: dict[str, np.ndarray]
+
+    @property
+    def shard_path(self) -> Path:
+        return self.path.with_suffix(".safetensors")
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.numbers["duration_s"])
+
+
+def part_paths(store: Path) -> list[Path]:
+    """Parquet files of all parts, in order."""
+    return sorted((p for p in (store / "parts").glob("*.parquet") if p.stem.isdecimal()), key=lambda p: int(p.stem))
+
+
+def schema_for(streams: Sequence[str]) -> pa.Schema:
+    """Columns of the rows of a part that holds `streams`."""
+    fields = [(name, pa.string()) for name in TEXTS] + [("duration_s", pa.float64())]
+    fields += [("caption_begin", pa.int64()), ("caption_end", pa.int64())]
+    for stream in streams:
+        fields += [(f"{stream}_begin", pa.int64()), (f"{stream}_end", pa.int64()), (f"{stream}_rate_hz", pa.float64())]
+    return pa.schema(fields)
+
+
+def rows_digest(columns: Mapping[str, Sequence[object]]) -> str:
+    """SHA-256 of the rows' content, whatever the Parquet encoding."""
+    return hashlib.sha256(json.dumps(columns, sort_keys=True).encode()).hexdigest()
+
+
+def write_manifest(path: Path, columns: Mapping[str, Sequence[object]], info: PartInfo) -> None:
+    """Write the part's rows (columns of `schema_for`) atomically; fills in `rows_sha256`."""
+    table = pa.table(dict(columns), schema=schema_for(list(info.streams)))
+    described = {"format": FORMAT, **asdict(info), "rows_sha256": rows_digest(columns)}
+    table = table.replace_schema_metadata({_KEY: json.dumps(described).encode()})
+    with atomic_file(path) as file:  # uncompressed: many small parts open twice as fast
+        pq.write_table(
+            table, file, compression="none", use_dictionary=["collection", "split"], write_page_checksum=True
+        )
+
+
+def _info(path: Path, metadata: Mapping[bytes, bytes] | None) -> PartInfo:
+    try:
+        values = json.loads((metadata or {})[_KEY])
+        version = values.pop("format")
+    except (KeyError, ValueError, AttributeError, RecursionError):
+        raise damaged(path, "is not a part of a store") from None
+    if version != FORMAT:
+        raise TrichordError(f"{path}: has format {version}, this version reads {FORMAT}; install a newer trichord")
+    try:
+        streams = {name: StreamInfo(**entry) for name, entry in values.pop("streams").items()}
+        info = PartInfo(**values, streams=streams)
+        whole = [info.num_bytes, info.word_dim, info.first_word, info.num_new_words, info.num_words]
+        whole += [stream.dim for stream in streams.values()]
+        words = (info.shard, info.sha256, info.rows_sha256, info.word_source)
+        sound = all(type(n) is int and n >= 0 for n in whole) and all(type(word) is str for word in words)
+        sound = sound and info.num_new_words <= info.num_words and info.first_word + info.num_words <= 2 * MAX_WORDS
+        sound = sound and info.first_word + info.num_new_words <= MAX_WORDS and type(info.lowercase) is bool
+        sound = sound and all(stream.dtype in ("float16", "float32") for stream in streams.values())
+    except (AttributeError, TypeError, ValueError):
+        sound = False
+    if not sound or info.shard != f"{path.stem}.safetensors":
+        raise damaged(path, "its description is not valid")
+    return info
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check one part's rows. Raises TrichordError naming the file when it is damaged."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+            if not 0 < file.metadata.num_rows <= MAX_ROWS:
+                raise damaged(path, f"claims {file.metadata.num_rows} rows")
+            info = _info(path, file.schema_arrow.metadata)
+            table = file.read(use_threads=False)
+        table.validate(full=True)  # also refuses text that is not UTF-8
+    except TrichordError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
+        # a damaged footer makes the Parquet reader raise more than its own errors
+        raise damaged(path, f"cannot be read ({error})") from None
+    if not table.schema.equals(schema_for(list(info.streams))):
+        raise damaged(path, "its columns are not those of a store")
+    if any(column.null_count for column in table.columns):
+        raise damaged(path, "has empty cells")
+    texts = {name: table.column(name).cast(pa.large_string()).combine_chunks() for name in TEXTS}
+    numbers = {name: np.array(table.column(name)) for name in table.column_names if name not in TEXTS}
+    for name in ("caption", *info.streams):
+        begin, end = numbers[f"{name}_begin"], numbers[f"{name}_end"]
+        if (begin < 0).any() or (end < begin).any():
+            raise damaged(path, f"its {name} offsets are not valid")
+    return Manifest(path, info, texts, numbers)
+
+
+def check_size(manifest: Manifest) -> None:
+    """Raise TrichordError unless the part's shard is there with the recorded size."""
+    try:
+        size = manifest.shard_path.stat().st_size
+    except OSError as error:
+        raise damaged(manifest.shard_path, f"is missing or cannot be read ({error.strerror})") from None
+    if size != manifest.info.num_bytes:
+        raise damaged(manifest.shard_path, f"has {size} bytes where {manifest.info.num_bytes} were written")

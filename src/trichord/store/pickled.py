@@ -1,0 +1,224 @@
+"""What the names in pickles of published releases stand for: this project's own functions that make plain data.
+
+Each gets the machine that reads the file and the pickled arguments, trusts none of them, and makes an array, tensor,
+container, string or number, never larger than the bytes in the file allow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trichord.store.arrays import plain_dtype
+from trichord.store.unpickle import Machine, Named, Py2Str
+
+if TYPE_CHECKING:
+    import torch
+
+STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+
+
+# ---- numpy
+
+
+def raw_bytes(machine: Machine, data: object) -> bytes | bytearray:
+    """Bytes of an array: bytes, or the string that Python 2 keeps them in."""
+    if isinstance(data, bytes | bytearray):
+        return data
+    if isinstance(data, Py2Str):
+        return data.raw
+    if isinstance(data, str):
+        return data.encode("latin-1")
+    machine.refuse(f"an array of Python objects (its data are a {type(data).__name__})")
+
+
+def _shaped(machine: Machine, shape: object) -> tuple[int, ...]:
+    if not isinstance(shape, tuple | list) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 32:
+        machine.damaged("an array has no shape")
+    return tuple(shape)
+
+
+def _fits(machine: Machine, dtype: object, shape: tuple[int, ...], raw: bytes | bytearray) -> np.dtype:
+    if not isinstance(dtype, np.dtype):
+        machine.refuse(f"an array of {dtype}")
+    if math.prod(shape) * dtype.itemsize != len(raw):
+        machine.damaged(f"an array of shape {shape} and {dtype} has {len(raw):,} bytes")
+    machine.spend(len(raw))
+    return dtype
+
+
+def _dtype(machine: Machine, name: object, align: object = False, copy: object = True) -> np.dtype:
+    text = name.decode("latin-1") if isinstance(name, bytes) else str(name)
+    dtype = plain_dtype(text)  # a new one, since its byte order is set later
+    if dtype is None:
+        machine.refuse(f"the numpy type {text}")
+    return dtype
+
+
+def _set_dtype(machine: Machine, dtype: np.dtype, state: Any) -> None:
+    _, order, *fields = state
+    order = order.decode("latin-1") if isinstance(order, bytes) else str(order)
+    if order not in ("<", ">", "=", "|") or any(field is not None for field in fields[:3]):
+        machine.refuse("a numpy type with fields")
+    sizes = (dtype.itemsize, dtype.alignment, dtype.flags) if dtype.kind in "SU" else (-1, -1, 0)
+    dtype.__setstate__((3, order, None, None, None, *sizes))  # type: ignore[attr-defined]
+
+
+def _array(machine: Machine, kind: object, shape: object, typecode: object) -> np.ndarray:
+    if not isinstance(kind, Named) or kind.name != "numpy.ndarray":
+        machine.refuse("an array of another class than numpy.ndarray")
+    return np.empty(0, np.int8)
+
+
+def _set_array(machine: Machine, array: np.ndarray, state: Any) -> None:
+    *_, shape, dtype, fortran, data = state
+    raw, shape = raw_bytes(machine, data), _shaped(machine, shape)
+    dtype = _fits(machine, dtype, shape, raw)
+    array.__setstate__((1, shape, dtype, bool(fortran), bytes(raw)))  # type: ignore[arg-type]
+
+
+def _array_of_buffer(machine: Machine, data: object, dtype: object, shape: object, order: object) -> np.ndarray:
+    raw, sizes = raw_bytes(machine, data), _shaped(machine, shape)
+    return np.frombuffer(raw, _fits(machine, dtype, sizes, raw)).reshape(sizes, order="F" if order == "F" else "C")
+
+
+def _scalar(machine: Machine, dtype: object, data: object) -> Any:
+    raw = raw_bytes(machine, data)
+    return np.frombuffer(raw, _fits(machine, dtype, (1,), raw))[0]
+
+
+# ---- Python's own types
+
+
+def _items(machine: Machine, items: object = ()) -> list[Any]:
+    if not isinstance(items, list | tuple | set | frozenset):
+        machine.refuse(f"a container made of a {type(items).__name__}")
+    machine.spend(8 * len(items))
+    return list(items)
+
+
+def _mapping(machine: Machine, pairs: object = (), *, kind: type[dict] = dict) -> dict:
+    items = _items(machine, pairs)
+    machine.checked_keys([key for key, _ in items])
+    return kind(items)
+
+
+def _number(kind: type) -> Any:
+    def make(machine: Machine, *values: object) -> object:
+        if len(values) > 2 or not all(isinstance(value, int | float | str) for value in values):
+            machine.refuse(f"a {kind.__name__} made of something else than numbers")
+        return kind(*values)
+
+    return make
+
+
+def _string(machine: Machine, text: object = "") -> str:
+    if not isinstance(text, str):
+        machine.refuse(f"a string made of a {type(text).__name__}")
+    return text
+
+
+def _encoded(machine: Machine, text: object = b"", encoding: object = "latin1") -> bytes:
+    if isinstance(text, list):
+        text = bytes(_items(machine, text))
+    if str(encoding).replace("-", "").lower() != "latin1" or not isinstance(text, str | bytes):
+        machine.refuse(f"bytes made of a {type(text).__name__} in {encoding}")
+    machine.spend(len(text))
+    return text if isinstance(text, bytes) else bytes(raw_bytes(machine, text))
+
+
+# ---- torch
+
+
+class Storage:
+    """The bytes of a torch storage and the name of its dtype."""
+
+    def __init__(self, dtype: str, data: bytearray) -> None:
+        self.dtype, self.data = dtype, data
+
+    def flat(self) -> torch.Tensor:
+        import torch
+
+        dtype = getattr(torch, self.dtype)
+        return torch.frombuffer(self.data, dtype=dtype) if self.data else torch.empty(0, dtype=dtype)
+
+
+def _tensor(
+    machine: Machine, storage: object, offset: object, size: object, stride: object, *rest: object
+) -> torch.Tensor:
+    if not isinstance(storage, Storage):
+        machine.refuse("a tensor of a storage that is not here")
+    flat = storage.flat()
+    shape, steps = _shaped(machine, size), _shaped(machine, stride)
+    if type(offset) is not int or offset < 0 or len(shape) != len(steps):
+        machine.damaged("a tensor has no shape")
+    if 0 in shape:
+        return flat[:0].reshape(shape)
+    last = offset + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))
+    if last >= len(flat) or math.prod(shape) > len(flat):
+        machine.damaged(f"a tensor of shape {shape} claims more than its storage of {len(flat):,} numbers")
+    return flat.as_strided(shape, steps, offset)
+
+
+def storage_key(machine: Machine, key: Any) -> tuple[str, str, int, int]:
+    """Name, dtype, number of elements and bytes of the storage that a persistent id asks for."""
+    if type(key) is not tuple or len(key) < 5 or str(key[0]) != "storage" or any(view is not None for view in key[5:]):
+        machine.refuse(f"the persistent id {key!r:.80}")
+    _, kind, name, _, count = key[:5]
+    dtype = STORAGES.get(kind.name.rpartition(".")[2]) if isinstance(kind, Named) else None
+    if dtype is None or type(count) is not int or count < 0:
+        machine.refuse("a storage of an unknown type")
+    width = 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+    return str(name), dtype, count, count * width
+
+
+# ---- the table
+
+
+def _table() -> dict[str, Named]:
+    calls: dict[str, Any] = {
+        "numpy.dtype": _dtype,
+        "numpy.ndarray": None,
+        "_codecs.encode": _encoded,
+        "collections.OrderedDict": lambda m, *a: _mapping(m, *a, kind=OrderedDict),
+        "torch._utils._rebuild_tensor": _tensor,
+        "torch._utils._rebuild_tensor_v2": _tensor,
+        "torch.Size": lambda m, *a: tuple(_items(m, *a)),
+        **{f"torch.{name}": None for name in STORAGES},
+    }
+    for core in ("numpy.core", "numpy._core"):
+        calls[f"{core}.multiarray._reconstruct"] = _array
+        calls[f"{core}.multiarray.scalar"] = _scalar
+        calls[f"{core}.numeric._frombuffer"] = _array_of_buffer
+    for builtins in ("builtins", "__builtin__"):
+        calls[f"{builtins}.list"] = _items
+        calls[f"{builtins}.tuple"] = lambda m, *a: tuple(_items(m, *a))
+        calls[f"{builtins}.set"] = lambda m, *a: set(m.checked_keys(_items(m, *a)))
+        calls[f"{builtins}.frozenset"] = lambda m, *a: frozenset(m.checked_keys(_items(m, *a)))
+        calls[f"{builtins}.dict"] = _mapping
+        calls[f"{builtins}.str"] = calls[f"{builtins}.unicode"] = _string
+        calls[f"{builtins}.bytes"] = _encoded
+        calls[f"{builtins}.bytearray"] = lambda m, *a: bytearray(_encoded(m, *a))
+        for kind in (int, float, bool, complex):
+            calls[f"{builtins}.{kind.__name__}"] = _number(kind)
+        calls[f"{builtins}.long"] = _number(int)
+    return {name: Named(name, call) for name, call in calls.items()}
+
+
+NAMED: Mapping[str, Named] = _table()
+BUILDS: Mapping[type, Any] = {np.ndarray: _set_array, np.dtype: _set_dtype}

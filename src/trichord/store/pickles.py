@@ -1,0 +1,165 @@
+"""Pickles of published releases, read and never run: arrays, tensors, lists, dicts, strings and numbers.
+
+`ADMITTED` is the whole list of what a pickle may name. Files of torch.save, old and new, go the same way: their
+storages are bytes, their structure is a pickle. (`torch.load(weights_only=True)` admits other types, no arrays, and
+allocates what a file claims before it looks.)
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import zipfile
+import zlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trichord.errors import TrichordError, one_line
+from trichord.store.arrays import load_npz_array
+from trichord.store.pickled import BUILDS, NAMED, Storage, raw_bytes, storage_key
+from trichord.store.unpickle import UNREADABLE, Machine, Named, Py2Str, refused
+
+__all__ = ["load_npz_array", "load_pickle"]
+
+DEEPEST = 64  # levels of lists in lists; releases have 4
+LEAVES = frozenset({str, Py2Str, int, float, complex, bool, bytes, bytearray, type(None), np.ndarray})
+CONTAINERS = frozenset({list, tuple, set, frozenset, dict, OrderedDict})
+TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of old torch.save start
+
+
+def load_pickle(path: str | Path) -> Any:
+    """The object in a pickle or a file of torch.save, from plain data only. Nothing that the file says is run.
+
+    Arrays are numpy arrays, tensors are torch tensors on the CPU.
+    Raises TrichordError naming the file when it is missing, damaged, claims more than it holds, or holds anything else
+    than arrays, tensors, lists, dicts, tuples, sets, strings, bytes, numbers and None.
+    """
+    path = Path(path)
+    source = str(path)
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size == 0:
+                raise TrichordError(f"{path}: is empty; download or save it again")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                if data[:4] == b"PK\x03\x04":
+                    value = _load_torch_zip(file, path)
+                elif data[: len(TORCH_LEGACY)] == TORCH_LEGACY:
+                    value = _load_torch_legacy(data, source)
+                else:
+                    value, _ = Machine(data, source, ADMITTED, BUILDS).load()
+    except OSError as error:
+        raise TrichordError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
+    _check_plain(value, source)
+    return value
+
+
+def _load_torch_zip(file: io.BufferedReader, path: Path) -> Any:
+    """A file of torch.save as written since torch 1.6: a zip of data.pkl and one unpacked member per storage."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = {m.filename.partition("/")[2]: m for m in archive.infolist()}
+            if "data.pkl" not in members:
+                what = "is a zip file without data.pkl, so not one of torch.save"
+                raise TrichordError(f"{path}: {what}; check that it is the right file")
+            packed = any(m.file_size != m.compress_size for m in members.values())
+            if packed or sum(m.file_size for m in members.values()) > path.stat().st_size:
+                raise TrichordError(f"{path}: refused: claims more than it holds; download or save it again")
+            if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
+                raise TrichordError(f"{path}: was saved on a big-endian machine; save it again on a little-endian one")
+            storages: dict[str, Storage] = {}
+
+            def storage_of(key: object) -> Storage:
+                name, dtype, _, num_bytes = storage_key(machine, key)
+                if name not in storages:
+                    member = members.get(f"data/{name}")
+                    if member is None or member.file_size != num_bytes:
+                        machine.damaged(f"storage {name} of {num_bytes:,} bytes is not in it")
+                    storages[name] = Storage(dtype, bytearray(archive.read(member)))
+                if storages[name].dtype != dtype:
+                    machine.damaged(f"storage {name} has two types")
+                return storages[name]
+
+            machine = Machine(archive.read(members["data.pkl"]), str(path), ADMITTED, BUILDS, storage_of)
+            return machine.load()[0]
+    except (zipfile.BadZipFile, zlib.error, *UNREADABLE) as error:
+        if isinstance(error, TrichordError):
+            raise
+        what = f"is a broken zip file of torch.save ({one_line(error)[:200]})"
+        raise TrichordError(f"{path}: {what}; download or save it again") from None
+
+
+def _load_torch_legacy(data: bytes | mmap.mmap, source: str) -> Any:
+    """A file of torch.save before torch 1.6, which is also how a tensor lies inside a plain pickle.
+
+    Five pickles (a magic number, the protocol, the machine, the object, the names of its storages), then the storages.
+    """
+    storages: dict[str, tuple[Storage, int]] = {}
+
+    def storage_of(key: object) -> Storage:
+        name, dtype, count, num_bytes = storage_key(machine, key)
+        if name not in storages:
+            machine.spend(num_bytes)
+            if num_bytes > len(data):
+                machine.damaged(f"storage {name} claims {num_bytes:,} bytes of a file of {len(data):,}")
+            storages[name] = Storage(dtype, bytearray(num_bytes)), count
+        if storages[name][0].dtype != dtype:
+            machine.damaged(f"storage {name} has two types")
+        return storages[name][0]
+
+    machine = Machine(data, source, NAMED, BUILDS, storage_of)
+    at = 0
+    parts = []
+    for _ in range(5):
+        part, at = machine.load(at)
+        parts.append(part)
+    _, _, system, value, names = parts
+    if not isinstance(system, dict) or system.get("little_endian") is not True or not isinstance(names, list):
+        machine.damaged("its header is not one of torch.save")
+    if not all(isinstance(name, str | int) for name in names) or sorted(map(str, names)) != sorted(storages):
+        machine.damaged("its storages are not those of its tensors")
+    for name in names:
+        storage, count = storages[str(name)]
+        content = data[at + 8 : at + 8 + len(storage.data)]
+        if int.from_bytes(data[at : at + 8], "little") != count or len(content) != len(storage.data):
+            machine.damaged(f"storage {name} is not whole")
+        storage.data[:] = content
+        at += 8 + len(content)
+    return value
+
+
+def _storage_of_bytes(machine: Machine, data: object) -> Any:
+    """A storage pickled inside a plain pickle: the bytes of a legacy file. (Such a file names no further one.)"""
+    raw = bytes(raw_bytes(machine, data))
+    machine.spend(len(raw))
+    return _load_torch_legacy(raw, machine.source)
+
+
+ADMITTED = {**NAMED, "torch.storage._load_from_bytes": Named("torch.storage._load_from_bytes", _storage_of_bytes)}
+
+
+def _check_plain(value: object, source: str) -> None:
+    """Refuse what is neither data nor a container of data (a name itself, a bare storage), and lists too deep."""
+    seen: set[int] = set()
+    todo: list[tuple[Any, int]] = [((value,), 0)]
+    while todo:
+        container, depth = todo.pop()
+        if id(container) in seen:
+            continue
+        seen.add(id(container))
+        if depth > DEEPEST:
+            what = f"its lists lie in one another more than {DEEPEST} deep"
+            raise TrichordError(
+                f"{source}: refused: {what}; releases have a few levels: check that it is the right file"
+            )
+        values = container.values() if isinstance(container, dict) else container
+        kinds = set(map(type, values))
+        if kinds & CONTAINERS:
+            todo.extend((v, depth + 1) for v in values if type(v) in CONTAINERS)
+        for kind in kinds - LEAVES - CONTAINERS:
+            is_tensor = (kind.__module__, kind.__name__) == ("torch", "Tensor")
+            if not is_tensor and not issubclass(kind, np.generic | np.dtype):
+                odd = next(v for v in values if type(v) is kind)
+                raise refused(source, odd.name if isinstance(odd, Named) else f"a bare {kind.__name__.lower()}")

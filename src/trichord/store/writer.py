@@ -1,0 +1,298 @@
+"""The store's writer: append-only, one part after the other, each committed whole or not at all.
+
+A part's shard is written first, its Parquet file last; whatever a killed writer leaves in between is no part, and the
+next writer removes it. One writer at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from trichord.captions import tokenize
+from trichord.errors import TrichordError, one_line
+from trichord.store.items import Item, checked_streams
+from trichord.store.manifest import MAX_ROWS, MAX_WORDS, PartInfo, StreamInfo, part_paths, schema_for, write_manifest
+from trichord.store.shards import sync_folder, write_shard
+from trichord.store.store import LEDGER, Store, read_ledger
+from trichord.store.words import WordVectors
+
+SHARD_BYTES = 256 << 20
+
+
+@dataclass
+class _Buffer:
+    """Items that wait for their part."""
+
+    rows: list[dict[str, object]] = field(default_factory=list)
+    streams: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    num_rows: dict[str, int] = field(default_factory=dict)
+    start_s: list[np.ndarray] = field(default_factory=list)
+    end_s: list[np.ndarray] = field(default_factory=list)
+    texts: list[bytes] = field(default_factory=list)
+    word_ids: list[list[int]] = field(default_factory=list)
+    num_bytes: int = 0
+
+
+class StoreWriter:
+    """Appends items to the store at `path`, which is made when it is not there. Use it in a `with` block.
+
+    What was added is committed when `shard_bytes` have gathered, by `flush`, and at the end of the block, also when an
+    exception ends it. Word ids are given by first use and never change.
+
+    Raises TrichordError when another writer is at work, when a part is damaged or when the words are another table's.
+    """
+
+    def __init__(self, path: str | Path, words: WordVectors, *, shard_bytes: int = SHARD_BYTES):
+        self.path = Path(path)
+        self.num_added = 0
+        self.num_skipped = 0
+        self._shard_bytes = shard_bytes
+        self._parts = self.path / "parts"
+        self._lock: int | None = None
+        self._buffer = _Buffer()
+        self._keys: set[str] = set()
+        self._dims: dict[str, int] = {}
+        self._words: list[str] = []
+        self._vectors: list[np.ndarray] = []
+        self._committed_words = 0
+        self._next_part = 0
+        vectors = words.vectors
+        if vectors.ndim != 2 or len(vectors) != len(words.words) or not np.isfinite(vectors).all():
+            raise TrichordError(f"word vectors {words.source}: not a row of finite numbers per word; name another file")
+        try:
+            self._parts.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.path / "lock", self.path)
+            self._given = words
+            self._given_rows = {word: row for row, word in reversed(list(enumerate(words.words)))}
+            self._remove_leftovers()
+            self._load()
+        except BaseException as error:
+            self._unlock()
+            if isinstance(error, OSError):
+                raise self._failed("cannot be opened for writing", error) from error
+            raise
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Commit what was added and let other writers in."""
+        try:
+            if self._lock is not None:
+                self.flush()
+        finally:
+            self._unlock()
+
+    def contains(self, collection: str, video_id: str) -> bool:
+        """Whether the store holds the item, committed or not yet."""
+        return _key(collection, video_id) in self._keys
+
+    def skip(self, source: str, reason: str) -> None:
+        """Note in the store's ledger that `source` could not be stored. No note is written twice."""
+        self.num_skipped += 1
+        entry = (one_line(source), one_line(reason))
+        if entry in self._ledger:
+            return
+        self._ledger.add(entry)
+        line = json.dumps({"source": entry[0], "reason": entry[1]}) + "\n"
+        try:
+            with (self.path / LEDGER).open("a+b") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    line = line if file.read(1) == b"\n" else "\n" + line  # a killed writer's torn line
+                file.write(line.encode())
+        except OSError as error:
+            raise self._failed(f"cannot write {LEDGER}", error) from error
+
+    def add(self, item: Item) -> None:
+        """Take in one item; its arrays are copied.
+
+        Raises TrichordError, and takes in nothing of the item, when it is there already or its data cannot be stored:
+        names the video and the stream.
+        """
+        if self.contains(item.collection, item.video_id):
+            where = f"{item.collection}/{item.video_id}"
+            raise TrichordError(f"{where}: is in {self.path} already; skip it or name another collection")
+        streams = checked_streams(item, self._dims)
+        texts = [text.encode("utf-8", "replace") for text in item.captions.text]
+        word_ids = [self._ids_of(text) for text in item.captions.text]
+        buffer, begin = self._buffer, len(self._buffer.texts)
+        row: dict[str, object] = {
+            "video_id": item.video_id,
+            "collection": item.collection,
+            "split": item.split,
+            "duration_s": float(item.duration_s),
+            "caption_begin": begin,
+            "caption_end": begin + len(texts),
+        }
+        for name, array in streams.items():
+            self._dims[name] = array.shape[1]
+            first = buffer.num_rows.get(name, 0)
+            buffer.num_rows[name] = first + len(array)
+            buffer.streams.setdefault(name, []).append(array)
+            row[f"{name}_begin"], row[f"{name}_end"] = first, first + len(array)
+            row[f"{name}_rate_hz"] = float(item.rates_hz[name])
+        buffer.rows.append(row)
+        buffer.start_s.append(np.array(item.captions.start_s, np.float64))
+        buffer.end_s.append(np.array(item.captions.end_s, np.float64))
+        buffer.texts += texts
+        buffer.word_ids += word_ids
+        buffer.num_bytes += sum(array.nbytes for array in streams.values())
+        buffer.num_bytes += sum(map(len, texts)) + sum(4 * len(ids) + 32 for ids in word_ids)
+        self._keys.add(_key(item.collection, item.video_id))
+        self.num_added += 1
+        if buffer.num_bytes >= self._shard_bytes or len(buffer.rows) >= MAX_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what was added as one part, now."""
+        buffer = self._buffer
+        if not buffer.rows:
+            return
+        stem = f"{self._next_part:05d}"
+        used = {word for ids in buffer.word_ids for word in ids}
+        new = range(self._committed_words, len(self._words))
+        table = [*new, *sorted(used.difference(new))]  # what the part adds, then what it uses of earlier parts
+        try:
+            num_bytes, sha256 = write_shard(self._parts / f"{stem}.safetensors", self._tensors(table))
+            info = PartInfo(
+                shard=f"{stem}.safetensors",
+                num_bytes=num_bytes,
+                sha256=sha256,
+                rows_sha256="",
+                streams={
+                    name: StreamInfo(self._dims[name], str(np.result_type(*arrays)))
+                    for name, arrays in sorted(buffer.streams.items())
+                },
+                word_source=self._given.source,
+                lowercase=self._given.lowercase,
+                word_dim=self._given.vectors.shape[1],
+                first_word=self._committed_words,
+                num_new_words=len(new),
+                num_words=len(table),
+            )
+            names = [field.name for field in schema_for(list(info.streams))]
+            absent = {name: float("nan") if name.endswith("_rate_hz") else 0 for name in names}
+            columns = {name: [row.get(name, absent[name]) for row in buffer.rows] for name in names}
+            write_manifest(self._parts / f"{stem}.parquet", columns, info)
+        except OSError as error:
+            raise self._failed(f"cannot write part {stem}", error) from error
+        self._committed_words = len(self._words)
+        self._next_part += 1
+        self._buffer = _Buffer()
+
+    def _tensors(self, table: list[int]) -> dict[str, list[np.ndarray]]:
+        buffer = self._buffer
+        spellings = [self._words[word].encode("utf-8", "replace") for word in table]
+        width = self._given.vectors.shape[1]
+        return {
+            **buffer.streams,
+            "caption_start_s": buffer.start_s,
+            "caption_end_s": buffer.end_s,
+            "caption_text": [_bytes(buffer.texts)],
+            "caption_text_offsets": [_offsets(buffer.texts)],
+            "word_ids": [np.array([word for ids in buffer.word_ids for word in ids], dtype=np.int32)],
+            "word_offsets": [_offsets(buffer.word_ids)],
+            "word_table_ids": [np.array(table, dtype=np.int32)],
+            "word_vectors": [np.array([self._vectors[word] for word in table], dtype=np.float32).reshape(-1, width)],
+            "word_spelling": [_bytes(spellings)],
+            "word_spelling_offsets": [_offsets(spellings)],
+        }
+
+    def _ids_of(self, text: str) -> list[int]:
+        """Ids of the text's known words; a word met for the first time gets the next id."""
+        ids = []
+        for token in tokenize(text):
+            word = token.lower() if self._given.lowercase else token
+            known = self._word_ids.get(word)
+            if known is None:
+                row = self._given_rows.get(word)
+                if row is None:
+                    continue
+                known = len(self._words)
+                if known >= MAX_WORDS:
+                    raise TrichordError(f"{self.path}: holds {MAX_WORDS} words already; start another store")
+                self._word_ids[word] = known
+                self._words.append(word)
+                self._vectors.append(self._given.vectors[row])
+            ids.append(known)
+        return ids
+
+    def _load(self) -> None:
+        """What earlier sessions committed: keys, widths, words."""
+        self._ledger = {(entry["source"], entry["reason"]) for entry in read_ledger(self.path)}
+        if paths := part_paths(self.path):
+            self._next_part = int(paths[-1].stem) + 1
+            store, given = Store(self.path), self._given
+            own = (store.word_source, store.lowercase, store.word_dim)
+            if own != (given.source, given.lowercase, given.vectors.shape[1]):
+                raise TrichordError(
+                    f"{self.path}: holds words of {store.word_source}, not of {given.source}; "
+                    "name the same word vectors or another store"
+                )
+            self._keys = {_key(store.collection(i), store.video_id(i)) for i in range(len(store))}
+            self._dims = {name: info.dim for name, info in store.streams.items()}
+            self._words, self._vectors = list(store.words), list(store.word_vectors)
+        self._word_ids = {word: i for i, word in enumerate(self._words) if word}
+        self._committed_words = len(self._words)
+
+    def _remove_leftovers(self) -> None:
+        for path in leftovers(self.path):
+            path.unlink()
+        sync_folder(self._parts)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _failed(self, what: str, error: OSError) -> TrichordError:
+        return TrichordError(
+            f"{self.path}: {what} ({error.strerror}); check the disk, then run again: what was committed is safe"
+        )
+
+
+def leftovers(store: Path) -> list[Path]:
+    """Files that a killed writer left: unfinished ones, and shards without their Parquet file."""
+    parts = store / "parts"
+    unfinished = [path for path in parts.glob(".*.tmp") if path.name[1:-4].partition(".")[0].isdecimal()]
+    shards = [path for path in parts.glob("*.safetensors") if path.stem.isdecimal()]
+    return sorted(unfinished) + sorted(path for path in shards if not path.with_suffix(".parquet").exists())
+
+
+def _key(collection: str, video_id: str) -> str:
+    return f"{collection}\n{video_id}"
+
+
+def _bytes(texts: list[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(texts), dtype=np.uint8)
+
+
+def _offsets(sequences: Sequence[Sized]) -> np.ndarray:
+    return np.cumsum([0, *map(len, sequences)], dtype=np.int64)
+
+
+def _locked(path: Path, store: Path) -> int:
+    """An exclusive lock, held until the descriptor is closed or the process ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if not isinstance(error, BlockingIOError):
+            raise
+        raise TrichordError(f"{store}: another process writes to it; wait for its end or name another store") from None
+    return descriptor

@@ -1,0 +1,1 @@
+"""The order study: orders x seeds, each stage trained once, one table."""

@@ -1,0 +1,160 @@
+"""From a recipe and a store to plain objects: model, loss, batches, loop and scoring settings. Recipes stop here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from trichord.data.batches import TrainingClips
+from trichord.data.reader import ClipReader, require_modalities, visual_streams_of
+from trichord.errors import TrichordError
+from trichord.evaluation.benchmarks import ScoringSettings
+from trichord.losses.clustering import ClusterMemory
+from trichord.losses.combined import CombinedLoss, Contrast
+from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce
+from trichord.nn import MCN
+from trichord.training.loop import LoopSettings
+from trichord.training.stage import Stage
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from trichord.recipes import LossSettings, Recipe
+    from trichord.store import Store
+
+
+def build_model(recipe: Recipe, store: Store, seed: int) -> MCN:
+    """A fresh model, whose initial weights depend on the seed and the recipe only: not on the order or the stage."""
+    streams = visual_streams_of(store, recipe.model.visual_3d)
+    lacking = [name for name in streams if name not in store.streams]
+    video_dim = sum(store.streams[name].dim for name in streams) if not lacking else 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MCN(
+            video_dim=video_dim,
+            embed_dim=recipe.model.embed_dim,
+            word_dim=store.word_dim or 1,
+            reconstruction_dim=recipe.model.reconstruction_dim or None,
+            audio_channels=tuple(recipe.model.audio_channels),
+            mask_padding=recipe.model.mask_padding,
+            reconstruction_relu=recipe.model.reconstruction_relu,
+        )
+
+
+def contrast_of(loss: LossSettings) -> Contrast:
+    """The contrast of one pair as a function of (scores, valid, positives)."""
+
+    def mms(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
+        return masked_margin_softmax(scores, margin=loss.margin, valid=valid)
+
+    def nce(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
+        return info_nce(scores, temperature=loss.temperature, valid=valid)
+
+    def mil(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
+        return mil_nce(scores / loss.temperature, positives, valid=valid)
+
+    return {"mms": mms, "info_nce": nce, "mil_nce": mil}[loss.contrast]
+
+
+def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
+    """The terms of a stage."""
+    loss = recipe.loss
+    clustered = stage.cluster if loss.cluster_weight > 0 else ()
+    memory = None
+    if clustered:
+        memory = ClusterMemory(
+            num_clusters=loss.num_clusters,
+            size=loss.cluster_rows,
+            refit_every=loss.cluster_refit_every_steps,
+            normalize=loss.cluster_cosine,
+            empty=loss.cluster_empty,
+            seed=seed,
+        )
+    return CombinedLoss(
+        pairs=stage.pairs,
+        contrast=contrast_of(loss),
+        contrast_weight=loss.contrast_weight,
+        cosine=loss.cosine,
+        cluster=clustered,
+        cluster_weight=loss.cluster_weight,
+        cluster_on=loss.cluster_on,
+        cluster_cosine=loss.cluster_cosine,
+        cluster_margin=loss.margin,
+        cluster_temperature=loss.cluster_temperature,
+        memory=memory,
+        reconstruct=stage.reconstruct if loss.reconstruction_weight > 0 else (),
+        reconstruction_weight=loss.reconstruction_weight,
+        reconstruction_detach=loss.reconstruction_detach,
+    )
+
+
+def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tuple[TrainingClips, ClipReader]:
+    """What draws the clips of a stage, and what reads them."""
+    data = recipe.data
+    items = store.select(data.collection or None, data.train_split)
+    if len(items) == 0:
+        have = ", ".join(f"{c}/{s} ({n})" for (c, s), n in store.collections().items())
+        wanted = f"{data.collection or 'any collection'}/{data.train_split}"
+        raise TrichordError(f"{store.path}: no video of {wanted} to train on; the store has {have}; set data.train_split")
+    require_modalities(store, stage.modalities, f"order {stage.chain}")
+    source = TrainingClips(
+        store,
+        items,
+        seed=seed,
+        videos_per_batch=data.videos_per_batch,
+        clips_per_video=data.clips_per_video,
+        min_clip_s=data.min_clip_s,
+        distinct=data.clip_sampling == "distinct",
+        published_words=data.word_order == "published",
+    )
+    reader = ClipReader(
+        store,
+        stage.modalities,
+        visual_streams=visual_streams_of(store, recipe.model.visual_3d),
+        audio_frames=data.audio_frames,
+        audio_pad_db=data.audio_pad_db,
+        max_words=data.max_words,
+    )
+    return source, reader
+
+
+def loop_settings(recipe: Recipe) -> LoopSettings:
+    training = recipe.training
+    return LoopSettings(
+        epochs=training.epochs,
+        max_steps=training.max_steps,
+        learning_rate=training.learning_rate,
+        schedule=training.schedule,
+        warmup_steps=training.warmup_steps,
+        clip_grad_norm=training.clip_grad_norm,
+        checkpoint_every_steps=training.checkpoint_every_steps,
+        log_every_steps=training.log_every_steps,
+        tensorboard=training.tensorboard,
+        reset_clusters_every_epoch=recipe.loss.cluster_reset_every_epoch,
+        with_positives=recipe.loss.contrast == "mil_nce",
+    )
+
+
+def scoring_settings(recipe: Recipe, visual_streams: tuple[str, ...]) -> ScoringSettings:
+    evaluation, data = recipe.evaluation, recipe.data
+    return ScoringSettings(
+        visual_streams=visual_streams,
+        min_clip_s=data.min_clip_s,
+        audio_frames=data.audio_frames,
+        max_words=data.max_words,
+        audio_pad_db=data.audio_pad_db,
+        cosine=recipe.loss.cosine if evaluation.cosine == "auto" else evaluation.cosine == "yes",
+        missing=evaluation.missing,
+        block=evaluation.block,
+    )
+
+
+def build_accelerator(recipe: Recipe) -> Accelerator:
+    """Device, precision and processes. A fresh one for each stage, so that nothing of the last stage is saved with it."""
+    from accelerate import Accelerator
+
+    return Accelerator(mixed_precision=recipe.training.precision, cpu=recipe.training.device == "cpu")
+
+

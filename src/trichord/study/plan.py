@@ -1,0 +1,100 @@
+"""Which stages a study needs: every order and seed as a chain of stages, each stage with a key that says all that made it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from trichord.modality import Order
+from trichord.recipes import Recipe
+from trichord.training.stage import Stage, stages_of
+
+DISPLAY_ONLY = ("log_every_steps", "tensorboard", "checkpoint_every_steps", "device")
+FORMAT = 1  # raised when the same settings would train differently
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage to train. Two plans with equal keys would train the same weights."""
+
+    stage: Stage
+    seed: int
+    key: str
+    parent: PlannedStage | None
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder: `av-t.seed0.1a2b3c4d`."""
+        return f"{self.stage.slug}.seed{self.seed}.{self.key[:8]}"
+
+
+@dataclass(frozen=True)
+class PlannedOrder:
+    """An order with one seed: its stages, first to last."""
+
+    order: Order
+    seed: int
+    stages: tuple[PlannedStage, ...]
+
+
+def plan_order(
+    order: Order, seed: int, recipe: Recipe, store_fingerprint: str, first_stage_seed: int | None = None
+) -> PlannedOrder:
+    """The chain of stages of one order and seed.
+
+    Args:
+        order: E.g. `av>t`.
+        seed: Of initial weights, batches and clustering.
+        recipe: Its training-relevant settings enter the keys.
+        store_fingerprint: Of the data.
+        first_stage_seed: Seed of the first stage of orders with several; given, all seeds share that stage.
+    """
+    planned: list[PlannedStage] = []
+    for index, stage in enumerate(stages_of(order)):
+        shared = index == 0 and first_stage_seed is not None and len(order.stages) > 1
+        stage_seed = first_stage_seed if shared and first_stage_seed is not None else seed
+        parent = planned[-1] if planned else None
+        key = _key(stage, stage_seed, recipe, store_fingerprint, parent)
+        planned.append(PlannedStage(stage, stage_seed, key, parent))
+    return PlannedOrder(order, seed, tuple(planned))
+
+
+def plan_study(
+    orders: list[Order],
+    seeds: list[int],
+    recipe: Recipe,
+    store_fingerprint: str,
+    first_stage_seed: int | None = None,
+) -> list[PlannedOrder]:
+    """Orders x seeds, all orders of a seed before the next seed, so that an early look at the table compares orders."""
+    distinct = list(dict.fromkeys(orders))
+    return [plan_order(order, seed, recipe, store_fingerprint, first_stage_seed) for seed in seeds for order in distinct]
+
+
+def distinct_stages(plan: list[PlannedOrder]) -> list[PlannedStage]:
+    """Every stage to train, once, parents before their children."""
+    return list({stage.key: stage for planned in plan for stage in planned.stages}.values())
+
+
+def training_settings(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide which weights come out."""
+    values = recipe.to_dict()
+    values.pop("evaluation")
+    for name in DISPLAY_ONLY:
+        values["training"].pop(name)
+    return values
+
+
+def _key(stage: Stage, seed: int, recipe: Recipe, store_fingerprint: str, parent: PlannedStage | None) -> str:
+    content = {
+        "format": FORMAT,
+        "train": sorted(stage.train),
+        "frozen": sorted(stage.frozen),
+        "seed": seed,
+        "settings": training_settings(recipe),
+        "store": store_fingerprint,
+        "parent": parent.key if parent else None,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

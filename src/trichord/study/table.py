@@ -1,0 +1,240 @@
+"""The order table in the study's layout: rows are orders, columns R@1 R@5 R@10 per benchmark; and the chance row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from trichord.modality import Direction, Order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from trichord.evaluation.benchmarks import RetrievalResult
+
+RECALLS = ("r1", "r5", "r10")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean over seeds and, with two seeds or more, their standard deviation. In percent."""
+
+    mean: float
+    std: float | None = None
+
+    def text(self, plus_minus: str = " ± ") -> str:
+        return f"{self.mean:.2f}" if self.std is None else f"{self.mean:.2f}{plus_minus}{self.std:.2f}"
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """Cells by (order code, benchmark name): three recalls.
+
+    Attributes:
+        direction: Retrieval direction of the cells.
+        orders: Codes in the order of the rows.
+        benchmarks: Names in the order of the columns.
+        titles: Their headings.
+        cells: (order, benchmark) -> cells of R@1, R@5, R@10; absent where nothing was scored.
+        chance: benchmark -> the three chance levels.
+        queries: benchmark -> (queries, gallery).
+        num_seeds: Seeds so far of the order with fewest.
+        results: All rows that the table was made from, every direction.
+    """
+
+    direction: str
+    orders: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    titles: tuple[str, ...]
+    cells: dict[tuple[str, str], tuple[Cell, Cell, Cell]]
+    chance: dict[str, tuple[float, float, float]]
+    queries: dict[str, tuple[int, int]]
+    num_seeds: int
+    results: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def from_results(cls, results: list[dict[str, Any]], titles: list[str], benchmarks: list[str], direction: str) -> StudyTable:
+        """Collect result rows (see `RetrievalResult`, plus `order` and `seed`) into a table of one direction."""
+        rows = [r for r in results if r["direction"] == direction]
+        orders = tuple(dict.fromkeys(r["order"] for r in results))
+        cells: dict[tuple[str, str], tuple[Cell, Cell, Cell]] = {}
+        for order in orders:
+            for name in benchmarks:
+                if found := [r for r in rows if r["order"] == order and r["benchmark"] == name]:
+                    one, five, ten = (_cell([r[k] for r in found]) for k in RECALLS)
+                    cells[order, name] = (one, five, ten)
+        first = {name: next((r for r in rows if r["benchmark"] == name), None) for name in benchmarks}
+        scored = {name: r for name, r in first.items() if r is not None}
+        return cls(
+            direction,
+            orders,
+            tuple(benchmarks),
+            tuple(titles),
+            cells,
+            {name: (r["chance_r1"], r["chance_r5"], r["chance_r10"]) for name, r in scored.items()},
+            {name: (r["num_queries"], r["num_gallery"]) for name, r in scored.items()},
+            min((len({r["seed"] for r in results if r["order"] == order}) for order in orders), default=0),
+            tuple(results),
+        )
+
+    def lines(self, plus_minus: str = " ± ") -> list[list[str]]:
+        """Rows of text: the label, then three recalls per benchmark. The last row is chance."""
+        out = []
+        for order in self.orders:
+            row = [str(Order.parse(order))]
+            for name in self.benchmarks:
+                found = self.cells.get((order, name))
+                row += [cell.text(plus_minus) for cell in found] if found else ["-"] * 3
+            out.append(row)
+        chance = ["chance"]
+        for name in self.benchmarks:
+            chance += [f"{value:.2f}" for value in self.chance[name]] if name in self.chance else ["-"] * 3
+        return [*out, chance]
+
+    @property
+    def caption(self) -> str:
+        """What the figures are."""
+        sizes = "; ".join(
+            f"{title} {self.queries[name][0]} queries, {self.queries[name][1]} clips"
+            for name, title in zip(self.benchmarks, self.titles, strict=True)
+            if name in self.queries
+        )
+        seeds = "1 seed" if self.num_seeds == 1 else f"mean ± standard deviation of {self.num_seeds} seeds"
+        return f"Zero-shot retrieval {Direction.parse(self.direction)} ({self.direction}), recall in percent; {sizes}; {seeds}."
+
+    def for_direction(self, direction: str) -> StudyTable:
+        """The same results in another direction."""
+        return StudyTable.from_results(list(self.results), list(self.titles), list(self.benchmarks), direction)
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(r["direction"] for r in self.results))
+
+
+def _cell(values: list[float]) -> Cell:
+    return Cell(mean(values), stdev(values) if len(values) > 1 else None)
+
+
+def to_markdown(table: StudyTable) -> str:
+    head = ["order"] + [f"{title} {k}" for title in table.titles for k in ("R@1", "R@5", "R@10")]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *table.lines()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{table.caption}\n"
+
+
+def to_csv(table: StudyTable) -> str:
+    """One line per order, seed, benchmark and direction, figures in full: for other programs."""
+    fields = ["order", "seed", "benchmark", "direction", *RECALLS, "medr", "meanr", "num_queries", "num_gallery"]
+    fields += ["num_missing", "missing", "chance_r1", "chance_r5", "chance_r10"]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fields, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table.results)
+    return out.getvalue()
+
+
+def to_latex(table: StudyTable) -> str:
+    """A booktabs table."""
+    groups = " & ".join(rf"\multicolumn{{3}}{{c}}{{{_escape(title)}}}" for title in table.titles)
+    rules = "".join(rf"\cmidrule(lr){{{2 + 3 * i}-{4 + 3 * i}}}" for i in range(len(table.titles)))
+    body = [" & ".join([_order_latex(label), *figures]) + r" \\" for label, *figures in table.lines(r" $\pm$ ")]
+    recalls = " & ".join(["R@1 & R@5 & R@10"] * len(table.titles))
+    return "\n".join(
+        [
+            rf"% {table.caption}".replace("±", "+-").replace("→", "->"),
+            rf"\begin{{tabular}}{{l{'rrr' * len(table.titles)}}}",
+            r"\toprule",
+            rf" & {groups} \\",
+            rules,
+            rf"order & {recalls} \\",
+            r"\midrule",
+            *body[:-1],
+            r"\midrule",
+            body[-1],
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def _escape(text: str) -> str:
+    return "".join("\\" + c if c in "&%$#_{}" else c for c in text)
+
+
+def _order_latex(label: str) -> str:
+    return label.replace("→", r"$\rightarrow$")
+
+
+def to_rich(table: StudyTable) -> Table:
+    """For a terminal."""
+    from rich.table import Table
+
+    out = Table(caption=table.caption, caption_justify="left")
+    out.add_column("order")
+    for title in table.titles:
+        for recall in ("R@1", "R@5", "R@10"):
+            out.add_column(f"{title}\n{recall}", justify="right")
+    *orders, chance = table.lines()
+    for row in orders:
+        out.add_row(*row)
+    out.add_section()
+    out.add_row(*chance, style="dim")
+    return out
+
+
+def results_table(results: Sequence[RetrievalResult]) -> Table:
+    """One row per benchmark and direction, for a terminal."""
+    from rich.table import Table
+
+    out = Table(caption="Recalls in percent.", caption_justify="left")
+    for name in ("benchmark", "direction"):
+        out.add_column(name)
+    for name in ("R@1", "R@5", "R@10", "MedR", "MeanR", "queries", "missing", "chance R@10"):
+        out.add_column(name, justify="right")
+    for r in results:
+        recalls = [f"{value:.2f}" for value in (r.r1, r.r5, r.r10)]
+        missing = f"{r.num_missing} ({r.missing})" if r.num_missing else "0"
+        ranks = [f"{r.medr:.1f}", f"{r.meanr:.1f}", str(r.num_queries), missing, f"{r.chance_r10:.2f}"]
+        out.add_row(r.benchmark, r.direction, *recalls, *ranks)
+    return out
+
+
+def write_table(table: StudyTable, folder: Path) -> None:
+    """`table.md` (all directions, the main one first), `table.csv`, `table.tex` and `orders.png`."""
+    parts = ["# Order study", "", to_markdown(table), "![R@10 by order](orders.png)", ""]
+    others = [table.for_direction(d) for d in table.directions if d != table.direction]
+    if others:
+        parts += ["## Other directions", ""]
+        parts += [to_markdown(other) for other in others]
+    (folder / "table.md").write_text("\n".join(parts), encoding="utf-8")
+    (folder / "table.csv").write_text(to_csv(table), encoding="utf-8")
+    (folder / "table.tex").write_text(to_latex(table), encoding="utf-8")
+    draw_orders(table, folder / "orders.png")
+
+
+def draw_orders(table: StudyTable, path: Path) -> None:
+    """R@10 of every order as bars, one panel per benchmark, chance as a line."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(3.6, 3.2 * len(table.benchmarks)), 2.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(table.benchmarks), squeeze=False)[0]
+    for axes, name, title in zip(panels, table.benchmarks, table.titles, strict=True):
+        shown = [order for order in table.orders if (order, name) in table.cells]
+        ten = [table.cells[order, name][2] for order in shown]
+        labels = [str(Order.parse(order)) for order in shown]
+        axes.bar(labels, [c.mean for c in ten], yerr=[c.std or 0.0 for c in ten], color="#4c72b0", width=0.6, capsize=3)
+        if name in table.chance:
+            axes.axhline(table.chance[name][2], color="#c44e52", linewidth=1.2, label="chance")
+            axes.legend(frameon=False, fontsize=8)
+        axes.set_title(title, fontsize=10)
+        axes.set_ylabel(f"{Direction.parse(table.direction)} R@10 (%)", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150, metadata={"Software": None})

@@ -1,0 +1,174 @@
+"""The training loop of one stage: draw, encode, compare, step. Everything that varies comes in as an argument.
+
+Policy: a loss or gradient that is not finite stops the stage *before* the weights are touched, on all processes alike
+(the gathered loss is the same everywhere). The cost is one synchronisation a step. Frozen modules are compared bit for
+bit with their copies from before the stage; the cost is one copy of their weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from trichord.data.batches import TrainingClips, batches
+from trichord.data.reader import ClipReader
+from trichord.errors import TrichordError
+from trichord.losses.combined import CombinedLoss
+from trichord.nn import MCN
+from trichord.training.checkpoint import Position, load_newest, save_checkpoint
+from trichord.training.log import StageLog
+from trichord.training.schedule import rate_factor, used_warmup_steps
+from trichord.training.stage import Stage, frozen_guard, prepare_model
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Plain arguments of the loop; their meaning is documented with the recipe's `training` settings."""
+
+    epochs: int
+    max_steps: int
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    clip_grad_norm: float
+    checkpoint_every_steps: int
+    log_every_steps: int
+    tensorboard: bool
+    reset_clusters_every_epoch: bool
+    with_positives: bool
+
+
+def num_steps_of(settings: LoopSettings, steps_per_epoch: int) -> int:
+    """Steps of a stage."""
+    steps = settings.epochs * steps_per_epoch
+    return min(steps, settings.max_steps) if settings.max_steps else steps
+
+
+def train_stage(
+    model: MCN,
+    stage: Stage,
+    loss: CombinedLoss,
+    source: TrainingClips,
+    reader: ClipReader,
+    settings: LoopSettings,
+    *,
+    accelerator: Accelerator,
+    folder: Path,
+    title: str,
+    resume: bool = True,
+    say: Callable[[str], None] | None = None,
+    after_step: Callable[[int], None] | None = None,
+) -> int:
+    """Train what `stage` trains, in place. Goes on from the newest checkpoint of `folder` when `resume`.
+
+    Returns:
+        The number of steps that this call did.
+
+    Raises:
+        TrichordError: the loss or the gradient is not finite; the message names the step and the terms.
+    """
+    prepare_model(model, stage, heads=bool(loss.reconstruct))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
+    num_steps = num_steps_of(settings, source.steps_per_epoch)
+    warmup = used_warmup_steps(settings.warmup_steps, num_steps)
+    factor = rate_factor(settings.schedule, warmup_steps=warmup, num_steps=num_steps)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    network, optimizer = accelerator.prepare(model, optimizer)
+    accelerator.register_for_checkpointing(scheduler)
+    if loss.memory is not None:
+        accelerator.register_for_checkpointing(loss.memory)
+    word_vectors = torch.from_numpy(reader.store.word_vectors).to(accelerator.device)
+    checkpoints = folder / "checkpoints"
+    position = (load_newest(accelerator, checkpoints) if resume else None) or Position()
+    done = 0
+    log = StageLog(
+        folder,
+        title=title,
+        num_steps=num_steps,
+        first_step=position.step,
+        log_every_steps=settings.log_every_steps,
+        tensorboard=settings.tensorboard,
+        enabled=accelerator.is_main_process,
+        say=say,
+    )
+    with frozen_guard(model, stage), log:
+        for epoch in range(position.epoch, settings.epochs):
+            if loss.memory is not None and settings.reset_clusters_every_epoch and position.epoch_step == 0:
+                loss.memory.reset_centroids()
+            drawn = batches(
+                source,
+                reader,
+                epoch=epoch,
+                first_step=position.epoch_step,
+                process=accelerator.process_index,
+                num_processes=accelerator.num_processes,
+                with_positives=settings.with_positives,
+            )
+            for batch in drawn:
+                if position.step >= num_steps:
+                    break
+                batch = batch.to(accelerator.device)
+                with accelerator.autocast():
+                    outputs = network(**batch.model_inputs(word_vectors))
+                terms = loss(outputs, batch.valid, batch.positives)
+                _require_finite(terms, stage, position)
+                optimizer.zero_grad(set_to_none=True)
+                accelerator.backward(terms["loss"])
+                norm = _grad_norm(accelerator, parameters, settings.clip_grad_norm, stage, position)
+                rate = optimizer.param_groups[0]["lr"]
+                optimizer.step()
+                scheduler.step()
+                values = {name: float(term.detach()) for name, term in terms.items()}
+                values |= {"grad_norm": norm, "learning_rate": rate}
+                log.step(position.step, epoch, values, num_clips=len(batch.valid[stage.train[0]]))
+                done += 1
+                position = Position(position.step + 1, epoch, position.epoch_step + 1)
+                if settings.checkpoint_every_steps and position.step % settings.checkpoint_every_steps == 0:
+                    save_checkpoint(accelerator, checkpoints, position)
+                if after_step is not None:
+                    after_step(position.step)
+            if position.step >= num_steps:
+                break
+            position = Position(position.step, epoch + 1, 0)
+            if not settings.checkpoint_every_steps:
+                save_checkpoint(accelerator, checkpoints, position)
+    model.eval()
+    return done
+
+
+def _require_finite(terms: dict[str, Tensor], stage: Stage, position: Position) -> None:
+    if bool(torch.isfinite(terms["loss"])):
+        return
+    bad = [name for name, term in terms.items() if name != "loss" and not bool(torch.isfinite(term))]
+    raise TrichordError(
+        f"stage {stage.chain}, step {position.step + 1}: the loss is not finite ({', '.join(bad) or 'their sum'}); "
+        "the weights were not touched: lower training.learning_rate, or look at the batch's features"
+    )
+
+
+def _grad_norm(
+    accelerator: Accelerator, parameters: list[torch.nn.Parameter], limit: float, stage: Stage, position: Position
+) -> float:
+    """Global gradient norm, after which gradients are scaled to `limit` if it is above 0."""
+    accelerator.unscale_gradients()
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
+    scaled_overflow = accelerator.scaler is not None  # fp16: the scaler itself skips such a step and lowers its scale
+    if not math.isfinite(norm) and not scaled_overflow:
+        raise TrichordError(
+            f"stage {stage.chain}, step {position.step + 1}: the gradient is not finite; "
+            "the weights were not touched: lower training.learning_rate"
+        )
+    if limit > 0 and math.isfinite(norm):
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(norm))
+    return norm

@@ -1,0 +1,112 @@
+"""Trained models as files: `model.safetensors` with the weights, `model.json` with what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trichord.errors import TrichordError, one_line
+from trichord.nn import MCN
+from trichord.training.checkpoint import write_json
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+PUBLISHED_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
+
+
+@dataclass
+class TrainedModel:
+    """A model and what is known of it.
+
+    Attributes:
+        model: In eval mode, on the CPU.
+        trained: Modalities whose weights were trained; the others are at their initial values.
+        visual_streams: Store streams that make its video features.
+        settings: The recipe that trained it; empty for a published checkpoint.
+        notes: What a reader should know, e.g. ignored keys of a published file.
+    """
+
+    model: MCN
+    trained: tuple[str, ...]
+    visual_streams: tuple[str, ...] = ("visual_2d",)
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def save_model(
+    folder: Path, model: MCN, *, trained: tuple[str, ...], visual_streams: tuple[str, ...], settings: dict[str, Any], extra: dict[str, Any]
+) -> None:
+    """Write a model folder; the description comes last, so that a folder with one is complete."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    partial = folder / f".{WEIGHTS}.partial"
+    save_file(tensors, partial)
+    os.replace(partial, folder / WEIGHTS)
+    described = {
+        "format": 1,
+        "arguments": model.arguments,
+        "trained": list(trained),
+        "visual_streams": list(visual_streams),
+        "settings": settings,
+        **extra,
+    }
+    write_json(folder / DESCRIPTION, described)
+
+
+def load_model(path: Path | str) -> TrainedModel:
+    """A model folder of ours, or a published checkpoint file (.pth).
+
+    Raises TrichordError for anything else, for a torn file, and for weights of other widths than described.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix in PUBLISHED_SUFFIXES:
+        return _load_published(path)
+    if path.is_file() and path.name in (WEIGHTS, DESCRIPTION):
+        path = path.parent
+    if not (path / DESCRIPTION).is_file():
+        raise TrichordError(f"{path}: no trained model here (no {DESCRIPTION}); give a stage folder of a run, or a published .pth file")
+    try:
+        described = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+        model = MCN(**described["arguments"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrichordError(f"{path / DESCRIPTION}: not a model description ({one_line(error)}); train the stage again") from None
+    load_weights(model, path / WEIGHTS)
+    return TrainedModel(
+        model.eval(), tuple(described["trained"]), tuple(described["visual_streams"]), described.get("settings", {})
+    )
+
+
+def load_weights(model: MCN, path: Path) -> None:
+    """Fill a model from a safetensors file whose keys and shapes must be exactly its own."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrichordError(f"{path}: the weights cannot be read ({one_line(error)}); train the stage again") from None
+    own = model.state_dict()
+    if wrong := [k for k in own if k in tensors and tensors[k].shape != own[k].shape]:
+        key = wrong[0]
+        raise TrichordError(
+            f"{path}: weights of other widths: {key} is {tuple(tensors[key].shape)}, the model wants {tuple(own[key].shape)}; "
+            "use the recipe that trained them"
+        )
+    missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
+    if missing or extra:
+        raise TrichordError(f"{path}: weights of another model: missing {missing[:3]}, extra {extra[:3]}; use the recipe that trained them")
+    with torch.no_grad():
+        model.load_state_dict(tensors)
+
+
+def _load_published(path: Path) -> TrainedModel:
+    model = MCN.from_published(path).eval()
+    wide = "video" in model.modalities and model.arguments["video_dim"] > 2048
+    streams = ("visual_2d", "visual_3d") if wide else ("visual_2d",)
+    return TrainedModel(model, model.modalities, streams, notes=(str(model.load_report),))

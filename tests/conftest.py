@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tiny import write_tiny_store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small tensors on shared cores: one thread is faster and gives the same sums everywhere."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 12 training and 4 test videos, read-only for all tests."""
+    return write_tiny_store(tmp_path_factory.mktemp("tiny") / "store")

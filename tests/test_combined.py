@@ -1,0 +1,133 @@
+"""The combined loss against plain sums, and in two processes against one: loss and gradients."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from trichord.losses.clustering import ClusterMemory, cluster_contrast
+from trichord.losses.combined import CombinedLoss, fuse
+from trichord.losses.contrast import masked_margin_softmax
+from trichord.nn import Encoded
+
+DIM, ROWS = 5, 7
+
+
+def mms(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
+    return masked_margin_softmax(scores, valid=valid)
+
+
+def outputs_of(rows: dict[str, Tensor], head: nn.Module) -> dict[str, Encoded]:
+    return {name: Encoded(x, x.detach() * 2, head(x)) for name, x in rows.items()}
+
+
+def example(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    rows = {m: torch.randn(ROWS, DIM, generator=generator) for m in ("video", "audio", "text")}
+    valid = {m: torch.rand(ROWS, generator=generator) > 0.2 for m in rows}
+    return rows, valid
+
+
+def test_the_terms_are_those_of_the_stage() -> None:
+    rows, valid = example()
+    head = nn.Linear(DIM, DIM)
+    loss = CombinedLoss(
+        pairs=(("video", "text"), ("audio", "text")), contrast=mms, contrast_weight=2.0, reconstruct=("text",), reconstruction_weight=50.0
+    )
+    terms = loss(outputs_of(rows, head), valid)
+    assert set(terms) == {"loss", "contrast_VT", "contrast_AT", "reconstruction_T"}
+    both = valid["video"] & valid["text"]
+    expected = mms((rows["video"] @ rows["text"].T)[both][:, both], torch.ones(int(both.sum()), dtype=torch.bool), both)
+    assert torch.allclose(terms["contrast_VT"], expected)
+    kept = valid["text"]
+    error = ((head(rows["text"]) - 2 * rows["text"]) ** 2).mean(1)[kept].mean()
+    assert torch.allclose(terms["reconstruction_T"], error)
+    total = 2 * (terms["contrast_VT"] + terms["contrast_AT"]) + 50 * terms["reconstruction_T"]
+    assert torch.allclose(terms["loss"], total)
+
+
+@pytest.mark.parametrize("cosine", [True, False])
+@pytest.mark.parametrize("on", ["modalities", "fused"])
+def test_clustering_pulls_the_named_modalities_towards_shared_centroids(cosine: bool, on: str) -> None:
+    rows, valid = example(1)
+    memory, twin = (ClusterMemory(num_clusters=3, size=16, refit_every=2, normalize=cosine, seed=4) for _ in range(2))
+    loss = CombinedLoss(
+        pairs=(("video", "text"),), contrast=mms, contrast_weight=0.0, cluster=("text",), cluster_on=on,
+        cluster_cosine=cosine, cluster_temperature=0.5, memory=memory,
+    )  # fmt: skip
+    found = loss(outputs_of(rows, nn.Identity()), valid)["cluster"]
+    unit = {m: nn.functional.normalize(x, dim=1) if cosine else x for m, x in rows.items()}
+    fused, present = fuse(unit, valid)
+    state = twin.update(fused, present)
+    assert state is not None
+    target, mask = (unit["text"], valid["text"]) if on == "modalities" else (fused, present)
+    if on == "fused" and cosine:
+        target = nn.functional.normalize(target, dim=1)
+    assert torch.allclose(found, cluster_contrast(target, *state, valid=mask, temperature=0.5))
+
+
+def test_the_fused_embedding_is_the_mean_of_what_a_clip_has() -> None:
+    rows, valid = example(2)
+    valid["video"][:] = False
+    valid["audio"][0] = valid["text"][0] = False
+    fused, present = fuse(rows, valid)
+    assert not present[0] and (fused[0] == 0).all()
+    for i in range(1, ROWS):
+        have = [rows[m][i] for m in rows if valid[m][i]]
+        assert bool(present[i]) == bool(have)
+        if have:
+            assert torch.allclose(fused[i], torch.stack(have).mean(0))
+
+
+def two_rank_loss(rank: int, world: int, port: int, cut: int, out: str) -> None:
+    """One process's part: rows before or after `cut`, a shared linear encoder, averaged gradients as DDP gives them."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    mine = slice(0, cut) if rank == 0 else slice(cut, None)
+    values, gradients = losses_and_gradients(mine)
+    for g in gradients:
+        torch.distributed.all_reduce(g)
+        g /= world
+    torch.save((values, gradients), f"{out}.{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def losses_and_gradients(part: slice) -> tuple[dict[str, Tensor], list[Tensor]]:
+    rows, valid = example(3)
+    torch.manual_seed(0)
+    encoder, head = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
+    memory = ClusterMemory(num_clusters=3, size=20, refit_every=1, seed=1)
+    loss = CombinedLoss(
+        pairs=(("video", "text"), ("audio", "text"), ("video", "audio")), contrast=mms, cluster=("video", "audio", "text"),
+        memory=memory, reconstruct=("video", "text"), cosine=False,
+    )  # fmt: skip
+    for _ in range(2):
+        encoder.zero_grad()
+        head.zero_grad()
+        terms = loss(outputs_of({m: encoder(x[part]) for m, x in rows.items()}, head), {m: v[part] for m, v in valid.items()})
+        terms["loss"].backward()
+    gradients = [p.grad for p in (*encoder.parameters(), *head.parameters()) if p.grad is not None]
+    return {k: v.detach() for k, v in terms.items()}, gradients
+
+
+@pytest.mark.parametrize("cut", [3, 5])
+def test_two_processes_give_the_loss_and_gradients_of_one(cut: int, tmp_path: Path) -> None:
+    """Also with parts of unequal size. The loss is on every process that of the whole batch."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments: Any = (2, port, cut, str(tmp_path / "result"))
+    mp.start_processes(two_rank_loss, args=arguments, nprocs=2, start_method="spawn")
+    whole, gradients = losses_and_gradients(slice(None))
+    for rank in range(2):
+        values, found = torch.load(f"{tmp_path / 'result'}.{rank}", weights_only=True)
+        for name, value in whole.items():
+            assert torch.allclose(values[name], value, rtol=1e-5), name
+        for a, b in zip(found, gradients, strict=True):
+            assert torch.allclose(a, b, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,136 @@
+"""Log-mel against the published numbers and against a float64 transcription of the recipe; frames of times."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trichord.features import log_mel, spectrogram, time_to_frame
+
+PARITY = Path(__file__).parent / "data" / "parity"
+
+
+def published_waveform() -> np.ndarray:
+    spec = importlib.util.spec_from_file_location("parity_recipe", PARITY / "recipe.py")
+    assert spec is not None and spec.loader is not None
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    return recipe.waveform()
+
+
+def mel_of(hz: float) -> float:
+    """Slaney's scale: linear to 1 kHz, then logarithmic."""
+    return hz / (200 / 3) if hz < 1000 else 15 + np.log(hz / 1000) / (np.log(6.4) / 27)
+
+
+def hz_of(mel: float) -> float:
+    return mel * (200 / 3) if mel < 15 else 1000 * np.exp((mel - 15) * np.log(6.4) / 27)
+
+
+def slow_log_mel(samples: np.ndarray) -> np.ndarray:
+    """The recipe in float64, sum by sum; nothing shared with the fast one."""
+    x = [float(v) for v in samples]
+    mean = sum(x) / len(x) if x else 0.0
+    x = [v - mean for v in x]
+    x = [v - 0.97 * x[i - 1] if i else v for i, v in enumerate(x)]
+    x = [0.0] * 200 + x + [0.0] * 200
+    edges = [hz_of(m) for m in np.linspace(mel_of(20), mel_of(8000), 42)]
+    bins = np.arange(201) * 40.0
+    n = np.arange(400)
+    fourier = np.exp(-2j * np.pi * np.outer(np.arange(201), n) / 400)
+    power = np.zeros((40, 1 + len(samples) // 160))
+    for frame in range(power.shape[1]):
+        windowed = np.array(x[160 * frame : 160 * frame + 400]) * (0.54 - 0.46 * np.cos(2 * np.pi * n / 399))
+        spectrum = np.abs(fourier @ windowed) ** 2
+        for band in range(40):
+            low, centre, high = edges[band : band + 3]
+            rise, fall = (bins - low) / (centre - low), (high - bins) / (high - centre)
+            weights = np.maximum(0, np.minimum(rise, fall)) * 2 / (high - low)
+            power[band, frame] = weights @ spectrum
+    decibels = 10 * np.log10(np.maximum(power, 1e-10)) - 10 * np.log10(max(power.max(), 1e-10))
+    return np.maximum(decibels, decibels.max() - 80)
+
+
+def test_parity_with_the_published_recipe() -> None:
+    with np.load(PARITY / "mcn_outputs.npz") as outputs:
+        published = outputs["spectrogram"]
+    ours = log_mel(published_waveform())
+    assert ours.shape == published.shape == (40, 301) and ours.dtype == np.float32
+    assert np.abs(ours - published).max() < 1e-4
+    # -4 dB, which the recipe applies first, is no difference: decibels are relative to the loudest band
+    assert np.abs(log_mel(published_waveform() * np.float32(10 ** (-4 / 20))) - published).max() < 2e-4
+
+
+@pytest.mark.parametrize("num_samples", [1, 159, 160, 401, 1000, 8000])
+def test_against_the_slow_recipe(num_samples: int) -> None:
+    t = np.arange(num_samples) / 16000
+    samples = 0.1 * np.random.RandomState(num_samples).randn(num_samples) + 0.4 * np.sin(2 * np.pi * 2000 * t * t) + 0.2
+    ours, slow = log_mel(samples.astype(np.float32)), slow_log_mel(samples.astype(np.float32))
+    assert ours.shape == slow.shape == (40, 1 + num_samples // 160)
+    assert np.abs(ours - slow).max() < 2e-3
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 100, 16000])
+@pytest.mark.parametrize("level", [0.0, 0.3])
+def test_silence_and_very_short_sound_are_finite(num_samples: int, level: float) -> None:
+    spec = log_mel(np.full(num_samples, level, np.float32))
+    assert spec.shape == (40, 1 + num_samples // 160) and np.isfinite(spec).all()
+    assert spec.max() == 0 and (spec == 0).all()
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 3000), st.floats(0.01, 30), st.integers(0, 2**31))
+def test_range_and_level(num_samples: int, gain: float, seed: int) -> None:
+    samples = np.random.RandomState(seed % 1000).uniform(-0.5, 0.5, num_samples).astype(np.float32)
+    spec = log_mel(samples)
+    assert spec.shape == (40, 1 + num_samples // 160)
+    assert spec.max() == 0 and spec.min() >= -80.001
+    assert num_samples < 2 or np.abs(log_mel(samples * np.float32(gain)) - spec).max() < 0.05
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.random.RandomState(1).randn(16000).astype(np.float32)
+    whole = log_mel(samples)
+    for block in (1, 7, 100, 101):
+        monkeypatch.setattr(spectrogram, "_BLOCK", block)
+        assert np.abs(log_mel(samples) - whole).max() < 1e-4
+
+
+@pytest.mark.parametrize("sample_rate_hz", [8000, 22050, 44100, 48000])
+def test_other_sample_rates(sample_rate_hz: int) -> None:
+    def tone(rate: int) -> np.ndarray:
+        t = np.arange(rate) / rate
+        return (0.5 * np.sin(2 * np.pi * 900 * t)).astype(np.float32)
+
+    resampled, direct = log_mel(tone(sample_rate_hz), sample_rate_hz), log_mel(tone(16000))
+    assert resampled.shape == direct.shape
+    loud = direct[:, 5:-5] > -20
+    assert loud.any() and np.abs(resampled - direct)[:, 5:-5][loud].max() < 0.2
+    assert log_mel(np.zeros(0), sample_rate_hz).shape == (40, 1)
+
+
+def test_what_cannot_be_a_waveform() -> None:
+    with pytest.raises(ValueError, match=r"one dimension, this one has shape \(2, 5\); average its channels"):
+        log_mel(np.zeros((2, 5)))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        log_mel(np.array([0.0, np.nan]))
+
+
+@pytest.mark.parametrize(
+    ("time_s", "published", "clamped"), [(0, -2, 0), (0.01, -1, 0), (0.0125, 0, 0), (0.5, 48, 48), (12.3, 1228, 1228)]
+)
+def test_frames_of_times(time_s: float, published: int, clamped: int) -> None:
+    assert time_to_frame(time_s, published=True) == published
+    assert time_to_frame(time_s) == clamped
+
+
+@given(st.floats(0, 20000))
+def test_frames_of_times_are_librosas(time_s: float) -> None:
+    import librosa
+
+    assert time_to_frame(time_s, published=True) == librosa.time_to_frames(time_s, sr=16000, hop_length=160, n_fft=400)

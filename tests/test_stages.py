@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trichord.errors import TrichordError
+from trichord.modality import Order
+from trichord.nn import MCN
+from trichord.training.schedule import rate_factor, used_warmup_steps
+from trichord.training.stage import frozen_guard, prepare_model, stages_of
+
+
+def small_model() -> MCN:
+    return MCN(video_dim=6, embed_dim=8, word_dim=5, reconstruction_dim=4, audio_channels=(4, 4, 4, 4))
+
+
+def test_the_two_stages_of_the_study() -> None:
+    first, second = stages_of(Order.parse("av>t"))
+    assert (first.chain, first.train, first.frozen, first.pairs) == ("av", ("audio", "video"), (), (("video", "audio"),))
+    assert second.train == second.reconstruct == second.cluster == ("text",)
+    assert second.frozen == ("audio", "video")
+    assert second.pairs == (("video", "text"), ("audio", "text"))
+    assert str(second) == "AV→T (trains T, frozen A, V)"
+
+
+def test_joint_training_is_one_stage_with_all_pairs() -> None:
+    (stage,) = stages_of(Order.parse("avt"))
+    assert len(stage.pairs) == 3 and not stage.frozen
+
+
+def test_a_modality_that_the_model_lacks_is_refused() -> None:
+    with pytest.raises(TrichordError, match="needs modality 'X', which the model does not have"):
+        stages_of(Order.parse("vt>a>x"))
+
+
+@pytest.mark.parametrize("order", ["av>t", "at>v", "vt>a"])
+def test_frozen_encoders_have_no_gradient_and_are_in_eval_mode(order: str) -> None:
+    model, stage = small_model(), stages_of(Order.parse(order))[1]
+    prepare_model(model, stage, heads=True)
+    for modality in ("video", "audio", "text"):
+        trains = modality in stage.train
+        for part in model.parts(modality).values():
+            assert part is not None and part.training == trains
+            assert all(module.training == trains for module in part.modules())
+            assert all(p.requires_grad == trains for p in part.parameters())
+
+
+def test_heads_stay_frozen_without_a_reconstruction_term() -> None:
+    model, stage = small_model(), stages_of(Order.parse("avt"))[0]
+    prepare_model(model, stage, heads=False)
+    head = model.parts("video")["reconstruction"]
+    assert head is not None and not any(p.requires_grad for p in head.parameters())
+
+
+def test_the_guard_finds_a_changed_weight_and_a_changed_buffer() -> None:
+    stage = stages_of(Order.parse("vt>a"))[1]
+    for name in ("encoders.video", "encoders.text"):
+        model = small_model()
+        with pytest.raises(AssertionError, match=name), frozen_guard(model, stage), torch.no_grad():
+            next(model.get_submodule(name).parameters()).add_(1e-7)
+    stage, model = stages_of(Order.parse("av>t"))[1], small_model()
+    with pytest.raises(AssertionError, match="running_mean"), frozen_guard(model, stage), torch.no_grad():
+        next(b for n, b in model.named_buffers() if "running_mean" in n).add_(1e-7)
+
+
+def test_the_guard_lets_what_trains_change() -> None:
+    model, stage = small_model(), stages_of(Order.parse("vt>a"))[1]
+    before = copy.deepcopy(model.state_dict())
+    with frozen_guard(model, stage), torch.no_grad():
+        for p in model.parts("audio")["encoder"].parameters():  # type: ignore[union-attr]
+            p.add_(1.0)
+    assert any(not torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+
+
+@given(st.integers(1, 400), st.integers(0, 6000), st.sampled_from(["cosine", "constant"]))
+def test_the_rate_rises_then_never_rises_again(num_steps: int, warmup: int, schedule: str) -> None:
+    used = used_warmup_steps(warmup, num_steps)
+    assert used <= num_steps / 10
+    factor = rate_factor(schedule, warmup_steps=used, num_steps=num_steps)
+    values = [factor(step) for step in range(num_steps + 20)]
+    assert all(0.0 <= v <= 1.0 for v in values) and max(values) == 1.0
+    assert all(a <= b for a, b in pairwise(values[: used + 1]))
+    assert all(a >= b for a, b in pairwise(values[used:]))
+    if schedule == "cosine":
+        assert values[num_steps] < 1e-12

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiny import write_tiny_store
+from trichord.errors import TrichordError
+from trichord.modality import Order
+from trichord.recipes import Recipe, load_recipe
+from trichord.store import Store
+from trichord.study import run
+from trichord.study.plan import distinct_stages, plan_study
+from trichord.study.table import StudyTable, to_csv, to_latex, to_markdown
+from trichord.training.loop import train_stage
+
+ORDERS = ["av>t", "at>v", "vt>a", "avt"]
+
+
+def quick(**training: Any) -> Recipe:
+    return load_recipe("debug", training={"tensorboard": False, "max_steps": 2, "device": "cpu", **training}, evaluation={"directions": ["t2v", "t2va"]})
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("study")
+    run.run_study(tiny_store, out, ORDERS, [0, 1], quick(), say=silent)
+    return out
+
+
+def test_a_stage_that_orders_or_seeds_share_is_planned_once() -> None:
+    parsed = [Order.parse(o) for o in ("av>t", "va>t", "avt")]
+    plan = plan_study(parsed, [0, 1], quick(), "store")
+    assert len(plan) == 4 and len(distinct_stages(plan)) == 6  # va>t is av>t
+    shared = plan_study([Order.parse("av>t")], [0, 1, 2], quick(), "store", first_stage_seed=7)
+    stages = distinct_stages(shared)
+    assert [(s.stage.chain, s.seed) for s in stages] == [("av", 7), ("av>t", 0), ("av>t", 1), ("av>t", 2)]
+    assert all(s.parent is None or s.parent.key == stages[0].key for s in stages)
+
+
+def test_keys_change_with_what_changes_the_weights_and_with_nothing_else() -> None:
+    def key(recipe: Recipe, store: str = "store", seed: int = 0) -> str:
+        return plan_study([Order.parse("av>t")], [seed], recipe, store)[0].stages[-1].key
+
+    base = key(quick())
+    assert key(quick(log_every_steps=1, checkpoint_every_steps=1)) == base
+    others = [key(quick(learning_rate=0.5)), key(quick(), store="other"), key(quick(), seed=1)]
+    assert len({base, *others}) == 4
+
+
+def test_the_study_writes_the_table_in_all_its_forms(study: Path) -> None:
+    content = json.loads((study / "study.json").read_text())
+    assert len(content["results"]) == 4 * 2 * 2 and len(content["orders"]) == 8
+    assert content["versions"]["torch"] and content["store"]["fingerprint"] and content["recipe"]["training"]["epochs"]
+    markdown = (study / "table.md").read_text()
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert rows[0] == "| order | tiny R@1 | tiny R@5 | tiny R@10 |"
+    assert [row.split("|")[1].strip() for row in rows[2:7]] == ["AV→T", "AT→V", "VT→A", "AVT", "chance"]
+    assert rows[6] == "| chance | 3.12 | 15.62 | 31.25 |"
+    assert "±" in rows[2] and "2 seeds" in markdown and "(t2va)" in markdown
+    lines = (study / "table.csv").read_text().splitlines()
+    assert lines[0].startswith("order,seed,benchmark,direction,r1") and len(lines) == 1 + 16
+    latex = (study / "table.tex").read_text()
+    assert r"AV$\rightarrow$T" in latex and r"\bottomrule" in latex
+    assert (study / "orders.png").stat().st_size > 5000
+
+
+def test_a_second_run_trains_and_evaluates_nothing(study: Path, tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {p: p.stat().st_mtime_ns for p in study.glob("stages/*/model.safetensors")}
+    table = (study / "table.md").read_text()
+
+    def never(*_: Any, **__: Any) -> int:
+        raise AssertionError("trained or evaluated again")
+
+    monkeypatch.setattr(run, "train_stage", never)
+    monkeypatch.setattr(run, "evaluate_retrieval", never)
+    run.run_study(tiny_store, study, ORDERS, [0, 1], quick(), say=silent)
+    assert {p: p.stat().st_mtime_ns for p in study.glob("stages/*/model.safetensors")} == before
+    assert (study / "table.md").read_text() == table
+
+
+def test_an_interrupted_study_goes_on_and_gives_the_same_table(
+    study: Path, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[str] = []
+
+    def limited(*arguments: Any, **options: Any) -> int:
+        trained.append(options["folder"].name)
+        if len(trained) == 4:
+            raise KeyboardInterrupt
+        return train_stage(*arguments, **options)
+
+    monkeypatch.setattr(run, "train_stage", limited)
+    with pytest.raises(KeyboardInterrupt):
+        run.run_study(tiny_store, tmp_path / "cut", ORDERS, [0, 1], quick(), say=silent)
+    run.run_study(tiny_store, tmp_path / "cut", ORDERS, [0, 1], quick(), say=silent)
+    assert len(trained) == len(set(trained)) + 1  # only the interrupted stage was begun twice
+    assert (tmp_path / "cut" / "table.csv").read_text() == (study / "table.csv").read_text()
+
+
+def test_seeds_can_be_added_later(study: Path, tiny_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "more"
+    shutil.copytree(study, out)
+    count = len(list(out.glob("stages/*")))
+    run.run_study(tiny_store, out, ["av>t"], [0, 1, 2], quick(), say=silent)
+    assert len(list(out.glob("stages/*"))) == count + 2
+
+
+def test_a_store_without_held_out_clips_says_what_to_do(tmp_path: Path) -> None:
+    store = write_tiny_store(tmp_path / "s", num_train=3, num_test=0)
+    with pytest.raises(TrichordError, match="every video is in split train.*--benchmarks COLLECTION/train"):
+        run.run_study(store, tmp_path / "out", ORDERS, [0], quick(), say=silent)
+
+
+def test_an_order_that_needs_what_the_store_lacks(tmp_path: Path) -> None:
+    store = write_tiny_store(tmp_path / "s", num_train=9, num_test=2, audio=False)
+    with pytest.raises(TrichordError, match="needs audio, which the store lacks; it has video, text"):
+        run.run_study(store, tmp_path / "out", ["av>t"], [0], quick(), say=silent)
+
+
+def test_evaluating_a_stage_folder_gives_the_studys_figures(study: Path, tiny_store: Path) -> None:
+    content = json.loads((study / "study.json").read_text())
+    row = next(r for r in content["results"] if r["order"] == "vt>a" and r["seed"] == 1 and r["direction"] == "t2v")
+    stage = next(o for o in content["orders"] if o["order"] == "vt>a" and o["seed"] == 1)["stages"][-1]["folder"]
+    results, _ = run.evaluate_model(study / "stages" / stage, tiny_store, [], ["t2v"])
+    assert results[0].to_dict() == {k: v for k, v in row.items() if k not in ("order", "seed")}
+
+
+def test_evaluating_refuses_what_cannot_be(study: Path, tiny_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrichordError, match="holds 8 models; give one of them"):
+        run.evaluate_model(study, tiny_store, [])
+    with pytest.raises(TrichordError, match="no trained model here"):
+        run.evaluate_model(tmp_path, tiny_store, [])
+    first = next(study.glob("stages/av.seed0*"))
+    with pytest.raises(TrichordError, match="direction t2v needs text, which this model was not trained on"):
+        run.evaluate_model(first, tiny_store, [], ["t2v"])
+    broken = tmp_path / "broken"
+    shutil.copytree(first, broken)
+    described = json.loads((broken / "model.json").read_text())
+    described["arguments"]["video_dim"] += 1
+    (broken / "model.json").write_text(json.dumps(described))
+    with pytest.raises(TrichordError, match="weights of other widths"):
+        run.evaluate_model(broken, tiny_store, [])
+    assert Store(tiny_store).streams["visual_2d"].dim == 24
+
+
+def rows(order: str, seed: int, benchmark: str, value: float) -> dict[str, Any]:
+    base = {"r1": value, "r5": value + 1, "r10": value + 2, "chance_r1": 0.1, "chance_r5": 0.5, "chance_r10": 1.0}
+    return {"order": order, "seed": seed, "benchmark": benchmark, "direction": "t2v", "num_queries": 9, "num_gallery": 8, **base}
+
+
+def test_cells_are_means_over_seeds_with_their_deviation() -> None:
+    results = [rows("av>t", 0, "a", 10.0), rows("av>t", 1, "a", 14.0), rows("avt", 0, "a", 3.0), rows("av>t", 0, "b", 1.0)]
+    table = StudyTable.from_results(results, ["A & B", "b"], ["a", "b"], "t2v")
+    assert table.lines()[0] == ["AV→T", "12.00 ± 2.83", "13.00 ± 2.83", "14.00 ± 2.83", "1.00", "2.00", "3.00"]
+    assert table.lines()[1] == ["AVT", "3.00", "4.00", "5.00", "-", "-", "-"]
+    assert table.lines()[-1][:4] == ["chance", "0.10", "0.50", "1.00"]
+    assert r"A \& B" in to_latex(table) and "| AVT | 3.00 |" in to_markdown(table)
+    assert to_csv(table).count("\n") == 5

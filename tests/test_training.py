@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tiny import write_tiny_store
+from trichord.errors import TrichordError
+from trichord.recipes import Recipe, load_recipe
+from trichord.store import Store
+from trichord.study import factories, run
+from trichord.study.plan import plan_order
+from trichord.modality import Order
+from trichord.training.loop import train_stage
+
+GOLDEN = Path(__file__).parent / "data" / "golden_debug.json"
+
+
+def debug(**training: Any) -> Recipe:
+    return load_recipe("debug", training={"tensorboard": False, "device": "cpu", **training})
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize("order", ["av>t", "at>v", "vt>a", "avt"])
+def test_golden_loss_curve_of_the_debug_recipe(order: str, tiny_store: Path, tmp_path: Path) -> None:
+    """A refactor must give the identical losses. `python tests/test_training.py` writes the file anew after a wanted change."""
+    expected = json.loads(GOLDEN.read_text())[order]
+    for golden, found in zip(expected, curve(order, tiny_store, tmp_path / "run"), strict=True):
+        assert found == pytest.approx(golden, rel=2e-4)
+
+
+def curve(order: str, store: Path, out: Path) -> list[list[float]]:
+    """Per stage the losses of all steps."""
+    summary = run.train_order(store, out, order, 0, debug(), say=silent)
+    return [[row["loss"] for row in metrics(folder)] for folder in summary.stage_folders]
+
+
+@pytest.mark.parametrize("order", ["av>t", "at>v", "vt>a"])
+def test_stage_two_leaves_frozen_weights_and_buffers_bit_equal(order: str, tiny_store: Path, tmp_path: Path) -> None:
+    summary = run.train_order(tiny_store, tmp_path / "run", order, 0, debug(max_steps=4), say=silent)
+    first, second = (load_file(folder / "model.safetensors") for folder in summary.stage_folders)
+    stage = plan_order(Order.parse(order), 0, debug(), "x").stages[1].stage
+    changed = {name.split(".")[1] for name in first if not torch.equal(first[name], second[name])}
+    assert changed == set(stage.train)
+
+
+def test_initial_weights_depend_on_the_seed_alone(tiny_store: Path) -> None:
+    store = Store(tiny_store)
+    a, b, other = (factories.build_model(debug(), store, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], other[k]) for k in a)
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 7])
+@pytest.mark.parametrize("order", ["av>t", "avt"])
+def test_resumed_training_equals_uninterrupted(
+    order: str, stop_at: int, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parameters, buffers, clustering and every logged figure are bit-equal, stopped within an epoch or between two."""
+    recipe = debug(checkpoint_every_steps=3, max_steps=8)
+    whole = run.train_order(tiny_store, tmp_path / "whole", order, 0, recipe, say=silent)
+
+    def stop(step: int) -> None:
+        if step == stop_at:
+            raise Stopped
+
+    monkeypatch.setattr(run, "train_stage", partial(train_stage, after_step=stop))
+    with pytest.raises(Stopped):
+        run.train_order(tiny_store, tmp_path / "cut", order, 0, recipe, say=silent)
+    monkeypatch.setattr(run, "train_stage", train_stage)
+    cut = run.train_order(tiny_store, tmp_path / "cut", order, 0, recipe, resume=True, say=silent)
+    for a, b in zip(whole.stage_folders, cut.stage_folders, strict=True):
+        one, two = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
+        assert all(torch.equal(one[k], two[k]) for k in one)
+        assert metrics(a) == metrics(b)
+    assert cut.num_steps == whole.num_steps - (stop_at // 3 * 3)
+
+
+def test_a_run_folder_explains_itself_and_is_not_used_twice(tiny_store: Path, tmp_path: Path) -> None:
+    summary = run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1), say=silent)
+    config = (summary.model_folder / "config.yaml").read_text()
+    assert "fingerprint" in config and "torch" in config and "learning_rate" in config and "frozen" in config
+    with pytest.raises(TrichordError, match="holds a run already; add --resume"):
+        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1), say=silent)
+    with pytest.raises(TrichordError, match=r"other settings \(training.learning_rate 0.001 there, 0.5 now\)"):
+        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1, learning_rate=0.5), resume=True, say=silent)
+    other = write_tiny_store(tmp_path / "other", num_train=9)
+    with pytest.raises(TrichordError, match="another or since changed store"):
+        run.train_order(other, tmp_path / "run", "vt>a", 0, debug(max_steps=1), resume=True, say=silent)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = debug(max_steps=3, schedule="constant")
+    fresh = factories.build_model(recipe, Store(tiny_store), 0).state_dict()
+    kept: dict[str, torch.Tensor] = {}
+    build = factories.build_loss
+
+    def poisoned(*arguments: Any) -> Any:
+        loss = build(*arguments)
+        loss.contrast_weight = float("nan")
+        return loss
+
+    def watched(model: Any, *arguments: Any, **options: Any) -> int:
+        try:
+            return train_stage(model, *arguments, **options)
+        finally:
+            kept.update({k: v.clone() for k, v in model.state_dict().items()})
+
+    monkeypatch.setattr(factories, "build_loss", poisoned)
+    monkeypatch.setattr(run, "train_stage", watched)
+    with pytest.raises(TrichordError, match="stage vt, step 1: the loss is not finite"):
+        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, recipe, say=silent)
+    assert all(torch.equal(kept[name], fresh[name]) for name, _ in fresh.items() if "running" not in name and "num_batches" not in name)
+
+
+def test_a_torn_checkpoint_gets_one_line(tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(step: int) -> None:
+        if step == 5:
+            raise Stopped
+
+    monkeypatch.setattr(run, "train_stage", partial(train_stage, after_step=stop))
+    recipe = debug(checkpoint_every_steps=2)
+    with pytest.raises(Stopped):
+        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, recipe, say=silent)
+    newest = sorted((tmp_path / "run").glob("stages/*/checkpoints/step-*"))[-1]
+    assert newest.name == "step-00000004"
+    (newest / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(TrichordError, match="step-00000004: the checkpoint cannot be read .*delete that folder"):
+        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, recipe, resume=True, say=silent)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        store = write_tiny_store(Path(folder) / "store")
+        orders = ("av>t", "at>v", "vt>a", "avt")
+        GOLDEN.write_text(json.dumps({o: curve(o, store, Path(folder) / o) for o in orders}, indent=1) + "\n")

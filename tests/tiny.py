@@ -1,0 +1,45 @@
+"""A small store whose modalities say the same thing: every clip has three words, and video and audio are made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from trichord.captions import Captions
+from trichord.store import Item, StoreWriter, WordVectors
+
+NUM_WORDS, WORD_DIM, VIDEO_DIM, CLIPS, CLIP_S = 20, 12, 24, 8, 5
+WORDS = [f"word{chr(97 + i)}" for i in range(NUM_WORDS)]
+
+
+def word_vectors(seed: int = 0) -> WordVectors:
+    rng = np.random.default_rng(seed)
+    return WordVectors(WORDS, rng.standard_normal((NUM_WORDS, WORD_DIM)).astype(np.float32), f"tiny {seed}", False)
+
+
+def tiny_item(index: int, split: str, *, video: bool = True, audio: bool = True, captions: bool = True) -> Item:
+    shared = np.random.default_rng(1)
+    looks, sounds = np.abs(shared.standard_normal((NUM_WORDS, VIDEO_DIM))), shared.standard_normal((NUM_WORDS, 40))
+    rng = np.random.default_rng([2, index])
+    said = rng.integers(0, NUM_WORDS, (CLIPS, 3))
+    duration_s = CLIPS * CLIP_S
+    streams: dict[str, np.ndarray] = {}
+    if video:
+        rows = np.repeat(looks[said].sum(1), CLIP_S, axis=0) + 0.1 * rng.random((duration_s, VIDEO_DIM))
+        streams["visual_2d"] = rows.astype(np.float16)
+    if audio:
+        frames = np.repeat(5 * sounds[said].mean(1) - 40, CLIP_S * 100, axis=0) + rng.standard_normal((duration_s * 100, 40))
+        streams["spectrogram"] = frames.astype(np.float16)
+    start_s = np.arange(CLIPS, dtype=np.float64) * CLIP_S
+    text = tuple(" ".join(WORDS[w] for w in words) for words in said)
+    spoken = Captions(start_s, start_s + CLIP_S - 0.1, text) if captions else Captions.empty()
+    rates = {name: {"visual_2d": 1.0, "spectrogram": 100.0}[name] for name in streams}
+    return Item(f"video{index:03d}", "tiny", split, float(duration_s), streams, rates, spoken)
+
+
+def write_tiny_store(path: Path, *, num_train: int = 12, num_test: int = 4, **missing: bool) -> Path:
+    with StoreWriter(path, word_vectors()) as writer:
+        for index in range(num_train + num_test):
+            writer.add(tiny_item(index, "train" if index < num_train else "test", **missing))
+    return path
