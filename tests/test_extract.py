@@ -60,7 +60,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stored(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, module.ExtractSummary, list[str]]:
-    store, lines = tmp_path_factory.mktemp("store") / "s", []
+    store = tmp_path_factory.mktemp("store") / "s"
+    lines: list[str] = []
     summary = extract(folder, store, encoder=SMALL, workers=1, progress=lines.append)
     return store, summary, lines
 
@@ -202,7 +203,7 @@ def test_folders_that_give_nothing(tmp_path: Path, make: object, message: str) -
 @pytest.mark.parametrize(("name", "value"), [("workers", 0), ("test_fraction", 1.5)])
 def test_settings_out_of_range(folder: Path, tmp_path: Path, name: str, value: float) -> None:
     with pytest.raises(TrichordError, match=f"{name} is {value}; give "):
-        extract(folder, tmp_path / "s", encoder=SMALL, **{name: value})  # type: ignore[arg-type]
+        extract(folder, tmp_path / "s", encoder=SMALL, **{name: value})
     assert not (tmp_path / "s").exists()
 
 

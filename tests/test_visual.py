@@ -10,6 +10,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from trichord.errors import TrichordError
@@ -111,10 +112,15 @@ def test_the_fingerprint_names_encoder_size_and_weights(tmp_path: Path, encoder:
     assert encoder.name == "efficientnet-lite0-160" and encoder.rate_hz == 1.0
     assert encoder.fingerprint.startswith("efficientnet-lite0-160/v1/")
     state = torch.load(find_weights("efficientnet-lite0"), weights_only=True)
-    torch.save({**state, "_fc.bias": state["_fc.bias"] + 1}, tmp_path / "other.pth")
+    other_state = {**state, "_fc.bias": state["_fc.bias"] + 1}
+    torch.save(other_state, tmp_path / "other.pth")
     other = load_visual_encoder("efficientnet-lite0", tmp_path / "other.pth")
     assert other.fingerprint != encoder.fingerprint
     assert load_visual_encoder("efficientnet-lite0-128").fingerprint != encoder.fingerprint
+    save_file({key: value.contiguous() for key, value in other_state.items()}, tmp_path / "other.safetensors")
+    same = load_visual_encoder("efficientnet-lite0", tmp_path / "other.safetensors")
+    frames = np.full((1, 160, 160, 3), 90, np.uint8)
+    assert np.array_equal(same.encode(frames), other.encode(frames))
 
 
 @pytest.mark.parametrize(
@@ -146,9 +152,10 @@ def test_a_device_that_is_not_there(device: str) -> None:
 def test_wrong_weights(tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match=r"gone\.pth: no such weights file; check --weights or leave it out"):
         load_visual_encoder("resnet152", tmp_path / "gone.pth")
-    (tmp_path / "a.pth").write_bytes(b"not weights")
-    with pytest.raises(TrichordError, match=r"a\.pth: is not a readable weights file \(.+\); replace it"):
-        load_visual_encoder("efficientnet-lite0", tmp_path / "a.pth")
+    for name in ("a.pth", "a.safetensors"):
+        (tmp_path / name).write_bytes(b"not weights")
+        with pytest.raises(TrichordError, match=rf"{name}: is not a readable weights file \(.+\); replace it"):
+            load_visual_encoder("efficientnet-lite0", tmp_path / name)
     torch.save({"_fc.weight": torch.zeros(1)}, tmp_path / "b.pth")
     with pytest.raises(TrichordError, match=r"b\.pth: these weights are not those of efficientnet-lite0 \(.+--weights"):
         load_visual_encoder("efficientnet-lite0", tmp_path / "b.pth")

@@ -79,7 +79,7 @@ def _run(command: str, words: list[str]) -> int:
 def _parser(command: str, description: str, example: str) -> ArgumentParser:
     from jsonargparse import ArgumentParser
 
-    return ArgumentParser(prog=f"trichord {command}", description=f"{description} Example: {example}", exit_on_error=False)
+    return ArgumentParser(prog=f"trichord {command}", description=f"{description} Example: {example}", exit_on_error=False, allow_abbrev=False)
 
 
 def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:

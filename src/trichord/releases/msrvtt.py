@@ -113,7 +113,7 @@ def _pickled(path: Path | None, split: str) -> list[Clip]:
     clips = []
     for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
         names = ("eval_caption", "caption") if split == "test" else ("caption", "eval_caption")
-        found = next((entry[name] for name in names if entry.get(name)), [])
+        found: Any = next((entry[name] for name in names if entry.get(name)), [])
         captions = [plain_text(text) for text in ([found] if isinstance(found, str | bytes) else found)]
         kept = captions[:1] if split == "test" else captions
         clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", kept, entry))
