@@ -247,7 +247,9 @@ def clean_captions(captions: Captions, *, duration_s: float | None, source: str)
         late = keep & (end_s > duration_s)
         note(late, f"run past the video's end ({duration_s:.2f} s); cut")
         end_s[late] = duration_s
-    start_s[keep] = np.maximum(start_s[keep], 0.0)
+    early = keep & (start_s < 0)
+    note(early, "start before the video's start; cut")
+    start_s[early] = 0.0
 
     kept = np.flatnonzero(keep)
     order = kept[np.argsort(start_s[kept], kind="stable")]

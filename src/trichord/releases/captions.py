@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from trichord.captions import Captions
 from trichord.errors import TrichordError
-from trichord.releases.common import named_path, plain_text, raw_captions
+from trichord.releases.common import named_path, plain_texts, raw_captions
 from trichord.store.pickles import load_pickle
 
 FIELDS = ("start", "end", "text")
@@ -33,9 +33,7 @@ class CaptionTable:
     def texts(self, video_id: str) -> Iterator[str]:
         """Texts of a video, for their words; none when its entry is broken."""
         entry = self._table.get(video_id)
-        texts = entry.get("text") if isinstance(entry, dict) else None
-        if isinstance(texts, Iterable) and not isinstance(texts, str):
-            yield from map(plain_text, texts)
+        return iter(plain_texts(entry.get("text")) if isinstance(entry, dict) else ())
 
     def captions(self, video_id: str) -> tuple[Captions, int]:
         """Captions in file order, and how many were dropped. Raises TrichordError when the entry is broken."""
@@ -43,7 +41,7 @@ class CaptionTable:
         entry = self._table.get(video_id, {})
         if entry == {}:
             return Captions.empty(), 0
-        if not isinstance(entry, dict) or any(not isinstance(entry.get(name), Iterable) for name in FIELDS):
+        if not isinstance(entry, dict) or any(entry.get(name) is None for name in FIELDS):
             raise TrichordError(f"{source} has no lists start, end and text")
         return raw_captions(entry["start"], entry["end"], entry["text"], source)
 

@@ -43,9 +43,13 @@ def first_file(root: Path, names: Sequence[str]) -> Path | None:
 def read_entries(path: Path) -> list[dict[str, Any]]:
     """The list of dicts in a pickle, each with an `id`. Raises TrichordError when it is anything else."""
     entries = load_pickle(path)
-    if not isinstance(entries, list | tuple) or not all(isinstance(e, dict) and "id" in e for e in entries):
+    if not isinstance(entries, list | tuple) or not all(isinstance(e, dict) and _is_id(e.get("id")) for e in entries):
         raise TrichordError(f"{path}: is no list of clips with an id each; check that it is the right file")
     return list(entries)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str | np.integer) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 def numbered(ids: Iterable[object]) -> list[str]:
@@ -98,8 +102,8 @@ def make_clip(clip: Clip, collection: str, full_resolution: bool) -> Made:
         if array is not None:
             streams[name] = array[None] if array.ndim == 1 else array
             rates[name] = 0.0 if array.ndim == 1 else RATES_HZ[name]
-    audio = clip.entry.get("audio")
-    if audio is not None and clip.entry.get("has_audio", True):
+    audio, has_audio = clip.entry.get("audio"), clip.entry.get("has_audio", True)
+    if audio is not None and not (isinstance(has_audio, int | np.generic) and not has_audio):
         spectrogram = time_major(as_array(audio, clip.source), clip.source)
         if len(spectrogram):
             streams["spectrogram"], rates["spectrogram"] = spectrogram, RATES_HZ["spectrogram"]
@@ -132,7 +136,7 @@ def _duration_s(entry: dict[str, Any], streams: dict[str, np.ndarray], rates: di
     start, end = entry.get("start"), entry.get("end")
     try:
         span = float(end) - float(start)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError, RuntimeError):
         span = 0.0
     if np.isfinite(span) and span > 0:
         return span

@@ -217,31 +217,35 @@ def named_path(root: Path, path: Path, option: str) -> Path:
 
 
 def as_array(value: object, source: str) -> np.ndarray:
-    """A numpy array of numbers from an array or a torch tensor."""
+    """A numpy array of floats from an array, a torch tensor or a list of numbers."""
     if hasattr(value, "detach"):
         tensor: Any = value.detach()  # a torch tensor; numpy has no bfloat16
         value = (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
-    array = np.asarray(value) if isinstance(value, np.ndarray | np.generic | list | tuple) else np.empty(0, object)
+    what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        array = np.empty(0, object)
     if array.dtype.kind not in "fiu":
-        raise TrichordError(f"{source}: holds a {type(value).__name__} where an array of numbers belongs")
+        raise TrichordError(f"{source}: holds {what} where an array of numbers belongs")
     return array if array.dtype.kind == "f" else array.astype(np.float32)
 
 
 def time_major(spectrogram: np.ndarray, source: str) -> np.ndarray:
-    """(frames, 40) from the (40, frames) of the releases; float64 becomes float32."""
+    """(frames, 40) from the (40, frames) of the releases."""
     if spectrogram.ndim != 2 or spectrogram.shape[0] != MEL_BINS:
         raise TrichordError(f"{source}: its spectrogram has shape {spectrogram.shape}, expected ({MEL_BINS}, frames)")
     return spectrogram.T
 
 
-def raw_captions(starts: object, ends: object, texts: Iterable[object], source: str) -> tuple[Captions, int]:
+def raw_captions(starts: object, ends: object, texts: object, source: str) -> tuple[Captions, int]:
     """Captions in the order of the release, and how many were left out (a time not finite, or end not after start)."""
     try:
         start, end = (np.asarray(times, np.float64) for times in (starts, ends))
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise TrichordError(f"{source}: has caption times that are not numbers") from None
-    plain = [plain_text(text) for text in texts]
-    if start.ndim != 1 or not len(start) == len(end) == len(plain):
+    plain = plain_texts(texts)
+    if not start.shape == end.shape == (len(plain),):
         raise TrichordError(f"{source}: has {start.size} caption starts, {end.size} ends and {len(plain)} texts")
     with np.errstate(invalid="ignore"):
         keep = np.isfinite(start) & np.isfinite(end) & (end > start)
@@ -250,7 +254,22 @@ def raw_captions(starts: object, ends: object, texts: Iterable[object], source: 
 
 
 def plain_text(text: object) -> str:
-    """Text of a caption; the NaN and None that stand for empty ones become empty."""
-    if text is None or (isinstance(text, float) and math.isnan(text)):
-        return ""
-    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    """Text of a caption; what is none (the NaN and None that stand for empty ones, a list) becomes empty."""
+    if isinstance(text, bytes):
+        return text.decode("utf-8", "replace")
+    if isinstance(text, str):
+        return text
+    if isinstance(text, int | float | np.integer | np.floating):
+        try:
+            return str(text) if math.isfinite(text) else ""
+        except (OverflowError, ValueError):  # thousands of digits
+            return ""
+    return ""
+
+
+def plain_texts(value: object) -> list[str]:
+    """Texts of a caption, or of a list of captions."""
+    if value is None:
+        return []
+    many = value.tolist() if isinstance(value, np.ndarray) else value
+    return [plain_text(text) for text in (many if isinstance(many, list | tuple) else [many])]

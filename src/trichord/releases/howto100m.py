@@ -89,7 +89,7 @@ class Stream:
         array = as_array(array, str(path))
         if self.name == "spectrogram":
             with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, which the store refuses
-                return time_major(array, str(path)).astype(np.float16)
+                return time_major(array, str(path)).astype(np.float16, copy=False)
         if array.ndim != 2:
             raise TrichordError(f"{path}: has shape {array.shape}, expected (rows, width)")
         return array

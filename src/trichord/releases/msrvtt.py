@@ -18,7 +18,7 @@ from typing import Any
 
 from trichord.errors import TrichordError
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
-from trichord.releases.common import ImportSummary, Progress, existing_folder, named_path, plain_text
+from trichord.releases.common import ImportSummary, Progress, existing_folder, named_path, plain_texts
 from trichord.store.pickles import load_pickle
 
 COLLECTION = "msrvtt"
@@ -113,8 +113,7 @@ def _pickled(path: Path | None, split: str) -> list[Clip]:
     clips = []
     for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
         names = ("eval_caption", "caption") if split == "test" else ("caption", "eval_caption")
-        found: Any = next((entry[name] for name in names if entry.get(name)), [])
-        captions = [plain_text(text) for text in ([found] if isinstance(found, str | bytes) else found)]
+        captions = next((texts for name in names if (texts := plain_texts(entry.get(name)))), [])
         kept = captions[:1] if split == "test" else captions
         clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", kept, entry))
     return clips

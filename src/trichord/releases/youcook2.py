@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trichord.errors import TrichordError
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
-from trichord.releases.common import ImportSummary, Progress, existing_folder, plain_text
+from trichord.releases.common import ImportSummary, Progress, existing_folder, plain_texts
 
 COLLECTION = "youcook2"
 SPLITS = ("train", "val")
@@ -46,8 +46,7 @@ def import_youcook2(
         if not entries:
             raise TrichordError(f"{path}: holds no clips; download it again")
         for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
-            caption = entry.get("caption")
-            captions = [] if caption is None else [plain_text(caption)]
+            captions = plain_texts(entry.get("caption"))[:1]
             clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", captions, entry))
     if not clips:
         what = "no YouCook2 pickle (youcook_train_audio.pkl, youcook_val_audio.pkl, youcook_train.pkl, youcook_val.pkl)"

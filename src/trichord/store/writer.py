@@ -162,6 +162,7 @@ class StoreWriter:
         buffer = self._buffer
         if not buffer.rows:
             return
+        assert self._lock is not None, "the writer is closed"
         stem = f"{self._next_part:05d}"
         used = {word for ids in buffer.word_ids for word in ids}
         new = range(self._committed_words, len(self._words))
