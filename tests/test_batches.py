@@ -26,7 +26,9 @@ def reader_of(store: Store, **changes: object) -> ClipReader:
 
 def same(a: Clips, b: Clips) -> bool:
     arrays = all(np.array_equal(x, y) for x, y in ((a.item, b.item), (a.start_s, b.start_s), (a.end_s, b.end_s)))
-    return arrays and len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a.captions, b.captions, strict=True))
+    return (
+        arrays and len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a.captions, b.captions, strict=True))
+    )
 
 
 def test_batches_follow_from_seed_epoch_and_step_alone(tiny_store: Path) -> None:

@@ -11,7 +11,13 @@ from trichord.captions import Captions
 from trichord.data.batches import evaluation_clips
 from trichord.errors import TrichordError
 from trichord.evaluation.benchmarks import (
-    PUBLISHED, ScoringSettings, benchmark_names, embed_clips, evaluate_retrieval, find_benchmark, score_direction,
+    PUBLISHED,
+    ScoringSettings,
+    benchmark_names,
+    embed_clips,
+    evaluate_retrieval,
+    find_benchmark,
+    score_direction,
 )  # fmt: skip
 from trichord.modality import Direction
 from trichord.nn import MCN
@@ -22,7 +28,9 @@ SETTINGS = ScoringSettings(visual_streams=("visual_2d",), min_clip_s=4.0, audio_
 
 def model() -> MCN:
     torch.manual_seed(0)
-    return MCN(video_dim=VIDEO_DIM, embed_dim=8, word_dim=WORD_DIM, reconstruction_dim=None, audio_channels=(4, 4, 4, 4)).eval()
+    return MCN(
+        video_dim=VIDEO_DIM, embed_dim=8, word_dim=WORD_DIM, reconstruction_dim=None, audio_channels=(4, 4, 4, 4)
+    ).eval()
 
 
 def test_the_sum_of_embeddings_answers_a_direction_of_several(tiny_store: Path) -> None:
@@ -61,7 +69,9 @@ def test_missing_clips_are_dropped_or_missed_by_name() -> None:
 def test_a_collapsed_model_scores_chance() -> None:
     flat = torch.ones(40, 3)
     valid = {m: np.ones(40, bool) for m in ("text", "video")}
-    result = score_direction({"text": flat, "video": flat}, valid, Direction.parse("t2v"), PUBLISHED["youcook2"], "drop", 7)
+    result = score_direction(
+        {"text": flat, "video": flat}, valid, Direction.parse("t2v"), PUBLISHED["youcook2"], "drop", 7
+    )
     assert (result.r1, result.r5, result.r10) == pytest.approx((2.5, 12.5, 25.0))
     assert (result.r1, result.r5, result.r10) == pytest.approx((result.chance_r1, result.chance_r5, result.chance_r10))
     assert result.medr == 20.5
@@ -70,7 +80,11 @@ def test_a_collapsed_model_scores_chance() -> None:
 def test_msrvtt_counts_clips_without_features_as_errors(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "s", word_vectors()) as writer:
         for index in range(12):
-            streams = {"visual_2d": np.random.default_rng(index).random((1, VIDEO_DIM)).astype(np.float32)} if index < 9 else {}
+            streams = (
+                {"visual_2d": np.random.default_rng(index).random((1, VIDEO_DIM)).astype(np.float32)}
+                if index < 9
+                else {}
+            )
             spoken = Captions(np.zeros(1), np.full(1, 5.0), ("worda wordb",))
             writer.add(Item(f"video{index}", "msrvtt", "test", 5.0, streams, dict.fromkeys(streams, 0.0), spoken))
     store = Store(tmp_path / "s")

@@ -38,7 +38,11 @@ def test_the_terms_are_those_of_the_stage() -> None:
     rows, valid = example()
     head = nn.Linear(DIM, DIM)
     loss = CombinedLoss(
-        pairs=(("video", "text"), ("audio", "text")), contrast=mms, contrast_weight=2.0, reconstruct=("text",), reconstruction_weight=50.0
+        pairs=(("video", "text"), ("audio", "text")),
+        contrast=mms,
+        contrast_weight=2.0,
+        reconstruct=("text",),
+        reconstruction_weight=50.0,
     )
     terms = loss(outputs_of(rows, head), valid)
     assert set(terms) == {"loss", "contrast_VT", "contrast_AT", "reconstruction_T"}
@@ -110,7 +114,9 @@ def losses_and_gradients(part: slice) -> tuple[dict[str, Tensor], list[Tensor]]:
     for _ in range(2):
         encoder.zero_grad()
         head.zero_grad()
-        terms = loss(outputs_of({m: encoder(x[part]) for m, x in rows.items()}, head), {m: v[part] for m, v in valid.items()})
+        terms = loss(
+            outputs_of({m: encoder(x[part]) for m, x in rows.items()}, head), {m: v[part] for m, v in valid.items()}
+        )
         terms["loss"].backward()
     gradients = [p.grad for p in (*encoder.parameters(), *head.parameters()) if p.grad is not None]
     return {k: v.detach() for k, v in terms.items()}, gradients

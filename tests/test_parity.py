@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import parity_recipe as recipe
 
+import parity_recipe as recipe
 from trichord.evaluation import retrieval_metrics
 from trichord.losses import cluster_contrast, masked_margin_softmax, reconstruction_loss
 from trichord.nn import MCN, Encoded

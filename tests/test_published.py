@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from parity_recipe import shapes
 
+from parity_recipe import shapes
 from trichord.errors import TrichordError
 from trichord.nn import MCN
 

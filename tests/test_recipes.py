@@ -77,5 +77,7 @@ def test_merge_changes_neither_side() -> None:
 
 
 def test_recipes_need_no_torch() -> None:
-    code = "import sys; from trichord.recipes import load_recipe; load_recipe('paper'); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from trichord.recipes import load_recipe; load_recipe('paper'); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

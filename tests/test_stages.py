@@ -21,7 +21,12 @@ def small_model() -> MCN:
 
 def test_the_two_stages_of_the_study() -> None:
     first, second = stages_of(Order.parse("av>t"))
-    assert (first.chain, first.train, first.frozen, first.pairs) == ("av", ("audio", "video"), (), (("video", "audio"),))
+    assert (first.chain, first.train, first.frozen, first.pairs) == (
+        "av",
+        ("audio", "video"),
+        (),
+        (("video", "audio"),),
+    )
     assert second.train == second.reconstruct == second.cluster == ("text",)
     assert second.frozen == ("audio", "video")
     assert second.pairs == (("video", "text"), ("audio", "text"))

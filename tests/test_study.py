@@ -21,7 +21,11 @@ ORDERS = ["av>t", "at>v", "vt>a", "avt"]
 
 
 def quick(**training: Any) -> Recipe:
-    return load_recipe("debug", training={"tensorboard": False, "max_steps": 2, "device": "cpu", **training}, evaluation={"directions": ["t2v", "t2va"]})
+    return load_recipe(
+        "debug",
+        training={"tensorboard": False, "max_steps": 2, "device": "cpu", **training},
+        evaluation={"directions": ["t2v", "t2va"]},
+    )
 
 
 def silent(line: str) -> None:
@@ -72,7 +76,9 @@ def test_the_study_writes_the_table_in_all_its_forms(study: Path) -> None:
     assert (study / "orders.png").stat().st_size > 5000
 
 
-def test_a_second_run_trains_and_evaluates_nothing(study: Path, tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_trains_and_evaluates_nothing(
+    study: Path, tiny_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {p: p.stat().st_mtime_ns for p in study.glob("stages/*/model.safetensors")}
     table = (study / "table.md").read_text()
 
@@ -153,11 +159,24 @@ def test_evaluating_refuses_what_cannot_be(study: Path, tiny_store: Path, tmp_pa
 
 def rows(order: str, seed: int, benchmark: str, value: float) -> dict[str, Any]:
     base = {"r1": value, "r5": value + 1, "r10": value + 2, "chance_r1": 0.1, "chance_r5": 0.5, "chance_r10": 1.0}
-    return {"order": order, "seed": seed, "benchmark": benchmark, "direction": "t2v", "num_queries": 9, "num_gallery": 8, **base}
+    return {
+        "order": order,
+        "seed": seed,
+        "benchmark": benchmark,
+        "direction": "t2v",
+        "num_queries": 9,
+        "num_gallery": 8,
+        **base,
+    }
 
 
 def test_cells_are_means_over_seeds_with_their_deviation() -> None:
-    results = [rows("av>t", 0, "a", 10.0), rows("av>t", 1, "a", 14.0), rows("avt", 0, "a", 3.0), rows("av>t", 0, "b", 1.0)]
+    results = [
+        rows("av>t", 0, "a", 10.0),
+        rows("av>t", 1, "a", 14.0),
+        rows("avt", 0, "a", 3.0),
+        rows("av>t", 0, "b", 1.0),
+    ]
     table = StudyTable.from_results(results, ["A & B", "b"], ["a", "b"], "t2v")
     assert table.lines()[0] == ["AV→T", "12.00 ± 2.83", "13.00 ± 2.83", "14.00 ± 2.83", "1.00", "2.00", "3.00"]
     assert table.lines()[1] == ["AVT", "3.00", "4.00", "5.00", "-", "-", "-"]

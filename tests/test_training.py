@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from tiny import write_tiny_store
 from trichord.errors import TrichordError
+from trichord.modality import Order
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.study import factories, run
 from trichord.study.plan import plan_order
-from trichord.modality import Order
 from trichord.training.loop import train_stage
 
 GOLDEN = Path(__file__).parent / "data" / "golden_debug.json"
@@ -99,7 +99,9 @@ def test_a_run_folder_explains_itself_and_is_not_used_twice(tiny_store: Path, tm
     with pytest.raises(TrichordError, match="holds a run already; add --resume"):
         run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1), say=silent)
     with pytest.raises(TrichordError, match=r"other settings \(training.learning_rate 0.001 there, 0.5 now\)"):
-        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1, learning_rate=0.5), resume=True, say=silent)
+        run.train_order(
+            tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1, learning_rate=0.5), resume=True, say=silent
+        )
     other = write_tiny_store(tmp_path / "other", num_train=9)
     with pytest.raises(TrichordError, match="another or since changed store"):
         run.train_order(other, tmp_path / "run", "vt>a", 0, debug(max_steps=1), resume=True, say=silent)
@@ -128,7 +130,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
     monkeypatch.setattr(run, "train_stage", watched)
     with pytest.raises(TrichordError, match="stage vt, step 1: the loss is not finite"):
         run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, recipe, say=silent)
-    assert all(torch.equal(kept[name], fresh[name]) for name, _ in fresh.items() if "running" not in name and "num_batches" not in name)
+    assert all(
+        torch.equal(kept[name], fresh[name])
+        for name, _ in fresh.items()
+        if "running" not in name and "num_batches" not in name
+    )
 
 
 def test_a_torn_checkpoint_gets_one_line(tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

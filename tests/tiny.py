@@ -29,7 +29,9 @@ def tiny_item(index: int, split: str, *, video: bool = True, audio: bool = True,
         rows = np.repeat(looks[said].sum(1), CLIP_S, axis=0) + 0.1 * rng.random((duration_s, VIDEO_DIM))
         streams["visual_2d"] = rows.astype(np.float16)
     if audio:
-        frames = np.repeat(5 * sounds[said].mean(1) - 40, CLIP_S * 100, axis=0) + rng.standard_normal((duration_s * 100, 40))
+        frames = np.repeat(5 * sounds[said].mean(1) - 40, CLIP_S * 100, axis=0) + rng.standard_normal(
+            (duration_s * 100, 40)
+        )
         streams["spectrogram"] = frames.astype(np.float16)
     start_s = np.arange(CLIPS, dtype=np.float64) * CLIP_S
     text = tuple(" ".join(WORDS[w] for w in words) for words in said)

@@ -19,7 +19,20 @@ __version__ = version("trichord")
 __all__ = ["MCN", "Direction", "Order", "TrichordError", "__version__"]
 
 _LAZY = {"MCN": "trichord.nn"}
-_ROOMS = ("data", "evaluation", "features", "losses", "media", "nn", "recipes", "releases", "store", "study", "training", "world")
+_ROOMS = (
+    "data",
+    "evaluation",
+    "features",
+    "losses",
+    "media",
+    "nn",
+    "recipes",
+    "releases",
+    "store",
+    "study",
+    "training",
+    "world",
+)
 
 
 def __getattr__(name: str) -> Any:

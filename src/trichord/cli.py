@@ -60,7 +60,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
-        return _fail(f"{type(error).__name__}: {error} (a defect, or an input nobody thought of; --debug shows where)", debug, error)
+        return _fail(
+            f"{type(error).__name__}: {error} (a defect, or an input nobody thought of; --debug shows where)",
+            debug,
+            error,
+        )
 
 
 def _fail(message: object, debug: bool, error: Exception | None = None) -> int:
@@ -79,7 +83,8 @@ def _run(command: str, words: list[str]) -> int:
 def _parser(command: str, description: str, example: str) -> ArgumentParser:
     from jsonargparse import ArgumentParser
 
-    return ArgumentParser(prog=f"trichord {command}", description=f"{description} Example: {example}", exit_on_error=False, allow_abbrev=False)
+    text = f"{description} Example: {example}"
+    return ArgumentParser(prog=f"trichord {command}", description=text, exit_on_error=False, allow_abbrev=False)
 
 
 def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
@@ -97,7 +102,9 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _call(function: Callable[..., Any], command: str, words: list[str], *, positional: tuple[str, ...], example: str) -> Any:
+def _call(
+    function: Callable[..., Any], command: str, words: list[str], *, positional: tuple[str, ...], example: str
+) -> Any:
     """Build the command line of a library function from its signature, parse, call."""
     parser = _parser(command, one_line((function.__doc__ or "").split("\n\n")[0]), example)
     for name in positional:
@@ -110,14 +117,24 @@ def _call(function: Callable[..., Any], command: str, words: list[str], *, posit
 def _world(words: list[str]) -> int:
     from trichord.world import write_world
 
-    print(_call(write_world, "world", words, positional=("out",), example="trichord world my_world --num_train 60 --num_test 40"))
+    print(
+        _call(
+            write_world,
+            "world",
+            words,
+            positional=("out",),
+            example="trichord world my_world --num_train 60 --num_test 40",
+        )
+    )
     return 0
 
 
 def _extract(words: list[str]) -> int:
     from trichord.features.extract import extract
 
-    print(_call(extract, "extract", words, positional=("videos",), example="trichord extract my_videos --store my_store"))
+    print(
+        _call(extract, "extract", words, positional=("videos",), example="trichord extract my_videos --store my_store")
+    )
     return 0
 
 
@@ -125,7 +142,9 @@ def _import(words: list[str]) -> int:
     from trichord.releases import IMPORTERS
 
     if not words or words[0] in ("-h", "--help"):
-        print(f"usage: trichord import {{{','.join(IMPORTERS)}}} --root RELEASE_DIR --words WORD2VEC_FILE --store STORE")
+        print(
+            f"usage: trichord import {{{','.join(IMPORTERS)}}} --root RELEASE_DIR --words WORD2VEC_FILE --store STORE"
+        )
         return 0
     if words[0] not in IMPORTERS:
         raise TrichordError(f"no importer '{words[0]}'; known are {', '.join(IMPORTERS)}")
@@ -165,7 +184,9 @@ def _recipe_parser(command: str, description: str, example: str, words: list[str
     parser.add_argument("--recipe", type=str, default=name, help=f"One of {', '.join(recipe_names())}, or a YAML file.")
     parser.add_argument("--config", action=ActionConfigFile, help="A file as --print_config prints it.")
     parser.add_class_arguments(Recipe)
-    parser.set_defaults({f"{group}.{key}": v for group, values in load_recipe(name).to_dict().items() for key, v in values.items()})
+    parser.set_defaults(
+        {f"{group}.{key}": v for group, values in load_recipe(name).to_dict().items() for key, v in values.items()}
+    )
     return parser
 
 
@@ -208,13 +229,21 @@ def _train(words: list[str]) -> int:
 
 def _study(words: list[str]) -> int:
     example = "trichord study --store my_store --out my_study --recipe debug --seeds '[0,1,2]'"
-    parser = _recipe_parser("study", "Train and compare orders; a second call goes on where the first stopped.", example, words, "debug")
+    parser = _recipe_parser(
+        "study", "Train and compare orders; a second call goes on where the first stopped.", example, words, "debug"
+    )
     parser.add_argument("--store", type=Path, required=True, help="The store to train and evaluate on.")
     parser.add_argument("--out", type=Path, required=True, help="Study folder.")
-    parser.add_argument("--orders", type=list[str], default=["av>t", "at>v", "vt>a", "avt"], help="Orders; avt is the joint reference.")
+    parser.add_argument(
+        "--orders", type=list[str], default=["av>t", "at>v", "vt>a", "avt"], help="Orders; avt is the joint reference."
+    )
     parser.add_argument("--seeds", type=list[int], default=[0], help="Each order is trained once per seed.")
-    parser.add_argument("--benchmarks", type=list[str], default=[], help="Names; empty takes all that the store has clips for.")
-    parser.add_argument("--first_stage_seed", type=int | None, default=None, help="Let all seeds share first stages of this seed.")
+    parser.add_argument(
+        "--benchmarks", type=list[str], default=[], help="Names; empty takes all that the store has clips for."
+    )
+    parser.add_argument(
+        "--first_stage_seed", type=int | None, default=None, help="Let all seeds share first stages of this seed."
+    )
     parser.add_argument("--resume", action="store_true", help="Accepted for symmetry: a study always goes on.")
     values = _parse(parser, words)
     from trichord.study.run import run_study
@@ -233,16 +262,25 @@ def print_study(table: Any, out: Path) -> None:
     from trichord.study.table import to_rich
 
     Console(width=None if sys.stdout.isatty() else 120).print(to_rich(table))
+    print(table.caption)
     print(f"table: {out / 'table.md'} (also table.csv, table.tex, study.json, orders.png)")
 
 
 def _evaluate(words: list[str]) -> int:
-    parser = _parser("evaluate", "Score a stage folder of a run, or a published .pth checkpoint.", "trichord evaluate my_run --store my_store")
+    parser = _parser(
+        "evaluate",
+        "Score a stage folder of a run, or a published .pth checkpoint.",
+        "trichord evaluate my_run --store my_store",
+    )
     parser.add_argument("run", type=Path, help="Run, study or stage folder, or a published .pth file.")
     parser.add_argument("--store", type=Path, required=True, help="Store with the clips.")
-    parser.add_argument("--benchmarks", type=list[str], default=[], help="Names; empty takes all that the store has clips for.")
+    parser.add_argument(
+        "--benchmarks", type=list[str], default=[], help="Names; empty takes all that the store has clips for."
+    )
     parser.add_argument("--directions", type=list[str], default=[], help="E.g. [t2v,t2va]; empty takes the recipe's.")
-    parser.add_argument("--recipe", type=str | None, default=None, help="For a published checkpoint: how clips are read (default mcn).")
+    parser.add_argument(
+        "--recipe", type=str | None, default=None, help="For a published checkpoint: how clips are read (default mcn)."
+    )
     parser.add_argument("--out", type=Path | None, default=None, help="Write the results as JSON too.")
     values = _parse(parser, words)
     from rich.console import Console
@@ -250,10 +288,13 @@ def _evaluate(words: list[str]) -> int:
     from trichord.study.run import evaluate_model
     from trichord.study.table import results_table
 
-    results, notes = evaluate_model(values.run, values.store, values.benchmarks, values.directions or None, values.recipe)
+    results, notes = evaluate_model(
+        values.run, values.store, values.benchmarks, values.directions or None, values.recipe
+    )
     for note in notes:
         print(note)
     Console(width=None if sys.stdout.isatty() else 120).print(results_table(results))
+    print("Recalls and chance in percent; ranks count from 1.")
     if values.out is not None:
         from trichord.training.checkpoint import write_json
 

@@ -8,7 +8,18 @@ import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "accelerate", "safetensors", "pyarrow", "av", "librosa", "jsonargparse")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "accelerate",
+    "safetensors",
+    "pyarrow",
+    "av",
+    "librosa",
+    "jsonargparse",
+)
 
 
 def examine() -> Iterator[str]:
@@ -36,7 +47,8 @@ def _device() -> Iterator[str]:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             found = torch.cuda.get_device_properties(index)
-            yield f"device: {found.name}, {found.total_memory / 2**30:.0f} GiB, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
+            bf16 = "yes" if torch.cuda.is_bf16_supported() else "no"
+            yield f"device: {found.name}, {found.total_memory / 2**30:.0f} GiB, bf16 {bf16}"
     else:
         yield "device: no GPU that torch can use; training runs on the CPU"
 
@@ -44,7 +56,9 @@ def _device() -> Iterator[str]:
 def _decoder() -> Iterator[str]:
     import av
 
-    libraries = ", ".join(f"{name} {'.'.join(map(str, number))}" for name, number in sorted(av.library_versions.items())[:2])
+    libraries = ", ".join(
+        f"{name} {'.'.join(map(str, number))}" for name, number in sorted(av.library_versions.items())[:2]
+    )
     h264 = "libx264" in av.codecs_available
     yield f"decoder: PyAV {av.__version__} with its own FFmpeg ({libraries})"
     if not h264:

@@ -65,11 +65,15 @@ class Order:
         if any(not part for part in parts):
             raise TrichordError(f"order '{text}' has a stage without a modality; {example}")
         if bad := [c for c in letters if not ("A" <= c <= "Z")]:
-            raise TrichordError(f"order '{text}' has '{bad[0]}', which is not a modality letter such as V, A or T; {example}")
+            raise TrichordError(
+                f"order '{text}' has '{bad[0]}', which is not a modality letter such as V, A or T; {example}"
+            )
         if twice := [c for c in letters if letters.count(c) > 1]:
             raise TrichordError(f"order '{text}' names {twice[0]} twice; each modality joins once; {example}")
         if len(parts[0]) < 2:
-            raise TrichordError(f"order '{text}' starts with {parts[0]} alone; the first stage needs two modalities; {example}")
+            raise TrichordError(
+                f"order '{text}' starts with {parts[0]} alone; the first stage needs two modalities; {example}"
+            )
         return cls(tuple(tuple(sorted(part, key=_printed_key)) for part in parts))
 
     @property
@@ -128,7 +132,9 @@ class Direction:
     @property
     def code(self) -> str:
         """`t2va`."""
-        return "".join(letter_of(m) for m in self.query).lower() + "2" + "".join(letter_of(m) for m in self.target).lower()
+        return (
+            "".join(letter_of(m) for m in self.query).lower() + "2" + "".join(letter_of(m) for m in self.target).lower()
+        )
 
     def __str__(self) -> str:
         return "".join(letter_of(m) for m in self.query) + "→" + "+".join(letter_of(m) for m in self.target)

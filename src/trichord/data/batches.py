@@ -93,7 +93,9 @@ class TrainingClips:
     ) -> None:
         self.items = np.array([i for i in items.tolist() if store.num_captions(i) > 0], np.int64)
         if len(self.items) == 0:
-            raise TrichordError(f"{store.path}: no training video has captions; add captions, or choose another data.train_split")
+            raise TrichordError(
+                f"{store.path}: no training video has captions; add captions, or choose another data.train_split"
+            )
         self.store, self.seed, self.min_clip_s = store, seed, min_clip_s
         self.videos_per_batch = min(videos_per_batch, len(self.items))
         self.clips_per_video, self.distinct, self.published_words = clips_per_video, distinct, published_words
@@ -114,7 +116,7 @@ class TrainingClips:
             for caption in self._drawn(rng, first, last):
                 span = np.arange(first[caption], last[caption] + 1)
                 if self.published_words:
-                    span = words_published_order(int(caption), *(np.asarray(a) for a in self.store.caption_spans(video)), self.min_clip_s)
+                    span = words_published_order(int(caption), *self.store.caption_spans(video), self.min_clip_s)
                 item.append(video)
                 start_s.append(start[caption])
                 end_s.append(end[caption])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.features.spectrogram import time_to_frame
 
 if TYPE_CHECKING:
     import torch
@@ -170,11 +171,7 @@ class ClipReader:
         return self.store.rows(stream, item, max(0, begin), end)
 
     def _audio(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
-        slices = []
-        for row in range(len(clips)):
-            begin, end = audio_frame(clips.start_s[row]), audio_frame(clips.end_s[row])
-            end = min(max(end, begin), begin + self.audio_frames)
-            slices.append(self.store.rows(AUDIO_STREAM, int(clips.item[row]), begin, end))
+        slices = [self._audio_rows(clips, row) for row in range(len(clips))]
         frames = np.array([len(s) for s in slices], np.int64)
         length = max(1, int(frames.max(initial=0))) if self.pad_to_longest else self.audio_frames
         mel_bins = self.store.streams[AUDIO_STREAM].dim
@@ -182,6 +179,14 @@ class ClipReader:
         for row, frames_bt in enumerate(slices):
             out[row, :, : len(frames_bt)] = frames_bt.T
         return out, frames
+
+    def _audio_rows(self, clips: Clips, row: int) -> np.ndarray:
+        """The clip's spectrogram (frames, 40), cut to `audio_frames`; all of it where the clip is the whole item."""
+        item = int(clips.item[row])
+        if clips.start_s[row] <= 0 and clips.end_s[row] >= self.store.duration_s(item):
+            return self.store.rows(AUDIO_STREAM, item, 0, self.audio_frames)
+        begin, end = time_to_frame(clips.start_s[row]), time_to_frame(clips.end_s[row])
+        return self.store.rows(AUDIO_STREAM, item, begin, min(max(end, begin), begin + self.audio_frames))
 
     def _word_ids(self, clips: Clips) -> np.ndarray:
         out = np.full((len(clips), self.max_words), -1, np.int64)
@@ -196,16 +201,13 @@ class ClipReader:
         return out
 
 
-def audio_frame(time_s: float) -> int:
-    """Spectrogram frame at a time: the published rule (hop 160, n_fft 400 at 16 kHz), held at 0 where it would be negative."""
-    return max(0, int(np.floor((int(time_s * 16000) - 200) / 160)))
-
-
 def visual_streams_of(store: Store, visual_3d: str) -> tuple[str, ...]:
     """Streams that make the video features, by the recipe's `model.visual_3d` (`auto`, `yes`, `no`)."""
     has_3d = "visual_3d" in store.streams
     if visual_3d == "yes" and not has_3d:
-        raise TrichordError(f"{store.path}: model.visual_3d is yes, but the store has no 3-D features; import them, or use auto")
+        raise TrichordError(
+            f"{store.path}: model.visual_3d is yes, but the store has no 3-D features; import them, or use auto"
+        )
     return VISUAL_STREAMS if has_3d and visual_3d != "no" else VISUAL_STREAMS[:1]
 
 

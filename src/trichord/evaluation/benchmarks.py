@@ -95,7 +95,9 @@ def find_benchmark(store: Store, name: str) -> Benchmark:
     splits = [s for c, s in have if c == collection and (s == split if split else s != "train")]
     if not splits:
         known = ", ".join(benchmark_names(store)) or "none"
-        raise TrichordError(f"{store.path}: no clips for benchmark '{name}'; the store has {known} (or COLLECTION/SPLIT)")
+        raise TrichordError(
+            f"{store.path}: no clips for benchmark '{name}'; the store has {known} (or COLLECTION/SPLIT)"
+        )
     chosen = "test" if "test" in splits else sorted(splits)[0]
     protocol = (
         f"Clips of {collection}/{chosen}: neighbouring captions are joined until the clip is long enough, each caption is "
@@ -181,11 +183,15 @@ def evaluate_retrieval(
     needed = tuple(m for m in NAMES.values() if any(m in d.modalities for d in directions))
     require_modalities(store, needed, f"benchmark {benchmark.name}")
     clips = evaluation_clips(store, store.select(benchmark.collection, benchmark.split), settings.min_clip_s)
-    embeddings, valid = embed_clips(model, store, clips, needed, benchmark.audio_frames or settings.audio_frames, settings)
+    embeddings, valid = embed_clips(
+        model, store, clips, needed, benchmark.audio_frames or settings.audio_frames, settings
+    )
     if settings.cosine:
         embeddings = {m: F.normalize(e, dim=1) for m, e in embeddings.items()}
     policy = benchmark.missing if settings.missing == "auto" else settings.missing
-    return [score_direction(embeddings, valid, direction, benchmark, policy, settings.block) for direction in directions]
+    return [
+        score_direction(embeddings, valid, direction, benchmark, policy, settings.block) for direction in directions
+    ]
 
 
 def score_direction(
@@ -201,7 +207,9 @@ def score_direction(
     num_missing = int((~complete).sum())
     if not complete.any():
         lacking = " and ".join(direction.modalities)
-        raise TrichordError(f"benchmark {benchmark.name}: no clip has {lacking}; direction {direction.code} cannot be scored")
+        raise TrichordError(
+            f"benchmark {benchmark.name}: no clip has {lacking}; direction {direction.code} cannot be scored"
+        )
     rows = torch.from_numpy(np.flatnonzero(complete))
     queries = torch.stack([embeddings[m][rows] for m in direction.query]).sum(0)
     gallery = torch.stack([embeddings[m][rows] for m in direction.target]).sum(0)

@@ -83,7 +83,7 @@ def _video_stream(container: Any, path: Path, rate: Fraction, picture: np.ndarra
 
 
 def _audio_stream(container: Any, sample_rate_hz: int) -> Any:
-    stream = container.add_stream("aac", rate=sample_rate_hz, layout="mono")
+    stream = container.add_stream("aac", rate=sample_rate_hz, layout="mono", options={"aac_coder": "fast"})
     stream.codec_context.thread_count = 1
     return stream
 

@@ -194,9 +194,13 @@ class Recipe:
         if loss.contrast_weight == loss.cluster_weight == loss.reconstruction_weight == 0:
             raise TrichordError("all loss weights are 0: nothing would train; set loss.contrast_weight")
         if loss.reconstruction_weight > 0 and self.model.reconstruction_dim == 0:
-            raise TrichordError("loss.reconstruction_weight needs heads: set model.reconstruction_dim, or the weight to 0")
+            raise TrichordError(
+                "loss.reconstruction_weight needs heads: set model.reconstruction_dim, or the weight to 0"
+            )
         if loss.cluster_rows < loss.num_clusters:
-            raise TrichordError(f"loss.cluster_rows ({loss.cluster_rows}) must hold loss.num_clusters ({loss.num_clusters}) rows")
+            raise TrichordError(
+                f"loss.cluster_rows ({loss.cluster_rows}) must hold loss.num_clusters ({loss.num_clusters}) rows"
+            )
         for name, value in (
             ("data.videos_per_batch", data.videos_per_batch),
             ("data.clips_per_video", data.clips_per_video),
@@ -261,7 +265,9 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     path = FOLDER / f"{name}.yaml" if name in recipe_names() else Path(name)
     if not path.is_file():
-        raise TrichordError(f"no recipe '{name}'; known are {', '.join(recipe_names())}, or give the path of a YAML file")
+        raise TrichordError(
+            f"no recipe '{name}'; known are {', '.join(recipe_names())}, or give the path of a YAML file"
+        )
     if name in seen:
         raise TrichordError(f"{path}: the recipe extends itself ({' > '.join((*seen, name))}); remove one `extends`")
     try:

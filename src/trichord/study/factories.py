@@ -97,7 +97,9 @@ def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tupl
     if len(items) == 0:
         have = ", ".join(f"{c}/{s} ({n})" for (c, s), n in store.collections().items())
         wanted = f"{data.collection or 'any collection'}/{data.train_split}"
-        raise TrichordError(f"{store.path}: no video of {wanted} to train on; the store has {have}; set data.train_split")
+        raise TrichordError(
+            f"{store.path}: no video of {wanted} to train on; the store has {have}; set data.train_split"
+        )
     require_modalities(store, stage.modalities, f"order {stage.chain}")
     source = TrainingClips(
         store,
@@ -156,5 +158,3 @@ def build_accelerator(recipe: Recipe) -> Accelerator:
     from accelerate import Accelerator
 
     return Accelerator(mixed_precision=recipe.training.precision, cpu=recipe.training.device == "cpu")
-
-

@@ -70,7 +70,9 @@ def plan_study(
 ) -> list[PlannedOrder]:
     """Orders x seeds, all orders of a seed before the next seed, so that an early look at the table compares orders."""
     distinct = list(dict.fromkeys(orders))
-    return [plan_order(order, seed, recipe, store_fingerprint, first_stage_seed) for seed in seeds for order in distinct]
+    return [
+        plan_order(order, seed, recipe, store_fingerprint, first_stage_seed) for seed in seeds for order in distinct
+    ]
 
 
 def distinct_stages(plan: list[PlannedOrder]) -> list[PlannedStage]:

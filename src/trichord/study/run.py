@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from trichord.errors import TrichordError
-from trichord.evaluation.benchmarks import Benchmark, RetrievalResult, benchmark_names, evaluate_retrieval, find_benchmark
+from trichord.evaluation.benchmarks import (
+    Benchmark,
+    RetrievalResult,
+    benchmark_names,
+    evaluate_retrieval,
+    find_benchmark,
+)
 from trichord.modality import Direction, Order
 from trichord.recipes import Recipe, load_recipe, recipe_from_dict
 from trichord.study import factories
@@ -98,18 +104,24 @@ def run_study(
     directions = [Direction.parse(code) for code in recipe.evaluation.directions]
     names = benchmarks or benchmark_names(store)
     if not names:
-        raise TrichordError(f"{store.path}: no clips to evaluate on (every video is in split train); give --benchmarks COLLECTION/train")
+        raise TrichordError(
+            f"{store.path}: no clips to evaluate on (every video is in split train); give --benchmarks COLLECTION/train"
+        )
     chosen = [find_benchmark(store, name) for name in names]
     _claim(out, store, recipe, must_be_new=False)
     say = say or _print
     stages = distinct_stages(plan)
-    say(f"{len(plan)} orders x seeds, {len(stages)} stages to train ({sum(len(p.stages) for p in plan)} without sharing)")
+    say(
+        f"{len(plan)} orders x seeds, {len(stages)} stages to train ({sum(len(p.stages) for p in plan)} without sharing)"
+    )
     results: list[dict[str, Any]] = []
     for planned in plan:
         for stage in planned.stages:
             _run_stage(stage, out, store, recipe, say)
         results += _evaluate_order(planned, out, store, recipe, chosen, directions, say)
-        table = StudyTable.from_results(results, [b.title for b in chosen], [b.name for b in chosen], directions[0].code)
+        table = StudyTable.from_results(
+            results, [b.title for b in chosen], [b.name for b in chosen], directions[0].code
+        )
         _write_study(out, store, recipe, plan, chosen, results, table)
     return table
 
@@ -158,7 +170,9 @@ def find_model(run: Path) -> Path:
     """
     if run.is_file() or (run / DESCRIPTION).is_file():
         return run
-    found = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in run.glob(f"stages/*/{DESCRIPTION}")}
+    found = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in run.glob(f"stages/*/{DESCRIPTION}")
+    }
     last = sorted(set(found) - {described.get("parent") for described in found.values()})
     if not last:
         raise TrichordError(f"{run}: no trained model here; give a run folder, a stage folder or a published .pth file")
@@ -178,7 +192,8 @@ def _check_widths(run: Path, trained: TrainedModel, store: Store) -> None:
             )
     if "text" in trained.trained and store.word_dim and arguments["word_dim"] != store.word_dim:
         raise TrichordError(
-            f"{run}: the model reads words of width {arguments['word_dim']}, {store.path} has {store.word_dim}; import with the same word vectors"
+            f"{run}: the model reads words of width {arguments['word_dim']}, {store.path} has {store.word_dim}; "
+            "import with the same word vectors"
         )
 
 
@@ -210,8 +225,15 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
         accelerator=accelerator, folder=folder, title=title, say=say,
     )  # fmt: skip
     if accelerator.is_main_process:
-        extra = {"stage": planned.stage.chain, "seed": planned.seed, "key": planned.key, "parent": planned.parent and planned.parent.folder}
-        save_model(folder, model, trained=trained, visual_streams=reader.visual_streams, settings=recipe.to_dict(), extra=extra)
+        extra = {
+            "stage": planned.stage.chain,
+            "seed": planned.seed,
+            "key": planned.key,
+            "parent": planned.parent and planned.parent.folder,
+        }
+        save_model(
+            folder, model, trained=trained, visual_streams=reader.visual_streams, settings=recipe.to_dict(), extra=extra
+        )
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
@@ -228,7 +250,13 @@ def _with_fresh(model: Any, fresh: Any, planned: PlannedStage) -> Any:
 
 
 def _evaluate_order(
-    planned: PlannedOrder, out: Path, store: Store, recipe: Recipe, benchmarks: list[Benchmark], directions: list[Direction], say: Say
+    planned: PlannedOrder,
+    out: Path,
+    store: Store,
+    recipe: Recipe,
+    benchmarks: list[Benchmark],
+    directions: list[Direction],
+    say: Say,
 ) -> list[dict[str, Any]]:
     """Results of one order and seed, computed or read back."""
     import torch
@@ -246,7 +274,9 @@ def _evaluate_order(
             return rows
     trained = load_model(out / "stages" / planned.stages[-1].folder)
     possible = [d for d in directions if set(d.modalities) <= set(trained.trained)]
-    device = torch.device("cuda") if torch.cuda.is_available() and recipe.training.device == "auto" else torch.device("cpu")
+    device = (
+        torch.device("cuda") if torch.cuda.is_available() and recipe.training.device == "auto" else torch.device("cpu")
+    )
     trained.model.to(device)
     settings = factories.scoring_settings(recipe, trained.visual_streams)
     rows = []
@@ -254,14 +284,23 @@ def _evaluate_order(
         scored = evaluate_retrieval(trained.model, store, benchmark, possible, settings)
         rows += [{"order": planned.order.code, "seed": planned.seed, **row.to_dict()} for row in scored]
         first = scored[0]
-        say(f"{planned.order} seed {planned.seed}  {benchmark.title} {first.direction}  R@1 {first.r1:.2f}  R@5 {first.r5:.2f}  R@10 {first.r10:.2f}  (chance {first.chance_r10:.2f})")
+        say(
+            f"{planned.order} seed {planned.seed}  {benchmark.title} {first.direction}  R@1 {first.r1:.2f}  "
+            f"R@5 {first.r5:.2f}  R@10 {first.r10:.2f}  (chance {first.chance_r10:.2f})"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"identity": identity, "results": rows})
     return rows
 
 
 def _write_study(
-    out: Path, store: Store, recipe: Recipe, plan: list[PlannedOrder], benchmarks: list[Benchmark], results: list[dict[str, Any]], table: StudyTable
+    out: Path,
+    store: Store,
+    recipe: Recipe,
+    plan: list[PlannedOrder],
+    benchmarks: list[Benchmark],
+    results: list[dict[str, Any]],
+    table: StudyTable,
 ) -> None:
     content = {
         "versions": _versions(),
@@ -269,7 +308,8 @@ def _write_study(
         "recipe": recipe.to_dict(),
         "benchmarks": [vars(b) for b in benchmarks],
         "orders": [
-            {"order": p.order.code, "seed": p.seed, "stages": [{"folder": s.folder, "key": s.key} for s in p.stages]} for p in plan
+            {"order": p.order.code, "seed": p.seed, "stages": [{"folder": s.folder, "key": s.key} for s in p.stages]}
+            for p in plan
         ],
         "results": results,
     }
@@ -280,7 +320,11 @@ def _write_study(
 def _claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None:
     """Write `run.yaml`, or compare with the one that is there: one folder holds one setting on one store."""
     path = out / "run.yaml"
-    mine = {"store": str(store.path.resolve()), "fingerprint": store.fingerprint, "settings": training_settings(recipe)}
+    mine: dict[str, Any] = {
+        "store": str(store.path.resolve()),
+        "fingerprint": store.fingerprint,
+        "settings": training_settings(recipe),
+    }
     if not path.is_file():
         out.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump({**mine, "versions": _versions()}, sort_keys=False), encoding="utf-8")
@@ -289,7 +333,9 @@ def _claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> Non
         raise TrichordError(f"{out}: holds a run already; add --resume to go on with it, or give another --out")
     found = yaml.safe_load(path.read_text(encoding="utf-8"))
     if found.get("fingerprint") != mine["fingerprint"]:
-        raise TrichordError(f"{out}: was run on another or since changed store ({found.get('store')}); give another --out")
+        raise TrichordError(
+            f"{out}: was run on another or since changed store ({found.get('store')}); give another --out"
+        )
     if changed := _first_difference(found.get("settings") or {}, mine["settings"]):
         raise TrichordError(f"{out}: was run with other settings ({changed}); give another --out, or the same settings")
 
@@ -308,7 +354,12 @@ def _first_difference(a: dict[str, Any], b: dict[str, Any], prefix: str = "") ->
 def _config_text(store: Store, recipe: Recipe, planned: PlannedStage) -> str:
     stage = planned.stage
     content = {
-        "stage": {"chain": stage.chain, "trains": list(stage.train), "frozen": list(stage.frozen), "pairs": [list(p) for p in stage.pairs]},
+        "stage": {
+            "chain": stage.chain,
+            "trains": list(stage.train),
+            "frozen": list(stage.frozen),
+            "pairs": [list(p) for p in stage.pairs],
+        },
         "seed": planned.seed,
         "parent": planned.parent.folder if planned.parent else None,
         "store": {"path": str(store.path), "fingerprint": store.fingerprint},

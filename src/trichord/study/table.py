@@ -59,7 +59,9 @@ class StudyTable:
     results: tuple[dict[str, Any], ...]
 
     @classmethod
-    def from_results(cls, results: list[dict[str, Any]], titles: list[str], benchmarks: list[str], direction: str) -> StudyTable:
+    def from_results(
+        cls, results: list[dict[str, Any]], titles: list[str], benchmarks: list[str], direction: str
+    ) -> StudyTable:
         """Collect result rows (see `RetrievalResult`, plus `order` and `seed`) into a table of one direction."""
         rows = [r for r in results if r["direction"] == direction]
         orders = tuple(dict.fromkeys(r["order"] for r in results))
@@ -175,7 +177,7 @@ def to_rich(table: StudyTable) -> Table:
     """For a terminal."""
     from rich.table import Table
 
-    out = Table(caption=table.caption, caption_justify="left")
+    out = Table()
     out.add_column("order")
     for title in table.titles:
         for recall in ("R@1", "R@5", "R@10"):
@@ -192,7 +194,7 @@ def results_table(results: Sequence[RetrievalResult]) -> Table:
     """One row per benchmark and direction, for a terminal."""
     from rich.table import Table
 
-    out = Table(caption="Recalls in percent.", caption_justify="left")
+    out = Table()
     for name in ("benchmark", "direction"):
         out.add_column(name)
     for name in ("R@1", "R@5", "R@10", "MedR", "MeanR", "queries", "missing", "chance R@10"):

@@ -55,14 +55,22 @@ class StageLog:
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None)
         if sys.stdout.isatty() and say is None:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-            self.bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console())
+            self.bar = Progress(
+                *columns,
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=Console(),
+            )
             self.task = self.bar.add_task(title, total=num_steps, completed=first_step, note="")
             self.bar.start()
 
     def __enter__(self) -> StageLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar is not None:
             self.bar.stop()
         if self.writer is not None:

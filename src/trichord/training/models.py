@@ -38,7 +38,13 @@ class TrainedModel:
 
 
 def save_model(
-    folder: Path, model: MCN, *, trained: tuple[str, ...], visual_streams: tuple[str, ...], settings: dict[str, Any], extra: dict[str, Any]
+    folder: Path,
+    model: MCN,
+    *,
+    trained: tuple[str, ...],
+    visual_streams: tuple[str, ...],
+    settings: dict[str, Any],
+    extra: dict[str, Any],
 ) -> None:
     """Write a model folder; the description comes last, so that a folder with one is complete."""
     from safetensors.torch import save_file
@@ -70,12 +76,16 @@ def load_model(path: Path | str) -> TrainedModel:
     if path.is_file() and path.name in (WEIGHTS, DESCRIPTION):
         path = path.parent
     if not (path / DESCRIPTION).is_file():
-        raise TrichordError(f"{path}: no trained model here (no {DESCRIPTION}); give a stage folder of a run, or a published .pth file")
+        raise TrichordError(
+            f"{path}: no trained model here (no {DESCRIPTION}); give a stage folder of a run, or a published .pth file"
+        )
     try:
         described = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
         model = MCN(**described["arguments"])
     except (ValueError, KeyError, TypeError) as error:
-        raise TrichordError(f"{path / DESCRIPTION}: not a model description ({one_line(error)}); train the stage again") from None
+        raise TrichordError(
+            f"{path / DESCRIPTION}: not a model description ({one_line(error)}); train the stage again"
+        ) from None
     load_weights(model, path / WEIGHTS)
     return TrainedModel(
         model.eval(), tuple(described["trained"]), tuple(described["visual_streams"]), described.get("settings", {})
@@ -100,7 +110,9 @@ def load_weights(model: MCN, path: Path) -> None:
         )
     missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if missing or extra:
-        raise TrichordError(f"{path}: weights of another model: missing {missing[:3]}, extra {extra[:3]}; use the recipe that trained them")
+        raise TrichordError(
+            f"{path}: weights of another model: missing {missing[:3]}, extra {extra[:3]}; use the recipe that trained them"
+        )
     with torch.no_grad():
         model.load_state_dict(tensors)
 

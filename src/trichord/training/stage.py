@@ -75,9 +75,10 @@ def trainable_modules(model: MCN, stage: Stage, *, heads: bool) -> list[nn.Modul
     modules: list[nn.Module] = []
     for modality in stage.train:
         parts = model.parts(modality)
-        modules.append(parts["encoder"])
-        if heads and modality in stage.reconstruct and parts["reconstruction"] is not None:
-            modules.append(parts["reconstruction"])
+        wanted = [parts["encoder"]]
+        if heads and modality in stage.reconstruct:
+            wanted.append(parts["reconstruction"])
+        modules += [module for module in wanted if module is not None]
     return modules
 
 

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trichord.cli import COMMANDS, main
+
+QUICK = [
+    "--recipe",
+    "debug",
+    "--training.max_steps",
+    "2",
+    "--training.tensorboard",
+    "false",
+    "--training.device",
+    "cpu",
+]
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line of a user's mistake."""
+    assert main(list(words)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("trichord: error: ")
+    return lines[0]
+
+
+def test_help_names_every_command_and_imports_no_torch() -> None:
+    code = "import sys; from trichord.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    done = subprocess.run([sys.executable, "-m", "trichord", "nope"], capture_output=True, text=True)
+    assert done.returncode == 2 and "no command 'nope'" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["world", "extract", "train", "study", "evaluate", "demo"])
+def test_every_command_explains_itself_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"Example: trichord {command}" in out
+
+
+def test_train_resume_and_evaluate(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    words = ["train", "--store", str(tiny_store), "--out", out, "--order", "vt>a", *QUICK]
+    assert main(words) == 0
+    assert "4 steps; the model lies in" in capsys.readouterr().out
+    assert "add --resume" in fails(capsys, *words)
+    assert main([*words, "--resume"]) == 0
+    assert "0 steps" in capsys.readouterr().out
+    result = tmp_path / "result.json"
+    assert main(["evaluate", out, "--store", str(tiny_store), "--directions", "[t2v,t2va]", "--out", str(result)]) == 0
+    assert "t2va" in capsys.readouterr().out
+    assert [row["direction"] for row in json.loads(result.read_text())] == ["t2v", "t2va"]
+
+
+def test_study_prints_the_table(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "study",
+        "--store",
+        str(tiny_store),
+        "--out",
+        str(tmp_path / "study"),
+        "--orders",
+        '["av>t","avt"]',
+        *QUICK,
+    ]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert all(label in out for label in ("AV→T", "AVT", "chance", "R@10", "table.md", "32 queries"))
+
+
+def test_print_config_shows_and_takes_every_setting(
+    tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--recipe", "paper", "--store", "s", "--out", "o", "--print_config"])
+    printed = capsys.readouterr().out
+    assert "learning_rate: 0.0001" in printed and "clips_per_video: 32" in printed
+    config = tmp_path / "mine.yaml"
+    config.write_text("model: {embed_dim: 16}\n")
+    out = tmp_path / "run"
+    assert main(["train", "--config", str(config), "--store", str(tiny_store), "--out", str(out), *QUICK]) == 0
+    assert "embed_dim: 16" in (out / "run.yaml").read_text()
+
+
+def test_mistakes_get_one_line(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, out = str(tiny_store), str(tmp_path / "out")
+    train = ["train", "--store", store, "--out", out]
+    assert "a right one is av>t" in fails(capsys, *train, "--order", "a>vt")
+    assert "training.epoch" in fails(capsys, *train, "--training.epoch", "3")
+    assert "training.epochs" in fails(capsys, *train, "--training.epochs", "many")
+    assert "no recipe 'nope'" in fails(capsys, *train, "--recipe", "nope")
+    assert "--out" in fails(capsys, "train", "--store", store)
+    assert "no such store" in fails(capsys, "study", "--store", str(tmp_path / "none"), "--out", out)
+    assert "no importer 'nope'" in fails(capsys, "import", "nope")
+    assert "--root" in fails(capsys, "import", "youcook2", "--store", out)
+    assert "no trained model here" in fails(capsys, "evaluate", str(tmp_path), "--store", store)
+    assert "no clips for benchmark 'nope'" in fails(
+        capsys, "study", "--store", store, "--out", out, "--benchmarks", '["nope"]'
+    )
+    assert fails(capsys, "extract", str(tmp_path / "none"), "--store", out)
+    assert fails(capsys, "store", "info", str(tmp_path / "none"))
+    (tmp_path / "fake.pth").write_bytes(b"not a checkpoint")
+    assert "fake.pth" in fails(capsys, "evaluate", str(tmp_path / "fake.pth"), "--store", store)
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such store"):
+        main(["study", "--store", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--debug"])
+
+
+def test_doctor_reports_what_works(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("torch", "device: CPU", "decoder: PyAV", "efficientnet-lite0", "resnet152"))
+
+
+def test_store_info_and_verify(tiny_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["store", "info", str(tiny_store)]) == 0
+    assert "16" in capsys.readouterr().out
+    assert main(["store", "verify", str(tiny_store)]) == 0
+    assert "sound" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_world_to_table(tmp_path: Path) -> None:
+    """The demo in small: every room of the house in one run, in a process of its own."""
+    command = [sys.executable, "-m", "trichord", "demo", "--out", str(tmp_path / "demo"), "--recipe", "debug"]
+    words = ["--num_train", "4", "--num_test", "3"]
+    done = subprocess.run(command + words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    assert done.returncode == 0, done.stderr
+    assert "AV→T" in done.stdout and (tmp_path / "demo" / "study" / "table.md").is_file()
