@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 
 from trichord.captions import tokenize
+from trichord.data.batches import evaluation_clips, item_clips
+from trichord.data.clips import words_published_order
+from trichord.data.reader import Batch, ClipReader, Clips
 from trichord.releases import import_howto100m, import_msrvtt, import_youcook2
 from trichord.store import Store
 
@@ -129,3 +132,36 @@ def test_evaluation_clips(collection: str, name: str, store: Store, published: d
         np.testing.assert_allclose(audio, published[f"{name}/audio_mean_over_mel"][row], rtol=1e-6, atol=1e-5)
         text = text_of(store, item, [0])
         np.testing.assert_allclose(text, published[f"{name}/text_sum_over_dims"][row], rtol=0, atol=1e-6)
+
+
+def mcn_reader(store: Store, audio_frames: int) -> ClipReader:
+    streams, modalities = ("visual_2d", "visual_3d"), ("video", "audio", "text")
+    return ClipReader(store, modalities, visual_streams=streams, audio_frames=audio_frames, audio_pad_db=0.0, max_words=20)
+
+
+def compare(batch: Batch, store: Store, expected: dict[str, np.ndarray], rows: np.ndarray) -> None:
+    assert batch.video is not None and batch.audio is not None and batch.audio_frames is not None and batch.word_ids is not None
+    np.testing.assert_allclose(batch.video[rows].numpy(), expected["video"][rows], rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(batch.audio_frames[rows].numpy(), expected["nframes"][rows])
+    mean = batch.audio[rows].double().mean(1).numpy()
+    np.testing.assert_allclose(mean, expected["audio_mean_over_mel"][rows], rtol=1e-6, atol=1e-5)
+    sums = np.append(store.word_vectors.astype(np.float64).sum(1), 0.0)[batch.word_ids[rows].numpy()]
+    np.testing.assert_allclose(sums, expected["text_sum_over_dims"][rows], rtol=0, atol=1e-6)
+
+
+def test_the_clip_reader_gives_the_published_training_clips(store: Store, published: dict[str, np.ndarray]) -> None:
+    for item in store.select("howto100m").tolist():
+        expected = {name.partition("/")[2]: a for name, a in published.items() if name.startswith(store.video_id(item))}
+        start_s, end_s, _, _ = item_clips(store, item, 10.0)
+        joined = [words_published_order(c, *store.caption_spans(item)) for c in range(len(start_s))]
+        batch = mcn_reader(store, 1000).read(Clips(np.full(len(start_s), item), start_s, end_s, joined))
+        compare(batch, store, expected, np.flatnonzero(start_s >= 0.0125))
+
+
+@pytest.mark.parametrize(("collection", "name"), [("youcook2", "youcook"), ("msrvtt", "msrvtt")])
+def test_the_clip_reader_gives_the_published_evaluation_clips(
+    collection: str, name: str, store: Store, published: dict[str, np.ndarray]
+) -> None:
+    expected = {key.partition("/")[2]: a for key, a in published.items() if key.startswith(f"{name}/")}
+    clips = evaluation_clips(store, store.select(collection), 10.0)
+    compare(mcn_reader(store, 1024).read(clips), store, expected, np.arange(12))
