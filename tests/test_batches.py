@@ -8,7 +8,15 @@ import torch
 
 from tiny import CLIP_S, CLIPS, tiny_item, word_vectors, write_tiny_store
 from trichord.captions import Captions
-from trichord.data.batches import TrainingClips, batches, evaluation_clips, item_clips, overlapping, read_ahead
+from trichord.data.batches import (
+    TrainingClips,
+    batches,
+    evaluation_clips,
+    first_half_of_each_video,
+    item_clips,
+    overlapping,
+    read_ahead,
+)
 from trichord.data.reader import Batch, ClipReader, Clips, require_modalities, visual_streams_of
 from trichord.errors import TrichordError
 from trichord.store import Item, Store, StoreWriter
@@ -138,6 +146,11 @@ def test_overlapping_clips_of_one_video_are_positives() -> None:
     clips = Clips(np.array([0, 0, 0, 1]), np.array([0.0, 4, 11, 0]), np.array([5.0, 10, 15, 5]), [np.array([0])] * 4)
     expected = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
     assert overlapping(clips).astype(int).tolist() == expected
+
+
+def test_the_first_half_of_each_videos_clips() -> None:
+    clips = Clips(np.array([4, 4, 4, 2, 2, 7]), np.zeros(6), np.ones(6), [np.array([0])] * 6)
+    assert first_half_of_each_video(clips).tolist() == [True, True, False, True, False, True]
 
 
 def test_reading_ahead_keeps_the_order_and_passes_errors_on() -> None:

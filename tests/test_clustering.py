@@ -172,3 +172,21 @@ def test_states_that_do_not_fit() -> None:
         ClusterMemory(num_clusters=3, size=6).load_state_dict(memory.state_dict())
     with pytest.raises(TrichordError, match="holds rows of width 4, but the embeddings are 5 wide"):
         memory.update(rows(0, 3, d=5))
+
+
+def test_waiting_for_a_full_queue_fits_on_the_batch_alone() -> None:
+    """As published: the queue counts only once it is full."""
+    torch.manual_seed(0)
+    batches = [torch.randn(6, 4) for _ in range(4)]
+    memory = ClusterMemory(num_clusters=3, size=20, refit_every=1, seed=5, wait_until_full=True)
+    for number, batch in enumerate(batches):
+        before = memory.centroids
+        found = memory.update(batch)
+        assert found is not None
+        full = memory.num_rows == 20
+        assert full == (number == 3)
+        data = memory.queue if full else batch
+        assert data is not None
+        generator = torch.Generator().manual_seed((5 * 1_000_003 + number) % 2**63)
+        expected = fit_kmeans(data, 3, init_centroids=before, generator=generator, normalize=True, empty="reseed")
+        assert torch.equal(found[0], expected.centroids)

@@ -99,6 +99,7 @@ def two_rank_loss(rank: int, world: int, port: int, cut: int, out: str) -> None:
         torch.distributed.all_reduce(g)
         g /= world
     torch.save((values, gradients), f"{out}.{rank}")
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

@@ -136,11 +136,18 @@ def test_evaluation_clips(collection: str, name: str, store: Store, published: d
 
 def mcn_reader(store: Store, audio_frames: int) -> ClipReader:
     streams, modalities = ("visual_2d", "visual_3d"), ("video", "audio", "text")
-    return ClipReader(store, modalities, visual_streams=streams, audio_frames=audio_frames, audio_pad_db=0.0, max_words=20)
+    return ClipReader(
+        store, modalities, visual_streams=streams, audio_frames=audio_frames, audio_pad_db=0.0, max_words=20
+    )
 
 
 def compare(batch: Batch, store: Store, expected: dict[str, np.ndarray], rows: np.ndarray) -> None:
-    assert batch.video is not None and batch.audio is not None and batch.audio_frames is not None and batch.word_ids is not None
+    assert (
+        batch.video is not None
+        and batch.audio is not None
+        and batch.audio_frames is not None
+        and batch.word_ids is not None
+    )
     np.testing.assert_allclose(batch.video[rows].numpy(), expected["video"][rows], rtol=0, atol=1e-7)
     np.testing.assert_array_equal(batch.audio_frames[rows].numpy(), expected["nframes"][rows])
     mean = batch.audio[rows].double().mean(1).numpy()

@@ -22,6 +22,7 @@ def test_the_mcn_recipe_switches_every_published_quirk_on() -> None:
     recipe = load_recipe("mcn")
     assert not recipe.model.mask_padding and not recipe.loss.reconstruction_detach and not recipe.loss.cluster_cosine
     assert recipe.loss.cluster_empty == "zero" and recipe.loss.cluster_reset_every_epoch
+    assert recipe.loss.cluster_store == "first_half" and recipe.loss.cluster_wait_until_full
     assert recipe.data.clip_sampling == recipe.data.word_order == "published" and recipe.data.audio_pad_db == 0.0
     assert recipe.training.warmup_steps == 5000 and recipe.training.schedule == "cosine"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -24,20 +26,31 @@ def gather_rows(rows: Tensor) -> Tensor:
     """
     if num_processes() == 1:
         return rows
-    import torch.distributed.nn.functional as dist_nn
-
     counts = [torch.zeros((), dtype=torch.long, device=rows.device) for _ in range(num_processes())]
     dist.all_gather(counts, torch.tensor(rows.shape[0], device=rows.device))
     sizes = [int(count) for count in counts]
     padded = rows
     if (lacking := max(sizes) - rows.shape[0]) > 0:
         padded = torch.cat([rows, rows.new_zeros((lacking, *rows.shape[1:]))])
-    gather = dist_nn.all_gather if rows.requires_grad else _plain_all_gather
-    parts = gather(padded.contiguous())
+    parts = _GatherWithGradient.apply(padded.contiguous()) if rows.requires_grad else _all_gather(padded.contiguous())
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
-def _plain_all_gather(rows: Tensor) -> list[Tensor]:
+class _GatherWithGradient(torch.autograd.Function):
+    """all_gather whose backward gives each process the sum over processes of the gradients of its rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_all_gather(rows))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        stacked = torch.stack(gradients)
+        dist.all_reduce(stacked)
+        return stacked[dist.get_rank()]
+
+
+def _all_gather(rows: Tensor) -> list[Tensor]:
     as_bytes = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
     parts = [torch.empty_like(as_bytes) for _ in range(num_processes())]
     dist.all_gather(parts, as_bytes)

@@ -140,6 +140,15 @@ def overlapping(clips: Clips) -> np.ndarray:
     return same & touch
 
 
+def first_half_of_each_video(clips: Clips) -> np.ndarray:
+    """(B,) bool: the first half (rounded up) of each video's clips, which alone the published queue keeps."""
+    kept = np.zeros(len(clips), bool)
+    for item in np.unique(clips.item):
+        mine = np.flatnonzero(clips.item == item)
+        kept[mine[: (len(mine) + 1) // 2]] = True
+    return kept
+
+
 def batches(
     source: TrainingClips,
     reader: ClipReader,
@@ -149,6 +158,7 @@ def batches(
     process: int = 0,
     num_processes: int = 1,
     with_positives: bool = False,
+    with_first_half: bool = False,
 ) -> Iterator[Batch]:
     """Batches of one epoch from `first_step` on, this process's part of each, read ahead by one thread.
 
@@ -163,6 +173,8 @@ def batches(
         batch = reader.read(clips.take(rows))
         if with_positives:
             batch.positives = torch.from_numpy(overlapping(clips))
+        if with_first_half:
+            batch.first_half = torch.from_numpy(first_half_of_each_video(clips))
         return batch
 
     yield from read_ahead(make, range(first_step, source.steps_per_epoch))

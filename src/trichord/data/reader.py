@@ -54,6 +54,7 @@ class Batch:
         word_ids: (B, L) rows of the store's word table, -1 where padded.
         valid: Per modality (B,) bool.
         positives: (B', B') bool over the batch of all processes, or None: texts that count as true (MIL-NCE).
+        first_half: (B',) bool over the batch of all processes, or None: the first half of each video's clips.
     """
 
     video: Tensor | None = None
@@ -62,6 +63,7 @@ class Batch:
     word_ids: Tensor | None = None
     valid: dict[str, Tensor] = field(default_factory=dict)
     positives: Tensor | None = None
+    first_half: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         def move(tensor: Tensor | None) -> Tensor | None:
@@ -74,6 +76,7 @@ class Batch:
             move(self.word_ids),
             {name: mask.to(device) for name, mask in self.valid.items()},
             move(self.positives),
+            move(self.first_half),
         )
 
     def model_inputs(self, word_vectors: Tensor) -> dict[str, Tensor]:

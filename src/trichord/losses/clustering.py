@@ -54,9 +54,10 @@ class ClusterMemory:
 
     The queue is a ring of `size` rows, whatever the batch size. The first fit happens as soon as the queue holds
     `num_clusters` rows; until then `update` gives None. After that every `refit_every` updates, from the centroids
-    that there are. (Published: the queue counts only once it is full, and a fresh fit per epoch; for the second, call
-    `reset_centroids` at the start of an epoch.) The random draw of a fit depends on the seed and the number of the
-    fit alone. With several processes, give each the same gathered rows; the memories then stay equal.
+    that there are. With `wait_until_full`, as published, the queue counts only once it is full, and a fit before that
+    sees the batch alone. (Published too: a fresh fit per epoch; call `reset_centroids` at the start of an epoch.)
+    The random draw of a fit depends on the seed and the number of the fit alone. With several processes, give each the
+    same gathered rows; the memories then stay equal.
 
     Args:
         num_clusters: K.
@@ -65,6 +66,7 @@ class ClusterMemory:
         normalize, empty, max_iterations, tolerance: as for `fit_kmeans`.
         seed: of the random draws.
         dtype: of the stored rows; float16 halves the memory.
+        wait_until_full: fit on the batch alone while the queue is not full, as published.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class ClusterMemory:
         tolerance: float = 1e-4,
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
+        wait_until_full: bool = False,
     ) -> None:
         if num_clusters < 1 or refit_every < 1:
             raise TrichordError(f"num_clusters ({num_clusters}) and refit_every ({refit_every}) must be at least 1")
@@ -89,7 +92,7 @@ class ClusterMemory:
         self.num_clusters, self.size, self.refit_every = num_clusters, size, refit_every
         self.normalize, self.empty = normalize, empty
         self.max_iterations, self.tolerance = max_iterations, tolerance
-        self.seed, self.dtype = seed, dtype
+        self.seed, self.dtype, self.wait_until_full = seed, dtype, wait_until_full
         self.queue: torch.Tensor | None = None
         self.centroids: torch.Tensor | None = None
         self.num_rows = 0  # filled rows of the queue
@@ -111,18 +114,20 @@ class ClusterMemory:
                 video's clips.)
 
         Returns:
-            (centroids (K, D) float32, labels (B,) int64), or None while the queue holds fewer than K rows.
+            (centroids (K, D) float32, labels (B,) int64), or None before the first fit: while there are fewer than K rows.
         """
         rows = rows.detach()
         keep = torch.ones(len(rows), dtype=torch.bool, device=rows.device) if valid is None else valid
         self._push(rows[keep if stored is None else keep & stored])
         self.steps += 1
         self.steps_since_fit += 1
-        if self.num_rows < self.num_clusters:
+        waits = self.wait_until_full and self.num_rows < self.size
+        found = rows[keep] if waits or self.queue is None else self.queue[: self.num_rows]
+        due = self.centroids is None or self.steps_since_fit >= self.refit_every
+        if due and len(found) >= self.num_clusters:
+            self._fit(found)
+        if self.centroids is None:
             return None
-        if self.centroids is None or self.steps_since_fit >= self.refit_every:
-            self._fit()
-        assert self.centroids is not None
         self.centroids = self.centroids.to(rows.device)
         return self.centroids, assign(rows, self.centroids)
 
@@ -145,11 +150,10 @@ class ClusterMemory:
         self.position = (self.position + len(rows)) % self.size
         self.num_rows = min(self.size, self.num_rows + len(rows))
 
-    def _fit(self) -> None:
-        assert self.queue is not None
+    def _fit(self, rows: torch.Tensor) -> None:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.num_fits) % 2**63)
         fit = fit_kmeans(
-            self.queue[: self.num_rows],
+            rows,
             self.num_clusters,
             max_iterations=self.max_iterations,
             tolerance=self.tolerance,

@@ -73,7 +73,11 @@ class CombinedLoss:
         self.reconstruction_detach = reconstruction_detach
 
     def __call__(
-        self, outputs: Mapping[str, Encoded], valid: Mapping[str, Tensor], positives: Tensor | None = None
+        self,
+        outputs: Mapping[str, Encoded],
+        valid: Mapping[str, Tensor],
+        positives: Tensor | None = None,
+        stored: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Terms of one batch.
 
@@ -81,6 +85,7 @@ class CombinedLoss:
             outputs: Per modality its embedding (B, D), reconstruction target and reconstruction (B, P).
             valid: Per modality (B,) bool: the clip has it.
             positives: (B, B) bool, which texts count as true for which clips (MIL-NCE); default the diagonal.
+            stored: (B,) bool over the batch of all processes, clips that enter the cluster queue; default all.
 
         Returns:
             Scalars by name; `loss` is the weighted sum of the unweighted terms beside it (`contrast_VT`, `cluster`,
@@ -92,7 +97,7 @@ class CombinedLoss:
         terms = self._contrast_terms(embeddings, present, positives)
         total = self.contrast_weight * sum(terms.values())
         if self.cluster:
-            terms["cluster"] = self._cluster_term(embeddings, present)
+            terms["cluster"] = self._cluster_term(embeddings, present, stored)
             total = total + self.cluster_weight * terms["cluster"]
         for modality in self.reconstruct:
             out = outputs[modality]
@@ -125,12 +130,14 @@ class CombinedLoss:
             terms[f"contrast_{letter_of(first)}{letter_of(second)}"] = self.contrast(scores, both, true)
         return terms
 
-    def _cluster_term(self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+    def _cluster_term(
+        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], stored: Tensor | None
+    ) -> Tensor:
         assert self.memory is not None
         if self.cluster_cosine:
             embeddings = {m: F.normalize(e, dim=1) for m, e in embeddings.items()}
         fused, any_present = fuse(embeddings, present)
-        found = self.memory.update(fused.detach(), any_present)
+        found = self.memory.update(fused.detach(), any_present, stored=stored)
         if found is None:
             return fused.new_zeros(())
         centroids, labels = found

@@ -87,6 +87,8 @@ class LossSettings:
         cluster_cosine: Unit vectors throughout: spherical k-means and cosine logits; false is the published mixture.
         cluster_temperature: Cluster logits are divided by it.
         cluster_empty: An empty cluster is `reseed`-ed, or gets the `zero` centroid as published.
+        cluster_store: Clips that enter the queue: `all`, or the `first_half` of each video's, as published.
+        cluster_wait_until_full: Fit on the batch alone while the queue is not full, as published.
         cluster_reset_every_epoch: Forget the centroids when an epoch starts, as published.
         reconstruction_weight: Weight of the reconstruction term (published: 50); 0 leaves it out.
         reconstruction_detach: Targets carry no gradient; false is the published behaviour.
@@ -105,6 +107,8 @@ class LossSettings:
     cluster_cosine: bool = True
     cluster_temperature: float = 0.1
     cluster_empty: Literal["reseed", "zero"] = "reseed"
+    cluster_store: Literal["all", "first_half"] = "all"
+    cluster_wait_until_full: bool = False
     cluster_reset_every_epoch: bool = False
     reconstruction_weight: float = 50.0
     reconstruction_detach: bool = True

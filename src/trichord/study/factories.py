@@ -70,6 +70,7 @@ def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
             refit_every=loss.cluster_refit_every_steps,
             normalize=loss.cluster_cosine,
             empty=loss.cluster_empty,
+            wait_until_full=loss.cluster_wait_until_full,
             seed=seed,
         )
     return CombinedLoss(
@@ -136,6 +137,7 @@ def loop_settings(recipe: Recipe) -> LoopSettings:
         tensorboard=training.tensorboard,
         reset_clusters_every_epoch=recipe.loss.cluster_reset_every_epoch,
         with_positives=recipe.loss.contrast == "mil_nce",
+        with_first_half=recipe.loss.cluster_store == "first_half",
     )
 
 

@@ -45,6 +45,7 @@ class LoopSettings:
     tensorboard: bool
     reset_clusters_every_epoch: bool
     with_positives: bool
+    with_first_half: bool
 
 
 def num_steps_of(settings: LoopSettings, steps_per_epoch: int) -> int:
@@ -113,6 +114,7 @@ def train_stage(
                 process=accelerator.process_index,
                 num_processes=accelerator.num_processes,
                 with_positives=settings.with_positives,
+                with_first_half=settings.with_first_half,
             )
             for batch in drawn:
                 if position.step >= num_steps:
@@ -120,7 +122,7 @@ def train_stage(
                 batch = batch.to(accelerator.device)
                 with accelerator.autocast():
                     outputs = network(**batch.model_inputs(word_vectors))
-                terms = loss(outputs, batch.valid, batch.positives)
+                terms = loss(outputs, batch.valid, batch.positives, batch.first_half)
                 _require_finite(terms, stage, position)
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(terms["loss"])
