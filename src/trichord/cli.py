@@ -32,7 +32,7 @@ commands:
 
 example, from videos to the table:
   trichord extract my_videos --store my_store
-  trichord study --store my_store --out my_study --recipe debug
+  trichord study --store my_store --out my_study --recipe small
 
 trichord COMMAND --help explains a command; --version prints the version; --debug shows tracebacks."""
 
