@@ -95,7 +95,15 @@ def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     except (argparse.ArgumentError, TypeError, ValueError, KeyError) as error:
         if isinstance(error, TrichordError):
             raise
-        raise TrichordError(f"{one_line(error)}; see {parser.prog} --help") from None
+        raise TrichordError(f"{_with_dashes(parser, one_line(error))}; see {parser.prog} --help") from None
+
+
+def _with_dashes(parser: ArgumentParser, text: str) -> str:
+    """'... are required: out' -> '... are required: --out', as a user types it."""
+    head, mark, names = text.partition("arguments are required: ")
+    options = {option for action in parser._actions for option in action.option_strings}
+    shown = [f"--{name}" if f"--{name}" in options else name for name in names.split(", ")]
+    return head + mark + ", ".join(shown)
 
 
 def _say(line: str) -> None:

@@ -110,7 +110,8 @@ class StudyTable:
         seeds = "1 seed" if self.num_seeds == 1 else f"mean ± standard deviation of {self.num_seeds} seeds"
         small = [name for name in self.chance if self.chance[name][2] > 50]
         warning = " The gallery is too small to tell orders apart: chance is above 50 % at R@10." if small else ""
-        return f"Zero-shot retrieval {Direction.parse(self.direction)} ({self.direction}), recall in percent; {sizes}; {seeds}.{warning}"
+        direction = f"{Direction.parse(self.direction)} ({self.direction})"
+        return f"Zero-shot retrieval {direction}, recall in percent; {sizes}; {seeds}.{warning}"
 
     def for_direction(self, direction: str) -> StudyTable:
         """The same results in another direction."""
