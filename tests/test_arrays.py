@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +139,17 @@ def test_broken_npy_gives_one_line(tmp_path: Path) -> None:
         load_npy(path)
     with pytest.raises(TrichordError, match="cannot be read"):
         load_npy(tmp_path / "none.npy")
+
+
+def test_many_threads_read_at_once(tmp_path: Path) -> None:
+    """With ast.literal_eval for the header this could end in 'SystemError: AST constructor recursion depth mismatch'."""
+    path = tmp_path / "v_2d.npz"
+    np.savez(path, features=np.ones((3, 4), np.float16))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: load_npz_array(path, "features").shape, range(3000)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert set(found) == {(3, 4)}
