@@ -1,0 +1,40 @@
+"""What is to be extracted: one source per item of the store, from a folder of videos or a table of clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the modalities of one item come from; any may be missing.
+
+    Attributes:
+        video_id: Id of the item in its collection.
+        name: For people: the path inside the folder, or the row of the table.
+        video: Media file of the pictures, and of the sound where `audio` is None.
+        image: A still picture, in place of `video`.
+        audio: Media file of the sound.
+        captions: Caption file; None looks beside `video` and in its subtitle track.
+        text: Captions of the whole clip, in place of timed ones.
+        start_s: Where the clip begins in `video` and `audio`; caption files are in the same time.
+        end_s: Where it ends; None: at the end of the file.
+        split: train, val or test; empty leaves it to the split rule.
+    """
+
+    video_id: str
+    name: str
+    video: Path | None = None
+    image: Path | None = None
+    audio: Path | None = None
+    captions: Path | None = None
+    text: tuple[str, ...] = ()
+    start_s: float = 0.0
+    end_s: float | None = None
+    split: str = ""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it names."""
+        return tuple(p for p in (self.video, self.image, self.audio, self.captions) if p is not None)
