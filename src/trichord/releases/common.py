@@ -17,7 +17,7 @@ import numpy as np
 from trichord.captions import Captions
 from trichord.errors import TrichordError, one_line
 from trichord.store import Item, StoreWriter
-from trichord.store.store import LEDGER
+from trichord.store.ledger import LEDGER
 from trichord.store.words import word_vectors_for
 
 RATES_HZ = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}  # rows per second in all releases

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.store.ledger import LEDGER, entry_of
 from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest, rows_digest
 from trichord.store.shards import map_shard
-from trichord.store.store import LEDGER, Store, shard_problem, spellings
+from trichord.store.store import Store, shard_problem, spellings
 from trichord.store.writer import leftovers
 
 _BLOCK_BYTES = 8 << 20
@@ -195,12 +195,7 @@ def _ledger_problems(store: Path) -> Iterator[str]:
     if not path.exists():
         return
     for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            whole = isinstance(entry["source"], str) and isinstance(entry["reason"], str)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            whole = False
-        if not whole:
+        if entry_of(line) is None:
             yield f"{path}: line {number} is not an entry and is ignored; delete the line"
 
 

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from trichord.errors import TrichordError
 from trichord.store.shards import atomic_file, damaged
 
-FORMAT = 1
+FORMAT = 2  # 1 had no column `source`; it is still read
 MAX_ROWS = 10_000_000  # of one part; bounds what a damaged file can make us allocate
 MAX_WORDS = 10_000_000  # of a store
 _KEY = b"trichord"
-TEXTS = ("video_id", "collection", "split")
+TEXTS = ("video_id", "collection", "split", "source")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class PartInfo:
 class Manifest:
     """One part: its Parquet file, its description and its rows by column (text as Arrow, numbers as int64 or float64).
 
-    An item that lacks a stream has 0 for begin and end there and NaN for the rate.
+    Format 1 has no text `source`. An item that lacks a stream has 0 for begin and end there and NaN for the rate.
     """
 
     path: Path
@@ -76,9 +76,14 @@ def part_paths(store: Path) -> list[Path]:
     return sorted((p for p in (store / "parts").glob("*.parquet") if p.stem.isdecimal()), key=lambda p: int(p.stem))
 
 
-def schema_for(streams: Sequence[str]) -> pa.Schema:
+def texts_of(version: int) -> tuple[str, ...]:
+    """Columns of text in a part of that format."""
+    return TEXTS if version > 1 else TEXTS[:3]
+
+
+def schema_for(streams: Sequence[str], version: int = FORMAT) -> pa.Schema:
     """Columns of the rows of a part that holds `streams`."""
-    fields = [(name, pa.string()) for name in TEXTS] + [("duration_s", pa.float64())]
+    fields = [(name, pa.string()) for name in texts_of(version)] + [("duration_s", pa.float64())]
     fields += [("caption_begin", pa.int64()), ("caption_end", pa.int64())]
     for stream in streams:
         fields += [(f"{stream}_begin", pa.int64()), (f"{stream}_end", pa.int64()), (f"{stream}_rate_hz", pa.float64())]
@@ -101,14 +106,16 @@ def write_manifest(path: Path, columns: Mapping[str, Sequence[object]], info: Pa
         )
 
 
-def _info(path: Path, metadata: Mapping[bytes, bytes] | None) -> PartInfo:
+def _info(path: Path, metadata: Mapping[bytes, bytes] | None) -> tuple[PartInfo, int]:
     try:
         values = json.loads((metadata or {})[_KEY])
         version = values.pop("format")
     except (KeyError, ValueError, AttributeError, RecursionError):
         raise damaged(path, "is not a part of a store") from None
-    if version != FORMAT:
-        raise TrichordError(f"{path}: has format {version}, this version reads {FORMAT}; install a newer trichord")
+    if version not in (1, FORMAT):
+        raise TrichordError(
+            f"{path}: has format {version}, this version reads 1 and {FORMAT}; install a newer trichord"
+        )
     try:
         streams = {name: StreamInfo(**entry) for name, entry in values.pop("streams").items()}
         info = PartInfo(**values, streams=streams)
@@ -123,7 +130,7 @@ def _info(path: Path, metadata: Mapping[bytes, bytes] | None) -> PartInfo:
         sound = False
     if not sound or info.shard != f"{path.stem}.safetensors":
         raise damaged(path, "its description is not valid")
-    return info
+    return info, version
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -132,7 +139,7 @@ def read_manifest(path: Path) -> Manifest:
         with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
             if not 0 < file.metadata.num_rows <= MAX_ROWS:
                 raise damaged(path, f"claims {file.metadata.num_rows} rows")
-            info = _info(path, file.schema_arrow.metadata)
+            info, version = _info(path, file.schema_arrow.metadata)
             table = file.read(use_threads=False)
         table.validate(full=True)  # also refuses text that is not UTF-8
     except TrichordError:
@@ -140,12 +147,12 @@ def read_manifest(path: Path) -> Manifest:
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
         # a damaged footer makes the Parquet reader raise more than its own errors
         raise damaged(path, f"cannot be read ({error})") from None
-    if not table.schema.equals(schema_for(list(info.streams))):
+    if not table.schema.equals(schema_for(list(info.streams), version)):
         raise damaged(path, "its columns are not those of a store")
     if any(column.null_count for column in table.columns):
         raise damaged(path, "has empty cells")
-    texts = {name: table.column(name).cast(pa.large_string()).combine_chunks() for name in TEXTS}
-    numbers = {name: np.array(table.column(name)) for name in table.column_names if name not in TEXTS}
+    texts = {name: table.column(name).cast(pa.large_string()).combine_chunks() for name in texts_of(version)}
+    numbers = {name: np.array(table.column(name)) for name in table.column_names if name not in texts}
     for name in ("caption", *info.streams):
         begin, end = numbers[f"{name}_begin"], numbers[f"{name}_end"]
         if (begin < 0).any() or (end < begin).any():

@@ -7,7 +7,6 @@ when first asked for. Reading a slice is then pure indexing.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from trichord.errors import TrichordError
+from trichord.store.ledger import LEDGER, read_ledger
 from trichord.store.manifest import Manifest, StreamInfo, check_size, part_paths, read_manifest
 from trichord.store.shards import damaged, map_shard
-
-LEDGER = "skipped.jsonl"
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,8 @@ class Store:
         self._part = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
         self._shards: list[dict[str, np.ndarray] | None] = [None] * len(sizes)
         self._ids = pa.concat_arrays([part.texts["video_id"] for part in parts])
+        unknown = [pa.repeat(pa.scalar("", pa.large_string()), part.num_rows) for part in parts]
+        self._sources = pa.concat_arrays([p.texts.get("source", u) for p, u in zip(parts, unknown, strict=True)])
         self._collections, self._collection = _coded([part.texts["collection"] for part in parts])
         self._splits, self._split = _coded([part.texts["split"] for part in parts])
         self._duration_s = np.concatenate([part.numbers["duration_s"] for part in parts])
@@ -101,6 +101,10 @@ class Store:
                 chosen &= codes == (names.index(wanted) if wanted in names else -1)
         return np.flatnonzero(chosen).astype(np.int64)
 
+    def sources(self, collection: str | None = None) -> dict[str, int]:
+        """What the items of a collection were made from and by (`Item.source`) -> their numbers; unknown ones left out."""
+        return {self._sources[i].as_py(): int(i) for i in self.select(collection) if len(self._sources[i].as_py())}
+
     # ---- streams
 
     def has(self, stream: str) -> np.ndarray:
@@ -114,7 +118,8 @@ class Store:
         return 0 if column is None else column.end.item(i) - column.begin.item(i)
 
     def rate_hz(self, stream: str, i: int) -> float:
-        """Rows per second; 0.0 where one row stands for the whole item; NaN where the item lacks the stream."""
+        """Rows per second; 0.0 where one row stands for the whole item, PER_CAPTION (-1.0) where each stands for a
+        caption; NaN where the item lacks the stream."""
         column = self._columns.get(stream)
         return float("nan") if column is None else column.rate_hz.item(i)
 
@@ -207,7 +212,7 @@ class Store:
     # ---- the rest
 
     def skipped(self) -> list[dict[str, str]]:
-        """The ledger: {"source": ..., "reason": ...} of everything that was to be stored but could not be."""
+        """The ledger: source and reason (and class and key, where known) of all that was to be stored but could not be."""
         return read_ledger(self.path)
 
     def _nothing(self) -> TrichordError:
@@ -282,22 +287,6 @@ def spellings(shard: dict[str, np.ndarray], count: int) -> list[str]:
     """The first `count` words of a part."""
     text, offsets = shard["word_spelling"].tobytes(), shard["word_spelling_offsets"].tolist()
     return [text[offsets[k] : offsets[k + 1]].decode("utf-8", "replace") for k in range(count)]
-
-
-def read_ledger(store: Path) -> list[dict[str, str]]:
-    """Entries of the store's ledger; lines that are not whole (a killed writer's last) are left out."""
-    try:
-        lines = (store / LEDGER).read_text("utf-8", "replace").splitlines()
-    except FileNotFoundError:
-        return []
-    entries = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            entries.append({"source": str(entry["source"]), "reason": str(entry["reason"])})
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-    return entries
 
 
 def _checked(path: Path) -> Manifest:

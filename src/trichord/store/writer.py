@@ -7,8 +7,8 @@ next writer removes it. One writer at a time.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
+import time
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,10 @@ import numpy as np
 from trichord.captions import tokenize
 from trichord.errors import TrichordError, one_line
 from trichord.store.items import Item, checked_streams
+from trichord.store.ledger import note, read_ledger
 from trichord.store.manifest import MAX_ROWS, MAX_WORDS, PartInfo, StreamInfo, part_paths, schema_for, write_manifest
 from trichord.store.shards import sync_folder, write_shard
-from trichord.store.store import LEDGER, Store, read_ledger
+from trichord.store.store import Store
 from trichord.store.words import WordVectors
 
 SHARD_BYTES = 256 << 20
@@ -47,10 +48,12 @@ class StoreWriter:
     What was added is committed when `shard_bytes` have gathered, by `flush`, and at the end of the block, also when an
     exception ends it. Word ids are given by first use and never change.
 
+    wait_s: how long to wait for another writer to end.
+
     Raises TrichordError when another writer is at work, when a part is damaged or when the words are another table's.
     """
 
-    def __init__(self, path: str | Path, words: WordVectors, *, shard_bytes: int = SHARD_BYTES):
+    def __init__(self, path: str | Path, words: WordVectors, *, shard_bytes: int = SHARD_BYTES, wait_s: float = 0.0):
         self.path = Path(path)
         self.num_added = 0
         self.num_skipped = 0
@@ -69,7 +72,7 @@ class StoreWriter:
             raise TrichordError(f"word vectors {words.source}: not a row of finite numbers per word; name another file")
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.path / "lock", self.path)
+            self._lock = _locked(self.path / "lock", self.path, wait_s)
             self._given = words
             self._given_rows = {word: row for row, word in reversed(list(enumerate(words.words)))}
             self._remove_leftovers()
@@ -104,21 +107,12 @@ class StoreWriter:
         """Note in the store's ledger that `source` could not be stored. No note is written twice."""
         self.num_skipped += 1
         entry = (one_line(source), one_line(reason))
-        if entry in self._ledger:
-            return
-        self._ledger.add(entry)
-        line = json.dumps({"source": entry[0], "reason": entry[1]}) + "\n"
-        try:
-            with (self.path / LEDGER).open("a+b") as file:
-                if file.tell():
-                    file.seek(-1, os.SEEK_END)
-                    line = line if file.read(1) == b"\n" else "\n" + line  # a killed writer's torn line
-                file.write(line.encode())
-        except OSError as error:
-            raise self._failed(f"cannot write {LEDGER}", error) from error
+        if entry not in self._ledger:
+            self._ledger.add(entry)
+            note(self.path, *entry)
 
-    def add(self, item: Item) -> None:
-        """Take in one item; its arrays are copied.
+    def add(self, item: Item, *, copy: bool = True) -> None:
+        """Take in one item; its arrays are copied, unless `copy` is False: then they must not change before `flush`.
 
         Raises TrichordError, and takes in nothing of the item, when it is there already or its data cannot be stored:
         names the video and the stream.
@@ -126,7 +120,7 @@ class StoreWriter:
         if self.contains(item.collection, item.video_id):
             where = f"{item.collection}/{item.video_id}"
             raise TrichordError(f"{where}: is in {self.path} already; skip it or name another collection")
-        streams = checked_streams(item, self._dims)
+        streams = checked_streams(item, self._dims, copy=copy)
         texts = [text.encode("utf-8", "replace") for text in item.captions.text]
         word_ids = [self._ids_of(text) for text in item.captions.text]
         buffer, begin = self._buffer, len(self._buffer.texts)
@@ -134,6 +128,7 @@ class StoreWriter:
             "video_id": item.video_id,
             "collection": item.collection,
             "split": item.split,
+            "source": item.source,
             "duration_s": float(item.duration_s),
             "caption_begin": begin,
             "caption_end": begin + len(texts),
@@ -286,14 +281,20 @@ def _offsets(sequences: Sequence[Sized]) -> np.ndarray:
     return np.cumsum([0, *map(len, sequences)], dtype=np.int64)
 
 
-def _locked(path: Path, store: Path) -> int:
+def _locked(path: Path, store: Path, wait_s: float) -> int:
     """An exclusive lock, held until the descriptor is closed or the process ends."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if not isinstance(error, BlockingIOError):
-            raise
-        raise TrichordError(f"{store}: another process writes to it; wait for its end or name another store") from None
-    return descriptor
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError as error:
+            if isinstance(error, BlockingIOError) and time.monotonic() < until:
+                time.sleep(0.05)
+                continue
+            os.close(descriptor)
+            if not isinstance(error, BlockingIOError):
+                raise
+            break
+    raise TrichordError(f"{store}: another process writes to it; wait for its end or name another store")

@@ -1,0 +1,56 @@
+"""Leases: which process works on what, so that several on one store do nothing twice.
+
+A lease is a lock on one byte of one file; the byte follows from the name of the work. The system lets go of it when
+the process ends, however it ends, so nothing has to be cleaned up. It holds between processes, not within one, and on
+network file systems that know locks (NFS 4 does).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+
+from trichord.errors import TrichordError
+
+FILE = "leases"
+
+
+class Leases:
+    """The leases of this process on one store. Only one object per store and process may be open."""
+
+    def __init__(self, store: Path) -> None:
+        try:
+            self._descriptor = os.open(store / FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise TrichordError(f"{store}: cannot be written to ({error.strerror}); check the path") from None
+        self._held: set[str] = set()
+
+    def acquire(self, name: str) -> bool:
+        """Whether the work `name` is now this process's."""
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _position(name))
+        except (BlockingIOError, PermissionError):
+            return False
+        self._held.add(name)
+        return True
+
+    def release(self, name: str) -> None:
+        if name in self._held:
+            self._held.discard(name)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _position(name))
+
+    def close(self) -> None:
+        """Let go of all."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Leases:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _position(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 2  # below the largest file offset

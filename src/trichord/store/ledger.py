@@ -1,0 +1,81 @@
+"""The ledger: one JSON line for everything that was to be stored and could not be, with the class of what went wrong.
+
+Lines are only ever appended, each in one write, so several processes may note at the same time. An entry that was put
+right later is followed by a line of the class `resolved` with the same key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from trichord.errors import TrichordError, one_line
+
+LEDGER = "skipped.jsonl"
+RESOLVED = "resolved"
+CLASSES = {
+    "unreadable": "no media file, or damaged beyond use",
+    "no-video-stream": "a media file without pictures",
+    "no-audio": "sound was asked for and there is none",
+    "no-captions": "captions were asked for and there are none",
+    "captions": "the caption file is damaged",
+    "missing": "a file that was named is not there",
+    "hung": "decoding made no progress and was ended",
+    "crashed": "the worker process ended abruptly",
+    "out-of-memory": "memory ran out",
+    "interrupted": "was under way when the run was ended; taken up again by the next run",
+    "name": "another item has the same id",
+    "changed": "the id is in the store with features of another content",
+    "duplicate": "the same content is in the store under another id",
+    "other": "anything else; the reason tells",
+}
+
+
+def note(store: Path, source: str, reason: str, kind: str = "", key: str = "") -> None:
+    """Append one entry. `kind` is one of CLASSES (or RESOLVED), `key` what identifies the failed work."""
+    entry = {"source": one_line(source), "reason": one_line(reason)}
+    entry |= {name: value for name, value in (("class", kind), ("key", key)) if value}
+    line = json.dumps(entry) + "\n"
+    try:
+        with (store / LEDGER).open("a+b", buffering=0) as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else "\n" + line  # a killed writer's torn line
+            file.write(line.encode())
+    except OSError as error:
+        raise TrichordError(
+            f"{store}: cannot write {LEDGER} ({error.strerror}); check the disk, then run again: "
+            "what was committed is safe"
+        ) from error
+
+
+def read_ledger(store: Path) -> list[dict[str, str]]:
+    """Entries that stand: source, reason, and class and key where they are known. Resolved ones are left out, of
+    several with one key the last counts; lines that are not whole (a killed writer's last) are passed over."""
+    try:
+        lines = (store / LEDGER).read_text("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return []
+    entries: dict[tuple[str, ...], dict[str, str]] = {}
+    for line in lines:
+        entry = entry_of(line)
+        if entry is None:
+            continue
+        key = (entry["key"],) if entry.get("key") else (entry["source"], entry["reason"])
+        if entry.get("class") == RESOLVED:
+            entries.pop(key, None)
+        elif len(key) == 1 or key not in entries:
+            entries.pop(key, None)
+            entries[key] = entry
+    return list(entries.values())
+
+
+def entry_of(line: str) -> dict[str, str] | None:
+    """The entry of one line, or None when it is not whole."""
+    try:
+        values = json.loads(line)
+        entry = {name: str(values[name]) for name in ("source", "reason")}
+        return entry | {name: str(values[name]) for name in ("class", "key") if name in values}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

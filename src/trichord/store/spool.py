@@ -1,0 +1,143 @@
+"""The spool: finished items that wait to become part of the store, each a folder that is there whole or not at all.
+
+Rows are appended to one plain file per stream as they are made, so that memory does not grow with a video's length. A
+folder gets its name only when its files are on disk: what a killed process had finished is still there, and what it
+had begun is not. The next run takes up what it finds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from trichord.captions import Captions
+from trichord.store.items import Item
+from trichord.store.shards import sync_folder
+
+FOLDER = "spool"
+_DESCRIPTION = "item.json"
+
+
+def spool_name(source: str) -> str:
+    """Folder name of an item's `source`, which is of the form CONTENT:FINGERPRINT."""
+    content, _, fingerprint = source.partition(":")
+    return f"{content[:40]}-{fingerprint[:24]}"
+
+
+class SpoolWriter:
+    """One item on its way into the spool. `append` rows, then `commit` or `discard`."""
+
+    def __init__(self, store: Path, source: str) -> None:
+        self.source = source
+        self._final = store / FOLDER / spool_name(source)
+        self.folder = self._final.with_name(f".{self._final.name}.{os.getpid()}.tmp")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self._files: dict[str, BinaryIO] = {}
+        self._streams: dict[str, dict[str, Any]] = {}
+
+    def append(self, stream: str, rows: np.ndarray) -> None:
+        """Add rows (n, dim) of a stream; all of one width and dtype."""
+        entry = self._streams.setdefault(stream, {"dim": rows.shape[1], "dtype": str(rows.dtype), "num_rows": 0})
+        assert (rows.shape[1], str(rows.dtype)) == (entry["dim"], entry["dtype"]), "a stream has one width and dtype"
+        if stream not in self._files:
+            self._files[stream] = (self.folder / f"{len(self._files)}.rows").open("wb")
+            entry["file"] = f"{len(self._files) - 1}.rows"
+        self._files[stream].write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
+        entry["num_rows"] += len(rows)
+
+    def num_rows(self, stream: str) -> int:
+        return self._streams[stream]["num_rows"] if stream in self._streams else 0
+
+    def commit(
+        self, *, video_id: str, collection: str, split: str, duration_s: float, rates_hz: dict[str, float],
+        captions: Captions,
+    ) -> None:  # fmt: skip
+        """Make the item durable and give it its name."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        description = {
+            "video_id": video_id, "collection": collection, "split": split, "duration_s": duration_s,
+            "source": self.source, "streams": self._streams, "rates_hz": rates_hz,
+            "start_s": captions.start_s.tolist(), "end_s": captions.end_s.tolist(), "text": list(captions.text),
+        }  # fmt: skip
+        with (self.folder / _DESCRIPTION).open("w", encoding="utf-8") as out:
+            json.dump(description, out)
+            out.flush()
+            os.fsync(out.fileno())
+        sync_folder(self.folder)
+        try:
+            os.rename(self.folder, self._final)
+        except OSError:  # the same work, finished by another process
+            shutil.rmtree(self.folder, ignore_errors=True)
+        sync_folder(self._final.parent)
+
+    def discard(self) -> None:
+        for file in self._files.values():
+            file.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def spooled(store: Path) -> list[Path]:
+    """Folders of finished items, sorted by name."""
+    try:
+        return sorted(p for p in (store / FOLDER).iterdir() if not p.name.startswith(".") and p.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def read_spooled(folder: Path) -> Item | None:
+    """The item of a folder, its streams memory-mapped; None where the folder does not hold a whole one."""
+    try:
+        values = json.loads((folder / _DESCRIPTION).read_text("utf-8"))
+        streams = {}
+        for name, entry in values["streams"].items():
+            shape = (entry["num_rows"], entry["dim"])
+            if entry["num_rows"]:
+                streams[name] = np.memmap(folder / entry["file"], np.dtype(entry["dtype"]), "r", shape=shape)
+        return Item(
+            video_id=values["video_id"],
+            collection=values["collection"],
+            split=values["split"],
+            duration_s=values["duration_s"],
+            streams=streams,
+            rates_hz=values["rates_hz"],
+            captions=Captions(np.array(values["start_s"]), np.array(values["end_s"]), tuple(values["text"])),
+            source=values["source"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError):
+        return None
+
+
+def num_bytes(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.iterdir())
+
+
+def remove_spooled(folder: Path) -> None:
+    """Take an item out: first its name, so that a half-removed one is not taken for whole."""
+    doomed = folder.with_name(f".{folder.name}.{os.getpid()}.gone")
+    try:
+        os.rename(folder, doomed)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def abandoned(store: Path) -> Iterator[Path]:
+    """Folders that a process left unfinished and that no living process of this machine works on."""
+    try:
+        folders = [p for p in (store / FOLDER).iterdir() if p.name.startswith(".")]
+    except FileNotFoundError:
+        return
+    for folder in folders:
+        pid = folder.name.rsplit(".", 2)[1]
+        if not (pid.isdecimal() and Path("/proc", pid).exists()):
+            yield folder
