@@ -1,0 +1,93 @@
+"""What a run would do and how long it would take: the plan counted, a little of the work done and timed."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from trichord.errors import TrichordError
+from trichord.features.choice import EncoderChoice, load
+from trichord.features.plan import Job
+from trichord.features.progress import clock
+from trichord.features.work import Task, run_task
+from trichord.media import probe
+
+SAMPLES = 3
+SAMPLE_S = 10.0
+PROBES = 100
+_START_S = 4.0  # until a worker process has loaded its encoders
+
+
+def report(plan: Sequence[Job], choice: EncoderChoice, device: str, workers: int, encoders: str, store: Path) -> str:
+    """Lines for people: how many items are to be done, are there, failed; hours of video; time. Nothing is stored.
+
+    The time follows from the length of up to 100 files and from extracting the first 10 seconds of up to 3.
+    """
+    todo = [job for job in plan if job.status == "todo"]
+    counts = Counter(job.status for job in plan)
+    lines = [f"{len(todo)} of {len(plan)} to extract with {encoders} into {store}"]
+    for status, text in (("present", "are in the store"), ("failed", "failed before; --retry CLASS tries them again")):
+        if counts[status]:
+            lines.append(f"{counts[status]} {text}")
+    problems = [job for job in plan if job.status not in ("todo", "present", "failed")]
+    lines += [f"{job.source.name}: {job.reason}" for job in problems[:10]]
+    if len(problems) > 10:
+        lines.append(f"... and {len(problems) - 10} more that cannot be used")
+    if todo:
+        lines.append(_times(todo, choice, device, max(workers, 1)))
+    return "\n".join(lines)
+
+
+def _times(todo: Sequence[Job], choice: EncoderChoice, device: str, workers: int) -> str:
+    lengths_s = [_length_s(job) for job in _spread(todo, PROBES)]
+    known = [length_s for length_s in lengths_s if length_s > 0]
+    total_s = sum(known) / max(len(known), 1) * len(todo)
+    encoders = load(choice, device)
+    spent_s = sampled_s = num_sampled = 0.0
+    with tempfile.TemporaryDirectory(prefix="trichord-") as folder:
+        for number, job in enumerate(_spread(todo, SAMPLES)):
+            source = job.source
+            end_s = source.start_s + SAMPLE_S
+            if source.image is None and (source.end_s is None or source.end_s > end_s):
+                source = replace(source, end_s=end_s)
+            task = Task(
+                source, "train", f"{number:040d}:0", "sample", Path(folder), captions=choice.captions, stall_s=0
+            )
+            began = time.monotonic()
+            outcome = run_task(task, encoders, 1)
+            if not outcome.kind:
+                spent_s += time.monotonic() - began
+                sampled_s += outcome.duration_s
+                num_sampled += 1
+    if not num_sampled:
+        return "time: unknown, since none of the sampled files could be extracted"
+    share = total_s / sampled_s if total_s and sampled_s else len(todo) / num_sampled
+    seconds = spent_s * share / workers + _START_S
+    return (
+        f"{total_s / 3600:.2f} hours of video, about {clock(seconds)} with {workers} "
+        f"worker{'s' if workers > 1 else ''} on {device} (measured on {num_sampled:.0f} samples)"
+    )
+
+
+def _length_s(job: Job) -> float:
+    source = job.source
+    path = source.video or source.audio
+    if path is None:
+        return 0.0
+    try:
+        duration_s = probe(path).duration_s
+    except TrichordError:
+        return 0.0
+    end_s = duration_s if source.end_s is None else min(source.end_s, duration_s)
+    return max(end_s - source.start_s, 0.0)
+
+
+def _spread(jobs: Sequence[Job], count: int) -> list[Job]:
+    """Up to `count` jobs, evenly over the list."""
+    if len(jobs) <= count:
+        return list(jobs)
+    return [jobs[i * len(jobs) // count] for i in range(count)]

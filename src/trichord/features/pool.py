@@ -1,0 +1,121 @@
+"""Worker processes of the extractor: each with its own encoders; one that dies takes only its own task with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any
+
+from trichord.errors import TrichordError, one_line
+from trichord.features.choice import EncoderChoice, Encoders, load
+from trichord.features.work import HUNG_EXIT, Outcome, Task, kind_of, run_task
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+_encoders: Encoders | None = None
+_threads = 1
+
+
+class Workers:
+    """`count` processes that run tasks; 0 runs them in this process, one after the other, where a crash is a crash.
+
+    Args:
+        choice: What each process loads.
+        device: cpu or cuda; with several GPUs and `cuda`, the processes take them in turn.
+        count: Processes.
+        threads: Encoding threads of each.
+    """
+
+    def __init__(self, choice: EncoderChoice, device: str, count: int, threads: int) -> None:
+        self.count, self.threads = count, threads
+        self._pool: Any = None
+        self._encoders: Encoders | None = None
+        if count == 0:
+            self._encoders = load(choice, device)
+            return
+        from pebble import ProcessPool
+
+        context = multiprocessing.get_context("spawn")
+        arguments = (choice, device, threads, context.Value("i", 0))
+        self._saved = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+        os.environ |= dict.fromkeys(_THREAD_VARIABLES, "1")  # of the processes that start from here
+        self._pool = ProcessPool(count, context=context, initializer=_start, initargs=arguments)
+
+    @property
+    def capacity(self) -> int:
+        """Tasks to keep submitted: twice as many as there are processes, so that none waits for the next."""
+        return 2 * self.count if self.count else 1
+
+    def submit(self, task: Task) -> Future[Outcome]:
+        if self._pool is not None:
+            return self._pool.schedule(_run, args=(task,))
+        future: Future[Outcome] = Future()
+        assert self._encoders is not None
+        future.set_result(run_task(task, self._encoders, self.threads))
+        return future
+
+    def close(self, *, now: bool) -> None:
+        """End the processes; `now` without waiting for their tasks."""
+        if self._pool is None:
+            return
+        if now:
+            self._pool.stop()
+        else:
+            self._pool.close()
+        self._pool.join()
+        for name, value in self._saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def first_done(futures: Iterable[Future[Outcome]]) -> set[Future[Outcome]]:
+    """Those that are done, waiting for one if need be."""
+    return wait(list(futures), timeout=1.0, return_when=FIRST_COMPLETED).done
+
+
+def outcome_of(future: Future[Outcome], stall_s: float) -> Outcome:
+    """The outcome of a task that ended, also when its process did.
+
+    Raises TrichordError when the encoders cannot be loaded there.
+    """
+    from pebble import ProcessExpired
+
+    try:
+        return future.result()
+    except ProcessExpired as error:
+        code = error.exitcode
+        if code == HUNG_EXIT:
+            return Outcome("hung", f"gave no picture or sound for {stall_s:.0f} s; replace the file or set --stall_s")
+        if code == -signal.SIGKILL:
+            return Outcome(
+                "out-of-memory", "its process was killed, most likely since memory ran out; use fewer workers"
+            )
+        name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        return Outcome("crashed", f"its process ended abruptly ({name}); replace the file")
+    except TrichordError:
+        raise
+    except Exception as error:  # what cannot be sent between processes, or an initializer that failed
+        return Outcome(kind_of(error), one_line(error) or type(error).__name__)
+
+
+def _start(choice: EncoderChoice, device: str, threads: int, counter: Any) -> None:
+    """In a new worker process: load the encoders once."""
+    global _encoders, _threads
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    import torch
+
+    torch.set_num_threads(1)
+    if device == "cuda" and torch.cuda.device_count() > 1:
+        with counter.get_lock():
+            device = f"cuda:{counter.value % torch.cuda.device_count()}"
+            counter.value += 1
+    _encoders, _threads = load(choice, device), threads
+
+
+def _run(task: Task) -> Outcome:
+    assert _encoders is not None
+    return run_task(task, _encoders, _threads)

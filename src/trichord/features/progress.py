@@ -1,0 +1,56 @@
+"""How far an extraction is: videos per second, hours of video per hour, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Meter:
+    """Counts what is done and makes the lines of progress.
+
+    Args:
+        say: Takes the lines; None for none.
+        num_sources: Sources in all.
+        num_bytes: Size of their files; the time left follows from it.
+        every_s: Lines of items that went well are left out when one was said less than this ago; failures and the last
+            are always said.
+    """
+
+    def __init__(self, say: Callable[[str], None] | None, num_sources: int, num_bytes: int, every_s: float) -> None:
+        self._say, self._num_sources, self._num_bytes, self._every_s = say, num_sources, num_bytes, every_s
+        self._began = self._said = time.monotonic()
+        self.num_seen = self.num_done = 0
+        self.bytes_seen = self.bytes_done = 0
+        self.video_s = 0.0
+
+    def passed(self, num_bytes: int) -> None:
+        """One that needs no work."""
+        self.num_seen += 1
+        self.bytes_seen += num_bytes
+
+    def done(self, name: str, line: str, num_bytes: int, video_s: float, *, failed: bool) -> None:
+        """One that was worked on."""
+        self.passed(num_bytes)
+        self.num_done += 1
+        self.bytes_done += num_bytes
+        self.video_s += video_s
+        now = time.monotonic()
+        if self._say and (failed or now - self._said >= self._every_s or self.num_seen >= self._num_sources):
+            self._said = now
+            self._say(f"{self.num_seen}/{self._num_sources} {name}: {line} | {self.rates(now)}")
+
+    def rates(self, now: float | None = None) -> str:
+        """`1.2 videos/s, 44 h of video per h, 0:01:12 left`."""
+        elapsed_s = max((time.monotonic() if now is None else now) - self._began, 1e-3)
+        left = max(self._num_bytes - self.bytes_seen, 0)
+        parts = [f"{self.num_done / elapsed_s:.2g} videos/s", f"{self.video_s / elapsed_s:.0f} h of video per h"]
+        if left and self.bytes_done:
+            parts.append(f"{clock(elapsed_s * left / self.bytes_done)} left")
+        return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """3725 -> `1:02:05`."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -1,0 +1,392 @@
+"""What one worker process does with one item: decode, encode, write the rows into the spool as they come.
+
+Decoding runs in the process's main thread; encoding in `threads` threads beside it, a bounded number of windows ahead,
+so that neither waits for long and memory does not grow with the video. Each encoding thread computes with one core, and
+an encoder's rows do not depend on how pictures are grouped: so the rows are the same bits for any number of threads and
+workers. A decoder that makes no progress for `stall_s` ends the process (`faulthandler`, which needs no Python thread);
+the driver sees that and goes on with a new one.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from trichord.captions import Captions, clean_captions
+from trichord.errors import TrichordError, one_line
+from trichord.features.choice import Encoders
+from trichord.features.encoders import AudioEncoder, VisualEncoder
+from trichord.features.folder import captions_of
+from trichord.features.sources import Source
+from trichord.media import image, pictures, probe, sound
+from trichord.store.items import PER_CAPTION
+from trichord.store.spool import SpoolWriter
+
+HUNG_EXIT = 1  # exit code of a process that faulthandler ended
+_DISK_ERRORS = (28, 30, 122)  # no space, read-only, quota
+_STILL_S = 1.0  # duration of an item that is a picture alone
+_FLUSH_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Task:
+    """One item to extract. `key` is CONTENT:FINGERPRINT."""
+
+    source: Source
+    split: str
+    key: str
+    collection: str
+    store: Path
+    require: tuple[str, ...] = ()
+    captions: str = "auto"
+    decoder: str = "auto"
+    stall_s: float = 30.0
+
+
+@dataclass
+class Outcome:
+    """What became of a task: `kind` is empty, or the class of failure (`store.ledger.CLASSES`, `disk` ends the run)."""
+
+    kind: str = ""
+    reason: str = ""
+    duration_s: float = 0.0
+    num_captions: int = 0
+    notes: list[str] = field(default_factory=list)
+    decode_s: float = 0.0
+    encode_s: float = 0.0
+
+
+class ItemError(Exception):
+    """A failure of a known class."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
+    """Extract one item into the spool. Whatever is wrong with its files becomes the outcome's class and reason."""
+    outcome = Outcome()
+    try:
+        writer = SpoolWriter(task.store, task.key)
+    except OSError as error:
+        return Outcome("disk", f"{task.store}: cannot be written to ({error.strerror}); check the disk")
+    try:
+        _Item(task, encoders, threads, writer, outcome).extract()
+    except ItemError as error:
+        outcome.kind, outcome.reason = error.kind, str(error)
+    except Exception as error:  # whatever a damaged file makes a decoder raise
+        outcome.kind, outcome.reason = kind_of(error), one_line(error) or type(error).__name__
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        writer.discard()  # nothing is left of it after a commit
+    for path in task.source.files:
+        outcome.reason = outcome.reason.removeprefix(f"{path}: ")
+        outcome.notes = [note.replace(str(path), task.source.name) for note in outcome.notes]
+    return outcome
+
+
+def kind_of(error: BaseException) -> str:
+    """The class of an error that no part of the extractor foresaw."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out-of-memory"
+    if isinstance(error, FileNotFoundError):
+        return "missing"
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return "disk"
+    return "unreadable"
+
+
+class _Item:
+    """The state of one extraction."""
+
+    def __init__(self, task: Task, encoders: Encoders, threads: int, writer: SpoolWriter, outcome: Outcome) -> None:
+        self.task, self.source, self.encoders, self.threads = task, task.source, encoders, threads
+        self.writer, self.outcome = writer, outcome
+        self.rates_hz: dict[str, float] = {}
+        self.decoded_s = 0.0
+
+    def extract(self) -> None:
+        source, outcome = self.source, self.outcome
+        for path in source.files:
+            if not path.is_file():
+                raise ItemError("missing", f"{path}: no such file; check the path")
+        stated_s, has_sound = self._probed()
+        if source.image is not None:
+            self._still(source.image)
+        elif source.video is not None and self.encoders.visual:
+            self._visual(source.video)
+        sound_path = source.audio or source.video
+        if self.encoders.audio and sound_path is not None and has_sound:
+            for encoder in self.encoders.audio:
+                self._audio(encoder, sound_path)
+        if self.encoders.audio and not any(self.writer.num_rows(e.stream) for e in self.encoders.audio):
+            if "audio" in self.task.require:
+                raise ItemError("no-audio", "has no sound, which is required")
+            if source.video is not None or source.audio is not None:
+                outcome.notes.append(f"{source.name}: has no sound; stored without {self.encoders.audio[0].stream}")
+        duration_s = min(stated_s, self.decoded_s) if stated_s and self.decoded_s else stated_s or self.decoded_s
+        outcome.duration_s = duration_s or _STILL_S
+        captions = self._captions(outcome.duration_s, sound_path if has_sound else None)
+        if not self.rates_hz and not len(captions):
+            raise ItemError("unreadable", "gives neither pictures, sound nor captions; remove it or name its files")
+        self.writer.commit(
+            video_id=source.video_id,
+            collection=self.task.collection,
+            split=self.task.split,
+            duration_s=outcome.duration_s,
+            rates_hz=self.rates_hz,
+            captions=captions,
+        )
+
+    def _probed(self) -> tuple[float, bool]:
+        """Length of the clip as its files state it (0.0: unknown), and whether there is sound."""
+        source = self.source
+        stated_s, has_sound = 0.0, False
+        if source.video is not None:
+            with self._watched(source.video):
+                info = probe(source.video)
+            if not info.has_video and (self.encoders.visual or "video" in self.task.require):
+                raise ItemError("no-video-stream", "has no video stream; remove it from the folder or replace it")
+            stated_s, has_sound = info.duration_s, info.has_audio
+        if source.audio is not None:
+            with self._watched(source.audio):
+                info = probe(source.audio)
+            if not info.has_audio:
+                raise ItemError("no-audio", f"{source.audio}: has no sound; name another file")
+            stated_s, has_sound = stated_s or info.duration_s, True
+        if stated_s and (source.start_s or source.end_s is not None):
+            end_s = stated_s if source.end_s is None else min(source.end_s, stated_s)
+            if end_s <= source.start_s:
+                what = f"the clip begins at {source.start_s:g} s, the file ends at {stated_s:.2f} s"
+                raise ItemError("unreadable", f"{what}; correct its start and end")
+            stated_s = end_s - source.start_s
+        return stated_s, has_sound
+
+    # ---- pictures
+
+    def _still(self, path: Path) -> None:
+        for encoder in self.encoders.visual:
+            if encoder.window == 1:
+                with self._watched(path):
+                    picture = image(path, encoder.frames)
+                self.writer.append(encoder.stream, encoder.encode(picture[None]))
+                self.rates_hz[encoder.stream] = 0.0
+
+    def _visual(self, path: Path) -> None:
+        encoders, source = self.encoders.visual, self.source
+        stream = pictures(
+            path,
+            [encoder.frames for encoder in encoders],
+            start_s=source.start_s,
+            end_s=source.end_s,
+            notes=self.outcome.notes,
+            decoder=self.task.decoder,
+        )
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="encode") as pool:
+            streams = [_Windows(encoder, pool, self.writer) for encoder in encoders]
+            try:
+                for index, picture in self._guarded(stream, path):
+                    streams[index].add(picture, 2 * self.threads)
+                for windows in streams:
+                    windows.finish()
+            finally:
+                for windows in streams:
+                    windows.cancel()
+                    self.outcome.encode_s += windows.encode_s
+        for windows in streams:
+            rate_hz = windows.encoder.rate_hz
+            if windows.num_pictures:
+                self.rates_hz[windows.encoder.stream] = rate_hz
+                self.decoded_s = max(self.decoded_s, windows.num_pictures / windows.encoder.frames.rate_hz)
+        if not self.rates_hz:
+            raise ItemError("unreadable", "not one picture can be decoded; replace the file")
+
+    # ---- sound
+
+    def _audio(self, encoder: AudioEncoder, path: Path) -> None:
+        source, notes = self.source, self.outcome.notes
+
+        def blocks(start_s: float, end_s: float | None) -> Iterator[np.ndarray]:
+            fresh = notes if not any(str(path) in note for note in notes) else None  # the second pass says it again
+            stream = sound(path, sample_rate_hz=encoder.sample_rate_hz, start_s=start_s, end_s=end_s, notes=fresh)
+            yield from self._guarded(stream, path)
+
+        whole = source.start_s == 0 and source.end_s is None
+        if whole or encoder.stream != "spectrogram":
+            for rows in encoder.encode(lambda: blocks(source.start_s, source.end_s)):
+                self._append(encoder.stream, rows)
+        else:  # the level of a spectrogram is relative to the loudest moment of its file: made whole, then sliced
+            rows = _FILE_ROWS.get(path, encoder, lambda: blocks(0.0, None))
+            begin = int(source.start_s * encoder.rate_hz)
+            end = len(rows) if source.end_s is None else int(np.ceil(source.end_s * encoder.rate_hz))
+            if len(rows[begin:end]):
+                self._append(encoder.stream, np.array(rows[begin:end]))
+        num_rows = self.writer.num_rows(encoder.stream)
+        if num_rows:
+            self.rates_hz[encoder.stream] = encoder.rate_hz
+            if encoder.stream == "spectrogram":  # frame i is centred on i / rate: the last one adds nothing
+                self.decoded_s = max(self.decoded_s, (num_rows - 1) / encoder.rate_hz)
+
+    def _append(self, stream: str, rows: np.ndarray) -> None:
+        if len(rows):
+            self.writer.append(stream, rows)
+
+    # ---- captions
+
+    def _captions(self, duration_s: float, sound_path: Path | None) -> Captions:
+        source, notes = self.source, self.outcome.notes
+        captions = Captions.empty()
+        if self.task.captions != "none" or source.text:
+            try:
+                with self._watched(source.captions or source.video or source.audio):
+                    captions = captions_of(source, duration_s)
+            except TrichordError as error:
+                raise ItemError("captions", str(error)) from None
+        if not len(captions) and self.encoders.recognizer is not None and sound_path is not None:
+            recognizer = self.encoders.recognizer
+            captions = recognizer.transcribe(
+                lambda: self._guarded(
+                    sound(
+                        sound_path,
+                        sample_rate_hz=recognizer.sample_rate_hz,
+                        start_s=source.start_s,
+                        end_s=source.end_s,
+                    ),
+                    sound_path,
+                )
+            )
+            notes.append(f"{source.name}: {len(captions)} captions recognised by {recognizer.fingerprint.name}")
+        captions, repairs = clean_captions(captions, duration_s=duration_s, source=source.name)
+        notes += repairs
+        if not len(captions):
+            if "text" in self.task.require:
+                raise ItemError("no-captions", "has no captions, which are required")
+            notes.append(f"{source.name}: has no captions; text cannot be learnt or tested with it")
+        self.outcome.num_captions = len(captions)
+        for encoder in self.encoders.text:
+            if len(captions):
+                for begin in range(0, len(captions), _FLUSH_ROWS):
+                    self.writer.append(encoder.stream, encoder.encode(captions.text[begin : begin + _FLUSH_ROWS]))
+                self.rates_hz[encoder.stream] = PER_CAPTION
+        return captions
+
+    # ---- the watchdog
+
+    @contextmanager
+    def _watched(self, path: Path | None) -> Iterator[None]:
+        """End this process if the block takes longer than a file of that size may."""
+        size = path.stat().st_size if path is not None else 0
+        began = time.thread_time()
+        if self.task.stall_s:
+            limit_s = self.task.stall_s + size / 50e6  # some headers are found only by reading the whole file
+            faulthandler.dump_traceback_later(limit_s, exit=True, file=_devnull())
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            self.outcome.decode_s += time.thread_time() - began
+
+    def _guarded(self, values: Iterator[Any], path: Path) -> Iterator[Any]:
+        """The same values; each must come in time."""
+        while True:
+            with self._watched(path):
+                try:
+                    value = next(values)
+                except StopIteration:
+                    return
+            yield value
+
+
+class _Windows:
+    """Pictures of one encoder: cut into windows, encoded in the pool, written in order."""
+
+    def __init__(self, encoder: VisualEncoder, pool: ThreadPoolExecutor, writer: SpoolWriter) -> None:
+        self.encoder, self.pool, self.writer = encoder, pool, writer
+        self.num_pictures, self.encode_s = 0, 0.0
+        self._pictures: list[np.ndarray] = []
+        self._under_way: deque[Future[tuple[np.ndarray, float]]] = deque()
+
+    def add(self, picture: np.ndarray, most_under_way: int) -> None:
+        self._pictures.append(picture)
+        self.num_pictures += 1
+        if len(self._pictures) == self.encoder.batch_size * self.encoder.window:
+            self._send()
+            while len(self._under_way) > most_under_way:
+                self._write()
+
+    def finish(self) -> None:
+        window = self.encoder.window
+        if missing := -len(self._pictures) % window:
+            self._pictures += [np.zeros_like(self._pictures[-1])] * missing  # the last window is filled with black
+        if self._pictures:
+            self._send()
+        while self._under_way:
+            self._write()
+
+    def cancel(self) -> None:
+        for future in self._under_way:
+            future.cancel()
+
+    def _send(self) -> None:
+        batch = np.stack(self._pictures)
+        if self.encoder.window > 1:
+            batch = batch.reshape(-1, self.encoder.window, *batch.shape[1:])
+        self._under_way.append(self.pool.submit(_timed_encode, self.encoder, batch))
+        self._pictures = []
+
+    def _write(self) -> None:
+        rows, seconds = self._under_way.popleft().result()
+        self.encode_s += seconds
+        self.writer.append(self.encoder.stream, rows)
+
+
+def _timed_encode(encoder: VisualEncoder, batch: np.ndarray) -> tuple[np.ndarray, float]:
+    began = time.thread_time()
+    return encoder.encode(batch), time.thread_time() - began
+
+
+class _FileRows:
+    """Rows of the whole file that was asked for last, in a temporary file: the clips of one file come in a row."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._file: BinaryIO | None = None
+        self._rows = np.empty((0, 0), np.float16)
+
+    def get(self, path: Path, encoder: AudioEncoder, sound_of: Any) -> np.ndarray:
+        status = path.stat()
+        key = (path, status.st_size, status.st_mtime_ns, str(encoder.fingerprint))
+        if key != self._key:
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as its rows are wanted
+            for rows in encoder.encode(sound_of):
+                file.write(np.ascontiguousarray(rows, np.float16).tobytes())
+            file.flush()
+            shape = (file.tell() // (2 * encoder.dim), encoder.dim)
+            rows_of_file = np.memmap(file, np.float16, "r", shape=shape) if shape[0] else np.empty(shape, np.float16)
+            if self._file is not None:
+                self._file.close()
+            self._key, self._file, self._rows = key, file, rows_of_file
+        return self._rows
+
+
+_FILE_ROWS = _FileRows()
+_null: Any = None
+
+
+def _devnull() -> Any:
+    global _null
+    if _null is None:
+        _null = open(os.devnull, "w")  # noqa: SIM115 - faulthandler writes to it at any time
+    return _null
