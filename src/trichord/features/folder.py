@@ -1,15 +1,17 @@
-"""A folder of narrated videos: which files are videos, what they are called, which are held out for testing."""
+"""A folder of narrated videos: which files are videos, what they are called, which are held out, where captions lie."""
 
 from __future__ import annotations
 
 import os
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from trichord.captions import Captions, find_sidecar, read_captions
 from trichord.errors import TrichordError
+from trichord.features.sources import Source
 from trichord.media import probe, subtitles
 
 VIDEO_SUFFIXES = (
@@ -30,18 +32,10 @@ VIDEO_SUFFIXES = (
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
-class VideoFile:
-    """One video of a folder. `name` is its path inside the folder; `video_id` is that without suffix."""
+def sources_of_folder(folder: str | Path) -> list[Source]:
+    """All videos under `folder`, sorted by name: the path inside the folder; `video_id` is that without suffix.
 
-    path: Path
-    name: str
-    video_id: str
-
-
-def find_videos(folder: str | Path) -> list[VideoFile]:
-    """All videos under `folder`, sorted by name. Files and folders whose name starts with a dot do not count.
-
+    Files and folders whose name starts with a dot do not count. Two files may give one id (a.mkv, a.mp4).
     Raises TrichordError if the folder is missing or holds no video.
     """
     folder = Path(folder)
@@ -59,59 +53,115 @@ def find_videos(folder: str | Path) -> list[VideoFile]:
             path = Path(root, file)
             if path.suffix.lower() in VIDEO_SUFFIXES and not file.startswith("."):
                 name = path.relative_to(folder)
-                found.append(VideoFile(path, name.as_posix(), name.with_suffix("").as_posix()))
+                found.append(Source(name.with_suffix("").as_posix(), name.as_posix(), video=path))
     if not found:
         raise TrichordError(f"{folder}: no videos there ({', '.join(VIDEO_SUFFIXES[:6])}, ...); name another folder")
-    return sorted(found, key=lambda video: video.name)
+    return sorted(found, key=lambda source: source.name)
 
 
-def can_be_tested(video: VideoFile) -> bool:
-    """Whether the file opens and has pictures and captions."""
+def can_be_tested(source: Source) -> bool:
+    """Whether its files open and give captions, and pictures (sound, where it names no pictures)."""
     try:
-        return probe(video.path).has_video and len(captions_of(video.path)) > 0
+        duration_s = 1.0
+        if source.video is not None:
+            info = probe(source.video)
+            usable, duration_s = info.has_video, info.duration_s
+        elif source.image is not None:
+            usable = source.image.is_file()
+        else:
+            usable = source.audio is not None and probe(source.audio).has_audio
+        return usable and len(captions_of(source, duration_s)) > 0
     except TrichordError:
         return False
 
 
 def split_of(
-    videos: Iterable[VideoFile],
+    sources: Iterable[Source],
     test_fraction: float,
     *,
     has_test: bool = False,
-    usable: Callable[[VideoFile], bool] = can_be_tested,
+    usable: Callable[[Source], bool] = can_be_tested,
 ) -> dict[str, str]:
     """video_id -> split.
 
-    A video in a top folder `train`, `val` or `test` is in that split. Any other is in `test` if the CRC-32 of its id,
-    as a fraction of 2^32, is below `test_fraction`, else in `train`: this never changes when videos are added. If that
-    leaves two or more videos without a usable test video (and `has_test` does not say that there is one already), the
-    usable one with the lowest CRC-32 among those without a split folder becomes test.
+    A source that states a split has it; one whose id begins with a folder `train`, `val` or `test` is in that. Any
+    other is in `test` if the CRC-32 of its id, as a fraction of 2^32, is below `test_fraction`, else in `train`: this
+    never changes when videos are added. Clips cut out of a file count by the name of the file instead of their id,
+    so that all clips of a video are on one side. If that leaves two or more videos without a usable test video (and
+    `has_test` does not say that there is one already), the usable one with the lowest CRC-32 among those without a
+    stated split becomes test.
+
+    Raises TrichordError if `test_fraction` is not from 0 to 1.
     """
     if not 0 <= test_fraction <= 1:
         raise TrichordError(f"test_fraction is {test_fraction}; give a fraction from 0 to 1, such as 0.2")
     splits: dict[str, str] = {}
-    hashes: dict[str, int] = {}
-    files = {video.video_id: video for video in videos}
-    for video_id in files:
+    hashed: dict[str, str] = {}  # video_id -> what is hashed, of those without a stated split
+    by_id = {source.video_id: source for source in sources}
+    for video_id, source in by_id.items():
         top, _, rest = video_id.partition("/")
-        if rest and top in SPLITS:
-            splits[video_id] = top
-        else:
-            hashes[video_id] = zlib.crc32(video_id.encode())
-            splits[video_id] = "test" if hashes[video_id] < test_fraction * 2**32 else "train"
-    if test_fraction == 0 or len(splits) < 2 or has_test:
+        stated = source.split or (top if rest and top in SPLITS else "")
+        if not stated:
+            hashed[video_id] = _split_key(source)
+            stated = "test" if zlib.crc32(hashed[video_id].encode()) < test_fraction * 2**32 else "train"
+        splits[video_id] = stated
+    num_videos = len(splits) - len(hashed) + len(set(hashed.values()))
+    if test_fraction == 0 or num_videos < 2 or has_test:
         return splits
-    if not any(split == "test" and usable(files[video_id]) for video_id, split in splits.items()):
-        by_hash = sorted(hashes, key=lambda video_id: (hashes[video_id], video_id))
-        lowest = next((video_id for video_id in by_hash if usable(files[video_id])), None)
+    if not any(split == "test" and usable(by_id[video_id]) for video_id, split in splits.items()):
+        by_hash = sorted(hashed, key=lambda video_id: (zlib.crc32(hashed[video_id].encode()), hashed[video_id]))
+        lowest = next((video_id for video_id in by_hash if usable(by_id[video_id])), None)
         if lowest is not None:
-            splits[lowest] = "test"
+            splits |= {video_id: "test" for video_id, key in hashed.items() if key == hashed[lowest]}
     return splits
 
 
-def captions_of(video_path: str | Path) -> Captions:
-    """Captions of the file beside the video, else of its subtitle track, else none. As they are: not yet cleaned."""
-    sidecar = find_sidecar(video_path)
-    if sidecar is not None:
+def _split_key(source: Source) -> str:
+    file = source.video or source.audio
+    is_part = source.start_s > 0 or source.end_s is not None
+    return file.stem if is_part and file is not None else source.video_id
+
+
+def captions_of(source: Source, duration_s: float) -> Captions:
+    """Captions of an item in its own time, which begins at `source.start_s` of its files. Not yet cleaned.
+
+    Its `text`, each spanning [0, duration_s); else its caption file; else the file beside the video, else the video's
+    subtitle track, else the file beside the sound. Timed captions are cut to the clip and shifted.
+
+    Args:
+        source: The item.
+        duration_s: Its length in seconds.
+
+    Raises TrichordError if a caption file or the video cannot be read.
+    """
+    if source.text:
+        count = len(source.text)
+        return Captions(np.zeros(count), np.full(count, duration_s), source.text)
+    return _cut(_timed_captions(source), source.start_s, source.end_s)
+
+
+def _timed_captions(source: Source) -> Captions:
+    if source.captions is not None:
+        return read_captions(source.captions)
+    if source.video is not None:
+        if (sidecar := find_sidecar(source.video)) is not None:
+            return read_captions(sidecar)
+        if (track := subtitles(source.video)) is not None and len(track):
+            return track
+    if source.audio is not None and (sidecar := find_sidecar(source.audio)) is not None:
         return read_captions(sidecar)
-    return subtitles(video_path) or Captions.empty()
+    return Captions.empty()
+
+
+def _cut(captions: Captions, start_s: float, end_s: float | None) -> Captions:
+    """What is said in [start_s, end_s), in time from `start_s`. Times that are not finite stay for `clean_captions`."""
+    if start_s == 0 and end_s is None:
+        return captions
+    stop_s = np.inf if end_s is None else end_s
+    outside = (captions.end_s <= start_s) | (captions.start_s >= stop_s)
+    kept = np.flatnonzero(~outside)
+    return Captions(
+        captions.start_s[kept].clip(start_s, stop_s) - start_s,
+        captions.end_s[kept].clip(start_s, stop_s) - start_s,
+        tuple(captions.text[i] for i in kept),
+    )

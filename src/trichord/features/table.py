@@ -1,0 +1,307 @@
+"""A table of clips: CSV, JSON lines or Parquet, one row per clip (or per caption of a clip).
+
+| field    | columns               | what stands there |
+|----------|-----------------------|-------------------|
+| id       | id, clip_id, video_id | id of the clip; empty: made from the file name, with start and end |
+| video    | video, path           | media file of the pictures, and of the sound where there is no audio |
+| image    | image                 | still picture, in place of video |
+| audio    | audio                 | media file of the sound |
+| text     | text, caption, sentence | what is said of the whole clip: one text, or a list of them (JSON lines, Parquet) |
+| captions | captions              | caption file, in the time of video and audio, in place of text |
+| start    | start, start_s        | where the clip begins, in seconds; empty: 0 |
+| end      | end, end_s            | where it ends; empty: at the end of the file |
+| split    | split                 | train, val (or validation, validate), test; empty: by the split rule |
+
+Capitals in column names do not count. Paths are relative to the table's folder. Any field may be empty, but each row
+names a video, an image or a sound. Rows of one id that differ in nothing but the text are one clip with several texts.
+With a folder of videos (`videos`), `video_id` names the file there (VIDEO_ID.mp4, .mkv, ...), and the id of a clip,
+where no id or clip_id gives it, is VIDEO_ID_START-END.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from trichord.errors import TrichordError, one_line
+from trichord.features.folder import VIDEO_SUFFIXES
+from trichord.features.sources import Source
+
+TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
+COLUMNS = {
+    "id": ("id", "clip_id"),
+    "video_id": ("video_id",),
+    "video": ("video", "path"),
+    "image": ("image",),
+    "audio": ("audio",),
+    "text": ("text", "caption", "sentence"),
+    "captions": ("captions",),
+    "start": ("start", "start_s"),
+    "end": ("end", "end_s"),
+    "split": ("split",),
+}
+_FILES = ("video", "image", "audio", "captions")
+_SPLITS = {"train": "train", "val": "val", "validation": "val", "validate": "val", "test": "test"}
+_NOTED_COLUMNS = 10
+
+
+def read_table(path: str | Path, videos: Path | None = None, *, notes: list[str] | None = None) -> list[Source]:
+    """The clips of a table, in its order. What its columns are is said at the top of this module.
+
+    A file that is missing is no error here, unless all are.
+
+    Args:
+        path: The table: .csv, .jsonl or .parquet.
+        videos: Folder of the videos that the column video_id names.
+        notes: Takes one line on columns that are not read.
+
+    Raises TrichordError: the table cannot be read, has no usable column, no row, a wrong value (with row and column)
+    or an id twice; or not one of its files exists.
+    """
+    path = Path(path)
+    rows = _rows(path)
+    reader = _Reader(path, _files_by_stem(videos) if videos is not None else None, videos)
+    clips: dict[str, tuple[int, Source]] = {}
+    for number, row in rows:
+        source = reader.source(number, row)
+        if source.video_id not in clips:
+            clips[source.video_id] = (number, source)
+            continue
+        first, known = clips[source.video_id]
+        if replace(source, text=(), name="") != replace(known, text=(), name="") or not (source.text and known.text):
+            raise TrichordError(
+                f"{path}: rows {first} and {number} both have the id '{source.video_id}' and are not captions of one "
+                "clip; give each clip an id of its own (column clip_id)"
+            )
+        clips[source.video_id] = (first, replace(known, text=tuple(dict.fromkeys(known.text + source.text))))
+    if not clips:
+        raise TrichordError(f"{path}: holds no row; name a table with a row per clip")
+    if notes is not None and reader.unread:
+        more = len(reader.unread) - _NOTED_COLUMNS
+        listed = ", ".join(list(reader.unread)[:_NOTED_COLUMNS]) + (f" and {more} more" if more > 0 else "")
+        notes.append(f"{path}: columns that are not read: {listed}")
+    sources = [source for _, source in clips.values()]
+    if not any(file.is_file() for source in sources for file in source.files):
+        where = f"relative to {path.parent}" if videos is None else f"videos in {videos}"
+        raise TrichordError(
+            f"{path}: none of the files that it names exists, e.g. {sources[0].files[0]}; paths are {where}: correct them"
+        )
+    return sources
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, column -> value) of each row."""
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise TrichordError(f"{path}: tables are read from {', '.join(TABLE_SUFFIXES)}; convert it to one of them")
+    if not path.is_file():
+        raise TrichordError(f"{path}: no such file; name a table with a row per clip")
+    return {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}[suffix](path)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            if not any(name.strip() for name in header):
+                raise TrichordError(f"{path}: has no header row; name its columns in the first row")
+            if len(set(header)) < len(header):
+                twice = next(name for name in header if header.count(name) > 1)
+                raise TrichordError(f"{path}: has the column '{twice}' twice; rename one")
+            for number, cells in enumerate((c for c in reader if c), start=1):
+                if len(cells) > len(header):
+                    what = f"has {len(cells)} cells for {len(header)} columns"
+                    raise TrichordError(f"{path}, row {number}: {what}; put texts with commas between quotes")
+                yield number, dict(zip(header, cells, strict=False))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TrichordError(f"{path}, row {number + 1}: is not CSV in UTF-8 ({one_line(error)}); correct it") from None
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate((line for line in file if line.strip()), start=1):
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise TrichordError(f"{path}, row {number}: is no JSON object; write {{...}} on each line")
+                yield number, row
+    except json.JSONDecodeError as error:
+        raise TrichordError(f"{path}, row {number}: is not JSON ({error.msg}); write one object on each line") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrichordError(f"{path}, row {number + 1}: is not UTF-8 text ({one_line(error)}); correct it") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as table:
+            known = {name for names in COLUMNS.values() for name in names}
+            names = table.schema_arrow.names
+            wanted = [name for name in names if name.strip().lower() in known]
+            unread = dict.fromkeys((name for name in names if name not in wanted), None)
+            number = 0
+            for batch in table.iter_batches(columns=wanted):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, unread | row
+            if not table.metadata.num_rows:
+                return
+            if not wanted:
+                yield 1, unread
+    except (OSError, pa.ArrowException) as error:
+        raise TrichordError(f"{path}: is no Parquet file ({one_line(error)}); write it again") from None
+
+
+def _files_by_stem(folder: Path) -> dict[str, Path]:
+    """Stem -> file of the videos in a folder; of several the one whose suffix comes first in VIDEO_SUFFIXES."""
+    if not folder.is_dir():
+        raise TrichordError(f"{folder}: no such folder; name the folder that holds the videos of the table")
+    files = [Path(entry.path) for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith(".")]
+    ranked = [(VIDEO_SUFFIXES.index(f.suffix.lower()), f) for f in files if f.suffix.lower() in VIDEO_SUFFIXES]
+    return {file.stem: file for _, file in sorted(ranked, reverse=True)}
+
+
+@dataclass
+class _Reader:
+    """Turns rows into sources. `unread` collects the names of columns that mean nothing here."""
+
+    path: Path
+    files: dict[str, Path] | None
+    videos: Path | None
+    unread: dict[str, None] = field(default_factory=dict)
+    _fields: dict[str, str] = field(default_factory=dict)  # column as it is spelt -> field
+
+    def source(self, number: int, row: dict[str, Any]) -> Source:
+        values, columns = self._values(number, row)
+
+        def wrong(name: str, what: str) -> TrichordError:
+            return self._wrong(number, columns.get(name, name), what)
+
+        files = {name: self._file(number, columns[name], values[name]) for name in _FILES if name in values}
+        texts = self._texts(number, columns["text"], values["text"]) if "text" in values else ()
+        start_s, end_s = (self._seconds(number, columns, values, name) for name in ("start", "end"))
+        split = str(values.get("split", "")).strip()
+        if split and split.lower() not in _SPLITS:
+            raise wrong("split", f"'{split[:40]}' is no split; write train, val or test, or leave it empty")
+        ids = {name: self._line(number, columns[name], values[name]) for name in ("id", "video_id") if name in values}
+        if self.files is not None and self.videos is not None and "video_id" in ids and "video" not in files:
+            files["video"] = self.files.get(ids["video_id"], self.videos / f"{ids['video_id']}.mp4")
+        if texts and "captions" in files:
+            raise wrong("captions", "names a file beside a text, which takes its place; keep one of them")
+        if "video" in files and "image" in files:
+            raise wrong("image", "names a picture beside a video, which takes its place; keep one of them")
+        if not files.keys() & {"video", "image", "audio"}:
+            hint = "; name the folder of the videos too" if "video_id" in ids and self.videos is None else ""
+            raise wrong("video", f"is empty, and so are image and audio; name one of them{hint}")
+        if not files.keys() & {"video", "audio"} and (start_s is not None or end_s is not None):
+            raise wrong("start" if start_s is not None else "end", "has no effect on a picture alone; leave it empty")
+        if end_s is not None and end_s <= (start_s or 0.0):
+            raise wrong("end", f"{end_s:g} is not after the start ({start_s or 0.0:g}); correct it")
+        return Source(
+            video_id=ids.get("id") or self._made_id(ids, values, start_s, end_s),
+            name=f"{self.path.name} row {number}",
+            **files,
+            text=texts,
+            start_s=start_s or 0.0,
+            end_s=end_s,
+            split=_SPLITS.get(split.lower(), ""),
+        )
+
+    def _made_id(self, ids: dict[str, str], values: dict[str, Any], start_s: float | None, end_s: float | None) -> str:
+        if "video_id" in ids and self.files is None:
+            return ids["video_id"]
+        if "video_id" in ids:
+            stem = ids["video_id"]
+        else:
+            name = PurePosixPath(next(str(values[f]).strip() for f in ("video", "image", "audio") if f in values))
+            inside = not name.is_absolute() and ".." not in name.parts
+            stem = name.with_suffix("").as_posix() if inside else name.stem
+        if start_s is None and end_s is None:
+            return stem
+        return f"{stem}_{_brief(start_s or 0.0)}-{'' if end_s is None else _brief(end_s)}"
+
+    def _values(self, number: int, row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Field -> value where there is one, and field -> column where it stands."""
+        values: dict[str, Any] = {}
+        columns: dict[str, str] = {}
+        if new := [column for column in row if column not in self._fields and column not in self.unread]:
+            self._know(new)
+        for column, value in row.items():
+            name = self._fields.get(column)
+            if name is None:
+                continue
+            if name in columns and columns[name] != column:
+                raise TrichordError(
+                    f"{self.path}: the columns {columns[name]} and {column} both give the {name}; rename one"
+                )
+            columns[name] = column
+            empty = value is None or (isinstance(value, float) and math.isnan(value))
+            if not (
+                empty or (isinstance(value, (str, list)) and not (value.strip() if isinstance(value, str) else value))
+            ):
+                values[name] = value
+        return values, columns
+
+    def _know(self, new: list[str]) -> None:
+        for column in new:
+            plain = column.strip().lower()
+            name = next((name for name, spellings in COLUMNS.items() if plain in spellings), None)
+            if name is None:
+                self.unread[column] = None
+            else:
+                self._fields[column] = name
+        usable = {"video", "image", "audio"} | ({"video_id"} if self.videos is not None else set())
+        if not usable & set(self._fields.values()):
+            needed = "video, image or audio" + (" (or video_id)" if self.videos is not None else "")
+            hint = (
+                ", or the folder of the videos" if "video_id" in self._fields.values() and self.videos is None else ""
+            )
+            raise TrichordError(
+                f"{self.path}: has no column {needed}; it has {', '.join(new)[:80]}: add a column that names files{hint}"
+            )
+
+    def _wrong(self, number: int, column: str, what: str) -> TrichordError:
+        return TrichordError(f"{self.path}, row {number}, column {column}: {one_line(what)}")
+
+    def _line(self, number: int, column: str, value: Any) -> str:
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or "\n" in str(value).strip():
+            raise self._wrong(number, column, f"'{str(value)[:40]}' is not a line of text; correct it")
+        return str(value).strip()
+
+    def _file(self, number: int, column: str, value: Any) -> Path:
+        if not isinstance(value, str) or "\0" in value:
+            raise self._wrong(number, column, f"'{str(value)[:40]}' is not a path; correct it")
+        return self.path.parent / value.strip()
+
+    def _texts(self, number: int, column: str, value: Any) -> tuple[str, ...]:
+        texts = value if isinstance(value, list) else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise self._wrong(number, column, f"'{str(value)[:40]}' is neither a text nor a list of texts; correct it")
+        return tuple(folded for text in texts if (folded := one_line(text)))
+
+    def _seconds(self, number: int, columns: dict[str, str], values: dict[str, Any], name: str) -> float | None:
+        if name not in values:
+            return None
+        value = values[name]
+        try:
+            seconds = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            seconds = math.nan
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise self._wrong(number, columns[name], f"'{str(value)[:40]}' is not a number of seconds; correct it")
+        return seconds
+
+
+def _brief(seconds: float) -> str:
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
