@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from trichord.errors import TrichordError
 from trichord.features.spectrogram import time_to_frame
+from trichord.store.items import PER_CAPTION
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 VISUAL_STREAMS = ("visual_2d", "visual_3d")
 AUDIO_STREAM = "spectrogram"
+EMBEDDING_STREAMS = {"audio": "audio", "text": "text"}  # modality -> stream of embeddings that stand in its place
+
+AudioInput = Literal["spectrogram", "embeddings"]
+TextInput = Literal["words", "embeddings"]
 
 
 @dataclass
@@ -51,7 +56,10 @@ class Batch:
         video: (B, F) max-pooled over time, each stream of length one, streams side by side.
         audio: (B, 40, T) log-mel in dB.
         audio_frames: (B,) frames before the padding.
+        audio_pooled: (B, C) mean over time of audio embeddings, of length one; in place of `audio`.
         word_ids: (B, L) rows of the store's word table, -1 where padded.
+        text: (B, L, F) embeddings of the clip's captions, zeros where padded; in place of `word_ids`.
+        text_mask: (B, L) True at captions.
         valid: Per modality (B,) bool.
         positives: (B', B') bool over the batch of all processes, or None: texts that count as true (MIL-NCE).
         first_half: (B',) bool over the batch of all processes, or None: the first half of each video's clips.
@@ -60,7 +68,10 @@ class Batch:
     video: Tensor | None = None
     audio: Tensor | None = None
     audio_frames: Tensor | None = None
+    audio_pooled: Tensor | None = None
     word_ids: Tensor | None = None
+    text: Tensor | None = None
+    text_mask: Tensor | None = None
     valid: dict[str, Tensor] = field(default_factory=dict)
     positives: Tensor | None = None
     first_half: Tensor | None = None
@@ -73,7 +84,10 @@ class Batch:
             move(self.video),
             move(self.audio),
             move(self.audio_frames),
+            move(self.audio_pooled),
             move(self.word_ids),
+            move(self.text),
+            move(self.text_mask),
             {name: mask.to(device) for name, mask in self.valid.items()},
             move(self.positives),
             move(self.first_half),
@@ -90,6 +104,10 @@ class Batch:
             inputs["video"] = self.video
         if self.audio is not None and self.audio_frames is not None:
             inputs |= {"audio": self.audio, "audio_frames": self.audio_frames}
+        if self.audio_pooled is not None:
+            inputs["audio_pooled"] = self.audio_pooled
+        if self.text is not None and self.text_mask is not None:
+            inputs |= {"text": self.text, "text_mask": self.text_mask}
         if self.word_ids is not None:
             mask = self.word_ids >= 0
             inputs |= {"text": word_vectors[self.word_ids.clamp(min=0)] * mask[..., None], "text_mask": mask}
@@ -106,7 +124,9 @@ class ClipReader:
         audio_frames: Most spectrogram frames of a clip; a batch is padded to this length, or to its longest clip
             when `pad_to_longest`.
         audio_pad_db: Value of padded frames.
-        max_words: Words of a clip.
+        max_words: Words of a clip; of embeddings, captions.
+        audio: `spectrogram`, or the `embeddings` of stream audio.
+        text: `words`, or the `embeddings` of stream text.
         pad_to_longest: Pad audio to the longest clip of the batch instead.
     """
 
@@ -119,11 +139,14 @@ class ClipReader:
         audio_frames: int = 1000,
         audio_pad_db: float = -80.0,
         max_words: int = 20,
+        audio: AudioInput = "spectrogram",
+        text: TextInput = "words",
         pad_to_longest: bool = False,
     ) -> None:
         self.store, self.modalities, self.visual_streams = store, modalities, visual_streams
         self.audio_frames, self.audio_pad_db = audio_frames, audio_pad_db
         self.max_words, self.pad_to_longest = max_words, pad_to_longest
+        self.audio, self.text = audio, text
 
     @property
     def video_dim(self) -> int:
@@ -136,11 +159,18 @@ class ClipReader:
         if "video" in self.modalities:
             video, valid = self._video(clips)
             batch.video, batch.valid["video"] = torch.from_numpy(video), torch.from_numpy(valid)
-        if "audio" in self.modalities:
+        if "audio" in self.modalities and self.audio == "embeddings":
+            pooled, valid = self._audio_pooled(clips)
+            batch.audio_pooled, batch.valid["audio"] = torch.from_numpy(pooled), torch.from_numpy(valid)
+        elif "audio" in self.modalities:
             audio, frames = self._audio(clips)
             batch.audio, batch.audio_frames = torch.from_numpy(audio), torch.from_numpy(frames)
             batch.valid["audio"] = batch.audio_frames > 0
-        if "text" in self.modalities:
+        if "text" in self.modalities and self.text == "embeddings":
+            text, mask = self._text(clips)
+            batch.text, batch.text_mask = torch.from_numpy(text), torch.from_numpy(mask)
+            batch.valid["text"] = batch.text_mask.any(dim=1)
+        elif "text" in self.modalities:
             ids = self._word_ids(clips)
             batch.word_ids = torch.from_numpy(ids)
             batch.valid["text"] = (batch.word_ids >= 0).any(dim=1)
@@ -165,13 +195,37 @@ class ClipReader:
         return out, valid
 
     def _stream_rows(self, stream: str, clips: Clips, row: int) -> np.ndarray:
-        """Rows int(start * rate) to int(end * rate), both included; the one row of a pooled stream; none where it lacks it."""
+        """Rows int(start * rate) to int(end * rate), both included; the one row of a pooled stream; those of the clip's
+        captions where there is one per caption; none where the item lacks the stream."""
         item = int(clips.item[row])
         rate_hz = self.store.rate_hz(stream, item)
         if rate_hz == 0.0 or self.store.num_rows(stream, item) == 0:
             return self.store.rows(stream, item)
+        if rate_hz == PER_CAPTION:
+            return self.store.rows(stream, item)[clips.captions[row]]
         begin, end = int(clips.start_s[row] * rate_hz), int(clips.end_s[row] * rate_hz) + 1
         return self.store.rows(stream, item, max(0, begin), end)
+
+    def _audio_pooled(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+        stream = EMBEDDING_STREAMS["audio"]
+        out = np.zeros((len(clips), self.store.streams[stream].dim), np.float32)
+        valid = np.zeros(len(clips), bool)
+        for row in range(len(clips)):
+            embeddings = self._stream_rows(stream, clips, row)
+            if len(embeddings):
+                mean = embeddings.mean(axis=0, dtype=np.float32)
+                out[row], valid[row] = mean / max(float(np.linalg.norm(mean)), 1e-12), True
+        return out, valid
+
+    def _text(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+        stream = EMBEDDING_STREAMS["text"]
+        slices = [self._stream_rows(stream, clips, row)[: self.max_words] for row in range(len(clips))]
+        longest = max([1, *map(len, slices)])
+        out = np.zeros((len(clips), longest, self.store.streams[stream].dim), np.float32)
+        mask = np.zeros((len(clips), longest), bool)
+        for row, embeddings in enumerate(slices):
+            out[row, : len(embeddings)], mask[row, : len(embeddings)] = embeddings, True
+        return out, mask
 
     def _audio(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
         slices = [self._audio_rows(clips, row) for row in range(len(clips))]
@@ -214,12 +268,46 @@ def visual_streams_of(store: Store, visual_3d: str) -> tuple[str, ...]:
     return VISUAL_STREAMS if has_3d and visual_3d != "no" else VISUAL_STREAMS[:1]
 
 
-def require_modalities(store: Store, modalities: tuple[str, ...], purpose: str) -> None:
-    """Refuse with one line when the store lacks a modality that `purpose` (an order, a direction) needs."""
+def audio_input_of(store: Store, choice: str = "auto") -> AudioInput:
+    """What the audio encoder reads, by the recipe's `model.audio` (`auto`, `spectrogram`, `embeddings`)."""
+    if choice == "embeddings" and not _has(store, EMBEDDING_STREAMS["audio"]):
+        raise TrichordError(
+            f"{store.path}: model.audio is embeddings, but the store has no audio embeddings; extract them, or use auto"
+        )
+    auto = not _has(store, AUDIO_STREAM) and _has(store, EMBEDDING_STREAMS["audio"])
+    return "embeddings" if choice == "embeddings" or (choice == "auto" and auto) else "spectrogram"
+
+
+def text_input_of(store: Store, choice: str = "auto") -> TextInput:
+    """What the text encoder reads, by the recipe's `model.text` (`auto`, `words`, `embeddings`)."""
+    if choice == "embeddings" and not _has(store, EMBEDDING_STREAMS["text"]):
+        raise TrichordError(
+            f"{store.path}: model.text is embeddings, but the store has no text embeddings; extract them, or use auto"
+        )
+    auto = not store.words and _has(store, EMBEDDING_STREAMS["text"])
+    return "embeddings" if choice == "embeddings" or (choice == "auto" and auto) else "words"
+
+
+def _has(store: Store, stream: str) -> bool:
+    return stream in store.streams and bool(store.has(stream).any())
+
+
+def require_modalities(
+    store: Store,
+    modalities: tuple[str, ...],
+    purpose: str,
+    *,
+    audio: AudioInput = "spectrogram",
+    text: TextInput = "words",
+) -> None:
+    """Refuse with one line when the store lacks a modality that `purpose` (an order, a direction) needs.
+
+    `audio` and `text` say what stands for these two, as for `ClipReader`.
+    """
     have = {
-        "video": "visual_2d" in store.streams and bool(store.has("visual_2d").any()),
-        "audio": AUDIO_STREAM in store.streams and bool(store.has(AUDIO_STREAM).any()),
-        "text": len(store.words) > 0,
+        "video": _has(store, VISUAL_STREAMS[0]),
+        "audio": _has(store, AUDIO_STREAM if audio == "spectrogram" else EMBEDDING_STREAMS["audio"]),
+        "text": len(store.words) > 0 if text == "words" else _has(store, EMBEDDING_STREAMS["text"]),
     }
     if lacking := [m for m in modalities if not have[m]]:
         raise TrichordError(

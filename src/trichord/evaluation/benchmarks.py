@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trichord.data.batches import evaluation_clips
-from trichord.data.reader import ClipReader, Clips, require_modalities
+from trichord.data.reader import AudioInput, ClipReader, Clips, TextInput, require_modalities
 from trichord.errors import TrichordError
 from trichord.evaluation.ranks import chance_recall, metrics_from_counts, retrieval_ranks
 from trichord.modality import NAMES, Direction
@@ -124,6 +124,8 @@ class ScoringSettings:
         cosine: Scores are cosines.
         missing: `auto`, `drop` or `miss`.
         block: Rows of a score block.
+        audio: `spectrogram` or `embeddings`: what the model's audio encoder reads.
+        text: `words` or `embeddings`: what its text encoder reads.
     """
 
     visual_streams: tuple[str, ...]
@@ -134,6 +136,8 @@ class ScoringSettings:
     cosine: bool = False
     missing: str = "auto"
     block: int = 1024
+    audio: AudioInput = "spectrogram"
+    text: TextInput = "words"
 
 
 @torch.no_grad()
@@ -152,6 +156,8 @@ def embed_clips(
         audio_frames=audio_frames,
         audio_pad_db=settings.audio_pad_db,
         max_words=settings.max_words,
+        audio=settings.audio,
+        text=settings.text,
     )
     table = torch.from_numpy(store.word_vectors).to(device)
     found: dict[str, list[Tensor]] = {m: [] for m in modalities}
@@ -181,7 +187,7 @@ def evaluate_retrieval(
         TrichordError: the store lacks a modality of a direction, or no clip has all that the direction needs.
     """
     needed = tuple(m for m in NAMES.values() if any(m in d.modalities for d in directions))
-    require_modalities(store, needed, f"benchmark {benchmark.name}")
+    require_modalities(store, needed, f"benchmark {benchmark.name}", audio=settings.audio, text=settings.text)
     clips = evaluation_clips(store, store.select(benchmark.collection, benchmark.split), settings.min_clip_s)
     embeddings, valid = embed_clips(
         model, store, clips, needed, benchmark.audio_frames or settings.audio_frames, settings

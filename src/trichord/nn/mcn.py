@@ -1,7 +1,7 @@
 """MCN, the Multimodal Clustering Network (Chen et al., ICCV 2021): one encoder per modality into a joint space.
 
 Shape letters: B clips, D joint width, F video feature width, M mel bins, T spectrogram frames, L words, W word width,
-C width of the pooled audio, P width of what a reconstruction head gives back.
+C width of the pooled audio (or of the audio embeddings), P width of what a reconstruction head gives back.
 """
 
 from __future__ import annotations
@@ -44,6 +44,23 @@ class VideoEncoder(nn.Module):
 
     def forward(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.gated(video), video
+
+
+class AudioEmbeddingEncoder(nn.Module):
+    """Pooled embeddings of sound (B, C), made by another network -> (embedding (B, D), target = the input).
+
+    As the video encoder is: no DAVEnet, nothing of the published network.
+    """
+
+    def __init__(self, audio_dim: int, embed_dim: int) -> None:
+        super().__init__()
+        self.gated = GatedUnit(audio_dim, embed_dim)
+
+    def forward(
+        self, audio: torch.Tensor | None, num_frames: torch.Tensor | None, pooled: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        assert pooled is not None
+        return self.gated(pooled), pooled
 
 
 class AudioEncoder(nn.Module):
@@ -137,6 +154,9 @@ class MCN(nn.Module):
         reconstruction_dim: hidden width of the reconstruction heads; None for none.
         audio_channels: widths of DAVEnet's four stages; C is the last.
         mel_bins: M, height of the spectrograms.
+        audio_dim: C, width of audio embeddings that another network made: they come as `audio_pooled` into a gated
+            unit, without DAVEnet, and their reconstruction head ends without a relu, since they have both signs.
+            None: spectrograms into DAVEnet, as published.
         modalities: the encoders that there are, of video, audio and text.
         mask_padding: leave padding out; False for the published behaviour.
         reconstruction_relu: end the reconstruction heads with a relu, as published.
@@ -153,6 +173,7 @@ class MCN(nn.Module):
         *,
         audio_channels: Sequence[int] = (128, 256, 512, 1024),
         mel_bins: int = 40,
+        audio_dim: int | None = None,
         modalities: Sequence[str] = MODALITIES,
         mask_padding: bool = True,
         reconstruction_relu: bool = True,
@@ -166,21 +187,27 @@ class MCN(nn.Module):
         self.arguments: dict[str, Any] = {
             "video_dim": video_dim, "embed_dim": embed_dim, "word_dim": word_dim,
             "reconstruction_dim": reconstruction_dim, "audio_channels": tuple(audio_channels), "mel_bins": mel_bins,
-            "modalities": self.modalities, "mask_padding": mask_padding, "reconstruction_relu": reconstruction_relu,
-            "normalize": normalize,
+            "audio_dim": audio_dim, "modalities": self.modalities, "mask_padding": mask_padding,
+            "reconstruction_relu": reconstruction_relu, "normalize": normalize,
         }  # fmt: skip
         self.normalize = normalize
         make = {
             "video": lambda: VideoEncoder(video_dim, embed_dim),
-            "audio": lambda: AudioEncoder(mel_bins, audio_channels, embed_dim, mask_padding),
+            "audio": lambda: (
+                AudioEncoder(mel_bins, audio_channels, embed_dim, mask_padding)
+                if audio_dim is None
+                else AudioEmbeddingEncoder(audio_dim, embed_dim)
+            ),
             "text": lambda: TextEncoder(word_dim, embed_dim, mask_padding),
         }
-        target_dim = {"video": video_dim, "audio": audio_channels[-1], "text": embed_dim}
+        self._pooled_dim = audio_channels[-1] if audio_dim is None else audio_dim
+        target_dim = {"video": video_dim, "audio": self._pooled_dim, "text": embed_dim}
         self.encoders = nn.ModuleDict({m: make[m]() for m in self.modalities})
         self.heads = nn.ModuleDict()
         if reconstruction_dim is not None:
             for m in self.modalities:
-                self.heads[m] = _head(embed_dim, reconstruction_dim, target_dim[m], reconstruction_relu)
+                relu = reconstruction_relu and not (m == "audio" and audio_dim is not None)
+                self.heads[m] = _head(embed_dim, reconstruction_dim, target_dim[m], relu)
         self.load_report = published.LoadReport()
 
     def parts(self, modality: str) -> dict[str, nn.Module | None]:
@@ -224,9 +251,11 @@ class MCN(nn.Module):
             if audio is not None and audio_pooled is not None:
                 raise TrichordError("both audio and audio_pooled are given; give one of them")
             if audio is not None:
+                if self.arguments["audio_dim"] is not None:
+                    raise TrichordError("this network reads audio embeddings, not spectrograms; give audio_pooled")
                 self._check("audio", audio, 3, 1, self.arguments["mel_bins"])
             if audio_pooled is not None:
-                self._check("audio_pooled", audio_pooled, 2, -1, self.arguments["audio_channels"][-1])
+                self._check("audio_pooled", audio_pooled, 2, -1, self._pooled_dim)
             out["audio"] = self.encoders["audio"](audio, audio_frames, audio_pooled)
         if text is not None:
             self._require("text")
@@ -253,10 +282,10 @@ class MCN(nn.Module):
             video: (B, F) pooled video features.
             audio: (B, M, T) log-mel spectrograms, padded at the end.
             audio_frames: (B,) valid frames of each; None: all are.
-            text: (B, L, W) word vectors, padded with zero rows.
+            text: (B, L, W) word vectors (or L embeddings of captions), padded with zero rows.
             text_mask: (B, L) True at words; None: a row that is not all zeros is a word. Not read without
                 `mask_padding`.
-            audio_pooled: (B, C) pooled DAVEnet output, in place of `audio`.
+            audio_pooled: (B, C) pooled DAVEnet output, in place of `audio`; with `audio_dim`, pooled audio embeddings.
         """
         encoded = self._encode(video, audio, audio_frames, text, text_mask, audio_pooled)
         return {m: self._final(embedding) for m, (embedding, _) in encoded.items()}
@@ -319,5 +348,9 @@ class MCN(nn.Module):
 
         A network made by `from_published` gives back the same entries in the order of its file, unused ones included;
         any other network gets the unused `DAVEnet.batchnorm1` with its initial values.
+
+        Raises TrichordError for a network of audio embeddings, which has no published form.
         """
+        if self.arguments["audio_dim"] is not None:
+            raise TrichordError("a network of audio embeddings has no published form; keep it in its own format")
         return published.published_state(self, self.load_report)

@@ -1,6 +1,6 @@
 """Recipes: typed settings of a run, free of torch, read from small YAML files that extend a base.
 
-A recipe is a name of this folder (`paper`, `mcn`, `debug`, `demo`) or a path to a YAML file. `extends: NAME` at the top
+A recipe is a name of this folder (`paper`, `mcn`, `small`, `stamps`, ...) or a path to a YAML file. `extends: NAME` at the top
 of a file takes another recipe as the base; every other key changes one of the fields below.
 """
 
@@ -30,6 +30,10 @@ class ModelSettings:
         mask_padding: Padded frames and words are left out of the pools; false is the published behaviour.
         reconstruction_relu: A ReLU after each reconstruction head, as published.
         visual_3d: Whether 3-D features join the 2-D ones; `auto` uses them where the store has them.
+        audio: What sound comes as: `spectrogram` (through DAVEnet, as published) or `embeddings` of another network
+            (their mean over the clip, through a gated unit); `auto`: spectrograms where the store has them.
+        text: What text comes as: `words` (vectors, as published) or `embeddings` of whole captions; `auto`: words
+            where the store has them.
     """
 
     embed_dim: int = 6144
@@ -38,6 +42,8 @@ class ModelSettings:
     mask_padding: bool = True
     reconstruction_relu: bool = True
     visual_3d: Literal["auto", "yes", "no"] = "auto"
+    audio: Literal["auto", "spectrogram", "embeddings"] = "auto"
+    text: Literal["auto", "words", "embeddings"] = "auto"
 
 
 @dataclass
@@ -52,7 +58,7 @@ class DataSettings:
         min_clip_s: A caption's clip grows by its neighbours until it lasts this many seconds.
         audio_frames: Spectrogram frames of a clip (100 per second); longer clips are cut, shorter ones padded.
         audio_pad_db: Value of padded frames in dB: -80 is silence; the published loader pads 0, the loudest level.
-        max_words: Words of a clip; the rest is cut.
+        max_words: Words of a clip (of embeddings: captions); the rest is cut.
         clip_sampling: `distinct` draws different clips of a video; `published` draws captions with replacement.
         word_order: Words of a grown clip by `time`, or as `published`: the caption's own first, neighbours after it.
     """

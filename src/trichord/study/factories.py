@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from trichord.data.batches import TrainingClips
-from trichord.data.reader import ClipReader, require_modalities, visual_streams_of
+from trichord.data.reader import (
+    EMBEDDING_STREAMS,
+    AudioInput,
+    ClipReader,
+    TextInput,
+    audio_input_of,
+    require_modalities,
+    text_input_of,
+    visual_streams_of,
+)
 from trichord.errors import TrichordError
 from trichord.evaluation.benchmarks import ScoringSettings
 from trichord.losses.clustering import ClusterMemory
@@ -26,18 +35,31 @@ if TYPE_CHECKING:
 
 
 def build_model(recipe: Recipe, store: Store, seed: int) -> MCN:
-    """A fresh model, whose initial weights depend on the seed and the recipe only: not on the order or the stage."""
+    """A fresh model, whose initial weights depend on the seed and the recipe only: not on the order or the stage.
+
+    Raises TrichordError for settings that the store's features cannot meet.
+    """
     streams = visual_streams_of(store, recipe.model.visual_3d)
     lacking = [name for name in streams if name not in store.streams]
     video_dim = sum(store.streams[name].dim for name in streams) if not lacking else 1
+    audio_dim, word_dim = None, store.word_dim or 1
+    if audio_input_of(store, recipe.model.audio) == "embeddings":
+        audio_dim = store.streams[EMBEDDING_STREAMS["audio"]].dim
+    if text_input_of(store, recipe.model.text) == "embeddings":
+        word_dim = store.streams[EMBEDDING_STREAMS["text"]].dim
+        if not recipe.model.mask_padding:
+            raise TrichordError(
+                "model.mask_padding false is the published treatment of padded words; with text embeddings set it to true"
+            )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MCN(
             video_dim=video_dim,
             embed_dim=recipe.model.embed_dim,
-            word_dim=store.word_dim or 1,
+            word_dim=word_dim,
             reconstruction_dim=recipe.model.reconstruction_dim or None,
             audio_channels=tuple(recipe.model.audio_channels),
+            audio_dim=audio_dim,
             mask_padding=recipe.model.mask_padding,
             reconstruction_relu=recipe.model.reconstruction_relu,
         )
@@ -101,7 +123,8 @@ def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tupl
         raise TrichordError(
             f"{store.path}: no video of {wanted} to train on; the store has {have}; set data.train_split"
         )
-    require_modalities(store, stage.modalities, f"order {stage.chain}")
+    audio, text = audio_input_of(store, recipe.model.audio), text_input_of(store, recipe.model.text)
+    require_modalities(store, stage.modalities, f"order {stage.chain}", audio=audio, text=text)
     source = TrainingClips(
         store,
         items,
@@ -119,6 +142,8 @@ def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tupl
         audio_frames=data.audio_frames,
         audio_pad_db=data.audio_pad_db,
         max_words=data.max_words,
+        audio=audio,
+        text=text,
     )
     return source, reader
 
@@ -141,7 +166,10 @@ def loop_settings(recipe: Recipe) -> LoopSettings:
     )
 
 
-def scoring_settings(recipe: Recipe, visual_streams: tuple[str, ...]) -> ScoringSettings:
+def scoring_settings(
+    recipe: Recipe, visual_streams: tuple[str, ...], audio: AudioInput = "spectrogram", text: TextInput = "words"
+) -> ScoringSettings:
+    """How a model that reads these streams is scored."""
     evaluation, data = recipe.evaluation, recipe.data
     return ScoringSettings(
         visual_streams=visual_streams,
@@ -152,6 +180,8 @@ def scoring_settings(recipe: Recipe, visual_streams: tuple[str, ...]) -> Scoring
         cosine=recipe.loss.cosine if evaluation.cosine == "auto" else evaluation.cosine == "yes",
         missing=evaluation.missing,
         block=evaluation.block,
+        audio=audio,
+        text=text,
     )
 
 

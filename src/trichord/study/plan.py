@@ -84,6 +84,9 @@ def training_settings(recipe: Recipe) -> dict[str, Any]:
     """The settings that decide which weights come out."""
     values = recipe.to_dict()
     values.pop("evaluation")
+    for name in ("audio", "text"):  # came later: `auto` must not change the keys of what was trained before
+        if values["model"][name] == "auto":
+            values["model"].pop(name)
     for name in DISPLAY_ONLY:
         values["training"].pop(name)
     return values

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from trichord.data.reader import EMBEDDING_STREAMS
 from trichord.errors import TrichordError
 from trichord.evaluation.benchmarks import (
     Benchmark,
@@ -159,7 +160,7 @@ def evaluate_model(
                 f"it knows {', '.join(trained.trained)}"
             )
     chosen = [find_benchmark(store, name) for name in benchmarks or benchmark_names(store)]
-    settings = factories.scoring_settings(used, trained.visual_streams)
+    settings = factories.scoring_settings(used, trained.visual_streams, trained.audio, trained.text)
     return [row for b in chosen for row in evaluate_retrieval(trained.model, store, b, parsed, settings)], trained.notes
 
 
@@ -190,11 +191,20 @@ def _check_widths(run: Path, trained: TrainedModel, store: Store) -> None:
                 f"{run}: the model reads video of width {arguments['video_dim']}, {store.path} has {width} "
                 f"({' + '.join(trained.visual_streams)}); use the store that it was trained on, or features of the same encoder"
             )
-    if "text" in trained.trained and store.word_dim and arguments["word_dim"] != store.word_dim:
+    reads_words = trained.text == "words"
+    if "text" in trained.trained and reads_words and store.word_dim and arguments["word_dim"] != store.word_dim:
         raise TrichordError(
             f"{run}: the model reads words of width {arguments['word_dim']}, {store.path} has {store.word_dim}; "
             "import with the same word vectors"
         )
+    wanted = {"audio": arguments["audio_dim"], "text": None if reads_words else arguments["word_dim"]}
+    for modality, width in wanted.items():
+        info = store.streams.get(EMBEDDING_STREAMS[modality])
+        if modality in trained.trained and width is not None and info is not None and info.dim != width:
+            raise TrichordError(
+                f"{run}: the model reads {modality} embeddings of width {width}, {store.path} has {info.dim}; "
+                "use the store that it was trained on, or embeddings of the same encoder"
+            )
 
 
 def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, say: Say | None) -> int:
@@ -232,8 +242,9 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
             "parent": planned.parent and planned.parent.folder,
         }
         save_model(
-            folder, model, trained=trained, visual_streams=reader.visual_streams, settings=recipe.to_dict(), extra=extra
-        )
+            folder, model, trained=trained, visual_streams=reader.visual_streams, audio=reader.audio, text=reader.text,
+            settings=recipe.to_dict(), extra=extra,
+        )  # fmt: skip
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
@@ -278,7 +289,7 @@ def _evaluate_order(
         torch.device("cuda") if torch.cuda.is_available() and recipe.training.device == "auto" else torch.device("cpu")
     )
     trained.model.to(device)
-    settings = factories.scoring_settings(recipe, trained.visual_streams)
+    settings = factories.scoring_settings(recipe, trained.visual_streams, trained.audio, trained.text)
     rows = []
     for benchmark in benchmarks:
         scored = evaluate_retrieval(trained.model, store, benchmark, possible, settings)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from trichord.data.reader import AudioInput, TextInput
 from trichord.errors import TrichordError, one_line
 from trichord.nn import MCN
 from trichord.training.checkpoint import write_json
@@ -26,6 +27,8 @@ class TrainedModel:
         model: In eval mode, on the CPU.
         trained: Modalities whose weights were trained; the others are at their initial values.
         visual_streams: Store streams that make its video features.
+        audio: `spectrogram` or `embeddings`: what its audio encoder reads.
+        text: `words` or `embeddings`: what its text encoder reads.
         settings: The recipe that trained it; empty for a published checkpoint.
         notes: What a reader should know, e.g. ignored keys of a published file.
     """
@@ -33,6 +36,8 @@ class TrainedModel:
     model: MCN
     trained: tuple[str, ...]
     visual_streams: tuple[str, ...] = ("visual_2d",)
+    audio: AudioInput = "spectrogram"
+    text: TextInput = "words"
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -43,6 +48,8 @@ def save_model(
     *,
     trained: tuple[str, ...],
     visual_streams: tuple[str, ...],
+    audio: AudioInput = "spectrogram",
+    text: TextInput = "words",
     settings: dict[str, Any],
     extra: dict[str, Any],
 ) -> None:
@@ -59,6 +66,8 @@ def save_model(
         "arguments": model.arguments,
         "trained": list(trained),
         "visual_streams": list(visual_streams),
+        "audio": audio,
+        "text": text,
         "settings": settings,
         **extra,
     }
@@ -88,7 +97,12 @@ def load_model(path: Path | str) -> TrainedModel:
         ) from None
     load_weights(model, path / WEIGHTS)
     return TrainedModel(
-        model.eval(), tuple(described["trained"]), tuple(described["visual_streams"]), described.get("settings", {})
+        model.eval(),
+        tuple(described["trained"]),
+        tuple(described["visual_streams"]),
+        described.get("audio", "spectrogram"),
+        described.get("text", "words"),
+        described.get("settings", {}),
     )
 
 
