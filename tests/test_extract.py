@@ -1,26 +1,32 @@
-"""A folder of videos into a store: odd videos, splits, going on after an interruption, one encoder per store."""
+"""A folder of videos into a store: odd videos, going on after an interruption, nothing twice, one encoder per store."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
-from trichord.features import extract as module
-from trichord.features.extract import extract, extract_video
-from trichord.features.folder import VideoFile, captions_of, find_videos, split_of
+from trichord.features.choice import EncoderChoice, load
+from trichord.features.extract import ExtractSummary, extract, extract_sources
+from trichord.features.sources import Source
 from trichord.features.spectrogram import log_mel
 from trichord.features.visual import load_visual_encoder
-from trichord.media import frames, waveform, write_video
+from trichord.features.work import Task, run_task
+from trichord.media import pictures as decoded
+from trichord.media import waveform, write_video
 from trichord.store import Store
+from trichord.store.inspect import verify
+from trichord.store.ledger import read_ledger
+from trichord.store.spool import FOLDER, spooled
 
 SMALL = "efficientnet-lite0-64"
 VTT = "WEBVTT\n\n00:00.000 --> 00:01.500\nCrack the egg\n\n00:01.500 --> 00:09.000\nstir it zzqqxx\n"
@@ -40,6 +46,13 @@ def sound(seconds: float) -> np.ndarray:
     return (0.2 * np.random.RandomState(0).randn(int(seconds * 16000))).astype(np.float32)
 
 
+def run(videos: Path, store: Path, **options: object) -> ExtractSummary:
+    """In this process, with the small encoder."""
+    summary = extract(videos, store, **{"visual_2d": SMALL, "workers": 0, **options})  # type: ignore[arg-type]
+    assert isinstance(summary, ExtractSummary)
+    return summary
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Good videos and every kind of odd one."""
@@ -51,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "mute.csv").write_text("start,end,text\n0,2,no sound\n2,1,wrong\n")
     write_video(root / "short.mp4", pictures(4), 10, sound(0.4))
     (root / "broken.mp4").write_bytes(b"this is no video")
-    write_video(root / "badtext.mp4", pictures(4), 10)
+    write_video(root / "badtext.mp4", pictures(4, 9), 10)
     (root / "badtext.vtt").write_text("WEBVTT\n\n00:01.000 --> soon\nhi\n")
     (root / ".hidden.mp4").write_bytes(b"")
     (root / "notes.txt").write_text("not a video")
@@ -59,21 +72,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stored(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, module.ExtractSummary, list[str]]:
+def stored(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExtractSummary, list[str]]:
     store = tmp_path_factory.mktemp("store") / "s"
     lines: list[str] = []
-    summary = extract(folder, store, encoder=SMALL, workers=1, progress=lines.append)
+    summary = run(folder, store, progress=lines.append)
     return store, summary, lines
 
 
-def test_what_a_folder_gives(folder: Path, stored: tuple[Path, module.ExtractSummary, list[str]]) -> None:
+def ids_of(store: Path) -> list[str]:
+    opened = Store(store)
+    return [opened.video_id(i) for i in range(len(opened))]
+
+
+def ledger(store: Path) -> dict[str, str]:
+    return {entry["source"]: entry.get("class", "") for entry in read_ledger(store)}
+
+
+def test_what_a_folder_gives(folder: Path, stored: tuple[Path, ExtractSummary, list[str]]) -> None:
     path, summary, lines = stored
     assert (summary.num_videos, summary.num_added, summary.num_skipped, summary.num_present) == (7, 5, 2, 0)
     store = Store(path)
-    ids = [store.video_id(i) for i in range(len(store))]
-    assert ids == ["egg/a", "egg/b", "mute", "short", "tea/c"]
-    for i in range(5):
-        assert store.collection(i) == "videos"
+    assert ids_of(path) == ["egg/a", "egg/b", "mute", "short", "tea/c"]
+    assert {store.collection(i) for i in range(5)} == {"videos"}
     # no hash is below 0.2; badtext has the lowest but its captions cannot be read, tea/c comes next
     assert [store.split(i) for i in range(5)] == ["train"] * 4 + ["test"]
     assert summary.splits == {"train": 4, "test": 1}
@@ -87,98 +107,181 @@ def test_what_a_folder_gives(folder: Path, stored: tuple[Path, module.ExtractSum
     assert starts.tolist() == [0, 1.5] and ends[1] == pytest.approx(3.0, abs=0.07)
     assert [store.words[w] for w in store.word_ids(0, 0)] == ["crack", "the", "egg"]
     assert [store.words[w] for w in store.word_ids(0, 1)] == ["stir", "it"]
-    assert lines[0].startswith("1/7 badtext.mp4: skipped: ") and lines[2].startswith(
-        "3/7 egg/a.mp4: 3.0 s, 2 captions, "
-    )
+    assert lines[0].startswith("1/7 badtext.mp4: skipped: ")
+    assert lines[2].startswith("3/7 egg/a.mp4: 3.0 s, 2 captions, train | ")
+    assert " videos/s, " in lines[2] and " h of video per h, 0:00:0" in lines[2] and lines[2].endswith(" left")
+    assert not spooled(path) and verify(path) == []
 
 
-def test_streams_are_those_of_the_parts(folder: Path, stored: tuple[Path, module.ExtractSummary, list[str]]) -> None:
+def test_streams_are_those_of_the_parts(folder: Path, stored: tuple[Path, ExtractSummary, list[str]]) -> None:
     store, video = Store(stored[0]), folder / "tea" / "c.mp4"
-    visual = load_visual_encoder(SMALL).encode(np.stack(list(frames(video))))
-    spectrogram = log_mel(waveform(video)).T.astype(np.float16)
+    encoder = load_visual_encoder(SMALL)
+    visual = encoder.encode(np.stack([picture for _, picture in decoded(video, [encoder.frames])]))
     assert np.array_equal(store.rows("visual_2d", 4), visual)
-    assert np.array_equal(store.rows("spectrogram", 4), spectrogram)
+    spectrogram = log_mel(waveform(video)).T.astype(np.float16)
+    difference = np.abs(store.rows("spectrogram", 4).astype(np.float32) - spectrogram.astype(np.float32))
+    assert difference.max() <= 0.07  # one step of float16 at -80 dB
 
 
-def test_odd_videos_are_noted_and_unreadable_ones_listed(
-    stored: tuple[Path, module.ExtractSummary, list[str]],
+def test_odd_videos_are_noted_and_unreadable_ones_listed_with_a_class(
+    stored: tuple[Path, ExtractSummary, list[str]],
 ) -> None:
     path, summary, _ = stored
     skipped = {entry["source"]: entry["reason"] for entry in Store(path).skipped()}
-    assert set(skipped) == {"broken.mp4", "badtext.mp4"}
+    assert ledger(path) == {"broken.mp4": "unreadable", "badtext.mp4": "captions"}
+    assert summary.failures == {"unreadable": 1, "captions": 1}
     assert skipped["broken.mp4"].startswith("cannot be opened as a video (") and "\n" not in skipped["broken.mp4"]
     assert "badtext.vtt, line 3: 'soon' is not a time" in skipped["badtext.mp4"]
     notes = "\n".join(summary.notes)
-    assert "mute.mkv: has no sound; stored without a spectrogram" in notes
+    assert "mute.mkv: has no sound; stored without spectrogram" in notes
     assert "mute.mkv: 1 of 2 captions end at or before their start; dropped" in notes
     assert "short.mp4: has no captions; text cannot be learnt or tested with it" in notes
     assert "egg/a.mp4: 1 of 2 captions run past the video's end (3." in notes
-    assert "5 videos (12 s) extracted with efficientnet-lite0-64" in str(summary)
-    assert f"why they were skipped: {path / 'skipped.jsonl'}" in str(summary)
+    assert "5 videos (12 s) extracted with efficientnet-lite0-64 + log-mel" in str(summary)
+    assert f"why they were skipped (1 captions, 1 unreadable): {path / 'skipped.jsonl'}" in str(summary)
 
 
 def test_workers_give_the_same_store(
-    folder: Path, tmp_path: Path, stored: tuple[Path, module.ExtractSummary, list[str]]
+    folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]]
 ) -> None:
-    summary = extract(folder, tmp_path / "s", encoder=SMALL, workers=2)
-    assert summary.num_added == 5 and summary.notes == stored[1].notes
+    summary = run(folder, tmp_path / "s", workers=2)
+    assert summary.num_added == 5 and sorted(summary.notes) == sorted(stored[1].notes)
     assert Store(tmp_path / "s").fingerprint == Store(stored[0]).fingerprint
 
 
-def test_what_is_there_is_left_alone_and_new_videos_are_added(
-    folder: Path, tmp_path: Path, stored: tuple[Path, module.ExtractSummary, list[str]]
+def test_what_is_there_is_known_by_its_content(
+    folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]]
 ) -> None:
     store = tmp_path / "s"
     shutil.copytree(stored[0], store)
     before = {p.name: p.read_bytes() for p in (store / "parts").iterdir()}
     videos = tmp_path / "videos"
     shutil.copytree(folder, videos)
-    summary = extract(videos, store, encoder=SMALL, workers=1)
+    summary = run(videos, store)
     assert (summary.num_added, summary.num_present, summary.num_skipped) == (0, 5, 2)
+    # another name, the same content: known; other captions: other content
+    (videos / "egg" / "a.mp4").rename(videos / "renamed.mp4")
+    (videos / "egg" / "a.vtt").rename(videos / "renamed.vtt")
+    (videos / "tea" / "c.vtt").write_text(VTT + "\n")
     shutil.copy(videos / "short.mp4", videos / "new.mp4")
     (videos / "new.srt").write_text("1\n00:00:00,000 --> 00:00:00,300\npour honey\n")
     (videos / "broken.mp4").unlink()
-    summary = extract(videos, store, encoder=SMALL, workers=1)
-    assert (summary.num_added, summary.num_present, summary.num_skipped) == (1, 5, 1)
+    summary = run(videos, store)
+    assert (summary.num_added, summary.num_present, summary.num_skipped) == (1, 3, 3)
     assert len(Store(store)) == 6 and sum(summary.splits.values()) == 6
+    assert {k: v for k, v in ledger(store).items() if v not in ("unreadable", "captions")} == {
+        "renamed.mp4": "duplicate",
+        "tea/c.mp4": "changed",
+    }
+    assert any("renamed.mp4: has the same content as egg/a, which is in the store" in n for n in summary.notes)
     assert all((store / "parts" / name).read_bytes() == data for name, data in before.items())
+    num_lines = len((store / "skipped.jsonl").read_text().splitlines())
+    run(videos, store)
+    assert len((store / "skipped.jsonl").read_text().splitlines()) == num_lines  # nothing is noted twice
 
 
-def test_an_interruption_loses_nothing_that_was_added(
-    folder: Path, tmp_path: Path, stored: tuple[Path, module.ExtractSummary, list[str]]
+def test_a_failure_is_tried_again_when_asked_or_when_the_file_changes(folder: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "v"
+    videos.mkdir()
+    shutil.copy(folder / "short.mp4", videos / "good.mp4")
+    (videos / "bad.mp4").write_bytes(b"no video")
+    store = tmp_path / "s"
+    assert run(videos, store).failures == {"unreadable": 1}
+    lines: list[str] = []
+    summary = run(videos, store, progress=lines.append)
+    assert lines == [] and (summary.num_present, summary.num_skipped, summary.failures) == (1, 1, {"unreadable": 1})
+    run(videos, store, retry="hung,crashed", progress=lines.append)
+    assert lines == []
+    run(videos, store, retry="unreadable", progress=lines.append)
+    assert len(lines) == 1 and lines[0].startswith("1/2 bad.mp4: skipped: cannot be opened")
+    assert ledger(store) == {"bad.mp4": "unreadable"}
+    shutil.copy(folder / "mute.mkv", videos / "bad.mp4")
+    assert run(videos, store).num_added == 1
+    with pytest.raises(TrichordError, match="--retry: no class 'broken'; known are all, unreadable, "):
+        run(videos, store, retry="broken")
+
+
+def test_what_was_fixed_leaves_the_ledger(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import trichord.features.work as work
+
+    videos, store = tmp_path / "v", tmp_path / "s"
+    videos.mkdir()
+    shutil.copy(folder / "short.mp4", videos / "a.mp4")
+    shutil.copy(folder / "mute.mkv", videos / "b.mkv")
+    original = work.pictures
+
+    def failing(path: Path, *args: object, **options: object) -> object:
+        if path.name == "a.mp4":
+            raise MemoryError
+        return original(path, *args, **options)
+
+    monkeypatch.setattr(work, "pictures", failing)
+    run(videos, store)
+    assert ledger(store) == {"a.mp4": "out-of-memory"}
+    monkeypatch.setattr(work, "pictures", original)
+    assert run(videos, store).num_added == 0
+    assert run(videos, store, retry="out-of-memory").num_added == 1
+    assert ledger(store) == {} and verify(store) == []
+
+
+def test_an_interruption_loses_nothing_that_was_finished(
+    folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]]
 ) -> None:
     def stop(line: str) -> None:
         if line.startswith("4/7"):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        extract(folder, tmp_path / "s", encoder=SMALL, workers=1, progress=stop)
+    summary = run(folder, tmp_path / "s", progress=stop)
+    assert summary.interrupted and "interrupted: what was finished is stored" in str(summary)
     assert len(Store(tmp_path / "s")) == 2
-    summary = extract(folder, tmp_path / "s", encoder=SMALL, workers=1)
+    summary = run(folder, tmp_path / "s")
     assert (summary.num_added, summary.num_present) == (3, 2)
     whole, parts = Store(stored[0]), Store(tmp_path / "s")
-    assert [parts.video_id(i) for i in range(5)] == [whole.video_id(i) for i in range(5)]
+    assert ids_of(tmp_path / "s") == ids_of(stored[0])
     assert all(np.array_equal(parts.rows("visual_2d", i), whole.rows("visual_2d", i)) for i in range(5))
 
 
-def test_one_encoder_per_store(
-    folder: Path, tmp_path: Path, stored: tuple[Path, module.ExtractSummary, list[str]]
+def test_what_a_killed_run_had_finished_is_taken_up(
+    folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import trichord.features.extract as module
+
+    def killed(*args: object, **options: object) -> None:
+        raise OSError("as if the process ended here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "StoreWriter", killed)
+        with pytest.raises(OSError, match="as if"):
+            run(folder, tmp_path / "s")
+    assert len(spooled(tmp_path / "s")) == 5 and not list((tmp_path / "s").glob("parts/*.parquet"))
+    half = tmp_path / "s" / FOLDER / ".half.999999999.tmp"
+    half.mkdir()
+    (spooled(tmp_path / "s")[0] / "item.json").write_text("{")  # torn by a power cut
+    lines: list[str] = []
+    summary = run(folder, tmp_path / "s", progress=lines.append)
+    assert "4 videos that an earlier run had finished are now in the store" in summary.notes
+    assert sorted(ids_of(tmp_path / "s")) == sorted(ids_of(stored[0]))
+    assert not half.exists() and not spooled(tmp_path / "s") and verify(tmp_path / "s") == []
+    assert sum(" captions, " in line for line in lines) == 1  # the torn one alone was extracted again
+
+
+def test_one_encoder_per_store(folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]]) -> None:
     store = tmp_path / "s"
     shutil.copytree(stored[0], store)
     recorded = json.loads((store / "encoders.json").read_text())
-    assert recorded["visual_2d"].startswith("efficientnet-lite0-64/v1/") and recorded["spectrogram"] == "log-mel-40/v1"
+    assert recorded["visual_2d"]["name"] == SMALL and recorded["spectrogram"]["name"] == "log-mel"
+    assert len(recorded["visual_2d"]["weights"]) == 64 and recorded["visual_2d"]["parameters"]
     with pytest.raises(TrichordError) as caught:
-        extract(folder, store, encoder="efficientnet-lite0-96", workers=1)
-    assert f"{store}: its visual_2d features were made by efficientnet-lite0-64/v1/" in str(caught.value)
+        run(folder, store, visual_2d="efficientnet-lite0-96")
+    assert f"{store}: its visual_2d features were made by efficientnet-lite0-64 (" in str(caught.value)
     assert str(caught.value).endswith("use the same encoder and weights, or another store")
     (store / "encoders.json").unlink()
-    summary = extract(folder, store, encoder=SMALL, workers=1)
-    assert "what made its visual_2d features is not recorded; only their width was compared" in summary.notes[0]
+    summary = run(folder, store)
+    assert "what made its visual_2d features is not recorded; only their width is compared" in summary.notes[0]
     assert json.loads((store / "encoders.json").read_text()) == recorded
     (store / "encoders.json").write_text("{")
     with pytest.raises(TrichordError, match=r"encoders\.json: cannot be read"):
-        extract(folder, store, encoder=SMALL, workers=1)
+        run(folder, store)
 
 
 @pytest.mark.parametrize(
@@ -197,70 +300,224 @@ def test_folders_that_give_nothing(tmp_path: Path, make: object, message: str) -
     (tmp_path / "v").mkdir()
     assert callable(make)
     with pytest.raises(TrichordError, match=message):
-        extract(make(tmp_path / "v"), tmp_path / "s", encoder=SMALL, workers=1)
+        run(make(tmp_path / "v"), tmp_path / "s")
 
 
-@pytest.mark.parametrize(("name", "value"), [("workers", 0), ("test_fraction", 1.5)])
-def test_settings_out_of_range(folder: Path, tmp_path: Path, name: str, value: float) -> None:
-    with pytest.raises(TrichordError, match=f"{name} is {value}; give "):
-        extract(folder, tmp_path / "s", encoder=SMALL, **{name: value})
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("workers", -1, "workers is -1; give "),
+        ("test_fraction", 1.5, "test_fraction is 1.5; give "),
+        ("shard", "3/2", "--shard is '3/2'; give the part and the number of parts, such as 2/8"),
+        ("require", "smell", "--require: no 'smell'; known are video, audio, text"),
+        ("visual_2d", "none", None),
+        ("audio", "none,none", None),
+    ],
+)
+def test_settings_out_of_range(folder: Path, tmp_path: Path, option: str, value: object, message: str | None) -> None:
+    if message is None:
+        with pytest.raises(TrichordError, match="every encoder is none"):
+            run(folder, tmp_path / "s", visual_2d="none", audio="none")
+        return
+    with pytest.raises(TrichordError, match=message):
+        run(folder, tmp_path / "s", **{option: value})
     assert not (tmp_path / "s").exists()
 
 
 def test_two_files_with_one_name(tmp_path: Path) -> None:
     write_video(tmp_path / "v" / "a.mkv", pictures(3), 10)
-    write_video(tmp_path / "v" / "a.mp4", pictures(3), 10)
-    summary = extract(tmp_path / "v", tmp_path / "s", encoder=SMALL, workers=1)
-    assert summary.num_added == summary.num_skipped == 1
+    write_video(tmp_path / "v" / "a.mp4", pictures(3, 1), 10)
+    summary = run(tmp_path / "v", tmp_path / "s")
+    assert summary.num_added == summary.num_skipped == 1 and ledger(tmp_path / "s") == {"a.mp4": "name"}
     assert "a.mp4: has the same name as a.mkv; rename one" in summary.notes
+
+
+def test_required_modalities(folder: Path, tmp_path: Path) -> None:
+    summary = run(folder, tmp_path / "s", require="audio, text")
+    assert ids_of(tmp_path / "s") == ["egg/a", "egg/b", "tea/c"] and summary.num_skipped == 4
+    assert ledger(tmp_path / "s") == {
+        "badtext.mp4": "captions",
+        "broken.mp4": "unreadable",
+        "mute.mkv": "no-audio",
+        "short.mp4": "no-captions",
+    }
 
 
 def test_a_truncated_video_lasts_as_long_as_it_decodes(tmp_path: Path) -> None:
     rng = np.random.RandomState(0)
-    write_video(tmp_path / "a.mp4", rng.randint(0, 255, (60, 64, 96, 3), np.uint8), 10, sound(6))
-    data = (tmp_path / "a.mp4").read_bytes()
-    (tmp_path / "a.mp4").write_bytes(data[: len(data) // 2])
-    (tmp_path / "a.srt").write_text("1\n00:00:00,500 --> 00:00:05,500\nstir\n")
-    result = extract_video(VideoFile(tmp_path / "a.mp4", "a.mp4", "a"), load_visual_encoder(SMALL))
-    assert result.failure == "" and 2 <= result.duration_s <= 4
-    assert result.captions.end_s[0] == result.duration_s
-    assert any(note.startswith("a.mp4: the video ends at") for note in result.notes)
+    (tmp_path / "v").mkdir()
+    write_video(tmp_path / "v/a.mp4", rng.randint(0, 255, (60, 64, 96, 3), np.uint8), 10, sound(6))
+    data = (tmp_path / "v/a.mp4").read_bytes()
+    (tmp_path / "v/a.mp4").write_bytes(data[: len(data) // 2])
+    (tmp_path / "v/a.srt").write_text("1\n00:00:00,500 --> 00:00:05,500\nstir\n")
+    summary = run(tmp_path / "v", tmp_path / "s")
+    store = Store(tmp_path / "s")
+    assert 2 <= store.duration_s(0) <= 4 and store.caption_spans(0)[1][0] == store.duration_s(0)
+    assert any(note.startswith("a.mp4: the video ends at") for note in summary.notes)
 
 
-def test_captions_beside_the_video_come_first(folder: Path) -> None:
-    assert captions_of(folder / "egg" / "a.mp4").text[0] == "Crack the egg"
-    assert len(captions_of(folder / "short.mp4")) == 0
+def test_the_parts_of_a_shard_make_the_whole(folder: Path, tmp_path: Path) -> None:
+    added = [run(folder, tmp_path / "s", shard=f"{k}/3").num_added for k in (1, 2, 3)]
+    assert sum(added) == 5 and max(added) < 5
+    assert sorted(ids_of(tmp_path / "s")) == ["egg/a", "egg/b", "mute", "short", "tea/c"]
+    store = Store(tmp_path / "s")
+    assert {store.video_id(i) for i in range(5) if store.split(i) == "test"} == {"tea/c"}
 
 
-def test_links_back_up_are_not_followed_for_ever(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x.MP4").touch()
-    (tmp_path / "a" / "up").symlink_to(tmp_path)
-    assert [video.video_id for video in find_videos(tmp_path)] == ["a/x"]
+def test_a_dry_run_says_what_would_be_done_and_leaves_no_trace(
+    folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]]
+) -> None:
+    text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)
+    assert isinstance(text, str) and not (tmp_path / "s").exists()
+    assert text.startswith(f"7 of 7 to extract with {SMALL} + log-mel into {tmp_path / 's'}")
+    assert "hours of video, about 0:00:0" in text and "on cpu (measured on 2 samples)" in text
+    shutil.copytree(stored[0], tmp_path / "s")
+    before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*") if "hashes" not in p.name)
+    text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)
+    assert isinstance(text, str) and text.startswith("0 of 7 to extract")
+    assert "5 are in the store" in text and "2 failed before; --retry CLASS tries them again" in text
+    assert before == sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*") if "hashes" not in p.name)
 
 
-def named(*ids: str) -> list[VideoFile]:
-    return [VideoFile(Path(i), f"{i}.mp4", i) for i in ids]
+# ---- other sources than folders of videos
 
 
-def test_split_folders_and_the_one_test_video() -> None:
-    splits = split_of(named("train/a", "val/b", "test/c", "training/d", "test"), 0.0)
-    assert splits == {"train/a": "train", "val/b": "val", "test/c": "test", "training/d": "train", "test": "train"}
-    lowest = min("abc", key=lambda i: zlib.crc32(i.encode()))
-    yes = lambda video: True  # noqa: E731
-    assert [i for i, s in split_of(named(*"abc"), 1e-9, usable=yes).items() if s == "test"] == [lowest]
-    only_b = split_of(named(*"abc"), 1e-9, usable=lambda video: video.video_id == "b")
-    assert [i for i, s in only_b.items() if s == "test"] == ["b"]
-    assert set(split_of(named(*"abc"), 1e-9).values()) == {"train"}  # none of them can be read
-    assert set(split_of(named(*"abc"), 1e-9, has_test=True).values()) == {"train"}
-    assert set(split_of(named(*"abc"), 0.0).values()) == {"train"}
-    assert split_of(named("a"), 1e-9) == {"a": "train"}
-    assert split_of(named("train/a", "train/b"), 0.5) == {"train/a": "train", "train/b": "train"}
+def test_pictures_sounds_and_words_of_a_table(folder: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "p.png")
+    shutil.copy(folder / "short.mp4", tmp_path / "s.mp4")
+    rows = ["id,image,audio,text,split", "x,p.png,s.mp4,a red egg,train", "y,p.png,,pour tea,test", "z,,s.mp4,,train"]
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    summary = run(tmp_path / "t.csv", tmp_path / "s")
+    store = Store(tmp_path / "s")
+    assert summary.num_added == 3 and ids_of(tmp_path / "s") == ["x", "y", "z"]
+    assert [store.num_rows("visual_2d", i) for i in range(3)] == [1, 1, 0] and store.rate_hz("visual_2d", 0) == 0.0
+    assert store.has("spectrogram").tolist() == [True, False, True]
+    assert [store.split(i) for i in range(3)] == ["train", "test", "train"]
+    assert store.caption_text(0, 0) == "a red egg" and store.num_captions(2) == 0
+    starts, ends = store.caption_spans(0)
+    assert (starts[0], ends[0]) == (0.0, store.duration_s(0)) and 0.3 < ends[0] < 0.6
+    assert store.duration_s(1) == 1.0
 
 
-@given(st.sets(st.text("abc/", min_size=1, max_size=6), max_size=30), st.floats(0.01, 1))
-def test_splits_never_change_when_videos_are_added(ids: set[str], fraction: float) -> None:
-    ordered = sorted(ids)
-    few = split_of(named(*ordered[::2]), fraction, has_test=True)
-    many = split_of(named(*ordered), fraction, has_test=True)
-    assert all(many[video_id] == split for video_id, split in few.items())
+def test_clips_of_one_video(folder: Path, tmp_path: Path) -> None:
+    rows = ["id,video,start,end,text,split"]
+    rows += [f"c{k},egg/a.mp4,{k * 0.5},{k * 0.5 + 1.5},clip {k},train" for k in range(4)] + [
+        "late,egg/a.mp4,9,10,no,train"
+    ]
+    (folder / "clips.csv").write_text("\n".join(rows) + "\n")
+    try:
+        run(folder / "clips.csv", tmp_path / "s")
+    finally:
+        (folder / "clips.csv").unlink()
+    store = Store(tmp_path / "s")
+    assert ids_of(tmp_path / "s") == [f"c{k}" for k in range(4)] and ledger(tmp_path / "s") == {
+        next(e["source"] for e in read_ledger(tmp_path / "s")): "unreadable"
+    }
+    whole = log_mel(waveform(folder / "egg" / "a.mp4")).T
+    for k in range(4):
+        assert store.num_rows("visual_2d", k) == 2 and store.duration_s(k) == pytest.approx(1.5, abs=0.02)
+        rows_of_clip = store.rows("spectrogram", k)
+        begin = 50 * k
+        expected = whole[begin : begin + len(rows_of_clip)]  # of the file's own level, then sliced
+        assert 148 <= len(rows_of_clip) <= 151 and np.abs(rows_of_clip - expected).max() <= 0.07
+
+
+def test_files_that_are_not_there_are_ledger_lines(folder: Path, tmp_path: Path) -> None:
+    sources = [
+        Source("gone", "row 1", video=tmp_path / "gone.mp4"),
+        Source("mute", "row 2", audio=folder / "mute.mkv"),
+        Source("short", "row 3", video=folder / "short.mp4", captions=tmp_path / "gone.vtt"),
+        Source("good", "row 4", video=folder / "short.mp4", text=("stir",)),
+    ]
+    choice = EncoderChoice(visual_2d=SMALL)
+    summary = extract_sources(sources, tmp_path / "s", collection="c", choice=choice, workers=0)
+    assert isinstance(summary, ExtractSummary) and ids_of(tmp_path / "s") == ["good"]
+    assert ledger(tmp_path / "s") == {"row 1": "missing", "row 2": "no-audio", "row 3": "missing"}
+
+
+# ---- processes
+
+
+def test_rows_do_not_depend_on_threads(folder: Path, tmp_path: Path) -> None:
+    encoders = load(EncoderChoice(visual_2d=SMALL))
+    items = []
+    for threads in (1, 3):
+        task = Task(Source("a", "a", video=folder / "egg/a.mp4"), "train", "0" * 40 + f":{threads}", "c", tmp_path)
+        outcome = run_task(task, encoders, threads)
+        assert outcome.kind == "" and outcome.decode_s > 0 and outcome.encode_s > 0
+    for path in spooled(tmp_path):
+        items.append(sorted((p.name, p.read_bytes()) for p in path.glob("*.rows")))
+    assert len(items) == 2 and items[0] == items[1]
+
+
+HANG = """
+import sys, time
+from pathlib import Path
+import trichord.features.work as work
+from trichord.features.choice import EncoderChoice, load
+from trichord.features.sources import Source
+def stuck(*args, **options):
+    yield 0, __import__("numpy").zeros((64, 96, 3), "uint8")
+    time.sleep(60)
+work.pictures = stuck
+task = work.Task(Source("a", "a", video=Path(sys.argv[1])), "train", "0" * 40 + ":0", "c", Path(sys.argv[2]), stall_s=0.5)
+work.run_task(task, load(EncoderChoice(visual_2d="efficientnet-lite0-64")), 1)
+"""
+
+
+def test_a_decoder_that_hangs_ends_its_process(folder: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANG, str(folder / "egg/a.mp4"), str(tmp_path)], capture_output=True, timeout=60
+    )
+    assert done.returncode == 1 and done.stderr == b"" and spooled(tmp_path) == []
+
+
+COMMAND = [sys.executable, "-m", "trichord", "extract"]
+
+
+def many(folder: Path, count: int) -> Path:
+    for i in range(count):
+        write_video(folder / f"v{i:02d}.mp4", pictures(20, i), 10, sound(2.0))
+        (folder / f"v{i:02d}.vtt").write_text(VTT)
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_on_one_store_do_nothing_twice(tmp_path: Path) -> None:
+    videos, store = many(tmp_path / "v", 40), tmp_path / "s"
+    command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "1"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=240)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    extracted = [sum(" captions, " in line for line in text.splitlines()) for text in said]
+    assert sum(extracted) == 40 and min(extracted) > 0
+    assert sorted(ids_of(store)) == [f"v{i:02d}" for i in range(40)] and verify(store) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_stop_soon_and_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    import time
+
+    videos, store = many(tmp_path / "v", 60), tmp_path / "s"
+    command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for _ in range(5):
+        process.stdout.readline()
+    process.send_signal(number)
+    began = time.monotonic()
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and time.monotonic() - began < 10, out + error
+    assert "interrupted: what was finished is stored" in out and "Traceback" not in error
+    num_stored = len(Store(store))
+    assert 5 <= num_stored < 60 and verify(store) == [] and not list((store / FOLDER).iterdir())
+    assert set(ledger(store).values()) == {"interrupted"}
+    again = run(videos, store)
+    assert again.num_present == num_stored and again.num_added == 60 - num_stored and ledger(store) == {}
+
+
+def test_the_split_of_a_folder_follows_the_names(folder: Path) -> None:
+    assert zlib.crc32(b"tea/c") < zlib.crc32(b"egg/a")

@@ -22,12 +22,12 @@ In which order should video, audio and text be combined? Train in stages, compar
 commands:
   demo       render the built-in world, run the study on it, print the order table
   world      write the built-in world: narrated how-to videos as real files
-  import     bring a published release into a store: howto100m, youcook2, msrvtt
-  extract    features of a folder of narrated videos into a store
+  import     bring published features or data into a store: howto100m, youcook2, msrvtt, stamps, webdataset, npy
+  extract    features of a folder of narrated videos, or of a table of clips, into a store
   train      train one order, e.g. av>t
   evaluate   score a trained model or a published checkpoint
   study      train and compare orders, print the order table
-  store      info STORE, verify STORE
+  store      info STORE, verify STORE, export STORE --out DIR (published layouts, webdataset, npy)
   doctor     what works here, what is missing, and the command that mends it
 
 example, from videos to the table:
@@ -140,10 +140,10 @@ def _world(words: list[str]) -> int:
 def _extract(words: list[str]) -> int:
     from trichord.features.extract import extract
 
-    print(
-        _call(extract, "extract", words, positional=("videos",), example="trichord extract my_videos --store my_store")
-    )
-    return 0
+    example = "trichord extract my_videos --store my_store --dry_run true"
+    summary = _call(extract, "extract", words, positional=("videos",), example=example)
+    print(summary)
+    return 130 if getattr(summary, "interrupted", False) else 0
 
 
 def _import(words: list[str]) -> int:
@@ -164,10 +164,18 @@ def _import(words: list[str]) -> int:
 def _store(words: list[str]) -> int:
     from trichord.store.inspect import store_info, verify
 
+    if words[:1] == ["export"]:
+        from trichord.releases.export import export_store
+
+        example = "trichord store export my_store --out release --layout howto100m"
+        print(_call(export_store, "store export", words[1:], positional=("store",), example=example))
+        return 0
     if len(words) != 2 or words[0] not in ("info", "verify"):
         if words and words[0] not in ("-h", "--help"):
-            raise TrichordError("give `trichord store info STORE` or `trichord store verify STORE`")
-        print("usage: trichord store {info,verify} STORE")
+            raise TrichordError(
+                "give `trichord store info STORE`, `trichord store verify STORE` or `store export STORE`"
+            )
+        print("usage: trichord store {info,verify} STORE\n       trichord store export STORE --out DIR --layout LAYOUT")
         return 0
     if words[0] == "info":
         print(store_info(Path(words[1])))

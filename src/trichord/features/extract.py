@@ -45,7 +45,8 @@ _WAIT_FOR_WRITER_S = 3600.0
 _QUIET_EVERY_S = 1.0
 _FEW = 200  # sources up to which every item gets its line
 
-Modality = Literal["video", "audio", "text"]
+MODALITIES = ("video", "audio", "text")
+RETRY = ("all", *CLASSES)
 
 
 @dataclass
@@ -102,13 +103,13 @@ def extract(
     words: Path | None = None,
     collection: str = "videos",
     video_root: Path | None = None,
-    require: list[Modality] = [],  # noqa: B006 - read only, and the command line shows it
+    require: str = "",
     test_fraction: float = 0.2,
     workers: int | None = None,
     device: str = "cpu",
     decoder: str = "auto",
     shard: str = "1/1",
-    retry: list[str] = [],  # noqa: B006
+    retry: str = "",
     dry_run: bool = False,
     stall_s: float = 30.0,
     progress: Callable[[str], None] | None = None,
@@ -135,14 +136,14 @@ def extract(
         words: word vectors (word2vec binary or text, GloVe text); GloVe 6B 50-d if not given.
         collection: name under which the store keeps these videos.
         video_root: for a table that names videos by id alone: the folder that holds them.
-        require: modalities without which a video is skipped.
+        require: modalities without which a video is skipped, with commas between: video,audio,text.
         test_fraction: share of the videos held out as split `test`, where nothing else says it.
         workers: worker processes; one per processor core if not given. 0 works in this process, without protection
             against files that crash a decoder.
         device: where the encoders compute: cpu or cuda.
         decoder: auto, pyav or torchcodec.
         shard: part of the work, such as 2/8 for the second of eight machines.
-        retry: classes of earlier failures to try again, such as unreadable; `all` for all.
+        retry: classes of earlier failures to try again, with commas between, such as unreadable,hung; `all` for all.
         dry_run: say what would be done and how long it would take, and do nothing.
         stall_s: seconds without a picture or sound after which a decoder is ended.
         progress: called with lines of progress.
@@ -155,8 +156,8 @@ def extract(
     is_table = videos.suffix.lower() in TABLE_SUFFIXES and not videos.is_dir()
     sources = read_table(videos, video_root) if is_table else sources_of_folder(videos)
     return extract_sources(
-        sources, store, collection=collection, choice=choice, words=words, require=tuple(require),
-        test_fraction=test_fraction, workers=workers, device=device, shard=shard, retry=tuple(retry),
+        sources, store, collection=collection, choice=choice, words=words, require=_names(require, MODALITIES, "require"),
+        test_fraction=test_fraction, workers=workers, device=device, shard=shard, retry=_names(retry, RETRY, "retry"),
         dry_run=dry_run, stall_s=stall_s, root=videos, progress=progress,
     )  # fmt: skip
 
@@ -182,7 +183,7 @@ def extract_sources(
     """The same for sources that are known: see `extract`. A dry run returns its report as text."""
     started = time.monotonic()
     store = Path(store)
-    again = _checked_retry(retry)
+    again = frozenset(CLASSES) if "all" in retry else frozenset(retry) | frozenset(ALWAYS_AGAIN)
     if workers is not None and workers < 0:
         raise TrichordError(f"workers is {workers}; give 1 or more (0: in this process), or leave it out")
     part = Shard.parse(shard)
@@ -452,12 +453,12 @@ def _make(store: Path, described: Described) -> None:
         raise TrichordError(f"{store}: cannot be written to ({error.strerror}); name another folder") from None
 
 
-def _checked_retry(retry: tuple[str, ...]) -> frozenset[str]:
-    if "all" in retry:
-        return frozenset(CLASSES)
-    if unknown := sorted(set(retry) - set(CLASSES)):
-        raise TrichordError(f"--retry: no class '{unknown[0]}'; known are all, {', '.join(CLASSES)}")
-    return frozenset(retry) | frozenset(ALWAYS_AGAIN)
+def _names(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
+    """`a,b` -> (a, b). Raises TrichordError for a name that is not known."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if unknown := [name for name in names if name not in known]:
+        raise TrichordError(f"--{option}: no '{unknown[0]}'; known are {', '.join(known)}")
+    return names
 
 
 @contextmanager

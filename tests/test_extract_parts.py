@@ -1,0 +1,258 @@
+"""Pieces of the extractor: leases between processes, the spool, the ledger, hashes, shards, the plan, progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trichord.captions import Captions
+from trichord.errors import TrichordError
+from trichord.features.choice import Described
+from trichord.features.encoders import Fingerprint
+from trichord.features.hashes import FileHashes
+from trichord.features.plan import Known, Shard, content_of, jobs
+from trichord.features.pool import outcome_of
+from trichord.features.progress import Meter, clock
+from trichord.features.sources import Source
+from trichord.store.leases import Leases
+from trichord.store.ledger import RESOLVED, note, read_ledger
+from trichord.store.spool import SpoolWriter, abandoned, read_spooled, remove_spooled, spooled
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from trichord.store.leases import Leases
+leases = Leases(Path(sys.argv[1]))
+print(leases.acquire("a"), leases.acquire("b"), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_lease_is_one_process_s_until_it_ends(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "True True\n"
+    with Leases(tmp_path) as leases:
+        assert not leases.acquire("a") and not leases.acquire("b") and leases.acquire("c")
+        other.kill()
+        other.communicate()
+        assert leases.acquire("a")
+        leases.release("a")
+        leases.release("never held")
+    with pytest.raises(TrichordError, match="gone: cannot be written to"):
+        Leases(tmp_path / "gone")
+
+
+@given(
+    rows=st.lists(st.integers(1, 5), max_size=4),
+    texts=st.lists(st.text(), max_size=3),
+    duration=st.floats(0, 1e6),
+)
+def test_the_spool_gives_back_what_it_took(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[int], texts: list[str], duration: float
+) -> None:
+    store = tmp_path_factory.mktemp("spool")
+    source = "ab" * 32 + ":0123456789abcdef"
+    writer = SpoolWriter(store, source)
+    rng = np.random.default_rng(len(rows))
+    blocks = [rng.standard_normal((n, 3)).astype(np.float16) for n in rows]
+    for block in blocks:
+        writer.append("visual_2d", block)
+        writer.append("wide", block.astype(np.float32).repeat(2, 1))
+    assert writer.num_rows("visual_2d") == sum(rows) and writer.num_rows("other") == 0
+    assert spooled(store) == [] and list(abandoned(store)) == []  # this process lives
+    times = np.sort(rng.uniform(0, 9, (2, len(texts))), 0)
+    captions = Captions(times[0], times[1], tuple(texts))
+    rates_hz = {"visual_2d": 1.0, "wide": 1.5} if rows else {}
+    writer.commit(video_id="v/ü", collection="c", split="", duration_s=duration, rates_hz=rates_hz, captions=captions)
+    writer.discard()
+    (folder,) = spooled(store)
+    item = read_spooled(folder)
+    assert item is not None and (item.video_id, item.split, item.source) == ("v/ü", "", source)
+    assert item.duration_s == duration and item.rates_hz == rates_hz and item.captions.text == tuple(texts)
+    assert np.array_equal(item.captions.start_s, times[0]) and np.array_equal(item.captions.end_s, times[1])
+    assert set(item.streams) == ({"visual_2d", "wide"} if rows else set())
+    if rows:
+        assert np.array_equal(item.streams["visual_2d"], np.concatenate(blocks))
+        assert item.streams["wide"].dtype == np.float32
+    again = SpoolWriter(store, source)  # the same work by another process: the first stays
+    again.commit(video_id="w", collection="c", split="", duration_s=0, rates_hz={}, captions=captions)
+    assert read_spooled(folder).video_id == "v/ü"  # type: ignore[union-attr]
+    remove_spooled(folder)
+    remove_spooled(folder)
+    assert spooled(store) == [] and list((store / "spool").iterdir()) == []
+
+
+def test_half_written_items_are_not_taken(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path, "a" * 64 + ":b")
+    writer.append("visual_2d", np.ones((2, 3), np.float16))
+    writer.commit(
+        video_id="v", collection="c", split="", duration_s=1, rates_hz={"visual_2d": 1}, captions=Captions.empty()
+    )
+    (folder,) = spooled(tmp_path)
+    (folder / "0.rows").write_bytes(b"\0")
+    assert read_spooled(folder) is None
+    for text in ("", "[]", "{}", '{"streams": 1}'):
+        (folder / "item.json").write_text(text)
+        assert read_spooled(folder) is None
+    (tmp_path / "spool" / ".x.999999999.tmp").mkdir()
+    (tmp_path / "spool" / f".x.{os.getpid()}.tmp").mkdir()
+    assert [p.name for p in abandoned(tmp_path)] == [".x.999999999.tmp"]
+
+
+def test_the_ledger_keeps_the_last_word_on_each_piece_of_work(tmp_path: Path) -> None:
+    note(tmp_path, "a.mp4", "cannot be\nopened", "unreadable", "k1")
+    note(tmp_path, "b.mp4", "no sound", "no-audio", "k2")
+    note(tmp_path, "c.npz", "is short")
+    with (tmp_path / "skipped.jsonl").open("a") as file:
+        file.write('{"source": "torn')
+    note(tmp_path, "a.mp4", "hung", "hung", "k1")
+    note(tmp_path, "b.mp4", "is in the store now", RESOLVED, "k2")
+    assert read_ledger(tmp_path) == [
+        {"source": "c.npz", "reason": "is short"},
+        {"source": "a.mp4", "reason": "hung", "class": "hung", "key": "k1"},
+    ]
+    assert read_ledger(tmp_path / "gone") == []
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+
+    path = tmp_path / "v.mp4"
+    path.write_bytes(b"one")
+    digest = hashlib.sha256(b"one").hexdigest()
+    assert FileHashes(tmp_path).sha256(path) == digest
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", lambda *_: 1 / 0)
+        assert FileHashes(tmp_path).sha256(path) == digest
+    path.write_bytes(b"two")
+    os.utime(path, ns=(1, 1))
+    assert FileHashes(tmp_path).sha256(path) == hashlib.sha256(b"two").hexdigest()
+    (tmp_path / "hashes.jsonl").write_text("torn\n[1]\n")
+    assert FileHashes(tmp_path).sha256(path) == hashlib.sha256(b"two").hexdigest()
+    with pytest.raises(FileNotFoundError):
+        FileHashes(tmp_path).sha256(tmp_path / "gone")
+
+
+@given(
+    st.integers(1, 9),
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1), unique=True),
+)
+def test_every_source_is_in_one_shard(count: int, names: list[str]) -> None:
+    sources = [Source(name, name, video=Path("folder", name)) for name in names if name not in (".", "..")]
+    for source in sources:
+        clip = Source("clip", "clip", video=source.video, start_s=5)
+        parts = [k for k in range(1, count + 1) if Shard(k, count).has(source)]
+        assert len(parts) == 1 and Shard(parts[0], count).has(clip)
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "1/2/3", "-1/2"])
+def test_wrong_shards(text: str) -> None:
+    with pytest.raises(TrichordError, match="give the part and the number of parts, such as 2/8"):
+        Shard.parse(text)
+
+
+def described(name: str = "e") -> Described:
+    return Described({"visual_2d": Fingerprint(name, "1", {"side": 64}, "ff")}, {"captions": "auto"})
+
+
+def test_a_fingerprint_tells_everything_apart() -> None:
+    prints = [
+        Fingerprint("e", "1", {"side": 64}, "ff"),
+        Fingerprint("e", "2", {"side": 64}, "ff"),
+        Fingerprint("e", "1", {"side": 65}, "ff"),
+        Fingerprint("e", "1", {"side": 64}, "fe"),
+        Fingerprint("f", "1", {"side": 64}, "ff"),
+    ]
+    assert len({p.digest for p in prints}) == 5 and len({described(n).digest for n in "ef"}) == 2
+    assert Fingerprint("e", "1", {"a": 1, "b": 2}).digest == Fingerprint("e", "1", {"b": 2, "a": 1}).digest
+    assert json.loads(json.dumps(prints[0].to_dict()))["digest"] == prints[0].digest
+
+
+def test_content_is_what_the_item_follows_from(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"video")
+    hashes = FileHashes(tmp_path / "s")
+    a = Source("a", "a", video=tmp_path / "a.mp4")
+    contents = [content_of(a, hashes), content_of(Source("x", "x", video=tmp_path / "b.mp4"), hashes)]
+    assert contents[0] == contents[1]  # names do not count
+    (tmp_path / "a.vtt").write_text("WEBVTT\n")
+    contents.append(content_of(a, hashes))
+    contents.append(content_of(Source("a", "a", video=tmp_path / "a.mp4", text=("x",)), hashes))
+    contents.append(content_of(Source("a", "a", video=tmp_path / "a.mp4", start_s=1.0), hashes))
+    contents.append(content_of(Source("a", "a", audio=tmp_path / "b.mp4"), hashes))
+    assert len(set(contents)) == 5
+
+
+def test_the_plan_names_what_is_to_be_done_and_why_not(tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / f"{number}.mp4").write_bytes(bytes([number]))
+    (tmp_path / "copy.mp4").write_bytes(bytes([1]))
+    files = [Source(p.stem, p.name, video=p) for p in sorted(tmp_path.glob("*.mp4"))]
+    sources = [*files, Source("0", "again.mkv", video=tmp_path / "2.mp4"), Source("g", "g", video=tmp_path / "g.mp4")]
+    hashes, encoders = FileHashes(tmp_path / "s"), described()
+    keys = [f"{content_of(source, hashes)}:{encoders.digest}" for source in files]
+    known = Known(tmp_path / "s", "c", sources={keys[0]: "0", keys[2]: "elsewhere"}, ids={"0", "3", "elsewhere", "old"})
+    known.recorded = {"0", "elsewhere", "3"}
+    known.failed = {keys[4]: {"class": "hung", "source": "4.mp4", "reason": "stuck", "key": keys[4]}}
+    got = {job.source.name: job for job in jobs(sources, encoders, known, hashes, frozenset({"interrupted"}))}
+    assert {name: job.status for name, job in got.items()} == {
+        "0.mp4": "present",
+        "1.mp4": "todo",
+        "2.mp4": "duplicate",
+        "3.mp4": "changed",
+        "4.mp4": "failed",
+        "5.mp4": "todo",
+        "copy.mp4": "duplicate",
+        "again.mkv": "name",
+        "g": "missing",
+    }
+    assert got["copy.mp4"].reason == "has the same content as 1.mp4; remove one"
+    retried = {j.source.name: j.status for j in jobs(sources, encoders, known, hashes, frozenset({"hung"}))}
+    assert retried["4.mp4"] == "todo"
+    other = {j.source.name: j.status for j in jobs(files, described("f"), known, hashes, frozenset())}
+    assert other["4.mp4"] == "todo" and other["0.mp4"] == "changed"  # another encoder: other work
+
+
+def _kill(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(30)
+
+
+def test_a_worker_that_dies_takes_only_its_task_with_it() -> None:
+    from multiprocessing import get_context
+
+    from pebble import ProcessPool
+
+    with ProcessPool(1, context=get_context("spawn")) as pool:
+        doomed = [pool.schedule(_kill, args=(n,)) for n in (signal.SIGKILL, signal.SIGSEGV)]
+        ended, good = pool.schedule(os._exit, args=(1,)), pool.schedule(divmod, args=(7, 2))
+        kinds = [outcome_of(future, 5.0).kind for future in (*doomed, ended)]
+        assert kinds == ["out-of-memory", "crashed", "hung"] and good.result(timeout=30) == (3, 1)
+        assert "SIGSEGV" in outcome_of(doomed[1], 5.0).reason and "for 5 s" in outcome_of(ended, 5.0).reason
+
+
+def test_progress_tells_rates_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    lines: list[str] = []
+    meter = Meter(lines.append, num_sources=4, num_bytes=400, every_s=30.0)
+    meter.passed(100)
+    now[0] += 10
+    meter.done("a", "60 s", 100, 60.0, failed=False)
+    assert lines == []
+    meter.done("b", "skipped: why", 100, 0.0, failed=True)
+    assert lines == ["3/4 b: skipped: why | 0.2 videos/s, 6 h of video per h, 0:00:05 left"]
+    now[0] += 10
+    meter.done("c", "60 s", 100, 60.0, failed=False)
+    assert lines[1] == "4/4 c: 60 s | 0.15 videos/s, 6 h of video per h"
+    assert clock(3725) == "1:02:05"
