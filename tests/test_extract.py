@@ -244,7 +244,7 @@ def test_an_interruption_loses_nothing_that_was_finished(
 def test_what_a_killed_run_had_finished_is_taken_up(
     folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import trichord.features.extract as module
+    import trichord.features.driver as module
 
     def killed(*args: object, **options: object) -> None:
         raise OSError("as if the process ended here")
