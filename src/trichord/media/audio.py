@@ -1,0 +1,103 @@
+"""The sound of a media file as a stream of mono blocks, and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trichord.media.decode import SAMPLE_RATE_HZ, decoded, opened, stream_of
+
+BLOCK_S = 10.0  # length of a block: 640 kB at 16 kHz
+_GAP_S = 0.1  # a longer hole between two audio frames is filled with silence
+
+
+def sound(
+    path: str | Path,
+    *,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    notes: list[str] | None = None,
+    num_threads: int | None = None,
+) -> Iterator[np.ndarray]:
+    """The sound of a file, or of the clip [start_s, end_s) of it, as mono float32 blocks (n,) in [-1, 1].
+
+    Sample i of all blocks together is heard at start_s + i / sample_rate_hz seconds. Sound that starts late or has
+    holes is filled with silence there. A block is at most ten seconds long, whatever the file, and so is the memory.
+
+    A clip is bit for bit what the whole file has between its first and last sample: resamplers and codecs remember,
+    so decoding starts at the file's beginning (and stops at end_s). A file without sound, and a clip that begins after
+    its end, give no block. Raises TrichordError if the file is missing or no media file.
+    """
+    position, begin = 0, round(start_s * sample_rate_hz)
+    end = None if end_s is None else round(end_s * sample_rate_hz)
+    block = max(round(BLOCK_S * sample_rate_hz), 1)
+    held: list[np.ndarray] = []
+    num_held = 0
+    if end is not None and end <= begin:
+        return
+    for piece in _pieces(path, sample_rate_hz, block, notes, num_threads):
+        first, last = begin - position, (piece.size if end is None else end - position)
+        position += piece.size
+        wanted = piece[max(first, 0) : max(last, 0)]
+        if wanted.size:
+            held.append(wanted)
+            num_held += wanted.size
+        while num_held >= block:
+            whole = np.concatenate(held)
+            yield whole[:block]
+            held, num_held = [whole[block:]], num_held - block
+        if end is not None and position >= end:
+            break
+    if num_held:
+        yield np.concatenate(held)
+
+
+def _pieces(
+    path: str | Path, sample_rate_hz: int, block: int, notes: list[str] | None, num_threads: int | None
+) -> Iterator[np.ndarray]:
+    """Resampled frames and, where time stamps leave a hole, silence; none longer than `block` samples."""
+    import av
+
+    with opened(path) as container:
+        stream = stream_of(container, "audio")
+        if stream is None:
+            return
+        length, layout, resampler = 0, None, None
+        for time_s, frame in decoded(path, container, stream, notes, num_threads):
+            expected = (frame.format.name, frame.layout.name, frame.sample_rate)
+            missing_s = time_s - length / sample_rate_hz
+            if resampler is None or layout != expected or missing_s > _GAP_S:
+                for piece in _resampled(resampler, None):
+                    length += piece.size
+                    yield piece
+                resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate_hz)
+                layout = expected
+                num_silent = round((time_s - length / sample_rate_hz) * sample_rate_hz)
+                for left in range(num_silent, 0, -block):
+                    silence = np.zeros(min(left, block), np.float32)
+                    length += silence.size
+                    yield silence
+            for piece in _resampled(resampler, frame):
+                length += piece.size
+                yield piece
+        yield from _resampled(resampler, None)
+
+
+def _resampled(resampler: Any, frame: Any) -> Iterator[np.ndarray]:
+    """Samples of `frame`; None empties the resampler, which may be None itself."""
+    if resampler is not None:
+        for resampled in resampler.resample(frame):
+            yield resampled.to_ndarray().reshape(-1).astype(np.float32, copy=False)
+
+
+def waveform(path: str | Path, *, sample_rate_hz: int = SAMPLE_RATE_HZ, notes: list[str] | None = None) -> np.ndarray:
+    """The sound of a file as mono float32 (N,) in [-1, 1]; sample i is heard at i / sample_rate_hz seconds.
+
+    Sound that starts late or has holes is filled with silence there. A file without sound gives an empty array.
+    """
+    blocks = list(sound(path, sample_rate_hz=sample_rate_hz, notes=notes))
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)

@@ -1,0 +1,115 @@
+"""Still pictures: any format that Pillow reads, and SVG where resvg is installed."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trichord.errors import TrichordError, one_line
+from trichord.media.sampling import FrameSpec
+from trichord.media.scaling import crop_box
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 178_956_970  # Pillow's limit for what cannot be meant: twice its warning, half a gigabyte of RGB
+_SVG = (".svg", ".svgz")
+
+
+def image(path: str | Path, spec: FrameSpec) -> np.ndarray:
+    """A still picture as (H, W, 3) uint8 RGB, of the size that `spec` gives a video picture.
+
+    It is turned upright as its EXIF says, scaled by Pillow's bicubic filter (antialiased; swscale's, which the pictures
+    of a video go through, differs from it a little), then cropped. Transparent parts are white, 16 bits become 8, of
+    an animation the first picture is taken. SVG is drawn by resvg at the size wanted (`pip install resvg-py`); `rate_hz`
+    and `sampling` do not count.
+
+    Raises TrichordError if the file is missing, is no picture, is cut off, or holds more than 179 million pixels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TrichordError(f"{path}: no such file; check the path")
+    picture = _drawn(path, spec) if path.suffix.lower() in _SVG else _loaded(path)
+    size = spec.size_of(*picture.size)
+    box = crop_box(path, spec, *size)
+    if picture.size != size:
+        from PIL.Image import Resampling
+
+        picture = picture.resize(size, Resampling.BICUBIC)
+    return np.array(picture.crop(box), np.uint8)
+
+
+def _loaded(path: Path) -> Image:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures and odd metadata: judged here, not printed
+            with Image.open(path) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    raise TrichordError(f"{path}: {_too_large(opened.size)}; make it smaller or remove it")
+                opened.load()
+                return _rgb(ImageOps.exif_transpose(opened))
+    except Image.DecompressionBombError:
+        raise TrichordError(f"{path}: has too many pixels for a picture; make it smaller or remove it") from None
+    except UnidentifiedImageError:
+        raise TrichordError(f"{path}: is no picture of a known format; convert it to PNG or JPEG") from None
+    except TrichordError:
+        raise
+    except Exception as error:  # OSError, SyntaxError, struct.error, EOFError: each plugin of Pillow has its own
+        reason = one_line(error) or type(error).__name__
+        raise TrichordError(f"{path}: cannot be decoded ({reason}); check that the file is complete") from None
+
+
+def _too_large(size: tuple[int, int]) -> str:
+    return f"has {size[0]}x{size[1]} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
+
+
+def _rgb(picture: Image) -> Image:
+    """8-bit RGB of any mode, over white where it is transparent."""
+    from PIL import Image
+
+    if picture.mode.startswith(("I", "F")):
+        picture = _eight_bits(picture)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+def _eight_bits(picture: Image) -> Image:
+    """Grey of 16 or 32 bits: the high byte of 16-bit values. Floating point counts as 0 to 1 if it never goes beyond."""
+    from PIL import Image
+
+    values: Any = np.asarray(picture).astype(np.float64)
+    values = np.nan_to_num(values, nan=0.0, posinf=np.finfo(np.float32).max, neginf=0.0)
+    if picture.mode == "F":
+        values = values * 255 if values.size and values.max() <= 1 else values
+    else:
+        values = np.floor(values / 257 + 0.5)
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def _drawn(path: Path, spec: FrameSpec) -> Image:
+    """SVG: once as it is for its aspect, then at the size wanted."""
+    from PIL import Image
+
+    try:
+        import resvg_py
+    except ImportError:
+        raise TrichordError(f"{path}: SVG needs another package; pip install resvg-py, or convert it to PNG") from None
+
+    def draw(**size: Any) -> Image:
+        drawn = bytes(resvg_py.svg_to_bytes(svg_path=str(path), background="#ffffff", **size))
+        return Image.open(io.BytesIO(drawn)).convert("RGB")
+
+    try:
+        width, height = draw().size
+        return draw(width=spec.size_of(width, height)[0])
+    except Exception as error:  # ValueError of resvg, or what Pillow says of its answer
+        raise TrichordError(f"{path}: cannot be drawn ({one_line(error)}); convert it to PNG") from None
