@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trichord.errors import TrichordError
 from trichord.features.sources import Source
@@ -73,27 +73,32 @@ def import_stamps(
     store: Path,
     *,
     language: str = "es",
+    visual_2d: str = "efficientnet-lite0",
+    audio: str = "log-mel",
+    text: str = "words",
     words: Path | None = None,
     workers: int | None = None,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
-    **options: Any,
 ) -> ExtractSummary:
-    """Extract the stamps of a language into a store, as collection `stamps-LANGUAGE`.
+    """Extract Tux Paint's stamps of a language into a store, as collection `stamps-LANGUAGE`.
 
     Args:
-        root: What `dpkg -x` unpacked, or the folder `stamps` inside it.
-        store: Store folder; made if it is not there, added to if it is.
-        language: Of the speech.
-        words: Word vectors; GloVe 6B 50-d if not given.
-        workers: Worker processes; if not given, one per processor core.
-        device: Where the encoders compute.
-        progress: Called with one line per stamp.
-        options: Further arguments of `extract_sources`, such as `choice`.
+        root: what `dpkg -x` unpacked of the package tuxpaint-stamps-default, or the folder `stamps` inside it.
+        store: store folder; made if it is not there, added to if it is.
+        language: of the speech: es, fr, ru, ro, ca, be, el, da, ...
+        visual_2d: image encoder, as for `trichord extract`.
+        audio: log-mel, hf:MODEL, or both with a comma between.
+        text: words (word vectors alone), or besides them an encoder of whole captions: hf:MODEL or st:MODEL.
+        words: word vectors; GloVe 6B 50-d if not given.
+        workers: worker processes; if not given, one per processor core.
+        device: where the encoders compute: cpu or cuda.
+        progress: called with lines of progress.
 
     Raises TrichordError as `find_stamps` and `extract_sources` do.
     """
-    from trichord.features.extract import extract_sources
+    from trichord.features.choice import EncoderChoice
+    from trichord.features.extract import ExtractSummary, extract_sources
 
     notes: list[str] = []
     sources = find_stamps(root, language, notes=notes)
@@ -101,12 +106,14 @@ def import_stamps(
         sources,
         store,
         collection=f"stamps-{language}",
+        choice=EncoderChoice(visual_2d=visual_2d, audio=audio, text=text),
         words=words,
         workers=workers,
         device=device,
+        root=Path(root),
         progress=progress,
-        **options,
     )
+    assert isinstance(summary, ExtractSummary), "this was no dry run"
     summary.notes[:0] = notes
     return summary
 

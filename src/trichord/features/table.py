@@ -194,7 +194,9 @@ class _Reader:
         split = str(values.get("split", "")).strip()
         if split and split.lower() not in _SPLITS:
             raise wrong("split", f"'{split[:40]}' is no split; write train, val or test, or leave it empty")
-        ids = {name: self._line(number, columns[name], values[name]) for name in ("id", "video_id") if name in values}
+        ids: dict[str, str] = {
+            name: self._line(number, columns[name], values[name]) for name in ("id", "video_id") if name in values
+        }
         if self.files is not None and self.videos is not None and "video_id" in ids and "video" not in files:
             files["video"] = self.files.get(ids["video_id"], self.videos / f"{ids['video_id']}.mp4")
         if texts and "captions" in files:
