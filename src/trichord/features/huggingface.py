@@ -1,0 +1,195 @@
+"""Image models of transformers (`hf:MODEL`) as visual encoders: CLIP, SigLIP, DINO, ViT, ConvNeXt and others.
+
+The feature of a picture is the first of these that the model has:
+    1. `get_image_features`, the vector in the joint space (CLIP, SigLIP, ALIGN, ...);
+    2. the pooler's output, if the pooler's weights are in the checkpoint (DINOv2's normalised CLS token, ConvNeXt's
+       mean, SigLIP's attention pooling; classifiers of the ViT family lack it, transformers would make it up at random);
+    3. the CLS token of the last hidden state;
+    4. the mean of the last hidden state over positions.
+Models that would run code of their repository are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trichord.errors import TrichordError, one_line
+from trichord.features.encoders import Fingerprint
+from trichord.features.network_encoder import NetworkEncoder, VisualInfo, network_encoder, parameters_of
+from trichord.features.weights import hugging_face_folder, text_sha256, weight_files, weights_sha256
+from trichord.media.sampling import FrameSpec
+
+if TYPE_CHECKING:
+    import torch
+
+OPTION = "--weights_2d"
+POOLING = "image features, else pooler, else CLS, else mean"
+_CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+
+
+def describe(name: str, weights: Path | None = None) -> VisualInfo:
+    """`hf:ORGANISATION/NAME`, `@REVISION` after it, or `hf:/path/to/folder`; `weights` is a folder in its place.
+
+    Raises TrichordError for a model that is not here and cannot be had.
+    """
+    model = name.removeprefix("hf:")
+    folder = hugging_face_folder(model, weights, option=OPTION)
+    if weights is None and Path(model).expanduser().is_dir():
+        name = f"hf:{folder.resolve().name}"  # where it lies does not matter
+    config, processor = _json(folder / "config.json"), _processor_of(folder)
+    if "architecture" in config and "model_type" not in config:
+        raise TrichordError(f"{folder}: is a model of timm; give timm:{config['architecture']}")
+    frames = frames_of(processor)
+    configs = text_sha256(*(folder / file for file in _CONFIGS))
+    parameters = parameters_of(frames, pooling=POOLING, configs=configs)
+    files = weight_files(folder)
+    return VisualInfo("visual_2d", Fingerprint(name, "1", parameters, weights_sha256(files)), frames, files=(folder,))
+
+
+def frames_of(processor: dict[str, Any], rate_hz: float = 1.0) -> FrameSpec:
+    """The pictures whose size an image processor would choose itself, so that it has nothing left to scale.
+
+    `processor` is the content of preprocessor_config.json. Where it states no size that is known here, the short side
+    is 256 and the processor scales that.
+    """
+    size, centre = processor.get("size"), processor.get("do_center_crop", False)
+    if isinstance(size, int):  # old files: a square, or the short side where a crop follows
+        size = {"shortest_edge": size} if centre else {"height": size, "width": size}
+    if not isinstance(size, dict) or not processor.get("do_resize", True):
+        return FrameSpec(rate_hz)
+    side = size.get("shortest_edge")
+    if side and set(size) == {"shortest_edge"}:
+        if "crop_pct" in processor or "ConvNext" in str(processor.get("image_processor_type")):
+            if side >= 384:  # ConvNeXt's processor squeezes then
+                return FrameSpec(rate_hz, width=side, height=side)
+            return FrameSpec(rate_hz, short_side=int(side / (processor.get("crop_pct") or 224 / 256)))
+        return FrameSpec(rate_hz, short_side=side)
+    if set(size) == {"height", "width"}:
+        return FrameSpec(rate_hz, width=size["width"], height=size["height"])
+    return FrameSpec(rate_hz)
+
+
+def build(info: VisualInfo, device: str = "cpu") -> NetworkEncoder:
+    """The encoder. Raises TrichordError for a model that transformers cannot load whole or that takes no pictures."""
+    from trichord.features.torchvision_compat import import_torchvision
+
+    import_torchvision()  # transformers imports it, which may fail without this
+    folder = info.files[0]
+    with _quiet():
+        model, pooler_is_there = _load(folder)
+        processor = _image_processor(folder)
+    forward, prepare = _pooled(model, pooler_is_there), _prepared(processor, device)
+    try:
+        return network_encoder(info, model, prepare, device, forward=forward)
+    except (TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, TrichordError):
+            raise
+        what = f"{type(model).__name__} gives no features of a picture ({one_line(error)[:120]})"
+        raise TrichordError(f"{folder}: {what}; choose an image model") from None
+
+
+def _load(folder: Path) -> tuple[torch.nn.Module, bool]:
+    """The model in float32, and whether its pooler came from the checkpoint."""
+    import torch
+    from transformers import AutoModel
+
+    try:
+        model, loaded = AutoModel.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # whatever a damaged or unknown model makes transformers raise
+        what = f"transformers cannot load it ({one_line(error)[:160]})"
+        raise TrichordError(f"{folder}: {what}; download it again or choose another model") from None
+    missing = [key for key in loaded["missing_keys"] if not key.startswith("pooler.")]
+    if missing or loaded.get("mismatched_keys"):
+        bad = missing or [str(key) for key in loaded["mismatched_keys"]]
+        what = f"its weights lack {len(bad)} parameters of {type(model).__name__}, such as {bad[0]}"
+        raise TrichordError(f"{folder}: {what}; download it again or choose another model")
+    if hasattr(model, "get_image_features") and isinstance(getattr(model, "text_model", None), torch.nn.Module):
+        model.text_model = None  # half of the memory, not needed for pictures
+    return model, not any(key.startswith("pooler.") for key in loaded["missing_keys"])
+
+
+def _image_processor(folder: Path) -> Any:
+    from transformers import AutoImageProcessor
+
+    options = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        try:
+            return AutoImageProcessor.from_pretrained(folder, backend="torchvision", **options)
+        except (ImportError, ValueError):  # some exist for Pillow alone
+            return AutoImageProcessor.from_pretrained(folder, backend="pil", **options)
+    except Exception as error:  # as above
+        what = f"has no usable image processor ({one_line(error)[:160]})"
+        raise TrichordError(f"{folder}: {what}; put the model's preprocessor_config.json there") from None
+
+
+def _prepared(processor: Any, device: str) -> Any:
+    """A function from (N, H, W, 3) uint8 pictures to the model's inputs."""
+
+    def prepare(pictures: np.ndarray) -> dict[str, torch.Tensor]:
+        pictures = np.require(pictures, requirements=["C", "W"])
+        inputs = processor(images=list(pictures), return_tensors="pt", input_data_format="channels_last")
+        return {key: value.to(device) for key, value in inputs.items()}
+
+    return prepare
+
+
+def _pooled(model: Any, pooler_is_there: bool) -> Any:
+    """A function from the model's inputs to (N, F); see the module's text for which output that is."""
+    has_class_token = any(name.endswith(("cls_token", "class_embedding")) for name, _ in model.named_parameters())
+
+    def forward(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        if hasattr(model, "get_image_features"):
+            output = model.get_image_features(**inputs)
+            return getattr(output, "pooler_output", output)  # transformers 4 gives the tensor itself
+        output = model(**inputs)
+        pooled = getattr(output, "pooler_output", None)
+        if pooled is not None and pooler_is_there:
+            return pooled.flatten(1)
+        hidden = output.last_hidden_state
+        if hidden.ndim == 4:
+            return hidden.mean((2, 3))
+        return hidden[:, 0] if has_class_token else hidden.mean(1)
+
+    return forward
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and reports of transformers; what matters becomes an error here."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _processor_of(folder: Path) -> dict[str, Any]:
+    """The image processor's settings, empty if there are none."""
+    if (folder / "preprocessor_config.json").is_file():
+        return _json(folder / "preprocessor_config.json")
+    if (folder / "processor_config.json").is_file():
+        found = _json(folder / "processor_config.json").get("image_processor")
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrichordError(f"{path}: cannot be read ({one_line(error)[:120]}); download the model again") from None
+    return value if isinstance(value, dict) else {}

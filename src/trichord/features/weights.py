@@ -1,0 +1,279 @@
+"""Where weights come from: a named file or folder, the caches of torch and Hugging Face, then their hubs.
+
+What lies in a cache is used without asking the network. Without a network, or with HF_HUB_OFFLINE=1, whatever is
+missing fails within seconds and in one line that says which file to put where. Nothing in a weights file is executed.
+Only `read_state` and a download of torch's import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trichord.errors import TrichordError, one_line
+from trichord.features.hashes import FileHashes
+
+if TYPE_CHECKING:
+    import torch
+
+_CONNECT_S = 5.0  # how long a hub may take to answer
+_READ_S = 20.0  # how long a download may stand still
+_LAYOUTS = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+
+
+def offline() -> bool:
+    """True where the user said so: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE."""
+    return any(
+        os.environ.get(n, "").upper() in ("1", "ON", "YES", "TRUE") for n in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    )
+
+
+def cache_folder() -> Path:
+    """This library's folder in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "trichord"
+
+
+def torch_hub_folder() -> Path:
+    """Where torch keeps downloaded weights (torch.hub.get_dir() with `checkpoints`), without importing it."""
+    home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def named_file(path: Path, option: str) -> Path:
+    """The weights file that the user named. Raises TrichordError if it is not there."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise TrichordError(f"{path}: no such weights file; check {option} or leave it out")
+    return path
+
+
+def torch_hub_file(url: str, model: str, option: str, *, download: bool = True) -> Path:
+    """The file of `url` in torch's cache, downloaded into it if need be.
+
+    The name ends in the first digits of the content's SHA-256, which are checked (torchvision's convention). Raises
+    TrichordError, which says which file to put where.
+    """
+    path = torch_hub_folder() / url.rpartition("/")[2]
+    if path.is_file():
+        return path
+    reason = "is not there"
+    if download and offline():
+        reason = "HF_HUB_OFFLINE forbids to download it"
+    elif download:
+        reason = _downloaded(url, path)
+        if not reason:
+            return path
+    what = f"the weights of {model} are needed and {reason}"
+    raise TrichordError(f"{path}: {what}; put {url} there, or name a copy with {option}")
+
+
+def _downloaded(url: str, path: Path) -> str:
+    """Download; empty, or why that failed."""
+    import torch
+
+    prefix = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    timeout_s = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_READ_S)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix.group(1) if prefix else None, progress=False)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
+        return f"the download failed ({one_line(error)[:120]})"
+    finally:
+        socket.setdefaulttimeout(timeout_s)
+    return ""
+
+
+# ---- Hugging Face
+
+
+def hugging_face_folder(model: str, weights: Path | None = None, *, option: str = "--weights") -> Path:
+    """The folder that holds config.json and the weights of a model of the hub.
+
+    Args:
+        model: A folder, or `ORGANISATION/NAME` of the hub, `@REVISION` after it.
+        weights: A folder in its place.
+        option: How the user names `weights`, for the error.
+
+    Of a hub model the cache is looked into first; then its configuration and weights are downloaded. Raises
+    TrichordError in one line: no such folder, no such model, no network and what to do then.
+    """
+    named = Path(weights if weights is not None else model).expanduser()
+    if weights is not None or named.is_dir() or model.startswith(("/", ".", "~")):
+        what = f"{option} " if weights is not None else "hf:"
+        if not (named / "config.json").is_file():
+            lacks = "holds no config.json" if named.is_dir() else "no such folder"
+            made = "name a folder that save_pretrained or `hf download MODEL --local-dir FOLDER` made"
+            raise TrichordError(f"{named}: {lacks}; {made} ({what}FOLDER)")
+        weight_files(named)
+        return named
+    repo, _, revision = model.partition("@")
+    if not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", repo):
+        raise TrichordError(f"hf:{model}: is no name of a model; give hf:ORGANISATION/NAME or hf:/path/to/folder")
+    from huggingface_hub import constants
+
+    folder = _cached_snapshot(repo, revision or None)
+    if folder is not None:
+        return folder
+    reason = "HF_HUB_OFFLINE forbids to download it" if offline() else _fetched(repo, revision or None)
+    folder = _cached_snapshot(repo, revision or None) if not reason else None
+    if folder is not None:
+        return folder
+    command = f"hf download {repo}" + (f" --revision {revision}" if revision else "")
+    cache = constants.HF_HUB_CACHE
+    advice = f"run `{command}` where there is a network and copy that folder here, or name another: hf:/path/to/folder"
+    raise TrichordError(f"{cache}: {model} is not there and {reason or 'cannot be found'}; {advice}")
+
+
+def _cached_snapshot(repo: str, revision: str | None) -> Path | None:
+    """The model's folder in the cache, if configuration and weights are in it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+        weight_files(folder)
+    except (LocalEntryNotFoundError, TrichordError):
+        return None
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _fetched(repo: str, revision: str | None) -> str:
+    """Download configuration and weights into the cache; empty, or why that failed."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        info = HfApi().model_info(repo, revision=revision, timeout=_CONNECT_S)
+        present = [sibling.rfilename for sibling in info.siblings or []]
+        for single, index in _LAYOUTS:
+            stem, _, ending = single.partition(".")
+            shards = [name for name in present if re.fullmatch(rf"{stem}-\d+-of-\d+\.{ending}", name)]
+            if single in present or index in present:
+                wanted = ["*.json", *([single] if single in present else shards)]
+                snapshot_download(repo, revision=revision, allow_patterns=wanted, etag_timeout=_CONNECT_S)
+                return ""
+    except GatedRepoError:
+        return "its licence must be accepted on the hub first (then `hf auth login`)"
+    except RepositoryNotFoundError:
+        return "the hub has no such model (or a private one: `hf auth login`)"
+    except Exception as error:  # the hub's client lets the errors of its HTTP library through
+        return f"cannot be downloaded ({one_line(error)[:120]})"
+    return "the hub has no weights of it that transformers reads"
+
+
+def hugging_face_file(repo: str, names: Sequence[str], model: str, option: str) -> Path:
+    """The first of the files `names` of a repository that is in the cache, else that can be downloaded.
+
+    Raises TrichordError in one line.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for name in names:
+        try:
+            return Path(hf_hub_download(repo, name, local_files_only=True))
+        except LocalEntryNotFoundError:
+            continue
+    reason = "HF_HUB_OFFLINE forbids to download it"
+    if not offline():
+        reason = f"{repo} on the hub has no {' nor '.join(names)}"
+        for name in names:
+            try:
+                return Path(hf_hub_download(repo, name, etag_timeout=_CONNECT_S))
+            except Exception as error:  # the hub's client lets the errors of its HTTP library through
+                if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                    continue
+                reason = f"cannot be downloaded ({one_line(error.__cause__ or error)[:120]})"
+                break
+    what = f"the weights of {model} are not there and {reason}; run `hf download {repo} {names[0]}`"
+    raise TrichordError(f"{constants.HF_HUB_CACHE}: {what} where there is a network, or name a copy with {option}")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weights of a saved transformers model, safetensors first. Raises TrichordError if there are none."""
+    for single, index in _LAYOUTS:
+        if (folder / single).is_file():
+            return [folder / single]
+        if (folder / index).is_file():
+            try:
+                names = set(json.loads((folder / index).read_text("utf-8"))["weight_map"].values())
+            except (ValueError, KeyError, AttributeError, TypeError):
+                raise TrichordError(f"{folder / index}: is damaged; download the model again") from None
+            paths = [folder / name for name in sorted(names)]
+            missing = [path.name for path in paths if not path.is_file()]
+            if missing:
+                raise TrichordError(f"{folder / missing[0]}: is missing, {index} names it; download the model again")
+            return paths
+    raise TrichordError(f"{folder}: holds no model.safetensors nor pytorch_model.bin; download the model again")
+
+
+# ---- content
+
+
+def weights_sha256(paths: Sequence[Path]) -> str:
+    """SHA-256 of the weights: of the file itself, as `sha256sum` prints it, or of the digests of several files.
+
+    Digests are kept in the user's cache with path, size and time of change: a file is read once. Raises TrichordError
+    when one cannot be read.
+    """
+    hashes = _hashes(str(cache_folder()))
+    try:
+        digests = [hashes.sha256(Path(path)) for path in paths]
+    except OSError as error:
+        raise TrichordError(f"{error.filename}: cannot be read ({one_line(error.strerror)}); check it") from None
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
+
+
+@lru_cache
+def _hashes(folder: str) -> FileHashes:
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        usable = os.access(path, os.W_OK)
+    except OSError:
+        usable = False
+    return FileHashes(path if usable else path / "not-there")  # a folder that is not there keeps nothing
+
+
+def text_sha256(*paths: Path) -> str:
+    """16 digits of the SHA-256 of small files such as configurations; those that are missing count as empty."""
+    content = [path.read_bytes() if path.is_file() else b"" for path in paths]
+    return hashlib.sha256(b"\0".join(hashlib.sha256(c).digest() for c in content)).hexdigest()[:16]
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict in float32 from a .safetensors or a torch file; `{"state_dict": ...}` and `module.` are taken off.
+
+    Raises TrichordError for a file that is damaged, holds something else, or would run code.
+    """
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = path.suffix == ".safetensors"
+        state = load_file(path) if tensors else torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        raise TrichordError(f"{path}: is not a readable weights file ({one_line(error)[:120]}); replace it") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not (isinstance(state, dict) and state and all(isinstance(value, torch.Tensor) for value in state.values())):
+        raise TrichordError(f"{path}: holds no plain state dict; save the model's state_dict() and give that file")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
