@@ -11,10 +11,11 @@ from pathlib import Path
 
 from trichord.errors import TrichordError
 from trichord.features.choice import Described, EncoderChoice
-from trichord.features.plan import Job, Known, name_key
+from trichord.features.plan import Job, Known
 from trichord.features.pool import Workers, first_done, outcome_of
 from trichord.features.progress import Meter, clock
 from trichord.features.work import Outcome, Task
+from trichord.media import Decoder, choose_decoder
 from trichord.store import Item, StoreWriter
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER, RESOLVED, note
@@ -70,6 +71,7 @@ class Run:
 
     leases: Leases
     meter: Meter
+    decoder: Decoder
 
     def __init__(
         self, store: Path, collection: str, words: Path | None, splits: dict[str, str], known: Known,
@@ -84,6 +86,7 @@ class Run:
 
     def work(self, plan: Iterator[Job], device: str, count: int, threads: int) -> None:
         """Do all jobs of the plan. Ends in order, also when interrupted: what is finished is committed."""
+        self.decoder = choose_decoder(self.choice.decoder, device)
         workers: Workers | None = None
         under_way: dict[Future[Outcome], Job] = {}
         try:
@@ -104,8 +107,11 @@ class Run:
             self.summary.interrupted = True
             if workers is not None:
                 workers.close(now=True)
-            for job in under_way.values():
-                note(self.store, job.source.name, "was under way when the run was ended", "interrupted", job.key)
+            for job in self._order:
+                if job.key not in self._finished and (self.store / SPOOL / spool_name(job.key)).exists():
+                    self._finished[job.key] = Outcome()  # finished, and not yet told
+                elif job.key not in self._finished:
+                    note(self.store, job.source.name, "was under way when the run was ended", "interrupted", job.key)
         except BaseException:  # what is finished stays in the spool, where the next run finds it
             if workers is not None:
                 workers.close(now=True)
@@ -173,7 +179,7 @@ class Run:
             store=self.store,
             require=self.require,
             captions=self.choice.captions,
-            decoder=self.choice.decoder,
+            decoder=self.decoder,
             stall_s=self.stall_s,
         )
 
@@ -234,7 +240,7 @@ class Run:
             item = read_spooled(path)
             if item is not None:
                 waiting.append((path, item))
-            for key in {job.key, name_key(job.source, self.described)} & set(self.known.failed):
+            for key in self.known.failures_of(job.source.name, job.key):
                 note(self.store, job.source.name, "is in the store now", RESOLVED, key)
         self._write(waiting)
 

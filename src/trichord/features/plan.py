@@ -56,6 +56,10 @@ class Known:
     splits: dict[str, int] = field(default_factory=dict)
     num_parts: int = -1
 
+    def failures_of(self, name: str, key: str) -> set[str]:
+        """Keys of the failures that are settled when the work `key` of the source `name` is done."""
+        return {k for k, entry in self.failed.items() if k == key or entry["source"] == name} if self.failed else set()
+
     def renew(self) -> None:
         """Read the store again if parts were added. Raises TrichordError when it is damaged."""
         parts = list((self.store / "parts").glob("*.parquet"))

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
@@ -16,6 +17,7 @@ from trichord.features.work import HUNG_EXIT, Outcome, Task, kind_of, run_task
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 _encoders: Encoders | None = None
 _threads = 1
+_device = "cpu"
 
 
 class Workers:
@@ -104,7 +106,7 @@ def outcome_of(future: Future[Outcome], stall_s: float) -> Outcome:
 
 def _start(choice: EncoderChoice, device: str, threads: int, counter: Any) -> None:
     """In a new worker process: load the encoders once."""
-    global _encoders, _threads
+    global _encoders, _threads, _device
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     import torch
 
@@ -113,9 +115,11 @@ def _start(choice: EncoderChoice, device: str, threads: int, counter: Any) -> No
         with counter.get_lock():
             device = f"cuda:{counter.value % torch.cuda.device_count()}"
             counter.value += 1
-    _encoders, _threads = load(choice, device), threads
+    _encoders, _threads, _device = load(choice, device), threads, device
 
 
 def _run(task: Task) -> Outcome:
     assert _encoders is not None
+    if task.decoder is not None and task.decoder.device != "cpu":
+        task = replace(task, decoder=replace(task.decoder, device=_device))
     return run_task(task, _encoders, _threads)

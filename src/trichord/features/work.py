@@ -9,7 +9,9 @@ the driver sees that and goes on with a new one.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
+import functools
 import os
 import tempfile
 import time
@@ -29,7 +31,7 @@ from trichord.features.choice import Encoders
 from trichord.features.encoders import AudioEncoder, VisualEncoder
 from trichord.features.folder import captions_of
 from trichord.features.sources import Source
-from trichord.media import image, pictures, probe, sound
+from trichord.media import Decoder, image, pictures, probe, sound
 from trichord.store.items import PER_CAPTION
 from trichord.store.spool import SpoolWriter
 
@@ -50,7 +52,7 @@ class Task:
     store: Path
     require: tuple[str, ...] = ()
     captions: str = "auto"
-    decoder: str = "auto"
+    decoder: Decoder | None = None
     stall_s: float = 30.0
 
 
@@ -193,6 +195,7 @@ class _Item:
             end_s=source.end_s,
             notes=self.outcome.notes,
             decoder=self.task.decoder,
+            num_threads=self.threads,
         )
         with ThreadPoolExecutor(self.threads, thread_name_prefix="encode") as pool:
             streams = [_Windows(encoder, pool, self.writer) for encoder in encoders]
@@ -375,18 +378,21 @@ class _FileRows:
             file.flush()
             shape = (file.tell() // (2 * encoder.dim), encoder.dim)
             rows_of_file = np.memmap(file, np.float16, "r", shape=shape) if shape[0] else np.empty(shape, np.float16)
-            if self._file is not None:
-                self._file.close()
+            self.close()
             self._key, self._file, self._rows = key, file, rows_of_file
         return self._rows
 
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._key, self._file = (), None
+
 
 _FILE_ROWS = _FileRows()
-_null: Any = None
+atexit.register(_FILE_ROWS.close)
 
 
-def _devnull() -> Any:
-    global _null
-    if _null is None:
-        _null = open(os.devnull, "w")  # noqa: SIM115 - faulthandler writes to it at any time
-    return _null
+@functools.cache
+def _devnull() -> int:
+    """Where faulthandler writes its report; it wants a file that stays open."""
+    return os.open(os.devnull, os.O_WRONLY)
