@@ -193,10 +193,13 @@ def test_msrvtt_of_the_original_release(tmp_path: Path) -> None:
     assert "needs the columns video_id and sentence" in refused(import_msrvtt, root, tmp_path / "store")
 
 
-@pytest.mark.parametrize("name", IMPORTERS)
+RELEASES = ["howto100m", "youcook2", "msrvtt"]
+
+
+@pytest.mark.parametrize("name", RELEASES)
 def test_all_importers_share_one_store_and_the_default_words(name: str, tmp_path: Path) -> None:
     IMPORTERS[name](SAMPLE, tmp_path / "store")
-    other = next(n for n in IMPORTERS if n != name)
+    other = next(n for n in RELEASES if n != name)
     IMPORTERS[other](SAMPLE, tmp_path / "store")
     assert {c for c, _ in Store(tmp_path / "store").collections()} == {name, other}
     text = refused(IMPORTERS[name], SAMPLE, tmp_path / "store")

@@ -16,7 +16,7 @@ import numpy as np
 
 from trichord.captions import Captions
 from trichord.errors import TrichordError, one_line
-from trichord.store import Item, StoreWriter
+from trichord.store import Item, StoreWriter, WordVectors
 from trichord.store.ledger import LEDGER
 from trichord.store.words import word_vectors_for
 
@@ -91,6 +91,9 @@ def import_entries(
     words: Path | None,
     num_threads: int = 1,
     progress: Progress | None = None,
+    collection_of: Callable[[Entry], str] | None = None,
+    vectors: WordVectors | None = None,
+    keep_precision: bool = False,
 ) -> ImportSummary:
     """Store what `make` gives for each entry; what it refuses is noted in the store's ledger and counted.
 
@@ -105,20 +108,32 @@ def import_entries(
         words: File of word vectors, or None for the default ones.
         num_threads: Entries that are read at the same time; they are stored in the order of the list.
         progress: Takes lines that tell how far the import is.
+        collection_of: Collection of an entry, where they are of several; `collection` is then for messages.
+        vectors: Word vectors that are at hand, in place of those of `words`; `texts` is then not read.
+        keep_precision: Begin a new part where a stream changes between float16 and float32, which a part would widen.
 
     Raises TrichordError when nothing is in the store in the end, or the store cannot be written.
     """
     summary = ImportSummary(collection, store)
     first_reason = ""
     began = reported = time.monotonic()
-    with StoreWriter(store, word_vectors_for(texts, words)) as writer:
-        present = [writer.contains(collection, video_id(entry)) for entry in entries]
+    of = collection_of or (lambda entry: collection)
+    vectors = word_vectors_for(texts, words) if vectors is None else vectors
+    precision: dict[str, int] = {}
+    with StoreWriter(store, vectors) as writer:
+        present = [writer.contains(of(entry), video_id(entry)) for entry in entries]
         wanted = itertools.compress(entries, (not p for p in present))
         summary.num_present = sum(present)
         for done, (entry, made) in enumerate(_read(wanted, make, num_threads), 1):
+            if keep_precision and isinstance(made, Made):
+                sizes = {name: min(rows.dtype.itemsize, 4) for name, rows in made.item.streams.items()}
+                if any(precision.get(name, size) != size for name, size in sizes.items()):
+                    writer.flush()
+                    precision = {}
+                precision |= sizes
             reason = str(made) if isinstance(made, TrichordError) else _added(writer, made, summary)
             if reason:
-                writer.skip(f"{collection}/{one_line(video_id(entry))}", reason)
+                writer.skip(f"{of(entry)}/{one_line(video_id(entry))}", reason)
                 summary.num_skipped += 1
                 first_reason = first_reason or reason
             if progress and time.monotonic() - reported > REPORT_EVERY_S:

@@ -31,6 +31,8 @@ from trichord.releases.common import (
     named_path,
     time_major,
 )
+from trichord.releases.exported import import_exported_howto100m
+from trichord.releases.records import export_mark
 from trichord.store import Item, Store
 from trichord.store.arrays import load_npy, load_npz_array
 
@@ -112,6 +114,7 @@ def import_howto100m(
 ) -> ImportSummary:
     """Import HowTo100M features, spectrograms and captions into a store.
 
+    An export in this layout arrives as it was, unless files are named: then it is read as any release.
     Videos that lack a file, have a broken one or no captions are skipped and listed with the reason. Run again, the
     import goes on where it stopped.
 
@@ -132,6 +135,12 @@ def import_howto100m(
     Raises TrichordError when the folder, path list, features or captions are missing, or nothing could be imported.
     """
     root = existing_folder(root)
+    mark = export_mark(root, COLLECTION) if not (paths or features or features_3d or audio or captions) else None
+    if mark:
+        left_out = [name for name, use in (("visual_3d", use_3d), ("spectrogram", use_audio)) if use == "no"]
+        return import_exported_howto100m(
+            root, store, words, mark, left_out=left_out, num_threads=num_threads, progress=progress
+        )
     list_path = named_path(root, paths, "paths") if paths else find_path_list(root)
     videos = read_path_list(list_path)
     source = open_captions(root, captions)

@@ -12,6 +12,8 @@ from pathlib import Path
 from trichord.errors import TrichordError
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
 from trichord.releases.common import ImportSummary, Progress, existing_folder, plain_texts
+from trichord.releases.exported import import_exported_youcook2
+from trichord.releases.records import export_mark
 
 COLLECTION = "youcook2"
 SPLITS = ("train", "val")
@@ -25,7 +27,7 @@ def import_youcook2(
     full_resolution: bool = False,
     progress: Progress | None = None,
 ) -> ImportSummary:
-    """Import YouCook2 clips, training and validation, into a store.
+    """Import YouCook2 clips, training and validation, into a store; an export in this layout arrives as it was.
 
     Args:
         root: Folder of the release.
@@ -37,6 +39,8 @@ def import_youcook2(
     Raises TrichordError when there is no pickle, one is refused or empty, or nothing could be imported.
     """
     root = existing_folder(root)
+    if mark := export_mark(root, "youcook2"):
+        return import_exported_youcook2(root, store, words, mark, progress=progress)
     clips: list[Clip] = []
     for split in SPLITS:
         path = first_file(root, (f"youcook_{split}_audio.pkl", f"youcook_{split}.pkl"))

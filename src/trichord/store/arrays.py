@@ -57,7 +57,15 @@ def load_npy(path: Path) -> np.ndarray:
     path = Path(path)
     try:
         with path.open("rb") as stream:
-            return _read_npy(stream, path.stat().st_size, path)
+            return read_npy(stream, path.stat().st_size, path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
+    """The .npy array at the position of `stream`, which has `size` bytes there, as `load_npy`. path: for messages."""
+    try:
+        return _read_npy(stream, size, path)
     except OSError as error:
         raise _unreadable(path, error) from None
     except (EOFError, ValueError, struct.error) as error:

@@ -1,0 +1,198 @@
+"""A store into the layouts that others read: HowTo100M, YouCook2, WebDataset shards, plain .npy files.
+
+`trichord import` reads each back to the same values. What a published layout has no place for goes where published
+readers do not look: `trichord.json` (what the folder is), `trichord.jsonl` (HowTo100M) and a key `trichord` of each
+entry (YouCook2). The same store gives the same bytes.
+
+Files get their names when they are whole, and `trichord.json` says that the export is complete when it is; a killed
+export is run again. Item files are not forced to disk one by one, so after a power failure run it again too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.releases.common import REPORT_EVERY_S, Progress
+from trichord.releases.records import MARK, VERSION, component, read_mark, streams_of, write_mark, write_words
+from trichord.store import Store
+
+Layout = Literal["howto100m", "youcook2", "webdataset", "npy"]
+CaptionFiles = Literal["both", "pickle", "json"]
+SHARD_ITEMS = 1000
+SHARD_BYTES = 1 << 30
+
+
+@dataclass
+class ExportSummary:
+    """What an export wrote.
+
+    Attributes:
+        layout: Name of the layout.
+        out: The folder.
+        num_items: Items written.
+        num_captions: Their captions.
+        num_bytes: Size of the files of items (of shards, pickles, arrays).
+        streams: Items that have each stream.
+        notes: What readers of the published layout will not see as it is in the store.
+    """
+
+    layout: str
+    out: Path
+    num_items: int = 0
+    num_captions: int = 0
+    num_bytes: int = 0
+    streams: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        streams = ", ".join(f"{count:,} with {name}" for name, count in sorted(self.streams.items()))
+        lines = [
+            f"{self.num_items:,} items{f' ({streams})' if streams else ''}, {self.num_captions:,} captions, "
+            f"{self.num_bytes / 1e6:,.1f} MB -> {self.out} ({self.layout})",
+            *self.notes,
+            f"back into a store: trichord import {self.layout} --root {self.out} --store STORE",
+        ]
+        return "\n".join(lines)
+
+
+@dataclass
+class Job:
+    """What the writer of a layout works on; `odd` counts what readers of the published layout will not see."""
+
+    store: Store
+    items: np.ndarray
+    out: Path
+    summary: ExportSummary
+    captions: CaptionFiles
+    shard_items: int
+    shard_bytes: int
+    progress: Progress | None
+    odd: Counter[str] = field(default_factory=Counter)
+    _began: float = field(default_factory=time.monotonic)
+    _reported: float = field(default_factory=time.monotonic)
+
+    def each(self, items: np.ndarray | None = None) -> Iterator[int]:
+        """Numbers of the items, all or those given, counted and reported as they are done."""
+        for i in (self.items if items is None else items).tolist():
+            yield i
+            summary = self.summary
+            summary.num_items += 1
+            summary.num_captions += self.store.num_captions(i)
+            summary.streams.update(streams_of(self.store, i))
+            now = time.monotonic()
+            if self.progress and now - self._reported > REPORT_EVERY_S:
+                self._reported = now
+                rate = summary.num_items / max(now - self._began, 1e-9)
+                self.progress(f"export: {summary.num_items:,} of {len(self.items):,} items, {rate:,.0f}/s")
+
+    def by_split(self) -> dict[str, np.ndarray]:
+        """Items by their split as part of a file name, in order of first appearance."""
+        names = np.array([split_name(self.store.split(i)) for i in self.items.tolist()], dtype=object)
+        return {name: self.items[names == name] for name in dict.fromkeys(names.tolist())}
+
+
+def export_store(
+    store: Path,
+    out: Path,
+    *,
+    layout: Layout = "howto100m",
+    collection: str = "",
+    split: str = "",
+    captions: CaptionFiles = "both",
+    shard_items: int = SHARD_ITEMS,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress | None = None,
+) -> ExportSummary:
+    """Write a store, or a part of it, in a layout that others read. `trichord import` reads it back.
+
+    Memory holds one item at a time. Run again after an interruption, it writes the same files again.
+
+    Args:
+        store: Folder of the store.
+        out: Folder to write to: new, empty, or of the same export that did not end.
+        layout: howto100m (npz files, path lists, caption tables), youcook2 (a pickle per split), webdataset (tar
+            shards per split) or npy (a folder of .npy files per stream, index.csv).
+        collection: Only items of this collection; empty takes all.
+        split: Only items of this split; empty takes all.
+        captions: howto100m: which caption tables are written, caption.pickle, caption.json or both.
+        shard_items: webdataset: largest number of items of a shard.
+        shard_bytes: webdataset: a shard is ended when it is larger.
+        progress: Takes lines that tell how far the export is.
+
+    Raises TrichordError when the store cannot be read, no item is chosen, `out` holds something else, an option has no
+    effect in this layout, or the disk is full.
+    """
+    from trichord.releases import export_files, export_packs
+
+    writers: dict[str, Callable[[Job], dict[str, int]]] = {
+        "howto100m": export_files.write_howto100m,
+        "youcook2": export_packs.write_youcook2,
+        "webdataset": export_packs.write_webdataset,
+        "npy": export_files.write_npy,
+    }
+    store, out = Path(store), Path(out)
+    _check_options(layout, list(writers), captions, shard_items, shard_bytes)
+    opened = Store(store)
+    items = opened.select(collection or None, split or None)
+    if not len(items):
+        held = ", ".join(f"{c} {s}".strip() for c, s in opened.collections())
+        chosen = " ".join(filter(None, (collection, split)))
+        raise TrichordError(f"{store}: has no items of {chosen}; it has {held}")
+    summary = ExportSummary(layout, out)
+    job = Job(opened, items, out, summary, captions, shard_items, shard_bytes, progress)
+    mark: dict[str, Any] = {"format": "trichord export", "version": VERSION, "layout": layout}
+    mark |= {"store": opened.fingerprint, "collection": collection, "split": split, "num_items": len(items)}
+    mark |= {"captions": captions, "shard_items": shard_items, "shard_bytes": shard_bytes}
+    try:
+        claim(out, mark)
+        write_mark(out, mark | {"complete": False})
+        words = write_words(out, opened)
+        files = writers[layout](job)
+        write_mark(out, mark | {"complete": True, "files": files, "words": words})
+    except OSError as error:
+        where = error.filename or out
+        raise TrichordError(
+            f"{where}: cannot be written ({error.strerror or error}); check the disk and the path, then run again"
+        ) from None
+    summary.notes += [f"{count:,} {what}" for what, count in job.odd.items()]
+    return summary
+
+
+def claim(out: Path, mark: dict[str, Any]) -> None:
+    """Make the folder. Raises TrichordError when it holds anything but the same export, whole or not."""
+    if out.exists() and not out.is_dir():
+        raise TrichordError(f"{out}: is no folder; name another with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    if all(path.name == f".{MARK}.tmp" for path in out.iterdir()):
+        return
+    found = read_mark(out)
+    if found is None:
+        raise TrichordError(f"{out}: holds other files; name a new or empty folder with --out")
+    if any(found.get(name) != value for name, value in mark.items()):
+        raise TrichordError(f"{out}: holds another export ({MARK} says which); name a new or empty folder with --out")
+
+
+def split_name(split: str) -> str:
+    """The split as part of a file name; items without one are named as training items are."""
+    return component(split or "train", dots=False)
+
+
+def _check_options(layout: str, layouts: list[str], captions: str, shard_items: int, shard_bytes: int) -> None:
+    if layout not in layouts:
+        raise TrichordError(f"no layout '{layout}'; known are {', '.join(layouts)}: correct --layout")
+    if captions not in ("both", "pickle", "json"):
+        raise TrichordError(f"no caption files '{captions}'; give --captions both, pickle or json")
+    if captions != "both" and layout != "howto100m":
+        raise TrichordError(f"--captions has no effect in the layout {layout}; leave it out")
+    if (shard_items, shard_bytes) != (SHARD_ITEMS, SHARD_BYTES) and layout != "webdataset":
+        raise TrichordError(f"--shard_items and --shard_bytes have no effect in the layout {layout}; leave them out")
+    if shard_items < 1 or shard_bytes < 1:
+        raise TrichordError(f"shards of {shard_items} items and {shard_bytes} bytes cannot be; give 1 or more")

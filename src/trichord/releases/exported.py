@@ -1,0 +1,241 @@
+"""Back into the store: what `trichord store export` wrote in the layouts of HowTo100M and YouCook2.
+
+Importers of these layouts come here when `trichord.json` marks the folder as an export; everything, also what the
+published layout has no place for, then arrives as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.releases.clips import read_entries
+from trichord.releases.common import ImportSummary, Made, Progress, as_array, import_entries
+from trichord.releases.records import INDEX, captions_of, exported_words, inside, item_of, parsed, shown
+from trichord.store.arrays import load_npz_array
+
+LONGEST_LINE = 256 << 20
+KEY = "trichord"
+
+
+class Entry(NamedTuple):
+    """Where one item of an export lies: a piece of a file. `problem` is why it cannot be read, found while listing."""
+
+    collection: str
+    video_id: str
+    where: str  # for messages
+    file: Path
+    begin: int = 0
+    end: int = 0
+    problem: str = ""
+
+
+def import_listed(
+    entries: Sequence[Entry],
+    make: Callable[[Entry], Made],
+    texts: Callable[[], Iterator[str]],
+    *,
+    root: Path,
+    store: Path,
+    words: Path | None,
+    mark: dict[str, Any] | None,
+    num_threads: int = 1,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Store the entries of an export. Without `words`, the words are those that the export has, if it has any."""
+    collections = list(dict.fromkeys(entry.collection for entry in entries if not entry.problem))
+    name = ", ".join(collections[:5]) + (", ..." if len(collections) > 5 else "") or "export"
+    if progress:
+        progress(f"{name}: {len(entries):,} items in {root}")
+
+    def checked(entry: Entry) -> Made:
+        if entry.problem:
+            raise TrichordError(entry.problem)
+        return make(entry)
+
+    return import_entries(
+        entries,
+        collection=name,
+        video_id=lambda entry: entry.video_id,
+        make=checked,
+        texts=texts(),
+        root=root,
+        store=Path(store),
+        words=words,
+        num_threads=num_threads,
+        progress=progress,
+        collection_of=lambda entry: entry.collection,
+        vectors=exported_words(root, mark, texts()) if mark and words is None else None,
+        keep_precision=True,
+    )
+
+
+def entry_of(record: dict[str, Any], file: Path, where: str, begin: int = 0, end: int = 0) -> Entry:
+    """The entry of a record; of one without an id or collection, an entry that says so."""
+    collection, video_id = record.get("collection"), record.get("id")
+    if isinstance(collection, str) and isinstance(video_id, str) and collection and video_id:
+        return Entry(collection, video_id, where, file, begin, end)
+    return broken(file, where, f"{where}: its record has no id or no collection; export it again")
+
+
+def broken(file: Path, where: str, problem: str) -> Entry:
+    return Entry("export", where.replace(str(file.parent), "").lstrip("/"), where, file, problem=problem)
+
+
+def texts_of(record: dict[str, Any]) -> list[str]:
+    """Texts of a record's captions, for their words; none when they are broken."""
+    try:
+        return list(captions_of(record.get("captions", {}), "").text)
+    except TrichordError:
+        return []
+
+
+# ---- howto100m
+
+
+def import_exported_howto100m(
+    root: Path,
+    store: Path,
+    words: Path | None,
+    mark: dict[str, Any],
+    *,
+    left_out: Sequence[str] = (),
+    num_threads: int = 4,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Import an export in the layout of HowTo100M by its index; streams in `left_out` are not."""
+    path = root / INDEX
+    entries = list(_lines(path))
+    if mark["files"].get(INDEX) != len(entries):
+        problem = f"{path}: has {len(entries):,} of {shown(mark['files'].get(INDEX))} lines; copy or export it again"
+        entries.append(broken(path, f"{path}: its end", problem))
+
+    def make(entry: Entry) -> Made:
+        return _howto100m_item(_record(entry), root, entry.where, left_out)
+
+    def texts() -> Iterator[str]:
+        for entry in entries:
+            if not entry.problem:
+                yield from texts_of(_record(entry))
+
+    return import_listed(
+        entries, make, texts, root=root, store=store, words=words, mark=mark, num_threads=num_threads, progress=progress
+    )
+
+
+def _lines(path: Path) -> Iterator[Entry]:
+    try:
+        with path.open("rb") as file:
+            number = begin = 0
+            while line := file.readline(LONGEST_LINE):
+                number += 1
+                where = f"{path}, line {number}"
+                try:
+                    if not line.endswith(b"\n"):
+                        raise TrichordError(f"{where}: is cut or too long; copy or export it again")
+                    yield entry_of(parsed(line, where), path, where, begin, file.tell())
+                except TrichordError as error:
+                    yield broken(path, where, str(error))
+                begin = file.tell()
+    except OSError as error:
+        raise TrichordError(f"{path}: cannot be read ({error.strerror}); export it again") from None
+
+
+def _record(entry: Entry) -> dict[str, Any]:
+    try:
+        with entry.file.open("rb") as file:
+            file.seek(entry.begin)
+            return parsed(file.read(entry.end - entry.begin), entry.where)
+    except OSError as error:
+        raise TrichordError(f"{entry.file}: cannot be read ({error.strerror}); check the path") from None
+
+
+def _howto100m_item(record: dict[str, Any], root: Path, where: str, left_out: Sequence[str]) -> Made:
+    files, dtypes = record.get("files"), record.get("dtypes")
+    if not isinstance(files, dict) or not isinstance(dtypes, dict):
+        raise TrichordError(f"{where}: has no files or dtypes; export it again")
+    streams: dict[str, np.ndarray] = {}
+    sources: dict[str, Path] = {}
+    for name, file in files.items():
+        if name in left_out:
+            continue
+        path = inside(root, file, where)
+        published = name == "spectrogram" and path.name.endswith("_spec.npz")
+        array = as_array(load_npz_array(path, "arr_0" if published else "features"), str(path))
+        if array.ndim != 2:
+            raise TrichordError(f"{path}: has shape {array.shape}, expected (rows, width)")
+        dtype = dtypes.get(name)
+        if dtype not in ("float16", "float32"):
+            raise TrichordError(f"{where}: has no dtype of {shown(name)}; export it again")
+        streams[name] = (array.T if published else array).astype(dtype, copy=False)
+        sources[name] = path
+    return Made(item_of(record, streams, where), sources)
+
+
+# ---- youcook2
+
+
+def import_exported_youcook2(
+    root: Path, store: Path, words: Path | None, mark: dict[str, Any], *, progress: Progress | None = None
+) -> ImportSummary:
+    """Import an export in the layout of YouCook2; its pickles are read whole, as all of this layout are."""
+    entries: list[Entry] = []
+    tables: dict[Path, list[dict[str, Any]]] = {}
+    for name, count in mark["files"].items():
+        path = inside(root, name, str(root))
+        try:
+            tables[path] = read_entries(path)
+        except TrichordError as error:
+            entries.append(broken(path, str(path), str(error)))
+            continue
+        for row, clip in enumerate(tables[path]):
+            where = f"{path}: entry {row}"
+            record = clip.get(KEY)
+            if isinstance(record, dict):
+                entries.append(entry_of(record, path, where, row))
+            else:
+                entries.append(broken(path, where, f"{where}: has no key '{KEY}'; export it again"))
+        if len(tables[path]) != count:
+            problem = f"{path}: has {len(tables[path]):,} of {shown(count)} clips; copy or export it again"
+            entries.append(broken(path, f"{path}: its end", problem))
+
+    def texts() -> Iterator[str]:
+        for entry in entries:
+            if not entry.problem:
+                yield from texts_of(tables[entry.file][entry.begin][KEY])
+
+    return import_listed(
+        entries,
+        lambda entry: _youcook2_item(tables[entry.file][entry.begin], entry.where),
+        texts,
+        root=root,
+        store=store,
+        words=words,
+        mark=mark,
+        progress=progress,
+    )
+
+
+def _youcook2_item(clip: dict[str, Any], where: str) -> Made:
+    record = clip[KEY]
+    rates, extra = record.get("rates_hz"), record.get("streams")
+    if not isinstance(rates, dict) or not isinstance(extra, dict):
+        raise TrichordError(f"{where}: has no rates_hz or no streams; export it again")
+    streams: dict[str, np.ndarray] = {}
+    for name in rates:
+        if name in extra:
+            array = as_array(extra[name], where)
+        elif name == "spectrogram":
+            array = as_array(clip.get("audio"), where).T
+        else:
+            key = {"visual_2d": "2d", "visual_3d": "3d"}.get(name, "")
+            full = clip.get(f"{key}_full")
+            array = as_array(clip.get(key), where)[None] if full is None else as_array(full, where)
+        if array.ndim != 2:
+            raise TrichordError(f"{where}: its {shown(name)} has shape {array.shape}, expected (rows, width)")
+        streams[name] = array
+    return Made(item_of(record, streams, where))

@@ -1,0 +1,152 @@
+"""A folder of .npy files per stream with an index, as `trichord store export --layout npy` writes it, into a store.
+
+`index.csv` has one row per item: `video_id`, `path` (with or without `.npy`, the same in every stream's folder),
+`collection`, `split`, `duration_s`, `source`, and per stream a column `STREAM_rate_hz`, empty where the item lacks it.
+Features are `STREAM/PATH.npy` (rows, width), captions `captions/PATH.json` (lists start, end, text).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
+from trichord.releases.exported import Entry, broken, import_listed
+from trichord.releases.records import captions_of, component, export_mark, inside, item_of, parsed, shown
+from trichord.store.arrays import load_npy
+
+INDEX = "index.csv"
+CAPTIONS = "captions"
+RATE = "_rate_hz"
+NEEDED = ("video_id", "path", "duration_s")
+MOST_JSON_BYTES = 256 << 20
+
+
+def import_npy(
+    root: Path,
+    store: Path,
+    words: Path | None = None,
+    *,
+    num_threads: int = 4,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Import a folder of .npy files per stream with index.csv into a store.
+
+    Items that lack a file or have a broken one are skipped and listed with the reason. Run again, the import goes on
+    where it stopped. The index itself (not arrays or captions) is held in memory.
+
+    Args:
+        root: Folder with index.csv.
+        store: Folder of the store; made when it is not there, added to when it is.
+        words: word2vec or GloVe file; when not given, the words of the export, else GloVe 6B 50-d.
+        num_threads: Items that are read at the same time.
+        progress: Takes lines that tell how far the import is.
+
+    Raises TrichordError when the folder or its index is missing or broken, or nothing could be imported.
+    """
+    root = existing_folder(root)
+    mark = export_mark(root, "npy")
+    path = root / INDEX
+    rows = read_index(path)
+    entries = []
+    for number, row in enumerate(rows):
+        where = f"{path}, item {number + 1}"
+        if row.get(None) is not None or None in row.values():
+            entries.append(broken(path, where, f"{where}: has more or fewer cells than columns; export it again"))
+        elif not row["video_id"]:
+            entries.append(broken(path, where, f"{where}: has no video_id; export it again"))
+        else:
+            entries.append(Entry(row.get("collection") or "npy", row["video_id"], where, path, number))
+    if mark and mark["files"].get(INDEX) != len(rows):
+        problem = f"{path}: has {len(rows):,} of {shown(mark['files'].get(INDEX))} items; copy or export it again"
+        entries.append(broken(path, f"{path}: its end", problem))
+
+    def texts() -> Iterator[str]:
+        for entry in entries:
+            if not entry.problem:
+                try:
+                    yield from captions_of(read_captions(rows[entry.begin], root, entry.where), "").text
+                except TrichordError:  # told when the item is made
+                    continue
+
+    return import_listed(
+        entries,
+        lambda entry: read_item(rows[entry.begin], root, entry),
+        texts,
+        root=root,
+        store=store,
+        words=words,
+        mark=mark,
+        num_threads=num_threads,
+        progress=progress,
+    )
+
+
+def read_index(path: Path) -> list[dict[Any, Any]]:
+    """Rows of the index by column. Raises TrichordError when it is missing, broken or lacks a column."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file, strict=True)
+            lacking = [name for name in NEEDED if name not in (table.fieldnames or ())]
+            if lacking:
+                raise TrichordError(f"{path}: has no column {', '.join(lacking)}; export it again")
+            rows = list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TrichordError(f"{path}: cannot be read ({shown(error)}); name the export's folder with --root") from None
+    if not rows:
+        raise TrichordError(f"{path}: lists no item; name another folder with --root")
+    return rows
+
+
+def read_item(row: dict[str, str], root: Path, entry: Entry) -> Made:
+    """The item of a row of the index. Raises TrichordError saying what it lacks."""
+    where = entry.where
+    rates = {
+        name.removesuffix(RATE): _number(rate, name, where)
+        for name, rate in row.items()
+        if name.endswith(RATE) and rate
+    }
+    streams: dict[str, np.ndarray] = {}
+    sources: dict[str, Path] = {}
+    for name in rates:
+        path = inside(root / component(name), f"{_path(row)}.npy", where)
+        array = as_array(load_npy(path), str(path))
+        if array.ndim != 2:
+            raise TrichordError(f"{path}: has shape {array.shape}, expected (rows, width)")
+        streams[name], sources[name] = array, path
+    record = {
+        "id": entry.video_id,
+        "collection": entry.collection,
+        "split": row.get("split", ""),
+        "source": row.get("source", ""),
+        "duration_s": _number(row["duration_s"], "duration_s", where),
+        "rates_hz": rates,
+        "captions": read_captions(row, root, where),
+    }
+    return Made(item_of(record, streams, where), sources)
+
+
+def read_captions(row: dict[str, str], root: Path, where: str) -> dict[str, Any]:
+    path = inside(root / CAPTIONS, f"{_path(row)}.json", where)
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_JSON_BYTES)
+    except OSError as error:
+        raise TrichordError(f"{path}: cannot be read ({error.strerror}); copy or export it again") from None
+    return parsed(text, str(path))
+
+
+def _path(row: dict[str, str]) -> str:
+    return row["path"].removesuffix(".npy")
+
+
+def _number(text: str, name: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise TrichordError(f"{where}: its {shown(name)} '{shown(text)}' is not a number; export it again") from None

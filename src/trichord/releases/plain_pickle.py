@@ -1,0 +1,99 @@
+"""Pickles of plain data, written piece by piece: the same bytes for the same data, and memory for one piece.
+
+`pickle.dumps` would need all of a release at once, names numpy 2's inner modules (which numpy 1 lacks) and, for a torch
+tensor, puts a memory address into the file. What is written here has no memo, so pieces can follow each other; any
+Python with numpy and torch opens it with `pickle.load`, and `trichord.store.pickles` reads it without running it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+START, STOP = b"\x80\x04", b"."
+EMPTY_LIST, APPEND = b"]", b"a"
+EMPTY_DICT, SET_ITEM = b"}", b"s"
+_TORCH_MAGIC, _TORCH_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how torch.save marked files before torch 1.6
+_TORCH_SYSTEM = {
+    "protocol_version": _TORCH_PROTOCOL,
+    "little_endian": True,
+    "type_sizes": {"short": 2, "int": 4, "long": 4},
+}
+_STORAGES = {np.dtype(np.float16): "HalfStorage", np.dtype(np.float32): "FloatStorage"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An array (float16 or float32) that is to be opened as a torch tensor."""
+
+    array: np.ndarray
+
+
+def encoded(value: Any) -> bytes:
+    """The instructions that put `value` on the stack: a string, number, None, list, dict, array or `Tensor` of these."""
+    kind = type(value)
+    if value is None:
+        return b"N"
+    if kind is bool:
+        return b"\x88" if value else b"\x89"
+    if kind is int:
+        data = pickle.encode_long(value)
+        return b"J" + struct.pack("<i", value) if -(1 << 31) <= value < 1 << 31 else b"\x8a" + bytes([len(data)]) + data
+    if kind is float:
+        return b"G" + struct.pack(">d", value)
+    if kind is str:
+        data = value.encode("utf-8", "surrogatepass")
+        return b"X" + struct.pack("<I", len(data)) + data
+    if kind is list:
+        return EMPTY_LIST + b"(" + b"".join(map(encoded, value)) + b"e"
+    if kind is dict:
+        return EMPTY_DICT + b"(" + b"".join(encoded(k) + encoded(v) for k, v in value.items()) + b"u"
+    if kind is Tensor:
+        return _tensor(value.array)
+    assert isinstance(value, np.ndarray), f"{kind} is not plain data"
+    return _array(value)
+
+
+def _bytes(data: bytes) -> bytes:
+    return b"\x8e" + struct.pack("<Q", len(data)) + data
+
+
+def _named(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+def _tuple(*items: bytes) -> bytes:
+    return b"(" + b"".join(items) + b"t"
+
+
+def _sizes(numbers: tuple[int, ...]) -> bytes:
+    return _tuple(*map(encoded, numbers))
+
+
+def _array(array: np.ndarray) -> bytes:
+    """As numpy pickles an array in protocols 2 to 4, under the module name that all versions of numpy know."""
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    dtype = _named("numpy", "dtype") + _tuple(encoded(little.dtype.str[1:]), encoded(False), encoded(True)) + b"R"
+    order = [encoded(3), encoded("<"), *[encoded(None)] * 3, encoded(-1), encoded(-1), encoded(0)]
+    dtype += _tuple(*order) + b"b"
+    empty = _named("numpy.core.multiarray", "_reconstruct")
+    empty += _tuple(_named("numpy", "ndarray"), _sizes((0,)), _bytes(b"b")) + b"R"
+    return empty + _tuple(encoded(1), _sizes(array.shape), dtype, encoded(False), _bytes(little.tobytes())) + b"b"
+
+
+def _tensor(array: np.ndarray) -> bytes:
+    """As torch pickles a tensor: its storage is a file of the old torch.save, here with a fixed name for the storage."""
+    data = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    kind = _named("torch", _STORAGES[array.dtype])
+    key = _tuple(encoded("storage"), kind, encoded("0"), encoded("cpu"), encoded(data.size), encoded(None))
+    head = b"".join(pickle.dumps(part, 2) for part in (_TORCH_MAGIC, _TORCH_PROTOCOL, _TORCH_SYSTEM))
+    old_file = head + b"\x80\x02" + key + b"Q." + pickle.dumps(["0"], 2) + struct.pack("<q", data.size) + data.tobytes()
+    storage = _named("torch.storage", "_load_from_bytes") + _tuple(_bytes(old_file)) + b"R"
+    strides = tuple(step // data.itemsize for step in data.strides)
+    hooks = _named("collections", "OrderedDict") + _tuple() + b"R"
+    arguments = (storage, encoded(0), _sizes(data.shape), _sizes(strides), encoded(False), hooks)
+    return _named("torch._utils", "_rebuild_tensor_v2") + _tuple(*arguments) + b"R"

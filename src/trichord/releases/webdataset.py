@@ -1,0 +1,217 @@
+"""WebDataset shards, as `trichord store export --layout webdataset` writes them, into a store.
+
+A shard is a tar file; files in a row with the same name up to the first dot are one item: `KEY.json` (its record: id,
+collection, split, duration_s, rates_hz, captions) and `KEY.STREAM.npy` (rows, width). Nothing is unpacked to disk:
+shards are read in place, names of files are only compared.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
+from trichord.releases.exported import Entry, broken, entry_of, import_listed, texts_of
+from trichord.releases.records import export_mark, inside, item_of, parsed, shown
+from trichord.store.arrays import read_npy
+
+MOST_JSON_BYTES = 256 << 20
+MOST_HEADER_BYTES = 1 << 20
+TAR_ERRORS = (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError, EOFError, TypeError)
+
+
+class Member(NamedTuple):
+    """A file in a shard: key and extension of its name, where its header begins, where its bytes lie."""
+
+    key: str
+    extension: str
+    begin: int
+    data: int
+    size: int
+    next: int
+
+
+def import_webdataset(
+    root: Path,
+    store: Path,
+    words: Path | None = None,
+    *,
+    num_threads: int = 4,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Import a folder of WebDataset shards (.tar) with records and .npy features into a store.
+
+    Items that are broken are skipped and listed with the reason; of a shard that is cut, what comes before the cut
+    arrives. Run again, the import goes on where it stopped.
+
+    Args:
+        root: Folder with the shards.
+        store: Folder of the store; made when it is not there, added to when it is.
+        words: word2vec or GloVe file; when not given, the words of the export, else GloVe 6B 50-d.
+        num_threads: Items that are read at the same time.
+        progress: Takes lines that tell how far the import is.
+
+    Raises TrichordError when the folder holds no shard, or nothing could be imported.
+    """
+    root = existing_folder(root)
+    mark = export_mark(root, "webdataset")
+    counts: dict[Path, Any] = {inside(root, name, str(root)): n for name, n in mark["files"].items()} if mark else {}
+    shards = list(counts) or sorted(root.glob("*.tar"))
+    if not shards:
+        what = "no shard (*.tar)" + ("; unpack *.tar.gz first" if next(root.glob("*.tar.gz"), None) else "")
+        raise TrichordError(f"{root}: holds {what}; name the folder of the shards with --root")
+    entries: list[Entry] = []
+    for shard in shards:
+        found = list(list_shard(shard))
+        entries += found
+        if shard in counts and counts[shard] != len(found) and not any(entry.problem for entry in found):
+            problem = f"{shard}: has {len(found):,} of {shown(counts[shard])} items; copy or export it again"
+            entries.append(broken(shard, f"{shard}: its end", problem))
+
+    def texts() -> Iterator[str]:
+        for entry in entries:
+            if not entry.problem:
+                with entry.file.open("rb") as file:
+                    for member in members(file, entry.file, entry.begin, entry.end):
+                        if member.extension == "json":
+                            yield from texts_of(_record(file, member, entry.where))
+
+    return import_listed(
+        entries,
+        read_item,
+        texts,
+        root=root,
+        store=store,
+        words=words,
+        mark=mark,
+        num_threads=num_threads,
+        progress=progress,
+    )
+
+
+def list_shard(path: Path) -> Iterator[Entry]:
+    """The items of a shard, in order; what cannot be read is an entry that says why."""
+    group: list[Member] = []
+    try:
+        with path.open("rb") as file:
+            try:
+                for member in members(file, path):
+                    if group and member.key != group[0].key:
+                        yield _listed(file, path, group)
+                        group = []
+                    group.append(member)
+            except TrichordError as error:
+                if group:
+                    where = f"{path}: {shown(group[0].key)}"
+                    yield broken(path, where, f"{where}: may not be whole, since the shard is cut or broken there")
+                yield broken(path, f"{path}: its end", str(error))
+                return
+            if group:
+                yield _listed(file, path, group)
+    except OSError as error:
+        yield broken(path, str(path), f"{path}: cannot be read ({error.strerror}); copy or export it again")
+
+
+def _listed(file: BinaryIO, path: Path, group: list[Member]) -> Entry:
+    where = f"{path}: {shown(group[0].key)}"
+    try:
+        if ".." in PurePosixPath(group[0].key).parts or group[0].key.startswith("/"):
+            raise TrichordError(f"{where}: is a name that leads out of a folder; take the shard from its publisher")
+        described = [member for member in group if member.extension == "json"]
+        if len(described) != 1:
+            raise TrichordError(f"{where}: has {len(described)} files .json where one belongs; export it again")
+        record = _record(file, described[0], where)
+        return entry_of(record, path, where, group[0].begin, group[-1].next)
+    except TrichordError as error:
+        return broken(path, where, str(error))
+
+
+def read_item(entry: Entry) -> Made:
+    """The item of an entry. Raises TrichordError saying what is wrong with it."""
+    streams: dict[str, np.ndarray] = {}
+    record: dict[str, Any] = {}
+    try:
+        with entry.file.open("rb") as file:
+            for member in list(members(file, entry.file, entry.begin, entry.end)):
+                if member.extension == "json":
+                    record = _record(file, member, entry.where)
+                elif member.extension.endswith(".npy"):
+                    name = member.extension.removesuffix(".npy")
+                    source = Path(f"{entry.where}.{shown(member.extension)}")
+                    file.seek(member.data)
+                    array = as_array(read_npy(file, member.size, source), str(source))
+                    if array.ndim != 2:
+                        raise TrichordError(f"{source}: has shape {array.shape}, expected (rows, width)")
+                    if name in streams:
+                        raise TrichordError(f"{source}: is there twice; export it again")
+                    streams[name] = array
+    except OSError as error:
+        raise TrichordError(f"{entry.file}: cannot be read ({error.strerror}); check the path") from None
+    rates = record.get("rates_hz")
+    lacking = [name for name in rates if name not in streams] if isinstance(rates, dict) else []
+    if lacking:
+        raise TrichordError(f"{entry.where}: lacks {shown(', '.join(lacking))}; export it again")
+    return Made(item_of(record, streams, entry.where))
+
+
+def _record(file: BinaryIO, member: Member, where: str) -> dict[str, Any]:
+    if member.size > MOST_JSON_BYTES:
+        raise TrichordError(f"{where}: its .json has {member.size:,} bytes, {MOST_JSON_BYTES:,} can be read")
+    file.seek(member.data)
+    return parsed(file.read(member.size), where)
+
+
+class _Headers(io.RawIOBase):
+    """The shard as tarfile sees it: headers only, none larger than a megabyte, whatever it claims."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MOST_HEADER_BYTES:
+            raise ValueError(f"a header claims {size:,} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def members(file: BinaryIO, path: Path, begin: int = 0, end: int | None = None) -> Iterator[Member]:
+    """Files of a shard from the header at `begin` on. Raises TrichordError where it is broken or cut."""
+    size = file.seek(0, io.SEEK_END)
+    try:
+        file.seek(begin)
+        tar = tarfile.open(fileobj=_Headers(file), mode="r:")  # noqa: SIM115 (nothing to close)
+        at = begin
+        info = tar.next()
+        while info is not None and (end is None or at < end):
+            tar.members.clear()  # type: ignore[attr-defined]
+            after = tar.offset
+            if info.size < 0 or after <= at or info.offset_data + info.size > size:
+                raise ValueError(f"{info.name[:80]} claims {info.size:,} bytes")
+            if info.isreg() and not info.issparse():
+                folder, _, name = info.name.rpartition("/")
+                key, _, extension = name.partition(".")
+                yield Member(f"{folder}/{key}" if folder else key, extension, at, info.offset_data, info.size, after)
+            elif not info.isdir():
+                raise ValueError(f"{info.name[:80]} is neither file nor folder")
+            at = after
+            if end is None or at < end:
+                info = tar.next()
+        if end is None:
+            file.seek(at)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise ValueError("it ends early or goes on as no tar file does")
+    except TAR_ERRORS as error:
+        if isinstance(error, TrichordError):
+            raise
+        raise TrichordError(f"{path}: is broken or cut ({shown(error)}); copy or export it again") from None
