@@ -125,7 +125,7 @@ class LogMel:
                 power = np.maximum(_FLOOR, power_of(stretch))
                 loudest = max(loudest, power.max())
                 num_frames += power.shape[1]
-                file.write(np.ascontiguousarray(10.0 * np.log10(power.T)))
+                file.write((10.0 * np.log10(power.T)).tobytes())
             assert num_frames == 1 + num_samples // HOP, "the sound was not the same in both passes"
             yield from _levelled(file, num_frames, 10.0 * np.log10(loudest))
 

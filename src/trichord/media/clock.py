@@ -19,6 +19,7 @@ class Clock:
         self._rate = Fraction(spec.rate_hz).limit_denominator(1001)
         assert self._rate > 0, f"{spec.rate_hz} pictures per second"
         self._limit = math.inf if end_s is None else self.num_pictures(end_s)
+        self._first = 0
 
     @property
     def is_done(self) -> bool:
@@ -31,7 +32,7 @@ class Clock:
     def instant_s(self, n: int) -> float:
         """The time at or before which the frame of picture n begins (for decoders that are asked for a time)."""
         if self.spec.sampling == "published":
-            return self.start_s + float((n + Fraction(1, 2)) / self._rate) - 1e-6
+            return self.start_s + float((max(n, self._first) + Fraction(1, 2)) / self._rate) - 1e-6
         return self.time_s(n) + EPSILON_S
 
     def num_pictures(self, end_s: float) -> int:
@@ -42,10 +43,17 @@ class Clock:
             return max(_nearest(length_s * self._rate), 1)
         return max(math.ceil((length_s - EPSILON_S) * self._rate), 1)
 
+    def begin(self, time_s: float) -> None:
+        """The file's first frame, or the first after a seek, begins at `time_s`."""
+        if self.spec.sampling == "published":
+            self._first = _nearest((time_s - self.start_s) * self._rate)
+
     def before(self, time_s: float) -> int:
         """Number of pictures that are settled when the next frame begins at `time_s`."""
         if self.spec.sampling == "published":
             due = _nearest((time_s - self.start_s) * self._rate)
+            if due <= self._first:  # what comes before the filter's first picture is filled with that picture
+                return self.count
         else:
             due = math.ceil((time_s - EPSILON_S - self.start_s) * self._rate)
         return int(min(max(due, self.count), self._limit))

@@ -59,10 +59,12 @@ def opened(path: str | Path) -> Iterator[InputContainer]:
 
 def stream_of(container: InputContainer, kind: Literal["video", "audio", "subtitle"]) -> Any:
     """The preferred stream of `kind` that can be decoded, or None. Cover pictures are not video."""
+    from av.stream import Disposition
+
     stream = container.streams.best(kind)
-    if stream is None or stream.codec_context is None:
+    if stream is None or stream.codec_context is None or Disposition.attached_pic in stream.disposition:
         return None
-    return None if "attached_pic" in str(stream.disposition) else stream
+    return stream
 
 
 def origin_s(container: InputContainer) -> float:

@@ -66,11 +66,14 @@ def _torchcodec(device: str) -> Decoder:
         missing = error.name or "torchcodec"
         return Decoder("torchcodec", "", device, f"{missing} is not installed; pip install torchcodec, or use pyav")
     except Exception as error:  # RuntimeError, OSError, ImportError: as the libraries have it
-        return Decoder("torchcodec", "", device, f"does not load ({_reason(error)}); install FFmpeg, or use pyav")
+        what = f"does not load ({_reason(error)}); it needs FFmpeg's shared libraries and CUDA's, or use pyav"
+        return Decoder("torchcodec", "", device, what)
     return Decoder("torchcodec", str(getattr(torchcodec, "__version__", "unknown")), device)
 
 
-def _reason(error: Exception) -> str:
-    """The first sentence: torchcodec lists every library that it tried over a hundred lines."""
+def _reason(error: BaseException) -> str:
+    """The first line of what was wrong in the first place: torchcodec lists all it tried over a hundred lines."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = str(error).strip().splitlines()
     return one_line(lines[0])[:160].rstrip(" .:") if lines else type(error).__name__

@@ -11,13 +11,13 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.media.sampling import FrameSpec
-from trichord.media.scaling import crop_box
+from trichord.media.scaling import fitted
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image as Picture
 
-MAX_PIXELS = 178_956_970  # Pillow's limit for what cannot be meant: twice its warning, half a gigabyte of RGB
 _SVG = (".svg", ".svgz")
+_ASPECT_SIDE = 1000  # pixels that the longer side of an SVG has while its aspect is measured
 
 
 def image(path: str | Path, spec: FrameSpec) -> np.ndarray:
@@ -34,8 +34,7 @@ def image(path: str | Path, spec: FrameSpec) -> np.ndarray:
     if not path.is_file():
         raise TrichordError(f"{path}: no such file; check the path")
     picture = _drawn(path, spec) if path.suffix.lower() in _SVG else _loaded(path)
-    size = spec.size_of(*picture.size)
-    box = crop_box(path, spec, *size)
+    size, box = fitted(path, spec, *picture.size)
     if picture.size != size:
         from PIL.Image import Resampling
 
@@ -43,33 +42,25 @@ def image(path: str | Path, spec: FrameSpec) -> np.ndarray:
     return np.array(picture.crop(box), np.uint8)
 
 
-def _loaded(path: Path) -> Image:
+def _loaded(path: Path) -> Picture:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures and odd metadata: judged here, not printed
             with Image.open(path) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise TrichordError(f"{path}: {_too_large(opened.size)}; make it smaller or remove it")
                 opened.load()
                 return _rgb(ImageOps.exif_transpose(opened))
     except Image.DecompressionBombError:
-        raise TrichordError(f"{path}: has too many pixels for a picture; make it smaller or remove it") from None
+        raise TrichordError(f"{path}: has more than 179 million pixels; make it smaller or remove it") from None
     except UnidentifiedImageError:
         raise TrichordError(f"{path}: is no picture of a known format; convert it to PNG or JPEG") from None
-    except TrichordError:
-        raise
     except Exception as error:  # OSError, SyntaxError, struct.error, EOFError: each plugin of Pillow has its own
         reason = one_line(error) or type(error).__name__
         raise TrichordError(f"{path}: cannot be decoded ({reason}); check that the file is complete") from None
 
 
-def _too_large(size: tuple[int, int]) -> str:
-    return f"has {size[0]}x{size[1]} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
-
-
-def _rgb(picture: Image) -> Image:
+def _rgb(picture: Picture) -> Picture:
     """8-bit RGB of any mode, over white where it is transparent."""
     from PIL import Image
 
@@ -82,12 +73,11 @@ def _rgb(picture: Image) -> Image:
     return picture.convert("RGB")
 
 
-def _eight_bits(picture: Image) -> Image:
+def _eight_bits(picture: Picture) -> Picture:
     """Grey of 16 or 32 bits: the high byte of 16-bit values. Floating point counts as 0 to 1 if it never goes beyond."""
     from PIL import Image
 
-    values: Any = np.asarray(picture).astype(np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=np.finfo(np.float32).max, neginf=0.0)
+    values: Any = np.nan_to_num(np.asarray(picture, np.float64), nan=0.0, posinf=1e9, neginf=0.0)
     if picture.mode == "F":
         values = values * 255 if values.size and values.max() <= 1 else values
     else:
@@ -95,8 +85,8 @@ def _eight_bits(picture: Image) -> Image:
     return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
 
-def _drawn(path: Path, spec: FrameSpec) -> Image:
-    """SVG: once as it is for its aspect, then at the size wanted."""
+def _drawn(path: Path, spec: FrameSpec) -> Picture:
+    """SVG: once for its aspect, then at the size wanted; the size that the file states does not count."""
     from PIL import Image
 
     try:
@@ -104,12 +94,13 @@ def _drawn(path: Path, spec: FrameSpec) -> Image:
     except ImportError:
         raise TrichordError(f"{path}: SVG needs another package; pip install resvg-py, or convert it to PNG") from None
 
-    def draw(**size: Any) -> Image:
-        drawn = bytes(resvg_py.svg_to_bytes(svg_path=str(path), background="#ffffff", **size))
-        return Image.open(io.BytesIO(drawn)).convert("RGB")
+    def drawn_within(side: int) -> Picture:
+        png = resvg_py.svg_to_bytes(svg_path=str(path), background="#ffffff", width=side, height=side)
+        return Image.open(io.BytesIO(bytes(png))).convert("RGB")
 
     try:
-        width, height = draw().size
-        return draw(width=spec.size_of(width, height)[0])
+        return drawn_within(max(fitted(path, spec, *drawn_within(_ASPECT_SIDE).size)[0]))
+    except TrichordError:
+        raise
     except Exception as error:  # ValueError of resvg, or what Pillow says of its answer
         raise TrichordError(f"{path}: cannot be drawn ({one_line(error)}); convert it to PNG") from None

@@ -17,6 +17,8 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.media.sampling import FrameSpec
 
+_MAX_PIXELS = 50_000_000  # of a scaled picture: 150 MB
+
 
 class Scaler:
     """Brings the frames of one file to the size of one spec. The last picture is kept: it may be wanted again."""
@@ -31,8 +33,7 @@ class Scaler:
 
     def settle(self, width: int, height: int) -> None:
         """All pictures get the size that belongs to an upright picture of this one."""
-        self._size = self._spec.size_of(width, height)
-        self._box = crop_box(self._path, self._spec, *self._size)
+        self._size, self._box = fitted(self._path, self._spec, width, height)
 
     def __call__(self, frame: Any) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
@@ -98,11 +99,20 @@ def upright_size(width: int, height: int, frame: Any) -> tuple[int, int]:
     return (height, width) if any(name == "transpose" for name, *_ in turning_of(frame)) else (width, height)
 
 
-def crop_box(path: str | Path, spec: FrameSpec, width: int, height: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of what a spec keeps of a scaled picture: the middle, or half a pixel up and left."""
+def fitted(
+    path: str | Path, spec: FrameSpec, width: int, height: int
+) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """(width, height) that an upright picture is scaled to, and the (left, top, right, bottom) of that which is kept:
+    the middle, or half a pixel up and left of it. Raises TrichordError if the crop does not fit, and for strips so long
+    that they would fill the memory."""
+    size = scaled_width, scaled_height = spec.size_of(width, height)
+    if scaled_width * scaled_height > _MAX_PIXELS:
+        what = f"a picture of {width}x{height} becomes {scaled_width}x{scaled_height} at short side {spec.short_side}"
+        raise TrichordError(f"{path}: {what}; crop it or remove it")
     if spec.crop is None:
-        return 0, 0, width, height
-    if spec.crop > min(width, height):
-        raise TrichordError(f"{path}: a crop of {spec.crop} does not fit {width}x{height}; make short_side larger")
-    left, top = (width - spec.crop) // 2, (height - spec.crop) // 2
-    return left, top, left + spec.crop, top + spec.crop
+        return size, (0, 0, scaled_width, scaled_height)
+    if spec.crop > min(size):
+        what = f"a crop of {spec.crop} does not fit {scaled_width}x{scaled_height}"
+        raise TrichordError(f"{path}: {what}; make short_side larger")
+    left, top = (scaled_width - spec.crop) // 2, (scaled_height - spec.crop) // 2
+    return size, (left, top, left + spec.crop, top + spec.crop)

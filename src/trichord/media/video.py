@@ -65,20 +65,23 @@ def pictures(
         raise TrichordError(f"{path}: a clip from {start_s:g} s to {end_s:g} s is empty; correct its start and end")
     chosen = choose_decoder(decoder or "pyav") if decoder is None or isinstance(decoder, str) else decoder
     if chosen.name == "torchcodec":
-        from trichord.media import torchcodec
+        from trichord.media.torchcodec import pictures as by_torchcodec
 
-        yield from torchcodec.pictures(path, specs, start_s=start_s, end_s=end_s, device=chosen.device)
+        yield from by_torchcodec(
+            path, specs, start_s=start_s, end_s=end_s, device=chosen.device, num_threads=num_threads
+        )
         return
     clocks = [Clock(spec, start_s, end_s) for spec in specs]
     with ExitStack() as stack:
-        stream, frames = _frames_from(path, start_s, notes, num_threads, stack)
+        stream, (width, height), frames = _frames_from(path, start_s, notes, num_threads, stack)
         scalers = [Scaler(path, spec) for spec in specs]
-        width, height = stream.width, stream.height  # of the header: it is the same wherever reading begins
         shown, video_end_s = None, 0.0
         for time_s, frame in frames:
             if shown is None:
                 for scaler in scalers:
                     scaler.settle(*upright_size(width or frame.width, height or frame.height, frame))
+                for clock in clocks:
+                    clock.begin(time_s)
             else:
                 for index in due_pictures(clocks, [clock.before(time_s) for clock in clocks]):
                     yield index, scalers[index](shown)
@@ -114,8 +117,10 @@ def frames(
 
 def _frames_from(
     path: str | Path, start_s: float, notes: list[str] | None, num_threads: int | None, stack: ExitStack
-) -> tuple[Any, Iterator[tuple[float, Any]]]:
-    """The video stream and its (time_s, frame) from the first key frame of a seek, or from the file's start.
+) -> tuple[Any, tuple[int, int], Iterator[tuple[float, Any]]]:
+    """The video stream, its size, and its (time_s, frame) from the first key frame of a seek or the file's start on.
+
+    The size is the header's, taken before a frame is decoded: so it is the same wherever reading begins.
 
     After a seek, frames before the first key frame in time are left out: they may lean on frames that were not read
     (open groups of pictures). If what comes first then is later than `start_s`, or has no time stamp, the seek is
@@ -123,27 +128,27 @@ def _frames_from(
     """
     for back_s in _BACK_S if start_s > 0 else ():
         attempt = stack.enter_context(ExitStack())
-        container, stream = _opened_video(path, attempt)
+        container, stream, size = _opened_video(path, attempt)
         if start_s - back_s <= 0 or not _SEEKABLE & set(container.format.name.split(",")):
             attempt.close()
             break
         if _seek(container, stream, start_s - back_s):
             held: list[str] = []
-            frames = _from_key_frame(decoded(path, container, stream, held, num_threads))
+            frames = _from_key_frame(decoded(path, container, stream, held, num_threads), start_s)
             first = next(frames, None)
             if first is not None and first[0] <= start_s and first[1].pts is not None:
-                return stream, _noted(first, frames, held, notes)
+                return stream, size, _noted(first, frames, held, notes)
         attempt.close()
-    container, stream = _opened_video(path, stack)
-    return stream, decoded(path, container, stream, notes, num_threads)
+    container, stream, size = _opened_video(path, stack)
+    return stream, size, decoded(path, container, stream, notes, num_threads)
 
 
-def _opened_video(path: str | Path, stack: ExitStack) -> tuple[Any, Any]:
+def _opened_video(path: str | Path, stack: ExitStack) -> tuple[Any, Any, tuple[int, int]]:
     container = stack.enter_context(opened(path))
     stream = stream_of(container, "video")
     if stream is None:
         raise TrichordError(f"{path}: has no video stream; remove it from the folder or replace it")
-    return container, stream
+    return container, stream, (stream.width, stream.height)
 
 
 def _seek(container: Any, stream: Any, time_s: float) -> bool:
@@ -156,11 +161,14 @@ def _seek(container: Any, stream: Any, time_s: float) -> bool:
     return True
 
 
-def _from_key_frame(frames: Iterator[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
+def _from_key_frame(frames: Iterator[tuple[float, Any]], by_s: float) -> Iterator[tuple[float, Any]]:
+    """Frames from the first key frame on, if it comes in time."""
     key_s = None
     for time_s, frame in frames:
-        if key_s is None and frame.key_frame:
-            key_s = time_s
+        if key_s is None:
+            if time_s > by_s:
+                return
+            key_s = time_s if frame.key_frame else None
         if key_s is not None and time_s >= key_s:
             yield time_s, frame
 
