@@ -118,8 +118,26 @@ def _call(
     for name in positional:
         parser.add_argument(name, type=Path)
     parser.add_function_arguments(function, skip={*positional, "progress"}, fail_untyped=False)
-    values = _parse(parser, words).as_dict()
+    values = _parse(parser, _as_typed(function, words)).as_dict()
     return function(**{k: v for k, v in values.items() if k != "config"}, progress=_say)
+
+
+def _as_typed(function: Callable[..., Any], words: list[str]) -> list[str]:
+    """`--dry-run` as `--dry_run true`: dashes as people type them, and switches that stand alone."""
+    import inspect
+
+    annotations = {name: p.annotation for name, p in inspect.signature(function).parameters.items()}
+    typed: list[str] = []
+    for index, word in enumerate(words):
+        head, equals, value = word.partition("=")
+        if word.startswith("--"):
+            head = "--" + head[2:].replace("-", "_")
+        typed.append(head + equals + value)
+        after = words[index + 1] if index + 1 < len(words) else ""
+        is_switch = annotations.get(head[2:]) in ("bool", bool) and not equals
+        if is_switch and after.lower() not in ("true", "false", "yes", "no"):
+            typed.append("true")
+    return typed
 
 
 def _world(words: list[str]) -> int:
@@ -140,25 +158,34 @@ def _world(words: list[str]) -> int:
 def _extract(words: list[str]) -> int:
     from trichord.features.extract import extract
 
-    example = "trichord extract my_videos --store my_store --dry_run true"
+    example = "trichord extract my_videos --store my_store --dry-run"
     summary = _call(extract, "extract", words, positional=("videos",), example=example)
     print(summary)
     return 130 if getattr(summary, "interrupted", False) else 0
 
 
 def _import(words: list[str]) -> int:
+    from trichord.features.stamps import import_stamps
     from trichord.releases import IMPORTERS
 
+    importers: dict[str, Callable[..., Any]] = {**IMPORTERS, "stamps": import_stamps}
     if not words or words[0] in ("-h", "--help"):
         print(
-            f"usage: trichord import {{{','.join(IMPORTERS)}}} --root RELEASE_DIR --words WORD2VEC_FILE --store STORE"
+            f"usage: trichord import {{{','.join(importers)}}} --root DIR --store STORE\n"
+            "trichord import NAME --help explains one"
         )
         return 0
-    if words[0] not in IMPORTERS:
-        raise TrichordError(f"no importer '{words[0]}'; known are {', '.join(IMPORTERS)}")
-    example = f"trichord import {words[0]} --root release --words GoogleNews-vectors-negative300.bin --store my_store"
-    print(_call(IMPORTERS[words[0]], f"import {words[0]}", words[1:], positional=(), example=example))
-    return 0
+    if words[0] not in importers:
+        raise TrichordError(f"no importer '{words[0]}'; known are {', '.join(importers)}")
+    options = {
+        "stamps": "--root stamps --language es",
+        "webdataset": "--root shards",
+        "npy": "--root arrays",
+    }.get(words[0], "--root release --words GoogleNews-vectors-negative300.bin")
+    example = f"trichord import {words[0]} {options} --store my_store"
+    summary = _call(importers[words[0]], f"import {words[0]}", words[1:], positional=(), example=example)
+    print(summary)
+    return 130 if getattr(summary, "interrupted", False) else 0
 
 
 def _store(words: list[str]) -> int:

@@ -56,13 +56,20 @@ def _device() -> Iterator[str]:
 def _decoder() -> Iterator[str]:
     import av
 
-    libraries = ", ".join(
-        f"{name} {'.'.join(map(str, number))}" for name, number in sorted(av.library_versions.items())[:2]
-    )
-    h264 = "libx264" in av.codecs_available
-    yield f"decoder: PyAV {av.__version__} with its own FFmpeg ({libraries})"
-    if not h264:
+    from trichord.media.decoders import available_decoders, choose_decoder
+
+    chosen = choose_decoder("auto", "cuda" if _has_gpu() else "cpu")
+    for decoder in available_decoders():
+        state = decoder.problem or ("used" if decoder.name == chosen.name else "works, not used")
+        yield f"decoder: {decoder.name} {decoder.version}: {state}".replace("  ", " ").replace(" :", ":")
+    if "libx264" not in av.codecs_available:
         yield "  no H.264 encoder: the built-in world cannot be rendered; mend: pip install --force-reinstall av"
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _encoders() -> Iterator[str]:
@@ -81,6 +88,22 @@ def _encoders() -> Iterator[str]:
         yield "torchvision: its models load"
     except (ImportError, RuntimeError, TrichordError) as error:
         yield f"torchvision: does not load ({error}); mend: pip install torchvision of the release that fits torch"
+    for extra, packages, purpose in (
+        ("hf", ("transformers", "timm", "sentence-transformers"), "encoders of the hub (hf:, timm:, st:)"),
+        ("asr", ("faster-whisper",), "speech recognition (--speech whisper:MODEL)"),
+        ("svg", ("resvg-py",), "pictures in SVG"),
+    ):
+        lacking = [package for package in packages if not _installed(package)]
+        state = f"{', '.join(lacking)} missing; to add: pip install 'trichord[{extra}]'" if lacking else "installed"
+        yield f"{purpose}: {state}"
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _speech_and_words() -> Iterator[str]:
