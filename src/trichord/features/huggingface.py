@@ -11,9 +11,6 @@ Models that would run code of their repository are refused.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +18,15 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.features.encoders import Fingerprint
+from trichord.features.model_files import find_model, import_transformers, loading, read_settings, weights_digest
 from trichord.features.network_encoder import NetworkEncoder, VisualInfo, network_encoder, parameters_of
-from trichord.features.weights import hugging_face_folder, text_sha256, weight_files, weights_sha256
+from trichord.features.weights import text_sha256
 from trichord.media.sampling import FrameSpec
 
 if TYPE_CHECKING:
     import torch
 
-OPTION = "--weights_2d"
+OPTION, EXTRA = "--weights_2d", "hf"
 POOLING = "image features, else pooler, else CLS, else mean"
 _CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
@@ -39,17 +37,21 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
     Raises TrichordError for a model that is not here and cannot be had.
     """
     model = name.removeprefix("hf:")
-    folder = hugging_face_folder(model, weights, option=OPTION)
+    if weights is not None and not Path(weights).expanduser().is_dir():
+        raise TrichordError(f"{weights}: no such folder; for hf:MODEL {OPTION} names the folder of a saved model")
+    if not model:
+        raise TrichordError(f"{name}: names no model; give hf:ORGANISATION/NAME or hf:/path/to/folder")
+    folder = find_model(str(weights or model), extra=EXTRA)
     if weights is None and Path(model).expanduser().is_dir():
         name = f"hf:{folder.resolve().name}"  # where it lies does not matter
-    config, processor = _json(folder / "config.json"), _processor_of(folder)
+    config, processor = read_settings(folder), _processor_of(folder)
     if "architecture" in config and "model_type" not in config:
         raise TrichordError(f"{folder}: is a model of timm; give timm:{config['architecture']}")
     frames = frames_of(processor)
     configs = text_sha256(*(folder / file for file in _CONFIGS))
     parameters = parameters_of(frames, pooling=POOLING, configs=configs)
-    files = weight_files(folder)
-    return VisualInfo("visual_2d", Fingerprint(name, "1", parameters, weights_sha256(files)), frames, files=(folder,))
+    fingerprint = Fingerprint(name, "1", parameters, weights_digest(folder))
+    return VisualInfo("visual_2d", fingerprint, frames, files=(folder,))
 
 
 def frames_of(processor: dict[str, Any], rate_hz: float = 1.0) -> FrameSpec:
@@ -77,13 +79,10 @@ def frames_of(processor: dict[str, Any], rate_hz: float = 1.0) -> FrameSpec:
 
 def build(info: VisualInfo, device: str = "cpu") -> NetworkEncoder:
     """The encoder. Raises TrichordError for a model that transformers cannot load whole or that takes no pictures."""
-    from trichord.features.torchvision_compat import import_torchvision
-
-    import_torchvision()  # transformers imports it, which may fail without this
+    import_transformers(info.fingerprint.name)
     folder = info.files[0]
-    with _quiet():
-        model, pooler_is_there = _load(folder)
-        processor = _image_processor(folder)
+    model, pooler_is_there = _load(folder)
+    processor = _image_processor(folder)
     forward, prepare = _pooled(model, pooler_is_there), _prepared(processor, device)
     try:
         return network_encoder(info, model, prepare, device, forward=forward)
@@ -99,13 +98,10 @@ def _load(folder: Path) -> tuple[torch.nn.Module, bool]:
     import torch
     from transformers import AutoModel
 
-    try:
+    with loading(folder):
         model, loaded = AutoModel.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    except Exception as error:  # whatever a damaged or unknown model makes transformers raise
-        what = f"transformers cannot load it ({one_line(error)[:160]})"
-        raise TrichordError(f"{folder}: {what}; download it again or choose another model") from None
     missing = [key for key in loaded["missing_keys"] if not key.startswith("pooler.")]
     if missing or loaded.get("mismatched_keys"):
         bad = missing or [str(key) for key in loaded["mismatched_keys"]]
@@ -161,35 +157,7 @@ def _pooled(model: Any, pooler_is_there: bool) -> Any:
     return forward
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and reports of transformers; what matters becomes an error here."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def _processor_of(folder: Path) -> dict[str, Any]:
     """The image processor's settings, empty if there are none."""
-    if (folder / "preprocessor_config.json").is_file():
-        return _json(folder / "preprocessor_config.json")
-    if (folder / "processor_config.json").is_file():
-        found = _json(folder / "processor_config.json").get("image_processor")
-        return found if isinstance(found, dict) else {}
-    return {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrichordError(f"{path}: cannot be read ({one_line(error)[:120]}); download the model again") from None
-    return value if isinstance(value, dict) else {}
+    settings = read_settings(folder, "preprocessor_config.json")
+    return settings or read_settings(folder, "processor_config.json").get("image_processor") or {}

@@ -195,16 +195,6 @@ def parameters_of(frames: FrameSpec, window: int = 1, **more: Any) -> dict[str, 
     return {**spec, "window": window, "rows": "l2-normalised float16", **more}
 
 
-def check_device(device: str) -> None:
-    """Raises TrichordError if torch cannot compute on `device`."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise TrichordError(f"device '{device}' cannot be used ({one_line(error)[:120]}); use cpu") from None
-
-
 def fit_state(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path, name: str, option: str) -> None:
     """Load `state` into a network made on the meta device; every key must fit, but for counts that old files lack.
 

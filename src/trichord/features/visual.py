@@ -19,7 +19,8 @@ from trichord.errors import TrichordError
 from trichord.features import imagenet, video_models
 from trichord.features.encoders import Fingerprint, VisualEncoder
 from trichord.features.imagenet import find_weights
-from trichord.features.network_encoder import VisualInfo, check_device
+from trichord.features.model_files import check_device
+from trichord.features.network_encoder import VisualInfo
 
 __all__ = [
     "DEFAULT_ENCODER",

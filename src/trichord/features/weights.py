@@ -1,4 +1,5 @@
-"""Where weights come from: a named file or folder, the caches of torch and Hugging Face, then their hubs.
+"""Where weights files come from: a named one, the caches of torch and Hugging Face, then their hubs (`model_files`
+does the same for whole folders).
 
 What lies in a cache is used without asking the network. Without a network, or with HF_HUB_OFFLINE=1, whatever is
 missing fails within seconds and in one line that says which file to put where. Nothing in a weights file is executed.
@@ -8,7 +9,6 @@ Only `read_state` and a download of torch's import torch.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import socket
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 5.0  # how long a hub may take to answer
 _READ_S = 20.0  # how long a download may stand still
-_LAYOUTS = (
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-)
 
 
 def offline() -> bool:
@@ -94,128 +90,32 @@ def _downloaded(url: str, path: Path) -> str:
     return ""
 
 
-# ---- Hugging Face
-
-
-def hugging_face_folder(model: str, weights: Path | None = None, *, option: str = "--weights") -> Path:
-    """The folder that holds config.json and the weights of a model of the hub.
-
-    Args:
-        model: A folder, or `ORGANISATION/NAME` of the hub, `@REVISION` after it.
-        weights: A folder in its place.
-        option: How the user names `weights`, for the error.
-
-    Of a hub model the cache is looked into first; then its configuration and weights are downloaded. Raises
-    TrichordError in one line: no such folder, no such model, no network and what to do then.
-    """
-    named = Path(weights if weights is not None else model).expanduser()
-    if weights is not None or named.is_dir() or model.startswith(("/", ".", "~")):
-        what = f"{option} " if weights is not None else "hf:"
-        if not (named / "config.json").is_file():
-            lacks = "holds no config.json" if named.is_dir() else "no such folder"
-            made = "name a folder that save_pretrained or `hf download MODEL --local-dir FOLDER` made"
-            raise TrichordError(f"{named}: {lacks}; {made} ({what}FOLDER)")
-        weight_files(named)
-        return named
-    repo, _, revision = model.partition("@")
-    if not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", repo):
-        raise TrichordError(f"hf:{model}: is no name of a model; give hf:ORGANISATION/NAME or hf:/path/to/folder")
-    from huggingface_hub import constants
-
-    folder = _cached_snapshot(repo, revision or None)
-    if folder is not None:
-        return folder
-    reason = "HF_HUB_OFFLINE forbids to download it" if offline() else _fetched(repo, revision or None)
-    folder = _cached_snapshot(repo, revision or None) if not reason else None
-    if folder is not None:
-        return folder
-    command = f"hf download {repo}" + (f" --revision {revision}" if revision else "")
-    cache = constants.HF_HUB_CACHE
-    advice = f"run `{command}` where there is a network and copy that folder here, or name another: hf:/path/to/folder"
-    raise TrichordError(f"{cache}: {model} is not there and {reason or 'cannot be found'}; {advice}")
-
-
-def _cached_snapshot(repo: str, revision: str | None) -> Path | None:
-    """The model's folder in the cache, if configuration and weights are in it."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
-        weight_files(folder)
-    except (LocalEntryNotFoundError, TrichordError):
-        return None
-    return folder if (folder / "config.json").is_file() else None
-
-
-def _fetched(repo: str, revision: str | None) -> str:
-    """Download configuration and weights into the cache; empty, or why that failed."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    try:
-        info = HfApi().model_info(repo, revision=revision, timeout=_CONNECT_S)
-        present = [sibling.rfilename for sibling in info.siblings or []]
-        for single, index in _LAYOUTS:
-            stem, _, ending = single.partition(".")
-            shards = [name for name in present if re.fullmatch(rf"{stem}-\d+-of-\d+\.{ending}", name)]
-            if single in present or index in present:
-                wanted = ["*.json", *([single] if single in present else shards)]
-                snapshot_download(repo, revision=revision, allow_patterns=wanted, etag_timeout=_CONNECT_S)
-                return ""
-    except GatedRepoError:
-        return "its licence must be accepted on the hub first (then `hf auth login`)"
-    except RepositoryNotFoundError:
-        return "the hub has no such model (or a private one: `hf auth login`)"
-    except Exception as error:  # the hub's client lets the errors of its HTTP library through
-        return f"cannot be downloaded ({one_line(error)[:120]})"
-    return "the hub has no weights of it that transformers reads"
-
-
 def hugging_face_file(repo: str, names: Sequence[str], model: str, option: str) -> Path:
     """The first of the files `names` of a repository that is in the cache, else that can be downloaded.
 
     Raises TrichordError in one line.
     """
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     for name in names:
         try:
             return Path(hf_hub_download(repo, name, local_files_only=True))
         except LocalEntryNotFoundError:
             continue
-    reason = "HF_HUB_OFFLINE forbids to download it"
-    if not offline():
-        reason = f"{repo} on the hub has no {' nor '.join(names)}"
-        for name in names:
-            try:
-                return Path(hf_hub_download(repo, name, etag_timeout=_CONNECT_S))
-            except Exception as error:  # the hub's client lets the errors of its HTTP library through
-                if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-                    continue
-                reason = f"cannot be downloaded ({one_line(error.__cause__ or error)[:120]})"
-                break
+    reason = "HF_HUB_OFFLINE forbids to download it" if offline() else ""
+    if not reason:
+        try:
+            info = HfApi().model_info(repo, timeout=_CONNECT_S)  # once; a download alone would try for half a minute
+            present = [sibling.rfilename for sibling in info.siblings or []]
+            wanted = [name for name in names if name in present]
+            if wanted:
+                return Path(hf_hub_download(repo, wanted[0], etag_timeout=_CONNECT_S))
+            reason = f"the hub has no {' nor '.join(names)} of it"
+        except Exception as error:  # the hub's client lets the errors of its HTTP library through
+            reason = f"cannot be downloaded ({one_line(error)[:120]})"
     what = f"the weights of {model} are not there and {reason}; run `hf download {repo} {names[0]}`"
     raise TrichordError(f"{constants.HF_HUB_CACHE}: {what} where there is a network, or name a copy with {option}")
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The weights of a saved transformers model, safetensors first. Raises TrichordError if there are none."""
-    for single, index in _LAYOUTS:
-        if (folder / single).is_file():
-            return [folder / single]
-        if (folder / index).is_file():
-            try:
-                names = set(json.loads((folder / index).read_text("utf-8"))["weight_map"].values())
-            except (ValueError, KeyError, AttributeError, TypeError):
-                raise TrichordError(f"{folder / index}: is damaged; download the model again") from None
-            paths = [folder / name for name in sorted(names)]
-            missing = [path.name for path in paths if not path.is_file()]
-            if missing:
-                raise TrichordError(f"{folder / missing[0]}: is missing, {index} names it; download the model again")
-            return paths
-    raise TrichordError(f"{folder}: holds no model.safetensors nor pytorch_model.bin; download the model again")
 
 
 # ---- content
