@@ -15,10 +15,18 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.releases.clips import read_entries
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, import_entries
-from trichord.releases.records import INDEX, captions_of, exported_words, inside, item_of, parsed, shown
+from trichord.releases.records import (
+    INDEX,
+    MOST_JSON_BYTES,
+    captions_of,
+    exported_words,
+    inside,
+    item_of,
+    parsed,
+    shown,
+)
 from trichord.store.arrays import load_npz_array
 
-LONGEST_LINE = 256 << 20
 KEY = "trichord"
 
 
@@ -131,7 +139,7 @@ def _lines(path: Path) -> Iterator[Entry]:
     try:
         with path.open("rb") as file:
             number = begin = 0
-            while line := file.readline(LONGEST_LINE):
+            while line := file.readline(MOST_JSON_BYTES):
                 number += 1
                 where = f"{path}, line {number}"
                 try:

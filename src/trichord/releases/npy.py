@@ -17,14 +17,13 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
 from trichord.releases.exported import Entry, broken, import_listed
-from trichord.releases.records import captions_of, component, export_mark, inside, item_of, parsed, shown
+from trichord.releases.records import captions_of, component, export_mark, inside, item_of, parsed, read_small, shown
 from trichord.store.arrays import load_npy
 
 INDEX = "index.csv"
 CAPTIONS = "captions"
 RATE = "_rate_hz"
 NEEDED = ("video_id", "path", "duration_s")
-MOST_JSON_BYTES = 256 << 20
 
 
 def import_npy(
@@ -133,12 +132,7 @@ def read_item(row: dict[str, str], root: Path, entry: Entry) -> Made:
 
 def read_captions(row: dict[str, str], root: Path, where: str) -> dict[str, Any]:
     path = inside(root / CAPTIONS, f"{_path(row)}.json", where)
-    try:
-        with path.open("rb") as file:
-            text = file.read(MOST_JSON_BYTES)
-    except OSError as error:
-        raise TrichordError(f"{path}: cannot be read ({error.strerror}); copy or export it again") from None
-    return parsed(text, str(path))
+    return parsed(read_small(path), str(path))
 
 
 def _path(row: dict[str, str]) -> str:

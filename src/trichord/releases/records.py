@@ -28,7 +28,7 @@ WORD_VECTORS = "word2vec.bin"
 VERSION = 1
 LONGEST_NAME = 100
 _ODD = re.compile(rb"[^A-Za-z0-9_.-]|^\.")
-_MOST_MARK_BYTES = 64 << 20
+MOST_JSON_BYTES = 256 << 20
 
 
 def component(text: str, *, dots: bool = True) -> str:
@@ -130,6 +130,17 @@ def captions_of(value: object, where: str) -> Captions:
     return Captions(start_s, end_s, tuple(texts))
 
 
+def read_small(path: Path) -> bytes:
+    """The content of a JSON file. Raises TrichordError when it is missing or too large to be one of ours."""
+    try:
+        with path.open("rb") as file:
+            if (size := path.stat().st_size) > MOST_JSON_BYTES:
+                raise TrichordError(f"{path}: has {size:,} bytes, {MOST_JSON_BYTES:,} can be read; export it again")
+            return file.read()
+    except OSError as error:
+        raise TrichordError(f"{path}: cannot be read ({error.strerror}); copy or export it again") from None
+
+
 def parsed(line: bytes | str, where: str) -> dict[str, Any]:
     """A JSON object. Raises TrichordError when it is anything else."""
     try:
@@ -163,13 +174,12 @@ def write_mark(folder: Path, mark: dict[str, Any]) -> None:
 
 
 def read_mark(folder: Path) -> dict[str, Any] | None:
-    """The mark of an export, whole or not; None where there is none of ours."""
-    try:
-        with (folder / MARK).open("rb") as file:
-            mark = json.loads(file.read(_MOST_MARK_BYTES))
-    except (OSError, ValueError, RecursionError):
+    """The mark of an export, whole or not; None where there is none of ours. Raises TrichordError when it is damaged."""
+    path = folder / MARK
+    if not path.exists():
         return None
-    return mark if isinstance(mark, dict) and mark.get("format") == "trichord export" else None
+    mark = parsed(read_small(path), str(path))
+    return mark if mark.get("format") == "trichord export" else None
 
 
 def export_mark(root: Path, layout: str) -> dict[str, Any] | None:

@@ -18,10 +18,9 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
 from trichord.releases.exported import Entry, broken, entry_of, import_listed, texts_of
-from trichord.releases.records import export_mark, inside, item_of, parsed, shown
+from trichord.releases.records import MOST_JSON_BYTES, export_mark, inside, item_of, parsed, shown
 from trichord.store.arrays import read_npy
 
-MOST_JSON_BYTES = 256 << 20
 MOST_HEADER_BYTES = 1 << 20
 TAR_ERRORS = (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError, EOFError, TypeError)
 
