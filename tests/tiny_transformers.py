@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-WORDS = "a the dog cat red blue ball rolls barks sings to left right small large tree and bell rings in garden".split()
+WORDS = ["a", "the", "dog", "cat", "red", "blue", "ball", "rolls", "barks", "to", "left", "small", "tree", "and"]
 SAMPLE_RATE_HZ = 16000
 
 

@@ -7,14 +7,14 @@ The measure are the 50 caption files of HowTo100M that lie beside the MIL-NCE co
 | seconds | 3.32 | 2.33 to 5.10 |
 | seconds from start to start | 2.70 | 2.05 to 3.75 |
 | words | 4 | 3 to 5 |
-| words that the caption before does not end with | 3 | 1 to 4 |
+| words that the caption before does not end with | 3 | 2 to 3 |
 | gap to the next caption, seconds | 0.01 | -1.69 to 0.01 |
 
 Captions follow one another without a gap as long as speech goes on (4.5 % of the gaps are longer than 0.5 s, 3.4 % than
-1 s); in 56 % of all pairs the later one repeats the end of the earlier one, or is shown beside it, as lines roll up.
-That repetition says nothing about the speech and is not imitated: each word is in one caption. So a caption here has
-the seconds of a real one, and its new words. `group_words` on the words of those files, spread over the times of the
-captions that they are new in, gives captions of 3.3 s and 3 words (medians), 5.5 % of the gaps longer than 1 s.
+1 s). As lines roll up, in 56 % of all pairs the later caption repeats the end of the earlier one, in 30 % both are shown
+at the same time. That says nothing about the speech and is not imitated: each word is in one caption. So a caption here
+has the seconds of a real one, and its new words: `group_words` on the words of those files, spread evenly over the time
+that they are new in, gives 4,661 captions with medians of 3.33 s and 3 words, and 5.6 % of the gaps longer than 1 s.
 """
 
 from __future__ import annotations

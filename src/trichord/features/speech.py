@@ -51,6 +51,7 @@ class WhisperRecognizer:
     model: Any = field(repr=False)
     language: str | None = None  # None: that of the first chunk with speech (of an English model, English)
     sample_rate_hz: int = SAMPLE_RATE_HZ
+    chunk_s: float = CHUNK_S
 
     def transcribe(self, sound: Sound) -> Captions:
         """Captions in time order, grouped as `group_words` says. Sound without speech gives none."""
@@ -59,7 +60,7 @@ class WhisperRecognizer:
     def words(self, blocks: Iterable[np.ndarray]) -> Iterator[Word]:
         """Words in time order, not overlapping, for mono blocks (n,) at 16 kHz of any sizes."""
         language, end_s = self.language, 0.0
-        for begin, samples in chunks(blocks):
+        for begin, samples in chunks(blocks, self.chunk_s):
             begin_s = begin / SAMPLE_RATE_HZ
             segments, info = self.model.transcribe(
                 samples,
