@@ -134,16 +134,28 @@ def repeat_packets(source: Path, target: Path, times: int) -> Path:
         with av.open(str(source)) as container:
             streams = [s for s in container.streams if s.type in ("video", "audio")]
             copies = {s.index: out.add_stream_from_template(s) for s in streams}
-            length_s = Fraction(container.duration or 0, 10**6)
+            packets = [(p, p.pts, p.dts) for p in container.demux(streams) if p.pts is not None]
+            length_s = max((pts + p.duration) * p.time_base for p, pts, _ in packets) - min(
+                pts * p.time_base for p, pts, _ in packets
+            )
+            indices = [p.stream_index for p, _, _ in packets]
+            missing = {i: sum(p.stream_index == i and dts is None for p, _, dts in packets) for i in copies}
+            known = {i: min(d for p, _, d in packets if p.stream_index == i and d is not None) for i in copies}
         for i in range(times):
-            with av.open(str(source)) as container:
-                for packet in container.demux([s for s in container.streams if s.index in copies]):
-                    if packet.dts is None or packet.pts is None:
-                        continue
-                    shift = round(i * length_s / packet.time_base)
-                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                    packet.stream = copies[packet.stream_index]
-                    out.mux(packet)
+            left = dict(missing)
+            for (packet, pts, dts), index in zip(packets, indices, strict=True):
+                if dts is None:  # the first ones of a file with B-frames in Matroska
+                    dts = known[index] - left[index] * packet.duration
+                    left[index] -= 1
+                shift = round(i * length_s / packet.time_base)
+                again = av.Packet(bytes(packet))
+                again.time_base, again.is_keyframe, again.duration = (
+                    packet.time_base,
+                    packet.is_keyframe,
+                    packet.duration,
+                )
+                again.pts, again.dts, again.stream = pts + shift, dts + shift, copies[index]
+                out.mux(again)
     return target
 
 
@@ -197,7 +209,7 @@ def _odd_times(folder: Path, sound: np.ndarray, second: tuple[int, ...]) -> dict
     path = write(folder / "late_video.mkv", start=15, sound=sound)
     made["late_video"] = OddFile(path, (0, 0, 5, 15, 25), sound_s=3.0, note="the audio ends at 2.9 s of 4.5 s")
     path = write(folder / "negative_times.mkv", start=-12, avoid_negative_ts="disabled")
-    made["negative_times"] = OddFile(path, second)
+    made["negative_times"] = OddFile(path, (0, 9))  # Matroska has no number below zero: such frames have no time
     path = write(folder / "edit_list.mp4", start=-12, avoid_negative_ts="disabled", sound=sound)
     made["edit_list"] = OddFile(path, (12, 22), sound_s=3.0)  # what lies before zero is not shown, the key frame too
     return made

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import parity_recipe as recipe
 from trichord.features import log_mel, spectrogram, time_to_frame
+from trichord.features.spectrogram import LogMel
 
 
 def mel_of(hz: float) -> float:
@@ -121,3 +127,80 @@ def test_frames_of_times_are_librosas(time_s: float) -> None:
     import librosa
 
     assert time_to_frame(time_s, published=True) == librosa.time_to_frames(time_s, sr=16000, hop_length=160, n_fft=400)
+
+
+def in_blocks(samples: np.ndarray, cuts: list[int]) -> Callable[[], Iterator[np.ndarray]]:
+    return lambda: iter(np.split(samples, sorted(min(cut, samples.size) for cut in cuts)))
+
+
+def rows_of(sound: Callable[[], Iterator[np.ndarray]]) -> np.ndarray:
+    blocks = list(LogMel().encode(sound))
+    assert all(block.dtype == np.float16 and len(block) <= spectrogram._BLOCK for block in blocks)
+    return np.concatenate(blocks)
+
+
+def assert_as_log_mel(rows: np.ndarray, samples: np.ndarray) -> None:
+    expected = log_mel(samples).T
+    assert rows.shape == expected.shape and np.isfinite(rows).all()
+    assert np.abs(rows.astype(np.float32) - expected).max() <= 0.04  # float16 keeps 0.03 dB between 32 and 64 dB
+    close = np.abs(rows.astype(np.float32) - expected.astype(np.float16)) > 0
+    assert close.mean() < 0.02  # what differs lies at the border between two float16 numbers
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    num_samples=st.one_of(st.integers(0, 1000), st.integers(0, 40000)),
+    cuts=st.lists(st.integers(0, 40000), max_size=12),
+    block=st.sampled_from([1, 3, 50, 6000]),
+    offset=st.sampled_from([0.0, 0.1, -0.5]),
+    seed=st.integers(0, 1000),
+)
+def test_in_blocks_as_in_memory(
+    monkeypatch: pytest.MonkeyPatch, num_samples: int, cuts: list[int], block: int, offset: float, seed: int
+) -> None:
+    rng = np.random.RandomState(seed)
+    loudness = np.repeat(10.0 ** rng.uniform(-6, 0, num_samples // 800 + 1), 800)[:num_samples]
+    samples = (0.4 * rng.uniform(-1, 1, num_samples) * loudness + offset).astype(np.float32)
+    if block < 50:
+        samples = samples[:3000]
+    with monkeypatch.context() as patch:
+        patch.setattr(spectrogram, "_BLOCK", block)
+        rows = rows_of(in_blocks(samples, cuts))
+        assert_as_log_mel(rows, samples)
+        assert np.array_equal(rows, rows_of(in_blocks(samples, [])))  # the same bits, whatever the blocks
+
+
+def test_in_blocks_across_a_minute() -> None:
+    samples = (0.2 * np.random.RandomState(0).randn(6000 * 160 + 5 * 160 + 77)).astype(np.float32)
+    assert_as_log_mel(rows_of(in_blocks(samples, list(range(0, samples.size, 16384)))), samples)
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 100, 16000])
+@pytest.mark.parametrize("level", [0.0, 0.3])
+def test_silence_in_blocks(num_samples: int, level: float) -> None:
+    rows = rows_of(in_blocks(np.full(num_samples, level, np.float32), [50]))
+    assert rows.shape == (1 + num_samples // 160, 40) and (rows == 0).all()
+    assert rows_of(lambda: iter(())).tolist() == [[0.0] * 40]
+
+
+def test_the_published_recipe_in_blocks() -> None:
+    published = recipe.outputs()["spectrogram"]
+    rows = rows_of(in_blocks(recipe.waveform(), [1, 5000, 5001, 30000]))
+    assert np.array_equal(rows.shape, published.T.shape) and np.abs(rows - published.T).max() <= 0.04
+
+
+def test_what_cannot_be_a_sound() -> None:
+    for samples, message in ((np.zeros((2, 5)), r"one dimension, this one has shape \(2, 5\)"), ([np.inf], "infinite")):
+        with pytest.raises(ValueError, match=message):
+            next(LogMel().encode(lambda samples=samples: iter([np.asarray(samples)])))
+
+
+def test_the_encoder_says_what_it_is_and_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    encoder = LogMel()
+    assert (encoder.stream, encoder.sample_rate_hz, encoder.rate_hz, encoder.dim) == ("spectrogram", 16000, 100, 40)
+    assert (encoder.fingerprint.name, encoder.fingerprint.version) == ("log-mel", "2")
+    assert encoder.fingerprint == LogMel().fingerprint
+    rows = encoder.encode(in_blocks(np.ones(5000, np.float32), [7]))
+    next(rows)
+    assert os.listdir(tmp_path) == []  # it has no name, even while it is in use

@@ -43,7 +43,7 @@ def pictures(
     Picture n of a spec is what the clip [start_s, end_s) shows at start_s + n / rate_hz: the latest frame at or before
     that time (the first frame of the file, if none is earlier). There is one picture for each started interval, so
     even 0.4 s give one. Sampling `published` takes frames, and as many, as ffmpeg's `fps` filter does (`sampling`),
-    except that a video of less than half an interval, of which the filter makes nothing, gives its first frame.
+    except that a video of less than half an interval, of which the filter makes nothing, gives its last frame.
 
     A picture is turned upright where the file says that it is rotated, brought to `FrameSpec.size_of` the upright
     picture by bicubic scaling as in the ffmpeg tool, then cropped. The size is settled by the file's header: pictures

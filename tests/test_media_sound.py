@@ -1,0 +1,121 @@
+"""Sound in blocks: holes, damaged time stamps, memory."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from odd_media import SOUND_HZ, repeat_packets, tone, write
+from trichord.media import audio, sound, waveform
+
+
+def write_sound(path: Path, jumps_s: dict[int, float], num_packets: int = 40, **options: str) -> Path:
+    """PCM sound whose packets (of 64 ms) are late by `jumps_s[n]` from packet n on."""
+    with av.open(str(path), "w", options=options) as out:
+        stream: Any = out.add_stream("pcm_s16le", rate=SOUND_HZ, layout="mono")
+        out.start_encoding()
+        late_s = 0.0
+        samples = (tone(num_packets * 0.064) * 32767).astype(np.int16)
+        for n in range(num_packets):
+            late_s = jumps_s.get(n, late_s)
+            frame = av.AudioFrame.from_ndarray(samples[None, 1024 * n : 1024 * n + 1024], format="s16", layout="mono")
+            frame.sample_rate, frame.time_base = SOUND_HZ, Fraction(1, SOUND_HZ)
+            frame.pts = 1024 * n + round(late_s * SOUND_HZ)
+            for packet in stream.encode(frame):
+                out.mux(packet)
+    return path
+
+
+def test_blocks_are_ten_seconds_and_whole(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", num_frames=0, sound=tone(35.0))
+    blocks = list(sound(path))
+    assert [block.size for block in blocks[:-1]] == [160000] * 3 and 70000 < blocks[-1].size < 90000
+    assert np.array_equal(np.concatenate(blocks), waveform(path))
+    assert [block.size for block in sound(path, sample_rate_hz=8000)][:3] == [80000] * 3
+    assert [block.size for block in sound(path, start_s=1.0, end_s=12.5)] == [160000, 24000]
+
+
+def test_a_hole_is_silence_of_its_length(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.mkv", {20: 300.0})
+    blocks = list(sound(path))
+    assert max(block.size for block in blocks) == 160000
+    heard = np.concatenate(blocks)
+    assert heard.size == pytest.approx(40 * 1024 + 300 * SOUND_HZ, abs=20)
+    assert (heard[20 * 1024 + 20 : 20 * 1024 + 300 * SOUND_HZ - 20] == 0).all()
+    assert np.abs(heard[-20 * 1024 :] - tone(2.56)[20 * 1024 :]).max() < 1e-3
+    clip = np.concatenate(list(sound(path, start_s=200.0, end_s=302.0)))
+    assert np.array_equal(clip, heard[200 * SOUND_HZ : 302 * SOUND_HZ])
+
+
+def test_silence_is_not_made_before_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_sound(tmp_path / "a.mkv", {20: 3 * 3600.0})  # the header says three hours
+    made = 0
+    zeros = np.zeros
+
+    def counted(shape: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        nonlocal made
+        made += int(np.prod(shape))
+        return zeros(shape, *args, **kwargs)
+
+    monkeypatch.setattr(audio.np, "zeros", counted)
+    first = list(itertools.islice(sound(path), 3))
+    assert sum(block.size for block in first) == 3 * 160000 and made <= 5 * 160000
+
+
+@pytest.mark.parametrize("live", ["0", "1"])
+def test_a_damaged_time_stamp_is_no_silence(tmp_path: Path, live: str) -> None:
+    """A packet that says it is 30 hours late: beyond the stated end, or beyond an hour where no end is stated."""
+    path = write_sound(tmp_path / "a.mkv", {39: 30 * 3600.0}, live=live)
+    if live == "0":  # the header believes the packet: put the length right
+        data = path.read_bytes()
+        at = data.index(b"\x44\x89\x88") + 3
+        path.write_bytes(data[:at] + struct.pack(">d", 2560.0) + data[at + 8 :])
+    notes: list[str] = []
+    heard = waveform(path, notes=notes)
+    assert heard.size == pytest.approx(39 * 1024, abs=20)
+    assert notes == [f"{path}: 1 damaged audio packets skipped"]
+
+
+def test_what_is_not_read_to_its_end_makes_no_note(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", num_frames=0, sound=tone(30), movflags="+faststart")
+    path.write_bytes(path.read_bytes()[:90000])
+    notes: list[str] = []
+    assert sum(block.size for block in sound(path, end_s=2.0, notes=notes)) == 32000 and notes == []
+    list(sound(path, notes=notes))
+    assert len(notes) == 1 and "of 30.0 s" in notes[0]
+
+
+def test_sound_is_not_shifted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", num_frames=0, sound=tone(2.0))
+    assert np.corrcoef(waveform(path)[:30000], tone(2.0)[:30000])[0, 1] > 0.99
+
+
+PEAK = """
+import resource, sys
+from trichord.features.spectrogram import LogMel
+from trichord.media import FrameSpec, pictures, sound
+path = sys.argv[1]
+for _ in pictures(path, [FrameSpec(), FrameSpec(rate_hz=24, short_side=32, crop=32)], num_threads=1): pass
+for _ in LogMel().encode(lambda: sound(path)): pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    short = write(tmp_path / "a.mkv", sound=tone(3.0))
+    peaks = []
+    for times in (40, 800):  # two minutes, forty
+        path = repeat_packets(short, tmp_path / f"{times}.mkv", times)
+        run = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
+        peaks.append(float(run.stdout))
+    assert peaks[1] < peaks[0] + 30, f"{peaks} MB"
