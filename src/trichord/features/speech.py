@@ -25,7 +25,7 @@ from trichord.features.model_files import find_model, settings_digest, split_nam
 VERSION = "1"
 SAMPLE_RATE_HZ = 16000
 CHUNK_S = 120.0
-CUT_WITHIN_S = 30.0  # at the end of a chunk
+_CUT_FROM = 0.75  # of a chunk's length: the cut lies after it
 _QUIET_S = 0.3
 _STEP_S = 0.05
 _BEAM = 5
@@ -90,7 +90,7 @@ def chunks(blocks: Iterable[np.ndarray], chunk_s: float = CHUNK_S) -> Iterator[t
     Each ends in the middle of the quietest 0.3 s of its last quarter.
     """
     size = int(chunk_s * SAMPLE_RATE_HZ)
-    earliest = size - int(size * CUT_WITHIN_S / CHUNK_S)
+    earliest = int(size * _CUT_FROM)
     kept: list[np.ndarray] = []
     begin = num_kept = 0
     for block in blocks:
@@ -127,7 +127,7 @@ def _found(name: str) -> tuple[Path, str | None, Fingerprint]:
     parameters = {
         "sample_rate_hz": SAMPLE_RATE_HZ,
         "chunk_s": CHUNK_S,
-        "cut_within_s": CUT_WITHIN_S,
+        "cut_from": _CUT_FROM,
         "beam_size": _BEAM,
         "temperature": 0.0,
         "language": language or "that of the first speech",
