@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -144,6 +145,15 @@ def read_settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
+def one_process_bars() -> None:
+    """tqdm's lock, which it takes for hidden bars too, is a semaphore that outlives a process that is ended by force
+    (then Python warns of a leak); its bars here are drawn by one process, which a lock of threads serves."""
+    from tqdm import tqdm
+
+    if not hasattr(tqdm, "_lock"):
+        tqdm.set_lock(threading.RLock())
+
+
 def import_transformers(name: str) -> Any:
     """The module transformers, quiet. Raises TrichordError that names the extra."""
     from trichord.features.torchvision_compat import import_torchvision
@@ -154,6 +164,7 @@ def import_transformers(name: str) -> Any:
         import transformers
     except ImportError:
         raise TrichordError(f"{name}: needs transformers; run: pip install 'trichord[hf]'") from None
+    one_process_bars()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers

@@ -20,7 +20,7 @@ from trichord.captions import Captions
 from trichord.errors import TrichordError, one_line
 from trichord.features.asr_captions import LONGEST_S, PAUSE_S, Word, group_words, in_order
 from trichord.features.encoders import Fingerprint, Sound
-from trichord.features.model_files import find_model, settings_digest, split_name, weights_digest
+from trichord.features.model_files import find_model, one_process_bars, settings_digest, split_name, weights_digest
 
 VERSION = "1"
 SAMPLE_RATE_HZ = 16000
@@ -184,6 +184,7 @@ def load_recognizer(name: str, device: str = "cpu", cpu_threads: int = 0) -> Whi
         from faster_whisper import WhisperModel
     except ImportError:
         raise TrichordError(f"{name}: needs faster-whisper; run: pip install 'trichord[asr]'") from None
+    one_process_bars()
     folder, language, fingerprint = _found(name)
     kind, _, index = device.partition(":")
     try:
