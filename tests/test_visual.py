@@ -56,7 +56,9 @@ def encoder() -> NetworkEncoder:
 
 
 def lite0() -> efficientnet.EfficientNetLite0:
-    return efficientnet.load_efficientnet_lite0(torch.load(find_weights("efficientnet-lite0"), weights_only=True))
+    model = efficientnet.EfficientNetLite0().eval()
+    model.load_state_dict(torch.load(find_weights("efficientnet-lite0"), weights_only=True))
+    return model
 
 
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite0-224"])

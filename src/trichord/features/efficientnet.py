@@ -96,11 +96,3 @@ def fold_batch_norms(model: EfficientNetLite0) -> EfficientNetLite0:
                 setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
                 setattr(module, norm, nn.Identity())
     return model
-
-
-def load_efficientnet_lite0(state: dict[str, Tensor]) -> EfficientNetLite0:
-    """The network with published weights, in eval mode. Every key must fit (RuntimeError otherwise)."""
-    with torch.device("meta"):
-        model = EfficientNetLite0()
-    model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
