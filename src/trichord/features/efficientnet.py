@@ -6,7 +6,6 @@ Module names are those of the published PyTorch weights, which were converted fr
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
