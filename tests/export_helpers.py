@@ -118,7 +118,7 @@ def content_of(store: Store) -> dict[tuple[str, str], Any]:
         spans = [times.tobytes() for times in store.caption_spans(i)]
         key = store.collection(i), store.video_id(i)
         assert key not in content
-        content[key] = store.split(i), store.duration_s(i).hex(), store._sources[i].as_py(), streams, captions, spans
+        content[key] = store.split(i), store.duration_s(i).hex(), store.source(i), streams, captions, spans
     return content
 
 

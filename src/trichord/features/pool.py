@@ -14,7 +14,10 @@ from trichord.errors import TrichordError, one_line
 from trichord.features.choice import EncoderChoice, Encoders, load
 from trichord.features.work import HUNG_EXIT, Outcome, Task, kind_of, run_task
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+_ENVIRONMENT = {  # of the worker processes: one thread per computation, and no semaphores that joblib leaves behind
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
+    "JOBLIB_MULTIPROCESSING": "0",
+}
 _encoders: Encoders | None = None
 _threads = 1
 _device = "cpu"
@@ -41,8 +44,8 @@ class Workers:
 
         context = multiprocessing.get_context("spawn")
         arguments = (choice, device, threads, context.Value("i", 0))
-        self._saved = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-        os.environ |= dict.fromkeys(_THREAD_VARIABLES, "1")  # of the processes that start from here
+        self._saved = {name: os.environ.get(name) for name in _ENVIRONMENT}
+        os.environ |= _ENVIRONMENT
         self._pool = ProcessPool(count, context=context, initializer=_start, initargs=arguments)
 
     @property

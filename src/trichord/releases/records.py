@@ -76,7 +76,7 @@ def record_of(store: Store, i: int) -> dict[str, Any]:
         "collection": store.collection(i),
         "split": store.split(i),
         "duration_s": store.duration_s(i),
-        "source": store._sources[i].as_py(),
+        "source": store.source(i),
         "rates_hz": {name: store.rate_hz(name, i) for name in streams_of(store, i)},
         "captions": {
             "start": start_s.tolist(),

@@ -80,6 +80,10 @@ class Store:
     def split(self, i: int) -> str:
         return self._splits[self._split.item(i)]
 
+    def source(self, i: int) -> str:
+        """What the item was made from and by (`Item.source`); empty where unknown."""
+        return self._sources[int(i)].as_py()
+
     def duration_s(self, i: int) -> float:
         return self._duration_s.item(i)
 
