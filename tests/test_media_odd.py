@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from pathlib import Path
 
@@ -184,6 +185,25 @@ def test_one_pass_for_several_specs_is_several_passes(odd: dict[str, OddFile], n
         times_s.append(counts[index] / rates[index])
         counts[index] += 1
     assert max(np.maximum.accumulate(times_s) - times_s) < 0.5 / 24 + 1 / 10  # in time order, as far as frames allow
+
+
+@pytest.mark.parametrize("name", ["b_frames", "clockwise", "resolution_change"])
+def test_frames_go_as_soon_as_they_are_seen(odd: dict[str, OddFile], name: str) -> None:
+    """No frame in a cycle of references: ten-megabyte frames would pile up until the collector comes by."""
+
+    def num_frames() -> int:
+        return sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
+
+    gc.collect()
+    before = num_frames()
+    gc.disable()
+    try:
+        most = max(
+            num_frames() for _ in pictures(odd[name].path, [FrameSpec(rate_hz=10, short_side=32)], num_threads=1)
+        )
+    finally:
+        gc.enable()
+    assert most - before <= 10  # of 30
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, None])

@@ -66,7 +66,7 @@ class _Chain:
     @staticmethod
     def key_of(frame: Any) -> tuple[Any, ...]:
         colours = int(frame.colorspace), int(frame.color_range)
-        return frame.width, frame.height, frame.format.name, *colours, turning_of(frame)
+        return frame.width, frame.height, frame.format.name, *colours, frame.rotation
 
     def scaled(self, frame: Any) -> np.ndarray:
         self._graph.vpush(frame)
@@ -77,7 +77,8 @@ def turning_of(frame: Any) -> tuple[tuple[str, ...], ...]:
     """Filters that set a frame upright, as the ffmpeg tool chooses them from the file's display matrix.
 
     The matrix has nine 32-bit integers; what turns and mirrors is in numbers 0, 1, 3 and 4. Angles between quarter
-    turns, which no camera writes, count as the nearest quarter.
+    turns, which no camera writes, count as the nearest quarter. Not for every frame: one whose `side_data` was looked
+    at refers to itself, and large frames pile up until Python's collector comes by.
     """
     from av.sidedata.sidedata import Type
 
