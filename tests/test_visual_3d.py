@@ -180,6 +180,8 @@ def test_the_published_features(state: dict[str, Tensor], weights: Path) -> None
     parts = [encoder.encode(windows[:1]), encoder.encode(windows[1:])]
     assert np.array_equal(np.concatenate(parts), rows) and encoder.encode(windows[:0]).shape == (0, 2048)
     x = (torch.tensor(windows).float() - torch.tensor(MEAN)).permute(0, 4, 1, 2, 3)
+    assert torch.allclose(encoder.prepare(windows), x, atol=1e-5)  # type: ignore[attr-defined]
+    assert torch.allclose(x[2, :, 5:].mean((1, 2, 3)), -torch.tensor(MEAN), atol=1e-3)
     with torch.inference_mode():
         expected = F.normalize(load_resnext101(dict(state), weights)(x), dim=1).numpy()
     assert np.abs(rows - expected).max() < 1e-3 and np.abs(rows[0] - rows[1].astype(float)).max() > 0
