@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ class _Chain:
         from av.filter import Graph
 
         self.key, self._graph = key, Graph()
-        self._graph.threads = 1
+        with suppress(AttributeError):  # PyAV before 17.0.1 leaves the number to FFmpeg; it changes no picture
+            self._graph.threads = 1
         source = self._graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
         )
