@@ -242,3 +242,17 @@ def test_clips_that_cannot_be(odd: dict[str, OddFile]) -> None:
         next(pictures(path, [FrameSpec(short_side=10000)]))
     assert [card_of(p) for _, p in pictures(path, [FrameSpec()], start_s=0.5, end_s=99)] == [5, 15, 25]
     assert list(sound(odd["audio_only"].path, start_s=9.0)) == []
+
+
+@pytest.mark.parametrize("end_s", [None, 2.5])
+def test_damage_in_a_clip_is_noted(odd: dict[str, OddFile], tmp_path: Path, end_s: float | None) -> None:
+    data = bytearray(odd["b_frames"].path.read_bytes())
+    with av.open(str(odd["b_frames"].path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size and p.pts * p.time_base > 1.9]
+    for pos, size in packets[1:3]:
+        data[pos : pos + size] = b"\xff" * size
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    notes: list[str] = []
+    shown = list(pictures(path, [FrameSpec()], start_s=1.1, end_s=end_s, notes=notes, num_threads=1))
+    assert len(shown) == 2 and notes == [f"{path}: 2 damaged video packets skipped"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def _seek(container: Any, stream: Any, time_s: float) -> bool:
     return True
 
 
-def _from_key_frame(frames: Iterator[tuple[float, Any]], by_s: float) -> Iterator[tuple[float, Any]]:
+def _from_key_frame(frames: Iterator[tuple[float, Any]], by_s: float) -> Generator[tuple[float, Any], None, None]:
     """Frames from the first key frame on, if it comes in time."""
     key_s = None
     for time_s, frame in frames:
@@ -174,10 +174,13 @@ def _from_key_frame(frames: Iterator[tuple[float, Any]], by_s: float) -> Iterato
 
 
 def _noted(
-    first: tuple[float, Any], frames: Iterator[tuple[float, Any]], held: list[str], notes: list[str] | None
+    first: tuple[float, Any], frames: Generator[tuple[float, Any], None, None], held: list[str], notes: list[str] | None
 ) -> Iterator[tuple[float, Any]]:
-    """The same frames; what the decoder noted is passed on at the end."""
-    yield first
-    yield from frames
-    if notes is not None:
-        notes += held
+    """The same frames; what the decoder noted is passed on at the end, or when nobody wants more."""
+    try:
+        yield first
+        yield from frames
+    finally:
+        frames.close()
+        if notes is not None:
+            notes += held
