@@ -227,6 +227,8 @@ def main() -> None:
             stored, listed, neither = accounted(store, names)
             num_stored, num_listed, lost = num_stored + stored, num_listed + listed, lost | neither
             assert not verify(store), verify(store)[:3]
+            for one in sorted(neither)[:20]:
+                print("neither stored nor listed:", one)
         from trichord.releases import import_howto100m
 
         try:

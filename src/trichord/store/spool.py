@@ -98,7 +98,7 @@ def read_spooled(folder: Path) -> Item | None:
     """The item of a folder, its streams memory-mapped; None where the folder does not hold a whole one."""
     try:
         values = json.loads((folder / _DESCRIPTION).read_text("utf-8"))
-        streams = {}
+        streams: dict[str, np.ndarray] = {}
         for name, entry in values["streams"].items():
             shape = (entry["num_rows"], entry["dim"])
             if entry["num_rows"]:
