@@ -24,7 +24,7 @@ from results import record
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from trichord.errors import TrichordError  # noqa: E402
-from trichord.features.extract import ExtractSummary, extract  # noqa: E402
+from trichord.extraction.extract import ExtractSummary, extract  # noqa: E402
 from trichord.media import write_video  # noqa: E402
 from trichord.store import Store  # noqa: E402
 from trichord.store.inspect import verify  # noqa: E402

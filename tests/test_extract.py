@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from trichord.errors import TrichordError
-from trichord.features import pool
-from trichord.features.choice import EncoderChoice, load
-from trichord.features.extract import ExtractSummary, extract, extract_sources
-from trichord.features.sources import Source
+from trichord.extraction import pool
+from trichord.extraction.choice import EncoderChoice, load
+from trichord.extraction.extract import ExtractSummary, extract, extract_sources
+from trichord.extraction.sources import Source
+from trichord.extraction.work import Task, run_task
 from trichord.features.spectrogram import log_mel
 from trichord.features.visual import load_visual_encoder
-from trichord.features.work import Task, run_task
 from trichord.media import pictures as decoded
 from trichord.media import waveform, write_video
 from trichord.store import Store
@@ -208,7 +208,7 @@ def test_a_failure_is_tried_again_when_asked_or_when_the_file_changes(folder: Pa
 
 
 def test_what_was_fixed_leaves_the_ledger(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import trichord.features.work as work
+    import trichord.extraction.work as work
 
     videos, store = tmp_path / "v", tmp_path / "s"
     videos.mkdir()
@@ -250,7 +250,7 @@ def test_an_interruption_loses_nothing_that_was_finished(
 def test_what_a_killed_run_had_finished_is_taken_up(
     folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import trichord.features.driver as module
+    import trichord.extraction.driver as module
 
     def killed(*args: object, **options: object) -> None:
         raise OSError("as if the process ended here")
@@ -462,10 +462,10 @@ def test_rows_do_not_depend_on_threads(folder: Path, tmp_path: Path) -> None:
 HANG = """
 import sys, time
 from pathlib import Path
-import trichord.features.work as work
-from trichord.features import pool
-from trichord.features.choice import EncoderChoice, load
-from trichord.features.sources import Source
+import trichord.extraction.work as work
+from trichord.extraction import pool
+from trichord.extraction.choice import EncoderChoice, load
+from trichord.extraction.sources import Source
 def stuck(*args, **options):
     yield 0, __import__("numpy").zeros((64, 96, 3), "uint8")
     time.sleep(60)

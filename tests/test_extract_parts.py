@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from trichord.captions import Captions
 from trichord.errors import TrichordError
-from trichord.features.choice import Described
+from trichord.extraction.choice import Described
+from trichord.extraction.plan import Known, Shard, content_of, jobs
+from trichord.extraction.pool import outcome_of
+from trichord.extraction.progress import Meter, clock
+from trichord.extraction.sources import Source
 from trichord.features.encoders import Fingerprint
 from trichord.features.hashes import FileHashes
-from trichord.features.plan import Known, Shard, content_of, jobs
-from trichord.features.pool import outcome_of
-from trichord.features.progress import Meter, clock
-from trichord.features.sources import Source
 from trichord.store.leases import Leases
 from trichord.store.ledger import RESOLVED, note, read_ledger
 from trichord.store.spool import SpoolWriter, abandoned, read_spooled, remove_spooled, spooled

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from trichord.captions import clean_captions
 from trichord.errors import TrichordError
-from trichord.features.folder import can_be_tested, captions_of, sources_of_folder, split_of
-from trichord.features.sources import Source
+from trichord.extraction.folder import can_be_tested, captions_of, sources_of_folder, split_of
+from trichord.extraction.sources import Source
 from trichord.media import write_video
 
 CSV = "start,end,text\n0,2,one\n2,5,two\n5,9,three\n"
@@ -142,7 +142,7 @@ def test_the_subtitle_track_comes_before_the_file_beside_the_sound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trichord.captions import Captions
-    from trichord.features import folder
+    from trichord.extraction import folder
 
     track = Captions.from_rows([(1, 3, "track")])
     monkeypatch.setattr(folder, "subtitles", lambda path: track)
@@ -171,7 +171,7 @@ def test_captions_are_cut_to_the_clip(tmp_path: Path) -> None:
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 10)), max_size=12), st.integers(0, 40), st.integers(1, 20))
 def test_cutting_against_a_slow_oracle(spans: list[tuple[int, int]], start: int, length: int) -> None:
     from trichord.captions import Captions
-    from trichord.features.folder import _cut
+    from trichord.extraction.folder import _cut
 
     captions = Captions.from_rows((s / 4, (s + n) / 4, str(i)) for i, (s, n) in enumerate(spans))
     cut = _cut(captions, start / 4, (start + length) / 4)

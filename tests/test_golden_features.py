@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from trichord.features.extract import ExtractSummary, extract
+from trichord.extraction.extract import ExtractSummary, extract
 from trichord.features.visual import load_visual_encoder
 from trichord.media import FrameSpec, pictures, probe, waveform
 from trichord.store import Store

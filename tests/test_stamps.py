@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from trichord.errors import TrichordError
-from trichord.features import stamps as module
-from trichord.features.sources import Source
-from trichord.features.stamps import find_stamps, import_stamps
+from trichord.extraction import stamps as module
+from trichord.extraction.sources import Source
+from trichord.extraction.stamps import find_stamps, import_stamps
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_roots_and_languages_that_give_nothing(package: Path, tmp_path: Path) ->
 def test_importing_hands_the_stamps_to_the_driver(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trichord.features import extract
+    from trichord.extraction import extract
 
     given: dict[str, object] = {}
 

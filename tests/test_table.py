@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from trichord.errors import TrichordError
-from trichord.features.sources import Source
-from trichord.features.table import read_table
+from trichord.extraction.sources import Source
+from trichord.extraction.table import read_table
 
 FORMATS = ("csv", "jsonl", "parquet")
 Row = dict[str, Any]

@@ -156,7 +156,7 @@ def _world(words: list[str]) -> int:
 
 
 def _extract(words: list[str]) -> int:
-    from trichord.features.extract import extract
+    from trichord.extraction.extract import extract
 
     example = "trichord extract my_videos --store my_store --dry-run"
     summary = _call(extract, "extract", words, positional=("videos",), example=example)
@@ -165,7 +165,7 @@ def _extract(words: list[str]) -> int:
 
 
 def _import(words: list[str]) -> int:
-    from trichord.features.stamps import import_stamps
+    from trichord.extraction.stamps import import_stamps
     from trichord.releases import IMPORTERS
 
     importers: dict[str, Callable[..., Any]] = {**IMPORTERS, "stamps": import_stamps}

@@ -32,7 +32,7 @@ def run_demo(
     Returns:
         The table, and the study's folder.
     """
-    from trichord.features.extract import extract
+    from trichord.extraction.extract import extract
     from trichord.recipes import load_recipe
     from trichord.study.run import run_study
     from trichord.world import write_world

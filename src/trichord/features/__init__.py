@@ -1,4 +1,4 @@
-"""From media files to features: spectrograms, visual encoders, a folder of videos into a store (`features.extract`)."""
+"""What turns media into features: encoders of pictures, sound, text and speech, each with a fingerprint."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from trichord.captions import Captions, find_sidecar, read_captions
 from trichord.errors import TrichordError
-from trichord.features.sources import Source
+from trichord.extraction.sources import Source
 from trichord.media import probe, subtitles
 
 VIDEO_SUFFIXES = (

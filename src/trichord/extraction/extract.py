@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Literal
 
 from trichord.errors import TrichordError
-from trichord.features.choice import Described, EncoderChoice, describe
-from trichord.features.driver import ExtractSummary, Run
-from trichord.features.encoder_record import check_encoders, write_encoders
-from trichord.features.folder import sources_of_folder, split_of
+from trichord.extraction.choice import Described, EncoderChoice, describe
+from trichord.extraction.driver import ExtractSummary, Run
+from trichord.extraction.encoder_record import check_encoders, write_encoders
+from trichord.extraction.folder import sources_of_folder, split_of
+from trichord.extraction.plan import ALWAYS_AGAIN, Known, Shard, jobs
+from trichord.extraction.progress import Meter
+from trichord.extraction.sources import Source
+from trichord.extraction.table import TABLE_SUFFIXES, read_table
 from trichord.features.hashes import FileHashes
-from trichord.features.plan import ALWAYS_AGAIN, Known, Shard, jobs
-from trichord.features.progress import Meter
-from trichord.features.sources import Source
-from trichord.features.table import TABLE_SUFFIXES, read_table
 from trichord.store import Store
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER
@@ -147,7 +147,7 @@ def extract_sources(
     names = " + ".join(fingerprint.name for fingerprint in described.streams.values())
     summary = ExtractSummary(store, collection, names, len(mine), notes=notes)
     if dry_run:
-        from trichord.features.estimate import report
+        from trichord.extraction.estimate import report
 
         plan = jobs(mine, described, known, FileHashes(store), again)
         return report(list(plan), choice, device, _num_workers(workers, len(mine), device), names, store)

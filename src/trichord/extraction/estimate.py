@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from trichord.errors import TrichordError
-from trichord.features.choice import EncoderChoice, load
-from trichord.features.plan import Job
-from trichord.features.progress import clock
-from trichord.features.work import Task, run_task
+from trichord.extraction.choice import EncoderChoice, load
+from trichord.extraction.plan import Job
+from trichord.extraction.progress import clock
+from trichord.extraction.work import Task, run_task
 from trichord.media import probe
 
 SAMPLES = 3

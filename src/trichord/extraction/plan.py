@@ -13,9 +13,9 @@ from pathlib import Path
 
 from trichord.captions import find_sidecar
 from trichord.errors import TrichordError, one_line
-from trichord.features.choice import Described
+from trichord.extraction.choice import Described
+from trichord.extraction.sources import Source
 from trichord.features.hashes import FileHashes
-from trichord.features.sources import Source
 from trichord.store import Store
 from trichord.store.ledger import read_ledger
 

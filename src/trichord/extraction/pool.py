@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
-from trichord.features.choice import EncoderChoice, Encoders, load
-from trichord.features.work import HUNG_EXIT, Outcome, Task, kind_of, run_task
+from trichord.extraction.choice import EncoderChoice, Encoders, load
+from trichord.extraction.work import HUNG_EXIT, Outcome, Task, kind_of, run_task
 
 _ENVIRONMENT = {  # of the worker processes: one thread per computation, and no semaphores that joblib leaves behind
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),

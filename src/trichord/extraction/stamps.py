@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trichord.errors import TrichordError
-from trichord.features.sources import Source
+from trichord.extraction.sources import Source
 
 if TYPE_CHECKING:
-    from trichord.features.extract import ExtractSummary
+    from trichord.extraction.extract import ExtractSummary
 
 PACKAGE = "tuxpaint-stamps-default"
 _PLACES = ("usr/share/tuxpaint/stamps", "share/tuxpaint/stamps", "tuxpaint/stamps", "stamps", ".")
@@ -97,8 +97,8 @@ def import_stamps(
 
     Raises TrichordError as `find_stamps` and `extract_sources` do.
     """
-    from trichord.features.choice import EncoderChoice
-    from trichord.features.extract import ExtractSummary, extract_sources
+    from trichord.extraction.choice import EncoderChoice
+    from trichord.extraction.extract import ExtractSummary, extract_sources
 
     notes: list[str] = []
     sources = find_stamps(root, language, notes=notes)

@@ -27,10 +27,10 @@ import numpy as np
 
 from trichord.captions import Captions, clean_captions
 from trichord.errors import TrichordError, one_line
-from trichord.features.choice import Encoders
+from trichord.extraction.choice import Encoders
+from trichord.extraction.folder import captions_of
+from trichord.extraction.sources import Source
 from trichord.features.encoders import AudioEncoder, VisualEncoder
-from trichord.features.folder import captions_of
-from trichord.features.sources import Source
 from trichord.media import Decoder, image, pictures, probe, sound
 from trichord.store.items import PER_CAPTION
 from trichord.store.spool import SpoolWriter

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trichord.errors import TrichordError
-from trichord.features.choice import Described, EncoderChoice
-from trichord.features.plan import Job, Known
-from trichord.features.pool import Workers, first_done, outcome_of
-from trichord.features.progress import Meter, clock
-from trichord.features.work import Outcome, Task
+from trichord.extraction.choice import Described, EncoderChoice
+from trichord.extraction.plan import Job, Known
+from trichord.extraction.pool import Workers, first_done, outcome_of
+from trichord.extraction.progress import Meter, clock
+from trichord.extraction.work import Outcome, Task
 from trichord.media import Decoder, choose_decoder
 from trichord.store import Item, StoreWriter
 from trichord.store.leases import Leases

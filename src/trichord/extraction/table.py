@@ -30,8 +30,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
-from trichord.features.folder import VIDEO_SUFFIXES
-from trichord.features.sources import Source
+from trichord.extraction.folder import VIDEO_SUFFIXES
+from trichord.extraction.sources import Source
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 COLUMNS = {
