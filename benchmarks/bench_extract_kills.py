@@ -85,7 +85,7 @@ def run(num_kills: int, num_videos: int, seed: int) -> list[tuple[str, str, str]
             )
             starts += 1
             try:
-                process.wait(timeout=rng.uniform(0.3, min(whole_s, 9.0)))
+                process.wait(timeout=rng.uniform(0.3, min(whole_s, 12.0)))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

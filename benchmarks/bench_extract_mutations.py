@@ -192,7 +192,8 @@ def accounted(store: Path, names: set[str]) -> tuple[int, int, set[str]]:
     """(stored, in the ledger, neither)."""
     opened = Store(store)
     stored = {opened.video_id(i) for i in range(len(opened))}
-    listed = {Path(entry["source"]).stem.split(" ")[0] for entry in opened.skipped()}
+    sources = [entry["source"] for entry in opened.skipped()]  # `m0001.mp4`, or `table.csv row 3 (p3)`
+    listed = {s.rpartition("(")[2].rstrip(")") if s.endswith(")") else Path(s).stem for s in sources}
     return len(names & stored), len(names & listed - stored), names - stored - listed
 
 

@@ -124,7 +124,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 def test_doctor_reports_what_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert all(word in out for word in ("torch", "device: CPU", "decoder: PyAV", "efficientnet-lite0", "resnet152"))
+    assert all(word in out for word in ("torch", "device: CPU", "decoder: pyav", "efficientnet-lite0", "resnet152"))
 
 
 def test_store_info_and_verify(tiny_store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,8 @@ def test_all_fields_in_every_format(tmp_path: Path, kind: str) -> None:
         {"video": "sub/w.mkv", "start": 10.0},
     ]
     path = write(tmp_path, rows, kind)
-    named = [f"{path.name} row {n}" for n in range(1, 7)]
+    ids = ["a", "b", "c", "sub/w", "sub/w_0.25-10", "sub/w_10-"]
+    named = [f"{path.name} row {n} ({i})" for n, i in enumerate(ids, 1)]
     assert read_table(path) == [
         Source("a", named[0], tmp_path / "v.mp4", text=("crack, the egg",), start_s=1.5, end_s=4.0, split="test"),
         Source("b", named[1], image=tmp_path / "p.png", audio=tmp_path / "s.ogg", text=("a frog",), split="val"),
@@ -83,7 +84,7 @@ def test_rows_of_one_clip_are_merged(tmp_path: Path) -> None:
         {"video_id": i, "video": "v.mp4", "sentence": t} for i, t in (("a", "1"), ("b", "2"), ("a", "3"), ("a", "1"))
     ]
     first, second = read_table(write(tmp_path, rows))
-    assert (first.video_id, first.text, first.name) == ("a", ("1", "3"), "clips.csv row 1")
+    assert (first.video_id, first.text, first.name) == ("a", ("1", "3"), "clips.csv row 1 (a)")
     assert (second.video_id, second.text) == ("b", ("2",))
 
 

@@ -82,7 +82,7 @@ def extract(
         text: words (word vectors alone), or besides them an encoder of whole captions: hf:MODEL or st:MODEL.
         captions: auto (files beside the videos, subtitle tracks) or none.
         speech: recognise speech where there are no captions: whisper:MODEL or none.
-        weights_2d: weights file of the image encoder, in place of the usual one.
+        weights_2d: weights file (for hf: also a folder) of the image encoder, in place of the usual one.
         weights_3d: weights file of the video encoder.
         words: word vectors (word2vec binary or text, GloVe text); GloVe 6B 50-d if not given.
         collection: name under which the store keeps these videos.
@@ -105,12 +105,17 @@ def extract(
     videos = Path(videos)
     choice = EncoderChoice(visual_2d, visual_3d, audio, text, captions, speech, weights_2d, weights_3d, decoder)
     is_table = videos.suffix.lower() in TABLE_SUFFIXES and not videos.is_dir()
-    sources = read_table(videos, video_root) if is_table else sources_of_folder(videos)
-    return extract_sources(
+    notes: list[str] = []
+    sources = read_table(videos, video_root, notes=notes) if is_table else sources_of_folder(videos)
+    summary = extract_sources(
         sources, store, collection=collection, choice=choice, words=words, require=_names(require, MODALITIES, "require"),
         test_fraction=test_fraction, workers=workers, device=device, shard=shard, retry=_names(retry, RETRY, "retry"),
         dry_run=dry_run, stall_s=stall_s, root=videos, progress=progress,
     )  # fmt: skip
+    if isinstance(summary, ExtractSummary):
+        summary.notes[:0] = notes
+        return summary
+    return "\n".join([summary, *(f"note: {line}" for line in notes)])
 
 
 def extract_sources(

@@ -92,8 +92,8 @@ def content_of(source: Source, hashes: FileHashes) -> str:
     """SHA-256 of all that the item follows from: the content of its files, its span, its texts. Names do not count."""
     captions = source.captions
     if captions is None and not source.text:
-        beside = source.video or source.audio
-        captions = find_sidecar(beside) if beside is not None else None
+        beside = [path for path in (source.video, source.audio) if path is not None]
+        captions = next((found for path in beside if (found := find_sidecar(path)) is not None), None)
     files = {"video": source.video, "image": source.image, "audio": source.audio, "captions": captions}
     values = {
         **{name: hashes.sha256(path) for name, path in files.items() if path is not None},

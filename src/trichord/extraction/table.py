@@ -210,9 +210,10 @@ class _Reader:
             raise wrong("start" if start_s is not None else "end", "has no effect on a picture alone; leave it empty")
         if end_s is not None and end_s <= (start_s or 0.0):
             raise wrong("end", f"{end_s:g} is not after the start ({start_s or 0.0:g}); correct it")
+        video_id = ids.get("id") or self._made_id(ids, values, start_s, end_s)
         return Source(
-            video_id=ids.get("id") or self._made_id(ids, values, start_s, end_s),
-            name=f"{self.path.name} row {number}",
+            video_id=video_id,
+            name=f"{self.path.name} row {number} ({video_id})",
             **files,
             text=texts,
             start_s=start_s or 0.0,

@@ -223,7 +223,14 @@ class _Item:
 
         def blocks(start_s: float, end_s: float | None) -> Iterator[np.ndarray]:
             fresh = notes if not any(str(path) in note for note in notes) else None  # the second pass says it again
-            stream = sound(path, sample_rate_hz=encoder.sample_rate_hz, start_s=start_s, end_s=end_s, notes=fresh)
+            stream = sound(
+                path,
+                sample_rate_hz=encoder.sample_rate_hz,
+                start_s=start_s,
+                end_s=end_s,
+                notes=fresh,
+                num_threads=self.threads,
+            )
             yield from self._guarded(stream, path)
 
         whole = source.start_s == 0 and source.end_s is None

@@ -1,6 +1,6 @@
 """What an encoder is: a fingerprint, the input it wants, the rows it gives. Four kinds, each with one stream or more.
 
-Nothing here imports torch. Encoders live in `visual` and its neighbours; `choose` turns names into them.
+Nothing here imports torch. Encoders live in `visual` and its neighbours; `extraction.choice` turns names into them.
 
 Shape letters: N rows, H and W picture height and width, P pictures of a window, F feature width.
 """
