@@ -53,11 +53,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=120.0)
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
-    small = rng.integers(0, 255, (250, 27, 48, 3), np.uint8)
+    small = rng.integers(0, 255, (100, 27, 48, 3), np.uint8)
     with tempfile.TemporaryDirectory(prefix="trichord-memory-") as name:
         root = Path(name)
         sound = (0.2 * rng.standard_normal(160000)).astype(np.float32)
-        write_video(root / "ten_seconds.mp4", (p.repeat(40, 0).repeat(40, 1) for p in small), 25, sound)
+        write_video(root / "ten_seconds.mp4", (p.repeat(40, 0).repeat(40, 1) for p in small), 10, sound)
         figures = {}
         for label, minutes in (("short", 2.0), ("long", arguments.minutes)):
             (root / label).mkdir()

@@ -53,7 +53,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="trichord-time-") as name:
         root = Path(name)
-        write_world(root / "videos", num_train=arguments.videos, num_test=0)
+        write_world(root / "videos", num_train=arguments.videos - 1, num_test=1)
         videos = sorted((root / "videos").rglob("*.mp4"))
         encoder, log_mel = load_visual_encoder(), LogMel()
         pieces(videos[:1], encoder, log_mel)  # warm
