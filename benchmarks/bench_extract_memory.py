@@ -46,7 +46,6 @@ def peak_mb(command: list[str]) -> tuple[float, float, float]:
 
 def main() -> None:
     from odd_media import repeat_packets
-
     from trichord.media import write_video
 
     parser = argparse.ArgumentParser(description=__doc__)

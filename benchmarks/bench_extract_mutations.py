@@ -181,11 +181,13 @@ class Clock:
     """Progress lines with their times, and the longest wait for one."""
 
     def __init__(self) -> None:
-        self.at, self.longest_s = time.monotonic(), 0.0
+        self.at, self.longest_s, self.line, self.between = time.monotonic(), 0.0, "", ("", "")
 
     def __call__(self, line: str) -> None:
         now = time.monotonic()
-        self.longest_s, self.at = max(self.longest_s, now - self.at), now
+        if now - self.at > self.longest_s:
+            self.longest_s, self.between = now - self.at, (self.line, line)
+        self.at, self.line = now, line
 
 
 def accounted(store: Path, names: set[str]) -> tuple[int, int, set[str]]:
@@ -240,6 +242,7 @@ def main() -> None:
         except TrichordError as error:
             print(f"import ended: {error}")
         elapsed_s = time.monotonic() - began
+        print(f"the longest wait lay between {clock.between}")
     record(
         "bench_extract_mutations.py",
         f"{total} mutated files (seed {arguments.seed})",

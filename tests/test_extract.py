@@ -262,6 +262,8 @@ def test_what_a_killed_run_had_finished_is_taken_up(
     assert len(spooled(tmp_path / "s")) == 5 and not list((tmp_path / "s").glob("parts/*.parquet"))
     half = tmp_path / "s" / FOLDER / ".half.999999999.tmp"
     half.mkdir()
+    with pytest.raises(TrichordError, match="its visual_2d features were made by efficientnet-lite0-64"):
+        run(folder, tmp_path / "s", visual_2d="efficientnet-lite0-96")  # the spool counts as well
     (spooled(tmp_path / "s")[0] / "item.json").write_text("{")  # torn by a power cut
     lines: list[str] = []
     summary = run(folder, tmp_path / "s", progress=lines.append)
@@ -269,6 +271,66 @@ def test_what_a_killed_run_had_finished_is_taken_up(
     assert sorted(ids_of(tmp_path / "s")) == sorted(ids_of(stored[0]))
     assert not half.exists() and not spooled(tmp_path / "s") and verify(tmp_path / "s") == []
     assert sum(" captions, " in line for line in lines) == 1  # the torn one alone was extracted again
+
+
+def test_a_run_killed_before_it_cleaned_up_blames_nobody(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trichord.extraction.driver as module
+
+    def killed(path: Path) -> None:
+        raise OSError("as if the process ended here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "remove_spooled", killed)
+        with pytest.raises(OSError, match="as if"):
+            run(folder, tmp_path / "s", collection="a")
+    assert len(spooled(tmp_path / "s")) == 5 == len(Store(tmp_path / "s"))
+    summary = run(folder, tmp_path / "s", collection="b")  # the same content once more, for another collection
+    assert summary.num_added == 5 and not spooled(tmp_path / "s")
+    assert set(ledger(tmp_path / "s").values()) == {"unreadable", "captions"} and verify(tmp_path / "s") == []
+    assert Store(tmp_path / "s").collections() == {(c, k): n for c in "ab" for k, n in (("test", 1), ("train", 4))}
+
+
+def test_names_that_are_not_one_line_of_text(folder: Path, tmp_path: Path) -> None:
+    import os
+
+    (tmp_path / "v").mkdir()
+    shutil.copy(folder / "short.mp4", tmp_path / "v" / "good.mp4")
+    for name in (b"caf\xe9.mp4", b"two\nlines.mp4"):
+        Path(os.fsdecode(os.fsencode(tmp_path / "v") + b"/" + name)).write_bytes(name)
+    summary = run(tmp_path / "v", tmp_path / "s")
+    assert ids_of(tmp_path / "s") == ["good"] and summary.failures == {"name": 2}
+    assert extract(tmp_path / "v", tmp_path / "t", visual_2d=SMALL, workers=0, dry_run=True)
+
+
+def test_words_of_another_table_are_refused_before_the_work(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "s", shard="1/3")
+    (tmp_path / "w.vec").write_text("1 2\negg 0.5 0.25\n")
+    lines: list[str] = []
+    with pytest.raises(TrichordError, match="holds words of GloVe 6B 50-d .*, not of word2vec 2-d"):
+        run(folder, tmp_path / "s", words=tmp_path / "w.vec", progress=lines.append)
+    assert lines == []
+
+
+def test_an_encoder_that_fails_ends_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = many(tmp_path / "v", 7)
+    encoders = _load_once(EncoderChoice(visual_2d=SMALL))
+    monkeypatch.setattr(type(encoders.visual[0]), "encode", lambda *_: [][0])
+    with pytest.raises(TrichordError, match=r"v04.mp4: .*IndexError.*, 5 times in a row; mend that"):
+        run(videos, tmp_path / "s")
+    assert list(ledger(tmp_path / "s").values()) == ["encoder"] * 5
+    monkeypatch.undo()
+    assert run(videos, tmp_path / "s").num_added == 7 and ledger(tmp_path / "s") == {}
+
+
+def test_a_file_that_crashes_the_probe_is_just_not_tested(tmp_path: Path) -> None:
+    probes = pool.Probes(needs_captions=True, in_process=False)
+    try:
+        assert not probes(Source("a", "a", video=tmp_path / "gone.mp4"))
+        assert not probes(None)  # type: ignore[arg-type]  # whatever it raises there
+    finally:
+        probes.close()
 
 
 def test_one_encoder_per_store(folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]]) -> None:
@@ -316,17 +378,14 @@ def test_folders_that_give_nothing(tmp_path: Path, make: object, message: str) -
         ("test_fraction", 1.5, "test_fraction is 1.5; give "),
         ("shard", "3/2", "--shard is '3/2'; give the part and the number of parts, such as 2/8"),
         ("require", "smell", "--require: no 'smell'; known are video, audio, text"),
-        ("visual_2d", "none", None),
-        ("audio", "none,none", None),
+        ("audio", "none,none", "every encoder is none"),
+        ("stall_s", -1.0, "stall_s is -1.0; give seconds"),
+        ("words", Path("gone.vec"), "gone.vec: cannot be read"),
     ],
 )
-def test_settings_out_of_range(folder: Path, tmp_path: Path, option: str, value: object, message: str | None) -> None:
-    if message is None:
-        with pytest.raises(TrichordError, match="every encoder is none"):
-            run(folder, tmp_path / "s", visual_2d="none", audio="none")
-        return
+def test_settings_out_of_range(folder: Path, tmp_path: Path, option: str, value: object, message: str) -> None:
     with pytest.raises(TrichordError, match=message):
-        run(folder, tmp_path / "s", **{option: value})
+        run(folder, tmp_path / "s", **{"visual_2d": "none" if option == "audio" else SMALL, option: value})
     assert not (tmp_path / "s").exists()
 
 
@@ -378,11 +437,11 @@ def test_a_dry_run_says_what_would_be_done_and_leaves_no_trace(
     assert text.startswith(f"7 of 7 to extract with {SMALL} + log-mel into {tmp_path / 's'}")
     assert "hours of video, about 0:00:0" in text and "on cpu (measured on 2 samples)" in text
     shutil.copytree(stored[0], tmp_path / "s")
-    before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*") if "hashes" not in p.name)
+    before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*"))
     text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)
     assert isinstance(text, str) and text.startswith("0 of 7 to extract")
     assert "5 are in the store" in text and "2 failed before; --retry CLASS tries them again" in text
-    assert before == sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*") if "hashes" not in p.name)
+    assert before == sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*"))
 
 
 # ---- other sources than folders of videos

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from trichord.captions import Captions
 from trichord.errors import TrichordError
 from trichord.extraction.choice import Described
-from trichord.extraction.plan import Known, Shard, content_of, jobs
+from trichord.extraction.plan import Job, Known, Shard, content_of, first_names, jobs
 from trichord.extraction.pool import outcome_of
 from trichord.extraction.progress import Meter, clock
 from trichord.extraction.sources import Source
@@ -26,7 +26,7 @@ from trichord.features.encoders import Fingerprint
 from trichord.features.hashes import FileHashes
 from trichord.store.leases import Leases
 from trichord.store.ledger import RESOLVED, note, read_ledger
-from trichord.store.spool import SpoolWriter, abandoned, read_spooled, remove_spooled, spooled
+from trichord.store.spool import SpoolWriter, begun, read_spooled, remove_spooled, spool_name, spooled
 
 HOLD = """
 import sys, time
@@ -62,18 +62,18 @@ def test_the_spool_gives_back_what_it_took(
 ) -> None:
     store = tmp_path_factory.mktemp("spool")
     source = "ab" * 32 + ":0123456789abcdef"
-    writer = SpoolWriter(store, source)
+    writer = SpoolWriter(store, source, "c")
     rng = np.random.default_rng(len(rows))
     blocks = [rng.standard_normal((n, 3)).astype(np.float16) for n in rows]
     for block in blocks:
         writer.append("visual_2d", block)
         writer.append("wide", block.astype(np.float32).repeat(2, 1))
     assert writer.num_rows("visual_2d") == sum(rows) and writer.num_rows("other") == 0
-    assert spooled(store) == [] and list(abandoned(store)) == []  # this process lives
+    assert spooled(store) == [] and begun(store) == [(writer.folder, spool_name(source, "c"))]
     times = np.sort(rng.uniform(0, 9, (2, len(texts))), 0)
     captions = Captions(times[0], times[1], tuple(texts))
     rates_hz = {"visual_2d": 1.0, "wide": 1.5} if rows else {}
-    writer.commit(video_id="v/ü", collection="c", split="", duration_s=duration, rates_hz=rates_hz, captions=captions)
+    writer.commit(video_id="v/ü", split="", duration_s=duration, rates_hz=rates_hz, captions=captions)
     writer.discard()
     (folder,) = spooled(store)
     item = read_spooled(folder)
@@ -84,8 +84,8 @@ def test_the_spool_gives_back_what_it_took(
     if rows:
         assert np.array_equal(item.streams["visual_2d"], np.concatenate(blocks))
         assert item.streams["wide"].dtype == np.float32
-    again = SpoolWriter(store, source)  # the same work by another process: the first stays
-    again.commit(video_id="w", collection="c", split="", duration_s=0, rates_hz={}, captions=captions)
+    again = SpoolWriter(store, source, "c")  # the same work by another process: the first stays
+    again.commit(video_id="w", split="", duration_s=0, rates_hz={}, captions=captions)
     assert read_spooled(folder).video_id == "v/ü"  # type: ignore[union-attr]
     remove_spooled(folder)
     remove_spooled(folder)
@@ -93,20 +93,37 @@ def test_the_spool_gives_back_what_it_took(
 
 
 def test_half_written_items_are_not_taken(tmp_path: Path) -> None:
-    writer = SpoolWriter(tmp_path, "a" * 64 + ":b")
+    writer = SpoolWriter(tmp_path, "a" * 64 + ":b", "c")
     writer.append("visual_2d", np.ones((2, 3), np.float16))
-    writer.commit(
-        video_id="v", collection="c", split="", duration_s=1, rates_hz={"visual_2d": 1}, captions=Captions.empty()
-    )
+    writer.commit(video_id="v", split="", duration_s=1, rates_hz={"visual_2d": 1}, captions=Captions.empty())
     (folder,) = spooled(tmp_path)
     (folder / "0.rows").write_bytes(b"\0")
     assert read_spooled(folder) is None
     for text in ("", "[]", "{}", '{"streams": 1}'):
         (folder / "item.json").write_text(text)
         assert read_spooled(folder) is None
-    (tmp_path / "spool" / ".x.999999999.tmp").mkdir()
-    (tmp_path / "spool" / f".x.{os.getpid()}.tmp").mkdir()
-    assert [p.name for p in abandoned(tmp_path)] == [".x.999999999.tmp"]
+    (folder / "item.json").unlink()
+    (folder / "item.json").mkdir()
+    with pytest.raises(OSError, match="directory"):  # not its fault: nobody may take it for torn and remove it
+        read_spooled(folder)
+
+
+def test_many_items_are_open_without_a_descriptor_each(tmp_path: Path) -> None:
+    import resource
+
+    for number in range(60):
+        writer = SpoolWriter(tmp_path, f"{number:040d}:b", "c")
+        writer.append("visual_2d", np.full((2, 3), number, np.float16))
+        rates_hz = {"visual_2d": 1.0}
+        writer.commit(video_id=f"{number}", split="", duration_s=1, rates_hz=rates_hz, captions=Captions.empty())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 20, hard))
+    try:
+        items = [read_spooled(folder) for folder in spooled(tmp_path)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [int(item.streams["visual_2d"][0, 0]) for item in items if item is not None] == list(range(60))
 
 
 def test_the_ledger_keeps_the_last_word_on_each_piece_of_work(tmp_path: Path) -> None:
@@ -148,9 +165,9 @@ def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytes
     st.lists(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1), unique=True),
 )
 def test_every_source_is_in_one_shard(count: int, names: list[str]) -> None:
-    sources = [Source(name, name, video=Path("folder", name)) for name in names if name not in (".", "..")]
+    sources = [Source(name, name, video=Path("folder", name, "video.mp4"), file_name=name) for name in names]
     for source in sources:
-        clip = Source("clip", "clip", video=source.video, start_s=5)
+        clip = Source("clip", "clip", video=source.video, start_s=5, file_name=source.file_name)
         parts = [k for k in range(1, count + 1) if Shard(k, count).has(source)]
         assert len(parts) == 1 and Shard(parts[0], count).has(clip)
 
@@ -202,9 +219,15 @@ def test_the_plan_names_what_is_to_be_done_and_why_not(tmp_path: Path) -> None:
     hashes, encoders = FileHashes(tmp_path / "s"), described()
     keys = [f"{content_of(source, hashes)}:{encoders.digest}" for source in files]
     known = Known(tmp_path / "s", "c", sources={keys[0]: "0", keys[2]: "elsewhere"}, ids={"0", "3", "elsewhere", "old"})
-    known.recorded = {"0", "elsewhere", "3"}
+    known.recorded = {"0": keys[0], "elsewhere": keys[2], "3": "other:print"}
     known.failed = {keys[4]: {"class": "hung", "source": "4.mp4", "reason": "stuck", "key": keys[4]}}
-    got = {job.source.name: job for job in jobs(sources, encoders, known, hashes, frozenset({"interrupted"}))}
+    names = first_names(sources)
+
+    def plan(described: Described = encoders, **options: object) -> dict[str, Job]:
+        made = jobs(sources, described, known, FileHashes(tmp_path / "s"), names=names, **options)  # type: ignore[arg-type]
+        return {job.source.name: job for job in made}
+
+    got = plan()
     assert {name: job.status for name, job in got.items()} == {
         "0.mp4": "present",
         "1.mp4": "todo",
@@ -217,10 +240,32 @@ def test_the_plan_names_what_is_to_be_done_and_why_not(tmp_path: Path) -> None:
         "g": "missing",
     }
     assert got["copy.mp4"].reason == "has the same content as 1.mp4; remove one"
-    retried = {j.source.name: j.status for j in jobs(sources, encoders, known, hashes, frozenset({"hung"}))}
-    assert retried["4.mp4"] == "todo"
-    other = {j.source.name: j.status for j in jobs(files, described("f"), known, hashes, frozenset())}
-    assert other["4.mp4"] == "todo" and other["0.mp4"] == "changed"  # another encoder: other work
+    assert "made from other content" in got["3.mp4"].reason
+    assert plan(retry=frozenset({"hung"}))["4.mp4"].status == "todo"
+    other = plan(described("f"))  # another encoder: other work
+    assert other["4.mp4"].status == "todo" and other["0.mp4"].status == "changed"
+    assert "made by other encoders or settings" in other["0.mp4"].reason
+    for kind, required, status in (
+        ("no-audio", ("audio",), "failed"),
+        ("no-audio", (), "todo"),
+        ("no-captions", ("audio", "text"), "failed"),
+        ("no-captions", ("audio",), "todo"),
+        ("missing", (), "todo"),
+        ("unreadable", (), "failed"),
+    ):
+        known.failed[keys[4]]["class"] = kind
+        assert plan(require=required)["4.mp4"].status == status
+    first = jobs(files[1:2], encoders, Known(tmp_path / "s", "c"), hashes, names={"1": "1.avi"})
+    assert next(first).status == "name"  # the other file of that name is in another shard
+
+
+def test_a_dry_run_on_an_empty_store_reads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "v.mp4").write_bytes(b"x")
+    monkeypatch.setattr(FileHashes, "sha256", lambda *_: 1 / 0)
+    source = Source("v", "v.mp4", video=tmp_path / "v.mp4")
+    known = Known(tmp_path / "s", "c")
+    made = jobs([source], described(), known, FileHashes(tmp_path / "s"), names={"v": "v.mp4"}, trust_names=True)
+    assert [job.status for job in made] == ["todo"]
 
 
 def _kill(number: int) -> None:

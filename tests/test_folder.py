@@ -32,7 +32,7 @@ def test_sources_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "b" / "up").symlink_to(tmp_path)
     found = sources_of_folder(tmp_path)
     assert [(s.name, s.video_id) for s in found] == [("a.mp4", "a"), ("a.webm", "a"), ("b/z.MKV", "b/z")]
-    assert all(s == Source(s.video_id, s.name, video=tmp_path / s.name) for s in found)
+    assert all(s == Source(s.video_id, s.name, video=tmp_path / s.name, file_name=s.name) for s in found)
 
 
 @pytest.mark.parametrize(
@@ -188,3 +188,33 @@ def test_unreadable_captions_name_their_file(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("start,end,text\nsoon,2,one\n")
     with pytest.raises(TrichordError, match=r"c\.csv, line 2"):
         captions_of(Source("v", "v", audio=tmp_path / "a.ogg", captions=tmp_path / "c.csv"), 3.0)
+
+
+def test_clips_of_files_with_one_name_are_told_apart_by_their_folders() -> None:
+    clips = [
+        Source(
+            f"{k}-{n}",
+            f"row {k}",
+            video=Path(f"/v/id{k}/video.mp4"),
+            start_s=n,
+            end_s=n + 1,
+            file_name=f"id{k}/video.mp4",
+        )
+        for k in range(40)
+        for n in range(3)
+    ]
+    splits = split_of(clips, 0.3, has_test=True)
+    tested = {video_id.partition("-")[0] for video_id, split in splits.items() if split == "test"}
+    assert 4 <= len(tested) <= 20  # not all or none of them
+    assert all(len({splits[f"{k}-{n}"] for n in range(3)}) == 1 for k in range(40))
+
+
+def test_the_search_for_a_test_video_opens_few_files() -> None:
+    asked: list[str] = []
+
+    def never(source: Source) -> bool:
+        asked.append(source.video_id)
+        return False
+
+    split_of([Source(str(k), str(k)) for k in range(1000)], 0.2, usable=never)
+    assert len(asked) <= 100

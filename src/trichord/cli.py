@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,9 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"trichord {version('trichord')}")
         return 0
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     try:
         return _run(words[0], words[1:])
     except TrichordError as error:
@@ -107,7 +111,11 @@ def _with_dashes(parser: ArgumentParser, text: str) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    """Print a line of progress. A reader that has gone (`| head`) does not end the work."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
 
 
 def _call(

@@ -6,7 +6,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trichord.errors import TrichordError
@@ -16,15 +16,17 @@ from trichord.extraction.pool import Workers, first_done, outcome_of
 from trichord.extraction.progress import Meter, clock
 from trichord.extraction.work import Outcome, Task
 from trichord.media import Decoder, choose_decoder
-from trichord.store import Item, StoreWriter
+from trichord.store import Item, Store, StoreWriter
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER, RESOLVED, note
 from trichord.store.spool import FOLDER as SPOOL
-from trichord.store.spool import abandoned, num_bytes, read_spooled, remove_spooled, spool_name, spooled
+from trichord.store.spool import begun, read_spooled, remove_spooled, spool_name, spooled
 from trichord.store.words import word_vectors_for
 from trichord.store.writer import SHARD_BYTES
 
 _WAIT_FOR_WRITER_S = 3600.0
+_MOST_AT_ONCE = 4096  # items brought from the spool into the store in one go
+_MOST_ENCODER_FAILURES = 5  # in a row, before it is clear that no video is to blame
 
 
 @dataclass
@@ -67,26 +69,43 @@ class ExtractSummary:
 
 
 class Run:
-    """One run of the driver: what is under way, what is finished and not yet committed."""
+    """What is under way, what is finished and not yet committed.
 
-    leases: Leases
-    meter: Meter
-    decoder: Decoder
+    Args:
+        store: The store's folder.
+        collection: Collection of the items.
+        words: File of word vectors, or None for the default ones.
+        splits: video_id -> split.
+        known: What the store holds.
+        described: The encoders.
+        summary: Filled in.
+        require: Modalities without which an item is a failure.
+        choice: Names of the encoders.
+        stall_s: Patience with a decoder.
+        leases: Of this process on the store.
+        meter: Takes the progress.
+    """
 
     def __init__(
-        self, store: Path, collection: str, words: Path | None, splits: dict[str, str], known: Known,
+        self, store: Path, *, collection: str, words: Path | None, splits: dict[str, str], known: Known,
         described: Described, summary: ExtractSummary, require: tuple[str, ...], choice: EncoderChoice, stall_s: float,
+        leases: Leases, meter: Meter,
     ) -> None:  # fmt: skip
         self.store, self.collection, self.words, self.splits = store, collection, words, splits
         self.known, self.described, self.summary = known, described, summary
         self.require, self.choice, self.stall_s = require, choice, stall_s
+        self.leases, self.meter = leases, meter
         self.reasons: list[str] = []
+        self._decoder: Decoder | None = None
         self._order: deque[Job] = deque()  # under way or finished, in the order of the plan
         self._finished: dict[str, Outcome] = {}
+        self._ready: list[Job] = []  # finished, and so are all before them
+        self._ready_bytes = 0
+        self._encoder_failures = 0  # in a row
 
     def work(self, plan: Iterator[Job], device: str, count: int, threads: int) -> None:
         """Do all jobs of the plan. Ends in order, also when interrupted: what is finished is committed."""
-        self.decoder = choose_decoder(self.choice.decoder, device)
+        self._decoder = choose_decoder(self.choice.decoder, device)
         workers: Workers | None = None
         under_way: dict[Future[Outcome], Job] = {}
         try:
@@ -98,20 +117,20 @@ class Run:
                         exhausted = True
                     elif self._to_do(job):
                         workers = workers or Workers(self.choice, device, count, threads)
-                        under_way[workers.submit(self._task(job))] = job
                         self._order.append(job)
+                        under_way[workers.submit(self._task(job))] = job
                 for future in first_done(under_way):
                     self._done(under_way.pop(future), outcome_of(future, self.stall_s))
-                self._commit_prefix()
+                self._commit_when_full()
         except KeyboardInterrupt:
             self.summary.interrupted = True
             if workers is not None:
                 workers.close(now=True)
             for job in self._order:
-                if job.key not in self._finished and (self.store / SPOOL / spool_name(job.key)).exists():
+                if job.key not in self._finished and (self.store / SPOOL / self._name(job)).exists():
                     self._finished[job.key] = Outcome()  # finished, and not yet told
                 elif job.key not in self._finished:
-                    note(self.store, job.source.name, "was under way when the run was ended", "interrupted", job.key)
+                    self._note(job, "interrupted", "was under way when the run was ended")
         except BaseException:  # what is finished stays in the spool, where the next run finds it
             if workers is not None:
                 workers.close(now=True)
@@ -119,56 +138,65 @@ class Run:
         else:
             if workers is not None:
                 workers.close(now=False)
-        for path in abandoned(self.store):
-            shutil.rmtree(path, ignore_errors=True)
-        self._commit([job for job in self._order if job.key in self._finished])
+        self._remove_begun()
+        self._commit([*self._ready, *(job for job in self._order if job.key in self._finished)])
 
     def adopt(self) -> None:
         """Commit what an earlier run had finished and not committed, and remove what it had only begun."""
-        for path in abandoned(self.store):
-            shutil.rmtree(path, ignore_errors=True)
-        folders = [path for path in spooled(self.store) if self.leases.acquire(path.name)]
+        self._remove_begun()
+        free = [path for path in spooled(self.store) if self.leases.acquire(path.name)]
+        added = self._write(free)
+        if added:
+            self.summary.notes.append(f"{added} videos that an earlier run had finished are now in the store")
+            self.summary.num_added -= added  # they are present, for the plan
         self.known.renew()
-        waiting = []
-        for path in folders:
-            item = read_spooled(path)
-            if item is None or (item.collection == self.collection and item.source in self.known.sources):
-                remove_spooled(path)
-            else:
-                waiting.append((path, item))
-        self._write(waiting)
-        if waiting:
-            self.summary.notes.append(f"{len(waiting)} videos that an earlier run had finished are now in the store")
+
+    def _remove_begun(self) -> None:
+        """Remove unfinished folders whose work is leased to nobody, or to this process, which does none now."""
+        for path, name in begun(self.store):
+            held = self.leases.holds(name)
+            if self.leases.acquire(name):
+                shutil.rmtree(path, ignore_errors=True)
+                if not held:
+                    self.leases.release(name)
 
     # ---- one job
 
+    def _name(self, job: Job) -> str:
+        return spool_name(job.key, self.collection)
+
     def _to_do(self, job: Job) -> bool:
         """Whether the job is to be worked on, after taking its lease."""
+        if job.status == "todo":
+            return self._leased(job)
         if job.status == "present":
             self.summary.num_present += 1
+            self._resolve(job)
         elif job.status == "failed":
-            self.summary.num_skipped += 1
-            kind = self.known.failed[job.key].get("class", "other")
-            self.summary.failures[kind] = self.summary.failures.get(kind, 0) + 1
-            self.reasons.append(f"{job.source.name}: {job.reason}")
-        elif job.status != "todo":
+            self._count(job, self.known.failed[job.key].get("class", "other"), job.reason)
+        else:
             self._failed(job, job.status, job.reason)
             self.meter.done(job.source.name, f"skipped: {job.reason}", job.num_bytes, 0.0, failed=True)
             return False
-        elif not self.leases.acquire(spool_name(job.key)):
-            self.summary.num_leased += 1
-        else:
-            self.known.renew()  # another process may have finished it since the plan was made
-            if (self.store / SPOOL / spool_name(job.key)).exists():  # finished by a process that has died since
-                self._order.append(job)
-                self._finished[job.key] = Outcome()
-            elif job.key not in self.known.sources:
-                return True
-            else:
-                self.leases.release(spool_name(job.key))
-                self.summary.num_present += 1
         self.meter.passed(job.num_bytes)
         return False
+
+    def _leased(self, job: Job) -> bool:
+        if not self.leases.acquire(self._name(job)):
+            self.summary.num_leased += 1
+            self.meter.passed(job.num_bytes)
+            return False
+        self.known.renew()  # another process may have done something since the plan was made
+        if (self.store / SPOOL / self._name(job)).exists():  # finished by a process that has died since
+            self._order.append(job)
+            self._finished[job.key] = Outcome()
+            self.meter.passed(job.num_bytes)
+            return False
+        kind, reason = self.known.conflict(job.source, job.key)
+        if not kind and job.source.video_id not in self.known.ids:
+            return True
+        self.leases.release(self._name(job))
+        return self._to_do(replace(job, status=kind or "present", reason=reason))
 
     def _task(self, job: Job) -> Task:
         return Task(
@@ -179,19 +207,18 @@ class Run:
             store=self.store,
             require=self.require,
             captions=self.choice.captions,
-            decoder=self.decoder,
+            decoder=self._decoder,
             stall_s=self.stall_s,
         )
 
     def _done(self, job: Job, outcome: Outcome) -> None:
-        name = job.source.name
         self.summary.decode_s += outcome.decode_s
         self.summary.encode_s += outcome.encode_s
         if outcome.kind == "disk":
-            raise TrichordError(f"{self.store}: {outcome.reason}; check the disk, then run again")
+            raise TrichordError(f"{self.store}: {outcome.reason}; check the disk (and TMPDIR), then run again")
         if outcome.kind:
             self._order.remove(job)
-            self.leases.release(spool_name(job.key))
+            self.leases.release(self._name(job))
             self._failed(job, outcome.kind, outcome.reason)
             line = f"skipped: {outcome.reason}"
         else:
@@ -200,64 +227,82 @@ class Run:
             self.summary.notes += outcome.notes
             split = self.splits[job.source.video_id]
             line = f"{outcome.duration_s:.1f} s, {outcome.num_captions} captions, {split}"
-        self.meter.done(name, line, job.num_bytes, outcome.duration_s, failed=bool(outcome.kind))
+        self.meter.done(job.source.name, line, job.num_bytes, outcome.duration_s, failed=bool(outcome.kind))
+        self._encoder_failures = self._encoder_failures + 1 if outcome.kind == "encoder" else 0
+        if self._encoder_failures >= _MOST_ENCODER_FAILURES:
+            raise TrichordError(
+                f"{job.source.name}: {outcome.reason}, {_MOST_ENCODER_FAILURES} times in a row; mend that"
+            )
 
-    def _failed(self, job: Job, kind: str, reason: str) -> None:
-        """Count a failure and note it, unless the ledger says the same already."""
-        kind = kind if kind in CLASSES else "other"
+    # ---- the ledger
+
+    def _note(self, job: Job, kind: str, reason: str) -> None:
+        """Write to the ledger, unless it says the same already."""
+        before = self.known.failed.get(job.key, {})
+        if (before.get("class"), before.get("source")) != (kind, job.source.name):
+            note(self.store, job.source.name, reason, kind, job.key, self.collection)
+
+    def _count(self, job: Job, kind: str, reason: str) -> None:
         self.summary.num_skipped += 1
         self.summary.failures[kind] = self.summary.failures.get(kind, 0) + 1
-        self.summary.notes.append(f"{job.source.name}: {reason}")
         self.reasons.append(f"{job.source.name}: {reason}")
-        before = self.known.failed.get(job.key)
-        if before is None or (before.get("class"), before["source"]) != (kind, job.source.name):
-            note(self.store, job.source.name, reason, kind, job.key)
+
+    def _failed(self, job: Job, kind: str, reason: str) -> None:
+        kind = kind if kind in CLASSES else "other"
+        self._count(job, kind, reason)
+        self.summary.notes.append(f"{job.source.name}: {reason}")
+        self._note(job, kind, reason)
+
+    def _resolve(self, job: Job) -> None:
+        for key in self.known.failures_of(job.source.name, job.key):
+            collection = self.known.failed.pop(key).get("collection", "")
+            note(self.store, job.source.name, "is in the store now", RESOLVED, key, collection)
 
     # ---- committing
 
-    def _commit_prefix(self) -> None:
+    def _commit_when_full(self) -> None:
         """Commit the finished items before the first one under way, when they fill a part."""
-        prefix = []
-        for job in self._order:
-            if job.key not in self._finished:
-                break
-            prefix.append(job)
-        if len(prefix) > 1 and sum(self._bytes(job) for job in prefix) >= SHARD_BYTES:
-            self._commit(prefix)
-            for _ in prefix:
-                self._order.popleft()
+        while self._order and self._order[0].key in self._finished:
+            job = self._order.popleft()
+            self._ready.append(job)
+            self._ready_bytes += self._finished[job.key].num_bytes
+        if self._ready_bytes >= SHARD_BYTES or len(self._ready) >= _MOST_AT_ONCE:
+            self._commit(self._ready)
+            self._ready, self._ready_bytes = [], 0
 
-    def _bytes(self, job: Job) -> int:
-        try:
-            return num_bytes(self.store / SPOOL / spool_name(job.key))
-        except OSError:
-            return 0
+    def _commit(self, jobs: list[Job]) -> None:
+        self._write([self.store / SPOOL / self._name(job) for job in jobs])
+        for job in jobs:
+            self._resolve(job)
+            self._finished.pop(job.key, None)
 
-    def _commit(self, finished: list[Job]) -> None:
-        waiting = []
-        for job in finished:
-            path = self.store / SPOOL / spool_name(job.key)
-            item = read_spooled(path)
-            if item is not None:
-                waiting.append((path, item))
-            for key in self.known.failures_of(job.source.name, job.key):
-                note(self.store, job.source.name, "is in the store now", RESOLVED, key)
-        self._write(waiting)
+    def _write(self, folders: list[Path]) -> int:
+        """Bring items of the spool into the store's parts, then out of the spool. Returns how many were new."""
+        added = 0
+        for at in range(0, len(folders), _MOST_AT_ONCE):
+            group = folders[at : at + _MOST_AT_ONCE]
+            items = {path: item for path in group if (item := read_spooled(path)) is not None}
+            if items:
+                added += self._write_items(list(items.values()))
+            for path in group:
+                remove_spooled(path)
+                self.leases.release(path.name)
+        self.summary.num_added += added
+        return added
 
-    def _write(self, waiting: list[tuple[Path, Item]]) -> None:
-        """Bring items of the spool into the store's parts, then out of the spool."""
-        if not waiting:
-            return
-        vectors = word_vectors_for((text for _, item in waiting for text in item.captions.text), self.words)
+    def _write_items(self, items: list[Item]) -> int:
+        vectors = word_vectors_for((text for item in items for text in item.captions.text), self.words)
         with StoreWriter(self.store, vectors, wait_s=_WAIT_FOR_WRITER_S) as writer:
-            for _, item in waiting:
+            present = Store(self.store) if any((self.store / "parts").glob("*.parquet")) else None
+            made = {(c, key) for c in {i.collection for i in items} for key in (present.sources(c) if present else ())}
+            for item in items:
+                if (item.collection, item.source) in made:
+                    continue  # committed by a run that was killed before it could clean up
                 try:
                     writer.add(item, copy=False)
-                    self.summary.num_added += 1
-                except TrichordError as error:
-                    note(self.store, item.video_id, str(error), "other", item.source)
+                except TrichordError as error:  # another item took the id meanwhile, or another width
                     self.summary.num_skipped += 1
+                    self.summary.failures["other"] = self.summary.failures.get("other", 0) + 1
                     self.summary.notes.append(str(error))
-        for path, _ in waiting:
-            remove_spooled(path)
-            self.leases.release(path.name)
+                    note(self.store, item.video_id, str(error), "other", item.source, item.collection)
+            return writer.num_added

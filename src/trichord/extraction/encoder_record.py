@@ -11,6 +11,8 @@ from typing import Any
 from trichord.errors import TrichordError, one_line
 from trichord.features.encoders import Fingerprint
 from trichord.store import Store
+from trichord.store.leases import Leases
+from trichord.store.spool import spooled
 
 ENCODERS_FILE = "encoders.json"  # stream -> Fingerprint.to_dict()
 
@@ -34,27 +36,51 @@ def _whole(entry: object) -> dict[str, Any]:
     return entry
 
 
-def check_encoders(store: Path, existing: Store, streams: Mapping[str, Fingerprint]) -> list[str]:
-    """Notes on features of unknown origin. Raises TrichordError if another encoder made the features of the store."""
+def check_encoders(store: Path, streams: Mapping[str, Fingerprint]) -> list[str]:
+    """Notes on features of unknown origin. Raises TrichordError if another encoder made features of the store, be they
+    committed or still in its spool."""
     recorded, notes = read_encoders(store), []
+    parts = any((store / "parts").glob("*.parquet"))
+    existing = set(Store(store).streams) if parts else set()
+    if not parts and not spooled(store):
+        return []
     for stream, fingerprint in streams.items():
-        if stream not in existing.streams:
-            continue
-        if stream not in recorded:
-            notes.append(f"{store}: what made its {stream} features is not recorded; only their width is compared")
-        elif recorded[stream]["digest"] != fingerprint.digest:
+        if stream in recorded and recorded[stream]["digest"] != fingerprint.digest:
             raise TrichordError(
                 f"{store}: its {stream} features were made by {recorded[stream]['name']} "
                 f"({recorded[stream]['digest']}), these would be by {fingerprint.name} ({fingerprint.digest}); "
                 "use the same encoder and weights, or another store"
             )
+        if stream not in recorded and stream in existing:
+            notes.append(f"{store}: what made its {stream} features is not recorded; only their width is compared")
     return notes
 
 
-def write_encoders(store: Path, streams: Mapping[str, Fingerprint]) -> None:
-    """Record what makes the store's features; entries of other streams are kept."""
+def claim_encoders(store: Path, leases: Leases, streams: Mapping[str, Fingerprint]) -> None:
+    """Record the encoders of this run, for as long as it goes on: processes with others cannot work beside it.
+
+    Raises TrichordError if the store has features of another encoder, or another process is making them.
+    """
+    alone = leases.alone_or_shared(ENCODERS_FILE)
     recorded = read_encoders(store)
-    fresh = {**recorded, **{stream: fingerprint.to_dict() for stream, fingerprint in streams.items()}}
+    if not alone:
+        for stream, fingerprint in streams.items():
+            if stream in recorded and recorded[stream]["digest"] != fingerprint.digest:
+                raise TrichordError(
+                    f"{store}: another process extracts {stream} with {recorded[stream]['name']}, this one would with "
+                    f"{fingerprint.name}; use the same encoder, or another store"
+                )
+    check_encoders(store, streams)
+    try:
+        _write(
+            store, {**recorded, **{stream: fingerprint.to_dict() for stream, fingerprint in streams.items()}}, recorded
+        )
+    except OSError as error:
+        raise TrichordError(f"{store}: cannot be written to ({error.strerror}); check the disk") from None
+    leases.share(ENCODERS_FILE)
+
+
+def _write(store: Path, fresh: dict[str, dict[str, Any]], recorded: dict[str, dict[str, Any]]) -> None:
     if fresh == recorded:
         return
     path = store / ENCODERS_FILE

@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from trichord.errors import TrichordError
-from trichord.extraction.choice import EncoderChoice, load
+from trichord.extraction.choice import EncoderChoice
 from trichord.extraction.plan import Job
+from trichord.extraction.pool import Workers, outcome_of
 from trichord.extraction.progress import clock
-from trichord.extraction.work import Task, run_task
-from trichord.media import probe
+from trichord.extraction.work import Task
+from trichord.media import choose_decoder, probe
 
 SAMPLES = 3
 SAMPLE_S = 10.0
@@ -38,7 +39,7 @@ def report(plan: Sequence[Job], choice: EncoderChoice, device: str, workers: int
     if len(problems) > 10:
         lines.append(f"... and {len(problems) - 10} more that cannot be used")
     if todo:
-        lines.append(_times(todo, choice, device, max(workers, 1)))
+        lines.append(_times(todo, choice, device, workers))
     return "\n".join(lines)
 
 
@@ -46,29 +47,34 @@ def _times(todo: Sequence[Job], choice: EncoderChoice, device: str, workers: int
     lengths_s = [_length_s(job) for job in _spread(todo, PROBES)]
     known = [length_s for length_s in lengths_s if length_s > 0]
     total_s = sum(known) / max(len(known), 1) * len(todo)
-    encoders = load(choice, device)
     spent_s = sampled_s = num_sampled = 0.0
-    with tempfile.TemporaryDirectory(prefix="trichord-") as folder:
-        for number, job in enumerate(_spread(todo, SAMPLES)):
-            source = job.source
-            end_s = source.start_s + SAMPLE_S
-            if source.image is None and (source.end_s is None or source.end_s > end_s):
-                source = replace(source, end_s=end_s)
-            task = Task(
-                source, "train", f"{number:040d}:0", "sample", Path(folder), captions=choice.captions, stall_s=0
-            )
-            began = time.monotonic()
-            outcome = run_task(task, encoders, 1)
-            if not outcome.kind:
-                spent_s += time.monotonic() - began
-                sampled_s += outcome.duration_s
-                num_sampled += 1
+    decoder = choose_decoder(choice.decoder, device)
+    workers_ = Workers(choice, device, 1 if workers else 0, 1)
+    try:
+        with tempfile.TemporaryDirectory(prefix="trichord-") as folder:
+            for number, job in enumerate(_spread(todo, SAMPLES)):
+                key = f"{number:040d}:0"
+                task = Task(
+                    job.source, "train", key, "sample", Path(folder), captions=choice.captions, decoder=decoder,
+                    sample_s=SAMPLE_S,
+                )  # fmt: skip
+                if number == 0:
+                    outcome_of(workers_.submit(task), task.stall_s)  # the first task waits for the process to start
+                    task = replace(task, key=f"{number:040d}:1")
+                began = time.monotonic()
+                outcome = outcome_of(workers_.submit(task), task.stall_s)
+                if not outcome.kind:
+                    spent_s += time.monotonic() - began
+                    sampled_s += outcome.duration_s
+                    num_sampled += 1
+    finally:
+        workers_.close(now=True)
     if not num_sampled:
         return "time: unknown, since none of the sampled files could be extracted"
     share = total_s / sampled_s if total_s and sampled_s else len(todo) / num_sampled
-    seconds = spent_s * share / workers + _START_S
+    seconds = spent_s * share / max(workers, 1) + _START_S
     return (
-        f"{total_s / 3600:.2f} hours of video, about {clock(seconds)} with {workers} "
+        f"{total_s / 3600:.2f} hours of video, about {clock(seconds)} with {max(workers, 1)} "
         f"worker{'s' if workers > 1 else ''} on {device} (measured on {num_sampled:.0f} samples)"
     )
 

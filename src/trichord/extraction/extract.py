@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Literal
 
 from trichord.errors import TrichordError
-from trichord.extraction.choice import Described, EncoderChoice, describe
+from trichord.extraction.choice import EncoderChoice, describe
 from trichord.extraction.driver import ExtractSummary, Run
-from trichord.extraction.encoder_record import check_encoders, write_encoders
+from trichord.extraction.encoder_record import check_encoders, claim_encoders
 from trichord.extraction.folder import sources_of_folder, split_of
-from trichord.extraction.plan import ALWAYS_AGAIN, Known, Shard, jobs
+from trichord.extraction.plan import Known, Shard, first_names, jobs
+from trichord.extraction.pool import Probes
 from trichord.extraction.progress import Meter
 from trichord.extraction.sources import Source
 from trichord.extraction.table import TABLE_SUFFIXES, read_table
@@ -30,6 +31,7 @@ from trichord.features.hashes import FileHashes
 from trichord.store import Store
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER
+from trichord.store.words import word_vectors_for
 
 _MAX_WORKERS = {"cpu": 64, "cuda": 16}
 _QUIET_EVERY_S = 1.0
@@ -139,41 +141,65 @@ def extract_sources(
     """The same for sources that are known: see `extract`. A dry run returns its report as text."""
     started = time.monotonic()
     store = Path(store)
-    again = frozenset(CLASSES) if "all" in retry else frozenset(retry) | frozenset(ALWAYS_AGAIN)
     if workers is not None and workers < 0:
         raise TrichordError(f"workers is {workers}; give 1 or more (0: in this process), or leave it out")
+    if not 0 <= stall_s < 1e6:
+        raise TrichordError(f"stall_s is {stall_s}; give seconds, such as 30 (0: wait for ever)")
     part = Shard.parse(shard)
     described = describe(choice, device)
     known = Known(store, collection)
     known.renew()
-    notes = check_encoders(store, Store(store), described.streams) if known.ids or known.num_parts else []
-    splits = split_of(sources, test_fraction, has_test=known.splits.get("test", 0) > 0)
+    check_words(store, words)
+    notes = check_encoders(store, described.streams)
+    probes = Probes(needs_captions=choice.captions == "auto" and choice.speech == "none", in_process=workers == 0)
+    try:
+        splits = split_of(sources, test_fraction, has_test=known.splits.get("test", 0) > 0, usable=probes)
+    finally:
+        probes.close()
     mine = [source for source in _by_file(sources) if part.has(source)]
-    names = " + ".join(fingerprint.name for fingerprint in described.streams.values())
-    summary = ExtractSummary(store, collection, names, len(mine), notes=notes)
+    count = _num_workers(workers, len(mine), device)
+    encoders = " + ".join(fingerprint.name for fingerprint in described.streams.values())
+    hashes = FileHashes(store, keep=not dry_run)
+    plan = jobs(
+        mine, described, known, hashes, names=first_names(sources), retry=frozenset(retry), require=require,
+        trust_names=dry_run and known.is_empty,
+    )  # fmt: skip
     if dry_run:
         from trichord.extraction.estimate import report
 
-        plan = jobs(mine, described, known, FileHashes(store), again)
-        return report(list(plan), choice, device, _num_workers(workers, len(mine), device), names, store)
-    _make(store, described)
-    run = Run(store, collection, words, splits, known, described, summary, require, choice, stall_s)
+        return report(list(plan), choice, device, count, encoders, store)
+    summary = ExtractSummary(store, collection, encoders, len(mine), notes=notes)
+    _make(store)
     with Leases(store) as leases, _terminable():
-        run.leases = leases
+        claim_encoders(store, leases, described.streams)
+        meter = Meter(progress, len(mine), _size(mine), 0.0 if len(mine) <= _FEW else _QUIET_EVERY_S)
+        run = Run(
+            store, collection=collection, words=words, splits=splits, known=known, described=described,
+            summary=summary, require=require, choice=choice, stall_s=stall_s, leases=leases, meter=meter,
+        )  # fmt: skip
         run.adopt()
-        plan = jobs(mine, described, known, FileHashes(store), again)
-        run.meter = Meter(progress, len(mine), _size(mine), 0.0 if len(mine) <= _FEW else _QUIET_EVERY_S)
-        count = _num_workers(workers, len(mine), device)
         run.work(plan, device, count, _threads(count, device))
     counts = Store(store).collections() if any((store / "parts").glob("*.parquet")) else {}
     summary.splits = {split: count for (name, split), count in counts.items() if name == collection}
     summary.elapsed_s = time.monotonic() - started
     if not summary.splits and not summary.interrupted and not summary.num_leased and summary.num_skipped:
-        first = next((text for text in run.reasons), "")
         raise TrichordError(
-            f"{root or store}: none of {len(mine)} videos could be stored ({first}); all reasons are in {store / LEDGER}"
+            f"{root or store}: none of {len(mine)} videos could be stored ({run.reasons[0] if run.reasons else ''}); "
+            f"all reasons are in {store / LEDGER}"
         )
     return summary
+
+
+def check_words(store: Path, words: Path | None) -> None:
+    """Refuse word vectors that cannot be read or are not the store's, before anything is done."""
+    given = word_vectors_for((), words)
+    if any((store / "parts").glob("*.parquet")):
+        existing = Store(store)
+        if (existing.word_source, existing.word_dim) != (given.source, given.vectors.shape[1]):
+            raise TrichordError(
+                f"{store}: holds words of {existing.word_source}, not of {given.source}; "
+                "name the same word vectors with --words, or another store"
+            )
 
 
 def _by_file(sources: Sequence[Source]) -> list[Source]:
@@ -197,22 +223,23 @@ def _size(sources: Sequence[Source]) -> int:
 
 def _num_workers(workers: int | None, num_sources: int, device: str) -> int:
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(cores, _MAX_WORKERS.get(device.partition(":")[0], 4))
+        workers = min(_num_cores(), _MAX_WORKERS.get(device.partition(":")[0], 4))
     return min(workers, max(num_sources, 1)) if workers else 0
 
 
 def _threads(workers: int, device: str) -> int:
     """Encoding threads of a worker: the cores are shared out; a GPU wants one."""
-    if device != "cpu":
-        return 1
-    return max((os.cpu_count() or 1) // max(workers, 1), 1)
+    return max(_num_cores() // max(workers, 1), 1) if device == "cpu" else 1
 
 
-def _make(store: Path, described: Described) -> None:
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _make(store: Path) -> None:
     try:
         store.mkdir(parents=True, exist_ok=True)
-        write_encoders(store, described.streams)
     except OSError as error:
         raise TrichordError(f"{store}: cannot be written to ({error.strerror}); name another folder") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -30,6 +30,7 @@ VIDEO_SUFFIXES = (
     ".ogv",
 )
 SPLITS = ("train", "val", "test")
+_MOST_PROBED = 50  # files opened in search of one that can be tested
 
 
 def sources_of_folder(folder: str | Path) -> list[Source]:
@@ -53,14 +54,15 @@ def sources_of_folder(folder: str | Path) -> list[Source]:
             path = Path(root, file)
             if path.suffix.lower() in VIDEO_SUFFIXES and not file.startswith("."):
                 name = path.relative_to(folder)
-                found.append(Source(name.with_suffix("").as_posix(), name.as_posix(), video=path))
+                id_ = name.with_suffix("").as_posix()
+                found.append(Source(id_, name.as_posix(), video=path, file_name=name.as_posix()))
     if not found:
         raise TrichordError(f"{folder}: no videos there ({', '.join(VIDEO_SUFFIXES[:6])}, ...); name another folder")
     return sorted(found, key=lambda source: source.name)
 
 
-def can_be_tested(source: Source) -> bool:
-    """Whether its files open and give captions, and pictures (sound, where it names no pictures)."""
+def can_be_tested(source: Source, needs_captions: bool = True) -> bool:
+    """Whether its files open and give pictures (sound, where it names no pictures), and captions if need be."""
     try:
         duration_s = 1.0
         if source.video is not None:
@@ -70,7 +72,7 @@ def can_be_tested(source: Source) -> bool:
             usable = source.image.is_file()
         else:
             usable = source.audio is not None and probe(source.audio).has_audio
-        return usable and len(captions_of(source, duration_s)) > 0
+        return usable and (not needs_captions or len(captions_of(source, duration_s)) > 0)
     except TrichordError:
         return False
 
@@ -103,14 +105,15 @@ def split_of(
         stated = source.split or (top if rest and top in SPLITS else "")
         if not stated:
             hashed[video_id] = _split_key(source)
-            stated = "test" if zlib.crc32(hashed[video_id].encode()) < test_fraction * 2**32 else "train"
+            stated = "test" if name_crc32(hashed[video_id]) < test_fraction * 2**32 else "train"
         splits[video_id] = stated
     num_videos = len(splits) - len(hashed) + len(set(hashed.values()))
     if test_fraction == 0 or num_videos < 2 or has_test:
         return splits
-    if not any(split == "test" and usable(by_id[video_id]) for video_id, split in splits.items()):
-        by_hash = sorted(hashed, key=lambda video_id: (zlib.crc32(hashed[video_id].encode()), hashed[video_id]))
-        lowest = next((video_id for video_id in by_hash if usable(by_id[video_id])), None)
+    held_out = [video_id for video_id, split in splits.items() if split == "test"]
+    if not any(usable(by_id[video_id]) for video_id in held_out[:_MOST_PROBED]):
+        by_hash = sorted(hashed, key=lambda video_id: (name_crc32(hashed[video_id]), hashed[video_id]))
+        lowest = next((video_id for video_id in by_hash[:_MOST_PROBED] if usable(by_id[video_id])), None)
         if lowest is not None:
             splits |= {video_id: "test" for video_id, key in hashed.items() if key == hashed[lowest]}
     return splits
@@ -118,8 +121,14 @@ def split_of(
 
 def _split_key(source: Source) -> str:
     file = source.video or source.audio
-    is_part = source.start_s > 0 or source.end_s is not None
-    return file.stem if is_part and file is not None else source.video_id
+    if file is None or (source.start_s == 0 and source.end_s is None):
+        return source.video_id
+    return PurePosixPath(source.file_name).with_suffix("").as_posix() if source.file_name else file.stem
+
+
+def name_crc32(name: str) -> int:
+    """CRC-32 of a name's bytes as the file system has them."""
+    return zlib.crc32(name.encode("utf-8", "surrogateescape"))
 
 
 def captions_of(source: Source, duration_s: float) -> Captions:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,14 @@ from pathlib import Path
 from trichord.captions import find_sidecar
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.choice import Described
+from trichord.extraction.folder import name_crc32
 from trichord.extraction.sources import Source
 from trichord.features.hashes import FileHashes
 from trichord.store import Store
-from trichord.store.ledger import read_ledger
+from trichord.store.ledger import LEDGER, read_ledger
 
 _READ_AHEAD = 8
-ALWAYS_AGAIN = ("interrupted",)
+ALWAYS_AGAIN = ("interrupted", "missing", "encoder", "system")  # classes that say nothing of the file
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class Shard:
         return cls(int(index), int(count))
 
     def has(self, source: Source) -> bool:
-        name = source.files[0].name if source.files else source.video_id
-        return zlib.crc32(name.encode()) % self.count == self.index - 1
+        return name_crc32(source.file_name or source.video_id) % self.count == self.index - 1
 
 
 @dataclass
@@ -51,29 +50,49 @@ class Known:
     collection: str
     sources: dict[str, str] = field(default_factory=dict)  # key -> video_id
     ids: set[str] = field(default_factory=set)
-    recorded: set[str] = field(default_factory=set)  # ids whose content is known
+    recorded: dict[str, str] = field(default_factory=dict)  # video_id -> key, where it is known
     failed: dict[str, dict[str, str]] = field(default_factory=dict)
     splits: dict[str, int] = field(default_factory=dict)
-    num_parts: int = -1
+    _seen: tuple[int, int] = (-1, -1)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.ids and not self.failed
 
     def failures_of(self, name: str, key: str) -> set[str]:
         """Keys of the failures that are settled when the work `key` of the source `name` is done."""
-        return {k for k, entry in self.failed.items() if k == key or entry["source"] == name} if self.failed else set()
+        return {k for k, entry in self.failed.items() if k == key or entry["source"] == name}
 
     def renew(self) -> None:
-        """Read the store again if parts were added. Raises TrichordError when it is damaged."""
-        parts = list((self.store / "parts").glob("*.parquet"))
-        if len(parts) == self.num_parts:
-            return
-        self.num_parts = len(parts)
-        self.failed = {e["key"]: e for e in read_ledger(self.store) if e.get("key")}
-        if not parts:
-            return
-        opened = Store(self.store)
-        self.sources = {key: opened.video_id(i) for key, i in opened.sources(self.collection).items()}
-        self.recorded = set(self.sources.values())
-        self.ids = {opened.video_id(int(i)) for i in opened.select(self.collection)}
-        self.splits = {s: n for (name, s), n in opened.collections().items() if name == self.collection}
+        """Read again what changed in the store. Raises TrichordError when it is damaged."""
+        ledger = self.store / LEDGER
+        seen = (len(list((self.store / "parts").glob("*.parquet"))), ledger.stat().st_size if ledger.exists() else 0)
+        if seen[1] != self._seen[1]:
+            entries = read_ledger(self.store)
+            self.failed = {
+                e["key"]: e for e in entries if e.get("key") and e.get("collection", self.collection) == self.collection
+            }
+        if seen[0] != self._seen[0] and seen[0]:
+            opened = Store(self.store)
+            self.sources = {key: opened.video_id(i) for key, i in opened.sources(self.collection).items()}
+            self.recorded = {video_id: key for key, video_id in self.sources.items()}
+            self.ids = {opened.video_id(int(i)) for i in opened.select(self.collection)}
+            self.splits = {s: n for (name, s), n in opened.collections().items() if name == self.collection}
+        self._seen = seen
+
+    def conflict(self, source: Source, key: str) -> tuple[str, str]:
+        """Class and reason why the store cannot take `source`, besides that it holds it already; empty if it can."""
+        stored = self.sources.get(key, source.video_id)
+        if stored != source.video_id:
+            return "duplicate", f"has the same content as {stored}, which is in the store; remove one"
+        recorded = self.recorded.get(source.video_id, key)
+        if recorded == key:
+            return "", ""
+        if recorded.partition(":")[0] == key.partition(":")[0]:
+            what = "is in the store, made by other encoders or settings; use those"
+        else:
+            what = "is in the store, made from other content or captions; rename it"
+        return "changed", f"{what}, or name another collection or store"
 
 
 @dataclass(frozen=True)
@@ -105,57 +124,75 @@ def content_of(source: Source, hashes: FileHashes) -> str:
 
 def name_key(source: Source, described: Described) -> str:
     """Key of failures that lie in a source's name, not in its content."""
-    return f"{hashlib.sha256(source.name.encode()).hexdigest()}:{described.digest}"
+    return f"{hashlib.sha256(repr(source.name).encode()).hexdigest()}:{described.digest}"
+
+
+def first_names(sources: Iterable[Source]) -> dict[str, str]:
+    """video_id -> name of the first source that has it; later ones are refused, in whichever shard they are."""
+    names: dict[str, str] = {}
+    for source in sources:
+        names.setdefault(source.video_id, source.name)
+    return names
 
 
 def jobs(
-    sources: Sequence[Source], described: Described, known: Known, hashes: FileHashes, retry: frozenset[str]
+    sources: Sequence[Source],
+    described: Described,
+    known: Known,
+    hashes: FileHashes,
+    *,
+    names: Mapping[str, str],
+    retry: frozenset[str] = frozenset(),
+    require: Sequence[str] = (),
+    trust_names: bool = False,
 ) -> Iterator[Job]:
-    """A job for each source, in order; files are hashed a few ahead, in threads."""
-    seen_ids: dict[str, str] = {}
+    """A job for each source, in order; files are hashed a few ahead, in threads.
+
+    Args:
+        names: `first_names` of all sources, those of other shards too.
+        retry: Classes of earlier failures that are to be tried again, besides `ALWAYS_AGAIN`.
+        require: Modalities that are required now: a failure for want of another one counts no longer.
+        trust_names: Take every file's content for different, unread: for a dry run on an empty store.
+    """
+    again = {*ALWAYS_AGAIN, *retry, *({"no-audio"} - {f"no-{m}" for m in require})}
+    again |= set() if "text" in require else {"no-captions"}
     seen_keys: dict[str, str] = {}
-    for source, content, num_bytes, problem in _hashed(sources, hashes):
-        key = f"{content}:{described.digest}"
-        by_name = name_key(source, described)
-        if problem:
+    for source, content, num_bytes, problem in _hashed(sources, hashes, trust_names):
+        key, by_name = f"{content}:{described.digest}", name_key(source, described)
+        if "\n" in source.video_id or not _is_unicode(source.video_id):
+            yield Job(source, "name", by_name, "its name is not one line of UTF-8; rename it", num_bytes)
+        elif names[source.video_id] != source.name:
+            reason = f"has the same name as {names[source.video_id]}; rename one"
+            yield Job(source, "name", by_name, reason, num_bytes)
+        elif problem:
             yield Job(source, "missing", by_name, problem, num_bytes)
-            continue
-        first = seen_ids.setdefault(source.video_id, source.name)
-        if first != source.name:
-            yield Job(source, "name", by_name, f"has the same name as {first}; rename one", num_bytes)
-            continue
-        if key in known.sources:
-            stored = known.sources[key]
-            if stored == source.video_id:
-                yield Job(source, "present", key, "", num_bytes)
-            else:
-                reason = f"has the same content as {stored}, which is in the store; remove one"
-                yield Job(source, "duplicate", by_name, reason, num_bytes)
-            continue
-        if source.video_id in known.ids:
-            if source.video_id in known.recorded:
-                reason = "is in the store, made from other content or captions; name another collection or store"
-                yield Job(source, "changed", by_name, reason, num_bytes)
-            else:  # what it was made from is not recorded
-                yield Job(source, "present", key, "", num_bytes)
-            continue
-        first = seen_keys.setdefault(key, source.name)
-        if first != source.name:
-            yield Job(source, "duplicate", by_name, f"has the same content as {first}; remove one", num_bytes)
-            continue
-        failed = known.failed.get(key)
-        if failed and failed.get("class") not in (*ALWAYS_AGAIN, *retry):
-            yield Job(source, "failed", key, failed["reason"], num_bytes)
-            continue
-        yield Job(source, "todo", key, "", num_bytes)
+        elif known.conflict(source, key)[0]:
+            yield Job(source, known.conflict(source, key)[0], by_name, known.conflict(source, key)[1], num_bytes)
+        elif source.video_id in known.ids:
+            yield Job(source, "present", key, "", num_bytes)
+        elif seen_keys.setdefault(key, source.name) != source.name:
+            yield Job(source, "duplicate", by_name, f"has the same content as {seen_keys[key]}; remove one", num_bytes)
+        elif key in known.failed and known.failed[key].get("class") not in again:
+            yield Job(source, "failed", key, known.failed[key]["reason"], num_bytes)
+        else:
+            yield Job(source, "todo", key, "", num_bytes)
 
 
-def _hashed(sources: Sequence[Source], hashes: FileHashes) -> Iterator[tuple[Source, str, int, str]]:
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _hashed(sources: Sequence[Source], hashes: FileHashes, trust_names: bool) -> Iterator[tuple[Source, str, int, str]]:
     """Each source with its content hash and size, or why it has none."""
 
     def one(source: Source) -> tuple[str, int, str]:
         try:
-            return content_of(source, hashes), sum(p.stat().st_size for p in source.files), ""
+            content = source.video_id.encode("utf-8", "replace").hex() if trust_names else content_of(source, hashes)
+            return content, sum(p.stat().st_size for p in source.files), ""
         except OSError as error:
             return "", 0, f"{error.filename}: cannot be read ({one_line(error.strerror)}); check the path"
 
@@ -171,5 +208,6 @@ def _hashed(sources: Sequence[Source], hashes: FileHashes) -> Iterator[tuple[Sou
                 done, future = waiting.popleft()
                 yield done, *future.result()
         finally:
+            hashes.stop()
             for _, future in waiting:
                 future.cancel()

@@ -5,13 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
+from trichord.extraction import work
 from trichord.extraction.choice import EncoderChoice, Encoders, load
+from trichord.extraction.folder import can_be_tested
+from trichord.extraction.sources import Source
 from trichord.extraction.work import HUNG_EXIT, Outcome, Task, run_task
 
 # Of the worker processes: one thread per computation, no semaphores that joblib leaves behind, and a C library that keeps
@@ -28,6 +33,18 @@ _device = "cpu"
 _failure = ""
 
 
+@contextmanager
+def _ignored_interrupts(unneeded: bool) -> Iterator[None]:
+    if unneeded or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Workers:
     """`count` processes that run tasks; 0 runs them in this process, one after the other, where a crash is a crash.
 
@@ -41,6 +58,7 @@ class Workers:
     def __init__(self, choice: EncoderChoice, device: str, count: int, threads: int) -> None:
         self.count, self.threads = count, threads
         self._pool: Any = None
+        self._started = False
         self._encoders: Encoders | None = None
         if count == 0:
             self._encoders = load(choice, device)
@@ -60,9 +78,12 @@ class Workers:
 
     def submit(self, task: Task) -> Future[Outcome]:
         if self._pool is not None:
-            return self._pool.schedule(_run, args=(task,))
+            with _ignored_interrupts(self._started):  # the first task starts the processes, which inherit it
+                self._started = True
+                return self._pool.schedule(_run, args=(task,))
         future: Future[Outcome] = Future()
         assert self._encoders is not None
+        task = replace(task, stall_s=0.0)  # ending this process for a decoder that hangs would end the caller's
         future.set_result(run_task(task, self._encoders, self.threads))
         return future
 
@@ -72,6 +93,8 @@ class Workers:
             return
         if now:
             self._pool.stop()
+            for process in multiprocessing.active_children():  # what they had finished is in the spool
+                process.kill()
         else:
             self._pool.close()
         self._pool.join()
@@ -80,6 +103,31 @@ class Workers:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+class Probes:
+    """Whether sources can be tested on, asked in a process of its own: a file that crashes its decoder is just a no."""
+
+    def __init__(self, needs_captions: bool, in_process: bool) -> None:
+        self._needs_captions, self._in_process = needs_captions, in_process
+        self._pool: Any = None
+
+    def __call__(self, source: Source) -> bool:
+        if self._in_process:
+            return can_be_tested(source, self._needs_captions)
+        if self._pool is None:
+            from pebble import ProcessPool
+
+            self._pool = ProcessPool(1, context=multiprocessing.get_context("spawn"))
+        try:
+            return self._pool.schedule(can_be_tested, args=(source, self._needs_captions), timeout=30).result()
+        except Exception:  # it crashed, hung, or ran out of something
+            return False
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool.join()
 
 
 def first_done(futures: Iterable[Future[Outcome]]) -> set[Future[Outcome]]:
@@ -99,7 +147,8 @@ def outcome_of(future: Future[Outcome], stall_s: float) -> Outcome:
     except ProcessExpired as error:
         code = error.exitcode
         if code == HUNG_EXIT:
-            return Outcome("hung", f"gave no picture or sound for {stall_s:.0f} s; replace the file or set --stall_s")
+            reason = f"gave no picture or sound for {stall_s:.0f} s; replace the file, or try again"
+            return Outcome("hung", f"{reason} with --retry hung and a longer --stall_s")
         if code == -signal.SIGKILL:
             return Outcome(
                 "out-of-memory", "its process was killed, most likely since memory ran out; use fewer workers"
@@ -119,6 +168,7 @@ def _start(choice: EncoderChoice, device: str, threads: int, counter: Any) -> No
     """In a new worker process: load the encoders once. What goes wrong is told by the first task."""
     global _encoders, _threads, _device, _failure
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    work.parent = os.getppid()
     try:
         import torch
 

@@ -21,6 +21,8 @@ class Source:
         start_s: Where the clip begins in `video` and `audio`; caption files are in the same time.
         end_s: Where it ends; None: at the end of the file.
         split: train, val or test; empty leaves it to the split rule.
+        file_name: Path of its file as the folder or the table has it, the same on every machine: shards, and the split
+            of clips cut out of files, follow from it.
     """
 
     video_id: str
@@ -33,6 +35,7 @@ class Source:
     start_s: float = 0.0
     end_s: float | None = None
     split: str = ""
+    file_name: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:

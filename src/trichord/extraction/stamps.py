@@ -54,7 +54,9 @@ def find_stamps(root: str | Path, language: str = "es", *, notes: list[str] | No
             without_text += 1
         else:
             split = "test" if zlib.crc32(name.encode()) % 4 == 0 else "train"
-            sources.append(Source(name, name, image=picture, audio=recording, text=(text,), split=split))
+            sources.append(
+                Source(name, name, image=picture, audio=recording, text=(text,), split=split, file_name=name)
+            )
     if not sources:
         endings = (path.stem.rpartition("_desc_")[2] for path in folder.rglob("*_desc_*.ogg"))
         spoken = ", ".join(sorted({e for e in endings if "." not in e})) or "none"

@@ -219,7 +219,14 @@ class _Reader:
             start_s=start_s or 0.0,
             end_s=end_s,
             split=_SPLITS.get(split.lower(), ""),
+            file_name=self._file_name(ids, values),
         )
+
+    def _file_name(self, ids: dict[str, str], values: dict[str, Any]) -> str:
+        """The file as the table names it: by its path, or by the id of a video in `videos`."""
+        if "video_id" in ids and self.files is not None:
+            return ids["video_id"]
+        return str(next((values[f] for f in ("video", "image", "audio") if f in values), "")).strip()
 
     def _made_id(self, ids: dict[str, str], values: dict[str, Any], start_s: float | None, end_s: float | None) -> str:
         if "video_id" in ids and self.files is None:

@@ -10,6 +10,7 @@ the driver sees that and goes on with a new one.
 from __future__ import annotations
 
 import atexit
+import errno
 import faulthandler
 import functools
 import os
@@ -36,14 +37,17 @@ from trichord.store.items import PER_CAPTION
 from trichord.store.spool import SpoolWriter
 
 HUNG_EXIT = 1  # exit code of a process that faulthandler ended
-_DISK_ERRORS = (28, 30, 122)  # no space, read-only, quota
+ORPHAN_EXIT = 3
+parent: int | None = None  # of a worker process: the driver, for which it works
+_DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+_SYSTEM_ERRORS = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES)
 _STILL_S = 1.0  # duration of an item that is a picture alone
 _FLUSH_ROWS = 64
 
 
 @dataclass(frozen=True)
 class Task:
-    """One item to extract. `key` is CONTENT:FINGERPRINT."""
+    """One item to extract. `key` is CONTENT:FINGERPRINT. `sample_s`: only the first seconds, to see how long it takes."""
 
     source: Source
     split: str
@@ -54,6 +58,7 @@ class Task:
     captions: str = "auto"
     decoder: Decoder | None = None
     stall_s: float = 30.0
+    sample_s: float | None = None
 
 
 @dataclass
@@ -64,6 +69,7 @@ class Outcome:
     reason: str = ""
     duration_s: float = 0.0
     num_captions: int = 0
+    num_bytes: int = 0
     notes: list[str] = field(default_factory=list)
     decode_s: float = 0.0
     encode_s: float = 0.0
@@ -81,7 +87,7 @@ def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
     """Extract one item into the spool. Whatever is wrong with its files becomes the outcome's class and reason."""
     outcome = Outcome()
     try:
-        writer = SpoolWriter(task.store, task.key)
+        writer = SpoolWriter(task.store, task.key, task.collection)
     except OSError as error:
         return Outcome("disk", f"{task.store}: cannot be written to ({error.strerror}); check the disk")
     try:
@@ -101,13 +107,33 @@ def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
 
 def kind_of(error: BaseException) -> str:
     """The class of an error that no part of the extractor foresaw."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, EncoderError):
+        cause = kind_of(error.__cause__ or error.__context__ or ValueError())
+        return cause if cause in ("out-of-memory", "disk", "system") else "encoder"
+    text = str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text:
         return "out-of-memory"
+    if isinstance(error, ImportError) or "pip install" in text:  # the file may be good: a library is not here
+        return "system"
     if isinstance(error, FileNotFoundError):
         return "missing"
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return "disk"
+    if isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS:
+        return "system"
     return "unreadable"
+
+
+class EncoderError(Exception):
+    """An encoder, not a file, failed; the cause is chained to it."""
+
+
+@contextmanager
+def _encoding(encoder: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise EncoderError(f"{encoder.fingerprint.name} failed ({type(error).__name__}: {one_line(error)})") from error
 
 
 class _Item:
@@ -121,6 +147,8 @@ class _Item:
 
     def extract(self) -> None:
         source, outcome = self.source, self.outcome
+        if "video" in self.task.require and source.video is None and source.image is None:
+            raise ItemError("no-video-stream", "has no pictures, which are required")
         for path in source.files:
             if not path.is_file():
                 raise ItemError("missing", f"{path}: no such file; check the path")
@@ -130,6 +158,8 @@ class _Item:
         elif source.video is not None and self.encoders.visual:
             self._visual(source.video)
         sound_path = source.audio or source.video
+        if "audio" in self.task.require and not has_sound:
+            raise ItemError("no-audio", "has no sound, which is required")
         if self.encoders.audio and sound_path is not None and has_sound:
             for encoder in self.encoders.audio:
                 self._audio(encoder, sound_path)
@@ -143,9 +173,8 @@ class _Item:
         captions = self._captions(outcome.duration_s, sound_path if has_sound else None)
         if not self.rates_hz and not len(captions):
             raise ItemError("unreadable", "gives neither pictures, sound nor captions; remove it or name its files")
-        self.writer.commit(
+        outcome.num_bytes = self.writer.commit(
             video_id=source.video_id,
-            collection=self.task.collection,
             split=self.task.split,
             duration_s=outcome.duration_s,
             rates_hz=self.rates_hz,
@@ -183,7 +212,9 @@ class _Item:
             if encoder.window == 1:
                 with self._watched(path):
                     picture = image(path, encoder.frames)
-                self.writer.append(encoder.stream, encoder.encode(picture[None]))
+                with _encoding(encoder):
+                    rows = encoder.encode(picture[None])
+                self.writer.append(encoder.stream, rows)
                 self.rates_hz[encoder.stream] = 0.0
 
     def _visual(self, path: Path) -> None:
@@ -192,7 +223,7 @@ class _Item:
             path,
             [encoder.frames for encoder in encoders],
             start_s=source.start_s,
-            end_s=source.end_s,
+            end_s=self._end_s(),
             notes=self.outcome.notes,
             decoder=self.task.decoder,
             num_threads=self.threads,
@@ -234,8 +265,8 @@ class _Item:
             yield from self._guarded(stream, path)
 
         whole = source.start_s == 0 and source.end_s is None
-        if whole or encoder.stream != "spectrogram":
-            for rows in encoder.encode(lambda: blocks(source.start_s, source.end_s)):
+        if whole or encoder.stream != "spectrogram" or self.task.sample_s:
+            for rows in encoder.encode(lambda: blocks(source.start_s, self._end_s())):
                 self._append(encoder.stream, rows)
         else:  # the level of a spectrogram is relative to the loudest moment of its file: made whole, then sliced
             rows = _FILE_ROWS.get(path, encoder, lambda: blocks(0.0, None))
@@ -248,6 +279,13 @@ class _Item:
             self.rates_hz[encoder.stream] = encoder.rate_hz
             if encoder.stream == "spectrogram":  # frame i is centred on i / rate: the last one adds nothing
                 self.decoded_s = max(self.decoded_s, (num_rows - 1) / encoder.rate_hz)
+
+    def _end_s(self) -> float | None:
+        """Where reading ends: at the clip's end, of a sample earlier."""
+        if self.task.sample_s is None:
+            return self.source.end_s
+        stop_s = self.source.start_s + self.task.sample_s
+        return stop_s if self.source.end_s is None else min(stop_s, self.source.end_s)
 
     def _append(self, stream: str, rows: np.ndarray) -> None:
         if len(rows):
@@ -272,7 +310,7 @@ class _Item:
                         sound_path,
                         sample_rate_hz=recognizer.sample_rate_hz,
                         start_s=source.start_s,
-                        end_s=source.end_s,
+                        end_s=self._end_s(),
                     ),
                     sound_path,
                 )
@@ -288,7 +326,9 @@ class _Item:
         for encoder in self.encoders.text:
             if len(captions):
                 for begin in range(0, len(captions), _FLUSH_ROWS):
-                    self.writer.append(encoder.stream, encoder.encode(captions.text[begin : begin + _FLUSH_ROWS]))
+                    with _encoding(encoder):
+                        rows = encoder.encode(captions.text[begin : begin + _FLUSH_ROWS])
+                    self.writer.append(encoder.stream, rows)
                 self.rates_hz[encoder.stream] = PER_CAPTION
         return captions
 
@@ -309,8 +349,10 @@ class _Item:
             self.outcome.decode_s += time.thread_time() - began
 
     def _guarded(self, values: Iterator[Any], path: Path) -> Iterator[Any]:
-        """The same values; each must come in time."""
+        """The same values; each must come in time, and somebody must still want them."""
         while True:
+            if parent is not None and os.getppid() != parent:
+                os._exit(ORPHAN_EXIT)  # the driver was killed: its next run does this item
             with self._watched(path):
                 try:
                     value = next(values)
@@ -364,7 +406,8 @@ class _Windows:
 
 def _timed_encode(encoder: VisualEncoder, batch: np.ndarray) -> tuple[np.ndarray, float]:
     began = time.thread_time()
-    return encoder.encode(batch), time.thread_time() - began
+    with _encoding(encoder):
+        return encoder.encode(batch), time.thread_time() - began
 
 
 class _FileRows:

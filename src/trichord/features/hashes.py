@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import threading
 from pathlib import Path
 
 FILE = "hashes.jsonl"
+_BLOCK_BYTES = 4 << 20
 
 
 class FileHashes:
@@ -15,10 +18,15 @@ class FileHashes:
 
     A file whose size and modification time (nanoseconds) are those of an earlier call is taken for unchanged, as make
     and rsync do.
+
+    Args:
+        store: Where the digests are remembered.
+        keep: False remembers nothing new.
     """
 
-    def __init__(self, store: Path) -> None:
-        self._path = store / FILE
+    def __init__(self, store: Path, *, keep: bool = True) -> None:
+        self._path, self._keep = store / FILE, keep
+        self._stopped = threading.Event()
         self._known: dict[str, tuple[int, int, str]] = {}
         self._lock = threading.Lock()
         try:
@@ -38,12 +46,24 @@ class FileHashes:
         known = self._known.get(name)
         if known is not None and known[:2] == (status.st_size, status.st_mtime_ns):
             return known[2]
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = self._read(path)
         entry = (status.st_size, status.st_mtime_ns, digest)
         with self._lock:
             self._known[name] = entry
-            if self._path.parent.is_dir():
-                with self._path.open("ab", buffering=0) as file:
+            if self._keep and self._path.parent.is_dir():
+                with contextlib.suppress(OSError), self._path.open("ab", buffering=0) as file:  # it only saves time
                     file.write((json.dumps([name, *entry]) + "\n").encode())
         return digest
+
+    def _read(self, path: Path) -> str:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                if self._stopped.is_set():
+                    raise InterruptedError(errno.EINTR, "the run was ended", str(path))
+                digest.update(block)
+        return digest.hexdigest()
+
+    def stop(self) -> None:
+        """Let other threads end the file that they read."""
+        self._stopped.set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import time
 from pathlib import Path
 
 from trichord.errors import TrichordError
@@ -28,7 +29,7 @@ class Leases:
         self._held: set[str] = set()
 
     def acquire(self, name: str) -> bool:
-        """Whether the work `name` is now this process's."""
+        """Whether the work `name` is now this process's (again, if it was)."""
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _position(name))
         except (BlockingIOError, PermissionError):
@@ -40,6 +41,24 @@ class Leases:
         if name in self._held:
             self._held.discard(name)
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _position(name))
+
+    def holds(self, name: str) -> bool:
+        return name in self._held
+
+    def alone_or_shared(self, name: str) -> bool:
+        """True: nobody else uses `name`, and nobody can until `share`. False: it is shared with others now."""
+        while True:
+            for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH):
+                try:
+                    fcntl.lockf(self._descriptor, kind | fcntl.LOCK_NB, 1, _position(name))
+                    return kind == fcntl.LOCK_EX
+                except (BlockingIOError, PermissionError):
+                    continue
+            time.sleep(0.05)  # somebody is alone with it for a moment
+
+    def share(self, name: str) -> None:
+        """Let others use `name` too, but none alone."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_SH, 1, _position(name))
 
     def close(self) -> None:
         """Let go of all."""

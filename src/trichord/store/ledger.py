@@ -24,6 +24,8 @@ CLASSES = {
     "hung": "decoding made no progress and was ended",
     "crashed": "the worker process ended abruptly",
     "out-of-memory": "memory ran out",
+    "encoder": "an encoder failed on it",
+    "system": "this machine could not do it: too many open files, an I/O error, a missing library",
     "interrupted": "was under way when the run was ended; taken up again by the next run",
     "name": "another item has the same id",
     "changed": "the id is in the store with features of another content",
@@ -32,10 +34,11 @@ CLASSES = {
 }
 
 
-def note(store: Path, source: str, reason: str, kind: str = "", key: str = "") -> None:
+def note(store: Path, source: str, reason: str, kind: str = "", key: str = "", collection: str = "") -> None:
     """Append one entry. `kind` is one of CLASSES (or RESOLVED), `key` what identifies the failed work."""
     entry = {"source": one_line(source), "reason": one_line(reason)}
-    entry |= {name: value for name, value in (("class", kind), ("key", key)) if value}
+    further = (("class", kind), ("key", key), ("collection", collection))
+    entry |= {name: value for name, value in further if value}
     line = json.dumps(entry) + "\n"
     try:
         with (store / LEDGER).open("a+b", buffering=0) as file:
@@ -51,7 +54,7 @@ def note(store: Path, source: str, reason: str, kind: str = "", key: str = "") -
 
 
 def read_ledger(store: Path) -> list[dict[str, str]]:
-    """Entries that stand: source, reason, and class and key where they are known. Resolved ones are left out, of
+    """Entries that stand: source, reason, and class, key and collection where they are known. Resolved ones are left out, of
     several with one key the last counts; lines that are not whole (a killed writer's last) are passed over."""
     try:
         lines = (store / LEDGER).read_text("utf-8", "replace").splitlines()
@@ -62,10 +65,12 @@ def read_ledger(store: Path) -> list[dict[str, str]]:
         entry = entry_of(line)
         if entry is None:
             continue
-        key = (entry["key"],) if entry.get("key") else (entry["source"], entry["reason"])
+        key = (
+            (entry["key"], entry.get("collection", "")) if entry.get("key") else (entry["source"], entry["reason"], "")
+        )
         if entry.get("class") == RESOLVED:
             entries.pop(key, None)
-        elif len(key) == 1 or key not in entries:
+        elif entry.get("key") or key not in entries:
             entries.pop(key, None)
             entries[key] = entry
     return list(entries.values())
@@ -76,6 +81,6 @@ def entry_of(line: str) -> dict[str, str] | None:
     try:
         values = json.loads(line)
         entry = {name: str(values[name]) for name in ("source", "reason")}
-        return entry | {name: str(values[name]) for name in ("class", "key") if name in values}
+        return entry | {name: str(values[name]) for name in ("class", "key", "collection") if name in values}
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -7,14 +7,16 @@ had begun is not. The next run takes up what it finds.
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
 
 from trichord.captions import Captions
 from trichord.store.items import Item
@@ -24,18 +26,18 @@ FOLDER = "spool"
 _DESCRIPTION = "item.json"
 
 
-def spool_name(source: str) -> str:
-    """Folder name of an item's `source`, which is of the form CONTENT:FINGERPRINT."""
+def spool_name(source: str, collection: str) -> str:
+    """Folder name of the item of a collection that is made from and by `source`, of the form CONTENT:FINGERPRINT."""
     content, _, fingerprint = source.partition(":")
-    return f"{content[:40]}-{fingerprint[:24]}"
+    return f"{content[:40]}-{fingerprint[:24]}-{hashlib.sha256(collection.encode()).hexdigest()[:8]}"
 
 
 class SpoolWriter:
     """One item on its way into the spool. `append` rows, then `commit` or `discard`."""
 
-    def __init__(self, store: Path, source: str) -> None:
-        self.source = source
-        self._final = store / FOLDER / spool_name(source)
+    def __init__(self, store: Path, source: str, collection: str) -> None:
+        self.source, self.collection = source, collection
+        self._final = store / FOLDER / spool_name(source, collection)
         self.folder = self._final.with_name(f".{self._final.name}.{os.getpid()}.tmp")
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -56,16 +58,15 @@ class SpoolWriter:
         return self._streams[stream]["num_rows"] if stream in self._streams else 0
 
     def commit(
-        self, *, video_id: str, collection: str, split: str, duration_s: float, rates_hz: dict[str, float],
-        captions: Captions,
-    ) -> None:  # fmt: skip
-        """Make the item durable and give it its name."""
+        self, *, video_id: str, split: str, duration_s: float, rates_hz: dict[str, float], captions: Captions
+    ) -> int:
+        """Make the item durable and give it its name. Returns its size in bytes."""
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
             file.close()
         description = {
-            "video_id": video_id, "collection": collection, "split": split, "duration_s": duration_s,
+            "video_id": video_id, "collection": self.collection, "split": split, "duration_s": duration_s,
             "source": self.source, "streams": self._streams, "rates_hz": rates_hz,
             "start_s": captions.start_s.tolist(), "end_s": captions.end_s.tolist(), "text": list(captions.text),
         }  # fmt: skip
@@ -74,11 +75,15 @@ class SpoolWriter:
             out.flush()
             os.fsync(out.fileno())
         sync_folder(self.folder)
+        num_bytes = sum(path.stat().st_size for path in self.folder.iterdir())
         try:
             os.rename(self.folder, self._final)
-        except OSError:  # the same work, finished by another process
-            shutil.rmtree(self.folder, ignore_errors=True)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            shutil.rmtree(self.folder, ignore_errors=True)  # the same work, finished by another process
         sync_folder(self._final.parent)
+        return num_bytes
 
     def discard(self) -> None:
         for file in self._files.values():
@@ -95,14 +100,16 @@ def spooled(store: Path) -> list[Path]:
 
 
 def read_spooled(folder: Path) -> Item | None:
-    """The item of a folder, its streams memory-mapped; None where the folder does not hold a whole one."""
+    """The item of a folder, its streams memory-mapped; None where the folder does not hold a whole one.
+
+    Raises OSError when it cannot be read, which is not its fault.
+    """
     try:
         values = json.loads((folder / _DESCRIPTION).read_text("utf-8"))
         streams: dict[str, np.ndarray] = {}
         for name, entry in values["streams"].items():
-            shape = (entry["num_rows"], entry["dim"])
             if entry["num_rows"]:
-                streams[name] = np.memmap(folder / entry["file"], np.dtype(entry["dtype"]), "r", shape=shape)
+                streams[name] = _mapped(folder / entry["file"], entry)
         return Item(
             video_id=values["video_id"],
             collection=values["collection"],
@@ -113,12 +120,17 @@ def read_spooled(folder: Path) -> Item | None:
             captions=Captions(np.array(values["start_s"]), np.array(values["end_s"]), tuple(values["text"])),
             source=values["source"],
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, AssertionError):
         return None
 
 
-def num_bytes(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.iterdir())
+def _mapped(path: Path, entry: dict[str, Any]) -> np.ndarray:
+    """Rows of a file as a view of its mapping; the descriptor is closed at once, so that many items may be open."""
+    dtype, shape = np.dtype(entry["dtype"]), (entry["num_rows"], entry["dim"])
+    if path.stat().st_size != shape[0] * shape[1] * dtype.itemsize:
+        raise ValueError(f"{path}: is cut short")
+    with pa.memory_map(str(path)) as file:
+        return np.frombuffer(file.read_buffer(), dtype).reshape(shape)
 
 
 def remove_spooled(folder: Path) -> None:
@@ -131,13 +143,10 @@ def remove_spooled(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def abandoned(store: Path) -> Iterator[Path]:
-    """Folders that a process left unfinished and that no living process of this machine works on."""
+def begun(store: Path) -> list[tuple[Path, str]]:
+    """Folders that are not finished, each with the name of its work: of a process that works on it, or that died."""
     try:
-        folders = [p for p in (store / FOLDER).iterdir() if p.name.startswith(".")]
+        folders = [path for path in (store / FOLDER).iterdir() if path.name.startswith(".")]
     except FileNotFoundError:
-        return
-    for folder in folders:
-        pid = folder.name.rsplit(".", 2)[1]
-        if not (pid.isdecimal() and Path("/proc", pid).exists()):
-            yield folder
+        return []
+    return [(path, path.name[1:].rsplit(".", 2)[0]) for path in sorted(folders)]
