@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trichord.captions import Captions, clean_captions, find_sidecar, read_captions, tokenize
+from trichord.captions import Captions, _num_repeated, clean_captions, find_sidecar, read_captions, tokenize
 from trichord.errors import TrichordError
 
 ROWS = [(1.0, 2.5, "crack the egg"), (62.25, 3723.125, "don't stop & stir")]
@@ -43,6 +44,7 @@ the egg
 00:01:02,250 --> 01:02:03,125
 don't stop & stir
 """
+LONG_NUMBER = b"1" * 5000  # Python reads integers of 4300 digits, floats below 1e309
 JSON_LISTS = json.dumps({"start": [1, 62.25], "end": [2.5, 3723.125], "text": [r[2] for r in ROWS]})
 JSON_ROWS = json.dumps([{"start": s, "end": e, "text": t, "speaker": 1} for s, e, t in ROWS], indent=1)
 CSV = 'text, start ,end,id\n"crack  the egg",1.0,2.5,a\n"don\'t stop & stir",62.25,3723.125,b\n'
@@ -113,6 +115,22 @@ def test_an_empty_file_has_no_captions(tmp_path: Path, name: str) -> None:
         ("a.csv", b"start,end,text\n1,2,a\n1,nan,a\n", "a.csv, line 3: start or end is not a number of seconds"),
         ("a.csv", b"start,end,text\n1\n", "a.csv, line 2: start or end is not a number of seconds"),
         ("a.csv", b"start,end,text\n1,2,caf\xe9\n", "a.csv, line 2: is not UTF-8 text; save the file as UTF-8"),
+        ("a.json", b"[" * 100000, "a.json, line 1: is JSON nested too deeply for captions; correct"),
+        (
+            "a.json",
+            b'[{"start": 1, "end": 2, "text": %s}]' % (b'{"a":' * 5000 + b"1" + b"}" * 5000),
+            "a.json, line 1: is JSON nested too deeply",
+        ),
+        ("a.json", b'[{"start": %s, "end": 2, "text": "a"}]' % LONG_NUMBER, "a.json, caption 1: start or end is not a"),
+        (
+            "a.json",
+            b'{"start": [0, 1], "end": [1, %s], "text": ["", ""]}' % LONG_NUMBER[:400],
+            "a.json, caption 2: start",
+        ),
+        ("a.vtt", b"WEBVTT\n\n%s:00:01.000 --> 00:02.000\nhi\n" % LONG_NUMBER, "a.vtt, line 3: '1111"),
+        ("a.srt", b"1\n00:00:01,000 --> %s:00:02,000\nhi\n" % LONG_NUMBER[:400], "a.srt, line 2: '1111"),
+        ("a.csv", b"start,end,text\n1,%s,a\n" % LONG_NUMBER, "a.csv, line 2: start or end is not a number of seconds"),
+        ("a.csv", b"start,end,text\n1,2,%s\n" % (b"a" * 200000), "is not CSV (field larger than field limit"),
         ("a.txt", b"hi", "a.txt: captions are read from .vtt, .srt, .json, .csv; convert the file to one of them"),
     ],
 )
@@ -121,6 +139,54 @@ def test_a_broken_file_is_one_line_with_file_and_line(tmp_path: Path, name: str,
     with pytest.raises(TrichordError) as caught:
         read_captions(tmp_path / name)
     assert message in str(caught.value) and str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        (
+            "a.json",
+            b'[{"start": 1, "end": 2, "text": %s, "id": %s}]' % (LONG_NUMBER, LONG_NUMBER),
+            LONG_NUMBER.decode(),
+        ),
+        ("a.json", b'[{"start": 1, "end": 2, "text": "a \\ud800"}]', "a ?"),  # half a character cannot be stored
+        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:02.000\na &#%s; b\n" % LONG_NUMBER, "a \ufffd b"),
+        ("a.srt", b"1\n00:00:01,000 --> 00:00:02,000\n&#%s\n" % LONG_NUMBER, "\ufffd"),
+    ],
+)
+def test_odd_texts_are_read(tmp_path: Path, name: str, content: bytes, text: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    captions = read_captions(tmp_path / name)
+    assert captions.text == (text,) and (captions.start_s[0], captions.end_s[0]) == (1, 2)
+
+
+def long_file(name: str, num: int = 100_000) -> str:
+    """That many captions; `one.vtt` has two that roll up, of half as many lines each."""
+    times = [f"{i // 3600:02}:{i // 60 % 60:02}:{i % 60:02}.000" for i in range(num + 1)]
+    if name == "a.json":
+        return json.dumps([{"start": i, "end": i + 1, "text": "crack the egg"} for i in range(num)])
+    if name == "a.csv":
+        return "start,end,text\n" + "".join(f"{i},{i + 1},crack the egg\n" for i in range(num))
+    if name == "one.vtt":
+        body = "same<00:00:00.500><c> line</c>\n" * (num // 2 - 1)
+        return "WEBVTT\n\n" + "".join(f"{times[i]} --> {times[i + 1]}\n{body}end {i}\n\n" for i in range(2))
+    texts = [f"line {i}\nline<00:00:00.500><c> {i + 1}</c>" if name == "roll.vtt" else "<i>a</i> b" for i in range(num)]
+    return "WEBVTT\n\n" + "".join(f"{times[i]} --> {times[i + 1]}\n{texts[i]}\n\n" for i in range(num))
+
+
+@pytest.mark.parametrize("name", ["a.vtt", "roll.vtt", "one.vtt", "a.srt", "a.json", "a.csv"])
+def test_long_files_take_a_second(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(long_file(name))
+    began = time.process_time()
+    captions = read_captions(tmp_path / name)
+    assert time.process_time() - began < 3  # 0.1 to 0.5 s on a quiet machine
+    assert len(captions) == (2 if name == "one.vtt" else 100_000)
+
+
+@given(st.lists(st.sampled_from("ab"), max_size=12), st.lists(st.sampled_from("ab"), max_size=12))
+def test_repeated_lines_against_slices(shown: list[str], lines: list[str]) -> None:
+    most = min(len(shown), len(lines))
+    assert _num_repeated(shown, lines) == max(k for k in range(most + 1) if shown[len(shown) - k :] == lines[:k])
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

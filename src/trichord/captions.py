@@ -26,8 +26,9 @@ _LANGUAGES = ("", ".en", ".en-US", ".en-GB", ".en-orig")
 
 _WORD = re.compile(r"[\w']+")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>|</?>|<[\d:.]+>|\{\\[^{}]*\}")
+_LONG_ENTITY = re.compile(r"&#[0-9]{1000,};?")  # Python reads no number of some thousand digits
 _INLINE_STAMP = re.compile(r"<\d+:\d\d[\d:.]*>")
-_STAMP = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?")
+_STAMP = re.compile(r"(?:(\d{1,9}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def tokenize(text: str) -> list[str]:
 
 def plain_text(markup: str) -> str:
     """The text of a cue: tags (`<i>`, `<c.yellow>`, `<00:01.000>`, `{\\an8}`) and entities resolved, one line."""
-    return one_line(html.unescape(_TAG.sub("", markup)))
+    return one_line(html.unescape(_LONG_ENTITY.sub("\ufffd", _TAG.sub("", markup))))
 
 
 def find_sidecar(video_path: str | Path) -> Path | None:
@@ -143,11 +144,28 @@ def _read_vtt(path: Path, text: str) -> Iterator[tuple[float, float, str]]:
     for start_s, end_s, body in _cues(path, text, ends_at_empty_line=True):
         lines = [plain for line in body if (plain := plain_text(line))]
         if rolls:
-            repeated = max(k for k in range(len(shown) + 1) if shown[len(shown) - k :] == lines[:k])
-            lines, shown = lines[repeated:], lines or shown
+            lines, shown = lines[_num_repeated(shown, lines) :], lines or shown
             if not lines:
                 continue
         yield start_s, end_s, " ".join(lines)
+
+
+def _num_repeated(shown: list[str], lines: list[str]) -> int:
+    """The most lines at the end of `shown` that `lines` begins with, in linear time (Knuth, Morris, Pratt)."""
+    borders = [0]  # borders[k]: the most lines that lines[: k + 1] both begins and, in a later place, ends with
+    for line in lines[1:]:
+        borders.append(_matched(lines, borders, borders[-1], line))
+    num = 0
+    for line in shown[-len(lines) :] if lines else []:
+        num = _matched(lines, borders, num, line)
+    return num
+
+
+def _matched(lines: list[str], borders: list[int], num: int, line: str) -> int:
+    """How many of `lines` are matched once `line` follows where `num` were."""
+    while num and lines[num] != line:
+        num = borders[num - 1]
+    return num + (lines[num] == line)
 
 
 def _read_srt(path: Path, text: str) -> Iterator[tuple[float, float, str]]:
@@ -182,9 +200,11 @@ def _seconds(value: object) -> float | None:
 
 def _read_json(path: Path, text: str) -> Iterator[tuple[float, float, str]]:
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_int=str)  # of any length: _seconds judges them
     except json.JSONDecodeError as error:
         raise _broken(path, error.lineno, f"is not JSON ({error.msg})") from None
+    except RecursionError:
+        raise _broken(path, 1, "is JSON nested too deeply for captions") from None
     keys = ("start", "end", "text")
     if isinstance(data, dict) and all(isinstance(data.get(key), list) for key in keys):
         if len({len(data[key]) for key in keys}) > 1:
@@ -200,7 +220,8 @@ def _read_json(path: Path, text: str) -> Iterator[tuple[float, float, str]]:
         if start_s is None or end_s is None:
             what = "start or end is not a number of seconds"
             raise TrichordError(f"{path}, caption {number}: {what}; correct the file or remove it")
-        yield start_s, end_s, one_line(row.get("text") or "")
+        said = one_line(row.get("text") or "")
+        yield start_s, end_s, said.encode("utf-8", "replace").decode()  # JSON can hold half a character: \ud800
 
 
 def _read_csv(path: Path, text: str) -> Iterator[tuple[float, float, str]]:
