@@ -85,6 +85,23 @@ def test_a_damaged_time_stamp_is_no_silence(tmp_path: Path, live: str) -> None:
     assert notes == [f"{path}: 1 damaged audio packets skipped"]
 
 
+@pytest.mark.parametrize("hole", [False, True])
+def test_skipped_sound_shows_as_empty_blocks(tmp_path: Path, hole: bool) -> None:
+    """Else the wait for the first block of a late clip is as long as decoding all that is before it."""
+    if hole:
+        path = write_sound(tmp_path / "a.mkv", {20: 300.0})
+    else:
+        path = repeat_packets(write(tmp_path / "b.mkv", num_frames=0, sound=tone(3.0)), tmp_path / "a.mkv", 101)
+    whole = waveform(path)
+    blocks = list(sound(path, start_s=200.0, end_s=215.0))
+    assert all(block.dtype == np.float32 and block.shape == (block.size,) for block in blocks)
+    assert [block.size for block in blocks[-2:]] == [160000, 80000]
+    assert 18 <= len(blocks) - 2 <= 20 and not any(block.size for block in blocks[:-2])
+    assert np.array_equal(np.concatenate(blocks), whole[200 * SOUND_HZ : 215 * SOUND_HZ])
+    assert not any(block.size for block in sound(path, start_s=1000.0))
+    assert all(block.size for block in sound(path))
+
+
 def test_what_is_not_read_to_its_end_makes_no_note(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", num_frames=0, sound=tone(30), movflags="+faststart")
     path.write_bytes(path.read_bytes()[:90000])

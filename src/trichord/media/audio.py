@@ -27,16 +27,17 @@ def sound(
 
     Sample i of all blocks together is heard at start_s + i / sample_rate_hz seconds. Sound that starts late or has
     holes is filled with silence there. A block is at most ten seconds long, whatever the file, and so is the memory.
+    For every ten seconds of sound before start_s there comes an empty block (0,), so that who waits sees progress.
 
     A clip is bit for bit what the whole file has between its first and last sample: resamplers and codecs remember,
     so decoding starts at the file's beginning (and stops at end_s). A file without sound, and a clip that begins after
-    its end, give no block. Raises TrichordError if the file is missing or no media file.
+    its end, give no sample. Raises TrichordError if the file is missing or no media file.
     """
     position, begin = 0, round(start_s * sample_rate_hz)
     end = None if end_s is None else round(end_s * sample_rate_hz)
     block = max(round(BLOCK_S * sample_rate_hz), 1)
     held: list[np.ndarray] = []
-    num_held = 0
+    num_held = num_skipped = 0
     if end is not None and end <= begin:
         return
     for piece in _pieces(path, sample_rate_hz, block, notes, num_threads):
@@ -46,6 +47,11 @@ def sound(
         if wanted.size:
             held.append(wanted)
             num_held += wanted.size
+        else:
+            num_skipped += piece.size
+        if num_skipped >= block:
+            num_skipped = 0
+            yield np.zeros(0, np.float32)
         while num_held >= block:
             whole = np.concatenate(held)
             yield whole[:block]
