@@ -111,13 +111,16 @@ class LogMel:
 
     def encode(self, sound: Sound) -> Iterator[np.ndarray]:
         """Rows (n, 40) float16 in time order, at most a minute at a time: 1 + N // 160 for N samples at 16 kHz, row i
-        centred on sample 160 i. Raises ValueError as `log_mel` does, before the first row."""
+        centred on sample 160 i. Not one sample gives no row, where `log_mel` gives one as published. Raises ValueError
+        as `log_mel` does, before the first row."""
         total, num_samples = 0.0, 0
         for block in sound():
             samples = _checked(block)
             total += float(samples.sum(dtype=np.float64))
             num_samples += samples.size
-        mean = np.float32(total / num_samples) if num_samples else np.float32(0)
+        if not num_samples:
+            return
+        mean = np.float32(total / num_samples)
         with tempfile.TemporaryFile() as file:
             loudest, num_frames = np.float32(_FLOOR), 0
             power_of = _mel_power()
