@@ -168,10 +168,13 @@ def test_memory_does_not_grow_with_the_sound() -> None:
 
 
 def test_info_equals_what_is_loaded(encoders: dict[str, AudioModel], tmp_path: Path) -> None:
-    for encoder in encoders.values():
-        assert audio_encoder_info(encoder.fingerprint.name) == ("audio", encoder.fingerprint)
+    for name, encoder in encoders.items():
+        folder = getattr(tiny, name)(tmp_path / "elsewhere" / name)
+        assert audio_encoder_info(f"hf:{folder}") == ("audio", encoder.fingerprint)
+        assert encoder.fingerprint.name == f"hf:{name}"  # where the folder lies does not matter
     folder = tiny.clap(tmp_path)
     whole, half = (audio_encoder_info(f"hf:{folder}{option}")[1] for option in ("", "@hop=0.5"))
+    assert half.name == f"hf:{folder.name}@hop=0.5"
     assert whole.parameters["hop_s"] == 1 and half.parameters["hop_s"] == 0.5 and whole.digest != half.digest
 
 

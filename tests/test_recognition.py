@@ -107,7 +107,8 @@ def test_chunks_cut_no_word_and_do_not_depend_on_blocks(size: int, seed: int) ->
         assert len(a) <= 8 * 16000 and abs(a[-1]) < 0.5
     np.testing.assert_array_equal(np.concatenate([a for _, a in whole]), samples)
     recognizer = WhisperRecognizer(Fingerprint("beeps", "1"), Beeps())
-    found = list(recognizer.words(cut(samples, 1000)))
+    empty = np.zeros(0, np.float32)
+    found = list(recognizer.words(block for some in cut(samples, 1000) for block in (empty, some, empty)))
     assert [word.text for word in found] == [f" {600 + n}" for n in range(len(starts_s))]
     np.testing.assert_allclose([word.start_s for word in found], starts_s)
 
@@ -193,6 +194,20 @@ def test_real_speech_against_its_subtitles(recognizer: WhisperRecognizer) -> Non
     errors = word_errors(reference, words_of(" ".join(captions.text)))
     assert errors <= 2, f"{errors} of {len(reference)} words: {captions.text}"
     assert 3 <= len(captions) <= 5
+
+
+def test_where_a_folder_lies_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    infos = []
+    for place in ("here", "there"):
+        folder = tmp_path / place / "my-whisper"
+        folder.mkdir(parents=True)
+        for file in ("config.json", "tokenizer.json"):
+            (folder / file).write_text("{}")
+        (folder / "model.bin").write_bytes(b"weights")
+        infos.append(recognizer_info(f"whisper:{folder}"))
+    assert infos[0] == infos[1] and infos[0].name == "whisper:my-whisper"
+    monkeypatch.chdir(folder)
+    assert recognizer_info("whisper:.@language=de").name == "whisper:my-whisper@language=de"
 
 
 @real

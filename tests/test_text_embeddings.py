@@ -79,8 +79,10 @@ def test_text_is_cut_at_the_stated_length(encoders: dict[str, TextModel], name: 
 
 
 def test_info_equals_what_is_loaded_and_follows_the_weights(encoders: dict[str, TextModel], tmp_path: Path) -> None:
-    for encoder in encoders.values():
-        assert text_encoder_info(encoder.fingerprint.name) == ("text", encoder.fingerprint)
+    for name, encoder in encoders.items():
+        folder = getattr(tiny, name)(tmp_path / "elsewhere" / name)
+        assert text_encoder_info(f"hf:{folder}") == ("text", encoder.fingerprint)
+        assert encoder.fingerprint.name == f"hf:{name}"  # where the folder lies does not matter
     folder = tiny.bert(tmp_path / "bert")
     before = text_encoder_info(f"hf:{folder}")[1]
     with (folder / "model.safetensors").open("ab") as file:

@@ -34,6 +34,7 @@ from trichord.features.model_files import (
     import_transformers,
     load_network,
     loading,
+    own_name,
     read_settings,
     settings_digest,
     split_name,
@@ -222,7 +223,8 @@ def _found(name: str) -> tuple[Path, AudioPlan, Fingerprint]:
     folder = find_model(model, extra="hf")
     plan = plan_of(folder, hop_s)
     parameters = {**plan.parameters(), "settings": settings_digest(folder)}
-    return folder, plan, Fingerprint(name.strip(), VERSION, parameters, weights_digest(folder))
+    own = f"hf:{own_name(model, folder)}" + (f"@hop={options['hop']}" if options else "")
+    return folder, plan, Fingerprint(own, VERSION, parameters, weights_digest(folder))
 
 
 def audio_encoder_info(name: str) -> tuple[str, Fingerprint]:

@@ -18,7 +18,14 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.features.encoders import Fingerprint
-from trichord.features.model_files import find_model, import_transformers, loading, read_settings, weights_digest
+from trichord.features.model_files import (
+    find_model,
+    import_transformers,
+    loading,
+    own_name,
+    read_settings,
+    weights_digest,
+)
 from trichord.features.network_encoder import NetworkEncoder, VisualInfo, network_encoder, parameters_of
 from trichord.features.weights import text_sha256
 from trichord.media.sampling import FrameSpec
@@ -42,8 +49,8 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
     if not model:
         raise TrichordError(f"{name}: names no model; give hf:ORGANISATION/NAME or hf:/path/to/folder")
     folder = find_model(str(weights or model), extra=EXTRA)
-    if weights is None and Path(model).expanduser().is_dir():
-        name = f"hf:{folder.resolve().name}"  # where it lies does not matter
+    if weights is None:
+        name = f"hf:{own_name(model, folder)}"
     config, processor = read_settings(folder), _processor_of(folder)
     if "architecture" in config and "model_type" not in config:
         raise TrichordError(f"{folder}: is a model of timm; give timm:{config['architecture']}")

@@ -64,6 +64,14 @@ def find_model(model: str, *, extra: str, packaged: Mapping[str, tuple[str, str]
     return _from_hub(hub_name[1], hub_name[2], extra)
 
 
+def own_name(model: str, folder: Path) -> str:
+    """`model`, found in `folder`, as fingerprints name it: a folder by its own name, as where it lies does not matter.
+
+    Its weights' hash tells it from others of that name.
+    """
+    return folder.resolve().name if folder == Path(model).expanduser() else model
+
+
 def _package_folder(package: str) -> Path | None:
     from importlib.util import find_spec
 

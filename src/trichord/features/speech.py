@@ -20,7 +20,14 @@ from trichord.captions import Captions
 from trichord.errors import TrichordError, one_line
 from trichord.features.asr_captions import LONGEST_S, PAUSE_S, Word, group_words, in_order
 from trichord.features.encoders import Fingerprint, Sound
-from trichord.features.model_files import find_model, one_process_bars, settings_digest, split_name, weights_digest
+from trichord.features.model_files import (
+    find_model,
+    one_process_bars,
+    own_name,
+    settings_digest,
+    split_name,
+    weights_digest,
+)
 
 VERSION = "1"
 SAMPLE_RATE_HZ = 16000
@@ -137,7 +144,8 @@ def _found(name: str) -> tuple[Path, str | None, Fingerprint]:
         "longest_s": LONGEST_S,
         "settings": settings_digest(folder),
     }
-    return folder, language, Fingerprint(name.strip(), VERSION, parameters, weights_digest(folder))
+    own = f"whisper:{own_name(model, folder)}" + (f"@language={language}" if language else "")
+    return folder, language, Fingerprint(own, VERSION, parameters, weights_digest(folder))
 
 
 def _folder(model: str) -> Path:

@@ -29,6 +29,7 @@ from trichord.features.model_files import (
     import_transformers,
     load_network,
     loading,
+    own_name,
     read_settings,
     settings_digest,
     split_name,
@@ -113,7 +114,7 @@ def _found(name: str) -> tuple[str, Path, Fingerprint]:
         packaged = {**PACKAGED, **{f"sentence-transformers/{key}": value for key, value in PACKAGED.items()}}
     folder = find_model(model, extra="hf", packaged=packaged)
     parameters = {**_parameters(kind, folder), "settings": settings_digest(folder)}
-    fingerprint = Fingerprint(name.strip(), VERSION, parameters, weights_digest(folder))
+    fingerprint = Fingerprint(f"{kind}:{own_name(model, folder)}", VERSION, parameters, weights_digest(folder))
     return kind, folder, fingerprint
 
 
