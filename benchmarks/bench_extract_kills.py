@@ -114,7 +114,9 @@ def run(num_kills: int, num_videos: int, seed: int) -> list[tuple[str, str, str]
                 finish_round(process)
         last = subprocess.run(command(root / "videos", folder), check=True, capture_output=True, text=True)
         told.update(
-            l.split(" ")[1].rstrip(":") for l in last.stdout.splitlines() if " captions, " in l and "/" in l[:9]
+            line.split(" ")[1].rstrip(":")
+            for line in last.stdout.splitlines()
+            if " captions, " in line and "/" in line[:9]
         )
         twice += sum(count - 1 for count in told.values())
         equal = content(folder) == content(root / "whole")
