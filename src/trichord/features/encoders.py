@@ -27,7 +27,8 @@ class Fingerprint:
     """What a feature depends on besides the file: two encoders with the same fingerprint give the same features.
 
     Attributes:
-        name: As the user typed it, made whole: `efficientnet-lite0-160`, `hf:openai/clip-vit-base-patch32`.
+        name: As the user typed it, made whole: `efficientnet-lite0-160`, `hf:openai/clip-vit-base-patch32`; a folder
+            by its own name.
         version: Of our code; changes when it gives other numbers for the same weights.
         parameters: What else the numbers depend on: sizes, rates, windows, decoder. Plain JSON values.
         weights: SHA-256 of the weights (hexadecimal), empty for an encoder without any.
