@@ -379,6 +379,7 @@ def test_folders_that_give_nothing(tmp_path: Path, make: object, message: str) -
         ("shard", "3/2", "--shard is '3/2'; give the part and the number of parts, such as 2/8"),
         ("require", "smell", "--require: no 'smell'; known are video, audio, text"),
         ("audio", "none,none", "every encoder is none"),
+        ("audio", "clap", "unknown audio encoder 'clap'; known are log-mel and hf:MODEL"),
         ("stall_s", -1.0, "stall_s is -1.0; give seconds"),
         ("words", Path("gone.vec"), "gone.vec: cannot be read"),
     ],
@@ -595,3 +596,30 @@ def test_ctrl_c_and_sigterm_stop_soon_and_cleanly(tmp_path: Path, number: signal
 
 def test_the_split_of_a_folder_follows_the_names(folder: Path) -> None:
     assert zlib.crc32(b"tea/c") < zlib.crc32(b"egg/a")
+
+
+@pytest.mark.slow
+def test_three_kills_and_restarts_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
+    import os
+
+    videos, store = many(tmp_path / "v", 30), tmp_path / "s"
+    command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "2"]
+    told: list[str] = []
+    for lines_before_kill in (3, 9, 7):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+            assert process.stdout is not None
+            told += [process.stdout.readline() for _ in range(lines_before_kill)]
+            os.killpg(process.pid, signal.SIGKILL)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    told += done.stdout.splitlines()
+    names = [line.split(" ")[1] for line in told if " captions, train | " in line or " captions, test | " in line]
+    assert len(names) == len(set(names)) and 19 <= len(names) <= 30  # one may finish untold just before a kill
+    assert done.returncode == 0 and verify(store) == []
+    run(videos, tmp_path / "whole")
+    whole, parts = Store(tmp_path / "whole"), Store(store)
+    order = {parts.video_id(i): i for i in range(len(parts))}
+    assert len(parts) == len(order) == 30
+    for i in range(30):
+        k = order[whole.video_id(i)]
+        assert all(np.array_equal(parts.rows(name, k), whole.rows(name, i)) for name in whole.streams)
+        assert parts.duration_s(k) == whole.duration_s(i) and parts.split(k) == whole.split(i)

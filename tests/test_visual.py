@@ -246,15 +246,19 @@ def test_rows_do_not_depend_on_how_pictures_are_grouped(encoder: NetworkEncoder,
 
 
 def test_a_filled_batch_leaves_no_trace(encoder: NetworkEncoder, pictures: np.ndarray) -> None:
-    """What a GPU does, on the CPU: batches of 4 filled with black pictures."""
-    frames = np.concatenate([pictures] * 3)[:, ::4, ::4]
+    """What a GPU does, on the CPU: batches of at most 4, filled with black pictures to a power of two."""
+    frames = np.concatenate([pictures] * 4)[:7, ::4, ::4]
     batched = replace(encoder, batch_size=4)
     sizes: list[int] = []
     batched.network = lambda images: (sizes.append(len(images)), encoder.network(images))[1]
     rows = batched.encode(frames)
-    assert rows.shape == (6, 1280) and sizes == [4, 4]
+    assert rows.shape == (7, 1280) and sizes == [4, 4]
     assert np.abs(rows.astype(np.float32) - encoder.encode(frames)).max() < 1e-3
-    assert np.array_equal(batched.encode(frames[:2]), rows[:2])
+    assert np.array_equal(batched.encode(frames), rows)
+    sizes.clear()
+    assert np.abs(batched.encode(frames[:1]).astype(np.float32) - rows[:1]).max() < 1e-3
+    batched.encode(frames[:6])
+    assert sizes == [1, 4, 2]
 
 
 @pytest.mark.parametrize(

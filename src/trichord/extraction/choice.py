@@ -101,6 +101,10 @@ def describe(choice: EncoderChoice, device: str = "cpu") -> Described:
     for name in choice.audio_names:
         if name == LOG_MEL:
             add("spectrogram", spectrogram.LogMel().fingerprint, ("spectrogram",), "audio")
+        elif not name.startswith("hf:"):
+            raise TrichordError(
+                f"unknown audio encoder '{name}'; known are {LOG_MEL} and hf:MODEL, or both with a comma"
+            )
         else:
             add(*audio.audio_encoder_info(name), ("audio",), "audio")
     if choice.text not in (NONE, WORDS):

@@ -9,29 +9,28 @@ the driver sees that and goes on with a new one.
 
 from __future__ import annotations
 
-import atexit
 import errno
 import faulthandler
 import functools
 import os
-import tempfile
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from trichord.captions import Captions, clean_captions
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.choice import Encoders
+from trichord.extraction.file_rows import FILE_ROWS
 from trichord.extraction.folder import captions_of
 from trichord.extraction.sources import Source
-from trichord.features.encoders import AudioEncoder, VisualEncoder
+from trichord.extraction.windows import EncoderError, Windows, encoding
+from trichord.features.encoders import AudioEncoder
 from trichord.media import Decoder, image, pictures, probe, sound
 from trichord.store.items import PER_CAPTION
 from trichord.store.spool import SpoolWriter
@@ -124,18 +123,6 @@ def kind_of(error: BaseException) -> str:
     return "unreadable"
 
 
-class EncoderError(Exception):
-    """An encoder, not a file, failed; the cause is chained to it."""
-
-
-@contextmanager
-def _encoding(encoder: Any) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        raise EncoderError(f"{encoder.fingerprint.name} failed ({type(error).__name__}: {one_line(error)})") from error
-
-
 class _Item:
     """The state of one extraction."""
 
@@ -212,7 +199,7 @@ class _Item:
             if encoder.window == 1:
                 with self._watched(path):
                     picture = image(path, encoder.frames)
-                with _encoding(encoder):
+                with encoding(encoder):
                     rows = encoder.encode(picture[None])
                 self.writer.append(encoder.stream, rows)
                 self.rates_hz[encoder.stream] = 0.0
@@ -229,7 +216,7 @@ class _Item:
             num_threads=self.threads,
         )
         with ThreadPoolExecutor(self.threads, thread_name_prefix="encode") as pool:
-            streams = [_Windows(encoder, pool, self.writer) for encoder in encoders]
+            streams = [Windows(encoder, pool, self.writer) for encoder in encoders]
             try:
                 for index, picture in self._guarded(stream, path):
                     streams[index].add(picture, 2 * self.threads)
@@ -269,7 +256,7 @@ class _Item:
             for rows in encoder.encode(lambda: blocks(source.start_s, self._end_s())):
                 self._append(encoder.stream, rows)
         else:  # the level of a spectrogram is relative to the loudest moment of its file: made whole, then sliced
-            rows = _FILE_ROWS.get(path, encoder, lambda: blocks(0.0, None))
+            rows = FILE_ROWS.get(path, encoder, lambda: blocks(0.0, None))
             begin = int(source.start_s * encoder.rate_hz)
             end = len(rows) if source.end_s is None else int(np.ceil(source.end_s * encoder.rate_hz))
             if len(rows[begin:end]):
@@ -326,7 +313,7 @@ class _Item:
         for encoder in self.encoders.text:
             if len(captions):
                 for begin in range(0, len(captions), _FLUSH_ROWS):
-                    with _encoding(encoder):
+                    with encoding(encoder):
                         rows = encoder.encode(captions.text[begin : begin + _FLUSH_ROWS])
                     self.writer.append(encoder.stream, rows)
                 self.rates_hz[encoder.stream] = PER_CAPTION
@@ -359,87 +346,6 @@ class _Item:
                 except StopIteration:
                     return
             yield value
-
-
-class _Windows:
-    """Pictures of one encoder: cut into windows, encoded in the pool, written in order."""
-
-    def __init__(self, encoder: VisualEncoder, pool: ThreadPoolExecutor, writer: SpoolWriter) -> None:
-        self.encoder, self.pool, self.writer = encoder, pool, writer
-        self.num_pictures, self.encode_s = 0, 0.0
-        self._pictures: list[np.ndarray] = []
-        self._under_way: deque[Future[tuple[np.ndarray, float]]] = deque()
-
-    def add(self, picture: np.ndarray, most_under_way: int) -> None:
-        self._pictures.append(picture)
-        self.num_pictures += 1
-        if len(self._pictures) == self.encoder.batch_size * self.encoder.window:
-            self._send()
-            while len(self._under_way) > most_under_way:
-                self._write()
-
-    def finish(self) -> None:
-        window = self.encoder.window
-        if missing := -len(self._pictures) % window:
-            self._pictures += [np.zeros_like(self._pictures[-1])] * missing  # the last window is filled with black
-        if self._pictures:
-            self._send()
-        while self._under_way:
-            self._write()
-
-    def cancel(self) -> None:
-        for future in self._under_way:
-            future.cancel()
-
-    def _send(self) -> None:
-        batch = np.stack(self._pictures)
-        if self.encoder.window > 1:
-            batch = batch.reshape(-1, self.encoder.window, *batch.shape[1:])
-        self._under_way.append(self.pool.submit(_timed_encode, self.encoder, batch))
-        self._pictures = []
-
-    def _write(self) -> None:
-        rows, seconds = self._under_way.popleft().result()
-        self.encode_s += seconds
-        self.writer.append(self.encoder.stream, rows)
-
-
-def _timed_encode(encoder: VisualEncoder, batch: np.ndarray) -> tuple[np.ndarray, float]:
-    began = time.thread_time()
-    with _encoding(encoder):
-        return encoder.encode(batch), time.thread_time() - began
-
-
-class _FileRows:
-    """Rows of the whole file that was asked for last, in a temporary file: the clips of one file come in a row."""
-
-    def __init__(self) -> None:
-        self._key: tuple[object, ...] = ()
-        self._file: BinaryIO | None = None
-        self._rows = np.empty((0, 0), np.float16)
-
-    def get(self, path: Path, encoder: AudioEncoder, sound_of: Any) -> np.ndarray:
-        status = path.stat()
-        key = (path, status.st_size, status.st_mtime_ns, str(encoder.fingerprint))
-        if key != self._key:
-            file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as its rows are wanted
-            for rows in encoder.encode(sound_of):
-                file.write(np.ascontiguousarray(rows, np.float16).tobytes())
-            file.flush()
-            shape = (file.tell() // (2 * encoder.dim), encoder.dim)
-            rows_of_file = np.memmap(file, np.float16, "r", shape=shape) if shape[0] else np.empty(shape, np.float16)
-            self.close()
-            self._key, self._file, self._rows = key, file, rows_of_file
-        return self._rows
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._key, self._file = (), None
-
-
-_FILE_ROWS = _FileRows()
-atexit.register(_FILE_ROWS.close)
 
 
 @functools.cache

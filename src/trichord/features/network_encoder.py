@@ -1,8 +1,9 @@
-"""A network as visual encoder: pictures are fitted, normalised and run in batches of a fixed size.
+"""A network as visual encoder: pictures are fitted, normalised and run in batches of few sizes.
 
-Rows do not depend on how pictures are grouped into calls. On a CPU each picture or window is a batch of its own: larger
-ones change the order of sums (and EfficientNet is fastest so, a picture stays in the cache). On a GPU every batch is
-filled with black pictures to its full size: the last one of a video costs as much as a full one.
+On a CPU each picture or window is a batch of its own, so that rows do not depend on how pictures are grouped into calls:
+larger ones change the order of sums (and EfficientNet is fastest so, a picture stays in the cache). On a GPU a batch that
+is not full is filled with black pictures to a power of two: a video's rows follow from the video alone, since the driver
+cuts it into the same batches each time, and a short clip costs little more than its length.
 
 Shape letters: N rows, P pictures of a window, H and W picture height and width, F feature width.
 """
@@ -139,13 +140,17 @@ class NetworkEncoder:
         with torch.inference_mode():
             for begin in range(0, len(pictures), self.batch_size):
                 part = pictures[begin : begin + self.batch_size]
-                missing = self.batch_size - len(part)
-                if missing:
+                end = begin + len(part)
+                if missing := min(_power_of_two(len(part)), self.batch_size) - len(part):
                     part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), np.uint8)])
                 features = torch.nn.functional.normalize(self.network(self.prepare(part)).float(), dim=1)
-                end = begin + self.batch_size - missing
                 rows[begin:end] = features[: end - begin].half().cpu().numpy()
         return rows
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest power of two that is not below `number`."""
+    return 1 << (number - 1).bit_length()
 
 
 def network_encoder(

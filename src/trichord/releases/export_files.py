@@ -15,7 +15,7 @@ import numpy as np
 
 from trichord.releases import plain_pickle
 from trichord.releases.common import MEL_BINS, RATES_HZ
-from trichord.releases.export import Job, split_name
+from trichord.releases.export_job import Job, split_name
 from trichord.releases.records import INDEX, component, record_of, streams_of
 from trichord.store.shards import atomic_file
 

@@ -12,7 +12,7 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.releases import plain_pickle
 from trichord.releases.common import MEL_BINS, RATES_HZ
-from trichord.releases.export import Job
+from trichord.releases.export_job import Job
 from trichord.releases.records import component, record_of, streams_of
 from trichord.store.shards import atomic_file
 

@@ -1,0 +1,92 @@
+"""What every export layout works on, and the summary that it fills in."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from trichord.releases.common import REPORT_EVERY_S, Progress
+from trichord.releases.records import component, streams_of
+from trichord.store import Store
+
+CaptionFiles = Literal["both", "pickle", "json"]
+
+
+@dataclass
+class ExportSummary:
+    """What an export wrote.
+
+    Attributes:
+        layout: Name of the layout.
+        out: The folder.
+        num_items: Items written.
+        num_captions: Their captions.
+        num_bytes: Size of the files of items (of shards, pickles, arrays).
+        streams: Items that have each stream.
+        notes: What readers of the published layout will not see as it is in the store.
+    """
+
+    layout: str
+    out: Path
+    num_items: int = 0
+    num_captions: int = 0
+    num_bytes: int = 0
+    streams: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        streams = ", ".join(f"{count:,} with {name}" for name, count in sorted(self.streams.items()))
+        lines = [
+            f"{self.num_items:,} items{f' ({streams})' if streams else ''}, {self.num_captions:,} captions, "
+            f"{self.num_bytes / 1e6:,.1f} MB -> {self.out} ({self.layout})",
+            *self.notes,
+            f"back into a store: trichord import {self.layout} --root {self.out} --store STORE",
+        ]
+        return "\n".join(lines)
+
+
+@dataclass
+class Job:
+    """What the writer of a layout works on; `odd` counts what readers of the published layout will not see."""
+
+    store: Store
+    items: np.ndarray
+    out: Path
+    summary: ExportSummary
+    captions: CaptionFiles
+    shard_items: int
+    shard_bytes: int
+    progress: Progress | None
+    odd: Counter[str] = field(default_factory=Counter)
+    _began: float = field(default_factory=time.monotonic)
+    _reported: float = field(default_factory=time.monotonic)
+
+    def each(self, items: np.ndarray | None = None) -> Iterator[int]:
+        """Numbers of the items, all or those given, counted and reported as they are done."""
+        for i in (self.items if items is None else items).tolist():
+            yield i
+            summary = self.summary
+            summary.num_items += 1
+            summary.num_captions += self.store.num_captions(i)
+            summary.streams.update(streams_of(self.store, i))
+            now = time.monotonic()
+            if self.progress and now - self._reported > REPORT_EVERY_S:
+                self._reported = now
+                rate = summary.num_items / max(now - self._began, 1e-9)
+                self.progress(f"export: {summary.num_items:,} of {len(self.items):,} items, {rate:,.0f}/s")
+
+    def by_split(self) -> dict[str, np.ndarray]:
+        """Items by their split as part of a file name, in order of first appearance."""
+        names = np.array([split_name(self.store.split(i)) for i in self.items.tolist()], dtype=object)
+        return {name: self.items[names == name] for name in dict.fromkeys(names.tolist())}
+
+
+def split_name(split: str) -> str:
+    """The split as part of a file name; items without one are named as training items are."""
+    return component(split or "train", dots=False)
