@@ -21,6 +21,9 @@ lint: $(VENV)/.installed-dev  ## style, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: $(VENV)/.installed-dev  ## all benchmarks; figures go to benchmarks/RESULTS.md
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "trichord needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

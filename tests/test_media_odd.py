@@ -256,3 +256,15 @@ def test_damage_in_a_clip_is_noted(odd: dict[str, OddFile], tmp_path: Path, end_
     notes: list[str] = []
     shown = list(pictures(path, [FrameSpec()], start_s=1.1, end_s=end_s, notes=notes, num_threads=1))
     assert len(shown) == 2 and notes == [f"{path}: 2 damaged video packets skipped"]
+
+
+def test_a_frame_that_claims_to_last_for_hours_ends_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flipped bit in a header made one of 6,553 s: as many pictures, and as long a wait."""
+    from trichord.media import FrameSpec, pictures, video, write_video
+
+    write_video(tmp_path / "v.mkv", np.zeros((30, 64, 96, 3), np.uint8), 10)
+    usual = len(list(pictures(tmp_path / "v.mkv", [FrameSpec(rate_hz=2)])))
+    monkeypatch.setattr(video, "duration_s_of", lambda *_: 6553.6)
+    assert usual == 6 and usual <= len(list(pictures(tmp_path / "v.mkv", [FrameSpec(rate_hz=2)]))) <= 8

@@ -110,7 +110,7 @@ def kind_of(error: BaseException) -> str:
         cause = kind_of(error.__cause__ or error.__context__ or ValueError())
         return cause if cause in ("out-of-memory", "disk", "system") else "encoder"
     text = str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in text:
         return "out-of-memory"
     if isinstance(error, ImportError) or "pip install" in text:  # the file may be good: a library is not here
         return "system"

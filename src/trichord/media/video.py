@@ -25,6 +25,8 @@ from trichord.media.sampling import FrameSpec
 from trichord.media.scaling import Scaler, upright_size
 
 _SEEKABLE = {"matroska", "mp4", "mpegts"}  # containers whose frames carry the same times wherever reading begins
+_PAST_END_S = 1.0  # how far past the stated end the last frame may reach
+_LONGEST_FRAME_S = 600.0  # in a file that states no end
 _BACK_S = (0.0, 2.0, 8.0, 30.0)  # how much earlier than the clip a key frame is looked for, before giving up
 
 
@@ -86,7 +88,7 @@ def pictures(
                 for index in due_pictures(clocks, [clock.before(time_s) for clock in clocks]):
                     yield index, scalers[index](shown)
             shown = frame
-            video_end_s = time_s + duration_s_of(frame, stream)
+            video_end_s = time_s + _credible_s(duration_s_of(frame, stream), time_s, stream)
             if all(clock.is_done for clock in clocks):
                 return
         if shown is None:
@@ -110,6 +112,13 @@ def frames(
     spec = FrameSpec(rate_hz=rate_hz, width=width, height=height)
     for _, picture in pictures(path, [spec], notes=notes):
         yield picture
+
+
+def _credible_s(duration_s: float, time_s: float, stream: Any) -> float:
+    """A frame's length, unless a damaged header makes it reach far past the end that the file states: then up to there."""
+    stated_s = (stream.container.duration or 0) / 1e6
+    longest_s = max(stated_s - time_s, 0.0) + _PAST_END_S if stated_s else _LONGEST_FRAME_S
+    return min(duration_s, longest_s)
 
 
 # ---- where reading begins
