@@ -5,15 +5,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tiny import write_tiny_store
 from trichord.errors import TrichordError
+from trichord.evaluation.ranks import RankCounts, metrics_from_counts
 from trichord.modality import Order
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.study import run
 from trichord.study.plan import distinct_stages, plan_study
+from trichord.study.ranks import read_ranks
 from trichord.study.table import StudyTable, to_csv, to_latex, to_markdown
 from trichord.training.loop import train_stage
 
@@ -183,3 +186,41 @@ def test_cells_are_means_over_seeds_with_their_deviation() -> None:
     assert table.lines()[-1][:4] == ["chance", "0.10", "0.50", "1.00"]
     assert r"A \& B" in to_latex(table) and "| AVT | 3.00 |" in to_markdown(table)
     assert to_csv(table).count("\n") == 5
+
+
+def test_every_figure_follows_from_the_ranks_that_are_kept(study: Path, tiny_store: Path) -> None:
+    paths = sorted((study / "orders").rglob("seed-*.json"))
+    assert paths
+    for path in paths:
+        for row in json.loads(path.read_text())["results"]:
+            ranks = read_ranks(path.with_suffix(".npz"), row["benchmark"], row["direction"])
+            counts = RankCounts(ranks.greater, ranks.equal, ranks.num_gallery)
+            metrics = metrics_from_counts(counts)
+            assert (metrics.r1, metrics.r5, metrics.r10, metrics.medr) == (
+                row["r1"],
+                row["r5"],
+                row["r10"],
+                row["medr"],
+            )
+            assert len(ranks.clip) == row["num_queries"] == len(np.unique(ranks.clip))
+    with np.load(path.with_suffix(".npz")) as arrays:
+        videos = set(arrays[f"{row['benchmark']}/video_id"])
+        assert ranks.clip.max() < len(arrays[f"{row['benchmark']}/start_s"])
+    opened = Store(tiny_store)
+    assert videos <= {opened.video_id(i) for i in range(len(opened))}
+    with pytest.raises(TrichordError, match=r"has no ranks of tiny/x2y; it has .*/t2v"):
+        read_ranks(path.with_suffix(".npz"), "tiny", "x2y")
+    with pytest.raises(TrichordError, match=r"gone.npz: cannot be read"):
+        read_ranks(study / "gone.npz", "tiny", "t2v")
+
+
+def test_a_study_without_its_ranks_is_evaluated_again(study: Path, tiny_store: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "again")
+    kept = {p: p.read_bytes() for p in study.rglob("seed-*.npz")}
+    for path in (tmp_path / "again").rglob("seed-*.npz"):
+        path.unlink()
+    run.run_study(tiny_store, tmp_path / "again", ORDERS, [0, 1], quick(), say=silent)
+    for path in kept:
+        with np.load(path) as before, np.load(tmp_path / "again" / path.relative_to(study)) as after:
+            assert before.files == after.files and all(np.array_equal(before[k], after[k]) for k in before.files)
+    assert kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +60,23 @@ PUBLISHED = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)
+class QueryRanks:
+    """What every figure of a direction follows from, query by query: see `evaluation.ranks`.
+
+    Attributes:
+        clip: (Q,) number of the benchmark's clip that each query is.
+        greater: (Q,) gallery items that score higher than the truth.
+        equal: (Q,) those that score the same, the truth included.
+        num_gallery: Items that were ranked.
+    """
+
+    clip: np.ndarray
+    greater: np.ndarray
+    equal: np.ndarray
+    num_gallery: int
+
+
 @dataclass(frozen=True)
 class RetrievalResult:
     """One direction on one benchmark. Recalls and chance are in percent."""
@@ -78,9 +95,11 @@ class RetrievalResult:
     chance_r1: float
     chance_r5: float
     chance_r10: float
+    ranks: QueryRanks | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The figures, without the ranks of the queries."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ranks"}
 
 
 def find_benchmark(store: Store, name: str) -> Benchmark:
@@ -172,6 +191,11 @@ def embed_clips(
     return {m: torch.cat(found[m]) for m in modalities}, {m: torch.cat(valid[m]).numpy() for m in modalities}
 
 
+def benchmark_clips(store: Store, benchmark: Benchmark, settings: ScoringSettings) -> Clips:
+    """The clips of a benchmark, in the order in which `QueryRanks` numbers them."""
+    return evaluation_clips(store, store.select(benchmark.collection, benchmark.split), settings.min_clip_s)
+
+
 def evaluate_retrieval(
     model: MCN,
     store: Store,
@@ -188,7 +212,7 @@ def evaluate_retrieval(
     """
     needed = tuple(m for m in NAMES.values() if any(m in d.modalities for d in directions))
     require_modalities(store, needed, f"benchmark {benchmark.name}", audio=settings.audio, text=settings.text)
-    clips = evaluation_clips(store, store.select(benchmark.collection, benchmark.split), settings.min_clip_s)
+    clips = benchmark_clips(store, benchmark, settings)
     embeddings, valid = embed_clips(
         model, store, clips, needed, benchmark.audio_frames or settings.audio_frames, settings
     )
@@ -236,4 +260,5 @@ def score_direction(
         num_missing,
         policy,
         *chance,
+        ranks=QueryRanks(rows.numpy(), *counts),
     )

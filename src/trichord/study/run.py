@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from trichord.data.reader import EMBEDDING_STREAMS
@@ -26,6 +27,7 @@ from trichord.modality import Direction, Order
 from trichord.recipes import Recipe, load_recipe, recipe_from_dict
 from trichord.study import factories
 from trichord.study.plan import PlannedOrder, PlannedStage, distinct_stages, plan_order, plan_study, training_settings
+from trichord.study.ranks import rank_arrays, write_arrays
 from trichord.study.table import StudyTable, write_table
 from trichord.training.checkpoint import write_json
 from trichord.training.loop import train_stage
@@ -277,8 +279,9 @@ def _evaluate_order(
         "stage": planned.stages[-1].key,
         "evaluation": recipe.to_dict()["evaluation"],
         "benchmarks": [b.name for b in benchmarks],
+        "ranks": path.with_suffix(".npz").name,
     }
-    if path.is_file():
+    if path.is_file() and path.with_suffix(".npz").is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept.get("identity") == identity:
             rows: list[dict[str, Any]] = kept["results"]
@@ -291,15 +294,18 @@ def _evaluate_order(
     trained.model.to(device)
     settings = factories.scoring_settings(recipe, trained.visual_streams, trained.audio, trained.text)
     rows = []
+    arrays: dict[str, np.ndarray] = {}
     for benchmark in benchmarks:
         scored = evaluate_retrieval(trained.model, store, benchmark, possible, settings)
         rows += [{"order": planned.order.code, "seed": planned.seed, **row.to_dict()} for row in scored]
+        arrays |= rank_arrays(store, benchmark, settings, scored)
         first = scored[0]
         say(
             f"{planned.order} seed {planned.seed}  {benchmark.title} {first.direction}  R@1 {first.r1:.2f}  "
             f"R@5 {first.r5:.2f}  R@10 {first.r10:.2f}  (chance {first.chance_r10:.2f})"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_arrays(path.with_suffix(".npz"), arrays)
     write_json(path, {"identity": identity, "results": rows})
     return rows
 
