@@ -259,6 +259,8 @@ def score_direction(
         metrics.num_gallery,
         num_missing,
         policy,
-        *chance,
+        chance[0],
+        chance[1],
+        chance[2],
         ranks=QueryRanks(rows.numpy(), *counts),
     )
