@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from extract_helpers import SMALL, VTT, ids_of, ledger, load_once, many, odd_folder, pictures, run, sound
 from trichord.errors import TrichordError
 from trichord.extraction import pool
-from trichord.extraction.choice import EncoderChoice, load
+from trichord.extraction.choice import EncoderChoice
 from trichord.extraction.extract import ExtractSummary, extract, extract_sources
 from trichord.extraction.sources import Source
-from trichord.extraction.work import Task, run_task
 from trichord.features.spectrogram import log_mel
 from trichord.features.visual import load_visual_encoder
 from trichord.media import pictures as decoded
@@ -31,51 +26,16 @@ from trichord.store.inspect import verify
 from trichord.store.ledger import read_ledger
 from trichord.store.spool import FOLDER, spooled
 
-SMALL = "efficientnet-lite0-64"
-VTT = "WEBVTT\n\n00:00.000 --> 00:01.500\nCrack the egg\n\n00:01.500 --> 00:09.000\nstir it zzqqxx\n"
-
-
-_load_once = functools.cache(load)
-
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(pool, "load", _load_once)
-
-
-def pictures(num_frames: int, seed: int = 0) -> np.ndarray:
-    small = np.random.RandomState(seed).randint(0, 255, (num_frames, 8, 12, 3), np.uint8)
-    return small.repeat(8, 1).repeat(8, 2)
-
-
-def sound(seconds: float) -> np.ndarray:
-    return (0.2 * np.random.RandomState(0).randn(int(seconds * 16000))).astype(np.float32)
-
-
-def run(videos: Path, store: Path, **options: object) -> ExtractSummary:
-    """In this process, with the small encoder."""
-    summary = extract(videos, store, **{"visual_2d": SMALL, "workers": 0, **options})  # type: ignore[arg-type]
-    assert isinstance(summary, ExtractSummary)
-    return summary
+    monkeypatch.setattr(pool, "load", load_once)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Good videos and every kind of odd one."""
-    root = tmp_path_factory.mktemp("videos")
-    for i, name in enumerate(("egg/a", "egg/b", "tea/c")):
-        write_video(root / f"{name}.mp4", pictures(30, i), 10, sound(3.0))
-        (root / f"{name}.vtt").write_text(VTT)
-    write_video(root / "mute.mkv", pictures(25), 10)
-    (root / "mute.csv").write_text("start,end,text\n0,2,no sound\n2,1,wrong\n")
-    write_video(root / "short.mp4", pictures(4), 10, sound(0.4))
-    (root / "broken.mp4").write_bytes(b"this is no video")
-    write_video(root / "badtext.mp4", pictures(4, 9), 10)
-    (root / "badtext.vtt").write_text("WEBVTT\n\n00:01.000 --> soon\nhi\n")
-    (root / ".hidden.mp4").write_bytes(b"")
-    (root / "notes.txt").write_text("not a video")
-    return root
+    return odd_folder(tmp_path_factory.mktemp("videos"))
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +44,6 @@ def stored(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     lines: list[str] = []
     summary = run(folder, store, progress=lines.append)
     return store, summary, lines
-
-
-def ids_of(store: Path) -> list[str]:
-    opened = Store(store)
-    return [opened.video_id(i) for i in range(len(opened))]
-
-
-def ledger(store: Path) -> dict[str, str]:
-    return {entry["source"]: entry.get("class", "") for entry in read_ledger(store)}
 
 
 def test_what_a_folder_gives(folder: Path, stored: tuple[Path, ExtractSummary, list[str]]) -> None:
@@ -316,7 +267,7 @@ def test_words_of_another_table_are_refused_before_the_work(folder: Path, tmp_pa
 
 def test_an_encoder_that_fails_ends_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = many(tmp_path / "v", 7)
-    encoders = _load_once(EncoderChoice(visual_2d=SMALL))
+    encoders = load_once(EncoderChoice(visual_2d=SMALL))
     monkeypatch.setattr(type(encoders.visual[0]), "encode", lambda *_: [][0])
     with pytest.raises(TrichordError, match=r"v04.mp4: .*IndexError.*, 5 times in a row; mend that"):
         run(videos, tmp_path / "s")
@@ -503,124 +454,3 @@ def test_files_that_are_not_there_are_ledger_lines(folder: Path, tmp_path: Path)
     summary = extract_sources(sources, tmp_path / "s", collection="c", choice=choice, workers=0)
     assert isinstance(summary, ExtractSummary) and ids_of(tmp_path / "s") == ["good"]
     assert ledger(tmp_path / "s") == {"row 1": "missing", "row 2": "no-audio", "row 3": "missing"}
-
-
-# ---- processes
-
-
-def test_rows_do_not_depend_on_threads(folder: Path, tmp_path: Path) -> None:
-    encoders = load(EncoderChoice(visual_2d=SMALL))
-    items = []
-    for threads in (1, 3):
-        task = Task(Source("a", "a", video=folder / "egg/a.mp4"), "train", "0" * 40 + f":{threads}", "c", tmp_path)
-        outcome = run_task(task, encoders, threads)
-        assert outcome.kind == "" and outcome.decode_s > 0 and outcome.encode_s > 0
-    for path in spooled(tmp_path):
-        items.append(sorted((p.name, p.read_bytes()) for p in path.glob("*.rows")))
-    assert len(items) == 2 and items[0] == items[1]
-
-
-HANG = """
-import sys, time
-from pathlib import Path
-import trichord.extraction.work as work
-from trichord.extraction import pool
-from trichord.extraction.choice import EncoderChoice, load
-from trichord.extraction.sources import Source
-def stuck(*args, **options):
-    yield 0, __import__("numpy").zeros((64, 96, 3), "uint8")
-    time.sleep(60)
-work.pictures = stuck
-task = work.Task(Source("a", "a", video=Path(sys.argv[1])), "train", "0" * 40 + ":0", "c", Path(sys.argv[2]), stall_s=0.5)
-work.run_task(task, load(EncoderChoice(visual_2d="efficientnet-lite0-64")), 1)
-"""
-
-
-def test_a_decoder_that_hangs_ends_its_process(folder: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", HANG, str(folder / "egg/a.mp4"), str(tmp_path)], capture_output=True, timeout=60
-    )
-    assert done.returncode == 1 and done.stderr == b"" and spooled(tmp_path) == []
-
-
-def test_weights_that_do_not_fit_end_the_run_and_blame_no_video(folder: Path, tmp_path: Path) -> None:
-    torch.save({"a": torch.zeros(2)}, tmp_path / "wrong.pth")
-    with pytest.raises(TrichordError, match=r"wrong\.pth: these weights are not those of efficientnet-lite0"):
-        run(folder, tmp_path / "s", workers=1, weights_2d=tmp_path / "wrong.pth")
-    assert ledger(tmp_path / "s") == {}
-
-
-COMMAND = [sys.executable, "-m", "trichord", "extract"]
-
-
-def many(folder: Path, count: int) -> Path:
-    for i in range(count):
-        write_video(folder / f"v{i:02d}.mp4", pictures(20, i), 10, sound(2.0))
-        (folder / f"v{i:02d}.vtt").write_text(VTT)
-    return folder
-
-
-@pytest.mark.slow
-def test_two_processes_on_one_store_do_nothing_twice(tmp_path: Path) -> None:
-    videos, store = many(tmp_path / "v", 40), tmp_path / "s"
-    command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "1"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=240)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    extracted = [sum(" captions, " in line for line in text.splitlines()) for text in said]
-    assert sum(extracted) == 40 and min(extracted) > 0
-    assert sorted(ids_of(store)) == [f"v{i:02d}" for i in range(40)] and verify(store) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_stop_soon_and_cleanly(tmp_path: Path, number: signal.Signals) -> None:
-    import time
-
-    videos, store = many(tmp_path / "v", 60), tmp_path / "s"
-    command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for _ in range(5):
-        process.stdout.readline()
-    process.send_signal(number)
-    began = time.monotonic()
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == 130 and time.monotonic() - began < 10, out + error
-    assert "interrupted: what was finished is stored" in out and "Traceback" not in error
-    num_stored = len(Store(store))
-    assert 5 <= num_stored < 60 and verify(store) == [] and not list((store / FOLDER).iterdir())
-    assert set(ledger(store).values()) == {"interrupted"}
-    again = run(videos, store)
-    assert again.num_present == num_stored and again.num_added == 60 - num_stored and ledger(store) == {}
-
-
-def test_the_split_of_a_folder_follows_the_names(folder: Path) -> None:
-    assert zlib.crc32(b"tea/c") < zlib.crc32(b"egg/a")
-
-
-@pytest.mark.slow
-def test_three_kills_and_restarts_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
-    import os
-
-    videos, store = many(tmp_path / "v", 30), tmp_path / "s"
-    command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "2"]
-    told: list[str] = []
-    for lines_before_kill in (3, 9, 7):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-            assert process.stdout is not None
-            told += [process.stdout.readline() for _ in range(lines_before_kill)]
-            os.killpg(process.pid, signal.SIGKILL)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    told += done.stdout.splitlines()
-    names = [line.split(" ")[1] for line in told if " captions, train | " in line or " captions, test | " in line]
-    assert len(names) == len(set(names)) and 19 <= len(names) <= 30  # one may finish untold just before a kill
-    assert done.returncode == 0 and verify(store) == []
-    run(videos, tmp_path / "whole")
-    whole, parts = Store(tmp_path / "whole"), Store(store)
-    order = {parts.video_id(i): i for i in range(len(parts))}
-    assert len(parts) == len(order) == 30
-    for i in range(30):
-        k = order[whole.video_id(i)]
-        assert all(np.array_equal(parts.rows(name, k), whole.rows(name, i)) for name in whole.streams)
-        assert parts.duration_s(k) == whole.duration_s(i) and parts.split(k) == whole.split(i)
