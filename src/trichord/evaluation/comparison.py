@@ -1,0 +1,233 @@
+"""Which order is best, where the evidence says so; and whether that is another one on another benchmark.
+
+A winner is an order whose recall differs from that of every other with Holm-adjusted p below 1 - level. Otherwise the
+verdict is "not distinguishable", and what it would take. One seed tells trained models apart, never orders: no winner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.evaluation.power import queries_needed, seeds_needed
+from trichord.evaluation.statistics import (
+    Difference,
+    Interval,
+    check_level,
+    difference_spread,
+    holm,
+    paired_difference,
+    recall_interval,
+    seeds_note,
+)
+from trichord.evaluation.variance import Spread, half_width, independent_spread, table_of_hits, two_sided
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All orders of one benchmark. recalls: by order. differences: of all pairs. winner: None where none is carried by
+    the evidence. verdict: a sentence."""
+
+    recalls: dict[str, Interval]
+    differences: tuple[Difference, ...]
+    winner: str | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """Of one pair of orders: how far their difference on benchmark 1 differs from that on benchmark 2, in points.
+
+    p: of the contrast, two-sided. p_crossing: that the sign differs too (Gail and Simon, Biometrics 41, 1985; for two
+    benchmarks, the larger of the two one-sided p-values; 1 where the estimates have one sign). *_adjusted: Holm's over all
+    pairs. first, second: the pair on each benchmark.
+    """
+
+    a: str
+    b: str
+    estimate: float
+    low: float
+    high: float
+    level: float
+    p: float
+    p_adjusted: float
+    p_crossing: float
+    p_crossing_adjusted: float
+    first: Difference
+    second: Difference
+    note: str = ""
+
+
+def _tables(
+    hits: Mapping[str, Any], query_ids: Mapping[str, Sequence[str]] | None, where: str
+) -> dict[str, np.ndarray]:
+    """Every order's hits, checked to be over the same queries."""
+    if len(hits) < 2:
+        raise TrichordError(f"{where}: {len(hits)} order has nothing to be compared with; give two or more")
+    tables = {name: table_of_hits(values, f"{where}: order {name}") for name, values in hits.items()}
+    base = next(iter(tables))
+    for name, values in tables.items():
+        if values.shape[1] != tables[base].shape[1]:
+            raise TrichordError(
+                f"{where}: {base} has {tables[base].shape[1]} queries and {name} has {values.shape[1]}; "
+                "compare runs over the same queries"
+            )
+    for name in tables if query_ids else ():
+        assert query_ids is not None
+        own, other = list(query_ids[base]), list(query_ids[name])
+        if own != other:
+            differs = next((i for i, pair in enumerate(zip(own, other, strict=False)) if pair[0] != pair[1]), None)
+            told = f"{len(own)} and {len(other)} ids" if differs is None else f"'{own[differs]}' and '{other[differs]}'"
+            raise TrichordError(
+                f"{where}: {base} and {name} have different queries, first at {differs or 0}: {told}; "
+                "evaluate both on the same clips in the same order"
+            )
+    return tables
+
+
+def compare_orders(
+    hits: Mapping[str, Any],
+    level: float = 0.95,
+    *,
+    query_ids: Mapping[str, Sequence[str]] | None = None,
+    benchmark: str = "benchmark",
+) -> Comparison:
+    """Compare orders by a recall on one benchmark.
+
+    Args:
+        hits: of each order, (S, N) or (N,), the same N queries in the same order; seeds are paired where orders have as
+            many of them.
+        level: of the recalls' intervals, of the differences' (not adjusted), and of the family of all pairs (Holm).
+        query_ids: the N ids of each order, compared where given.
+        benchmark: its name, for errors.
+    """
+    tables, alpha = _tables(hits, query_ids, benchmark), check_level(level)
+    recalls = {name: recall_interval(values, level) for name, values in tables.items()}
+    pairs = [paired_difference(tables[a], tables[b], level, names=(a, b)) for a, b in combinations(tables, 2)]
+    adjusted = holm([pair.p for pair in pairs])
+    differences = tuple(replace(pair, p_adjusted=float(p)) for pair, p in zip(pairs, adjusted, strict=True))
+    best = max(recalls, key=lambda name: recalls[name].estimate)
+    against = [pair for pair in differences if best in (pair.a, pair.b)]
+    open_pairs = [pair for pair in against if not pair.p_adjusted < alpha]
+    if any(len(values) == 1 for values in tables.values()):
+        verdict = f"not distinguishable: {best} is ahead, but one seed compares trained models, not orders; train three or more"
+        return Comparison(recalls, differences, None, verdict)
+    if not open_pairs:
+        largest = max(pair.p_adjusted for pair in against)
+        return Comparison(
+            recalls, differences, best, f"{best} beats every other order (Holm-adjusted p at most {largest:.2g})"
+        )
+    hardest = max(open_pairs, key=lambda pair: pair.p_adjusted)
+    return Comparison(recalls, differences, None, f"not distinguishable: {what_it_takes(hardest, level, len(pairs))}")
+
+
+def what_it_takes(pair: Difference, level: float = 0.95, num_pairs: int = 1, power: float = 0.8) -> str:
+    """How large a study would see the difference of `pair`, were it as large as estimated."""
+    ahead, behind = (pair.a, pair.b) if pair.estimate >= 0 else (pair.b, pair.a)
+    told = f"{ahead} is {abs(pair.estimate):.2f} points ahead of {behind} (adjusted p {pair.p_adjusted:.2g})"
+    if pair.estimate == 0 or pair.components is None:
+        return told
+    if pair.num_seeds == 1:
+        return told + "; more seeds would tell what it takes"
+    seeds = seeds_needed(
+        pair.estimate, pair.num_queries, pair.components, power=power, level=level, num_pairs=num_pairs
+    )
+    queries = queries_needed(
+        pair.estimate, pair.components, [pair.num_seeds], power=power, level=level, num_pairs=num_pairs
+    )[0]
+    by_seeds = "more than 200 seeds" if seeds is None else f"{seeds} seeds"
+    by_queries = (
+        f"no number of queries with {pair.num_seeds} seeds" if queries.num_queries is None
+        else f"{queries.num_queries:,} queries with {pair.num_seeds} seeds"
+    )  # fmt: skip
+    return f"{told}; to see that much with power {power:g} takes {by_seeds} on {pair.num_queries:,} queries, or {by_queries}"
+
+
+def _contrast(one: tuple[np.ndarray, np.ndarray], two: tuple[np.ndarray, np.ndarray]) -> Spread:
+    """Spread of (a - b on benchmark 1) - (a - b on benchmark 2). The benchmarks share no query; seed i is the same model
+    on both where all four have as many seeds."""
+    parts = difference_spread(*one, len(one[0]) == len(one[1])), difference_spread(*two, len(two[0]) == len(two[1]))
+    mean, within = parts[0].mean - parts[1].mean, parts[0].within + parts[1].within
+    query_df = min(parts[0].query_df, parts[1].query_df)
+    counts = {len(values) for values in (*one, *two)}
+    if len(counts) > 1:
+        return independent_spread(mean, within, query_df, parts)
+    num_seeds = counts.pop()
+    if num_seeds == 1:
+        return Spread(mean, within, np.zeros(()), query_df, 0)
+    of_seeds = (one[0] - one[1]).mean(1) - (two[0] - two[1]).mean(1)
+    return Spread(mean, within, of_seeds.var(ddof=1) / num_seeds, query_df, num_seeds - 1)
+
+
+def interaction(
+    hits_1: Mapping[str, Any], hits_2: Mapping[str, Any], level: float = 0.95
+) -> tuple[tuple[Interaction, ...], str]:
+    """Does the comparison of orders come out differently on two benchmarks?
+
+    Two tests for every pair of orders: the interaction contrast, which sees that a difference is larger on one benchmark,
+    and Gail and Simon's of crossing, which sees that another order is ahead. Only the second speaks of "the best order".
+
+    Args:
+        hits_1, hits_2: of each order, (S, N) on benchmark 1 and (S, M) on benchmark 2. With equal S row i is the same
+            trained model on both.
+        level: of the contrast's intervals and of the families of pairs.
+
+    Returns:
+        The pairs, and a sentence.
+    """
+    if set(hits_1) != set(hits_2):
+        raise TrichordError(
+            f"benchmark 1 has the orders {', '.join(hits_1)} and benchmark 2 {', '.join(hits_2)}; compare the same orders"
+        )
+    one, two, alpha = _tables(hits_1, None, "benchmark 1"), _tables(hits_2, None, "benchmark 2"), check_level(level)
+    found = []
+    for a, b in combinations(one, 2):
+        of = _contrast((one[a], one[b]), (two[a], two[b]))
+        first = paired_difference(one[a], one[b], level, names=(a, b))
+        second = paired_difference(two[a], two[b], level, names=(a, b))
+        crosses = first.estimate * second.estimate < 0
+        half, num_seeds = float(half_width(of, alpha)), min(first.num_seeds, second.num_seeds)
+        p, crossing = float(two_sided(of.mean, of)), max(first.p, second.p) / 2 if crosses else 1.0
+        low, high = max(of.mean - half, -2.0), min(of.mean + half, 2.0)
+        found.append(
+            Interaction(
+                a,
+                b,
+                100 * float(of.mean),
+                100 * float(low),
+                100 * float(high),
+                level,
+                p,
+                p,
+                crossing,
+                crossing,
+                first,
+                second,
+                seeds_note(num_seeds),
+            )  # fmt: skip
+        )
+    adjusted, crossings = holm([x.p for x in found]), holm([x.p_crossing for x in found])
+    pairs = tuple(
+        replace(x, p_adjusted=float(p), p_crossing_adjusted=float(q))
+        for x, p, q in zip(found, adjusted, crossings, strict=True)
+    )
+    return pairs, _interaction_verdict(pairs, alpha)
+
+
+def _interaction_verdict(pairs: tuple[Interaction, ...], alpha: float) -> str:
+    if any(min(x.first.num_seeds, x.second.num_seeds) == 1 for x in pairs):
+        return "not distinguishable: one seed compares trained models, not orders; train three or more"
+    crossed = [x for x in pairs if x.p_crossing_adjusted < alpha]
+    if crossed:
+        ahead = [(x.a, x.b) if x.first.estimate > 0 else (x.b, x.a) for x in crossed]
+        return "; ".join(f"{a} beats {b} on benchmark 1, and {b} beats {a} on benchmark 2" for a, b in ahead)
+    larger = [x for x in pairs if x.p_adjusted < alpha]
+    if larger:
+        names = ", ".join(f"{x.a} against {x.b}" for x in larger)
+        return f"differences vary between the benchmarks ({names}), but no two orders are seen to change places"
+    return "not distinguishable: no difference between two orders is seen to vary between the benchmarks"
