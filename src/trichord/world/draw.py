@@ -272,7 +272,7 @@ class StepPainter:
     """Draws one step.
 
     Args:
-        step: what is seen.
+        step: what is seen (`Step.as_seen` where that is not the truth); `order_shown` dots stand at the left edge.
         place: where; None draws a plain wall.
         width, height: of the picture in pixels.
         rng: draws position, size, hue and light, the same for the same state.
@@ -287,6 +287,7 @@ class StepPainter:
         wall = Image.new("RGB", (width, height))
         _PLACES.get(place or "", _nowhere)(ImageDraw.Draw(wall), width, height, rng)
         wall = wall.point([min(255, round(v * light)) for v in range(256)] * 3)
+        self._count(wall, step.order_shown or 0)
         self._object = self._sprite(step.object if step.object_shown else "covered", self._object_px, light, rng)
         tool = self._sprite(step.tool if step.tool_shown else "hand", self._tool_px, light, rng)
         self._tool = tool.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else tool
@@ -299,6 +300,14 @@ class StepPainter:
     @staticmethod
     def _sprite(name: str, size_px: int, light: float, rng: np.random.Generator) -> Image.Image:
         return sprite(name, size_px, hue=float(rng.uniform(-0.02, 0.02)), light=light * float(rng.uniform(0.92, 1.08)))
+
+    @staticmethod
+    def _count(wall: Image.Image, num_dots: int) -> None:
+        """Dots from the top down at the left edge, where no tool comes."""
+        w, h = wall.size
+        for i in range(num_dots):
+            x, y, r = 0.04 * w, (0.06 + 0.075 * i) * h, 0.028 * h
+            ImageDraw.Draw(wall).ellipse((x - r, y - r, x + r, y + r), "#ff00c8", "#000000")
 
     def _effect(self, effect: Effect, level: int, seed: int) -> Image.Image:
         pen = Pen(round(_SPAN * self._object_px))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import time
@@ -12,16 +11,17 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.world.script import VideoScript, profile_named, vtt_text, write_script
+from trichord.world.information import Information, script_information
+from trichord.world.profiles import profile_named, record_of
+from trichord.world.script import VideoScript, vtt_text, write_script
 from trichord.world.speech import MAX_RATE_WPM, synthesize
+from trichord.world.truth import claim, truth_of, write_text
 
 SAMPLE_RATE_HZ = 16000
-_FORMAT = 1  # raise it when the same parameters give another world
 _CRF = 26  # H.264 quality: flat colours stay clean, a video of 40 s takes about 1.3 MB
 _SPEECH_RMS = 0.09
 _AMBIENCE_DB = -10.0  # below the sounds of the actions
@@ -29,7 +29,8 @@ _AMBIENCE_DB = -10.0  # below the sounds of the actions
 
 @dataclass(frozen=True)
 class WorldSummary:
-    """What `write_world` did. `duration_s` counts the videos' own seconds, `wall_s` the time it took."""
+    """What `write_world` did. `duration_s` counts the videos' own seconds, `wall_s` the time it took; `information` is
+    that of the training steps."""
 
     path: Path
     num_train: int
@@ -39,12 +40,13 @@ class WorldSummary:
     num_captions: int
     duration_s: float
     wall_s: float
+    information: Information
 
     def __str__(self) -> str:
         return (
             f"{self.path}: {self.num_train} videos to train and {self.num_test} held out "
             f"({self.duration_s / 60:.1f} min, {self.num_captions} captions); "
-            f"{self.num_rendered} rendered in {self.wall_s:.0f} s, {self.num_kept} kept"
+            f"{self.num_rendered} rendered in {self.wall_s:.0f} s, {self.num_kept} kept\n{self.information}"
         )
 
 
@@ -64,12 +66,12 @@ def frames(video: VideoScript, look: _Look) -> Iterator[np.ndarray]:
     painter, current = None, -1
     step_s = video.steps[0].end_s
     for n in range(round(video.duration_s * look.frame_rate_hz)):
-        t_s = n / look.frame_rate_hz
+        t_s = min(max(n / look.frame_rate_hz - video.picture_off_s, 0.0), video.duration_s)
         index = min(int(t_s / step_s + 1e-9), len(video.steps) - 1)
         if painter is None or index != current:
-            place = video.place if video.place_shown else None
             rng = np.random.default_rng([*video.seed, 1, index])
-            painter, current = StepPainter(video.steps[index], place, look.width, look.height, rng), index
+            seen, place = video.steps[index].as_seen(), video.place_in("place_shown")
+            painter, current = StepPainter(seen, place, look.width, look.height, rng), index
         yield painter.frame(max(0.0, t_s - video.steps[index].start_s))
 
 
@@ -87,13 +89,17 @@ def soundtrack(video: VideoScript) -> np.ndarray:
             track[begin : begin + len(speech)] += speech * (_SPEECH_RMS / rms)
     level = _SPEECH_RMS / 10 ** (video.snr_db / 20)
     for index, step in enumerate(video.steps):
-        if step.action_heard:
-            begin, end = (round(t * SAMPLE_RATE_HZ) for t in (step.start_s, step.end_s))
+        action = step.action_in_sound()
+        begin, end = (round((t + video.sound_off_s) * SAMPLE_RATE_HZ) for t in (step.start_s, step.end_s))
+        if action and end > 0 and begin < num:
             rng = np.random.default_rng([*video.seed, 2, index])
-            track[begin:end] += level * action_sound(step.action, step.object, end - begin, SAMPLE_RATE_HZ, rng)
-    if video.place_heard:
+            material = step.object if video.material_heard else None
+            sound = level * action_sound(action, material, end - begin, SAMPLE_RATE_HZ, rng)
+            track[max(0, begin) : end] += sound[max(0, -begin) : num - begin]
+    place = video.place_in("place_heard")
+    if place:
         rng = np.random.default_rng([*video.seed, 3])
-        track += level * 10 ** (_AMBIENCE_DB / 20) * ambience(video.place, num, SAMPLE_RATE_HZ, rng)
+        track += level * 10 ** (_AMBIENCE_DB / 20) * ambience(place, num, SAMPLE_RATE_HZ, rng)
     peak = float(np.abs(track).max())
     return (track * min(1.0, 0.98 / (peak + 1e-9))).astype(np.float32)
 
@@ -113,19 +119,13 @@ def _paths(out: Path, video: VideoScript) -> tuple[Path, Path]:
     return folder / f"{video.video_id}.mp4", folder / f"{video.video_id}.vtt"
 
 
-def _write_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
-
-
 def _render(video: VideoScript, out: Path, look: _Look) -> str:
     """Write one video and its captions, each complete or not at all. Runs in a process of its own."""
     from trichord.media.encode import write_video
 
     mp4_path, vtt_path = _paths(out, video)
     write_video(mp4_path, frames(video, look), look.frame_rate_hz, soundtrack(video), SAMPLE_RATE_HZ, crf=_CRF)
-    _write_text(vtt_path, vtt_text(video.captions))
+    write_text(vtt_path, vtt_text(video.captions))
     return video.video_id
 
 
@@ -141,40 +141,6 @@ def _check(num_train: int, num_test: int, steps_per_video: int, step_s: float, s
         raise TrichordError(f"pictures of {look.width}x{look.height} do not encode; give even sizes such as 320x180")
     if not 1 <= look.frame_rate_hz <= 60:
         raise TrichordError(f"frame_rate_hz is {look.frame_rate_hz}; give 1 to 60")
-
-
-def _claim(out: Path, truth: dict[str, Any]) -> None:
-    """Write `world.json` first, so that an interrupted world can be gone on with; refuse a folder of other content."""
-    path = out / "world.json"
-    text = json.dumps(truth, indent=1) + "\n"
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            parameters = found["parameters"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise TrichordError(f"{path} is not a world's truth; remove {out} or give another folder") from error
-        if found == json.loads(text):
-            return
-        wanted = json.loads(text)["parameters"]
-        other = next((k for k in wanted if parameters.get(k) != wanted[k]), None)
-        what = f"{other} {parameters.get(other)}, not {wanted[other]}" if other else "made by another version"
-        raise TrichordError(f"{path} belongs to a different world ({what}); give another folder or remove {out}")
-    for split in ("train", "test"):
-        if (out / split).exists():
-            raise TrichordError(f"{out} holds {split}/ but no world.json, so it is no world; give an empty folder")
-    out.mkdir(parents=True, exist_ok=True)
-    _write_text(path, text)
-
-
-def _truth(parameters: dict[str, Any], videos: list[VideoScript]) -> dict[str, Any]:
-    entries = []
-    for video in videos:
-        entry = asdict(video)
-        del entry["captions"], entry["seed"]
-        for step in entry["steps"]:
-            step["place"] = video.place
-        entries.append(entry)
-    return {"format": _FORMAT, "parameters": parameters, "videos": entries}
 
 
 def write_world(
@@ -207,7 +173,10 @@ def write_world(
         width: of the pictures in pixels, even.
         height: of the pictures in pixels, even.
         frame_rate_hz: pictures per second, 1 to 60.
-        profile: how much each modality knows of the content.
+        profile: how much each modality knows of the content: `balanced` (picture and words tell most of it),
+            `procedure` (speech and captions tell the steps, the picture shows the place and busy hands), `scene` (the
+            picture tells, the speech is about other things) or `noisy-audio` (sounds and speech are often wrong). The
+            summary, and for all but `balanced` world.json, says in bits how much that is.
         workers: processes; by default one per processor that this process may use.
         progress: takes lines that tell how far it is.
 
@@ -222,8 +191,9 @@ def write_world(
     counts = {"num_train": num_train, "num_test": num_test, "steps_per_video": steps_per_video}
     videos = write_script(**counts, step_s=float(step_s), seed=seed, profile=chosen)
     synthesize("ready")  # says at once what is missing
-    parameters = {**counts, "step_s": float(step_s), "seed": seed, **asdict(look), "profile": asdict(chosen)}
-    _claim(out, _truth(parameters, videos))
+    parameters = {**counts, "step_s": float(step_s), "seed": seed, **asdict(look), "profile": record_of(chosen)}
+    information = {split: script_information(videos, chosen, split=split) for split in ("train", "test")}
+    claim(out, truth_of(parameters, videos, information))
     todo = [video for video in videos if not all(path.exists() for path in _paths(out, video))]
     _render_all(todo, out, look, _num_workers(workers, len(todo)), progress)
     return WorldSummary(
@@ -235,6 +205,7 @@ def write_world(
         num_captions=sum(len(video.captions) for video in videos),
         duration_s=sum(video.duration_s for video in videos),
         wall_s=time.monotonic() - begin,
+        information=information["train"],
     )
 
 

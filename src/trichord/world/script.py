@@ -7,69 +7,23 @@ together in one part only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
-from trichord.errors import TrichordError
-from trichord.world.vocabulary import ACTIONS, OBJECTS, PLACES, TOOLS, chatter, mishear, sentence, title
+from trichord.world.profiles import PROFILES, Fidelity, Profile, Told, profile_named, through
+from trichord.world.vocabulary import ACTIONS, OBJECTS, ORDINALS, PLACES, TOOLS, chatter, mishear, sentence, title
+
+__all__ = ["PROFILES", "Line", "Profile", "Step", "VideoScript", "Voice", "profile_named", "split_combinations"]
+__all__ += ["vtt_text", "write_script"]
 
 Combination = tuple[str, str, str]  # object, tool, action
 _PARTS, _HELD_OUT_PARTS = 5, 2  # two fifths of all combinations are held out
 _GAP_S = 0.1  # silence between two sentences
 _SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True)
-class Profile:
-    """How much each modality knows of the content: probabilities per step, unless another unit is named.
-
-    Attributes:
-        name: what `profile_named` finds it by.
-        object_shown, tool_shown, action_shown: the picture shows it; else a covered thing, a bare hand, no movement.
-        place_shown: per video; else a plain wall.
-        action_heard: the action's sound is in the audio track.
-        place_heard: per video; the place's ambience is.
-        object_said, tool_said, action_said, place_said: the sentence (speech, and so the caption) names it.
-        word_error_rate: share of the caption's words that are replaced or dropped.
-        filler_rate: fillers per word of the caption.
-        shift_s: the narration starts up to this many seconds off its step.
-        early_rate: share of narrations that start before their step instead of after its beginning.
-        split_rate: share of training captions that are cut in two.
-        chatter_rate: share of training sentences that have nothing to do with their step.
-        snr_db: speech against the sounds of action and place; each video lies within 3 dB of it.
-    """
-
-    name: str
-    object_shown: float = 0.97
-    tool_shown: float = 0.95
-    action_shown: float = 0.97
-    place_shown: float = 1.0
-    action_heard: float = 0.97
-    place_heard: float = 1.0
-    object_said: float = 0.95
-    tool_said: float = 0.8
-    action_said: float = 0.95
-    place_said: float = 0.15
-    word_error_rate: float = 0.1
-    filler_rate: float = 0.04
-    shift_s: float = 1.5
-    early_rate: float = 0.25
-    split_rate: float = 0.1
-    chatter_rate: float = 0.08
-    snr_db: float = 6.0
-
-
-PROFILES = {"balanced": Profile("balanced")}
-
-
-def profile_named(name: str) -> Profile:
-    """The built-in profile `name`. Raises TrichordError that lists the known ones."""
-    if name not in PROFILES:
-        raise TrichordError(f"no world profile '{name}'; known are {', '.join(PROFILES)}")
-    return PROFILES[name]
 
 
 @dataclass(frozen=True)
@@ -83,7 +37,11 @@ class Voice:
 
 @dataclass(frozen=True)
 class Step:
-    """One step, [start_s, end_s) of its video, and what of it can be seen and heard."""
+    """One step, [start_s, end_s) of its video, and what of it can be seen and heard.
+
+    `mistaken` holds what is shown or heard instead of the truth, by the name of the flag (`object_shown`: "fish").
+    `order_shown` is the number of dots in the picture, None for none.
+    """
 
     start_s: float
     end_s: float
@@ -94,6 +52,17 @@ class Step:
     tool_shown: bool
     action_shown: bool
     action_heard: bool
+    mistaken: Mapping[str, str] = field(default_factory=dict)
+    order_shown: int | None = None
+
+    def as_seen(self) -> Step:
+        """The step that the picture is of: mistakes in the place of the truth."""
+        seen = {name: self.mistaken.get(f"{name}_shown", getattr(self, name)) for name in ("object", "tool", "action")}
+        return replace(self, **seen)
+
+    def action_in_sound(self) -> str | None:
+        """The action whose sound is in the audio track, None for silence."""
+        return self.mistaken.get("action_heard", self.action) if self.action_heard else None
 
 
 @dataclass(frozen=True)
@@ -108,7 +77,11 @@ class Line:
 
 @dataclass(frozen=True)
 class VideoScript:
-    """One narrated how-to video. `narration` is what is said, `captions` what the recogniser wrote of it."""
+    """One narrated how-to video.
+
+    `narration` is what is said, `captions` what the recogniser wrote of it, or of sentences of its own in a profile with
+    `text`. Pictures and sounds of the actions come `picture_off_s` and `sound_off_s` late (negative: early).
+    """
 
     video_id: str
     split: str
@@ -122,10 +95,18 @@ class VideoScript:
     narration: tuple[Line, ...]
     captions: tuple[Line, ...]
     seed: tuple[int, int, int]
+    mistaken: Mapping[str, str] = field(default_factory=dict)
+    picture_off_s: float = 0.0
+    sound_off_s: float = 0.0
+    material_heard: bool = True
 
     @property
     def duration_s(self) -> float:
         return self.steps[-1].end_s
+
+    def place_in(self, flag: str) -> str | None:
+        """The place that is seen (`place_shown`) or heard (`place_heard`), None for none."""
+        return self.mistaken.get(flag, self.place) if getattr(self, flag) else None
 
 
 _VOICES = ("en-us", "en-us+f2", "en-us+m3", "en-us+f4", "en", "en-gb-x-rp+m7")
@@ -158,7 +139,8 @@ def write_script(
     """The whole world as data: `num_train` videos of trained combinations, then `num_test` of held-out ones.
 
     A video's script depends on the seed, its split and its number only, not on how many videos there are.
-    In the held-out split each step has exactly one caption that tells of it: no chatter, no caption cut in two.
+    In the held-out split each step has exactly one caption that tells of it: no chatter, no caption cut in two. (The
+    speech chatters there too in a profile whose captions have their own `text`.)
     """
     parts = split_combinations(seed)
     videos = []
@@ -178,56 +160,125 @@ def _write_video(
     rounds, at = divmod(index, len(PLACES))  # each place once in every round, in random order
     place = list(PLACES)[int(np.random.default_rng([*seed[:2], rounds, 31]).permutation(len(PLACES))[at])]
     voice = Voice(_VOICES[index % len(_VOICES)], int(rng.integers(145, 186)), int(rng.integers(35, 66)))
-    known = (profile.object_shown, profile.tool_shown, profile.action_shown, profile.action_heard)
     steps = tuple(
-        Step(round(i * step_s, 3), round((i + 1) * step_s, 3), *combination, *_chances(rng, *known))
+        _write_step(rng, round(i * step_s, 3), round((i + 1) * step_s, 3), combination, profile)
         for i, combination in enumerate(combinations)
     )
-    narration = _narrate(rng, steps, place, voice, profile, chatty=split == "train")
+    chatty = split == "train" or profile.text is not None
+    narration = _narrate(
+        rng,
+        steps,
+        place,
+        voice,
+        profile.said,
+        profile,
+        shift_s=profile.shift_s,
+        chatter_rate=profile.chatter_rate * chatty,
+    )
     captions = _recognise(rng, narration, profile, cutting=split == "train")
     objects = list(dict.fromkeys(step.object for step in steps))
-    return VideoScript(
+    video = VideoScript(
         video_id=f"{split}-{index:04d}",
         split=split,
         title=title(rng, objects, steps[0].action, place),
         place=place,
-        place_shown=bool(rng.random() < profile.place_shown),
-        place_heard=bool(rng.random() < profile.place_heard),
+        **_place_known(rng, place, profile),
         voice=voice,
         snr_db=round(profile.snr_db + float(rng.uniform(-3, 3)), 2),
         steps=steps,
         narration=narration,
         captions=captions,
         seed=seed,
+        material_heard=profile.material_heard,
+    )
+    return _add_later(video, profile)
+
+
+def _write_step(
+    rng: np.random.Generator, start_s: float, end_s: float, combination: Combination, profile: Profile
+) -> Step:
+    object_, tool, action = combination
+    known: dict[str, tuple[Fidelity, str, Collection[str]]] = {
+        "object_shown": (profile.object_shown, object_, OBJECTS),
+        "tool_shown": (profile.tool_shown, tool, TOOLS),
+        "action_shown": (profile.action_shown, action, ACTIONS),
+        "action_heard": (profile.action_heard, action, ACTIONS),
+    }
+    shown = {flag: through(rng, fidelity, truth, tuple(names)) for flag, (fidelity, truth, names) in known.items()}
+    mistaken = {flag: value for flag, value in shown.items() if value is not None and value != known[flag][1]}
+    flags = {flag: value is not None for flag, value in shown.items()}
+    return Step(start_s, end_s, object_, tool, action, **flags, mistaken=mistaken)
+
+
+def _place_known(rng: np.random.Generator, place: str, profile: Profile) -> dict[str, Any]:
+    shown = {
+        flag: through(rng, getattr(profile, flag), place, tuple(PLACES)) for flag in ("place_shown", "place_heard")
+    }
+    mistaken = {flag: value for flag, value in shown.items() if value is not None and value != place}
+    return {**{flag: value is not None for flag, value in shown.items()}, "mistaken": mistaken}
+
+
+def _add_later(video: VideoScript, profile: Profile) -> VideoScript:
+    """Captions of their own, dots and shifts. Drawn apart, so that profiles without them stay as they were."""
+    rng = np.random.default_rng([*video.seed, 37])
+    if profile.text is not None:
+        lines = _narrate(
+            rng,
+            video.steps,
+            video.place,
+            video.voice,
+            profile.text,
+            profile,
+            shift_s=profile.text_shift_s,
+            chatter_rate=0,
+        )
+        video = replace(video, captions=_recognise(rng, lines, profile, cutting=video.split == "train"))
+    numbers = range(1, 1 + min(len(video.steps), len(ORDINALS)))
+    steps = tuple(
+        replace(step, order_shown=through(rng, profile.order_shown, i, numbers) if i in numbers else None)
+        for i, step in enumerate(video.steps, 1)
+    )
+    return replace(
+        video,
+        steps=steps,
+        picture_off_s=round(float(rng.uniform(-1, 1)) * profile.picture_shift_s, 3),
+        sound_off_s=round(float(rng.uniform(-1, 1)) * profile.sound_shift_s, 3),
     )
 
 
-def _chances(rng: np.random.Generator, *probabilities: float) -> tuple[bool, ...]:
-    return tuple(bool(rng.random() < p) for p in probabilities)
-
-
 def _narrate(
-    rng: np.random.Generator, steps: tuple[Step, ...], place: str, voice: Voice, profile: Profile, *, chatty: bool
+    rng: np.random.Generator,
+    steps: tuple[Step, ...],
+    place: str,
+    voice: Voice,
+    told: Told,
+    profile: Profile,
+    *,
+    shift_s: float,
+    chatter_rate: float,
 ) -> tuple[Line, ...]:
-    """One sentence per step, one after the other, each near its step and within the video."""
+    """One sentence per step, one after the other, each near its step and within the video.
+
+    The shift is kept below three quarters of a step, so that the last sentence still finds room (1.5 s always stand).
+    """
+    shift_s = min(shift_s, max(1.5, 0.75 * (steps[0].end_s - steps[0].start_s)))
     lines: list[Line] = []
     free_s = 0.0  # when the speaker has finished the sentence before
+    numbers = range(1, 1 + min(len(steps), len(ORDINALS)))
     for i, step in enumerate(steps):
-        objects, tools, actions, places = _chances(
-            rng, profile.object_said, profile.tool_said, profile.action_said, profile.place_said
-        )
-        text = sentence(
-            rng,
-            object_=step.object if objects else None,
-            tool=step.tool if tools else None,
-            action=step.action if actions else None,
-            place=place if places else None,
-        )
-        off_s = float(rng.uniform(0, profile.shift_s)) * (-1 if rng.random() < profile.early_rate else 1)
-        off_topic = chatty and rng.random() < profile.chatter_rate
+        object_ = through(rng, told.object, step.object, tuple(OBJECTS))
+        tool = through(rng, told.tool, step.tool, tuple(TOOLS))
+        action = through(rng, told.action, step.action, tuple(ACTIONS))
+        where = through(rng, told.place, place, tuple(PLACES))
+        text = sentence(rng, object_=object_, tool=tool, action=action, place=where)
+        if told.order != 0 and i + 1 in numbers:
+            number = through(rng, told.order, i + 1, numbers)
+            text = f"{ORDINALS[number - 1]} step {text}" if number else text
+        off_s = float(rng.uniform(0, shift_s)) * (-1 if rng.random() < profile.early_rate else 1)
+        off_topic = chatter_rate > 0 and rng.random() < chatter_rate
         text = chatter(rng) if off_topic else text
         seconds = len(text) * 8.5 / voice.rate_wpm + 0.2  # measured: 40 letters take 2 s at 170 words per minute
-        latest_s = step.end_s if i == len(steps) - 1 else step.end_s + profile.shift_s
+        latest_s = step.end_s if i == len(steps) - 1 else step.end_s + shift_s
         start_s = max(free_s, min(step.start_s + off_s, latest_s - seconds))
         end_s = min(start_s + seconds, latest_s)
         lines.append(Line(round(start_s, 3), round(end_s, 3), text, None if off_topic else i))

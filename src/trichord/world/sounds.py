@@ -140,9 +140,15 @@ _ACTIONS: dict[str, Sound] = {
 }  # fmt: skip
 
 
-def action_sound(action: str, object_: str, num_samples: int, rate_hz: int, rng: np.random.Generator) -> np.ndarray:
-    """What `action` on `object_` sounds like: float64 (num_samples,), root mean square 1, soft at both ends."""
-    sound = _ACTIONS[action](num_samples, rate_hz, _BRIGHTNESS[object_] * float(rng.uniform(0.94, 1.06)), rng)
+def action_sound(
+    action: str, object_: str | None, num_samples: int, rate_hz: int, rng: np.random.Generator
+) -> np.ndarray:
+    """What `action` on `object_` sounds like: float64 (num_samples,), root mean square 1, soft at both ends.
+
+    An object of None has no material: the sound tells nothing of it.
+    """
+    bright = _BRIGHTNESS[object_] if object_ else 1.0
+    sound = _ACTIONS[action](num_samples, rate_hz, bright * float(rng.uniform(0.94, 1.06)), rng)
     edge = min(num_samples // 2, int(0.05 * rate_hz))
     ramp = np.linspace(0, 1, edge)
     sound[:edge] *= ramp

@@ -56,6 +56,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "garage": ("in my garage",),
     "beach": ("down at the beach",),
 }
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
+            "twelfth")  # fmt: skip
 # One stroke of the action takes this long, in the picture and in the sound.
 PERIOD_S = {"cut": 0.5, "stir": 1.2, "pour": 2.0, "pound": 0.8, "paint": 1.0, "roll": 2.4, "wash": 0.3, "heat": 3.0}
 USUAL_WORD = 0.75  # how often the usual word is said instead of a less usual one
@@ -142,6 +144,29 @@ def sentence(
     template = _pick(rng, _WITH_TOOL if tool else _WITHOUT_TOOL)
     text = template.format(verb=verb, verbing=verbing, object=object_phrase, tool=tool_phrase)
     return f"{text} {_pick(rng, PLACES[place])}" if place else text
+
+
+def _words_of() -> dict[str, dict[str, str]]:
+    """For each factor: word -> value. Of a phrase only the word counts that no other value shares."""
+    nouns = (("object", OBJECTS), ("tool", TOOLS))
+    table = {factor: {p.split()[-1]: v for v in names for p in (v, *names[v])} for factor, names in nouns}
+    table["action"] = {form.split()[0]: name for name, pairs in ACTIONS.items() for pair in pairs for form in pair}
+    table["place"] = {name: name for name in PLACES}
+    table["order"] = {name: str(number) for number, name in enumerate(ORDINALS, 1)}
+    return table
+
+
+_VALUE_OF = _words_of()
+
+
+def told_in(text: str) -> dict[str, str | None]:
+    """What a sentence names: for each factor (object, tool, action, place, order) the first value, or None.
+
+    The order comes as a number in digits. Misheard words count as what they say, so this is what a reader knows who
+    sees the words alone.
+    """
+    words = text.split()
+    return {factor: next((values[w] for w in words if w in values), None) for factor, values in _VALUE_OF.items()}
 
 
 def chatter(rng: np.random.Generator) -> str:
