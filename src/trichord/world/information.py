@@ -3,7 +3,8 @@
 The content of a step is its object, tool, action, place and number (order). What a modality shows is a symbol for each
 factor: the value that is seen, heard or read, or nothing. Video shows the picture's symbols; audio the sounds' and the
 speech's; text those of the captions, mishearings included. Shifts in time are left aside: a symbol counts for the step
-that it belongs to. So is the material that colours the sounds in `balanced` (of the object; at most log2 16 = 4 bits).
+that it belongs to. So is the material that
+colours the sounds in `balanced` and in no other profile: below 3.6 bits of the object, blurred by 6 % in pitch.
 
 Counting: I = H(content) + H(shown) - H(content, shown) with plug-in entropies, each with Miller and Madow's
 correction (m - 1) / 2N nats for m values seen in N steps (Miller 1955), kept within 0 and the content's entropy. All
@@ -221,8 +222,7 @@ def _all_information(combinations: np.ndarray, num_numbers: int, sources: list[_
     """
     silent = max(source.silent for source in sources)
     shares = (combinations, np.full(len(PLACES), 1 / len(PLACES)), np.full(num_numbers, 1 / num_numbers))
-    shown, given = 0.0, 0.0
-    cases = []
+    given, cases = 0.0, []
     for off_topic, weight in ((False, 1 - silent), (True, silent)):
         if weight == 0:
             continue
