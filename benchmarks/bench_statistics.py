@@ -16,12 +16,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 from results import record  # noqa: E402
-from scipy.special import ndtr, ndtri  # noqa: E402
+from scipy.special import ndtr, ndtri, stdtr  # noqa: E402
 
 from trichord.evaluation.comparison import compare_orders  # noqa: E402
 from trichord.evaluation.power import predicted_power  # noqa: E402
 from trichord.evaluation.statistics import difference_spread, wilson  # noqa: E402
-from trichord.evaluation.variance import components, half_width, spread, two_sided  # noqa: E402
+from trichord.evaluation.variance import Spread, components, half_width, spread, two_sided  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,21 @@ def winners(
     return 100 * declared / studies
 
 
+def tails(rng: np.random.Generator, seeds: int, alpha: float, draws: int = 40_000) -> tuple[str, str]:
+    """Lowest and highest coverage, in percent, of the tail in use and of Satterthwaite's, over shares of the variance that
+    lie between seeds (normal values, many queries)."""
+    used, other = [], []
+    for share in (0.0, 0.1, 0.3, 0.5, 0.8, 0.95, 1.0):
+        distance = rng.standard_normal(draws)
+        between = share * rng.chisquare(seeds - 1, draws) / (seeds - 1)
+        total = 1 - share + between
+        df = np.clip(total**2 / np.maximum(between**2 / (seeds - 1), 1e-12), seeds - 1, 1e9)
+        of = Spread(0.0, np.full(draws, 1 - share), between, 1_000_000, seeds - 1)
+        used.append(100 * np.mean(two_sided(distance, of) >= alpha))
+        other.append(100 * np.mean(2 * stdtr(df, -np.abs(distance) / np.sqrt(total)) >= alpha))
+    return f"{min(used):.1f} to {max(used):.1f}", f"{min(other):.1f} to {max(other):.1f}"
+
+
 def cell(values: list[tuple[float, float]], asked: bool) -> tuple[str, str]:
     """The figures of a row, and how many of them lie in 93 to 97 %."""
     figures = ", ".join(f"{a:.1f} / {b:.1f}" for a, b in values)
@@ -154,6 +169,11 @@ def main() -> None:
         rows.append((f"coverage %, {name}S = {seeds}, N = {queries}", *cell(found, True)))
         print(rows[-1], flush=True)
     rows.append(("lowest and highest coverage of all", f"{lowest:.1f}, {highest:.1f}", "93, 97"))
+    for alpha, name in ((0.05, "95"), (0.05 / 6, "99.17 (Holm, six pairs)")):
+        for seeds in (2, 3, 5, 10):
+            used, other = tails(rng, seeds, alpha)
+            what = f"normal values, S = {seeds}, level {name}: Behrens-Fisher (used); Satterthwaite (not)"
+            rows.append((what, f"{used}; {other}", ""))
     for seeds in (3, 10):
         crossed, alone = bootstrap_coverage(rng, unsteady, 0.3, seeds, 1000, studies // 4)
         what = f"percentile bootstrap, unsteady seeds, S = {seeds}, N = 1000: seeds and queries; queries alone"

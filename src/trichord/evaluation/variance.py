@@ -8,9 +8,10 @@ McCulloch, Variance Components, 1992, section 4.3).
 It has two parts that are known unequally well: `within`, query / N, from N - 1 degrees of freedom, and `between`,
 seed / S + residual / (S N), from S - 1, often two. Their sum is compared with the Behrens-Fisher distribution
 (sqrt(within) t[N-1] + sqrt(between) t[S-1]): with one seed the one-sample t-test over queries, with `within` = 0 that
-over seeds. It was chosen by simulation (benchmarks/bench_statistics.py). It covers 95 % or more, up to 99 % with two
-seeds. Satterthwaite's degrees of freedom cover 88 % at worst with two seeds and 92 % with three, and under Holm's smaller
-levels err two to nine times too often; percentile bootstraps cover less, for two or three seeds are too few to resample.
+over seeds. It was chosen by simulation (benchmarks/bench_statistics.py). At level 95 % it
+covers 95 % or more, up to 99 % with two seeds and 97.5 % with three. Satterthwaite's degrees of freedom cover 87 % at worst
+with two seeds and 92 % with three, and at Holm's level for six pairs err ten and four times too often. Percentile bootstraps
+over seeds and queries cover 84 % with three seeds: too few to resample.
 """
 
 from __future__ import annotations
