@@ -142,3 +142,16 @@ def test_world_to_table(tmp_path: Path) -> None:
     done = subprocess.run(command + words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
     assert done.returncode == 0, done.stderr
     assert "AV→T" in done.stdout and (tmp_path / "demo" / "study" / "table.md").is_file()
+
+
+def test_the_encoders_are_listed_by_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["extract", "--list-encoders"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "--visual_2d, visual_3d",
+        "--audio",
+        "--text",
+        "--speech",
+    ]
+    for name in ("resnet152", "resnext101-3d", "tv:r3d_18", "log-mel", "st:all-minilm-l6-v2", "whisper:tiny.en"):
+        assert any(line.startswith(f"  {name}") for line in lines), name

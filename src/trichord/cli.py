@@ -166,6 +166,11 @@ def _world(words: list[str]) -> int:
 def _extract(words: list[str]) -> int:
     from trichord.extraction.extract import extract
 
+    if words in (["--list-encoders"], ["--list_encoders"]):
+        from trichord.extraction.choice import list_encoders
+
+        print("\n".join(list_encoders()))
+        return 0
     example = "trichord extract my_videos --store my_store --dry-run"
     summary = _call(extract, "extract", words, positional=("videos",), example=example)
     print(summary)

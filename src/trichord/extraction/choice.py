@@ -73,6 +73,20 @@ class Encoders:
     recognizer: Recognizer | None
 
 
+def list_encoders() -> list[str]:
+    """Lines for people: the names that each option of an extraction takes."""
+    from trichord.features import audio, speech, text, visual
+
+    visual_names = visual.list_visual_encoders().items()
+    options = {
+        "visual_2d, visual_3d": [f"{name}: {what}" for name, what in visual_names],
+        "audio": audio.list_audio_encoders(),
+        "text": text.list_text_encoders(),
+        "speech": speech.list_recognizers(),
+    }
+    return [line for option, names in options.items() for line in (f"--{option}", *(f"  {name}" for name in names))]
+
+
 def describe(choice: EncoderChoice, device: str = "cpu") -> Described:
     """The streams that the choice makes. Cheap: hashes weight files, builds no network, imports no torch.
 
