@@ -38,6 +38,24 @@ def test_joint_training_is_one_stage_with_all_pairs() -> None:
     assert len(stage.pairs) == 3 and not stage.frozen
 
 
+def test_a_thawed_stage_trains_on_what_came_before() -> None:
+    second = stages_of(Order.parse("av>t"), thaw=True)[1]
+    assert (second.train, second.frozen, second.thawed) == (("text",), (), ("audio", "video"))
+    assert second.pairs == (("video", "text"), ("audio", "text")) and second.reconstruct == ("text",)
+    assert str(second) == "AV→T (trains T, thawed A, V)"
+    model = small_model()
+    prepare_model(model, second, heads=True)
+    assert all(p.requires_grad for m in ("video", "audio", "text") for p in model.parts(m)["encoder"].parameters())
+
+
+def test_a_replay_counts_the_first_pair_and_its_terms_again() -> None:
+    second = stages_of(Order.parse("av>t"), thaw=True, replay=True)[1]
+    assert second.pairs == (("video", "audio"), ("video", "text"), ("audio", "text"))
+    assert set(second.reconstruct) == set(second.cluster) == {"video", "audio", "text"}
+    first, later = stages_of(Order.parse("av>t"), thaw=True, replay=True)[0], stages_of(Order.parse("av>t"))[0]
+    assert first == later
+
+
 def test_a_modality_that_the_model_lacks_is_refused() -> None:
     with pytest.raises(TrichordError, match="needs modality 'X', which the model does not have"):
         stages_of(Order.parse("vt>a>x"))

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from tiny import write_tiny_store
-from trichord.errors import TrichordError
+from trichord.errors import Diverged, TrichordError
+from trichord.evaluation.geometry import Geometry
 from trichord.evaluation.ranks import RankCounts, metrics_from_counts
 from trichord.modality import Order
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
-from trichord.study import run
+from trichord.study import factories, folder, run, score
 from trichord.study.plan import distinct_stages, plan_study
 from trichord.study.ranks import read_ranks
 from trichord.study.table import StudyTable, to_csv, to_latex, to_markdown
@@ -27,7 +28,7 @@ def quick(**training: Any) -> Recipe:
     return load_recipe(
         "debug",
         training={"tensorboard": False, "max_steps": 2, "device": "cpu", **training},
-        evaluation={"directions": ["t2v", "t2va"]},
+        evaluation={"directions": ["t2v", "t2va", "a2v", "v2a"]},
     )
 
 
@@ -64,7 +65,7 @@ def test_keys_change_with_what_changes_the_weights_and_with_nothing_else() -> No
 
 def test_the_study_writes_the_table_in_all_its_forms(study: Path) -> None:
     content = json.loads((study / "study.json").read_text())
-    assert len(content["results"]) == 4 * 2 * 2 and len(content["orders"]) == 8
+    assert len(content["results"]) == 4 * 2 * 4 and len(content["orders"]) == 8
     assert content["versions"]["torch"] and content["store"]["fingerprint"] and content["recipe"]["training"]["epochs"]
     markdown = (study / "table.md").read_text()
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
@@ -89,7 +90,7 @@ def test_a_second_run_trains_and_evaluates_nothing(
         raise AssertionError("trained or evaluated again")
 
     monkeypatch.setattr(run, "train_stage", never)
-    monkeypatch.setattr(run, "evaluate_retrieval", never)
+    monkeypatch.setattr(score, "embed_benchmark", never)
     run.run_study(tiny_store, study, ORDERS, [0, 1], quick(), say=silent)
     assert {p: p.stat().st_mtime_ns for p in study.glob("stages/*/model.safetensors")} == before
     assert (study / "table.md").read_text() == table
@@ -112,6 +113,67 @@ def test_an_interrupted_study_goes_on_and_gives_the_same_table(
     run.run_study(tiny_store, tmp_path / "cut", ORDERS, [0, 1], quick(), say=silent)
     assert len(trained) == len(set(trained)) + 1  # only the interrupted stage was begun twice
     assert (tmp_path / "cut" / "table.csv").read_text() == (study / "table.csv").read_text()
+
+
+def test_a_diverged_order_is_left_out_and_said(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, lines, tried = tmp_path / "out", [], []
+    build = factories.build_loss
+
+    def poisoned(recipe: Recipe, stage: Any, seed: int) -> Any:
+        loss = build(recipe, stage, seed)
+        if stage.chain == "av>t":
+            tried.append(seed)
+            loss.contrast_weight = float("nan")
+        return loss
+
+    monkeypatch.setattr(factories, "build_loss", poisoned)
+    for _ in range(2):
+        table = run.run_study(tiny_store, out, ["av>t", "vt>a"], [0], quick(), say=lines.append)
+    assert table.orders == ("vt>a",)
+    assert tried == [0], "a stage that diverged is not trained a second time"
+    assert sum("AV→T seed 0  diverged and is left out: stage av>t, step 1" in line for line in lines) == 2
+    (stage,) = out.glob("stages/av-t.*")
+    assert "not finite" in folder.divergence_of(stage) 
+    assert any(f"delete {stage / 'diverged.json'} to train it again" in line for line in lines)
+    plan = json.loads((out / "study.json").read_text())["orders"]
+    assert [entry["order"] for entry in plan] == ["av>t", "vt>a"]
+    monkeypatch.setattr(factories, "build_loss", build)
+    (stage / "diverged.json").unlink()
+    assert run.run_study(tiny_store, out, ["av>t"], [0], quick(), say=silent).orders == ("av>t",)
+
+
+def test_when_all_diverge_it_is_an_error(tiny_store: Path, tmp_path: Path) -> None:
+    recipe = quick()
+    recipe.training.learning_rate = 1e30
+    recipe.training.schedule = "constant"
+    with pytest.raises(Diverged, match="every order diverged; lower training.learning_rate"):
+        run.run_study(tiny_store, tmp_path / "out", ["vt"], [0], recipe, say=silent)
+
+
+def test_a_pair_alone_is_an_order_too(study: Path, tiny_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pairs"
+    shutil.copytree(study, out)
+    count = len(list(out.glob("stages/*")))
+    table = run.run_study(tiny_store, out, ["vt", "av"], [0], quick(), say=silent)
+    assert len(list(out.glob("stages/*"))) == count, "the first stages of the orders are the pairs"
+    assert ("vt", "tiny") in table.cells and ("av", "tiny") not in table.cells
+    assert {r["direction"] for r in table.results if r["order"] == "av"} == {"a2v", "v2a"}
+    kept = [(entry["order"], entry["seed"]) for entry in json.loads((out / "study.json").read_text())["orders"]]
+    assert len(kept) == len(ORDERS) * 2 + 2 and kept[-2:] == [("vt", 0), ("av", 0)]
+
+
+def test_what_a_report_needs_is_kept(study: Path) -> None:
+    arrays = np.load(study / "orders" / "av-t" / "seed-0.npz")
+    geometry = Geometry.from_arrays(arrays, "tiny/geometry")
+    assert geometry is not None and set(geometry.gap) == {"VA", "VT", "AT"}
+    queries = json.loads((study / "queries" / "tiny.json").read_text())
+    assert len(queries) == len(arrays["tiny/video_id"]) and all(q["caption"] for q in queries)
+    for path in study.glob("stages/*/model.json"):
+        described = json.loads(path.read_text())
+        frozen = described["parameters"]["frozen"]
+        assert described["parameters"]["trained"] > 0 and (frozen > 0) == (described["parent"] is not None)
 
 
 def test_seeds_can_be_added_later(study: Path, tiny_store: Path, tmp_path: Path) -> None:
@@ -138,25 +200,25 @@ def test_evaluating_a_stage_folder_gives_the_studys_figures(study: Path, tiny_st
     content = json.loads((study / "study.json").read_text())
     row = next(r for r in content["results"] if r["order"] == "vt>a" and r["seed"] == 1 and r["direction"] == "t2v")
     stage = next(o for o in content["orders"] if o["order"] == "vt>a" and o["seed"] == 1)["stages"][-1]["folder"]
-    results, _ = run.evaluate_model(study / "stages" / stage, tiny_store, [], ["t2v"])
+    results, _ = score.evaluate_model(study / "stages" / stage, tiny_store, [], ["t2v"])
     assert results[0].to_dict() == {k: v for k, v in row.items() if k not in ("order", "seed")}
 
 
 def test_evaluating_refuses_what_cannot_be(study: Path, tiny_store: Path, tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="holds 8 models; give one of them"):
-        run.evaluate_model(study, tiny_store, [])
+        score.evaluate_model(study, tiny_store, [])
     with pytest.raises(TrichordError, match="no trained model here"):
-        run.evaluate_model(tmp_path, tiny_store, [])
+        score.evaluate_model(tmp_path, tiny_store, [])
     first = next(study.glob("stages/av.seed0*"))
     with pytest.raises(TrichordError, match="direction t2v needs text, which this model was not trained on"):
-        run.evaluate_model(first, tiny_store, [], ["t2v"])
+        score.evaluate_model(first, tiny_store, [], ["t2v"])
     broken = tmp_path / "broken"
     shutil.copytree(first, broken)
     described = json.loads((broken / "model.json").read_text())
     described["arguments"]["video_dim"] += 1
     (broken / "model.json").write_text(json.dumps(described))
     with pytest.raises(TrichordError, match="weights of other widths"):
-        run.evaluate_model(broken, tiny_store, [])
+        score.evaluate_model(broken, tiny_store, [])
     assert Store(tiny_store).streams["visual_2d"].dim == 24
 
 

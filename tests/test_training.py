@@ -26,7 +26,11 @@ def debug(**training: Any) -> Recipe:
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """The lines of a stage, without the time that each took."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    seconds = [row.pop("seconds") for row in rows]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+    return rows
 
 
 def silent(line: str) -> None:
@@ -105,6 +109,58 @@ def test_a_run_folder_explains_itself_and_is_not_used_twice(tiny_store: Path, tm
     other = write_tiny_store(tmp_path / "other", num_train=9)
     with pytest.raises(TrichordError, match="another or since changed store"):
         run.train_order(other, tmp_path / "run", "vt>a", 0, debug(max_steps=1), resume=True, say=silent)
+
+
+def later(**settings: Any) -> Recipe:
+    return load_recipe("debug", training={"tensorboard": False, "device": "cpu"}, later_stages=settings)
+
+
+def weights(folder: Path, modality: str) -> dict[str, torch.Tensor]:
+    tensors = load_file(folder / "model.safetensors")
+    return {name: tensor for name, tensor in tensors.items() if modality in name and "running" not in name}
+
+
+def moved(folders: tuple[Path, ...], modality: str) -> float:
+    """How far the weights of a modality went in the second stage."""
+    first, second = (weights(folder, modality) for folder in folders)
+    assert first
+    return sum(float((first[k] - second[k]).abs().sum()) for k in first)
+
+
+def test_thawed_modalities_train_on_at_their_part_of_the_rate(tiny_store: Path, tmp_path: Path) -> None:
+    far = {}
+    for thaw in (0.0, 0.01, 1.0):
+        run_folder = tmp_path / str(thaw)
+        summary = run.train_order(tiny_store, run_folder, "vt>a", 0, later(thaw=thaw), say=silent)
+        far[thaw] = moved(summary.stage_folders, "video")
+    assert far[0.0] == 0 and 0 < far[0.01] < 0.1 * far[1.0]
+    first = {path.name for path in tmp_path.glob("*/stages/vt.seed0.*")}
+    assert len(first) == 1, "the first stage does not depend on how later ones are trained"
+    assert len({path.name for path in tmp_path.glob("*/stages/vt-a.seed0.*")}) == 3
+
+
+def test_a_replay_trains_the_first_pair_too(tiny_store: Path, tmp_path: Path) -> None:
+    summary = run.train_order(tiny_store, tmp_path / "r", "vt>a", 0, later(thaw=1.0, replay=True), say=silent)
+    terms = {name for row in metrics(summary.model_folder) for name in row}
+    assert {"contrast_VT", "contrast_VA", "contrast_AT", "reconstruction_V", "reconstruction_A"} <= terms
+
+
+def test_later_stages_can_be_longer(tiny_store: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(
+        "debug", training={"tensorboard": False, "max_steps": 0, "epochs": 2}, later_stages={"epochs": 6}
+    )
+    summary = run.train_order(tiny_store, tmp_path / "long", "vt>a", 0, recipe, say=silent)
+    first, second = (len(metrics(folder)) for folder in summary.stage_folders)
+    assert second == 3 * first
+
+
+def test_later_stage_settings_without_effect_are_refused() -> None:
+    with pytest.raises(TrichordError, match="replay has no effect on frozen modalities; set later_stages.thaw"):
+        later(replay=True)
+    with pytest.raises(TrichordError, match="training.max_steps bounds every stage"):
+        later(epochs=3)
+    with pytest.raises(TrichordError, match="thaw lies between 0 and 1"):
+        later(thaw=2.0)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(

@@ -341,7 +341,7 @@ def _evaluate(words: list[str]) -> int:
     values = _parse(parser, words)
     from rich.console import Console
 
-    from trichord.study.run import evaluate_model
+    from trichord.study.score import evaluate_model
     from trichord.study.table import results_table
 
     results, notes = evaluate_model(

@@ -95,6 +95,7 @@ class RetrievalResult:
     chance_r1: float
     chance_r5: float
     chance_r10: float
+    ties: str = "expected"
     ranks: QueryRanks | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -196,32 +197,56 @@ def benchmark_clips(store: Store, benchmark: Benchmark, settings: ScoringSetting
     return evaluation_clips(store, store.select(benchmark.collection, benchmark.split), settings.min_clip_s)
 
 
-def evaluate_retrieval(
-    model: MCN,
-    store: Store,
-    benchmark: Benchmark,
-    directions: list[Direction],
-    settings: ScoringSettings,
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """A benchmark's clips in the joint space: per modality (N, D) embeddings and (N,) whether the clip has it."""
+
+    clips: Clips
+    embeddings: dict[str, Tensor]
+    valid: dict[str, np.ndarray]
+
+
+def embed_benchmark(
+    model: MCN, store: Store, benchmark: Benchmark, modalities: tuple[str, ...], settings: ScoringSettings
+) -> Embedded:
+    """Embed the clips of a benchmark, each modality once.
+
+    Raises TrichordError when the store lacks one of the modalities.
+    """
+    needed = tuple(m for m in NAMES.values() if m in modalities)
+    require_modalities(store, needed, f"benchmark {benchmark.name}", audio=settings.audio, text=settings.text)
+    clips = benchmark_clips(store, benchmark, settings)
+    frames = benchmark.audio_frames or settings.audio_frames
+    return Embedded(clips, *embed_clips(model, store, clips, needed, frames, settings))
+
+
+def score_embeddings(
+    found: Embedded, benchmark: Benchmark, directions: list[Direction], settings: ScoringSettings
 ) -> list[RetrievalResult]:
-    """Score a model in several directions; each modality is embedded once.
+    """Score embedded clips in several directions.
 
     A side of several modalities is the sum of their embeddings (of unit length with `settings.cosine`).
 
-    Raises:
-        TrichordError: the store lacks a modality of a direction, or no clip has all that the direction needs.
+    Raises TrichordError when no clip has all that a direction needs.
     """
-    needed = tuple(m for m in NAMES.values() if any(m in d.modalities for d in directions))
-    require_modalities(store, needed, f"benchmark {benchmark.name}", audio=settings.audio, text=settings.text)
-    clips = benchmark_clips(store, benchmark, settings)
-    embeddings, valid = embed_clips(
-        model, store, clips, needed, benchmark.audio_frames or settings.audio_frames, settings
-    )
+    embeddings = found.embeddings
     if settings.cosine:
         embeddings = {m: F.normalize(e, dim=1) for m, e in embeddings.items()}
     policy = benchmark.missing if settings.missing == "auto" else settings.missing
     return [
-        score_direction(embeddings, valid, direction, benchmark, policy, settings.block) for direction in directions
+        score_direction(embeddings, found.valid, direction, benchmark, policy, settings.block)
+        for direction in directions
     ]
+
+
+def evaluate_retrieval(
+    model: MCN, store: Store, benchmark: Benchmark, directions: list[Direction], settings: ScoringSettings
+) -> list[RetrievalResult]:
+    """Embed the clips of a benchmark and score them: `embed_benchmark`, then `score_embeddings`."""
+    modalities = tuple(m for d in directions for m in d.modalities)
+    return score_embeddings(
+        embed_benchmark(model, store, benchmark, modalities, settings), benchmark, directions, settings
+    )
 
 
 def score_direction(

@@ -154,6 +154,21 @@ class TrainingSettings:
 
 
 @dataclass
+class LaterStageSettings:
+    """What the stages after the first do differently. The study freezes what came before: all of these at their defaults.
+
+    Args:
+        epochs: Epochs of a later stage; 0 takes `training.epochs`.
+        thaw: Modalities that came before train on at this part of the learning rate; 0 freezes them.
+        replay: With `thaw`: the terms of the earlier modalities (their pairs, clustering, reconstruction) count too.
+    """
+
+    epochs: int = 0
+    thaw: float = 0.0
+    replay: bool = False
+
+
+@dataclass
 class EvaluationSettings:
     """How retrieval is scored.
 
@@ -182,6 +197,7 @@ class Recipe:
         data: What a batch is made of.
         loss: The terms and their weights.
         training: Optimizer, schedule, precision, checkpoints.
+        later_stages: What the stages after the first do differently.
         evaluation: How retrieval is scored.
     """
 
@@ -189,6 +205,7 @@ class Recipe:
     data: DataSettings = field(default_factory=DataSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    later_stages: LaterStageSettings = field(default_factory=LaterStageSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -222,6 +239,14 @@ class Recipe:
         ):
             if value < 1:
                 raise TrichordError(f"{name} is {value}; it must be at least 1")
+        if self.later_stages.epochs < 0 or not 0 <= self.later_stages.thaw <= 1:
+            raise TrichordError("later_stages.epochs must not be below 0, and later_stages.thaw lies between 0 and 1")
+        if self.later_stages.epochs and training.max_steps:
+            raise TrichordError("training.max_steps bounds every stage; set it to 0 to use later_stages.epochs")
+        if self.later_stages.replay and not self.later_stages.thaw:
+            raise TrichordError(
+                "later_stages.replay has no effect on frozen modalities; set later_stages.thaw, e.g. to 0.1"
+            )
         if training.learning_rate <= 0:
             raise TrichordError(f"training.learning_rate is {training.learning_rate}; it must be above 0")
         return self

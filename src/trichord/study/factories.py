@@ -148,10 +148,12 @@ def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tupl
     return source, reader
 
 
-def loop_settings(recipe: Recipe) -> LoopSettings:
-    training = recipe.training
+def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
+    """How a stage is trained."""
+    training, later = recipe.training, recipe.later_stages
+    is_later = bool(stage.earlier)
     return LoopSettings(
-        epochs=training.epochs,
+        epochs=later.epochs if is_later and later.epochs else training.epochs,
         max_steps=training.max_steps,
         learning_rate=training.learning_rate,
         schedule=training.schedule,
@@ -163,6 +165,7 @@ def loop_settings(recipe: Recipe) -> LoopSettings:
         reset_clusters_every_epoch=recipe.loss.cluster_reset_every_epoch,
         with_positives=recipe.loss.contrast == "mil_nce",
         with_first_half=recipe.loss.cluster_store == "first_half",
+        thaw=later.thaw if is_later else 0.0,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trichord.modality import Order
-from trichord.recipes import Recipe
+from trichord.recipes import LaterStageSettings, Recipe
 from trichord.training.stage import Stage, stages_of
 
 DISPLAY_ONLY = ("log_every_steps", "tensorboard", "checkpoint_every_steps", "device")
@@ -52,7 +52,8 @@ def plan_order(
         first_stage_seed: Seed of the first stage of orders with several; given, all seeds share that stage.
     """
     planned: list[PlannedStage] = []
-    for index, stage in enumerate(stages_of(order)):
+    later = recipe.later_stages
+    for index, stage in enumerate(stages_of(order, thaw=later.thaw > 0, replay=later.replay)):
         shared = index == 0 and first_stage_seed is not None and len(order.stages) > 1
         stage_seed = first_stage_seed if shared and first_stage_seed is not None else seed
         parent = planned[-1] if planned else None
@@ -84,6 +85,8 @@ def training_settings(recipe: Recipe) -> dict[str, Any]:
     """The settings that decide which weights come out."""
     values = recipe.to_dict()
     values.pop("evaluation")
+    if recipe.later_stages == LaterStageSettings():  # came later: the default must not change the keys either
+        values.pop("later_stages")
     for name in ("audio", "text"):  # came later: `auto` must not change the keys of what was trained before
         if values["model"][name] == "auto":
             values["model"].pop(name)
@@ -93,12 +96,15 @@ def training_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _key(stage: Stage, seed: int, recipe: Recipe, store_fingerprint: str, parent: PlannedStage | None) -> str:
+    settings = training_settings(recipe)
+    if parent is None:
+        settings.pop("later_stages", None)  # first stages do not depend on them
     content = {
         "format": FORMAT,
         "train": sorted(stage.train),
         "frozen": sorted(stage.frozen),
         "seed": seed,
-        "settings": training_settings(recipe),
+        "settings": settings,
         "store": store_fingerprint,
         "parent": parent.key if parent else None,
     }

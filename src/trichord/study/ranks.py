@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trichord.data.reader import Clips
 from trichord.errors import TrichordError, one_line
-from trichord.evaluation.benchmarks import Benchmark, QueryRanks, RetrievalResult, ScoringSettings, benchmark_clips
+from trichord.evaluation.benchmarks import Benchmark, QueryRanks, RetrievalResult
+from trichord.training.checkpoint import write_json
 
 if TYPE_CHECKING:
     from trichord.store import Store
 
 
 def rank_arrays(
-    store: Store, benchmark: Benchmark, settings: ScoringSettings, results: Sequence[RetrievalResult]
+    store: Store, benchmark: Benchmark, clips: Clips, results: Sequence[RetrievalResult]
 ) -> dict[str, np.ndarray]:
     """The arrays of one benchmark by their names in the file."""
-    clips = benchmark_clips(store, benchmark, settings)
     arrays = {
         f"{benchmark.name}/video_id": np.array([store.video_id(int(i)) for i in clips.item], dtype=np.str_),
         f"{benchmark.name}/start_s": clips.start_s,
@@ -38,6 +39,22 @@ def rank_arrays(
             arrays[f"{head}/equal"] = result.ranks.equal.astype(np.int32)
             arrays[f"{head}/num_gallery"] = np.array(result.ranks.num_gallery)
     return arrays
+
+
+def write_queries(out: Path, store: Store, benchmark: Benchmark, clips: Clips) -> None:
+    """`queries/BENCHMARK.json`: video, span and caption of each clip of a benchmark, in the order of the ranks."""
+    queries = [
+        {
+            "video": store.video_id(int(item)),
+            "start_s": float(start),
+            "end_s": float(end),
+            "caption": " ".join(store.caption_text(int(item), int(c)) for c in captions),
+        }
+        for item, start, end, captions in zip(clips.item, clips.start_s, clips.end_s, clips.captions, strict=True)
+    ]
+    path = out / "queries" / f"{benchmark.name.replace('/', '-')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, queries)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

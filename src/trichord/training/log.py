@@ -43,12 +43,12 @@ class StageLog:
         self.path = folder / "metrics.jsonl"
         self.title, self.num_steps, self.first_step = title, num_steps, first_step
         self.log_every_steps, self.enabled, self.say = log_every_steps, enabled, say or _print
-        self.started, self.clips, self.epoch = time.monotonic(), 0, 0
+        self.started, self.earlier_s, self.clips = time.monotonic(), 0.0, 0
         self.writer: Any = None
         self.bar: Progress | None = None
         if not enabled:
             return
-        cut_lines(self.path, first_step)
+        self.earlier_s = cut_lines(self.path, first_step)
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -81,12 +81,15 @@ class StageLog:
         if not self.enabled:
             return
         self.clips += num_clips
+        seconds = time.monotonic() - self.started
+        total_s = round(self.earlier_s + seconds, 3)
         with self.path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"step": step, "epoch": epoch, "clips": num_clips, **values}) + "\n")
+            lines.write(
+                json.dumps({"step": step, "epoch": epoch, "clips": num_clips, "seconds": total_s, **values}) + "\n"
+            )
         if self.writer is not None:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
-        seconds = time.monotonic() - self.started
         done = step + 1 - self.first_step
         rate = self.clips / max(seconds, 1e-9)
         note = f"loss {values['loss']:.3f}  {rate:.0f} clips/s"
@@ -97,18 +100,21 @@ class StageLog:
             self.say(f"{self.title}  epoch {epoch + 1}  step {step + 1}/{self.num_steps}  {note}  {clock(left_s)} left")
 
 
-def cut_lines(path: Path, num_steps: int) -> None:
-    """Drop the lines of steps that a resumed run does again, and a torn last line."""
+def cut_lines(path: Path, num_steps: int) -> float:
+    """Drop the lines of steps that a resumed run does again, and a torn last line. Returns the seconds spent until then."""
     if not path.is_file():
-        return
-    kept = []
+        return 0.0
+    kept, seconds = [], 0.0
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] < num_steps:
+            values = json.loads(line)
+            if values["step"] < num_steps:
                 kept.append(line)
+                seconds = float(values.get("seconds", 0.0))
         except (ValueError, KeyError, TypeError):
             break
     path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    return seconds
 
 
 def clock(seconds: float) -> str:

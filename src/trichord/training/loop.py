@@ -11,20 +11,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from trichord.data.batches import TrainingClips, batches
 from trichord.data.reader import ClipReader
-from trichord.errors import TrichordError
+from trichord.errors import Diverged
 from trichord.losses.combined import CombinedLoss
 from trichord.nn import MCN
 from trichord.training.checkpoint import Position, load_newest, save_checkpoint
 from trichord.training.log import StageLog
 from trichord.training.schedule import rate_factor, used_warmup_steps
-from trichord.training.stage import Stage, frozen_guard, prepare_model
+from trichord.training.stage import Stage, frozen_guard, modules_of, prepare_model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,6 +46,7 @@ class LoopSettings:
     reset_clusters_every_epoch: bool
     with_positives: bool
     with_first_half: bool
+    thaw: float = 0.0
 
 
 def num_steps_of(settings: LoopSettings, steps_per_epoch: int) -> int:
@@ -75,11 +76,12 @@ def train_stage(
         The number of steps that this call did.
 
     Raises:
-        TrichordError: the loss or the gradient is not finite; the message names the step and the terms.
+        Diverged: the loss or the gradient is not finite; the message names the step and the terms.
     """
-    prepare_model(model, stage, heads=bool(loss.reconstruct))
+    heads = bool(loss.reconstruct)
+    prepare_model(model, stage, heads=heads)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
+    optimizer = torch.optim.Adam(_groups(model, stage, settings, heads=heads), lr=settings.learning_rate)
     num_steps = num_steps_of(settings, source.steps_per_epoch)
     warmup = used_warmup_steps(settings.warmup_steps, num_steps)
     factor = rate_factor(settings.schedule, warmup_steps=warmup, num_steps=num_steps)
@@ -148,11 +150,21 @@ def train_stage(
     return done
 
 
+def _groups(model: MCN, stage: Stage, settings: LoopSettings, *, heads: bool) -> list[dict[str, Any]]:
+    """What trains at the full rate; and what came before, at its part of it."""
+    rates = {stage.train: settings.learning_rate, stage.thawed: settings.learning_rate * settings.thaw}
+    return [
+        {"params": [p for part in modules_of(model, stage, names, heads=heads) for p in part.parameters()], "lr": rate}
+        for names, rate in rates.items()
+        if names
+    ]
+
+
 def _require_finite(terms: dict[str, Tensor], stage: Stage, position: Position) -> None:
     if bool(torch.isfinite(terms["loss"])):
         return
     bad = [name for name, term in terms.items() if name != "loss" and not bool(torch.isfinite(term))]
-    raise TrichordError(
+    raise Diverged(
         f"stage {stage.chain}, step {position.step + 1}: the loss is not finite ({', '.join(bad) or 'their sum'}); "
         "the weights were not touched: lower training.learning_rate, or look at the batch's features"
     )
@@ -167,7 +179,7 @@ def _grad_norm(
     norm = float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
     scaled_overflow = accelerator.scaler is not None  # fp16: the scaler itself skips such a step and lowers its scale
     if not math.isfinite(norm) and not scaled_overflow:
-        raise TrichordError(
+        raise Diverged(
             f"stage {stage.chain}, step {position.step + 1}: the gradient is not finite; "
             "the weights were not touched: lower training.learning_rate"
         )

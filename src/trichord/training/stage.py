@@ -1,7 +1,8 @@
 """Stages as data: what trains, what is frozen, which pairs and terms count, where the weights come from.
 
 The two-stage study: the first stage trains two modalities together; each later stage freezes all that came before and
-trains the modality it adds against them. Joint training (`avt`) is an order of one stage.
+trains the modality it adds against them. Joint training (`avt`) is an order of one stage. A later stage may also thaw what
+came before: it trains on, at a rate of its own, and may replay the terms of the earlier pairs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Stage:
     """One training phase.
 
     `pairs` hold at least one modality that trains; `reconstruct` and `cluster` name only such modalities. `chain` is the
-    order up to and including this stage (`av>t`); weights of the frozen modalities come from the stage of its head.
+    order up to and including this stage (`av>t`); weights of the frozen and the thawed modalities come from the stage of
+    its head. `thawed` came before, like `frozen`, and train on.
     """
 
     chain: str
@@ -36,11 +38,17 @@ class Stage:
     pairs: tuple[Pair, ...]
     reconstruct: tuple[str, ...]
     cluster: tuple[str, ...]
+    thawed: tuple[str, ...] = ()
+
+    @property
+    def earlier(self) -> tuple[str, ...]:
+        """What earlier stages trained."""
+        return self.frozen + self.thawed
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """All modalities that the stage reads, in the order video, audio, text."""
-        return tuple(m for m in NAMES.values() if m in self.train + self.frozen)
+        return tuple(m for m in NAMES.values() if m in self.train + self.earlier)
 
     @property
     def slug(self) -> str:
@@ -49,11 +57,17 @@ class Stage:
     def __str__(self) -> str:
         trained = ", ".join(letter_of(m) for m in self.train)
         frozen = f", frozen {', '.join(letter_of(m) for m in self.frozen)}" if self.frozen else ""
-        return f"{Order.parse(self.chain)} (trains {trained}{frozen})"
+        thawed = f", thawed {', '.join(letter_of(m) for m in self.thawed)}" if self.thawed else ""
+        return f"{Order.parse(self.chain)} (trains {trained}{frozen}{thawed})"
 
 
-def stages_of(order: Order) -> tuple[Stage, ...]:
+def stages_of(order: Order, *, thaw: bool = False, replay: bool = False) -> tuple[Stage, ...]:
     """The stages of an order, first to last.
+
+    Args:
+        order: E.g. `av>t`.
+        thaw: Later stages train on what came before, instead of freezing it.
+        replay: Their terms between and of the earlier modalities count too (without effect when those are frozen).
 
     Raises TrichordError for a modality that the model does not have (only video, audio and text are built).
     """
@@ -63,17 +77,25 @@ def stages_of(order: Order) -> tuple[Stage, ...]:
         )
     stages = []
     for index in range(len(order.stages)):
-        train, frozen = order.added(index), order.before(index)
-        pairs = tuple(pair for pair in pairs_of(train + frozen) if set(pair) & set(train))
+        train, before = order.added(index), order.before(index)
+        frozen, thawed = ((), before) if thaw else (before, ())
+        counted = train + thawed if replay else train
+        pairs = tuple(pair for pair in pairs_of(train + before) if set(pair) & set(train) or set(pair) <= set(counted))
         chain = ">".join("".join(part).lower() for part in order.stages[: index + 1])
-        stages.append(Stage(chain, train, frozen, pairs, reconstruct=train, cluster=train))
+        stages.append(Stage(chain, train, frozen, pairs, reconstruct=counted, cluster=counted, thawed=thawed))
     return tuple(stages)
 
 
 def trainable_modules(model: MCN, stage: Stage, *, heads: bool) -> list[nn.Module]:
-    """The modules that the stage trains: encoders of `stage.train`, and their reconstruction heads if `heads`."""
+    """The modules that the stage trains: encoders of `stage.train` and `stage.thawed`, and the reconstruction heads of
+    `stage.reconstruct` if `heads`."""
+    return modules_of(model, stage, stage.train + stage.thawed, heads=heads)
+
+
+def modules_of(model: MCN, stage: Stage, modalities: tuple[str, ...], *, heads: bool) -> list[nn.Module]:
+    """Those of `modalities` alone."""
     modules: list[nn.Module] = []
-    for modality in stage.train:
+    for modality in modalities:
         parts = model.parts(modality)
         wanted = [parts["encoder"]]
         if heads and modality in stage.reconstruct:
@@ -95,6 +117,16 @@ def prepare_model(model: MCN, stage: Stage, *, heads: bool) -> None:
     for module in trainable_modules(model, stage, heads=heads):
         module.requires_grad_(True)
         module.train()
+
+
+def count_parameters(model: MCN, stage: Stage) -> dict[str, int]:
+    """How many parameters train in a stage, and how many of what came before are frozen, reconstruction heads included."""
+
+    def count(modalities: tuple[str, ...]) -> int:
+        parts = [part for m in modalities for part in model.parts(m).values() if part is not None]
+        return sum(p.numel() for part in parts for p in part.parameters())
+
+    return {"trained": count(stage.train + stage.thawed), "frozen": count(stage.frozen)}
 
 
 @contextmanager

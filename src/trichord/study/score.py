@@ -1,0 +1,187 @@
+"""Score trained models: an order of a study, with all that its report needs; or any model on any store's benchmarks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trichord.data.reader import EMBEDDING_STREAMS, Clips
+from trichord.errors import TrichordError
+from trichord.evaluation.benchmarks import (
+    Benchmark,
+    RetrievalResult,
+    benchmark_names,
+    embed_benchmark,
+    evaluate_retrieval,
+    find_benchmark,
+    score_embeddings,
+)
+from trichord.evaluation.geometry import measure_geometry
+from trichord.modality import Direction
+from trichord.recipes import Recipe, load_recipe, recipe_from_dict
+from trichord.study import factories
+from trichord.study.plan import PlannedOrder
+from trichord.study.ranks import rank_arrays, write_arrays, write_queries
+from trichord.training.checkpoint import write_json
+from trichord.training.models import DESCRIPTION, TrainedModel, load_model
+
+if TYPE_CHECKING:
+    from trichord.store import Store
+
+CONTENTS = 2  # raised when more is kept of a run: older results are then computed again
+
+
+def results_path(out: Path, planned: PlannedOrder) -> Path:
+    """Where the figures of one order and seed lie; the arrays have the same name with `.npz`."""
+    return out / "orders" / planned.order.slug / f"seed-{planned.seed}.json"
+
+
+def evaluate_order(
+    planned: PlannedOrder,
+    out: Path,
+    store: Store,
+    recipe: Recipe,
+    benchmarks: list[Benchmark],
+    directions: list[Direction],
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Results of one order and seed, computed or read back. An order without a direction's modalities leaves it out."""
+    import torch
+
+    path = results_path(out, planned)
+    identity = {
+        "stage": planned.stages[-1].key,
+        "evaluation": recipe.to_dict()["evaluation"],
+        "benchmarks": [b.name for b in benchmarks],
+        "contents": CONTENTS,
+    }
+    if path.is_file() and path.with_suffix(".npz").is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.get("identity") == identity:
+            rows: list[dict[str, Any]] = kept["results"]
+            return rows
+    trained = load_model(out / "stages" / planned.stages[-1].folder)
+    possible = [d for d in directions if set(d.modalities) <= set(trained.trained)]
+    device = (
+        torch.device("cuda") if torch.cuda.is_available() and recipe.training.device == "auto" else torch.device("cpu")
+    )
+    trained.model.to(device)
+    settings = factories.scoring_settings(recipe, trained.visual_streams, trained.audio, trained.text)
+    rows, labelled = [], {}
+    arrays: dict[str, np.ndarray] = {}
+    for benchmark in benchmarks:
+        found = embed_benchmark(trained.model, store, benchmark, trained.trained, settings)
+        scored = score_embeddings(found, benchmark, possible, settings)
+        rows += [{"order": planned.order.code, "seed": planned.seed, **row.to_dict()} for row in scored]
+        arrays |= rank_arrays(store, benchmark, found.clips, scored)
+        labels, labelled[benchmark.name] = clip_labels(store, found.clips)
+        geometry = measure_geometry(
+            found.embeddings, found.valid, labels=labels, num_clusters=recipe.loss.num_clusters, seed=0
+        )
+        arrays |= geometry.to_arrays(f"{benchmark.name}/geometry") if geometry is not None else {}
+        write_queries(out, store, benchmark, found.clips)
+        for first in scored[:1]:
+            say(
+                f"{planned.order} seed {planned.seed}  {benchmark.title} {first.direction}  R@1 {first.r1:.2f}  "
+                f"R@5 {first.r5:.2f}  R@10 {first.r10:.2f}  (chance {first.chance_r10:.2f})"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_arrays(path.with_suffix(".npz"), arrays)
+    write_json(path, {"identity": identity, "results": rows, "labels": labelled})
+    return rows
+
+
+def clip_labels(store: Store, clips: Clips) -> tuple[list[str] | None, str]:
+    """What is known of which clips belong together, and its name: the video, where videos have several clips; else the
+    first folder of the video's name; else nothing."""
+    videos = [store.video_id(int(i)) for i in clips.item]
+    if len(set(videos)) < len(videos):
+        return videos, "video"
+    folders = [name.partition("/")[0] if "/" in name else "" for name in videos]
+    if all(folders) and len(set(folders)) > 1:
+        return folders, "first folder of the name"
+    return None, ""
+
+
+def evaluate_model(
+    run: Path, store_path: Path, benchmarks: list[str], directions: list[str] | None = None, recipe: str | None = None
+) -> tuple[list[RetrievalResult], tuple[str, ...]]:
+    """Score a trained model or a published checkpoint on benchmarks of a store.
+
+    Args:
+        run: Run, study or stage folder, or a published .pth file.
+        store_path: Store with the clips.
+        benchmarks: Names; empty takes all that the store has clips for.
+        directions: E.g. ["t2v"]; None takes the recipe's, as far as their modalities were trained.
+        recipe: How clips are read and scored; None takes the recipe that trained the model, `mcn` for a published one.
+
+    Returns:
+        Results, and notes of what a reader should know.
+
+    Raises TrichordError when the model's widths are not the store's, or a direction needs an untrained modality.
+    """
+    from trichord.store import Store
+
+    store, trained = Store(store_path), load_model(find_model(run))
+    _check_widths(run, trained, store)
+    used = recipe_from_dict(trained.settings) if trained.settings and recipe is None else load_recipe(recipe or "mcn")
+    codes = directions or [
+        code for code in used.evaluation.directions if set(Direction.parse(code).modalities) <= set(trained.trained)
+    ]
+    parsed = [Direction.parse(code) for code in codes]
+    for direction in parsed:
+        if untrained := [m for m in direction.modalities if m not in trained.trained]:
+            raise TrichordError(
+                f"{run}: direction {direction.code} needs {untrained[0]}, which this model was not trained on; "
+                f"it knows {', '.join(trained.trained)}"
+            )
+    chosen = [find_benchmark(store, name) for name in benchmarks or benchmark_names(store)]
+    settings = factories.scoring_settings(used, trained.visual_streams, trained.audio, trained.text)
+    return [row for b in chosen for row in evaluate_retrieval(trained.model, store, b, parsed, settings)], trained.notes
+
+
+def find_model(run: Path) -> Path:
+    """The model that a folder means: its own, or that of the last stage of the one order that was trained there.
+
+    Raises TrichordError when there is none, or when there are several to choose from.
+    """
+    if run.is_file() or (run / DESCRIPTION).is_file():
+        return run
+    found = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in run.glob(f"stages/*/{DESCRIPTION}")
+    }
+    last = sorted(set(found) - {described.get("parent") for described in found.values()})
+    if not last:
+        raise TrichordError(f"{run}: no trained model here; give a run folder, a stage folder or a published .pth file")
+    if len(last) > 1:
+        raise TrichordError(f"{run}: holds {len(last)} models; give one of them, e.g. {run / 'stages' / last[0]}")
+    return run / "stages" / last[0]
+
+
+def _check_widths(run: Path, trained: TrainedModel, store: Store) -> None:
+    arguments = trained.model.arguments
+    if "video" in trained.trained and all(s in store.streams for s in trained.visual_streams):
+        width = sum(store.streams[s].dim for s in trained.visual_streams)
+        if arguments["video_dim"] != width:
+            raise TrichordError(
+                f"{run}: the model reads video of width {arguments['video_dim']}, {store.path} has {width} "
+                f"({' + '.join(trained.visual_streams)}); use the store that it was trained on, or features of the same encoder"
+            )
+    reads_words = trained.text == "words"
+    if "text" in trained.trained and reads_words and store.word_dim and arguments["word_dim"] != store.word_dim:
+        raise TrichordError(
+            f"{run}: the model reads words of width {arguments['word_dim']}, {store.path} has {store.word_dim}; "
+            "import with the same word vectors"
+        )
+    wanted = {"audio": arguments["audio_dim"], "text": None if reads_words else arguments["word_dim"]}
+    for modality, width in wanted.items():
+        info = store.streams.get(EMBEDDING_STREAMS[modality])
+        if modality in trained.trained and width is not None and info is not None and info.dim != width:
+            raise TrichordError(
+                f"{run}: the model reads {modality} embeddings of width {width}, {store.path} has {info.dim}; "
+                "use the store that it was trained on, or embeddings of the same encoder"
+            )
