@@ -74,7 +74,7 @@ def test_the_study_writes_the_table_in_all_its_forms(study: Path) -> None:
     assert rows[6] == "| chance | 3.12 | 15.62 | 31.25 |"
     assert "±" in rows[2] and "2 seeds" in markdown and "(t2va)" in markdown
     lines = (study / "table.csv").read_text().splitlines()
-    assert lines[0].startswith("order,seed,benchmark,direction,r1") and len(lines) == 1 + 16
+    assert lines[0].startswith("order,seed,benchmark,direction,r1") and len(lines) == 1 + 32
     latex = (study / "table.tex").read_text()
     assert r"AV$\rightarrow$T" in latex and r"\bottomrule" in latex
     assert (study / "orders.png").stat().st_size > 5000
