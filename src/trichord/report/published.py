@@ -1,0 +1,280 @@
+"""Published recalls to print beside a study's own table: the order study's Table 1, HowTo100M, MIL-NCE, VideoCLIP, MCN.
+
+A row holds what its source prints and nothing else. Where the source (or the list of clips that it scored) gives the
+number of queries for sure, a recall has Wilson's interval over those queries: `published_interval`. It says nothing of
+other seeds; no row here names any.
+
+The order study names no gallery. `conditional_intervals` gives its intervals under the usual galleries, each marked as
+an if. `consistent_galleries` is evidence on that if: N queries of one run print only multiples of 100 / N, rounded. All
+nine YouCook2 figures fit 3,350 clips, of which a figure with two decimals fits by luck one time in three. Neither usual
+MSR-VTT gallery, 1,000 or 2,990 clips with one caption each, can print any row of that benchmark: more captions a clip,
+a mean over runs or another list of clips were scored.
+
+Figures whose source was not seen are not here; `LEFT_OUT` names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from trichord.errors import TrichordError
+
+if TYPE_CHECKING:
+    from trichord.evaluation.statistics import Interval
+
+RECALLS = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}
+USUAL_GALLERIES: dict[str, tuple[int, ...]] = {"youcook2": (3350,), "msrvtt": (1000, 2990)}
+
+ORDER_STUDY = "The order study, Table 1 (zero-shot text-to-video retrieval by order of modalities)"
+HOWTO100M = (
+    "Miech, Zhukov, Alayrac, Tapaswi, Laptev, Sivic: HowTo100M: Learning a Text-Video Embedding by Watching Hundred "
+    "Million Narrated Video Clips, ICCV 2019"
+)
+MIL_NCE = (
+    "Miech, Alayrac, Smaira, Laptev, Sivic, Zisserman: End-to-End Learning of Visual Representations from Uncurated "
+    "Instructional Videos, CVPR 2020"
+)
+VIDEOCLIP = "Xu et al.: VideoCLIP: Contrastive Pre-training for Zero-shot Video-Text Understanding, EMNLP 2021"
+MCN = "Chen et al.: Multimodal Clustering Networks for Self-supervised Learning from Unlabeled Videos, ICCV 2021"
+LEADERBOARD = "YouCook2 leaderboard (github.com/LuoweiZhou/YouCook2-Leaderboard)"
+MIL_NCE_PAGE = "README of github.com/antoine77340/MIL-NCE_HowTo100M"
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One published result.
+
+    Attributes:
+        method: System and variant.
+        order: As printed, such as `AV→T`; `AVT` is joint training of the three; '' where the system has no audio.
+        benchmark: `youcook2` or `msrvtt`.
+        direction: `t2v`, or `t2va` where the gallery is video and audio together.
+        r1, r5, r10: Recalls in percent; None where not published.
+        medr: Median rank; None where not published.
+        num_queries: Queries (and clips, one caption each); None where not known for sure.
+        source: Where the figures are printed.
+        note: What differs: training data, features, gallery, variant, scoring.
+        decimals: With how many the source prints the three recalls.
+    """
+
+    method: str
+    order: str
+    benchmark: str
+    direction: str
+    r1: float | None
+    r5: float | None
+    r10: float | None
+    medr: float | None
+    num_queries: int | None
+    source: str
+    note: str
+    decimals: tuple[int, int, int] = (1, 1, 1)
+
+    def recall(self, name: str) -> float | None:
+        """A recall in percent. Raises TrichordError for a name other than r1, r5 and r10."""
+        if name not in RECALLS:
+            raise TrichordError(f"recall '{name}' of {self.method} is not published; take one of {', '.join(RECALLS)}")
+        return {"r1": self.r1, "r5": self.r5, "r10": self.r10}[name]
+
+    def printed(self, name: str) -> str:
+        """A recall with its source's decimals, `1.10`; `-` where not published."""
+        value = self.recall(name)
+        return "-" if value is None else f"{value:.{self.decimals[list(RECALLS).index(name)]}f}"
+
+
+_STUDY_NOTE = (
+    "trained on HowTo100M in two stages, not fine-tuned; ResNet-152 features, spectrograms, word2vec; "
+    "gallery size, seeds and intervals not named"
+)
+_STUDY_EVIDENCE = {
+    "youcook2": "the figures fit 3,350 clips with one caption each",
+    "msrvtt": "neither 1,000 nor 2,990 clips with one caption each, in one run, can print the three figures",
+}
+
+
+def _study(benchmark: str, order: str, *figures: str) -> PublishedRow:
+    """A row of the order study's table, from its printed figures."""
+    r1, r5, r10 = (float(figure) for figure in figures)
+    one, five, ten = (len(figure.partition(".")[2]) for figure in figures)
+    note = f"{_STUDY_NOTE}; {_STUDY_EVIDENCE[benchmark]}"
+    return PublishedRow(
+        "Order study", order, benchmark, "t2v", r1, r5, r10, None, None, ORDER_STUDY, note, (one, five, ten)
+    )
+
+
+_ZERO_SHOT = "trained on HowTo100M, not fine-tuned"
+_TIES = "the code counts a tie as a hit at each of its places"
+_HT_NOTE = f"video and text only; ResNet-152 and ResNeXt-101 features, word2vec; {_TIES}"
+_S3D_NOTE = "video and text only; S3D trained from pixels"
+_CLIP_NOTE = "video and text only; transformers on S3D features"
+_YC2 = "3,350 of the 3,492 validation clips, those not in HowTo100M"
+_VTT = "1,000 test clips (JSFusion's), one caption each"
+_TPU = "the authors' model, trained on TPUs"
+
+PUBLISHED_ROWS: tuple[PublishedRow, ...] = (
+    _study("youcook2", "AV→T", "1.61", "5.97", "9.43"),
+    _study("youcook2", "AT→V", "5.16", "11.3", "15.3"),
+    _study("youcook2", "VT→A", "1.10", "5.13", "7.13"),
+    PublishedRow(
+        "HowTo100M", "", "youcook2", "t2v", 6.1, 17.3, 24.8, 46, 3350, f"{HOWTO100M}; {LEADERBOARD}",
+        f"{_ZERO_SHOT}; {_HT_NOTE}; {_YC2}",
+    ),
+    PublishedRow(
+        "HowTo100M, fine-tuned", "", "youcook2", "t2v", 8.2, 24.5, 35.3, 24, 3350, f"{HOWTO100M}; {LEADERBOARD}",
+        f"trained on HowTo100M and fine-tuned on YouCook2, not zero-shot; {_HT_NOTE}; {_YC2}",
+    ),
+    PublishedRow(
+        "MIL-NCE, original", "", "youcook2", "t2v", 15.1, 38.0, 51.2, 10, None, f"{MIL_NCE}; {MIL_NCE_PAGE}",
+        f"{_ZERO_SHOT}; {_S3D_NOTE}; {_TPU}; scored on slightly fewer videos than the 3,350 clips come from, clips not "
+        "counted",
+    ),
+    PublishedRow(
+        "MIL-NCE, rerun", "", "youcook2", "t2v", 13.9, 36.3, 48.9, 11, 3350, f"{MIL_NCE}; {LEADERBOARD}",
+        f"{_ZERO_SHOT}; {_S3D_NOTE}; scored again with the released code; {_YC2}",
+    ),
+    PublishedRow(
+        "MIL-NCE, PyTorch, 150 epochs", "", "youcook2", "t2v", 7.4, 21.5, 32.2, 29, 3350, MIL_NCE_PAGE,
+        f"{_ZERO_SHOT}; {_S3D_NOTE}; the released PyTorch training, batch 512; {_YC2}",
+    ),
+    PublishedRow(
+        "MIL-NCE, PyTorch, 300 epochs", "", "youcook2", "t2v", 8.8, 24.3, 34.6, 23, 3350, MIL_NCE_PAGE,
+        f"{_ZERO_SHOT}; {_S3D_NOTE}; the released PyTorch training, batch 1,024; {_YC2}",
+    ),
+    PublishedRow(
+        "VideoCLIP", "", "youcook2", "t2v", 22.7, 50.4, 63.1, None, 3305, f"{VIDEOCLIP}; {LEADERBOARD}",
+        f"{_ZERO_SHOT}; {_CLIP_NOTE}; 3,305 clips, not the 3,350 of other rows",
+    ),
+    PublishedRow(
+        "VideoCLIP, without retrieval", "", "youcook2", "t2v", 18.5, 42.8, 54.6, None, 3305, VIDEOCLIP,
+        f"{_ZERO_SHOT}, batches without retrieved hard negatives; {_CLIP_NOTE}; 3,305 clips, not the 3,350 of other rows",
+    ),
+    PublishedRow(
+        "VideoCLIP, fine-tuned", "", "youcook2", "t2v", 32.2, 62.6, 75.0, None, None, f"{VIDEOCLIP}; {LEADERBOARD}",
+        f"trained on HowTo100M and fine-tuned on YouCook2, not zero-shot; {_CLIP_NOTE}; 3,305 clips are named for the "
+        "zero-shot figures only",
+    ),
+    PublishedRow(
+        "MCN", "AVT", "youcook2", "t2va", 18.1, 35.5, 45.2, None, 3350, f"{MCN}; {LEADERBOARD}",
+        f"{_ZERO_SHOT}; all three modalities at once; text against the sum of video and audio; ResNet-152 and ResNeXt-101 "
+        f"features, spectrograms, word2vec; {_TIES}; 3,350 clips with pooled features",
+    ),
+    _study("msrvtt", "AV→T", "0.18", "0.92", "1.63"),
+    _study("msrvtt", "AT→V", "0.14", "0.61", "1.35"),
+    _study("msrvtt", "VT→A", "0.14", "0.53", "1.14"),
+    PublishedRow(
+        "HowTo100M", "", "msrvtt", "t2v", 7.5, 21.2, 29.6, None, 1000, f"{HOWTO100M}; as printed in {VIDEOCLIP}",
+        f"{_ZERO_SHOT}; {_HT_NOTE}; {_VTT}",
+    ),
+    PublishedRow(
+        "MIL-NCE, original", "", "msrvtt", "t2v", 9.9, 24.0, 32.4, 29.5, 1000, f"{MIL_NCE}; {MIL_NCE_PAGE}",
+        f"{_ZERO_SHOT}; {_S3D_NOTE}; {_TPU}; {_VTT}",
+    ),
+    PublishedRow(
+        "MIL-NCE, PyTorch, 150 epochs", "", "msrvtt", "t2v", 7.7, 19.0, 27.3, 37, 1000, MIL_NCE_PAGE,
+        f"{_ZERO_SHOT}; {_S3D_NOTE}; the released PyTorch training, batch 512; {_VTT}",
+    ),
+    PublishedRow(
+        "MIL-NCE, PyTorch, 300 epochs", "", "msrvtt", "t2v", 8.2, 21.5, 29.5, 40, 1000, MIL_NCE_PAGE,
+        f"{_ZERO_SHOT}; {_S3D_NOTE}; the released PyTorch training, batch 1,024; {_VTT}",
+    ),
+    PublishedRow(
+        "VideoCLIP", "", "msrvtt", "t2v", 10.4, 22.2, 30.0, None, 1000, VIDEOCLIP,
+        f"{_ZERO_SHOT}; {_CLIP_NOTE}; {_VTT}",
+    ),
+)  # fmt: skip
+
+LEFT_OUT: tuple[tuple[str, str], ...] = (
+    (
+        "MCN on MSR-VTT",
+        "the source was not seen; its code scores 968 clips and divides by 1,000, while the median rank leaves the 32 "
+        "missing clips out",
+    ),
+    ("MCN: loss ablation, retrieval of whole YouCook2 videos", "the source was not seen"),
+    ("MCN on CrossTask and Mining YouTube", "localisation, not retrieval, and the source was not seen"),
+    ("MIL-NCE on MSR-VTT as a user of the code got it", "an issue thread, not a publication"),
+    ("AVLnet, Everything at Once and Norton", "the source was not seen"),
+)
+
+
+def published_rows(benchmark: str) -> tuple[PublishedRow, ...]:
+    """The rows of a benchmark, the order study's first; none where nothing is published, as on a user's own videos."""
+    return tuple(row for row in PUBLISHED_ROWS if row.benchmark == benchmark)
+
+
+def published_interval(row: PublishedRow, recall: str, level: float = 0.95) -> Interval | None:
+    """Wilson's interval of `r1`, `r5` or `r10`, in percent, over queries only.
+
+    None where the recall is not published or the number of queries is not known for sure (`conditional_intervals`
+    then says what it would be). Raises TrichordError for another recall or a level outside (0, 1).
+    """
+    from trichord.evaluation.statistics import binomial_interval, check_level
+
+    check_level(level)
+    value = row.recall(recall)
+    return None if value is None or row.num_queries is None else binomial_interval(value, row.num_queries, level)
+
+
+def conditional_intervals(row: PublishedRow, recall: str, level: float = 0.95) -> tuple[Interval, ...]:
+    """The intervals that a recall would have in each usual gallery of its benchmark (`num_queries` of the interval).
+
+    Every note begins `if the gallery has N clips`, and says so where N queries of one run cannot print the figure.
+    Empty where the number of queries is known, or the recall not published. Errors as in `published_interval`.
+    """
+    from trichord.evaluation.statistics import binomial_interval, check_level
+
+    check_level(level)
+    value = row.recall(recall)
+    if value is None or row.num_queries is not None:
+        return ()
+    found = []
+    for size in USUAL_GALLERIES[row.benchmark]:
+        interval = binomial_interval(value, size, level)
+        doubt = "" if possible_hits(row, recall, size) else f"; no whole number of hits prints {row.printed(recall)}"
+        note = f"if the gallery has {size:,} clips, one caption each{doubt}; {interval.note}"
+        found.append(replace(interval, note=note))
+    return tuple(found)
+
+
+def possible_hits(row: PublishedRow, recall: str, num_queries: int) -> range:
+    """The counts of hits among `num_queries` queries whose percentage rounds to the printed figure.
+
+    Counted exactly; a percentage half-way between two figures prints as either. Raises TrichordError for a recall that
+    is not published or fewer than one query.
+    """
+    value = row.recall(recall)
+    if value is None or num_queries < 1:
+        raise TrichordError(
+            f"{row.method}: {RECALLS[recall]} {row.printed(recall)} over {num_queries} queries cannot be counted; "
+            "give a published recall and one query or more"
+        )
+    digits = int(row.printed(recall).replace(".", ""))  # the figure in units of its last place
+    hit = 200 * 10 ** row.decimals[list(RECALLS).index(recall)]  # one hit of N is hit / N half-units
+    low = max(-(-(2 * digits - 1) * num_queries // hit), 0)
+    return range(low, min((2 * digits + 1) * num_queries // hit, num_queries) + 1)
+
+
+def consistent_galleries(row: PublishedRow, candidates: Iterable[int]) -> tuple[int, ...]:
+    """Those of `candidates` that can print all published recalls of the row.
+
+    A candidate is a number of queries: clips, with one caption each in one run; captions times runs otherwise. Being
+    consistent proves nothing where 100 / N is below the figure's last place: any figure then fits.
+    """
+    shown = [name for name in RECALLS if row.recall(name) is not None]
+    return tuple(size for size in candidates if all(possible_hits(row, name, size) for name in shown))
+
+
+def gallery_evidence(row: PublishedRow) -> tuple[str, ...]:
+    """One sentence for each usual gallery: whether it can print the row's recalls, and which it cannot."""
+    shown = [name for name in RECALLS if row.recall(name) is not None]
+    sentences = []
+    for size in USUAL_GALLERIES[row.benchmark]:
+        bad = [name for name in shown if not possible_hits(row, name, size)]
+        needs = ", ".join(
+            f"{RECALLS[name]} {row.printed(name)} would need {(row.recall(name) or 0) * size / 100:.2f} hits"
+            for name in bad
+        )
+        verdict = f"cannot print the row: {needs}" if bad else "can print every figure"
+        sentences.append(f"{size:,} clips with one caption each, in one run, {verdict}.")
+    return tuple(sentences)
