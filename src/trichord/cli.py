@@ -28,6 +28,7 @@ commands:
   train      train one order, e.g. av>t
   evaluate   score a trained model or a published checkpoint
   study      train and compare orders, print the order table
+  report     one page of a study: intervals, comparisons, curves, the joint space; or of what two studies differ in
   store      info STORE, verify STORE, export STORE --out DIR (published layouts, webdataset, npy)
   doctor     what works here, what is missing, and the command that mends it
 
@@ -320,6 +321,36 @@ def print_study(table: Any, out: Path) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(to_rich(table))
     print(table.caption)
     print(f"table: {out / 'table.md'} (also table.csv, table.tex, study.json, orders.png)")
+    print(f"next: trichord report {out}")
+
+
+def _report(words: list[str]) -> int:
+    parser = _parser(
+        "report",
+        "Write the report of a study: one HTML page that opens offline, and the same as Markdown, LaTeX, JSON and CSV.",
+        "trichord report my_study; trichord report --compare my_study other_study",
+    )
+    parser.add_argument("study", type=Path | None, nargs="?", default=None, help="Study folder.")
+    parser.add_argument("--out", type=Path | None, default=None, help="Folder of the report; default STUDY/report.")
+    parser.add_argument(
+        "--direction", type=str, default="", help="Of the main table, e.g. t2v; default the recipe's first."
+    )
+    parser.add_argument("--level", type=float, default=0.95, help="Of all intervals.")
+    parser.add_argument(
+        "--compare", type=Path, nargs=2, default=None, metavar=("A", "B"), help="What changed from study A to B."
+    )
+    values = _parse(parser, words)
+    options = {"direction": values.direction, "level": values.level}
+    if (values.study is None) == (values.compare is None):
+        raise TrichordError("give a study folder, or --compare and two of them; see trichord report --help")
+    from trichord.report.write import write_comparison, write_report
+
+    if values.compare is not None:
+        first, second = values.compare
+        print(write_comparison(first, second, values.out, **options))
+        return 0
+    print(write_report(values.study, values.out, **options))
+    return 0
 
 
 def _evaluate(words: list[str]) -> int:
@@ -382,6 +413,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "study": _study,
+    "report": _report,
     "store": _store,
     "doctor": _doctor,
 }

@@ -1,0 +1,171 @@
+"""Study folders as `trichord study` leaves them, with made-up figures: for the report's tests and its benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trichord.evaluation.benchmarks import Benchmark, QueryRanks, RetrievalResult
+from trichord.evaluation.geometry import measure_geometry
+from trichord.evaluation.ranks import RankCounts, chance_recall, metrics_from_counts
+from trichord.modality import Direction, Order
+from trichord.recipes import Recipe, load_recipe
+from trichord.study.plan import plan_study
+from trichord.training.checkpoint import write_json
+
+TERMS = {"VA": "contrast_VA", "VT": "contrast_VT", "AT": "contrast_AT"}
+ORDERS = ("av>t", "at>v", "vt>a", "avt")
+SKILL = {"av>t": 0.5, "at>v": 1.0, "vt>a": 1.6, "avt": 1.5, "vt": 1.6, "at": 1.0, "av": 0.4}
+
+
+def write_study_folder(
+    folder: Path,
+    *,
+    orders: Sequence[str] = ORDERS,
+    seeds: Sequence[int] = (0, 1, 2),
+    benchmarks: Mapping[str, int] | None = None,
+    skill: Mapping[str, float] = SKILL,
+    recipe: Recipe | None = None,
+    directions: Sequence[str] = ("t2v", "v2a"),
+    fingerprint: str = "f" * 64,
+    num_steps: int = 40,
+    num_missing: int = 0,
+    caption: str = "cut the {n} onions",
+    geometry_width: int = 32,
+) -> Path:
+    """A finished study. A query's score for its truth is `skill` above the others', plus noise of the query and the run."""
+    recipe = recipe or load_recipe("debug")
+    recipe.evaluation.directions = list(directions)
+    sizes = dict(benchmarks or {"tiny": 60})
+    plan = plan_study([Order.parse(o) for o in orders], list(seeds), recipe, fingerprint)
+    found = [_benchmark(name, num_missing) for name in sizes]
+    for planned in plan:
+        rows: list[dict[str, Any]] = []
+        arrays: dict[str, np.ndarray] = {}
+        for benchmark in found:
+            rng = np.random.default_rng([1, len(benchmark.name), sizes[benchmark.name]])
+            difficulty = rng.normal(size=sizes[benchmark.name])
+            own = np.random.default_rng([2, planned.seed, list(SKILL).index(planned.order.code)])
+            head, some = _scores(
+                benchmark, sizes[benchmark.name], num_missing, difficulty, own, planned, skill, directions
+            )
+            arrays |= head
+            rows += some
+            arrays |= _geometry(benchmark.name, planned.order, sizes[benchmark.name], own, geometry_width)
+        path = folder / "orders" / planned.order.slug / f"seed-{planned.seed}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".npz").open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        identity = {
+            "stage": planned.stages[-1].key,
+            "evaluation": recipe.to_dict()["evaluation"],
+            "benchmarks": list(sizes),
+            "contents": 2,
+        }
+        write_json(path, {"identity": identity, "results": rows, "labels": dict.fromkeys(sizes, "video")})
+        for stage in planned.stages:
+            _stage(folder / "stages" / stage.folder, stage.stage, stage.seed, num_steps)
+    for name, size in sizes.items():
+        (folder / "queries").mkdir(parents=True, exist_ok=True)
+        queries = [
+            {"video": f"v{n}", "start_s": 0.0, "end_s": 5.0, "caption": caption.format(n=n)} for n in range(size)
+        ]
+        write_json(folder / "queries" / f"{name}.json", queries)
+    content = {
+        "versions": {"python": "3.11.0", "trichord": "0.1.0", "torch": "2.13.0"},
+        "store": {"path": "my_store", "fingerprint": fingerprint},
+        "recipe": recipe.to_dict(),
+        "benchmarks": [vars(b) for b in found],
+        "orders": [
+            {
+                "order": p.order.code,
+                "seed": p.seed,
+                "stages": [
+                    {"folder": s.folder, "key": s.key, "chain": s.stage.chain, "seed": s.seed} for s in p.stages
+                ],
+            }
+            for p in plan
+        ],
+        "results": [],
+    }
+    write_json(folder / "study.json", content)
+    return folder
+
+
+def _benchmark(name: str, num_missing: int) -> Benchmark:
+    missing = "miss" if num_missing else "drop"
+    return Benchmark(name, name, "test", missing, 0, name.capitalize(), f"Clips of {name}, made up.")
+
+
+def _scores(
+    benchmark: Benchmark,
+    size: int,
+    num_missing: int,
+    difficulty: np.ndarray,
+    own: np.random.Generator,
+    planned: Any,
+    skill: Mapping[str, float],
+    directions: Sequence[str],
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    arrays = {
+        f"{benchmark.name}/video_id": np.array([f"v{n}" for n in range(size)]),
+        f"{benchmark.name}/start_s": np.zeros(size),
+        f"{benchmark.name}/end_s": np.full(size, 5.0),
+    }
+    rows = []
+    for code in directions:
+        direction = Direction.parse(code)
+        if not set(direction.modalities) <= set(planned.order.modalities):
+            continue
+        clip = np.arange(size - num_missing)
+        truth = skill[planned.order.code] - difficulty[: len(clip)] + own.normal(scale=0.7, size=len(clip))
+        share = 1 / (1 + np.exp(2 * truth))  # of the gallery that scores higher
+        greater = np.minimum((share**2 * len(clip)).astype(np.int64), len(clip) - 1)
+        counts = RankCounts(greater, np.ones_like(greater), len(clip))
+        ranks = QueryRanks(clip, counts.greater, counts.equal, len(clip))
+        metrics = metrics_from_counts(counts, num_missing=num_missing)
+        found_share = len(clip) / size
+        chance = [chance_recall(k, len(clip)) * found_share for k in (1, 5, 10)]
+        result = RetrievalResult(
+            benchmark.name, code, metrics.r1, metrics.r5, metrics.r10, metrics.medr, metrics.meanr, size, len(clip),
+            num_missing, benchmark.missing, *chance, ranks=ranks,
+        )  # fmt: skip
+        rows.append({"order": planned.order.code, "seed": planned.seed, **result.to_dict()})
+        head = f"{benchmark.name}/{code}"
+        arrays |= {f"{head}/clip": clip.astype(np.int32), f"{head}/greater": greater.astype(np.int32)}
+        arrays |= {f"{head}/equal": counts.equal.astype(np.int32), f"{head}/num_gallery": np.array(len(clip))}
+    return arrays, rows
+
+
+def _geometry(name: str, order: Order, size: int, own: np.random.Generator, width: int) -> dict[str, np.ndarray]:
+    size = min(size, 300)
+    content = own.normal(size=(size, width))
+    embeddings = {m: content + own.normal(size=(size, width)) + i for i, m in enumerate(order.modalities)}
+    labels = [f"v{n // 4}" for n in range(size)]
+    valid = {m: np.ones(size, bool) for m in embeddings}
+    found = measure_geometry(embeddings, valid, labels=labels, num_clusters=8)
+    assert found is not None
+    return found.to_arrays(f"{name}/geometry")
+
+
+def _stage(folder: Path, stage: Any, seed: int, num_steps: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    lines = []
+    for step in range(num_steps):
+        terms = {
+            "contrast_" + a[0].upper() + b[0].upper(): 7 * np.exp(-step / 20) + rng.random() for a, b in stage.pairs
+        }
+        values = {"loss": sum(terms.values()), **terms, "grad_norm": 1.0, "learning_rate": 1e-3}
+        lines.append(json.dumps({"step": step, "epoch": 0, "clips": 32, "seconds": 0.1 * (step + 1), **values}))
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    trained = 1_000_000 * len(stage.train)
+    described = {
+        "stage": stage.chain, "seed": seed, "parent": None,
+        "parameters": {"trained": trained, "frozen": 1_000_000 * len(stage.frozen)},
+    }  # fmt: skip
+    write_json(folder / "model.json", described)

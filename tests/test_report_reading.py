@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from report_helpers import ORDERS, SKILL, write_study_folder
+from trichord.errors import TrichordError
+from trichord.report.analysis import analyse, check_comparable, duel, in_print, interactions, untouched
+from trichord.report.compare import compare_studies
+from trichord.report.reading import read_study
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study_folder(
+        tmp_path_factory.mktemp("study"), orders=[*ORDERS, "vt", "av"], benchmarks={"tiny": 60, "other": 90}
+    )
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    return write_study_folder(tmp_path / "own", orders=["av>t", "vt>a"], seeds=[0, 1])
+
+
+def edit(path: Path, change: Any) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_study_is_read_with_all_its_runs(folder: Path) -> None:
+    study = read_study(folder)
+    assert len(study.runs) == len(study.done) == 6 * 3 and study.orders == (*ORDERS, "vt", "av")
+    assert study.directions == ("t2v", "v2a") and [b["name"] for b in study.benchmarks] == ["tiny", "other"]
+    stage = next(s for s in study.stages.values() if s.chain == "av>t")
+    assert (stage.trained, stage.frozen, stage.num_steps, stage.num_clips) == (1_000_000, 2_000_000, 40, 40 * 32)
+    assert stage.seconds == pytest.approx(4.0) and stage.finished
+    curve = study.curves(stage)["contrast_VT"]
+    assert curve.steps.tolist() == list(range(1, 41)) and curve.values[0] > curve.values[-1]
+    assert study.captions("tiny")[3] == "cut the 3 onions" and study.captions("none") == []
+    assert study.geometry(study.done[0], "tiny") is not None and study.geometry(study.done[0], "none") is None
+
+
+def test_recalls_are_those_of_the_runs(folder: Path) -> None:
+    study = read_study(folder)
+    for group in analyse(study, "t2v"):
+        for order in group.orders:
+            rows = [run.result(group.benchmark, "t2v") for run in study.runs_of(order)]
+            for k in (1, 5, 10):
+                mean = np.mean([row[f"r{k}"] for row in rows if row])
+                found = group.recalls[order][k]
+                assert found.estimate == pytest.approx(mean) and found.low <= mean <= found.high
+                assert found.num_seeds == 3
+
+
+def test_pairs_alone_are_shown_but_not_compared(folder: Path) -> None:
+    group = analyse(read_study(folder), "t2v")[0]
+    assert group.orders == (*ORDERS, "vt") and group.compared == ORDERS
+    assert {d.a for d in group.comparisons[10].differences} | {d.b for d in group.comparisons[10].differences} == set(
+        ORDERS
+    )
+
+
+def test_the_planted_order_is_found(tmp_path: Path) -> None:
+    skill = {**SKILL, "avt": 0.0, "vt>a": 3.0, "at>v": 0.0, "av>t": 0.0}
+    study = read_study(write_study_folder(tmp_path / "s", seeds=range(6), benchmarks={"tiny": 400}, skill=skill))
+    group = analyse(study, "t2v")[0]
+    assert group.comparisons[10].winner == "vt>a" and group.verdict.startswith("VT→A beats every other order")
+    found = duel(group)
+    assert found is not None and found.a == "vt>a" and found.wins > 5 * found.losses
+    assert found.wins + found.ties + found.losses == 400
+    ahead, behind = found.furthest(5)
+    assert (found.rank_a[ahead] < found.rank_b[ahead]).all() and (found.rank_a[behind] > found.rank_b[behind]).all()
+
+
+def test_missing_clips_count_as_errors_everywhere(tmp_path: Path) -> None:
+    study = read_study(write_study_folder(tmp_path / "s", benchmarks={"tiny": 80}, num_missing=20))
+    group = analyse(study, "t2v")[0]
+    assert group.missing == "miss" and group.num_queries == 80 and group.num_gallery == 60
+    assert group.chance[10].estimate == pytest.approx(100 * 10 / 60 * 60 / 80)
+    ranked = group.ranked["avt"]
+    assert ranked.rank.shape == (3, 80) and (ranked.rank[:, 60:] == 80).all()
+    assert ranked.hits(1000)[:, 60:].sum() == 0 and ranked.hits(1000)[:, :60].all()
+    row = study.runs_of("avt")[0].result("tiny", "t2v")
+    assert row is not None and 100 * ranked.hits(5)[0].mean() == pytest.approx(row["r5"])
+
+
+def test_interactions_between_benchmarks(folder: Path) -> None:
+    (found,) = interactions(analyse(read_study(folder), "t2v"))
+    assert (found.first, found.second) == ("Tiny", "Other") and len(found.pairs) == 6 and found.verdict
+
+
+def test_orders_are_printed_whole() -> None:
+    assert in_print("av>t beats avt, not vt or av", ("av", "vt", "avt", "av>t")) == "AV→T beats AVT, not VT or AV"
+    assert untouched("vt>a", "t2v") and not untouched("av>t", "t2v") and not untouched("avt", "t2v")
+
+
+def test_a_folder_without_a_study(tmp_path: Path) -> None:
+    with pytest.raises(TrichordError, match=r"no study here \(no study.json\); give the --out folder"):
+        read_study(tmp_path)
+    (tmp_path / "study.json").write_text("{torn")
+    with pytest.raises(TrichordError, match="study.json: cannot be read"):
+        read_study(tmp_path)
+
+
+def test_unfinished_and_diverged_runs_are_said_and_left_out(own: Path) -> None:
+    study = read_study(own)
+    stages = {run.order: run.stages for run in study.runs if run.seed == 0}
+    (own / "stages" / stages["av>t"][1] / "model.json").unlink()
+    (own / "stages" / stages["vt>a"][1] / "diverged.json").write_text('{"message": "stage vt>a, step 7: the loss"}')
+    study = read_study(own)
+    assert [(run.order, run.seed, run.status) for run in study.runs] == [
+        ("av>t", 0, "unfinished"),
+        ("vt>a", 0, "diverged"),
+        ("av>t", 1, "done"),
+        ("vt>a", 1, "done"),
+    ]
+    assert "step 7" in study.runs[1].why and "is not trained" in study.runs[0].why
+    group = analyse(study, "t2v")[0]
+    assert all(group.ranked[order].seeds == (1,) for order in group.orders)
+    assert group.comparisons[10].winner is None and "one seed" in group.verdict
+
+
+def test_figures_of_another_training_are_not_taken(own: Path) -> None:
+    edit(own / "orders" / "av-t" / "seed-0.json", lambda c: c["identity"].update(stage="other"))
+    run = read_study(own).runs[0]
+    assert run.status == "unfinished" and "of another training" in run.why
+
+
+def test_nothing_finished_is_an_error(own: Path) -> None:
+    for path in own.glob("orders/*/*.json"):
+        path.unlink()
+    with pytest.raises(TrichordError, match="no finished run to report .AV→T seed 0: unfinished .not evaluated"):
+        read_study(own)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("missing", "miss", "the missing-clip policy in t2v is drop in one and miss in the other"),
+        ("ties", "best", "the tie policy in t2v is expected in one and best in the other"),
+        ("num_gallery", 61, "the gallery's size in t2v is 60 in one and 61 in the other"),
+    ],
+)
+def test_runs_under_other_policies_are_refused(own: Path, key: str, value: Any, told: str) -> None:
+    edit(own / "orders" / "vt-a" / "seed-1.json", lambda c: c["results"][0].update({key: value}))
+    with pytest.raises(TrichordError, match=f"AV→T seed 0 and VT→A seed 1 cannot be compared on tiny: {told}"):
+        check_comparable(read_study(own))
+
+
+def test_runs_scored_otherwise_are_refused(own: Path) -> None:
+    edit(own / "orders" / "vt-a" / "seed-1.json", lambda c: c["identity"]["evaluation"].update(cosine="yes"))
+    with pytest.raises(
+        TrichordError, match="evaluation.cosine is auto in one and yes in the other; run the study again"
+    ):
+        check_comparable(read_study(own))
+
+
+def test_runs_on_other_clips_are_refused(own: Path) -> None:
+    path = own / "orders" / "vt-a" / "seed-1.npz"
+    arrays = dict(np.load(path))
+    arrays["tiny/video_id"] = np.array(["x" if v == "v7" else v for v in arrays["tiny/video_id"]])
+    np.savez_compressed(path, **arrays)
+    with pytest.raises(TrichordError, match="the galleries differ: clip 7 is v7 .* in one and x .* in the other"):
+        check_comparable(read_study(own))
+
+
+def test_an_unknown_direction_lists_what_there_is(own: Path) -> None:
+    with pytest.raises(TrichordError, match="no run was scored in direction 'a2t'; choose one of t2v, v2a"):
+        analyse(read_study(own), "a2t")
+
+
+def test_two_studies_are_compared_query_by_query(tmp_path: Path) -> None:
+    better = {order: skill + 1.5 for order, skill in SKILL.items()}
+    a = read_study(write_study_folder(tmp_path / "a", seeds=range(4), benchmarks={"tiny": 300}))
+    b = read_study(write_study_folder(tmp_path / "b", seeds=range(4), benchmarks={"tiny": 300}, skill=better))
+    b.content["recipe"]["training"]["learning_rate"] = 0.5
+    b.content["versions"]["torch"] = "9"
+    document = compare_studies(a, b)
+    settings, versions, figures = document.tables()
+    assert [[cell.text for cell in row] for row in settings.rows] == [["training.learning_rate", "0.001", "0.5"]]
+    assert [[cell.text for cell in row] for row in versions.rows] == [["torch", "2.13.0", "9"]]
+    assert any("AV→T: R@10 is" in line and "higher in B" in line for line in document.summary)
+    assert "Both were trained on the same data" in " ".join(document.summary)
+    for row in figures.rows:
+        value = row[4].value
+        assert isinstance(value, float) and row[3].value - row[2].value == pytest.approx(value)  # type: ignore[operator]
+    same = compare_studies(a, a)
+    assert (
+        "no difference at R@10 is distinguishable" in " ".join(same.summary) and "No setting differs." in same.summary
+    )
+
+
+def test_studies_on_other_galleries_are_refused(tmp_path: Path) -> None:
+    a = read_study(write_study_folder(tmp_path / "a", benchmarks={"tiny": 60}))
+    b = read_study(write_study_folder(tmp_path / "b", benchmarks={"tiny": 61}))
+    with pytest.raises(
+        TrichordError, match="cannot be compared: Tiny: not compared, since the gallery's size in t2v is 60"
+    ):
+        compare_studies(a, b)
+    c = read_study(write_study_folder(tmp_path / "c", benchmarks={"fresh": 60}))
+    with pytest.raises(TrichordError, match="no benchmark is common"):
+        compare_studies(a, c)
+    d = read_study(write_study_folder(tmp_path / "d", benchmarks={"tiny": 60, "fresh": 60}))
+    e = read_study(write_study_folder(tmp_path / "e", benchmarks={"tiny": 61, "fresh": 60}))
+    summary = " ".join(compare_studies(d, e).summary)
+    assert "Tiny: not compared, since" in summary and "Fresh: no difference" in summary
