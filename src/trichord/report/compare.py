@@ -18,7 +18,7 @@ from trichord.report.analysis import (
 )
 from trichord.report.document import Block, Cell, Column, Document, Section, Table, Text, slug
 from trichord.report.reading import Run, Study
-from trichord.report.tables import interval_cell, p_text, percent
+from trichord.report.tables import interval_cell, p_text, spanned
 
 
 def compare_studies(a: Study, b: Study, *, direction: str = "", level: float = 0.95) -> Document:
@@ -110,7 +110,7 @@ def _differences(one: Group, two: Group, level: float) -> tuple[Table, list[str]
                 continue
             pair, p = pairs[order, k], float(adjusted[order, k])
             strong = p < 1 - level and pair.num_seeds > 1
-            text = f"{percent(pair.estimate)} [{percent(pair.low)}, {percent(pair.high)}]"
+            text = spanned(pair.estimate, pair.low, pair.high)
             rows.append((
                 Cell(str(Order.parse(order))), Cell(f"R@{k}"), *cells,
                 Cell(text, pair.estimate, strong=strong, note=pair.note),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trichord.evaluation.geometry import Geometry
     from trichord.report.reading import Study
 
+PUBLISHED_TITLES = {"youcook2": "YouCook2", "msrvtt": "MSR-VTT"}
 SMALL_GALLERY = 50.0  # chance of R@10 in percent, above which orders cannot be told apart
 
 
@@ -56,6 +57,7 @@ def build(study: Study, *, direction: str = "", level: float = 0.95) -> Document
         _space_section(study, colours),
         _training_section(study, colours),
         Section("Runs", (runs_table(study),)),
+        _published_section(groups),
         _repeat_section(study, main),
     ]
     summary = [_sentence(group) for group in groups]
@@ -130,15 +132,20 @@ def _table_section(study: Study, groups: Sequence[Group], direction: str) -> Sec
     ))  # fmt: skip
     protocols = [f"{b['title']}: {b['protocol']}" for b in study.benchmarks if b.get("protocol")]
     blocks.append(Text(tuple(protocols)))
-    named = {group.benchmark: group.title for group in groups}
-    published = [published_table(name, named.get(name, title)) for name, title in
-                 (("youcook2", "YouCook2"), ("msrvtt", "MSR-VTT"))]  # fmt: skip
-    if not {"youcook2", "msrvtt"} & set(named):
-        blocks.append(Text((
-            "The published figures below are of other data than this study: they show what the field reports, and how wide "
-            "its intervals are, and are not to be compared with the table above.",
-        )))  # fmt: skip
+    published = [published_table(group.benchmark, group.title) for group in groups]
     return Section("The order table", (*blocks, *(table for table in published if table is not None)))
+
+
+def _published_section(groups: Sequence[Group]) -> Section | None:
+    """The published tables of benchmarks that this study was not scored on."""
+    scored = {group.benchmark for group in groups}
+    found = [published_table(name, title) for name, title in PUBLISHED_TITLES.items() if name not in scored]
+    tables = tuple(table for table in found if table is not None)
+    intro = (
+        "Of other data than this study's: they show what the field reports and how wide its intervals are, and are not to be "
+        "compared with the tables above."
+    )
+    return Section("Published figures", tables, intro) if tables else None
 
 
 def _comparison_section(groups: Sequence[Group], varies: Sequence[Any], colours: dict[str, str]) -> Section | None:
@@ -221,7 +228,9 @@ def _space_blocks(
 ) -> list[Block]:
     label = next((run.labels.get(name, "") for run in study.done if run.labels.get(name)), "")
     scatter = [
-        plots.ScatterPanel(str(Order.parse(o)), several[0].coordinates, several[0].cluster, several[0].explained)
+        plots.ScatterPanel(
+            str(Order.parse(o)), several[0].coordinates, several[0].cluster, several[0].explained.tolist()
+        )
         for o, several in found
     ]
     matrices = [
@@ -281,7 +290,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _training_section(study: Study, colours: dict[str, str]) -> Section:
-    curves: dict[str, dict[str, list[tuple[np.ndarray, np.ndarray]]]] = {}
+    curves: dict[str, dict[str, list[tuple[Any, Any]]]] = {}
     chains: dict[str, Any] = {}
     for stage in study.stages.values():
         for term, curve in study.curves(stage).items():
@@ -289,17 +298,14 @@ def _training_section(study: Study, colours: dict[str, str]) -> Section:
         if stage.finished:
             chains.setdefault(stage.chain, []).append(stage)
     panels = [
-        plots.StageCurves(str(Order.parse(chain)), {t: v for t, v in terms.items() if t not in ("learning_rate",)})
+        plots.StageCurves(str(Order.parse(chain)), {t: v for t, v in terms.items() if t != "learning_rate"})
         for chain, terms in curves.items()
     ]
     counts = [
-        plots.ParameterRow(str(Order.parse(chain)), several[0].frozen, several[0].trained)
-        for chain, several in chains.items()
+        plots.ParameterRow(chain, several[0].frozen or 0, several[0].trained or 0) for chain, several in chains.items()
     ]
     costs = [
-        plots.CostRow(
-            str(Order.parse(chain)), _mean([s.seconds for s in several]), several[0].num_steps, several[0].num_clips
-        )
+        plots.CostRow(chain, _mean([s.seconds for s in several]), several[0].num_steps, several[0].num_clips)
         for chain, several in chains.items()
     ]
     return Section(

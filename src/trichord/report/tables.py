@@ -17,14 +17,20 @@ DASH = Cell("-")
 
 
 def percent(value: float, digits: int = 2) -> str:
-    """Of a recall; -0.00 is 0.00."""
-    return f"{value + 0.0:.{digits}f}".replace("-0.00", "0.00")
+    """Of a recall or a difference; -0.00 is 0.00."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def spanned(estimate: float, low: float, high: float) -> str:
+    """`48.1 [40.5, 55.8]`; two decimals where the figures are below ten."""
+    digits = 1 if max(abs(estimate), abs(low), abs(high)) >= 10 else 2
+    return f"{percent(estimate, digits)} [{percent(low, digits)}, {percent(high, digits)}]"
 
 
 def interval_cell(found: Interval, *, strong: bool = False, note: str = "") -> Cell:
-    """`48.12 [40.51, 55.83]`."""
-    text = f"{percent(found.estimate)} [{percent(found.low)}, {percent(found.high)}]"
-    return Cell(text, found.estimate, strong, note)
+    """An estimate with its interval."""
+    return Cell(spanned(found.estimate, found.low, found.high), found.estimate, strong, note)
 
 
 def share(groups: Sequence[Group]) -> str:
@@ -46,11 +52,7 @@ def order_table(groups: Sequence[Group], direction: str) -> Table:
     rows = [
         [Cell(str(Order.parse(order))), *(c for group in groups for c in _recalls(group, order))] for order in orders
     ]
-    chance = [
-        Cell(f"{percent(found.estimate)} [{percent(found.low)}, {percent(found.high)}]", found.estimate)
-        for group in groups
-        for found in (group.chance[k] for k in RECALLS)
-    ]
+    chance = [interval_cell(found) for group in groups for found in (group.chance[k] for k in RECALLS)]
     rows.append([Cell("chance"), *chance])
     rules = {len(rows) - 1} | ({len([o for o in orders if o in compared])} if len(compared) < len(orders) else set())
     caption = (
@@ -137,7 +139,7 @@ def differences_table(groups: Sequence[Group]) -> Table:
     for group in groups:
         for k in reversed(RECALLS):
             for pair in group.comparisons[k].differences if k in group.comparisons else ():
-                text = f"{percent(pair.estimate)} [{percent(pair.low)}, {percent(pair.high)}]"
+                text = spanned(pair.estimate, pair.low, pair.high)
                 paired = str(pair.num_seeds) + ("" if pair.paired_seeds else ", not paired")
                 rows.append((
                     Cell(group.title), Cell(f"R@{k}"), Cell(f"{Order.parse(pair.a)} - {Order.parse(pair.b)}"),
@@ -162,7 +164,7 @@ def interactions_table(found: Sequence[BenchmarkPair]) -> Table:
     rows = [
         (
             Cell(f"{pair.first}, {pair.second}"), Cell(f"{Order.parse(x.a)} - {Order.parse(x.b)}"),
-            Cell(f"{percent(x.estimate)} [{percent(x.low)}, {percent(x.high)}]", x.estimate),
+            Cell(spanned(x.estimate, x.low, x.high), x.estimate),
             Cell(p_text(x.p_adjusted), x.p_adjusted, strong=x.p_adjusted < 1 - x.level),
             Cell(p_text(x.p_crossing_adjusted), x.p_crossing_adjusted, strong=x.p_crossing_adjusted < 1 - x.level),
         )
@@ -182,12 +184,12 @@ def published_table(benchmark: str, title: str) -> Table | None:
     found = published_rows(benchmark)
     if not found:
         return None
-    labels = ("method", "order", "direction", "R@1", "R@5", "R@10", "MedR", "queries", "source")
-    numeric = (False, False, False, True, True, True, True, True, False)
+    labels = ("method", "order", "direction", "R@1", "R@5", "R@10", "MedR", "queries")
+    numeric = (False, False, False, True, True, True, True, True)
     rows = []
     for row in found:
-        notes = "; ".join(
-            part for part in (row.note, *(gallery_evidence(row) if row.num_queries is None else ())) if part
+        notes = ". ".join(
+            part for part in (row.source, row.note, *(gallery_evidence(row) if row.num_queries is None else ())) if part
         )
         recalls = []
         for name in ("r1", "r5", "r10"):
@@ -200,7 +202,7 @@ def published_table(benchmark: str, title: str) -> Table | None:
         medr = f"{row.medr:g}" if row.medr is not None else "-"
         rows.append((
             Cell(row.method, note=notes), Cell(row.order or "-"), Cell(row.direction), *recalls,
-            Cell(medr, row.medr), Cell(queries, row.num_queries), Cell(row.source),
+            Cell(medr, row.medr), Cell(queries, row.num_queries),
         ))  # fmt: skip
     caption = (
         "As printed by their sources. In brackets Wilson's binomial interval over queries, which says nothing of other seeds; "
