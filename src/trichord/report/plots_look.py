@@ -1,0 +1,234 @@
+"""The common look of the report's plots: colours, fonts, sizes, panels, and the SVG text of a figure.
+
+Nothing here depends on the clock, on chance or on the user's matplotlibrc: the same data gives the same text. Text stays
+text (`svg.fonttype` none), laid out with the widths of DejaVu Sans; where a reader has no such font, the common sans-serif
+fonts are narrower, so that nothing overlaps. The colours are those of Okabe and Ito, told apart by colour-blind readers.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trichord.modality import LETTERS, Order
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PAGE = 9.375  # inches: 900 CSS pixels
+RASTER_ABOVE = 800  # points; more are drawn as an embedded picture
+INK, GREY, LIGHT = "#222222", "#808080", "#dddddd"
+MODALITY_COLOURS = {"V": "#56b4e9", "A": "#e69f00", "T": "#4d4d4d"}
+BLUE, RED, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+STUDY_COLOURS = {"av>t": BLUE, "av": BLUE, "at>v": RED, "at": RED, "vt>a": GREEN, "vt": GREEN, "avt": PURPLE}
+OTHER_COLOURS = ("#56b4e9", "#e69f00", "#000000", "#8c6d00", "#f0e442", BLUE, RED, GREEN, PURPLE)
+LOOK: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "trichord",
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "text.parse_math": False,
+    "text.color": INK,
+    "grid.color": LIGHT,
+    "grid.linewidth": 0.6,
+    "figure.dpi": 120,
+}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Within it figures have the common look, and letters that the layout's font lacks are nobody's mistake."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    log = logging.getLogger(font_manager.__name__)
+    level = log.level
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        log.setLevel(logging.ERROR)
+        try:
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(LOOK)
+            yield
+        finally:
+            log.setLevel(level)
+
+
+def svg_text(figure: Figure) -> str:
+    """The figure as SVG. To be called within `look`."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return buffer.getvalue()
+
+
+def order_colours(orders: Iterable[str]) -> dict[str, str]:
+    """Order code -> colour. The four orders of V, A and T have the same colour in every study, and so have their first
+    stages (`av` that of `av>t`); others take the next free one in the order given. Beyond nine orders colours come again.
+
+    Raises TrichordError where a code is not an order.
+    """
+    orders = list(dict.fromkeys(orders))
+    codes = {order: Order.parse(order).code for order in orders}
+    others = [code for code in dict.fromkeys(codes.values()) if code not in STUDY_COLOURS]
+    colours = STUDY_COLOURS | {code: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, code in enumerate(others)}
+    return {order: colours[code] for order, code in codes.items()}
+
+
+def with_colours(orders: Iterable[str], colours: Mapping[str, str] | None) -> dict[str, str]:
+    """The given colours, however their orders are spelled, completed for orders that have none."""
+    own = order_colours(orders)
+    given = {Order.parse(order).code: colour for order, colour in (colours or {}).items()}
+    return {order: given.get(Order.parse(order).code, colour) for order, colour in own.items()}
+
+
+def modality_colour(modality: str) -> str:
+    """The colour of a modality, by its name or letter; grey for one that is not video, audio or text."""
+    return MODALITY_COLOURS.get(LETTERS.get(modality, modality.upper()), GREY)
+
+
+def order_label(order: str) -> str:
+    """'av>t' -> 'AV→T'."""
+    return str(Order.parse(order))
+
+
+def plain(text: object) -> str:
+    """One line of printable text: control characters and white space become single spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
+def text_width(text: str, size: float = 9) -> float:
+    """Width in inches of a line in the layout's font."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family="DejaVu Sans", size=size)
+    return text_to_path.get_text_width_height_descent(text, font, False)[0] / 72 if text else 0.0
+
+
+def fitted(text: object, width: float, size: float = 9) -> str:
+    """The text as one line of at most `width` inches; what is longer ends in '…'."""
+    line = plain(text)[:400]
+    if text_width(line, size) <= width:
+        return line
+    low, high = 0, len(line)
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if text_width(line[:middle] + "…", size) <= width else (low, middle)
+    return line[:low].rstrip() + "…"
+
+
+def fitted_all(texts: Sequence[object], most: float, size: float = 8) -> tuple[list[str], float]:
+    """Texts cut to `most` inches, and the width of the widest."""
+    lines = [fitted(text, most, size) for text in texts]
+    return lines, max((text_width(line, size) for line in lines), default=0.0)
+
+
+def panels(
+    num: int,
+    columns: int,
+    size: tuple[float, float],
+    *,
+    left: float,
+    right: float = 0.1,
+    top: float = 0.28,
+    bottom: float = 0.5,
+    across: float = 0.3,
+    head: float = 0.0,
+    minimum: float = 0.0,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `num` equal panels in rows of `columns`, and its axes, row by row. All lengths are in inches.
+
+    Args:
+        size: Width and height of a panel's axes.
+        left, right: Margins of the figure, for the first panel's labels.
+        top, bottom: Room above and below every panel, for its title and its ticks.
+        across: Room between panels that stand side by side.
+        head: Room above everything, for a legend.
+        minimum: Least width of the figure.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(columns, num)
+    rows = -(-num // columns)
+    width = max(left + columns * size[0] + (columns - 1) * across + right, minimum)
+    height = head + rows * (top + size[1] + bottom)
+    figure = Figure(figsize=(width, height))
+    found = []
+    for i in range(num):
+        row, column = divmod(i, columns)
+        x = left + column * (size[0] + across)
+        y = height - head - row * (top + size[1] + bottom) - top - size[1]
+        found.append(figure.add_axes((x / width, y / height, size[0] / width, size[1] / height)))
+    return figure, found
+
+
+def nothing(text: str) -> Figure:
+    """A figure that says why there is nothing to see."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(PAGE / 2, 0.6))
+    figure.text(0.02, 0.5, text, color=GREY, va="center")
+    return figure
+
+
+def legend(figure: Figure, handles: Sequence[Any], left: float = 0.1, columns: int = 8) -> None:
+    """The handles in one line (or lines of `columns`) at the top of the figure, `left` inches from its edge."""
+    width, height = figure.get_size_inches()
+    figure.legend(
+        handles=list(handles),
+        loc="upper left",
+        bbox_to_anchor=(left / width, 1 - 0.02 / height),
+        ncols=min(columns, max(len(handles), 1)),
+        borderaxespad=0.2,
+        borderpad=0.2,
+        handlelength=1.2,
+        handletextpad=0.4,
+        columnspacing=1.4,
+    )
+
+
+def marker(label: str, colour: str, shape: str = "o", *, filled: bool = True, size: float = 5) -> Any:
+    """A legend's handle."""
+    from matplotlib.lines import Line2D
+
+    face = colour if filled else "white"
+    return Line2D(
+        [], [], linestyle="none", marker=shape, color=colour, markerfacecolor=face, markersize=size, label=label
+    )
+
+
+def finite(values: Iterable[Any]) -> np.ndarray:
+    """The finite numbers among the values, as (n,) float64; None is not one."""
+    array = np.array(
+        [np.nan if v is None else v for v in np.ravel(np.asarray(list(values), dtype=object))], dtype=float
+    )
+    return array[np.isfinite(array)]
+
+
+def label_rows(ax: Axes, labels: Sequence[str], colours: Sequence[str] | None = None) -> None:
+    """Rows 0, 1, ... from top to bottom with their labels; `colours` of the labels, else none are written."""
+    ax.set_ylim(max(len(labels), 1) - 0.5, -0.5)
+    ax.set_yticks(range(len(labels)), labels if colours is not None else [""] * len(labels))
+    ax.tick_params(axis="y", length=0)
+    for tick, colour in zip(ax.get_yticklabels(), colours or [], strict=False):
+        tick.set_color(colour)

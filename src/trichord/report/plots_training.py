@@ -1,0 +1,375 @@
+"""Plots of a study's training as SVG text: loss curves, parameters that are frozen and trained, costs of the stages.
+
+Import the plots from `plots`, which also tells what `colours` are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.report.plots_look import (
+    GREY,
+    INK,
+    LIGHT,
+    PAGE,
+    finite,
+    fitted,
+    fitted_all,
+    label_rows,
+    legend,
+    look,
+    marker,
+    nothing,
+    order_label,
+    svg_text,
+    text_width,
+    with_colours,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CURVE_POINTS = 400  # most points of a curve
+FIGURE_POINTS = 35_000  # about as many points in one figure of many curves, but never fewer than FEWEST_POINTS a curve
+FEWEST_POINTS = 40
+TERM_COLUMNS = 7
+SEED, MEDIAN, STOP = "#56b4e9", "#0072b2", "#d55e00"
+
+Curve = tuple[Sequence[float], Sequence[float]]  # steps, values
+
+
+@dataclass(frozen=True)
+class StageCurves:
+    """The losses of one stage.
+
+    Attributes:
+        title: For instance "AV→T, stage 2".
+        terms: Loss term -> (steps, values) of every seed; steps rise, seeds may differ in their steps.
+    """
+
+    title: str
+    terms: Mapping[str, Sequence[Curve]]
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """Attributes:
+    order: Code of the order, or of the stages so far: `av` is the first stage of `av>t`.
+    frozen, trained: Numbers of parameters.
+    stage: Written after the order, where the order alone does not tell the stage.
+    """
+
+    order: str
+    frozen: int
+    trained: int
+    stage: str = ""
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """Attributes:
+    order: Code of the order, or of the stages so far.
+    seconds: Wall-clock time.
+    steps: Optimizer steps.
+    clips: Clips seen, repetitions counted. Each of the three is None where it was not recorded.
+    stage: Written after the order, where the order alone does not tell the stage.
+    """
+
+    order: str
+    seconds: float | None
+    steps: float | None
+    clips: float | None
+    stage: str = ""
+
+
+def block_means(steps: Sequence[float], values: Sequence[float], edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Thin a curve: the mean step and the mean value of what is finite between edges.
+
+    Args:
+        steps, values: (n,) each.
+        edges: (blocks + 1,) rising; block i holds edges[i] <= step < edges[i + 1], the last one its end too.
+
+    Returns:
+        (blocks,) each, NaN where a block has no finite value.
+    """
+    at, value = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    keep = np.isfinite(value) & (at >= edges[0]) & (at <= edges[-1])
+    num = len(edges) - 1
+    block = np.clip(np.searchsorted(edges, at[keep], side="right") - 1, 0, num - 1)
+    count = np.bincount(block, minlength=num)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        share = 1 / count[block]  # divided before they are added: the mean of huge values is not infinite
+        mean_step = np.bincount(block, at[keep] * share, num)
+        mean_value = np.bincount(block, value[keep] * share, num)
+    empty = count == 0
+    return np.where(empty, np.nan, mean_step), np.where(empty, np.nan, mean_value)
+
+
+def block_edges(curves: Sequence[Curve], num_points: int) -> np.ndarray:
+    """Edges of at most `num_points` blocks of equal width over all steps of the curves; one block a step where there are
+    few steps."""
+    steps = np.unique(np.concatenate([np.asarray(s, dtype=np.float64) for s, _ in curves]))
+    if len(steps) <= num_points:
+        return np.append(steps, steps[-1] + 1)
+    return np.linspace(steps[0], steps[-1], num_points + 1)
+
+
+def learning_curves(stages: Sequence[StageCurves]) -> str:
+    """A small panel for every term of every stage, for terms differ tenfold in size: each has its own scale, written at
+    its axis. A thin line a seed, a thick one for their median. Long runs are thinned by block means to at most 400 points,
+    to fewer where there are very many curves. A cross ends the line of a seed whose loss was not finite from then on.
+    Where few values are far outside, the panel is cut and says how far they reach.
+
+    Raises TrichordError where the steps and values of a curve differ in number.
+    """
+    num_curves = 0
+    for stage in stages:
+        for term, curves in stage.terms.items():
+            num_curves += len(curves) + 1
+            if wrong := [(len(s), len(v)) for s, v in curves if len(s) != len(v)]:
+                raise TrichordError(
+                    f"{stage.title}: {term} has {wrong[0][0]} steps and {wrong[0][1]} values; give as many"
+                )
+    with look():
+        shown = [stage for stage in stages if stage.terms]
+        if not shown:
+            return svg_text(nothing("No losses were recorded."))
+        num_points = int(np.clip(FIGURE_POINTS // max(num_curves, 1), FEWEST_POINTS, CURVE_POINTS))
+        figure, axes = _curve_panels(shown)
+        for stage, own in zip(shown, axes, strict=True):
+            for ax, (term, curves) in zip(own, stage.terms.items(), strict=True):
+                _draw_curves(ax, curves, num_points)
+                ax.set_title(fitted(term, ax.get_position().width * PAGE + 0.2, 8), fontsize=8, pad=3)
+        handles = [_line("one seed", SEED, 0.8), _line("median", MEDIAN, 1.6)]
+        if any(_stops(values) for stage in shown for curves in stage.terms.values() for _, values in curves):
+            handles.append(marker("no longer finite from here", STOP, "x"))
+        legend(figure, handles, 0.1)
+        return svg_text(figure)
+
+
+def _line(label: str, colour: str, width: float) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=colour, linewidth=width, label=label)
+
+
+def _curve_panels(stages: Sequence[StageCurves]) -> tuple[Any, list[list[Any]]]:
+    """The figure, and the axes of every stage's terms; a stage begins a new line under its title. A term has the same
+    column in all stages, where there are so few terms that this is possible."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(term for stage in stages for term in stage.terms))
+    columns = min(len(names), TERM_COLUMNS)
+    aligned = len(names) == columns
+    places = [[names.index(t) if aligned else i for i, t in enumerate(stage.terms)] for stage in stages]
+    left, across, high, title, below = 0.45, 0.42, 0.8, 0.42, 0.28
+    heights = [title + (max(place) // columns + 1) * (high + below) + max(place) // columns * 0.2 for place in places]
+    wide = min((PAGE - left - 0.12 - (columns - 1) * across) / columns, 2.4)
+    total = 0.25 + sum(heights)
+    figure = Figure(figsize=(PAGE, total))
+    top, axes = 0.25, []
+    for stage, place, height in zip(stages, places, heights, strict=True):
+        name = fitted(stage.title, PAGE - 0.3)
+        figure.text(0.12 / PAGE, 1 - (top + 0.12) / total, name, weight="bold", va="center")
+        own = []
+        for spot in place:
+            x = left + spot % columns * (wide + across)
+            y = total - top - title - spot // columns * (high + below + 0.2) - high
+            own.append(figure.add_axes((x / PAGE, y / total, wide / PAGE, high / total)))
+        axes.append(own)
+        top += height
+    return figure, axes
+
+
+def _draw_curves(ax: Axes, curves: Sequence[Curve], num_points: int) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    curves = [(s, v) for s, v in curves if len(s)]
+    ax.xaxis.set_major_locator(MaxNLocator(2, integer=True, min_n_ticks=2))
+    ax.yaxis.set_major_locator(MaxNLocator(3, min_n_ticks=2))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    ax.tick_params(labelsize=7, length=2, pad=2)
+    thinned = []
+    if curves:
+        edges = block_edges(curves, num_points)
+        thinned = [block_means(s, v, edges) for s, v in curves]
+    values = finite(np.concatenate([v for _, v in thinned])) if thinned else np.empty(0)
+    if not values.size:
+        ax.text(0.5, 0.5, "no finite value", transform=ax.transAxes, color=GREY, ha="center", va="center", fontsize=8)
+        ax.set(xticks=[], yticks=[])
+        return
+    low, high = _limits(values)
+    for (own_steps, own_values), (steps, means) in zip(curves, thinned, strict=True):
+        _draw_seed(ax, steps, np.clip(means, 2 * low - high, 2 * high - low))
+        if _stops(own_values):
+            raw = np.asarray(own_values, dtype=np.float64)
+            last = int(np.flatnonzero(np.isfinite(raw))[-1])
+            y = np.clip(raw[last], low, high)
+            ax.plot([own_steps[last]], [y], marker="x", color=STOP, markersize=4.5, clip_on=False, zorder=4)
+    if len(thinned) > 1:
+        steps, means = _median([s for s, _ in thinned]), _median([v for _, v in thinned])
+        keep = np.isfinite(means)
+        ax.plot(
+            steps[keep], np.clip(means[keep], 2 * low - high, 2 * high - low), color=MEDIAN, linewidth=1.3, zorder=3
+        )
+    ends = [float(end) for own, _ in curves for end in (own[0], own[-1])]
+    margin = 0.03 * (max(ends) - min(ends)) or 0.5
+    ax.set_xlim(min(ends) - margin, max(ends) + margin)
+    ax.set_ylim(low, high)
+    if values.min() < low or values.max() > high:
+        raw = finite(np.concatenate([np.asarray(v, dtype=np.float64) for _, v in curves]))
+        note = "reaches " + " and ".join(f"{v:.2g}" for v in (raw.min(), raw.max()) if not low <= v <= high)
+        box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1}
+        ax.text(1, 0.97, note, transform=ax.transAxes, ha="right", va="top", fontsize=7, color=INK, bbox=box, zorder=5)
+
+
+def _stops(values: Sequence[float]) -> bool:
+    """Whether values end in ones that are not finite, after one that is."""
+    return (
+        len(values) > 0
+        and not np.isfinite(values[-1])
+        and bool(np.isfinite(np.asarray(values, dtype=np.float64)).any())
+    )
+
+
+def _draw_seed(ax: Axes, steps: np.ndarray, means: np.ndarray) -> None:
+    """A line over what is finite; a dot where that is one point."""
+    keep = np.isfinite(means)
+    dot = "o" if keep.sum() == 1 else None
+    ax.plot(steps[keep], means[keep], color=SEED, linewidth=0.6, marker=dot, markersize=3)
+
+
+def _median(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """(blocks,) of those seeds that have the block; NaN where none has."""
+    table = np.stack(rows)
+    out = np.full(table.shape[1], np.nan)
+    known = np.isfinite(table).any(0)
+    out[known] = np.nanmedian(table[:, known], axis=0)
+    return out
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Of the axis: all values, but where the outermost 2 % would squeeze the others into a tenth of it, near those."""
+    values = np.clip(values, -1e300, 1e300)
+    low, high = float(values.min()), float(values.max())
+    inner_low, inner_high = (float(v) for v in np.quantile(values, [0.02, 0.98], method="nearest"))
+    inner = inner_high - inner_low
+    if inner > 0:
+        low = low if inner_low - low <= 5 * inner else inner_low - inner
+        high = high if high - inner_high <= 5 * inner else inner_high + inner
+    pad = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - pad, high + pad
+
+
+def parameters(rows: Sequence[ParameterRow], colours: Mapping[str, str] | None = None) -> str:
+    """A bar a stage: its trained parameters in the order's colour, then its frozen ones in light grey, and both numbers."""
+    with look():
+        if not rows:
+            return svg_text(nothing("No parameters to show."))
+        found = with_colours([row.order for row in rows], colours)
+        labels, left = fitted_all([f"{order_label(row.order)}  {row.stage}".strip() for row in rows], 2.4)
+        numbers = [
+            f"{_count(row.trained)} trained" + (f" + {_count(row.frozen)} frozen" if row.frozen else "") for row in rows
+        ]
+        figure, (ax,) = _bars(1, len(rows), left, max(text_width(n, 8) for n in numbers))
+        _draw_parameters(ax, rows, numbers, found)
+        label_rows(ax, labels, [INK] * len(rows))
+        ax.set_title("parameters")
+        return svg_text(figure)
+
+
+def _bars(num: int, rows: int, left: float, note: float) -> tuple[Any, list[Any]]:
+    """The figure and its panels of horizontal bars, which leave `note` inches at their right for a number."""
+    from trichord.report.plots_look import panels
+
+    left, across = left + 0.2, note + 0.2
+    width = (PAGE - left - num * across) / num
+    return panels(num, num, (width, 0.1 + 0.22 * rows), left=left, right=across, across=across, bottom=0.3)
+
+
+def _draw_parameters(
+    ax: Axes, rows: Sequence[ParameterRow], numbers: Sequence[str], colours: Mapping[str, str]
+) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    for y, (row, number) in enumerate(zip(rows, numbers, strict=True)):
+        ax.barh(y, row.trained, height=0.62, color=colours[row.order])
+        ax.barh(y, row.frozen, left=row.trained, height=0.62, color=LIGHT, edgecolor=GREY, linewidth=0.4, hatch="////")
+        _beside(ax, row.trained + row.frozen, y, number)
+    ax.set_xlim(0, max(max(row.trained + row.frozen for row in rows), 1))
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
+
+
+def _beside(ax: Axes, x: float, y: float, text: str, colour: str = INK) -> None:
+    """A text 4 points to the right of the end of a bar."""
+    ax.annotate(
+        text,
+        (x, y),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        color=colour,
+        annotation_clip=False,
+    )
+
+
+def _count(value: float) -> str:
+    """44700000 -> '44.7 M'."""
+    if value >= 999.5e6:
+        return f"{value / 1e6:,.0f} M"
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    """5400 -> '1 h 30 min'."""
+    if seconds < 59.5:
+        return f"{seconds:.3g} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        rest = round(seconds - 60 * (seconds // 60))
+        return f"{int(seconds // 60)} min {rest:02d} s" if rest < 60 else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def costs(rows: Sequence[CostRow], colours: Mapping[str, str] | None = None) -> str:
+    """Three panels of bars: time, steps and clips seen of every stage. What is None is written as not recorded."""
+    with look():
+        if not rows:
+            return svg_text(nothing("No costs were recorded."))
+        found = with_colours([row.order for row in rows], colours)
+        labels, left = fitted_all([f"{order_label(row.order)}  {row.stage}".strip() for row in rows], 2.0)
+        figure, axes = _bars(3, len(rows), left, text_width("not recorded", 8))
+        for i, (ax, title, name) in enumerate(
+            zip(axes, ("time", "optimizer steps", "clips seen"), ("seconds", "steps", "clips"), strict=True)
+        ):
+            written = _duration if name == "seconds" else _count
+            values = [getattr(row, name) for row in rows]
+            _draw_costs(ax, values, [found[row.order] for row in rows], written)
+            label_rows(ax, labels, None if i else [INK] * len(rows))
+            ax.set_title(title)
+        return svg_text(figure)
+
+
+def _draw_costs(ax: Axes, values: Sequence[float | None], colours: Sequence[str], written: Any) -> None:
+    known = [v if v is not None and np.isfinite(v) else None for v in values]
+    for y, (value, colour) in enumerate(zip(known, colours, strict=True)):
+        if value is None:
+            _beside(ax, 0, y, "not recorded", GREY)
+        else:
+            ax.barh(y, value, height=0.62, color=colour)
+            _beside(ax, value, y, written(value))
+    ax.set_xlim(0, max([v for v in known if v is not None], default=0) or 1)
+    ax.set_xticks([])
+    ax.spines["bottom"].set_visible(False)
