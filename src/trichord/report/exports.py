@@ -1,0 +1,310 @@
+"""The report's other forms: CSV, LaTeX and JSON; and all of its files on disk."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import numbers
+import os
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from trichord.errors import TrichordError
+from trichord.report.document import SLUG, Cell, Commands, Document, Figure, Table, Text, clean, folded
+from trichord.report.html import to_html
+from trichord.report.markdown import to_markdown
+
+TABLES, FIGURES = "tables", "figures"
+WIDE_LATEX = 8  # columns from which a table is set smaller
+LONG_LATEX = 36  # letters from which a column of texts breaks its lines
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\char34{}", "\ufffd": "?", "`": r"\textasciigrave{}",
+    "[": "{[}", "]": "{]}", "*": "{*}", "\u00a0": "~", "\u202f": r"\,", "\u2009": r"\,", "\u2007": "~",
+    "\u2010": "-", "\u2011": "{-}", "–": "{--}", "—": "{---}", "‘": "{`}", "’": "{'}", "“": "{``}", "”": "{''}",
+    "…": r"\ldots{}", "•": r"\textbullet{}", "§": r"\S{}", "¶": r"\P{}", "©": r"\copyright{}", "°": r"\textdegree{}",
+    "†": r"\dag{}", "‡": r"\ddag{}", "¿": "{?`}", "¡": "{!`}", "€": r"\texteuro{}", "£": r"\pounds{}",
+}  # fmt: skip
+_LATEX_MATH = {
+    "→": r"\rightarrow", "←": r"\leftarrow", "↔": r"\leftrightarrow", "⇒": r"\Rightarrow", "↑": r"\uparrow",
+    "↓": r"\downarrow", "±": r"\pm", "∓": r"\mp", "−": "-", "×": r"\times", "÷": r"\div", "·": r"\cdot", "≤": r"\leq",
+    "≥": r"\geq", "≠": r"\neq", "≈": r"\approx", "∼": r"\sim", "≪": r"\ll", "≫": r"\gg", "∞": r"\infty", "√": r"\surd",
+    "∑": r"\sum", "∏": r"\prod", "∈": r"\in", "∅": r"\emptyset", "∩": r"\cap", "∪": r"\cup", "∝": r"\propto",
+    "∂": r"\partial", "∆": r"\Delta", "µ": r"\mu", "‖": r"\Vert", "✓": r"\surd", "✗": r"\times", "′": r"\prime",
+    "∙": r"\cdot", "⋅": r"\cdot", "¬": r"\neg", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}",
+}  # fmt: skip
+_GREEK_SMALL = (
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lamda|mu|nu|xi|pi|rho|sigma|tau|upsilon|phi|chi|psi|omega"
+)
+_GREEK_CAPITAL = "gamma|delta|theta|lamda|xi|pi|sigma|upsilon|phi|psi|omega"
+_GREEK = re.compile(f"greek (?:small letter ({_GREEK_SMALL})|capital letter ({_GREEK_CAPITAL}))")
+_PREAMBLE = r"""% Each table can be copied on its own; it needs the package booktabs.
+\documentclass{article}
+\usepackage[a4paper, margin=2cm]{geometry}
+\usepackage{iftex}
+\ifPDFTeX
+  \usepackage[T1]{fontenc}
+  \usepackage[utf8]{inputenc}
+  \usepackage{textcomp}
+\else
+  \usepackage{fontspec}
+\fi
+\usepackage{booktabs}
+"""
+
+
+# ---- CSV
+
+
+def to_csv(table: Table) -> str:
+    """A line of headings ("YouCook2 R@1") and a line per row; values in full where a cell has one, else its text.
+
+    Lines end with a line feed. A text that a spreadsheet would run as a formula gets an apostrophe before it.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([_inert(key) for key in table.headings()])
+    for row in table.rows:
+        values = [_value(cell) for cell in row]
+        writer.writerow([_inert(value) if isinstance(value, str) else repr(value) for value in values])
+    return out.getvalue()
+
+
+def _value(cell: Cell) -> str | int | float | bool:
+    """The value in full as one of Python's own types, or the text in one line."""
+    value = cell.value
+    if value is None:
+        return folded(cell.text)
+    if isinstance(value, str):
+        return folded(value)
+    if isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _inert(text: str) -> str:
+    formula = text.startswith(("=", "@")) or (text.startswith(("+", "-")) and re.search(r"[A-Za-z|!]", text))
+    return f"'{text}" if formula else text
+
+
+# ---- JSON
+
+
+def to_json_dict(document: Document) -> dict[str, Any]:
+    """Plain values: `tables` holds {name: [{column: value}]}, `sections` the texts and where each table stands.
+
+    A figure that is not finite becomes `None`, so `json.dumps(.., allow_nan=False)` takes it.
+    """
+    return {
+        "title": folded(document.title),
+        "subtitle": folded(document.subtitle),
+        "summary": [folded(sentence) for sentence in document.summary],
+        "sections": [
+            {
+                "title": folded(section.title),
+                "intro": folded(section.intro),
+                "blocks": [_json_block(block) for block in section.blocks],
+            }
+            for section in document.sections
+        ],
+        "tables": {table.name: _json_rows(table) for table in document.tables()},
+    }
+
+
+def _json_rows(table: Table) -> list[dict[str, Any]]:
+    def finite(value: str | int | float | bool) -> str | int | float | bool | None:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return [{key: finite(_value(cell)) for key, cell in zip(table.headings(), row, strict=True)} for row in table.rows]
+
+
+def _json_block(block: Table | Figure | Text | Commands) -> dict[str, Any]:
+    if isinstance(block, Table):
+        notes = [
+            {"row": number, "column": key, "note": folded(cell.note)}
+            for number, row in enumerate(block.rows)
+            for key, cell in zip(block.headings(), row, strict=True)
+            if folded(cell.note)
+        ]
+        head = {"type": "table", "name": block.name, "title": folded(block.title), "caption": folded(block.caption)}
+        return {**head, "notes": notes}
+    if isinstance(block, Figure):
+        texts = {"title": folded(block.title), "caption": folded(block.caption), "alt": folded(block.alt)}
+        return {"type": "figure", "name": block.name, **texts, "file": f"{FIGURES}/{block.name}.svg"}
+    if isinstance(block, Text):
+        return {"type": "text", "kind": block.kind, "paragraphs": [folded(paragraph) for paragraph in block.paragraphs]}
+    return {"type": "commands", "title": folded(block.title), "lines": [clean(line) for line in block.lines]}
+
+
+# ---- LaTeX
+
+
+def to_latex(document: Document) -> str:
+    """A document of all tables in booktabs' manner, under their sections' titles. No other package is needed.
+
+    pdfLaTeX prints Latin letters with accents; other alphabets need LuaLaTeX or XeLaTeX and a font that has them.
+    """
+    parts = [
+        _PREAMBLE,
+        f"\\title{{{latex(document.title)}}}\n\\date{{}}\n\\author{{}}\n\\begin{{document}}\n\\maketitle\n",
+    ]
+    for section in document.sections:
+        tables = [block for block in section.blocks if isinstance(block, Table)]
+        if tables:
+            parts.append(f"\\section*{{{latex(section.title)}}}\n")
+            parts.extend(latex_table(table) for table in tables)
+            parts.append("\\clearpage\n")
+    return "\n".join([*parts, "\\end{document}\n"])
+
+
+def latex(text: str) -> str:
+    """`text` in one line for LaTeX: letters as they are, signs as commands; one that has none as its number."""
+    parts: list[str] = []
+    previous = ""
+    for letter in unicodedata.normalize("NFC", folded(text)):
+        ligature = letter == previous and letter in "-',"  # "--" is two hyphens, no dash
+        parts.append("{}" + letter if ligature else _latex_letter(letter))
+        previous = letter
+    return "".join(parts)
+
+
+def _latex_letter(letter: str) -> str:
+    if letter in _LATEX:
+        return _LATEX[letter]
+    if letter in _LATEX_MATH:
+        return rf"\ensuremath{{{_LATEX_MATH[letter]}}}"
+    if " " <= letter <= "~":
+        return letter
+    if greek := _GREEK.fullmatch(unicodedata.name(letter, "").lower()):
+        name = (greek[1] or greek[2].capitalize()).replace("amda", "ambda")
+        return rf"\ensuremath{{\{name}}}"
+    category = unicodedata.category(letter)
+    if category[0] in "ZC":  # spaces of other widths; joiners and soft hyphens
+        return " " if category[0] == "Z" else ""
+    if category[0] in "LM":
+        return letter
+    simple = unicodedata.normalize("NFKD", letter)
+    if "<super>" in unicodedata.decomposition(letter) and simple.isascii():
+        return rf"\ensuremath{{^{{{latex(simple)}}}}}"
+    if "<sub>" in unicodedata.decomposition(letter) and simple.isascii():
+        return rf"\ensuremath{{_{{{latex(simple)}}}}}"
+    return latex(simple) if simple.isascii() else rf"\texttt{{U+{ord(letter):04X}}}"
+
+
+def latex_table(table: Table) -> str:
+    """One `table` with caption, label `tab:NAME` and its notes below. It needs the package booktabs."""
+    notes = {note: number for number, note in enumerate(table.notes(), start=1)}
+    size, gap = ("\\scriptsize", "3pt") if len(table.columns) >= WIDE_LATEX else ("\\small", "4pt")
+    caption = " ".join(part for part in (_sentence(table.title), latex(table.caption)) if part)
+    lines = [f"\\begin{{table}}[htbp]\n\\centering{size}", f"\\setlength{{\\tabcolsep}}{{{gap}}}"]
+    lines += [f"\\caption{{{caption}}}\\label{{tab:{table.name}}}"]
+    lines += [f"\\begin{{tabular}}{{@{{}}{_latex_columns(table)}@{{}}}}", "\\toprule", *_latex_head(table), "\\midrule"]
+    for number, row in enumerate(table.rows):
+        if number and number in table.separators:
+            lines.append("\\midrule")
+        lines.append(" & ".join(_latex_cell(cell, notes) for cell in row) + r" \\")
+    lines += ["\\bottomrule", "\\end{tabular}"]
+    lines += [f"\\par\\smallskip\\textsuperscript{{{number}}}~{latex(note)}" for note, number in notes.items()]
+    return "\n".join([*lines, "\\end{table}\n"])
+
+
+def _sentence(text: str) -> str:
+    printed = latex(text)
+    return printed if not printed or folded(text).endswith((".", "?", "!", ":")) else f"{printed}."
+
+
+def _latex_columns(table: Table) -> str:
+    widths = [max((len(folded(row[at].text)) for row in table.rows), default=0) for at in range(len(table.columns))]
+    long = max(1, sum(not c.numeric and width > LONG_LATEX for c, width in zip(table.columns, widths, strict=True)))
+    broken = f"p{{{max(0.12, 0.5 / long):.2f}\\textwidth}}"
+    return "".join(
+        "r" if column.numeric else broken if width > LONG_LATEX else "l"
+        for column, width in zip(table.columns, widths, strict=True)
+    )
+
+
+def _latex_head(table: Table) -> list[str]:
+    labels = " & ".join(latex(column.label) for column in table.columns) + r" \\"
+    if not any(column.group for column in table.columns):
+        return [labels]
+    tops, rules, column = [], [], 1
+    for group, width in table.groups():
+        if group:
+            tops.append(f"\\multicolumn{{{width}}}{{c}}{{{latex(group)}}}")
+            rules.append(f"\\cmidrule(lr){{{column}-{column + width - 1}}}")
+        else:
+            tops.append("")
+        column += width
+    return [" & ".join(tops) + r" \\", "".join(rules), labels]
+
+
+def _latex_cell(cell: Cell, notes: dict[str, int]) -> str:
+    text = latex(cell.text)
+    text = rf"\textbf{{{text}}}" if cell.strong and text else text
+    note = folded(cell.note)
+    return rf"{text}\textsuperscript{{{notes[note]}}}" if note else text
+
+
+# ---- files
+
+
+def write_document(document: Document, folder: Path, name: str = "report") -> list[Path]:
+    """Write NAME.html, NAME.md, NAME.tex, tables/TABLE.csv, figures/FIGURE.svg and NAME.json; return their paths.
+
+    Everything is made before the first file is touched, and each file is replaced as a whole. Tables and figures that
+    an earlier report of this name left here, by its NAME.json, and that this one no longer has are removed.
+
+    Raises:
+        TrichordError: The folder or a file cannot be written.
+    """
+    assert SLUG.fullmatch(name), f"the report's name {name!r} is no slug"
+    texts = {Path(f"{name}.html"): to_html(document), Path(f"{name}.md"): to_markdown(document, FIGURES)}
+    texts[Path(f"{name}.tex")] = to_latex(document)
+    texts |= {Path(TABLES, f"{table.name}.csv"): to_csv(table) for table in document.tables()}
+    texts |= {Path(FIGURES, f"{figure.name}.svg"): clean(figure.svg) for figure in document.figures()}
+    record = Path(f"{name}.json")  # the last to be replaced: until then the earlier one says what there is to remove
+    texts[record] = json.dumps(to_json_dict(document), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    try:
+        stale = _parts_of(folder / record) - set(texts)
+        _replace_all(folder, texts, stale)
+    except OSError as error:
+        raise TrichordError(
+            f"{folder}: the report could not be written ({error.strerror or error}); "
+            "free the space or the rights there, or choose another folder"
+        ) from error
+    return [folder / path for path in texts]
+
+
+def _replace_all(folder: Path, texts: dict[Path, str], stale: set[Path]) -> None:
+    """Write all texts beside their places, move them there in order, and remove what is stale before the last."""
+    partial = {path: folder / path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in texts}
+    last = list(texts)[-1]
+    try:
+        for path, text in texts.items():
+            partial[path].parent.mkdir(parents=True, exist_ok=True)
+            partial[path].write_text(text, encoding="utf-8", newline="\n")
+        for path in texts:
+            if path == last:
+                for old in stale:
+                    (folder / old).unlink(missing_ok=True)
+            os.replace(partial[path], folder / path)
+    finally:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+
+
+def _parts_of(record: Path) -> set[Path]:
+    """The files of tables and figures that a report's JSON names; none where there is no such record."""
+    try:
+        sections = json.loads(record.read_text(encoding="utf-8"))["sections"]
+        blocks = [(str(block["type"]), str(block.get("name"))) for section in sections for block in section["blocks"]]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+    kinds = {"table": (TABLES, ".csv"), "figure": (FIGURES, ".svg")}
+    return {Path(kinds[t][0], name + kinds[t][1]) for t, name in blocks if t in kinds and SLUG.fullmatch(name)}

@@ -1,0 +1,95 @@
+"""The report's page as a real browser shows it: all parts are there, nothing is asked for, nothing hangs over."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from browser import find_chromium, open_page
+from report_sample import hostile_document, sample_document
+from trichord.report.document import Document
+from trichord.report.html import to_html
+
+REQUIRED = os.environ.get("TRICHORD_REQUIRE_BROWSER") == "1"
+MEASURE = (
+    "<script>addEventListener('load', () => { const page = document.documentElement;"
+    " parent.postMessage([page.scrollWidth, page.clientWidth].join(' '), '*'); })</script>"
+)
+FRAME = (  # windows narrower than 500 px do not exist, even without a screen; frames do
+    "<!DOCTYPE html><title></title><script>addEventListener('message', (event) => {{ document.title = event.data; }})</script>"
+    '<iframe src="measure.html" width="{width}" height="900" style="border: 0"></iframe>'
+)
+
+pytestmark = pytest.mark.skipif(
+    find_chromium() is None and not REQUIRED, reason="no Chromium (TRICHORD_CHROMIUM names one)"
+)
+
+
+def colours(picture: Path) -> int:
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        found = image.convert("RGB").getcolors(maxcolors=1 << 24)
+    assert found is not None
+    return len(found)
+
+
+def background(picture: Path) -> int:
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        pixel = image.convert("L").getpixel((2, 2))
+    assert isinstance(pixel, int)
+    return pixel
+
+
+def measured(document: Document, width: int, folder: Path) -> tuple[int, int]:
+    """Width of the content and of the view, by a script in a copy of the page that allows it."""
+    page = re.sub("<meta http-equiv=[^>]*>", "", to_html(document), count=1)
+    copy = folder / "measure.html"
+    copy.write_text(page.replace("</body>", MEASURE + "</body>"), encoding="utf-8")
+    frame = folder / "frame.html"
+    frame.write_text(FRAME.format(width=width), encoding="utf-8")
+    dom = open_page(frame, 1400, 900, folder / "frame.png")
+    found = re.search(r"<title>(\d+) (\d+)</title>", dom)
+    assert found, "the copy's script did not run"
+    return int(found[1]), int(found[2])
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_all_parts_are_shown(width: int, tmp_path: Path) -> None:
+    document = sample_document()
+    page = tmp_path / "report.html"
+    page.write_text(to_html(document), encoding="utf-8")
+    dom = open_page(page, width, 3000, tmp_path / "page.png")
+    for section in document.sections:
+        assert f">{section.title}</h2>" in dom
+    assert dom.count("<table") == 2 and dom.count("<svg") == 2 and dom.count("<pre") == 1
+    assert dom.count('role="note"') == 2
+    assert colours(tmp_path / "page.png") > 500
+
+
+def test_it_is_dark_where_the_reader_wants_it_dark(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(to_html(sample_document()), encoding="utf-8")
+    open_page(page, 1280, 600, tmp_path / "light.png", "--blink-settings=preferredColorScheme=1")
+    open_page(page, 1280, 600, tmp_path / "dark.png", "--blink-settings=preferredColorScheme=0")
+    assert background(tmp_path / "light.png") > 240 and background(tmp_path / "dark.png") < 40
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_hangs_over(width: int, tmp_path: Path) -> None:
+    content, view = measured(sample_document(), width, tmp_path)
+    assert view == width and content <= view
+
+
+def test_hostile_texts_do_not_run(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(to_html(hostile_document()), encoding="utf-8")
+    dom = open_page(page, 400, 900, tmp_path / "page.png")
+    assert "<script" not in dom and "<img" not in dom and dom.count("<h2") == 4
+    content, view = measured(hostile_document(), 400, tmp_path)
+    assert content <= view
