@@ -5,10 +5,16 @@ from __future__ import annotations
 import io
 import math
 
+from hypothesis import strategies as st
+
 from trichord.report.document import Cell, Column, Commands, Document, Figure, Section, Table, Text, clean
 
 ORDERS = ("AV→T", "AT→V", "VT→A", "AVT")
 HOSTILE = '<script>alert(1)</script><img src=x onerror=alert(2)> "a" | b\n$x_1$ & \\ % # {c} ~ ^ \x00\x1b[31m \u202e → `d` </table>'
+
+ANY_TEXT = st.text(st.characters(), max_size=40) | st.text(
+    "|\\`*_{}[]<>#$~&:@!'\"-+=1.) \n\t%^→±\x00\u202e", max_size=20
+)
 
 
 def plot(title: str, legend: tuple[str, ...] = ORDERS) -> str:
@@ -135,3 +141,14 @@ def hostile_document() -> Document:
     texts = [Text((HOSTILE, HOSTILE), "plain"), Text((HOSTILE,), "finding"), Text((HOSTILE,), "warning")]
     blocks = (table, figure, *texts, Commands((HOSTILE, "```", "</code></pre>"), HOSTILE))
     return Document(HOSTILE, HOSTILE, (Section(HOSTILE, blocks, HOSTILE), Section(HOSTILE, ())), (HOSTILE,))
+
+
+def one_cell(text: str, **more: object) -> Table:
+    return Table(
+        "t", text, (Column(text, text, False), Column(text, text)), ((Cell(text, **more), Cell("1", 1)),), text
+    )  # type: ignore[arg-type]
+
+
+def one_table(text: str) -> Document:
+    blocks = (one_cell(text, note=text, strong=True), Text((text,), "finding"), Text((text,)), Commands((text,), text))
+    return Document(text, text, (Section(text, blocks, text),), (text,))

@@ -310,6 +310,7 @@ def _study(words: list[str]) -> int:
         benchmarks=values.benchmarks or None, first_stage_seed=values.first_stage_seed,
     )  # fmt: skip
     print_study(table, values.out)
+    print(f"next: trichord report {values.out}")
     return 0
 
 
@@ -321,7 +322,6 @@ def print_study(table: Any, out: Path) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(to_rich(table))
     print(table.caption)
     print(f"table: {out / 'table.md'} (also table.csv, table.tex, study.json, orders.png)")
-    print(f"next: trichord report {out}")
 
 
 def _report(words: list[str]) -> int:

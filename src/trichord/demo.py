@@ -1,4 +1,4 @@
-"""The demo: the built-in world rendered, extracted, and the order study run on it."""
+"""The demo: the built-in world rendered, extracted, the order study run on it, and its report."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def run_demo(
     """
     from trichord.extraction.extract import extract
     from trichord.recipes import load_recipe
+    from trichord.report.write import write_report
     from trichord.study.run import run_study
     from trichord.world import write_world
 
@@ -46,4 +47,5 @@ def run_demo(
     table = run_study(
         out / "store", out / "study", ["av>t", "at>v", "vt>a", "avt"], [seed], load_recipe(recipe), say=progress
     )
+    say(str(write_report(out / "study")))
     return table, out / "study"

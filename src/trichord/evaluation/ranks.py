@@ -14,10 +14,20 @@ Missing queries, those that a benchmark has but that could not be scored (MSR-VT
 `drop`: they are left out. `miss`: each is an error in the recalls, and its rank is the size of the full gallery,
 G + the missing ones. The published figures count them in the recalls, but their MedR is that of the found ones:
 `medr_found`.
+
+Arithmetic of ranks from embeddings. A score is the dot product in float64, rounded to float32 (float64 embeddings: not
+rounded), so a truth always ties with itself and with its copies. Most comparisons need less: a float32 product s of rows
+q and g, summed in any order, fused or not, is within gamma * |q| |g| of the exact one, gamma = n u / (1 - n u) with
+u = 2^-24 and n = D + 4 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1; the 4 are the rounding of
+the rows and of the bound itself). What that bound leaves open goes through the same filter in float64, or straight to
+the sum that defines a score: the float64 products, added by halves. The counts are those of computing every score so.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +37,9 @@ from trichord.errors import TrichordError
 
 Ties = Literal["expected", "best", "worst"]
 Missing = Literal["drop", "miss"]
+Arithmetic = Literal["filtered", "float64"]
+
+SMALL_WORK = 2e7  # multiply-adds, or scores, below which threads cost more than they bring
 
 
 @dataclass(frozen=True)
@@ -82,31 +95,98 @@ def _truth(truth: Any, num_queries: int, num_gallery: int) -> np.ndarray:
     return index
 
 
-def _counts(scores: np.ndarray, truth: np.ndarray) -> RankCounts:
-    own = scores[np.arange(len(scores)), truth][:, None]
-    greater = np.count_nonzero(scores > own, axis=1).astype(np.int64)
-    equal = np.count_nonzero(scores == own, axis=1).astype(np.int64)
-    lost = np.isnan(own[:, 0])
-    greater[lost], equal[lost] = scores.shape[1], 1
-    return RankCounts(greater, equal, scores.shape[1])
+def _counts(scores: Any, truth: np.ndarray) -> RankCounts:
+    """Counts of a matrix (Q, G), tile by tile: no other matrix of its size is made."""
+    on_gpu = getattr(scores, "is_cuda", False)
+    num_queries, num_gallery = scores.shape
+    greater, equal = np.empty(num_queries, np.int64), np.empty(num_queries, np.int64)
+    rows, columns = (4096, num_gallery) if on_gpu else (64, 2040)
+
+    def count(start: int) -> None:
+        part = scores[start : start + rows].detach() if on_gpu else _array(scores[start : start + rows])
+        if part.dtype == np.float16:
+            part = part.astype(np.float32)
+        place = truth[start : start + rows]
+        own = part[range(len(place)), place.tolist()][:, None]
+        above, same = np.zeros(len(place), np.int64), np.zeros(len(place), np.int64)
+        for column in range(0, num_gallery, columns):
+            tile = part[:, column : column + columns]
+            above += _array(_row_counts(tile > own))
+            same += _array(_row_counts(tile == own))
+        lost = _array(own != own)[:, 0]
+        above[lost], same[lost] = num_gallery, 1
+        greater[start : start + rows], equal[start : start + rows] = above, same
+
+    with _threads(0 if on_gpu else num_queries * num_gallery) as each:
+        each(count, range(0, num_queries, rows))
+    return RankCounts(greater, equal, num_gallery)
 
 
-def retrieval_ranks(queries: Any, gallery: Any, truth: Any = None, block: int = 1024) -> RankCounts:
-    """Counts from embeddings compared by dot product, without the Q x G matrix: memory grows as block * G.
+def _row_counts(mask: Any) -> Any:
+    """How many of each row of a Boolean matrix are true. Eight rows of bytes are added at once where none can overflow."""
+    if not isinstance(mask, np.ndarray):
+        return mask.sum(1)
+    if mask.shape[1] % 8 or mask.shape[1] > 8 * 255 or not mask.flags.c_contiguous:
+        return np.count_nonzero(mask, axis=1)
+    lanes = np.einsum("ij->i", mask.view(np.uint64))
+    return lanes.view(np.uint8).reshape(len(mask), 8).sum(1, dtype=np.int64)
 
-    Sums run in float64 and are rounded to float32 before they are compared (float64 embeddings: not rounded); equal
-    gallery rows are scored once. So a truth always ties with itself and with its copies, whatever the block.
+
+@contextmanager
+def _threads(work: float) -> Iterator[Callable[[Callable[[int], None], Iterable[int]], None]]:
+    """A function that calls another one for each of some numbers, on as many threads as NumPy's products may use.
+
+    Each product then keeps to its thread: on a busy machine threads that share one wait for the slowest.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    blas = ThreadpoolController().select(user_api="blas") if work > SMALL_WORK else None
+    count = min([os.cpu_count() or 1, *(info["num_threads"] for info in blas.info())]) if blas else 1
+    if blas is None or count == 1:
+        yield lambda function, numbers: [function(n) for n in numbers] and None
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with blas.limit(limits=1), ThreadPoolExecutor(count) as pool:
+        yield lambda function, numbers: [*pool.map(function, numbers)] and None
+
+
+def retrieval_ranks(
+    queries: Any, gallery: Any, truth: Any = None, block: int = 1024, arithmetic: Arithmetic = "filtered"
+) -> RankCounts:
+    """Counts from embeddings compared by dot product, without the Q x G matrix: memory grows as Q + G.
+
+    CUDA tensors are ranked on their device, all else by NumPy, on as many threads as its products use.
 
     Args:
         queries: (Q, D), NumPy or torch.
         gallery: (G, D).
         truth: (Q,) index of each query's gallery item; None: the diagonal, Q = G.
-        block: queries, and gallery items, at a time.
+        block: queries, and gallery items, at a time at most.
+        arithmetic: `filtered` as the module describes it; `float64`: a product in float64 for every pair, several times
+            slower, memory block * G. The counts are the same.
     """
-    q, g = _array(queries), _array(gallery)
+    if arithmetic not in ("filtered", "float64"):
+        raise TrichordError(f"arithmetic cannot be '{arithmetic}'; choose filtered or float64")
+    q, g = (x.detach() if getattr(x, "is_cuda", False) else _array(x) for x in (queries, gallery))
     if q.ndim != 2 or g.ndim != 2 or q.shape[1] != g.shape[1]:
-        raise TrichordError(f"queries {q.shape} and gallery {g.shape} must be two matrices of the same width")
+        shapes = f"queries {tuple(q.shape)} and gallery {tuple(g.shape)}"
+        raise TrichordError(f"{shapes} must be two matrices of the same width")
     index = _truth(truth, len(q), len(g))
+    if arithmetic == "float64" or not q.shape[1]:
+        return _ranks_float64(_array(q), _array(g), index, block)
+    if isinstance(q, np.ndarray) and isinstance(g, np.ndarray):
+        return _ranks_filtered(np, q, g, index, block)
+    import torch
+
+    device = next(x.device for x in (q, g) if isinstance(x, torch.Tensor))
+    q, g = torch.as_tensor(q, device=device), torch.as_tensor(g, device=device)
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        return _ranks_filtered(torch, q, g, index, 8 * block)  # a GPU is idle in smaller tiles
+
+
+def _ranks_float64(q: np.ndarray, g: np.ndarray, index: np.ndarray, block: int) -> RankCounts:
+    """Every pair by a float64 product; equal gallery rows are scored once, so that they tie wherever they lie."""
     scored_type = np.float64 if np.result_type(q, g) == np.float64 else np.float32
     first, copy_of = _distinct_rows(g)
     greater, equal = np.empty(len(q), np.int64), np.empty(len(q), np.int64)
@@ -187,9 +267,9 @@ def retrieval_metrics(
         num_missing: queries of the benchmark that could not be scored.
         missing: `drop` or `miss` (see the module).
     """
-    matrix = _array(scores)
-    if matrix.ndim != 2 or not matrix.size:
-        raise TrichordError(f"scores must be a matrix of queries by gallery, not of shape {matrix.shape}")
+    matrix = scores if hasattr(scores, "detach") else np.asarray(scores)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise TrichordError(f"scores must be a matrix of queries by gallery, not of shape {tuple(matrix.shape)}")
     counts = _counts(matrix, _truth(truth, *matrix.shape))
     return metrics_from_counts(counts, ties=ties, num_missing=num_missing, missing=missing)
 
