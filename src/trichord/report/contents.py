@@ -156,7 +156,7 @@ def _comparison_section(groups: Sequence[Group], varies: Sequence[Any], colours:
         plots.DifferencePanel(
             group.title,
             [
-                (f"{Order.parse(d.a)} - {Order.parse(d.b)}", d.estimate, d.low, d.high, d.p_adjusted)
+                (f"{Order.parse(d.a)} − {Order.parse(d.b)}", d.estimate, d.low, d.high, d.p_adjusted)
                 for d in group.comparisons[MAIN_RECALL].differences
             ],
         )
@@ -267,7 +267,7 @@ def _space_blocks(
                "Above by modality, below by cluster. One seed an order.", f"Embeddings of {title} by modality and by cluster"),
         Figure(f"gap-{where}", f"Modality gap, {title}", plots.gaps(gaps, colours), "One dot a seed; 0 is no gap.",
                "Distance between the mean vectors of two modalities, by order"),
-        Figure(f"purity-{where}", f"Clusters, {title}", plots.purity(rows),
+        Figure(f"purity-{where}", f"Clusters, {title}", plots.purity(rows, colours),
                "One dot a seed; ticks are the level by chance. Purity of modalities is best low, the others high.",
                "Purity of clusters and agreement of modalities, by order"),
         Figure(f"similarity-{where}", f"Similarity matrices, {title}", plots.similarity_matrices(matrices),
@@ -315,9 +315,9 @@ def _training_section(study: Study, colours: dict[str, str]) -> Section:
                    "Every term of the loss as it enters before its weight, the weighted sum (loss) and the gradient's norm; thin: "
                    "each seed, thick: their median.", "Loss terms over the steps of every stage"),
             stages_table(study),
-            Figure("parameters", "Trained and frozen parameters", plots.parameters(counts), "",
+            Figure("parameters", "Trained and frozen parameters", plots.parameters(counts, colours), "",
                    "Counts of trained and frozen parameters by stage"),
-            Figure("costs", "Cost of the stages", plots.costs(costs), "Means over seeds; training alone.",
+            Figure("costs", "Cost of the stages", plots.costs(costs, colours), "Means over seeds; training alone.",
                    "Seconds, steps and clips by stage"),
         ),
     )  # fmt: skip

@@ -142,7 +142,7 @@ def differences_table(groups: Sequence[Group]) -> Table:
                 text = spanned(pair.estimate, pair.low, pair.high)
                 paired = str(pair.num_seeds) + ("" if pair.paired_seeds else ", not paired")
                 rows.append((
-                    Cell(group.title), Cell(f"R@{k}"), Cell(f"{Order.parse(pair.a)} - {Order.parse(pair.b)}"),
+                    Cell(group.title), Cell(f"R@{k}"), Cell(f"{Order.parse(pair.a)} − {Order.parse(pair.b)}"),
                     Cell(text, pair.estimate), Cell(p_text(pair.p), pair.p),
                     Cell(p_text(pair.p_adjusted), pair.p_adjusted, strong=pair.p_adjusted < 1 - pair.level),
                     Cell(paired, pair.num_seeds, note=pair.note),
@@ -163,7 +163,7 @@ def interactions_table(found: Sequence[BenchmarkPair]) -> Table:
     labels = ("benchmarks", "orders", "difference of differences", "p, Holm", "change of places, p, Holm")
     rows = [
         (
-            Cell(f"{pair.first}, {pair.second}"), Cell(f"{Order.parse(x.a)} - {Order.parse(x.b)}"),
+            Cell(f"{pair.first}, {pair.second}"), Cell(f"{Order.parse(x.a)} − {Order.parse(x.b)}"),
             Cell(spanned(x.estimate, x.low, x.high), x.estimate),
             Cell(p_text(x.p_adjusted), x.p_adjusted, strong=x.p_adjusted < 1 - x.level),
             Cell(p_text(x.p_crossing_adjusted), x.p_crossing_adjusted, strong=x.p_crossing_adjusted < 1 - x.level),
