@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from browser import find_chromium, open_page
+from report_helpers import write_study_folder
 from report_sample import hostile_document, sample_document
 from trichord.report.document import Document
 from trichord.report.html import to_html
+from trichord.report.write import write_comparison, write_report
 
 REQUIRED = os.environ.get("TRICHORD_REQUIRE_BROWSER") == "1"
 MEASURE = (
@@ -93,3 +95,27 @@ def test_hostile_texts_do_not_run(tmp_path: Path) -> None:
     assert "<script" not in dom and "<img" not in dom and dom.count("<h2") == 4
     content, view = measured(hostile_document(), 400, tmp_path)
     assert content <= view
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_the_report_of_a_study_opens(width: int, tmp_path: Path) -> None:
+    study = write_study_folder(tmp_path / "study", benchmarks={"tiny": 60})
+    dom = open_page(write_report(study).page, width, 4000, tmp_path / "page.png")
+    for text in (
+        "In short",
+        "The order table",
+        "Which order is best",
+        "The joint space",
+        "Learning curves",
+        "To repeat",
+    ):
+        assert text in dom, text
+    assert dom.count("<svg") == 10 and dom.count("<table") >= 9
+    assert colours(tmp_path / "page.png") > 100
+
+
+def test_the_comparison_of_two_studies_opens(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_study_folder(tmp_path / name, benchmarks={"tiny": 60})
+    dom = open_page(write_comparison(tmp_path / "one", tmp_path / "two").page, 1280, 2000, tmp_path / "page.png")
+    assert "What changed" in dom and "B - A" in dom and colours(tmp_path / "page.png") > 20

@@ -56,9 +56,9 @@ def order_table(groups: Sequence[Group], direction: str) -> Table:
     rows.append([Cell("chance"), *chance])
     rules = {len(rows) - 1} | ({len([o for o in orders if o in compared])} if len(compared) < len(orders) else set())
     caption = (
-        f"Zero-shot retrieval {Direction.parse(direction)} ({direction}), recall in percent with {share(groups)} intervals over queries "
-        f"and seeds. Bold: better than every other order after Holm's correction. Chance: ranking at random, and where one "
-        "such run lands that often."
+        f"Zero-shot retrieval {Direction.parse(direction)} ({direction}), recall in percent with {share(groups)} intervals "
+        "over queries and seeds. Bold: better than every other order after Holm's correction. Chance: ranking at random, and "
+        "where one such run lands that often."
     )
     return Table(
         f"orders-{direction}", f"Orders by recall, {direction}", tuple(columns), tuple(map(tuple, rows)), caption,
