@@ -71,7 +71,9 @@ def read_ranks(path: Path, benchmark: str, direction: str) -> QueryRanks:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if f"{head}/clip" not in arrays:
-                known = sorted({n.rpartition("/")[0] for n in arrays.files if n.endswith("/clip") and "/geometry/" not in n})
+                known = sorted(
+                    {n.rpartition("/")[0] for n in arrays.files if n.endswith("/clip") and "/geometry/" not in n}
+                )
                 raise TrichordError(f"{path}: has no ranks of {head}; it has {', '.join(known) or 'none'}")
             clip, greater, equal = (arrays[f"{head}/{part}"].astype(np.int64) for part in ("clip", "greater", "equal"))
             return QueryRanks(clip, greater, equal, int(arrays[f"{head}/num_gallery"]))
