@@ -6,13 +6,15 @@ import itertools
 
 import numpy as np
 import pytest
+import threadpoolctl
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
+from trichord.evaluation import ranks as module
 from trichord.evaluation import retrieval_metrics, retrieval_ranks
-from trichord.evaluation.ranks import chance_recall, metrics_from_counts
+from trichord.evaluation.ranks import RankCounts, chance_recall, metrics_from_counts
 
 
 def slow_metrics(scores: np.ndarray, truth: list[int]) -> tuple[float, float, float]:
@@ -137,7 +139,7 @@ def test_ranks_oracle(q: int, g: int, d: int, block: int, seed: int, coarse: boo
     assert counts.greater.tolist() == greater and counts.equal.tolist() == equal and counts.num_gallery == g
 
 
-@pytest.mark.parametrize("block", [1, 3, 64, 100, 257, 4096])
+@pytest.mark.parametrize("block", [7, 64, 100, 257, 4096])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_copies_tie_whatever_the_block(block: int, dtype: type) -> None:
     """Equal gallery rows must tie exactly, wherever they lie in a block; wide rows, where sums are rounded."""
@@ -182,6 +184,202 @@ def test_embeddings_that_are_not_finite() -> None:
     assert found.r10 == 50 and found.meanr == (4 + 4 + 1 + 1) / 4
 
 
+def plain_counts(queries: object, gallery: object, truth: np.ndarray) -> tuple[list[int], list[int]]:
+    """Every score by one float64 product of distinct rows, rounded to float32 unless an input is float64."""
+    q, g = (x.float().numpy() if isinstance(x, torch.Tensor) else np.asarray(x) for x in (queries, gallery))
+    places: dict[tuple[float, ...], int] = {}
+    rows = [places.setdefault(tuple((row + 0).tolist()), len(places)) for row in g]
+    first = [rows.index(place) for place in range(len(places))]
+    with np.errstate(all="ignore"):
+        scores = q.astype(np.float64) @ g[first].astype(np.float64).T
+        if np.result_type(q, g) != np.float64:
+            scores = scores.astype(np.float32)
+    scores = scores[:, rows]
+    own = scores[np.arange(len(q)), truth][:, None]
+    nan = np.isnan(own[:, 0])
+    greater, equal = (scores > own).sum(1), (scores == own).sum(1)
+    return np.where(nan, len(g), greater).tolist(), np.where(nan, 1, equal).tolist()
+
+
+def same(counts: RankCounts, expected: tuple[list[int], list[int]]) -> bool:
+    return (counts.greater.tolist(), counts.equal.tolist()) == expected
+
+
+KINDS = ("normal", "coarse", "close", "alike", "wild", "tiny", "huge", "not finite", "one of each")
+
+
+def rows_of(kind: str, rng: np.random.Generator, n: int, d: int) -> np.ndarray:
+    normal = rng.normal(size=(n, d))
+    if kind == "coarse":
+        return rng.integers(-1, 2, size=(n, d)) * rng.choice([1.0, -0.0], size=(n, 1))
+    if kind == "close":  # float32 products cannot tell them apart
+        return np.random.default_rng(0).normal(size=d) + 1e-6 * normal
+    if kind == "alike":
+        return np.tile(normal[:1], (n, 1))
+    if kind == "wild":
+        return normal * 10.0 ** rng.integers(-12, 12, size=(n, d))
+    if kind in ("tiny", "huge"):  # scores below and above the range of float32
+        return normal * (1e-24 if kind == "tiny" else 1e25)
+    if kind == "not finite":
+        return np.where(rng.random((n, d)) < 0.1, rng.choice([np.nan, np.inf, -np.inf], size=(n, d)), normal)
+    if kind == "one of each":
+        return np.stack([rows_of(KINDS[int(rng.integers(8))], rng, 1, d)[0] for _ in range(n)])
+    return normal
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40)),
+    st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)),
+    st.sampled_from(["float32", "float64", "float16", "bfloat16"]),
+    st.integers(1, 50),
+    st.sampled_from([0, 2, 128]),
+    st.integers(0, 10**6),
+)
+def test_filtered_counts_are_those_of_float64(
+    size: tuple[int, int, int], kinds: tuple[str, str], dtype: str, block: int, most: int, seed: int
+) -> None:
+    num_queries, num_gallery, d = size
+    rng = np.random.default_rng(seed)
+    queries, gallery = rows_of(kinds[0], rng, num_queries, d), rows_of(kinds[1], rng, num_gallery, d)
+    gallery = gallery[rng.integers(num_gallery, size=num_gallery)] if seed % 2 else gallery  # copies
+    with np.errstate(all="ignore"):
+        q, g = (
+            torch.from_numpy(x).to(torch.bfloat16) if dtype == "bfloat16" else x.astype(dtype)
+            for x in (queries, gallery)
+        )
+    truth = rng.integers(num_gallery, size=num_queries)
+    expected = plain_counts(q, g, truth)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MOST_OPEN", most)
+        assert same(retrieval_ranks(q, g, truth, block), expected)
+        assert same(retrieval_ranks(q, g, truth, block, "float64"), expected)
+        tensors = [x if isinstance(x, torch.Tensor) else torch.from_numpy(x) for x in (q, g)]
+        assert same(module._ranks(*tensors, truth, block, "filtered"), expected)  # what a GPU runs
+
+
+@pytest.mark.parametrize("kind", ["normal", "close", "planted", "one huge"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_filter_over_many_tiles(kind: str, dtype: type) -> None:
+    rng = np.random.default_rng(3)
+    gallery = rows_of("close" if kind == "close" else "normal", rng, 1500, 96)
+    queries = gallery + rng.normal(size=gallery.shape) if kind == "planted" else rng.normal(size=(1500, 96))
+    if kind == "one huge":
+        gallery[700] *= 1e30
+    q, g = queries.astype(dtype), gallery.astype(dtype)
+    expected = plain_counts(q, g, np.arange(1500))
+    for block in (100, 1024):
+        assert same(retrieval_ranks(q, g, block=block), expected)
+        assert same(module._ranks(torch.from_numpy(q), torch.from_numpy(g), np.arange(1500), 20, "filtered"), expected)
+
+
+def test_only_hard_queries_are_compared_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    whole = module._ranks_float64
+    monkeypatch.setattr(module, "_ranks_float64", lambda q, *rest: (asked.append(len(q)), whole(q, *rest))[1])
+    rng = np.random.default_rng(0)
+    q, g = rng.normal(size=(600, 64)).astype(np.float32), rng.normal(size=(600, 64)).astype(np.float32)
+    q[3], q[5, 0], q[7] = 0, np.inf, np.nan  # all scores alike; an infinite one; no score
+    g[11] = np.nan
+    counts = retrieval_ranks(q, g)
+    assert asked == [2] and same(counts, plain_counts(q, g, np.arange(600)))
+    assert counts.greater[7] == counts.greater[11] == 600 and counts.equal[3] == 599
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e15])
+@pytest.mark.parametrize("d", [1, 3, 512, 6144])
+def test_thresholds_hold_for_the_worst_products(d: int, scale: float) -> None:
+    """Sums of terms that all round the same way, and that cancel, in float32, one after another."""
+    rng = np.random.default_rng(d)
+    for sign in (1, -1):
+        q = (scale * (1 + rng.random((20, d)))).astype(np.float32)
+        g = (1 + rng.random((20, d)) * np.where(np.arange(d) % 2, sign, 1)).astype(np.float32)
+        exact = (q.astype(np.float64) * g).sum(1)
+        own = exact.astype(np.float32).astype(np.float64)
+        product = np.zeros(20, np.float32)
+        for k in range(d):
+            product += q[:, k] * g[:, k]
+        norms = [np.linalg.norm(x.astype(np.float64), axis=1) for x in (q, g)]
+        low, high, sure = module._thresholds(own, norms[0], norms[1].max(), d)
+        assert sure.all() and (low <= product).all() and (product <= high).all()  # never sure of what ties
+        assert ((high - low) <= 4 * (d + 4) * 2.0**-24 * norms[0] * norms[1].max() + 4 * np.spacing(abs(high))).all()
+
+
+@pytest.mark.parametrize("d", [1, 40, 6144])
+def test_thresholds_where_the_bound_is_reached(d: int) -> None:
+    """1 + 2^-24 is 1 in float32, each time; and below its range each product rounds up by nearly a half."""
+    for small, first in ((2.0**-12, 1.0), (0.775 * 2.0**-74.5, 0.775 * 2.0**-74.5)):
+        q = np.full((1, d), small, np.float32)
+        q[0, 0] = first
+        exact = (q.astype(np.float64) ** 2).sum(1)
+        product = np.zeros(1, np.float32)
+        for k in range(d):
+            product += q[:, k] * q[:, k]
+        norm = np.sqrt(exact)
+        assert d < 40 or (abs(exact - product) > 0.6 * d * np.float32(2.0**-24 if first == 1 else 2.0**-150)).all()
+        for own in exact, product.astype(np.float64):
+            low, high, sure = module._thresholds(own, norm, norm[0], d)
+            assert sure.all() and (low <= product).all() and (product <= high).all()
+        tie = np.nextafter(exact.astype(np.float32), np.float32(0)).astype(np.float64)
+        assert d == 1 or first < 1 or module._thresholds(tie, norm, norm[0], d)[1][0] > product[0]
+
+
+def test_counts_of_wide_rows_do_not_overflow() -> None:
+    for width in (1, 8, 2040, 2048, 5000, 8192):
+        assert module._row_counts(np.ones((3, width), bool)).tolist() == [width] * 3
+
+
+def test_torch_settings_neither_matter_nor_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    compare = module._compare
+    monkeypatch.setattr(
+        module, "_compare", lambda *x: (seen.append(torch.get_float32_matmul_precision()), compare(*x))[1]
+    )
+    rng = np.random.default_rng(0)
+    q, g = (torch.from_numpy(rng.normal(size=(300, 512)).astype(np.float32)) for _ in range(2))
+    expected = plain_counts(q, g, np.arange(300))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert same(module._ranks(q, g, np.arange(300), 1024, "filtered"), expected)
+        assert torch.get_float32_matmul_precision() == "medium" and set(seen) == {"highest"}
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_threads_give_the_same_and_are_given_back() -> None:
+    rng = np.random.default_rng(0)
+    q, g = rng.normal(size=(3000, 200)).astype(np.float32), rng.normal(size=(3000, 200)).astype(np.float32)
+    q[5, 0] = np.inf  # NaN scores warn in every thread, unless told not to
+    scores = rng.integers(9, size=(8000, 8000)).astype(np.int8)
+    found = []
+    for count in (1, 2):
+        with threadpoolctl.threadpool_limits(count, "blas"):
+            ranks = retrieval_ranks(q, g)
+            found.append((ranks.greater.tolist(), ranks.equal.tolist(), retrieval_metrics(scores)))
+            blas = [x["num_threads"] for x in threadpoolctl.threadpool_info() if x["user_api"] == "blas"]
+            assert set(blas) == {count}
+    assert found[0] == found[1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 200), st.sampled_from([1, 7, 8, 2039, 2040, 2041, 4096]), st.integers(1, 9), st.integers(0, 10**6),
+    st.sampled_from(["float32", "float64", "float16", "int64", "bfloat16"]), st.booleans(),
+)  # fmt: skip
+def test_counts_of_a_matrix(q: int, g: int, levels: int, seed: int, dtype: str, turned: bool) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(levels, size=(g, q)).T if turned else rng.integers(levels, size=(q, g))
+    truth = rng.integers(g, size=q)
+    own = scores[np.arange(q), truth][:, None]
+    expected = (scores > own).sum(1).tolist(), (scores == own).sum(1).tolist()
+    matrix = torch.from_numpy(scores).to(torch.bfloat16) if dtype == "bfloat16" else scores.astype(dtype, order="K")
+    assert same(module._counts(matrix, truth), expected)
+    assert same(module._counts(torch.as_tensor(matrix), truth, on_device=True), expected)
+    assert retrieval_metrics(matrix, truth=truth) == metrics_from_counts(module._counts(matrix, truth))
+
+
 @pytest.mark.parametrize(
     "call,message",
     [
@@ -193,6 +391,10 @@ def test_embeddings_that_are_not_finite() -> None:
         (lambda: retrieval_metrics(np.eye(2), ties="mean"), "ties cannot be 'mean'; choose expected, best or worst"),
         (lambda: retrieval_metrics(np.eye(2), missing="skip"), "missing cannot be 'skip'; choose drop or miss"),
         (lambda: retrieval_ranks(np.zeros((2, 3)), np.zeros((2, 4))), "two matrices of the same width"),
+        (
+            lambda: retrieval_ranks(np.eye(2), np.eye(2), arithmetic="float16"),
+            "arithmetic cannot be 'float16'; choose filtered or float64",
+        ),
         (lambda: metrics_from_counts(retrieval_ranks(np.zeros((0, 3)), np.zeros((0, 3)))), "no query to score"),
         (lambda: chance_recall(1, 0), "an empty gallery"),
     ],

@@ -16,11 +16,11 @@ G + the missing ones. The published figures count them in the recalls, but their
 `medr_found`.
 
 Arithmetic of ranks from embeddings. A score is the dot product in float64, rounded to float32 (float64 embeddings: not
-rounded), so a truth always ties with itself and with its copies. Most comparisons need less: a float32 product s of rows
+rounded), so a truth always ties with itself and with its copies. Most comparisons need less: a float32 product of rows
 q and g, summed in any order, fused or not, is within gamma * |q| |g| of the exact one, gamma = n u / (1 - n u) with
 u = 2^-24 and n = D + 4 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1; the 4 are the rounding of
-the rows and of the bound itself). What that bound leaves open goes through the same filter in float64, or straight to
-the sum that defines a score: the float64 products, added by halves. The counts are those of computing every score so.
+the rows and of the bound itself). Only pairs that this leaves open are scored in float64, by one fixed order of sums.
+Queries with many of them, and rows that are infinite or near the range of float32, are compared in float64 throughout.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -39,7 +40,7 @@ Ties = Literal["expected", "best", "worst"]
 Missing = Literal["drop", "miss"]
 Arithmetic = Literal["filtered", "float64"]
 
-SMALL_WORK = 2e7  # multiply-adds, or scores, below which threads cost more than they bring
+MOST_OPEN = 128  # pairs of a query and a tile that are scored one by one; with more, float64 throughout is cheaper
 
 
 @dataclass(frozen=True)
@@ -95,37 +96,52 @@ def _truth(truth: Any, num_queries: int, num_gallery: int) -> np.ndarray:
     return index
 
 
-def _counts(scores: Any, truth: np.ndarray) -> RankCounts:
-    """Counts of a matrix (Q, G), tile by tile: no other matrix of its size is made."""
-    on_gpu = getattr(scores, "is_cuda", False)
+def _cast(x: Any, name: str) -> Any:
+    """`x`, NumPy or torch, as float32 or float64; itself where it is so already."""
+    if isinstance(x, np.ndarray):
+        return x.astype(name, copy=False)
+    return x.double() if name == "float64" else x.float()
+
+
+def _like(index: Any, x: Any) -> Any:
+    """`index` where `x` is: an array, or a tensor on its device."""
+    if isinstance(x, np.ndarray):
+        return index
+    import torch
+
+    return torch.as_tensor(index, device=x.device)
+
+
+def _counts(scores: Any, truth: np.ndarray, on_device: bool = False) -> RankCounts:
+    """Counts of a matrix (Q, G), tile by tile: no other matrix of its size is made. `on_device`: by torch, where it is."""
     num_queries, num_gallery = scores.shape
     greater, equal = np.empty(num_queries, np.int64), np.empty(num_queries, np.int64)
-    rows, columns = (4096, num_gallery) if on_gpu else (64, 2040)
+    rows, columns = (1024, num_gallery) if on_device else (64, 2040)  # 64 x 2040 scores fit a core's cache
 
     def count(start: int) -> None:
-        part = scores[start : start + rows].detach() if on_gpu else _array(scores[start : start + rows])
+        part = scores[start : start + rows] if on_device else _array(scores[start : start + rows])
         if part.dtype == np.float16:
             part = part.astype(np.float32)
         place = truth[start : start + rows]
-        own = part[range(len(place)), place.tolist()][:, None]
+        own = part[_like(np.arange(len(place)), part), _like(place, part)][:, None]
         above, same = np.zeros(len(place), np.int64), np.zeros(len(place), np.int64)
         for column in range(0, num_gallery, columns):
             tile = part[:, column : column + columns]
-            above += _array(_row_counts(tile > own))
-            same += _array(_row_counts(tile == own))
+            above += _row_counts(tile > own)
+            same += _row_counts(tile == own)
         lost = _array(own != own)[:, 0]
         above[lost], same[lost] = num_gallery, 1
         greater[start : start + rows], equal[start : start + rows] = above, same
 
-    with _threads(0 if on_gpu else num_queries * num_gallery) as each:
+    with _threads(0 if on_device else num_queries * num_gallery / 3) as each:
         each(count, range(0, num_queries, rows))
     return RankCounts(greater, equal, num_gallery)
 
 
-def _row_counts(mask: Any) -> Any:
-    """How many of each row of a Boolean matrix are true. Eight rows of bytes are added at once where none can overflow."""
+def _row_counts(mask: Any) -> np.ndarray:
+    """How many of each row of a Boolean matrix are true. Eight bytes are added at once where none can overflow."""
     if not isinstance(mask, np.ndarray):
-        return mask.sum(1)
+        return _array(mask.sum(1))
     if mask.shape[1] % 8 or mask.shape[1] > 8 * 255 or not mask.flags.c_contiguous:
         return np.count_nonzero(mask, axis=1)
     lanes = np.einsum("ij->i", mask.view(np.uint64))
@@ -133,22 +149,24 @@ def _row_counts(mask: Any) -> Any:
 
 
 @contextmanager
-def _threads(work: float) -> Iterator[Callable[[Callable[[int], None], Iterable[int]], None]]:
+def _threads(nanoseconds: float) -> Iterator[Callable[[Callable[[int], None], Iterable[int]], object]]:
     """A function that calls another one for each of some numbers, on as many threads as NumPy's products may use.
 
-    Each product then keeps to its thread: on a busy machine threads that share one wait for the slowest.
+    Each product keeps to its thread: threads that share one wait, on a busy machine, for the slowest. Short work of about
+    so many nanoseconds stays on one.
     """
-    from threadpoolctl import ThreadpoolController
-
-    blas = ThreadpoolController().select(user_api="blas") if work > SMALL_WORK else None
-    count = min([os.cpu_count() or 1, *(info["num_threads"] for info in blas.info())]) if blas else 1
-    if blas is None or count == 1:
-        yield lambda function, numbers: [function(n) for n in numbers] and None
-        return
     from concurrent.futures import ThreadPoolExecutor
 
-    with blas.limit(limits=1), ThreadPoolExecutor(count) as pool:
-        yield lambda function, numbers: [*pool.map(function, numbers)] and None
+    from threadpoolctl import ThreadpoolController
+
+    blas = ThreadpoolController().select(user_api="blas") if nanoseconds > 2e7 else None
+    count = min([os.cpu_count() or 1, *(library["num_threads"] for library in blas.info())]) if blas else 1
+    if blas is None or count == 1:
+        yield lambda function, numbers: list(map(function, numbers))
+        return
+    errors = np.geterr()  # each thread has its own
+    with blas.limit(limits=1), ThreadPoolExecutor(count, initializer=lambda: np.seterr(**errors)) as pool:
+        yield lambda function, numbers: list(pool.map(function, numbers))
 
 
 def retrieval_ranks(
@@ -163,8 +181,8 @@ def retrieval_ranks(
         gallery: (G, D).
         truth: (Q,) index of each query's gallery item; None: the diagonal, Q = G.
         block: queries, and gallery items, at a time at most.
-        arithmetic: `filtered` as the module describes it; `float64`: a product in float64 for every pair, several times
-            slower, memory block * G. The counts are the same.
+        arithmetic: `filtered`, as the module describes it; `float64`: every pair in float64, several times slower. The
+            counts are the same.
     """
     if arithmetic not in ("filtered", "float64"):
         raise TrichordError(f"arithmetic cannot be '{arithmetic}'; choose filtered or float64")
@@ -173,32 +191,144 @@ def retrieval_ranks(
         shapes = f"queries {tuple(q.shape)} and gallery {tuple(g.shape)}"
         raise TrichordError(f"{shapes} must be two matrices of the same width")
     index = _truth(truth, len(q), len(g))
-    if arithmetic == "float64" or not q.shape[1]:
-        return _ranks_float64(_array(q), _array(g), index, block)
-    if isinstance(q, np.ndarray) and isinstance(g, np.ndarray):
-        return _ranks_filtered(np, q, g, index, block)
+    like = g if isinstance(q, np.ndarray) else q
+    return _ranks(_like(q, like), _like(g, like), index, block, arithmetic)
+
+
+def _ranks(q: Any, g: Any, index: np.ndarray, block: int, arithmetic: Arithmetic) -> RankCounts:
+    """Both arrays or both tensors of one device."""
+    types = [str(x.dtype).removeprefix("torch.").replace("bfloat16", "float16") for x in (q, g)]
+    double = np.result_type(*types) == np.float64
+    counts, rest = RankCounts(np.empty(len(q), np.int64), np.empty(len(q), np.int64), len(g)), np.arange(len(q))
+    with (
+        np.errstate(all="ignore"),
+        _float32_products(q) as exact,
+    ):  # infinite rows give NaN scores, which have their rule
+        if exact and arithmetic == "filtered" and q.shape[1] and len(q):
+            counts, rest = _filter(q, g, index, block, double)
+        if len(rest):
+            part = q if len(rest) == len(q) else q[_like(rest, q)]
+            slow = _ranks_float64(part, g, index[rest], block, double)
+            counts.greater[rest], counts.equal[rest] = slow.greater, slow.equal
+    return counts
+
+
+@contextmanager
+def _float32_products(x: Any) -> Iterator[bool]:
+    """Torch's products of float32 rows as they should be, without TF32, bfloat16 or autocast. False: it cannot be set."""
+    if isinstance(x, np.ndarray):
+        yield True
+        return
     import torch
 
-    device = next(x.device for x in (q, g) if isinstance(x, torch.Tensor))
-    q, g = torch.as_tensor(q, device=device), torch.as_tensor(g, device=device)
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        return _ranks_filtered(torch, q, g, index, 8 * block)  # a GPU is idle in smaller tiles
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set through the two interfaces of torch at once
+        yield False
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            yield True
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
-def _ranks_float64(q: np.ndarray, g: np.ndarray, index: np.ndarray, block: int) -> RankCounts:
+def _filter(q: Any, g: Any, index: np.ndarray, block: int, double: bool) -> tuple[RankCounts, np.ndarray]:
+    """The counts, and the queries (M,) that they do not hold for: those need float64 throughout."""
+    own = _pair_scores(q, g, np.arange(len(q)), index, double)
+    q_norm, g_norm = _norms(q, block), _norms(g, block)
+    order = np.argsort(g_norm)  # alike norms in a tile: the bound of each is its largest; NaN last
+    order = order[: len(g) - np.count_nonzero(np.isnan(g_norm))]  # what scores NaN neither wins nor ties
+    greater, equal, lost = np.zeros(len(q), np.int64), np.zeros(len(q), np.int64), np.isnan(own)
+    settled = ~lost
+    rows, width = (max(1, block // 2), min(block, 1024)) if isinstance(q, np.ndarray) else (8 * block, 8 * block)
+
+    def tile(first: int, columns: np.ndarray, items: Any) -> None:
+        here = slice(first, first + rows)
+        low, high, sure = _thresholds(own[here], q_norm[here], g_norm[columns[-1]], q.shape[1])
+        settled[here] &= sure
+        if not settled[here].any():
+            return
+        above, near, i, j = _compare(q[here], items, low, high)
+        scores, mine = _pair_scores(q, g, first + i, columns[j], double), own[first + i]
+        settled[here] &= near <= MOST_OPEN
+        greater[here] += above + np.bincount(i[scores > mine], minlength=len(low))
+        equal[here] += np.bincount(i[scores == mine], minlength=len(low))
+
+    with _threads(len(q) * len(g) * q.shape[1] / 60) as each:
+        for start in range(0, len(order), width):
+            columns = order[start : start + width]
+            items = _cast(g[_like(columns, g)], "float32")
+            each(partial(tile, columns=columns, items=items), range(0, len(q), rows))
+    greater[lost], equal[lost] = len(g), 1
+    return RankCounts(greater, equal, len(g)), np.flatnonzero(~(settled | lost))
+
+
+def _compare(q: Any, items: Any, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(above `high` (R,), from `low` to `high` (R,), row and column of each of these, (M,)); rows with many give none."""
+    scores = _cast(q, "float32") @ items.T
+    floor, ceiling = _like(low[:, None], q), _like(high[:, None], q)
+    above = _row_counts(scores > ceiling)
+    near = _row_counts(scores >= floor) - above
+    few = np.flatnonzero((near > 0) & (near <= MOST_OPEN))
+    at = _like(few, q)
+    part = scores[at]
+    open_pairs = (part >= floor[at]) & (part <= ceiling[at])
+    i, j = open_pairs.nonzero() if isinstance(open_pairs, np.ndarray) else open_pairs.nonzero(as_tuple=True)
+    return above, near, few[_array(i)], _array(j)
+
+
+def _thresholds(own: np.ndarray, q_norm: np.ndarray, g_norm: float, dim: int) -> tuple[np.ndarray, ...]:
+    """(low, high (R,), float32): products below low score less than own, those above high more; and where that holds."""
+    n = (dim + 4) * 2.0**-24
+    product = q_norm * g_norm
+    error = n / (1 - n) * product + dim * 2.0**-126 * (4 + q_norm + g_norm)  # the second term: underflow
+    sure = (n < 0.5) & (np.maximum(q_norm, g_norm) < 1e37) & (product < 1e37)  # no sum leaves float32's range
+    below, above = (np.nextafter(own.astype(np.float32), np.float32(end)) for end in (-np.inf, np.inf))
+    low, high = (below - error).astype(np.float32), (above + error).astype(np.float32)
+    return np.nextafter(low, np.float32(-np.inf)), np.nextafter(high, np.float32(np.inf)), sure
+
+
+def _norms(x: Any, block: int) -> np.ndarray:
+    """(N,) upper bounds of the norms, float64; NaN for rows with a NaN."""
+    norms = np.empty(len(x))
+    for start in range(0, len(x), block):
+        rows = _cast(x[start : start + block], "float64")
+        norms[start : start + block] = _array((rows * rows).sum(1))
+    return np.sqrt(norms) * (1 + 1e-6)
+
+
+def _pair_scores(q: Any, g: Any, rows: np.ndarray, columns: np.ndarray, double: bool) -> np.ndarray:
+    """(M,) scores of pairs, float64, rounded to float32 unless `double`: sums by halves, the same wherever a pair is."""
+    scores = np.empty(len(rows))
+    step = max(1, (2**17 if isinstance(q, np.ndarray) else 2**25) // q.shape[1])
+    for start in range(0, len(rows), step):
+        here = slice(start, start + step)
+        terms = _cast(q[_like(rows[here], q)], "float64") * _cast(g[_like(columns[here], g)], "float64")
+        while terms.shape[1] > 1:
+            half = (terms.shape[1] + 1) // 2
+            terms[:, : terms.shape[1] - half] += terms[:, half:]
+            terms = terms[:, :half]
+        scores[here] = _array(terms[:, 0])
+    return scores if double else scores.astype(np.float32).astype(np.float64)
+
+
+def _ranks_float64(q: Any, g: Any, index: np.ndarray, block: int, double: bool) -> RankCounts:
     """Every pair by a float64 product; equal gallery rows are scored once, so that they tie wherever they lie."""
-    scored_type = np.float64 if np.result_type(q, g) == np.float64 else np.float32
-    first, copy_of = _distinct_rows(g)
+    first, copy_of = _distinct_rows(_array(g))
     greater, equal = np.empty(len(q), np.int64), np.empty(len(q), np.int64)
     for start in range(0, len(q), block):
-        rows = q[start : start + block].astype(np.float64)
-        scores = np.empty((len(rows), len(first)), scored_type)
+        rows = _cast(q[start : start + block], "float64")
+        shape, scored_type = (len(rows), len(first)), "float64" if double else "float32"
+        scores = (
+            np.empty(shape, scored_type) if isinstance(rows, np.ndarray) else _cast(rows.new_empty(shape), scored_type)
+        )
         for column in range(0, len(first), block):
-            with np.errstate(all="ignore"):  # infinite embeddings give NaN scores, which have their rule
-                scores[:, column : column + block] = rows @ g[first[column : column + block]].astype(np.float64).T
-        if len(first) < len(g):
-            scores = scores[:, copy_of]
-        part = _counts(scores, index[start : start + block])
+            items = _cast(g[_like(first[column : column + block], g)], "float64")
+            scores[:, column : column + block] = rows @ items.T
+        scores = scores[:, _like(copy_of, g)] if len(first) < len(g) else scores
+        part = _counts(scores, index[start : start + block], not isinstance(scores, np.ndarray))
         greater[start : start + block], equal[start : start + block] = part.greater, part.equal
     return RankCounts(greater, equal, len(g))
 
@@ -206,15 +336,9 @@ def _ranks_float64(q: np.ndarray, g: np.ndarray, index: np.ndarray, block: int) 
 def _distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(index of the first of each set of equal rows, for each row its place in that list)."""
     places: dict[bytes, int] = {}
-    first: list[int] = []
-    copy_of = np.empty(len(x), np.int64)
-    for i, row in enumerate(x):
-        key = (row + 0).tobytes()  # + 0 makes -0.0 into 0.0
-        if key not in places:
-            places[key] = len(first)
-            first.append(i)
-        copy_of[i] = places[key]
-    return np.array(first, np.int64), copy_of
+    keys = ((row + 0).tobytes() for row in x)  # + 0 makes -0.0 into 0.0
+    copy_of = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(x))
+    return np.unique(copy_of, return_index=True)[1], copy_of
 
 
 def metrics_from_counts(
@@ -251,12 +375,7 @@ def metrics_from_counts(
 
 
 def retrieval_metrics(
-    scores: Any,
-    *,
-    truth: Any = None,
-    ties: Ties = "expected",
-    num_missing: int = 0,
-    missing: Missing = "miss",
+    scores: Any, *, truth: Any = None, ties: Ties = "expected", num_missing: int = 0, missing: Missing = "miss"
 ) -> RetrievalMetrics:
     """Metrics of a matrix of scores (Q, G), NumPy or torch: rows are queries, larger is better.
 
@@ -267,10 +386,10 @@ def retrieval_metrics(
         num_missing: queries of the benchmark that could not be scored.
         missing: `drop` or `miss` (see the module).
     """
-    matrix = scores if hasattr(scores, "detach") else np.asarray(scores)
+    matrix = scores.detach() if hasattr(scores, "detach") else np.asarray(scores)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise TrichordError(f"scores must be a matrix of queries by gallery, not of shape {tuple(matrix.shape)}")
-    counts = _counts(matrix, _truth(truth, *matrix.shape))
+    counts = _counts(matrix, _truth(truth, *matrix.shape), getattr(matrix, "is_cuda", False))
     return metrics_from_counts(counts, ties=ties, num_missing=num_missing, missing=missing)
 
 
