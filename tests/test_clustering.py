@@ -98,6 +98,35 @@ def test_when_it_fits() -> None:
     assert torch.equal(warm.centroids, seen[3][1])
 
 
+def test_the_last_fit_is_told_and_kept() -> None:
+    memory = ClusterMemory(num_clusters=8, size=64, refit_every=2, max_iterations=7, tolerance=0.0)
+    memory.update(rows(0, 5))
+    assert memory.objective is None and memory.num_iterations == 0 and not len(memory.state_dict()["last_fit"])
+    queue: list[torch.Tensor] = [rows(0, 5)]
+    told = []
+    for step in range(1, 7):
+        queue.append(rows(step, 5))
+        before = memory.num_fits
+        memory.update(queue[-1])
+        if memory.num_fits > before:
+            data = torch.cat(queue).double().numpy()
+            assert memory.centroids is not None
+            units = [x / np.linalg.norm(x) for x in data]
+            cosines = [max(float(x @ c) for c in memory.centroids.double().numpy()) for x in units]
+            assert memory.objective == pytest.approx(1 - sum(cosines) / len(cosines), abs=1e-6)
+            assert 1 <= memory.num_iterations <= 7
+        told.append(memory.objective)
+    assert told[0] == told[1] != told[2] == told[3] != told[4]
+    memory.reset_centroids()
+    assert memory.objective == told[-1]
+    other = ClusterMemory(num_clusters=8, size=64)
+    other.load_state_dict(memory.state_dict())
+    assert (other.objective, other.num_iterations) == (memory.objective, memory.num_iterations)
+    older = {key: value for key, value in memory.state_dict().items() if key != "last_fit"}
+    other.load_state_dict(older)
+    assert other.objective is None and other.num_iterations == 0 and other.num_rows == memory.num_rows
+
+
 def test_reset_draws_afresh() -> None:
     memory = ClusterMemory(num_clusters=8, size=64, refit_every=1000)
     before = memory.update(rows(0, 40))

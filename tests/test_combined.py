@@ -56,6 +56,22 @@ def test_the_terms_are_those_of_the_stage() -> None:
     assert torch.allclose(terms["loss"], total)
 
 
+def test_the_objective_of_the_clusters_is_told_beside_the_loss_and_is_no_part_of_it() -> None:
+    rows, valid = example(1)
+    memory = ClusterMemory(num_clusters=ROWS + 1, size=64, refit_every=1)
+    pairs = (("video", "text"),)
+    loss = CombinedLoss(pairs=pairs, contrast=mms, cluster=("text",), cluster_weight=3.0, memory=memory)
+    inputs = {m: x.clone().requires_grad_(True) for m, x in rows.items()}
+    first = loss(outputs_of(inputs, nn.Identity()), valid)
+    assert set(first) == {"loss", "contrast_VT", "cluster"}  # too few rows for a fit as yet
+    terms = loss(outputs_of(inputs, nn.Identity()), valid)
+    assert set(terms) == {"loss", "contrast_VT", "cluster", "cluster_objective"}
+    told = terms["cluster_objective"]
+    assert memory.objective is not None and float(told) == pytest.approx(memory.objective) and told.ndim == 0
+    assert not told.requires_grad and terms["loss"].requires_grad
+    assert torch.equal(terms["loss"], terms["contrast_VT"] + 3 * terms["cluster"])
+
+
 @pytest.mark.parametrize("cosine", [True, False])
 @pytest.mark.parametrize("on", ["modalities", "fused"])
 def test_clustering_pulls_the_named_modalities_towards_shared_centroids(cosine: bool, on: str) -> None:

@@ -59,6 +59,9 @@ class ClusterMemory:
     The random draw of a fit depends on the seed and the number of the fit alone. With several processes, give each the
     same gathered rows; the memories then stay equal.
 
+    `objective` (mean of 1 - cosine of the fitted rows to their centroids) and `num_iterations` tell of the last fit; None
+    and 0 before the first. They outlive `reset_centroids`.
+
     Args:
         num_clusters: K.
         size: Q, at least `num_clusters`.
@@ -100,6 +103,8 @@ class ClusterMemory:
         self.steps = 0
         self.num_fits = 0
         self.steps_since_fit = 0
+        self.objective: float | None = None  # of the last fit
+        self.num_iterations = 0  # of the last fit
 
     @torch.no_grad()
     def update(
@@ -163,16 +168,20 @@ class ClusterMemory:
             empty=self.empty,
         )
         self.centroids = fit.centroids
+        self.objective, self.num_iterations = fit.objective, fit.iterations
         self.num_fits += 1
         self.steps_since_fit = 0
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Everything that changes, as tensors: the filled rows, the centroids (no rows if there are none), counters."""
+        """Everything that changes, as tensors: the filled rows, the centroids (no rows if there are none), counters, and
+        objective and iterations of the last fit (empty if there was none)."""
         nothing = torch.zeros(0, 0)
+        last_fit = [] if self.objective is None else [self.objective, self.num_iterations]
         return {
             "rows": nothing if self.queue is None else self.queue[: self.num_rows].clone(),
             "centroids": nothing if self.centroids is None else self.centroids.clone(),
             "counters": torch.tensor([self.position, self.steps, self.num_fits, self.steps_since_fit]),
+            "last_fit": torch.tensor(last_fit, dtype=torch.float64),
         }
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -194,3 +203,6 @@ class ClusterMemory:
         self.num_rows = len(rows)
         self.centroids = centroids.clone() if len(centroids) else None
         self.position, self.steps, self.num_fits, self.steps_since_fit = (int(x) for x in state["counters"])
+        last_fit = state["last_fit"].tolist() if "last_fit" in state else []  # states of older versions lack it
+        self.objective = last_fit[0] if last_fit else None
+        self.num_iterations = int(last_fit[1]) if last_fit else 0

@@ -89,7 +89,8 @@ class CombinedLoss:
 
         Returns:
             Scalars by name; `loss` is the weighted sum of the unweighted terms beside it (`contrast_VT`, `cluster`,
-            `reconstruction_A`, ...).
+            `reconstruction_A`, ...). `cluster_objective`, from the first fit of the centroids on, is a plain value for
+            the log and no part of the loss: the mean of 1 - cosine that k-means last reached.
         """
         modalities = [m for m in NAMES.values() if m in outputs]
         embeddings = {m: gather_rows(outputs[m].embedding.float()) for m in modalities}
@@ -99,6 +100,8 @@ class CombinedLoss:
         if self.cluster:
             terms["cluster"] = self._cluster_term(embeddings, present, stored)
             total = total + self.cluster_weight * terms["cluster"]
+            if self.memory is not None and self.memory.objective is not None:
+                terms["cluster_objective"] = terms["cluster"].new_tensor(self.memory.objective)
         for modality in self.reconstruct:
             out = outputs[modality]
             assert out.reconstruction is not None, f"{modality} has no reconstruction head"

@@ -32,7 +32,7 @@ Path = Literal["plain", "float32", "bfloat16"]
 _TINY = 1e-6  # rows that fit better than this are not worth a centroid of their own
 _SHORTEST = 1e-12  # as functional.normalize: shorter rows are not brought to length one
 _WORTH = 2**28  # N x D x K from which a fast path gains
-_CHUNK_BYTES = 2**23  # of float32 rows that stay in the cache between two uses
+_CHUNK_BYTES = 2**22  # of float32 rows that stay in the cache between two uses
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ def assign(data: torch.Tensor, centroids: torch.Tensor, *, block: int = 8192, pa
         if path == "plain":
             parts = [(functional.normalize(rows.float(), dim=1) @ directions.T).max(1)[1] for rows in data.split(block)]
             return torch.cat(parts)
-        norms = _norms(data, block) if path == "bfloat16" else None
-        return _nearest(data, norms, directions)
+        return _nearest(data, _extents(data, block) if path == "bfloat16" else None, directions)
 
 
 def fastest_path(data: torch.Tensor, num_clusters: int) -> Path:
@@ -89,51 +88,64 @@ def _multiplies_bfloat16() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def _norms(data: torch.Tensor, block: int) -> torch.Tensor:
-    """Lengths of the rows, (N,) float32."""
-    return torch.cat([torch.linalg.vector_norm(rows.float(), dim=1) for rows in data.split(block)])
+def _extents(data: torch.Tensor, block: int) -> torch.Tensor:
+    """Of each row its length and the length of what bfloat16 loses of it, (N, 2) float32."""
+    parts = [torch.empty(0, 2)]
+    for piece in data.split(min(block, _chunk(data))):
+        rows = piece.float().contiguous()
+        lost = rows - rows.bfloat16().float()
+        parts.append(torch.stack([torch.linalg.vector_norm(x, dim=1) for x in (rows, lost)], dim=1))
+    return torch.cat(parts)
 
 
-def _nearest(data: torch.Tensor, norms: torch.Tensor | None, directions: torch.Tensor) -> torch.Tensor:
-    """Labels (N,) by float32 products. With `norms` (N,), those rows that bfloat16 can decide are left out."""
-    chunk = max(64, _CHUNK_BYTES // (4 * data.shape[1]))
-    if norms is None:
-        labels, left = torch.empty(len(data), dtype=torch.int64), None
-    else:
-        labels, decided = _decide(data, norms, directions, chunk)
-        left = (~decided).nonzero().squeeze(1)
+def _chunk(data: torch.Tensor) -> int:
+    """Rows that stay in the cache."""
+    return max(64, _CHUNK_BYTES // (4 * data.shape[1]))
+
+
+def _nearest(data: torch.Tensor, extents: torch.Tensor | None, directions: torch.Tensor) -> torch.Tensor:
+    """Labels (N,) by float32 products. With `extents` (N, 2), those rows that bfloat16 can decide are left out."""
+    chunk = _chunk(data)
     weight = directions.to_mkldnn()
-    for places in (torch.arange(len(data)) if left is None else left).split(chunk):
-        rows = data[places] if left is not None else data[int(places[0]) : int(places[-1]) + 1]
-        scores = functional.linear(rows.float().contiguous().to_mkldnn(), weight).to_dense()
-        labels[places] = scores.max(1)[1]
+
+    def look(rows: torch.Tensor) -> torch.Tensor:
+        return functional.linear(rows.float().contiguous().to_mkldnn(), weight).to_dense().max(1)[1]
+
+    if extents is None or not len(data):
+        return torch.cat([torch.empty(0, dtype=torch.int64), *(look(rows) for rows in data.split(chunk) if len(rows))])
+    labels, decided = _decide(data, extents, directions, chunk)
+    for places in (~decided).nonzero().squeeze(1).split(chunk):
+        if len(places):
+            labels[places] = look(data[places])
     return labels
 
 
 def _decide(
-    data: torch.Tensor, norms: torch.Tensor, directions: torch.Tensor, chunk: int
+    data: torch.Tensor, extents: torch.Tensor, directions: torch.Tensor, chunk: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(labels (N,), decided (N,) bool): float32 scores, summed in any order, give every decided row the same label.
 
-    A row x is compared with d_k = c_k - mean of all c: this takes the same amount from all its scores. Let u = 2^-9, the
-    rounding of bfloat16, and g = D 2^-24, more than that of a float32 sum of D products. Against x . d_k the score found
-    here is off by at most |x| |d_k| (2u + u^2) for the rounded factors, |x| |d_k| g for their sum, and u |score| for the
-    rounded result; a float32 score of x and c_k by |x| g. A row is decided when one centroid's score less all this is
-    above every other's plus all this. Not finite and vanishing rows are never decided.
+    A row x is compared with d_k = c_k - mean of all c: this takes the same amount from all its scores. With x' and d' for
+    the factors rounded to bfloat16, the score found here is off from x . d_k by at most |x - x'| |d_k| + |x'| |d_k - d'_k|
+    for the rounded factors (Cauchy-Schwarz), |x| |d_k| g for a float32 sum, g = D 2^-24, and 2^-8 |score| for the rounded
+    result; a float32 score of x and c_k is off by |x| g. A row is decided when one centroid's score less all this is above
+    every other's plus all this. Not finite and vanishing rows are never decided.
     """
     offsets = directions - directions.mean(0)
     low = offsets.bfloat16()
+    lengths, lost = offsets.norm(dim=1), (offsets - low.float()).norm(dim=1)
     rounding = (data.shape[1] + 16) * 2.0**-24
-    radius = 1.01 * (offsets.norm(dim=1) * (2.0**-8 + 2.0**-18 + rounding) + rounding)
+    # x' is at most 1 + 2^-8 times as long as x; 1.01 covers that and the rounding of the bound itself
+    radius = 1.01 * torch.stack([lost + (lengths + 1) * rounding, lengths])
     labels = torch.empty(len(data), dtype=torch.int64)
     decided = torch.empty(len(data), dtype=torch.bool)
     for start in range(0, len(data), chunk):
         part = slice(start, start + chunk)
         scores = (data[part].float().bfloat16() @ low.T).float()
-        slack = torch.outer(norms[part], radius).add_(scores.abs(), alpha=1.01 * 2.0**-9)
+        slack = (extents[part] @ radius).add_(scores.abs(), alpha=1.01 * 2.0**-8)
         least, labels[part] = (scores - slack).max(1)
         rivals = (scores.add_(slack) >= least[:, None]).sum(1)
-        decided[part] = (rivals == 1) & (norms[part] > _SHORTEST)
+        decided[part] = (rivals == 1) & (extents[part, 0] > _SHORTEST)
     return labels, decided
 
 
@@ -159,17 +171,17 @@ def _plain_sweep(
 
 
 def _fast_sweep(
-    data: torch.Tensor, centroids: torch.Tensor, norms: torch.Tensor, *, normalize: bool, block: int, path: Path
+    data: torch.Tensor, centroids: torch.Tensor, extents: torch.Tensor, *, normalize: bool, block: int, path: Path
 ) -> _Sweep:
     directions = functional.normalize(centroids, dim=1)
-    labels = _nearest(data, norms if path == "bfloat16" else None, directions)
+    labels = _nearest(data, extents if path == "bfloat16" else None, directions)
     unit_sums, plain_sums = torch.zeros_like(centroids), torch.zeros_like(centroids)
     for start in range(0, len(data), block):
         part = slice(start, start + block)
         rows, order = data[part].float().contiguous(), labels[part].argsort(stable=True)
         sizes = torch.bincount(labels[part], minlength=len(centroids))
         starts = sizes.cumsum(0) - sizes
-        weights = 1 / norms[part].clamp(min=_SHORTEST)[order]
+        weights = 1 / extents[part, 0].clamp(min=_SHORTEST)[order]
         unit_sums += functional.embedding_bag(order, rows, starts, mode="sum", per_sample_weights=weights)
         if not normalize:
             plain_sums += functional.embedding_bag(order, rows, starts, mode="sum")
@@ -268,13 +280,13 @@ def fit_kmeans(
         centroids = functional.normalize(centroids, dim=1)
     path = path or fastest_path(data, num_clusters)
     with torch.autocast(data.device.type, enabled=False):
-        norms = None if path == "plain" else _norms(data, block)
-        return _fit(data, norms, centroids, max_iterations, tolerance, normalize, empty, block, path)
+        extents = None if path == "plain" else _extents(data, block)
+        return _fit(data, extents, centroids, max_iterations, tolerance, normalize, empty, block, path)
 
 
 def _fit(
     data: torch.Tensor,
-    norms: torch.Tensor | None,
+    extents: torch.Tensor | None,
     centroids: torch.Tensor,
     max_iterations: int,
     tolerance: float,
@@ -284,9 +296,9 @@ def _fit(
     path: Path,
 ) -> KMeans:
     def sweep(accumulate: bool) -> _Sweep:
-        if norms is None:
+        if extents is None:
             return _plain_sweep(data, centroids, normalize=normalize, block=block, accumulate=accumulate)
-        return _fast_sweep(data, centroids, norms, normalize=normalize, block=block, path=path)
+        return _fast_sweep(data, centroids, extents, normalize=normalize, block=block, path=path)
 
     history: list[float] = []
     iterations = 0
@@ -297,7 +309,7 @@ def _fit(
         iterations += 1
         same = labels is not None and torch.equal(labels, found.labels) and bool(found.counts.all())
         labels = found.labels
-        if same and norms is not None:  # the same rows have the same means: an update would change nothing
+        if same and extents is not None:  # the same rows have the same means: an update would change nothing
             history.append(found.objective)
             return KMeans(centroids, labels, history[-1], iterations, tuple(history))
         new = _updated(data, centroids, found, normalize, empty, block)
