@@ -65,8 +65,10 @@ def test_distinct_clips_are_distinct_and_published_ones_may_repeat(tiny_store: P
 
 def test_the_parts_of_several_processes_make_the_batch_of_one(tiny_store: Path) -> None:
     store = Store(tiny_store)
-    whole = list(batches(source_of(store), reader_of(store), epoch=0))
-    parts = [list(batches(source_of(store), reader_of(store), epoch=0, process=p, num_processes=3)) for p in range(3)]
+    whole = list(batches(source_of(store), reader_of(store), epochs=range(1)))
+    parts = [
+        list(batches(source_of(store), reader_of(store), epochs=range(1), process=p, num_processes=3)) for p in range(3)
+    ]
     for step, batch in enumerate(whole):
         joined = torch.cat([part[step].video for part in parts])  # type: ignore[misc]
         assert torch.equal(joined, batch.video)
@@ -74,8 +76,8 @@ def test_the_parts_of_several_processes_make_the_batch_of_one(tiny_store: Path) 
 
 def test_a_later_first_step_goes_on_where_the_epoch_stopped(tiny_store: Path) -> None:
     store = Store(tiny_store)
-    whole = list(batches(source_of(store), reader_of(store), epoch=1))
-    rest = list(batches(source_of(store), reader_of(store), epoch=1, first_step=1))
+    whole = list(batches(source_of(store), reader_of(store), epochs=range(1, 2)))
+    rest = list(batches(source_of(store), reader_of(store), epochs=range(1, 2), first_step=1))
     assert len(rest) == len(whole) - 1 and torch.equal(rest[0].audio, whole[1].audio)
 
 

@@ -1,15 +1,17 @@
-"""Which clips make which batch: a pure function of (seed, epoch, step), the same on every process, read ahead by one thread."""
+"""Which clips make which batch: a pure function of (seed, epoch, step), the same on every process, read ahead by one
+thread that goes on from epoch to epoch."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from trichord.data.clips import clip_spans, words_published_order
+from trichord.data.clips import clip_spans, words_published_orders
 from trichord.data.reader import Batch, ClipReader, Clips
 from trichord.errors import TrichordError
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from trichord.store import Store
 
 READ_AHEAD = 2
+Place = TypeVar("Place")
 
 
 def item_clips(store: Store, item: int, min_clip_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -91,7 +94,8 @@ class TrainingClips:
         distinct: bool = True,
         published_words: bool = False,
     ) -> None:
-        self.items = np.array([i for i in items.tolist() if store.num_captions(i) > 0], np.int64)
+        _, begin, end, _ = store.located("caption", items)
+        self.items = items[end > begin].astype(np.int64)
         if len(self.items) == 0:
             raise TrichordError(
                 f"{store.path}: no training video has captions; add captions, or choose another data.train_split"
@@ -99,6 +103,7 @@ class TrainingClips:
         self.store, self.seed, self.min_clip_s = store, seed, min_clip_s
         self.videos_per_batch = min(videos_per_batch, len(self.items))
         self.clips_per_video, self.distinct, self.published_words = clips_per_video, distinct, published_words
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -107,30 +112,57 @@ class TrainingClips:
 
     def draw(self, epoch: int, step: int) -> Clips:
         """Clips of step `step` (0-based within the epoch), over all processes."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.items))
-        chosen = self.items[order[step * self.videos_per_batch : (step + 1) * self.videos_per_batch]]
+        assert 0 <= step < self.steps_per_epoch, f"step {step} of {self.steps_per_epoch}"
+        chosen = self._shuffled(epoch)[step * self.videos_per_batch : (step + 1) * self.videos_per_batch]
         rng = np.random.default_rng([self.seed, epoch, step])
-        item, start_s, end_s, captions = [], [], [], []
-        for video in chosen.tolist():
-            start, end, first, last = item_clips(self.store, video, self.min_clip_s)
-            for caption in self._drawn(rng, first, last):
-                span = np.arange(first[caption], last[caption] + 1)
-                if self.published_words:
-                    span = words_published_order(int(caption), *self.store.caption_spans(video), self.min_clip_s)
-                item.append(video)
-                start_s.append(start[caption])
-                end_s.append(end[caption])
-                captions.append(span)
-        return Clips(np.array(item, np.int64), np.array(start_s), np.array(end_s), captions)
+        spans = [self.store.caption_spans(video) for video in chosen.tolist()]
+        caption_start_s, caption_end_s = (np.concatenate(column) for column in zip(*spans, strict=True))
+        offsets = np.cumsum([0, *(len(start_s) for start_s, _ in spans)])
+        start_s, end_s, first, last = _clips_of_videos(caption_start_s, caption_end_s, offsets, self.min_clip_s)
+        videos = list(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
+        drawn = [begin + self._drawn(rng, first[begin:end], last[begin:end]) for begin, end in videos]
+        captions = np.concatenate(drawn)
+        counts = [len(d) for d in drawn]
+        shift = np.repeat(offsets[:-1], counts)
+        if self.published_words:
+            orders = words_published_orders(captions, caption_start_s, caption_end_s, self.min_clip_s, offsets)
+            said = [order - begin for order, begin in zip(orders, shift.tolist(), strict=True)]
+        else:
+            held = zip((first[captions] - shift).tolist(), (last[captions] - shift + 1).tolist(), strict=True)
+            every = np.arange(int(np.diff(offsets).max()))
+            said = [every[begin:end] for begin, end in held]
+        return Clips(np.repeat(chosen, counts), start_s[captions], end_s[captions], said)
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        """The videos in the order of that epoch, kept while batches of it are drawn."""
+        kept, order = self._order
+        if kept != epoch:
+            order = self.items[np.random.default_rng([self.seed, epoch]).permutation(len(self.items))]
+            self._order = epoch, order
+        return order
 
     def _drawn(self, rng: np.random.Generator, first: np.ndarray, last: np.ndarray) -> np.ndarray:
         """Captions whose clips are drawn."""
         if not self.distinct:
             return rng.integers(0, len(first), self.clips_per_video)
         shuffled = rng.permutation(len(first))
-        spans = np.stack([first[shuffled], last[shuffled]], axis=1)
-        _, kept = np.unique(spans, axis=0, return_index=True)
+        span = (first[shuffled] - first.min()) * len(first) + (last[shuffled] - first.min())
+        _, kept = np.unique(span, return_index=True)
         return shuffled[np.sort(kept)][: self.clips_per_video]
+
+
+def _clips_of_videos(
+    start_s: np.ndarray, end_s: np.ndarray, offsets: np.ndarray, min_clip_s: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`item_clips` of several videos, each with captions, laid end to end: start_s, end_s, first and last (N,)."""
+    one_span = np.ones(len(offsets) - 1, bool)
+    for times in (start_s, end_s):
+        one_span &= np.minimum.reduceat(times, offsets[:-1]) == np.maximum.reduceat(times, offsets[:-1])
+    lengths = np.diff(offsets)
+    # no clip grows beyond its video: a caption that must not grow is a video of its own
+    alone = np.repeat(one_span, lengths)
+    bounds = np.unique(np.concatenate([offsets, np.flatnonzero(alone), np.flatnonzero(alone) + 1]))
+    return clip_spans(start_s, end_s, min_clip_s, bounds)
 
 
 def overlapping(clips: Clips) -> np.ndarray:
@@ -153,40 +185,62 @@ def batches(
     source: TrainingClips,
     reader: ClipReader,
     *,
-    epoch: int,
+    epochs: range,
     first_step: int = 0,
+    num_batches: int | None = None,
     process: int = 0,
     num_processes: int = 1,
     with_positives: bool = False,
     with_first_half: bool = False,
-) -> Iterator[Batch]:
-    """Batches of one epoch from `first_step` on, this process's part of each, read ahead by one thread.
+    pin: bool = False,
+) -> Generator[Batch]:
+    """Batches of these epochs, one after the other, this process's part of each, read ahead by one thread.
 
+    The thread does not stop between epochs: the first batches of the next are read during the last steps of this one.
     The clips of a step are split over the processes in contiguous parts, so that rows gathered in process order are the
-    rows of the one-process batch.
+    rows of the one-process batch. Close the iterator to end the thread early.
+
+    Args:
+        source: Draws the clips.
+        reader: Reads them.
+        epochs: Numbers of the epochs.
+        first_step: Step within the first epoch to begin with.
+        num_batches: Stop after as many, also within an epoch; None reads all.
+        process: Number of this process.
+        num_processes: Processes that share a batch.
+        with_positives: Also find which texts count as true (`overlapping`).
+        with_first_half: Also find the first half of each video's clips.
+        pin: As of `ClipReader.read`: for batches that move to a GPU.
     """
     import torch
 
-    def make(step: int) -> Batch:
-        clips = source.draw(epoch, step)
-        rows = np.array_split(np.arange(len(clips)), num_processes)[process]
-        batch = reader.read(clips.take(rows))
+    def make(place: tuple[int, int]) -> Batch:
+        clips = source.draw(*place)
+        mine = clips
+        if num_processes > 1:
+            mine = clips.take(np.array_split(np.arange(len(clips)), num_processes)[process])
+        batch = reader.read(mine, pin=pin)
         if with_positives:
             batch.positives = torch.from_numpy(overlapping(clips))
         if with_first_half:
             batch.first_half = torch.from_numpy(first_half_of_each_video(clips))
         return batch
 
-    yield from read_ahead(make, range(first_step, source.steps_per_epoch))
+    places = (
+        (epoch, step)
+        for epoch in epochs
+        for step in range(first_step if epoch == epochs.start else 0, source.steps_per_epoch)
+    )
+    yield from read_ahead(make, islice(places, num_batches))
 
 
-def read_ahead(make: Callable[[int], Batch], steps: range) -> Iterator[Batch]:
-    """`make(step)` for every step in order, computed up to READ_AHEAD steps ahead in a thread."""
+def read_ahead(make: Callable[[Place], Batch], places: Iterable[Place]) -> Generator[Batch]:
+    """`make(place)` for every place in order, computed up to READ_AHEAD places ahead in a thread."""
     with ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
         waiting: deque[Future[Batch]] = deque()
         try:
-            for step in steps:
-                waiting.append(pool.submit(make, step))
+            for place in places:
+                waiting.append(pool.submit(make, place))
                 if len(waiting) > READ_AHEAD:
                     yield waiting.popleft().result()
             while waiting:

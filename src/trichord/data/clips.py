@@ -43,19 +43,7 @@ def clip_spans(
     Raises TrichordError when the shapes disagree or a time is not finite.
     """
     start, end = _times(start_s, end_s, min_duration_s)
-    lowest, highest = _neighbourhood(len(start), offsets)
-    first, last = np.arange(len(start)), np.arange(len(start))
-    grows = np.flatnonzero((end - start < min_duration_s) & (lowest < highest))
-    while len(grows):
-        left, right = first[grows] - 1, last[grows] + 1
-        has_left, has_right = left >= lowest[grows], right <= highest[grows]
-        with_left = np.where(has_left, end[last[grows]] - start[left], np.inf)
-        with_right = np.where(has_right, end[np.minimum(right, len(end) - 1)] - start[first[grows]], np.inf)
-        take_left = with_left <= with_right
-        first[grows] -= take_left
-        last[grows] += ~take_left
-        short = np.where(take_left, with_left, with_right) < min_duration_s
-        grows = grows[short & ((first[grows] > lowest[grows]) | (last[grows] < highest[grows]))]
+    first, last = _grown(start, end, np.arange(len(start)), min_duration_s, offsets)
     return start[first], end[last], first, last
 
 
@@ -82,6 +70,56 @@ def words_published_order(
             last += 1
             joined.append(last)
     return np.array(joined, np.int64)
+
+
+def words_published_orders(
+    captions: np.ndarray,
+    start_s: np.ndarray,
+    end_s: np.ndarray,
+    min_duration_s: float = 10.0,
+    offsets: np.ndarray | None = None,
+) -> list[np.ndarray]:
+    """`words_published_order` of many captions at once: B arrays of captions, for `captions` (B,).
+
+    Args:
+        captions: (B,) which of the N captions; repeats are allowed.
+        start_s: (N,) as for `clip_spans`, of several videos when `offsets` is given; so are the other arguments.
+    """
+    start, end = _times(start_s, end_s, min_duration_s)
+    joined = [np.arange(len(captions)), np.asarray(captions, np.int64)]
+    _grown(start, end, np.asarray(captions, np.int64), min_duration_s, offsets, joined)
+    rows, members = np.concatenate(joined[::2]), np.concatenate(joined[1::2])
+    members = members[np.argsort(rows, kind="stable")]
+    stops = np.cumsum(np.bincount(rows, minlength=len(captions))).tolist()
+    return [members[begin:stop] for begin, stop in zip([0, *stops[:-1]], stops, strict=False)]
+
+
+def _grown(
+    start: np.ndarray,
+    end: np.ndarray,
+    seeds: np.ndarray,
+    min_duration_s: float,
+    offsets: np.ndarray | None,
+    joined: list[np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and last caption of the clip grown from each seed. Appends to `joined`, for each pass, the rows of the seeds
+    that grew and the captions that joined them."""
+    lowest, highest = (bound[seeds] for bound in _neighbourhood(len(start), offsets))
+    first, last = seeds.copy(), seeds.copy()
+    grows = np.flatnonzero((end[last] - start[first] < min_duration_s) & (lowest < highest))
+    while len(grows):
+        left, right = first[grows] - 1, last[grows] + 1
+        has_left, has_right = left >= lowest[grows], right <= highest[grows]
+        with_left = np.where(has_left, end[last[grows]] - start[left], np.inf)
+        with_right = np.where(has_right, end[np.minimum(right, len(end) - 1)] - start[first[grows]], np.inf)
+        take_left = with_left <= with_right
+        if joined is not None:
+            joined += [grows, np.where(take_left, left, right)]
+        first[grows] -= take_left
+        last[grows] += ~take_left
+        short = np.where(take_left, with_left, with_right) < min_duration_s
+        grows = grows[short & ((first[grows] > lowest[grows]) | (last[grows] < highest[grows]))]
+    return first, last
 
 
 def _times(start_s: np.ndarray, end_s: np.ndarray, min_duration_s: float) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from trichord.data.gather import (
+    Memory,
+    per_caption,
+    spectrogram_slices,
+    word_ids,
+    write_pooled,
+    write_spectrograms,
+)
 from trichord.errors import TrichordError
 from trichord.features.spectrogram import time_to_frame
 from trichord.store.items import PER_CAPTION
@@ -54,7 +62,7 @@ class Batch:
 
     Attributes:
         video: (B, F) max-pooled over time, each stream of length one, streams side by side.
-        audio: (B, 40, T) log-mel in dB.
+        audio: (B, 40, T) log-mel in dB; float32, or float16 with time outermost in memory (`ClipReader.read`).
         audio_frames: (B,) frames before the padding.
         audio_pooled: (B, C) mean over time of audio embeddings, of length one; in place of `audio`.
         word_ids: (B, L) rows of the store's word table, -1 where padded.
@@ -78,7 +86,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+            return None if tensor is None else tensor.to(device, non_blocking=device.type == "cuda")
 
         return Batch(
             move(self.video),
@@ -99,11 +107,16 @@ class Batch:
         Args:
             word_vectors: (V, W) the store's word table, on the device of the batch.
         """
+        import torch
+
         inputs: dict[str, Tensor] = {}
         if self.video is not None:
             inputs["video"] = self.video
         if self.audio is not None and self.audio_frames is not None:
-            inputs |= {"audio": self.audio, "audio_frames": self.audio_frames}
+            audio = self.audio
+            if audio.dtype != torch.float32:  # exact, and laid out as a batch of float32 is
+                audio = audio.to(torch.float32, memory_format=torch.contiguous_format)
+            inputs |= {"audio": audio, "audio_frames": self.audio_frames}
         if self.audio_pooled is not None:
             inputs["audio_pooled"] = self.audio_pooled
         if self.text is not None and self.text_mask is not None:
@@ -128,6 +141,7 @@ class ClipReader:
         audio: `spectrogram`, or the `embeddings` of stream audio.
         text: `words`, or the `embeddings` of stream text.
         pad_to_longest: Pad audio to the longest clip of the batch instead.
+        fast: Find and read the slices of all clips together; False reads clip by clip, to the same bits.
     """
 
     def __init__(
@@ -142,57 +156,75 @@ class ClipReader:
         audio: AudioInput = "spectrogram",
         text: TextInput = "words",
         pad_to_longest: bool = False,
+        fast: bool = True,
     ) -> None:
         self.store, self.modalities, self.visual_streams = store, modalities, visual_streams
         self.audio_frames, self.audio_pad_db = audio_frames, audio_pad_db
         self.max_words, self.pad_to_longest = max_words, pad_to_longest
-        self.audio, self.text = audio, text
+        self.audio, self.text, self.fast = audio, text, fast
+        self._memory = Memory()
 
     @property
     def video_dim(self) -> int:
         return sum(self.store.streams[name].dim for name in self.visual_streams)
 
-    def read(self, clips: Clips) -> Batch:
+    def read(self, clips: Clips, *, pin: bool = False) -> Batch:
+        """The clips' tensors.
+
+        Args:
+            clips: What to read.
+            pin: For a batch that moves to a GPU: features in page-locked memory, and spectrograms as they are stored
+                (float16 where the store has no other), which `Batch.model_inputs` widens on the device.
+        """
         import torch
 
         batch = Batch()
         if "video" in self.modalities:
-            video, valid = self._video(clips)
-            batch.video, batch.valid["video"] = torch.from_numpy(video), torch.from_numpy(valid)
+            batch.video, valid = self._video(clips, pin)
+            batch.valid["video"] = torch.from_numpy(valid)
         if "audio" in self.modalities and self.audio == "embeddings":
             pooled, valid = self._audio_pooled(clips)
             batch.audio_pooled, batch.valid["audio"] = torch.from_numpy(pooled), torch.from_numpy(valid)
         elif "audio" in self.modalities:
-            audio, frames = self._audio(clips)
-            batch.audio, batch.audio_frames = torch.from_numpy(audio), torch.from_numpy(frames)
+            batch.audio, frames = self._audio(clips, pin)
+            batch.audio_frames = torch.from_numpy(frames)
             batch.valid["audio"] = batch.audio_frames > 0
         if "text" in self.modalities and self.text == "embeddings":
             text, mask = self._text(clips)
             batch.text, batch.text_mask = torch.from_numpy(text), torch.from_numpy(mask)
             batch.valid["text"] = batch.text_mask.any(dim=1)
         elif "text" in self.modalities:
-            ids = self._word_ids(clips)
+            ids = word_ids(self.store, clips, self.max_words) if self.fast else self._word_ids(clips)
             batch.word_ids = torch.from_numpy(ids)
             batch.valid["text"] = (batch.word_ids >= 0).any(dim=1)
         return batch
 
-    def _video(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
-        out = np.zeros((len(clips), self.video_dim), np.float32)
+    def _video(self, clips: Clips, pin: bool) -> tuple[Tensor, np.ndarray]:
+        tensor = self._memory.tensor("video", (len(clips), self.video_dim), np.float32, pin)
+        out = tensor.numpy()
         valid = np.ones(len(clips), bool)
         offset = 0
         for stream in self.visual_streams:
-            dim = self.store.streams[stream].dim
-            for row in range(len(clips)):
-                features = self._stream_rows(stream, clips, row)
-                if len(features) == 0:
-                    valid[row] = False
-                    continue
-                pooled = features.max(axis=0).astype(np.float32)
-                norm = float(np.linalg.norm(pooled))
-                out[row, offset : offset + dim] = pooled / max(norm, 1e-12)
-            offset += dim
+            part = out[:, offset : offset + self.store.streams[stream].dim]
+            if self.fast and not per_caption(self.store, stream, clips):
+                valid &= write_pooled(self.store, stream, clips, part)
+            else:
+                valid &= self._write_pooled(stream, clips, part)
+            offset += part.shape[1]
         out[~valid] = 0.0
-        return out, valid
+        return tensor, valid
+
+    def _write_pooled(self, stream: str, clips: Clips, out: np.ndarray) -> np.ndarray:
+        """As `write_pooled`, clip by clip."""
+        valid = np.ones(len(clips), bool)
+        for row in range(len(clips)):
+            features = self._stream_rows(stream, clips, row)
+            if len(features) == 0:
+                valid[row] = False
+                continue
+            pooled = features.max(axis=0).astype(np.float32)
+            out[row] = pooled / max(float(np.linalg.norm(pooled)), 1e-12)
+        return valid
 
     def _stream_rows(self, stream: str, clips: Clips, row: int) -> np.ndarray:
         """Rows int(start * rate) to int(end * rate), both included; the one row of a pooled stream; those of the clip's
@@ -227,15 +259,32 @@ class ClipReader:
             out[row, : len(embeddings)], mask[row, : len(embeddings)] = embeddings, True
         return out, mask
 
-    def _audio(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+    def _audio(self, clips: Clips, pin: bool) -> tuple[Tensor, np.ndarray]:
+        if not self.fast:
+            return self._audio_plain(clips, pin)
+        slices = spectrogram_slices(self.store, AUDIO_STREAM, clips, self.audio_frames)
+        frames = slices[2] - slices[1]
+        info, length, pad = self.store.streams[AUDIO_STREAM], self._audio_length(frames), self.audio_pad_db
+        if pin and info.dtype == "float16" and float(np.float16(pad)) == pad:
+            stored = self._memory.tensor("audio", (len(clips), length, info.dim), np.float16, pin)
+            write_spectrograms(self.store, AUDIO_STREAM, slices, stored, pad)
+            return stored.transpose(1, 2), frames
+        tensor = self._memory.tensor("audio", (len(clips), info.dim, length), np.float32, pin)
+        write_spectrograms(self.store, AUDIO_STREAM, slices, tensor, pad)
+        return tensor, frames
+
+    def _audio_plain(self, clips: Clips, pin: bool) -> tuple[Tensor, np.ndarray]:
         slices = [self._audio_rows(clips, row) for row in range(len(clips))]
         frames = np.array([len(s) for s in slices], np.int64)
-        length = max(1, int(frames.max(initial=0))) if self.pad_to_longest else self.audio_frames
-        mel_bins = self.store.streams[AUDIO_STREAM].dim
-        out = np.full((len(clips), mel_bins, length), self.audio_pad_db, np.float32)
+        shape = (len(clips), self.store.streams[AUDIO_STREAM].dim, self._audio_length(frames))
+        tensor = self._memory.tensor("audio", shape, np.float32, pin).fill_(self.audio_pad_db)
+        out = tensor.numpy()
         for row, frames_bt in enumerate(slices):
             out[row, :, : len(frames_bt)] = frames_bt.T
-        return out, frames
+        return tensor, frames
+
+    def _audio_length(self, frames: np.ndarray) -> int:
+        return max(1, int(frames.max(initial=0))) if self.pad_to_longest else self.audio_frames
 
     def _audio_rows(self, clips: Clips, row: int) -> np.ndarray:
         """The clip's spectrogram (frames, 40), cut to `audio_frames`; all of it where the clip is the whole item."""

@@ -148,6 +148,27 @@ class Store:
             shard = self._open(part)
         return shard[stream][first:stop]
 
+    # ---- many items at once
+
+    def located(self, name: str, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Where the rows of a stream, or the captions (name "caption"), of many items lie: part, first row and end in
+        the part's tensor, and rate_hz (NaN for captions); each as long as `items`. Raises TrichordError as `rows` does."""
+        if name == "caption":
+            begin, end = self._caption_begin[items], self._caption_end[items]
+            return self._part[items], begin, end, np.full(len(items), np.nan)
+        column = self._columns.get(name)
+        if column is None:
+            raise TrichordError(f"{self.path}: has no stream '{name}'; it has {', '.join(self.streams) or 'none'}")
+        return self._part[items], column.begin[items], column.end[items], column.rate_hz[items]
+
+    def durations_s(self, items: np.ndarray) -> np.ndarray:
+        """Length in seconds of many items."""
+        return self._duration_s[items]
+
+    def part_tensor(self, part: int, name: str) -> np.ndarray:
+        """A tensor of a part by its name in the file, mapped and read-only; positions are those of `located`."""
+        return (self._shards[part] or self._open(part))[name]
+
     # ---- captions
 
     def num_captions(self, i: int) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,23 +106,23 @@ def train_stage(
         enabled=accelerator.is_main_process,
         say=say,
     )
-    with frozen_guard(model, stage), log:
+    drawn = batches(
+        source,
+        reader,
+        epochs=range(position.epoch, settings.epochs),
+        first_step=position.epoch_step,
+        num_batches=max(0, num_steps - position.step),
+        process=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        with_positives=settings.with_positives,
+        with_first_half=settings.with_first_half,
+        pin=accelerator.device.type == "cuda",
+    )
+    with frozen_guard(model, stage), log, closing(drawn):
         for epoch in range(position.epoch, settings.epochs):
             if loss.memory is not None and settings.reset_clusters_every_epoch and position.epoch_step == 0:
                 loss.memory.reset_centroids()
-            drawn = batches(
-                source,
-                reader,
-                epoch=epoch,
-                first_step=position.epoch_step,
-                process=accelerator.process_index,
-                num_processes=accelerator.num_processes,
-                with_positives=settings.with_positives,
-                with_first_half=settings.with_first_half,
-            )
-            for batch in drawn:
-                if position.step >= num_steps:
-                    break
+            for batch in islice(drawn, source.steps_per_epoch - position.epoch_step):
                 batch = batch.to(accelerator.device)
                 with accelerator.autocast():
                     outputs = network(**batch.model_inputs(word_vectors))

@@ -1,0 +1,192 @@
+"""Many slices of the store at once: where they lie is found for all clips together, then each is one short numpy call.
+
+All gives bit for bit what the plain path of `ClipReader` gives (`fast=False`), clip by clip.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trichord.features.spectrogram import HOP, SAMPLE_RATE_HZ, WINDOW
+from trichord.store.items import PER_CAPTION
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trichord.data.reader import Clips
+    from trichord.store import Store
+
+_BLOCK = 64  # clips whose pooled rows stay in the cache while they are widened and normalised
+_KEPT = 4  # buffers that wait for their next use, per name
+_SIGN = 0x8000  # of a float16
+_SMALL = 1 << 20  # bytes
+
+
+class Memory:
+    """Lends uninitialised tensors; a large one is lent again once no tensor uses it any more.
+
+    Fresh memory costs the kernel a page at a time, more than the reading of what goes in.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[str, deque[np.ndarray]] = {}
+
+    def tensor(self, name: str, shape: tuple[int, ...], dtype: type, pin: bool = False) -> Tensor:
+        """A tensor for `name`; page-locked when `pin`, from torch's own pool, which knows of copies under way."""
+        import torch
+
+        num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if pin:
+            return torch.empty(shape, dtype=getattr(torch, np.dtype(dtype).name), pin_memory=True)
+        if num_bytes < _SMALL:
+            return torch.from_numpy(np.empty(shape, dtype))
+        free = self._free.setdefault(name, deque(maxlen=_KEPT))
+        try:
+            buffer = free.pop()
+        except IndexError:
+            buffer = np.empty(0, np.uint8)
+        if not num_bytes <= buffer.nbytes <= 2 * num_bytes:
+            buffer = np.empty(num_bytes, np.uint8)
+        lent: np.ndarray = buffer[:num_bytes].view(dtype).reshape(shape)
+        weakref.finalize(lent, free.append, buffer).atexit = False
+        return torch.from_numpy(lent)
+
+
+def stream_slices(store: Store, stream: str, clips: Clips) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Part, first row and end of each clip's rows of a stream that is pooled over time: int(start * rate) to
+    int(end * rate), both included; the one row of a pooled stream; none where the item lacks the stream."""
+    part, begin, end, rate_hz = store.located(stream, clips.item)
+    timed = (rate_hz != 0.0) & (end > begin)
+    rate_hz = np.where(timed, rate_hz, 0.0)
+    first = np.where(timed, begin + np.maximum((clips.start_s * rate_hz).astype(np.int64), 0), begin)
+    stop = np.where(timed, np.minimum(end, begin + (clips.end_s * rate_hz).astype(np.int64) + 1), end)
+    return part, first, stop
+
+
+def per_caption(store: Store, stream: str, clips: Clips) -> bool:
+    """Whether some of the clips have a row of the stream per caption."""
+    return bool((store.located(stream, clips.item)[3] == PER_CAPTION).any())
+
+
+def spectrogram_slices(
+    store: Store, stream: str, clips: Clips, longest: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Part, first frame and end of each clip's spectrogram, cut to `longest`; all of it where the clip is the item."""
+    part, begin, end, _ = store.located(stream, clips.item)
+    low, high = (
+        np.maximum(((t * SAMPLE_RATE_HZ).astype(np.int64) - WINDOW // 2) // HOP, 0)
+        for t in (clips.start_s, clips.end_s)
+    )
+    whole = (clips.start_s <= 0) & (clips.end_s >= store.durations_s(clips.item))
+    low = np.where(whole, 0, low)
+    high = np.where(whole, longest, np.minimum(np.maximum(high, low), low + longest))
+    first, stop = begin + low, np.minimum(end, begin + high)
+    return part, first, np.maximum(stop, first)
+
+
+def write_pooled(store: Store, stream: str, clips: Clips, out: np.ndarray) -> np.ndarray:
+    """Maximum over time of each clip's rows, of length one, into `out` (B, dim) float32. Returns (B,) which have rows;
+    the others are not written.
+
+    The maximum of float16 numbers is taken on their bits: those of numbers without a sign are ordered as the numbers are.
+    """
+    part, first, stop = stream_slices(store, stream, clips)
+    tensors = {p: store.part_tensor(p, stream) for p in np.unique(part[stop > first]).tolist()}
+    parts, firsts, stops = part.tolist(), first.tolist(), stop.tolist()
+    halves = all(tensor.dtype == np.float16 for tensor in tensors.values())
+    bits = {p: tensor.view(np.uint16) for p, tensor in tensors.items()} if halves else tensors
+    filled = np.flatnonzero(stop > first)
+    pooled = np.empty((_BLOCK, out.shape[1]), np.uint16 if halves else np.float32)
+    reduce = np.maximum.reduce
+    for begin in range(0, len(filled), _BLOCK):
+        rows = filled[begin : begin + _BLOCK]
+        block = pooled[: len(rows)]
+        for k, row in enumerate(rows.tolist()):
+            block[k] = reduce(bits[parts[row]][firsts[row] : stops[row]], axis=0)
+        if halves:
+            for k in np.flatnonzero(block.max(axis=1) >= _SIGN).tolist():
+                row = int(rows[k])
+                block[k] = _signed_max(bits[parts[row]][firsts[row] : stops[row]])
+            block = block.view(np.float16).astype(np.float32)
+        lengths = np.sqrt(np.array([row.dot(row) for row in block], np.float32))
+        out[rows] = block / np.maximum(lengths, np.float32(1e-12))[:, None]
+    return stop > first
+
+
+def _signed_max(bits: np.ndarray) -> np.ndarray:
+    """Bits (D,) of the maximum over the rows of float16 numbers, given as bits (n, D), some of them with a sign."""
+    if (bits == _SIGN).any():  # -0.0 equals 0.0, and the first of them counts: as numpy has it
+        return bits.view(np.float16).max(axis=0).view(np.uint16)
+    signed = bits.view(np.int16)
+    keys = (signed ^ ((signed >> 15) & 0x7FFF)).max(axis=0)
+    return (keys ^ ((keys >> 15) & 0x7FFF)).view(np.uint16)
+
+
+def write_spectrograms(
+    store: Store, stream: str, slices: tuple[np.ndarray, np.ndarray, np.ndarray], out: Tensor, pad: float
+) -> None:
+    """Each clip's frames into `out`, `pad` behind them: (B, mel, T) float32, or (B, T, mel) float16 as they are stored."""
+    import torch
+
+    part, first, stop = slices
+    tensors = {p: store.part_tensor(p, stream) for p in np.unique(part[stop > first]).tolist()}
+    as_stored = out.dtype == torch.float16
+    target = out.numpy()
+    length = target.shape[1] if as_stored else target.shape[2]
+    frames: dict[np.dtype, tuple[np.ndarray, Tensor]] = {}
+    for row, (p, begin, end) in enumerate(zip(part.tolist(), first.tolist(), stop.tolist(), strict=True)):
+        count = end - begin
+        if as_stored:
+            target[row, count:] = pad
+            if count:
+                target[row, :count] = tensors[p][begin:end]
+            continue
+        target[row, :, count:] = pad
+        if not count:
+            continue
+        source = tensors[p]
+        if source.dtype not in frames:
+            held = np.empty((length, source.shape[1]), source.dtype)
+            frames[source.dtype] = held, torch.from_numpy(held)
+        held, held_tensor = frames[source.dtype]
+        held[:count] = source[begin:end]
+        out[row, :, :count].copy_(held_tensor[:count].T)  # turns and widens at once, faster than numpy does
+
+
+def word_ids(store: Store, clips: Clips, max_words: int) -> np.ndarray:
+    """(B, max_words) int64: the first words of each clip's captions, one caption after the other, -1 behind them.
+
+    Raises IndexError when a clip names a caption that its video does not have.
+    """
+    out = np.full((len(clips), max_words), -1, np.int64)
+    counts = np.array([len(c) for c in clips.captions], np.int64)
+    if not counts.sum():
+        return out
+    caption = np.concatenate(clips.captions).astype(np.int64)
+    clip = np.repeat(np.arange(len(clips)), counts)
+    part, begin, end, _ = store.located("caption", clips.item)
+    wrong = (caption < 0) | (caption >= (end - begin)[clip])
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        item, has = int(clips.item[clip[at]]), int((end - begin)[clip[at]])
+        raise IndexError(f"item {item} has {has} captions, asked for number {caption[at]}")
+    position, part = begin[clip] + caption, part[clip]
+    first, num_words = np.empty_like(position), np.empty_like(position)
+    for p in np.unique(part).tolist():
+        mine, offsets = part == p, store.part_tensor(p, "word_offsets")
+        first[mine] = offsets[position[mine]]
+        num_words[mine] = offsets[position[mine] + 1] - first[mine]
+    before = np.cumsum(num_words) - num_words
+    before -= np.repeat(before[(np.cumsum(counts) - counts)[counts > 0]], counts[counts > 0])
+    kept = np.clip(max_words - before, 0, num_words)
+    within = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
+    source, target = np.repeat(first, kept) + within, np.repeat(clip * max_words + before, kept) + within
+    of_part = np.repeat(part, kept)
+    for p in np.unique(of_part).tolist():
+        mine = of_part == p
+        out.ravel()[target[mine]] = store.part_tensor(p, "word_ids")[source[mine]]
+    return out
