@@ -25,7 +25,6 @@ Queries with many of them, and rows that are infinite or near the range of float
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -160,7 +159,7 @@ def _threads(nanoseconds: float) -> Iterator[Callable[[Callable[[int], None], It
     from threadpoolctl import ThreadpoolController
 
     blas = ThreadpoolController().select(user_api="blas") if nanoseconds > 2e7 else None
-    count = min([os.cpu_count() or 1, *(library["num_threads"] for library in blas.info())]) if blas else 1
+    count = min((library["num_threads"] for library in blas.info()), default=1) if blas else 1
     if blas is None or count == 1:
         yield lambda function, numbers: list(map(function, numbers))
         return
