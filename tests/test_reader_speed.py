@@ -169,7 +169,7 @@ def same_clips(a: Clips, b: Clips) -> bool:
     return arrays and [c.tolist() for c in a.captions] == [c.tolist() for c in b.captions]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(items(), st.booleans(), st.booleans(), st.sampled_from([0.0, -80.1]), st.booleans())
 def test_batches_are_bit_for_bit_those_of_the_plain_loader(
     made: list[tuple[Item, bool]], distinct: bool, published: bool, pad: float, to_longest: bool
