@@ -131,7 +131,7 @@ class TrainingClips:
             held = zip((first[captions] - shift).tolist(), (last[captions] - shift + 1).tolist(), strict=True)
             every = np.arange(int(np.diff(offsets).max()))
             said = [every[begin:end] for begin, end in held]
-        return Clips(np.repeat(chosen, counts), start_s[captions], end_s[captions], said)
+        return Clips(np.repeat(chosen, counts), start_s[captions], end_s[captions], said, captions - shift)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         """The videos in the order of that epoch, kept while batches of it are drawn."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from trichord.data.frozen import FrozenRows
     from trichord.store import Store
 
 VISUAL_STREAMS = ("visual_2d", "visual_3d")
@@ -42,18 +43,21 @@ class Clips:
         start_s: (B,) start in seconds.
         end_s: (B,) end in seconds.
         captions: B arrays of caption indices, in the order in which their words are read.
+        caption: (B,) the caption that each clip was grown from; None where nobody drew them.
     """
 
     item: np.ndarray
     start_s: np.ndarray
     end_s: np.ndarray
     captions: list[np.ndarray]
+    caption: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.item)
 
     def take(self, rows: np.ndarray) -> Clips:
-        return Clips(self.item[rows], self.start_s[rows], self.end_s[rows], [self.captions[r] for r in rows])
+        caption = None if self.caption is None else self.caption[rows]
+        return Clips(self.item[rows], self.start_s[rows], self.end_s[rows], [self.captions[r] for r in rows], caption)
 
 
 @dataclass
@@ -64,11 +68,13 @@ class Batch:
         video: (B, F) max-pooled over time, each stream of length one, streams side by side.
         audio: (B, 40, T) log-mel in dB; float32, or float16 with time outermost in memory (`ClipReader.read`).
         audio_frames: (B,) frames before the padding.
-        audio_pooled: (B, C) mean over time of audio embeddings, of length one; in place of `audio`.
+        audio_pooled: (B, C) in place of `audio`: mean over time of audio embeddings, of length one, or what a frozen
+            DAVEnet gave.
         word_ids: (B, L) rows of the store's word table, -1 where padded.
         text: (B, L, F) embeddings of the clip's captions, zeros where padded; in place of `word_ids`.
         text_mask: (B, L) True at captions.
         valid: Per modality (B,) bool.
+        embeddings: Per frozen modality (B, D), computed before (`data.frozen`); in place of its inputs.
         positives: (B', B') bool over the batch of all processes, or None: texts that count as true (MIL-NCE).
         first_half: (B',) bool over the batch of all processes, or None: the first half of each video's clips.
     """
@@ -83,6 +89,7 @@ class Batch:
     valid: dict[str, Tensor] = field(default_factory=dict)
     positives: Tensor | None = None
     first_half: Tensor | None = None
+    embeddings: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         def move(tensor: Tensor | None) -> Tensor | None:
@@ -99,6 +106,7 @@ class Batch:
             {name: mask.to(device) for name, mask in self.valid.items()},
             move(self.positives),
             move(self.first_half),
+            {name: tensor.to(device, non_blocking=device.type == "cuda") for name, tensor in self.embeddings.items()},
         )
 
     def model_inputs(self, word_vectors: Tensor) -> dict[str, Tensor]:
@@ -142,6 +150,8 @@ class ClipReader:
         text: `words`, or the `embeddings` of stream text.
         pad_to_longest: Pad audio to the longest clip of the batch instead.
         fast: Find and read the slices of all clips together; False reads clip by clip, to the same bits.
+
+    `frozen` holds, by modality, what a frozen encoder gave for every clip: it is read in place of the modality's features.
     """
 
     def __init__(
@@ -162,6 +172,7 @@ class ClipReader:
         self.audio_frames, self.audio_pad_db = audio_frames, audio_pad_db
         self.max_words, self.pad_to_longest = max_words, pad_to_longest
         self.audio, self.text, self.fast = audio, text, fast
+        self.frozen: dict[str, FrozenRows] = {}
         self._memory = Memory()
 
     @property
@@ -179,17 +190,22 @@ class ClipReader:
         import torch
 
         batch = Batch()
-        if "video" in self.modalities:
+        self._read_frozen(batch, clips, pin)
+        if "video" in self.modalities and "video" not in self.frozen:
             batch.video, valid = self._video(clips, pin)
             batch.valid["video"] = torch.from_numpy(valid)
-        if "audio" in self.modalities and self.audio == "embeddings":
+        if "audio" in self.modalities and "audio" in self.frozen:
+            pass
+        elif "audio" in self.modalities and self.audio == "embeddings":
             pooled, valid = self._audio_pooled(clips)
             batch.audio_pooled, batch.valid["audio"] = torch.from_numpy(pooled), torch.from_numpy(valid)
         elif "audio" in self.modalities:
             batch.audio, frames = self._audio(clips, pin)
             batch.audio_frames = torch.from_numpy(frames)
             batch.valid["audio"] = batch.audio_frames > 0
-        if "text" in self.modalities and self.text == "embeddings":
+        if "text" in self.modalities and "text" in self.frozen:
+            pass
+        elif "text" in self.modalities and self.text == "embeddings":
             text, mask = self._text(clips)
             batch.text, batch.text_mask = torch.from_numpy(text), torch.from_numpy(mask)
             batch.valid["text"] = batch.text_mask.any(dim=1)
@@ -198,6 +214,19 @@ class ClipReader:
             batch.word_ids = torch.from_numpy(ids)
             batch.valid["text"] = (batch.word_ids >= 0).any(dim=1)
         return batch
+
+    def _read_frozen(self, batch: Batch, clips: Clips, pin: bool) -> None:
+        import torch
+
+        for modality, rows in self.frozen.items():
+            values, valid = rows.read(clips)
+            tensor = torch.from_numpy(values)
+            tensor = tensor.pin_memory() if pin else tensor
+            batch.valid[modality] = torch.from_numpy(valid)
+            if rows.kind == "pooled":
+                batch.audio_pooled = tensor
+            else:
+                batch.embeddings[modality] = tensor
 
     def _video(self, clips: Clips, pin: bool) -> tuple[Tensor, np.ndarray]:
         tensor = self._memory.tensor("video", (len(clips), self.video_dim), np.float32, pin)

@@ -137,6 +137,13 @@ class TrainingSettings:
         log_every_steps: Steps between two progress lines where there is no terminal.
         tensorboard: Write TensorBoard events beside the JSON lines.
         device: `auto`, or `cpu` to leave a GPU alone.
+        frozen_cache: `auto`: what frozen encoders give for every clip is computed once and kept in the store, where a
+            stage draws clips more often than there are; `off`: at every step, as often as a clip is drawn.
+        frozen_cache_gb: Most gigabytes for what one frozen modality gives; where embeddings take more, the narrower
+            output of DAVEnet is kept, or nothing.
+        chunk_clips: Clips of one forward pass; a larger batch is encoded in chunks, twice, and the gradient is exact:
+            large contrast batches in little memory. 0: the whole batch at once.
+        chunk_norm: With chunks, batch norm sees each `chunk` by itself, or its `running` statistics.
     """
 
     epochs: int = 30
@@ -151,6 +158,10 @@ class TrainingSettings:
     log_every_steps: int = 20
     tensorboard: bool = True
     device: Literal["auto", "cpu"] = "auto"
+    frozen_cache: Literal["auto", "off"] = "auto"
+    frozen_cache_gb: float = 20.0
+    chunk_clips: int = 0
+    chunk_norm: Literal["chunk", "running"] = "chunk"
 
 
 @dataclass
@@ -247,6 +258,10 @@ class Recipe:
             raise TrichordError(
                 "later_stages.replay has no effect on frozen modalities; set later_stages.thaw, e.g. to 0.1"
             )
+        if training.chunk_clips < 0:
+            raise TrichordError(f"training.chunk_clips is {training.chunk_clips}; give 0 or a number of clips")
+        if training.chunk_norm != "chunk" and not training.chunk_clips:
+            raise TrichordError("training.chunk_norm has no effect without training.chunk_clips; set that, e.g. to 256")
         if training.learning_rate <= 0:
             raise TrichordError(f"training.learning_rate is {training.learning_rate}; it must be above 0")
         return self

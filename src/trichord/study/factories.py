@@ -24,7 +24,8 @@ from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss, Contrast
 from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce
 from trichord.nn import MCN
-from trichord.training.loop import LoopSettings
+from trichord.training.frozen import FrozenSettings
+from trichord.training.loop import LoopSettings, num_steps_of
 from trichord.training.stage import Stage
 
 if TYPE_CHECKING:
@@ -166,6 +167,20 @@ def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
         with_positives=recipe.loss.contrast == "mil_nce",
         with_first_half=recipe.loss.cluster_store == "first_half",
         thaw=later.thaw if is_later else 0.0,
+        chunk_clips=training.chunk_clips,
+        chunk_norm=training.chunk_norm,
+    )
+
+
+def frozen_settings(recipe: Recipe, stage: Stage, source: TrainingClips) -> FrozenSettings:
+    """Whether and how what is frozen is computed once."""
+    training = recipe.training
+    steps = num_steps_of(loop_settings(recipe, stage), source.steps_per_epoch)
+    return FrozenSettings(
+        enabled=training.frozen_cache == "auto",
+        most_bytes=int(training.frozen_cache_gb * 1e9),
+        num_draws=steps * source.videos_per_batch * source.clips_per_video,
+        precision=training.precision,
     )
 
 

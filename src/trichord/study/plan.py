@@ -11,7 +11,9 @@ from trichord.modality import Order
 from trichord.recipes import LaterStageSettings, Recipe
 from trichord.training.stage import Stage, stages_of
 
-DISPLAY_ONLY = ("log_every_steps", "tensorboard", "checkpoint_every_steps", "device")
+DISPLAY_ONLY = (
+    "log_every_steps", "tensorboard", "checkpoint_every_steps", "device", "frozen_cache", "frozen_cache_gb"
+)  # fmt: skip
 FORMAT = 1  # raised when the same settings would train differently
 
 
@@ -90,6 +92,8 @@ def training_settings(recipe: Recipe) -> dict[str, Any]:
     for name in ("audio", "text"):  # came later: `auto` must not change the keys of what was trained before
         if values["model"][name] == "auto":
             values["model"].pop(name)
+    if not values["training"]["chunk_clips"]:
+        values["training"].pop("chunk_clips"), values["training"].pop("chunk_norm")
     for name in DISPLAY_ONLY:
         values["training"].pop(name)
     return values

@@ -22,8 +22,9 @@ from trichord.data.batches import TrainingClips, batches
 from trichord.data.reader import ClipReader
 from trichord.errors import Diverged
 from trichord.losses.combined import CombinedLoss
-from trichord.nn import MCN
+from trichord.nn import MCN, Encoded
 from trichord.training.checkpoint import Position, load_newest, save_checkpoint
+from trichord.training.gradient_cache import GradientCache, Norm
 from trichord.training.log import StageLog
 from trichord.training.schedule import rate_factor, used_warmup_steps
 from trichord.training.stage import Stage, frozen_guard, modules_of, prepare_model
@@ -49,6 +50,8 @@ class LoopSettings:
     with_positives: bool
     with_first_half: bool
     thaw: float = 0.0
+    chunk_clips: int = 0
+    chunk_norm: Norm = "chunk"
 
 
 def num_steps_of(settings: LoopSettings, steps_per_epoch: int) -> int:
@@ -92,6 +95,10 @@ def train_stage(
     accelerator.register_for_checkpointing(scheduler)
     if loss.memory is not None:
         accelerator.register_for_checkpointing(loss.memory)
+    chunks = None
+    if settings.chunk_clips:
+        trained = stage.train + stage.thawed
+        chunks = GradientCache(network, accelerator, trained, chunk=settings.chunk_clips, norm=settings.chunk_norm)
     word_vectors = torch.from_numpy(reader.store.word_vectors).to(accelerator.device)
     checkpoints = folder / "checkpoints"
     position = (load_newest(accelerator, checkpoints) if resume else None) or Position()
@@ -124,12 +131,16 @@ def train_stage(
                 loss.memory.reset_centroids()
             for batch in islice(drawn, source.steps_per_epoch - position.epoch_step):
                 batch = batch.to(accelerator.device)
-                with accelerator.autocast():
-                    outputs = network(**batch.model_inputs(word_vectors))
+                inputs = batch.model_inputs(word_vectors)
+                cached = chunks if len(batch.valid[stage.train[0]]) > settings.chunk_clips else None
+                outputs = cached.encode(inputs) if cached else _encode(network, inputs, accelerator)
+                outputs |= {m: Encoded(e, e, None) for m, e in batch.embeddings.items()}
                 terms = loss(outputs, batch.valid, batch.positives, batch.first_half)
                 _require_finite(terms, stage, position)
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(terms["loss"])
+                if cached:
+                    cached.backward(inputs)
                 norm = _grad_norm(accelerator, parameters, settings.clip_grad_norm, stage, position)
                 rate = optimizer.param_groups[0]["lr"]
                 optimizer.step()
@@ -150,6 +161,12 @@ def train_stage(
                 save_checkpoint(accelerator, checkpoints, position)
     model.eval()
     return done
+
+
+def _encode(network: Any, inputs: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Encoded]:
+    with accelerator.autocast():
+        outputs: dict[str, Encoded] = network(**inputs)
+    return outputs
 
 
 def _groups(model: MCN, stage: Stage, settings: LoopSettings, *, heads: bool) -> list[dict[str, Any]]:

@@ -1,0 +1,150 @@
+"""What a stage freezes, computed once: one forward pass of the frozen encoders over every clip that the stage can draw.
+
+A frozen encoder is in eval mode: what it gives for a clip depends on that clip alone, to the rounding of float32 sums (matrix
+products of other batch sizes may add in another order). So it is the same in every epoch, and in every order and seed that
+shares the encoder; `data.frozen` keeps it in the store. `training.frozen_cache off` is the slow way, at every step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from trichord.data.batches import TrainingClips
+from trichord.data.frozen import FrozenRows, Kind, count_clips, frozen_rows
+from trichord.data.reader import ClipReader, Clips
+from trichord.nn import MCN
+from trichord.training.stage import Stage
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+FORMAT = 1  # raised when the same key would give other values
+
+
+@dataclass(frozen=True)
+class FrozenSettings:
+    """enabled: whether anything is kept. most_bytes: for one modality. num_draws: clips that the stage will draw, with
+    repetitions; a cache pays only where that is more than there are. precision: of the pass, as of the stage."""
+
+    enabled: bool
+    most_bytes: int
+    num_draws: int
+    precision: str
+
+
+def frozen_inputs(
+    model: MCN,
+    stage: Stage,
+    source: TrainingClips,
+    reader: ClipReader,
+    settings: FrozenSettings,
+    accelerator: Accelerator,
+    *,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, FrozenRows]:
+    """By modality, what the stage's frozen encoders give for every clip; {} where it is not worth it or not wanted.
+
+    Args:
+        model: Holds the frozen weights.
+        stage: Says what is frozen.
+        source: Draws the stage's clips.
+        reader: Reads their features, under the stage's settings.
+        settings: See there.
+        accelerator: Device and precision.
+        say: Takes lines.
+
+    Raises TrichordError when the store cannot be written to.
+    """
+    if not settings.enabled or not stage.frozen:
+        return {}
+    num_clips, _ = count_clips(source)
+    if num_clips >= settings.num_draws:
+        return {}
+    found = {}
+    for modality in stage.frozen:
+        kind, width = _kind(model, modality, num_clips, settings.most_bytes)
+        if kind is None:
+            if say is not None:
+                say(
+                    f"frozen {modality}: {num_clips:,} clips take more than training.frozen_cache_gb, so it is encoded each step"
+                )
+            continue
+        key, described = frozen_key(model, modality, kind, source, reader, settings.precision)
+        encode = _encoder(model, modality, kind, reader, accelerator)
+        found[modality] = frozen_rows(
+            source.store, source, key, encode, modality=modality, kind=kind, width=width, described=described, say=say
+        )
+    return found
+
+
+def _kind(model: MCN, modality: str, num_clips: int, most_bytes: int) -> tuple[Kind | None, int]:
+    """What to keep, and how wide it is."""
+    embed_dim = int(model.arguments["embed_dim"])
+    if 4 * embed_dim * num_clips <= most_bytes:
+        return "embedding", embed_dim
+    pooled_dim = int(model.arguments["audio_channels"][-1])
+    if modality == "audio" and model.arguments["audio_dim"] is None and 4 * pooled_dim * num_clips <= most_bytes:
+        return "pooled", pooled_dim
+    return None, 0
+
+
+def frozen_key(
+    model: MCN, modality: str, kind: Kind, source: TrainingClips, reader: ClipReader, precision: str
+) -> tuple[str, dict[str, Any]]:
+    """A name for what the encoder gives, and what it was made of: weights, data, and how clips are cut and read."""
+    encoder = model.parts(modality)["encoder"]
+    assert encoder is not None
+    weights = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        weights.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    described = {
+        "format": FORMAT,
+        "weights": weights.hexdigest(),
+        "normalize": model.normalize,
+        "mask_padding": model.arguments["mask_padding"],
+        "store": source.store.fingerprint,
+        "videos": hashlib.sha256(source.items.tobytes()).hexdigest(),
+        "min_clip_s": source.min_clip_s,
+        "published_words": source.published_words,
+        "precision": precision,
+        "visual_streams": list(reader.visual_streams),
+        "audio_frames": reader.audio_frames,
+        "audio_pad_db": reader.audio_pad_db,
+        "max_words": reader.max_words,
+        "audio": reader.audio,
+        "text": reader.text,
+    }
+    text = json.dumps({"modality": modality, "kind": kind, **described}, sort_keys=True)
+    return f"{modality}-{hashlib.sha256(text.encode()).hexdigest()[:16]}", described
+
+
+def _encoder(
+    model: MCN, modality: str, kind: Kind, reader: ClipReader, accelerator: Accelerator
+) -> Callable[[Clips], tuple[np.ndarray, np.ndarray]]:
+    model.to(accelerator.device).eval()
+    word_vectors = torch.from_numpy(reader.store.word_vectors).to(accelerator.device)
+    alone = ClipReader(
+        reader.store, (modality,), visual_streams=reader.visual_streams, audio_frames=reader.audio_frames,
+        audio_pad_db=reader.audio_pad_db, max_words=reader.max_words, audio=reader.audio, text=reader.text, fast=reader.fast,
+    )  # fmt: skip
+
+    @torch.no_grad()
+    def encode(clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+        batch = alone.read(clips).to(accelerator.device)
+        inputs = batch.model_inputs(word_vectors)
+        with accelerator.autocast():
+            if kind == "pooled":
+                values = model.encoders["audio"].pool(inputs["audio"], inputs["audio_frames"])  # type: ignore[operator]
+            else:
+                values = model.embed(**inputs)[modality]
+        return values.float().cpu().numpy(), batch.valid[modality].cpu().numpy()
+
+    return encode

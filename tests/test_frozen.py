@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from tiny import write_tiny_store
+from trichord.data import frozen
+from trichord.data.batches import TrainingClips
+from trichord.data.frozen import FrozenRows, count_clips, every_clip
+from trichord.errors import TrichordError
+from trichord.modality import Order
+from trichord.recipes import Recipe, load_recipe
+from trichord.store import Store
+from trichord.study import factories, run
+from trichord.training.frozen import FrozenSettings, frozen_inputs
+from trichord.training.stage import stages_of
+
+LARGE = FrozenSettings(True, 10**12, 10**9, "no")
+
+
+def debug(**training: Any) -> Recipe:
+    return load_recipe("debug", training={"tensorboard": False, "device": "cpu", **training})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(write_tiny_store(tmp_path / "store"))
+
+
+def parts(store: Store, order: str = "av>t", recipe: Recipe | None = None) -> Any:
+    recipe = recipe or debug()
+    stage = stages_of(Order.parse(order))[1]
+    source, reader = factories.build_batches(recipe, store, stage, 0)
+    model = factories.build_model(recipe, store, 0)
+    return model, stage, source, reader
+
+
+def test_every_clip_that_can_be_drawn_is_listed_once(store: Store) -> None:
+    _, _, source, _ = parts(store)
+    blocks = list(every_clip(source, 7))
+    clips = [
+        (int(item), float(start), float(end), tuple(captions.tolist()))
+        for block, _ in blocks
+        for item, start, end, captions in zip(block.item, block.start_s, block.end_s, block.captions, strict=True)
+    ]
+    assert len(set(clips)) == len(clips) == count_clips(source)[0]
+    row = np.concatenate([rows for _, rows in blocks])
+    begin = frozen._begin(source)
+    for step in range(source.steps_per_epoch):
+        drawn = source.draw(0, step)
+        assert drawn.caption is not None
+        for i in range(len(drawn)):
+            found = clips[row[begin[drawn.item[i]] + drawn.caption[i]]]
+            same = (int(drawn.item[i]), drawn.start_s[i], drawn.end_s[i], tuple(drawn.captions[i].tolist()))
+            assert found == same
+
+
+@settings(max_examples=8, deadline=None)
+@given(published=st.booleans(), min_clip_s=st.sampled_from([0.0, 4.0, 9.0]), seed=st.integers(0, 3))
+def test_what_is_read_is_what_the_encoder_gives(
+    tmp_path_factory: pytest.TempPathFactory, published: bool, min_clip_s: float, seed: int
+) -> None:
+    """Oracle: the frozen encoders on the batch itself, as an uncached stage runs them."""
+    store = Store(write_tiny_store(tmp_path_factory.mktemp("s") / "store"))
+    model, stage, source, reader = parts(store)
+    source = TrainingClips(
+        store, source.items, seed=seed, videos_per_batch=4, clips_per_video=3, min_clip_s=min_clip_s,
+        distinct=not published, published_words=published,
+    )  # fmt: skip
+    words = torch.from_numpy(store.word_vectors)
+    for order in ("av>t", "vt>a"):
+        stage = stages_of(Order.parse(order))[1]
+        reader.frozen = {}
+        plain = reader.read(source.draw(0, 0))
+        reader.frozen = frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True))
+        batch = reader.read(source.draw(0, 0))
+        assert set(batch.embeddings) == set(stage.frozen)
+        assert (
+            set(batch.model_inputs(words)) == {"av>t": {"text", "text_mask"}, "vt>a": {"audio", "audio_frames"}}[order]
+        )
+        with torch.no_grad():
+            expected = model.eval().embed(**plain.model_inputs(words))
+        for modality in stage.frozen:
+            assert torch.equal(batch.valid[modality], plain.valid[modality])
+            torch.testing.assert_close(batch.embeddings[modality], expected[modality], rtol=1e-5, atol=1e-6)
+
+
+def final_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("order", ["av>t", "at>v", "vt>a"])
+def test_a_cached_stage_trains_as_an_uncached_one(order: str, store: Store, tmp_path: Path) -> None:
+    folders = {}
+    for cache in ("auto", "off"):
+        summary = run.train_order(
+            store.path, tmp_path / cache, order, 0, debug(frozen_cache=cache), say=lambda line: None
+        )
+        folders[cache] = summary.model_folder
+        made = (store.path / "frozen").is_dir()
+        assert made == (cache == "auto")
+        if made:
+            assert {p.name.split("-")[0] for p in (store.path / "frozen").iterdir() if p.is_dir()} == set(
+                stages_of(Order.parse(order))[1].frozen
+            )
+            shutil.rmtree(store.path / "frozen")
+    assert folders["auto"].name == folders["off"].name, "the cache is no setting of the stage"
+    one, two = (final_weights(folders[cache]) for cache in ("auto", "off"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+    losses = [
+        [json.loads(line)["loss"] for line in (folders[cache] / "metrics.jsonl").read_text().splitlines()]
+        for cache in ("auto", "off")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_orders_that_share_a_frozen_encoder_share_what_it_gives(store: Store) -> None:
+    model, stage, source, reader = parts(store)
+    said: list[str] = []
+    frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True), say=said.append)
+    assert [line.split(":")[0] for line in said] == ["frozen audio", "frozen video"]
+    before = {p: p.stat().st_mtime_ns for p in (store.path / "frozen").rglob("*.npy")}
+    frozen_inputs(
+        model, stages_of(Order.parse("at>v"))[1], source, reader, LARGE, Accelerator(cpu=True), say=said.append
+    )
+    assert [line.split(":")[0] for line in said[2:]] == ["frozen text"], "the audio was there"
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    with torch.no_grad():
+        next(model.encoders["audio"].parameters()).add_(1.0)
+    frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True), say=said.append)
+    assert [line.split(":")[0] for line in said[3:]] == ["frozen audio"], "other weights are another cache"
+
+
+def test_pooled_audio_where_embeddings_are_too_large(store: Store, tmp_path: Path) -> None:
+    recipe = load_recipe("debug", model={"embed_dim": 64}, training={"tensorboard": False, "device": "cpu"})
+    model, stage, source, reader = parts(store, recipe=recipe)
+    num_clips = count_clips(source)[0]
+    said: list[str] = []
+    limits = replace(LARGE, most_bytes=4 * 16 * num_clips)
+    found = frozen_inputs(model, stage, source, reader, limits, Accelerator(cpu=True), say=said.append)
+    assert {m: rows.kind for m, rows in found.items()} == {"audio": "pooled"} and found["audio"].values.shape[1] == 16
+    assert any("frozen video" in line and "more than training.frozen_cache_gb" in line for line in said)
+    plain = reader.read(source.draw(0, 0))
+    reader.frozen = found
+    batch, words = reader.read(source.draw(0, 0)), torch.from_numpy(store.word_vectors)
+    with torch.no_grad():
+        one, two = (model.eval().embed(**b.model_inputs(words)) for b in (plain, batch))
+    torch.testing.assert_close(one["audio"], two["audio"], rtol=1e-5, atol=1e-6)
+    assert frozen_inputs(model, stage, source, reader, replace(LARGE, most_bytes=1), Accelerator(cpu=True)) == {}
+
+
+def test_a_cache_must_pay(store: Store) -> None:
+    model, stage, source, reader = parts(store)
+    few = replace(LARGE, num_draws=count_clips(source)[0])
+    assert frozen_inputs(model, stage, source, reader, few, Accelerator(cpu=True)) == {}
+    assert not (store.path / "frozen").exists()
+
+
+def test_an_interrupted_pass_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, source, _ = parts(store)
+    encoded: list[int] = []
+
+    def encode(clips: Any) -> tuple[np.ndarray, np.ndarray]:
+        if len(encoded) == 3 and not stopped:
+            stopped.append(True)
+            raise KeyboardInterrupt
+        encoded.append(len(clips))
+        return np.stack([clips.start_s, clips.end_s], axis=1).astype(np.float32), np.ones(len(clips), bool)
+
+    stopped: list[bool] = []
+    monkeypatch.setattr(frozen, "BLOCK", 5)
+    monkeypatch.setattr(frozen, "SAVE_EVERY", 5)
+    monkeypatch.setattr(frozen.every_clip, "__defaults__", (5,))
+    options: Any = {"modality": "video", "kind": "embedding", "width": 2, "described": {}}
+    with pytest.raises(KeyboardInterrupt):
+        frozen.frozen_rows(store, source, "video-k", encode, **options)
+    assert not (store.path / "frozen" / "video-k").exists()
+    rows = frozen.frozen_rows(store, source, "video-k", encode, **options)
+    assert sum(encoded) == count_clips(source)[0], "no block is encoded twice"
+    drawn = source.draw(3, 0)
+    values, valid = rows.read(drawn)
+    assert valid.all() and np.array_equal(values, np.stack([drawn.start_s, drawn.end_s], axis=1).astype(np.float32))
+
+
+def test_torn_caches_are_said(store: Store) -> None:
+    model, stage, source, reader = parts(store)
+    frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True))
+    folder = next((store.path / "frozen").glob("audio-*"))
+    (folder / "values.npy").write_bytes(b"torn")
+    with pytest.raises(
+        TrichordError, match="frozen embeddings cannot be read .*delete that folder, they are made anew"
+    ):
+        FrozenRows.open(folder)
+
+
+def test_a_full_disk_is_said_before_anything_is_computed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, stage, source, reader = parts(store)
+    usage = shutil.disk_usage(store.path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=9))
+    with pytest.raises(TrichordError, match="0.0 GB are free; free the space, or set training.frozen_cache to off"):
+        frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True))
+
+
+def test_chunks_give_the_weights_of_the_whole_batch_where_nothing_is_normalised(store: Store, tmp_path: Path) -> None:
+    folders = {}
+    for chunk in (0, 5):
+        recipe = debug(max_steps=4, chunk_clips=chunk)
+        folders[chunk] = run.train_order(store.path, tmp_path / str(chunk), "vt", 0, recipe, say=lambda line: None)
+    one, two = (final_weights(folders[chunk].model_folder) for chunk in (0, 5))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+    assert folders[0].model_folder.name != folders[5].model_folder.name, "chunks are a setting: batch norm sees them"
+
+
+def test_chunk_settings_without_effect_are_refused() -> None:
+    with pytest.raises(TrichordError, match="chunk_norm has no effect without training.chunk_clips"):
+        debug(chunk_norm="running")
+    with pytest.raises(TrichordError, match="training.chunk_clips is -1"):
+        debug(chunk_clips=-1)
