@@ -173,7 +173,7 @@ def test_a_study_of_all_orders(store_path: Path, tmp_path: Path) -> None:
         assert (trained.audio, trained.text) == ("embeddings", "embeddings")
         assert (trained.model.arguments["audio_dim"], trained.model.arguments["word_dim"]) == (AUDIO_DIM, TEXT_DIM)
     (last,) = (out / "stages").glob("avt*")
-    again, _ = run.evaluate_model(last, store_path, [], directions=["t2v"])
+    again, _ = score.evaluate_model(last, store_path, [], directions=["t2v"])
     (kept,) = [r for r in results if r["order"] == "avt" and r["direction"] == "t2v"]
     assert again[0].r10 == kept["r10"]
 
@@ -185,7 +185,7 @@ def test_a_model_refuses_embeddings_of_another_width(store_path: Path, tmp_path:
         item.streams["audio"] = item.streams["audio"][:, :4]
         writer.add(item)
     with pytest.raises(TrichordError, match=f"reads audio embeddings of width {AUDIO_DIM}, .* has 4; use the store"):
-        run.evaluate_model(tmp_path / "study", tmp_path / "other", [])
+        score.evaluate_model(tmp_path / "study", tmp_path / "other", [])
 
 
 def test_embeddings_learn(tmp_path: Path) -> None:
