@@ -18,7 +18,7 @@ from trichord.nn import MCN
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.items import PER_CAPTION
-from trichord.study import factories, run
+from trichord.study import factories, run, score
 from trichord.study.plan import training_settings
 from trichord.training.models import load_model
 
