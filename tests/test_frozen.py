@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny import write_tiny_store
 from trichord.data import frozen
 from trichord.data.batches import TrainingClips
-from trichord.data.frozen import FrozenRows, count_clips, every_clip
+from trichord.data.frozen import Encoder, FrozenRows, count_clips, every_clip
 from trichord.errors import TrichordError
 from trichord.modality import Order
 from trichord.recipes import Recipe, load_recipe
@@ -185,9 +185,9 @@ def test_an_interrupted_pass_goes_on(store: Store, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(frozen.every_clip, "__defaults__", (5,))
     options: Any = {"modality": "video", "kind": "embedding", "width": 2, "described": {}}
     with pytest.raises(KeyboardInterrupt):
-        frozen.frozen_rows(store, source, "video-k", encode, **options)
+        frozen.frozen_rows(store, source, "video-k", Encoder(lambda clips: clips, encode), **options)
     assert not (store.path / "frozen" / "video-k").exists()
-    rows = frozen.frozen_rows(store, source, "video-k", encode, **options)
+    rows = frozen.frozen_rows(store, source, "video-k", Encoder(lambda clips: clips, encode), **options)
     assert sum(encoded) == count_clips(source)[0], "no block is encoded twice"
     drawn = source.draw(3, 0)
     values, valid = rows.read(drawn)

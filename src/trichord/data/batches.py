@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trichord.store import Store
 
 READ_AHEAD = 2
-Place = TypeVar("Place")
+Place, Made = TypeVar("Place"), TypeVar("Made")
 
 
 def item_clips(store: Store, item: int, min_clip_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -234,10 +234,10 @@ def batches(
     yield from read_ahead(make, islice(places, num_batches))
 
 
-def read_ahead(make: Callable[[Place], Batch], places: Iterable[Place]) -> Generator[Batch]:
+def read_ahead(make: Callable[[Place], Made], places: Iterable[Place]) -> Generator[Made]:
     """`make(place)` for every place in order, computed up to READ_AHEAD places ahead in a thread."""
     with ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
-        waiting: deque[Future[Batch]] = deque()
+        waiting: deque[Future[Made]] = deque()
         try:
             for place in places:
                 waiting.append(pool.submit(make, place))

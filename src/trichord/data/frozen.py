@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trichord.data.batches import TrainingClips, item_clips
+from trichord.data.batches import TrainingClips, item_clips, read_ahead
 from trichord.data.clips import words_published_order
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError, one_line
@@ -30,8 +30,15 @@ INDEX, PROGRESS = "index.json", "progress.json"
 BLOCK = 256  # clips of one forward pass
 SAVE_EVERY = 16384  # clips after which an interrupted pass goes on
 Kind = Literal["embedding", "pooled"]
-Encode = Callable[[Clips], tuple[np.ndarray, np.ndarray]]
-"""clips -> values (B, C) float32 and valid (B,) bool"""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Makes the values: `load` reads the features of clips, ahead in a thread; `encode` gives their values (B, C) float32
+    and valid (B,) bool."""
+
+    load: Callable[[Clips], Any]
+    encode: Callable[[Any], tuple[np.ndarray, np.ndarray]]
 
 
 def every_clip(source: TrainingClips, block: int = BLOCK) -> Iterator[tuple[Clips, np.ndarray]]:
@@ -125,7 +132,7 @@ def frozen_rows(
     store: Store,
     source: TrainingClips,
     key: str,
-    encode: Encode,
+    encoder: Encoder,
     *,
     modality: str,
     kind: Kind,
@@ -139,7 +146,7 @@ def frozen_rows(
         store: Whose folder keeps it.
         source: Draws the clips.
         key: Of all that the values depend on.
-        encode: Makes the values.
+        encoder: Makes the values.
         modality, kind, width: Of the values.
         described: What the key was made of, kept in the index for a reader.
         say: Takes a line now and then.
@@ -156,7 +163,7 @@ def frozen_rows(
                         f"{final}: another process is making these frozen embeddings; start again when it has finished"
                     )
                 if not (final / INDEX).is_file():
-                    _make(final, source, encode, modality, kind, width, described, say or (lambda line: None))
+                    _make(final, source, encoder, modality, kind, width, described, say or (lambda line: None))
         except OSError as error:
             raise TrichordError(
                 f"{final}: the frozen embeddings cannot be written ({error.strerror or one_line(error)}); "
@@ -168,7 +175,7 @@ def frozen_rows(
 def _make(
     final: Path,
     source: TrainingClips,
-    encode: Encode,
+    encoder: Encoder,
     modality: str,
     kind: Kind,
     width: int,
@@ -196,10 +203,16 @@ def _make(
         name: np.lib.format.open_memmap(partial / f"{name}.npy", mode, None if done else dtype, None if done else shape)
         for name, (shape, dtype) in shapes.items()
     }
-    at, caption = 0, 0
-    for clips, rows in every_clip(source):
+    at, caption, listed = 0, 0, 0
+
+    def load(block: tuple[Clips, np.ndarray]) -> tuple[Clips, np.ndarray, Any]:
+        nonlocal listed
+        begin, listed = listed, listed + len(block[0])
+        return *block, encoder.load(block[0]) if begin >= done else None
+
+    for clips, rows, features in read_ahead(load, every_clip(source)):
         if at >= done:
-            arrays["values"][at : at + len(clips)], arrays["valid"][at : at + len(clips)] = encode(clips)
+            arrays["values"][at : at + len(clips)], arrays["valid"][at : at + len(clips)] = encoder.encode(features)
             arrays["row"][caption : caption + len(rows)] = rows
         before, at, caption = at, at + len(clips), caption + len(rows)
         if at // SAVE_EVERY > before // SAVE_EVERY and at > done:

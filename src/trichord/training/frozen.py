@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from trichord.data.batches import TrainingClips
-from trichord.data.frozen import FrozenRows, Kind, count_clips, frozen_rows
-from trichord.data.reader import ClipReader, Clips
+from trichord.data.frozen import Encoder, FrozenRows, Kind, count_clips, frozen_rows
+from trichord.data.reader import Batch, ClipReader, Clips
 from trichord.nn import MCN
 from trichord.training.stage import Stage
 
@@ -77,9 +77,9 @@ def frozen_inputs(
                 )
             continue
         key, described = frozen_key(model, modality, kind, source, reader, settings.precision)
-        encode = _encoder(model, modality, kind, reader, accelerator)
+        encoder = _encoder(model, modality, kind, reader, accelerator)
         found[modality] = frozen_rows(
-            source.store, source, key, encode, modality=modality, kind=kind, width=width, described=described, say=say
+            source.store, source, key, encoder, modality=modality, kind=kind, width=width, described=described, say=say
         )
     return found
 
@@ -126,9 +126,7 @@ def frozen_key(
     return f"{modality}-{hashlib.sha256(text.encode()).hexdigest()[:16]}", described
 
 
-def _encoder(
-    model: MCN, modality: str, kind: Kind, reader: ClipReader, accelerator: Accelerator
-) -> Callable[[Clips], tuple[np.ndarray, np.ndarray]]:
+def _encoder(model: MCN, modality: str, kind: Kind, reader: ClipReader, accelerator: Accelerator) -> Encoder:
     model.to(accelerator.device).eval()
     word_vectors = torch.from_numpy(reader.store.word_vectors).to(accelerator.device)
     alone = ClipReader(
@@ -136,9 +134,12 @@ def _encoder(
         audio_pad_db=reader.audio_pad_db, max_words=reader.max_words, audio=reader.audio, text=reader.text, fast=reader.fast,
     )  # fmt: skip
 
+    def load(clips: Clips) -> Batch:
+        return alone.read(clips, pin=accelerator.device.type == "cuda")
+
     @torch.no_grad()
-    def encode(clips: Clips) -> tuple[np.ndarray, np.ndarray]:
-        batch = alone.read(clips).to(accelerator.device)
+    def encode(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        batch = batch.to(accelerator.device)
         inputs = batch.model_inputs(word_vectors)
         with accelerator.autocast():
             if kind == "pooled":
@@ -147,4 +148,4 @@ def _encoder(
                 values = model.embed(**inputs)[modality]
         return values.float().cpu().numpy(), batch.valid[modality].cpu().numpy()
 
-    return encode
+    return Encoder(load, encode)
