@@ -141,14 +141,14 @@ def test_nothing_finished_is_an_error(own: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("missing", "miss", "the missing-clip policy in t2v is drop in one and miss in the other"),
-        ("ties", "best", "the tie policy in t2v is expected in one and best in the other"),
-        ("num_gallery", 61, "the gallery's size in t2v is 60 in one and 61 in the other"),
+        ("missing", "miss", "the missing-clip policy is drop in one and miss in the other"),
+        ("ties", "best", "the tie policy is expected in one and best in the other"),
+        ("num_gallery", 61, "the gallery's size is 60 in one and 61 in the other"),
     ],
 )
 def test_runs_under_other_policies_are_refused(own: Path, key: str, value: Any, told: str) -> None:
     edit(own / "orders" / "vt-a" / "seed-1.json", lambda c: c["results"][0].update({key: value}))
-    with pytest.raises(TrichordError, match=f"AV→T seed 0 and VT→A seed 1 cannot be compared on tiny: {told}"):
+    with pytest.raises(TrichordError, match=f"AV→T seed 0 and VT→A seed 1 cannot be compared on tiny t2v: {told}"):
         check_comparable(read_study(own))
 
 
@@ -199,7 +199,7 @@ def test_studies_on_other_galleries_are_refused(tmp_path: Path) -> None:
     a = read_study(write_study_folder(tmp_path / "a", benchmarks={"tiny": 60}))
     b = read_study(write_study_folder(tmp_path / "b", benchmarks={"tiny": 61}))
     with pytest.raises(
-        TrichordError, match="cannot be compared: Tiny: not compared, since the gallery's size in t2v is 60"
+        TrichordError, match="cannot be compared: Tiny: not compared, since the gallery's size is 60 in A"
     ):
         compare_studies(a, b)
     c = read_study(write_study_folder(tmp_path / "c", benchmarks={"fresh": 60}))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from trichord.store import Store
 
 READ_AHEAD = 2
-Place, Made = TypeVar("Place"), TypeVar("Made")
+Place = TypeVar("Place")
+Made = TypeVar("Made")
 
 
 def item_clips(store: Store, item: int, min_clip_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -95,28 +95,82 @@ def compare_orders(
     level: float = 0.95,
     *,
     query_ids: Mapping[str, Sequence[str]] | None = None,
+    seeds: Mapping[str, Sequence[int]] | None = None,
     benchmark: str = "benchmark",
     explain: bool = True,
 ) -> Comparison:
     """Compare orders by a recall on one benchmark.
 
     Args:
-        hits: of each order, (S, N) or (N,), the same N queries in the same order; seeds are paired where orders have as
-            many of them.
+        hits: of each order, (S, N) or (N,), the same N queries in the same order.
         level: of the recalls' intervals, of the differences' (not adjusted), and of the family of all pairs (Holm).
         query_ids: the N ids of each order, compared where given.
+        seeds: of the rows of each order. Two orders are compared over their common seeds, seed by seed, where they have two or
+            more. None: row i is seed i where two orders have as many rows.
         benchmark: its name, for errors.
         explain: whether the verdict says what it would take, which costs some tenths of a second.
     """
-    tables, alpha = _tables(hits, query_ids, benchmark), check_level(level)
-    recalls = {name: recall_interval(values, level) for name, values in tables.items()}
-    pairs = [paired_difference(tables[a], tables[b], level, names=(a, b)) for a, b in combinations(tables, 2)]
-    adjusted = holm([pair.p for pair in pairs])
-    differences = tuple(replace(pair, p_adjusted=float(p)) for pair, p in zip(pairs, adjusted, strict=True))
+    return compare_on_benchmarks(
+        {benchmark: hits}, level, query_ids=query_ids, seeds={benchmark: seeds} if seeds else None, explain=explain
+    )[benchmark]
+
+
+def compare_on_benchmarks(
+    hits: Mapping[str, Mapping[str, Any]],
+    level: float = 0.95,
+    *,
+    query_ids: Mapping[str, Sequence[str]] | None = None,
+    seeds: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
+    explain: bool = True,
+) -> dict[str, Comparison]:
+    """Compare orders by a recall on several benchmarks of one study: Holm's family is all pairs on all of them, so that a
+    study in which all orders are equal names a winner anywhere with probability 1 - level at most.
+
+    Arguments as of `compare_orders`, by benchmark; `query_ids` for one benchmark alone.
+    """
+    alpha = check_level(level)
+    recalls, found = {}, {}
+    for benchmark, of in hits.items():
+        tables = _tables(of, query_ids, benchmark)
+        recalls[benchmark] = {name: recall_interval(values, level) for name, values in tables.items()}
+        own = (seeds or {}).get(benchmark)
+        found[benchmark] = [_difference(tables, pair, own, level) for pair in combinations(tables, 2)]
+    adjusted = iter(holm([pair.p for pairs in found.values() for pair in pairs]))
+    num_pairs = sum(map(len, found.values()))
+    differences = {
+        benchmark: tuple(replace(pair, p_adjusted=float(next(adjusted))) for pair in pairs)
+        for benchmark, pairs in found.items()
+    }
+    return {name: _decided(recalls[name], differences[name], level, alpha, num_pairs, explain) for name in hits}
+
+
+def _difference(
+    tables: Mapping[str, np.ndarray], names: tuple[str, str], seeds: Mapping[str, Sequence[int]] | None, level: float
+) -> Difference:
+    """Of two orders, over their common seeds where there are two or more."""
+    a, b = names
+    if seeds is None:
+        return paired_difference(tables[a], tables[b], level, names=names)
+    common = [seed for seed in seeds[a] if seed in seeds[b]]
+    if len(common) < 2:
+        same = list(seeds[a]) == list(seeds[b])
+        return paired_difference(tables[a], tables[b], level, names=names, paired_seeds=same)
+    first, second = (tables[name][[list(seeds[name]).index(seed) for seed in common]] for name in names)
+    return paired_difference(first, second, level, names=names, paired_seeds=True)
+
+
+def _decided(
+    recalls: dict[str, Interval],
+    differences: tuple[Difference, ...],
+    level: float,
+    alpha: float,
+    num_pairs: int,
+    explain: bool,
+) -> Comparison:
     best = max(recalls, key=lambda name: recalls[name].estimate)
     against = [pair for pair in differences if best in (pair.a, pair.b)]
     open_pairs = [pair for pair in against if not pair.p_adjusted < alpha]
-    if any(len(values) == 1 for values in tables.values()):
+    if any(recall.num_seeds == 1 for recall in recalls.values()):
         verdict = f"not distinguishable: {best} is ahead, but one seed compares trained models, not orders; train three or more"
         return Comparison(recalls, differences, None, verdict)
     if not open_pairs:
@@ -127,7 +181,7 @@ def compare_orders(
     if not explain:
         return Comparison(recalls, differences, None, "not distinguishable")
     hardest = max(open_pairs, key=lambda pair: pair.p_adjusted)
-    return Comparison(recalls, differences, None, f"not distinguishable: {what_it_takes(hardest, level, len(pairs))}")
+    return Comparison(recalls, differences, None, f"not distinguishable: {what_it_takes(hardest, level, num_pairs)}")
 
 
 def what_it_takes(pair: Difference, level: float = 0.95, num_pairs: int = 1, power: float = 0.8) -> str:

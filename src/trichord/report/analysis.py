@@ -5,18 +5,37 @@ clips under the same policies; otherwise `check_comparable` refuses, and names t
 
 Compared with each other are the orders that combine most modalities: a pair alone (`vt`) is shown beside them, but it is the
 first stage of an order (`vt>a`), and where that order's later stage freezes it, the two have one and the same figure.
+
+A seed counts once. Runs that share their first stage are no independent sample of it: their hits are averaged, and the mean
+counts as one seed (`Ranked.units`). Orders with one seed are left out of the comparison where others have more.
+
+Holm's family at the main recall is all pairs on all benchmarks of the direction, and only there can an order be a winner; at the
+other recalls it is the pairs of one benchmark, and no winner is named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.comparison import Comparison, Interaction, compare_orders, interaction
-from trichord.evaluation.statistics import Interval, chance_interval, hits_at, median_rank_interval, recall_interval
+from trichord.evaluation.comparison import (
+    Comparison,
+    Interaction,
+    compare_on_benchmarks,
+    compare_orders,
+    interaction,
+)
+from trichord.evaluation.statistics import (
+    ONE_SEED,
+    Interval,
+    chance_interval,
+    hits_at,
+    median_rank_interval,
+    recall_interval,
+)
 from trichord.modality import Direction, Order
 from trichord.report.reading import Run, Study
 
@@ -26,23 +45,31 @@ MAIN_RECALL = 10
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """Ranks of one order in a group: rows are seeds, columns the queries (with the missing ones under `miss`).
+    """Ranks of one order in a group: rows are runs, columns the queries (with the missing ones under `miss`).
 
     Attributes:
         seeds: Of the rows.
+        units: Of the rows, the seed of their first stage: rows with the same one are one sample of it.
         rank: (S, N) from 1; a tie has the mean of the tied ranks; a missing query that of a gallery with it, the last.
         equal: (S, N) gallery items that score as the truth does, itself included.
         lost: (S, N) queries that can be no hit at any K: missing, or with a score that is not a number.
     """
 
     seeds: tuple[int, ...]
+    units: tuple[int, ...]
     rank: np.ndarray
     equal: np.ndarray
     lost: np.ndarray
 
+    @property
+    def unit_seeds(self) -> tuple[int, ...]:
+        """The seeds that count: one a first stage."""
+        return tuple(dict.fromkeys(self.units))
+
     def hits(self, k: int) -> np.ndarray:
-        """(S, N) expected hits at K."""
-        return np.where(self.lost, 0.0, hits_at(self.rank, k, self.equal))
+        """(units, N) expected hits at K, means over the runs of each unit."""
+        every = np.where(self.lost, 0.0, hits_at(self.rank, k, self.equal))
+        return np.stack([every[[u == unit for u in self.units]].mean(0) for unit in self.unit_seeds])
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +78,7 @@ class Group:
 
     Attributes:
         benchmark, title, direction: Which.
+        level: Of all intervals.
         orders: All orders that were scored, in the plan's order.
         compared: Those that the comparison is over.
         ranked: The ranks behind the figures.
@@ -61,11 +89,13 @@ class Group:
         num_queries, num_gallery, num_missing: Sizes; queries count the missing ones under `miss`.
         missing, ties: Policies.
         comparisons: K -> comparison of `compared`; {} with fewer than two of them.
+        notes: order -> what narrows the meaning of its figures.
     """
 
     benchmark: str
     title: str
     direction: str
+    level: float
     orders: tuple[str, ...]
     compared: tuple[str, ...]
     ranked: dict[str, Ranked]
@@ -79,6 +109,7 @@ class Group:
     missing: str
     ties: str
     comparisons: dict[int, Comparison]
+    notes: dict[str, tuple[str, ...]]
 
     @property
     def verdict(self) -> str:
@@ -102,37 +133,46 @@ def check_comparable(study: Study) -> None:
 
     Raises TrichordError, which names two runs and the difference.
     """
-    for benchmark in study.benchmarks:
-        first: Run | None = None
+    for benchmark in (str(b["name"]) for b in study.benchmarks):
+        first: dict[str, Run] = {}
         for run in study.done:
-            if not any(row["benchmark"] == benchmark["name"] for row in run.results):
-                continue
-            if first is None:
-                first, clips = run, study.clips(run, benchmark["name"])
-                continue
-            where = f"{study.path}: {first} and {run} cannot be compared on {benchmark['name']}"
-            if why := difference_of_runs(first, run, benchmark["name"]):
-                raise TrichordError(f"{where}: {why}; run the study again with one setting for all orders")
-            if why := difference_of_clips(clips, study.clips(run, benchmark["name"])):
-                raise TrichordError(f"{where}: {why}; run the study again on one store")
+            for row in run.results:
+                if row["benchmark"] != benchmark:
+                    continue
+                direction = row["direction"]
+                if direction not in first:
+                    first[direction] = run
+                elif why := difference_of_scoring(study, first[direction], study, run, benchmark, direction):
+                    raise TrichordError(
+                        f"{study.path}: {first[direction]} and {run} cannot be compared on {benchmark} {direction}: {why}; "
+                        "run the study again with one setting for all orders, on one store"
+                    )
 
 
-def difference_of_runs(one: Run, two: Run, benchmark: str) -> str:
-    """In what the evaluation of two runs on a benchmark differs, in words; '' where they may be compared."""
+NAMES_OF = {
+    "missing": "the missing-clip policy",
+    "ties": "the tie policy",
+    "num_gallery": "the gallery's size",
+    "num_queries": "the number of queries",
+}
+
+
+def difference_of_scoring(a: Study, one: Run, b: Study, two: Run, benchmark: str, direction: str) -> str:
+    """In what two runs differ that were scored on a benchmark in a direction, in words; '' where they may be compared."""
     for key in sorted(set(one.evaluation) | set(two.evaluation)):
-        if key in ("directions", "block"):
-            continue
-        if one.evaluation.get(key) != two.evaluation.get(key):
+        if key not in ("directions", "block") and one.evaluation.get(key) != two.evaluation.get(key):
             return f"evaluation.{key} is {one.evaluation.get(key)} in one and {two.evaluation.get(key)} in the other"
-    names = {"missing": "the missing-clip policy", "ties": "the tie policy", "num_gallery": "the gallery's size",
-             "num_queries": "the number of queries"}  # fmt: skip
-    for row in one.results:
-        other = two.result(benchmark, row["direction"])
-        if row["benchmark"] != benchmark or other is None:
-            continue
-        for key, name in names.items():
-            if row.get(key) != other.get(key):
-                return f"{name} in {row['direction']} is {row.get(key)} in one and {other.get(key)} in the other"
+    row, other = one.result(benchmark, direction), two.result(benchmark, direction)
+    assert row is not None and other is not None
+    for key, name in NAMES_OF.items():
+        if row.get(key, "expected") != other.get(key, "expected"):
+            return f"{name} is {row.get(key)} in one and {other.get(key)} in the other"
+    if why := difference_of_clips(a.clips(one, benchmark), b.clips(two, benchmark)):
+        return why
+    queries = a.ranks(one, benchmark, direction).clip, b.ranks(two, benchmark, direction).clip
+    if not np.array_equal(*queries):
+        at = int(np.argmax(queries[0] != queries[1])) if len(queries[0]) == len(queries[1]) else 0
+        return f"other clips were scored: query {at} is clip {queries[0][at]} in one and clip {queries[1][at]} in the other"
     return ""
 
 
@@ -160,11 +200,30 @@ def analyse(study: Study, direction: str, *, level: float = 0.95, compare: bool 
     if direction not in study.directions:
         known = ", ".join(study.directions)
         raise TrichordError(f"{study.path}: no run was scored in direction '{direction}'; choose one of {known}")
-    groups = (_group(study, benchmark, direction, level, compare) for benchmark in study.benchmarks)
-    return tuple(group for group in groups if group is not None)
+    found = [_group(study, benchmark, direction, level) for benchmark in study.benchmarks]
+    groups = tuple(group for group in found if group is not None)
+    return _compared(groups, level) if compare else groups
 
 
-def _group(study: Study, benchmark: Mapping[str, object], direction: str, level: float, compare: bool) -> Group | None:
+def _compared(groups: tuple[Group, ...], level: float) -> tuple[Group, ...]:
+    """The groups with their comparisons."""
+    some = [group for group in groups if len(group.compared) > 1]
+    seeds = {g.benchmark: {o: g.ranked[o].unit_seeds for o in g.compared} for g in some}
+    by_k: dict[int, dict[str, Comparison]] = {}
+    for k in RECALLS:
+        hits = {g.benchmark: {o: g.ranked[o].hits(k) for o in g.compared} for g in some}
+        if k == MAIN_RECALL:
+            by_k[k] = compare_on_benchmarks(hits, level, seeds=seeds)
+            continue
+        alone = {
+            name: compare_orders(of, level, seeds=seeds[name], benchmark=name, explain=False)
+            for name, of in hits.items()
+        }
+        by_k[k] = {name: replace(found, winner=None) for name, found in alone.items()}
+    return tuple(replace(g, comparisons={k: by_k[k][g.benchmark] for k in RECALLS}) if g in some else g for g in groups)
+
+
+def _group(study: Study, benchmark: Mapping[str, object], direction: str, level: float) -> Group | None:
     name = str(benchmark["name"])
     runs = {
         order: found
@@ -178,25 +237,18 @@ def _group(study: Study, benchmark: Mapping[str, object], direction: str, level:
     num_lost = row["num_missing"] if row["missing"] == "miss" else 0
     ranked = {order: _ranked(study, found, name, direction, num_lost) for order, found in runs.items()}
     clip = study.ranks(next(iter(runs.values()))[0], name, direction).clip
-    hits = {order: {k: values.hits(k) for k in RECALLS} for order, values in ranked.items()}
-    most = max(len(Order.parse(order).modalities) for order in runs)
-    compared = tuple(order for order in runs if len(Order.parse(order).modalities) == most)
-    comparisons = {}
-    if compare and len(compared) > 1:
-        comparisons = {
-            k: compare_orders({o: hits[o][k] for o in compared}, level, benchmark=name, explain=k == MAIN_RECALL)
-            for k in RECALLS
-        }
+    compared, notes = _who_is_compared(study, ranked, direction)
     share = len(clip) / row["num_queries"]
     return Group(
         benchmark=name,
         title=str(benchmark["title"]),
         direction=direction,
+        level=level,
         orders=tuple(runs),
         compared=compared,
         ranked=ranked,
         clip=clip,
-        recalls={o: {k: recall_interval(found, level) for k, found in by_k.items()} for o, by_k in hits.items()},
+        recalls={o: {k: recall_interval(values.hits(k), level) for k in RECALLS} for o, values in ranked.items()},
         median_rank={order: median_rank_interval(values.rank, level) for order, values in ranked.items()},
         chance={k: _chance(k, row["num_gallery"], row["num_queries"], share, level) for k in RECALLS},
         num_queries=row["num_queries"],
@@ -204,8 +256,37 @@ def _group(study: Study, benchmark: Mapping[str, object], direction: str, level:
         num_missing=row["num_missing"],
         missing=row["missing"],
         ties=row.get("ties", "expected"),
-        comparisons=comparisons,
-    )  # fmt: skip
+        comparisons={},
+        notes=notes,
+    )
+
+
+def _who_is_compared(
+    study: Study, ranked: dict[str, Ranked], direction: str
+) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """The orders that are compared with each other, and what is to be said of each order's figures."""
+    most = max(len(Order.parse(order).modalities) for order in ranked)
+    whole = [order for order in ranked if len(Order.parse(order).modalities) == most]
+    count = {order: len(ranked[order].unit_seeds) for order in ranked}
+    several = [order for order in whole if count[order] > 1]
+    compared = several if len(several) > 1 else whole
+    largest = max(count[order] for order in whole)
+    thawed = bool(study.recipe.get("later_stages", {}).get("thaw"))
+    notes = {}
+    for order, values in ranked.items():
+        told = []
+        if untouched(order, direction) and not thawed:
+            told.append(f"its later stages leave {direction} untouched: the figure of its first pair")
+        if count[order] < len(values.seeds):
+            told.append(f"{len(values.seeds)} runs share {count[order]} first stage{'s' if count[order] > 1 else ''}")
+        if order in whole and order not in compared:
+            told.append("one seed: not compared with the others")
+        elif order in whole and count[order] < largest:
+            told.append(f"{count[order]} of {largest} seeds")
+        if count[order] == 1:
+            told.append(ONE_SEED)
+        notes[order] = tuple(told)
+    return tuple(compared), notes
 
 
 def _chance(k: int, num_gallery: int, num_queries: int, share: float, level: float) -> Interval:
@@ -223,7 +304,8 @@ def _ranked(study: Study, runs: list[Run], benchmark: str, direction: str, num_l
         rows.append(np.concatenate([rank, np.full(num_lost, float(found.num_gallery + num_lost))]))
         equals.append(np.concatenate([found.equal, np.ones(num_lost, np.int64)]))
         losts.append(np.concatenate([lost, np.ones(num_lost, bool)]))
-    return Ranked(tuple(run.seed for run in runs), np.stack(rows), np.stack(equals), np.stack(losts))
+    units = [study.stages[run.stages[0]].seed for run in runs]
+    return Ranked(tuple(run.seed for run in runs), tuple(units), np.stack(rows), np.stack(equals), np.stack(losts))
 
 
 @dataclass(frozen=True)
@@ -244,11 +326,23 @@ def interactions(groups: tuple[Group, ...], level: float = 0.95) -> tuple[Benchm
             common = [order for order in one.compared if order in two.compared]
             if len(common) < 2:
                 continue
-            hits = [{o: group.ranked[o].hits(MAIN_RECALL) for o in common} for group in (one, two)]
+            hits = [{o: _rows(group.ranked[o], _seeds_of(common, one, two)) for o in common} for group in (one, two)]
             pairs, verdict = interaction(hits[0], hits[1], level)
             told = verdict.replace("benchmark 1", one.title).replace("benchmark 2", two.title)
             found.append(BenchmarkPair(one.title, two.title, pairs, in_print(told, tuple(common))))
     return tuple(found)
+
+
+def _seeds_of(orders: list[str], *groups: Group) -> tuple[int, ...] | None:
+    """The seeds that all of these orders have in all groups; None where there are fewer than two."""
+    sets = [set(group.ranked[order].unit_seeds) for group in groups for order in orders]
+    common = tuple(sorted(set.intersection(*sets)))
+    return common if len(common) > 1 else None
+
+
+def _rows(values: Ranked, seeds: tuple[int, ...] | None) -> np.ndarray:
+    hits = values.hits(MAIN_RECALL)
+    return hits if seeds is None else hits[[values.unit_seeds.index(seed) for seed in seeds]]
 
 
 @dataclass(frozen=True, eq=False)

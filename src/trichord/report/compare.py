@@ -13,8 +13,7 @@ from trichord.report.analysis import (
     RECALLS,
     Group,
     analyse,
-    difference_of_clips,
-    difference_of_runs,
+    difference_of_scoring,
 )
 from trichord.report.document import Block, Cell, Column, Document, Section, Table, Text, slug
 from trichord.report.reading import Run, Study
@@ -39,7 +38,7 @@ def compare_studies(a: Study, b: Study, *, direction: str = "", level: float = 0
             f"{f'not both in {direction}' if direction else 'no direction is common'}; evaluate both in one direction"
         )
     chosen = direction or common[0]
-    settings = _changes_table("settings", "Settings", a.recipe, b.recipe)
+    settings = _changes_table("settings", "Settings", _settings(a), _settings(b))
     versions = _changes_table("versions", "Versions", a.content["versions"], b.content["versions"])
     summary = [_changed(settings, "setting"), _changed(versions, "version"), _data_sentence(a, b)]
     blocks, found = _figures(a, b, chosen, level)
@@ -51,7 +50,10 @@ def compare_studies(a: Study, b: Study, *, direction: str = "", level: float = 0
         ),
     )  # fmt: skip
     return Document(
-        f"{b.name} compared with {a.name}", f"A is {a.path}, B is {b.path}", sections, tuple([*summary, *found])
+        f"{b.name} compared with {a.name}",
+        f"A is {a.name}, B is {b.name}; differences are B minus A",
+        sections,
+        tuple([*summary, *found]),
     )
 
 
@@ -79,10 +81,22 @@ def _figures(a: Study, b: Study, direction: str, level: float) -> tuple[list[Blo
 
 
 def _refusal(a: Study, b: Study, one: Group, two: Group) -> str:
+    """Why two groups may not be compared; '' where they may."""
+    records = [next(r for r in study.content["benchmarks"] if r["name"] == one.benchmark) for study in (a, b)]
+    for key in sorted(set(records[0]) | set(records[1])):
+        if records[0].get(key) != records[1].get(key):
+            return f"the benchmark's {key} is {records[0].get(key)} in A and {records[1].get(key)} in B"
     first, second = (_first_run(study, group) for study, group in ((a, one), (b, two)))
-    if why := difference_of_runs(first, second, one.benchmark):
-        return why
-    return difference_of_clips(a.clips(first, one.benchmark), b.clips(second, one.benchmark))
+    if why := difference_of_scoring(a, first, b, second, one.benchmark, one.direction):
+        return why.replace("in one and", "in A and").replace("in the other", "in B")
+    captions = a.captions(one.benchmark), b.captions(one.benchmark)
+    if all(captions) and captions[0] != captions[1]:
+        at = next((i for i, pair in enumerate(zip(*captions, strict=False)) if pair[0] != pair[1]), 0)
+        return f"the captions differ: clip {at} is '{captions[0][at][:60]}' in A and '{captions[1][at][:60]}' in B"
+    if not [order for order in one.orders if order in two.orders]:
+        shown = (", ".join(str(Order.parse(o)) for o in group.orders) for group in (one, two))
+        return "no order is common: A has {}, B has {}".format(*shown)
+    return ""
 
 
 def _first_run(study: Study, group: Group) -> Run:
@@ -95,8 +109,9 @@ def _differences(one: Group, two: Group, level: float) -> tuple[Table, list[str]
     for order in common:
         for k in RECALLS:
             first, second = one.ranked[order], two.ranked[order]
+            same = first.unit_seeds == second.unit_seeds
             pairs[order, k] = paired_difference(
-                second.hits(k), first.hits(k), level, names=("B", "A"), paired_seeds=first.seeds == second.seeds
+                second.hits(k), first.hits(k), level, names=("B", "A"), paired_seeds=same
             )
     adjusted = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True)) if pairs else {}
     rows, sentences = [], []
@@ -122,17 +137,31 @@ def _differences(one: Group, two: Group, level: float) -> tuple[Table, list[str]
                     f"{one.title}, {Order.parse(order)}: R@{k} is {abs(pair.estimate):.1f} points {way} in B "
                     f"(adjusted p {p_text(p)})."
                 )
-    if not sentences:
+    if pairs and all(pair.num_seeds == 1 for pair in pairs.values()):
+        sentences.append(f"{one.title}: one seed compares trained models, not settings; train three or more.")
+    elif not sentences:
         sentences.append(f"{one.title}: no difference at R@{MAIN_RECALL} is distinguishable.")
     labels = ("order", "recall", "A", "B", "B - A", "p", "p, Holm")
     columns = tuple(Column(label, numeric=i > 1) for i, label in enumerate(labels))
     caption = (
-        f"{one.num_queries:,} queries, {one.num_gallery:,} clips; recall in percent, differences in points, 95 % intervals. "
+        f"{one.num_queries:,} queries, {one.num_gallery:,} clips; recall in percent, differences in points, "
+        f"{100 * level:g} % intervals. "
         "Seeds are paired where both studies have the same ones."
     )
     table = Table(f"compared-{slug(one.benchmark)}", one.title, columns, tuple(rows), caption,
                   tuple(range(3, len(rows), 3)))  # fmt: skip
     return table, sentences
+
+
+def _settings(study: Study) -> dict[str, Any]:
+    """The recipe, and what else a call of the study said."""
+    firsts = {entry.get("first_stage_seed") for entry in study.content["orders"]} - {None}
+    return {
+        **study.recipe,
+        "first_stage_seed": ", ".join(map(str, sorted(firsts))) or "each seed its own",
+        "orders": ", ".join(study.orders),
+        "seeds": ", ".join(map(str, sorted({run.seed for run in study.runs}))),
+    }
 
 
 def flattened(values: Mapping[str, Any], head: str = "") -> dict[str, Any]:

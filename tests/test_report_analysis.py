@@ -1,0 +1,190 @@
+"""What may be compared, over which seeds, and what a winner needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from report_helpers import ORDERS, SKILL, write_study_folder
+from trichord.errors import TrichordError
+from trichord.evaluation.comparison import compare_on_benchmarks, compare_orders
+from trichord.evaluation.statistics import holm, paired_difference
+from trichord.recipes import load_recipe
+from trichord.report.analysis import analyse, check_comparable, interactions
+from trichord.report.compare import compare_studies
+from trichord.report.reading import read_study
+
+
+def edit(path: Path, change: Any) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def lose(folder: Path, *runs: str) -> None:
+    for run in runs:
+        (folder / "orders" / f"{run}.json").unlink()
+
+
+def share_first_stages(folder: Path, order: str) -> None:
+    """As `--first_stage_seed 0` leaves a study."""
+
+    def change(content: Any) -> None:
+        entries = [entry for entry in content["orders"] if entry["order"] == order]
+        for entry in entries:
+            entry["stages"][0] = entries[0]["stages"][0]
+
+    edit(folder / "study.json", change)
+
+
+def test_runs_of_one_first_stage_are_one_seed(tmp_path: Path) -> None:
+    folder = write_study_folder(tmp_path / "s", seeds=range(4), benchmarks={"tiny": 300}, skill={**SKILL, "vt>a": 4.0})
+    whole = analyse(read_study(folder), "t2v")[0]
+    assert whole.comparisons[10].winner == "vt>a"
+    share_first_stages(folder, "vt>a")
+    group = analyse(read_study(folder), "t2v")[0]
+    ranked = group.ranked["vt>a"]
+    assert ranked.seeds == (0, 1, 2, 3) and ranked.unit_seeds == (0,) and ranked.hits(10).shape == (1, 300)
+    assert group.recalls["vt>a"][10].estimate == pytest.approx(whole.recalls["vt>a"][10].estimate)
+    assert group.recalls["vt>a"][10].num_seeds == 1
+    assert "vt>a" not in group.compared and group.comparisons[10].winner != "vt>a"
+    assert "4 runs share 1 first stage" in group.notes["vt>a"]
+    assert any("not compared" in note for note in group.notes["vt>a"])
+
+
+def test_seeds_are_paired_by_their_number(tmp_path: Path) -> None:
+    folder = write_study_folder(tmp_path / "s", orders=["av>t", "at>v"], seeds=range(4), benchmarks={"tiny": 100})
+    lose(folder, "av-t/seed-0", "at-v/seed-3")
+    group = analyse(read_study(folder), "t2v")[0]
+    (found,) = group.comparisons[10].differences
+    a, b = group.ranked["av>t"].hits(10)[:2], group.ranked["at>v"].hits(10)[1:]
+    expected = paired_difference(a, b, names=("av>t", "at>v"))
+    assert group.ranked["av>t"].seeds == (1, 2, 3) and group.ranked["at>v"].seeds == (0, 1, 2)
+    assert found.paired_seeds and found.num_seeds == 2 and found.estimate == pytest.approx(expected.estimate)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert "takes" in group.verdict, "what it would take is said although a run is lost"
+
+
+def test_seeds_without_a_common_one_are_not_paired(tmp_path: Path) -> None:
+    folder = write_study_folder(tmp_path / "s", orders=["av>t", "at>v"], seeds=range(4), benchmarks={"tiny": 100})
+    lose(folder, "av-t/seed-0", "av-t/seed-1", "at-v/seed-2", "at-v/seed-3")
+    (found,) = analyse(read_study(folder), "t2v")[0].comparisons[10].differences
+    assert not found.paired_seeds and found.num_seeds == 2
+
+
+def test_an_order_with_one_seed_does_not_block_the_others(tmp_path: Path) -> None:
+    skill = {**SKILL, "vt>a": 4.0, "avt": 0.0, "at>v": 0.0}
+    folder = write_study_folder(tmp_path / "s", seeds=range(6), benchmarks={"tiny": 300}, skill=skill)
+    lose(folder, *(f"av-t/seed-{n}" for n in range(1, 6)))
+    group = analyse(read_study(folder), "t2v")[0]
+    assert group.compared == ("at>v", "vt>a", "avt") and group.comparisons[10].winner == "vt>a"
+    assert any("one seed: not compared" in note for note in group.notes["av>t"])
+
+
+def test_thawed_stages_touch_every_direction(tmp_path: Path) -> None:
+    recipe = load_recipe("debug", later_stages={"thaw": 0.1})
+    plain = analyse(read_study(write_study_folder(tmp_path / "p")), "t2v")[0]
+    thawed = analyse(read_study(write_study_folder(tmp_path / "t", recipe=recipe)), "t2v")[0]
+    assert any("untouched" in note for note in plain.notes["vt>a"]) and not thawed.notes["vt>a"]
+    assert not plain.notes["avt"] and not plain.notes["av>t"]
+
+
+def test_every_direction_is_checked_against_the_first_run_that_has_it(tmp_path: Path) -> None:
+    folder = write_study_folder(tmp_path / "s", orders=["av", "av>t", "at>v", "vt>a"], seeds=[0, 1])
+
+    def other(content: Any) -> None:
+        next(row for row in content["results"] if row["direction"] == "t2v")["ties"] = "best"
+
+    edit(folder / "orders" / "at-v" / "seed-0.json", other)
+    with pytest.raises(
+        TrichordError, match="AV→T seed 0 and AT→V seed 0 cannot be compared on tiny t2v: the tie policy"
+    ):
+        check_comparable(read_study(folder))
+
+
+def test_other_clips_that_were_scored_are_refused(tmp_path: Path) -> None:
+    folder = write_study_folder(tmp_path / "s", orders=["av>t", "at>v"], seeds=[0])
+    path = folder / "orders" / "at-v" / "seed-0.npz"
+    arrays = dict(np.load(path))
+    arrays["tiny/t2v/clip"] = arrays["tiny/t2v/clip"][::-1]
+    np.savez_compressed(path, **arrays)
+    with pytest.raises(
+        TrichordError, match="other clips were scored: query 0 is clip 0 in one and clip 59 in the other"
+    ):
+        check_comparable(read_study(folder))
+
+
+def test_the_family_is_all_benchmarks(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    hits = {
+        benchmark: {order: (rng.random((4, 80)) < 0.3 + 0.02 * i).astype(float) for i, order in enumerate(ORDERS)}
+        for benchmark in ("one", "two", "three")
+    }
+    found = compare_on_benchmarks(hits, explain=False)
+    pairs = [pair for comparison in found.values() for pair in comparison.differences]
+    assert len(pairs) == 18 and [p.p_adjusted for p in pairs] == pytest.approx(list(holm([p.p for p in pairs])))
+    alone = compare_orders(hits["one"], explain=False)
+    assert [p.p for p in alone.differences] == [p.p for p in found["one"].differences]
+    assert [p.p_adjusted for p in alone.differences] == pytest.approx(list(holm([p.p for p in alone.differences])))
+
+
+def test_equal_orders_on_three_benchmarks_seldom_have_a_winner_anywhere() -> None:
+    rng, winners = np.random.default_rng(3), 0
+    for _ in range(300):
+        hits = {}
+        for benchmark in ("one", "two", "three"):
+            ease = rng.normal(size=131)
+            hits[benchmark] = {
+                order: (ease + rng.normal(size=(5, 131)) + 0.1 * rng.normal(size=(5, 1)) > 0).astype(float)
+                for order in ("a", "b")
+            }
+        found = compare_on_benchmarks(hits, explain=False)
+        winners += any(comparison.winner for comparison in found.values())
+    assert winners <= 300 * 0.05 + 3 * np.sqrt(300 * 0.05 * 0.95)
+
+
+def test_only_the_main_recall_names_a_winner(tmp_path: Path) -> None:
+    skill = {**SKILL, "avt": 0.0, "vt>a": 3.0, "at>v": 0.0, "av>t": 0.0}
+    folder = write_study_folder(tmp_path / "s", seeds=range(6), benchmarks={"tiny": 400}, skill=skill)
+    group = analyse(read_study(folder), "t2v")[0]
+    assert [group.comparisons[k].winner for k in (1, 5, 10)] == [None, None, "vt>a"]
+    against = [d for d in group.comparisons[1].differences if "vt>a" in (d.a, d.b)]
+    assert max(d.p_adjusted for d in against) < 0.01
+
+
+def test_interactions_use_common_seeds(tmp_path: Path) -> None:
+    folder = write_study_folder(tmp_path / "s", seeds=range(4), benchmarks={"tiny": 60, "other": 90})
+    lose(folder, "avt/seed-1")
+    (found,) = interactions(analyse(read_study(folder), "t2v"))
+    assert all(min(pair.first.num_seeds, pair.second.num_seeds) == 3 for pair in found.pairs)
+
+
+def test_comparisons_of_studies_refuse_other_captions_and_protocols(tmp_path: Path) -> None:
+    a = read_study(write_study_folder(tmp_path / "a"))
+    b = read_study(write_study_folder(tmp_path / "b", caption="stir {n} eggs"))
+    with pytest.raises(
+        TrichordError, match="the captions differ: clip 0 is 'cut the 0 onions' in A and 'stir 0 eggs' in B"
+    ):
+        compare_studies(a, b)
+    folder = write_study_folder(tmp_path / "c")
+    edit(folder / "study.json", lambda c: c["benchmarks"][0].update(audio_frames=77))
+    with pytest.raises(TrichordError, match="the benchmark's audio_frames is 0 in A and 77 in B"):
+        compare_studies(a, read_study(folder))
+    other = read_study(write_study_folder(tmp_path / "d", orders=["vt"]))
+    with pytest.raises(TrichordError, match="no order is common: A has AV→T, AT→V, VT→A, AVT, B has VT"):
+        compare_studies(a, other)
+
+
+def test_comparisons_say_what_the_call_said(tmp_path: Path) -> None:
+    a = write_study_folder(tmp_path / "a", seeds=[0])
+    b = write_study_folder(tmp_path / "b", seeds=[0])
+    edit(b / "study.json", lambda c: [entry.update(first_stage_seed=5) for entry in c["orders"]])
+    document = compare_studies(read_study(a), read_study(b), level=0.8)
+    text = " ".join(document.summary)
+    assert "1 setting differs: first_stage_seed." in text and "one seed compares trained models, not settings" in text
+    assert "80 % intervals" in document.tables()[-1].caption
+    assert str(tmp_path) not in document.subtitle, "the page does not depend on where the studies lie"
