@@ -7,10 +7,24 @@ from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from report_sample import ANY_TEXT, HOSTILE, hostile_document, one_table, order_table, plot, sample_document
-from trichord.report.document import Cell, Column, Commands, Document, Figure, Section, Table, Text, clean, folded, slug
+from trichord.report.document import (
+    Cell,
+    Column,
+    Commands,
+    Document,
+    Figure,
+    Section,
+    Table,
+    Text,
+    clean,
+    distinct_slugs,
+    folded,
+    slug,
+)
 from trichord.report.html import inline_svg, to_html
 from trichord.report.markdown import plain, to_markdown
 
@@ -80,6 +94,32 @@ def test_clean_and_slug(text: str) -> None:
         assert clean(form) == form
     assert "\n" not in folded(text)
     Table(slug(text), "", (Column("a"),), ())
+
+
+@given(st.lists(ANY_TEXT | st.sampled_from(["a_b", "a-b", "a b", "a-b-2", "日本", "中国", "unnamed"]), max_size=8))
+def test_slugs_of_several_texts_are_distinct(texts: list[str]) -> None:
+    found = distinct_slugs(texts)
+    assert set(found) == set(texts) and len(set(found.values())) == len(found)
+    for text, own in found.items():
+        assert own.startswith(slug(text))
+        Table(own, "", (Column("a"),), ())
+
+
+def test_numbers_of_repeated_slugs() -> None:
+    assert distinct_slugs(["a_b", "a-b", "a-b-2", "日本", "中国"]) == {
+        "a_b": "a-b", "a-b": "a-b-2", "a-b-2": "a-b-2-2", "日本": "unnamed", "中国": "unnamed-2"
+    }  # fmt: skip
+
+
+def test_columns_of_further_values() -> None:
+    cells = (Cell("1 [0, 2]", 1, values=(("low", 0), ("high", 2))), Cell("x"), Cell("y"))
+    other = (Cell("-"), Cell("z", values=(("high", 3),)), Cell("y"))
+    table = Table("t", "", (Column("a"), Column("a"), Column("a low")), (cells, other))
+    assert table.headings() == ("a", "a (2)", "a low")
+    assert table.spread() == (
+        ("a", 0, None), ("a low (2)", 0, "low"), ("a high", 0, "high"),
+        ("a (2)", 1, None), ("a (2) high", 1, "high"), ("a low", 2, None),
+    )  # fmt: skip
 
 
 def test_slugs() -> None:

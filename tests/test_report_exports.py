@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -42,6 +43,21 @@ def test_values_of_numpy_are_plain() -> None:
     assert to_csv(table) == "a,b,c,d\n0.10000000149011612,3,2.5,-inf\n"
     document = Document("", "", (Section("", (table,)),))
     assert to_json_dict(document)["tables"]["t"] == [{"a": 0.10000000149011612, "b": 3, "c": 2.5, "d": None}]
+
+
+def test_further_values_have_columns_of_their_own() -> None:
+    one = (Cell("9 [7, 12]", 9.25, values=(("low", np.float64(7.125)), ("high", 12))), Cell("2", 2))
+    two = (Cell("-"), Cell("3, =a", 3, values=(("policy", "=a"), ("level", math.nan))))
+    table = Table("t", "", (Column("R@1", "Tiny"), Column("missing")), (one, two))
+    assert to_csv(table) == (
+        "Tiny R@1,Tiny R@1 low,Tiny R@1 high,missing,missing policy,missing level\n9.25,7.125,12,2,,\n-,,,3,'=a,nan\n"
+    )
+    rows = to_json_dict(Document("", "", (Section("", (table,)),)))["tables"]["t"]
+    assert rows[0] == {
+        "Tiny R@1": 9.25, "Tiny R@1 low": 7.125, "Tiny R@1 high": 12, "missing": 2, "missing policy": None,
+        "missing level": None,
+    }  # fmt: skip
+    assert rows[1]["missing policy"] == "=a" and rows[1]["missing level"] is None
 
 
 @given(ANY_TEXT)
@@ -167,6 +183,19 @@ def test_files_of_a_report(tmp_path: Path) -> None:
     assert json.loads(first[tmp_path / "new" / "folder" / "report.json"])["title"] == document.title
     write_document(document, tmp_path / "new" / "folder")
     assert first == {path: path.read_bytes() for path in paths}
+
+
+def test_further_files_are_written_as_safely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = sample_document()
+    paths = write_document(document, tmp_path, extra={"recipe.yaml": "a: 1\n"})
+    assert tmp_path / "recipe.yaml" in paths and paths[-1] == tmp_path / "report.json"
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(TrichordError, match="No space left on device"):
+        write_document(document, tmp_path, extra={"recipe.yaml": "b: 2\n"})
+    assert (tmp_path / "recipe.yaml").read_text() == "a: 1\n" and not list(tmp_path.glob(".recipe*"))
+    for name in ("../recipe.yaml", "report.json", "report.html"):
+        with pytest.raises(AssertionError, match="has no place"):
+            write_document(document, tmp_path, extra={name: ""})
 
 
 def test_only_an_earlier_reports_own_parts_are_removed(tmp_path: Path) -> None:

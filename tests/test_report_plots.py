@@ -76,7 +76,7 @@ def every_plot(title: str, orders: tuple[str, ...], seeds: int, queries: int = 3
     """All ten plots of a made-up study."""
     rng = np.random.default_rng(0)
     ranks = [1 + rng.integers(0, 100, (seeds, queries)) for _ in range(2)]
-    rows = [(title, float(d), d - 1.0, d + 1.0, 0.01) for d in range(len(orders))]
+    rows = [(title, float(d), d - 1.0, d + 1.0, True) for d in range(len(orders))]
     levels = {o: rng.random(seeds).tolist() for o in orders}
     return {
         "recalls": plots.recall_intervals([recall_panel(title, orders)] * 3),
@@ -171,7 +171,7 @@ def test_recalls_are_drawn_at_their_values() -> None:
 
 
 def test_differences_are_filled_where_told_apart() -> None:
-    rows = [("a", 1.0, 0.5, 1.5, 0.049), ("b", 0.2, -0.5, 0.9, 0.05), ("c", -3.0, -4.0, -2.0, None)]
+    rows = [("a", 1.0, 0.5, 1.5, True), ("b", 0.2, -0.5, 0.9, False), ("c", -3.0, -4.0, -2.0, False)]
     with one_axes() as ax:
         plots._draw_differences(ax, plots.DifferencePanel("x", rows))
         points = [line for line in ax.lines if len(line.get_xdata()) == 1]
@@ -180,12 +180,12 @@ def test_differences_are_filled_where_told_apart() -> None:
         low, high = ax.get_xlim()
         assert low < -4 and high > 1.5
     with one_axes() as ax:
-        plots._draw_differences(ax, plots.DifferencePanel("x", [("a", 5.0, 4.0, 6.0, 0.0)]))
+        plots._draw_differences(ax, plots.DifferencePanel("x", [("a", 5.0, 4.0, 6.0, True)]))
         assert ax.get_xlim()[0] < 0  # zero is always there
 
 
 def test_panels_that_differ_in_rows_have_their_own_labels() -> None:
-    one, two = (plots.DifferencePanel(t, [(f"{t} row", 1.0, 0.0, 2.0, 0.5)]) for t in ("one", "two"))
+    one, two = (plots.DifferencePanel(t, [(f"{t} row", 1.0, 0.0, 2.0, False)]) for t in ("one", "two"))
     assert {"one row", "two row"} <= set(texts(plots.differences([one, two])))
     assert texts(plots.differences([one, one])).count("one row") == 1
 
@@ -237,6 +237,24 @@ def test_median_over_seeds_of_different_length() -> None:
         plots_training._draw_curves(ax, seeds, 400)
         np.testing.assert_array_equal(ax.lines[-1].get_ydata(), [3, 2, 6, 5])
         assert ax.lines[-1].get_linewidth() > ax.lines[0].get_linewidth()
+
+
+def test_lost_seeds_are_dashed_and_not_in_the_median() -> None:
+    seeds = [(range(4), [1.0, 2.0, 3.0, 4.0]), (range(4), [3.0, 4.0, 5.0, 6.0])]
+    with one_axes() as ax:
+        plots_training._draw_curves(ax, seeds, 400, [(range(2), [90.0, 95.0])])
+        assert [line.get_linestyle() for line in ax.lines] == ["-", "-", "--", "-"]
+        np.testing.assert_array_equal(ax.lines[2].get_ydata(), [90, 95])
+        np.testing.assert_array_equal(ax.lines[-1].get_ydata(), [2, 3, 4, 5])
+    with one_axes() as ax:
+        plots_training._draw_curves(ax, seeds[:1], 400, [(range(2), [90.0, 95.0])] * 3)
+        assert len(ax.lines) == 4, "the median of one finished seed is the seed"
+    told = "not finished or diverged: not in the median"
+    assert told in texts(plots.learning_curves([plots.StageCurves("x", {"loss": seeds}, {"loss": seeds[:1]})]))
+    assert "loss" in texts(plots.learning_curves([plots.StageCurves("x", {}, {"loss": seeds})]))
+    assert told not in texts(plots.learning_curves([curves()]))
+    with pytest.raises(TrichordError, match="loss has 2 steps and 1 values"):
+        plots.learning_curves([plots.StageCurves("x", {}, {"loss": [([1, 2], [1.0])]})])
 
 
 def test_a_diverged_seed_ends_in_a_cross() -> None:
@@ -379,6 +397,7 @@ def test_costs_are_written_or_said_to_be_missing() -> None:
     rows = [plots.CostRow("av>t", 4_920.0, 270_000, 1_100_000_000), plots.CostRow("avt", None, None, float("nan"))]
     shown = texts(plots.costs(rows))
     assert {"1 h 22 min", "270 k", "1,100 M"} <= set(shown) and shown.count("not recorded") == 3
+    assert len(plots.costs(rows, rules=[1])) > len(plots.costs(rows))
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,34 @@
 """The report's document: what was found first, then the table, then what stands behind it. Numbers come from `analysis`,
-tables from `tables`, figures from `plots`; here they are put in order and said in words."""
+tables from `tables`, figures from `plots`; here they are put in order and said in words. The parts on the joint space, on
+training and on how to repeat the study are in `contents_space`, `contents_training` and `contents_repeat`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from trichord.modality import Direction, Order
 from trichord.report import plots
-from trichord.report.analysis import MAIN_RECALL, Duel, Group, analyse, duel, interactions, untouched
-from trichord.report.document import Block, Commands, Document, Figure, Section, Text, slug
+from trichord.report.analysis import MAIN_RECALL, BenchmarkPair, Duel, Group, analyse, duel, interactions
+from trichord.report.contents_repeat import repeat_section
+from trichord.report.contents_space import space_section
+from trichord.report.contents_training import training_section
+from trichord.report.document import Block, Document, Figure, Section, Text, distinct_slugs
 from trichord.report.tables import (
     captions_table,
     differences_table,
     directions_table,
-    geometry_table,
     interactions_table,
+    is_apart,
     order_table,
     p_text,
     published_table,
-    runs_table,
     share,
     sizes_table,
-    stages_table,
 )
+from trichord.report.tables_training import runs_table
 
 if TYPE_CHECKING:
-    from trichord.evaluation.geometry import Geometry
     from trichord.report.reading import Study
 
 PUBLISHED_TITLES = {"youcook2": "YouCook2", "msrvtt": "MSR-VTT"}
@@ -49,16 +49,17 @@ def build(study: Study, *, direction: str = "", level: float = 0.95) -> Document
     colours = plots.order_colours(study.orders)
     duels = {group.benchmark: found for group in groups if (found := duel(group)) is not None}
     varies = interactions(groups, level)
+    slugs = distinct_slugs(benchmark["name"] for benchmark in study.benchmarks)
     sections = [
-        _table_section(study, groups, main),
-        _comparison_section(groups, varies, colours),
+        _table_section(study, groups, main, level),
+        _comparison_section(groups, varies),
         _directions_section({main: groups, **others}) if others else None,
-        _queries_section(study, groups, duels, colours),
-        _space_section(study, colours),
-        _training_section(study, colours),
+        _queries_section(study, groups, duels, slugs, colours),
+        space_section(study, slugs, colours),
+        training_section(study, colours),
         Section("Runs", (runs_table(study),)),
-        _published_section(groups),
-        _repeat_section(study, main),
+        _published_section(groups, level),
+        repeat_section(study, main, level),
     ]
     summary = [_sentence(group) for group in groups]
     summary += [f"{pair.first} against {pair.second}: {pair.verdict}." for pair in varies]
@@ -88,7 +89,7 @@ def told_apart(group: Group) -> list[str]:
     """The pairs of orders whose main recalls differ after Holm's correction, in words. None with one seed."""
     found = []
     for pair in group.comparisons[MAIN_RECALL].differences:
-        if pair.num_seeds > 1 and pair.p_adjusted < 1 - pair.level:
+        if is_apart(pair):
             ahead, behind = (pair.a, pair.b) if pair.estimate > 0 else (pair.b, pair.a)
             points = f"{abs(pair.estimate):.1f} points, adjusted p {p_text(pair.p_adjusted)}"
             found.append(f"{Order.parse(ahead)} is ahead of {Order.parse(behind)} ({points})")
@@ -104,17 +105,27 @@ def _warnings(study: Study, groups: Sequence[Group]) -> list[str]:
     for group in groups:
         if group.chance[MAIN_RECALL].estimate > SMALL_GALLERY:
             told.append(f"{group.title}: the gallery is too small to tell orders apart; chance is above 50 % at R@10.")
-        if min(len(values.seeds) for values in group.ranked.values()) == 1:
-            told.append(f"{group.title}: one seed compares trained models, not orders.")
-    for order in dict.fromkeys(order for group in groups for order in group.compared):
-        if untouched(order, groups[0].direction) and not study.recipe.get("later_stages", {}).get("thaw"):
-            told.append(
-                f"{Order.parse(order)} scores {groups[0].direction} with its first pair alone, which later stages leave frozen."
-            )
-    return told
+    return told + _notes(groups)
 
 
-def _table_section(study: Study, groups: Sequence[Group], direction: str) -> Section:
+def _notes(groups: Sequence[Group]) -> list[str]:
+    """Each note of the groups as one sentence, with the orders it holds of; with the benchmarks where not on all."""
+    where: dict[tuple[str, str], list[str]] = {}
+    for group in groups:
+        for order, notes in group.notes.items():
+            for note in notes:
+                where.setdefault((note, order), []).append(group.title)
+    orders: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (note, order), titles in where.items():
+        every = sum(order in group.orders for group in groups) == len(titles)
+        orders.setdefault((note, () if every else tuple(titles)), []).append(str(Order.parse(order)))
+    return [
+        f"{', '.join(names)}{' on ' if titles else ''}{', '.join(titles)}: {note}."
+        for (note, titles), names in orders.items()
+    ]
+
+
+def _table_section(study: Study, groups: Sequence[Group], direction: str, level: float) -> Section:
     panels = [
         plots.RecallPanel(
             group.title,
@@ -132,14 +143,14 @@ def _table_section(study: Study, groups: Sequence[Group], direction: str) -> Sec
     ))  # fmt: skip
     protocols = [f"{b['title']}: {b['protocol']}" for b in study.benchmarks if b.get("protocol")]
     blocks.append(Text(tuple(protocols)))
-    published = [published_table(group.benchmark, group.title) for group in groups]
+    published = [published_table(group.benchmark, group.title, level) for group in groups]
     return Section("The order table", (*blocks, *(table for table in published if table is not None)))
 
 
-def _published_section(groups: Sequence[Group]) -> Section | None:
+def _published_section(groups: Sequence[Group], level: float) -> Section | None:
     """The published tables of benchmarks that this study was not scored on."""
     scored = {group.benchmark for group in groups}
-    found = [published_table(name, title) for name, title in PUBLISHED_TITLES.items() if name not in scored]
+    found = [published_table(name, title, level) for name, title in PUBLISHED_TITLES.items() if name not in scored]
     tables = tuple(table for table in found if table is not None)
     intro = (
         "Of other data than this study's: they show what the field reports and how wide its intervals are, and are not to be "
@@ -148,7 +159,7 @@ def _published_section(groups: Sequence[Group]) -> Section | None:
     return Section("Published figures", tables, intro) if tables else None
 
 
-def _comparison_section(groups: Sequence[Group], varies: Sequence[Any], colours: dict[str, str]) -> Section | None:
+def _comparison_section(groups: Sequence[Group], varies: Sequence[BenchmarkPair]) -> Section | None:
     compared = [group for group in groups if group.comparisons]
     if not compared:
         return None
@@ -156,7 +167,7 @@ def _comparison_section(groups: Sequence[Group], varies: Sequence[Any], colours:
         plots.DifferencePanel(
             group.title,
             [
-                (f"{Order.parse(d.a)} − {Order.parse(d.b)}", d.estimate, d.low, d.high, d.p_adjusted)
+                (f"{Order.parse(d.a)} − {Order.parse(d.b)}", d.estimate, d.low, d.high, is_apart(d))
                 for d in group.comparisons[MAIN_RECALL].differences
             ],
         )
@@ -167,7 +178,8 @@ def _comparison_section(groups: Sequence[Group], varies: Sequence[Any], colours:
         Text(verdicts, "finding"),
         Figure(
             "differences", f"Differences at R@{MAIN_RECALL}", plots.differences(panels),
-            f"Points of recall with {share(compared)} intervals; filled: told apart after Holm's correction over all pairs.",
+            f"Points of recall with {share(compared)} intervals; filled: told apart at that level, "
+            "with two seeds or more, after Holm's correction over all pairs on all benchmarks.",
             "Differences between all pairs of orders with their intervals",
         ),
         differences_table(compared),
@@ -186,7 +198,7 @@ def _directions_section(by_direction: dict[str, Sequence[Group]]) -> Section:
 
 
 def _queries_section(
-    study: Study, groups: Sequence[Group], duels: dict[str, Duel], colours: dict[str, str]
+    study: Study, groups: Sequence[Group], duels: dict[str, Duel], slugs: dict[str, str], colours: dict[str, str]
 ) -> Section | None:
     blocks: list[Block] = []
     for group in groups:
@@ -197,165 +209,9 @@ def _queries_section(
         panel = plots.RankPanel(group.title, found.a, found.b, found.rank_a, found.rank_b)
         caption = f"{a} is ahead on {found.wins:,} queries, {b} on {found.losses:,}; {found.ties:,} are level."
         blocks += [
-            Figure(f"duel-{slug(group.benchmark)}", f"{a} against {b}, {group.title}",
+            Figure(f"duel-{slugs[group.benchmark]}", f"{a} against {b}, {group.title}",
                    plots.wins_and_losses(panel, colours), caption, f"Ranks of every query under {a} and {b}. {caption}"),
-            captions_table(group, found, study.captions(group.benchmark)),
+            captions_table(group, slugs[group.benchmark], found, study.captions(group.benchmark)),
         ]  # fmt: skip
     intro = "The two orders of each benchmark that differ most clearly. Ranks are means over seeds; 1 is best."
     return Section("Query by query", tuple(blocks), intro) if blocks else None
-
-
-def _space_section(study: Study, colours: dict[str, str]) -> Section | None:
-    blocks: list[Block] = []
-    for benchmark in study.benchmarks:
-        name, title = benchmark["name"], benchmark["title"]
-        found: list[tuple[str, list[Geometry]]] = []
-        for order in study.orders:
-            several = [g for run in study.runs_of(order) if (g := study.geometry(run, name)) is not None]
-            if several:
-                found.append((order, several))
-        if found:
-            blocks += _space_blocks(study, name, title, found, colours)
-    intro = (
-        "Measured on held-out clips, on vectors of length one. The plane is that of the two principal components of all modalities "
-        "together, of the first seed; clusters are k-means over all modalities together."
-    )
-    return Section("The joint space", tuple(blocks), intro) if blocks else None
-
-
-def _space_blocks(
-    study: Study, name: str, title: str, found: list[tuple[str, list[Geometry]]], colours: dict[str, str]
-) -> list[Block]:
-    label = next((run.labels.get(name, "") for run in study.done if run.labels.get(name)), "")
-    scatter = [
-        plots.ScatterPanel(
-            str(Order.parse(o)), several[0].coordinates, several[0].cluster, several[0].explained.tolist()
-        )
-        for o, several in found
-    ]
-    matrices = [
-        plots.SimilarityPanel(f"{Order.parse(o)} {pair}", np.asarray(matrix, np.float32))
-        for o, several in found
-        for pair, matrix in several[0].similarity.items()
-    ]
-    gaps = [plots.GapPanel(pair, _gaps_of(found, pair)) for pair in _pairs(found)]
-    rows = [
-        plots.PurityRow(
-            order,
-            {
-                "modalities": [g.modality_purity for g in several],
-                **({label: [g.label_purity for g in several]} if label else {}),
-                **{
-                    f"same cluster {p}": [g.agreement[p] for g in several if p in g.agreement]
-                    for p in several[0].agreement
-                },
-            },
-            {
-                **({label: _mean([g.label_purity_chance for g in several])} if label else {}),
-                **{
-                    f"same cluster {p}": _mean([g.agreement_chance.get(p) for g in several])
-                    for p in several[0].agreement
-                },
-            },
-        )
-        for order, several in found
-    ]
-    where = slug(name)
-    return [
-        geometry_table(title, name, found, label),
-        Figure(f"plane-{where}", f"The joint space in two dimensions, {title}", plots.joint_space(scatter),
-               "Above by modality, below by cluster. One seed an order.", f"Embeddings of {title} by modality and by cluster"),
-        Figure(f"gap-{where}", f"Modality gap, {title}", plots.gaps(gaps, colours), "One dot a seed; 0 is no gap.",
-               "Distance between the mean vectors of two modalities, by order"),
-        Figure(f"purity-{where}", f"Clusters, {title}", plots.purity(rows, colours),
-               "One dot a seed; ticks are the level by chance. Purity of modalities is best low, the others high.",
-               "Purity of clusters and agreement of modalities, by order"),
-        Figure(f"similarity-{where}", f"Similarity matrices, {title}", plots.similarity_matrices(matrices),
-               "Cosines of up to 48 clips, the first modality's in rows; true pairs lie on the diagonal. One seed an order.",
-               "Matrices of cosines between modalities"),
-    ]  # fmt: skip
-
-
-def _pairs(found: list[tuple[str, list[Geometry]]]) -> list[str]:
-    return list(dict.fromkeys(pair for _, several in found for pair in several[0].gap))
-
-
-def _gaps_of(found: list[tuple[str, list[Geometry]]], pair: str) -> dict[str, list[float]]:
-    return {order: [g.gap[pair] for g in several] for order, several in found if pair in several[0].gap}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _training_section(study: Study, colours: dict[str, str]) -> Section:
-    curves: dict[str, dict[str, list[tuple[Any, Any]]]] = {}
-    chains: dict[str, Any] = {}
-    for stage in study.stages.values():
-        for term, curve in study.curves(stage).items():
-            curves.setdefault(stage.chain, {}).setdefault(term, []).append((curve.steps, curve.values))
-        if stage.finished:
-            chains.setdefault(stage.chain, []).append(stage)
-    panels = [
-        plots.StageCurves(str(Order.parse(chain)), {t: v for t, v in terms.items() if t != "learning_rate"})
-        for chain, terms in curves.items()
-    ]
-    counts = [
-        plots.ParameterRow(chain, several[0].frozen or 0, several[0].trained or 0) for chain, several in chains.items()
-    ]
-    costs = [
-        plots.CostRow(chain, _mean([s.seconds for s in several]), several[0].num_steps, several[0].num_clips)
-        for chain, several in chains.items()
-    ]
-    return Section(
-        "Training",
-        (
-            Figure("curves", "Learning curves", plots.learning_curves(panels),
-                   "Every term of the loss as it enters before its weight, the weighted sum (loss) and the gradient's norm; thin: "
-                   "each seed, thick: their median.", "Loss terms over the steps of every stage"),
-            stages_table(study),
-            Figure("parameters", "Trained and frozen parameters", plots.parameters(counts, colours), "",
-                   "Counts of trained and frozen parameters by stage"),
-            Figure("costs", "Cost of the stages", plots.costs(costs, colours), "Means over seeds; training alone.",
-                   "Seconds, steps and clips by stage"),
-        ),
-    )  # fmt: skip
-
-
-def _repeat_section(study: Study, direction: str) -> Section:
-    content = study.content
-    orders = "[" + ",".join(f'"{order}"' for order in study.orders) + "]"
-    seeds = sorted({run.seed for run in study.runs})
-    names = "[" + ",".join(f'"{b["name"]}"' for b in content["benchmarks"]) + "]"
-    versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
-    store = content["store"]
-    return Section(
-        "To repeat this",
-        (
-            Text((
-                f"Data: the store `{store['path']}`, fingerprint {store['fingerprint']}. `trichord store info` prints a store's "
-                "fingerprint.",
-                f"Versions: {versions}.",
-                "The recipe, every setting resolved, lies beside this page as recipe.yaml. On a CPU the same versions and number "
-                "of threads give the same figures bit for bit.",
-            )),
-            Commands((
-                f"trichord study --store {store['path']} --out OUT --recipe recipe.yaml \\",
-                f"  --orders '{orders}' --seeds '{seeds}' --benchmarks '{names}'",
-                f"trichord report OUT --direction {direction}",
-            )),
-            Commands(tuple(_yaml(study.recipe).splitlines()), "recipe.yaml"),
-        ),
-    )  # fmt: skip
-
-
-def _yaml(values: dict[str, Any]) -> str:
-    import yaml
-
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def recipe_text(study: Study) -> str:
-    """The study's recipe as a file that `--recipe` takes."""
-    return _yaml(study.recipe)

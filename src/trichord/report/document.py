@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterable, Iterator
 
 SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 REPLACEMENT = "\ufffd"
@@ -24,6 +24,9 @@ _UNPRINTABLE = re.compile(
 )
 
 
+Value: TypeAlias = float | int | str | None
+
+
 @dataclass(frozen=True)
 class Cell:
     """One cell of a table.
@@ -31,14 +34,16 @@ class Cell:
     Attributes:
         text: As printed.
         value: In full, for CSV and JSON; `None`: the text stands there too.
+        values: Further ones by name (`("low", 40.5)`): CSV and JSON give each name a column of its own, "R@10 low".
         strong: Printed bold, for instance the best of a column.
         note: A remark, printed as a footnote under the table. Equal notes of a table share a number.
     """
 
     text: str
-    value: float | int | str | None = None
+    value: Value = None
     strong: bool = False
     note: str = ""
+    values: tuple[tuple[str, Value], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,21 @@ class Table:
         """A heading for each column, none twice: a repeated one is numbered."""
         seen: dict[str, None] = {}
         for column in self.columns:
-            key, number = column.heading, 1
-            while key in seen:
-                number += 1
-                key = f"{column.heading} ({number})".strip()
-            seen[key] = None
+            seen[_unused(column.heading, seen)] = None
         return tuple(seen)
+
+    def spread(self) -> tuple[tuple[str, int, str | None], ...]:
+        """(heading, column, name) of all columns of CSV and JSON, no heading twice: each column, then the names of its cells'
+        further values in the order met. The column itself has the name `None` and its heading of `headings`."""
+        taken = dict.fromkeys(self.headings())
+        found: list[tuple[str, int, str | None]] = []
+        for at, heading in enumerate(self.headings()):
+            found.append((heading, at, None))
+            for name in dict.fromkeys(name for row in self.rows for name, _ in row[at].values):
+                key = _unused(folded(f"{heading} {name}"), taken)
+                taken[key] = None
+                found.append((key, at, name))
+        return tuple(found)
 
     def groups(self) -> tuple[tuple[str, int], ...]:
         """(group, number of neighbouring columns under it), from left to right. Columns of no group stand alone."""
@@ -173,6 +187,24 @@ def slug(text: str) -> str:
     """
     bare = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     return "-".join(re.findall("[a-z0-9]+", bare.lower())) or "unnamed"
+
+
+def distinct_slugs(texts: Iterable[str]) -> dict[str, str]:
+    """Text -> slug, for instance of a study's benchmarks. A slug that is taken gets the next free number: "a-b", "a-b-2"."""
+    found: dict[str, str] = {}
+    for text in texts:
+        if text not in found:
+            found[text] = _unused(slug(text), set(found.values()), "{}-{}")
+    return found
+
+
+def _unused(text: str, taken: Container[str], form: str = "{} ({})") -> str:
+    """`text`, numbered from 2 where it is taken."""
+    key, number = text, 1
+    while key in taken:
+        number += 1
+        key = form.format(text, number).strip()
+    return key
 
 
 def clean(text: str) -> str:

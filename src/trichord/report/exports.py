@@ -10,6 +10,7 @@ import numbers
 import os
 import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +66,25 @@ _PREAMBLE = r"""% Each table can be copied on its own; it needs the package book
 def to_csv(table: Table) -> str:
     """A line of headings ("YouCook2 R@1") and a line per row; values in full where a cell has one, else its text.
 
-    Lines end with a line feed. A text that a spreadsheet would run as a formula gets an apostrophe before it.
+    A cell's further values stand in columns of their own ("YouCook2 R@1 low"), empty where a cell lacks one. Lines end with a
+    line feed. A text that a spreadsheet would run as a formula gets an apostrophe before it.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([_inert(key) for key in table.headings()])
+    columns = table.spread()
+    writer.writerow([_inert(heading) for heading, _, _ in columns])
     for row in table.rows:
-        values = [_value(cell) for cell in row]
-        writer.writerow([_inert(value) if isinstance(value, str) else repr(value) for value in values])
+        values = [_value(row[at], name) for _, at, name in columns]
+        writer.writerow([_inert(v) if isinstance(v, str) else "" if v is None else repr(v) for v in values])
     return out.getvalue()
 
 
-def _value(cell: Cell) -> str | int | float | bool:
-    """The value in full as one of Python's own types, or the text in one line."""
-    value = cell.value
+def _value(cell: Cell, name: str | None = None) -> str | int | float | bool | None:
+    """The cell's value in full as one of Python's own types, or its text in one line; with a name the further value, `None`
+    where there is none."""
+    value = cell.value if name is None else dict(cell.values).get(name)
     if value is None:
-        return folded(cell.text)
+        return folded(cell.text) if name is None else None
     if isinstance(value, str):
         return folded(value)
     if isinstance(value, bool):
@@ -118,10 +122,11 @@ def to_json_dict(document: Document) -> dict[str, Any]:
 
 
 def _json_rows(table: Table) -> list[dict[str, Any]]:
-    def finite(value: str | int | float | bool) -> str | int | float | bool | None:
+    def finite(value: str | int | float | bool | None) -> str | int | float | bool | None:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return [{key: finite(_value(cell)) for key, cell in zip(table.headings(), row, strict=True)} for row in table.rows]
+    columns = table.spread()
+    return [{key: finite(_value(row[at], name)) for key, at, name in columns} for row in table.rows]
 
 
 def _json_block(block: Table | Figure | Text | Commands) -> dict[str, Any]:
@@ -254,8 +259,16 @@ def _latex_cell(cell: Cell, notes: dict[str, int]) -> str:
 # ---- files
 
 
-def write_document(document: Document, folder: Path, name: str = "report") -> list[Path]:
-    """Write NAME.html, NAME.md, NAME.tex, tables/TABLE.csv, figures/FIGURE.svg and NAME.json; return their paths.
+def write_document(
+    document: Document, folder: Path, name: str = "report", *, extra: Mapping[str, str] | None = None
+) -> list[Path]:
+    """Write NAME.html, NAME.md, NAME.tex, tables/TABLE.csv, figures/FIGURE.svg, `extra` and NAME.json; return their paths.
+
+    Args:
+        document: What to print.
+        folder: Made where it is not there.
+        name: A slug.
+        extra: Further files of the report: name (no folder in it) -> text.
 
     Everything is made before the first file is touched, and each file is replaced as a whole. Tables and figures that
     an earlier report of this name left here, by its NAME.json, and that this one no longer has are removed.
@@ -264,11 +277,16 @@ def write_document(document: Document, folder: Path, name: str = "report") -> li
         TrichordError: The folder or a file cannot be written.
     """
     assert SLUG.fullmatch(name), f"the report's name {name!r} is no slug"
+    record = Path(f"{name}.json")  # the last to be replaced: until then the earlier one says what there is to remove
     texts = {Path(f"{name}.html"): to_html(document), Path(f"{name}.md"): to_markdown(document, FIGURES)}
     texts[Path(f"{name}.tex")] = to_latex(document)
     texts |= {Path(TABLES, f"{table.name}.csv"): to_csv(table) for table in document.tables()}
     texts |= {Path(FIGURES, f"{figure.name}.svg"): clean(figure.svg) for figure in document.figures()}
-    record = Path(f"{name}.json")  # the last to be replaced: until then the earlier one says what there is to remove
+    for own, text in (extra or {}).items():
+        assert Path(own).name == own and Path(own) not in {*texts, record}, (
+            f"the report's further file {own!r} has no place"
+        )
+        texts[Path(own)] = text
     texts[record] = json.dumps(to_json_dict(document), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     try:
         stale = _parts_of(folder / record) - set(texts)

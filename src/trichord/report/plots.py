@@ -85,7 +85,6 @@ __all__ = [
 ]
 
 SHAPES = ("o", "s", "D", "^", "v")  # of R@1, R@5, R@10, and of further recalls
-SIGNIFICANT = 0.05
 
 Interval = tuple[float, float, float]  # estimate, low, high
 
@@ -113,11 +112,11 @@ class DifferencePanel:
 
     Attributes:
         title: The benchmark.
-        rows: (label such as "AV→T − AVT", estimate, low, high, Holm-adjusted p or None), from top to bottom.
+        rows: (label such as "AV→T − AVT", estimate, low, high, whether the two are told apart), from top to bottom.
     """
 
     title: str
-    rows: Sequence[tuple[str, float, float, float, float | None]]
+    rows: Sequence[tuple[str, float, float, float, bool]]
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def _interval(ax: Axes, interval: Sequence[Any], y: float, colour: str, shape: s
 
 def differences(benchmarks: Sequence[DifferencePanel]) -> str:
     """One panel a benchmark: every difference with its interval, and a line at zero. A marker is filled where the
-    Holm-adjusted p is below 0.05. Rows are labelled once where all panels of a line have the same."""
+    two orders are told apart. Rows are labelled once where all panels of a line have the same."""
     with look():
         if not any(panel.rows for panel in benchmarks):
             return svg_text(nothing("No differences to show: there is one order, or none."))
@@ -231,16 +230,15 @@ def differences(benchmarks: Sequence[DifferencePanel]) -> str:
             label_rows(ax, labels, None if shared and i % columns else [INK] * len(labels))
             ax.set_ylim(most - 0.5, -0.5)
             ax.set_title(fitted(panel.title, width))
-        handles = [marker("p < 0.05 (Holm)", INK), marker("p ≥ 0.05", INK, filled=False)]
+        handles = [marker("told apart", INK), marker("not told apart", INK, filled=False)]
         legend(figure, handles, left - 0.05)
         return svg_text(figure)
 
 
 def _draw_differences(ax: Axes, panel: DifferencePanel) -> None:
     ax.axvline(0, color=GREY, linewidth=1.0, zorder=1)
-    for y, (_, estimate, low, high, p_adjusted) in enumerate(panel.rows):
-        small = p_adjusted is not None and p_adjusted < SIGNIFICANT
-        _interval(ax, (estimate, low, high), y, INK, "o", small)
+    for y, (_, estimate, low, high, apart) in enumerate(panel.rows):
+        _interval(ax, (estimate, low, high), y, INK, "o", apart)
     values = finite([v for row in panel.rows for v in row[1:4]])
     low, high = min([*values, 0.0]), max([*values, 0.0])
     pad = 0.06 * (high - low) or 1.0

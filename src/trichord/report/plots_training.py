@@ -1,4 +1,4 @@
-"""Plots of a study's training as SVG text: loss curves, parameters that are frozen and trained, costs of the stages.
+"""Plots of a study's training as SVG text: loss curves, parameters that are frozen and trained, costs.
 
 Import the plots from `plots`, which also tells what `colours` are.
 """
@@ -6,7 +6,7 @@ Import the plots from `plots`, which also tells what `colours` are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,9 +38,10 @@ CURVE_POINTS = 400  # most points of a curve
 FIGURE_POINTS = 35_000  # about as many points in one figure of many curves, but never fewer than FEWEST_POINTS a curve
 FEWEST_POINTS = 40
 TERM_COLUMNS = 7
-SEED, MEDIAN, STOP = "#56b4e9", "#0072b2", "#d55e00"
+SEED, MEDIAN, STOP, LOST = "#56b4e9", "#0072b2", "#d55e00", "#606060"
+DASHES = (0, (5, 2.5))  # in line widths
 
-Curve = tuple[Sequence[float], Sequence[float]]  # steps, values
+Curve = tuple[Any, Any]  # steps, values: (n,) each
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,17 @@ class StageCurves:
     Attributes:
         title: For instance "AV→T, stage 2".
         terms: Loss term -> (steps, values) of every seed; steps rise, seeds may differ in their steps.
+        lost: The same of seeds whose stage did not finish, or diverged: drawn dashed, never in the median.
     """
 
     title: str
     terms: Mapping[str, Sequence[Curve]]
+    lost: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
+
+    def by_term(self) -> dict[str, tuple[Sequence[Curve], Sequence[Curve]]]:
+        """Term -> curves of finished seeds, curves of lost ones."""
+        names = dict.fromkeys([*self.terms, *self.lost])
+        return {name: (self.terms.get(name, ()), self.lost.get(name, ())) for name in names}
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class CostRow:
     seconds: Wall-clock time.
     steps: Optimizer steps.
     clips: Clips seen, repetitions counted. Each of the three is None where it was not recorded.
-    stage: Written after the order, where the order alone does not tell the stage.
+    stage: Written after the order, where the order alone does not tell the stage: "in all", "stage 2".
     """
 
     order: str
@@ -121,41 +129,46 @@ def block_edges(curves: Sequence[Curve], num_points: int) -> np.ndarray:
 
 def learning_curves(stages: Sequence[StageCurves]) -> str:
     """A small panel for every term of every stage, for terms differ tenfold in size: each has its own scale, written at
-    its axis. A thin line a seed, a thick one for their median. Long runs are thinned by block means to at most 400 points,
-    to fewer where there are very many curves. A cross ends the line of a seed whose loss was not finite from then on.
-    Where few values are far outside, the panel is cut and says how far they reach.
+    its axis. A thin line a seed, a thick one for the median of the finished ones, a dashed one for a seed that is lost. Long
+    runs are thinned by block means to at most 400 points, to fewer where there are very many curves. A cross ends the line of
+    a seed whose loss was not finite from then on. Where few values are far outside, the panel is cut and says how far they
+    reach.
 
     Raises TrichordError where the steps and values of a curve differ in number.
     """
     num_curves = 0
     for stage in stages:
-        for term, curves in stage.terms.items():
-            num_curves += len(curves) + 1
-            if wrong := [(len(s), len(v)) for s, v in curves if len(s) != len(v)]:
+        for term, (curves, lost) in stage.by_term().items():
+            every = [*curves, *lost]
+            num_curves += len(every) + 1
+            if wrong := [(len(s), len(v)) for s, v in every if len(s) != len(v)]:
                 raise TrichordError(
                     f"{stage.title}: {term} has {wrong[0][0]} steps and {wrong[0][1]} values; give as many"
                 )
     with look():
-        shown = [stage for stage in stages if stage.terms]
+        shown = [stage for stage in stages if stage.by_term()]
         if not shown:
             return svg_text(nothing("No losses were recorded."))
         num_points = int(np.clip(FIGURE_POINTS // max(num_curves, 1), FEWEST_POINTS, CURVE_POINTS))
         figure, axes = _curve_panels(shown)
         for stage, own in zip(shown, axes, strict=True):
-            for ax, (term, curves) in zip(own, stage.terms.items(), strict=True):
-                _draw_curves(ax, curves, num_points)
+            for ax, (term, (curves, lost)) in zip(own, stage.by_term().items(), strict=True):
+                _draw_curves(ax, curves, num_points, lost)
                 ax.set_title(fitted(term, ax.get_position().width * PAGE + 0.2, 8), fontsize=8, pad=3)
         handles = [_line("one seed", SEED, 0.8), _line("median", MEDIAN, 1.6)]
-        if any(_stops(values) for stage in shown for curves in stage.terms.values() for _, values in curves):
+        if any(stage.lost for stage in shown):
+            handles.append(_line("not finished or diverged: not in the median", LOST, 0.8, DASHES))
+        parts = [curves for stage in shown for both in stage.by_term().values() for curves in both]
+        if any(_stops(values) for curves in parts for _, values in curves):
             handles.append(marker("no longer finite from here", STOP, "x"))
         legend(figure, handles, 0.1)
         return svg_text(figure)
 
 
-def _line(label: str, colour: str, width: float) -> Any:
+def _line(label: str, colour: str, width: float, style: Any = "-") -> Any:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], color=colour, linewidth=width, label=label)
+    return Line2D([], [], color=colour, linewidth=width, linestyle=style, label=label)
 
 
 def _curve_panels(stages: Sequence[StageCurves]) -> tuple[Any, list[list[Any]]]:
@@ -163,10 +176,10 @@ def _curve_panels(stages: Sequence[StageCurves]) -> tuple[Any, list[list[Any]]]:
     column in all stages, where there are so few terms that this is possible."""
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(term for stage in stages for term in stage.terms))
+    names = list(dict.fromkeys(term for stage in stages for term in stage.by_term()))
     columns = min(len(names), TERM_COLUMNS)
     aligned = len(names) == columns
-    places = [[names.index(t) if aligned else i for i, t in enumerate(stage.terms)] for stage in stages]
+    places = [[names.index(t) if aligned else i for i, t in enumerate(stage.by_term())] for stage in stages]
     left, across, high, title, below = 0.45, 0.42, 0.8, 0.42, 0.28
     heights = [title + (max(place) // columns + 1) * (high + below) + max(place) // columns * 0.2 for place in places]
     wide = min((PAGE - left - 0.12 - (columns - 1) * across) / columns, 2.4)
@@ -186,10 +199,12 @@ def _curve_panels(stages: Sequence[StageCurves]) -> tuple[Any, list[list[Any]]]:
     return figure, axes
 
 
-def _draw_curves(ax: Axes, curves: Sequence[Curve], num_points: int) -> None:
+def _draw_curves(ax: Axes, finished: Sequence[Curve], num_points: int, lost: Sequence[Curve] = ()) -> None:
+    """The seeds of one term, and the median of the finished ones where there are two or more."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    curves = [(s, v) for s, v in curves if len(s)]
+    kept = [(s, v) for s, v in finished if len(s)]
+    curves = [*kept, *((s, v) for s, v in lost if len(s))]
     ax.xaxis.set_major_locator(MaxNLocator(2, integer=True, min_n_ticks=2))
     ax.yaxis.set_major_locator(MaxNLocator(3, min_n_ticks=2))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _count(value)))
@@ -205,15 +220,15 @@ def _draw_curves(ax: Axes, curves: Sequence[Curve], num_points: int) -> None:
         ax.set(xticks=[], yticks=[])
         return
     low, high = _limits(values)
-    for (own_steps, own_values), (steps, means) in zip(curves, thinned, strict=True):
-        _draw_seed(ax, steps, np.clip(means, 2 * low - high, 2 * high - low))
+    for number, ((own_steps, own_values), (steps, means)) in enumerate(zip(curves, thinned, strict=True)):
+        _draw_seed(ax, steps, np.clip(means, 2 * low - high, 2 * high - low), number >= len(kept))
         if _stops(own_values):
             raw = np.asarray(own_values, dtype=np.float64)
             last = int(np.flatnonzero(np.isfinite(raw))[-1])
             y = np.clip(raw[last], low, high)
             ax.plot([own_steps[last]], [y], marker="x", color=STOP, markersize=4.5, clip_on=False, zorder=4)
-    if len(thinned) > 1:
-        steps, means = _median([s for s, _ in thinned]), _median([v for _, v in thinned])
+    if len(kept) > 1:
+        steps, means = (_median([both[i] for both in thinned[: len(kept)]]) for i in (0, 1))
         keep = np.isfinite(means)
         ax.plot(
             steps[keep], np.clip(means[keep], 2 * low - high, 2 * high - low), color=MEDIAN, linewidth=1.3, zorder=3
@@ -238,11 +253,12 @@ def _stops(values: Sequence[float]) -> bool:
     )
 
 
-def _draw_seed(ax: Axes, steps: np.ndarray, means: np.ndarray) -> None:
-    """A line over what is finite; a dot where that is one point."""
+def _draw_seed(ax: Axes, steps: np.ndarray, means: np.ndarray, lost: bool) -> None:
+    """A line over what is finite, dashed where the seed is lost; a dot where that is one point."""
     keep = np.isfinite(means)
     dot = "o" if keep.sum() == 1 else None
-    ax.plot(steps[keep], means[keep], color=SEED, linewidth=0.6, marker=dot, markersize=3)
+    colour, style = (LOST, DASHES) if lost else (SEED, "-")
+    ax.plot(steps[keep], means[keep], color=colour, linewidth=0.6, linestyle=style, marker=dot, markersize=3)
 
 
 def _median(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -343,8 +359,9 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours / 24:.1f} days"
 
 
-def costs(rows: Sequence[CostRow], colours: Mapping[str, str] | None = None) -> str:
-    """Three panels of bars: time, steps and clips seen of every stage. What is None is written as not recorded."""
+def costs(rows: Sequence[CostRow], colours: Mapping[str, str] | None = None, *, rules: Sequence[int] = ()) -> str:
+    """Three panels of bars: time, steps and clips seen of every row. What is None is written as not recorded; a thin line
+    stands before the rows of `rules`."""
     with look():
         if not rows:
             return svg_text(nothing("No costs were recorded."))
@@ -357,6 +374,8 @@ def costs(rows: Sequence[CostRow], colours: Mapping[str, str] | None = None) -> 
             written = _duration if name == "seconds" else _count
             values = [getattr(row, name) for row in rows]
             _draw_costs(ax, values, [found[row.order] for row in rows], written)
+            for rule in rules:
+                ax.axhline(rule - 0.5, color=GREY, linewidth=0.6)
             label_rows(ax, labels, None if i else [INK] * len(rows))
             ax.set_title(title)
         return svg_text(figure)

@@ -1,16 +1,25 @@
-"""The report's tables, made from numbers already found: the order table, comparisons, published rows, runs, costs."""
+"""The report's tables, made from numbers already found: the order table, comparisons, published rows, queries.
+
+Those of the joint space are in `tables_space`, those of runs and costs in `tables_training`. A cell with an interval holds
+its ends in full too, for CSV and JSON.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trichord.evaluation.geometry import Geometry
-from trichord.evaluation.statistics import Interval
+from trichord.evaluation.comparison import Interaction
+from trichord.evaluation.statistics import Difference, Interval
 from trichord.modality import Direction, Order
-from trichord.report.analysis import MAIN_RECALL, RECALLS, BenchmarkPair, Duel, Group, untouched
-from trichord.report.document import Cell, Column, Table, slug
-from trichord.report.published import conditional_intervals, gallery_evidence, published_interval, published_rows
-from trichord.report.reading import Study
+from trichord.report.analysis import MAIN_RECALL, RECALLS, BenchmarkPair, Duel, Group
+from trichord.report.document import Cell, Column, Table, Value, slug
+from trichord.report.published import (
+    PublishedRow,
+    conditional_intervals,
+    gallery_evidence,
+    published_interval,
+    published_rows,
+)
 
 NAME = Column("order", numeric=False)
 DASH = Cell("-")
@@ -30,12 +39,22 @@ def spanned(estimate: float, low: float, high: float) -> str:
 
 def interval_cell(found: Interval, *, strong: bool = False, note: str = "") -> Cell:
     """An estimate with its interval."""
-    return Cell(spanned(found.estimate, found.low, found.high), found.estimate, strong, note)
+    return difference_cell(found.estimate, found.low, found.high, strong=strong, note=note)
+
+
+def difference_cell(estimate: float, low: float, high: float, *, strong: bool = False, note: str = "") -> Cell:
+    """A difference with the ends of its interval."""
+    return Cell(spanned(estimate, low, high), estimate, strong, note, (("low", low), ("high", high)))
+
+
+def in_percent(level: float) -> str:
+    """The level of intervals: `95 %`."""
+    return f"{100 * level:g} %"
 
 
 def share(groups: Sequence[Group]) -> str:
-    """The level of all intervals: `95 %`."""
-    return f"{100 * next(iter(groups[0].median_rank.values())).level:g} %"
+    """The level of all intervals of the groups: `95 %`."""
+    return in_percent(groups[0].level)
 
 
 def p_text(p: float) -> str:
@@ -57,8 +76,8 @@ def order_table(groups: Sequence[Group], direction: str) -> Table:
     rules = {len(rows) - 1} | ({len([o for o in orders if o in compared])} if len(compared) < len(orders) else set())
     caption = (
         f"Zero-shot retrieval {Direction.parse(direction)} ({direction}), recall in percent with {share(groups)} intervals "
-        "over queries and seeds. Bold: better than every other order after Holm's correction. Chance: ranking at random, and "
-        "where one such run lands that often."
+        f"over queries and seeds. Bold: better at R@{MAIN_RECALL} than every other order after Holm's correction. Chance: ranking "
+        "at random, and where one such run lands that often."
     )
     return Table(
         f"orders-{direction}", f"Orders by recall, {direction}", tuple(columns), tuple(map(tuple, rows)), caption,
@@ -69,16 +88,10 @@ def order_table(groups: Sequence[Group], direction: str) -> Table:
 def _recalls(group: Group, order: str) -> list[Cell]:
     if order not in group.orders:
         return [DASH] * len(RECALLS)
-    seeds = len(group.ranked[order].seeds)
-    notes = [found.note for found in group.recalls[order].values() if found.note][:1]
-    if order in group.compared and seeds < max(len(group.ranked[o].seeds) for o in group.compared):
-        notes.append(f"{seeds} seed{'s' if seeds > 1 else ''} only")
-    if untouched(order, group.direction):
-        notes.append(f"its frozen stages do not touch {group.direction}: the figure of its first pair")
+    note = "; ".join(group.notes.get(order, ()))
     winners = {k: comparison.winner for k, comparison in group.comparisons.items()}
     return [
-        interval_cell(found, strong=winners.get(k) == order, note="; ".join(notes))
-        for k, found in group.recalls[order].items()
+        interval_cell(found, strong=winners.get(k) == order, note=note) for k, found in group.recalls[order].items()
     ]
 
 
@@ -93,11 +106,17 @@ def sizes_table(groups: Sequence[Group]) -> Table:
             f"{Order.parse(o)} {v.estimate:g} [{v.low:g}, {v.high:g}]" for o, v in group.median_rank.items()
         )
         ties = "expected over ties" if group.ties == "expected" else group.ties
+        found: list[tuple[str, Value]] = []
+        for order, v in group.median_rank.items():
+            name = str(Order.parse(order))
+            found += [(name, v.estimate), (f"{name} low", v.low), (f"{name} high", v.high)]
         rows.append((
             Cell(group.title), Cell(f"{group.num_queries:,}", group.num_queries),
             Cell(f"{group.num_gallery:,}", group.num_gallery),
-            Cell(f"{group.num_missing:,}, {policy}", group.num_missing), Cell(ties),
-            Cell(" to ".join(map(str, seeds if len(seeds) < 3 else (seeds[0], seeds[-1])))), Cell(medians),
+            Cell(f"{group.num_missing:,}, {policy}", group.num_missing, values=(("policy", policy),)), Cell(ties),
+            Cell(" to ".join(map(str, seeds if len(seeds) < 3 else (seeds[0], seeds[-1]))),
+                 values=(("least", seeds[0]), ("most", seeds[-1]))),
+            Cell(medians, values=tuple(found)),
         ))  # fmt: skip
     numeric = (False, True, True, False, False, True, False)
     return Table(
@@ -109,11 +128,11 @@ def sizes_table(groups: Sequence[Group]) -> Table:
 def directions_table(by_direction: dict[str, Sequence[Group]]) -> Table:
     """R@10 of all orders in all directions."""
     columns = [Column("benchmark", numeric=False), NAME, *(Column(code) for code in by_direction)]
-    benchmarks = list(dict.fromkeys(group.title for groups in by_direction.values() for group in groups))
+    titles = {group.benchmark: group.title for groups in by_direction.values() for group in groups}
     rows: list[tuple[Cell, ...]] = []
     rules: list[int] = []
-    for title in benchmarks:
-        groups = {code: next((g for g in found if g.title == title), None) for code, found in by_direction.items()}
+    for name, title in titles.items():
+        groups = {code: next((g for g in found if g.benchmark == name), None) for code, found in by_direction.items()}
         orders = list(dict.fromkeys(order for group in groups.values() if group for order in group.orders))
         rules.append(len(rows))
         for order in orders:
@@ -131,6 +150,11 @@ def directions_table(by_direction: dict[str, Sequence[Group]]) -> Table:
     )
 
 
+def is_apart(pair: Difference) -> bool:
+    """Whether two orders differ at the level of their interval after Holm's correction. One seed tells models apart, not orders."""
+    return pair.num_seeds > 1 and pair.p_adjusted < 1 - pair.level
+
+
 def differences_table(groups: Sequence[Group]) -> Table:
     """Every pair of orders at every K."""
     labels = ("benchmark", "recall", "orders", "difference", "p", "p, Holm", "seeds")
@@ -139,19 +163,18 @@ def differences_table(groups: Sequence[Group]) -> Table:
     for group in groups:
         for k in reversed(RECALLS):
             for pair in group.comparisons[k].differences if k in group.comparisons else ():
-                text = spanned(pair.estimate, pair.low, pair.high)
                 paired = str(pair.num_seeds) + ("" if pair.paired_seeds else ", not paired")
                 rows.append((
                     Cell(group.title), Cell(f"R@{k}"), Cell(f"{Order.parse(pair.a)} − {Order.parse(pair.b)}"),
-                    Cell(text, pair.estimate), Cell(p_text(pair.p), pair.p),
-                    Cell(p_text(pair.p_adjusted), pair.p_adjusted, strong=pair.p_adjusted < 1 - pair.level),
-                    Cell(paired, pair.num_seeds, note=pair.note),
+                    difference_cell(pair.estimate, pair.low, pair.high), Cell(p_text(pair.p), pair.p),
+                    Cell(p_text(pair.p_adjusted), pair.p_adjusted, strong=is_apart(pair)),
+                    Cell(paired, pair.num_seeds, note=pair.note, values=(("paired", "yes" if pair.paired_seeds else "no"),)),
                 ))  # fmt: skip
             rules.append(len(rows))
     caption = (
-        f"Points of recall, over the same queries, with {share(groups)} intervals (not corrected). Bold: told apart at that level "
-        "after Holm's correction "
-        "over all pairs of orders at one recall of one benchmark."
+        f"Points of recall, over the same queries, with {share(groups)} intervals (not corrected). Bold: told apart at that level, "
+        f"with two seeds or more, after Holm's correction: at R@{MAIN_RECALL} over all pairs of orders on all benchmarks, at the "
+        "other recalls over those of one benchmark."
     )
     columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
     separators = tuple(rule for rule in rules[:-1] if 0 < rule < len(rows))
@@ -164,22 +187,28 @@ def interactions_table(found: Sequence[BenchmarkPair]) -> Table:
     rows = [
         (
             Cell(f"{pair.first}, {pair.second}"), Cell(f"{Order.parse(x.a)} − {Order.parse(x.b)}"),
-            Cell(spanned(x.estimate, x.low, x.high), x.estimate),
-            Cell(p_text(x.p_adjusted), x.p_adjusted, strong=x.p_adjusted < 1 - x.level),
-            Cell(p_text(x.p_crossing_adjusted), x.p_crossing_adjusted, strong=x.p_crossing_adjusted < 1 - x.level),
+            difference_cell(x.estimate, x.low, x.high),
+            _adjusted(x, x.p, x.p_adjusted),
+            _adjusted(x, x.p_crossing, x.p_crossing_adjusted),
         )
         for pair in found
         for x in pair.pairs
     ]  # fmt: skip
     columns = tuple(Column(label, numeric=i > 1) for i, label in enumerate(labels))
+    level = f" with {in_percent(found[0].pairs[0].level)} intervals" if found else ""
     caption = (
-        f"R@{MAIN_RECALL}, points. The first test sees that a difference is larger on one benchmark; the second (Gail and "
+        f"R@{MAIN_RECALL}, points{level}. The first test sees that a difference is larger on one benchmark; the second (Gail and "
         "Simon, Biometrics 41, 1985) that another order is ahead there."
     )
     return Table("interactions", "Is the best order another one elsewhere?", columns, tuple(rows), caption)
 
 
-def published_table(benchmark: str, title: str) -> Table | None:
+def _adjusted(x: Interaction, p: float, adjusted: float) -> Cell:
+    several = min(x.first.num_seeds, x.second.num_seeds) > 1
+    return Cell(p_text(adjusted), adjusted, several and adjusted < 1 - x.level, values=(("before correction", p),))
+
+
+def published_table(benchmark: str, title: str, level: float = 0.95) -> Table | None:
     """The published rows of a benchmark; None where nothing is published."""
     found = published_rows(benchmark)
     if not found:
@@ -191,13 +220,7 @@ def published_table(benchmark: str, title: str) -> Table | None:
         notes = ". ".join(
             part for part in (row.source, row.note, *(gallery_evidence(row) if row.num_queries is None else ())) if part
         )
-        recalls = []
-        for name in ("r1", "r5", "r10"):
-            sure = published_interval(row, name)
-            possible = [sure] if sure else list(conditional_intervals(row, name))
-            spans = " or ".join(f"{percent(i.low)}, {percent(i.high)}" for i in possible)
-            mark = "" if sure else "? "
-            recalls.append(Cell(row.printed(name) + (f" [{mark}{spans}]" if spans else ""), row.recall(name)))
+        recalls = [_published_recall(row, name, level) for name in ("r1", "r5", "r10")]
         queries = f"{row.num_queries:,}" if row.num_queries else "not given"
         medr = f"{row.medr:g}" if row.medr is not None else "-"
         rows.append((
@@ -205,8 +228,8 @@ def published_table(benchmark: str, title: str) -> Table | None:
             Cell(medr, row.medr), Cell(queries, row.num_queries),
         ))  # fmt: skip
     caption = (
-        "As printed by their sources. In brackets Wilson's binomial interval over queries, which says nothing of other seeds; "
-        "after a question mark those for the usual galleries, where the source names none."
+        f"As printed by their sources. In brackets Wilson's binomial {in_percent(level)} interval over queries, which says nothing "
+        "of other seeds; after a question mark those for the usual galleries, where the source names none."
     )
     columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
     study = sum(row.method == found[0].method for row in found)
@@ -216,8 +239,21 @@ def published_table(benchmark: str, title: str) -> Table | None:
     )  # fmt: skip
 
 
-def captions_table(group: Group, found: Duel, captions: Sequence[str], count: int = 8) -> Table:
-    """The queries where one of two orders is furthest ahead of the other."""
+def _published_recall(row: PublishedRow, name: str, level: float) -> Cell:
+    """A recall with its interval, or with those of the usual galleries after a question mark."""
+    sure = published_interval(row, name, level)
+    possible = [sure] if sure else list(conditional_intervals(row, name, level))
+    spans = " or ".join(f"{percent(i.low)}, {percent(i.high)}" for i in possible)
+    values: list[tuple[str, Value]] = []
+    for i in possible:
+        where = "" if sure else f" if {i.num_queries} queries"
+        values += [(f"low{where}", i.low), (f"high{where}", i.high)]
+    text = row.printed(name) + (f" [{'' if sure else '? '}{spans}]" if spans else "")
+    return Cell(text, row.recall(name), values=tuple(values))
+
+
+def captions_table(group: Group, slug: str, found: Duel, captions: Sequence[str], count: int = 8) -> Table:
+    """The queries where one of two orders is furthest ahead of the other. `slug`: of the benchmark, for the table's name."""
     better_a, better_b = found.furthest(count)
     a, b = str(Order.parse(found.a)), str(Order.parse(found.b))
     rows = []
@@ -233,96 +269,6 @@ def captions_table(group: Group, found: Duel, captions: Sequence[str], count: in
     )  # fmt: skip
     split = len(better_a)
     return Table(
-        f"queries-{slug(group.benchmark)}", f"Where {a} and {b} differ most, {group.title}", columns, tuple(rows), "",
+        f"queries-{slug}", f"Where {a} and {b} differ most, {group.title}", columns, tuple(rows), "",
         (split,) if 0 < split < len(rows) else (),
     )  # fmt: skip
-
-
-def geometry_table(title: str, benchmark: str, found: Sequence[tuple[str, Sequence[Geometry]]], label: str) -> Table:
-    """Gaps and clusters by order, means over seeds."""
-    pairs = list(dict.fromkeys(pair for _, several in found for geometry in several for pair in geometry.gap))
-    columns = [NAME]
-    columns += [Column(pair, "modality gap") for pair in pairs]
-    columns += [Column(pair, "cosine, true - other") for pair in pairs]
-    columns += [Column(pair, "same cluster (chance)") for pair in pairs]
-    columns += [Column("modalities", "cluster purity"), Column(label or "labels", "cluster purity")]
-
-    def mean(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known else None
-
-    def number(value: float | None) -> Cell:
-        return DASH if value is None else Cell(f"{value + 0.0:.2f}", value)
-
-    rows = []
-    for order, several in found:
-        cells = [Cell(str(Order.parse(order)))]
-        cells += [number(mean([g.gap.get(pair) for g in several])) for pair in pairs]
-        for pair in pairs:
-            known = [g for g in several if pair in g.cosine_true]
-            cells.append(number(mean([g.cosine_true[pair] - g.cosine_other[pair] for g in known])))
-        for pair in pairs:
-            known = [g for g in several if pair in g.agreement]
-            same, by_chance = mean([g.agreement[pair] for g in known]), mean([g.agreement_chance[pair] for g in known])
-            cells.append(DASH if same is None else Cell(f"{same:.2f} ({by_chance:.2f})", same))
-        cells.append(number(mean([g.modality_purity for g in several])))
-        pure, by_chance = (
-            mean([getattr(g, name) for g in several]) for name in ("label_purity", "label_purity_chance")
-        )
-        cells.append(DASH if pure is None else Cell(f"{pure:.2f} ({by_chance:.2f})", pure))
-        rows.append(tuple(cells))
-    sizes = sorted({len(geometry.clip) for _, several in found for geometry in several})
-    caption = (
-        f"Of up to {sizes[-1]:,} held-out clips that have all modalities of the model; means over seeds. Modality gap: distance "
-        "between the mean unit vectors of two modalities. Purity of modalities: 1 where every cluster holds one modality only, "
-        "1 / (number of modalities) where they are well mixed. In brackets what pairing or labels by chance would give."
-    )
-    return Table(f"space-{slug(benchmark)}", f"The joint space on {title}", tuple(columns), tuple(rows), caption)
-
-
-def runs_table(study: Study) -> Table:
-    """What became of every run of the plan."""
-    rows = []
-    for run in study.runs:
-        seconds = [study.stages[name].seconds for name in run.stages]
-        total = sum(s for s in seconds if s is not None) if any(s is not None for s in seconds) else None
-        steps, clips = (
-            sum(getattr(study.stages[name], part) for name in run.stages) for part in ("num_steps", "num_clips")
-        )
-        rows.append((
-            Cell(str(Order.parse(run.order))), Cell(str(run.seed), run.seed),
-            Cell(run.status, strong=run.status != "done"), Cell(f"{steps:,}", steps), Cell(f"{clips:,}", clips),
-            Cell("-" if total is None else f"{total:,.0f}", total), Cell(", ".join(run.stages)), Cell(run.why),
-        ))  # fmt: skip
-    labels = ("order", "seed", "status", "steps", "clips seen", "seconds", "stages", "why")
-    numeric = (False, True, False, True, True, True, False, False)
-    columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
-    caption = "All stages of a run are counted, those that it shares with other runs too. Only finished runs enter the figures."
-    return Table("runs", "Every run", columns, tuple(rows), caption)
-
-
-def stages_table(study: Study) -> Table:
-    """Parameters and cost of the stages, one row a stage of an order, means over seeds."""
-    columns = tuple(
-        Column(label, numeric=i > 0)
-        for i, label in enumerate(
-            ("stage", "trained parameters", "frozen parameters", "seeds", "steps", "clips seen", "seconds")
-        )
-    )
-    rows = []
-    by_chain: dict[str, list] = {}
-    for stage in study.stages.values():
-        if stage.finished:
-            by_chain.setdefault(stage.chain, []).append(stage)
-    for chain, several in by_chain.items():
-        first = several[0]
-        counts = [Cell("-" if n is None else f"{n:,}", n) for n in (first.trained, first.frozen)]
-        seconds = [stage.seconds for stage in several if stage.seconds is not None]
-        mean_s = sum(seconds) / len(seconds) if seconds else None
-        rows.append((
-            Cell(str(Order.parse(chain))), *counts, Cell(str(len(several)), len(several)),
-            Cell(f"{first.num_steps:,}", first.num_steps), Cell(f"{first.num_clips:,}", first.num_clips),
-            Cell("-" if mean_s is None else f"{mean_s:,.1f}", mean_s),
-        ))  # fmt: skip
-    caption = "A stage that several orders share was trained once. Seconds: mean over seeds, training alone."
-    return Table("stages", "Stages", columns, tuple(rows), caption)

@@ -35,14 +35,14 @@ def write_report(study: Path, out: Path | None = None, *, direction: str = "", l
     The same runs give the same files, byte for byte. Raises TrichordError when there is no finished run, or when runs were
     scored on different clips or under different policies; the message names the difference.
     """
-    from trichord.report.contents import build, recipe_text
+    from trichord.report.contents import build
+    from trichord.report.contents_repeat import recipe_text
 
     read = read_study(study)
     check_comparable(read)
     document = build(read, direction=direction, level=level)
     folder = out or Path(study) / "report"
-    write_document(document, folder, "report")
-    (folder / "recipe.yaml").write_text(recipe_text(read), encoding="utf-8")
+    write_document(document, folder, "report", extra={"recipe.yaml": recipe_text(read)})
     return ReportSummary(folder / "report.html", document.summary)
 
 

@@ -1,0 +1,101 @@
+"""The report's last part: the data, versions and commands that give the same study and report again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from trichord.report.document import Commands, Section, Text
+
+if TYPE_CHECKING:
+    from trichord.report.reading import Study
+
+LEVEL = 0.95  # what `trichord report` takes by itself
+
+
+def repeat_section(study: Study, direction: str, level: float) -> Section:
+    """Commands for the folder that holds the study's folder; paths in them are as they stand in study.json."""
+    content = study.content
+    store, name = content["store"], study.name
+    versions = ", ".join(f"{package} {number}" for package, number in content["versions"].items())
+    texts = (
+        f"Data: the store {store['path']} (its path as it was given then), fingerprint {store['fingerprint']}. "
+        "trichord store info prints a store's fingerprint.",
+        f"Versions: {versions}.{_machine_words(content.get('machine'))}",
+        f"Run the commands in the folder that holds {name}; where the store's path leads elsewhere from there, put the right one. "
+        "The recipe, every setting resolved, lies beside this page as recipe.yaml; the command takes it from "
+        f"{name}/report, where a report lies unless it was written elsewhere.",
+        "On a CPU the same versions and number of threads give the same figures bit for bit.",
+    )
+    return Section(
+        "To repeat this",
+        (
+            Text(texts),
+            Commands(commands(study, direction, level)),
+            Commands(tuple(recipe_text(study).splitlines()), "recipe.yaml"),
+        ),
+    )
+
+
+def commands(study: Study, direction: str, level: float = LEVEL) -> tuple[str, ...]:
+    """Lines for a shell: the study again into NAME-again, call by call, and its report."""
+    content = study.content
+    machine = content.get("machine") or {}
+    out = _word(f"{study.name}-again")
+    benchmarks = [benchmark["name"] for benchmark in content["benchmarks"]]
+    threads = f"OMP_NUM_THREADS={int(machine['threads'])} " if machine.get("threads") else ""
+    device = " --training.device cpu" if machine.get("device") == "cpu" else ""
+    lines: list[str] = []
+    for orders, seeds, first in _calls(content["orders"]):
+        shared = "" if first is None else f" --first_stage_seed {first}"
+        lines += [
+            f"{threads}trichord study --store {_word(content['store']['path'])} --out {out} \\",
+            f"  --recipe {_word(f'{study.name}/report/recipe.yaml')}{device} \\",
+            f"  --orders {_list(orders)} --seeds {_list(seeds)} --benchmarks {_list(benchmarks)}{shared}",
+        ]
+    wished = "" if level == LEVEL else f" --level {level!r}"
+    return (*lines, f"trichord report {out} --direction {shlex.quote(direction)}{wished}")
+
+
+def _calls(entries: list[dict[str, Any]]) -> list[tuple[list[str], list[int], int | None]]:
+    """(orders, seeds, seed of the first stages) of as few calls of `trichord study` as plan all the entries.
+
+    An order of one stage has no first stage to share: it goes with the others.
+    """
+    firsts = {entry.get("first_stage_seed") for entry in entries if len(entry["stages"]) > 1}
+    common = next(iter(firsts)) if len(firsts) == 1 else None
+    orders_of: dict[tuple[int, int | None], list[str]] = {}
+    for entry in entries:
+        first = entry.get("first_stage_seed") if len(entry["stages"]) > 1 else common
+        orders_of.setdefault((entry["seed"], first), []).append(entry["order"])
+    seeds_of: dict[tuple[tuple[str, ...], int | None], list[int]] = {}
+    for (seed, first), orders in orders_of.items():
+        seeds_of.setdefault((tuple(orders), first), []).append(seed)
+    return [(list(orders), seeds, first) for (orders, first), seeds in seeds_of.items()]
+
+
+def _list(values: list[Any]) -> str:
+    return shlex.quote(json.dumps(values, ensure_ascii=False))
+
+
+def _word(path: str) -> str:
+    """A path as one word that is no option."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
+
+
+def _machine_words(machine: dict[str, Any] | None) -> str:
+    if not machine:
+        return ""
+    threads, processes = machine.get("threads"), machine.get("processes") or 1
+    told = [f"{threads} thread{'s' if threads != 1 else ''}"] if threads else []
+    told += [f"{processes} processes"] if processes > 1 else []
+    told += [f"on {machine['device']}"] if machine.get("device") else []
+    return f" It ran with {' '.join(told)}." if told else ""
+
+
+def recipe_text(study: Study) -> str:
+    """The study's recipe as a file that `--recipe` takes."""
+    import yaml
+
+    return yaml.safe_dump(study.recipe, sort_keys=False, allow_unicode=True)

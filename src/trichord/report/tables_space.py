@@ -1,0 +1,67 @@
+"""The report's table of the joint space: gaps between modalities, clusters, and what chance would give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trichord.evaluation.geometry import Geometry
+from trichord.modality import Order
+from trichord.report.document import Cell, Column, Table
+from trichord.report.tables import DASH, NAME
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Over those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def geometry_table(title: str, slug: str, found: Sequence[tuple[str, Sequence[Geometry]]], label: str) -> Table:
+    """Gaps and clusters by order, means over seeds.
+
+    Args:
+        title: Of the benchmark.
+        slug: Of the benchmark, for the table's name.
+        found: (order, its geometry seed by seed).
+        label: What the clips' labels are; '' where they have none.
+    """
+    pairs = list(dict.fromkeys(pair for _, several in found for geometry in several for pair in geometry.gap))
+    columns = [NAME]
+    columns += [Column(pair, "modality gap") for pair in pairs]
+    columns += [Column(pair, "cosine, true - other") for pair in pairs]
+    columns += [Column(pair, "same cluster (chance)") for pair in pairs]
+    columns += [Column("modalities", "cluster purity"), Column(label or "labels", "cluster purity")]
+    rows = []
+    for order, several in found:
+        cells = [Cell(str(Order.parse(order)))]
+        cells += [_number(mean_of([g.gap.get(pair) for g in several])) for pair in pairs]
+        for pair in pairs:
+            known = [g for g in several if pair in g.cosine_true]
+            cells.append(_number(mean_of([g.cosine_true[pair] - g.cosine_other[pair] for g in known])))
+        for pair in pairs:
+            known = [g for g in several if pair in g.agreement]
+            same, by_chance = (mean_of([getattr(g, n)[pair] for g in known]) for n in ("agreement", "agreement_chance"))
+            cells.append(_with_chance(same, by_chance))
+        cells.append(_number(mean_of([g.modality_purity for g in several])))
+        pure, by_chance = (
+            mean_of([getattr(g, name) for g in several]) for name in ("label_purity", "label_purity_chance")
+        )
+        cells.append(_with_chance(pure, by_chance))
+        rows.append(tuple(cells))
+    sizes = sorted({len(geometry.clip) for _, several in found for geometry in several})
+    caption = (
+        f"Of up to {sizes[-1]:,} held-out clips that have all modalities of the model; means over seeds. Modality gap: distance "
+        "between the mean unit vectors of two modalities. Purity of modalities: 1 where every cluster holds one modality only, "
+        "1 / (number of modalities) where they are well mixed. In brackets what pairing or labels by chance would give."
+    )
+    return Table(f"space-{slug}", f"The joint space on {title}", tuple(columns), tuple(rows), caption)
+
+
+def _number(value: float | None) -> Cell:
+    return DASH if value is None else Cell(f"{value + 0.0:.2f}", value)
+
+
+def _with_chance(value: float | None, by_chance: float | None) -> Cell:
+    if value is None or by_chance is None:
+        return _number(value)
+    return Cell(f"{value:.2f} ({by_chance:.2f})", value, values=(("chance", by_chance),))
