@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from trichord.nn.packed_conv import time_convolution
 
 KERNEL = 9
 
@@ -23,35 +25,70 @@ def _conv(inputs: int, outputs: int, kernel: tuple[int, int], stride: int = 1) -
     return conv
 
 
+def _low_precision(x: torch.Tensor) -> torch.dtype | None:
+    """The type that autocast computes convolutions in on the device of `x`; None: that of `x`."""
+    device = x.device.type
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if enabled else None
+
+
+def _convolve(conv: nn.Conv2d, x: torch.Tensor, fast: bool) -> torch.Tensor:
+    """`conv(x)`, 1 x 1 or 1 x 9. `fast`: x is bfloat16 in channels-last, on a CPU."""
+    if not fast:
+        return cast(torch.Tensor, conv(x))
+    stride = conv.stride[1]
+    if conv.kernel_size[1] > 1:
+        return time_convolution(x, conv.weight, stride)
+    rows = x.squeeze(2).transpose(1, 2)[:, ::stride]
+    return functional.linear(rows, conv.weight.flatten(1)).transpose(1, 2).unsqueeze(2)
+
+
 def output_steps(num_frames: int) -> int:
     """Number of output steps for `num_frames` spectrogram frames: ceil(num_frames / 16)."""
     return -(-num_frames // 16)
 
 
-def _valid_rows(lengths_B: torch.Tensor, num_steps: int) -> torch.Tensor:
-    """Positions, in a (B * num_steps) list of steps, of those before each clip's length."""
+class _Valid(NamedTuple):
+    """Which steps are sound, at one layer."""
+
+    rows: torch.Tensor
+    """Positions, in a (B * T) list of steps, of those before each clip's length."""
+    lengths: list[int] | None
+    """Steps of each clip, where taking them clip by clip is faster; None: by `rows`."""
+
+
+def _valid(lengths_B: torch.Tensor, num_steps: int, *, by_clip: bool) -> _Valid:
     steps = torch.arange(num_steps, device=lengths_B.device)
-    return (steps < lengths_B[:, None]).flatten().nonzero().squeeze(1)
+    rows = (steps < lengths_B[:, None]).flatten().nonzero().squeeze(1)
+    return _Valid(rows, lengths_B.tolist() if by_clip else None)
 
 
-def _normalise(norm: nn.BatchNorm2d, x_BC1T: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
-    """Batch norm over the steps `rows` only; all other steps become zero, as if the sequence ended before them.
+def _normalise(norm: nn.BatchNorm2d, x_BC1T: torch.Tensor, valid: _Valid | None) -> torch.Tensor:
+    """Batch norm over the valid steps only; all other steps become zero, as if the sequence ended before them.
 
-    `rows` None: plain batch norm. Fewer than two steps have no batch statistics; the running ones are used then.
+    `valid` None: all are. Fewer than two steps have no batch statistics; the running ones are used then.
     """
-    if rows is None:
-        return cast(torch.Tensor, norm(x_BC1T))
+    if valid is None:
+        return _norm_of(norm, x_BC1T)
     clips, channels, _, steps = x_BC1T.shape
+    if valid.lengths is not None:
+        ends = list(zip(x_BC1T, valid.lengths, strict=True))
+        picked = _norm_of(norm, torch.cat([x_C1T[..., :n] for x_C1T, n in ends], -1)[None])[0]
+        parts = zip(picked.split(valid.lengths, -1), valid.lengths, strict=True)
+        joined = torch.cat([y for part, n in parts for y in (part, part.new_zeros(channels, 1, steps - n))], -1)
+        return joined.view(channels, clips, 1, steps).transpose(0, 1).contiguous()
     flat = x_BC1T.squeeze(2).transpose(1, 2).reshape(clips * steps, channels)
-    picked = flat.index_select(0, rows)[:, :, None, None]
-    if norm.training and rows.numel() < 2:
-        picked = functional.batch_norm(
+    picked = _norm_of(norm, flat.index_select(0, valid.rows)[:, :, None, None])
+    out = picked.new_zeros(clips * steps, channels).index_copy(0, valid.rows, picked.flatten(1))
+    return out.view(clips, steps, channels).transpose(1, 2).unsqueeze(2)
+
+
+def _norm_of(norm: nn.BatchNorm2d, picked: torch.Tensor) -> torch.Tensor:
+    if norm.training and picked.numel() < 2 * picked.shape[1]:
+        return functional.batch_norm(
             picked, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
         )
-    else:
-        picked = norm(picked)
-    out = picked.new_zeros(clips * steps, channels).index_copy(0, rows, picked.flatten(1))
-    return out.view(clips, steps, channels).transpose(1, 2).unsqueeze(2)
+    return cast(torch.Tensor, norm(picked))
 
 
 class _Block(nn.Module):
@@ -67,11 +104,12 @@ class _Block(nn.Module):
         if stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(_conv(inputs, outputs, (1, 1), stride), nn.BatchNorm2d(outputs))
 
-    def forward(self, x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
-        y = functional.relu(_normalise(self.bn1, self.conv1(x), rows))
-        y = _normalise(self.bn2, self.conv2(y), rows)
+    def forward(self, x: torch.Tensor, valid: _Valid | None, fast: bool) -> torch.Tensor:
+        y = functional.relu(_normalise(self.bn1, _convolve(self.conv1, x, fast), valid))
+        y = _normalise(self.bn2, _convolve(self.conv2, y, fast), valid)
         if self.downsample is not None:
-            x = _normalise(cast(nn.BatchNorm2d, self.downsample[1]), self.downsample[0](x), rows)
+            conv, norm = cast(nn.Conv2d, self.downsample[0]), cast(nn.BatchNorm2d, self.downsample[1])
+            x = _normalise(norm, _convolve(conv, x, fast), valid)
         return functional.relu(y + x)
 
 
@@ -88,6 +126,7 @@ class DAVEnet(nn.Module):
     def __init__(self, mel_bins: int = 40, channels: Sequence[int] = (128, 256, 512, 1024)) -> None:
         super().__init__()
         assert len(channels) == 4, "DAVEnet has four stages"
+        self.fast = True
         self.mel_bins = mel_bins
         self.channels = tuple(channels)
         self.conv1 = _conv(1, channels[0], (mel_bins, 1))
@@ -106,19 +145,36 @@ class DAVEnet(nn.Module):
         rounding of the convolution), and the later steps are zeros. Without it every frame is taken as sound, and
         padding reaches into the last valid steps.
         """
-        total = spectrogram.shape[-1]
+        total = whole = spectrogram.shape[-1]
         lengths = None
         if num_frames is not None:
             lengths = num_frames.to(spectrogram.device, torch.int64).clamp(0, total)
+            if self.fast and len(lengths):
+                # All beyond the longest clip is padding. One step of it is kept where there is nothing else.
+                total = max(int(lengths.max()), min(total, 1))
+                spectrogram = spectrogram[..., :total]
             if bool((lengths == total).all()):
                 lengths = None
-        rows = None if lengths is None else _valid_rows(lengths, total)
-        x = functional.relu(_normalise(self.bn1, self.conv1(spectrogram.unsqueeze(1)), rows))
+        x, packed = self._first(spectrogram)
+        # Clip by clip it is a copy of long rows; in channels-last, and on a GPU, by positions.
+        by_clip = self.fast and not packed and spectrogram.device.type == "cpu"
+        valid = None if lengths is None else _valid(lengths, total, by_clip=by_clip)
+        x = functional.relu(_normalise(self.bn1, x, valid))
         for i in range(1, 5):
             total = -(-total // 2)
             if lengths is not None:
                 lengths = torch.div(lengths + 1, 2, rounding_mode="floor")
-                rows = _valid_rows(lengths, total)
+                valid = _valid(lengths, total, by_clip=by_clip)
             for block in cast(nn.Sequential, self.get_submodule(f"layer{i}")):
-                x = block(x, rows)
-        return x.squeeze(2)
+                x = block(x, valid, packed)
+        features = cast(torch.Tensor, x.squeeze(2))
+        return functional.pad(features, (0, output_steps(whole) - total)) if total < output_steps(whole) else features
+
+    def _first(self, spectrogram: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """The first convolution, and whether the others take the way of `packed_conv`."""
+        low = _low_precision(spectrogram)
+        if not self.fast or low is None:
+            return self.conv1(spectrogram.unsqueeze(1)), False
+        # Over all mel bins at once it is a linear map of a frame, and rows of channels are the channels-last format.
+        x = functional.linear(spectrogram.transpose(1, 2), self.conv1.weight.flatten(1))
+        return x.transpose(1, 2).unsqueeze(2), low == torch.bfloat16 and spectrogram.device.type == "cpu"
