@@ -26,6 +26,7 @@ from trichord.nn import MCN, Encoded
 from trichord.training.checkpoint import Position, load_newest, save_checkpoint
 from trichord.training.gradient_cache import GradientCache, Norm
 from trichord.training.log import StageLog
+from trichord.training.memory import keep_freed_memory
 from trichord.training.schedule import rate_factor, used_warmup_steps
 from trichord.training.stage import Stage, frozen_guard, modules_of, prepare_model
 
@@ -86,7 +87,12 @@ def train_stage(
     heads = bool(loss.reconstruct)
     prepare_model(model, stage, heads=heads)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(_groups(model, stage, settings, heads=heads), lr=settings.learning_rate)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+    # Fused Adam makes one pass over the weights and rounds otherwise: float32 keeps the bits that it has always had.
+    fused = True if accelerator.mixed_precision != "no" else None
+    groups = _groups(model, stage, settings, heads=heads)
+    optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=fused)
     num_steps = num_steps_of(settings, source.steps_per_epoch)
     warmup = used_warmup_steps(settings.warmup_steps, num_steps)
     factor = rate_factor(settings.schedule, warmup_steps=warmup, num_steps=num_steps)
