@@ -59,10 +59,8 @@ def curves(seeds: int = 2, steps: int = 50) -> plots.StageCurves:
     rng = np.random.default_rng(0)
     at = np.arange(steps)
     sizes = {"loss": 9.0, "contrast_VT": 5.0, "reconstruction": 0.3}
-    values = {
-        t: [(at, s * (1 + np.exp(-at / 9) + 0.1 * rng.random(steps))) for _ in range(seeds)] for t, s in sizes.items()
-    }
-    return plots.StageCurves("AV→T", values)
+    shapes = {t: [1 + np.exp(-at / 9) + 0.1 * rng.random(steps) for _ in range(seeds)] for t in sizes}
+    return plots.StageCurves("AV→T", {t: [(at, sizes[t] * shape) for shape in found] for t, found in shapes.items()})
 
 
 def scatter_panel(n: int, title: str = "AV→T") -> plots.ScatterPanel:
@@ -121,14 +119,9 @@ def test_hostile_titles_are_one_short_line() -> None:
 
 
 def test_nothing_to_show_is_said() -> None:
-    empty = [
-        plots.recall_intervals,
-        plots.differences,
-        plots.learning_curves,
-        plots.similarity_matrices,
-        plots.joint_space,
-    ]
-    for draw in [*empty, plots.gaps, plots.purity, plots.parameters, plots.costs]:
+    for draw in (plots.recall_intervals, plots.differences, plots.similarity_matrices, plots.joint_space):
+        assert any(t.startswith("No ") for t in texts(draw([])))  # type: ignore[operator]
+    for draw in (plots.learning_curves, plots.gaps, plots.purity, plots.parameters, plots.costs):
         assert any(t.startswith("No ") for t in texts(draw([])))  # type: ignore[operator]
     assert "No ranks to compare." in texts(plots.wins_and_losses(plots.RankPanel("x", "av>t", "avt", [], [])))
     assert "No joint" not in plots.joint_space([scatter_panel(0)])
@@ -155,9 +148,8 @@ def test_given_colours_win_however_the_order_is_spelled() -> None:
 
 
 def test_recalls_are_drawn_at_their_values() -> None:
-    panel = plots.RecallPanel(
-        "x", ("av>t", "avt"), {"av>t": {1: (10.0, 8.0, 13.0), 5: (30.0, float("nan"), 40.0)}}, {1: 0.5, 5: 2.5}
-    )
+    found = {"av>t": {1: (10.0, 8.0, 13.0), 5: (30.0, float("nan"), 40.0)}}
+    panel = plots.RecallPanel("x", ("av>t", "avt"), found, {1: 0.5, 5: 2.5})
     with one_axes() as ax:
         plots._draw_recalls(ax, panel, ["av>t", "avt"], [1, 5], plots.order_colours(["av>t", "avt"]))
         lines = [np.asarray(line.get_xydata()) for line in ax.lines]
@@ -191,10 +183,7 @@ def test_panels_that_differ_in_rows_have_their_own_labels() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=60),
-    st.integers(1, 20),
-)
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=60), st.integers(1, 20))
 def test_thinning_keeps_the_mean(values: list[float], num: int) -> None:
     steps = np.arange(len(values))
     edges = plots_training.block_edges([(steps, values)], num)
@@ -211,9 +200,8 @@ def test_thinning_keeps_the_mean(values: list[float], num: int) -> None:
 
 
 def test_thinning_leaves_out_what_is_not_finite() -> None:
-    at, means = plots.block_means(
-        [0, 1, 2, 3, 4, 5], [1.0, np.nan, np.inf, 5.0, np.nan, -np.inf], np.array([0, 2, 4, 5])
-    )
+    values = [1.0, np.nan, np.inf, 5.0, np.nan, -np.inf]
+    at, means = plots.block_means(range(6), values, np.array([0, 2, 4, 5]))
     np.testing.assert_array_equal(at, [0, 3, np.nan])
     np.testing.assert_array_equal(means, [1, 5, np.nan])
 
@@ -351,9 +339,8 @@ def test_joint_space_shows_the_same_points_twice() -> None:
     for modality, points in panel.coordinates.items():
         assert {by_modality[tuple(p)] for p in points} == {plots_look.modality_colour(modality)}
         for point, cluster in zip(points, panel.cluster[modality], strict=True):
-            assert by_cluster[tuple(point)] == matplotlib.colors.to_hex(
-                matplotlib.colormaps["tab20"](int(cluster) % 20)
-            )
+            colour = matplotlib.colormaps["tab20"](int(cluster) % 20)
+            assert by_cluster[tuple(point)] == matplotlib.colors.to_hex(colour)
 
 
 def test_joint_spaces_of_many_points_or_odd_ones() -> None:
@@ -409,9 +396,6 @@ def test_durations(seconds: float, text: str) -> None:
     assert plots_training._duration(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (0.5, "0.5"), (999, "999"), (999.6, "1 k"), (44_700_000, "44.7 M"), (999_600_000, "1,000 M")],
-)
-def test_counts(value: float, text: str) -> None:
-    assert plots_training._count(value) == text
+def test_counts() -> None:
+    for value, text in ((0, "0"), (0.5, "0.5"), (999, "999"), (999.6, "1 k"), (44.7e6, "44.7 M"), (999.6e6, "1,000 M")):
+        assert plots_training._count(value) == text
