@@ -14,6 +14,7 @@ from trichord.evaluation.geometry import measure_geometry
 from trichord.evaluation.ranks import RankCounts, chance_recall, metrics_from_counts
 from trichord.modality import Direction, Order
 from trichord.recipes import Recipe, load_recipe
+from trichord.study.files import queries_path
 from trichord.study.plan import plan_study
 from trichord.training.checkpoint import write_json
 
@@ -70,11 +71,11 @@ def write_study_folder(
         for stage in planned.stages:
             _stage(folder / "stages" / stage.folder, stage.stage, stage.seed, num_steps)
     for name, size in sizes.items():
-        (folder / "queries").mkdir(parents=True, exist_ok=True)
+        queries_path(folder, name).parent.mkdir(parents=True, exist_ok=True)
         queries = [
             {"video": f"v{n}", "start_s": 0.0, "end_s": 5.0, "caption": caption.format(n=n)} for n in range(size)
         ]
-        write_json(folder / "queries" / f"{name}.json", queries)
+        write_json(queries_path(folder, name), queries)
     content = {
         "versions": {"python": "3.11.0", "trichord": "0.1.0", "torch": "2.13.0"},
         "store": {"path": "my_store", "fingerprint": fingerprint},

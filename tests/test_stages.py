@@ -1,18 +1,25 @@
 from __future__ import annotations
 
 import copy
+import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trichord.data.batches import batches
 from trichord.errors import TrichordError
 from trichord.modality import Order
 from trichord.nn import MCN
+from trichord.recipes import load_recipe
+from trichord.store import Store
+from trichord.study import factories, run
+from trichord.training import loop
 from trichord.training.schedule import rate_factor, used_warmup_steps
-from trichord.training.stage import frozen_guard, prepare_model, stages_of
+from trichord.training.stage import count_parameters, frozen_guard, prepare_model, stages_of
 
 
 def small_model() -> MCN:
@@ -78,6 +85,55 @@ def test_heads_stay_frozen_without_a_reconstruction_term() -> None:
     prepare_model(model, stage, heads=False)
     head = model.parts("video")["reconstruction"]
     assert head is not None and not any(p.requires_grad for p in head.parameters())
+
+
+def size(model: MCN, modality: str, part: str) -> int:
+    module = model.parts(modality)[part]
+    assert module is not None
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("heads", [True, False])
+def test_parameters_are_counted_where_they_train_and_where_they_take_part(heads: bool) -> None:
+    model = small_model()
+    first, second = stages_of(Order.parse("av>t"))
+    encoder = {m: size(model, m, "encoder") for m in ("video", "audio", "text")}
+    head = {m: size(model, m, "reconstruction") * heads for m in encoder}
+    expected = [
+        (first, encoder["audio"] + encoder["video"] + head["audio"] + head["video"], 0),
+        (second, encoder["text"] + head["text"], encoder["audio"] + encoder["video"]),
+        (stages_of(Order.parse("av>t"), thaw=True)[1], sum(encoder.values()) + head["text"], 0),
+        (stages_of(Order.parse("av>t"), thaw=True, replay=True)[1], sum(encoder.values()) + sum(head.values()), 0),
+    ]
+    for stage, trained, frozen in expected:
+        prepare_model(model, stage, heads=heads)
+        assert count_parameters(model, stage) == {"trained": trained, "frozen": frozen}
+
+
+def test_clips_of_a_step_are_those_of_all_processes(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process reads a third of each batch, as one of three does; the parts are uneven."""
+    recipe = load_recipe("debug", training={"tensorboard": False, "max_steps": 2, "device": "cpu"})
+    stage = stages_of(Order.parse("vt"))[0]
+    source, reader = factories.build_batches(recipe, Store(tiny_store), stage, 0)
+    counts = []
+    for process in range(3):
+        drawn = list(batches(source, reader, epochs=range(2), process=process, num_processes=3))
+        counts.append([(batch.to(torch.device("cpu")).step_clips, len(batch.valid["text"])) for batch in drawn])
+    whole = [len(source.draw(epoch, 0)) for epoch in range(2)]
+    assert source.steps_per_epoch == 1
+    assert all([told for told, _ in of] == whole for of in counts)
+    assert [sum(of[step][1] for of in counts) for step in range(2)] == whole
+    assert len({of[0][1] for of in counts}) > 1, "uneven parts"
+
+    def third(*arguments: object, **options: object) -> object:
+        return batches(*arguments, **{**options, "process": 2, "num_processes": 3})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "batches", third)
+    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=lambda line: None)
+    lines = (summary.model_folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["clips"] for line in lines] == whole
 
 
 def test_the_guard_finds_a_changed_weight_and_a_changed_buffer() -> None:

@@ -77,6 +77,7 @@ class Batch:
         embeddings: Per frozen modality (B, D), computed before (`data.frozen`); in place of its inputs.
         positives: (B', B') bool over the batch of all processes, or None: texts that count as true (MIL-NCE).
         first_half: (B',) bool over the batch of all processes, or None: the first half of each video's clips.
+        step_clips: B', clips of the batch of all processes; 0 where nobody counted.
     """
 
     video: Tensor | None = None
@@ -90,6 +91,7 @@ class Batch:
     positives: Tensor | None = None
     first_half: Tensor | None = None
     embeddings: dict[str, Tensor] = field(default_factory=dict)
+    step_clips: int = 0
 
     def to(self, device: torch.device) -> Batch:
         def move(tensor: Tensor | None) -> Tensor | None:
@@ -107,6 +109,7 @@ class Batch:
             move(self.positives),
             move(self.first_half),
             {name: tensor.to(device, non_blocking=device.type == "cuda") for name, tensor in self.embeddings.items()},
+            self.step_clips,
         )
 
     def model_inputs(self, word_vectors: Tensor) -> dict[str, Tensor]:

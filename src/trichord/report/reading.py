@@ -20,8 +20,18 @@ from trichord.errors import TrichordError, one_line
 from trichord.evaluation.benchmarks import QueryRanks
 from trichord.evaluation.geometry import Geometry
 from trichord.modality import Order
-from trichord.study.folder import divergence_of
-from trichord.study.ranks import read_ranks
+from trichord.study.files import (
+    RUN_AGAIN,
+    damaged,
+    deleting,
+    is_there,
+    queries_path,
+    read_arrays,
+    read_json,
+    read_queries,
+)
+from trichord.study.folder import divergence_of, is_benchmark, is_plan_entry
+from trichord.study.ranks import CLIP_PARTS, fault_of_clips, fault_of_rows, read_ranks
 
 Status = Literal["done", "diverged", "unfinished"]
 CURVE_LINES = 2000  # of a metrics file; a longer one is read in even steps
@@ -127,6 +137,14 @@ class Study:
         return tuple(sorted((run for run in self.done if run.order == order), key=lambda run: run.seed))
 
     @cached_property
+    def first_stage_seeds(self) -> dict[str, tuple[int, ...]]:
+        """By order: the different seeds of the first stages of its done runs, sorted. Runs may share a first stage."""
+        return {
+            order: tuple(sorted({self.stages[run.stages[0]].seed for run in self.runs_of(order)}))
+            for order in self.orders
+        }
+
+    @cached_property
     def stages(self) -> dict[str, StageRecord]:
         """Every stage of the plan by its folder's name."""
         entries = [stage for order in self.content["orders"] for stage in order["stages"]]
@@ -137,18 +155,30 @@ class Study:
 
     def clips(self, run: Run, benchmark: str) -> list[str]:
         """A name of each of the benchmark's clips: video and span."""
-        with _open(run.path.with_suffix(".npz")) as arrays:
-            parts = [arrays[f"{benchmark}/{part}"] for part in ("video_id", "start_s", "end_s")]
+        parts = self._clip_arrays(run, benchmark)
         return [f"{video} {start:.3f}-{end:.3f} s" for video, start, end in zip(*parts, strict=True)]
 
+    def _clip_arrays(self, run: Run, benchmark: str) -> tuple[np.ndarray, ...]:
+        path = run.path.with_suffix(".npz")
+        arrays = read_arrays(path, {f"{benchmark}/{part}" for part in CLIP_PARTS}.__contains__)
+        if why := fault_of_clips(arrays, benchmark):
+            raise damaged(path, why, RUN_AGAIN)
+        return tuple(arrays[f"{benchmark}/{part}"] for part in CLIP_PARTS)
+
     def geometry(self, run: Run, benchmark: str) -> Geometry | None:
-        with _open(run.path.with_suffix(".npz")) as arrays:
-            return Geometry.from_arrays(arrays, f"{benchmark}/geometry")
+        path, head = run.path.with_suffix(".npz"), f"{benchmark}/geometry"
+        arrays = read_arrays(path, lambda name: name.startswith(f"{head}/"))
+        try:
+            return Geometry.from_arrays(arrays, head)
+        except (TrichordError, ValueError, TypeError):
+            raise damaged(path, f"a part of {head} is not there or not of its kind", RUN_AGAIN) from None
 
     def captions(self, benchmark: str) -> list[str]:
         """The caption of each of the benchmark's clips; [] where they were not kept."""
-        path = self.path / "queries" / f"{benchmark.replace('/', '-')}.json"
-        return [query["caption"] for query in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
+        scored = [run for run in self.done if any(row["benchmark"] == benchmark for row in run.results)]
+        if not scored or not is_there(queries_path(self.path, benchmark)):
+            return []
+        return read_queries(self.path, benchmark, len(self._clip_arrays(scored[0], benchmark)[0]))
 
     def curves(self, stage: StageRecord) -> dict[str, Curve]:
         """The loss, its terms, gradient norm and learning rate over the steps of a stage."""
@@ -169,44 +199,62 @@ def read_study(path: Path | str) -> Study:
     Raises TrichordError when there is none, when a file of it cannot be read, or when it has no finished run.
     """
     path = Path(path)
-    if not (path / "study.json").is_file():
+    if not is_there(path / "study.json"):
         raise TrichordError(f"{path}: no study here (no study.json); give the --out folder of a `trichord study`")
-    content = _json(path / "study.json")
-    for part in ("orders", "recipe", "benchmarks", "versions", "store"):
-        if part not in content:
-            raise TrichordError(
-                f"{path / 'study.json'}: has no '{part}'; run the study again, which trains nothing twice"
-            )
+    content = read_json(path / "study.json")
+    _check_content(path / "study.json", content)
     study = Study(path, content, tuple(_read_run(path, entry) for entry in content["orders"]))
     if not study.done:
         told = "; ".join(f"{run}: {run.status}{f' ({run.why})' if run.why else ''}" for run in study.runs[:3])
+        if study.runs and all(run.status == "diverged" for run in study.runs):
+            raise TrichordError(
+                f"{path}: every run diverged ({told}); run the study in another --out with a lower training.learning_rate"
+            )
         raise TrichordError(f"{path}: no finished run to report ({told or 'no run at all'}); go on with the study")
     return study
+
+
+def _check_content(path: Path, content: dict[str, Any]) -> None:
+    kinds = {"orders": list, "recipe": dict, "benchmarks": list, "versions": dict, "store": dict}
+    for part, kind in kinds.items():
+        if not isinstance(content.get(part), kind):
+            raise TrichordError(f"{path}: has no '{part}'; {RUN_AGAIN}")
+    if not all(map(is_plan_entry, content["orders"])):
+        raise TrichordError(f"{path}: its orders do not tell their stages, as older versions wrote them; {RUN_AGAIN}")
+    if not all(map(is_benchmark, content["benchmarks"])):
+        raise TrichordError(f"{path}: its benchmarks have no names; {RUN_AGAIN}")
+    evaluation = content["recipe"].get("evaluation")
+    if not isinstance(evaluation, dict) or not isinstance(evaluation.get("directions"), list):
+        raise TrichordError(f"{path}: its recipe has no evaluation.directions; {RUN_AGAIN}")
 
 
 def _read_run(study: Path, entry: dict[str, Any]) -> Run:
     order, seed = Order.parse(entry["order"]), int(entry["seed"])
     path = study / "orders" / order.slug / f"seed-{seed}.json"
     stages = tuple(stage["folder"] for stage in entry["stages"])
-    kept = _json(path) if path.is_file() else {}
+    kept = read_json(path) if is_there(path) else {}
     identity = kept.get("identity", {})
+    if not isinstance(identity, dict):
+        raise damaged(path, "it does not tell what its figures are of", RUN_AGAIN)
     status, why = _status(study, entry, path, identity)
-    done = status == "done"
-    return Run(
-        order.code, seed, stages, status, why, path,
-        tuple(kept["results"]) if done else (), kept.get("labels", {}) if done else {},
-        identity.get("evaluation", {}) if done else {},
-    )  # fmt: skip
+    if status != "done":
+        return Run(order.code, seed, stages, status, why, path, (), {}, {})
+    labels, evaluation = kept.get("labels", {}), identity.get("evaluation", {})
+    if why := fault_of_rows(kept.get("results")):
+        raise damaged(path, why, RUN_AGAIN)
+    if not isinstance(labels, dict) or not isinstance(evaluation, dict):
+        raise damaged(path, "its labels or settings are not objects", RUN_AGAIN)
+    return Run(order.code, seed, stages, status, "", path, tuple(kept["results"]), labels, evaluation)
 
 
 def _status(study: Path, entry: dict[str, Any], path: Path, identity: dict[str, Any]) -> tuple[Status, str]:
     for stage in entry["stages"]:
         if why := divergence_of(study / "stages" / stage["folder"]):
             return "diverged", why
-    missing = [s["folder"] for s in entry["stages"] if not (study / "stages" / s["folder"] / "model.json").is_file()]
+    missing = [s["folder"] for s in entry["stages"] if not is_there(study / "stages" / s["folder"] / "model.json")]
     if missing:
         return "unfinished", f"stage {missing[0]} is not trained"
-    if not identity or not path.with_suffix(".npz").is_file():
+    if not identity or not is_there(path.with_suffix(".npz")):
         return "unfinished", "not evaluated"
     if identity.get("stage") != entry["stages"][-1]["key"]:
         return "unfinished", "its figures are of another training; run the study again"
@@ -217,22 +265,16 @@ def _status(study: Path, entry: dict[str, Any], path: Path, identity: dict[str, 
 
 def _read_stage(study: Path, entry: dict[str, Any]) -> StageRecord:
     folder = study / "stages" / entry["folder"]
-    described = _json(folder / "model.json") if (folder / "model.json").is_file() else {}
+    path = folder / "model.json"
+    described = read_json(path, mend=deleting(folder)) if is_there(path) else {}
     parameters = described.get("parameters", {})
-    last, num_clips = None, 0
-    path = folder / "metrics.jsonl"
-    if path.is_file():
-        with path.open("rb") as lines:
-            for line in lines:
-                at = line.find(b'"clips": ')
-                num_clips += int(line[at + 9 : line.find(b",", at)]) if at >= 0 and line.endswith(b"\n") else 0
-                last = line if line.endswith(b"\n") else last
-    values = json.loads(last) if last else {}
-    chain = str(entry.get("chain") or described.get("stage") or "")
+    if not isinstance(parameters, dict) or not all(isinstance(n, int | None) for n in parameters.values()):
+        raise damaged(path, "its parameters are not counted", deleting(folder))
+    values, num_clips = _totals(folder / "metrics.jsonl")
     return StageRecord(
         entry["folder"],
-        chain,
-        int(entry.get("seed", described.get("seed", 0))),
+        str(entry.get("chain") or described.get("stage") or ""),
+        entry.get("seed", described.get("seed", 0)),
         parameters.get("trained"),
         parameters.get("frozen"),
         int(values.get("step", -1)) + 1,
@@ -242,25 +284,50 @@ def _read_stage(study: Path, entry: dict[str, Any]) -> StageRecord:
     )
 
 
+def _totals(path: Path) -> tuple[dict[str, Any], int]:
+    """The last whole line of a metrics file, and the clips of all; read without parsing the lines before."""
+    last, num_clips = b"", 0
+    try:
+        with path.open("rb") as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                at = line.find(b'"clips": ')
+                num_clips += int(line[at + 9 : line.find(b",", at)]) if at >= 0 else 0
+                last = line
+    except FileNotFoundError:
+        return {}, 0
+    except (OSError, ValueError) as error:
+        raise _damaged_metrics(path, error) from None
+    return (_parsed(path, last) if last else {}), num_clips
+
+
 def _metrics(path: Path) -> Iterator[dict[str, Any]]:
     """Lines of a metrics file, at most CURVE_LINES in even steps; a torn last line is left out."""
-    if not path.is_file():
+    if not is_there(path):
         return
-    lines = [line for line in path.read_bytes().split(b"\n")[:-1] if line]
+    try:
+        lines = [line for line in path.read_bytes().split(b"\n")[:-1] if line]
+    except OSError as error:
+        raise _damaged_metrics(path, error) from None
     every = math.ceil(len(lines) / CURVE_LINES) or 1
     for line in lines[::every]:
-        yield json.loads(line)
+        yield _parsed(path, line)
 
 
-def _json(path: Path) -> Any:
+def _parsed(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrichordError(f"{path}: cannot be read ({one_line(error)}); run the study again") from None
+        values = json.loads(line)
+    except ValueError as error:
+        raise _damaged_metrics(path, error) from None
+    if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+        raise _damaged_metrics(path, "a line names no step")
+    if wrong := [name for name, value in values.items() if not isinstance(value, int | float)]:
+        raise _damaged_metrics(path, f"'{wrong[0]}' is not a number")
+    return values
 
 
-def _open(path: Path) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise TrichordError(f"{path}: cannot be read ({one_line(error)}); run the study again") from None
+def _damaged_metrics(path: Path, reason: object) -> TrichordError:
+    """A stage is not trained again for its curves: this file alone cannot be had back."""
+    told = reason.strerror if isinstance(reason, OSError) else reason
+    return damaged(path, one_line(told), "delete that file; the report then lacks the curves of this stage")

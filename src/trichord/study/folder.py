@@ -7,8 +7,9 @@ ranks and geometry of each order and seed; `queries/` the clips and captions of 
 
 from __future__ import annotations
 
-import json
+import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +18,18 @@ import yaml
 
 from trichord.errors import Diverged, TrichordError, one_line
 from trichord.evaluation.benchmarks import Benchmark
+from trichord.modality import Order
 from trichord.recipes import Recipe
+from trichord.study.files import damaged, is_there, read_json
 from trichord.study.plan import PlannedOrder, PlannedStage, training_settings
 from trichord.training.checkpoint import write_json
 
 if TYPE_CHECKING:
     from trichord.store import Store
 
-PACKAGES = ("trichord", "torch", "numpy", "accelerate", "safetensors")
+PACKAGES = ("trichord", "torch", "numpy", "accelerate", "safetensors", "scipy", "scikit-learn")
 DIVERGED = "diverged.json"
+REBUILT = "it is made anew from this call; name the orders, seeds and benchmarks of other calls again to have them back"
 
 
 def write_study(
@@ -35,31 +39,114 @@ def write_study(
     plan: list[PlannedOrder],
     benchmarks: list[Benchmark],
     results: list[dict[str, Any]],
+    *,
+    first_stage_seed: int | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> None:
-    """Write `study.json`. Orders and seeds of earlier calls stay in the plan: a report shows them all."""
-    path = out / "study.json"
+    """Write `study.json`. Orders, seeds, benchmarks and results of earlier calls stay: a report shows them all.
+
+    Args:
+        out: Study folder.
+        store: What it is trained on.
+        recipe: All settings.
+        plan: Of this call.
+        benchmarks: Of this call.
+        results: So far of this call; they take the place of earlier ones of the same benchmark, order and seed.
+        first_stage_seed: As given in this call.
+        say: Takes a line where the file that is there cannot be used.
+    """
     mine = [
         {
             "order": p.order.code,
             "seed": p.seed,
+            "first_stage_seed": first_stage_seed if len(p.stages) > 1 else None,
             "stages": [{"folder": s.folder, "key": s.key, "chain": s.stage.chain, "seed": s.seed} for s in p.stages],
         }
         for p in plan
     ]
-    asked = {(entry["order"], entry["seed"]) for entry in mine}
-    earlier: list[dict[str, Any]] = []
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8")).get("orders", [])
-        earlier = [entry for entry in found if (entry["order"], entry["seed"]) not in asked]
+    earlier = _earlier(out / "study.json", say or (lambda line: None))
+    asked = {_run_of(entry) for entry in mine}
     content = {
         "versions": versions(),
+        "machine": machine(recipe),
         "store": {"path": str(store.path), "fingerprint": store.fingerprint},
         "recipe": recipe.to_dict(),
-        "benchmarks": [vars(b) for b in benchmarks],
-        "orders": earlier + mine,
-        "results": results,
+        "benchmarks": list({b["name"]: b for b in [*earlier["benchmarks"], *map(vars, benchmarks)]}.values()),
+        "orders": [entry for entry in earlier["orders"] if _run_of(entry) not in asked] + mine,
+        "results": _still_true(earlier, mine, results, recipe) + results,
     }
-    write_json(path, content)
+    write_json(out / "study.json", content)
+
+
+def _earlier(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """What `study.json` holds that can be used."""
+    content: dict[str, Any] = {}
+    if is_there(path):
+        try:
+            content = read_json(path, mend=REBUILT)
+        except TrichordError as error:
+            say(str(error))
+    parts = {}
+    for part, is_whole in (("orders", is_plan_entry), ("benchmarks", is_benchmark), ("results", _is_result)):
+        found = content.get(part, [])
+        parts[part] = [entry for entry in found if is_whole(entry)] if isinstance(found, list) else []
+        if num_lost := (len(found) if isinstance(found, list) else 1) - len(parts[part]):
+            say(f"{path}: {num_lost} of its {part} are of another form and left out; name them again to have them back")
+    recipe = content.get("recipe")
+    return {**parts, "evaluation": recipe.get("evaluation") if isinstance(recipe, dict) else None}
+
+
+def _still_true(
+    earlier: dict[str, Any], mine: list[dict[str, Any]], results: list[dict[str, Any]], recipe: Recipe
+) -> list[dict[str, Any]]:
+    """Earlier results, without those that this call computed again and those of runs that it trains or scores otherwise."""
+    trained = {_run_of(entry): entry["stages"][-1]["key"] for entry in earlier["orders"]}
+    scored_alike = earlier["evaluation"] == recipe.to_dict()["evaluation"]
+    other = {
+        _run_of(entry)
+        for entry in mine
+        if not scored_alike or trained.get(_run_of(entry)) not in (None, entry["stages"][-1]["key"])
+    }
+    again = {(row["benchmark"], *_run_of(row)) for row in results}
+    return [
+        row
+        for row in earlier["results"]
+        if _run_of(row) not in other and (row["benchmark"], *_run_of(row)) not in again
+    ]
+
+
+def _run_of(entry: dict[str, Any]) -> tuple[str, int]:
+    return entry["order"], entry["seed"]
+
+
+def _is_run(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("order"), str) and isinstance(entry.get("seed"), int)
+
+
+def _is_result(row: Any) -> bool:
+    return _is_run(row) and isinstance(row.get("benchmark"), str)
+
+
+def is_benchmark(entry: object) -> bool:
+    """Whether an entry of `study.json`'s benchmarks has a name and a title."""
+    return isinstance(entry, dict) and all(isinstance(entry.get(part), str) for part in ("name", "title"))
+
+
+def is_plan_entry(entry: Any) -> bool:
+    """Whether an entry of `study.json`'s orders names its order, its seed and each of its stages."""
+    if not _is_run(entry) or not isinstance(entry.get("stages"), list) or not entry["stages"]:
+        return False
+    try:
+        Order.parse(entry["order"])
+    except TrichordError:
+        return False
+    return all(
+        isinstance(stage, dict)
+        and isinstance(stage.get("folder"), str)
+        and isinstance(stage.get("key"), str)
+        and isinstance(stage.get("seed", 0), int)
+        for stage in entry["stages"]
+    )
 
 
 def note_divergence(folder: Path, error: Diverged) -> None:
@@ -68,11 +155,14 @@ def note_divergence(folder: Path, error: Diverged) -> None:
 
 
 def divergence_of(folder: Path) -> str | None:
-    """Why the training of a stage folder ended, if it diverged."""
+    """Why the training of a stage folder ended, if it diverged. Also a note that cannot be read says that it did."""
     path = folder / DIVERGED
-    if not path.is_file():
+    if not is_there(path):
         return None
-    return str(json.loads(path.read_text(encoding="utf-8")).get("message", "diverged"))
+    try:
+        return str(read_json(path).get("message", "diverged"))
+    except TrichordError:
+        return f"diverged, and its {DIVERGED} does not tell why"
 
 
 def claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None:
@@ -83,19 +173,33 @@ def claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None
         "fingerprint": store.fingerprint,
         "settings": training_settings(recipe),
     }
-    if not path.is_file():
+    if not is_there(path):
         out.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump({**mine, "versions": versions()}, sort_keys=False), encoding="utf-8")
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(yaml.safe_dump({**mine, "versions": versions()}, sort_keys=False), encoding="utf-8")
+        os.replace(partial, path)
         return
     if must_be_new:
         raise TrichordError(f"{out}: holds a run already; add --resume to go on with it, or give another --out")
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found = _read_claim(path)
     if found.get("fingerprint") != mine["fingerprint"]:
         raise TrichordError(
             f"{out}: was run on another or since changed store ({found.get('store')}); give another --out"
         )
-    if changed := _first_difference(found.get("settings") or {}, mine["settings"]):
+    if changed := _first_difference(found["settings"], mine["settings"]):
         raise TrichordError(f"{out}: was run with other settings ({changed}); give another --out, or the same settings")
+
+
+def _read_claim(path: Path) -> dict[str, Any]:
+    mend = "if the folder is of this store and these settings, delete that file and go on; else give another --out"
+    try:
+        found = yaml.safe_load(path.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        told = error.strerror if isinstance(error, OSError) and error.strerror else "damaged"
+        raise damaged(path, told, mend) from None
+    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
+        raise damaged(path, "it holds no settings", mend)
+    return found
 
 
 def _first_difference(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> str:
@@ -129,3 +233,15 @@ def config_text(store: Store, recipe: Recipe, planned: PlannedStage) -> str:
 
 def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def machine(recipe: Recipe) -> dict[str, Any]:
+    """Where the study runs, as far as it decides figures: sums of other threads or devices round otherwise."""
+    import torch
+
+    on_gpu = recipe.training.device != "cpu" and torch.cuda.is_available()
+    return {
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+    }

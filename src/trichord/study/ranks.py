@@ -7,19 +7,26 @@ direction `BENCHMARK/DIRECTION/clip`, `/greater`, `/equal` (see `evaluation.benc
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trichord.data.reader import Clips
-from trichord.errors import TrichordError, one_line
+from trichord.errors import TrichordError
 from trichord.evaluation.benchmarks import Benchmark, QueryRanks, RetrievalResult
+from trichord.study.files import RUN_AGAIN, array_names, damaged, queries_path, read_arrays
 from trichord.training.checkpoint import write_json
 
 if TYPE_CHECKING:
     from trichord.store import Store
+
+RANK_PARTS = ("clip", "greater", "equal", "num_gallery")
+CLIP_PARTS = ("video_id", "start_s", "end_s")
+FIGURES = tuple(f.name for f in fields(RetrievalResult) if f.name not in ("ranks", "ties"))  # ties came later
+WORDS = ("benchmark", "direction", "missing")
 
 
 def rank_arrays(
@@ -42,7 +49,7 @@ def rank_arrays(
 
 
 def write_queries(out: Path, store: Store, benchmark: Benchmark, clips: Clips) -> None:
-    """`queries/BENCHMARK.json`: video, span and caption of each clip of a benchmark, in the order of the ranks."""
+    """Write video, span and caption of each clip of a benchmark, in the order of the ranks, where `queries_path` says."""
     queries = [
         {
             "video": store.video_id(int(item)),
@@ -52,7 +59,7 @@ def write_queries(out: Path, store: Store, benchmark: Benchmark, clips: Clips) -
         }
         for item, start, end, captions in zip(clips.item, clips.start_s, clips.end_s, clips.captions, strict=True)
     ]
-    path = out / "queries" / f"{benchmark.name.replace('/', '-')}.json"
+    path = queries_path(out, benchmark.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, queries)
 
@@ -68,16 +75,46 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def read_ranks(path: Path, benchmark: str, direction: str) -> QueryRanks:
     """Ranks of one run. Raises TrichordError when the file is not there or has none of that direction."""
     head = f"{benchmark}/{direction}"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if f"{head}/clip" not in arrays:
-                known = sorted(
-                    {n.rpartition("/")[0] for n in arrays.files if n.endswith("/clip") and "/geometry/" not in n}
-                )
-                raise TrichordError(f"{path}: has no ranks of {head}; it has {', '.join(known) or 'none'}")
-            clip, greater, equal = (arrays[f"{head}/{part}"].astype(np.int64) for part in ("clip", "greater", "equal"))
-            return QueryRanks(clip, greater, equal, int(arrays[f"{head}/num_gallery"]))
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, TrichordError):
-            raise
-        raise TrichordError(f"{path}: cannot be read ({one_line(error)}); run the study again") from None
+    names = {f"{head}/{part}" for part in RANK_PARTS}
+    arrays = read_arrays(path, names.__contains__)
+    if not arrays:
+        have = array_names(path)
+        known = [name.rpartition("/")[0] for name in have if name.endswith("/clip") and "/geometry/" not in name]
+        raise TrichordError(f"{path}: has no ranks of {head}; it has {', '.join(known) or 'none'}")
+    if why := fault_of_ranks(arrays, head):
+        raise damaged(path, why, RUN_AGAIN)
+    clip, greater, equal = (arrays[f"{head}/{part}"].astype(np.int64) for part in RANK_PARTS[:3])
+    return QueryRanks(clip, greater, equal, int(arrays[f"{head}/num_gallery"]))
+
+
+def fault_of_ranks(arrays: Mapping[str, np.ndarray], head: str) -> str:
+    """What is wrong with the ranks of `BENCHMARK/DIRECTION`; '' for whole ones."""
+    for part, ndim in zip(RANK_PARTS, (1, 1, 1, 0), strict=True):
+        array = arrays.get(f"{head}/{part}")
+        if array is None or array.dtype.kind not in "iu" or array.ndim != ndim:
+            return f"{head}/{part} is not there or not of its kind"
+    lengths = {len(arrays[f"{head}/{part}"]) for part in RANK_PARTS[:3]}
+    return "" if len(lengths) == 1 else f"the arrays of {head} differ in length"
+
+
+def fault_of_clips(arrays: Mapping[str, np.ndarray], benchmark: str) -> str:
+    """What is wrong with the names and spans of a benchmark's clips; '' for whole ones."""
+    lengths = set()
+    for part, kinds in zip(CLIP_PARTS, ("U", "f", "f"), strict=True):
+        array = arrays.get(f"{benchmark}/{part}")
+        if array is None or array.dtype.kind not in kinds or array.ndim != 1:
+            return f"{benchmark}/{part} is not there or not of its kind"
+        lengths.add(len(array))
+    return "" if len(lengths) == 1 else f"the clips' arrays of {benchmark} differ in length"
+
+
+def fault_of_rows(rows: object) -> str:
+    """What is wrong with the figures of a run, as kept in its JSON file; '' for whole ones."""
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return "its results are not a list of rows"
+    for row in rows:
+        for name in FIGURES:
+            wanted: Any = str if name in WORDS else (int, float)
+            if not isinstance(row.get(name), wanted):
+                return f"a row has no '{name}'"
+    return ""

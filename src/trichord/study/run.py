@@ -13,6 +13,7 @@ from trichord.evaluation.benchmarks import benchmark_names, find_benchmark
 from trichord.modality import Direction, Order
 from trichord.recipes import Recipe
 from trichord.study import factories
+from trichord.study.files import deleting, is_there, mended_by_deleting, read_json
 from trichord.study.folder import DIVERGED, claim, config_text, divergence_of, note_divergence, write_study
 from trichord.study.plan import PlannedOrder, PlannedStage, distinct_stages, plan_order, plan_study
 from trichord.study.score import evaluate_order
@@ -52,15 +53,23 @@ def train_order(
         order: E.g. `av>t`.
         seed: Of initial weights, batches and clustering.
         recipe: All settings.
-        resume: Go on with the run of `out`; without it a folder that holds a run is refused.
+        resume: Go on with the run of `out`; without it a folder that holds a run is refused. A stage that diverged is
+            tried again, from its last checkpoint.
         say: Takes progress lines.
+
+    Raises Diverged when a stage does, and leaves word of it in the stage's folder.
     """
     from trichord.store import Store
 
     store = Store(store_path)
     planned = plan_order(Order.parse(order), seed, recipe, store.fingerprint)
     claim(out, store, recipe, must_be_new=not resume)
-    steps = sum(_run_stage(stage, out, store, recipe, say) for stage in planned.stages)
+    steps = 0
+    for stage in planned.stages:
+        folder = out / "stages" / stage.folder
+        if why := _diverged(folder):
+            (say or _print)(f"stage {stage.folder} diverged before ({why}): it is trained again")
+        steps += _train(stage, out, store, recipe, say)
     return TrainSummary(planned.order.code, tuple(out / "stages" / s.folder for s in planned.stages), steps)
 
 
@@ -87,7 +96,8 @@ def run_study(
         first_stage_seed: Given, all seeds share first stages that were trained with it.
         say: Takes progress lines.
 
-    An order whose training diverges is left out with a word, and the others go on. Raises Diverged when none is left.
+    The table shows this call; `study.json` and `orders/` keep what earlier calls trained and scored. An order whose training
+    diverges is left out with a word, and the others go on. Raises Diverged when none is left.
     """
     from trichord.store import Store
 
@@ -100,10 +110,10 @@ def run_study(
         raise TrichordError(
             f"{store.path}: no clips to evaluate on (every video is in split train); give --benchmarks COLLECTION/train"
         )
-    chosen = [find_benchmark(store, name) for name in names]
+    chosen = [find_benchmark(store, name) for name in dict.fromkeys(names)]
     claim(out, store, recipe, must_be_new=False)
-    write_study(out, store, recipe, plan, chosen, [])
     say = say or _print
+    write_study(out, store, recipe, plan, chosen, [], first_stage_seed=first_stage_seed, say=say)
     stages = distinct_stages(plan)
     say(
         f"{len(plan)} orders x seeds, {len(stages)} stages to train ({sum(len(p.stages) for p in plan)} without sharing)"
@@ -118,7 +128,7 @@ def run_study(
         table = StudyTable.from_results(
             results, [b.title for b in chosen], [b.name for b in chosen], directions[0].code
         )
-        write_study(out, store, recipe, plan, chosen, results)
+        write_study(out, store, recipe, plan, chosen, results, first_stage_seed=first_stage_seed, say=say)
         write_table(table, out)
     if table is None:
         raise Diverged(f"{out}: every order diverged; lower training.learning_rate, in another --out")
@@ -130,20 +140,37 @@ def _train_all(planned: PlannedOrder, out: Path, store: Store, recipe: Recipe, s
     would diverge again: it is not trained a second time while its folder says so."""
     for stage in planned.stages:
         folder = out / "stages" / stage.folder
-        if why := divergence_of(folder):
+        if why := _diverged(folder):
             return f"{why} (delete {folder / DIVERGED} to train it again)"
         try:
-            _run_stage(stage, out, store, recipe, say)
+            _train(stage, out, store, recipe, say)
         except Diverged as error:
-            note_divergence(folder, error)
             return str(error)
     return ""
+
+
+def _diverged(folder: Path) -> str | None:
+    """Why a stage diverged, unless it was finished since."""
+    return None if is_there(folder / DESCRIPTION) else divergence_of(folder)
+
+
+def _train(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, say: Say | None) -> int:
+    """`_run_stage`; its folder says whether it diverged."""
+    folder = out / "stages" / planned.folder
+    try:
+        steps = _run_stage(planned, out, store, recipe, say)
+    except Diverged as error:
+        note_divergence(folder, error)
+        raise
+    (folder / DIVERGED).unlink(missing_ok=True)
+    return steps
 
 
 def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, say: Say | None) -> int:
     """Train a stage unless it is finished. Returns the steps done now."""
     folder = out / "stages" / planned.folder
-    if (folder / DESCRIPTION).is_file():
+    if is_there(folder / DESCRIPTION):
+        read_json(folder / DESCRIPTION, mend=deleting(folder))
         return 0
     accelerator = factories.build_accelerator(recipe)
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +179,9 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
     model = factories.build_model(recipe, store, planned.seed)
     trained: tuple[str, ...] = planned.stage.train
     if planned.parent is not None:
-        load_weights(model, out / "stages" / planned.parent.folder / WEIGHTS)
+        parent = out / "stages" / planned.parent.folder
+        with mended_by_deleting(parent):
+            load_weights(model, parent / WEIGHTS)
         model = _with_fresh(model, factories.build_model(recipe, store, planned.seed), planned)
         trained = planned.stage.earlier + trained
     if recipe.training.sync_batch_norm:

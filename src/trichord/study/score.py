@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trichord.data.reader import EMBEDDING_STREAMS, Clips
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, one_line
 from trichord.evaluation.benchmarks import (
     Benchmark,
     RetrievalResult,
+    benchmark_clips,
     benchmark_names,
     embed_benchmark,
     evaluate_retrieval,
     find_benchmark,
     score_embeddings,
 )
-from trichord.evaluation.geometry import measure_geometry
+from trichord.evaluation.geometry import Geometry, measure_geometry
 from trichord.modality import Direction
 from trichord.recipes import Recipe, load_recipe, recipe_from_dict
 from trichord.study import factories
+from trichord.study.files import (
+    damaged,
+    deleting,
+    is_there,
+    mended_by_deleting,
+    read_arrays,
+    read_json,
+    read_queries,
+)
 from trichord.study.plan import PlannedOrder
-from trichord.study.ranks import rank_arrays, write_arrays, write_queries
+from trichord.study.ranks import (
+    fault_of_clips,
+    fault_of_ranks,
+    fault_of_rows,
+    rank_arrays,
+    write_arrays,
+    write_queries,
+)
 from trichord.training.checkpoint import write_json
 from trichord.training.models import DESCRIPTION, TrainedModel, load_model
 
@@ -33,11 +50,24 @@ if TYPE_CHECKING:
     from trichord.store import Store
 
 CONTENTS = 2  # raised when more is kept of a run: older results are then computed again
+ANEW = "it is made anew"
 
 
 def results_path(out: Path, planned: PlannedOrder) -> Path:
     """Where the figures of one order and seed lie; the arrays have the same name with `.npz`."""
     return out / "orders" / planned.order.slug / f"seed-{planned.seed}.json"
+
+
+@dataclass
+class Figures:
+    """What is kept of an order and seed: the names of the benchmarks that are there whole, with all that is theirs; and
+    the names of those that are damaged."""
+
+    names: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
 
 
 def evaluate_order(
@@ -49,50 +79,127 @@ def evaluate_order(
     directions: list[Direction],
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Results of one order and seed, computed or read back. An order without a direction's modalities leaves it out."""
-    import torch
-
+    """Results of one order and seed on these benchmarks, computed or read back; what cannot be read is computed again.
+    Figures of other benchmarks stay, while they are of the same training and scored alike. An order without a direction's
+    modalities leaves it out."""
     path = results_path(out, planned)
     identity = {
         "stage": planned.stages[-1].key,
         "evaluation": recipe.to_dict()["evaluation"],
-        "benchmarks": [b.name for b in benchmarks],
         "contents": CONTENTS,
     }
-    if path.is_file() and path.with_suffix(".npz").is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.get("identity") == identity:
-            rows: list[dict[str, Any]] = kept["results"]
-            return rows
-    trained = load_model(out / "stages" / planned.stages[-1].folder)
+    figures = kept_figures(path, identity, say)
+    lacking = [b for b in benchmarks if b.name not in figures.names]
+    lacking += [find_benchmark(store, name) for name in figures.lost if name not in [b.name for b in lacking]]
+    for benchmark in benchmarks:
+        if benchmark not in lacking:
+            _mend_queries(out, store, benchmark, recipe, len(figures.arrays[f"{benchmark.name}/start_s"]), say)
+    if lacking:
+        _evaluate(planned, out, store, recipe, lacking, directions, figures, say)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_arrays(path.with_suffix(".npz"), figures.arrays)
+        whole = {**identity, "benchmarks": figures.names}
+        write_json(path, {"identity": whole, "results": figures.rows, "labels": figures.labels})
+    return [row for b in benchmarks for row in figures.rows if row["benchmark"] == b.name]
+
+
+def kept_figures(path: Path, identity: dict[str, Any], say: Callable[[str], None]) -> Figures:
+    """The figures of `path` that were made under `identity`, each benchmark whole or not at all."""
+    figures = Figures()
+    if not is_there(path):
+        return figures
+    try:
+        kept = read_json(path, mend=ANEW)
+        found = kept.get("identity")
+        if not isinstance(found, dict) or {k: v for k, v in found.items() if k != "benchmarks"} != identity:
+            return figures
+        rows, labels, names = kept.get("results"), kept.get("labels"), found.get("benchmarks")
+        if not isinstance(labels, dict) or not isinstance(names, list) or fault_of_rows(rows):
+            raise damaged(path, fault_of_rows(rows) or "it lacks a part", ANEW)
+        figures.lost = [name for name in names if isinstance(name, str)]
+        arrays = read_arrays(path.with_suffix(".npz"), mend=ANEW)
+    except TrichordError as error:
+        say(str(error))
+        return figures
+    names, figures.lost = figures.lost, []
+    for name in names:
+        mine = [row for row in rows if row["benchmark"] == name]
+        if why := _fault(name, mine, arrays):
+            say(str(damaged(path.with_suffix(".npz"), why, ANEW)))
+            figures.lost.append(name)
+            continue
+        figures.names.append(name)
+        figures.rows += mine
+        figures.labels[name] = str(labels.get(name, ""))
+    # a benchmark's arrays begin with its name; so may those of another (`a` and `a/val`), whose longer name counts
+    for key, array in arrays.items():
+        owner = max((name for name in names if key.startswith(f"{name}/")), key=len, default=None)
+        if owner in figures.names:
+            figures.arrays[key] = array
+    return figures
+
+
+def _fault(benchmark: str, rows: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> str:
+    """What is wrong with what is kept of a benchmark; '' for all that a report needs."""
+    told = [fault_of_clips(arrays, benchmark), *(fault_of_ranks(arrays, f"{benchmark}/{r['direction']}") for r in rows)]
+    try:
+        Geometry.from_arrays(arrays, f"{benchmark}/geometry")
+    except (TrichordError, ValueError, TypeError) as error:
+        told.append(one_line(error))
+    return next(filter(None, told), "")
+
+
+def _mend_queries(
+    out: Path, store: Store, benchmark: Benchmark, recipe: Recipe, num_clips: int, say: Callable[[str], None]
+) -> None:
+    """Write the clips and captions of a benchmark where they are not there whole."""
+    try:
+        read_queries(out, benchmark.name, num_clips, mend=ANEW)
+    except TrichordError as error:
+        say(str(error))
+        write_queries(out, store, benchmark, benchmark_clips(store, benchmark, factories.scoring_settings(recipe, ())))
+
+
+def _evaluate(
+    planned: PlannedOrder,
+    out: Path,
+    store: Store,
+    recipe: Recipe,
+    benchmarks: list[Benchmark],
+    directions: list[Direction],
+    figures: Figures,
+    say: Callable[[str], None],
+) -> None:
+    """Evaluate an order's model on these benchmarks; its figures join `figures`."""
+    import torch
+
+    folder = out / "stages" / planned.stages[-1].folder
+    with mended_by_deleting(folder):
+        trained = load_model(folder)
     possible = [d for d in directions if set(d.modalities) <= set(trained.trained)]
     device = (
         torch.device("cuda") if torch.cuda.is_available() and recipe.training.device == "auto" else torch.device("cpu")
     )
     trained.model.to(device)
     settings = factories.scoring_settings(recipe, trained.visual_streams, trained.audio, trained.text)
-    rows, labelled = [], {}
-    arrays: dict[str, np.ndarray] = {}
     for benchmark in benchmarks:
         found = embed_benchmark(trained.model, store, benchmark, trained.trained, settings)
         scored = score_embeddings(found, benchmark, possible, settings)
-        rows += [{"order": planned.order.code, "seed": planned.seed, **row.to_dict()} for row in scored]
-        arrays |= rank_arrays(store, benchmark, found.clips, scored)
-        labels, labelled[benchmark.name] = clip_labels(store, found.clips)
+        labels, label_name = clip_labels(store, found.clips)
         geometry = measure_geometry(
             found.embeddings, found.valid, labels=labels, num_clusters=recipe.loss.num_clusters, seed=0
         )
-        arrays |= geometry.to_arrays(f"{benchmark.name}/geometry") if geometry is not None else {}
+        figures.names.append(benchmark.name)
+        figures.rows += [{"order": planned.order.code, "seed": planned.seed, **row.to_dict()} for row in scored]
+        figures.labels[benchmark.name] = label_name
+        figures.arrays |= rank_arrays(store, benchmark, found.clips, scored)
+        figures.arrays |= geometry.to_arrays(f"{benchmark.name}/geometry") if geometry is not None else {}
         write_queries(out, store, benchmark, found.clips)
         for first in scored[:1]:
             say(
                 f"{planned.order} seed {planned.seed}  {benchmark.title} {first.direction}  R@1 {first.r1:.2f}  "
                 f"R@5 {first.r5:.2f}  R@10 {first.r10:.2f}  (chance {first.chance_r10:.2f})"
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_arrays(path.with_suffix(".npz"), arrays)
-    write_json(path, {"identity": identity, "results": rows, "labels": labelled})
-    return rows
 
 
 def clip_labels(store: Store, clips: Clips) -> tuple[list[str] | None, str]:
@@ -149,10 +256,10 @@ def find_model(run: Path) -> Path:
 
     Raises TrichordError when there is none, or when there are several to choose from.
     """
-    if run.is_file() or (run / DESCRIPTION).is_file():
+    if is_there(run) or is_there(run / DESCRIPTION):
         return run
     found = {
-        path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in run.glob(f"stages/*/{DESCRIPTION}")
+        path.parent.name: read_json(path, mend=deleting(path.parent)) for path in run.glob(f"stages/*/{DESCRIPTION}")
     }
     last = sorted(set(found) - {described.get("parent") for described in found.values()})
     if not last:

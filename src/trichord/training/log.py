@@ -77,7 +77,7 @@ class StageLog:
             self.writer.close()
 
     def step(self, step: int, epoch: int, values: dict[str, float], num_clips: int) -> None:
-        """Record step `step` (0-based), just finished."""
+        """Record step `step` (0-based), just finished; `num_clips` are those of all processes."""
         if not self.enabled:
             return
         self.clips += num_clips

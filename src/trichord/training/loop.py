@@ -153,7 +153,7 @@ def train_stage(
                 scheduler.step()
                 values = {name: float(term.detach()) for name, term in terms.items()}
                 values |= {"grad_norm": norm, "learning_rate": rate}
-                log.step(position.step, epoch, values, num_clips=len(batch.valid[stage.train[0]]))
+                log.step(position.step, epoch, values, num_clips=batch.step_clips)
                 done += 1
                 position = Position(position.step + 1, epoch, position.epoch_step + 1)
                 if settings.checkpoint_every_steps and position.step % settings.checkpoint_every_steps == 0:

@@ -120,13 +120,17 @@ def prepare_model(model: MCN, stage: Stage, *, heads: bool) -> None:
 
 
 def count_parameters(model: MCN, stage: Stage) -> dict[str, int]:
-    """How many parameters train in a stage, and how many of what came before are frozen, reconstruction heads included."""
+    """How many parameters train in a stage, and how many encoder parameters are frozen in it and take part.
 
-    def count(modalities: tuple[str, ...]) -> int:
-        parts = [part for m in modalities for part in model.parts(m).values() if part is not None]
-        return sum(p.numel() for part in parts for p in part.parameters())
-
-    return {"trained": count(stage.train + stage.thawed), "frozen": count(stage.frozen)}
+    Args:
+        model: As `prepare_model` left it: what has a gradient trains. Heads that do not train take no part.
+        stage: Says what is frozen.
+    """
+    encoders = [encoder for m in stage.frozen if (encoder := model.parts(m)["encoder"]) is not None]
+    return {
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "frozen": sum(p.numel() for encoder in encoders for p in encoder.parameters()),
+    }
 
 
 @contextmanager

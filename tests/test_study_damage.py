@@ -1,0 +1,424 @@
+"""Study folders that were damaged, interrupted, or gone on with otherwise: what a second run mends, and what is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from report_helpers import write_study_folder
+from trichord.errors import Diverged, TrichordError
+from trichord.recipes import Recipe, load_recipe
+from trichord.report.reading import Study, read_study
+from trichord.study import factories, folder, run, score
+from trichord.study.files import array_names, is_there, queries_path, read_arrays, read_json
+
+NPZ = "orders/vt/seed-0.npz"
+ROWS = "orders/vt/seed-0.json"
+
+
+def quick(**training: Any) -> Recipe:
+    return load_recipe(
+        "debug",
+        training={"tensorboard": False, "max_steps": 1, "device": "cpu", **training},
+        evaluation={"directions": ["t2v"]},
+    )
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def go_on(store: Path, out: Path, orders: list[str] | None = None, **options: Any) -> Any:
+    return run.run_study(store, out, orders or ["vt"], [0], quick(), **{"say": silent, **options})
+
+
+def read_all(path: Path) -> Study:
+    """Read everything that a report reads."""
+    study = read_study(path)
+    for benchmark in study.benchmarks:
+        study.captions(benchmark["name"])
+    for one in study.done:
+        for row in one.results:
+            study.ranks(one, row["benchmark"], row["direction"])
+            study.clips(one, row["benchmark"])
+            study.geometry(one, row["benchmark"])
+    for stage in study.stages.values():
+        study.curves(stage)
+    return study
+
+
+@pytest.fixture(scope="module")
+def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("study") / "vt"
+    go_on(tiny_store, out)
+    return out
+
+
+@pytest.fixture
+def own(study: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(study, tmp_path / "own"))
+
+
+def edit(path: Path, change: Callable[[Any], Any]) -> None:
+    content = json.loads(path.read_text())
+    changed = change(content)
+    path.write_text(json.dumps(content if changed is None else changed))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    for at in range(100, len(content) - 3000, 40):
+        content[at] ^= 255
+    path.write_bytes(bytes(content))
+
+
+def without(path: Path, name: str) -> None:
+    arrays = {key: array for key, array in np.load(path).items() if key != name}
+    np.savez_compressed(path, **arrays)
+
+
+def old_stages(content: dict[str, Any]) -> None:
+    for entry in content["orders"]:
+        entry["stages"] = [stage["folder"] for stage in entry["stages"]]
+
+
+MENDED: dict[str, Callable[[Path], Any]] = {
+    "torn figures": lambda p: (p / ROWS).write_text('{"identity": {'),
+    "figures are a list": lambda p: (p / ROWS).write_text("[]"),
+    "a row without its figure": lambda p: edit(p / ROWS, lambda c: c["results"][0].pop("r5") and None),
+    "no labels": lambda p: edit(p / ROWS, lambda c: c.update(labels=[])),
+    "cut arrays": lambda p: (p / NPZ).write_bytes((p / NPZ).read_bytes()[:3000]),
+    "empty arrays": lambda p: (p / NPZ).write_bytes(b""),
+    "text for arrays": lambda p: (p / NPZ).write_bytes(b"hello" * 100),
+    "flipped arrays": lambda p: flip(p / NPZ),
+    "no ranks": lambda p: without(p / NPZ, "tiny/t2v/greater"),
+    "no spans": lambda p: without(p / NPZ, "tiny/start_s"),
+    "no part of the geometry": lambda p: without(p / NPZ, "tiny/geometry/num_clusters"),
+    "torn queries": lambda p: (p / "queries/tiny.json").write_text('[{"cap'),
+    "short queries": lambda p: (p / "queries/tiny.json").write_text('[{"caption": "x"}]'),
+    "queries of no kind": lambda p: (p / "queries/tiny.json").write_text("[1, 2]"),
+    "torn plan": lambda p: (p / "study.json").write_text('{"orders"'),
+    "no plan": lambda p: (p / "study.json").write_text("null"),
+    "a plan as it was": lambda p: edit(p / "study.json", old_stages),
+    "a plan without a part": lambda p: edit(p / "study.json", lambda c: c.update(benchmarks={})),
+    "benchmarks without names": lambda p: edit(p / "study.json", lambda c: c.update(benchmarks=[{}])),
+}
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_the_report_says_what_a_second_run_mends(name: str, study: Path, own: Path, tiny_store: Path) -> None:
+    MENDED[name](own)
+    with pytest.raises(TrichordError) as caught:
+        read_all(own)
+    told = str(caught.value)
+    assert str(own) in told and "run the study again" in told and "which trains nothing twice" in told
+    assert "\n" not in told and "pickle" not in told
+    lines: list[str] = []
+    go_on(tiny_store, own, say=lines.append)
+    read_all(own)
+    for path in study.rglob("*.json"):
+        assert json.loads((own / path.relative_to(study)).read_text()) == json.loads(path.read_text())
+    before, after = read_arrays(study / NPZ), read_arrays(own / NPZ)
+    assert before.keys() == after.keys() and all(np.array_equal(before[key], after[key]) for key in before)
+    assert any(str(own) in line for line in lines), "it is said that something was made anew"
+
+
+def test_queries_that_are_gone_are_written_again(study: Path, own: Path, tiny_store: Path) -> None:
+    (own / "queries" / "tiny.json").unlink()
+    assert read_all(own).captions("tiny") == []
+    go_on(tiny_store, own)
+    assert read_all(own).captions("tiny") == read_all(study).captions("tiny") != []
+
+
+LASTING: dict[str, tuple[str, str, str]] = {
+    "torn description": ("model.json", "{", "delete the folder {stage} and run the same command again"),
+    "description is a list": ("model.json", "[]", "delete the folder {stage} and run the same command again"),
+    "parameters of no kind": (
+        "model.json",
+        '{"parameters": 3}',
+        "delete the folder {stage} and run the same command again",
+    ),
+    "torn line": ("metrics.jsonl", '{"step": 0, "lo\n{"step": 1, "loss": 1.0}\n', "delete that file"),
+    "torn last line": ("metrics.jsonl", '{"step": 0, "lo\n', "delete that file"),
+    "torn clips": ("metrics.jsonl", '{"step": 0, "clips": x, "loss": 1}\n{"step": 1}\n', "delete that file"),
+    "no step": ("metrics.jsonl", '{"loss": 1.0}\n', "delete that file"),
+    "no number": ("metrics.jsonl", '{"step": 0, "loss": "high"}\n', "delete that file"),
+    "not a line": ("metrics.jsonl", "7\n", "delete that file"),
+}
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_what_a_second_run_does_not_mend_names_what_to_delete(name: str, own: Path) -> None:
+    file, content, mend = LASTING[name]
+    (stage,) = own.glob("stages/*")
+    (stage / file).write_text(content)
+    with pytest.raises(TrichordError) as caught:
+        read_all(own)
+    told = str(caught.value)
+    assert told.startswith(f"{stage / file}: cannot be read (") and mend.format(stage=stage) in told
+    if file == "metrics.jsonl":
+        (stage / file).unlink()
+        assert read_all(own).curves(next(iter(read_study(own).stages.values()))) == {}
+
+
+@pytest.mark.parametrize("file", ["model.json", "model.safetensors"])
+def test_a_damaged_model_is_trained_again_once_its_folder_is_deleted(own: Path, tiny_store: Path, file: str) -> None:
+    (stage,) = own.glob("stages/*")
+    (stage / file).write_bytes((stage / file).read_bytes()[:10])
+    (own / NPZ).unlink()
+    with pytest.raises(TrichordError, match=f"{file}.*delete the folder {stage} and run the same command again"):
+        go_on(tiny_store, own)
+    shutil.rmtree(stage)
+    go_on(tiny_store, own)
+    assert read_all(own).done
+
+
+@pytest.mark.parametrize("content", ["", "settings: [", "3", "fingerprint: x\n"])
+def test_torn_settings_of_a_folder(own: Path, tiny_store: Path, content: str) -> None:
+    (own / "run.yaml").write_text(content)
+    with pytest.raises(
+        TrichordError, match=r"run.yaml: cannot be read .*delete that file and go on; else give another"
+    ):
+        go_on(tiny_store, own)
+    (own / "run.yaml").unlink()
+    go_on(tiny_store, own)
+    assert "settings:" in (own / "run.yaml").read_text()
+
+
+def test_a_plan_made_anew_says_so_once(own: Path, tiny_store: Path) -> None:
+    (own / "study.json").write_text("{")
+    lines: list[str] = []
+    go_on(tiny_store, own, say=lines.append)
+    told = [line for line in lines if "study.json" in line]
+    assert (
+        len(told) == 1 and "made anew from this call; name the orders, seeds and benchmarks of other calls" in told[0]
+    )
+
+
+# ---- the readers
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "Expecting value"),
+        (b"\xff\xfe\x00", "decode"),
+        (b"[" * 100_000, "damaged"),
+        (b"[1]", "it holds list, not an object"),
+        (b"null", "it holds NoneType"),
+    ],
+)
+def test_json_of_any_damage_is_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(TrichordError, match=reason) as caught:
+        read_json(path, mend="do this")
+    assert str(caught.value).startswith(f"{path}: cannot be read (") and str(caught.value).endswith("); do this")
+    with pytest.raises(TrichordError, match="Is a directory"):
+        read_json(tmp_path)
+    with pytest.raises(TrichordError, match="No such file"):
+        read_json(tmp_path / "none.json")
+
+
+ARRAYS = {"a/video_id": np.array(["x", "yy"]), "a/t2v/clip": np.arange(40), "a/num": np.array(7)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_arrays_of_any_damage_are_whole_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("npz") / "x.npz"
+    np.savez_compressed(path, **ARRAYS)  # type: ignore[arg-type]
+    content = bytearray(path.read_bytes())
+    for at in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
+        content[at] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(bytes(content[: data.draw(st.sampled_from([None, 0, 3, 40, 200, 500, len(content) - 1]))]))
+    try:
+        found = read_arrays(path)
+    except TrichordError as error:
+        assert str(error).startswith(f"{path}: cannot be read (") and "\n" not in str(error)
+        assert "pickle" not in str(error).lower()
+    else:
+        assert all(np.array_equal(array, ARRAYS[name]) for name, array in found.items())
+
+
+def test_arrays_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    with path.open("wb") as file:
+        np.savez(file, a=np.array([{}], dtype=object))
+    for told, content in (("damaged", None), ("damaged", b"\x80\x04N."), ("damaged", b"")):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(TrichordError, match=told) as caught:
+            read_arrays(path)
+        assert "pickle" not in str(caught.value)
+    with path.open("wb") as file:
+        np.save(file, np.arange(3))
+    with pytest.raises(TrichordError, match="damaged, or not what its name says"):
+        array_names(path)
+
+
+def test_a_path_that_cannot_be_is_not_there() -> None:
+    name = Path("n" * 5000)
+    assert not is_there(name / "x")
+    with pytest.raises(TrichordError, match="no study here"):
+        read_study(name)
+
+
+def test_a_folder_without_rights_is_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Path.is_file` raises where a folder may not be looked into; whoever runs the tests may look everywhere."""
+    path = write_study_folder(tmp_path / "s", orders=["av>t"], seeds=[0])
+
+    def refuse(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert read_all(path).done
+
+
+# ---- other benchmarks
+
+
+def test_benchmarks_have_files_of_their_own(tmp_path: Path) -> None:
+    names = ["a/b", "a-b", "a%2Fb", "A b", "日本"]
+    assert len({queries_path(tmp_path, name) for name in names}) == len(names)
+    assert all(queries_path(tmp_path, name).parent == tmp_path / "queries" for name in names)
+    path = write_study_folder(tmp_path / "s", orders=["vt"], seeds=[0], benchmarks={"a/b": 30, "a-b": 40})
+    assert [len(read_all(path).captions(name)) for name in ("a/b", "a-b")] == [30, 40]
+
+
+def test_another_benchmark_joins_the_earlier_ones(
+    study: Path, own: Path, tiny_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[str] = []
+    embed = score.embed_benchmark
+
+    def counted(model: Any, store: Any, benchmark: Any, *rest: Any) -> Any:
+        scored.append(benchmark.name)
+        return embed(model, store, benchmark, *rest)
+
+    monkeypatch.setattr(score, "embed_benchmark", counted)
+    table = go_on(tiny_store, own, benchmarks=["tiny/train"])
+    assert scored == ["tiny/train"] and table.benchmarks == ("tiny/train",)
+    assert "tiny R@1" not in (own / "table.md").read_text()
+    content = json.loads((own / "study.json").read_text())
+    assert [b["name"] for b in content["benchmarks"]] == ["tiny", "tiny/train"]
+    assert [(row["benchmark"], row["order"]) for row in content["results"]] == [("tiny", "vt"), ("tiny/train", "vt")]
+    both = read_all(own)
+    assert [b["name"] for b in both.benchmarks] == ["tiny", "tiny/train"]
+    assert [row["benchmark"] for row in both.done[0].results] == ["tiny", "tiny/train"]
+    assert len(both.captions("tiny/train")) > len(both.captions("tiny")) > 0
+    assert both.done[0].result("tiny", "t2v") == read_study(study).done[0].result("tiny", "t2v")
+    before, after = read_arrays(study / NPZ), read_arrays(own / NPZ)
+    assert all(np.array_equal(before[key], after[key]) for key in before)
+    table = go_on(tiny_store, own)
+    assert scored == ["tiny/train"] and table.benchmarks == ("tiny",), "nothing is evaluated twice"
+    assert len(json.loads((own / "study.json").read_text())["results"]) == 2
+    without(own / NPZ, "tiny/train/t2v/clip")
+    go_on(tiny_store, own, benchmarks=["tiny/train", "tiny"])
+    assert scored == ["tiny/train", "tiny/train"], "what is damaged is computed again, and that alone"
+    assert [row["benchmark"] for row in read_all(own).done[0].results] == ["tiny", "tiny/train"]
+    (own / NPZ).write_bytes(b"")
+    table = go_on(tiny_store, own)
+    assert scored[2:] == ["tiny", "tiny/train"], "also what another call had evaluated"
+    assert table.benchmarks == ("tiny",) and set(read_all(own).done[0].results[1]) >= {"r1"}
+    after = read_arrays(own / NPZ)
+    assert all(np.array_equal(before[key], after[key]) for key in before) and "tiny/train/t2v/clip" in after
+
+
+def test_figures_scored_otherwise_are_not_kept_beside_new_ones(own: Path, tiny_store: Path) -> None:
+    recipe = quick()
+    recipe.evaluation.cosine = "yes"
+    run.run_study(tiny_store, own, ["vt"], [0], recipe, benchmarks=["tiny/train"], say=silent)
+    assert [row["benchmark"] for row in read_all(own).done[0].results] == ["tiny/train"]
+    assert [row["benchmark"] for row in json.loads((own / "study.json").read_text())["results"]] == ["tiny/train"]
+
+
+# ---- what diverged
+
+
+def test_training_one_order_notes_divergence_and_tries_again(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, out, lines = factories.build_loss, tmp_path / "out", []
+
+    def poisoned(recipe: Recipe, stage: Any, seed: int) -> Any:
+        loss = build(recipe, stage, seed)
+        loss.contrast_weight = float("nan")
+        return loss
+
+    monkeypatch.setattr(factories, "build_loss", poisoned)
+    with pytest.raises(Diverged):
+        run.train_order(tiny_store, out, "vt", 0, quick(), say=silent)
+    (stage,) = out.glob("stages/*")
+    assert "step 1: the loss is not finite" in str(folder.divergence_of(stage))
+    monkeypatch.setattr(factories, "build_loss", build)
+    summary = run.train_order(tiny_store, out, "vt", 0, quick(), resume=True, say=lines.append)
+    assert summary.num_steps == 1 and folder.divergence_of(stage) is None and not (stage / "diverged.json").exists()
+    assert any(line.startswith(f"stage {stage.name} diverged before (") and "trained again" in line for line in lines)
+
+
+def test_a_note_of_divergence_goes_when_its_stage_is_finished(own: Path, tiny_store: Path) -> None:
+    (stage,) = own.glob("stages/*")
+    for content in ('{"message": "of another time"}', "", "[]"):
+        (stage / "diverged.json").write_text(content)
+        assert folder.divergence_of(stage)
+        assert go_on(tiny_store, own).orders == ("vt",)
+        assert not (stage / "diverged.json").exists()
+
+
+def test_a_torn_note_of_divergence_still_says_that_it_diverged(own: Path, tiny_store: Path) -> None:
+    (stage,) = own.glob("stages/*")
+    (stage / "model.json").unlink()
+    (stage / "diverged.json").write_text("")
+    with pytest.raises(TrichordError, match=r"every run diverged .*diverged.json does not tell why.* another --out"):
+        read_study(own)
+    with pytest.raises(Diverged, match="every order diverged"):
+        go_on(tiny_store, own)
+
+
+def test_when_every_run_diverged_going_on_is_not_the_advice(tmp_path: Path) -> None:
+    path = write_study_folder(tmp_path / "s", orders=["avt"], seeds=[0, 1])
+    for stage in path.glob("stages/*"):
+        (stage / "diverged.json").write_text('{"message": "step 7: the loss"}')
+    with pytest.raises(TrichordError) as caught:
+        read_study(path)
+    told = str(caught.value)
+    assert "every run diverged" in told and "step 7" in told and "go on" not in told
+    assert told.endswith("run the study in another --out with a lower training.learning_rate")
+
+
+# ---- what the study says of itself
+
+
+def test_the_call_and_the_machine_are_kept(tiny_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run.run_study(tiny_store, out, ["vt>a", "vt"], [0, 1], quick(), first_stage_seed=7, say=silent)
+    run.run_study(tiny_store, out, ["av>t"], [0, 1], quick(), say=silent)
+    content = json.loads((out / "study.json").read_text())
+    given = {(entry["order"], entry["seed"]): entry["first_stage_seed"] for entry in content["orders"]}
+    assert given == {
+        ("vt>a", 0): 7, ("vt>a", 1): 7, ("vt", 0): None, ("vt", 1): None, ("av>t", 0): None, ("av>t", 1): None,
+    }  # fmt: skip
+    assert content["machine"] == {"threads": 1, "device": "cpu", "processes": 1}
+    assert {"scipy", "scikit-learn"} <= set(content["versions"])
+    found = read_all(out)
+    assert found.first_stage_seeds == {"vt>a": (7,), "vt": (0, 1), "av>t": (0, 1)}
+    assert found.content["machine"]["threads"] == 1
+
+
+def test_first_stages_of_unfinished_runs_do_not_count(tmp_path: Path) -> None:
+    path = write_study_folder(tmp_path / "s", orders=["av>t", "avt"], seeds=[0, 1, 2])
+    (path / "orders" / "av-t" / "seed-1.npz").unlink()
+    for seed in range(3):
+        (path / "orders" / "avt" / f"seed-{seed}.npz").unlink()
+    assert read_study(path).first_stage_seeds == {"av>t": (0, 2), "avt": ()}
