@@ -155,8 +155,7 @@ def test_recalls_are_drawn_at_their_values() -> None:
         lines = [np.asarray(line.get_xydata()) for line in ax.lines]
         points = {round(float(xy[0, 0]), 3): float(xy[0, 1]) for xy in lines if len(xy) == 1}
         bars = [tuple(xy[:, 0]) for xy in lines if len(xy) == 2 and xy[0, 1] == xy[1, 1] and xy[1, 0] > 1]
-        assert set(points) == {10.0, 30.0, 0.5, 2.5}
-        assert bars == [(8.0, 13.0)]
+        assert set(points) == {10.0, 30.0, 0.5, 2.5} and bars == [(8.0, 13.0)]
         assert points[10.0] == points[0.5] < points[30.0] == points[2.5]  # chance stands in its recall's row
         assert ax.get_xlim()[0] == 0 and ax.get_xlim()[1] > 30
         assert [t.get_text() for t in ax.texts] == ["not scored"]
@@ -169,8 +168,7 @@ def test_differences_are_filled_where_told_apart() -> None:
         points = [line for line in ax.lines if len(line.get_xdata()) == 1]
         assert [float(line.get_xdata()[0]) for line in points] == [1.0, 0.2, -3.0]
         assert [line.get_markerfacecolor() != "white" for line in points] == [True, False, False]
-        low, high = ax.get_xlim()
-        assert low < -4 and high > 1.5
+        assert ax.get_xlim()[0] < -4 and ax.get_xlim()[1] > 1.5
     with one_axes() as ax:
         plots._draw_differences(ax, plots.DifferencePanel("x", [("a", 5.0, 4.0, 6.0, True)]))
         assert ax.get_xlim()[0] < 0  # zero is always there
