@@ -15,7 +15,6 @@ from trichord.losses.contrast import info_nce
 from trichord.nn import MCN
 from trichord.training.gradient_cache import GradientCache, chunks_of
 
-
 ALL = ("video", "audio", "text")
 
 

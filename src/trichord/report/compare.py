@@ -15,9 +15,9 @@ from trichord.report.analysis import (
     analyse,
     difference_of_scoring,
 )
-from trichord.report.document import Block, Cell, Column, Document, Section, Table, Text, slug
+from trichord.report.document import Block, Cell, Column, Document, Section, Table, Text, distinct_slugs
 from trichord.report.reading import Run, Study
-from trichord.report.tables import interval_cell, p_text, spanned
+from trichord.report.tables import difference_cell, interval_cell, p_text
 
 
 def compare_studies(a: Study, b: Study, *, direction: str = "", level: float = 0.95) -> Document:
@@ -66,12 +66,13 @@ def _figures(a: Study, b: Study, direction: str, level: float) -> tuple[list[Blo
         raise TrichordError(
             f"{a.path} was scored on {', '.join(groups_a)} and {b.path} on {', '.join(groups_b)}: no benchmark is common"
         )
+    slugs = distinct_slugs(names)
     for name in names:
         one, two = groups_a[name], groups_b[name]
         if why := _refusal(a, b, one, two):
             refused.append(f"{one.title}: not compared, since {why}")
             continue
-        table, sentences = _differences(one, two, level)
+        table, sentences = _differences(one, two, level, f"compared-{slugs[name]}")
         blocks.append(table)
         found += sentences
     if len(refused) == len(names):
@@ -103,7 +104,7 @@ def _first_run(study: Study, group: Group) -> Run:
     return next(run for run in study.done if run.result(group.benchmark, group.direction))
 
 
-def _differences(one: Group, two: Group, level: float) -> tuple[Table, list[str]]:
+def _differences(one: Group, two: Group, level: float, name: str) -> tuple[Table, list[str]]:
     common = [order for order in one.orders if order in two.orders]
     pairs = {}
     for order in common:
@@ -125,10 +126,9 @@ def _differences(one: Group, two: Group, level: float) -> tuple[Table, list[str]
                 continue
             pair, p = pairs[order, k], float(adjusted[order, k])
             strong = p < 1 - level and pair.num_seeds > 1
-            text = spanned(pair.estimate, pair.low, pair.high)
             rows.append((
                 Cell(str(Order.parse(order))), Cell(f"R@{k}"), *cells,
-                Cell(text, pair.estimate, strong=strong, note=pair.note),
+                difference_cell(pair.estimate, pair.low, pair.high, strong=strong, note=pair.note),
                 Cell(p_text(pair.p), pair.p), Cell(p_text(p), p, strong=strong),
             ))  # fmt: skip
             if strong and k == MAIN_RECALL:
@@ -148,7 +148,7 @@ def _differences(one: Group, two: Group, level: float) -> tuple[Table, list[str]
         f"{100 * level:g} % intervals. "
         "Seeds are paired where both studies have the same ones."
     )
-    table = Table(f"compared-{slug(one.benchmark)}", one.title, columns, tuple(rows), caption,
+    table = Table(name, one.title, columns, tuple(rows), caption,
                   tuple(range(3, len(rows), 3)))  # fmt: skip
     return table, sentences
 
