@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from report_helpers import write_study_folder
 from trichord.errors import Diverged, TrichordError
 from trichord.recipes import Recipe, load_recipe
 from trichord.report.reading import Study, read_study
 from trichord.study import factories, folder, run, score
-from trichord.study.files import array_names, is_there, queries_path, read_arrays, read_json
+from trichord.study.files import is_there, queries_path, read_arrays
 
 NPZ = "orders/vt/seed-0.npz"
 ROWS = "orders/vt/seed-0.json"
@@ -201,70 +199,6 @@ def test_a_plan_made_anew_says_so_once(own: Path, tiny_store: Path) -> None:
     assert (
         len(told) == 1 and "made anew from this call; name the orders, seeds and benchmarks of other calls" in told[0]
     )
-
-
-# ---- the readers
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "Expecting value"),
-        (b"\xff\xfe\x00", "decode"),
-        (b"[" * 100_000, "damaged"),
-        (b"[1]", "it holds list, not an object"),
-        (b"null", "it holds NoneType"),
-    ],
-)
-def test_json_of_any_damage_is_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
-    path = tmp_path / "x.json"
-    path.write_bytes(content)
-    with pytest.raises(TrichordError, match=reason) as caught:
-        read_json(path, mend="do this")
-    assert str(caught.value).startswith(f"{path}: cannot be read (") and str(caught.value).endswith("); do this")
-    with pytest.raises(TrichordError, match="Is a directory"):
-        read_json(tmp_path)
-    with pytest.raises(TrichordError, match="No such file"):
-        read_json(tmp_path / "none.json")
-
-
-ARRAYS = {"a/video_id": np.array(["x", "yy"]), "a/t2v/clip": np.arange(40), "a/num": np.array(7)}
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_arrays_of_any_damage_are_whole_or_one_line(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    path = tmp_path_factory.mktemp("npz") / "x.npz"
-    np.savez_compressed(path, **ARRAYS)  # type: ignore[arg-type]
-    content = bytearray(path.read_bytes())
-    for at in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
-        content[at] ^= data.draw(st.integers(1, 255))
-    path.write_bytes(bytes(content[: data.draw(st.sampled_from([None, 0, 3, 40, 200, 500, len(content) - 1]))]))
-    try:
-        found = read_arrays(path)
-    except TrichordError as error:
-        assert str(error).startswith(f"{path}: cannot be read (") and "\n" not in str(error)
-        assert "pickle" not in str(error).lower()
-    else:
-        assert all(np.array_equal(array, ARRAYS[name]) for name, array in found.items())
-
-
-def test_arrays_that_are_none(tmp_path: Path) -> None:
-    path = tmp_path / "x.npz"
-    with path.open("wb") as file:
-        np.savez(file, a=np.array([{}], dtype=object))
-    for told, content in (("damaged", None), ("damaged", b"\x80\x04N."), ("damaged", b"")):
-        if content is not None:
-            path.write_bytes(content)
-        with pytest.raises(TrichordError, match=told) as caught:
-            read_arrays(path)
-        assert "pickle" not in str(caught.value)
-    with path.open("wb") as file:
-        np.save(file, np.arange(3))
-    with pytest.raises(TrichordError, match="damaged, or not what its name says"):
-        array_names(path)
 
 
 def test_a_path_that_cannot_be_is_not_there() -> None:

@@ -41,7 +41,7 @@ def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict, *
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, _reason(error), mend) from None
     if not isinstance(content, kind):
-        raise damaged(path, f"it holds {type(content).__name__}, not {KINDS[kind]}", mend)
+        raise damaged(path, f"what it holds is not {KINDS[kind]}", mend)
     return content
 
 
