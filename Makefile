@@ -22,6 +22,7 @@ lint: $(VENV)/.installed-dev  ## style, types, import contracts
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-dev  ## all benchmarks; figures go to benchmarks/RESULTS.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 $(VENV)/bin/python:
