@@ -1,4 +1,4 @@
-"""DAVEnet's convolutions along time in bfloat16 on a CPU, where the library's own forms leave half of the rate unused.
+"""DAVEnet's convolutions along time in bfloat16 on a CPU, where the library's own forms fall short of the processor's rate.
 
 Shape letters: B clips, I and O input and output channels, T and U input and output steps, K the kernel's width.
 
