@@ -135,7 +135,7 @@ def test_a_diverged_order_is_left_out_and_said(
     assert tried == [0], "a stage that diverged is not trained a second time"
     assert sum("AV→T seed 0  diverged and is left out: stage av>t, step 1" in line for line in lines) == 2
     (stage,) = out.glob("stages/av-t.*")
-    assert "not finite" in folder.divergence_of(stage) 
+    assert "not finite" in folder.divergence_of(stage)
     assert any(f"delete {stage / 'diverged.json'} to train it again" in line for line in lines)
     plan = json.loads((out / "study.json").read_text())["orders"]
     assert [entry["order"] for entry in plan] == ["av>t", "vt>a"]
