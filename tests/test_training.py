@@ -217,3 +217,14 @@ if __name__ == "__main__":
         store = write_tiny_store(Path(folder) / "store")
         orders = ("av>t", "at>v", "vt>a", "avt")
         GOLDEN.write_text(json.dumps({o: curve(o, store, Path(folder) / o) for o in orders}, indent=1) + "\n")
+
+
+def test_the_plain_paths_train_as_the_fast_ones(tiny_store: Path, tmp_path: Path) -> None:
+    one, two = (
+        run.train_order(tiny_store, tmp_path / str(fast), "avt", 0, debug(fast=fast), say=silent)
+        for fast in (True, False)
+    )
+    first, second = metrics(one.model_folder), metrics(two.model_folder)
+    assert len(first) == len(second) and one.model_folder.name != two.model_folder.name
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys() and a["loss"] == pytest.approx(b["loss"], rel=1e-3)

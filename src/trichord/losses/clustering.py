@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from trichord.errors import TrichordError
-from trichord.losses.kmeans import Empty, assign, fit_kmeans
+from trichord.losses.kmeans import Empty, Path, assign, fit_kmeans
 from trichord.losses.precision import full_precision
 
 
@@ -70,6 +70,7 @@ class ClusterMemory:
         seed: of the random draws.
         dtype: of the stored rows; float16 halves the memory.
         wait_until_full: fit on the batch alone while the queue is not full, as published.
+        path: as for `fit_kmeans`: None takes the fastest one, "plain" the slow one.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class ClusterMemory:
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
         wait_until_full: bool = False,
+        path: Path | None = None,
     ) -> None:
         if num_clusters < 1 or refit_every < 1:
             raise TrichordError(f"num_clusters ({num_clusters}) and refit_every ({refit_every}) must be at least 1")
@@ -96,6 +98,7 @@ class ClusterMemory:
         self.normalize, self.empty = normalize, empty
         self.max_iterations, self.tolerance = max_iterations, tolerance
         self.seed, self.dtype, self.wait_until_full = seed, dtype, wait_until_full
+        self.path = path
         self.queue: torch.Tensor | None = None
         self.centroids: torch.Tensor | None = None
         self.num_rows = 0  # filled rows of the queue
@@ -134,7 +137,7 @@ class ClusterMemory:
         if self.centroids is None:
             return None
         self.centroids = self.centroids.to(rows.device)
-        return self.centroids, assign(rows, self.centroids)
+        return self.centroids, assign(rows, self.centroids, path=self.path)
 
     def reset_centroids(self) -> None:
         """Forget the centroids: the next update fits from a new random draw. The queue stays."""
@@ -166,6 +169,7 @@ class ClusterMemory:
             generator=generator,
             normalize=self.normalize,
             empty=self.empty,
+            path=self.path,
         )
         self.centroids = fit.centroids
         self.objective, self.num_iterations = fit.objective, fit.iterations

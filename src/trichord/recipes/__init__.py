@@ -144,6 +144,8 @@ class TrainingSettings:
         chunk_clips: Clips of one forward pass; a larger batch is encoded in chunks, twice, and the gradient is exact:
             large contrast batches in little memory. 0: the whole batch at once.
         chunk_norm: With chunks, batch norm sees each `chunk` by itself, or its `running` statistics.
+        fast: The fast paths of the reader, DAVEnet, k-means, Adam (below float32) and memory; false takes the plain ones,
+            which give the same to rounding.
     """
 
     epochs: int = 30
@@ -162,6 +164,7 @@ class TrainingSettings:
     frozen_cache_gb: float = 20.0
     chunk_clips: int = 0
     chunk_norm: Literal["chunk", "running"] = "chunk"
+    fast: bool = True
 
 
 @dataclass

@@ -95,6 +95,7 @@ def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
             empty=loss.cluster_empty,
             wait_until_full=loss.cluster_wait_until_full,
             seed=seed,
+            path=None if recipe.training.fast else "plain",
         )
     return CombinedLoss(
         pairs=stage.pairs,
@@ -145,6 +146,7 @@ def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tupl
         max_words=data.max_words,
         audio=audio,
         text=text,
+        fast=recipe.training.fast,
     )
     return source, reader
 
@@ -169,6 +171,7 @@ def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
         thaw=later.thaw if is_later else 0.0,
         chunk_clips=training.chunk_clips,
         chunk_norm=training.chunk_norm,
+        fast=training.fast,
     )
 
 

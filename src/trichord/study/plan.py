@@ -94,6 +94,8 @@ def training_settings(recipe: Recipe) -> dict[str, Any]:
             values["model"].pop(name)
     if not values["training"]["chunk_clips"]:
         values["training"].pop("chunk_clips"), values["training"].pop("chunk_norm")
+    if values["training"]["fast"]:
+        values["training"].pop("fast")
     for name in DISPLAY_ONLY:
         values["training"].pop(name)
     return values

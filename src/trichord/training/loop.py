@@ -22,7 +22,7 @@ from trichord.data.batches import TrainingClips, batches
 from trichord.data.reader import ClipReader
 from trichord.errors import Diverged
 from trichord.losses.combined import CombinedLoss
-from trichord.nn import MCN, Encoded
+from trichord.nn import MCN, DAVEnet, Encoded
 from trichord.training.checkpoint import Position, load_newest, save_checkpoint
 from trichord.training.gradient_cache import GradientCache, Norm
 from trichord.training.log import StageLog
@@ -53,6 +53,7 @@ class LoopSettings:
     thaw: float = 0.0
     chunk_clips: int = 0
     chunk_norm: Norm = "chunk"
+    fast: bool = True
 
 
 def num_steps_of(settings: LoopSettings, steps_per_epoch: int) -> int:
@@ -87,10 +88,13 @@ def train_stage(
     heads = bool(loss.reconstruct)
     prepare_model(model, stage, heads=heads)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    if accelerator.device.type == "cpu":
+    for module in model.modules():
+        if isinstance(module, DAVEnet):
+            module.fast = settings.fast
+    if accelerator.device.type == "cpu" and settings.fast:
         keep_freed_memory()
     # Fused Adam makes one pass over the weights and rounds otherwise: float32 keeps the bits that it has always had.
-    fused = True if accelerator.mixed_precision != "no" else None
+    fused = True if settings.fast and accelerator.mixed_precision != "no" else None
     groups = _groups(model, stage, settings, heads=heads)
     optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=fused)
     num_steps = num_steps_of(settings, source.steps_per_epoch)
