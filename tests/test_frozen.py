@@ -22,6 +22,7 @@ from trichord.errors import TrichordError
 from trichord.modality import Order
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
+from trichord.store.inspect import store_info, verify
 from trichord.study import factories, run
 from trichord.training.frozen import FrozenSettings, frozen_inputs
 from trichord.training.stage import stages_of
@@ -141,6 +142,14 @@ def test_orders_that_share_a_frozen_encoder_share_what_it_gives(store: Store) ->
         next(model.encoders["audio"].parameters()).add_(1.0)
     frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True), say=said.append)
     assert [line.split(":")[0] for line in said[3:]] == ["frozen audio"], "other weights are another cache"
+
+
+def test_the_store_tells_of_them_and_stays_sound(store: Store) -> None:
+    assert "frozen" not in str(store_info(store.path))
+    model, stage, source, reader = parts(store)
+    frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True))
+    assert "2 encoders computed for every clip" in str(store_info(store.path))
+    assert verify(store.path) == [] and Store(store.path).fingerprint == store.fingerprint
 
 
 def test_pooled_audio_where_embeddings_are_too_large(store: Store, tmp_path: Path) -> None:

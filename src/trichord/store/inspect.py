@@ -19,6 +19,8 @@ from trichord.store.writer import leftovers
 _BLOCK_BYTES = 8 << 20
 _BLOCK_ROWS = 4096
 
+FROZEN = "frozen"  # folder of what frozen encoders gave (`data.frozen`)
+
 
 @dataclass(frozen=True)
 class StreamSummary:
@@ -47,6 +49,8 @@ class StoreInfo:
     word_source: str
     num_skipped: int
     fingerprint: str
+    num_frozen: int = 0
+    frozen_bytes: int = 0
 
     def __str__(self) -> str:
         lines = [
@@ -67,6 +71,11 @@ class StoreInfo:
             f"skipped      {self.num_skipped:,}" + (f" (see {self.path / LEDGER})" if self.num_skipped else ""),
             f"fingerprint  {self.fingerprint}",
         ]
+        if self.num_frozen:
+            lines.append(
+                f"frozen       {_counted(self.num_frozen, 'encoder')} computed for every clip, {self.frozen_bytes / 1e6:,.1f} MB "
+                f"in {self.path / FROZEN} (safe to delete: made anew when needed)"
+            )
         return "\n".join(lines)
 
 
@@ -77,6 +86,7 @@ def store_info(store: Path) -> StoreInfo:
         store: Folder of the store.
     """
     opened, paths = Store(store), part_paths(Path(store))
+    frozen = [p for p in (Path(store) / FROZEN).glob("*-*") if p.is_dir()]
     items = range(len(opened))
     streams = {}
     for name, info in opened.streams.items():
@@ -96,6 +106,8 @@ def store_info(store: Path) -> StoreInfo:
         word_source=opened.word_source,
         num_skipped=len(opened.skipped()),
         fingerprint=opened.fingerprint,
+        num_frozen=len(frozen),
+        frozen_bytes=sum(p.stat().st_size for folder in frozen for p in folder.iterdir()),
     )
 
 
