@@ -14,6 +14,7 @@ import pytest
 from report_helpers import write_study_folder
 from trichord.errors import Diverged, TrichordError
 from trichord.recipes import Recipe, load_recipe
+from trichord.report.analysis import analyse
 from trichord.report.reading import Study, read_study
 from trichord.study import factories, folder, run, score
 from trichord.study.files import is_there, queries_path, read_arrays
@@ -346,13 +347,6 @@ def test_the_call_and_the_machine_are_kept(tiny_store: Path, tmp_path: Path) -> 
     assert content["machine"] == {"threads": 1, "device": "cpu", "processes": 1}
     assert {"scipy", "scikit-learn"} <= set(content["versions"])
     found = read_all(out)
-    assert found.first_stage_seeds == {"vt>a": (7,), "vt": (0, 1), "av>t": (0, 1)}
+    (group,) = analyse(found, "t2v")
+    assert {o: r.unit_seeds for o, r in group.ranked.items()} == {"vt>a": (7,), "vt": (0, 1), "av>t": (0, 1)}
     assert found.content["machine"]["threads"] == 1
-
-
-def test_first_stages_of_unfinished_runs_do_not_count(tmp_path: Path) -> None:
-    path = write_study_folder(tmp_path / "s", orders=["av>t", "avt"], seeds=[0, 1, 2])
-    (path / "orders" / "av-t" / "seed-1.npz").unlink()
-    for seed in range(3):
-        (path / "orders" / "avt" / f"seed-{seed}.npz").unlink()
-    assert read_study(path).first_stage_seeds == {"av>t": (0, 2), "avt": ()}

@@ -16,6 +16,7 @@ from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.study import factories, run
 from trichord.study.plan import plan_order
+from trichord.training import loop
 from trichord.training.loop import train_stage
 
 GOLDEN = Path(__file__).parent / "data" / "golden_debug.json"
@@ -228,3 +229,22 @@ def test_the_plain_paths_train_as_the_fast_ones(tiny_store: Path, tmp_path: Path
     assert len(first) == len(second) and one.model_folder.name != two.model_folder.name
     for a, b in zip(first, second, strict=True):
         assert a.keys() == b.keys() and a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_one_switch_reaches_every_fast_path(
+    fast: bool, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: kept.append(True))
+    seen: list[Any] = []
+
+    def watched(model: Any, stage: Any, loss: Any, source: Any, reader: Any, settings: Any, **options: Any) -> int:
+        steps = train_stage(model, stage, loss, source, reader, settings, **options)
+        davenet = model.encoders["audio"].davenet
+        seen.append((davenet.fast, reader.fast, loss.memory.path is None, settings.fast))
+        return steps
+
+    monkeypatch.setattr(run, "train_stage", watched)
+    run.train_order(tiny_store, tmp_path / "run", "avt", 0, debug(fast=fast, max_steps=1), say=silent)
+    assert seen == [(fast,) * 4] and kept == [True] * fast

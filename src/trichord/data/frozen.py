@@ -138,6 +138,7 @@ def frozen_rows(
     kind: Kind,
     width: int,
     described: dict[str, Any],
+    counts: tuple[int, int] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> FrozenRows:
     """The cache of that key, made if it is not there.
@@ -149,6 +150,7 @@ def frozen_rows(
         encoder: Makes the values.
         modality, kind, width: Of the values.
         described: What the key was made of, kept in the index for a reader.
+        counts: What `count_clips` gave, where it is known: listing the clips takes a pass over all captions.
         say: Takes a line now and then.
 
     Raises TrichordError when the store cannot be written to or the disk is full.
@@ -163,7 +165,7 @@ def frozen_rows(
                         f"{final}: another process is making these frozen embeddings; start again when it has finished"
                     )
                 if not (final / INDEX).is_file():
-                    _make(final, source, encoder, modality, kind, width, described, say or (lambda line: None))
+                    _make(final, source, encoder, modality, kind, width, described, counts, say or (lambda line: None))
         except OSError as error:
             raise TrichordError(
                 f"{final}: the frozen embeddings cannot be written ({error.strerror or one_line(error)}); "
@@ -180,9 +182,10 @@ def _make(
     kind: Kind,
     width: int,
     described: dict[str, Any],
+    counts: tuple[int, int] | None,
     say: Callable[[str], None],
 ) -> None:
-    num_clips, num_captions = count_clips(source)
+    num_clips, num_captions = counts or count_clips(source)
     free = shutil.disk_usage(final.parent).free
     needed = num_clips * (4 * width + 1) + 8 * num_captions
     if needed > free:

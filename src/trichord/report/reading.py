@@ -137,14 +137,6 @@ class Study:
         return tuple(sorted((run for run in self.done if run.order == order), key=lambda run: run.seed))
 
     @cached_property
-    def first_stage_seeds(self) -> dict[str, tuple[int, ...]]:
-        """By order: the different seeds of the first stages of its done runs, sorted. Runs may share a first stage."""
-        return {
-            order: tuple(sorted({self.stages[run.stages[0]].seed for run in self.runs_of(order)}))
-            for order in self.orders
-        }
-
-    @cached_property
     def stages(self) -> dict[str, StageRecord]:
         """Every stage of the plan by its folder's name."""
         entries = [stage for order in self.content["orders"] for stage in order["stages"]]

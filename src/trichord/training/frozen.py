@@ -64,7 +64,8 @@ def frozen_inputs(
     """
     if not settings.enabled or not stage.frozen:
         return {}
-    num_clips, _ = count_clips(source)
+    counts = count_clips(source)
+    num_clips = counts[0]
     if num_clips >= settings.num_draws:
         return {}
     found = {}
@@ -79,7 +80,16 @@ def frozen_inputs(
         key, described = frozen_key(model, modality, kind, source, reader, settings.precision)
         encoder = _encoder(model, modality, kind, reader, accelerator)
         found[modality] = frozen_rows(
-            source.store, source, key, encoder, modality=modality, kind=kind, width=width, described=described, say=say
+            source.store,
+            source,
+            key,
+            encoder,
+            modality=modality,
+            kind=kind,
+            width=width,
+            described=described,
+            counts=counts,
+            say=say,
         )
     return found
 

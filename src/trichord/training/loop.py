@@ -144,7 +144,7 @@ def train_stage(
                 inputs = batch.model_inputs(word_vectors)
                 cached = chunks if len(batch.valid[stage.train[0]]) > settings.chunk_clips else None
                 outputs = cached.encode(inputs) if cached else _encode(network, inputs, accelerator)
-                outputs |= {m: Encoded(e, e, None) for m, e in batch.embeddings.items()}
+                outputs = outputs | {m: Encoded(e, e, None) for m, e in batch.embeddings.items()}
                 terms = loss(outputs, batch.valid, batch.positives, batch.first_half)
                 _require_finite(terms, stage, position)
                 optimizer.zero_grad(set_to_none=True)
