@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trichord.losses.clustering import ClusterMemory, cluster_contrast
+from trichord.losses.precision import at_least_float32
 from trichord.losses.reconstruction import reconstruction_loss
 from trichord.modality import NAMES, Pair, letter_of
 from trichord.parallel import gather_rows
@@ -93,7 +94,7 @@ class CombinedLoss:
             the log and no part of the loss: the mean of 1 - cosine that k-means last reached.
         """
         modalities = [m for m in NAMES.values() if m in outputs]
-        embeddings = {m: gather_rows(outputs[m].embedding.float()) for m in modalities}
+        embeddings = {m: gather_rows(at_least_float32(outputs[m].embedding)) for m in modalities}
         present = {m: gather_rows(valid[m]) for m in modalities}
         terms = self._contrast_terms(embeddings, present, positives)
         total = self.contrast_weight * sum(terms.values())
@@ -106,8 +107,8 @@ class CombinedLoss:
             out = outputs[modality]
             assert out.reconstruction is not None, f"{modality} has no reconstruction head"
             term = reconstruction_loss(
-                gather_rows(out.reconstruction.float()),
-                gather_rows(out.target.float()),
+                gather_rows(at_least_float32(out.reconstruction)),
+                gather_rows(at_least_float32(out.target)),
                 detach_target=self.reconstruction_detach,
                 valid=present[modality],
             )

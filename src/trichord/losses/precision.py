@@ -12,11 +12,16 @@ T = TypeVar("T")
 _LOW = (torch.float16, torch.bfloat16)
 
 
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """Half precision becomes float32; all else stays as it is."""
+    return tensor.float() if tensor.dtype in _LOW else tensor
+
+
 def full_precision(function: Callable[..., T]) -> Callable[..., T]:
     """`function` with its half-precision tensor arguments brought to float32, and autocast off inside."""
 
     def raised(value: Any) -> Any:
-        return value.float() if isinstance(value, torch.Tensor) and value.dtype in _LOW else value
+        return at_least_float32(value) if isinstance(value, torch.Tensor) else value
 
     @wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> T:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from trichord.nn.batch_norm import BatchNorm2d
 from trichord.nn.packed_conv import time_convolution
 
 KERNEL = 9
@@ -63,32 +64,24 @@ def _valid(lengths_B: torch.Tensor, num_steps: int, *, by_clip: bool) -> _Valid:
     return _Valid(rows, lengths_B.tolist() if by_clip else None)
 
 
-def _normalise(norm: nn.BatchNorm2d, x_BC1T: torch.Tensor, valid: _Valid | None) -> torch.Tensor:
+def _normalise(norm: BatchNorm2d, x_BC1T: torch.Tensor, valid: _Valid | None) -> torch.Tensor:
     """Batch norm over the valid steps only; all other steps become zero, as if the sequence ended before them.
 
-    `valid` None: all are. Fewer than two steps have no batch statistics; the running ones are used then.
+    `valid` None: all are.
     """
     if valid is None:
-        return _norm_of(norm, x_BC1T)
+        return cast(torch.Tensor, norm(x_BC1T))
     clips, channels, _, steps = x_BC1T.shape
     if valid.lengths is not None:
         ends = list(zip(x_BC1T, valid.lengths, strict=True))
-        picked = _norm_of(norm, torch.cat([x_C1T[..., :n] for x_C1T, n in ends], -1)[None])[0]
+        picked = norm(torch.cat([x_C1T[..., :n] for x_C1T, n in ends], -1)[None])[0]
         parts = zip(picked.split(valid.lengths, -1), valid.lengths, strict=True)
         joined = torch.cat([y for part, n in parts for y in (part, part.new_zeros(channels, 1, steps - n))], -1)
         return joined.view(channels, clips, 1, steps).transpose(0, 1).contiguous()
     flat = x_BC1T.squeeze(2).transpose(1, 2).reshape(clips * steps, channels)
-    picked = _norm_of(norm, flat.index_select(0, valid.rows)[:, :, None, None])
+    picked = norm(flat.index_select(0, valid.rows)[:, :, None, None])
     out = picked.new_zeros(clips * steps, channels).index_copy(0, valid.rows, picked.flatten(1))
     return out.view(clips, steps, channels).transpose(1, 2).unsqueeze(2)
-
-
-def _norm_of(norm: nn.BatchNorm2d, picked: torch.Tensor) -> torch.Tensor:
-    if norm.training and picked.numel() < 2 * picked.shape[1]:
-        return functional.batch_norm(
-            picked, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
-        )
-    return cast(torch.Tensor, norm(picked))
 
 
 class _Block(nn.Module):
@@ -97,18 +90,18 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = _conv(inputs, outputs, (1, KERNEL), stride)
-        self.bn1 = nn.BatchNorm2d(outputs)
+        self.bn1 = BatchNorm2d(outputs)
         self.conv2 = _conv(outputs, outputs, (1, KERNEL))
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.bn2 = BatchNorm2d(outputs)
         self.downsample: nn.Sequential | None = None
         if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(_conv(inputs, outputs, (1, 1), stride), nn.BatchNorm2d(outputs))
+            self.downsample = nn.Sequential(_conv(inputs, outputs, (1, 1), stride), BatchNorm2d(outputs))
 
     def forward(self, x: torch.Tensor, valid: _Valid | None, fast: bool) -> torch.Tensor:
         y = functional.relu(_normalise(self.bn1, _convolve(self.conv1, x, fast), valid))
         y = _normalise(self.bn2, _convolve(self.conv2, y, fast), valid)
         if self.downsample is not None:
-            conv, norm = cast(nn.Conv2d, self.downsample[0]), cast(nn.BatchNorm2d, self.downsample[1])
+            conv, norm = cast(nn.Conv2d, self.downsample[0]), cast(BatchNorm2d, self.downsample[1])
             x = _normalise(norm, _convolve(conv, x, fast), valid)
         return functional.relu(y + x)
 
@@ -130,7 +123,7 @@ class DAVEnet(nn.Module):
         self.mel_bins = mel_bins
         self.channels = tuple(channels)
         self.conv1 = _conv(1, channels[0], (mel_bins, 1))
-        self.bn1 = nn.BatchNorm2d(channels[0])
+        self.bn1 = BatchNorm2d(channels[0])
         widths = (channels[0], *channels)
         for i in range(4):
             first, second = _Block(widths[i], widths[i + 1], 2), _Block(widths[i + 1], widths[i + 1], 1)
