@@ -13,6 +13,20 @@ def num_processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def on_any_process(flag: bool, device: torch.device | str = "cpu") -> bool:
+    """Whether `flag` holds on any process: the same answer on all of them, so that they stop or go on together.
+
+    Args:
+        flag: Of this process.
+        device: Where the backend exchanges tensors.
+    """
+    if num_processes() == 1:
+        return flag
+    seen = torch.tensor(int(flag), device=device)
+    dist.all_reduce(seen, op=dist.ReduceOp.MAX)
+    return bool(seen)
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """Rows of all processes, one below the other in rank order, with gradient.
 

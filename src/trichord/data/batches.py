@@ -221,7 +221,7 @@ def batches(
         if num_processes > 1:
             mine = clips.take(np.array_split(np.arange(len(clips)), num_processes)[process])
         batch = reader.read(mine, pin=pin)
-        batch.step_clips = len(clips)
+        batch.step_clips, batch.clips = len(clips), mine
         if with_positives:
             batch.positives = torch.from_numpy(overlapping(clips))
         if with_first_half:

@@ -78,6 +78,7 @@ class Batch:
         positives: (B', B') bool over the batch of all processes, or None: texts that count as true (MIL-NCE).
         first_half: (B',) bool over the batch of all processes, or None: the first half of each video's clips.
         step_clips: B', clips of the batch of all processes; 0 where nobody counted.
+        clips: What was read, for messages; None where nobody noted it.
     """
 
     video: Tensor | None = None
@@ -92,6 +93,7 @@ class Batch:
     first_half: Tensor | None = None
     embeddings: dict[str, Tensor] = field(default_factory=dict)
     step_clips: int = 0
+    clips: Clips | None = None
 
     def to(self, device: torch.device) -> Batch:
         def move(tensor: Tensor | None) -> Tensor | None:
@@ -110,6 +112,7 @@ class Batch:
             move(self.first_half),
             {name: tensor.to(device, non_blocking=device.type == "cuda") for name, tensor in self.embeddings.items()},
             self.step_clips,
+            self.clips,
         )
 
     def model_inputs(self, word_vectors: Tensor) -> dict[str, Tensor]:

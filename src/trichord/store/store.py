@@ -84,6 +84,10 @@ class Store:
         """What the item was made from and by (`Item.source`); empty where unknown."""
         return self._sources[int(i)].as_py()
 
+    def shard_path(self, i: int) -> Path:
+        """The file that holds the item's features and captions."""
+        return self._shard_paths[self._part.item(i)]
+
     def duration_s(self, i: int) -> float:
         return self._duration_s.item(i)
 
