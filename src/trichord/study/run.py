@@ -18,6 +18,7 @@ from trichord.study.folder import DIVERGED, claim, config_text, divergence_of, n
 from trichord.study.plan import PlannedOrder, PlannedStage, distinct_stages, plan_order, plan_study
 from trichord.study.score import evaluate_order
 from trichord.study.table import StudyTable, write_table
+from trichord.training import divergence
 from trichord.training.frozen import frozen_inputs
 from trichord.training.loop import train_stage
 from trichord.training.models import DESCRIPTION, WEIGHTS, load_weights, save_model
@@ -163,6 +164,7 @@ def _train(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, say: 
         note_divergence(folder, error)
         raise
     (folder / DIVERGED).unlink(missing_ok=True)
+    shutil.rmtree(folder / divergence.FOLDER, ignore_errors=True)
     return steps
 
 
@@ -190,16 +192,15 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     loss = factories.build_loss(recipe, planned.stage, planned.seed)
     source, reader = factories.build_batches(recipe, store, planned.stage, planned.seed)
-    with accelerator.main_process_first():
-        reader.frozen = frozen_inputs(
-            model, planned.stage, source, reader, factories.frozen_settings(recipe, planned.stage, source), accelerator,
-            say=say,
-        )  # fmt: skip
+    reader.frozen = frozen_inputs(
+        model, planned.stage, source, reader, factories.frozen_settings(recipe, planned.stage, source), accelerator, say=say
+    )
     order = Order.parse(planned.stage.chain)
     title = f"{order} stage {len(order.stages)} seed {planned.seed}"
     steps = train_stage(
         model, planned.stage, loss, source, reader, factories.loop_settings(recipe, planned.stage),
         accelerator=accelerator, folder=folder, title=title, say=say,
+        described={"settings": recipe.to_dict(), "seed": planned.seed},
     )  # fmt: skip
     if accelerator.is_main_process:
         extra = {

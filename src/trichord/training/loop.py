@@ -1,14 +1,14 @@
 """The training loop of one stage: draw, encode, compare, step. Everything that varies comes in as an argument.
 
 Policy: a loss or gradient that is not finite stops the stage *before* the weights are touched, on all processes alike
-(the gathered loss is the same everywhere). The cost is one synchronisation a step. Frozen modules are compared bit for
-bit with their copies from before the stage; the cost is one copy of their weights.
+(`training.guard`). Frozen modules are compared bit for bit with their copies from before the stage; the cost is one copy
+of their weights.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -20,11 +20,11 @@ from torch import Tensor
 
 from trichord.data.batches import TrainingClips, batches
 from trichord.data.reader import ClipReader
-from trichord.errors import Diverged
 from trichord.losses.combined import CombinedLoss
 from trichord.nn import MCN, DAVEnet, Encoded
 from trichord.training.checkpoint import Position, load_newest, save_checkpoint
 from trichord.training.gradient_cache import GradientCache, Norm
+from trichord.training.guard import Guard
 from trichord.training.log import StageLog
 from trichord.training.memory import keep_freed_memory
 from trichord.training.schedule import rate_factor, used_warmup_steps
@@ -74,10 +74,12 @@ def train_stage(
     folder: Path,
     title: str,
     resume: bool = True,
+    described: Mapping[str, Any] | None = None,
     say: Callable[[str], None] | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> int:
     """Train what `stage` trains, in place. Goes on from the newest checkpoint of `folder` when `resume`.
+    `described` (settings, seed) goes into what a diverged step leaves.
 
     Returns:
         The number of steps that this call did.
@@ -113,6 +115,7 @@ def train_stage(
     checkpoints = folder / "checkpoints"
     position = (load_newest(accelerator, checkpoints) if resume else None) or Position()
     done = 0
+    guard = Guard(accelerator, model, stage, loss, reader, folder, described or {})
     log = StageLog(
         folder,
         title=title,
@@ -142,16 +145,18 @@ def train_stage(
             for batch in islice(drawn, source.steps_per_epoch - position.epoch_step):
                 batch = batch.to(accelerator.device)
                 inputs = batch.model_inputs(word_vectors)
+                guard.begin(position, batch, inputs)
                 cached = chunks if len(batch.valid[stage.train[0]]) > settings.chunk_clips else None
                 outputs = cached.encode(inputs) if cached else _encode(network, inputs, accelerator)
                 outputs = outputs | {m: Encoded(e, e, None) for m, e in batch.embeddings.items()}
                 terms = loss(outputs, batch.valid, batch.positives, batch.first_half)
-                _require_finite(terms, stage, position)
+                guard.check_loss(terms)
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(terms["loss"])
                 if cached:
                     cached.backward(inputs)
-                norm = _grad_norm(accelerator, parameters, settings.clip_grad_norm, stage, position)
+                norm = _grad_norm(accelerator, parameters, settings.clip_grad_norm)
+                guard.check_gradient(norm)
                 rate = optimizer.param_groups[0]["lr"]
                 optimizer.step()
                 scheduler.step()
@@ -189,29 +194,11 @@ def _groups(model: MCN, stage: Stage, settings: LoopSettings, *, heads: bool) ->
     ]
 
 
-def _require_finite(terms: dict[str, Tensor], stage: Stage, position: Position) -> None:
-    if bool(torch.isfinite(terms["loss"])):
-        return
-    bad = [name for name, term in terms.items() if name != "loss" and not bool(torch.isfinite(term))]
-    raise Diverged(
-        f"stage {stage.chain}, step {position.step + 1}: the loss is not finite ({', '.join(bad) or 'their sum'}); "
-        "the weights were not touched: lower training.learning_rate, or look at the batch's features"
-    )
-
-
-def _grad_norm(
-    accelerator: Accelerator, parameters: list[torch.nn.Parameter], limit: float, stage: Stage, position: Position
-) -> float:
-    """Global gradient norm, after which gradients are scaled to `limit` if it is above 0."""
+def _grad_norm(accelerator: Accelerator, parameters: list[torch.nn.Parameter], limit: float) -> float:
+    """Global gradient norm, after which gradients are scaled to `limit` if it is above 0 and the norm is finite."""
     accelerator.unscale_gradients()
     grads = [p.grad for p in parameters if p.grad is not None]
     norm = float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
-    scaled_overflow = accelerator.scaler is not None  # fp16: the scaler itself skips such a step and lowers its scale
-    if not math.isfinite(norm) and not scaled_overflow:
-        raise Diverged(
-            f"stage {stage.chain}, step {position.step + 1}: the gradient is not finite; "
-            "the weights were not touched: lower training.learning_rate"
-        )
     if limit > 0 and math.isfinite(norm):
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(norm))
     return norm
