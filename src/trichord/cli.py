@@ -75,8 +75,18 @@ def main(argv: list[str] | None = None) -> int:
 def _fail(message: object, debug: bool, error: Exception | None = None) -> int:
     if debug:
         raise error if error is not None else message  # type: ignore[misc]
-    print(f"trichord: error: {one_line(message)}", file=sys.stderr)
+    if _tells():
+        print(f"trichord: error: {one_line(message)}", file=sys.stderr, flush=True)
     return 2
+
+
+def _tells() -> bool:
+    """Whether it is for this process to say why the launch fails."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return True
+    from trichord.parallel import first_to_fail
+
+    return first_to_fail()
 
 
 def _run(command: str, words: list[str]) -> int:
@@ -234,9 +244,11 @@ def _recipe_parser(command: str, description: str, example: str, words: list[str
     """A parser with every recipe setting as a dotted option, whose defaults are those of `--recipe`."""
     from jsonargparse import ActionConfigFile
 
-    from trichord.recipes import Recipe, load_recipe, recipe_names
+    from trichord.recipes import Recipe, load_recipe, recipe_names, refuse_renamed
 
     parser = _parser(command, description, example)
+    for word in words:
+        refuse_renamed(word.partition("=")[0].removeprefix("--"), "the command line")
     name = _value_of("--recipe", words) or default
     parser.add_argument("--recipe", type=str, default=name, help=f"One of {', '.join(recipe_names())}, or a YAML file.")
     parser.add_argument("--config", action=ActionConfigFile, help="A file as --print_config prints it.")
@@ -383,7 +395,7 @@ def _evaluate(words: list[str]) -> int:
     Console(width=None if sys.stdout.isatty() else 120).print(results_table(results))
     print("Recalls and chance in percent; ranks count from 1.")
     if values.out is not None:
-        from trichord.training.checkpoint import write_json
+        from trichord.training.files import write_json
 
         write_json(values.out, [row.to_dict() for row in results])
     return 0

@@ -1,16 +1,121 @@
-"""Several processes: the few facts and gathers that losses and training need. One process needs no set-up."""
+"""Several processes: the few facts, gathers and agreements that losses, training and studies need. One process needs no
+set-up, and all of this is nothing there."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trichord.errors import TrichordError, one_line
+
+T = TypeVar("T")
+WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+BLOCK = 1 << 22  # words that a digest reads at a time
+GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as int64: neighbouring words get far multipliers
+
 
 def num_processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return num_processes() == 1 or dist.get_rank() == 0
+
+
+def most(number: int) -> int:
+    """The largest of the processes' numbers."""
+    if num_processes() == 1:
+        return number
+    numbers = torch.tensor(number, device=_device())
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return int(numbers)
+
+
+def _device() -> str:
+    """Where the backend of this launch wants small tensors."""
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """What `function` returns on the main process, on all of them; a TrichordError of it is raised on all of them too.
+
+    What it returns is pickled on its way, among processes of one launch.
+    """
+    if num_processes() == 1:
+        return function()
+    told: list[Any] = [None, None]
+    failure: Exception | None = None
+    if is_main():
+        try:
+            told[0] = function()
+        except TrichordError as error:
+            told[1] = error
+        except Exception as error:  # the others must not wait for ever; this process tells of it
+            failure = error
+            told[1] = TrichordError(f"the main process failed: {type(error).__name__}: {one_line(error)}")
+    dist.broadcast_object_list(told)
+    if failure is not None:
+        raise failure
+    if told[1] is not None:
+        raise told[1]
+    return cast(T, told[0])
+
+
+def first_to_fail() -> bool:
+    """Whether no other process of this launch failed before: of several that fail, one tells why. Asked once a process.
+
+    Where one process fails, the others lose their connection to it soon after: that is no news.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return int(os.environ.get("RANK", 0)) == 0  # nothing is shared yet: all fail alike
+    try:
+        return int(dist.distributed_c10d._get_default_store().add("trichord/failed", 1)) == 1
+    except RuntimeError:  # the process that keeps the count has ended, and told why
+        return False
+
+
+def digest(tensors: Iterable[Tensor]) -> int:
+    """A number of 64 bits that differs where one bit of one tensor differs, and by all odds where more do.
+
+    Cheaper than the bytes: one pass over each tensor, on its device. No guard against forgery.
+    """
+    total = torch.zeros((), dtype=torch.int64)
+    for tensor in tensors:
+        words = tensor.detach().contiguous().view(-1).view(WORDS[tensor.element_size()])
+        for start in range(0, len(words), BLOCK):
+            block = words[start : start + BLOCK].to(torch.int64) + 1
+            places = torch.arange(start, start + len(block), device=block.device)
+            # An odd factor loses no bit of a word, whatever wraps around.
+            total = total * 1_000_003 + (block * (places * GOLDEN | 1)).sum().cpu()
+    return int(total)
+
+
+def require_same(digests: Mapping[str, int], place: str) -> None:
+    """Raise TrichordError on all processes alike where a named digest is not the same on all of them.
+
+    Args:
+        digests: Names, the same everywhere, and numbers of 64 bits.
+        place: Put in front of the message: which stage, which step.
+    """
+    if num_processes() == 1 or not digests:
+        return
+    numbers = gather_rows(torch.tensor([list(digests.values())], dtype=torch.int64, device=_device())).cpu()
+    differs = numbers != numbers[0]
+    if not bool(differs.any()):
+        return
+    names = [name for name, column in zip(digests, differs.any(0).tolist(), strict=True) if column]
+    ranks = [str(rank) for rank in differs.any(1).nonzero().flatten().tolist()]
+    raise TrichordError(
+        f"{place}: {' and '.join(names)} of process {', '.join(ranks)} differ from those of process 0 "
+        f"(of {num_processes()}), so they no longer train one model; use machines and versions of one kind, or set "
+        "training.fast to false, and resume"
+    )
 
 
 def on_any_process(flag: bool, device: torch.device | str = "cpu") -> bool:

@@ -17,6 +17,7 @@ from trichord.errors import TrichordError, one_line
 
 FOLDER = Path(__file__).parent
 DEFAULT = "debug"
+RENAMED = {"training.sync_batch_norm": "training.batch_norm, `global` for true and `process` for false"}
 
 
 @dataclass
@@ -132,8 +133,13 @@ class TrainingSettings:
         warmup_steps: Linear warm-up; at most a tenth of the steps is used, so that short runs reach their rate.
         clip_grad_norm: Gradients are scaled down to this norm; 0 leaves them (published).
         precision: `no` (float32), `bf16` or `fp16` for the encoders; losses stay in float32.
-        sync_batch_norm: Batch statistics over all processes (GPU only).
+        batch_norm: Batch statistics of DAVEnet over the rows of all processes (`global`: several processes train what one
+            would), or of each `process` by itself, as DataParallel did for the published model. One process: the same.
+        process_timeout_s: Seconds that a process waits for the others before it gives up.
         checkpoint_every_steps: Steps between checkpoints; 0 writes one at the end of each epoch.
+        keep_checkpoints: The newest ones that are kept while a stage trains. All go when it is finished.
+        keep_best: As many checkpoints of the lowest mean training loss since the one before stay too, and after the stage;
+            `trichord evaluate STAGE/checkpoints/step-N` scores one. No validation data takes part.
         log_every_steps: Steps between two progress lines where there is no terminal.
         tensorboard: Write TensorBoard events beside the JSON lines.
         device: `auto`, or `cpu` to leave a GPU alone.
@@ -155,8 +161,11 @@ class TrainingSettings:
     warmup_steps: int = 5000
     clip_grad_norm: float = 0.0
     precision: Literal["no", "bf16", "fp16"] = "no"
-    sync_batch_norm: bool = False
+    batch_norm: Literal["global", "process"] = "global"
+    process_timeout_s: int = 1800
     checkpoint_every_steps: int = 0
+    keep_checkpoints: int = 2
+    keep_best: int = 0
     log_every_steps: int = 20
     tensorboard: bool = True
     device: Literal["auto", "cpu"] = "auto"
@@ -265,6 +274,12 @@ class Recipe:
             raise TrichordError(f"training.chunk_clips is {training.chunk_clips}; give 0 or a number of clips")
         if training.chunk_norm != "chunk" and not training.chunk_clips:
             raise TrichordError("training.chunk_norm has no effect without training.chunk_clips; set that, e.g. to 256")
+        if training.process_timeout_s < 1:
+            raise TrichordError(f"training.process_timeout_s is {training.process_timeout_s}; it must be at least 1")
+        if training.keep_checkpoints < 1 or training.keep_best < 0 or training.checkpoint_every_steps < 0:
+            raise TrichordError(
+                "training.keep_checkpoints must be at least 1, keep_best and checkpoint_every_steps not below 0"
+            )
         if training.learning_rate <= 0:
             raise TrichordError(f"training.learning_rate is {training.learning_rate}; it must be above 0")
         return self
@@ -294,6 +309,9 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
 
     from jsonargparse import ArgumentParser
 
+    for group, settings in values.items():
+        for key in settings if isinstance(settings, dict) else ():
+            refuse_renamed(f"{group}.{key}", source)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe, "recipe")
     try:
@@ -304,6 +322,21 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
     recipe = parser.instantiate(parsed)["recipe"]
     assert isinstance(recipe, Recipe)
     return recipe.check()
+
+
+def refuse_renamed(key: str, source: str) -> None:
+    """Raise TrichordError for a setting of an earlier version that has another name now."""
+    if key in RENAMED:
+        raise TrichordError(f"{source}: {key} is now {RENAMED[key]}; change it")
+
+
+def of_this_version(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a model or a study of an earlier version keeps them, under the names of this one."""
+    values = deepcopy(values)
+    training = values.get("training")
+    if isinstance(training, dict) and "sync_batch_norm" in training:
+        training["batch_norm"] = "global" if training.pop("sync_batch_norm") else "process"
+    return values
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

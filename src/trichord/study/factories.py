@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch
@@ -171,7 +172,10 @@ def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
         thaw=later.thaw if is_later else 0.0,
         chunk_clips=training.chunk_clips,
         chunk_norm=training.chunk_norm,
+        global_batch_norm=training.batch_norm == "global",
         fast=training.fast,
+        keep_checkpoints=training.keep_checkpoints,
+        keep_best=training.keep_best,
     )
 
 
@@ -208,6 +212,9 @@ def scoring_settings(
 
 def build_accelerator(recipe: Recipe) -> Accelerator:
     """Device, precision and processes. A fresh one for each stage, so that nothing of the last stage is saved with it."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
-    return Accelerator(mixed_precision=recipe.training.precision, cpu=recipe.training.device == "cpu")
+    patience = InitProcessGroupKwargs(timeout=timedelta(seconds=recipe.training.process_timeout_s))
+    return Accelerator(
+        mixed_precision=recipe.training.precision, cpu=recipe.training.device == "cpu", kwargs_handlers=[patience]
+    )

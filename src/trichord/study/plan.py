@@ -12,7 +12,8 @@ from trichord.recipes import LaterStageSettings, Recipe
 from trichord.training.stage import Stage, stages_of
 
 DISPLAY_ONLY = (
-    "log_every_steps", "tensorboard", "checkpoint_every_steps", "device", "frozen_cache", "frozen_cache_gb"
+    "log_every_steps", "tensorboard", "checkpoint_every_steps", "device", "frozen_cache", "frozen_cache_gb",
+    "process_timeout_s", "keep_checkpoints", "keep_best",
 )  # fmt: skip
 FORMAT = 1  # raised when the same settings would train differently
 
@@ -94,6 +95,9 @@ def training_settings(recipe: Recipe) -> dict[str, Any]:
             values["model"].pop(name)
     if not values["training"]["chunk_clips"]:
         values["training"].pop("chunk_clips"), values["training"].pop("chunk_norm")
+    if values["training"]["batch_norm"] == "global":  # its name and value before, which in one process was the same
+        values["training"].pop("batch_norm")
+        values["training"]["sync_batch_norm"] = False
     if values["training"]["fast"]:
         values["training"].pop("fast")
     for name in DISPLAY_ONLY:

@@ -9,6 +9,9 @@ Batch norm. Its statistics are those of a chunk, in both passes alike (`norm` = 
 network whose batch norm sees chunks, and differs from that of one which sees the whole batch. With "running" the running
 statistics normalise, so that chunks and the whole batch give the same; they then stay as they are. Running statistics are
 updated once per chunk and step, by the second pass.
+
+Several processes take as many chunks as the one with the most, of their own rows. Batch norm over all processes then sees the
+first chunks of all, then the second ones, and so on: up to `chunk` rows of each process at a time.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from trichord.nn.mcn import Encoded
+from trichord.parallel import most
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,8 +35,9 @@ INPUTS = {"video": "video", "audio": "audio", "audio_frames": "audio", "audio_po
 
 
 def chunks_of(num_rows: int, chunk: int) -> list[slice]:
-    """Parts of at most `chunk` rows, as even as can be, so that no batch norm sees a rest of a few rows."""
-    count = -(-num_rows // chunk)
+    """Parts of at most `chunk` rows, as even as can be, so that no batch norm sees a rest of a few rows. Several processes
+    get the same number of parts, whatever rows they have."""
+    count = most(-(-num_rows // chunk))
     bounds = [round(i * num_rows / count) for i in range(count + 1)]
     return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
 

@@ -22,13 +22,17 @@ from trichord.data.batches import TrainingClips, batches
 from trichord.data.reader import ClipReader
 from trichord.losses.combined import CombinedLoss
 from trichord.nn import MCN, DAVEnet, Encoded
+from trichord.nn.batch_norm import set_over_processes
+from trichord.training.agreement import Agreement
 from trichord.training.checkpoint import Position, load_newest, save_checkpoint
 from trichord.training.gradient_cache import GradientCache, Norm
 from trichord.training.guard import Guard
 from trichord.training.log import StageLog
 from trichord.training.memory import keep_freed_memory
+from trichord.training.random_states import seed_random_states
 from trichord.training.schedule import rate_factor, used_warmup_steps
 from trichord.training.stage import Stage, frozen_guard, modules_of, prepare_model
+from trichord.training.training_state import TrainingState
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -53,7 +57,10 @@ class LoopSettings:
     thaw: float = 0.0
     chunk_clips: int = 0
     chunk_norm: Norm = "chunk"
+    global_batch_norm: bool = True
     fast: bool = True
+    keep_checkpoints: int = 2
+    keep_best: int = 0
 
 
 def num_steps_of(settings: LoopSettings, steps_per_epoch: int) -> int:
@@ -75,11 +82,12 @@ def train_stage(
     title: str,
     resume: bool = True,
     described: Mapping[str, Any] | None = None,
+    model_json: Mapping[str, Any] | None = None,
     say: Callable[[str], None] | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> int:
     """Train what `stage` trains, in place. Goes on from the newest checkpoint of `folder` when `resume`.
-    `described` (settings, seed) goes into what a diverged step leaves.
+    `described` (settings, seed) goes into what a diverged step leaves, `model_json` into the checkpoints.
 
     Returns:
         The number of steps that this call did.
@@ -93,6 +101,7 @@ def train_stage(
     for module in model.modules():
         if isinstance(module, DAVEnet):
             module.fast = settings.fast
+    set_over_processes(model, settings.global_batch_norm)
     if accelerator.device.type == "cpu" and settings.fast:
         keep_freed_memory()
     # Fused Adam makes one pass over the weights and rounds otherwise: float32 keeps the bits that it has always had.
@@ -104,16 +113,17 @@ def train_stage(
     factor = rate_factor(settings.schedule, warmup_steps=warmup, num_steps=num_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     network, optimizer = accelerator.prepare(model, optimizer)
-    accelerator.register_for_checkpointing(scheduler)
-    if loss.memory is not None:
-        accelerator.register_for_checkpointing(loss.memory)
     chunks = None
     if settings.chunk_clips:
         trained = stage.train + stage.thawed
         chunks = GradientCache(network, accelerator, trained, chunk=settings.chunk_clips, norm=settings.chunk_norm)
     word_vectors = torch.from_numpy(reader.store.word_vectors).to(accelerator.device)
     checkpoints = folder / "checkpoints"
-    position = (load_newest(accelerator, checkpoints) if resume else None) or Position()
+    seed_random_states(f"{stage.chain} {source.seed} {accelerator.process_index}")
+    state = TrainingState(model, optimizer, scheduler, loss.memory, accelerator.scaler)
+    position = (load_newest(accelerator, state, checkpoints, say) if resume else None) or Position()
+    agreement = Agreement(model, loss.memory, stage)
+    agreement.check(position)
     done = 0
     guard = Guard(accelerator, model, stage, loss, reader, folder, described or {})
     log = StageLog(
@@ -138,6 +148,16 @@ def train_stage(
         with_first_half=settings.with_first_half,
         pin=accelerator.device.type == "cuda",
     )
+    since: list[float] = []  # losses since the checkpoint before
+
+    def save() -> None:
+        log.sync()
+        save_checkpoint(
+            accelerator, state, checkpoints, position, mean_loss=sum(since) / max(1, len(since)),
+            keep_last=settings.keep_checkpoints, keep_best=settings.keep_best, description=model_json,
+        )  # fmt: skip
+        since.clear()
+
     with frozen_guard(model, stage), log, closing(drawn):
         for epoch in range(position.epoch, settings.epochs):
             if loss.memory is not None and settings.reset_clusters_every_epoch and position.epoch_step == 0:
@@ -146,7 +166,7 @@ def train_stage(
                 batch = batch.to(accelerator.device)
                 inputs = batch.model_inputs(word_vectors)
                 guard.begin(position, batch, inputs)
-                cached = chunks if len(batch.valid[stage.train[0]]) > settings.chunk_clips else None
+                cached = chunks if batch.step_clips > settings.chunk_clips * accelerator.num_processes else None
                 outputs = cached.encode(inputs) if cached else _encode(network, inputs, accelerator)
                 outputs = outputs | {m: Encoded(e, e, None) for m, e in batch.embeddings.items()}
                 terms = loss(outputs, batch.valid, batch.positives, batch.first_half)
@@ -163,17 +183,20 @@ def train_stage(
                 values = {name: float(term.detach()) for name, term in terms.items()}
                 values |= {"grad_norm": norm, "learning_rate": rate}
                 log.step(position.step, epoch, values, num_clips=batch.step_clips)
+                since.append(values["loss"])
                 done += 1
                 position = Position(position.step + 1, epoch, position.epoch_step + 1)
+                agreement.check_after_fit(position)
                 if settings.checkpoint_every_steps and position.step % settings.checkpoint_every_steps == 0:
-                    save_checkpoint(accelerator, checkpoints, position)
+                    save()
                 if after_step is not None:
                     after_step(position.step)
+            agreement.check(position)
             if position.step >= num_steps:
                 break
             position = Position(position.step, epoch + 1, 0)
             if not settings.checkpoint_every_steps:
-                save_checkpoint(accelerator, checkpoints, position)
+                save()
     model.eval()
     return done
 
