@@ -194,22 +194,6 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
     )
 
 
-def test_a_torn_checkpoint_gets_one_line(tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(step: int) -> None:
-        if step == 5:
-            raise Stopped
-
-    monkeypatch.setattr(run, "train_stage", partial(train_stage, after_step=stop))
-    recipe = debug(checkpoint_every_steps=2)
-    with pytest.raises(Stopped):
-        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, recipe, say=silent)
-    newest = sorted((tmp_path / "run").glob("stages/*/checkpoints/step-*"))[-1]
-    assert newest.name == "step-00000004"
-    (newest / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(TrichordError, match="step-00000004: the checkpoint cannot be read .*delete that folder"):
-        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, recipe, resume=True, say=silent)
-
-
 if __name__ == "__main__":
     import tempfile
 

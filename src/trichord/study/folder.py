@@ -22,7 +22,7 @@ from trichord.modality import Order
 from trichord.recipes import Recipe
 from trichord.study.files import damaged, is_there, read_json
 from trichord.study.plan import PlannedOrder, PlannedStage, training_settings
-from trichord.training.checkpoint import write_json
+from trichord.training.files import write_json, write_text
 
 if TYPE_CHECKING:
     from trichord.store import Store
@@ -175,9 +175,7 @@ def claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None
     }
     if not is_there(path):
         out.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(yaml.safe_dump({**mine, "versions": versions()}, sort_keys=False), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, yaml.safe_dump({**mine, "versions": versions()}, sort_keys=False))
         return
     if must_be_new:
         raise TrichordError(f"{out}: holds a run already; add --resume to go on with it, or give another --out")

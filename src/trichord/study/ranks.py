@@ -6,7 +6,6 @@ direction `BENCHMARK/DIRECTION/clip`, `/greater`, `/equal` (see `evaluation.benc
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -18,7 +17,7 @@ from trichord.data.reader import Clips
 from trichord.errors import TrichordError
 from trichord.evaluation.benchmarks import Benchmark, QueryRanks, RetrievalResult
 from trichord.study.files import RUN_AGAIN, array_names, damaged, queries_path, read_arrays
-from trichord.training.checkpoint import write_json
+from trichord.training.files import replacing, write_json
 
 if TYPE_CHECKING:
     from trichord.store import Store
@@ -66,10 +65,8 @@ def write_queries(out: Path, store: Store, benchmark: Benchmark, clips: Clips) -
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an .npz file that is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    os.replace(partial, path)
 
 
 def read_ranks(path: Path, benchmark: str, direction: str) -> QueryRanks:

@@ -19,9 +19,12 @@ from trichord.study.plan import PlannedOrder, PlannedStage, distinct_stages, pla
 from trichord.study.score import evaluate_order
 from trichord.study.table import StudyTable, write_table
 from trichord.training import divergence
+from trichord.training.checkpoint import FOLDER as CHECKPOINTS
+from trichord.training.checkpoint import finish_checkpoints
+from trichord.training.files import write_text
 from trichord.training.frozen import frozen_inputs
 from trichord.training.loop import train_stage
-from trichord.training.models import DESCRIPTION, WEIGHTS, load_weights, save_model
+from trichord.training.models import DESCRIPTION, WEIGHTS, description_of, load_weights, save_model
 from trichord.training.stage import count_parameters
 
 if TYPE_CHECKING:
@@ -173,11 +176,12 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
     folder = out / "stages" / planned.folder
     if is_there(folder / DESCRIPTION):
         read_json(folder / DESCRIPTION, mend=deleting(folder))
+        finish_checkpoints(folder / CHECKPOINTS, recipe.training.keep_best)  # a kill may have come before
         return 0
     accelerator = factories.build_accelerator(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
-        (folder / "config.yaml").write_text(config_text(store, recipe, planned), encoding="utf-8")
+        write_text(folder / "config.yaml", config_text(store, recipe, planned))
     model = factories.build_model(recipe, store, planned.seed)
     trained: tuple[str, ...] = planned.stage.train
     if planned.parent is not None:
@@ -186,35 +190,41 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
             load_weights(model, parent / WEIGHTS)
         model = _with_fresh(model, factories.build_model(recipe, store, planned.seed), planned)
         trained = planned.stage.earlier + trained
-    if recipe.training.sync_batch_norm:
-        import torch
-
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     loss = factories.build_loss(recipe, planned.stage, planned.seed)
     source, reader = factories.build_batches(recipe, store, planned.stage, planned.seed)
     reader.frozen = frozen_inputs(
-        model, planned.stage, source, reader, factories.frozen_settings(recipe, planned.stage, source), accelerator, say=say
+        model,
+        planned.stage,
+        source,
+        reader,
+        factories.frozen_settings(recipe, planned.stage, source),
+        accelerator,
+        say=say,
     )
     order = Order.parse(planned.stage.chain)
     title = f"{order} stage {len(order.stages)} seed {planned.seed}"
+    kept: dict[str, Any] = {
+        "trained": trained,
+        "visual_streams": reader.visual_streams,
+        "audio": reader.audio,
+        "text": reader.text,
+        "settings": recipe.to_dict(),
+    }
+    extra: dict[str, Any] = {
+        "stage": planned.stage.chain,
+        "seed": planned.seed,
+        "key": planned.key,
+        "parent": planned.parent and planned.parent.folder,
+    }
     steps = train_stage(
         model, planned.stage, loss, source, reader, factories.loop_settings(recipe, planned.stage),
         accelerator=accelerator, folder=folder, title=title, say=say,
         described={"settings": recipe.to_dict(), "seed": planned.seed},
+        model_json=description_of(model, **kept, extra=extra),
     )  # fmt: skip
     if accelerator.is_main_process:
-        extra = {
-            "stage": planned.stage.chain,
-            "seed": planned.seed,
-            "key": planned.key,
-            "parent": planned.parent and planned.parent.folder,
-            "parameters": count_parameters(model, planned.stage),
-        }
-        save_model(
-            folder, model, trained=trained, visual_streams=reader.visual_streams, audio=reader.audio, text=reader.text,
-            settings=recipe.to_dict(), extra=extra,
-        )  # fmt: skip
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        save_model(folder, model, **kept, extra={**extra, "parameters": count_parameters(model, planned.stage)})
+        finish_checkpoints(folder / CHECKPOINTS, recipe.training.keep_best)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return steps

@@ -23,7 +23,7 @@ from trichord.evaluation.benchmarks import (
 )
 from trichord.evaluation.geometry import Geometry, measure_geometry
 from trichord.modality import Direction
-from trichord.recipes import Recipe, load_recipe, recipe_from_dict
+from trichord.recipes import Recipe, load_recipe, of_this_version, recipe_from_dict
 from trichord.study import factories
 from trichord.study.files import (
     damaged,
@@ -43,7 +43,7 @@ from trichord.study.ranks import (
     write_arrays,
     write_queries,
 )
-from trichord.training.checkpoint import write_json
+from trichord.training.files import write_json
 from trichord.training.models import DESCRIPTION, TrainedModel, load_model
 
 if TYPE_CHECKING:
@@ -235,7 +235,8 @@ def evaluate_model(
 
     store, trained = Store(store_path), load_model(find_model(run))
     _check_widths(run, trained, store)
-    used = recipe_from_dict(trained.settings) if trained.settings and recipe is None else load_recipe(recipe or "mcn")
+    kept = trained.settings and recipe is None
+    used = recipe_from_dict(of_this_version(trained.settings)) if kept else load_recipe(recipe or "mcn")
     codes = directions or [
         code for code in used.evaluation.directions if set(Direction.parse(code).modalities) <= set(trained.trained)
     ]

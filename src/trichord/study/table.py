@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from trichord.modality import Direction, Order
+from trichord.training.files import replacing, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -217,10 +218,11 @@ def write_table(table: StudyTable, folder: Path) -> None:
     if others:
         parts += ["## Other directions", ""]
         parts += [to_markdown(other) for other in others]
-    (folder / "table.md").write_text("\n".join(parts), encoding="utf-8")
-    (folder / "table.csv").write_text(to_csv(table), encoding="utf-8")
-    (folder / "table.tex").write_text(to_latex(table), encoding="utf-8")
-    draw_orders(table, folder / "orders.png")
+    write_text(folder / "table.md", "\n".join(parts))
+    write_text(folder / "table.csv", to_csv(table))
+    write_text(folder / "table.tex", to_latex(table))
+    with replacing(folder / "orders.png") as partial:
+        draw_orders(table, partial)
 
 
 def draw_orders(table: StudyTable, path: Path) -> None:
@@ -242,4 +244,4 @@ def draw_orders(table: StudyTable, path: Path) -> None:
         axes.set_title(title, fontsize=10)
         axes.set_ylabel(f"{Direction.parse(table.direction)} R@10 (%)", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    figure.savefig(path, dpi=150, format="png", metadata={"Software": None})

@@ -1,24 +1,42 @@
-"""Checkpoints of a stage: written to the side, renamed into place, checked on reading.
+"""Checkpoints of a stage: when the process dies, the next one goes on from the newest whole one, bit for bit.
 
-`checkpoints/step-00000040/` holds what accelerate saves (model, optimizer, scaler, random states, registered objects)
-and `progress.json` with the position. The newest complete one is used; two are kept.
+`checkpoints/step-00000040/` holds `model.safetensors`, `optimizer.safetensors`, `clusters.safetensors`,
+`random-0.safetensors` (one for each process), `state.json` (position, groups, schedule, scaler), `model.json` (what the model
+is, so that `trichord evaluate` reads the folder) and `checkpoint.json`, the list of them. Policy: the last
+`training.keep_checkpoints` stay, and the `training.keep_best` of the lowest mean training loss since the checkpoint before
+(not a validation figure: the study has no validation split). Only best ones outlive the stage.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import re
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trichord.errors import TrichordError, one_line
+from trichord.errors import one_line
+from trichord.training.checkpoint_folder import (
+    Damaged,
+    check_files,
+    read_manifest,
+    read_numbers,
+    read_tensors,
+    seal,
+    write_numbers,
+    write_tensors,
+)
+from trichord.training.files import remove_folder, replace_folder
+from trichord.training.random_states import fault_of_random_states, random_states, set_random_states
+from trichord.training.training_state import Tensors, TrainingState
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
 
-KEPT = 2
+FOLDER, STATE = "checkpoints", "state.json"
+UNUSED = "unused-"  # before the name of a checkpoint that could not be used
 
 
 @dataclass(frozen=True)
@@ -30,49 +48,205 @@ class Position:
     epoch_step: int = 0
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, position: Position) -> Path:
-    """Write a checkpoint of everything that `accelerator` holds and remove the oldest ones."""
-    final = folder / f"step-{position.step:08d}"
+def save_checkpoint(
+    accelerator: Accelerator,
+    state: TrainingState,
+    folder: Path,
+    position: Position,
+    *,
+    mean_loss: float = 0.0,
+    keep_last: int = 2,
+    keep_best: int = 0,
+    description: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint and remove those that the policy does not keep. All processes call it.
+
+    Args:
+        accelerator: Its processes and device.
+        state: What is written.
+        folder: `checkpoints` of the stage's folder.
+        position: Where training goes on from it.
+        mean_loss: Since the checkpoint before; decides which ones are best.
+        keep_last: Checkpoints to keep, the newest ones.
+        keep_best: Of the others, how many of the lowest `mean_loss`.
+        description: What the model is, as `model.json` says.
+    """
+    final = folder / _name(position.step)
     partial = folder / f".{final.name}.partial"
+    tensors, numbers = state.tensors(), state.numbers()
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial), safe_serialization=True)
+    write_tensors(partial / _random(accelerator.process_index), random_states(accelerator.device))
+    if accelerator.is_main_process:
+        for part, named in tensors.items():
+            write_tensors(partial / f"{part}.safetensors", named)
+        write_numbers(partial / STATE, {"position": asdict(position), **numbers})
+        if description is not None:
+            write_numbers(partial / "model.json", description)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        write_json(partial / "progress.json", asdict(position))
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-        for old in complete_checkpoints(folder)[:-KEPT]:
-            shutil.rmtree(old)
+        seal(
+            partial,
+            {
+                "stage": folder.parent.name,
+                "step": position.step,
+                "mean_loss": mean_loss,
+                "processes": accelerator.num_processes,
+                "parts": sorted(tensors),
+            },
+        )
+        replace_folder(partial, final)
+        _apply_policy(folder, keep_last, keep_best)
     accelerator.wait_for_everyone()
     return final
 
 
-def complete_checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints of a folder, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / "progress.json").is_file())
+def load_newest(
+    accelerator: Accelerator, state: TrainingState, folder: Path, say: Callable[[str], None] | None = None
+) -> Position | None:
+    """Set `state` and the random states to the newest checkpoint that is whole and of this stage. All processes call it.
 
+    A torn, edited or foreign one is set aside with a word, and the one before is used. None when there is none.
+    """
+    import torch
+    from accelerate.utils import broadcast
 
-def load_newest(accelerator: Accelerator, folder: Path) -> Position | None:
-    """Load the newest checkpoint into what `accelerator` holds. None when there is none."""
-    found = complete_checkpoints(folder)
-    if not found:
+    say = say or _print
+    step = -1
+    if accelerator.is_main_process:
+        _clear_remains(folder)
+        step = _newest_whole(state, folder, say)
+    told: Tensor = torch.tensor(step, device=accelerator.device)
+    step = int(broadcast(told)) if accelerator.num_processes > 1 else step
+    if step < 0:
         return None
-    newest = found[-1]
-    try:
-        position = Position(**json.loads((newest / "progress.json").read_text()))
-        accelerator.load_state(str(newest))
-    except Exception as error:  # whatever a torn file makes its reader raise
-        raise TrichordError(
-            f"{newest}: the checkpoint cannot be read ({one_line(error)}); delete that folder to go on from the one before"
-        ) from error
+    path = folder / _name(step)
+    manifest = read_manifest(path)
+    tensors, numbers, position = _read(path, manifest)
+    state.load(tensors, numbers)
+    mine = _random(accelerator.process_index)
+    if mine in manifest["files"]:
+        set_random_states(read_tensors(path / mine), accelerator.device)
+    if accelerator.is_main_process and manifest["processes"] != accelerator.num_processes:
+        say(
+            f"{path}: written by {manifest['processes']} processes, gone on with by {accelerator.num_processes}: "
+            "the same batches, but sums of other order, and random states of new processes start anew"
+        )
+    accelerator.wait_for_everyone()
     return position
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write JSON beside `path` and rename it into place, so that a reader never sees half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+def finish_checkpoints(folder: Path, keep_best: int) -> None:
+    """Remove the checkpoints of a stage that is finished, but the `keep_best` best ones."""
+    if keep_best:
+        _clear_remains(folder)
+        _apply_policy(folder, 0, keep_best)
+        for unused in folder.glob(f"{UNUSED}*"):
+            remove_folder(unused)
+    if not checkpoints_of(folder):
+        remove_folder(folder)
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """The folders that are named as checkpoints, oldest first."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in found if re.fullmatch(r"step-\d{8,18}", path.name)), key=_step)
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The one of the lowest mean training loss; of equals the earlier."""
+    losses = _mean_losses(folder)
+    return min(losses, key=lambda path: (losses[path], _step(path)), default=None)
+
+
+def _newest_whole(state: TrainingState, folder: Path, say: Callable[[str], None]) -> int:
+    """Step of the newest checkpoint that can be loaded, or -1; those that cannot are set aside."""
+    found = checkpoints_of(folder)
+    for path in reversed(found):
+        try:
+            manifest = read_manifest(path)
+            if manifest.get("stage") != folder.parent.name or manifest.get("step") != _step(path):
+                raise Damaged(f"it is of {manifest.get('stage')}, step {manifest.get('step')}")
+            check_files(path, manifest)
+            tensors, numbers, _ = _read(path, manifest)
+            fault = state.fault(tensors, numbers)
+            for process in range(manifest["processes"]):
+                fault = fault or fault_of_random_states(read_tensors(path / _random(process)))
+            if fault:
+                raise Damaged(fault)
+        except Damaged as error:
+            aside = path.with_name(f"{UNUSED}{path.name}")
+            remove_folder(aside)
+            path.rename(aside)
+            say(f"{path}: the checkpoint is not used ({one_line(error)}); it is set aside as {aside.name}")
+            continue
+        if path != found[-1]:
+            say(f"{path}: gone on with from here, the newest whole checkpoint")
+        return _step(path)
+    if found:
+        say(f"{folder}: no checkpoint is whole; the stage starts over")
+    return -1
+
+
+def _read(path: Path, manifest: Mapping[str, Any]) -> tuple[Tensors, dict[str, Any], Position]:
+    parts, processes = manifest.get("parts"), manifest.get("processes")
+    if not isinstance(parts, list) or not isinstance(processes, int) or processes < 1:
+        raise Damaged("its list of parts is of another form")
+    wanted = [*(f"{part}.safetensors" for part in parts), STATE, *map(_random, range(processes))]
+    if lacking := [name for name in wanted if name not in manifest["files"]]:
+        raise Damaged(f"{lacking[0]} is not in its list")
+    tensors = {part: read_tensors(path / f"{part}.safetensors") for part in parts}
+    numbers = read_numbers(path / STATE)
+    told = numbers.pop("position", None)
+    names = [field.name for field in fields(Position)]
+    if not isinstance(told, dict) or set(told) != set(names) or not all(type(told[n]) is int for n in names):
+        raise Damaged("its position is of another form")
+    position = Position(**told)
+    if min(asdict(position).values()) < 0 or position.step != manifest["step"]:
+        raise Damaged(f"its position is {position}")
+    return tensors, numbers, position
+
+
+def _apply_policy(folder: Path, keep_last: int, keep_best: int) -> None:
+    losses = _mean_losses(folder)
+    kept = set(list(losses)[len(losses) - keep_last :] if keep_last else [])
+    kept |= set(sorted(losses, key=lambda path: (losses[path], _step(path)))[:keep_best])
+    for path in checkpoints_of(folder):
+        if path not in kept:
+            remove_folder(path)
+
+
+def _mean_losses(folder: Path) -> dict[Path, float]:
+    """By checkpoint, oldest first; without those whose list is damaged."""
+    losses = {}
+    for path in checkpoints_of(folder):
+        try:
+            losses[path] = float(read_manifest(path)["mean_loss"])
+        except (Damaged, KeyError, TypeError, ValueError):
+            continue
+    return losses
+
+
+def _clear_remains(folder: Path) -> None:
+    """Remove what killed processes left half written or half removed."""
+    for pattern in (".*.partial", ".*.old"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _step(path: Path) -> int:
+    return int(path.name.partition("-")[2])
+
+
+def _random(process: int) -> str:
+    return f"random-{process}.safetensors"
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

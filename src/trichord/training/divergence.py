@@ -5,7 +5,7 @@
 | `divergence.json` | where it was, what was not finite, the terms, the settings, the widths of the network |
 | `model.safetensors` | weights and buffers as they were before the step |
 | `memory.safetensors` | queue, counters and the centroids that the loss used (a refit of this step included) |
-| `batch-N.safetensors` | what process N encoded (`input.*`, `embedding.*`, `valid.*`); of process 0 also `positives`, `first_half` |
+| `batch-N.safetensors` | what process N encoded (`input.*`, `embedding.*`, `valid.*`); of process 0 also `positives` |
 | `clips-N.json` | the clips of these rows, and the inputs of theirs that are not finite |
 
 Nothing is pickled, and the step draws no random number. The folder is whole or not there: it is renamed into place.
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS, Batch, ClipReader
 from trichord.errors import one_line
-from trichord.training.checkpoint import write_json
+from trichord.training.files import write_json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from trichord.training.files import sync, write_text
+
 
 class StageLog:
     """Progress of one stage, on the main process only (`enabled`).
@@ -52,7 +54,7 @@ class StageLog:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None)
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
         if sys.stdout.isatty() and say is None:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
             self.bar = Progress(
@@ -75,6 +77,11 @@ class StageLog:
             self.bar.stop()
         if self.writer is not None:
             self.writer.close()
+
+    def sync(self) -> None:
+        """Bring the lines so far to the disk: a checkpoint that is there must not know of steps that they lack."""
+        if self.enabled and self.path.exists():
+            sync(self.path)
 
     def step(self, step: int, epoch: int, values: dict[str, float], num_clips: int) -> None:
         """Record step `step` (0-based), just finished; `num_clips` are those of all processes."""
@@ -113,7 +120,7 @@ def cut_lines(path: Path, num_steps: int) -> float:
                 seconds = float(values.get("seconds", 0.0))
         except (ValueError, KeyError, TypeError):
             break
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    write_text(path, "".join(f"{line}\n" for line in kept))
     return seconds
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from trichord.data.reader import AudioInput, TextInput
 from trichord.errors import TrichordError, one_line
 from trichord.nn import MCN
-from trichord.training.checkpoint import write_json
+from trichord.training.files import replacing, write_json
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 PUBLISHED_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
@@ -53,15 +52,38 @@ def save_model(
     settings: dict[str, Any],
     extra: dict[str, Any],
 ) -> None:
-    """Write a model folder; the description comes last, so that a folder with one is complete."""
+    """Write a model folder; the description comes last, so that a folder with one is complete.
+
+    Args:
+        folder: Is made; what it holds of a model is replaced.
+        model: Its weights and buffers are written.
+        trained, visual_streams, audio, text, settings: As of `TrainedModel`.
+        extra: More entries of the description.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    partial = folder / f".{WEIGHTS}.partial"
-    save_file(tensors, partial)
-    os.replace(partial, folder / WEIGHTS)
-    described = {
+    with replacing(folder / WEIGHTS) as partial:
+        save_file(tensors, partial)
+    described = description_of(
+        model, trained=trained, visual_streams=visual_streams, audio=audio, text=text, settings=settings, extra=extra
+    )
+    write_json(folder / DESCRIPTION, described)
+
+
+def description_of(
+    model: MCN,
+    *,
+    trained: tuple[str, ...],
+    visual_streams: tuple[str, ...],
+    audio: AudioInput = "spectrogram",
+    text: TextInput = "words",
+    settings: dict[str, Any],
+    extra: dict[str, Any],
+) -> dict[str, Any]:
+    """What `model.json` says of a model; arguments as of `save_model`."""
+    return {
         "format": 1,
         "arguments": model.arguments,
         "trained": list(trained),
@@ -71,11 +93,10 @@ def save_model(
         "settings": settings,
         **extra,
     }
-    write_json(folder / DESCRIPTION, described)
 
 
 def load_model(path: Path | str) -> TrainedModel:
-    """A model folder of ours, or a published checkpoint file (.pth).
+    """A model folder of ours (a stage, or one of its checkpoints), or a published checkpoint file (.pth).
 
     Raises TrichordError for anything else, for a torn file, and for weights of other widths than described.
     """
