@@ -1,0 +1,338 @@
+"""Run a diverged step again from what it left (`training.divergence`), and say where the numbers stop being finite.
+
+The batches of all processes are encoded by one: each by itself, or with `training.batch_norm` global together, as their batch
+statistics were. Centroids are those that the loss used. A gradient needs the graph of the whole batch at once, also where
+training went in chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trichord.errors import TrichordError, one_line
+from trichord.losses.combined import CombinedLoss
+from trichord.losses.kmeans import assign
+from trichord.nn import MCN, DAVEnet, Encoded
+from trichord.recipes import Recipe, recipe_from_dict
+from trichord.study import factories
+from trichord.study.files import damaged, read_json
+from trichord.training.divergence import DESCRIPTION, FOLDER, FORMAT, MEMORY, MODEL
+from trichord.training.gradient_cache import chunks_of
+from trichord.training.stage import Stage, prepare_model
+
+MEND = "train the stage again, which writes it anew"
+EXTREME = 100.0  # times the median row
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What a diverged step left, read: one entry of `batches` and `clips` per process."""
+
+    folder: Path
+    described: dict[str, Any]
+    stage: Stage
+    recipe: Recipe
+    model: MCN
+    memory: dict[str, Tensor] | None
+    batches: list[dict[str, Tensor]]
+    clips: list[dict[str, Any]]
+
+
+@dataclass
+class Reproduction:
+    """What running the step again gave.
+
+    Attributes:
+        title: Which step.
+        before, now: The terms then and here; of a gradient that was not finite also `grad_norm`.
+        same: Whether the same terms are not finite.
+        where: Lines that say where the numbers stop being finite.
+    """
+
+    title: str
+    before: dict[str, float]
+    now: dict[str, float]
+    same: bool = False
+    where: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        terms = [f"  {name:<20} {self.before[name]:<12g} {self.now[name]:<12g}" for name in self.before]
+        verdict = (
+            "the same is not finite here"
+            if self.same
+            else "not the same here: another device or version rounds otherwise"
+        )
+        return "\n".join([self.title, f"  {'':<20} {'then':<12} now", *terms, verdict, *self.where])
+
+
+def reproduce(dump: Path) -> Reproduction:
+    """Run the step again.
+
+    Args:
+        dump: `stages/X/divergence`, or the stage folder that holds it.
+
+    Raises TrichordError when it is not there or damaged.
+    """
+    read = read_dump(dump)
+    device = torch.device("cuda" if read.recipe.training.device != "cpu" and torch.cuda.is_available() else "cpu")
+    read.model.to(device)
+    for module in read.model.modules():
+        if isinstance(module, DAVEnet):
+            module.fast = read.recipe.training.fast
+    told = read.described
+    before = {name: float(value) for name, value in told["terms"].items()}
+    of_gradient = told["kind"] == "gradient"
+    if of_gradient:
+        before["grad_norm"] = float(told["grad_norm"])
+    now, _ = _run(read, device, of_gradient)
+    title = f"stage {read.stage.chain}, step {told['step'] + 1} (epoch {told['epoch'] + 1}): the {told['kind']} was not finite"
+    found = Reproduction(title, before, {name: now.get(name, float("nan")) for name in before})
+    found.same = _not_finite(before) == _not_finite(now) != set()
+    for module in read.model.modules():
+        if isinstance(module, DAVEnet):
+            module.fast = False  # the plain path passes every module
+    with _watched(read.model) as first:
+        _, embeddings = _run(read, device, of_gradient)
+    found.where = [*_modules(first, of_gradient), *_rows(read, embeddings), *_weights(read)]
+    return found
+
+
+def read_dump(folder: Path) -> Dump:
+    """Read and check a dump. Raises TrichordError when it is not there or damaged."""
+    folder = folder / FOLDER if (folder / FOLDER / DESCRIPTION).is_file() else folder
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise TrichordError(
+            f"{folder}: no diverged step here (no {DESCRIPTION}); give the folder stages/X/{FOLDER} of a run"
+        )
+    told = read_json(path, mend=MEND)
+    if told.get("format") != FORMAT:
+        raise damaged(path, f"it has format {told.get('format')}, this version reads {FORMAT}", MEND)
+    try:
+        recipe = recipe_from_dict(told["settings"], source=str(path))
+        stage = Stage(**{k: _tuples(v) for k, v in told["stage"].items()})
+        model = MCN(**told["model"])
+        numbers = range(int(told["num_processes"]))
+        _ = (
+            told["kind"],
+            told["step"] + told["epoch"],
+            int(told["seed"]),
+            float(told["loss_scale"]),
+            dict(told["terms"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(path, one_line(error), MEND) from None
+    try:
+        model.load_state_dict(_tensors(folder / MODEL))
+    except RuntimeError as error:
+        raise damaged(folder / MODEL, one_line(error), MEND) from None
+    memory = _tensors(folder / MEMORY) if (folder / MEMORY).is_file() else None
+    batches = [_tensors(folder / f"batch-{n}.safetensors") for n in numbers]
+    clips = [read_json(folder / f"clips-{n}.json", mend=MEND) for n in numbers]
+    return Dump(folder, told, stage, recipe, model, memory, batches, clips)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise damaged(path, one_line(error), MEND) from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+class _Used:
+    """Stands for the clustering's memory: the centroids that the loss used, and no fit."""
+
+    def __init__(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        self.centroids = state["centroids"].to(device)
+        self.objective = float(state["last_fit"][0]) if len(state["last_fit"]) else None
+
+    def update(
+        self, rows: Tensor, valid: Tensor | None = None, *, stored: Tensor | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        return (self.centroids, assign(rows, self.centroids)) if len(self.centroids) else None
+
+
+def _run(dump: Dump, device: torch.device, with_gradient: bool) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Terms (with the norm of the gradient) and embeddings of the step."""
+    loss = factories.build_loss(dump.recipe, dump.stage, int(dump.described["seed"]))
+    if loss.memory is not None:
+        assert dump.memory is not None
+        loss.memory = _Used(dump.memory, device)  # type: ignore[assignment]
+    prepare_model(dump.model, dump.stage, heads=bool(loss.reconstruct))
+    dump.model.zero_grad(set_to_none=True)
+    with nullcontext() if with_gradient else torch.no_grad():
+        outputs = _encode(dump, device)
+        terms = _terms(loss, dump, outputs, device)
+    values = {name: float(term.detach()) for name, term in terms.items()}
+    if with_gradient:
+        scale = float(dump.described["loss_scale"])
+        (terms["loss"] * scale).backward()
+        gradients = [p.grad / scale for p in dump.model.parameters() if p.grad is not None]
+        values["grad_norm"] = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+    return values, {m: out.embedding.detach().float() for m, out in outputs.items()}
+
+
+def _terms(loss: CombinedLoss, dump: Dump, outputs: dict[str, Encoded], device: torch.device) -> dict[str, Tensor]:
+    names = [name.removeprefix("valid.") for name in dump.batches[0] if name.startswith("valid.")]
+    valid = {m: torch.cat([batch[f"valid.{m}"] for batch in dump.batches]).to(device) for m in names}
+    whole = (dump.batches[0].get(name) for name in ("positives", "first_half"))
+    return loss(outputs, valid, *(None if tensor is None else tensor.to(device) for tensor in whole))
+
+
+def _encode(dump: Dump, device: torch.device) -> dict[str, Encoded]:
+    """Outputs of the rows of all processes, in their order, each pass over the rows that were one pass."""
+    training = dump.recipe.training
+    inputs = [{k[6:]: t.to(device) for k, t in batch.items() if k.startswith("input.")} for batch in dump.batches]
+    sizes = [len(next(iter(batch.values()))) if batch else 0 for batch in inputs]
+    chunks = [chunks_of(n, training.chunk_clips or n) if n else [] for n in sizes]
+    if training.batch_norm == "global":
+        most = max(map(len, chunks))
+        passes = [[(rank, own[i]) for rank, own in enumerate(chunks) if i < len(own)] for i in range(most)]
+    else:
+        passes = [[(rank, rows)] for rank, own in enumerate(chunks) for rows in own]
+    if training.chunk_clips and training.chunk_norm == "running":
+        for module in dump.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+    found: dict[tuple[int, int], dict[str, Encoded]] = {}
+    for together in passes:
+        joined = {
+            name: _joined([inputs[rank][name][rows] for rank, rows in together]) for name in inputs[together[0][0]]
+        }
+        with _autocast(device, training.precision):
+            outputs = dump.model(**joined)
+        begin = 0
+        for rank, rows in together:
+            mine = slice(begin, begin := begin + rows.stop - rows.start)
+            found[rank, rows.start] = {
+                m: Encoded(*(t if t is None else t[mine] for t in o)) for m, o in outputs.items()
+            }
+    parts = [found[key] for key in sorted(found)]
+    whole = {m: Encoded(*(_cat(part) for part in zip(*(p[m] for p in parts), strict=True))) for m in (parts or [{}])[0]}
+    for name in dump.batches[0]:
+        if name.startswith("embedding."):
+            rows_BD = torch.cat([batch[name] for batch in dump.batches]).to(device)
+            whole[name.removeprefix("embedding.")] = Encoded(rows_BD, rows_BD, None)
+    return whole
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Rows below each other; texts (B, L, ...) of different length are padded with zeros, which a mask leaves out."""
+    longest = max(part.shape[1] for part in parts) if parts[0].ndim > 1 else 0
+    return torch.cat(
+        [
+            part
+            if part.ndim == 1 or part.shape[1] == longest
+            else torch.cat([part, part.new_zeros(len(part), longest - part.shape[1], *part.shape[2:])], dim=1)
+            for part in parts
+        ]
+    )
+
+
+def _cat(parts: tuple[Tensor | None, ...]) -> Any:
+    return None if parts[0] is None else torch.cat([part for part in parts if part is not None])
+
+
+def _autocast(device: torch.device, precision: str) -> Any:
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[dict[str, str]]:
+    """Notes the first module whose output is not finite (`output`), and the first whose output's gradient is not."""
+    first: dict[str, str] = {}
+
+    def forward(name: str, module: nn.Module, out: Any) -> None:
+        for tensor in out if isinstance(out, tuple) else (out,):
+            if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+                continue
+            if not bool(torch.isfinite(tensor).all()):
+                first.setdefault("output", name)
+            if tensor.requires_grad:
+                tensor.register_hook(lambda grad: backward(name, grad))
+
+    def backward(name: str, grad: Tensor) -> None:
+        if not bool(torch.isfinite(grad).all()):
+            first.setdefault("gradient", name)
+
+    handles = [
+        module.register_forward_hook(lambda module, _, out, name=name: forward(name, module, out))
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        yield first
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _modules(first: dict[str, str], of_gradient: bool) -> list[str]:
+    if "output" in first:
+        return [f"first module whose output is not finite: {first['output']}"]
+    if of_gradient and "gradient" in first:
+        return [
+            f"all outputs are finite; on the way back, first not finite: the gradient at the output of {first['gradient']}"
+        ]
+    return ["the output of every module is finite: look at the loss and its weights"]
+
+
+def _rows(dump: Dump, embeddings: Mapping[str, Tensor]) -> list[str]:
+    """Rows whose inputs or embeddings are not finite or far from the others', with their videos."""
+    lines = []
+    names = list(dict.fromkeys(name for batch in dump.batches for name in batch if name.startswith("input.")))
+    tensors = {name.removeprefix("input."): [batch[name] for batch in dump.batches if name in batch] for name in names}
+    tensors |= {f"embedding of {m}": [rows] for m, rows in embeddings.items()}
+    for name, parts in tensors.items():
+        if not parts[0].is_floating_point():
+            continue
+        size = torch.cat(
+            [p.detach().float().cpu().abs().reshape(len(p), -1).amax(1) for p in parts if p.numel()] or [torch.zeros(0)]
+        )
+        bad = (~torch.isfinite(size)).nonzero().flatten().tolist()
+        if bad:
+            lines.append(
+                f"{name}: {len(bad)} of {len(size)} rows not finite: {', '.join(_clip(dump, r) for r in bad[:SHOWN])}"
+            )
+        elif len(size) and float(size.max()) > EXTREME * max(float(size.median()), 1e-30):
+            row = int(size.argmax())
+            times = float(size.max()) / max(float(size.median()), 1e-30)
+            lines.append(
+                f"{name}: up to {float(size.max()):.3g}, {times:,.0f} times the median row: {_clip(dump, row)}"
+            )
+    sources = [one for clips in dump.clips for one in clips.get("bad_inputs", [])]
+    return lines + [f"features not finite: video '{b['video']}', stream {b['stream']}, {b['file']}" for b in sources]
+
+
+def _clip(dump: Dump, row: int) -> str:
+    clips = [clip for part in dump.clips for clip in part.get("clips", [])]
+    if row >= len(clips):
+        return f"row {row}"
+    clip = clips[row]
+    return f"row {row} (video '{clip['video']}', {clip['start_s']:.1f}-{clip['end_s']:.1f} s)"
+
+
+def _weights(dump: Dump) -> list[str]:
+    state = {**dump.model.state_dict(), **{f"clustering's {k}": t for k, t in (dump.memory or {}).items()}}
+    bad = [name for name, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    return [f"not finite before the step: {', '.join(bad[:SHOWN])}"] if bad else []
+
+
+def _not_finite(terms: Mapping[str, float]) -> set[str]:
+    return {name for name, value in terms.items() if not torch.isfinite(torch.tensor(value))}
