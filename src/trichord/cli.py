@@ -29,6 +29,7 @@ commands:
   evaluate   score a trained model or a published checkpoint
   study      train and compare orders, print the order table
   report     one page of a study: intervals, comparisons, curves, the joint space; or of what two studies differ in
+  reproduce  run a diverged training step again, and say where the numbers stop being finite
   store      info STORE, verify STORE, export STORE --out DIR (published layouts, webdataset, npy)
   doctor     what works here, what is missing, and the command that mends it
 
@@ -401,6 +402,20 @@ def _evaluate(words: list[str]) -> int:
     return 0
 
 
+def _reproduce(words: list[str]) -> int:
+    parser = _parser(
+        "reproduce",
+        "Run a diverged step again from what it left, and say where the numbers stop being finite.",
+        "trichord reproduce my_study/stages/STAGE/divergence",
+    )
+    parser.add_argument("dump", type=Path, help="The folder `divergence` of a stage, or the stage folder.")
+    values = _parse(parser, words)
+    from trichord.study.reproduce import reproduce
+
+    print(reproduce(values.dump))
+    return 0
+
+
 def _demo(words: list[str]) -> int:
     from trichord.demo import run_demo
 
@@ -426,6 +441,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": _evaluate,
     "study": _study,
     "report": _report,
+    "reproduce": _reproduce,
     "store": _store,
     "doctor": _doctor,
 }
