@@ -17,7 +17,8 @@ from results import record
 
 from trichord.captions import Captions
 from trichord.data.batches import TrainingClips
-from trichord.data.frozen import BLOCK, count_clips
+from trichord.data.frozen_parts import BLOCK
+from trichord.data.listing import list_clips
 from trichord.data.reader import ClipReader
 from trichord.modality import Order
 from trichord.nn import MCN
@@ -56,7 +57,7 @@ def main() -> None:
             store, store.select(), seed=0, videos_per_batch=VIDEOS, clips_per_video=CLIPS, min_clip_s=1.0
         )
         reader = ClipReader(store, ("video", "audio", "text"), visual_streams=("visual_2d",), audio_frames=FRAMES)
-        num_clips = count_clips(source)[0]
+        num_clips = list_clips(source).num_clips
         batch = ClipReader(store, ("audio",), visual_streams=("visual_2d",), audio_frames=FRAMES).read(
             source.draw(0, 0)
         )

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -15,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from tiny import write_tiny_store
-from trichord.data import frozen
 from trichord.data.batches import TrainingClips
-from trichord.data.frozen import Encoder, FrozenRows, count_clips, every_clip
+from trichord.data.frozen import FrozenRows
+from trichord.data.listing import clips_at, list_clips
 from trichord.errors import TrichordError
 from trichord.modality import Order
 from trichord.recipes import Recipe, load_recipe
@@ -47,22 +46,28 @@ def parts(store: Store, order: str = "av>t", recipe: Recipe | None = None) -> An
     return model, stage, source, reader
 
 
-def test_every_clip_that_can_be_drawn_is_listed_once(store: Store) -> None:
-    _, _, source, _ = parts(store)
-    blocks = list(every_clip(source, 7))
+@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("min_clip_s", [0.0, 9.0])
+def test_every_clip_that_can_be_drawn_is_listed_once(store: Store, published: bool, min_clip_s: float) -> None:
+    source = TrainingClips(
+        store, store.select(None, "train"), seed=0, videos_per_batch=4, clips_per_video=3, min_clip_s=min_clip_s,
+        distinct=not published, published_words=published,
+    )  # fmt: skip
+    listing = list_clips(source)
+    num_clips = listing.num_clips
+    blocks = [clips_at(source, listing, at, min(at + 7, num_clips)) for at in range(0, num_clips, 7)]
     clips = [
         (int(item), float(start), float(end), tuple(captions.tolist()))
-        for block, _ in blocks
+        for block in blocks
         for item, start, end, captions in zip(block.item, block.start_s, block.end_s, block.captions, strict=True)
     ]
-    assert len(set(clips)) == len(clips) == count_clips(source)[0]
-    row = np.concatenate([rows for _, rows in blocks])
-    begin = frozen._begin(source)
+    assert len(clips) == num_clips and (published or len(set(clips)) == num_clips)
+    assert set(listing.row) == set(range(num_clips)), "every row is the clip of a caption"
     for step in range(source.steps_per_epoch):
         drawn = source.draw(0, step)
         assert drawn.caption is not None
         for i in range(len(drawn)):
-            found = clips[row[begin[drawn.item[i]] + drawn.caption[i]]]
+            found = clips[listing.row[listing.begin[drawn.item[i]] + drawn.caption[i]]]
             same = (int(drawn.item[i]), drawn.start_s[i], drawn.end_s[i], tuple(drawn.captions[i].tolist()))
             assert found == same
 
@@ -155,7 +160,7 @@ def test_the_store_tells_of_them_and_stays_sound(store: Store) -> None:
 def test_pooled_audio_where_embeddings_are_too_large(store: Store, tmp_path: Path) -> None:
     recipe = load_recipe("debug", model={"embed_dim": 64}, training={"tensorboard": False, "device": "cpu"})
     model, stage, source, reader = parts(store, recipe=recipe)
-    num_clips = count_clips(source)[0]
+    num_clips = list_clips(source).num_clips
     said: list[str] = []
     limits = replace(LARGE, most_bytes=4 * 16 * num_clips)
     found = frozen_inputs(model, stage, source, reader, limits, Accelerator(cpu=True), say=said.append)
@@ -172,35 +177,9 @@ def test_pooled_audio_where_embeddings_are_too_large(store: Store, tmp_path: Pat
 
 def test_a_cache_must_pay(store: Store) -> None:
     model, stage, source, reader = parts(store)
-    few = replace(LARGE, num_draws=count_clips(source)[0])
+    few = replace(LARGE, num_draws=list_clips(source).num_clips)
     assert frozen_inputs(model, stage, source, reader, few, Accelerator(cpu=True)) == {}
     assert not (store.path / "frozen").exists()
-
-
-def test_an_interrupted_pass_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, _, source, _ = parts(store)
-    encoded: list[int] = []
-
-    def encode(clips: Any) -> tuple[np.ndarray, np.ndarray]:
-        if len(encoded) == 3 and not stopped:
-            stopped.append(True)
-            raise KeyboardInterrupt
-        encoded.append(len(clips))
-        return np.stack([clips.start_s, clips.end_s], axis=1).astype(np.float32), np.ones(len(clips), bool)
-
-    stopped: list[bool] = []
-    monkeypatch.setattr(frozen, "BLOCK", 5)
-    monkeypatch.setattr(frozen, "SAVE_EVERY", 5)
-    monkeypatch.setattr(frozen.every_clip, "__defaults__", (5,))
-    options: Any = {"modality": "video", "kind": "embedding", "width": 2, "described": {}}
-    with pytest.raises(KeyboardInterrupt):
-        frozen.frozen_rows(store, source, "video-k", Encoder(lambda clips: clips, encode), **options)
-    assert not (store.path / "frozen" / "video-k").exists()
-    rows = frozen.frozen_rows(store, source, "video-k", Encoder(lambda clips: clips, encode), **options)
-    assert sum(encoded) == count_clips(source)[0], "no block is encoded twice"
-    drawn = source.draw(3, 0)
-    values, valid = rows.read(drawn)
-    assert valid.all() and np.array_equal(values, np.stack([drawn.start_s, drawn.end_s], axis=1).astype(np.float32))
 
 
 def test_torn_caches_are_said(store: Store) -> None:

@@ -2,7 +2,8 @@
 
 A frozen encoder is in eval mode: what it gives for a clip depends on that clip alone, to the rounding of float32 sums (matrix
 products of other batch sizes may add in another order). So it is the same in every epoch, and in every order and seed that
-shares the encoder; `data.frozen` keeps it in the store. `training.frozen_cache off` is the slow way, at every step.
+shares the encoder; `data.frozen` keeps it in the store. All processes of a launch share the pass, and so does any other
+process that needs the same. `training.frozen_cache off` is the slow way, at every step.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy as np
 import torch
 
 from trichord.data.batches import TrainingClips
-from trichord.data.frozen import Encoder, FrozenRows, Kind, count_clips, frozen_rows
+from trichord.data.frozen import FrozenRows, frozen_folder, frozen_rows
+from trichord.data.frozen_parts import Encoder, FrozenPass, Kind
+from trichord.data.listing import list_clips
 from trichord.data.reader import Batch, ClipReader, Clips
 from trichord.nn import MCN
 from trichord.training.stage import Stage
@@ -57,41 +60,55 @@ def frozen_inputs(
         source: Draws the stage's clips.
         reader: Reads their features, under the stage's settings.
         settings: See there.
-        accelerator: Device and precision.
+        accelerator: Device and precision; processes.
         say: Takes lines.
 
     Raises TrichordError when the store cannot be written to.
     """
-    if not settings.enabled or not stage.frozen:
+    if not settings.enabled:
         return {}
-    counts = count_clips(source)
-    num_clips = counts[0]
+    return {
+        work.modality: frozen_rows(
+            work,
+            encoder,
+            process=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            say=say if accelerator.is_main_process else None,
+        )
+        for work, encoder in frozen_passes(model, stage, source, reader, settings, accelerator, say=say)
+    }
+
+
+def frozen_passes(
+    model: MCN,
+    stage: Stage,
+    source: TrainingClips,
+    reader: ClipReader,
+    settings: FrozenSettings,
+    accelerator: Accelerator,
+    *,
+    say: Callable[[str], None] | None = None,
+) -> list[tuple[FrozenPass, Encoder]]:
+    """The passes that a stage needs, finished or not: what `frozen_inputs` makes and reads. Arguments as there."""
+    if not stage.frozen:
+        return []
+    listing = list_clips(source)
+    num_clips = listing.num_clips
     if num_clips >= settings.num_draws:
-        return {}
-    found = {}
+        return []
+    passes = []
     for modality in stage.frozen:
         kind, width = _kind(model, modality, num_clips, settings.most_bytes)
         if kind is None:
-            if say is not None:
+            if say is not None and accelerator.is_main_process:
                 say(
                     f"frozen {modality}: {num_clips:,} clips take more than training.frozen_cache_gb, so it is encoded each step"
                 )
             continue
         key, described = frozen_key(model, modality, kind, source, reader, settings.precision)
-        encoder = _encoder(model, modality, kind, reader, accelerator)
-        found[modality] = frozen_rows(
-            source.store,
-            source,
-            key,
-            encoder,
-            modality=modality,
-            kind=kind,
-            width=width,
-            described=described,
-            counts=counts,
-            say=say,
-        )
-    return found
+        work = FrozenPass(frozen_folder(source.store) / key, source, listing, modality, kind, width, described)
+        passes.append((work, _encoder(model, modality, kind, reader, accelerator)))
+    return passes
 
 
 def _kind(model: MCN, modality: str, num_clips: int, most_bytes: int) -> tuple[Kind | None, int]:
