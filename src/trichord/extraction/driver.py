@@ -5,22 +5,21 @@ from __future__ import annotations
 import shutil
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trichord.errors import TrichordError
 from trichord.extraction.choice import Described, EncoderChoice
+from trichord.extraction.engines import Engine
 from trichord.extraction.plan import Job, Known
-from trichord.extraction.pool import Workers, first_done, outcome_of
 from trichord.extraction.progress import Meter, clock
 from trichord.extraction.work import Outcome, Task
-from trichord.media import Decoder, choose_decoder
+from trichord.media import Decoder
 from trichord.store import Item, Store, StoreWriter
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER, RESOLVED, note
 from trichord.store.spool import FOLDER as SPOOL
-from trichord.store.spool import begun, read_spooled, remove_spooled, spool_name, spooled
+from trichord.store.spool import begun, read_spooled, remove_spooled, spool_name, spooled, spooled_bytes
 from trichord.store.words import word_vectors_for
 from trichord.store.writer import SHARD_BYTES
 
@@ -81,6 +80,7 @@ class Run:
         summary: Filled in.
         require: Modalities without which an item is a failure.
         choice: Names of the encoders.
+        decoder: What reads the pictures.
         stall_s: Patience with a decoder.
         leases: Of this process on the store.
         meter: Takes the progress.
@@ -88,56 +88,41 @@ class Run:
 
     def __init__(
         self, store: Path, *, collection: str, words: Path | None, splits: dict[str, str], known: Known,
-        described: Described, summary: ExtractSummary, require: tuple[str, ...], choice: EncoderChoice, stall_s: float,
-        leases: Leases, meter: Meter,
+        described: Described, summary: ExtractSummary, require: tuple[str, ...], choice: EncoderChoice,
+        decoder: Decoder, stall_s: float, leases: Leases, meter: Meter,
     ) -> None:  # fmt: skip
         self.store, self.collection, self.words, self.splits = store, collection, words, splits
         self.known, self.described, self.summary = known, described, summary
-        self.require, self.choice, self.stall_s = require, choice, stall_s
+        self.require, self.choice, self.decoder, self.stall_s = require, choice, decoder, stall_s
         self.leases, self.meter = leases, meter
         self.reasons: list[str] = []
-        self._decoder: Decoder | None = None
+        self._jobs: dict[str, Job] = {}  # under way, by key
         self._order: deque[Job] = deque()  # under way or finished, in the order of the plan
         self._finished: dict[str, Outcome] = {}
         self._ready: list[Job] = []  # finished, and so are all before them
         self._ready_bytes = 0
         self._encoder_failures = 0  # in a row
 
-    def work(self, plan: Iterator[Job], device: str, count: int, threads: int) -> None:
+    def work(self, plan: Iterator[Job], engine: Engine) -> None:
         """Do all jobs of the plan. Ends in order, also when interrupted: what is finished is committed."""
-        self._decoder = choose_decoder(self.choice.decoder, device)
-        workers: Workers | None = None
-        under_way: dict[Future[Outcome], Job] = {}
         try:
-            exhausted = False
-            while not exhausted or under_way:
-                while not exhausted and (workers is None or len(under_way) < workers.capacity):
-                    job = next(plan, None)
-                    if job is None:
-                        exhausted = True
-                    elif self._to_do(job):
-                        workers = workers or Workers(self.choice, device, count, threads)
-                        self._order.append(job)
-                        under_way[workers.submit(self._task(job))] = job
-                for future in first_done(under_way):
-                    self._done(under_way.pop(future), outcome_of(future, self.stall_s))
+            for key, outcome in engine.outcomes(self._tasks(plan)):
+                self._done(self._jobs.pop(key), outcome)
                 self._commit_when_full()
         except KeyboardInterrupt:
             self.summary.interrupted = True
-            if workers is not None:
-                workers.close(now=True)
+            under_way = engine.under_way()
+            engine.close(now=True)
             for job in self._order:
                 if job.key not in self._finished and (self.store / SPOOL / self._name(job)).exists():
                     self._finished[job.key] = Outcome()  # finished, and not yet told
-                elif job.key not in self._finished:
+                elif job.key not in self._finished and job.key in under_way:
                     self._note(job, "interrupted", "was under way when the run was ended")
         except BaseException:  # what is finished stays in the spool, where the next run finds it
-            if workers is not None:
-                workers.close(now=True)
+            engine.close(now=True)
             raise
         else:
-            if workers is not None:
-                workers.close(now=False)
+            engine.close(now=False)
         self._remove_begun()
         self._commit([*self._ready, *(job for job in self._order if job.key in self._finished)])
 
@@ -161,6 +146,14 @@ class Run:
                     self.leases.release(name)
 
     # ---- one job
+
+    def _tasks(self, plan: Iterator[Job]) -> Iterator[Task]:
+        """What there is to work on, each leased when it is drawn."""
+        for job in plan:
+            if self._to_do(job):
+                self._jobs[job.key] = job
+                self._order.append(job)
+                yield self._task(job)
 
     def _name(self, job: Job) -> str:
         return spool_name(job.key, self.collection)
@@ -189,7 +182,7 @@ class Run:
         self.known.renew()  # another process may have done something since the plan was made
         if (self.store / SPOOL / self._name(job)).exists():  # finished by a process that has died since
             self._order.append(job)
-            self._finished[job.key] = Outcome()
+            self._finished[job.key] = Outcome(num_bytes=spooled_bytes(self.store / SPOOL / self._name(job)))
             self.meter.passed(job.num_bytes)
             return False
         kind, reason = self.known.conflict(job.source, job.key)
@@ -207,7 +200,7 @@ class Run:
             store=self.store,
             require=self.require,
             captions=self.choice.captions,
-            decoder=self._decoder,
+            decoder=self.decoder,
             stall_s=self.stall_s,
         )
 
@@ -261,14 +254,15 @@ class Run:
     # ---- committing
 
     def _commit_when_full(self) -> None:
-        """Commit the finished items before the first one under way, when they fill a part."""
+        """Commit the finished items before the first one under way, when they fill a part: never more, so that where
+        parts end follows from the plan, not from who was done first."""
         while self._order and self._order[0].key in self._finished:
             job = self._order.popleft()
             self._ready.append(job)
             self._ready_bytes += self._finished[job.key].num_bytes
-        if self._ready_bytes >= SHARD_BYTES or len(self._ready) >= _MOST_AT_ONCE:
-            self._commit(self._ready)
-            self._ready, self._ready_bytes = [], 0
+            if self._ready_bytes >= SHARD_BYTES or len(self._ready) >= _MOST_AT_ONCE:
+                self._commit(self._ready)
+                self._ready, self._ready_bytes = [], 0
 
     def _commit(self, jobs: list[Job]) -> None:
         self._write([self.store / SPOOL / self._name(job) for job in jobs])

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,13 +22,16 @@ from trichord.errors import TrichordError
 from trichord.extraction.choice import EncoderChoice, describe
 from trichord.extraction.driver import ExtractSummary, Run
 from trichord.extraction.encoder_record import check_encoders, claim_encoders
+from trichord.extraction.engines import Engine, LocalEngine
 from trichord.extraction.folder import sources_of_folder, split_of
 from trichord.extraction.plan import Known, Shard, first_names, jobs
 from trichord.extraction.pool import Probes
 from trichord.extraction.progress import Meter
+from trichord.extraction.ray_engine import RayEngine, RayOptions
 from trichord.extraction.sources import Source
 from trichord.extraction.table import TABLE_SUFFIXES, read_table
 from trichord.features.hashes import FileHashes
+from trichord.media import choose_decoder
 from trichord.store import Store
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER
@@ -61,6 +65,10 @@ def extract(
     workers: int | None = None,
     device: str = "cpu",
     decoder: str = "auto",
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str = "",
+    worker_cpus: int | None = None,
+    worker_gpus: float | None = None,
     shard: str = "1/1",
     retry: str = "",
     dry_run: bool = False,
@@ -91,10 +99,16 @@ def extract(
         video_root: for a table that names videos by id alone: the folder that holds them.
         require: modalities without which a video is skipped, with commas between: video,audio,text.
         test_fraction: share of the videos held out as split `test`, where nothing else says it.
-        workers: worker processes; one per processor core if not given. 0 works in this process, without protection
-            against files that crash a decoder.
+        workers: worker processes; one per processor core (on Ray: as many as the nodes have room for) if not given. 0
+            works in this process, without protection against files that crash a decoder.
         device: where the encoders compute: cpu or cuda.
         decoder: auto, pyav or torchcodec.
+        engine: what runs the workers: local (processes of this machine) or ray (a Ray cluster whose nodes share the
+            file system of videos and store).
+        ray_address: auto (the cluster that runs here, if not given), local (one of this machine alone), HOST:PORT or
+            ray://HOST:PORT.
+        worker_cpus: cores of each worker on Ray; 1 if not given.
+        worker_gpus: GPUs of each worker on Ray, also a fraction; 1 with --device cuda, else none.
         shard: part of the work, such as 2/8 for the second of eight machines.
         retry: classes of earlier failures to try again, with commas between, such as unreadable,hung; `all` for all.
         dry_run: say what would be done and how long it would take, and do nothing.
@@ -113,6 +127,7 @@ def extract(
         sources, store, collection=collection, choice=choice, words=words, require=_names(require, MODALITIES, "require"),
         test_fraction=test_fraction, workers=workers, device=device, shard=shard, retry=_names(retry, RETRY, "retry"),
         dry_run=dry_run, stall_s=stall_s, root=videos, progress=progress,
+        cluster=_cluster(engine, ray_address, worker_cpus, worker_gpus),
     )  # fmt: skip
     if isinstance(summary, ExtractSummary):
         summary.notes[:0] = notes
@@ -137,8 +152,9 @@ def extract_sources(
     stall_s: float = 30.0,
     root: Path | None = None,
     progress: Callable[[str], None] | None = None,
+    cluster: RayOptions | None = None,
 ) -> ExtractSummary | str:
-    """The same for sources that are known: see `extract`. A dry run returns its report as text."""
+    """The same for sources that are known: see `extract`. A dry run returns its report as text. With `cluster`, on Ray."""
     started = time.monotonic()
     store = Path(store)
     if workers is not None and workers < 0:
@@ -157,7 +173,7 @@ def extract_sources(
     finally:
         probes.close()
     mine = [source for source in _by_file(sources) if part.has(source)]
-    count = _num_workers(workers, len(mine), device)
+    engine = _engine(cluster, choice, device, store, workers, len(mine), stall_s)
     encoders = " + ".join(fingerprint.name for fingerprint in described.streams.values())
     hashes = FileHashes(store, keep=not dry_run)
     plan = jobs(
@@ -167,7 +183,10 @@ def extract_sources(
     if dry_run:
         from trichord.extraction.estimate import report
 
-        return report(list(plan), choice, device, count, encoders, store)
+        try:
+            return report(list(plan), choice, device, engine.count, encoders, store)
+        finally:
+            engine.close(now=True)
     summary = ExtractSummary(store, collection, encoders, len(mine), notes=notes)
     _make(store)
     with Leases(store) as leases, _terminable():
@@ -175,10 +194,11 @@ def extract_sources(
         meter = Meter(progress, len(mine), _size(mine), 0.0 if len(mine) <= _FEW else _QUIET_EVERY_S)
         run = Run(
             store, collection=collection, words=words, splits=splits, known=known, described=described,
-            summary=summary, require=require, choice=choice, stall_s=stall_s, leases=leases, meter=meter,
+            summary=summary, require=require, choice=choice, decoder=choose_decoder(choice.decoder, device),
+            stall_s=stall_s, leases=leases, meter=meter,
         )  # fmt: skip
         run.adopt()
-        run.work(plan, device, count, _threads(count, device))
+        run.work(plan, engine)
     counts = Store(store).collections() if any((store / "parts").glob("*.parquet")) else {}
     summary.splits = {split: count for (name, split), count in counts.items() if name == collection}
     summary.elapsed_s = time.monotonic() - started
@@ -219,6 +239,29 @@ def _size(sources: Sequence[Source]) -> int:
             except OSError:
                 continue
     return size
+
+
+def _cluster(engine: str, address: str, cpus: int | None, gpus: float | None) -> RayOptions | None:
+    """The options of the engine. Raises TrichordError for one that would have no effect."""
+    if engine == "ray":
+        return RayOptions(address or "auto", 1 if cpus is None else cpus, gpus)
+    for name, value in (("ray_address", address or None), ("worker_cpus", cpus), ("worker_gpus", gpus)):
+        if value is not None:
+            raise TrichordError(f"--{name} {value} has no effect without --engine ray; add that, or leave it out")
+    return None
+
+
+def _engine(
+    cluster: RayOptions | None, choice: EncoderChoice, device: str, store: Path, workers: int | None, num_sources: int,
+    stall_s: float,
+) -> Engine:  # fmt: skip
+    if cluster is None:
+        count = _num_workers(workers, num_sources, device)
+        return LocalEngine(choice, device, count, _threads(count, device), stall_s)
+    decoder = choose_decoder(choice.decoder, device).name
+    return RayEngine(
+        cluster, replace(choice, decoder=decoder), device, store, workers=workers, most=num_sources, stall_s=stall_s
+    )
 
 
 def _num_workers(workers: int | None, num_sources: int, device: str) -> int:

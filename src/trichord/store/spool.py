@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,8 +39,8 @@ class SpoolWriter:
     def __init__(self, store: Path, source: str, collection: str) -> None:
         self.source, self.collection = source, collection
         self._final = store / FOLDER / spool_name(source, collection)
-        self.folder = self._final.with_name(f".{self._final.name}.{os.getpid()}.tmp")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        own = f"{os.getpid()}-{secrets.token_hex(4)}"  # processes of several machines may have one number
+        self.folder = self._final.with_name(f".{self._final.name}.{own}.tmp")
         self.folder.mkdir(parents=True)
         self._files: dict[str, BinaryIO] = {}
         self._streams: dict[str, dict[str, Any]] = {}
@@ -75,7 +76,7 @@ class SpoolWriter:
             out.flush()
             os.fsync(out.fileno())
         sync_folder(self.folder)
-        num_bytes = sum(path.stat().st_size for path in self.folder.iterdir())
+        num_bytes = spooled_bytes(self.folder)
         try:
             os.rename(self.folder, self._final)
         except OSError as error:
@@ -89,6 +90,11 @@ class SpoolWriter:
         for file in self._files.values():
             file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def spooled_bytes(folder: Path) -> int:
+    """Size of an item of the spool."""
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def spooled(store: Path) -> list[Path]:
