@@ -43,6 +43,7 @@ def evaluation_clips(store: Store, items: np.ndarray, min_clip_s: float) -> Clip
     last clip. A video whose captions share one span gives one clip per caption.
     """
     rows: list[tuple[int, float, float, np.ndarray]] = []
+    store.bring(items)
     for item in items.tolist():
         start_s, end_s = (np.asarray(a, np.float64) for a in store.caption_spans(item))
         if len(start_s) == 0:
@@ -116,6 +117,7 @@ class TrainingClips:
         assert 0 <= step < self.steps_per_epoch, f"step {step} of {self.steps_per_epoch}"
         chosen = self._shuffled(epoch)[step * self.videos_per_batch : (step + 1) * self.videos_per_batch]
         rng = np.random.default_rng([self.seed, epoch, step])
+        self.store.bring(chosen)
         spans = [self.store.caption_spans(video) for video in chosen.tolist()]
         caption_start_s, caption_end_s = (np.concatenate(column) for column in zip(*spans, strict=True))
         offsets = np.cumsum([0, *(len(start_s) for start_s, _ in spans)])

@@ -86,7 +86,7 @@ class FrozenRows:
 
 def frozen_folder(store: Store) -> Path:
     """Where the caches of a store lie."""
-    return store.path / FOLDER
+    return store.folder / FOLDER
 
 
 def frozen_rows(

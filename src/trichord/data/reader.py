@@ -66,7 +66,8 @@ class Batch:
 
     Attributes:
         video: (B, F) max-pooled over time, each stream of length one, streams side by side.
-        audio: (B, 40, T) log-mel in dB; float32, or float16 with time outermost in memory (`ClipReader.read`).
+        audio: (B, 40, T) log-mel in dB, a clip's frames one after the other in memory, as the store has them and the first
+            layer takes them; float32, or float16 (`ClipReader.read`).
         audio_frames: (B,) frames before the padding.
         audio_pooled: (B, C) in place of `audio`: mean over time of audio embeddings, of length one, or what a frozen
             DAVEnet gave.
@@ -121,16 +122,11 @@ class Batch:
         Args:
             word_vectors: (V, W) the store's word table, on the device of the batch.
         """
-        import torch
-
         inputs: dict[str, Tensor] = {}
         if self.video is not None:
             inputs["video"] = self.video
         if self.audio is not None and self.audio_frames is not None:
-            audio = self.audio
-            if audio.dtype != torch.float32:  # exact, and laid out as a batch of float32 is
-                audio = audio.to(torch.float32, memory_format=torch.contiguous_format)
-            inputs |= {"audio": audio, "audio_frames": self.audio_frames}
+            inputs |= {"audio": self.audio.float(), "audio_frames": self.audio_frames}  # exact, and laid out as before
         if self.audio_pooled is not None:
             inputs["audio_pooled"] = self.audio_pooled
         if self.text is not None and self.text_mask is not None:
@@ -196,6 +192,7 @@ class ClipReader:
         import torch
 
         batch = Batch()
+        self.store.bring(clips.item)
         self._read_frozen(batch, clips, pin)
         if "video" in self.modalities and "video" not in self.frozen:
             batch.video, valid = self._video(clips, pin)
@@ -300,23 +297,21 @@ class ClipReader:
         slices = spectrogram_slices(self.store, AUDIO_STREAM, clips, self.audio_frames)
         frames = slices[2] - slices[1]
         info, length, pad = self.store.streams[AUDIO_STREAM], self._audio_length(frames), self.audio_pad_db
-        if pin and info.dtype == "float16" and float(np.float16(pad)) == pad:
-            stored = self._memory.tensor("audio", (len(clips), length, info.dim), np.float16, pin)
-            write_spectrograms(self.store, AUDIO_STREAM, slices, stored, pad)
-            return stored.transpose(1, 2), frames
-        tensor = self._memory.tensor("audio", (len(clips), info.dim, length), np.float32, pin)
+        as_stored = pin and info.dtype == "float16" and float(np.float16(pad)) == pad
+        dtype = np.float16 if as_stored else np.float32
+        tensor = self._memory.tensor("audio", (len(clips), length, info.dim), dtype, pin)
         write_spectrograms(self.store, AUDIO_STREAM, slices, tensor, pad)
-        return tensor, frames
+        return tensor.transpose(1, 2), frames
 
     def _audio_plain(self, clips: Clips, pin: bool) -> tuple[Tensor, np.ndarray]:
         slices = [self._audio_rows(clips, row) for row in range(len(clips))]
         frames = np.array([len(s) for s in slices], np.int64)
-        shape = (len(clips), self.store.streams[AUDIO_STREAM].dim, self._audio_length(frames))
+        shape = (len(clips), self._audio_length(frames), self.store.streams[AUDIO_STREAM].dim)
         tensor = self._memory.tensor("audio", shape, np.float32, pin).fill_(self.audio_pad_db)
         out = tensor.numpy()
         for row, frames_bt in enumerate(slices):
-            out[row, :, : len(frames_bt)] = frames_bt.T
-        return tensor, frames
+            out[row, : len(frames_bt)] = frames_bt
+        return tensor.transpose(1, 2), frames
 
     def _audio_length(self, frames: np.ndarray) -> int:
         return max(1, int(frames.max(initial=0))) if self.pad_to_longest else self.audio_frames

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.store.cache import cache_bytes
 from trichord.store.ledger import LEDGER, entry_of
+from trichord.store.location import Location, location
 from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest, rows_digest
+from trichord.store.mirror import RemoteStore
 from trichord.store.shards import map_shard
 from trichord.store.store import Store, shard_problem, spellings
 from trichord.store.writer import leftovers
@@ -36,7 +39,7 @@ class StreamSummary:
 class StoreInfo:
     """What `trichord store info` prints."""
 
-    path: Path
+    path: Location
     num_items: int
     num_parts: int
     num_bytes: int
@@ -51,6 +54,8 @@ class StoreInfo:
     fingerprint: str
     num_frozen: int = 0
     frozen_bytes: int = 0
+    folder: Path | None = None  # where copies of a remote store lie
+    cache_bytes: int = 0
 
     def __str__(self) -> str:
         lines = [
@@ -68,35 +73,42 @@ class StoreInfo:
         lines += [
             f"captions     {self.num_captions:,}",
             f"words        {self.num_words:,} of {self.word_source}",
-            f"skipped      {self.num_skipped:,}" + (f" (see {self.path / LEDGER})" if self.num_skipped else ""),
+            f"skipped      {self.num_skipped:,}" + (f" (see {self.path}/{LEDGER})" if self.num_skipped else ""),
             f"fingerprint  {self.fingerprint}",
         ]
         if self.num_frozen:
             lines.append(
                 f"frozen       {_counted(self.num_frozen, 'encoder')} computed for every clip, {self.frozen_bytes / 1e6:,.1f} MB "
-                f"in {self.path / FROZEN} (safe to delete: made anew when needed)"
+                f"in {self.folder or self.path}/{FROZEN} (safe to delete: made anew when needed)"
             )
+        if self.folder:
+            lines.append(f"copies       in {self.folder}, at most {self.cache_bytes / 1e9:,.3g} GB of parts")
+            if self.num_bytes > self.cache_bytes:
+                lines.append(
+                    "             less than the store has: epochs fetch parts again; set TRICHORD_CACHE_GB to more"
+                )
         return "\n".join(lines)
 
 
-def store_info(store: Path) -> StoreInfo:
+def store_info(store: Location) -> StoreInfo:
     """Count what a store holds.
 
     Args:
-        store: Folder of the store.
+        store: Folder or URL of the store.
     """
-    opened, paths = Store(store), part_paths(Path(store))
-    frozen = [p for p in (Path(store) / FROZEN).glob("*-*") if p.is_dir()]
+    opened = Store(store)
+    paths = part_paths(opened.folder)
+    frozen = [p for p in (opened.folder / FROZEN).glob("*-*") if p.is_dir()]
     items = range(len(opened))
     streams = {}
     for name, info in opened.streams.items():
         num_rows = sum(opened.num_rows(name, i) for i in items)
         streams[name] = StreamSummary(info.dim, info.dtype, int(opened.has(name).sum()), num_rows)
     return StoreInfo(
-        path=Path(store),
+        path=opened.path,
         num_items=len(opened),
         num_parts=len(paths),
-        num_bytes=sum(p.stat().st_size + p.with_suffix(".safetensors").stat().st_size for p in paths),
+        num_bytes=sum(p.stat().st_size for p in paths) + opened.shard_bytes,
         duration_s=sum(opened.duration_s(i) for i in items),
         collections=opened.collections(),
         streams=streams,
@@ -108,46 +120,54 @@ def store_info(store: Path) -> StoreInfo:
         fingerprint=opened.fingerprint,
         num_frozen=len(frozen),
         frozen_bytes=sum(p.stat().st_size for folder in frozen for p in folder.iterdir()),
+        folder=opened.folder if opened.remote else None,
+        cache_bytes=cache_bytes() if opened.remote else 0,
     )
 
 
-def verify(store: Path, progress: Callable[[str], None] | None = None) -> list[str]:
+def verify(store: Location, progress: Callable[[str], None] | None = None) -> list[str]:
     """Read the whole store and list what is wrong, one line each; an empty list means that it is sound.
 
     Checked are sizes, checksums, offsets, word ids, finite values, that no item is there twice, that the parts fit
-    each other, the ledger, and files that a killed writer left. Raises TrichordError when the folder is missing.
+    each other, the ledger, and files that a killed writer left. Of a remote store every part is fetched, kept or not.
+    Raises TrichordError when the store is missing.
 
     Args:
-        store: Folder of the store.
+        store: Folder or URL of the store.
         progress: Takes a line per part.
     """
-    store = Path(store)
-    if not store.exists():
-        Store(store)  # raises, with the way out
+    place = location(store)
+    remote = RemoteStore(place) if isinstance(place, str) else None
+    folder = remote.folder if remote else Path(place)
+    if not folder.exists():
+        Store(place)  # raises, with the way out
     problems = [
         f"{path}: was left by a writer that did not end; it is ignored, and removed when the store is next written"
-        for path in leftovers(store)
+        for path in leftovers(folder)
     ]
     seen: dict[tuple[str, str], Path] = {}
     words: dict[int, str] = {}
     found: list[str] = []
-    for path in part_paths(store):
+    for path in part_paths(folder):
         if progress:
             progress(f"checking {path}")
         try:
-            for problem in _part_problems(read_manifest(path), seen, words):
+            for problem in _part_problems(read_manifest(path), seen, words, remote):
                 found.append(problem)
         except TrichordError as error:
             found.append(str(error))
     if not found:  # every part is sound by itself: do they fit each other?
         try:
-            _ = Store(store).words
+            _ = Store(place).words
         except TrichordError as error:
             found.append(str(error))
-    return [*problems, *found, *_ledger_problems(store)]
+    every = [*problems, *found, *_ledger_problems(folder)]
+    return every if remote is None else [remote.told(problem) for problem in every]
 
 
-def _part_problems(manifest: Manifest, seen: dict[tuple[str, str], Path], words: dict[int, str]) -> Iterator[str]:
+def _part_problems(
+    manifest: Manifest, seen: dict[tuple[str, str], Path], words: dict[int, str], remote: RemoteStore | None
+) -> Iterator[str]:
     info, path = manifest.info, manifest.shard_path
     again = f"delete {manifest.path.stem}.safetensors and {manifest.path.stem}.parquet in {path.parent}, import again"
     texts = {name: column.to_pylist() for name, column in manifest.texts.items()}
@@ -157,10 +177,15 @@ def _part_problems(manifest: Manifest, seen: dict[tuple[str, str], Path], words:
         if key in seen:
             yield one_line(f"{manifest.path}: holds {'/'.join(key)} again, which {seen[key].name} has; {again}")
         seen[key] = manifest.path
-    check_size(manifest)
-    if _sha256(path) != info.sha256:
-        yield f"{path}: its content does not match its checksum; {again}"
-    shard = map_shard(path)
+    if remote is None:
+        check_size(manifest)
+        if _sha256(path) != info.sha256:
+            yield f"{path}: its content does not match its checksum; {again}"
+        shard = map_shard(path)
+    else:
+        remote.check_size(info)
+        remote.shard(info, again=True)  # compares checksums
+        shard = remote.mapped(info)
     rows = {name: int(manifest.numbers[f"{name}_end"].max()) for name in info.streams}
     captions = int(manifest.numbers["caption_end"].max())
     if problem := shard_problem(shard, info.streams, rows, captions, (info.num_words, info.word_dim)):

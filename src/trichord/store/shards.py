@@ -99,12 +99,17 @@ def read_header(path: Path) -> tuple[int, dict[str, tuple[np.dtype, tuple[int, .
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
                 raise damaged(path, "not a safetensors file or cut short")
-            header = json.loads(file.read(length))
+            text = file.read(length)
     except OSError as error:
         raise damaged(path, f"cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, TrichordError):
-            raise
+    return 8 + length, parse_header(path, text, size)
+
+
+def parse_header(path: Path, text: bytes, size: int) -> dict[str, tuple[np.dtype, tuple[int, ...], int]]:
+    """As `read_header`, of a file of `size` bytes whose header is `text`; `path` is for messages."""
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
         raise damaged(path, "its header is not valid") from None
     tensors = {}
     spans = []
@@ -119,7 +124,7 @@ def read_header(path: Path) -> tuple[int, dict[str, tuple[np.dtype, tuple[int, .
             if end - begin != math.prod(shape) * dtype.itemsize:
                 raise ValueError(name)
             spans.append((begin, end))
-            tensors[name] = (dtype, shape, 8 + length + begin)
+            tensors[name] = (dtype, shape, 8 + len(text) + begin)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise damaged(path, "its header is not valid") from None
     position = 0
@@ -127,9 +132,9 @@ def read_header(path: Path) -> tuple[int, dict[str, tuple[np.dtype, tuple[int, .
         if begin != position:
             raise damaged(path, "its tensors overlap or leave holes")
         position = end
-    if 8 + length + position != size:
-        raise damaged(path, f"has {size} bytes where its header asks for {8 + length + position}")
-    return 8 + length, tensors
+    if 8 + len(text) + position != size:
+        raise damaged(path, f"has {size} bytes where its header asks for {8 + len(text) + position}")
+    return tensors
 
 
 def map_shard(path: Path) -> dict[str, np.ndarray]:

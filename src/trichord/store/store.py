@@ -1,13 +1,12 @@
 """The store's reader: one folder of streams and captions of any number of videos, read by random slice.
 
 Opening reads the parts' Parquet rows into a few flat arrays (some 100 bytes per video); a part's tensors are mapped
-when first asked for. Reading a slice is then pure indexing.
+when first asked for. Reading a slice is then pure indexing. Of a store behind a URL, parts are fetched then (`mirror`).
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -15,56 +14,81 @@ import numpy as np
 import pyarrow as pa
 
 from trichord.errors import TrichordError
+from trichord.store.columns import checked_parts, coded, column, fingerprint, merged_streams
 from trichord.store.ledger import LEDGER, read_ledger
-from trichord.store.manifest import Manifest, StreamInfo, check_size, part_paths, read_manifest
+from trichord.store.location import Location, location
+from trichord.store.manifest import StreamInfo, part_paths
+from trichord.store.mirror import MappedShards, RemoteStore
 from trichord.store.shards import damaged, map_shard
 
 
-@dataclass(frozen=True)
-class _Column:
-    begin: np.ndarray  # int64 (N,): first row of the item in its part's tensor
-    end: np.ndarray
-    rate_hz: np.ndarray  # float64 (N,), NaN where the item lacks the stream
-    empty: np.ndarray  # (0, dim)
-
-
 class Store:
-    """A folder written by `StoreWriter`, read-only and memory-mapped. Items are numbered in the order of writing.
+    """A folder written by `StoreWriter`, or a copy of one behind a URL; read-only and memory-mapped. Items are numbered in
+    the order of writing.
 
-    Sizes are checked here, checksums by `trichord store verify`. Parts that a writer commits later are seen by a
-    store opened later; numbers stay valid. Pickles as its path, so worker processes map the files themselves.
+    Sizes are checked here, checksums by `trichord store verify`, those of remote parts also when they are fetched. Parts
+    that a writer commits later are seen by a store opened later; numbers stay valid. Pickles as its path, so worker
+    processes map the files themselves.
 
-    Raises TrichordError when the folder is missing, holds no items yet or holds a damaged part.
+    Args:
+        path: A folder, or a URL that fsspec knows, such as `s3://bucket/store`.
+        cache_gb: Of a URL: most gigabytes of its parts that are kept on this machine; None takes TRICHORD_CACHE_GB, or 20.
+
+    Attributes:
+        path: The folder (Path) or the URL (text), as given.
+        folder: Where files about the store can be kept on this machine: the folder itself, or that of the copies.
+        remote: What fetches a remote store, or None.
+
+    Raises TrichordError when the store is missing, holds no items yet, holds a damaged part or cannot be reached.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        paths = part_paths(self.path)
+    def __init__(self, path: str | Path, *, cache_gb: float | None = None):
+        self.path = location(path)
+        self._cache_gb = cache_gb
+        if isinstance(self.path, str):
+            self.remote: RemoteStore | None = RemoteStore(self.path, cache_gb)
+            self.folder = self.remote.folder
+        elif cache_gb is not None:
+            raise TrichordError(f"{self.path}: a cache of {cache_gb} GB has no effect on a local store; leave it out")
+        else:
+            self.remote, self.folder = None, self.path
+        paths = part_paths(self.folder)
         if not paths:
             raise self._nothing()
-        parts = [_checked(path) for path in paths]
+        try:
+            parts = checked_parts(paths, self.remote)
+            self.streams = merged_streams(parts)
+        except TrichordError as error:
+            raise self._told(error) from None
         sizes = [part.num_rows for part in parts]
         self._first = np.concatenate([[0], np.cumsum(sizes)])
         self._part = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-        self._shards: list[dict[str, np.ndarray] | None] = [None] * len(sizes)
         self._ids = pa.concat_arrays([part.texts["video_id"] for part in parts])
         unknown = [pa.repeat(pa.scalar("", pa.large_string()), part.num_rows) for part in parts]
         self._sources = pa.concat_arrays([p.texts.get("source", u) for p, u in zip(parts, unknown, strict=True)])
-        self._collections, self._collection = _coded([part.texts["collection"] for part in parts])
-        self._splits, self._split = _coded([part.texts["split"] for part in parts])
+        self._collections, self._collection = coded([part.texts["collection"] for part in parts])
+        self._splits, self._split = coded([part.texts["split"] for part in parts])
         self._duration_s = np.concatenate([part.numbers["duration_s"] for part in parts])
         self._caption_begin = np.concatenate([part.numbers["caption_begin"] for part in parts])
         self._caption_end = np.concatenate([part.numbers["caption_end"] for part in parts])
-        self.streams = _merged_streams(parts)
-        self._columns = {name: _column(name, info, parts) for name, info in self.streams.items()}
+        self._columns = {name: column(name, info, parts) for name, info in self.streams.items()}
         info = parts[0].info
         self.word_source, self.lowercase, self.word_dim = info.word_source, info.lowercase, info.word_dim
-        self.fingerprint = _fingerprint(parts)
+        self.fingerprint = fingerprint(parts)
         self._infos = [part.info for part in parts]
         self._shard_paths = [part.shard_path for part in parts]
+        self._opened_last = -1
+        self._shards: list[dict[str, np.ndarray] | None] | MappedShards = [None] * len(sizes)
+        if self.remote is not None:
+            self._shards = MappedShards(self._infos, self.remote.cache)
 
-    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
-        return type(self), (self.path,)
+    def __reduce__(self) -> tuple[Callable[[Location, float | None], Store], tuple[Location, float | None]]:
+        return _reopened, (self.path, self._cache_gb)
+
+    @property
+    def address(self) -> str:
+        """Where the store lies, whatever the folder one is in: an absolute path or the URL."""
+        return str(self.path.resolve()) if isinstance(self.path, Path) else self.path
 
     def __len__(self) -> int:
         return len(self._part)
@@ -84,9 +108,10 @@ class Store:
         """What the item was made from and by (`Item.source`); empty where unknown."""
         return self._sources[int(i)].as_py()
 
-    def shard_path(self, i: int) -> Path:
-        """The file that holds the item's features and captions."""
-        return self._shard_paths[self._part.item(i)]
+    def shard_path(self, i: int) -> Location:
+        """The file, or its URL, that holds the item's features and captions."""
+        path = self._shard_paths[self._part.item(i)]
+        return path if self.remote is None else self.remote.told(path)
 
     def duration_s(self, i: int) -> float:
         return self._duration_s.item(i)
@@ -173,6 +198,17 @@ class Store:
         """A tensor of a part by its name in the file, mapped and read-only; positions are those of `located`."""
         return (self._shards[part] or self._open(part))[name]
 
+    def bring(self, items: np.ndarray) -> None:
+        """Fetch the parts of these items, several at once, as far as they fit; a local store has nothing to do."""
+        if self.remote is not None:
+            parts = [part for part in np.unique(self._part[items]).tolist() if self._shards[part] is None]
+            self.remote.bring([self._infos[part] for part in parts])
+
+    @property
+    def shard_bytes(self) -> int:
+        """Bytes of all parts' tensor files."""
+        return sum(info.num_bytes for info in self._infos)
+
     # ---- captions
 
     def num_captions(self, i: int) -> int:
@@ -210,23 +246,32 @@ class Store:
         words, vectors = [""] * size, np.zeros((size, self.word_dim), dtype=np.float32)
         known = np.zeros(size, dtype=bool)
 
-        def take(part: int, count: int) -> None:
-            shard = self._shards[part] or self._open(part)
+        def take(part: int, count: int, shard: dict[str, np.ndarray]) -> None:
             ids = shard["word_table_ids"][:count]
             if count and not 0 <= ids.min() <= ids.max() < size:
-                raise damaged(self._shard_paths[part], "its word ids are out of range")
+                raise self._damaged(part, "its word ids are out of range")
             vectors[ids] = shard["word_vectors"][:count]
             known[ids] = True
             for word, spelling in zip(ids.tolist(), spellings(shard, count), strict=True):
                 words[word] = spelling
 
-        for part, info in enumerate(self._infos):
-            if info.num_new_words:
-                take(part, info.num_new_words)
+        adding = [part for part, info in enumerate(self._infos) if info.num_new_words]
+        for part, shard in zip(adding, self._word_shards(adding), strict=True):
+            take(part, self._infos[part].num_new_words, shard)
         if not known.all():  # a part was deleted: the others carry what they use of its words
-            for part, info in enumerate(self._infos):
-                take(part, info.num_words)
+            every = list(range(len(self._infos)))
+            for part, shard in zip(every, self._word_shards(every), strict=True):
+                take(part, self._infos[part].num_words, shard)
         return words, vectors
+
+    def _word_shards(self, parts: list[int]) -> Iterable[dict[str, np.ndarray]]:
+        """Of each part its tensors, or of a remote one those of words alone."""
+        if self.remote is None:
+            return (self._shards[part] or self._open(part) for part in parts)
+        try:
+            return self.remote.words([self._infos[part] for part in parts])
+        except TrichordError as error:
+            raise self._told(error) from None
 
     @property
     def words(self) -> list[str]:
@@ -242,14 +287,14 @@ class Store:
 
     def skipped(self) -> list[dict[str, str]]:
         """The ledger: source and reason (and class and key, where known) of all that was to be stored but could not be."""
-        return read_ledger(self.path)
+        return read_ledger(self.folder)
 
     def _nothing(self) -> TrichordError:
-        if not self.path.exists():
+        if not self.folder.exists():
             return TrichordError(f"{self.path}: no such store; make it with `trichord import` or `trichord extract`")
-        if skipped := len(read_ledger(self.path)):
+        if skipped := len(read_ledger(self.folder)):
             return TrichordError(
-                f"{self.path}: this store holds no items, {skipped} were skipped; {self.path / LEDGER} says why"
+                f"{self.path}: this store holds no items, {skipped} were skipped; {self.path}/{LEDGER} says why"
             )
         return TrichordError(f"{self.path}: holds no items; fill it with `trichord import` or `trichord extract`")
 
@@ -258,16 +303,25 @@ class Store:
         return self._shards[part] or self._open(part)
 
     def _open(self, part: int) -> dict[str, np.ndarray]:
-        path = self._shard_paths[part]
-        shard = map_shard(path)
-        items = slice(self._first[part], self._first[part + 1])
         info = self._infos[part]
+        shard = map_shard(self._shard_paths[part]) if self.remote is None else self.remote.mapped(info)
+        items = slice(self._first[part], self._first[part + 1])
         rows = {name: int(self._columns[name].end[items].max(initial=0)) for name in info.streams}
         captions = int(self._caption_end[items].max(initial=0))
         if problem := shard_problem(shard, info.streams, rows, captions, (info.num_words, info.word_dim)):
-            raise damaged(path, problem)
+            raise self._damaged(part, problem)
         self._shards[part] = shard
+        if self.remote is not None and self._opened_last == part - 1 and part + 1 < len(self._infos):
+            self.remote.read_ahead(self._infos[part + 1])  # parts are read in turn
+        self._opened_last = part
         return shard
+
+    def _damaged(self, part: int, what: str) -> TrichordError:
+        return self._told(damaged(self._shard_paths[part], what))
+
+    def _told(self, error: TrichordError) -> TrichordError:
+        """The error with the URL in it, where it speaks of the copy."""
+        return error if self.remote is None else TrichordError(self.remote.told(error))
 
 
 def shard_problem(
@@ -318,48 +372,5 @@ def spellings(shard: dict[str, np.ndarray], count: int) -> list[str]:
     return [text[offsets[k] : offsets[k + 1]].decode("utf-8", "replace") for k in range(count)]
 
 
-def _checked(path: Path) -> Manifest:
-    manifest = read_manifest(path)
-    check_size(manifest)
-    return manifest
-
-
-def _coded(columns: list[pa.Array]) -> tuple[list[str], np.ndarray]:
-    coded = pa.concat_arrays(columns).dictionary_encode()
-    return coded.dictionary.to_pylist(), np.array(coded.indices)
-
-
-def _merged_streams(parts: list[Manifest]) -> dict[str, StreamInfo]:
-    """All streams, each as wide as in every part that has it; raises TrichordError when parts do not fit each other."""
-    merged: dict[str, StreamInfo] = {}
-    first = parts[0].info
-    for part in parts:
-        own = part.info
-        if (own.word_source, own.lowercase, own.word_dim) != (first.word_source, first.lowercase, first.word_dim):
-            raise damaged(part.path, f"its words are of {own.word_source}, earlier ones of {first.word_source}")
-        for name, info in own.streams.items():
-            known = merged.setdefault(name, info)
-            if known.dim != info.dim:
-                raise damaged(part.path, f"its stream {name} is {info.dim} wide, that of earlier parts {known.dim}")
-            merged[name] = StreamInfo(known.dim, max(known.dtype, info.dtype, key=lambda d: np.dtype(d).itemsize))
-    return merged
-
-
-def _column(name: str, info: StreamInfo, parts: list[Manifest]) -> _Column:
-    def gather(suffix: str, absent: float, dtype: type) -> np.ndarray:
-        column = f"{name}_{suffix}"
-        return np.concatenate(
-            [p.numbers[column] if column in p.numbers else np.full(p.num_rows, absent, dtype) for p in parts]
-        )
-
-    return _Column(
-        begin=gather("begin", 0, np.int64),
-        end=gather("end", 0, np.int64),
-        rate_hz=gather("rate_hz", np.nan, np.float64),
-        empty=np.empty((0, info.dim), dtype=info.dtype),
-    )
-
-
-def _fingerprint(parts: list[Manifest]) -> str:
-    lines = "".join(f"{part.info.sha256} {part.info.rows_sha256}\n" for part in parts)
-    return hashlib.sha256(lines.encode()).hexdigest()
+def _reopened(path: Location, cache_gb: float | None) -> Store:
+    return Store(path, cache_gb=cache_gb)

@@ -20,6 +20,7 @@ from trichord.captions import tokenize
 from trichord.errors import TrichordError, one_line
 from trichord.store.items import Item, checked_streams
 from trichord.store.ledger import note, read_ledger
+from trichord.store.location import local_folder
 from trichord.store.manifest import MAX_ROWS, MAX_WORDS, PartInfo, StreamInfo, part_paths, schema_for, write_manifest
 from trichord.store.shards import sync_folder, write_shard
 from trichord.store.store import Store
@@ -50,11 +51,11 @@ class StoreWriter:
 
     wait_s: how long to wait for another writer to end.
 
-    Raises TrichordError when another writer is at work, when a part is damaged or when the words are another table's.
+    Raises TrichordError when `path` is a URL, another writer is at work, a part is damaged or the words are another table's.
     """
 
     def __init__(self, path: str | Path, words: WordVectors, *, shard_bytes: int = SHARD_BYTES, wait_s: float = 0.0):
-        self.path = Path(path)
+        self.path = local_folder(path)
         self.num_added = 0
         self.num_skipped = 0
         self._shard_bytes = shard_bytes

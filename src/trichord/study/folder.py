@@ -169,7 +169,7 @@ def claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None
     """Write `run.yaml`, or compare with the one that is there: one folder holds one setting on one store."""
     path = out / "run.yaml"
     mine: dict[str, Any] = {
-        "store": str(store.path.resolve()),
+        "store": store.address,
         "fingerprint": store.fingerprint,
         "settings": training_settings(recipe),
     }

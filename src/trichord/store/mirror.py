@@ -1,0 +1,267 @@
+"""A store behind a URL, as the reader needs it: its small files copied to a folder, its shards through a bounded cache.
+
+`CACHE/stores/KEY/` holds the copies (KEY follows from the URL): the parts' Parquet files, `encoders.json`, the ledger, the
+words of the parts, and what frozen encoders gave. A copy is renewed when the file's size, ETag or time has changed.
+`CACHE/shards/` holds shards of all stores under their checksums, fetched whole: only a whole shard can be compared with the
+checksum that the store keeps of it. What is larger than the cache is fetched again and again when clips are drawn at random.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.store.cache import ShardCache, cache_bytes, shard_cache
+from trichord.store.ledger import LEDGER
+from trichord.store.location import cache_folder
+from trichord.store.manifest import PartInfo
+from trichord.store.remote import RemoteFile, RemoteFiles
+from trichord.store.shards import MAX_HEADER_BYTES, atomic_file, damaged, map_shard, parse_header, write_shard
+
+SMALL_FILES = ("encoders.json", LEDGER)
+MAX_SMALL_BYTES = 1 << 30  # of one small file; bounds what a strange server can make us copy
+BLOCK_BYTES, BLOCKS_AHEAD = 8 << 20, 4
+SHARDS_AT_ONCE, SMALL_AT_ONCE = 4, 16
+WORD_TENSORS = ("word_table_ids", "word_vectors", "word_spelling", "word_spelling_offsets")
+_MANIFEST, _SHARD = re.compile(r"[0-9]+\.parquet"), re.compile(r"[0-9]+\.safetensors")
+_TOKENS = "copied.json"
+Shard = dict[str, np.ndarray]
+
+
+class RemoteStore:
+    """The copy of a remote store in `folder`, and its shards.
+
+    Raises TrichordError when there is nothing at the URL, it cannot be read, or the cache cannot be written.
+    """
+
+    def __init__(self, url: str, cache_gb: float | None = None) -> None:
+        self.url = url
+        root = cache_folder()
+        self.cache: ShardCache = shard_cache(root / "shards", cache_bytes(cache_gb))
+        self.folder = root / "stores" / hashlib.sha256(url.encode()).hexdigest()[:32]
+        self._files = RemoteFiles(url)
+        self._downloads = ThreadPoolExecutor(SHARDS_AT_ONCE * BLOCKS_AHEAD, thread_name_prefix="download")
+        self._shards = ThreadPoolExecutor(SHARDS_AT_ONCE, thread_name_prefix="shard")
+        try:
+            (self.folder / "parts").mkdir(parents=True, exist_ok=True)
+            (self.folder / "words").mkdir(exist_ok=True)
+            with _locked(self.folder / "lock"):
+                self.shards = self._copy()
+        except OSError as error:
+            raise TrichordError(
+                f"{self.folder}: the cache cannot be written ({error.strerror or error}); "
+                "mend its rights, or name another folder in TRICHORD_CACHE"
+            ) from None
+
+    def told(self, text: object) -> str:
+        """A message about the copy as one about the store."""
+        return str(text).replace(str(self.folder), self.url)
+
+    def check_size(self, info: PartInfo) -> None:
+        """Raise TrichordError unless the part's shard was there with the recorded size when the store was opened."""
+        where = f"{self.url}/parts/{info.shard}"
+        if info.shard not in self.shards:
+            raise TrichordError(f"{where}: is missing; copy the store anew, shards before their Parquet files")
+        if (size := self.shards[info.shard].size) != info.num_bytes:
+            raise TrichordError(f"{where}: has {size} bytes where {info.num_bytes} were written; copy the store anew")
+
+    def shard(self, info: PartInfo, *, again: bool = False) -> Path:
+        """A checked copy of the part's shard, which may be deleted when others need the space. Again: fetch it anyway."""
+        where = f"{self.url}/parts/{info.shard}"
+        return self.cache.path(info.sha256, info.num_bytes, where, lambda file: self._download(info, file), again=again)
+
+    def mapped(self, info: PartInfo) -> Shard:
+        """The part's tensors, mapped."""
+        again = False
+        while True:
+            path = self.shard(info, again=again)
+            try:
+                return map_shard(path)
+            except TrichordError as error:
+                if again and path.exists():
+                    raise TrichordError(
+                        f"{self.url}/parts/{info.shard}: cannot be used ({error}); copy the store anew"
+                    ) from None
+                again = path.exists()  # the disk damaged it; else it was deleted for others in between
+
+    def bring(self, infos: Sequence[PartInfo]) -> None:
+        """Fetch the shards of several parts at once, as many as half the cache holds; the rest comes when it is used."""
+        room = self.cache.max_bytes // 2
+        fitting = [
+            info for info, total in zip(infos, np.cumsum([i.num_bytes for i in infos]), strict=True) if total <= room
+        ]
+        if len(fitting) > 1:
+            for _ in self._shards.map(self.shard, fitting):
+                pass
+
+    def read_ahead(self, info: PartInfo) -> None:
+        """Fetch a part's shard in the background. What goes wrong is told when the part is used."""
+        if 2 * info.num_bytes <= self.cache.max_bytes:
+            self._shards.submit(self.shard, info)
+
+    def words(self, infos: Sequence[PartInfo]) -> list[Shard]:
+        """The word tensors of parts, read by themselves: a vocabulary does not cost a copy of the store."""
+        with ThreadPoolExecutor(SMALL_AT_ONCE, thread_name_prefix="words") as pool:
+            return list(pool.map(self._words_of, infos))
+
+    def _copy(self) -> dict[str, RemoteFile]:
+        """Bring the copies of the small files up to date. Returns the shards that there are."""
+        top, parts = self._files.listed(), self._files.listed("parts")
+        small = {name: top[name] for name in SMALL_FILES if name in top}
+        small |= {f"parts/{name}": file for name, file in parts.items() if _MANIFEST.fullmatch(name)}
+        if not small:
+            raise TrichordError(
+                f"{self.url}: no such store; check the bucket and the path (a store has a folder `parts`)"
+            )
+        had = self._tokens()
+        wanted = [name for name, file in small.items() if not file.token or had.get(name) != file.token
+                  or _size(self.folder / name) != file.size]  # fmt: skip
+        with ThreadPoolExecutor(SMALL_AT_ONCE, thread_name_prefix="copy") as pool:
+            for _ in pool.map(lambda name: self._copy_one(name, small[name].size), wanted):
+                pass
+        for path in [*(self.folder / "parts").glob("*.parquet"), *(self.folder / name for name in SMALL_FILES)]:
+            if path.relative_to(self.folder).as_posix() not in small:
+                path.unlink(missing_ok=True)
+        if wanted or had.keys() != small.keys():
+            with atomic_file(self.folder / _TOKENS) as file:
+                tokens = {"url": self.url, "tokens": {name: f.token for name, f in small.items()}}
+                file.write(json.dumps(tokens, indent=1).encode())
+        return {name: file for name, file in parts.items() if _SHARD.fullmatch(name)}
+
+    def _tokens(self) -> dict[str, str]:
+        try:
+            found = json.loads((self.folder / _TOKENS).read_text("utf-8"))["tokens"]
+            return found if isinstance(found, dict) else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def _copy_one(self, name: str, size: int) -> None:
+        if size > MAX_SMALL_BYTES:
+            raise TrichordError(f"{self.url}/{name}: refused: has {size:,} bytes; copy the store anew")
+        data = b"".join(self._files.read(name, begin, end) for begin, end in _blocks(size))
+        with atomic_file(self.folder / name) as file:
+            file.write(data)
+
+    def _download(self, info: PartInfo, descriptor: int) -> str:
+        """Write the shard into the file, several blocks ahead. Returns the SHA-256 of what came."""
+        digest = hashlib.sha256()
+        name, begin = f"parts/{info.shard}", 0
+        for block in _ahead(self._downloads, lambda span: self._files.read(name, *span), _blocks(info.num_bytes)):
+            digest.update(block)
+            begin += os.pwrite(descriptor, block, begin)
+        if begin != info.num_bytes:
+            raise OSError(f"wrote {begin:,} of {info.num_bytes:,} bytes")
+        return digest.hexdigest()
+
+    def _words_of(self, info: PartInfo) -> Shard:
+        path = self.folder / "words" / f"{info.sha256}.safetensors"
+        if path.exists():
+            return map_shard(path)
+        name, where = f"parts/{info.shard}", self.folder / "parts" / info.shard
+        length = int.from_bytes(self._files.read(name, 0, min(8, info.num_bytes)), "little")
+        if length > min(MAX_HEADER_BYTES, info.num_bytes - 8):
+            raise damaged(where, "not a safetensors file or cut short")
+        header = parse_header(where, self._files.read(name, 8, 8 + length), info.num_bytes)
+        tensors = {}
+        for key in WORD_TENSORS:
+            if key not in header:
+                raise damaged(where, f"its tensor {key} is missing")
+            dtype, shape, begin = header[key]
+            data = self._files.read(name, begin, begin + dtype.itemsize * int(np.prod(shape)))
+            tensors[key] = np.frombuffer(data, dtype).reshape(shape)
+        if problem := _words_problem(tensors, info):
+            raise damaged(where, problem)
+        write_shard(path, {key: [tensor] for key, tensor in tensors.items()})
+        return tensors
+
+
+class MappedShards:
+    """The mapped shards of a remote store by the number of their part, as a list of them: None where it is not mapped.
+
+    Reading one tells the cache that it is in use; a shard that the cache deletes is let go of.
+    """
+
+    def __init__(self, infos: Sequence[PartInfo], cache: ShardCache) -> None:
+        self._checksums = [info.sha256 for info in infos]
+        self._of = {info.sha256: part for part, info in enumerate(infos)}
+        self._shards: list[Shard | None] = [None] * len(infos)
+        self._cache = cache
+        cache.watch(self)
+
+    def __getitem__(self, part: int) -> Shard | None:
+        shard = self._shards[part]
+        if shard is not None:
+            self._cache.used(self._checksums[part])
+        return shard
+
+    def __setitem__(self, part: int, shard: Shard | None) -> None:
+        self._shards[part] = shard
+
+    def drop(self, checksum: str) -> None:
+        if checksum in self._of:
+            self._shards[self._of[checksum]] = None
+
+
+def _words_problem(tensors: Shard, info: PartInfo) -> str:
+    expected = {
+        "word_table_ids": ("int32", (info.num_words,)),
+        "word_vectors": ("float32", (info.num_words, info.word_dim)),
+        "word_spelling_offsets": ("int64", (info.num_words + 1,)),
+    }
+    for name, (dtype, shape) in expected.items():
+        if tensors[name].dtype != dtype or tensors[name].shape != shape:
+            return f"its tensor {name} is of another shape than its Parquet file says"
+    offsets = tensors["word_spelling_offsets"]
+    fits = tensors["word_spelling"].dtype == np.uint8 and offsets[0] == 0
+    return "" if fits and offsets[-1] == len(tensors["word_spelling"]) else "its word_spelling offsets do not fit"
+
+
+def _blocks(size: int) -> Iterator[tuple[int, int]]:
+    for begin in range(0, size, BLOCK_BYTES):
+        yield begin, min(begin + BLOCK_BYTES, size)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, read: Callable[[tuple[int, int]], bytes], spans: Iterable[tuple[int, int]]
+) -> Iterator[bytes]:
+    """The spans' bytes in order, BLOCKS_AHEAD of them under way at a time."""
+    waiting: deque[Future[bytes]] = deque()
+    try:
+        for span in spans:
+            waiting.append(pool.submit(read, span))
+            if len(waiting) >= BLOCKS_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait until no other process renews the copies."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
