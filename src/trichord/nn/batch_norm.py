@@ -126,7 +126,7 @@ class _Normalised(torch.autograd.Function):
         grad = grads[0].to(_sum_type(x))
         unit = (x.to(_sum_type(x)) - _row(mean, x)) * _row(inverse, x)
         own_2C = torch.stack([grad.sum(AXES), (grad * unit).sum(AXES)])
-        sums_2C = own_2C.double()
+        sums_2C = own_2C.to(torch.float64, copy=True)
         dist.all_reduce(sums_2C)
         means_2C = sums_2C / ctx.count
         inner = grad - _row(means_2C[0], x) - unit * _row(means_2C[1], x)

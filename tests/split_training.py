@@ -1,0 +1,170 @@
+"""One training step that can be split over real processes, and what it gives."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from trichord.losses.clustering import ClusterMemory
+from trichord.losses.combined import CombinedLoss
+from trichord.losses.contrast import masked_margin_softmax, mil_nce
+from trichord.modality import Order
+from trichord.nn import MCN, DAVEnet
+from trichord.nn.batch_norm import set_over_processes
+from trichord.training.gradient_cache import GradientCache
+from trichord.training.stage import prepare_model, stages_of
+
+ROWS = 7
+Work = Callable[..., Any]
+
+
+def run_processes(num: int, work: Work, folder: Path, *arguments: Any) -> list[Any]:
+    """`work(rank, *arguments)` in `num` processes of one gloo group; what each returned, by rank."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.start_processes(_process, (num, port, work, str(folder), arguments), nprocs=num, start_method="spawn")
+    return [torch.load(folder / f"rank-{rank}.pt", weights_only=False) for rank in range(num)]
+
+
+def _process(rank: int, num: int, port: int, work: Work, folder: str, arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num), "LOCAL_WORLD_SIZE": str(num)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=num)
+    torch.save(work(rank, *arguments), Path(folder) / f"rank-{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to train. `sizes`: rows of each process; None splits them as `data.batches` does."""
+
+    order: str = "avt"
+    contrast: str = "mms"
+    sizes: tuple[int, ...] | None = None
+    chunk: int = 0
+    dtype: torch.dtype = torch.float64
+    fast: bool = True
+    norm: str = "global"
+    detach: bool = True
+    cluster_on: str = "modalities"
+    precision: str = "no"
+    padded: bool = True
+
+    def part(self, rank: int, num: int) -> slice:
+        sizes = self.sizes or tuple(len(p) for p in torch.arange(ROWS).tensor_split(num))
+        assert len(sizes) == num and sum(sizes) == ROWS
+        return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+
+
+@dataclass
+class Found:
+    """What two steps gave: terms of both, gradients, weights and buffers after the second, the cluster memory; by name."""
+
+    terms: list[dict[str, float]]
+    tensors: dict[str, Tensor]
+    memory: dict[str, Tensor]
+
+
+def the_model(case: Case) -> MCN:
+    torch.manual_seed(0)
+    return MCN(video_dim=6, embed_dim=8, word_dim=5, reconstruction_dim=4, audio_channels=(4, 4, 6, 6)).to(case.dtype)
+
+
+def inputs(case: Case, step: int) -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(step)
+    frames = torch.randint(20, 50, (ROWS,), generator=rng)
+    frames[2] = 64  # so that the parts end at different frames
+    made = {
+        "video": torch.rand(ROWS, 6, generator=rng, dtype=torch.float64),
+        "audio": torch.randn(ROWS, 40, 64, generator=rng, dtype=torch.float64),
+        "text": torch.randn(ROWS, 3, 5, generator=rng, dtype=torch.float64),
+    }
+    lengths = frames if case.padded else torch.full((ROWS,), 64)
+    words = torch.rand(ROWS, 3, generator=rng) < 0.8
+    return {name: x.to(case.dtype) for name, x in made.items()} | {"audio_frames": lengths, "text_mask": words}
+
+
+def masks(step: int) -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(100 + step)
+    return {m: torch.rand(ROWS, generator=rng) < 0.8 for m in ("video", "audio", "text")}
+
+
+def the_loss(case: Case) -> CombinedLoss:
+    stage = stages_of(Order.parse(case.order))[-1]
+
+    def mms(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
+        return masked_margin_softmax(scores, valid=valid)
+
+    def mil(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
+        return mil_nce(scores, positives, valid=valid)
+
+    return CombinedLoss(
+        pairs=stage.pairs, contrast={"mms": mms, "mil_nce": mil}[case.contrast], cluster=stage.cluster, cluster_weight=0.7,
+        cluster_on=case.cluster_on, cluster_temperature=0.5, reconstruct=stage.reconstruct, reconstruction_weight=2.0,
+        reconstruction_detach=case.detach, memory=ClusterMemory(num_clusters=3, size=12, refit_every=1, seed=1),
+    )  # fmt: skip
+
+
+def train(case: Case, rank: int = 0, num: int = 1) -> Found:
+    """Two steps of a small model on this process's part of the batch, as the training loop makes them."""
+    from accelerate import Accelerator
+
+    stage, part = stages_of(Order.parse(case.order))[-1], case.part(rank, num) if num > 1 else slice(0, ROWS)
+    model = the_model(case)
+    prepare_model(model, stage, heads=True)
+    set_over_processes(model, case.norm == "global")
+    for module in model.modules():
+        if isinstance(module, DAVEnet):
+            module.fast = case.fast
+    accelerator = Accelerator(cpu=True, mixed_precision=case.precision)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    network, optimizer = accelerator.prepare(model, optimizer)
+    cache = GradientCache(network, accelerator, stage.train, chunk=case.chunk) if case.chunk else None
+    loss, terms = the_loss(case), []
+    positives = torch.eye(ROWS, dtype=torch.bool) | torch.eye(ROWS, dtype=torch.bool).roll(1, 1)
+    for step in range(2):
+        mine = {name: x[part] for name, x in inputs(case, step).items()}
+        with accelerator.autocast():
+            outputs = cache.encode(mine) if cache else network(**mine)
+        found = loss(outputs, {m: mask[part] for m, mask in masks(step).items()}, positives)
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(found["loss"])
+        if cache:
+            cache.backward(mine)
+        terms.append({name: float(term.detach()) for name, term in found.items()})
+        if step == 0:
+            optimizer.step()
+    tensors = {f"gradient of {n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
+    tensors |= {n: t.detach().clone() for n, t in model.state_dict().items()}
+    assert loss.memory is not None
+    return Found(terms, tensors, loss.memory.state_dict())
+
+
+def train_all(rank: int, num: int, cases: Sequence[Case]) -> list[Found]:
+    return [train(case, rank, num) for case in cases]
+
+
+def largest_difference(found: Found, expected: Found) -> tuple[float, str]:
+    """Of any term or tensor, relative to the tensor's largest entry (of a gradient that is next to nothing: to a thousandth
+    of the largest of all), and its name."""
+    assert found.tensors.keys() == expected.tensors.keys()
+    differences = []
+    for mine, theirs in zip(found.terms, expected.terms, strict=True):
+        assert mine.keys() == theirs.keys()
+        differences += [(abs(mine[name] - theirs[name]) / max(1.0, abs(theirs[name])), name) for name in theirs]
+    floor = 1e-3 * max(float(t.abs().max()) for name, t in expected.tensors.items() if name.startswith("gradient"))
+    for name, tensor in expected.tensors.items():
+        scale = max(float(tensor.abs().max()), floor)
+        differences.append((float((found.tensors[name] - tensor).abs().max()) / scale, name))
+    return max(differences)
