@@ -43,11 +43,13 @@ from trichord.study.ranks import (
     write_arrays,
     write_queries,
 )
+from trichord.training.checkpoint import best_checkpoint
 from trichord.training.files import write_json
 from trichord.training.models import DESCRIPTION, TrainedModel, load_model
 
 if TYPE_CHECKING:
     from trichord.store import Store
+    from trichord.store.location import Location
 
 CONTENTS = 2  # raised when more is kept of a run: older results are then computed again
 ANEW = "it is made anew"
@@ -215,13 +217,17 @@ def clip_labels(store: Store, clips: Clips) -> tuple[list[str] | None, str]:
 
 
 def evaluate_model(
-    run: Path, store_path: Path, benchmarks: list[str], directions: list[str] | None = None, recipe: str | None = None
+    run: Path,
+    store_path: Location,
+    benchmarks: list[str],
+    directions: list[str] | None = None,
+    recipe: str | None = None,
 ) -> tuple[list[RetrievalResult], tuple[str, ...]]:
     """Score a trained model or a published checkpoint on benchmarks of a store.
 
     Args:
         run: Run, study or stage folder, or a published .pth file.
-        store_path: Store with the clips.
+        store_path: Store with the clips, a folder or a URL.
         benchmarks: Names; empty takes all that the store has clips for.
         directions: E.g. ["t2v"]; None takes the recipe's, as far as their modalities were trained.
         recipe: How clips are read and scored; None takes the recipe that trained the model, `mcn` for a published one.
@@ -253,12 +259,15 @@ def evaluate_model(
 
 
 def find_model(run: Path) -> Path:
-    """The model that a folder means: its own, or that of the last stage of the one order that was trained there.
+    """The model that a folder means: its own, or that of the last stage of the one order that was trained there; of a
+    folder of checkpoints the best one.
 
     Raises TrichordError when there is none, or when there are several to choose from.
     """
     if is_there(run) or is_there(run / DESCRIPTION):
         return run
+    if best := best_checkpoint(run):
+        return best
     found = {
         path.parent.name: read_json(path, mend=deleting(path.parent)) for path in run.glob(f"stages/*/{DESCRIPTION}")
     }

@@ -9,6 +9,7 @@ is, so that `trichord evaluate` reads the folder) and `checkpoint.json`, the lis
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -145,13 +146,13 @@ def finish_checkpoints(folder: Path, keep_best: int) -> None:
         _apply_policy(folder, 0, keep_best)
         for unused in folder.glob(f"{UNUSED}*"):
             remove_folder(unused)
-    if not checkpoints_of(folder):
+    if not keep_best or not checkpoints_of(folder):
         remove_folder(folder)
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
     """The folders that are named as checkpoints, oldest first."""
-    found = folder.iterdir() if folder.is_dir() else ()
+    found = folder.iterdir() if os.path.isdir(folder) else ()
     return sorted((path for path in found if re.fullmatch(r"step-\d{8,18}", path.name)), key=_step)
 
 

@@ -12,6 +12,7 @@ import torch
 from trichord.data.reader import AudioInput, TextInput
 from trichord.errors import TrichordError, one_line
 from trichord.nn import MCN
+from trichord.training.checkpoint_folder import MANIFEST, Damaged, check_files, read_manifest
 from trichord.training.files import replacing, write_json
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -109,6 +110,8 @@ def load_model(path: Path | str) -> TrainedModel:
         raise TrichordError(
             f"{path}: no trained model here (no {DESCRIPTION}); give a stage folder of a run, or a published .pth file"
         )
+    if (path / MANIFEST).is_file():
+        _require_whole(path)
     try:
         described = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
         model = MCN(**described["arguments"])
@@ -125,6 +128,13 @@ def load_model(path: Path | str) -> TrainedModel:
         described.get("text", "words"),
         described.get("settings", {}),
     )
+
+
+def _require_whole(path: Path) -> None:
+    try:
+        check_files(path, read_manifest(path))
+    except Damaged as error:
+        raise TrichordError(f"{path}: the checkpoint is damaged ({error}); give another one, or the stage") from None
 
 
 def load_weights(model: MCN, path: Path) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trichord.errors import one_line
+
 
 def seed_random_states(text: str) -> None:
     """Set all of them from a text that names the stage, the seed and the process."""
@@ -42,20 +44,29 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 
 def fault_of_random_states(states: dict[str, Tensor]) -> str:
     """Why `set_random_states` cannot take them; '' if it can."""
-    wanted = {"python": 625, "numpy_key": 624, "numpy_rest": 3, "torch": len(torch.get_rng_state())}
-    for name, length in wanted.items():
-        if name not in states or states[name].shape != (length,):
-            return f"the random state '{name}' is not there or of another length"
-    return "" if "python_gauss" in states else "the random state 'python_gauss' is not there"
+    try:
+        random.Random().setstate(_python(states))
+        np.random.RandomState().set_state(_numpy(states))
+        torch.Generator().set_state(states["torch"])
+    except (KeyError, ValueError, TypeError, OverflowError, RuntimeError) as error:
+        return f"a random state is of another form: {one_line(error)}"
+    return ""
 
 
 def set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
     """Go on where `random_states` was taken. The state of a GPU is left out on a machine without."""
-    gauss = states["python_gauss"].tolist()
-    random.setstate((3, tuple(states["python"].tolist()), gauss[0] if gauss else None))
-    position, has_gauss, value = states["numpy_rest"].tolist()
-    key = states["numpy_key"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", key, int(position), int(has_gauss), value))
+    random.setstate(_python(states))
+    np.random.set_state(_numpy(states))
     torch.set_rng_state(states["torch"])
     if "cuda" in states and device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def _python(states: dict[str, Tensor]) -> tuple[int, tuple[int, ...], float | None]:
+    gauss = states["python_gauss"].tolist()
+    return 3, tuple(states["python"].tolist()), gauss[0] if gauss else None
+
+
+def _numpy(states: dict[str, Tensor]) -> tuple[str, np.ndarray, int, int, float]:
+    position, has_gauss, gauss = states["numpy_rest"].tolist()
+    return "MT19937", states["numpy_key"].numpy().astype(np.uint32), int(position), int(has_gauss), gauss
