@@ -122,6 +122,18 @@ def _with_dashes(parser: ArgumentParser, text: str) -> str:
     return head + mark + ", ".join(shown)
 
 
+def _location(text: str) -> Path | str:
+    """A store: a folder, or a URL that fsspec knows."""
+    import argparse
+
+    from trichord.store.location import location
+
+    try:
+        return location(text)
+    except TrichordError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _say(line: str) -> None:
     """Print a line of progress. A reader that has gone (`| head`) does not end the work."""
     try:
@@ -136,7 +148,7 @@ def _call(
     """Build the command line of a library function from its signature, parse, call."""
     parser = _parser(command, one_line((function.__doc__ or "").split("\n\n")[0]), example)
     for name in positional:
-        parser.add_argument(name, type=Path)
+        parser.add_argument(name, type=_location if name == "store" else Path)
     parser.add_function_arguments(function, skip={*positional, "progress"}, fail_untyped=False)
     values = _parse(parser, _as_typed(function, words)).as_dict()
     return function(**{k: v for k, v in values.items() if k != "config"}, progress=_say)
@@ -230,9 +242,9 @@ def _store(words: list[str]) -> int:
         print("usage: trichord store {info,verify} STORE\n       trichord store export STORE --out DIR --layout LAYOUT")
         return 0
     if words[0] == "info":
-        print(store_info(Path(words[1])))
+        print(store_info(words[1]))
         return 0
-    problems = verify(Path(words[1]))
+    problems = verify(words[1])
     for problem in problems:
         print(problem)
     if problems:
@@ -281,7 +293,9 @@ def _recipe_of(values: Namespace) -> Recipe:
 def _train(words: list[str]) -> int:
     example = "trichord train --store my_store --out my_run --order 'av>t' --recipe debug --training.epochs 3"
     parser = _recipe_parser("train", "Train one order, stage by stage.", example, words, "debug")
-    parser.add_argument("--store", type=Path, required=True, help="The store to train on.")
+    parser.add_argument(
+        "--store", type=_location, required=True, help="The store to train on: a folder, or a URL (s3://...)."
+    )
     parser.add_argument("--out", type=Path, required=True, help="Run folder.")
     parser.add_argument("--order", type=str, default="av>t", help="E.g. av>t, at>v, vt>a, avt.")
     parser.add_argument("--seed", type=int, default=0, help="Of initial weights, batches and clustering.")
@@ -302,7 +316,12 @@ def _study(words: list[str]) -> int:
     parser = _recipe_parser(
         "study", "Train and compare orders; a second call goes on where the first stopped.", example, words, "debug"
     )
-    parser.add_argument("--store", type=Path, required=True, help="The store to train and evaluate on.")
+    parser.add_argument(
+        "--store",
+        type=_location,
+        required=True,
+        help="The store to train and evaluate on: a folder, or a URL (s3://...).",
+    )
     parser.add_argument("--out", type=Path, required=True, help="Study folder.")
     parser.add_argument(
         "--orders", type=list[str], default=["av>t", "at>v", "vt>a", "avt"], help="Orders; avt is the joint reference."
@@ -373,7 +392,9 @@ def _evaluate(words: list[str]) -> int:
         "trichord evaluate my_run --store my_store",
     )
     parser.add_argument("run", type=Path, help="Run, study or stage folder, or a published .pth file.")
-    parser.add_argument("--store", type=Path, required=True, help="Store with the clips.")
+    parser.add_argument(
+        "--store", type=_location, required=True, help="Store with the clips: a folder, or a URL (s3://...)."
+    )
     parser.add_argument(
         "--benchmarks", type=list[str], default=[], help="Names; empty takes all that the store has clips for."
     )

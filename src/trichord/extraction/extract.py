@@ -35,6 +35,7 @@ from trichord.media import choose_decoder
 from trichord.store import Store
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER
+from trichord.store.location import local_folder
 from trichord.store.words import word_vectors_for
 
 _MAX_WORKERS = {"cpu": 64, "cuda": 16}
@@ -156,7 +157,7 @@ def extract_sources(
 ) -> ExtractSummary | str:
     """The same for sources that are known: see `extract`. A dry run returns its report as text. With `cluster`, on Ray."""
     started = time.monotonic()
-    store = Path(store)
+    store = local_folder(store)
     if workers is not None and workers < 0:
         raise TrichordError(f"workers is {workers}; give 1 or more (0: in this process), or leave it out")
     if not 0 <= stall_s < 1e6:

@@ -62,6 +62,7 @@ class DataSettings:
         max_words: Words of a clip (of embeddings: captions); the rest is cut.
         clip_sampling: `distinct` draws different clips of a video; `published` draws captions with replacement.
         word_order: Words of a grown clip by `time`, or as `published`: the caption's own first, neighbours after it.
+        cache_gb: Most gigabytes of a remote store's parts that are kept on this machine; 0 takes TRICHORD_CACHE_GB, or 20.
     """
 
     collection: str = ""
@@ -74,6 +75,7 @@ class DataSettings:
     max_words: int = 20
     clip_sampling: Literal["distinct", "published"] = "distinct"
     word_order: Literal["time", "published"] = "time"
+    cache_gb: float = 0.0
 
 
 @dataclass
@@ -262,6 +264,8 @@ class Recipe:
         ):
             if value < 1:
                 raise TrichordError(f"{name} is {value}; it must be at least 1")
+        if data.cache_gb < 0:
+            raise TrichordError(f"data.cache_gb is {data.cache_gb}; give gigabytes, or 0 for TRICHORD_CACHE_GB")
         if self.later_stages.epochs < 0 or not 0 <= self.later_stages.thaw <= 1:
             raise TrichordError("later_stages.epochs must not be below 0, and later_stages.thaw lies between 0 and 1")
         if self.later_stages.epochs and training.max_steps:

@@ -19,6 +19,7 @@ from trichord.releases.common import Progress
 from trichord.releases.export_job import CaptionFiles, ExportSummary, Job
 from trichord.releases.records import MARK, VERSION, read_mark, write_mark, write_words
 from trichord.store import Store
+from trichord.store.location import Location, location
 
 Layout = Literal["howto100m", "youcook2", "webdataset", "npy"]
 SHARD_ITEMS = 1000
@@ -26,7 +27,7 @@ SHARD_BYTES = 1 << 30
 
 
 def export_store(
-    store: Path,
+    store: Location,
     out: Path,
     *,
     layout: Layout = "howto100m",
@@ -42,7 +43,7 @@ def export_store(
     Memory holds one item at a time. Run again after an interruption, it writes the same files again.
 
     Args:
-        store: Folder of the store.
+        store: Folder or URL of the store.
         out: Folder to write to: new, empty, or of the same export that did not end.
         layout: howto100m (npz files, path lists, caption tables), youcook2 (a pickle per split), webdataset (tar
             shards per split) or npy (a folder of .npy files per stream, index.csv).
@@ -64,7 +65,7 @@ def export_store(
         "webdataset": export_packs.write_webdataset,
         "npy": export_files.write_npy,
     }
-    store, out = Path(store), Path(out)
+    store, out = location(store), Path(out)
     _check_options(layout, list(writers), captions, shard_items, shard_bytes)
     opened = Store(store)
     items = opened.select(collection or None, split or None)

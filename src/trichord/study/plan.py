@@ -100,6 +100,7 @@ def training_settings(recipe: Recipe) -> dict[str, Any]:
         values["training"]["sync_batch_norm"] = False
     if values["training"]["fast"]:
         values["training"].pop("fast")
+    values["data"].pop("cache_gb")
     for name in DISPLAY_ONLY:
         values["training"].pop(name)
     return values

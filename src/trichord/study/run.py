@@ -29,6 +29,7 @@ from trichord.training.stage import count_parameters
 
 if TYPE_CHECKING:
     from trichord.store import Store
+    from trichord.store.location import Location
 
 Say = Callable[[str], None]
 
@@ -47,12 +48,19 @@ class TrainSummary:
 
 
 def train_order(
-    store_path: Path, out: Path, order: str, seed: int, recipe: Recipe, *, resume: bool = False, say: Say | None = None
+    store_path: Location,
+    out: Path,
+    order: str,
+    seed: int,
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    say: Say | None = None,
 ) -> TrainSummary:
     """Train the stages of one order.
 
     Args:
-        store_path: The store.
+        store_path: The store, a folder or a URL.
         out: Run folder; gets `run.yaml` and `stages/`.
         order: E.g. `av>t`.
         seed: Of initial weights, batches and clustering.
@@ -65,7 +73,7 @@ def train_order(
     """
     from trichord.store import Store
 
-    store = Store(store_path)
+    store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
     planned = plan_order(Order.parse(order), seed, recipe, store.fingerprint)
     claim(out, store, recipe, must_be_new=not resume)
     steps = 0
@@ -78,7 +86,7 @@ def train_order(
 
 
 def run_study(
-    store_path: Path,
+    store_path: Location,
     out: Path,
     orders: list[str],
     seeds: list[int],
@@ -91,7 +99,7 @@ def run_study(
     """Train orders x seeds, evaluate each on every benchmark, write the table. A second call goes on where the first stopped.
 
     Args:
-        store_path: The store to train on and to take the benchmarks from.
+        store_path: The store to train on and to take the benchmarks from, a folder or a URL.
         out: Study folder; gets `stages/`, `orders/`, `study.json`, `table.md`, `table.csv`, `table.tex`, `orders.png`.
         orders: E.g. ["av>t", "at>v", "vt>a", "avt"].
         seeds: Each order is trained once per seed.
@@ -105,7 +113,7 @@ def run_study(
     """
     from trichord.store import Store
 
-    store = Store(store_path)
+    store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
     parsed = [Order.parse(order) for order in orders]
     plan = plan_study(parsed, seeds, recipe, store.fingerprint, first_stage_seed)
     directions = [Direction.parse(code) for code in recipe.evaluation.directions]
