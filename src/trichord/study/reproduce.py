@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from trichord.recipes import Recipe, recipe_from_dict
 from trichord.study import factories
 from trichord.study.files import damaged, read_json
 from trichord.training.divergence import DESCRIPTION, FOLDER, FORMAT, MEMORY, MODEL
-from trichord.training.gradient_cache import chunks_of
 from trichord.training.stage import Stage, prepare_model
 
 MEND = "train the stage again, which writes it anew"
@@ -101,7 +101,7 @@ def reproduce(dump: Path) -> Reproduction:
             module.fast = False  # the plain path passes every module
     with _watched(read.model) as first:
         _, embeddings = _run(read, device, of_gradient)
-    found.where = [*_modules(first, of_gradient), *_rows(read, embeddings), *_weights(read)]
+    found.where = [*_modules(first, read.model, of_gradient), *_rows(read, embeddings), *_weights(read)]
     return found
 
 
@@ -199,12 +199,11 @@ def _encode(dump: Dump, device: torch.device) -> dict[str, Encoded]:
     training = dump.recipe.training
     inputs = [{k[6:]: t.to(device) for k, t in batch.items() if k.startswith("input.")} for batch in dump.batches]
     sizes = [len(next(iter(batch.values()))) if batch else 0 for batch in inputs]
-    chunks = [chunks_of(n, training.chunk_clips or n) if n else [] for n in sizes]
+    chunks = _chunks(sizes, training.chunk_clips)
     if training.batch_norm == "global":
-        most = max(map(len, chunks))
-        passes = [[(rank, own[i]) for rank, own in enumerate(chunks) if i < len(own)] for i in range(most)]
+        passes = [list(enumerate(together)) for together in zip(*chunks, strict=True)]
     else:
-        passes = [[(rank, rows)] for rank, own in enumerate(chunks) for rows in own]
+        passes = [[(rank, rows)] for rank, own in enumerate(chunks) for rows in own if rows.stop > rows.start]
     if training.chunk_clips and training.chunk_norm == "running":
         for module in dump.model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -219,16 +218,23 @@ def _encode(dump: Dump, device: torch.device) -> dict[str, Encoded]:
         begin = 0
         for rank, rows in together:
             mine = slice(begin, begin := begin + rows.stop - rows.start)
-            found[rank, rows.start] = {
-                m: Encoded(*(t if t is None else t[mine] for t in o)) for m, o in outputs.items()
-            }
+            found[rank, rows.start] = {m: _rows_of(out, mine) for m, out in outputs.items()}
     parts = [found[key] for key in sorted(found)]
-    whole = {m: Encoded(*(_cat(part) for part in zip(*(p[m] for p in parts), strict=True))) for m in (parts or [{}])[0]}
+    whole = {m: _below(*(part[m] for part in parts)) for m in (parts or [{}])[0]}
     for name in dump.batches[0]:
         if name.startswith("embedding."):
             rows_BD = torch.cat([batch[name] for batch in dump.batches]).to(device)
             whole[name.removeprefix("embedding.")] = Encoded(rows_BD, rows_BD, None)
     return whole
+
+
+def _chunks(sizes: list[int], chunk: int) -> list[list[slice]]:
+    """Per process the parts of its rows that it encoded at once: all processes the same number (`gradient_cache`)."""
+    if not chunk or sum(sizes) <= chunk * len(sizes):
+        return [[slice(0, size)] for size in sizes]
+    count = max(-(-size // chunk) for size in sizes)
+    bounds = [[round(i * size / count) for i in range(count + 1)] for size in sizes]
+    return [[slice(a, b) for a, b in zip(own, own[1:], strict=False)] for own in bounds]
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -244,8 +250,18 @@ def _joined(parts: list[Tensor]) -> Tensor:
     )
 
 
-def _cat(parts: tuple[Tensor | None, ...]) -> Any:
-    return None if parts[0] is None else torch.cat([part for part in parts if part is not None])
+def _rows_of(out: Encoded, rows: slice) -> Encoded:
+    last = out.reconstruction
+    return Encoded(out.embedding[rows], out.target[rows], None if last is None else last[rows])
+
+
+def _below(*several: Encoded) -> Encoded:
+    last = [out.reconstruction for out in several if out.reconstruction is not None]
+    return Encoded(
+        torch.cat([out.embedding for out in several]),
+        torch.cat([out.target for out in several]),
+        torch.cat(last) if last else None,
+    )
 
 
 def _autocast(device: torch.device, precision: str) -> Any:
@@ -283,14 +299,24 @@ def _watched(model: nn.Module) -> Iterator[dict[str, str]]:
             handle.remove()
 
 
-def _modules(first: dict[str, str], of_gradient: bool) -> list[str]:
+def _modules(first: dict[str, str], model: MCN, of_gradient: bool) -> list[str]:
     if "output" in first:
         return [f"first module whose output is not finite: {first['output']}"]
-    if of_gradient and "gradient" in first:
-        return [
-            f"all outputs are finite; on the way back, first not finite: the gradient at the output of {first['gradient']}"
-        ]
-    return ["the output of every module is finite: look at the loss and its weights"]
+    if not of_gradient:
+        return ["the output of every module is finite: look at the loss and its weights"]
+    lines = []
+    if "gradient" in first:
+        lines.append(
+            f"all outputs are finite; on the way back the gradient is first not at the output of {first['gradient']}"
+        )
+    largest = {name: float(p.grad.abs().max()) for name, p in model.named_parameters() if p.grad is not None}
+    if bad := [name for name, most in largest.items() if not isfinite(most)]:
+        return [*lines, f"parameters whose gradient is not finite: {', '.join(bad[:SHOWN])}"]
+    name = max(largest, key=lambda name: largest[name])
+    return [
+        *lines,
+        f"every gradient is finite, their norm is not: the largest is that of {name}, up to {largest[name]:.3g}",
+    ]
 
 
 def _rows(dump: Dump, embeddings: Mapping[str, Tensor]) -> list[str]:
@@ -335,4 +361,4 @@ def _weights(dump: Dump) -> list[str]:
 
 
 def _not_finite(terms: Mapping[str, float]) -> set[str]:
-    return {name for name, value in terms.items() if not torch.isfinite(torch.tensor(value))}
+    return {name for name, value in terms.items() if not isfinite(value)}

@@ -1,0 +1,206 @@
+"""A step that is not finite: it stops before the weights are touched, names what was bad, and can be run again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
+
+from tiny import write_tiny_store
+from trichord.cli import main
+from trichord.errors import Diverged, TrichordError
+from trichord.losses.combined import CombinedLoss
+from trichord.recipes import Recipe, load_recipe
+from trichord.store import Store
+from trichord.store.shards import read_header
+from trichord.study import factories, run
+from trichord.study.reproduce import read_dump, reproduce
+
+
+@pytest.fixture(autouse=True)
+def _own_precision() -> Iterator[None]:
+    """A process keeps the precision of its first run, else."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def debug(**training: Any) -> Recipe:
+    options = {"tensorboard": False, "device": "cpu", "max_steps": 4, **training}
+    return load_recipe("debug", training=options)
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def poison(store: Path, video: int, stream: str, value: float) -> str:
+    """Overwrite a video's rows of a stream in its shard, as a bad disk would. Returns the video's id."""
+    opened = Store(store)
+    path = opened.shard_path(video)
+    _, begin, end, _ = opened.located(stream, np.array([video]))
+    dtype, shape, offset = read_header(path)[1][stream]
+    with path.open("r+b") as file:
+        file.seek(offset + int(begin[0]) * shape[1] * dtype.itemsize)
+        file.write(np.full((int(end[0] - begin[0]), shape[1]), value, dtype).tobytes())
+    return opened.video_id(video)
+
+
+def diverge(store: Path, out: Path, order: str, recipe: Recipe) -> tuple[str, Path]:
+    """Train until it diverges: the message, and what it left."""
+    with pytest.raises(Diverged) as caught:
+        run.train_order(store, out, order, 0, recipe, say=silent)
+    (dump,) = out.glob("stages/*/divergence")
+    return str(caught.value), dump
+
+
+@pytest.mark.parametrize(
+    ("order", "stream", "training"),
+    [
+        ("vt", "visual_2d", {}),
+        ("avt", "spectrogram", {}),
+        ("avt", "spectrogram", {"chunk_clips": 12}),
+        ("at", "spectrogram", {"precision": "bf16"}),
+    ],
+)
+def test_a_bad_feature_is_named_and_the_step_is_seen_again(
+    order: str, stream: str, training: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_tiny_store(tmp_path / "store", num_train=8)
+    video = poison(store, 3, stream, float("nan"))
+    told, dump = diverge(store, tmp_path / "run", order, debug(**training))
+    shard = Store(store).shard_path(3)
+    assert f"video '{video}'" in told and f"stream {stream}, {shard}" in told and "step 1" in told
+    assert f"`trichord reproduce {dump}`" in told and "\n" not in told
+    found = reproduce(dump)
+    assert found.same and np.isnan(found.now["loss"])
+    assert found.before == pytest.approx(found.now, rel=1e-5, nan_ok=True)
+    assert main(["reproduce", str(dump.parent)]) == 0
+    printed = capsys.readouterr().out
+    assert "the same is not finite here" in printed and f"stream {stream}, {shard}" in printed
+    modality = {"visual_2d": "video", "spectrogram": "audio"}[stream]
+    assert f"first module whose output is not finite: encoders.{modality}." in printed
+    assert f"{modality}: 4 of 32 rows not finite" in printed and f"video '{video}'" in printed
+
+
+def test_what_is_left_is_the_step_before_it_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights, running statistics and batch are those that the step began with; nothing in it is a pickle."""
+    store, calls = write_tiny_store(tmp_path / "store", num_train=8), []
+    call = CombinedLoss.__call__
+
+    def spoiled(self: CombinedLoss, *arguments: Any) -> Any:
+        calls.append(self)
+        self.contrast_weight = float("inf") if len(calls) == 3 else 1.0
+        return call(self, *arguments)
+
+    monkeypatch.setattr(CombinedLoss, "__call__", spoiled)
+    recipe = debug(checkpoint_every_steps=2, schedule="constant")
+    told, dump = diverge(store, tmp_path / "run", "avt", recipe)
+    assert "step 3: the loss is not finite (their sum)" in told and "lower training.learning_rate" in told
+    monkeypatch.undo()
+    shorter = run.train_order(store, tmp_path / "two", "avt", 0, debug(max_steps=2, schedule="constant"), say=silent)
+    two, left = load_file(shorter.model_folder / "model.safetensors"), load_file(dump / "model.safetensors")
+    assert two.keys() == left.keys() and all(torch.equal(two[k], left[k]) for k in two)
+    assert {path.suffix for path in dump.iterdir()} == {".json", ".safetensors"}
+    described = json.loads((dump / "divergence.json").read_text())
+    assert (described["step"], described["epoch"], described["seed"]) == (2, 2, 0)
+    clips = json.loads((dump / "clips-0.json").read_text())["clips"]
+    assert len(clips) == 32 == len(load_file(dump / "batch-0.safetensors")["input.video"])
+    found = reproduce(dump)
+    assert not found.same, "the weight of the loss was no part of the settings"
+    terms = {name: value for name, value in found.now.items() if name != "loss"}
+    assert terms == pytest.approx({name: found.before[name] for name in terms}, rel=1e-6)
+    assert "not the same here" in str(found)
+
+
+def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
+    """A reconstruction head with huge and tiny weights: its error fits into float32, the gradient of its weights does not."""
+    store = write_tiny_store(tmp_path / "store", num_train=8)
+    recipe = debug(clip_grad_norm=1.0)
+    build = factories.build_model
+
+    def huge(*arguments: Any) -> Any:
+        model = build(*arguments)
+        with torch.no_grad():
+            model.heads["video"][0].weight.mul_(1e25)
+            model.heads["video"][2].weight.mul_(1e-8)
+        return model
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(factories, "build_model", huge)
+    with patch.context():
+        told, dump = diverge(store, tmp_path / "run", "vt", recipe)
+    patch.undo()
+    assert "step 1: the gradient is not finite; the weights were not touched" in told
+    found = reproduce(dump)
+    assert found.same and not np.isfinite(found.now["grad_norm"]) and np.isfinite(found.now["loss"])
+    assert any("heads.video" in line and "gradient" in line for line in found.where)
+
+
+def test_training_goes_on_after_the_features_are_mended(tmp_path: Path) -> None:
+    """And the finished stage has no dump."""
+    store = write_tiny_store(tmp_path / "store", num_train=8)
+    whole = Store(store).shard_path(3).read_bytes()
+    poison(store, 3, "visual_2d", float("inf"))
+    _, dump = diverge(store, tmp_path / "run", "vt", debug())
+    _, again = diverge_again(store, tmp_path / "run")
+    assert again == dump
+    Store(store).shard_path(3).write_bytes(whole)
+    summary = run.train_order(store, tmp_path / "run", "vt", 0, debug(), resume=True, say=silent)
+    assert summary.num_steps == 4 and not dump.exists() and not (dump.parent / "diverged.json").exists()
+
+
+def diverge_again(store: Path, out: Path) -> tuple[str, Path]:
+    with pytest.raises(Diverged) as caught:
+        run.train_order(store, out, "vt", 0, debug(), resume=True, say=silent)
+    (dump,) = out.glob("stages/*/divergence")
+    return str(caught.value), dump
+
+
+def test_a_full_disk_does_not_hide_the_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = write_tiny_store(tmp_path / "store", num_train=8)
+    video = poison(store, 3, "visual_2d", float("nan"))
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trichord.training.divergence._save", full)
+    with pytest.raises(Diverged, match=f"video '{video}'.*the step could not be written down .No space left on device"):
+        run.train_order(store, tmp_path / "run", "vt", 0, debug(), say=silent)
+
+
+DAMAGE = {
+    "no folder": lambda d: None,
+    "torn description": lambda d: (d / "divergence.json").write_text('{"format": 1'),
+    "another format": lambda d: (d / "divergence.json").write_text('{"format": 9}'),
+    "no settings": lambda d: (d / "divergence.json").write_text('{"format": 1}'),
+    "torn weights": lambda d: (d / "model.safetensors").write_bytes(b"torn"),
+    "weights of another model": lambda d: save_file({"x": torch.zeros(2)}, d / "model.safetensors"),
+    "no batch": lambda d: (d / "batch-0.safetensors").unlink(),
+    "torn clips": lambda d: (d / "clips-0.json").write_text("["),
+}
+
+
+def test_what_is_damaged_gets_one_line(tmp_path: Path) -> None:
+    store = write_tiny_store(tmp_path / "store", num_train=8)
+    poison(store, 3, "visual_2d", float("nan"))
+    _, dump = diverge(store, tmp_path / "run", "vt", debug())
+    with pytest.raises(TrichordError, match="no diverged step here"):
+        read_dump(tmp_path)
+    for name, damage in DAMAGE.items():
+        kept = {path: path.read_bytes() for path in dump.iterdir()}
+        damage(dump)
+        if name != "no folder":
+            with pytest.raises(TrichordError, match="cannot be read .*train the stage again") as caught:
+                read_dump(dump)
+            assert "\n" not in str(caught.value), name
+        for path, content in kept.items():
+            path.write_bytes(content)
+    assert read_dump(dump).stage.chain == "vt"
