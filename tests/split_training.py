@@ -47,7 +47,7 @@ def _process(rank: int, num: int, port: int, work: Work, folder: str, arguments:
 
 @dataclass(frozen=True)
 class Case:
-    """One way to train. `sizes`: rows of each process; None splits them as `data.batches` does."""
+    """One way to train. `sizes`: rows of each process; None splits them as `data.batches` does. `rows`: their order."""
 
     order: str = "avt"
     contrast: str = "mms"
@@ -58,8 +58,10 @@ class Case:
     norm: str = "global"
     detach: bool = True
     cluster_on: str = "modalities"
-    precision: str = "no"
+    bfloat16: bool = False
     padded: bool = True
+    clusters: bool = True
+    rows: tuple[int, ...] = tuple(range(ROWS))
 
     def part(self, rank: int, num: int) -> slice:
         sizes = self.sizes or tuple(len(p) for p in torch.arange(ROWS).tensor_split(num))
@@ -110,9 +112,10 @@ def the_loss(case: Case) -> CombinedLoss:
         return mil_nce(scores, positives, valid=valid)
 
     return CombinedLoss(
-        pairs=stage.pairs, contrast={"mms": mms, "mil_nce": mil}[case.contrast], cluster=stage.cluster, cluster_weight=0.7,
-        cluster_on=case.cluster_on, cluster_temperature=0.5, reconstruct=stage.reconstruct, reconstruction_weight=2.0,
-        reconstruction_detach=case.detach, memory=ClusterMemory(num_clusters=3, size=12, refit_every=1, seed=1),
+        pairs=stage.pairs, contrast={"mms": mms, "mil_nce": mil}[case.contrast],
+        cluster=stage.cluster if case.clusters else (), cluster_weight=0.7, cluster_on=case.cluster_on,
+        cluster_temperature=0.5, reconstruct=stage.reconstruct, reconstruction_weight=2.0, reconstruction_detach=case.detach,
+        memory=ClusterMemory(num_clusters=3, size=12, refit_every=1, seed=1) if case.clusters else None,
     )  # fmt: skip
 
 
@@ -127,17 +130,18 @@ def train(case: Case, rank: int = 0, num: int = 1) -> Found:
     for module in model.modules():
         if isinstance(module, DAVEnet):
             module.fast = case.fast
-    accelerator = Accelerator(cpu=True, mixed_precision=case.precision)
+    accelerator = Accelerator(cpu=True)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
     network, optimizer = accelerator.prepare(model, optimizer)
     cache = GradientCache(network, accelerator, stage.train, chunk=case.chunk) if case.chunk else None
     loss, terms = the_loss(case), []
-    positives = torch.eye(ROWS, dtype=torch.bool) | torch.eye(ROWS, dtype=torch.bool).roll(1, 1)
+    order = torch.tensor(case.rows)
+    rows, positives = order[part], (torch.eye(ROWS) + torch.eye(ROWS).roll(1, 1) > 0)[order][:, order]
     for step in range(2):
-        mine = {name: x[part] for name, x in inputs(case, step).items()}
-        with accelerator.autocast():
+        mine = {name: x[rows] for name, x in inputs(case, step).items()}
+        with torch.autocast("cpu", torch.bfloat16, enabled=case.bfloat16):
             outputs = cache.encode(mine) if cache else network(**mine)
-        found = loss(outputs, {m: mask[part] for m, mask in masks(step).items()}, positives)
+        found = loss(outputs, {m: mask[rows] for m, mask in masks(step).items()}, positives)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(found["loss"])
         if cache:
@@ -147,24 +151,36 @@ def train(case: Case, rank: int = 0, num: int = 1) -> Found:
             optimizer.step()
     tensors = {f"gradient of {n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
     tensors |= {n: t.detach().clone() for n, t in model.state_dict().items()}
-    assert loss.memory is not None
-    return Found(terms, tensors, loss.memory.state_dict())
+    return Found(terms, tensors, {} if loss.memory is None else loss.memory.state_dict())
 
 
 def train_all(rank: int, num: int, cases: Sequence[Case]) -> list[Found]:
     return [train(case, rank, num) for case in cases]
 
 
-def largest_difference(found: Found, expected: Found) -> tuple[float, str]:
-    """Of any term or tensor, relative to the tensor's largest entry (of a gradient that is next to nothing: to a thousandth
-    of the largest of all), and its name."""
+def difference_of_terms(found: Found, expected: Found) -> float:
+    """The largest of any term, relative to it where it is above 1."""
+    pairs = [
+        (a[name], b[name]) for a, b in zip(found.terms, expected.terms, strict=True) for name in a.keys() | b.keys()
+    ]
+    return max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
+
+
+def difference_of(found: Found, expected: Found, start: str) -> float:
+    """Length of the difference of all tensors whose name begins with `start`, laid end to end, relative
+    to the expected ones' length."""
     assert found.tensors.keys() == expected.tensors.keys()
-    differences = []
-    for mine, theirs in zip(found.terms, expected.terms, strict=True):
-        assert mine.keys() == theirs.keys()
-        differences += [(abs(mine[name] - theirs[name]) / max(1.0, abs(theirs[name])), name) for name in theirs]
+    names = [n for n in expected.tensors if n.startswith(start)]
+    assert names
+    a, b = (torch.cat([x.tensors[n].double().flatten() for n in names]) for x in (found, expected))
+    return float((a - b).norm() / b.norm())
+
+
+def largest_difference(found: Found, expected: Found) -> tuple[float, str]:
+    """Of any one tensor, relative to its largest entry (of a gradient that is next to nothing: to a thousandth of the largest
+    of all), and its name."""
     floor = 1e-3 * max(float(t.abs().max()) for name, t in expected.tensors.items() if name.startswith("gradient"))
-    for name, tensor in expected.tensors.items():
-        scale = max(float(tensor.abs().max()), floor)
-        differences.append((float((found.tensors[name] - tensor).abs().max()) / scale, name))
-    return max(differences)
+    return max(
+        (float((found.tensors[name] - tensor).abs().max()) / max(float(tensor.abs().max()), floor), name)
+        for name, tensor in expected.tensors.items()
+    )
