@@ -108,7 +108,7 @@ def write_pooled(store: Store, stream: str, clips: Clips, out: np.ndarray) -> np
         rows = filled[begin : begin + _BLOCK]
         block = pooled[: len(rows)]
         for k, row in enumerate(rows.tolist()):
-            block[k] = reduce(bits[parts[row]][firsts[row] : stops[row]], axis=0)
+            reduce(bits[parts[row]][firsts[row] : stops[row]], axis=0, out=block[k])
         if halves:
             for k in np.flatnonzero(block.max(axis=1) >= _SIGN).tolist():
                 row = int(rows[k])
@@ -132,32 +132,24 @@ def _signed_max(bits: np.ndarray) -> np.ndarray:
 def write_spectrograms(
     store: Store, stream: str, slices: tuple[np.ndarray, np.ndarray, np.ndarray], out: Tensor, pad: float
 ) -> None:
-    """Each clip's frames into `out`, `pad` behind them: (B, mel, T) float32, or (B, T, mel) float16 as they are stored."""
+    """Each clip's frames into `out` (B, T, mel), float32, or float16 as they are stored; `pad` behind them."""
     import torch
 
     part, first, stop = slices
     tensors = {p: store.part_tensor(p, stream) for p in np.unique(part[stop > first]).tolist()}
-    as_stored = out.dtype == torch.float16
     target = out.numpy()
-    length = target.shape[1] if as_stored else target.shape[2]
-    frames: dict[np.dtype, tuple[np.ndarray, Tensor]] = {}
+    held = np.empty(target.shape[1:], np.float16)
+    held_tensor = torch.from_numpy(held)
     for row, (p, begin, end) in enumerate(zip(part.tolist(), first.tolist(), stop.tolist(), strict=True)):
         count = end - begin
-        if as_stored:
-            target[row, count:] = pad
-            if count:
-                target[row, :count] = tensors[p][begin:end]
-            continue
-        target[row, :, count:] = pad
+        target[row, count:] = pad
         if not count:
             continue
-        source = tensors[p]
-        if source.dtype not in frames:
-            held = np.empty((length, source.shape[1]), source.dtype)
-            frames[source.dtype] = held, torch.from_numpy(held)
-        held, held_tensor = frames[source.dtype]
-        held[:count] = source[begin:end]
-        out[row, :, :count].copy_(held_tensor[:count].T)  # turns and widens at once, faster than numpy does
+        if target.dtype == np.float32 and tensors[p].dtype == np.float16:
+            held[:count] = tensors[p][begin:end]
+            out[row, :count].copy_(held_tensor[:count])  # faster than numpy widens; the store's arrays are read-only
+        else:
+            target[row, :count] = tensors[p][begin:end]
 
 
 def word_ids(store: Store, clips: Clips, max_words: int) -> np.ndarray:
