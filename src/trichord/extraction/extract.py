@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from trichord.cluster import RayOptions
 from trichord.errors import TrichordError
 from trichord.extraction.choice import EncoderChoice, describe
 from trichord.extraction.driver import ExtractSummary, Run
@@ -27,7 +28,7 @@ from trichord.extraction.folder import sources_of_folder, split_of
 from trichord.extraction.plan import Known, Shard, first_names, jobs
 from trichord.extraction.pool import Probes
 from trichord.extraction.progress import Meter
-from trichord.extraction.ray_engine import RayEngine, RayOptions
+from trichord.extraction.ray_engine import RayEngine
 from trichord.extraction.sources import Source
 from trichord.extraction.table import TABLE_SUFFIXES, read_table
 from trichord.features.hashes import FileHashes
