@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from trichord.data.ahead import Ahead
 from trichord.data.clips import clip_spans, words_published_orders
 from trichord.data.reader import Batch, ClipReader, Clips
 from trichord.errors import TrichordError
@@ -196,6 +197,7 @@ def batches(
     with_positives: bool = False,
     with_first_half: bool = False,
     pin: bool = False,
+    timeout_s: float = 0.0,
 ) -> Generator[Batch]:
     """Batches of these epochs, one after the other, this process's part of each, read ahead by one thread.
 
@@ -214,8 +216,14 @@ def batches(
         with_positives: Also find which texts count as true (`overlapping`).
         with_first_half: Also find the first half of each video's clips.
         pin: As of `ClipReader.read`: for batches that move to a GPU.
+        timeout_s: Most seconds to wait for a batch; 0 waits for ever.
+
+    Raises TrichordError when a batch does not come in time; it names the file that is being read. (A page that the disk does
+    not give to a slice of fewer than some 500 numbers stops the whole process: numpy holds the interpreter's lock there.)
     """
     import torch
+
+    store = source.store
 
     def make(place: tuple[int, int]) -> Batch:
         clips = source.draw(*place)
@@ -228,27 +236,57 @@ def batches(
             batch.positives = torch.from_numpy(overlapping(clips))
         if with_first_half:
             batch.first_half = torch.from_numpy(first_half_of_each_video(clips))
+        store.reading.end()
         return batch
+
+    def stalled() -> TrichordError:
+        return TrichordError(
+            f"no batch came for {timeout_s:g} s: the reader waits for {store.now_reading()}; see that the disk or the network "
+            "answers, then the same command goes on; training.loader_timeout_s sets how long to wait (0: for ever)"
+        )
 
     places = (
         (epoch, step)
         for epoch in epochs
         for step in range(first_step if epoch == epochs.start else 0, source.steps_per_epoch)
     )
-    yield from read_ahead(make, islice(places, num_batches))
+    yield from read_ahead(make, islice(places, num_batches), timeout_s=timeout_s, stalled=stalled)
 
 
-def read_ahead(make: Callable[[Place], Made], places: Iterable[Place]) -> Generator[Made]:
-    """`make(place)` for every place in order, computed up to READ_AHEAD places ahead in a thread."""
-    with ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
-        waiting: deque[Future[Made]] = deque()
-        try:
-            for place in places:
-                waiting.append(pool.submit(make, place))
-                if len(waiting) > READ_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+def read_ahead(
+    make: Callable[[Place], Made],
+    places: Iterable[Place],
+    *,
+    timeout_s: float = 0.0,
+    stalled: Callable[[], TrichordError] | None = None,
+) -> Generator[Made]:
+    """`make(place)` for every place in order, computed up to READ_AHEAD places ahead in a thread.
+
+    Args:
+        make: Called in the thread.
+        places: Iterated by the caller.
+        timeout_s: Most seconds to wait for one; 0 waits for ever. A thread that came too late is left to itself.
+        stalled: What to raise then.
+    """
+    pool, on_time = Ahead("reader"), True
+    waiting: deque[Future[Made]] = deque()
+
+    def taken() -> Made:
+        nonlocal on_time
+        future = waiting.popleft()
+        on_time = bool(wait([future], timeout_s or None).done)
+        if not on_time:
+            raise stalled() if stalled else TrichordError(f"nothing came for {timeout_s:g} s; is the disk still there?")
+        return future.result()
+
+    try:
+        for place in places:
+            waiting.append(pool.submit(make, place))
+            if len(waiting) > READ_AHEAD:
+                yield taken()
+        while waiting:
+            yield taken()
+    finally:
+        for future in waiting:
+            future.cancel()
+        pool.close(wait=on_time)

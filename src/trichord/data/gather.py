@@ -76,6 +76,7 @@ def spectrogram_slices(
     store: Store, stream: str, clips: Clips, longest: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Part, first frame and end of each clip's spectrogram, cut to `longest`; all of it where the clip is the item."""
+    store.reading.begin(stream, clips.item)
     part, begin, end, _ = store.located(stream, clips.item)
     low, high = (
         np.maximum(((t * SAMPLE_RATE_HZ).astype(np.int64) - WINDOW // 2) // HOP, 0)
@@ -103,19 +104,22 @@ def write_pooled(store: Store, stream: str, clips: Clips, out: np.ndarray) -> np
     bits = {p: tensor.view(np.uint16) for p, tensor in tensors.items()} if halves else tensors
     filled = np.flatnonzero(stop > first)
     pooled = np.empty((_BLOCK, out.shape[1]), np.uint16 if halves else np.float32)
-    reduce = np.maximum.reduce
+    reduce, reading = np.maximum.reduce, store.reading
+    reading.begin(stream, clips.item)
     for begin in range(0, len(filled), _BLOCK):
         rows = filled[begin : begin + _BLOCK]
         block = pooled[: len(rows)]
         for k, row in enumerate(rows.tolist()):
+            reading.row = row
             reduce(bits[parts[row]][firsts[row] : stops[row]], axis=0, out=block[k])
         if halves:
             for k in np.flatnonzero(block.max(axis=1) >= _SIGN).tolist():
                 row = int(rows[k])
                 block[k] = _signed_max(bits[parts[row]][firsts[row] : stops[row]])
             block = torch.from_numpy(block.view(np.float16)).float().numpy()  # exact; numpy is slower
-        lengths = np.sqrt(np.array([row.dot(row) for row in block], np.float32))
-        block /= np.maximum(lengths, np.float32(1e-12))[:, None]
+        with np.errstate(all="ignore"):  # what is not finite stays so, and the training says whose it is
+            lengths = np.sqrt(np.array([row.dot(row) for row in block], np.float32))
+            block /= np.maximum(lengths, np.float32(1e-12))[:, None]
         out[rows] = block
     return stop > first
 
@@ -140,8 +144,10 @@ def write_spectrograms(
     target = out.numpy()
     held = np.empty(target.shape[1:], np.float16)
     held_tensor = torch.from_numpy(held)
+    reading = store.reading
     for row, (p, begin, end) in enumerate(zip(part.tolist(), first.tolist(), stop.tolist(), strict=True)):
         count = end - begin
+        reading.row = row
         target[row, count:] = pad
         if not count:
             continue

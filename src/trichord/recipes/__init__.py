@@ -142,6 +142,7 @@ class TrainingSettings:
         keep_checkpoints: The newest ones that are kept while a stage trains. All go when it is finished.
         keep_best: As many checkpoints of the lowest mean training loss since the one before stay too, and after the stage;
             `trichord evaluate STAGE/checkpoints/step-N` scores one. No validation data takes part.
+        loader_timeout_s: Seconds to wait for a batch; then the file that is being read is named. 0 waits for ever.
         log_every_steps: Steps between two progress lines where there is no terminal.
         tensorboard: Write TensorBoard events beside the JSON lines.
         device: `auto`, or `cpu` to leave a GPU alone.
@@ -168,6 +169,7 @@ class TrainingSettings:
     checkpoint_every_steps: int = 0
     keep_checkpoints: int = 2
     keep_best: int = 0
+    loader_timeout_s: float = 300.0
     log_every_steps: int = 20
     tensorboard: bool = True
     device: Literal["auto", "cpu"] = "auto"
@@ -284,6 +286,8 @@ class Recipe:
             raise TrichordError(
                 "training.keep_checkpoints must be at least 1, keep_best and checkpoint_every_steps not below 0"
             )
+        if training.loader_timeout_s < 0:
+            raise TrichordError(f"training.loader_timeout_s is {training.loader_timeout_s}; give seconds, or 0 for ever")
         if training.learning_rate <= 0:
             raise TrichordError(f"training.learning_rate is {training.learning_rate}; it must be above 0")
         return self

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, one_line
 from trichord.store.columns import checked_parts, coded, column, fingerprint, merged_streams
 from trichord.store.ledger import LEDGER, read_ledger
 from trichord.store.location import Location, location
 from trichord.store.manifest import StreamInfo, part_paths
 from trichord.store.mirror import MappedShards, RemoteStore
+from trichord.store.reading import Reading
 from trichord.store.shards import damaged, map_shard
 
 
@@ -74,6 +75,7 @@ class Store:
         self._columns = {name: column(name, info, parts) for name, info in self.streams.items()}
         info = parts[0].info
         self.word_source, self.lowercase, self.word_dim = info.word_source, info.lowercase, info.word_dim
+        self.reading = Reading()
         self.fingerprint = fingerprint(parts)
         self._infos = [part.info for part in parts]
         self._shard_paths = [part.shard_path for part in parts]
@@ -110,7 +112,10 @@ class Store:
 
     def shard_path(self, i: int) -> Location:
         """The file, or its URL, that holds the item's features and captions."""
-        path = self._shard_paths[self._part.item(i)]
+        return self._told_path(self._part.item(i))
+
+    def _told_path(self, part: int) -> Location:
+        path = self._shard_paths[part]
         return path if self.remote is None else self.remote.told(path)
 
     def duration_s(self, i: int) -> float:
@@ -190,6 +195,16 @@ class Store:
             raise TrichordError(f"{self.path}: has no stream '{name}'; it has {', '.join(self.streams) or 'none'}")
         return self._part[items], column.begin[items], column.end[items], column.rate_hz[items]
 
+    def now_reading(self) -> str:
+        """The file that a thread is reading from this store, and for which videos."""
+        file, items, at = self.reading.file, self.reading.items, self.reading.row
+        if self.reading.stream and not file and at < len(items):
+            video = one_line(self.video_id(items[at]))
+            return f"{self.shard_path(items[at])} (stream {self.reading.stream}, video '{video}')"
+        wanted = np.unique([i for i in items.tolist() if not file or str(self.shard_path(i)) == file])[:3]
+        told = ", ".join(f"'{one_line(self.video_id(i))}'" for i in wanted)
+        return (file or f"a file of {self.path}") + (f" (video {told})" if told else "")
+
     def durations_s(self, items: np.ndarray) -> np.ndarray:
         """Length in seconds of many items."""
         return self._duration_s[items]
@@ -200,6 +215,7 @@ class Store:
 
     def bring(self, items: np.ndarray) -> None:
         """Fetch the parts of these items, several at once, as far as they fit; a local store has nothing to do."""
+        self.reading.begin("", items)
         if self.remote is not None:
             parts = [part for part in np.unique(self._part[items]).tolist() if self._shards[part] is None]
             self.remote.bring([self._infos[part] for part in parts])
@@ -304,7 +320,9 @@ class Store:
 
     def _open(self, part: int) -> dict[str, np.ndarray]:
         info = self._infos[part]
+        self.reading.open(self._told_path(part))
         shard = map_shard(self._shard_paths[part]) if self.remote is None else self.remote.mapped(info)
+        self.reading.opened()
         items = slice(self._first[part], self._first[part + 1])
         rows = {name: int(self._columns[name].end[items].max(initial=0)) for name in info.streams}
         captions = int(self._caption_end[items].max(initial=0))

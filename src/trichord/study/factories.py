@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -165,6 +167,7 @@ def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
         clip_grad_norm=training.clip_grad_norm,
         checkpoint_every_steps=training.checkpoint_every_steps,
         log_every_steps=training.log_every_steps,
+        loader_timeout_s=training.loader_timeout_s,
         tensorboard=training.tensorboard,
         reset_clusters_every_epoch=recipe.loss.cluster_reset_every_epoch,
         with_positives=recipe.loss.contrast == "mil_nce",
@@ -214,7 +217,11 @@ def build_accelerator(recipe: Recipe) -> Accelerator:
     """Device, precision and processes. A fresh one for each stage, so that nothing of the last stage is saved with it."""
     from accelerate import Accelerator, InitProcessGroupKwargs
 
-    patience = InitProcessGroupKwargs(timeout=timedelta(seconds=recipe.training.process_timeout_s))
-    return Accelerator(
-        mixed_precision=recipe.training.precision, cpu=recipe.training.device == "cpu", kwargs_handlers=[patience]
-    )
+    training = recipe.training
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    # Several processes without a GPU speak over gloo; accelerate would let each train alone unless it is told of the CPU.
+    on_cpu = training.device == "cpu" or (several and not torch.cuda.is_available())
+    if several:  # a 1 x 1 convolution's gradient has strides of another name: no news to a user
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    patience = InitProcessGroupKwargs(timeout=timedelta(seconds=training.process_timeout_s))
+    return Accelerator(mixed_precision=training.precision, cpu=on_cpu, kwargs_handlers=[patience])

@@ -59,6 +59,7 @@ class LoopSettings:
     chunk_norm: Norm = "chunk"
     global_batch_norm: bool = True
     fast: bool = True
+    loader_timeout_s: float = 0.0
     keep_checkpoints: int = 2
     keep_best: int = 0
 
@@ -147,6 +148,7 @@ def train_stage(
         with_positives=settings.with_positives,
         with_first_half=settings.with_first_half,
         pin=accelerator.device.type == "cuda",
+        timeout_s=settings.loader_timeout_s,
     )
     since: list[float] = []  # losses since the checkpoint before
 
