@@ -81,13 +81,28 @@ def _fail(message: object, debug: bool, error: Exception | None = None) -> int:
     return 2
 
 
+def _is_launched() -> bool:
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
 def _tells() -> bool:
     """Whether it is for this process to say why the launch fails."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if not _is_launched():
         return True
     from trichord.parallel import first_to_fail
 
     return first_to_fail()
+
+
+def _is_main() -> bool:
+    """Whether this process prints results; of several, all have come as far then, and part."""
+    if not _is_launched():
+        return True
+    from trichord.parallel import is_main, leave
+
+    main = is_main()
+    leave()
+    return main
 
 
 def _run(command: str, words: list[str]) -> int:
@@ -122,18 +137,6 @@ def _with_dashes(parser: ArgumentParser, text: str) -> str:
     return head + mark + ", ".join(shown)
 
 
-def _location(text: str) -> Path | str:
-    """A store: a folder, or a URL that fsspec knows."""
-    import argparse
-
-    from trichord.store.location import location
-
-    try:
-        return location(text)
-    except TrichordError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def _say(line: str) -> None:
     """Print a line of progress. A reader that has gone (`| head`) does not end the work."""
     try:
@@ -148,7 +151,7 @@ def _call(
     """Build the command line of a library function from its signature, parse, call."""
     parser = _parser(command, one_line((function.__doc__ or "").split("\n\n")[0]), example)
     for name in positional:
-        parser.add_argument(name, type=_location if name == "store" else Path)
+        parser.add_argument(name, type=str if name == "store" else Path)
     parser.add_function_arguments(function, skip={*positional, "progress"}, fail_untyped=False)
     values = _parse(parser, _as_typed(function, words)).as_dict()
     return function(**{k: v for k, v in values.items() if k != "config"}, progress=_say)
@@ -294,7 +297,7 @@ def _train(words: list[str]) -> int:
     example = "trichord train --store my_store --out my_run --order 'av>t' --recipe debug --training.epochs 3"
     parser = _recipe_parser("train", "Train one order, stage by stage.", example, words, "debug")
     parser.add_argument(
-        "--store", type=_location, required=True, help="The store to train on: a folder, or a URL (s3://...)."
+        "--store", type=str, required=True, help="The store to train on: a folder, or a URL (s3://...)."
     )
     parser.add_argument("--out", type=Path, required=True, help="Run folder.")
     parser.add_argument("--order", type=str, default="av>t", help="E.g. av>t, at>v, vt>a, avt.")
@@ -306,6 +309,8 @@ def _train(words: list[str]) -> int:
     summary = train_order(
         values.store, values.out, values.order, values.seed, _recipe_of(values), resume=values.resume, say=None
     )
+    if not _is_main():
+        return 0
     print(f"{summary.order}: {summary.num_steps} steps; the model lies in {summary.model_folder}")
     print(f"next: trichord evaluate {summary.model_folder} --store {values.store}")
     return 0
@@ -318,7 +323,7 @@ def _study(words: list[str]) -> int:
     )
     parser.add_argument(
         "--store",
-        type=_location,
+        type=str,
         required=True,
         help="The store to train and evaluate on: a folder, or a URL (s3://...).",
     )
@@ -341,6 +346,8 @@ def _study(words: list[str]) -> int:
         values.store, values.out, values.orders, values.seeds, _recipe_of(values),
         benchmarks=values.benchmarks or None, first_stage_seed=values.first_stage_seed,
     )  # fmt: skip
+    if not _is_main():
+        return 0
     print_study(table, values.out)
     print(f"next: trichord report {values.out}")
     return 0
@@ -392,9 +399,7 @@ def _evaluate(words: list[str]) -> int:
         "trichord evaluate my_run --store my_store",
     )
     parser.add_argument("run", type=Path, help="Run, study or stage folder, or a published .pth file.")
-    parser.add_argument(
-        "--store", type=_location, required=True, help="Store with the clips: a folder, or a URL (s3://...)."
-    )
+    parser.add_argument("--store", type=str, required=True, help="Store with the clips: a folder, or a URL (s3://...).")
     parser.add_argument(
         "--benchmarks", type=list[str], default=[], help="Names; empty takes all that the store has clips for."
     )
