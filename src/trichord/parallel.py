@@ -67,6 +67,13 @@ def on_main(function: Callable[[], T]) -> T:
     return cast(T, told[0])
 
 
+def leave() -> None:
+    """Wait for the others and end what is shared, so that no process tears a connection that another still uses."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def first_to_fail() -> bool:
     """Whether no other process of this launch failed before: of several that fail, one tells why. Asked once a process.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.benchmarks import benchmark_names, find_benchmark
 from trichord.modality import Direction, Order
+from trichord.parallel import is_main, on_main
 from trichord.recipes import Recipe
 from trichord.study import factories
 from trichord.study.files import deleting, is_there, mended_by_deleting, read_json
@@ -73,13 +75,15 @@ def train_order(
     """
     from trichord.store import Store
 
+    factories.build_accelerator(recipe)  # joins the other processes of a launch
+    say = say if is_main() else _silent  # one process of a launch speaks
     store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
     planned = plan_order(Order.parse(order), seed, recipe, store.fingerprint)
-    claim(out, store, recipe, must_be_new=not resume)
+    on_main(lambda: claim(out, store, recipe, must_be_new=not resume))
     steps = 0
     for stage in planned.stages:
         folder = out / "stages" / stage.folder
-        if why := _diverged(folder):
+        if why := on_main(partial(_diverged, folder)):
             (say or _print)(f"stage {stage.folder} diverged before ({why}): it is trained again")
         steps += _train(stage, out, store, recipe, say)
     return TrainSummary(planned.order.code, tuple(out / "stages" / s.folder for s in planned.stages), steps)
@@ -113,6 +117,7 @@ def run_study(
     """
     from trichord.store import Store
 
+    factories.build_accelerator(recipe)  # joins the other processes of a launch
     store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
     parsed = [Order.parse(order) for order in orders]
     plan = plan_study(parsed, seeds, recipe, store.fingerprint, first_stage_seed)
@@ -123,14 +128,15 @@ def run_study(
             f"{store.path}: no clips to evaluate on (every video is in split train); give --benchmarks COLLECTION/train"
         )
     chosen = [find_benchmark(store, name) for name in dict.fromkeys(names)]
-    claim(out, store, recipe, must_be_new=False)
-    say = say or _print
-    write_study(out, store, recipe, plan, chosen, [], first_stage_seed=first_stage_seed, say=say)
+    on_main(lambda: claim(out, store, recipe, must_be_new=False))
+    say = say or _print if is_main() else _silent
+    results: list[dict[str, Any]] = []
+    write = partial(write_study, out, store, recipe, plan, chosen, results, first_stage_seed=first_stage_seed, say=say)
+    on_main(write)
     stages = distinct_stages(plan)
     say(
         f"{len(plan)} orders x seeds, {len(stages)} stages to train ({sum(len(p.stages) for p in plan)} without sharing)"
     )
-    results: list[dict[str, Any]] = []
     table = None
     for planned in plan:
         if why := _train_all(planned, out, store, recipe, say):
@@ -140,8 +146,8 @@ def run_study(
         table = StudyTable.from_results(
             results, [b.title for b in chosen], [b.name for b in chosen], directions[0].code
         )
-        write_study(out, store, recipe, plan, chosen, results, first_stage_seed=first_stage_seed, say=say)
-        write_table(table, out)
+        on_main(write)
+        on_main(partial(write_table, table, out))
     if table is None:
         raise Diverged(f"{out}: every order diverged; lower training.learning_rate, in another --out")
     return table
@@ -152,7 +158,7 @@ def _train_all(planned: PlannedOrder, out: Path, store: Store, recipe: Recipe, s
     would diverge again: it is not trained a second time while its folder says so."""
     for stage in planned.stages:
         folder = out / "stages" / stage.folder
-        if why := _diverged(folder):
+        if why := on_main(partial(_diverged, folder)):
             return f"{why} (delete {folder / DIVERGED} to train it again)"
         try:
             _train(stage, out, store, recipe, say)
@@ -172,19 +178,19 @@ def _train(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, say: 
     try:
         steps = _run_stage(planned, out, store, recipe, say)
     except Diverged as error:
-        note_divergence(folder, error)
+        if is_main():
+            note_divergence(folder, error)
         raise
-    (folder / DIVERGED).unlink(missing_ok=True)
-    shutil.rmtree(folder / divergence.FOLDER, ignore_errors=True)
+    if is_main():
+        (folder / DIVERGED).unlink(missing_ok=True)
+        shutil.rmtree(folder / divergence.FOLDER, ignore_errors=True)
     return steps
 
 
 def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, say: Say | None) -> int:
     """Train a stage unless it is finished. Returns the steps done now."""
     folder = out / "stages" / planned.folder
-    if is_there(folder / DESCRIPTION):
-        read_json(folder / DESCRIPTION, mend=deleting(folder))
-        finish_checkpoints(folder / CHECKPOINTS, recipe.training.keep_best)  # a kill may have come before
+    if on_main(partial(_is_finished, folder, recipe)):
         return 0
     accelerator = factories.build_accelerator(recipe)
     folder.mkdir(parents=True, exist_ok=True)
@@ -236,6 +242,18 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return steps
+
+
+def _is_finished(folder: Path, recipe: Recipe) -> bool:
+    if not is_there(folder / DESCRIPTION):
+        return False
+    read_json(folder / DESCRIPTION, mend=deleting(folder))
+    finish_checkpoints(folder / CHECKPOINTS, recipe.training.keep_best)  # a kill may have come before
+    return True
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 def _with_fresh(model: Any, fresh: Any, planned: PlannedStage) -> Any:
