@@ -23,6 +23,10 @@ def num_processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def process_index() -> int:
+    return dist.get_rank() if num_processes() > 1 else 0
+
+
 def is_main() -> bool:
     """Whether this process is the one that prints and writes."""
     return num_processes() == 1 or dist.get_rank() == 0

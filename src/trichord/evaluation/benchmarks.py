@@ -15,6 +15,7 @@ from trichord.data.reader import AudioInput, ClipReader, Clips, TextInput, requi
 from trichord.errors import TrichordError
 from trichord.evaluation.ranks import chance_recall, metrics_from_counts, retrieval_ranks
 from trichord.modality import NAMES, Direction
+from trichord.parallel import gather_rows, num_processes, on_main, process_index
 
 if TYPE_CHECKING:
     from trichord.nn import MCN
@@ -166,7 +167,9 @@ def embed_clips(
 ) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
     """Embeddings (N, D) and (N,) whether the clip has the modality, for each modality asked for.
 
-    Every clip's audio is padded to `audio_frames`, so that an embedding does not depend on the clips beside it.
+    Every clip's audio is padded to `audio_frames`, so that an embedding does not depend on the clips beside it. The
+    processes of a launch share the clips, each some neighbouring batches; all of them get all embeddings, the same bits as
+    one process gets.
     """
     device = next(model.parameters()).device
     reader = ClipReader(
@@ -183,13 +186,24 @@ def embed_clips(
     found: dict[str, list[Tensor]] = {m: [] for m in modalities}
     valid: dict[str, list[Tensor]] = {m: [] for m in modalities}
     model.eval()
-    for begin in range(0, len(clips), CLIPS_PER_BATCH):
+    begins = np.array_split(np.arange(0, len(clips), CLIPS_PER_BATCH), num_processes())[process_index()]
+    for begin in begins.tolist():
         rows = np.arange(begin, min(begin + CLIPS_PER_BATCH, len(clips)))
         batch = reader.read(clips.take(rows)).to(device)
         for modality, embedding in model.embed(**batch.model_inputs(table)).items():
             found[modality].append(embedding.float().cpu())
             valid[modality].append(batch.valid[modality].cpu())
-    return {m: torch.cat(found[m]) for m in modalities}, {m: torch.cat(valid[m]).numpy() for m in modalities}
+    nothing, nowhere = torch.empty(0, int(model.arguments["embed_dim"])), torch.empty(0, dtype=torch.bool)
+    return (
+        {m: _whole(found[m] or [nothing], device) for m in modalities},
+        {m: _whole(valid[m] or [nowhere], device).numpy() for m in modalities},
+    )
+
+
+def _whole(batches: list[Tensor], device: torch.device) -> Tensor:
+    """The rows of these batches and of those of the other processes, in order."""
+    rows = torch.cat(batches)
+    return rows if num_processes() == 1 else gather_rows(rows.to(device)).cpu()
 
 
 def benchmark_clips(store: Store, benchmark: Benchmark, settings: ScoringSettings) -> Clips:
@@ -242,11 +256,11 @@ def score_embeddings(
 def evaluate_retrieval(
     model: MCN, store: Store, benchmark: Benchmark, directions: list[Direction], settings: ScoringSettings
 ) -> list[RetrievalResult]:
-    """Embed the clips of a benchmark and score them: `embed_benchmark`, then `score_embeddings`."""
+    """Embed the clips of a benchmark and score them: `embed_benchmark` by all processes of a launch, then
+    `score_embeddings` by the main one for all."""
     modalities = tuple(m for d in directions for m in d.modalities)
-    return score_embeddings(
-        embed_benchmark(model, store, benchmark, modalities, settings), benchmark, directions, settings
-    )
+    found = embed_benchmark(model, store, benchmark, modalities, settings)
+    return on_main(lambda: score_embeddings(found, benchmark, directions, settings))
 
 
 def score_direction(

@@ -213,6 +213,13 @@ def scoring_settings(
     )
 
 
+def scoring_device(recipe: Recipe) -> torch.device:
+    """Where a model is scored. The processes of a launch join each other, if they have not."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        return build_accelerator(recipe).device
+    return torch.device("cuda" if torch.cuda.is_available() and recipe.training.device == "auto" else "cpu")
+
+
 def build_accelerator(recipe: Recipe) -> Accelerator:
     """Device, precision and processes. A fresh one for each stage, so that nothing of the last stage is saved with it."""
     from accelerate import Accelerator, InitProcessGroupKwargs

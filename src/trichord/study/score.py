@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from trichord.data.reader import EMBEDDING_STREAMS, Clips
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.benchmarks import (
     Benchmark,
+    Embedded,
     RetrievalResult,
     benchmark_clips,
     benchmark_names,
@@ -23,6 +25,7 @@ from trichord.evaluation.benchmarks import (
 )
 from trichord.evaluation.geometry import Geometry, measure_geometry
 from trichord.modality import Direction
+from trichord.parallel import on_main
 from trichord.recipes import Recipe, load_recipe, of_this_version, recipe_from_dict
 from trichord.study import factories
 from trichord.study.files import (
@@ -48,6 +51,8 @@ from trichord.training.files import write_json
 from trichord.training.models import DESCRIPTION, TrainedModel, load_model
 
 if TYPE_CHECKING:
+    import torch
+
     from trichord.store import Store
     from trichord.store.location import Location
 
@@ -83,26 +88,38 @@ def evaluate_order(
 ) -> list[dict[str, Any]]:
     """Results of one order and seed on these benchmarks, computed or read back; what cannot be read is computed again.
     Figures of other benchmarks stay, while they are of the same training and scored alike. An order without a direction's
-    modalities leaves it out."""
+    modalities leaves it out. The processes of a launch share the embedding; the main one does the rest for all."""
     path = results_path(out, planned)
     identity = {
         "stage": planned.stages[-1].key,
         "evaluation": recipe.to_dict()["evaluation"],
         "contents": CONTENTS,
     }
-    figures = kept_figures(path, identity, say)
-    lacking = [b for b in benchmarks if b.name not in figures.names]
-    lacking += [find_benchmark(store, name) for name in figures.lost if name not in [b.name for b in lacking]]
-    for benchmark in benchmarks:
-        if benchmark not in lacking:
-            _mend_queries(out, store, benchmark, recipe, len(figures.arrays[f"{benchmark.name}/start_s"]), say)
+    device = factories.scoring_device(recipe)
+    figures = Figures()
+
+    def look() -> list[Benchmark]:
+        nonlocal figures
+        figures = kept_figures(path, identity, say)
+        lacking = [b for b in benchmarks if b.name not in figures.names]
+        lacking += [find_benchmark(store, name) for name in figures.lost if name not in [b.name for b in lacking]]
+        for benchmark in benchmarks:
+            if benchmark not in lacking:
+                _mend_queries(out, store, benchmark, recipe, len(figures.arrays[f"{benchmark.name}/start_s"]), say)
+        return lacking
+
+    def keep() -> list[dict[str, Any]]:
+        if lacking:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_arrays(path.with_suffix(".npz"), figures.arrays)
+            whole = {**identity, "benchmarks": figures.names}
+            write_json(path, {"identity": whole, "results": figures.rows, "labels": figures.labels})
+        return [row for b in benchmarks for row in figures.rows if row["benchmark"] == b.name]
+
+    lacking = on_main(look)
     if lacking:
-        _evaluate(planned, out, store, recipe, lacking, directions, figures, say)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_arrays(path.with_suffix(".npz"), figures.arrays)
-        whole = {**identity, "benchmarks": figures.names}
-        write_json(path, {"identity": whole, "results": figures.rows, "labels": figures.labels})
-    return [row for b in benchmarks for row in figures.rows if row["benchmark"] == b.name]
+        _evaluate(planned, out, store, recipe, lacking, directions, figures, device, say)
+    return on_main(keep)
 
 
 def kept_figures(path: Path, identity: dict[str, Any], say: Callable[[str], None]) -> Figures:
@@ -170,22 +187,18 @@ def _evaluate(
     benchmarks: list[Benchmark],
     directions: list[Direction],
     figures: Figures,
+    device: torch.device,
     say: Callable[[str], None],
 ) -> None:
-    """Evaluate an order's model on these benchmarks; its figures join `figures`."""
-    import torch
-
+    """Evaluate an order's model on these benchmarks; its figures join `figures` of the main process."""
     folder = out / "stages" / planned.stages[-1].folder
     with mended_by_deleting(folder):
         trained = load_model(folder)
     possible = [d for d in directions if set(d.modalities) <= set(trained.trained)]
-    device = (
-        torch.device("cuda") if torch.cuda.is_available() and recipe.training.device == "auto" else torch.device("cpu")
-    )
     trained.model.to(device)
     settings = factories.scoring_settings(recipe, trained.visual_streams, trained.audio, trained.text)
-    for benchmark in benchmarks:
-        found = embed_benchmark(trained.model, store, benchmark, trained.trained, settings)
+
+    def score(benchmark: Benchmark, found: Embedded) -> None:
         scored = score_embeddings(found, benchmark, possible, settings)
         labels, label_name = clip_labels(store, found.clips)
         geometry = measure_geometry(
@@ -202,6 +215,10 @@ def _evaluate(
                 f"{planned.order} seed {planned.seed}  {benchmark.title} {first.direction}  R@1 {first.r1:.2f}  "
                 f"R@5 {first.r5:.2f}  R@10 {first.r10:.2f}  (chance {first.chance_r10:.2f})"
             )
+
+    for benchmark in benchmarks:
+        found = embed_benchmark(trained.model, store, benchmark, trained.trained, settings)
+        on_main(partial(score, benchmark, found))
 
 
 def clip_labels(store: Store, clips: Clips) -> tuple[list[str] | None, str]:
@@ -255,6 +272,7 @@ def evaluate_model(
             )
     chosen = [find_benchmark(store, name) for name in benchmarks or benchmark_names(store)]
     settings = factories.scoring_settings(used, trained.visual_streams, trained.audio, trained.text)
+    trained.model.to(factories.scoring_device(used))
     return [row for b in chosen for row in evaluate_retrieval(trained.model, store, b, parsed, settings)], trained.notes
 
 
