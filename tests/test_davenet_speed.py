@@ -216,3 +216,17 @@ def test_kept_memory_is_not_cleared_again() -> None:
     if kept == "False":
         pytest.skip("this C library has no mallopt")
     assert number < 100
+
+
+def test_the_layout_of_the_spectrogram_does_not_matter() -> None:
+    """Frames one after the other, as the reader gives them, or time as the last axis: the same bits."""
+    num_frames = torch.tensor([90, 33, 90])
+    torch.manual_seed(1)
+    stored = -80 * torch.rand(3, 90, 5)
+    found = []
+    for spectrogram in (stored.transpose(1, 2), stored.transpose(1, 2).contiguous()):
+        net = network()
+        out = net(spectrogram, num_frames)
+        out.square().mean().backward()
+        found.append([out.detach(), *(p.grad for p in net.parameters())])
+    assert len(found[0]) > 10 and all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from trichord.errors import TrichordError
 from trichord.evaluation import ranks as module
 from trichord.evaluation import retrieval_metrics, retrieval_ranks
-from trichord.evaluation.ranks import RankCounts, chance_recall, metrics_from_counts
+from trichord.evaluation.counts import RankCounts, matrix_counts, row_counts
+from trichord.evaluation.ranks import chance_recall, metrics_from_counts
 
 
 def slow_metrics(scores: np.ndarray, truth: list[int]) -> tuple[float, float, float]:
@@ -326,7 +327,7 @@ def test_thresholds_where_the_bound_is_reached(d: int) -> None:
 
 def test_counts_of_wide_rows_do_not_overflow() -> None:
     for width in (1, 8, 2040, 2048, 5000, 8192):
-        assert module._row_counts(np.ones((3, width), bool)).tolist() == [width] * 3
+        assert row_counts(np.ones((3, width), bool)).tolist() == [width] * 3
 
 
 def test_torch_settings_neither_matter_nor_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +366,7 @@ def test_threads_give_the_same_and_are_given_back() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.integers(1, 200), st.sampled_from([1, 7, 8, 2039, 2040, 2041, 4096]), st.integers(1, 9), st.integers(0, 10**6),
+    st.integers(1, 200), st.sampled_from([1, 7, 8, 255, 256, 2039, 2040, 2041, 4096]), st.integers(1, 9), st.integers(0, 10**6),
     st.sampled_from(["float32", "float64", "float16", "int64", "bfloat16"]), st.booleans(),
 )  # fmt: skip
 def test_counts_of_a_matrix(q: int, g: int, levels: int, seed: int, dtype: str, turned: bool) -> None:
@@ -375,9 +376,9 @@ def test_counts_of_a_matrix(q: int, g: int, levels: int, seed: int, dtype: str, 
     own = scores[np.arange(q), truth][:, None]
     expected = (scores > own).sum(1).tolist(), (scores == own).sum(1).tolist()
     matrix = torch.from_numpy(scores).to(torch.bfloat16) if dtype == "bfloat16" else scores.astype(dtype, order="K")
-    assert same(module._counts(matrix, truth), expected)
-    assert same(module._counts(torch.as_tensor(matrix), truth, on_device=True), expected)
-    assert retrieval_metrics(matrix, truth=truth) == metrics_from_counts(module._counts(matrix, truth))
+    assert same(matrix_counts(matrix, truth), expected)
+    assert same(matrix_counts(torch.as_tensor(matrix), truth, on_device=True), expected)
+    assert retrieval_metrics(matrix, truth=truth) == metrics_from_counts(matrix_counts(matrix, truth))
 
 
 @pytest.mark.parametrize(

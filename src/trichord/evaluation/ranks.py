@@ -25,15 +25,16 @@ Queries with many of them, and rows that are infinite or near the range of float
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.evaluation.counts import RankCounts, as_array, like_of, matrix_counts, row_counts, threads
 
 Ties = Literal["expected", "best", "worst"]
 Missing = Literal["drop", "miss"]
@@ -66,22 +67,6 @@ class RetrievalMetrics:
         )
 
 
-class RankCounts(NamedTuple):
-    """greater (Q,) and equal (Q,), int64, and G. A truth that scores NaN has greater = G and equal = 1."""
-
-    greater: np.ndarray
-    equal: np.ndarray
-    num_gallery: int
-
-
-def _array(x: Any) -> np.ndarray:
-    """`x` as a NumPy array; a torch tensor is taken without its gradient, half precision as float32."""
-    if hasattr(x, "detach"):
-        x = x.detach().cpu()
-        x = x.float().numpy() if str(x.dtype) in ("torch.bfloat16", "torch.float16") else x.numpy()
-    return np.asarray(x)
-
-
 def _truth(truth: Any, num_queries: int, num_gallery: int) -> np.ndarray:
     if truth is None:
         if num_queries != num_gallery:
@@ -89,7 +74,7 @@ def _truth(truth: Any, num_queries: int, num_gallery: int) -> np.ndarray:
                 f"{num_queries} queries and {num_gallery} gallery items have no diagonal; give the truth of each query"
             )
         return np.arange(num_queries)
-    index = _array(truth).astype(np.int64)
+    index = as_array(truth).astype(np.int64)
     if index.shape != (num_queries,) or (num_queries and (index.min() < 0 or index.max() >= num_gallery)):
         raise TrichordError(f"truth must hold, for each of {num_queries} queries, an index below {num_gallery}")
     return index
@@ -100,72 +85,6 @@ def _cast(x: Any, name: str) -> Any:
     if isinstance(x, np.ndarray):
         return x.astype(name, copy=False)
     return x.double() if name == "float64" else x.float()
-
-
-def _like(index: Any, x: Any) -> Any:
-    """`index` where `x` is: an array, or a tensor on its device."""
-    if isinstance(x, np.ndarray):
-        return index
-    import torch
-
-    return torch.as_tensor(index, device=x.device)
-
-
-def _counts(scores: Any, truth: np.ndarray, on_device: bool = False) -> RankCounts:
-    """Counts of a matrix (Q, G), tile by tile: no other matrix of its size is made. `on_device`: by torch, where it is."""
-    num_queries, num_gallery = scores.shape
-    greater, equal = np.empty(num_queries, np.int64), np.empty(num_queries, np.int64)
-    rows, columns = (1024, num_gallery) if on_device else (64, 2040)  # 64 x 2040 scores fit a core's cache
-
-    def count(start: int) -> None:
-        part = scores[start : start + rows] if on_device else _array(scores[start : start + rows])
-        if part.dtype == np.float16:
-            part = part.astype(np.float32)
-        place = truth[start : start + rows]
-        own = part[_like(np.arange(len(place)), part), _like(place, part)][:, None]
-        above, same = np.zeros(len(place), np.int64), np.zeros(len(place), np.int64)
-        for column in range(0, num_gallery, columns):
-            tile = part[:, column : column + columns]
-            above += _row_counts(tile > own)
-            same += _row_counts(tile == own)
-        lost = _array(own != own)[:, 0]
-        above[lost], same[lost] = num_gallery, 1
-        greater[start : start + rows], equal[start : start + rows] = above, same
-
-    with _threads(0 if on_device else num_queries * num_gallery / 3) as each:
-        each(count, range(0, num_queries, rows))
-    return RankCounts(greater, equal, num_gallery)
-
-
-def _row_counts(mask: Any) -> np.ndarray:
-    """How many of each row of a Boolean matrix are true. Eight bytes are added at once where none can overflow."""
-    if not isinstance(mask, np.ndarray):
-        return _array(mask.sum(1))
-    if mask.shape[1] % 8 or mask.shape[1] > 8 * 255 or not mask.flags.c_contiguous:
-        return np.count_nonzero(mask, axis=1)
-    lanes = np.einsum("ij->i", mask.view(np.uint64))
-    return lanes.view(np.uint8).reshape(len(mask), 8).sum(1, dtype=np.int64)
-
-
-@contextmanager
-def _threads(nanoseconds: float) -> Iterator[Callable[[Callable[[int], None], Iterable[int]], object]]:
-    """A function that calls another one for each of some numbers, on as many threads as NumPy's products may use.
-
-    Each product keeps to its thread: threads that share one wait, on a busy machine, for the slowest. Short work of about
-    so many nanoseconds stays on one.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from threadpoolctl import ThreadpoolController
-
-    blas = ThreadpoolController().select(user_api="blas") if nanoseconds > 2e7 else None
-    count = min((library["num_threads"] for library in blas.info()), default=1) if blas else 1
-    if blas is None or count == 1:
-        yield lambda function, numbers: list(map(function, numbers))
-        return
-    errors = np.geterr()  # each thread has its own
-    with blas.limit(limits=1), ThreadPoolExecutor(count, initializer=lambda: np.seterr(**errors)) as pool:
-        yield lambda function, numbers: list(pool.map(function, numbers))
 
 
 def retrieval_ranks(
@@ -185,13 +104,13 @@ def retrieval_ranks(
     """
     if arithmetic not in ("filtered", "float64"):
         raise TrichordError(f"arithmetic cannot be '{arithmetic}'; choose filtered or float64")
-    q, g = (x.detach() if getattr(x, "is_cuda", False) else _array(x) for x in (queries, gallery))
+    q, g = (x.detach() if getattr(x, "is_cuda", False) else as_array(x) for x in (queries, gallery))
     if q.ndim != 2 or g.ndim != 2 or q.shape[1] != g.shape[1]:
         shapes = f"queries {tuple(q.shape)} and gallery {tuple(g.shape)}"
         raise TrichordError(f"{shapes} must be two matrices of the same width")
     index = _truth(truth, len(q), len(g))
     like = g if isinstance(q, np.ndarray) else q
-    return _ranks(_like(q, like), _like(g, like), index, block, arithmetic)
+    return _ranks(like_of(q, like), like_of(g, like), index, block, arithmetic)
 
 
 def _ranks(q: Any, g: Any, index: np.ndarray, block: int, arithmetic: Arithmetic) -> RankCounts:
@@ -206,7 +125,7 @@ def _ranks(q: Any, g: Any, index: np.ndarray, block: int, arithmetic: Arithmetic
         if exact and arithmetic == "filtered" and q.shape[1] and len(q):
             counts, rest = _filter(q, g, index, block, double)
         if len(rest):
-            part = q if len(rest) == len(q) else q[_like(rest, q)]
+            part = q if len(rest) == len(q) else q[like_of(rest, q)]
             slow = _ranks_float64(part, g, index[rest], block, double)
             counts.greater[rest], counts.equal[rest] = slow.greater, slow.equal
     return counts
@@ -255,10 +174,10 @@ def _filter(q: Any, g: Any, index: np.ndarray, block: int, double: bool) -> tupl
         greater[here] += above + np.bincount(i[scores > mine], minlength=len(low))
         equal[here] += np.bincount(i[scores == mine], minlength=len(low))
 
-    with _threads(len(q) * len(g) * q.shape[1] / 60) as each:
+    with threads(len(q) * len(g) * q.shape[1] / 60) as each:
         for start in range(0, len(order), width):
             columns = order[start : start + width]
-            items = _cast(g[_like(columns, g)], "float32")
+            items = _cast(g[like_of(columns, g)], "float32")
             each(partial(tile, columns=columns, items=items), range(0, len(q), rows))
     greater[lost], equal[lost] = len(g), 1
     return RankCounts(greater, equal, len(g)), np.flatnonzero(~(settled | lost))
@@ -267,15 +186,15 @@ def _filter(q: Any, g: Any, index: np.ndarray, block: int, double: bool) -> tupl
 def _compare(q: Any, items: Any, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
     """(above `high` (R,), from `low` to `high` (R,), row and column of each of these, (M,)); rows with many give none."""
     scores = _cast(q, "float32") @ items.T
-    floor, ceiling = _like(low[:, None], q), _like(high[:, None], q)
-    above = _row_counts(scores > ceiling)
-    near = _row_counts(scores >= floor) - above
+    floor, ceiling = like_of(low[:, None], q), like_of(high[:, None], q)
+    above = row_counts(scores > ceiling)
+    near = row_counts(scores >= floor) - above
     few = np.flatnonzero((near > 0) & (near <= MOST_OPEN))
-    at = _like(few, q)
+    at = like_of(few, q)
     part = scores[at]
     open_pairs = (part >= floor[at]) & (part <= ceiling[at])
     i, j = open_pairs.nonzero() if isinstance(open_pairs, np.ndarray) else open_pairs.nonzero(as_tuple=True)
-    return above, near, few[_array(i)], _array(j)
+    return above, near, few[as_array(i)], as_array(j)
 
 
 def _thresholds(own: np.ndarray, q_norm: np.ndarray, g_norm: float, dim: int) -> tuple[np.ndarray, ...]:
@@ -294,7 +213,7 @@ def _norms(x: Any, block: int) -> np.ndarray:
     norms = np.empty(len(x))
     for start in range(0, len(x), block):
         rows = _cast(x[start : start + block], "float64")
-        norms[start : start + block] = _array((rows * rows).sum(1))
+        norms[start : start + block] = as_array((rows * rows).sum(1))
     return np.sqrt(norms) * (1 + 1e-6)
 
 
@@ -304,18 +223,18 @@ def _pair_scores(q: Any, g: Any, rows: np.ndarray, columns: np.ndarray, double: 
     step = max(1, (2**17 if isinstance(q, np.ndarray) else 2**25) // q.shape[1])
     for start in range(0, len(rows), step):
         here = slice(start, start + step)
-        terms = _cast(q[_like(rows[here], q)], "float64") * _cast(g[_like(columns[here], g)], "float64")
+        terms = _cast(q[like_of(rows[here], q)], "float64") * _cast(g[like_of(columns[here], g)], "float64")
         while terms.shape[1] > 1:
             half = (terms.shape[1] + 1) // 2
             terms[:, : terms.shape[1] - half] += terms[:, half:]
             terms = terms[:, :half]
-        scores[here] = _array(terms[:, 0])
+        scores[here] = as_array(terms[:, 0])
     return scores if double else scores.astype(np.float32).astype(np.float64)
 
 
 def _ranks_float64(q: Any, g: Any, index: np.ndarray, block: int, double: bool) -> RankCounts:
     """Every pair by a float64 product; equal gallery rows are scored once, so that they tie wherever they lie."""
-    first, copy_of = _distinct_rows(_array(g))
+    first, copy_of = _distinct_rows(as_array(g))
     greater, equal = np.empty(len(q), np.int64), np.empty(len(q), np.int64)
     for start in range(0, len(q), block):
         rows = _cast(q[start : start + block], "float64")
@@ -324,10 +243,10 @@ def _ranks_float64(q: Any, g: Any, index: np.ndarray, block: int, double: bool) 
             np.empty(shape, scored_type) if isinstance(rows, np.ndarray) else _cast(rows.new_empty(shape), scored_type)
         )
         for column in range(0, len(first), block):
-            items = _cast(g[_like(first[column : column + block], g)], "float64")
+            items = _cast(g[like_of(first[column : column + block], g)], "float64")
             scores[:, column : column + block] = rows @ items.T
-        scores = scores[:, _like(copy_of, g)] if len(first) < len(g) else scores
-        part = _counts(scores, index[start : start + block], not isinstance(scores, np.ndarray))
+        scores = scores[:, like_of(copy_of, g)] if len(first) < len(g) else scores
+        part = matrix_counts(scores, index[start : start + block], not isinstance(scores, np.ndarray))
         greater[start : start + block], equal[start : start + block] = part.greater, part.equal
     return RankCounts(greater, equal, len(g))
 
@@ -388,7 +307,7 @@ def retrieval_metrics(
     matrix = scores.detach() if hasattr(scores, "detach") else np.asarray(scores)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise TrichordError(f"scores must be a matrix of queries by gallery, not of shape {tuple(matrix.shape)}")
-    counts = _counts(matrix, _truth(truth, *matrix.shape), getattr(matrix, "is_cuda", False))
+    counts = matrix_counts(matrix, _truth(truth, *matrix.shape), getattr(matrix, "is_cuda", False))
     return metrics_from_counts(counts, ties=ties, num_missing=num_missing, missing=missing)
 
 
