@@ -1,0 +1,83 @@
+"""A Ray cluster of two nodes with a core each, in a process of its own: `with two_nodes() as cluster`.
+
+Run as a script, it starts the cluster, prints its address and obeys lines: `remove` takes the second node away, `kill` ends a
+worker. It ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
+
+
+@dataclass
+class TwoNodes:
+    """The cluster: `address`, and what can befall it."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    def do(self, what: str) -> str:
+        """Give an order; returns what was done."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+
+@contextmanager
+def two_nodes() -> Iterator[TwoNodes]:
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, __file__], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, **QUIET},
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        yield TwoNodes(process, process.stdout.readline().strip())
+    finally:
+        process.stdin.close()
+        process.wait(timeout=60)
+        process.stdout.close()
+
+
+def main() -> None:
+    import psutil
+    from ray.cluster_utils import Cluster
+
+    told, sys.stdout = sys.stdout, sys.stderr
+    options = {"num_cpus": 1, "object_store_memory": 100 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+    second = cluster.add_node(**options)
+    cluster.wait_for_nodes()
+    print(cluster.address, file=told, flush=True)
+    for line in sys.stdin:
+        if line.strip() == "remove":
+            cluster.remove_node(second, allow_graceful=False)
+            print("removed", file=told, flush=True)
+        else:
+            print(kill_worker(psutil.Process()), file=told, flush=True)
+    cluster.shutdown()
+
+
+def kill_worker(of: object) -> str:
+    """SIGKILL one of the actors below this process that run the work."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        for process in of.children(recursive=True):  # type: ignore[attr-defined]
+            if "MapWorker" in " ".join(process.cmdline()):
+                process.kill()
+                return f"killed {process.pid}"
+        time.sleep(0.2)
+    return "no worker"
+
+
+if __name__ == "__main__":
+    main()
