@@ -1,0 +1,130 @@
+"""An evaluation by several processes: the bits of one process, whatever the number of batches and processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from process_helpers import free_port, join_gloo
+from tiny import VIDEO_DIM, WORD_DIM
+from trichord.data.batches import evaluation_clips
+from trichord.errors import TrichordError
+from trichord.evaluation import benchmarks
+from trichord.evaluation.benchmarks import ScoringSettings, embed_clips, find_benchmark
+from trichord.modality import Direction, Order
+from trichord.nn import MCN
+from trichord.recipes import Recipe, load_recipe
+from trichord.store import Store
+from trichord.study import run
+from trichord.study.plan import plan_order
+from trichord.study.score import evaluate_model, evaluate_order, results_path
+
+SETTINGS = ScoringSettings(visual_streams=("visual_2d",), min_clip_s=4.0, audio_frames=500, max_words=6)
+ALL = ("video", "audio", "text")
+
+
+def model() -> MCN:
+    torch.manual_seed(0)
+    return MCN(
+        video_dim=VIDEO_DIM, embed_dim=8, word_dim=WORD_DIM, reconstruction_dim=None, audio_channels=(4, 4, 4, 4)
+    ).eval()
+
+
+@pytest.mark.parametrize(("world", "batch"), [(2, 5), (3, 5), (4, 12), (5, 32)])
+def test_the_parts_of_all_processes_are_the_whole(
+    world: int, batch: int, tiny_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """32 clips in 7, 3 or 1 batches. The processes are played one after the other."""
+    monkeypatch.setattr(benchmarks, "CLIPS_PER_BATCH", batch)
+    store, network = Store(tiny_store), model()
+    clips = evaluation_clips(store, store.select("tiny", "test"), 4.0)
+    whole, valid = embed_clips(network, store, clips, ALL, 500, SETTINGS)
+    parts = []
+    for rank in range(world):
+        monkeypatch.setattr(benchmarks, "num_processes", lambda: world)
+        monkeypatch.setattr(benchmarks, "process_index", lambda rank=rank: rank)
+        monkeypatch.setattr(benchmarks, "gather_rows", lambda rows: rows)
+        parts.append(embed_clips(network, store, clips, ALL, 500, SETTINGS))
+    batches = [-(-len(embeddings["video"]) // batch) for embeddings, _ in parts]
+    assert len(clips) == 32 and max(batches) - min(batches) <= 1
+    for modality in ALL:
+        assert torch.equal(torch.cat([embeddings[modality] for embeddings, _ in parts]), whole[modality])
+        assert np.array_equal(np.concatenate([there[modality] for _, there in parts]), valid[modality])
+
+
+def quick() -> Recipe:
+    training = {"tensorboard": False, "device": "cpu", "max_steps": 2}
+    return load_recipe("debug", training=training, evaluation={"directions": ["t2v", "v2a", "t2va"]})
+
+
+def evaluate(store_path: Path, out: Path, batch: int, said: list[str]) -> list[dict[str, object]]:
+    """The order of the run folder `out`, as a study evaluates it; then its model by itself, which must give the same."""
+    benchmarks.CLIPS_PER_BATCH = batch
+    store, recipe = Store(store_path), quick()
+    planned = plan_order(Order.parse("av>t"), 0, recipe, store.fingerprint)
+    directions = [Direction.parse(code) for code in recipe.evaluation.directions]
+    for _ in range(2):  # the second reads back what the first left
+        rows = evaluate_order(planned, out, store, recipe, [find_benchmark(store, "tiny")], directions, said.append)
+    results, _ = evaluate_model(out, store_path, ["tiny"])
+    assert [{"order": "av>t", "seed": 0, **row.to_dict()} for row in results] == rows
+    assert all(row.ranks is not None for row in results)
+    return rows
+
+
+def evaluate_in_launch(rank: int, world: int, port: int, store: Path, out: Path, batch: int, told: Path) -> None:
+    join_gloo(rank, world, port)
+    said: list[str] = []
+    rows = evaluate(store, out, batch, said)
+    (told / f"{rank}.json").write_text(json.dumps([rows, said]))
+    empty = [out / "empty"]
+    if rank == 0:
+        empty[0].mkdir()
+    dist.barrier()
+    with pytest.raises(TrichordError, match="no trained model here"):
+        evaluate_model(empty[0], store, [])
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "batch"), [(2, 5), (3, 16)])
+def test_a_launch_evaluates_as_one_process(
+    world: int, batch: int, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmarks, "CLIPS_PER_BATCH", batch)
+    store = shutil.copytree(tiny_store, tmp_path / "store")
+    run.train_order(store, tmp_path / "one", "av>t", 0, quick(), say=lambda line: None)
+    shutil.copytree(tmp_path / "one", tmp_path / "several")
+    said: list[str] = []
+    rows = evaluate(store, tmp_path / "one", batch, said)
+    arguments = (world, free_port(), store, tmp_path / "several", batch, tmp_path)
+    mp.start_processes(evaluate_in_launch, args=arguments, nprocs=world, start_method="spawn")
+    for rank in range(world):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found == [rows, said if rank == 0 else []], "all get the figures, the main process alone speaks"
+    planned = plan_order(Order.parse("av>t"), 0, quick(), Store(store).fingerprint)
+    paths = [results_path(tmp_path / name, planned) for name in ("one", "several")]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    with np.load(paths[0].with_suffix(".npz")) as one, np.load(paths[1].with_suffix(".npz")) as several:
+        assert one.files == several.files and any(name.endswith("/greater") for name in one.files)
+        for name in one.files:
+            assert one[name].tobytes() == several[name].tobytes(), name
+    queries = [(tmp_path / name / "queries" / "tiny.json").read_bytes() for name in ("one", "several")]
+    assert queries[0] == queries[1]
+
+
+def test_one_process_gathers_nothing(tiny_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(rows: Tensor) -> Tensor:
+        raise AssertionError("a gather")
+
+    monkeypatch.setattr(benchmarks, "gather_rows", never)
+    store = Store(tiny_store)
+    clips = evaluation_clips(store, store.select("tiny", "test"), 4.0)
+    assert len(embed_clips(model(), store, clips, ("text",), 500, SETTINGS)[0]["text"]) == 32
