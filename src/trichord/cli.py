@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.errors import TrichordError, one_line
+from trichord.errors import TrichordError, disk_error, one_line
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -66,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
+        if told := disk_error(error):
+            return _fail(told, debug, error)
         return _fail(
             f"{type(error).__name__}: {error} (a defect, or an input nobody thought of; --debug shows where)",
             debug,

@@ -1,5 +1,24 @@
 """Errors that a user can act on: one line that says what, where and the next action."""
 
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "files may not be so large here (ulimit -f, or the file system's limit)",
+    errno.EROFS: "name a folder that can be written to",
+    errno.EACCES: "check the rights, or name another folder",
+    errno.EPERM: "check the rights, or name another folder",
+    errno.EIO: "check the disk",
+}
+
 
 class TrichordError(ValueError):
     """A user's mistake or a user's data. The command line prints its message in one line and exits with 2."""
@@ -12,3 +31,35 @@ class Diverged(TrichordError):
 def one_line(text: object) -> str:
     """`text` with all runs of white space folded into single spaces."""
     return " ".join(str(text).split())
+
+
+def disk_error(error: BaseException, where: Path | str | None = None) -> TrichordError | None:
+    """What a disk that is full, failing or not to be written to means to the user; None for any other error.
+
+    Args:
+        error: As Python, numpy, Arrow or safetensors raise it.
+        where: The folder that is written to, named where the error names no file.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors
+        number = int(found[1])
+    if isinstance(error, OSError) and number is None and re.search(r"\d+ requested and \d+ written", str(error)):
+        number = errno.ENOSPC  # numpy does not say why
+    if number not in _ADVICE:
+        return None
+    path = getattr(error, "filename", None) or where
+    return TrichordError(
+        f"{path or 'the disk'}: cannot be {'used' if number in (errno.EACCES, errno.EPERM, errno.EIO) else 'written'} "
+        f"({os.strerror(number)}): {_ADVICE[number]}; the same command then goes on where it stopped"
+    )
+
+
+@contextmanager
+def writing(where: Path) -> Iterator[None]:
+    """Errors of the disk while files are written below `where` become one line."""
+    try:
+        yield
+    except Exception as error:
+        if (told := disk_error(error, where)) is None:
+            raise
+        raise told from error

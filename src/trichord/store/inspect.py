@@ -179,7 +179,7 @@ def _part_problems(
         seen[key] = manifest.path
     if remote is None:
         check_size(manifest)
-        if _sha256(path) != info.sha256:
+        if sha256_of(path) != info.sha256:
             yield f"{path}: its content does not match its checksum; {again}"
         shard = map_shard(path)
     else:
@@ -236,7 +236,8 @@ def _ledger_problems(store: Path) -> Iterator[str]:
             yield f"{path}: line {number} is not an entry and is ignored; delete the line"
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trichord.store import Store
 
 PACKAGES = ("trichord", "torch", "numpy", "accelerate", "safetensors", "scipy", "scikit-learn")
-DIVERGED = "diverged.json"
+DIVERGED, STORE = "diverged.json", "store.json"
 REBUILT = "it is made anew from this call; name the orders, seeds and benchmarks of other calls again to have them back"
 
 
@@ -175,6 +175,8 @@ def claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None
     }
     if not is_there(path):
         out.mkdir(parents=True, exist_ok=True)
+        (out / STORE).unlink(missing_ok=True)
+        check_store(out, store)
         write_text(path, yaml.safe_dump({**mine, "versions": versions()}, sort_keys=False))
         return
     if must_be_new:
@@ -186,6 +188,25 @@ def claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None
         )
     if changed := _first_difference(found["settings"], mine["settings"]):
         raise TrichordError(f"{out}: was run with other settings ({changed}); give another --out, or the same settings")
+    check_store(out, store)
+
+
+def check_store(out: Path, store: Store) -> None:
+    """Compare the store's files with those that the run began with (`store.json`); the first call notes them.
+
+    A file with another size or time of change is read and compared with its checksum (`store.unchanged`). Called when a
+    run begins or goes on, and before the model of a stage is kept. Raises TrichordError naming the file that was changed.
+    """
+    from trichord.store.unchanged import check_unchanged
+
+    path = out / STORE
+    noted: dict[str, Any] = {}
+    if is_there(path):
+        found = read_json(path, mend="delete that file and go on").get("files")
+        noted = found if isinstance(found, dict) else {}
+    now = check_unchanged(store, noted)
+    if now != noted:
+        write_json(path, {"files": now})
 
 
 def _read_claim(path: Path) -> dict[str, Any]:

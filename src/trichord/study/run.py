@@ -9,14 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.errors import Diverged, TrichordError
+from trichord.errors import Diverged, TrichordError, writing
 from trichord.evaluation.benchmarks import benchmark_names, find_benchmark
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
 from trichord.recipes import Recipe
 from trichord.study import factories
 from trichord.study.files import deleting, is_there, mended_by_deleting, read_json
-from trichord.study.folder import DIVERGED, claim, config_text, divergence_of, note_divergence, write_study
+from trichord.study.folder import DIVERGED, check_store, claim, config_text, divergence_of, note_divergence, write_study
+from trichord.study.lock import alone_in
 from trichord.study.plan import PlannedOrder, PlannedStage, distinct_stages, plan_order, plan_study
 from trichord.study.score import evaluate_order
 from trichord.study.table import StudyTable, write_table
@@ -79,13 +80,14 @@ def train_order(
     say = say if is_main() else _silent  # one process of a launch speaks
     store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
     planned = plan_order(Order.parse(order), seed, recipe, store.fingerprint)
-    on_main(lambda: claim(out, store, recipe, must_be_new=not resume))
-    steps = 0
-    for stage in planned.stages:
-        folder = out / "stages" / stage.folder
-        if why := on_main(partial(_diverged, folder)):
-            (say or _print)(f"stage {stage.folder} diverged before ({why}): it is trained again")
-        steps += _train(stage, out, store, recipe, say)
+    with writing(out), alone_in(out):
+        on_main(lambda: claim(out, store, recipe, must_be_new=not resume))
+        steps = 0
+        for stage in planned.stages:
+            folder = out / "stages" / stage.folder
+            if why := on_main(partial(_diverged, folder)):
+                (say or _print)(f"stage {stage.folder} diverged before ({why}): it is trained again")
+            steps += _train(stage, out, store, recipe, say)
     return TrainSummary(planned.order.code, tuple(out / "stages" / s.folder for s in planned.stages), steps)
 
 
@@ -128,26 +130,29 @@ def run_study(
             f"{store.path}: no clips to evaluate on (every video is in split train); give --benchmarks COLLECTION/train"
         )
     chosen = [find_benchmark(store, name) for name in dict.fromkeys(names)]
-    on_main(lambda: claim(out, store, recipe, must_be_new=False))
     say = say or _print if is_main() else _silent
     results: list[dict[str, Any]] = []
-    write = partial(write_study, out, store, recipe, plan, chosen, results, first_stage_seed=first_stage_seed, say=say)
-    on_main(write)
-    stages = distinct_stages(plan)
-    say(
-        f"{len(plan)} orders x seeds, {len(stages)} stages to train ({sum(len(p.stages) for p in plan)} without sharing)"
-    )
     table = None
-    for planned in plan:
-        if why := _train_all(planned, out, store, recipe, say):
-            say(f"{planned.order} seed {planned.seed}  diverged and is left out: {why}")
-            continue
-        results += evaluate_order(planned, out, store, recipe, chosen, directions, say)
-        table = StudyTable.from_results(
-            results, [b.title for b in chosen], [b.name for b in chosen], directions[0].code
+    with writing(out), alone_in(out):
+        on_main(lambda: claim(out, store, recipe, must_be_new=False))
+        write = partial(
+            write_study, out, store, recipe, plan, chosen, results, first_stage_seed=first_stage_seed, say=say
         )
         on_main(write)
-        on_main(partial(write_table, table, out))
+        stages = distinct_stages(plan)
+        say(
+            f"{len(plan)} orders x seeds, {len(stages)} stages to train ({sum(len(p.stages) for p in plan)} without sharing)"
+        )
+        for planned in plan:
+            if why := _train_all(planned, out, store, recipe, say):
+                say(f"{planned.order} seed {planned.seed}  diverged and is left out: {why}")
+                continue
+            results += evaluate_order(planned, out, store, recipe, chosen, directions, say)
+            table = StudyTable.from_results(
+                results, [b.title for b in chosen], [b.name for b in chosen], directions[0].code
+            )
+            on_main(write)
+            on_main(partial(write_table, table, out))
     if table is None:
         raise Diverged(f"{out}: every order diverged; lower training.learning_rate, in another --out")
     return table
@@ -236,6 +241,7 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
         described={"settings": recipe.to_dict(), "seed": planned.seed},
         model_json=description_of(model, **kept, extra=extra),
     )  # fmt: skip
+    on_main(partial(check_store, out, store))
     if accelerator.is_main_process:
         save_model(folder, model, **kept, extra={**extra, "parameters": count_parameters(model, planned.stage)})
         finish_checkpoints(folder / CHECKPOINTS, recipe.training.keep_best)

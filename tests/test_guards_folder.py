@@ -1,0 +1,227 @@
+"""A run folder has one run at a time, and a run has one store: what is refused, and what it costs to look."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiny import tiny_item, word_vectors, write_tiny_store
+from trichord.cli import main
+from trichord.errors import TrichordError
+from trichord.recipes import Recipe, load_recipe
+from trichord.store import Store, StoreWriter, unchanged
+from trichord.study import folder, lock, run
+from trichord.study.lock import alone_in
+
+
+def quick(**training: Any) -> Recipe:
+    options = {"tensorboard": False, "device": "cpu", "max_steps": 1, **training}
+    return load_recipe("debug", training=options, evaluation={"directions": ["t2v"]})
+
+
+def silent(line: str) -> None:
+    pass
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from trichord.study.lock import alone_in
+with alone_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that works in `tmp_path / "out"`."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_run_is_refused_until_the_first_is_gone(
+    other: subprocess.Popen[str], tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one that was killed: the lock dies with its process, and nothing has to be cleaned up."""
+    out = tmp_path / "out"
+    words = ["--store", str(tiny_store), "--out", str(out)]
+    for command in (["train", *words], ["study", *words]):
+        assert main(command) == 2
+        told = capsys.readouterr().err.strip()
+        assert told.startswith(
+            f"trichord: error: {out}: another run is at work in this folder (process {other.pid} on "
+        )
+        assert "wait until it ends, or give another --out" in told and "\n" not in told
+    assert sorted(path.name for path in out.iterdir()) == [".lock"], "nothing was written"
+    os.kill(other.pid, signal.SIGKILL)
+    other.wait()
+    run.train_order(tiny_store, out, "vt", 0, quick(), say=silent)
+
+
+def test_a_report_may_look_on(tiny_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run.run_study(tiny_store, out, ["vt"], [0], quick(), say=silent)
+    with alone_in(out):
+        assert main(["report", str(out)]) == 0
+        assert main(["evaluate", str(next(out.glob("stages/*"))), "--store", str(tiny_store)]) == 0
+        with pytest.raises(TrichordError, match=f"process {os.getpid()} on"):
+            run.run_study(tiny_store, out, ["vt"], [0], quick(), say=silent)
+    run.run_study(tiny_store, out, ["vt"], [0], quick(), say=silent)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"process": "x"}', b"\xff" * 9000])
+def test_a_lock_file_that_tells_nothing(content: bytes, tmp_path: Path) -> None:
+    with alone_in(tmp_path):
+        (tmp_path / ".lock").write_bytes(content)
+        with (
+            pytest.raises(TrichordError, match="another run is at work in this folder .it has just begun.; wait"),
+            alone_in(tmp_path),
+        ):
+            raise AssertionError
+    with alone_in(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["process"] == os.getpid()
+
+
+def test_a_file_system_without_locks_is_used_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(descriptor: int, operation: int) -> None:
+        raise OSError(lock._NO_LOCKS[0], "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", none)
+    with alone_in(tmp_path), alone_in(tmp_path):
+        pass
+
+
+def test_a_failed_run_lets_go(tiny_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyError), alone_in(tmp_path):
+        raise KeyError
+    with alone_in(tmp_path):
+        pass
+
+
+# ---- the store
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[Path, Path]:
+    """A store of two parts of its own, and a run on it."""
+    store, out = tmp_path / "store", tmp_path / "run"
+    write_tiny_store(store, num_train=8, num_test=2)
+    with StoreWriter(store, word_vectors()) as writer:
+        writer.add(tiny_item(90, "train"))
+    run.train_order(store, out, "vt", 0, quick(), say=silent)
+    return store, out
+
+
+def again(store: Path, out: Path) -> None:
+    run.train_order(store, out, "vt", 0, quick(), resume=True, say=silent)
+
+
+def flip(path: Path, at: int = -9) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_shard_changed_in_place_is_found(trained: tuple[Path, Path]) -> None:
+    """Its size is the same, and so is the fingerprint, which follows from the checksums that the parts record."""
+    store, out = trained
+    shard = Store(store).shard_path(8)
+    before = Store(store).fingerprint
+    flip(shard)
+    assert Store(store).fingerprint == before
+    with pytest.raises(TrichordError, match=f"{shard}: was changed since the run began.*trichord store verify {store}"):
+        again(store, out)
+    flip(shard)
+    again(store, out)
+
+
+def test_only_what_was_touched_is_read(trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    store, out = trained
+    read: list[str] = []
+    check = unchanged._check_content
+    monkeypatch.setattr(unchanged, "_check_content", lambda path: (read.append(path.name), check(path)))
+    again(store, out)
+    assert read == []
+    touched = Store(store).shard_path(8)
+    os.utime(touched, ns=(1, 1))
+    again(store, out)
+    assert read == [touched.with_suffix(".parquet").name]
+    again(store, out)
+    assert len(read) == 1, "the new time is noted"
+    shutil.copytree(store, store.with_name("copy"), copy_function=shutil.copyfile)
+    shutil.rmtree(store)
+    store.with_name("copy").rename(store)
+    again(store, out)
+    assert len(read) == 1 + len(list((store / "parts").glob("*.parquet")))
+
+
+def test_rows_that_were_changed_are_found(trained: tuple[Path, Path]) -> None:
+    """A Parquet file written anew with another split for a video and the old description."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    store, out = trained
+    path = Store(store).shard_path(8).with_suffix(".parquet")
+    table = pq.read_table(path)
+    split = pa.array(["test"] * table.num_rows, pa.string())
+    pq.write_table(table.set_column(table.schema.get_field_index("split"), table.schema.field("split"), split), path)
+    with pytest.raises(TrichordError, match=f"{path}: was changed since the run began"):
+        again(store, out)
+
+
+def test_an_appended_store_is_another_one(trained: tuple[Path, Path]) -> None:
+    store, out = trained
+    with StoreWriter(store, word_vectors()) as writer:
+        writer.add(tiny_item(91, "train"))
+    with pytest.raises(TrichordError, match="was run on another or since changed store"):
+        again(store, out)
+
+
+def test_a_part_that_is_gone_is_missed(trained: tuple[Path, Path]) -> None:
+    store, _ = trained
+    opened = Store(store)
+    noted = unchanged.stamps_of(opened)
+    opened.shard_path(8).with_suffix(".parquet").unlink()
+    with pytest.raises(TrichordError, match="is missing, and was there when the run began"):
+        unchanged.check_unchanged(opened, noted)
+
+
+def test_a_store_changed_while_a_stage_trains_gives_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, out = write_tiny_store(tmp_path / "store", num_train=8), tmp_path / "run"
+    train_stage = run.train_stage
+
+    def disturbed(*arguments: Any, **options: Any) -> int:
+        done = train_stage(*arguments, **options)
+        flip(Store(store).shard_path(0))
+        return done
+
+    monkeypatch.setattr(run, "train_stage", disturbed)
+    with pytest.raises(TrichordError, match="was changed since the run began"):
+        run.train_order(store, out, "vt", 0, quick(), say=silent)
+    assert not list(out.glob("stages/*/model.json"))
+
+
+def test_a_run_of_an_earlier_version_notes_its_store_now(trained: tuple[Path, Path]) -> None:
+    store, out = trained
+    noted = (out / "store.json").read_text()
+    (out / "store.json").unlink()
+    again(store, out)
+    assert (out / "store.json").read_text() == noted
+    (out / "store.json").write_text("{")
+    with pytest.raises(TrichordError, match=r"store.json: cannot be read .*delete that file and go on"):
+        again(store, out)
+    assert folder.is_there(out / "run.yaml")
