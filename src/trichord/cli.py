@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.errors import TrichordError, disk_error, one_line
+from trichord.errors import TrichordError, disk_error, one_line, writing
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -426,7 +426,8 @@ def _evaluate(words: list[str]) -> int:
     if values.out is not None:
         from trichord.training.files import write_json
 
-        write_json(values.out, [row.to_dict() for row in results])
+        with writing(values.out):
+            write_json(values.out, [row.to_dict() for row in results])
     return 0
 
 

@@ -50,7 +50,7 @@ def disk_error(error: BaseException, where: Path | str | None = None) -> Trichor
     path = getattr(error, "filename", None) or where
     return TrichordError(
         f"{path or 'the disk'}: cannot be {'used' if number in (errno.EACCES, errno.EPERM, errno.EIO) else 'written'} "
-        f"({os.strerror(number)}): {_ADVICE[number]}; the same command then goes on where it stopped"
+        f"({os.strerror(number)}): {_ADVICE[number]}, then run the command again (train: with --resume)"
     )
 
 

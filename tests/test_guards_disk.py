@@ -1,0 +1,166 @@
+"""Disks that are full, and folders that cannot be written to: one line, and a second call goes on when there is space."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from trichord.cli import main
+from trichord.errors import TrichordError, disk_error, writing
+
+FAST = ["--training.device", "cpu", "--training.max_steps", "1", "--training.tensorboard", "false"]
+
+
+@contextmanager
+def files_of_at_most(num_bytes: int) -> Iterator[None]:
+    """Writes beyond that size fail with EFBIG, as they do with ENOSPC on a full disk: partly written, at any place."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def words(store: Path, out: Path) -> list[str]:
+    return ["train", "--store", str(store), "--out", str(out), "--order", "vt", *FAST]
+
+
+@pytest.mark.parametrize("num_bytes", [10, 1000, 4000, 60_000])
+def test_training_where_files_cannot_grow(
+    num_bytes: int, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It fails at the lock, the settings, the notes, the weights; whatever is half written is in nobody's way."""
+    out = tmp_path / "out"
+    with files_of_at_most(num_bytes):
+        assert main(words(tiny_store, out)) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.startswith(f"trichord: error: {out}") and "\n" not in told and "Traceback" not in told
+    assert "File too large" in told and "then run the command again (train: with --resume)" in told
+    assert not list(out.glob("stages/*/model.json"))
+    assert main([*words(tiny_store, out), "--resume"]) == 0
+    assert main([*words(tiny_store, tmp_path / "other")]) == 0
+    (mine,), (other,) = (folder.glob("stages/*/model.safetensors") for folder in (out, tmp_path / "other"))
+    assert mine.read_bytes() == other.read_bytes()
+
+
+def test_results_that_cannot_be_written(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(words(tiny_store, out)) == 0
+    capsys.readouterr()
+    (stage,) = out.glob("stages/*")
+    with files_of_at_most(100):
+        assert main(["evaluate", str(stage), "--store", str(tiny_store), "--out", str(tmp_path / "r.json")]) == 2
+    assert f"{tmp_path / 'r.json'}: cannot be written (File too large)" in capsys.readouterr().err
+    assert not (tmp_path / "r.json").exists()
+
+
+def real_errors(folder: Path) -> Iterator[Exception]:
+    """What three libraries raise when the disk gives no more."""
+    writes = {
+        "python": lambda path: path.write_bytes(bytes(10_000)),
+        "numpy": lambda path: np.save(path, np.zeros(10_000)),
+        "safetensors": lambda path: save_file({"x": torch.zeros(10_000)}, path),
+    }
+    for name, write in writes.items():
+        with files_of_at_most(100), pytest.raises(Exception) as caught:  # noqa: PT011
+            write(folder / name)
+        yield caught.value  # type: ignore[misc]
+
+
+def test_errors_of_every_library_are_known(tmp_path: Path) -> None:
+    for error in real_errors(tmp_path):
+        told = disk_error(error, tmp_path)
+        assert told is not None and str(tmp_path) in str(told) and "cannot be written" in str(told), repr(error)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "No space left on device): free some space"),
+        (errno.EDQUOT, "free some of your quota"),
+        (errno.EROFS, "Read-only file system): name a folder that can be written to"),
+        (errno.EACCES, "Permission denied): check the rights"),
+        (errno.EIO, "Input/output error): check the disk"),
+    ],
+)
+def test_each_says_what_to_do(number: int, advice: str, tmp_path: Path) -> None:
+    with pytest.raises(TrichordError) as caught, writing(tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert str(caught.value).startswith(f"{tmp_path}: cannot be ") and advice in str(caught.value)
+    with pytest.raises(TrichordError, match="^/x/y: "), writing(tmp_path):
+        raise OSError(number, os.strerror(number), "/x/y")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOENT, "No such file or directory"), OSError("x"), ValueError("12"), TrichordError("no")]
+)
+def test_other_errors_stay_what_they_are(error: Exception, tmp_path: Path) -> None:
+    assert disk_error(error) is None
+    with pytest.raises(type(error)) as caught, writing(tmp_path):
+        raise error
+    assert caught.value is error
+
+
+# ---- a real small disk
+
+SMALL_DISK = """
+import subprocess, sys
+from pathlib import Path
+from trichord.cli import main
+
+store, disk = sys.argv[1:]
+
+def mount(*options):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", disk], check=True)
+
+study = ["study", "--store", store, "--out", f"{disk}/out", "--orders", "[vt,'av>t']", "--training.device", "cpu",
+         "--training.max_steps", "2"]
+mount("size=4k")
+mount("remount", "ro")
+print("read-only", main(study), flush=True)
+for size in (4, 16, 48, 100, 150, 200, 250, 300, 400, 500, 700, 1000, 40000):
+    mount("remount", "rw", f"size={size}k")
+    print(size, main(study), flush=True)
+print("report", main(["report", f"{disk}/out"]), flush=True)
+print((Path(disk) / "out/table.csv").read_text())
+"""
+
+
+def can_mount() -> bool:
+    tried = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return bool(shutil.which("unshare")) and subprocess.run(tried, capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_study_on_a_disk_that_grows(tiny_store: Path, tmp_path: Path) -> None:
+    """Each call on a full disk ends with one line; the last one gives the table of an undisturbed study."""
+    if not can_mount():
+        pytest.skip("this system lets nobody mount")
+    (tmp_path / "disk").mkdir()
+    command = ["unshare", "-rm", sys.executable, "-c", SMALL_DISK, str(tiny_store), str(tmp_path / "disk")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    codes = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2 and line[-2] == " ")
+    assert codes["read-only"] == codes["4"] == codes["48"] == codes["200"] == "2"
+    assert codes["40000"] == codes["report"] == "0"
+    errors = done.stderr.strip().splitlines()
+    assert len(errors) == list(codes.values()).count("2") >= 6
+    assert "Read-only file system" in errors[0]
+    assert all(line.startswith(f"trichord: error: {tmp_path}/disk/") for line in errors)
+    assert all("No space left on device): free some space" in line for line in errors[1:])
+    study = ["study", "--store", str(tiny_store), "--out", str(tmp_path / "whole"), "--orders", "[vt,'av>t']"]
+    assert main([*study, "--training.device", "cpu", "--training.max_steps", "2"]) == 0
+    assert (tmp_path / "whole" / "table.csv").read_text().strip() in done.stdout
