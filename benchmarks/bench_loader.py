@@ -244,7 +244,8 @@ def report(found: dict[str, tuple[list[float], list[float]]], floors: dict[int, 
             )
         )
     remarks = (
-        "Medians of rounds, the ways in turn, on two cores that ran up to ten other processes: processor times tell more than those of the wall. A float32 batch is "
+        "Medians of rounds, the ways in turn, on two cores that ran up to ten other processes: processor times tell "
+        "more than those of the wall. A float32 batch is "
         "(clips, 40, time) with the frames one after the other in memory, as in the store; DAVEnet gives the same bits from it. "
         "Its linear map under autocast takes frames that way, and its float32 convolution makes time the last axis itself, in "
         "the step: the third of ours does that here, into memory that is kept. The published way's memory comes fresh from the "
