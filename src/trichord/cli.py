@@ -61,12 +61,13 @@ def main(argv: list[str] | None = None) -> int:
     except TrichordError as error:
         return _fail(error, debug)
     except KeyboardInterrupt:
-        print("trichord: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        if _tells():
+            print("trichord: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
     except Exception as error:
-        if told := disk_error(error):
+        if told := disk_error(error) or _loss_of_others(error):
             return _fail(told, debug, error)
         return _fail(
             f"{type(error).__name__}: {error} (a defect, or an input nobody thought of; --debug shows where)",
@@ -94,6 +95,14 @@ def _tells() -> bool:
     from trichord.parallel import first_to_fail
 
     return first_to_fail()
+
+
+def _loss_of_others(error: Exception) -> str | None:
+    if not _is_launched():
+        return None
+    from trichord.parallel import loss_of_others
+
+    return loss_of_others(error)
 
 
 def _is_main() -> bool:

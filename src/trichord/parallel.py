@@ -78,6 +78,25 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+def loss_of_others(error: Exception) -> str | None:
+    """What an error of the backend means to a user: that another process of this launch is gone or hangs. None: it is
+    another error."""
+    if num_processes() == 1:
+        return None
+    text = str(error)
+    slow = any(sign in text for sign in ("imed out", "imeout"))
+    gone = any(sign in text for sign in ("Connection closed", "Connection reset", "Connection refused", "Broken pipe"))
+    if not (slow or gone) or not (
+        isinstance(error, RuntimeError) and any(s in text for s in ("gloo", "NCCL", "TCPStore"))
+    ):
+        return None
+    what = "did not answer within training.process_timeout_s" if slow else "has ended"
+    return (
+        f"another process of this launch {what} (this is process {dist.get_rank()} of {num_processes()}): see its output "
+        "and its machine's; the same command goes on where this one stopped"
+    )
+
+
 def first_to_fail() -> bool:
     """Whether no other process of this launch failed before: of several that fail, one tells why. Asked once a process.
 
@@ -123,9 +142,8 @@ def require_same(digests: Mapping[str, int], place: str) -> None:
     names = [name for name, column in zip(digests, differs.any(0).tolist(), strict=True) if column]
     ranks = [str(rank) for rank in differs.any(1).nonzero().flatten().tolist()]
     raise TrichordError(
-        f"{place}: {' and '.join(names)} of process {', '.join(ranks)} differ from those of process 0 "
-        f"(of {num_processes()}), so they no longer train one model; use machines and versions of one kind, or set "
-        "training.fast to false, and resume"
+        f"{place}: process {', '.join(ranks)} of {num_processes()} differs from process 0 in its {' and '.join(names)}, so "
+        "they no longer train one model; use machines and versions of one kind, or set training.fast to false, and resume"
     )
 
 
