@@ -344,6 +344,7 @@ def test_the_call_and_the_machine_are_kept(tiny_store: Path, tmp_path: Path) -> 
     assert given == {
         ("vt>a", 0): 7, ("vt>a", 1): 7, ("vt", 0): None, ("vt", 1): None, ("av>t", 0): None, ("av>t", 1): None,
     }  # fmt: skip
+    assert content["machine"].pop("processor").split()
     assert content["machine"] == {"threads": 1, "device": "cpu", "processes": 1}
     assert {"scipy", "scikit-learn"} <= set(content["versions"])
     found = read_all(out)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trichord.report.document import Commands, Section, Text
+from trichord.report.document import Cell, Column, Commands, Section, Table, Text
 
 if TYPE_CHECKING:
     from trichord.report.reading import Study
 
+NAMED = 8  # stages that a row of the table names; of more it gives the number
 LEVEL = 0.95  # what `trichord report` takes by itself
 
 
@@ -19,19 +21,22 @@ def repeat_section(study: Study, direction: str, level: float) -> Section:
     content = study.content
     store, name = content["store"], study.name
     versions = ", ".join(f"{package} {number}" for package, number in content["versions"].items())
+    elsewhere = places_table(study)
+    last = " That is the last call; the table tells where stages were trained otherwise." if elsewhere else ""
     texts = (
         f"Data: the store {store['path']} (its path as it was given then), fingerprint {store['fingerprint']}. "
         "trichord store info prints a store's fingerprint.",
-        f"Versions: {versions}.{_machine_words(content.get('machine'))}",
+        f"Versions: {versions}.{_machine_words(content.get('machine'))}{last}",
         f"Run the commands in the folder that holds {name}; where the store's path leads elsewhere from there, put the right one. "
         "The recipe, every setting resolved, lies beside this page as recipe.yaml; the command takes it from "
         f"{name}/report, where a report lies unless it was written elsewhere.",
-        "On a CPU the same versions and number of threads give the same figures bit for bit.",
+        "On a CPU the same versions, kind of processor, number of threads and of processes give the same figures bit for bit.",
     )
     return Section(
         "To repeat this",
         (
             Text(texts),
+            *([elsewhere] if elsewhere else []),
             Commands(commands(study, direction, level)),
             Commands(tuple(recipe_text(study).splitlines()), "recipe.yaml"),
         ),
@@ -91,7 +96,57 @@ def _machine_words(machine: dict[str, Any] | None) -> str:
     told = [f"{threads} thread{'s' if threads != 1 else ''}"] if threads else []
     told += [f"{processes} processes"] if processes > 1 else []
     told += [f"on {machine['device']}"] if machine.get("device") else []
+    told += [f"({machine['processor']})"] if machine.get("processor") else []
     return f" It ran with {' '.join(told)}." if told else ""
+
+
+def places_table(study: Study) -> Table | None:
+    """Versions and machines of the calls that trained the stages, where they are not all those of the last call."""
+    last = _Place(study.content["versions"], study.content.get("machine") or {})
+    places: dict[str, _Place] = {last.key: last}
+    for name, stage in study.stages.items():
+        for call in stage.calls if stage.finished else ():
+            place = _Place(call["versions"], call["machine"])
+            places.setdefault(place.key, place).add(name, call["begun"])
+    if len(places) == 1:
+        return None
+    packages = dict.fromkeys(package for place in places.values() for package in place.versions)
+    differ = [p for p in packages if len({str(place.versions.get(p)) for place in places.values()}) > 1]
+    rows = [
+        (
+            Cell(_shortened([*(["the last call"] if place is last else []), *place.stages])),
+            Cell(_machine_words(place.machine).removeprefix(" It ran with ").removesuffix(".") or "-"),
+            Cell(", ".join(f"{p} {place.versions.get(p, '-')}" for p in differ) or "all alike"),
+            Cell(place.first_day or "-"),
+        )
+        for place in places.values()
+    ]
+    columns = tuple(Column(label, numeric=False) for label in ("what ran", "with", "versions that differ", "from"))
+    caption = "A stage that was stopped and went on elsewhere is in several rows. Evaluations and the table are of the last call."
+    return Table("places", "Where it ran", columns, tuple(rows), caption)
+
+
+@dataclass
+class _Place:
+    """Versions and a machine, and the stages that a call with them trained."""
+
+    versions: dict[str, Any]
+    machine: dict[str, Any]
+    stages: dict[str, None] = field(default_factory=dict)
+    first_day: str = ""
+
+    @property
+    def key(self) -> str:
+        return json.dumps([self.versions, self.machine], sort_keys=True)
+
+    def add(self, stage: str, begun: str) -> None:
+        self.stages[stage] = None
+        self.first_day = min(self.first_day or begun[:10], begun[:10])
+
+
+def _shortened(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def recipe_text(study: Study) -> str:

@@ -20,6 +20,7 @@ from trichord.errors import TrichordError, one_line
 from trichord.evaluation.benchmarks import QueryRanks
 from trichord.evaluation.geometry import Geometry
 from trichord.modality import Order
+from trichord.study.calls import is_call
 from trichord.study.files import (
     RUN_AGAIN,
     damaged,
@@ -50,6 +51,7 @@ class StageRecord:
         num_steps, num_clips: Steps done and clips seen.
         seconds: Spent on them.
         finished: Whether its model is there.
+        calls: Of each call that trained a part of it: `begun`, `versions`, `machine`; () where they were not recorded.
     """
 
     folder: str
@@ -61,6 +63,7 @@ class StageRecord:
     num_clips: int
     seconds: float | None
     finished: bool
+    calls: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,9 @@ def _read_stage(study: Path, entry: dict[str, Any]) -> StageRecord:
     parameters = described.get("parameters", {})
     if not isinstance(parameters, dict) or not all(isinstance(n, int | None) for n in parameters.values()):
         raise damaged(path, "its parameters are not counted", deleting(folder))
+    calls = described.get("calls", [])
+    if not isinstance(calls, list) or not all(map(is_call, calls)):
+        raise damaged(path, "its calls do not tell when and where they were", deleting(folder))
     values, num_clips = _totals(folder / "metrics.jsonl")
     return StageRecord(
         entry["folder"],
@@ -273,6 +279,7 @@ def _read_stage(study: Path, entry: dict[str, Any]) -> StageRecord:
         num_clips,
         values.get("seconds"),
         bool(described),
+        tuple(calls),
     )
 
 

@@ -255,12 +255,13 @@ def versions() -> dict[str, str]:
 
 
 def machine(recipe: Recipe) -> dict[str, Any]:
-    """Where the study runs, as far as it decides figures: sums of other threads or devices round otherwise."""
+    """Where the study runs, as far as it decides figures: sums of other threads, devices or instructions round otherwise."""
     import torch
 
     on_gpu = recipe.training.device != "cpu" and torch.cuda.is_available()
     return {
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
 from trichord.recipes import Recipe
 from trichord.study import factories
+from trichord.study.calls import CALLS, begin_call, end_call
 from trichord.study.files import deleting, is_there, mended_by_deleting, read_json
 from trichord.study.folder import DIVERGED, check_store, claim, config_text, divergence_of, note_divergence, write_study
 from trichord.study.lock import alone_in
@@ -201,6 +203,8 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         write_text(folder / "config.yaml", config_text(store, recipe, planned))
+        begin_call(folder, recipe)
+    begun_s = time.monotonic()
     model = factories.build_model(recipe, store, planned.seed)
     trained: tuple[str, ...] = planned.stage.train
     if planned.parent is not None:
@@ -243,7 +247,10 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
     )  # fmt: skip
     on_main(partial(check_store, out, store))
     if accelerator.is_main_process:
-        save_model(folder, model, **kept, extra={**extra, "parameters": count_parameters(model, planned.stage)})
+        extra["parameters"] = count_parameters(model, planned.stage)
+        extra["calls"] = end_call(folder, steps, time.monotonic() - begun_s)
+        save_model(folder, model, **kept, extra=extra)
+        (folder / CALLS).unlink(missing_ok=True)
         finish_checkpoints(folder / CHECKPOINTS, recipe.training.keep_best)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
