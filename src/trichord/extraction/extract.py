@@ -123,6 +123,7 @@ def extract(
     videos = Path(videos)
     choice = EncoderChoice(visual_2d, visual_3d, audio, text, captions, speech, weights_2d, weights_3d, decoder)
     is_table = videos.suffix.lower() in TABLE_SUFFIXES and not videos.is_dir()
+    store = local_folder(store)
     notes: list[str] = []
     sources = read_table(videos, video_root, notes=notes) if is_table else sources_of_folder(videos)
     summary = extract_sources(

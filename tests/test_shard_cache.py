@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trichord.errors import TrichordError
+from trichord.store.cache import ShardCache, cache_bytes
+
+
+def content(number: int, size: int = 100) -> bytes:
+    return np.random.default_rng(number).bytes(size)
+
+
+def checksum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def writing(data: bytes, log: list[str] | None = None) -> Callable[[int], str]:
+    def download(descriptor: int) -> str:
+        if log is not None:
+            log.append(checksum(data))
+        os.pwrite(descriptor, data, 0)
+        return checksum(data)
+
+    return download
+
+
+def get(cache: ShardCache, data: bytes, log: list[str] | None = None) -> Path:
+    return cache.path(checksum(data), len(data), "s3://b/parts/0", writing(data, log))
+
+
+class OldestFirst:
+    """What a cache of `room` bytes must hold: the slow and obvious way."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.held = room, list[bytes]()
+
+    def get(self, data: bytes) -> bool:
+        """Whether it had to be downloaded."""
+        there = data in self.held
+        if there:
+            self.held.remove(data)
+        while sum(map(len, self.held)) + len(data) > self.room:
+            self.held.pop(0)
+        self.held.append(data)
+        return not there
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 7), max_size=40), st.integers(100, 350))
+def test_it_holds_what_was_used_last_and_never_more_than_its_bound(
+    tmp_path_factory: pytest.TempPathFactory, asked: list[int], room: int
+) -> None:
+    cache, oracle = ShardCache(tmp_path_factory.mktemp("cache"), room), OldestFirst(room)
+    for number in asked:
+        data, log = content(number, 40 + 8 * number), list[str]()
+        assert get(cache, data, log).read_bytes() == data
+        assert bool(log) == oracle.get(data)
+        assert cache.num_bytes() <= room
+        names = {path.stem for path in cache.folder.glob("*.safetensors")}
+        assert names == {checksum(held) for held in oracle.held}
+
+
+def test_a_file_of_another_content_is_refused_and_nothing_stays(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, 1000)
+    with pytest.raises(TrichordError, match="^s3://b/parts/0: its content does not match its checksum.*copy the store"):
+        cache.path(checksum(content(0)), 100, "s3://b/parts/0", writing(content(1)))
+    assert cache.num_bytes() == 0 and not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_broken_download_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> None:
+    cache, data = ShardCache(tmp_path, 1000), content(0)
+
+    def broken(descriptor: int) -> str:
+        os.pwrite(descriptor, data[:50], 0)
+        raise TrichordError("s3://b/parts/0: cannot be read (reset)")
+
+    with pytest.raises(TrichordError, match="reset"):
+        cache.path(checksum(data), 100, "s3://b/parts/0", broken)
+    assert cache.num_bytes() == 0
+    assert get(cache, data).read_bytes() == data
+
+
+def test_what_a_killed_download_left_makes_room(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, 150)
+    left = tmp_path / f".{checksum(content(7))}.safetensors.tmp"
+    left.write_bytes(bytes(100))
+    os.utime(left, (1, 1))
+    assert get(cache, content(0)).exists()
+    assert not left.exists() and cache.num_bytes() == 100
+    left.write_bytes(bytes(30))  # and of the same shard: it is begun anew
+    assert get(cache, content(7)).read_bytes() == content(7)
+
+
+def test_threads_that_want_one_shard_download_it_once(tmp_path: Path) -> None:
+    cache, data, log, found = ShardCache(tmp_path, 1000), content(0, 900), list[str](), list[bytes]()
+    start = threading.Barrier(8)
+
+    def want() -> None:
+        start.wait()
+        found.append(get(cache, data, log).read_bytes())
+
+    threads = [threading.Thread(target=want) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [data] * 8 and len(log) == 1
+
+
+def test_downloads_at_once_stay_within_the_bound(tmp_path: Path) -> None:
+    cache, most, failed = ShardCache(tmp_path, 250), list[int](), list[BaseException]()
+
+    def want(first: int) -> None:
+        try:
+            for number in range(first, first + 40):
+                data = content(number % 10)
+                path = get(cache, data)
+                most.append(cache.num_bytes())
+                with suppress(FileNotFoundError):  # deleted for another thread meanwhile, as documented
+                    assert path.read_bytes() == data
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=want, args=(3 * k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and max(most) <= 250
+
+
+WORKER = """
+import sys, hashlib, os, time
+from pathlib import Path
+import numpy as np
+from trichord.store.cache import ShardCache
+cache = ShardCache(Path(sys.argv[1]), 10_000)
+for number in range(20):
+    data = np.random.default_rng(number).bytes(100)
+    def download(descriptor):
+        with open(sys.argv[2], "a") as log:
+            log.write(f"{number}\\n")
+        time.sleep(0.01)
+        os.pwrite(descriptor, data, 0)
+        return hashlib.sha256(data).hexdigest()
+    assert cache.path(hashlib.sha256(data).hexdigest(), 100, "x", download).read_bytes() == data
+"""
+
+
+def test_processes_that_share_a_cache_download_each_shard_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", WORKER, str(tmp_path / "cache"), str(log)]
+    workers = [subprocess.Popen(command) for _ in range(3)]
+    assert [worker.wait(60) for worker in workers] == [0, 0, 0]
+    assert sorted(map(int, log.read_text().split())) == list(range(20))
+
+
+def test_those_who_mapped_a_shard_are_told_when_it_goes(tmp_path: Path) -> None:
+    class Told:
+        gone: list[str] = []
+
+        def drop(self, checksum: str) -> None:
+            self.gone.append(checksum)
+
+    cache, told = ShardCache(tmp_path, 150), Told()
+    cache.watch(told)
+    get(cache, content(0)), get(cache, content(1))
+    assert told.gone == [checksum(content(0))]
+
+
+def test_use_by_another_process_counts(tmp_path: Path) -> None:
+    mine, other = ShardCache(tmp_path, 250), ShardCache(tmp_path, 250)
+    for number in (0, 1):
+        os.utime(get(mine, content(number)), (number + 1, number + 1))
+    mine._used.clear()
+    other.used(checksum(content(0)))  # touches the file: the oldest is now 1
+    get(mine, content(2))
+    assert {p.stem for p in tmp_path.glob("*.safetensors")} == {checksum(content(0)), checksum(content(2))}
+
+
+@pytest.mark.parametrize("name", ["../" * 20 + "etc/passwd", "", "A" * 64, "0" * 63 + "/"])
+def test_a_checksum_cannot_name_another_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TrichordError, match="checksum is not valid"):
+        ShardCache(tmp_path / "cache", 1000).path(name, 1, "s3://b/parts/0", writing(b"x"))
+
+
+def test_a_shard_beyond_the_bound_is_refused_before_it_is_downloaded(tmp_path: Path) -> None:
+    log: list[str] = []
+    with pytest.raises(TrichordError, match="has 1e-07 GB, the cache holds 9.9e-08 GB; set TRICHORD_CACHE_GB"):
+        get(ShardCache(tmp_path, 99), content(0), log)
+    assert not log
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(errno.ENOSPC, "full disk; free some space"), (errno.EACCES, "mend its rights.*TRICHORD_CACHE")]
+)
+def test_a_disk_that_does_not_take_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    cache = ShardCache(tmp_path, 1000)
+    monkeypatch.setattr("trichord.store.cache._reserve", refuse)
+    with pytest.raises(TrichordError, match=told) as caught:
+        get(cache, content(0))
+    assert str(caught.value).startswith(f"{tmp_path}: ") and "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert get(cache, content(0)).exists()
+
+
+def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrichordError, match="the cache cannot be written"):
+        ShardCache(tmp_path / "file" / "cache", 1000)
+
+
+def test_the_bound_is_what_is_given_then_the_environment_then_20_gb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRICHORD_CACHE_GB", raising=False)
+    assert cache_bytes() == 20_000_000_000
+    monkeypatch.setenv("TRICHORD_CACHE_GB", "0.5")
+    assert cache_bytes() == 500_000_000 and cache_bytes(3) == 3_000_000_000
+    for wrong in ("many", "0", "-1", "nan", "inf"):
+        monkeypatch.setenv("TRICHORD_CACHE_GB", wrong)
+        with pytest.raises(TrichordError, match="TRICHORD_CACHE_GB"):
+            cache_bytes()
