@@ -1,0 +1,63 @@
+"""Checkpoints that two processes write together, and one or two go on with."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from checkpoint_helpers import digest, load, save, small_state, train
+from process_helpers import free_port, join_gloo
+
+
+def work(rank: int, world: int, port: int, folder: Path, part: str, results: Any) -> None:
+    join_gloo(rank, world, port)
+    torch.manual_seed(rank)
+    state, told = small_state(), []
+    if part == "write":
+        train(state, 2)
+        save(state, folder, 1)
+        train(state, 2)
+        save(state, folder, 3)
+    position = load(state, folder, told)
+    assert position is not None
+    train(state, 1)
+    results.put((rank, position.step, digest(state), told))
+
+
+def launch(world: int, folder: Path, part: str) -> list[tuple[int, int, str, list[str]]]:
+    context = multiprocessing.get_context("spawn")
+    results, port = context.Queue(), free_port()
+    started = [context.Process(target=work, args=(r, world, port, folder, part, results)) for r in range(world)]
+    for process in started:
+        process.start()
+    found = sorted(results.get(timeout=120) for _ in started)
+    for process in started:
+        process.join(60)
+        assert process.exitcode == 0
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_write_and_go_on(tmp_path: Path) -> None:
+    """Each has its own random states back; a damaged checkpoint is left out by all alike; another number of processes is told."""
+    folder = tmp_path / "stage" / "checkpoints"
+    written = launch(2, folder, "write")
+    assert {path.name for path in (folder / "step-00000003").glob("random-*")} == {
+        "random-0.safetensors", "random-1.safetensors",
+    }  # fmt: skip
+    assert written[0][2] != written[1][2], "each process draws its own"
+    again = launch(2, folder, "read")
+    assert again == written and all(step == 3 and not told for _, step, _, told in again)
+    ((_, step, alone, told),) = launch(1, folder, "read")
+    assert (
+        (step, alone) == (3, written[0][2])
+        and len(told) == 1
+        and "written by 2 processes, gone on with by 1" in told[0]
+    )
+    (folder / "step-00000003" / "random-1.safetensors").write_bytes(b"torn")
+    (_, first, _, told), (_, second, _, silent) = launch(2, folder, "read")
+    assert first == second == 1 and len(told) == 2 and silent == []
