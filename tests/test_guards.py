@@ -22,6 +22,7 @@ from trichord.store import Store
 from trichord.store.shards import read_header
 from trichord.study import factories, run
 from trichord.study.reproduce import read_dump, reproduce
+from trichord.training import loop
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +143,30 @@ def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
     found = reproduce(dump)
     assert found.same and not np.isfinite(found.now["grad_norm"]) and np.isfinite(found.now["loss"])
     assert any("heads.video" in line and "gradient" in line for line in found.where)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")  # torch minds a first step that is left out
+def test_overflow_that_no_scale_mends_stops_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fp16's scaler leaves out steps and halves its scale, 4 -> 2 -> 1; there it would go on for ever."""
+    store = write_tiny_store(tmp_path / "store", num_train=8)
+    build, norms, seen = factories.build_accelerator, loop._grad_norm, []
+
+    def scaled(recipe: Recipe) -> Any:
+        accelerator = build(recipe)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        return accelerator
+
+    def overflowing(accelerator: Any, parameters: list[torch.nn.Parameter], limit: float) -> float:
+        seen.append((accelerator.scaler.get_scale(), [p.detach().clone() for p in parameters]))
+        next(p for p in parameters if p.grad is not None).grad.fill_(float("inf"))
+        return norms(accelerator, parameters, limit)
+
+    monkeypatch.setattr(factories, "build_accelerator", scaled)
+    monkeypatch.setattr(loop, "_grad_norm", overflowing)
+    told, _ = diverge(store, tmp_path / "run", "vt", debug())
+    assert "step 3: the gradient is not finite even at the loss scale 1; the weights were not touched" in told
+    assert [scale for scale, _ in seen] == [4.0, 2.0, 1.0]
+    assert all(torch.equal(a, b) for a, b in zip(seen[0][1], seen[2][1], strict=True))
 
 
 def test_training_goes_on_after_the_features_are_mended(tmp_path: Path) -> None:

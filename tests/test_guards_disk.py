@@ -164,3 +164,37 @@ def test_a_study_on_a_disk_that_grows(tiny_store: Path, tmp_path: Path) -> None:
     study = ["study", "--store", str(tiny_store), "--out", str(tmp_path / "whole"), "--orders", "[vt,'av>t']"]
     assert main([*study, "--training.device", "cpu", "--training.max_steps", "2"]) == 0
     assert (tmp_path / "whole" / "table.csv").read_text().strip() in done.stdout
+
+
+FULL_STORE = """
+import collections, shutil, subprocess, sys
+from pathlib import Path
+from trichord.cli import main
+
+store, disk, out = sys.argv[1:]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], check=True)
+shutil.copytree(store, f"{disk}/store")
+free = shutil.disk_usage(disk).free
+with open(f"{disk}/filler", "wb") as file:
+    file.write(bytes(free - 32768))
+usage = collections.namedtuple("usage", "total used free")
+shutil.disk_usage = lambda path: usage(10**9, 0, 10**9)  # as it was when the pass was planned
+words = ["train", "--store", f"{disk}/store", "--out", out, "--order", "av>t", "--training.device", "cpu"]
+code = main(words)
+(Path(disk) / "filler").unlink()
+sys.exit(10 * code + main([*words, "--resume"]))
+"""
+
+
+@pytest.mark.slow
+def test_a_store_that_is_full_when_frozen_embeddings_are_kept(tiny_store: Path, tmp_path: Path) -> None:
+    """Nothing of it is written through mapped pages, which would end the process by a signal, without a word."""
+    if not can_mount():
+        pytest.skip("this system lets nobody mount")
+    (tmp_path / "disk").mkdir()
+    places = [str(tiny_store), str(tmp_path / "disk"), str(tmp_path / "out")]
+    command = ["unshare", "-rm", sys.executable, "-c", FULL_STORE, *places]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 20, done.stderr
+    (told,) = done.stderr.strip().splitlines()
+    assert told.startswith(f"trichord: error: {tmp_path}/disk/store/frozen") and "No space left on device" in told
