@@ -58,14 +58,21 @@ class Guard:
     ) -> None:
         self.accelerator, self.model, self.stage, self.loss = accelerator, model, stage, loss
         self.reader, self.folder, self.described = reader, folder, described
-        self._buffers = dict(model.named_buffers())
-        self._kept = {name: buffer.clone() for name, buffer in self._buffers.items()}
+        self._kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self._copied: dict[
+            torch.dtype, tuple[list[Tensor], list[Tensor]]
+        ] = {}  # of each kind at once: copies and buffers
+        for name, buffer in model.named_buffers():
+            for tensors, tensor in zip(
+                self._copied.setdefault(buffer.dtype, ([], [])), (self._kept[name], buffer), strict=True
+            ):
+                tensors.append(tensor)
 
     def begin(self, position: Position, batch: Batch, inputs: Mapping[str, Tensor]) -> None:
         """A step begins: call it before the forward pass."""
         self._position, self._batch, self._inputs = position, batch, inputs
-        for name, buffer in self._buffers.items():
-            self._kept[name].copy_(buffer)
+        for kept, buffers in self._copied.values():
+            torch._foreach_copy_(kept, buffers)
 
     def check_loss(self, terms: Mapping[str, Tensor]) -> None:
         """Raises Diverged unless the loss is finite on every process; call it before the backward pass."""
