@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -98,11 +99,13 @@ def test_a_node_that_holds_something_else_says_so(stores: tuple[Path, dict[str, 
 
 
 def test_a_cluster_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    connected = True
+
     class Ray:
         """One node with a core."""
 
         def is_initialized(self) -> bool:
-            return True
+            return connected
 
         def nodes(self) -> list[dict[str, Any]]:
             return [{"Alive": True, "Resources": {"CPU": 1.0}}, {"Alive": False, "Resources": {"CPU": 64.0}}]
@@ -117,6 +120,15 @@ def test_a_cluster_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPat
             TrichordError, match=f"has no node with {what} GPUs for a worker; ask for fewer, or add nodes"
         ):
             cluster_module.Cluster(options, device).room()
+    connected = False
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        for scheme in ("", "ray://"):
+            address = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
+            with pytest.raises(
+                TrichordError, match=f"no Ray cluster at '{address}' .*refused.*; start one with ray start"
+            ):
+                cluster_module.Cluster(RayOptions(address), "cpu").room()
 
 
 SCRIPT = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any
 from trichord.errors import TrichordError, one_line
 
 OBJECT_STORE_BYTES = 100 << 20  # of a cluster that is started here: tasks and outcomes are small
+_PATIENCE_S = 10.0  # with an address
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # nothing is installed on the nodes
@@ -102,6 +104,7 @@ class Cluster:
         """A caller's own connection is used as it is, and kept."""
         if self._ray.is_initialized():
             return
+        self._check_reachable()
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self._address == "local":
             options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
@@ -109,11 +112,25 @@ class Cluster:
             with _kept_sigterm():
                 self._ray.init(address=self._address, **options)
         except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
-            raise TrichordError(
-                f"no Ray cluster at '{self._address}' ({one_line(error).partition('. ')[0]}); start one with "
-                "ray start --head, or use --ray_address local"
-            ) from None
+            raise self._nobody_at(self._address, error) from None
         self._started = True
+
+    def _check_reachable(self) -> None:
+        """Ray itself tries an address where nobody listens for many minutes."""
+        address = os.environ.get("RAY_ADDRESS", "") if self._address == "auto" else self._address
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if colon and port.isdecimal():
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
+            except (OSError, OverflowError) as error:
+                raise self._nobody_at(address, error) from None
+
+    @staticmethod
+    def _nobody_at(address: str, error: Exception) -> TrichordError:
+        return TrichordError(
+            f"no Ray cluster at '{address}' ({one_line(error).partition('. ')[0]}); start one with ray start --head, or use "
+            "--ray_address local"
+        )
 
     def close_map(self) -> None:
         """End the actors of a map that was not read to its end."""
