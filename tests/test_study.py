@@ -20,6 +20,7 @@ from trichord.study.plan import distinct_stages, plan_study
 from trichord.study.ranks import read_ranks
 from trichord.study.table import StudyTable, to_csv, to_latex, to_markdown
 from trichord.training.loop import train_stage
+from trichord.training.seals import sealed
 
 ORDERS = ["av>t", "at>v", "vt>a", "avt"]
 
@@ -217,6 +218,9 @@ def test_evaluating_refuses_what_cannot_be(study: Path, tiny_store: Path, tmp_pa
     described = json.loads((broken / "model.json").read_text())
     described["arguments"]["video_dim"] += 1
     (broken / "model.json").write_text(json.dumps(described))
+    with pytest.raises(TrichordError, match="model.json: was changed since it was written; train the stage again"):
+        score.evaluate_model(broken, tiny_store, [])
+    (broken / "model.json").write_text(json.dumps(sealed({k: v for k, v in described.items() if k != "sha256"})))
     with pytest.raises(TrichordError, match="weights of other widths"):
         score.evaluate_model(broken, tiny_store, [])
     assert Store(tiny_store).streams["visual_2d"].dim == 24

@@ -17,7 +17,7 @@ from trichord.parallel import is_main, on_main
 from trichord.recipes import Recipe
 from trichord.study import factories
 from trichord.study.calls import CALLS, begin_call, end_call
-from trichord.study.files import deleting, is_there, mended_by_deleting, read_json
+from trichord.study.files import is_there, mended_by_deleting
 from trichord.study.folder import DIVERGED, check_store, claim, config_text, divergence_of, note_divergence, write_study
 from trichord.study.lock import alone_in
 from trichord.study.plan import PlannedOrder, PlannedStage, distinct_stages, plan_order, plan_study
@@ -29,7 +29,7 @@ from trichord.training.checkpoint import finish_checkpoints
 from trichord.training.files import write_text
 from trichord.training.frozen import frozen_inputs
 from trichord.training.loop import train_stage
-from trichord.training.models import DESCRIPTION, WEIGHTS, description_of, load_weights, save_model
+from trichord.training.models import DESCRIPTION, WEIGHTS, description_of, load_weights, read_description, save_model
 from trichord.training.stage import count_parameters
 
 if TYPE_CHECKING:
@@ -260,7 +260,8 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
 def _is_finished(folder: Path, recipe: Recipe) -> bool:
     if not is_there(folder / DESCRIPTION):
         return False
-    read_json(folder / DESCRIPTION, mend=deleting(folder))
+    with mended_by_deleting(folder):
+        read_description(folder)
     finish_checkpoints(folder / CHECKPOINTS, recipe.training.keep_best)  # a kill may have come before
     return True
 

@@ -6,7 +6,6 @@ A changed byte, a missing file, a file that is no plain file: `Damaged`, with th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -17,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from trichord.errors import one_line
+from trichord.training.seals import file_sha256, sealed, was_changed
 
 MANIFEST, FORMAT = "checkpoint.json", 1
 MOST_JSON = 64 << 20  # bytes of a JSON file; that of a model with thousands of parameters has some hundred thousand
@@ -45,8 +45,7 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> None:
         for path in sorted(folder.iterdir())
         if path.name != MANIFEST
     }
-    content = {"format": FORMAT, **facts, "files": files}
-    write_numbers(folder / MANIFEST, {**content, "sha256": _digest(content)})
+    write_numbers(folder / MANIFEST, sealed({"format": FORMAT, **facts, "files": files}))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -54,8 +53,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not (folder / MANIFEST).exists() and (folder / "progress.json").exists():
         raise Damaged("it is of an earlier version of trichord, in pickles, which are not read")
     content = read_numbers(folder / MANIFEST)
-    digest = content.pop("sha256", None)
-    if digest != _digest(content):
+    if "sha256" not in content or was_changed(content):
         raise Damaged(f"{MANIFEST} was changed")
     if content.get("format") != FORMAT:
         raise Damaged(f"its format is {content.get('format')}, this version of trichord reads {FORMAT}")
@@ -113,11 +111,6 @@ def _size(path: Path) -> int:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise Damaged(f"{path.name} cannot be read ({error.strerror})") from None
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

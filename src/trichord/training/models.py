@@ -1,21 +1,26 @@
-"""Trained models as files: `model.safetensors` with the weights, `model.json` with what they are."""
+"""Trained models as files: `model.safetensors` with the weights, `model.json` with what they are and both digests.
+
+Nothing in them is run. What a file claims is held against what it has before a network of those widths is made.
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from trichord.data.reader import AudioInput, TextInput
 from trichord.errors import TrichordError, one_line
 from trichord.nn import MCN
-from trichord.training.checkpoint_folder import MANIFEST, Damaged, check_files, read_manifest
+from trichord.training.checkpoint_folder import MANIFEST, Damaged, check_files, read_manifest, read_numbers
 from trichord.training.files import replacing, write_json
+from trichord.training.seals import file_sha256, sealed, was_changed
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+FORMAT = 2  # 1 had no digests; it is still read
 PUBLISHED_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 
 
@@ -67,10 +72,11 @@ def save_model(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as partial:
         save_file(tensors, partial)
+        weights_sha256 = file_sha256(partial)
     described = description_of(
         model, trained=trained, visual_streams=visual_streams, audio=audio, text=text, settings=settings, extra=extra
     )
-    write_json(folder / DESCRIPTION, described)
+    write_json(folder / DESCRIPTION, sealed({**described, "format": FORMAT, "weights_sha256": weights_sha256}))
 
 
 def description_of(
@@ -112,22 +118,57 @@ def load_model(path: Path | str) -> TrainedModel:
         )
     if (path / MANIFEST).is_file():
         _require_whole(path)
+    described = read_description(path)
     try:
-        described = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-        model = MCN(**described["arguments"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrichordError(
-            f"{path / DESCRIPTION}: not a model description ({one_line(error)}); train the stage again"
-        ) from None
+        model = _made(described["arguments"], path / WEIGHTS)
+        found = TrainedModel(
+            model.eval(),
+            _texts(described["trained"]),
+            _texts(described["visual_streams"]),
+            described.get("audio", "spectrogram"),
+            described.get("text", "words"),
+            dict(described.get("settings", {})),
+        )
+        if found.audio not in get_args(AudioInput) or found.text not in get_args(TextInput):
+            raise ValueError("its audio or text is of an unknown kind")
+    except TrichordError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise _no_description(path, error) from None
     load_weights(model, path / WEIGHTS)
-    return TrainedModel(
-        model.eval(),
-        tuple(described["trained"]),
-        tuple(described["visual_streams"]),
-        described.get("audio", "spectrogram"),
-        described.get("text", "words"),
-        described.get("settings", {}),
-    )
+    return found
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What `model.json` of a folder says. Raises TrichordError when it cannot be read or was changed."""
+    try:
+        described = read_numbers((folder / DESCRIPTION).resolve())
+    except Damaged as error:
+        raise _no_description(folder, error) from None
+    if was_changed(described) or (described.get("format") == FORMAT and "sha256" not in described):
+        raise TrichordError(f"{folder / DESCRIPTION}: was changed since it was written; train the stage again")
+    if described.get("format", 1) not in (1, FORMAT):
+        told = one_line(described["format"])[:20]
+        raise TrichordError(f"{folder / DESCRIPTION}: has format {told}, this version reads 1 and {FORMAT}; update it")
+    return described
+
+
+def _no_description(folder: Path, error: object) -> TrichordError:
+    told = one_line(error)[:200]
+    return TrichordError(f"{folder / DESCRIPTION}: not a model description ({told}); train the stage again")
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError("a list of names is none")
+    return tuple(values)
+
+
+def _made(arguments: dict[str, Any], path: Path) -> MCN:
+    """A network of these arguments. One that the weights file would not fill is refused before it has memory."""
+    with torch.device("meta"):
+        _check_fit(MCN(**arguments), _shapes(path), path)
+    return MCN(**arguments)
 
 
 def _require_whole(path: Path) -> None:
@@ -138,28 +179,51 @@ def _require_whole(path: Path) -> None:
 
 
 def load_weights(model: MCN, path: Path) -> None:
-    """Fill a model from a safetensors file whose keys and shapes must be exactly its own."""
+    """Fill a model from a safetensors file whose keys and shapes must be exactly its own, and its bytes those that the
+    description beside it names (one of format 1 names none)."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    _check_fit(model, _shapes(path), path)
+    described = read_description(path.parent) if (path.parent / DESCRIPTION).is_file() else {}
     try:
+        if "weights_sha256" in described and file_sha256(path) != described["weights_sha256"]:
+            raise TrichordError(f"{path}: the weights were changed since they were written; train the stage again")
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise TrichordError(f"{path}: the weights cannot be read ({one_line(error)}); train the stage again") from None
-    own = model.state_dict()
-    if wrong := [k for k in own if k in tensors and tensors[k].shape != own[k].shape]:
+        raise _unreadable(path, error) from None
+    with torch.no_grad():
+        model.load_state_dict(tensors)
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of the tensors of a safetensors file, from its header, which the library holds against the file's size."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> TrichordError:
+    return TrichordError(f"{path}: the weights cannot be read ({one_line(error)}); train the stage again")
+
+
+def _check_fit(model: MCN, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if wrong := [key for key in own if key in shapes and shapes[key] != own[key]]:
         key = wrong[0]
         raise TrichordError(
-            f"{path}: weights of other widths: {key} is {tuple(tensors[key].shape)}, the model wants {tuple(own[key].shape)}; "
+            f"{path}: weights of other widths: {key} is {shapes[key]}, the model wants {own[key]}; "
             "use the recipe that trained them"
         )
-    missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
+    missing, extra = sorted(set(own) - set(shapes)), sorted(set(shapes) - set(own))
     if missing or extra:
         raise TrichordError(
             f"{path}: weights of another model: missing {missing[:3]}, extra {extra[:3]}; use the recipe that trained them"
         )
-    with torch.no_grad():
-        model.load_state_dict(tensors)
 
 
 def _load_published(path: Path) -> TrainedModel:

@@ -1,0 +1,41 @@
+"""JSON files that tell when they were changed: the last entry, `sha256`, is the digest of all others.
+
+Files written by earlier versions have none; they are taken as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SEAL = "sha256"
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with its digest, as it is written to a file."""
+    return {**content, SEAL: digest(content)}
+
+
+def was_changed(content: Mapping[str, Any]) -> bool:
+    """Whether what was read from a file is not what was written; False where it has no digest."""
+    if SEAL not in content:
+        return False
+    told = digest({key: value for key, value in content.items() if key != SEAL})
+    return not told or content[SEAL] != told
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the content, whatever the order of its keys; '' for JSON nested too deeply to be ours."""
+    try:
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    except RecursionError:
+        return ""
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
