@@ -1,0 +1,287 @@
+"""Clips and texts in a joint space, in memory and as a file: what every protocol that needs no model scores.
+
+The file, so that other people's models can be scored (`trichord evaluate --embeddings FILE`): a `.safetensors` or `.npz`
+with any of these arrays, N clips and M texts; only one of the first three is needed.
+
+| name | shape | meaning |
+|---|---|---|
+| `video`, `audio`, `text` | (N, D), (N, D), (M, D) | embeddings, float32 (half precision and float64 are converted) |
+| `video_valid`, ... | (N,) or (M,) bool | whether there is one; default: where all its numbers are finite |
+| `text_clip` | (M,) integer | the clip that each text describes; default: one text per clip, in order |
+| `start_s`, `end_s` | (N,) | span of each clip in its video; default 0 and 0 |
+| `ids`, `videos` | N strings | name of each clip; of the video that it is cut from; default its number; its id |
+| `captions` | M strings | the texts themselves |
+| `labels/NAME` | N strings | any labelling of the clips, e.g. `labels/class`, `labels/split` |
+
+An .npz holds strings as arrays of strings (nothing is unpickled). A .safetensors holds them in its metadata, one JSON list
+of strings under each name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trichord.errors import TrichordError, one_line, writing
+from trichord.modality import NAMES
+
+MODALITIES = tuple(NAMES.values())
+LABELS = "labels/"
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """N clips and M texts in a joint space; make one with `Embedded.of`, which checks and fills in.
+
+    Attributes:
+        embeddings: By modality (N, D), of text (M, D), float32; a modality that nobody embedded is not there.
+        valid: By modality (N,), of text (M,): whether the clip has it. Rows without are zeros.
+        text_clip: (M,) int64, the clip that each text describes.
+        ids: (N,) names of the clips, each once.
+        videos: (N,) the video that each clip is cut from.
+        start_s, end_s: (N,) its span there, float64.
+        captions: (M,) the texts, or None.
+        labels: By name (N,) strings.
+        source: Where all this is from, for messages.
+    """
+
+    embeddings: dict[str, np.ndarray]
+    valid: dict[str, np.ndarray]
+    text_clip: np.ndarray
+    ids: np.ndarray
+    videos: np.ndarray
+    start_s: np.ndarray
+    end_s: np.ndarray
+    captions: np.ndarray | None = None
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    source: str = "embeddings"
+
+    @classmethod
+    def of(
+        cls,
+        embeddings: Mapping[str, Any],
+        *,
+        valid: Mapping[str, Any] | None = None,
+        text_clip: Any = None,
+        ids: Sequence[str] | np.ndarray | None = None,
+        videos: Sequence[str] | np.ndarray | None = None,
+        start_s: Any = None,
+        end_s: Any = None,
+        captions: Sequence[str] | np.ndarray | None = None,
+        labels: Mapping[str, Sequence[str] | np.ndarray] | None = None,
+        source: str = "embeddings",
+    ) -> Embedded:
+        """Embeddings with what is known of them; what is None gets the default that the module names.
+
+        Raises TrichordError, one line, when the parts do not fit each other.
+        """
+        vectors = {m: _matrix(embeddings[m], f"{source}: {m}") for m in MODALITIES if m in embeddings}
+        if unknown := sorted(set(embeddings) - set(vectors)):
+            raise TrichordError(f"{source}: '{unknown[0]}' is no modality; known are {', '.join(MODALITIES)}")
+        if not vectors:
+            raise TrichordError(f"{source}: holds no embeddings; it needs one of {', '.join(MODALITIES)}")
+        if len(widths := {m: v.shape[1] for m, v in vectors.items()}) and len(set(widths.values())) > 1:
+            told = ", ".join(f"{m} {width}" for m, width in widths.items())
+            raise TrichordError(f"{source}: embeddings of one joint space have one width, not {told}")
+        num_clips, num_texts = _counts(vectors, text_clip, ids, source)
+        clip = _indices(text_clip, num_texts, num_clips, source)
+        there = {m: _mask((valid or {}).get(m), v, f"{source}: {m}_valid") for m, v in vectors.items()}
+        names = _strings(range(num_clips) if ids is None else ids, num_clips, f"{source}: ids")
+        if len(set(names.tolist())) < num_clips:
+            twice = next(name for name in names.tolist() if (names == name).sum() > 1)
+            raise TrichordError(f"{source}: two clips are called '{twice}'; ids name each clip once")
+        return cls(
+            {m: np.where(there[m][:, None], v, np.float32(0)) for m, v in vectors.items()},
+            there,
+            clip,
+            names,
+            names if videos is None else _strings(videos, num_clips, f"{source}: videos"),
+            _seconds(start_s, num_clips, f"{source}: start_s"),
+            _seconds(end_s, num_clips, f"{source}: end_s"),
+            None if captions is None else _strings(captions, num_texts, f"{source}: captions"),
+            {name: _strings(v, num_clips, f"{source}: {LABELS}{name}") for name, v in (labels or {}).items()},
+            source,
+        )
+
+    @property
+    def num_clips(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_texts(self) -> int:
+        return len(self.text_clip)
+
+    @property
+    def one_text_each(self) -> bool:
+        """Whether text i describes clip i, and there are no others."""
+        return np.array_equal(self.text_clip, np.arange(self.num_clips))
+
+    def take(self, clips: np.ndarray) -> Embedded:
+        """These clips (indices, each once), in this order, with their texts in the order of the clips."""
+        place = np.full(self.num_clips, -1)
+        place[clips] = np.arange(len(clips))
+        texts = np.flatnonzero(place[self.text_clip] >= 0)
+        texts = texts[np.argsort(place[self.text_clip[texts]], kind="stable")]
+        rows = {m: texts if m == "text" else clips for m in self.embeddings}
+        return Embedded(
+            {m: v[rows[m]] for m, v in self.embeddings.items()},
+            {m: v[rows[m]] for m, v in self.valid.items()},
+            place[self.text_clip[texts]],
+            self.ids[clips],
+            self.videos[clips],
+            self.start_s[clips],
+            self.end_s[clips],
+            None if self.captions is None else self.captions[texts],
+            {name: v[clips] for name, v in self.labels.items()},
+            self.source,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the file that the module describes, whole or not at all. Raises TrichordError for another suffix."""
+        arrays = {m: np.ascontiguousarray(v) for m, v in self.embeddings.items()}
+        arrays |= {f"{m}_valid": v for m, v in self.valid.items()}
+        arrays |= {"text_clip": self.text_clip, "start_s": self.start_s, "end_s": self.end_s}
+        texts = {"ids": self.ids, "videos": self.videos} | {f"{LABELS}{name}": v for name, v in self.labels.items()}
+        if self.captions is not None:
+            texts["captions"] = self.captions
+        kind = _kind(path)
+        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                if kind == ".npz":
+                    with partial.open("wb") as file:
+                        np.savez(file, **arrays, **texts)  # type: ignore[arg-type]
+                else:
+                    from safetensors.numpy import save_file
+
+                    save_file(arrays, partial, {name: json.dumps(v.tolist()) for name, v in texts.items()})
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Embedded:
+        """Read such a file. Raises TrichordError, one line, when it is not there, is damaged or does not fit together."""
+        read = _read_npz if _kind(path) == ".npz" else _read_safetensors
+        try:
+            found = read(path)
+        except TrichordError:
+            raise
+        except Exception as error:  # whatever torn zips, headers and lists make the readers raise
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else "damaged, or of another kind"
+            raise TrichordError(f"{path}: cannot be read ({reason}); write it again") from None
+        own = ("text_clip", "ids", "videos", "start_s", "end_s", "captions")
+        given = {m: found[m] for m in MODALITIES if m in found}
+        valid = {m: found[f"{m}_valid"] for m in given if f"{m}_valid" in found}
+        labels = {name.removeprefix(LABELS): v for name, v in found.items() if name.startswith(LABELS)}
+        known = {*MODALITIES, *(f"{m}_valid" for m in MODALITIES), *own, *(LABELS + name for name in labels)}
+        if odd := sorted(set(found) - known):
+            raise TrichordError(
+                f"{path}: '{one_line(odd[0])}' is nothing that is read here; known are {', '.join(own)}"
+            )
+        rest: dict[str, Any] = {name: found.get(name) for name in own}
+        return cls.of(given, valid=valid, labels=labels, source=str(path), **rest)
+
+
+def _kind(path: Path) -> str:
+    if path.suffix not in (".npz", ".safetensors"):
+        raise TrichordError(f"{path}: embeddings are kept as .safetensors or .npz; give the file such a name")
+    return path.suffix
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    path.open("rb").close()  # says what is wrong with the path
+    found: dict[str, Any] = {}
+    with safe_open(path, framework="pt") as tensors:  # numpy has no bfloat16
+        for name in tensors.keys():  # noqa: SIM118 - no mapping
+            tensor = tensors.get_tensor(name)
+            found[name] = (
+                tensor.float() if tensor.dtype.itemsize == 2 and tensor.is_floating_point() else tensor
+            ).numpy()
+        told = tensors.metadata() or {}
+    strings = {name: v for name, v in told.items() if name in ("ids", "videos", "captions") or name.startswith(LABELS)}
+    return found | {name: json.loads(v) for name, v in strings.items()}
+
+
+def _matrix(value: Any, where: str) -> np.ndarray:
+    array = np.asarray(value.detach().float().cpu().numpy() if hasattr(value, "detach") else value)
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or not array.size:
+        raise TrichordError(f"{where} must be a matrix of numbers, a row for each embedding, not {_shown(array)}")
+    return array.astype(np.float32, copy=False)
+
+
+def _counts(vectors: dict[str, np.ndarray], text_clip: Any, ids: Any, source: str) -> tuple[int, int]:
+    """N and M."""
+    clips = {m: len(v) for m, v in vectors.items() if m != "text"}
+    if len(set(clips.values())) > 1:
+        told = " and ".join(f"{n} of {m}" for m, n in clips.items())
+        raise TrichordError(
+            f"{source}: has {told}; there is one row for each clip, with {{modality}}_valid where it lacks"
+        )
+    num_texts = len(vectors["text"]) if "text" in vectors else (0 if text_clip is None else len(text_clip))
+    if clips:
+        num_clips = next(iter(clips.values()))
+    elif ids is not None:
+        num_clips = len(ids)
+    else:
+        num_clips = num_texts if text_clip is None else int(np.max(text_clip)) + 1
+    if "text" not in vectors and text_clip is None:
+        return num_clips, num_clips
+    if text_clip is None and num_texts != num_clips:
+        raise TrichordError(f"{source}: has {num_texts} texts for {num_clips} clips; say in text_clip whose each is")
+    return num_clips, num_texts
+
+
+def _indices(text_clip: Any, num_texts: int, num_clips: int, source: str) -> np.ndarray:
+    if text_clip is None:
+        return np.arange(num_clips, dtype=np.int64)
+    index = np.asarray(text_clip)
+    inside = index.shape == (num_texts,) and index.dtype.kind in "iu"
+    if not inside or (num_texts and (index.min() < 0 or index.max() >= num_clips)):
+        raise TrichordError(f"{source}: text_clip must hold, for each of {num_texts} texts, a clip below {num_clips}")
+    return index.astype(np.int64)
+
+
+def _mask(value: Any, vectors: np.ndarray, where: str) -> np.ndarray:
+    finite = np.isfinite(vectors).all(axis=1)
+    if value is None:
+        return finite
+    mask = np.asarray(value)
+    if mask.shape != (len(vectors),) or mask.dtype.kind not in "biu":
+        raise TrichordError(f"{where} must hold true or false for each of {len(vectors)} rows, not {_shown(mask)}")
+    if bad := np.flatnonzero(mask.astype(bool) & ~finite).tolist():
+        raise TrichordError(f"{where} is true in row {bad[0]}, whose embedding is not finite; mark it false")
+    return mask.astype(bool)
+
+
+def _strings(values: Any, count: int, where: str) -> np.ndarray:
+    texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
+    if len(texts) != count:
+        raise TrichordError(f"{where} has {len(texts)} entries for {count}; give one each")
+    return np.array(texts, dtype=np.str_) if texts else np.empty(0, np.str_)
+
+
+def _seconds(value: Any, count: int, where: str) -> np.ndarray:
+    if value is None:
+        return np.zeros(count)
+    array = np.asarray(value)
+    if array.shape != (count,) or array.dtype.kind not in "fiu":
+        raise TrichordError(f"{where} must be seconds of each of {count} clips, not {_shown(array)}")
+    return array.astype(np.float64)
+
+
+def _shown(array: np.ndarray) -> str:
+    return f"{array.dtype} of shape {array.shape}"

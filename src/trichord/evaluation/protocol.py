@@ -1,0 +1,127 @@
+"""What a protocol is: the words that explain it, what it asks for, and the rows that it gives.
+
+A protocol's `run` takes a `Subject` (a model on a store, or embeddings that were made elsewhere) and `Options`, and gives an
+`Outcome`. It is called on all processes of a launch, since they share the embedding; figures are then made on the main one
+(`parallel.on_main`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from trichord.evaluation.subject import Subject
+    from trichord.evaluation.windows import Windows
+
+Kind = Literal["retrieval", "localization", "classification", "probe", "clustering"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        protocol: Name of the protocol.
+        of: What it is of: a direction with its fusion, a modality, a task.
+        measure: In full: `R@1`, `recall, pooled per task`.
+        value: In percent, but for ranks and what `unit` says.
+        num: Of queries, videos or items that it is a mean over.
+        chance: The same measure at random, where it is known.
+        unit: `%`, `rank` or another.
+    """
+
+    protocol: str
+    of: str
+    measure: str
+    value: float
+    num: int
+    chance: float | None = None
+    unit: str = "%"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Outcome:
+    """What a run of a protocol gives.
+
+    Attributes:
+        rows: The figures, in the order in which they are printed.
+        arrays: By name, per query, video or item; names begin with the protocol's: `youcook2/t2v/greater`.
+        notes: Lines for the reader: sizes that differ from the protocol's, clips left out.
+        details: Further plain data for results.json.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user can choose of a protocol; each kind reads what concerns it.
+
+    Attributes:
+        directions: Retrieval directions; empty takes the protocol's own.
+        fusion: How several modalities become one side: `sum` or `mean_normalized`; `auto` follows how the model was trained.
+        dual_softmax: Scale of the dual softmax; 0 leaves it out.
+        missing: `auto`, `drop` or `miss`.
+        gallery: Ids of the clips to score; None takes all.
+        windows: How long clips are cut; None embeds each whole.
+        block: Rows of a score block.
+        seed: Of whatever is drawn.
+    """
+
+    directions: tuple[str, ...] = ()
+    fusion: str = "auto"
+    dual_softmax: float = 0.0
+    missing: str = "auto"
+    gallery: tuple[str, ...] | None = None
+    windows: Windows | None = None
+    block: int = 1024
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A named way to score.
+
+    Attributes:
+        name: As given and printed.
+        title: Heading.
+        kind: Of task.
+        paragraph: What is done, with every choice that changes the figure.
+        needs: What a store, or a file of embeddings, must hold.
+        gives: The rows.
+        sizes: Published sizes by what is counted, e.g. {"clips": 3350}; a run on others says so.
+        run: Scores.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    paragraph: str
+    needs: str
+    gives: str
+    run: Callable[[Subject, Options], Outcome]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def size_notes(self, found: Mapping[str, int]) -> list[str]:
+        """A line for each size that differs from the published one."""
+        return [
+            f"{self.name}: {found[what]:,} {what} here, {size:,} in the protocol: figures are not comparable to published ones"
+            for what, size in self.sizes.items()
+            if what in found and found[what] != size
+        ]
+
+    def explanation(self) -> str:
+        """Text for `trichord evaluate --explain NAME`."""
+        sizes = ", ".join(f"{size:,} {what}" for what, size in self.sizes.items())
+        lines = [f"{self.name}: {self.title} ({self.kind})", "", self.paragraph, "", f"Needs: {self.needs}"]
+        return "\n".join([*lines, f"Gives: {self.gives}", *([f"Published sizes: {sizes}"] if sizes else [])])

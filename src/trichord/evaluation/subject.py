@@ -1,0 +1,177 @@
+"""What is evaluated: a model on a store, or embeddings that were made elsewhere. Either way protocols get `Embedded`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from trichord.data.batches import evaluation_clips
+from trichord.data.reader import Clips, require_modalities
+from trichord.errors import TrichordError
+from trichord.evaluation.benchmarks import ScoringSettings, embed_clips
+from trichord.evaluation.embedded import MODALITIES, Embedded
+from trichord.evaluation.windows import Windows, pooled, window_clips
+
+if TYPE_CHECKING:
+    from trichord.nn import MCN
+    from trichord.store import Store
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips of a store.
+
+    Attributes:
+        collection, split: Of the store.
+        audio_frames: Spectrogram frames of a clip; 0 takes the model's.
+        texts: `each`: every caption of a span makes a clip of its own, with one text; `all`: one clip with several texts.
+    """
+
+    collection: str
+    split: str
+    audio_frames: int = 0
+    texts: Literal["each", "all"] = "each"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model on a store (`model`, `store`, `settings`), or embeddings (`given`).
+
+    Attributes:
+        name: For messages and results.
+        modalities: That the model was trained on, or that were embedded.
+        model: Has `embed(**inputs)`.
+        store: With the clips.
+        settings: How clips are read and scored.
+        given: Embeddings that were made elsewhere; they stand for every set of clips.
+        fusion: `sum` or `mean_normalized`: how sides of several modalities are made where nobody chooses.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    model: MCN | None = None
+    store: Store | None = None
+    settings: ScoringSettings | None = None
+    given: Embedded | None = None
+    fusion: str = "sum"
+    _made: dict[object, Embedded] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of_model(
+        cls, name: str, model: MCN, store: Store, settings: ScoringSettings, modalities: tuple[str, ...] = MODALITIES
+    ) -> Subject:
+        """A model on a store. `settings.cosine` says whether its scores are cosines."""
+        fusion = "mean_normalized" if settings.cosine else "sum"
+        return cls(name, modalities, model, store, settings, fusion=fusion)
+
+    @classmethod
+    def of_embeddings(cls, given: Embedded) -> Subject:
+        return cls(given.source, tuple(m for m in MODALITIES if m in given.embeddings), given=given)
+
+    def needed(self, modalities: tuple[str, ...], why: str) -> None:
+        """Raises TrichordError when one of the modalities is not embedded by this subject."""
+        if lacking := [m for m in modalities if m not in self.modalities]:
+            what = "these embeddings lack" if self.given is not None else "this model was not trained on"
+            has = ", ".join(self.modalities)
+            raise TrichordError(f"{self.name}: {why} needs {lacking[0]}, which {what}; it knows {has}")
+
+    def embedded(self, clip_set: ClipSet, modalities: tuple[str, ...], windows: Windows | None = None) -> Embedded:
+        """The clips of a set in the joint space; computed once, by all processes of a launch together.
+
+        Args:
+            clip_set: Which clips.
+            modalities: Which to embed at least.
+            windows: How long clips are cut; None embeds each whole.
+
+        Raises TrichordError when the model or the store lacks a modality.
+        """
+        needed = tuple(m for m in MODALITIES if m in modalities)
+        self.needed(needed, f"{clip_set.collection}/{clip_set.split}")
+        if self.given is not None:
+            if windows is not None:
+                raise TrichordError(f"{self.name}: embeddings cannot be cut into windows; leave --windows out")
+            return self.given
+        key = (clip_set, windows)
+        have = self._made.get(key)
+        if have is None or not set(needed) <= set(have.embeddings):
+            more = needed if have is None else tuple(m for m in MODALITIES if m in {*needed, *have.embeddings})
+            self._made[key] = self._embed(clip_set, more, windows)
+        return self._made[key]
+
+    @property
+    def made(self) -> list[Embedded]:
+        """Everything that was embedded so far."""
+        return [self.given] if self.given is not None else list(self._made.values())
+
+    def _embed(self, clip_set: ClipSet, modalities: tuple[str, ...], windows: Windows | None) -> Embedded:
+        store, model, settings = self.store, self.model, self.settings
+        assert store is not None and model is not None and settings is not None
+        where = f"{clip_set.collection}/{clip_set.split}"
+        require_modalities(store, modalities, where, audio=settings.audio, text=settings.text)
+        texts = evaluation_clips(store, store.select(clip_set.collection, clip_set.split), settings.min_clip_s)
+        clips, text_clip = texts, np.arange(len(texts))
+        if clip_set.texts == "all":
+            clips, text_clip = distinct_spans(texts)
+        frames = clip_set.audio_frames or settings.audio_frames
+        vectors: dict[str, np.ndarray] = {}
+        valid: dict[str, np.ndarray] = {}
+
+        def embed(what: Clips, part: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+            found, there = embed_clips(model, store, what, part, frames, settings)
+            return {m: v.numpy() for m, v in found.items()}, there
+
+        seen = tuple(m for m in modalities if m != "text")
+        if windows is None and clips is texts:
+            vectors, valid = embed(texts, modalities)  # all of a batch in one call, as a study does it
+        elif seen and windows is not None:
+            cut, clip_of = window_clips(clips, windows)
+            vectors, valid = pooled(*embed(cut, seen), clip_of, len(clips), windows)
+        elif seen:
+            vectors, valid = embed(clips, seen)
+        if "text" in modalities and "text" not in vectors:
+            found, there = embed(texts, ("text",))
+            vectors, valid = vectors | found, valid | there
+        said = [
+            " ".join(store.caption_text(int(item), int(c)) for c in captions)
+            for item, captions in zip(texts.item, texts.captions, strict=True)
+        ]
+        return Embedded.of(
+            vectors,
+            valid=valid,
+            text_clip=text_clip,
+            ids=clip_ids(store, clips),
+            videos=[store.video_id(int(i)) for i in clips.item],
+            start_s=clips.start_s,
+            end_s=clips.end_s,
+            captions=said,
+            source=f"{store.path} {where}",
+        )
+
+
+def distinct_spans(texts: Clips) -> tuple[Clips, np.ndarray]:
+    """The different spans among clips, in the order of their first one, with all captions; and for each clip its span."""
+    spans = list(zip(texts.item.tolist(), texts.start_s.tolist(), texts.end_s.tolist(), strict=True))
+    places: dict[tuple[int, float, float], int] = {}
+    text_clip = np.array([places.setdefault(span, len(places)) for span in spans], np.int64)
+    first = np.unique(text_clip, return_index=True)[1] if len(text_clip) else np.empty(0, np.int64)
+    said: list[list[np.ndarray]] = [[] for _ in places]
+    for place, captions in zip(text_clip.tolist(), texts.captions, strict=True):
+        said[place].append(captions)
+    clips = texts.take(first)
+    return Clips(clips.item, clips.start_s, clips.end_s, [np.concatenate(part) for part in said]), text_clip
+
+
+def clip_ids(store: Store, clips: Clips) -> list[str]:
+    """Names of clips: the video's where it has one clip, else with the span; what repeats gets `#2`, `#3`, ..."""
+    of_video = Counter(clips.item.tolist())
+    seen: Counter[str] = Counter()
+    names = []
+    for item, start, end in zip(clips.item.tolist(), clips.start_s.tolist(), clips.end_s.tolist(), strict=True):
+        name = store.video_id(item)
+        name = name if of_video[item] == 1 else f"{name}@{start:.2f}-{end:.2f}"
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return names
