@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trichord.errors import TrichordError, disk_error, one_line, writing
 
@@ -26,6 +26,7 @@ commands:
   import     bring published features or data into a store: howto100m, youcook2, msrvtt, stamps, webdataset, npy
   extract    features of a folder of narrated videos, or of a table of clips, into a store
   train      train one order, e.g. av>t
+  freeze     compute ahead what later stages will read of a run's trained encoders: on other machines, or on Ray
   evaluate   score a trained model or a published checkpoint
   study      train and compare orders, print the order table
   report     one page of a study: intervals, comparisons, curves, the joint space; or of what two studies differ in
@@ -428,6 +429,8 @@ def _evaluate(words: list[str]) -> int:
     results, notes = evaluate_model(
         values.run, values.store, values.benchmarks, values.directions or None, values.recipe
     )
+    if not _is_main():
+        return 0
     for note in notes:
         print(note)
     Console(width=None if sys.stdout.isatty() else 120).print(results_table(results))
@@ -437,6 +440,44 @@ def _evaluate(words: list[str]) -> int:
 
         with writing(values.out):
             write_json(values.out, [row.to_dict() for row in results])
+    return 0
+
+
+def _freeze(words: list[str]) -> int:
+    parser = _parser(
+        "freeze",
+        "Compute what later stages will read of a run's trained encoders; several processes and machines share the work.",
+        "trichord freeze my_study --store my_store --order 'av>t'",
+    )
+    parser.add_argument("run", type=Path, help="Run, study or stage folder.")
+    parser.add_argument("--store", type=str, required=True, help="The store that it is trained on: a folder, or a URL.")
+    parser.add_argument(
+        "--order", type=str | None, default=None, help="Only for its later stages; without it for all that may follow."
+    )
+    parser.add_argument("--device", type=Literal["auto", "cpu"], default="auto", help="Where to compute.")
+    parser.add_argument(
+        "--ray", type=str | None, default=None,
+        help="Let a Ray cluster do it: auto (the one that runs here), local, HOST:PORT or ray://HOST:PORT.",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=int | None, default=None, help="On Ray; without it as many as have room.")
+    values = _parse(parser, words)
+    if values.workers is not None and values.ray is None:
+        raise TrichordError(f"--workers {values.workers} has no effect without --ray; add that, or leave it out")
+    from trichord.cluster import RayOptions
+    from trichord.study.freeze import freeze
+
+    cluster = RayOptions(values.ray) if values.ray is not None else None
+    ready = freeze(
+        values.run,
+        values.store,
+        order=values.order,
+        device=values.device,
+        cluster=cluster,
+        workers=values.workers,
+        say=_say,
+    )
+    if _is_main() and ready:
+        print(f"ready for later stages: {', '.join(path.name for path in ready)} in {ready[0].parent}")
     return 0
 
 
@@ -476,6 +517,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "import": _import,
     "extract": _extract,
     "train": _train,
+    "freeze": _freeze,
     "evaluate": _evaluate,
     "study": _study,
     "report": _report,

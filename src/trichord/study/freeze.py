@@ -1,0 +1,112 @@
+"""Make ahead what later stages will read of frozen encoders: on other machines, while something else is trained, on Ray.
+
+Every finished stage of a run that lacks a modality will be frozen by a later one. Any number of processes may make its passes
+together (`data.frozen_parts`): the same command on several machines that share the store's file system, as an array job, as
+one launch of several processes, or beside the study that waits for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trichord.data.frozen import frozen_folder, frozen_rows
+from trichord.errors import TrichordError
+from trichord.modality import NAMES, Order
+from trichord.parallel import on_main
+from trichord.recipes import Recipe, of_this_version, recipe_from_dict
+from trichord.study import factories
+from trichord.study.files import deleting, is_there, mended_by_deleting, read_json
+from trichord.training.frozen import frozen_passes
+from trichord.training.models import DESCRIPTION, load_model
+from trichord.training.stage import Stage, stages_of
+
+if TYPE_CHECKING:
+    from trichord.cluster import RayOptions
+    from trichord.store.location import Location
+
+
+def freeze(
+    run: Path,
+    store: Location,
+    *,
+    order: str | None = None,
+    device: str = "auto",
+    cluster: RayOptions | None = None,
+    workers: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Compute what the frozen encoders of later stages give for every clip, as far as it is not there.
+
+    Args:
+        run: Run or study folder, or one of its stage folders.
+        store: The store that it is trained on.
+        order: Only for the later stages of this order; None: for all that may follow.
+        device: `auto` or `cpu`.
+        cluster: Let a Ray cluster make them.
+        workers: On Ray: actors; None takes as many as there is room for.
+        say: Takes lines.
+
+    Returns:
+        The folders of the passes, all finished. Raises TrichordError when there is no stage that a later one would freeze.
+    """
+    from trichord.store import Store
+
+    say = say or (lambda line: None)
+    wanted = Order.parse(order) if order else None
+    stages = list(_stages(Path(run), wanted))
+    if not stages:
+        told = f"that {wanted} would freeze" if wanted else "that a later one would freeze"
+        raise TrichordError(f"{run}: no finished stage {told}; train the first stage, then freeze what it gives")
+    ready: list[Path] = []
+    for folder, stage, recipe in stages:
+        recipe.training.device = "cpu" if device == "cpu" else recipe.training.device
+        accelerator = factories.build_accelerator(recipe)
+        data = Store(store, cache_gb=recipe.data.cache_gb or None)
+        with mended_by_deleting(folder):
+            model = load_model(folder).model
+        source, reader = factories.build_batches(recipe, data, stage, 0)
+        settings = factories.frozen_settings(recipe, stage, source)
+        given = (model, stage, source, reader, settings, accelerator)
+        if not settings.enabled:
+            raise TrichordError(f"{folder}: was trained with training.frozen_cache off; there is nothing to make ahead")
+        if cluster is not None:
+            from trichord.training.frozen_ray import freeze_on_ray
+
+            on_main(partial(freeze_on_ray, cluster, *given, workers=workers, say=say))
+        for work, encoder in frozen_passes(*given, say=say):
+            if work.folder not in ready:
+                frozen_rows(
+                    work,
+                    encoder,
+                    process=accelerator.process_index,
+                    num_processes=accelerator.num_processes,
+                    say=say if accelerator.is_main_process else None,
+                )
+                ready.append(work.folder)
+    if not ready:
+        say(
+            f"nothing is kept in {frozen_folder(data)}: it would be larger than training.frozen_cache_gb or read only once"
+        )
+    return ready
+
+
+def _stages(run: Path, order: Order | None) -> Iterator[tuple[Path, Stage, Recipe]]:
+    """Folder of each finished stage that a later one freezes, such a later stage, and the recipe of both."""
+    folders = (
+        [run] if is_there(run / DESCRIPTION) else sorted(path.parent for path in run.glob(f"stages/*/{DESCRIPTION}"))
+    )
+    for folder in folders:
+        described = read_json(folder / DESCRIPTION, mend=deleting(folder))
+        chain, settings = described.get("stage"), described.get("settings")
+        if not isinstance(chain, str) or not isinstance(settings, dict):
+            raise TrichordError(f"{folder / DESCRIPTION}: does not tell its stage and settings; {deleting(folder)}")
+        lacking = "".join(letter.lower() for letter in NAMES if letter.lower() not in chain)
+        following = order or (Order.parse(f"{chain}>{lacking}") if lacking else None)
+        recipe = recipe_from_dict(of_this_version(settings))
+        stages = stages_of(following, thaw=recipe.later_stages.thaw > 0) if following else ()
+        for before, stage in zip(stages, stages[1:], strict=False):
+            if before.chain == Order.parse(chain).code and stage.frozen:
+                yield folder, stage, recipe
