@@ -33,7 +33,7 @@ class RayOptions:
     """The cluster and what each worker takes of it.
 
     Attributes:
-        address: auto (the cluster that runs here), local (one of this machine, for this run), HOST:PORT or ray://HOST:PORT.
+        address: auto (the cluster that runs here), local (one of this machine, for this run) or HOST:PORT.
         cpus: Cores of each worker, which are its encoding threads too.
         gpus: GPUs of each worker; None: one with a device cuda, else none. May be a fraction.
     """

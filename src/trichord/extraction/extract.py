@@ -107,8 +107,7 @@ def extract(
         decoder: auto, pyav or torchcodec.
         engine: what runs the workers: local (processes of this machine) or ray (a Ray cluster whose nodes share the
             file system of videos and store).
-        ray_address: auto (the cluster that runs here, if not given), local (one of this machine alone), HOST:PORT or
-            ray://HOST:PORT.
+        ray_address: auto (the cluster that runs here, if not given), local (one of this machine alone) or HOST:PORT.
         worker_cpus: cores of each worker on Ray; 1 if not given.
         worker_gpus: GPUs of each worker on Ray, also a fraction; 1 with --device cuda, else none.
         shard: part of the work, such as 2/8 for the second of eight machines.
