@@ -137,6 +137,8 @@ class TrainingSettings:
         precision: `no` (float32), `bf16` or `fp16` for the encoders; losses stay in float32.
         batch_norm: Batch statistics of DAVEnet over the rows of all processes (`global`: several processes train what one
             would), or of each `process` by itself, as DataParallel did for the published model. One process: the same.
+        shard: `full`: of what trains, each process keeps a part of weights, gradients and Adam's moments (torch's FSDP2),
+            for encoders of which copies do not fit; the same results, more traffic. `none`: each has a copy.
         process_timeout_s: Seconds that a process waits for the others before it gives up.
         checkpoint_every_steps: Steps between checkpoints; 0 writes one at the end of each epoch.
         keep_checkpoints: The newest ones that are kept while a stage trains. All go when it is finished.
@@ -165,6 +167,7 @@ class TrainingSettings:
     clip_grad_norm: float = 0.0
     precision: Literal["no", "bf16", "fp16"] = "no"
     batch_norm: Literal["global", "process"] = "global"
+    shard: Literal["none", "full"] = "none"
     process_timeout_s: int = 1800
     checkpoint_every_steps: int = 0
     keep_checkpoints: int = 2
@@ -280,6 +283,8 @@ class Recipe:
             raise TrichordError(f"training.chunk_clips is {training.chunk_clips}; give 0 or a number of clips")
         if training.chunk_norm != "chunk" and not training.chunk_clips:
             raise TrichordError("training.chunk_norm has no effect without training.chunk_clips; set that, e.g. to 256")
+        if training.shard == "full" and (training.precision == "fp16" or training.batch_norm == "process"):
+            raise TrichordError("training.shard full goes with training.precision no or bf16, and batch_norm global")
         if training.process_timeout_s < 1:
             raise TrichordError(f"training.process_timeout_s is {training.process_timeout_s}; it must be at least 1")
         if training.keep_checkpoints < 1 or training.keep_best < 0 or training.checkpoint_every_steps < 0:
@@ -287,7 +292,9 @@ class Recipe:
                 "training.keep_checkpoints must be at least 1, keep_best and checkpoint_every_steps not below 0"
             )
         if training.loader_timeout_s < 0:
-            raise TrichordError(f"training.loader_timeout_s is {training.loader_timeout_s}; give seconds, or 0 for ever")
+            raise TrichordError(
+                f"training.loader_timeout_s is {training.loader_timeout_s}; give seconds, or 0 for ever"
+            )
         if training.learning_rate <= 0:
             raise TrichordError(f"training.learning_rate is {training.learning_rate}; it must be above 0")
         return self

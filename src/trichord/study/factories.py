@@ -176,6 +176,7 @@ def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
         chunk_clips=training.chunk_clips,
         chunk_norm=training.chunk_norm,
         global_batch_norm=training.batch_norm == "global",
+        shard=training.shard == "full",
         fast=training.fast,
         keep_checkpoints=training.keep_checkpoints,
         keep_best=training.keep_best,

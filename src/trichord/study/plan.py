@@ -13,7 +13,7 @@ from trichord.training.stage import Stage, stages_of
 
 DISPLAY_ONLY = (
     "log_every_steps", "tensorboard", "checkpoint_every_steps", "device", "frozen_cache", "frozen_cache_gb",
-    "process_timeout_s", "loader_timeout_s", "keep_checkpoints", "keep_best",
+    "process_timeout_s", "shard", "loader_timeout_s", "keep_checkpoints", "keep_best",
 )  # fmt: skip
 FORMAT = 1  # raised when the same settings would train differently
 

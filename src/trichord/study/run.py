@@ -30,6 +30,7 @@ from trichord.training.files import write_text
 from trichord.training.frozen import frozen_inputs
 from trichord.training.loop import train_stage
 from trichord.training.models import DESCRIPTION, WEIGHTS, description_of, load_weights, read_description, save_model
+from trichord.training.sharding import gather_weights
 from trichord.training.stage import count_parameters
 
 if TYPE_CHECKING:
@@ -246,8 +247,12 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
         model_json=description_of(model, **kept, extra=extra),
     )  # fmt: skip
     on_main(partial(check_store, out, store))
+    extra["parameters"] = count_parameters(model, planned.stage)
+    if recipe.training.shard == "full":  # of weights in parts, the whole
+        state = gather_weights(model)
+        model = factories.build_model(recipe, store, planned.seed)
+        model.load_state_dict(dict(state))
     if accelerator.is_main_process:
-        extra["parameters"] = count_parameters(model, planned.stage)
         extra["calls"] = end_call(folder, steps, time.monotonic() - begun_s)
         save_model(folder, model, **kept, extra=extra)
         (folder / CALLS).unlink(missing_ok=True)

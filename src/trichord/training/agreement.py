@@ -13,6 +13,7 @@ from torch import nn
 from trichord.losses.clustering import ClusterMemory
 from trichord.parallel import digest, num_processes, require_same
 from trichord.training.checkpoint import Position
+from trichord.training.sharding import is_sharded
 from trichord.training.stage import Stage
 
 
@@ -26,7 +27,7 @@ class Agreement:
     """
 
     def __init__(self, model: nn.Module, memory: ClusterMemory | None, stage: Stage) -> None:
-        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.weights = [p for p in model.parameters() if p.requires_grad and not is_sharded(p)]
         self.memory, self.stage = memory, stage
         self.num_fits = memory.num_fits if memory is not None else 0
 

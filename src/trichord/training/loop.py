@@ -31,6 +31,7 @@ from trichord.training.log import StageLog
 from trichord.training.memory import keep_freed_memory
 from trichord.training.random_states import seed_random_states
 from trichord.training.schedule import rate_factor, used_warmup_steps
+from trichord.training.sharding import is_sharded, norm_and_clip, shard_trained
 from trichord.training.stage import Stage, frozen_guard, modules_of, prepare_model
 from trichord.training.training_state import TrainingState
 
@@ -58,6 +59,7 @@ class LoopSettings:
     chunk_clips: int = 0
     chunk_norm: Norm = "chunk"
     global_batch_norm: bool = True
+    shard: bool = False
     fast: bool = True
     loader_timeout_s: float = 0.0
     keep_checkpoints: int = 2
@@ -98,6 +100,9 @@ def train_stage(
     """
     heads = bool(loss.reconstruct)
     prepare_model(model, stage, heads=heads)
+    sharded = settings.shard and accelerator.num_processes > 1
+    if sharded:
+        shard_trained(model.to(accelerator.device), stage, heads=heads)
     parameters = [p for p in model.parameters() if p.requires_grad]
     for module in model.modules():
         if isinstance(module, DAVEnet):
@@ -113,7 +118,8 @@ def train_stage(
     warmup = used_warmup_steps(settings.warmup_steps, num_steps)
     factor = rate_factor(settings.schedule, warmup_steps=warmup, num_steps=num_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    network, optimizer = accelerator.prepare(model, optimizer)
+    # Nobody wraps weights in parts: their modules exchange what they need.
+    network, optimizer = (model, accelerator.prepare(optimizer)) if sharded else accelerator.prepare(model, optimizer)
     chunks = None
     if settings.chunk_clips:
         trained = stage.train + stage.thawed
@@ -223,6 +229,8 @@ def _grad_norm(accelerator: Accelerator, parameters: list[torch.nn.Parameter], l
     """Global gradient norm, after which gradients are scaled to `limit` if it is above 0 and the norm is finite."""
     accelerator.unscale_gradients()
     grads = [p.grad for p in parameters if p.grad is not None]
+    if any(is_sharded(g) for g in grads):
+        return norm_and_clip(parameters, limit)
     norm = float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
     if limit > 0 and math.isfinite(norm):
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, torch.tensor(norm))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trichord.errors import one_line
 from trichord.losses.clustering import ClusterMemory
+from trichord.training.sharding import split_like, whole
 
 Tensors = dict[str, dict[str, Tensor]]
 
@@ -41,15 +42,15 @@ class TrainingState:
         """By part (`model`, `optimizer` and, if any, `clusters`) and name, on the CPU. Those of the optimizer are named
         PARAMETER/WHAT. With several processes, all call it."""
         parts = {
-            "model": {name: whole(tensor) for name, tensor in self.model.state_dict().items()},
+            "model": {name: written(tensor) for name, tensor in self.model.state_dict().items()},
             "optimizer": {
-                f"{name}/{what}": whole(tensor)
+                f"{name}/{what}": written(tensor)
                 for name, parameter in self._parameters().items()
                 for what, tensor in self.optimizer.state.get(parameter, {}).items()
             },
         }
         if self.memory is not None:
-            parts["clusters"] = {name: whole(tensor) for name, tensor in self.memory.state_dict().items()}
+            parts["clusters"] = {name: written(tensor) for name, tensor in self.memory.state_dict().items()}
         return parts
 
     def numbers(self) -> dict[str, Any]:
@@ -78,13 +79,14 @@ class TrainingState:
 
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]], numbers: Mapping[str, Any]) -> None:
         """Go on where these were taken. Call it only when there is no `fault`."""
-        self.model.load_state_dict(dict(tensors["model"]))
+        own = self.model.state_dict()
+        self.model.load_state_dict({name: split_like(tensor, own[name]) for name, tensor in tensors["model"].items()})
         parameters = self._parameters()
         places = {name: place for place, name in enumerate(parameters)}
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors["optimizer"].items():
             name, _, what = key.rpartition("/")
-            state.setdefault(places[name], {})[what] = tensor
+            state.setdefault(places[name], {})[what] = split_like(tensor, parameters[name])
         groups = [
             {**_as_in(own, given), "params": [places[name] for name in given["params"]]}
             for own, given in zip(self.optimizer.param_groups, numbers["groups"], strict=True)
@@ -121,9 +123,9 @@ class TrainingState:
         return ""
 
 
-def whole(tensor: Tensor) -> Tensor:
+def written(tensor: Tensor) -> Tensor:
     """A tensor as it is written: all of it, on the CPU."""
-    return tensor.detach().cpu().contiguous()
+    return whole(tensor).cpu().contiguous()
 
 
 def _unlike(mine: Any, other: Any, name: str) -> str:
