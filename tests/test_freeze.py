@@ -18,7 +18,7 @@ from trichord.study.freeze import freeze
 
 
 def quick(**more: Any) -> Recipe:
-    training = {"tensorboard": False, "device": "cpu", "max_steps": 12, "epochs": 12}
+    training = {"tensorboard": False, "device": "cpu", "max_steps": 7, "epochs": 7}
     return load_recipe("debug", training={**training, **more.pop("training", {})}, **more)
 
 

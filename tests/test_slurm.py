@@ -16,7 +16,7 @@ from trichord import cli
 SCRIPTS = sorted((Path(__file__).parents[1] / "examples" / "slurm").glob("*.sbatch"))
 SLURM = {"SLURM_CPUS_PER_TASK": "32", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_ID": "71", "SLURM_JOB_NODELIST": "n[1-2]",
          "SLURM_JOB_NUM_NODES": "2", "SLURM_ARRAY_TASK_ID": "3"}  # fmt: skip
-GIVEN = {"STORE": "/data/a store", "OUT": "/data/out", "VIDEOS": "/data/videos"}
+GIVEN = {"STORE": "/data/a store", "OUT": "/data/out", "VIDEOS": "/data/videos", "RUN": "/data/a run"}
 
 
 def commands_of(script: Path, folder: Path, **given: str) -> list[list[str]]:
@@ -51,7 +51,7 @@ def test_bash_and_slurm_read_it(script: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_what_it_runs_is_a_command_of_ours(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from trichord.extraction import extract as extraction
-    from trichord.study import run
+    from trichord.study import freeze, run
 
     calls: list[Any] = []
 
@@ -63,6 +63,11 @@ def test_what_it_runs_is_a_command_of_ours(script: Path, tmp_path: Path, monkeyp
         calls.append((str(options["store"]), str(options["videos"]), options["shard"]))
         return "done"
 
+    def frozen(run: Path, store: Any, **options: Any) -> list[Path]:
+        calls.append((str(store), str(run), options["order"], options["cluster"]))
+        return []
+
+    monkeypatch.setattr(freeze, "freeze", frozen)
     monkeypatch.setattr(run, "run_study", study)
     monkeypatch.setattr(extraction, "extract", extract)
     monkeypatch.setattr(cli, "print_study", lambda *_: None)
@@ -72,7 +77,8 @@ def test_what_it_runs_is_a_command_of_ours(script: Path, tmp_path: Path, monkeyp
     assert cli.main([*words[start + 1 :], "--debug"]) == 0
     (call,) = calls
     assert call[0] == GIVEN["STORE"]
-    assert call[1:] == (GIVEN["VIDEOS"], "3/8") if script.stem == "extract_array" else call[1] == 4
+    given = {"extract_array": (GIVEN["VIDEOS"], "3/8"), "freeze_array": (GIVEN["RUN"], None, None)}
+    assert call[1:] == given[script.stem] if script.stem in given else call[1] == 4
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
