@@ -17,12 +17,13 @@ from typing import Any, Literal
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
-from trichord.evaluation.benchmarks import QueryRanks
 from trichord.evaluation.geometry import Geometry
+from trichord.evaluation.retrieval import QueryRanks
 from trichord.modality import Order
 from trichord.study.calls import is_call
 from trichord.study.files import (
     RUN_AGAIN,
+    check_sha256,
     damaged,
     deleting,
     is_there,
@@ -234,6 +235,7 @@ def _read_run(study: Path, entry: dict[str, Any]) -> Run:
     status, why = _status(study, entry, path, identity)
     if status != "done":
         return Run(order.code, seed, stages, status, why, path, (), {}, {})
+    check_sha256(path.with_suffix(".npz"), kept.get("arrays_sha256"))
     labels, evaluation = kept.get("labels", {}), identity.get("evaluation", {})
     if why := fault_of_rows(kept.get("results")):
         raise damaged(path, why, RUN_AGAIN)

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.training.seals import file_sha256, was_changed
 
 RUN_AGAIN = "run the study again, which trains nothing twice"
 KINDS = {dict: "an object", list: "a list"}
@@ -34,7 +35,7 @@ def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict, *
         kind: `dict` or `list`.
         mend: What the user can do about a damaged file; ends the message.
 
-    Raises TrichordError when it is not there, cannot be read, or holds something else.
+    Raises TrichordError when it is not there, cannot be read, holds something else, or was changed (`training.seals`).
     """
     try:
         content = json.loads(path.read_bytes())
@@ -42,7 +43,18 @@ def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict, *
         raise damaged(path, _reason(error), mend) from None
     if not isinstance(content, kind):
         raise damaged(path, f"what it holds is not {KINDS[kind]}", mend)
+    if isinstance(content, dict) and was_changed(content):
+        raise damaged(path, "it was changed since it was written", mend)
     return content
+
+
+def check_sha256(path: Path, told: object, *, mend: str = RUN_AGAIN) -> None:
+    """Raise TrichordError when the file's SHA-256 is not what was told; None tells nothing, as older versions."""
+    try:
+        if told is not None and file_sha256(path) != told:
+            raise damaged(path, "it is not the file that was written", mend)
+    except OSError as error:
+        raise damaged(path, _reason(error), mend) from None
 
 
 def read_arrays(

@@ -23,6 +23,7 @@ from trichord.recipes import Recipe
 from trichord.study.files import damaged, is_there, read_json
 from trichord.study.plan import PlannedOrder, PlannedStage, training_settings
 from trichord.training.files import write_json, write_text
+from trichord.training.seals import sealed
 
 if TYPE_CHECKING:
     from trichord.store import Store
@@ -75,7 +76,7 @@ def write_study(
         "orders": [entry for entry in earlier["orders"] if _run_of(entry) not in asked] + mine,
         "results": _still_true(earlier, mine, results, recipe) + results,
     }
-    write_json(out / "study.json", content)
+    write_json(out / "study.json", sealed(content))
 
 
 def _earlier(path: Path, say: Callable[[str], None]) -> dict[str, Any]:

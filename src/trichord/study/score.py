@@ -14,8 +14,7 @@ from trichord.data.reader import EMBEDDING_STREAMS, Clips
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.benchmarks import (
     Benchmark,
-    Embedded,
-    RetrievalResult,
+    EmbeddedClips,
     benchmark_clips,
     benchmark_names,
     embed_benchmark,
@@ -24,11 +23,13 @@ from trichord.evaluation.benchmarks import (
     score_embeddings,
 )
 from trichord.evaluation.geometry import Geometry, measure_geometry
+from trichord.evaluation.retrieval import RetrievalResult
 from trichord.modality import Direction
 from trichord.parallel import on_main
 from trichord.recipes import Recipe, load_recipe, of_this_version, recipe_from_dict
 from trichord.study import factories
 from trichord.study.files import (
+    check_sha256,
     damaged,
     deleting,
     is_there,
@@ -49,6 +50,7 @@ from trichord.study.ranks import (
 from trichord.training.checkpoint import best_checkpoint
 from trichord.training.files import write_json
 from trichord.training.models import DESCRIPTION, TrainedModel, load_model
+from trichord.training.seals import file_sha256, sealed
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +115,8 @@ def evaluate_order(
             path.parent.mkdir(parents=True, exist_ok=True)
             write_arrays(path.with_suffix(".npz"), figures.arrays)
             whole = {**identity, "benchmarks": figures.names}
-            write_json(path, {"identity": whole, "results": figures.rows, "labels": figures.labels})
+            kept = {"identity": whole, "results": figures.rows, "labels": figures.labels}
+            write_json(path, sealed({**kept, "arrays_sha256": file_sha256(path.with_suffix(".npz"))}))
         return [row for b in benchmarks for row in figures.rows if row["benchmark"] == b.name]
 
     lacking = on_main(look)
@@ -136,6 +139,7 @@ def kept_figures(path: Path, identity: dict[str, Any], say: Callable[[str], None
         if not isinstance(labels, dict) or not isinstance(names, list) or fault_of_rows(rows):
             raise damaged(path, fault_of_rows(rows) or "it lacks a part", ANEW)
         figures.lost = [name for name in names if isinstance(name, str)]
+        check_sha256(path.with_suffix(".npz"), kept.get("arrays_sha256"), mend=ANEW)
         arrays = read_arrays(path.with_suffix(".npz"), mend=ANEW)
     except TrichordError as error:
         say(str(error))
@@ -198,7 +202,7 @@ def _evaluate(
     trained.model.to(device)
     settings = factories.scoring_settings(recipe, trained.visual_streams, trained.audio, trained.text)
 
-    def score(benchmark: Benchmark, found: Embedded) -> None:
+    def score(benchmark: Benchmark, found: EmbeddedClips) -> None:
         scored = score_embeddings(found, benchmark, possible, settings)
         labels, label_name = clip_labels(store, found.clips)
         geometry = measure_geometry(
