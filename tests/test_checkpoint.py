@@ -45,6 +45,7 @@ CASES: dict[str, tuple[str, Any, list[int]]] = {
     "between checkpoints": ("avt", recipe_of({"checkpoint_every_steps": 3}), [2, 5, 7]),
     "epochs": ("avt", recipe_of({}, loss={"cluster_reset_every_epoch": True}), [3, 4, 6, 8]),
     "gradient cache": ("avt", recipe_of({"checkpoint_every_steps": 2, "chunk_clips": 5}), [3, 6]),
+    "fused Adam": ("vt", recipe_of({"checkpoint_every_steps": 2, "precision": "bf16"}), [3]),
     "later stage": ("vt>a", recipe_of({"checkpoint_every_steps": 2, "epochs": 1}), [1, 3]),
     "thawed": (
         "at>v",
@@ -133,6 +134,21 @@ def test_every_bit_comes_back(tmp_path: Path) -> None:
     assert digest(fresh) == before != later
     train(fresh, 4)
     assert digest(fresh) == later
+
+
+def test_the_scaler_of_the_loss_comes_back(tmp_path: Path) -> None:
+    """As fp16 has it: an overflow halved its scale, two steps of growth are counted."""
+    state, fresh = small_state(), small_state(seed=1)
+    state.scaler, fresh.scaler = (torch.amp.GradScaler("cpu", init_scale=scale) for scale in (64.0, 2.0))
+    for bad in (float("inf"), 1.0, 1.0):
+        state.optimizer.zero_grad()
+        state.scaler.scale(state.model(torch.randn(7, 6)).square().mean() * bad).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+    save(state, tmp_path / "stage" / "checkpoints", 3)
+    assert load(fresh, tmp_path / "stage" / "checkpoints") is not None
+    assert fresh.scaler.state_dict() == state.scaler.state_dict()
+    assert fresh.scaler.get_scale() == 32 and fresh.scaler.state_dict()["_growth_tracker"] == 2
 
 
 def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
