@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from trichord.extraction.sources import Source
 from trichord.extraction.work import Outcome, Task
 from trichord.store import Store
 from trichord.store.inspect import verify
-from trichord.store.spool import FOLDER, begun, spool_name
+from trichord.store.spool import FOLDER, begun, spool_name, spooled
 
 CHOICE = EncoderChoice(visual_2d=SMALL, decoder="pyav")
 
@@ -95,6 +96,22 @@ def test_a_task_that_ends_every_worker_is_given_up(tmp_path: Path) -> None:
     outcome = pickle.loads(done["outcome"])
     assert (done["failure"], outcome.kind) == ("", "system") and f"was lost {MOST_ATTEMPTS} times" in outcome.reason
     assert [name for _, name in begun(tmp_path)] == [spool_name(task(tmp_path).key, "c")] * MOST_ATTEMPTS
+
+
+@pytest.mark.slow
+def test_a_file_that_hangs_its_decoder_costs_a_process_and_not_the_actor(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    video = many(tmp_path / "v", 1) / "v00.mp4"
+    actor = Extractor(CHOICE, "cpu", 1, describe(CHOICE).digest, str(tmp_path), tmp_path, 1e-4)
+    try:
+        for stall_s, kind in ((1e-4, "hung"), (30.0, "")):
+            source = Source("v00", "v00.mp4", video=video)
+            row = actor({"task": pickle.dumps(replace(task(tmp_path), source=source, stall_s=stall_s))})
+            outcome = pickle.loads(row["outcome"])
+            assert (row["failure"], outcome.kind) == ("", kind), outcome
+        assert [path.name for path in spooled(tmp_path)] == [spool_name(task(tmp_path).key, "c")]
+    finally:
+        actor._workers.close(now=True)
 
 
 class Reversed:
