@@ -191,6 +191,14 @@ def test_use_by_another_process_counts(tmp_path: Path) -> None:
     assert {p.stem for p in tmp_path.glob("*.safetensors")} == {checksum(content(0)), checksum(content(2))}
 
 
+def test_a_bound_that_was_lowered_holds_from_the_start(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, 1000)
+    for number in range(5):
+        os.utime(get(cache, content(number)), (number + 1, number + 1))
+    assert ShardCache(tmp_path, 250).num_bytes() == 200
+    assert {path.stem for path in tmp_path.glob("*.safetensors")} == {checksum(content(3)), checksum(content(4))}
+
+
 @pytest.mark.parametrize("name", ["../" * 20 + "etc/passwd", "", "A" * 64, "0" * 63 + "/"])
 def test_a_checksum_cannot_name_another_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(TrichordError, match="checksum is not valid"):

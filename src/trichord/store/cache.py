@@ -60,6 +60,8 @@ class ShardCache:
         self._mapped: WeakSet[Mapped] = WeakSet()
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                self._trim(0)  # the bound may be lower than it was
 
     def watch(self, mapped: Mapped) -> None:
         """Tell `mapped` when a shard is deleted."""
@@ -101,8 +103,9 @@ class ShardCache:
                 os.utime(self.folder / f"{checksum}.safetensors")
 
     def num_bytes(self) -> int:
-        """Bytes of the files in the folder."""
-        return sum(size for _, size, _ in self._files())
+        """Bytes of the files in the folder, at one moment."""
+        with self._alone():
+            return sum(size for _, size, _ in self._files())
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -149,7 +152,8 @@ class ShardCache:
                     "copy the store anew, then run again"
                 )
             os.fsync(descriptor)
-            os.replace(temporary, final)
+            with self._alone():  # who counts the files meanwhile would miss one that changes its name
+                os.replace(temporary, final)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -160,15 +164,19 @@ class ShardCache:
         while True:
             with self._alone():
                 os.ftruncate(descriptor, 0)
-                files = sorted(self._files(), key=lambda file: self._last_use(*file))
-                excess = sum(size for _, size, _ in files) + num_bytes - self.max_bytes
-                for path, size, _ in files:
-                    if excess > 0 and self._delete(path):
-                        excess -= size
-                if excess <= 0:
+                if self._trim(num_bytes):
                     _reserve(descriptor, num_bytes)
                     return
             time.sleep(_WAIT_S)  # the rest is being downloaded: it may go when that has ended
+
+    def _trim(self, num_bytes: int) -> bool:
+        """Delete what was used longest ago until so many bytes more fit. False when they do not, for what is under way."""
+        files = sorted(self._files(), key=lambda file: self._last_use(*file))
+        excess = sum(size for _, size, _ in files) + num_bytes - self.max_bytes
+        for path, size, _ in files:
+            if excess > 0 and self._delete(path):
+                excess -= size
+        return excess <= 0
 
     def _delete(self, path: Path) -> bool:
         """Delete a shard, or a file that a killed download left. False for one that is being downloaded."""
