@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from trichord.evaluation.benchmarks import Benchmark, QueryRanks, RetrievalResult
+from trichord.evaluation.benchmarks import Benchmark
 from trichord.evaluation.geometry import measure_geometry
 from trichord.evaluation.ranks import RankCounts, chance_recall, metrics_from_counts
+from trichord.evaluation.retrieval import QueryRanks, RetrievalResult
 from trichord.modality import Direction, Order
 from trichord.recipes import Recipe, load_recipe
 from trichord.study.files import queries_path

@@ -11,14 +11,13 @@ from trichord.captions import Captions
 from trichord.data.batches import evaluation_clips
 from trichord.errors import TrichordError
 from trichord.evaluation.benchmarks import (
-    PUBLISHED,
     ScoringSettings,
     benchmark_names,
     embed_clips,
     evaluate_retrieval,
     find_benchmark,
-    score_direction,
 )  # fmt: skip
+from trichord.evaluation.retrieval import score_direction
 from trichord.modality import Direction
 from trichord.nn import MCN
 from trichord.store import Item, Store, StoreWriter
@@ -55,23 +54,21 @@ def test_an_embedding_does_not_depend_on_the_clips_beside_it(tiny_store: Path) -
 
 
 def test_missing_clips_are_dropped_or_missed_by_name() -> None:
-    rows = torch.eye(10)
+    rows = np.eye(10, dtype=np.float32)
     embeddings = {"text": rows, "video": rows}
     valid = {"text": np.ones(10, bool), "video": np.arange(10) < 8}
     direction = Direction.parse("t2v")
-    dropped = score_direction(embeddings, valid, direction, PUBLISHED["youcook2"], "drop", 4)
-    missed = score_direction(embeddings, valid, direction, PUBLISHED["msrvtt"], "miss", 4)
+    dropped = score_direction(embeddings, valid, direction, name="youcook2", missing="drop", block=4)
+    missed = score_direction(embeddings, valid, direction, name="msrvtt", missing="miss", block=4)
     assert (dropped.r1, dropped.num_queries, dropped.num_missing) == (100.0, 8, 2)
     assert (missed.r1, missed.num_queries, missed.num_missing) == (80.0, 10, 2)
     assert dropped.chance_r1 == pytest.approx(12.5) and missed.chance_r1 == pytest.approx(10.0)
 
 
 def test_a_collapsed_model_scores_chance() -> None:
-    flat = torch.ones(40, 3)
+    flat = np.ones((40, 3), np.float32)
     valid = {m: np.ones(40, bool) for m in ("text", "video")}
-    result = score_direction(
-        {"text": flat, "video": flat}, valid, Direction.parse("t2v"), PUBLISHED["youcook2"], "drop", 7
-    )
+    result = score_direction({"text": flat, "video": flat}, valid, Direction.parse("t2v"), name="youcook2", block=7)
     assert (result.r1, result.r5, result.r10) == pytest.approx((2.5, 12.5, 25.0))
     assert (result.r1, result.r5, result.r10) == pytest.approx((result.chance_r1, result.chance_r5, result.chance_r10))
     assert result.medr == 20.5

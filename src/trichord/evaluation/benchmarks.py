@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trichord.data.batches import evaluation_clips
 from trichord.data.reader import AudioInput, ClipReader, Clips, TextInput, require_modalities
 from trichord.errors import TrichordError
-from trichord.evaluation.ranks import chance_recall, metrics_from_counts, retrieval_ranks
+from trichord.evaluation.retrieval import RetrievalResult, score_direction
 from trichord.modality import NAMES, Direction
 from trichord.parallel import gather_rows, num_processes, on_main, process_index
 
@@ -59,49 +58,6 @@ PUBLISHED = {
         "audio), so recalls have the full denominator; 3,072 spectrogram frames.",
     ),
 }  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class QueryRanks:
-    """What every figure of a direction follows from, query by query: see `evaluation.ranks`.
-
-    Attributes:
-        clip: (Q,) number of the benchmark's clip that each query is.
-        greater: (Q,) gallery items that score higher than the truth.
-        equal: (Q,) those that score the same, the truth included.
-        num_gallery: Items that were ranked.
-    """
-
-    clip: np.ndarray
-    greater: np.ndarray
-    equal: np.ndarray
-    num_gallery: int
-
-
-@dataclass(frozen=True)
-class RetrievalResult:
-    """One direction on one benchmark. Recalls and chance are in percent."""
-
-    benchmark: str
-    direction: str
-    r1: float
-    r5: float
-    r10: float
-    medr: float
-    meanr: float
-    num_queries: int
-    num_gallery: int
-    num_missing: int
-    missing: str
-    chance_r1: float
-    chance_r5: float
-    chance_r10: float
-    ties: str = "expected"
-    ranks: QueryRanks | None = field(default=None, repr=False, compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures, without the ranks of the queries."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ranks"}
 
 
 def find_benchmark(store: Store, name: str) -> Benchmark:
@@ -212,7 +168,7 @@ def benchmark_clips(store: Store, benchmark: Benchmark, settings: ScoringSetting
 
 
 @dataclass(frozen=True, eq=False)
-class Embedded:
+class EmbeddedClips:
     """A benchmark's clips in the joint space: per modality (N, D) embeddings and (N,) whether the clip has it."""
 
     clips: Clips
@@ -222,7 +178,7 @@ class Embedded:
 
 def embed_benchmark(
     model: MCN, store: Store, benchmark: Benchmark, modalities: tuple[str, ...], settings: ScoringSettings
-) -> Embedded:
+) -> EmbeddedClips:
     """Embed the clips of a benchmark, each modality once.
 
     Raises TrichordError when the store lacks one of the modalities.
@@ -231,24 +187,29 @@ def embed_benchmark(
     require_modalities(store, needed, f"benchmark {benchmark.name}", audio=settings.audio, text=settings.text)
     clips = benchmark_clips(store, benchmark, settings)
     frames = benchmark.audio_frames or settings.audio_frames
-    return Embedded(clips, *embed_clips(model, store, clips, needed, frames, settings))
+    return EmbeddedClips(clips, *embed_clips(model, store, clips, needed, frames, settings))
 
 
 def score_embeddings(
-    found: Embedded, benchmark: Benchmark, directions: list[Direction], settings: ScoringSettings
+    found: EmbeddedClips, benchmark: Benchmark, directions: list[Direction], settings: ScoringSettings
 ) -> list[RetrievalResult]:
     """Score embedded clips in several directions.
 
-    A side of several modalities is the sum of their embeddings (of unit length with `settings.cosine`).
+    Sides of several modalities are joined by `sum`, with `settings.cosine` by `mean_normalized`: see `retrieval`.
 
     Raises TrichordError when no clip has all that a direction needs.
     """
-    embeddings = found.embeddings
-    if settings.cosine:
-        embeddings = {m: F.normalize(e, dim=1) for m, e in embeddings.items()}
-    policy = benchmark.missing if settings.missing == "auto" else settings.missing
+    embeddings = {m: rows.numpy() for m, rows in found.embeddings.items()}
     return [
-        score_direction(embeddings, found.valid, direction, benchmark, policy, settings.block)
+        score_direction(
+            embeddings,
+            found.valid,
+            direction,
+            name=benchmark.name,
+            fusion="mean_normalized" if settings.cosine else "sum",
+            missing=benchmark.missing if settings.missing == "auto" else settings.missing,
+            block=settings.block,
+        )
         for direction in directions
     ]
 
@@ -261,45 +222,3 @@ def evaluate_retrieval(
     modalities = tuple(m for d in directions for m in d.modalities)
     found = embed_benchmark(model, store, benchmark, modalities, settings)
     return on_main(lambda: score_embeddings(found, benchmark, directions, settings))
-
-
-def score_direction(
-    embeddings: dict[str, Tensor],
-    valid: dict[str, np.ndarray],
-    direction: Direction,
-    benchmark: Benchmark,
-    policy: str,
-    block: int,
-) -> RetrievalResult:
-    """Rank the gallery for every query of one direction."""
-    complete = np.logical_and.reduce([valid[m] for m in direction.modalities])
-    num_missing = int((~complete).sum())
-    if not complete.any():
-        lacking = " and ".join(direction.modalities)
-        raise TrichordError(
-            f"benchmark {benchmark.name}: no clip has {lacking}; direction {direction.code} cannot be scored"
-        )
-    rows = torch.from_numpy(np.flatnonzero(complete))
-    queries = torch.stack([embeddings[m][rows] for m in direction.query]).sum(0)
-    gallery = torch.stack([embeddings[m][rows] for m in direction.target]).sum(0)
-    counts = retrieval_ranks(queries, gallery, block=block)
-    metrics = metrics_from_counts(counts, num_missing=num_missing if policy == "miss" else 0)
-    found_share = len(rows) / (len(rows) + (num_missing if policy == "miss" else 0))
-    chance = [chance_recall(k, len(rows)) * found_share for k in (1, 5, 10)]
-    return RetrievalResult(
-        benchmark.name,
-        direction.code,
-        metrics.r1,
-        metrics.r5,
-        metrics.r10,
-        metrics.medr,
-        metrics.meanr,
-        metrics.num_queries,
-        metrics.num_gallery,
-        num_missing,
-        policy,
-        chance[0],
-        chance[1],
-        chance[2],
-        ranks=QueryRanks(rows.numpy(), *counts),
-    )

@@ -24,6 +24,30 @@ class RankCounts(NamedTuple):
     num_gallery: int
 
 
+class BestCounts(NamedTuple):
+    """Of queries with several truths, whose rank is that of the best of them: greater (Q,), items that score higher than the
+    best truth; equal (Q,), items that score the same; truths (Q,), how many of these are truths; and G."""
+
+    greater: np.ndarray
+    equal: np.ndarray
+    truths: np.ndarray
+    num_gallery: int
+
+
+def best_of(owner: np.ndarray, scores: np.ndarray, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
+    """(Q,) position of the best truth of each query, and (Q,) how many of its truths score the same.
+
+    Args:
+        owner: (P,) the query whose truth each entry is; every query has one or more.
+        scores: (P,) what it scores for that query. NaN is worse than every number.
+    """
+    lost = np.isnan(scores)
+    order = np.lexsort((np.where(lost, 0.0, -scores), lost, owner))
+    best = order[np.flatnonzero(np.diff(owner[order], prepend=-1))]
+    tied = scores == scores[best][owner]
+    return best, np.maximum(np.bincount(owner[tied], minlength=num_queries), 1)
+
+
 def as_array(x: Any) -> np.ndarray:
     """`x` as a NumPy array; a torch tensor is taken without its gradient, half precision as float32."""
     if hasattr(x, "detach"):

@@ -8,6 +8,11 @@ ranks, 1 + greater + (equal - 1) / 2, and the recall at K is clip((K - greater) 
 everything alike then scores chance exactly: R@K = 100 K / G, MedR = (G + 1) / 2. `best` and `worst` break every tie
 for or against the truth. (The published code counted each tied position as a hit: up to 1000 % for R@10.)
 
+Several truths. A query with several right answers (a clip with twenty captions) has the rank of the best of them:
+`greater` are the items above that one, none of which is a truth. Where `equal` items tie with it, of which t are truths,
+the expected rank of the first truth is greater + (equal + 1) / (t + 1), and the expected recall at K one minus the chance
+that no truth is among K - greater of the tied; with t = 1 both are the formulas above.
+
 NaN. A NaN score is worse than every number; a truth that scores NaN is never a hit, and its rank is G.
 
 Missing queries, those that a benchmark has but that could not be scored (MSR-VTT: 32 of 1,000 clips lack audio).
@@ -34,7 +39,16 @@ from typing import Any, Literal
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.counts import RankCounts, as_array, like_of, matrix_counts, row_counts, threads
+from trichord.evaluation.counts import (
+    BestCounts,
+    RankCounts,
+    as_array,
+    best_of,
+    like_of,
+    matrix_counts,
+    row_counts,
+    threads,
+)
 
 Ties = Literal["expected", "best", "worst"]
 Missing = Literal["drop", "miss"]
@@ -111,6 +125,31 @@ def retrieval_ranks(
     index = _truth(truth, len(q), len(g))
     like = g if isinstance(q, np.ndarray) else q
     return _ranks(like_of(q, like), like_of(g, like), index, block, arithmetic)
+
+
+def best_truth_ranks(
+    queries: Any, gallery: Any, owner: Any, block: int = 1024, arithmetic: Arithmetic = "filtered"
+) -> BestCounts:
+    """Counts where a query has several truths; memory grows as Q + G, as that of `retrieval_ranks`.
+
+    Args:
+        queries: (Q, D), NumPy or torch.
+        gallery: (G, D).
+        owner: (G,) the query that each gallery item is a truth of; every query has one or more.
+        block, arithmetic: as of `retrieval_ranks`.
+    """
+    q, g = as_array(queries), as_array(gallery)
+    index = as_array(owner).astype(np.int64)
+    if index.shape != (len(g),) or not np.array_equal(np.unique(index), np.arange(len(q))):
+        raise TrichordError(
+            f"owner must hold, for each of {len(g)} gallery items, one of {len(q)} queries; none without"
+        )
+    double = np.result_type(q.dtype, g.dtype) == np.float64
+    with np.errstate(all="ignore"):
+        own = _pair_scores(q, g, index, np.arange(len(g)), double)
+    best, truths = best_of(index, own, len(q))
+    counts = retrieval_ranks(queries, gallery, best, block, arithmetic)
+    return BestCounts(counts.greater, counts.equal, np.minimum(truths, counts.equal), counts.num_gallery)
 
 
 def _ranks(q: Any, g: Any, index: np.ndarray, block: int, arithmetic: Arithmetic) -> RankCounts:
@@ -259,22 +298,36 @@ def _distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(copy_of, return_index=True)[1], copy_of
 
 
+def expected_hits(k: int, greater: np.ndarray, equal: np.ndarray, truths: Any = None) -> np.ndarray:
+    """(Q,) the chance that a truth is among the first `k`, ties broken at random. truths: None, or as of `BestCounts`."""
+    if truths is None:
+        return np.clip((k - greater) / equal, 0.0, 1.0)
+    first = np.clip(k - greater, 0, equal)
+    none = np.ones(len(equal))
+    for i in range(int(truths.max(initial=0))):
+        left = np.maximum(equal - i, 1)
+        none = np.where(i < truths, none * np.maximum(equal - first - i, 0) / left, none)
+    return 1.0 - none
+
+
 def metrics_from_counts(
-    counts: RankCounts, *, ties: Ties = "expected", num_missing: int = 0, missing: Missing = "miss"
+    counts: RankCounts | BestCounts, *, ties: Ties = "expected", num_missing: int = 0, missing: Missing = "miss"
 ) -> RetrievalMetrics:
-    """The metrics from the counts of `retrieval_ranks`; the policies are those of the module."""
+    """The metrics from the counts of `retrieval_ranks` or `best_truth_ranks`; the policies are those of the module."""
     if ties not in ("expected", "best", "worst"):
         raise TrichordError(f"ties cannot be '{ties}'; choose expected, best or worst")
     if missing not in ("drop", "miss"):
         raise TrichordError(f"missing cannot be '{missing}'; choose drop or miss")
-    greater, equal, num_gallery = counts
+    greater, equal, num_gallery = counts.greater, counts.equal, counts.num_gallery
+    truths = counts.truths if isinstance(counts, BestCounts) else None
     if not len(greater):
         raise TrichordError("there is no query to score")
     if ties == "best":
-        equal = np.ones_like(equal)
+        equal, truths = np.ones_like(equal), None
     elif ties == "worst":
-        greater, equal = greater + equal - 1, np.ones_like(equal)
-    ranks = np.minimum(1 + greater + (equal - 1) / 2, num_gallery)
+        greater, equal, truths = greater + equal - (1 if truths is None else truths), np.ones_like(equal), None
+    ranks = 1 + greater + (equal - 1) / 2 if truths is None else greater + (equal + 1) / (truths + 1)
+    ranks = np.minimum(ranks, num_gallery)
     medr_found = float(np.median(ranks))
     num_queries = len(ranks)
     if missing == "miss":
@@ -283,7 +336,7 @@ def metrics_from_counts(
 
     def recall(k: int) -> float:
         # min: a truth that scores NaN is no hit even where K covers the gallery.
-        hits = np.clip((min(k, num_gallery) - greater) / equal, 0.0, 1.0)
+        hits = expected_hits(min(k, num_gallery), greater, equal, truths)
         return float(100.0 * hits.sum() / num_queries)
 
     return RetrievalMetrics(
@@ -311,8 +364,12 @@ def retrieval_metrics(
     return metrics_from_counts(counts, ties=ties, num_missing=num_missing, missing=missing)
 
 
-def chance_recall(k: int, num_gallery: int) -> float:
-    """The R@k, in percent, of ranking at random."""
+def chance_recall(k: int, num_gallery: int, num_truths: Any = 1) -> float:
+    """The R@k, in percent, of ranking at random. num_truths: right answers of a query, or of each query (Q,)."""
     if num_gallery < 1:
         raise TrichordError("an empty gallery has no chance level")
-    return 100.0 * min(k, num_gallery) / num_gallery
+    truths = np.atleast_1d(np.asarray(num_truths, np.int64))
+    if (truths == 1).all():
+        return 100.0 * min(k, num_gallery) / num_gallery
+    every = np.full(len(truths), num_gallery, np.int64)
+    return float(100.0 * expected_hits(min(k, num_gallery), np.zeros_like(every), every, truths).mean())

@@ -1,7 +1,7 @@
 """The rank of every query of every run, kept beside its figures: what comparisons of orders are made from.
 
 `orders/ORDER/seed-N.npz` holds, for each benchmark, the clips (`BENCHMARK/video_id`, `/start_s`, `/end_s`) and for each
-direction `BENCHMARK/DIRECTION/clip`, `/greater`, `/equal` (see `evaluation.benchmarks.QueryRanks`) and `/num_gallery`.
+direction `BENCHMARK/DIRECTION/clip`, `/greater`, `/equal` (see `evaluation.retrieval.QueryRanks`) and `/num_gallery`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError
-from trichord.evaluation.benchmarks import Benchmark, QueryRanks, RetrievalResult
+from trichord.evaluation.benchmarks import Benchmark
+from trichord.evaluation.retrieval import QueryRanks, RetrievalResult
 from trichord.study.files import RUN_AGAIN, array_names, damaged, queries_path, read_arrays
 from trichord.training.files import replacing, write_json
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 RANK_PARTS = ("clip", "greater", "equal", "num_gallery")
 CLIP_PARTS = ("video_id", "start_s", "end_s")
-FIGURES = tuple(f.name for f in fields(RetrievalResult) if f.name not in ("ranks", "ties"))  # ties came later
+LATER = ("ranks", "ties", "fusion", "dual_softmax")  # figures that were kept before do not have them
+FIGURES = tuple(f.name for f in fields(RetrievalResult) if f.name not in LATER)
 WORDS = ("benchmark", "direction", "missing")
 
 

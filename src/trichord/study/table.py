@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from trichord.evaluation.benchmarks import RetrievalResult
+    from trichord.evaluation.retrieval import RetrievalResult
 
 RECALLS = ("r1", "r5", "r10")
 

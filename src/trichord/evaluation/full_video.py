@@ -1,0 +1,89 @@
+"""Full-video retrieval: find the video that a caption, or all captions of a video, belong to, by the scores of its clips.
+
+S(c, k) is the dot product of caption c and clip k. Five ways to go from clips to videos, each a protocol row of its own:
+
+| way | query | score of a video |
+|---|---|---|
+| `caption, best clip` | one caption | the largest S of its clips |
+| `caption, mean clip` | one caption | the mean S of its clips |
+| `video, mean of best` | all captions of a video | the mean over them of the largest S of its clips |
+| `video, mean of mean` | all captions of a video | the mean S of all pairs of a caption and a clip |
+| `video, votes` | all captions of a video | the votes: each caption has one, for the video of its best clip (ties share it) |
+
+Ties and missing ones are those of `ranks`: votes tie often, and such ranks are expected ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.evaluation.counts import RankCounts, matrix_counts
+from trichord.evaluation.ranks import retrieval_ranks
+
+WAYS = ("caption, best clip", "caption, mean clip", "video, mean of best", "video, mean of mean", "video, votes")
+MOST_CELLS = 1 << 23  # of a block of scores, float64: 64 MB
+
+
+@dataclass(frozen=True, eq=False)
+class VideoRanks:
+    """Counts of one way, and (Q,) the video that each query is or is of."""
+
+    way: str
+    counts: RankCounts
+    video: np.ndarray
+
+
+def full_video_ranks(
+    texts: np.ndarray, text_video: np.ndarray, clips: np.ndarray, clip_video: np.ndarray, block: int = 1024
+) -> list[VideoRanks]:
+    """Counts of all five ways. Memory grows as M + N, and with the square of the videos for whole videos as queries.
+
+    Args:
+        texts: (M, D) captions.
+        text_video: (M,) the video of each, numbered from 0; every video has a caption and a clip.
+        clips: (N, D) clips.
+        clip_video: (N,) the video of each.
+        block: Most captions at a time.
+    """
+    num_videos = int(clip_video.max(initial=-1)) + 1
+    everyone = np.arange(num_videos)
+    if not all(np.array_equal(np.unique(of), everyone) for of in (text_video, clip_video)) or not num_videos:
+        raise TrichordError("every video needs a caption and a clip to be found by; leave out those that lack one")
+    order = np.argsort(clip_video, kind="stable")
+    sorted_clips = clips[order].astype(np.float64)
+    firsts = np.flatnonzero(np.diff(clip_video[order], prepend=-1))
+    per_video = np.bincount(clip_video)
+    best_sum, votes = np.zeros((num_videos, num_videos)), np.zeros((num_videos, num_videos))
+    parts: list[RankCounts] = []
+    rows = max(1, min(block, MOST_CELLS // len(clips)))
+    for start in range(0, len(texts), rows):
+        of = text_video[start : start + rows]
+        scores = (texts[start : start + rows].astype(np.float64) @ sorted_clips.T).astype(np.float32)
+        best = np.maximum.reduceat(scores, firsts, axis=1)
+        parts.append(matrix_counts(best, of))
+        np.add.at(best_sum, of, best.astype(np.float64))
+        on_top = scores == best.max(axis=1, keepdims=True)
+        share = np.add.reduceat(on_top, firsts, axis=1, dtype=np.float64)
+        np.add.at(votes, of, share / np.maximum(on_top.sum(axis=1, keepdims=True), 1))
+    greater, equal = np.concatenate([p.greater for p in parts]), np.concatenate([p.equal for p in parts])
+    by_caption = RankCounts(greater, equal, num_videos)
+    middle_clip = _means(sorted_clips, np.repeat(everyone, per_video), num_videos)
+    middle_text = _means(texts.astype(np.float64), text_video, num_videos)
+    best_mean = (best_sum / np.bincount(text_video)[:, None]).astype(np.float32)
+    return [
+        VideoRanks(WAYS[0], by_caption, text_video),
+        VideoRanks(WAYS[1], retrieval_ranks(texts, middle_clip, text_video, block), text_video),
+        VideoRanks(WAYS[2], matrix_counts(best_mean, everyone), everyone),
+        VideoRanks(WAYS[3], retrieval_ranks(middle_text, middle_clip, None, block), everyone),
+        VideoRanks(WAYS[4], matrix_counts(votes.astype(np.float32), everyone), everyone),
+    ]
+
+
+def _means(rows: np.ndarray, of: np.ndarray, count: int) -> np.ndarray:
+    """(count, D) means of the rows of each, float32."""
+    total = np.zeros((count, rows.shape[1]))
+    np.add.at(total, of, rows)
+    return (total / np.bincount(of, minlength=count)[:, None]).astype(np.float32)

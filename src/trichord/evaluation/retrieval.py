@@ -1,0 +1,209 @@
+"""Retrieval in every direction over video, audio and text, from embeddings.
+
+N clips, M texts. A side of a direction with text has M rows (each text, joined with the other modalities of its clip), one
+without has N. So with several texts a clip, `t2v` has M queries with one truth each; `v2t` has N queries with several
+truths, and the rank is that of the best of them; `ta2v` M queries; `v2ta` N queries over M items; `a2v` N and N.
+
+Several modalities of a side are joined by a named rule: `sum`, of the embeddings as they are (MCN's text to video + audio);
+`mean_normalized`, the mean of the embeddings of length one (Everything at Once). A side of one modality is that embedding
+itself, as it is under `sum`, of length one under `mean_normalized`. Scores are dot products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from trichord.errors import TrichordError
+from trichord.evaluation.counts import BestCounts, RankCounts
+from trichord.evaluation.dual_softmax import dual_softmax_ranks
+from trichord.evaluation.ranks import (
+    best_truth_ranks,
+    chance_recall,
+    expected_hits,
+    metrics_from_counts,
+    retrieval_ranks,
+)
+from trichord.modality import LETTERS, Direction
+
+Fusion = Literal["sum", "mean_normalized"]
+FUSIONS: tuple[Fusion, ...] = ("sum", "mean_normalized")
+
+
+@dataclass(frozen=True, eq=False)
+class QueryRanks:
+    """What every figure of a direction follows from, query by query: see `evaluation.ranks`.
+
+    Attributes:
+        clip: (Q,) number of the benchmark's clip that each query is, or whose text it is.
+        greater: (Q,) gallery items that score higher than the truth, the best one where there are several.
+        equal: (Q,) those that score the same, the truth included.
+        num_gallery: Items that were ranked.
+        truths: (Q,) how many of `equal` are truths; None where each query has one.
+        text: (Q,) number of the text that each query is or holds, where clips have several.
+    """
+
+    clip: np.ndarray
+    greater: np.ndarray
+    equal: np.ndarray
+    num_gallery: int
+    truths: np.ndarray | None = None
+    text: np.ndarray | None = None
+
+    def hits(self, k: int) -> np.ndarray:
+        """(Q,) hits at K in [0, 1], expected over ties: what `evaluation.statistics` takes."""
+        return expected_hits(min(k, self.num_gallery), self.greater, self.equal, self.truths)
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """One direction on one benchmark. Recalls and chance are in percent."""
+
+    benchmark: str
+    direction: str
+    r1: float
+    r5: float
+    r10: float
+    medr: float
+    meanr: float
+    num_queries: int
+    num_gallery: int
+    num_missing: int
+    missing: str
+    chance_r1: float
+    chance_r5: float
+    chance_r10: float
+    ties: str = "expected"
+    ranks: QueryRanks | None = field(default=None, repr=False, compare=False)
+    fusion: str = "sum"
+    dual_softmax: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, without the ranks of the queries."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ranks"}
+
+    @property
+    def of(self) -> str:
+        """Direction and how it was scored, for a row: `t2va, sum`."""
+        marked = f", dual softmax {self.dual_softmax:g}" if self.dual_softmax else ""
+        return f"{self.direction}, {self.fusion}{marked}"
+
+
+def all_directions(modalities: tuple[str, ...] = tuple(LETTERS)) -> tuple[str, ...]:
+    """Codes of all directions with disjoint sides over these modalities: 12 for video, audio and text."""
+    letters = {LETTERS[m].lower() for m in modalities}
+    ordered = [c for c in "tva" if c in letters]
+    sides = [side for n in (1, 2) for side in combinations(ordered, n)]
+    return tuple("".join(q) + "2" + "".join(t) for q in sides for t in sides if not set(q) & set(t))
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length one; zeros stay."""
+    return F.normalize(torch.from_numpy(rows), dim=1).numpy()
+
+
+def fuse(parts: list[np.ndarray], fusion: str) -> np.ndarray:
+    """One side (R, D) from the rows of its modalities. Raises TrichordError for a rule that is not known."""
+    if fusion not in FUSIONS:
+        raise TrichordError(f"no fusion rule '{fusion}'; choose {' or '.join(FUSIONS)}")
+    if fusion == "mean_normalized":
+        parts = [unit(part) for part in parts]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total / len(parts) if fusion == "mean_normalized" and len(parts) > 1 else total
+
+
+def score_direction(
+    embeddings: Mapping[str, np.ndarray],
+    valid: Mapping[str, np.ndarray],
+    direction: Direction,
+    *,
+    name: str,
+    text_clip: np.ndarray | None = None,
+    fusion: str = "sum",
+    missing: str = "drop",
+    block: int = 1024,
+    dual_softmax: float = 0.0,
+) -> RetrievalResult:
+    """Rank the gallery for every query of one direction.
+
+    A clip takes part that has every modality of the direction, and of text at least one. Texts that are empty, or of a clip
+    that does not take part, neither query nor are found.
+
+    Args:
+        embeddings, valid: As of `Embedded`.
+        direction: Which sides.
+        name: Of the benchmark, for the row and messages.
+        text_clip: (M,) the clip of each text; None: one each, in order.
+        fusion: `sum` or `mean_normalized`.
+        missing: `drop` leaves queries that lack something out; `miss` counts them as errors.
+        block: Rows of a score block.
+        dual_softmax: Its scale, see `evaluation.dual_softmax`; 0 leaves it out.
+
+    Raises TrichordError when no clip has all that the direction needs.
+    """
+    alone = [m for m in direction.modalities if m != "text"]
+    complete = np.logical_and.reduce([valid[m] for m in alone])
+    several = "text" in direction.modalities and text_clip is not None
+    texts = np.empty(0, np.int64)
+    if "text" in direction.modalities:
+        index = np.arange(len(valid["text"])) if text_clip is None else text_clip
+        texts = np.flatnonzero(valid["text"] & complete[index])
+        complete = complete & (np.bincount(index[texts], minlength=len(complete)) > 0)
+    clips = np.flatnonzero(complete)
+    if not len(clips):
+        lacking = " and ".join(direction.modalities)
+        raise TrichordError(f"benchmark {name}: no clip has {lacking}; direction {direction.code} cannot be scored")
+    place = np.full(len(complete), -1)
+    place[clips] = np.arange(len(clips))
+    of_text = index[texts] if len(texts) else texts
+
+    def side(modalities: tuple[str, ...]) -> np.ndarray:
+        rows = of_text if "text" in modalities else clips
+        return fuse([embeddings[m][texts if m == "text" else rows] for m in modalities], fusion)
+
+    queries, gallery = side(direction.query), side(direction.target)
+    truths: Any = 1
+    counts: RankCounts | BestCounts
+    if several and "text" in direction.target:
+        owner = place[of_text]
+        truths = np.bincount(owner, minlength=len(clips))
+        counts = (
+            dual_softmax_ranks(queries, gallery, owner=owner, scale=dual_softmax, block=block)
+            if dual_softmax
+            else best_truth_ranks(queries, gallery, owner, block)
+        )
+        num_missing = len(complete) - len(clips)
+    else:
+        truth = place[of_text] if several and "text" in direction.query else None
+        counts = (
+            dual_softmax_ranks(queries, gallery, truth=truth, scale=dual_softmax, block=block)
+            if dual_softmax
+            else retrieval_ranks(queries, gallery, truth, block)
+        )
+        num_missing = (len(complete) if truth is None else len(valid["text"])) - len(queries)
+    counted = num_missing if missing == "miss" else 0
+    metrics = metrics_from_counts(counts, num_missing=counted)
+    share = len(queries) / (len(queries) + counted)
+    chance = [chance_recall(k, len(gallery), truths) * share for k in (1, 5, 10)]
+    own = of_text if several and "text" in direction.query else clips
+    ranks = QueryRanks(
+        own,
+        counts.greater,
+        counts.equal,
+        counts.num_gallery,
+        counts.truths if isinstance(counts, BestCounts) else None,
+        texts if several and "text" in direction.query else None,
+    )
+    return RetrievalResult(
+        name, direction.code, metrics.r1, metrics.r5, metrics.r10, metrics.medr, metrics.meanr, metrics.num_queries,
+        metrics.num_gallery, num_missing, missing, chance[0], chance[1], chance[2], ranks=ranks, fusion=fusion,
+        dual_softmax=dual_softmax,
+    )  # fmt: skip
