@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 STEPS = 6
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "clipped": {"clip_grad_norm": 0.5},
+    "clipped": {"clip_grad_norm": 0.5, "learning_rate": 1e-5},
     "chunks": {"chunk_clips": 5, "chunk_norm": "running"},
     "bf16": {"precision": "bf16"},
 }
@@ -93,6 +93,7 @@ def check_equal(found: Path, expected: Path, limit: float) -> None:
             for out in (found, expected)
         )
         assert [row["step"] for row in a] == list(range(STEPS)) == [row["step"] for row in b]
+        assert a[0]["grad_norm"] == pytest.approx(b[0]["grad_norm"], rel=1e-5)
         for x, y in zip(a, b, strict=True):
             assert x["loss"] == pytest.approx(y["loss"], rel=limit)
             assert x["grad_norm"] == pytest.approx(y["grad_norm"], rel=limit)
