@@ -166,6 +166,47 @@ def test_a_study_on_a_disk_that_grows(tiny_store: Path, tmp_path: Path) -> None:
     assert (tmp_path / "whole" / "table.csv").read_text().strip() in done.stdout
 
 
+OTHER_COMMANDS = """
+import subprocess, sys
+from pathlib import Path
+from trichord.cli import main
+
+store, study, disk, options = sys.argv[1:]
+stage = str(next(Path(study).glob("stages/*")))
+commands = {
+    "report": ["report", study, "--out", f"{disk}/report"],
+    "evaluate": ["evaluate", stage, "--store", store, "--out", f"{disk}/results.json"],
+    "export": ["store", "export", store, "--out", f"{disk}/release", "--layout", "npy"],
+    "world": ["world", f"{disk}/world", "--num_train", "1", "--num_test", "1"],
+}
+for name, words in commands.items():
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", disk], check=True)
+    (Path(disk) / "filler").write_bytes(bytes(8192))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"remount,{options}", "tmpfs", disk], check=True)
+    print(f"code of {name}: {main(words)}", flush=True)
+    subprocess.run(["umount", disk], check=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "reason"), [("ro", "Read-only file system"), ("rw", "No space left on device")])
+def test_whatever_else_writes(options: str, reason: str, tiny_store: Path, tmp_path: Path) -> None:
+    if not can_mount():
+        pytest.skip("this system lets nobody mount")
+    (tmp_path / "disk").mkdir()
+    study = ["study", "--store", str(tiny_store), "--out", str(tmp_path / "study"), "--orders", "[vt]", *FAST]
+    assert main(study) == 0
+    places = [str(tiny_store), str(tmp_path / "study"), str(tmp_path / "disk"), options]
+    command = ["unshare", "-rm", sys.executable, "-c", OTHER_COMMANDS, *places]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    codes = [line for line in done.stdout.splitlines() if line.startswith("code of ")]
+    assert codes == [f"code of {name}: 2" for name in ("report", "evaluate", "export", "world")], done.stderr
+    errors = done.stderr.strip().splitlines()
+    assert len(errors) == 4, done.stderr
+    for line in errors:
+        assert line.startswith(f"trichord: error: {tmp_path}/disk/") and reason in line, line
+
+
 FULL_STORE = """
 import collections, shutil, subprocess, sys
 from pathlib import Path

@@ -166,7 +166,8 @@ def _call(
         parser.add_argument(name, type=str if name == "store" else Path)
     parser.add_function_arguments(function, skip={*positional, "progress"}, fail_untyped=False)
     values = _parse(parser, _as_typed(function, words)).as_dict()
-    return function(**{k: v for k, v in values.items() if k != "config"}, progress=_say)
+    with writing(values.get("out") or values.get("store")):
+        return function(**{k: v for k, v in values.items() if k != "config"}, progress=_say)
 
 
 def _as_typed(function: Callable[..., Any], words: list[str]) -> list[str]:

@@ -40,11 +40,7 @@ def disk_error(error: BaseException, where: Path | str | None = None) -> Trichor
         error: As Python, numpy, Arrow or safetensors raise it.
         where: The folder that is written to, named where the error names no file.
     """
-    number = error.errno if isinstance(error, OSError) else None
-    if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors
-        number = int(found[1])
-    if isinstance(error, OSError) and number is None and re.search(r"\d+ requested and \d+ written", str(error)):
-        number = errno.ENOSPC  # numpy does not say why
+    number = _number(error)
     if number not in _ADVICE:
         return None
     path = getattr(error, "filename", None) or where
@@ -54,8 +50,24 @@ def disk_error(error: BaseException, where: Path | str | None = None) -> Trichor
     )
 
 
+def disk_reason(error: OSError) -> str:
+    """Why a write failed, in the system's words where there are any: numpy says `10 requested and 2 written`."""
+    number = _number(error)
+    return os.strerror(number) if number in _ADVICE else error.strerror or one_line(error)
+
+
+def _number(error: BaseException) -> int | None:
+    if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors
+        return int(found[1])
+    if not isinstance(error, OSError):
+        return None
+    if error.errno is None and re.search(r"\d+ requested and \d+ written", str(error)):
+        return errno.ENOSPC  # numpy does not say why
+    return error.errno
+
+
 @contextmanager
-def writing(where: Path) -> Iterator[None]:
+def writing(where: Path | str | None) -> Iterator[None]:
     """Errors of the disk while files are written below `where` become one line."""
     try:
         yield

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, disk_reason
 from trichord.releases.common import Progress
 from trichord.releases.export_job import CaptionFiles, ExportSummary, Job
 from trichord.releases.records import MARK, VERSION, read_mark, write_mark, write_words
@@ -87,7 +87,7 @@ def export_store(
     except OSError as error:
         where = error.filename or out
         raise TrichordError(
-            f"{where}: cannot be written ({error.strerror or error}); check the disk and the path, then run again"
+            f"{where}: cannot be written ({disk_reason(error)}); check the disk and the path, then run again"
         ) from None
     summary.notes += [f"{count:,} {what}" for what, count in job.odd.items()]
     return summary
