@@ -73,6 +73,8 @@ class Options:
         dual_softmax: Scale of the dual softmax; 0 leaves it out.
         missing: `auto`, `drop` or `miss`.
         gallery: Ids of the clips to score; None takes all.
+        on: COLLECTION or COLLECTION/SPLIT of the store, given behind the name of a benchmark that has none of its own
+            (`full-video:my_videos/test`); '' takes the only one that is held out.
         windows: How long clips are cut; None embeds each whole.
         block: Rows of a score block.
         seed: Of whatever is drawn.
@@ -83,6 +85,7 @@ class Options:
     dual_softmax: float = 0.0
     missing: str = "auto"
     gallery: tuple[str, ...] | None = None
+    on: str = ""
     windows: Windows | None = None
     block: int = 1024
     seed: int = 0
@@ -99,6 +102,7 @@ class Protocol:
         paragraph: What is done, with every choice that changes the figure.
         needs: What a store, or a file of embeddings, must hold.
         gives: The rows.
+        clips: COLLECTION/SPLIT of a store that it scores; '' where the user says which (`Options.on`).
         sizes: Published sizes by what is counted, e.g. {"clips": 3350}; a run on others says so.
         run: Scores.
     """
@@ -111,6 +115,7 @@ class Protocol:
     gives: str
     run: Callable[[Subject, Options], Outcome]
     sizes: Mapping[str, int] = field(default_factory=dict)
+    clips: str = ""
 
     def size_notes(self, found: Mapping[str, int]) -> list[str]:
         """A line for each size that differs from the published one."""

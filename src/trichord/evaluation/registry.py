@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trichord.errors import TrichordError
+from trichord.evaluation import retrieval_protocols
 from trichord.evaluation.protocol import Protocol
 
-GROUPS: tuple[Sequence[Protocol], ...] = ()
+GROUPS: tuple[Sequence[Protocol], ...] = (retrieval_protocols.PROTOCOLS,)
 
 
 def protocols() -> dict[str, Protocol]:

@@ -11,7 +11,7 @@ import numpy as np
 from trichord.data.batches import evaluation_clips
 from trichord.data.reader import Clips, require_modalities
 from trichord.errors import TrichordError
-from trichord.evaluation.benchmarks import ScoringSettings, embed_clips
+from trichord.evaluation.benchmarks import ScoringSettings, benchmark_names, embed_clips, find_benchmark
 from trichord.evaluation.embedded import MODALITIES, Embedded
 from trichord.evaluation.windows import Windows, pooled, window_clips
 
@@ -90,6 +90,12 @@ class Subject:
         """
         needed = tuple(m for m in MODALITIES if m in modalities)
         self.needed(needed, f"{clip_set.collection}/{clip_set.split}")
+        if self.store is not None and (clip_set.collection, clip_set.split) not in self.store.collections():
+            known = ", ".join(f"{c}/{s}" for c, s in self.store.collections())
+            raise TrichordError(
+                f"{self.store.path}: has no clips of {clip_set.collection}/{clip_set.split}; it has {known}; "
+                f"`trichord import {clip_set.collection}` brings them"
+            )
         if self.given is not None:
             if windows is not None:
                 raise TrichordError(f"{self.name}: embeddings cannot be cut into windows; leave --windows out")
@@ -100,6 +106,20 @@ class Subject:
             more = needed if have is None else tuple(m for m in MODALITIES if m in {*needed, *have.embeddings})
             self._made[key] = self._embed(clip_set, more, windows)
         return self._made[key]
+
+    def clip_set(self, name: str, texts: Literal["each", "all"] = "each") -> ClipSet:
+        """The clips of COLLECTION or COLLECTION/SPLIT of the store; '' takes the only ones that are held out.
+
+        Raises TrichordError when there are none, or several to choose from.
+        """
+        if self.given is not None or self.store is None:
+            return ClipSet("embeddings", name or "all", texts=texts)
+        held_out = benchmark_names(self.store)
+        if not name and len(held_out) != 1:
+            told = ", ".join(held_out) or "none"
+            raise TrichordError(f"{self.store.path}: say which clips, as BENCHMARK:COLLECTION; held out are {told}")
+        found = find_benchmark(self.store, name or held_out[0])
+        return ClipSet(found.collection, found.split, found.audio_frames, texts)
 
     @property
     def made(self) -> list[Embedded]:
@@ -147,8 +167,17 @@ class Subject:
             start_s=clips.start_s,
             end_s=clips.end_s,
             captions=said,
+            labels={"visual": [_visual(store, settings.visual_streams, int(i)) for i in clips.item]},
             source=f"{store.path} {where}",
         )
+
+
+def _visual(store: Store, streams: tuple[str, ...], item: int) -> str:
+    """Whether the visual features of a video are `rows` over time, `pooled` into one, or not there: ``."""
+    have = [name for name in streams if store.num_rows(name, item)]
+    if len(have) < len(streams):
+        return ""
+    return "rows" if all(store.rate_hz(name, item) > 0 for name in have) else "pooled"
 
 
 def distinct_spans(texts: Clips) -> tuple[Clips, np.ndarray]:

@@ -1,0 +1,341 @@
+"""The retrieval protocols of the field, each with what changes its figures: gallery, captions, missing clips, frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.full_video import full_video_ranks
+from trichord.evaluation.protocol import Options, Outcome, Protocol, Row
+from trichord.evaluation.ranks import chance_recall, metrics_from_counts
+from trichord.evaluation.retrieval import RetrievalResult, all_directions, fuse, score_direction
+from trichord.evaluation.subject import ClipSet, Subject
+from trichord.modality import Direction
+from trichord.parallel import on_main
+
+RECALLS = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
+VIDEO_ID = 11  # first characters of a YouCook2 clip's id: the video's
+Keep = Callable[[Embedded], np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Retrieval:
+    """How a protocol scores: which clips (None: those that the user names), the missing-clip policy, which of them count."""
+
+    clips: ClipSet | None
+    missing: str = "drop"
+    keep: Keep | None = None
+    needs_gallery: bool = False
+
+    def embedded(
+        self, name: str, subject: Subject, options: Options, modalities: tuple[str, ...]
+    ) -> tuple[Embedded, list[str]]:
+        """The clips that count, and notes."""
+        if self.clips is not None and options.on:
+            raise TrichordError(f"benchmark {name} names its clips itself; leave ':{options.on}' out")
+        if self.needs_gallery and options.gallery is None:
+            raise TrichordError(f"benchmark {name} is a list of clips; give it with --gallery FILE, one id a line")
+        clip_set = self.clips or subject.clip_set(options.on)
+        found, notes = subject.embedded(clip_set, modalities, options.windows), []
+        if self.keep is not None:
+            kept = self.keep(found)
+            if not len(kept):
+                raise TrichordError(f"{found.source}: none of {found.num_clips} clips is one of benchmark {name}")
+            notes += [f"{name}: {found.num_clips - len(kept):,} clips are not part of it"] * (
+                len(kept) < found.num_clips
+            )
+            found = found.take(kept)
+        if options.gallery is not None:
+            found, more = _chosen(found, options.gallery, name)
+            notes += more
+        return found, notes
+
+
+def _chosen(found: Embedded, gallery: tuple[str, ...], name: str) -> tuple[Embedded, list[str]]:
+    places = {clip: i for i, clip in enumerate(found.ids.tolist())}
+    wanted = list(dict.fromkeys(gallery))
+    kept = np.array([places[clip] for clip in wanted if clip in places], np.int64)
+    if not len(kept):
+        example = found.ids[0] if found.num_clips else "none"
+        raise TrichordError(
+            f"{found.source}: has none of the {len(wanted):,} clips of the gallery; an id here is '{example}'"
+        )
+    lacking = len(wanted) - len(kept)
+    notes = [f"{name}: {lacking:,} of {len(wanted):,} clips of the gallery are not here"] if lacking else []
+    return found.take(kept), notes
+
+
+def directions_of(subject: Subject, options: Options, why: str) -> list[Direction]:
+    """The directions asked for, or all over what the subject knows. Raises TrichordError for one that it does not."""
+    asked = [Direction.parse(code) for code in options.directions or all_directions(subject.modalities)]
+    if not asked:
+        raise TrichordError(
+            f"{subject.name}: knows {', '.join(subject.modalities)} alone, which nothing can be retrieved by"
+        )
+    for direction in asked:
+        subject.needed(direction.modalities, f"{why} in direction {direction.code}")
+    return asked
+
+
+def _fusion(subject: Subject, options: Options) -> str:
+    return subject.fusion if options.fusion == "auto" else options.fusion
+
+
+def clip_arrays(name: str, found: Embedded) -> dict[str, np.ndarray]:
+    """What names the clips that per-query arrays number, as a study keeps it."""
+    return {
+        f"{name}/video_id": found.ids,
+        f"{name}/start_s": found.start_s,
+        f"{name}/end_s": found.end_s,
+    }
+
+
+def retrieval_outcome(
+    name: str, found: Embedded, directions: list[Direction], fusion: str, missing: str, options: Options
+) -> Outcome:
+    """Rows and per-query ranks of these directions."""
+    outcome = Outcome(arrays=clip_arrays(name, found))
+    results: list[RetrievalResult] = []
+    for direction in directions:
+        result = score_direction(
+            found.embeddings,
+            found.valid,
+            direction,
+            name=name,
+            text_clip=None if found.one_text_each else found.text_clip,
+            fusion=fusion,
+            missing=missing,
+            block=options.block,
+            dual_softmax=options.dual_softmax,
+        )
+        results.append(result)
+        outcome.rows += retrieval_rows(result)
+        outcome.arrays |= rank_arrays(f"{name}/{direction.code}", result)
+    outcome.details["results"] = [result.to_dict() for result in results]
+    if missed := {r.num_missing for r in results if r.num_missing}:
+        told = "counted as errors" if missing == "miss" else "left out"
+        outcome.notes.append(f"{name}: up to {max(missed):,} queries lack a modality: {told} ({missing})")
+    if options.dual_softmax:
+        outcome.notes.append(
+            f"{name}: dual softmax (scale {options.dual_softmax:g}) uses the whole set of queries for each of them; figures "
+            "without it are others"
+        )
+    return outcome
+
+
+def retrieval_rows(result: RetrievalResult) -> list[Row]:
+    """Recalls with chance, median and mean rank."""
+    name, of, num = result.benchmark, result.of, result.num_queries
+    rows = [
+        Row(name, of, measure, getattr(result, key), num, getattr(result, f"chance_{key}"))
+        for measure, key in RECALLS.items()
+    ]
+    ranks = (("MedR", result.medr), ("MeanR", result.meanr))
+    return rows + [Row(name, of, measure, value, num, None, "rank") for measure, value in ranks]
+
+
+def rank_arrays(head: str, result: RetrievalResult) -> dict[str, np.ndarray]:
+    """Per-query counts, as a study keeps them; `truths` and `text` where clips have several texts."""
+    ranks = result.ranks
+    assert ranks is not None
+    arrays = {
+        f"{head}/clip": ranks.clip.astype(np.int32),
+        f"{head}/greater": ranks.greater.astype(np.int32),
+        f"{head}/equal": ranks.equal.astype(np.int32),
+        f"{head}/num_gallery": np.array(ranks.num_gallery),
+    }
+    extra = {"truths": ranks.truths, "text": ranks.text}
+    return arrays | {f"{head}/{part}": a.astype(np.int32) for part, a in extra.items() if a is not None}
+
+
+def _run_retrieval(how: _Retrieval, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
+    name = options.on or protocol.name
+    directions = directions_of(subject, options, name)
+    modalities = tuple(m for d in directions for m in d.modalities)
+    found, notes = how.embedded(protocol.name, subject, options, modalities)
+    missing = how.missing if options.missing == "auto" else options.missing
+    fusion = _fusion(subject, options)
+    outcome = on_main(lambda: retrieval_outcome(name, found, directions, fusion, missing, options))
+    sizes = {"clips": found.num_clips, "texts": found.num_texts}
+    outcome.notes = [*notes, *protocol.size_notes(sizes), *outcome.notes]
+    return outcome
+
+
+def _run_full_video(how: _Retrieval, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
+    name = options.on or protocol.name
+    asked = replace(options, directions=options.directions or ("t2v", "t2a", "t2va"))
+    if not options.directions:  # as far as the subject knows them
+        known = all_directions(subject.modalities)
+        asked = replace(asked, directions=tuple(code for code in asked.directions if code in known))
+    if options.dual_softmax:
+        raise TrichordError(f"benchmark {protocol.name} has no dual softmax; leave it out")
+    directions = directions_of(subject, asked, name)
+    if odd := [d.code for d in directions if d.query != ("text",)]:
+        raise TrichordError(f"benchmark {protocol.name}: captions find videos, as in t2v or t2va; {odd[0]} does not")
+    modalities = tuple(m for d in directions for m in d.modalities)
+    found, notes = how.embedded(protocol.name, subject, options, modalities)
+    missing = how.missing if options.missing == "auto" else options.missing
+    fusion = _fusion(subject, options)
+    outcome = on_main(lambda: full_video_outcome(name, found, directions, fusion, missing, options.block))
+    sizes = {"clips": found.num_clips, "videos": len(set(videos_of(found).tolist()))}
+    outcome.notes = [*notes, *protocol.size_notes(sizes), *outcome.notes]
+    return outcome
+
+
+def videos_of(found: Embedded) -> np.ndarray:
+    """(N,) the video of each clip; where every clip is a video of its own, the first 11 characters of its name (YouCook2)."""
+    if len(set(found.videos.tolist())) < found.num_clips:
+        return found.videos
+    return np.array([clip[:VIDEO_ID] for clip in found.videos.tolist()], np.str_)
+
+
+def full_video_outcome(
+    name: str, found: Embedded, directions: list[Direction], fusion: str, missing: str, block: int
+) -> Outcome:
+    """Rows and per-query ranks of the five ways from clips to videos. A video takes part that has a caption and a clip with
+    the modalities of the direction."""
+    videos, of_clip = np.unique(videos_of(found), return_inverse=True)
+    of_text = of_clip[found.text_clip]
+    outcome = Outcome(arrays={f"{name}/video": videos})
+    for direction in directions:
+        clips = np.flatnonzero(np.logical_and.reduce([found.valid[m] for m in direction.target]))
+        texts = np.flatnonzero(found.valid["text"])
+        takes_part = np.zeros((2, len(videos)), bool)
+        takes_part[0, of_clip[clips]], takes_part[1, of_text[texts]] = True, True
+        part = np.flatnonzero(takes_part.all(axis=0))
+        if not len(part):
+            lacking = " and ".join(direction.modalities)
+            raise TrichordError(
+                f"benchmark {name}: no video has {lacking}; direction {direction.code} cannot be scored"
+            )
+        place = np.full(len(videos), -1)
+        place[part] = np.arange(len(part))
+        clips, texts = clips[place[of_clip[clips]] >= 0], texts[place[of_text[texts]] >= 0]
+        gallery = fuse([found.embeddings[m][clips] for m in direction.target], fusion)
+        queries = fuse([found.embeddings["text"][texts]], fusion)
+        for ranks in full_video_ranks(queries, place[of_text[texts]], gallery, place[of_clip[clips]], block):
+            by_caption = ranks.way.startswith("caption")
+            lost = (found.num_texts - len(texts)) if by_caption else len(videos) - len(part)
+            counted = lost if missing == "miss" else 0
+            metrics = metrics_from_counts(ranks.counts, num_missing=counted)
+            share = len(ranks.video) / (len(ranks.video) + counted)
+            of, num = f"{direction.code}, {fusion}: {ranks.way}", metrics.num_queries
+            for k, (measure, key) in zip((1, 5, 10), RECALLS.items(), strict=True):
+                chance = chance_recall(k, len(part)) * share
+                outcome.rows.append(Row(name, of, measure, getattr(metrics, key), num, chance))
+            outcome.rows.append(Row(name, of, "MedR", metrics.medr, num, None, "rank"))
+            head = f"{name}/{direction.code}/{ranks.way.replace(', ', '-').replace(' ', '-')}"
+            outcome.arrays |= {
+                f"{head}/video": part[ranks.video].astype(np.int32),
+                f"{head}/greater": ranks.counts.greater.astype(np.int32),
+                f"{head}/equal": ranks.counts.equal.astype(np.int32),
+                f"{head}/num_gallery": np.array(ranks.counts.num_gallery),
+            }
+    return outcome
+
+
+def _with_rows(found: Embedded) -> np.ndarray:
+    """Clips with features over time; all where nothing is said of it."""
+    visual = found.labels.get("visual")
+    return np.arange(found.num_clips) if visual is None else np.flatnonzero(visual == "rows")
+
+
+_RANKS = "R@1, R@5, R@10 (ties at their expected value), median and mean rank, of each direction"
+_YOUCOOK2 = ClipSet("youcook2", "val", 5120)
+_MSRVTT = ClipSet("msrvtt", "test", 3072)
+_IMPORT = "The clips of `trichord import {}`, with every modality that a direction names; or embeddings of them."
+
+
+def _protocol(
+    how: _Retrieval,
+    name: str,
+    title: str,
+    paragraph: str,
+    needs: str,
+    run: Callable[[_Retrieval, Protocol, Subject, Options], Outcome] = _run_retrieval,
+    gives: str = _RANKS,
+    **sizes: int,
+) -> Protocol:
+    def start(subject: Subject, options: Options) -> Outcome:
+        return run(how, protocol, subject, options)
+
+    clips = f"{how.clips.collection}/{how.clips.split}" if how.clips else ""
+    protocol = Protocol(name, title, "retrieval", paragraph, needs, gives, start, sizes, clips)
+    return protocol
+
+
+PROTOCOLS: tuple[Protocol, ...] = (
+    _protocol(
+        _Retrieval(_YOUCOOK2), "youcook2", "YouCook2, pooled features",
+        "The 3,350 of the 3,492 validation clips whose videos are not in HowTo100M, one caption each. Every clip that has the "
+        "modalities of a direction is a query and in the gallery; the others are left out. Spectrograms are cut to 5,120 "
+        "frames. MCN's and AVLnet's figures are made so, with `sum`; Everything at Once's with `mean_normalized`.",
+        _IMPORT.format("youcook2"), clips=3350,
+    ),
+    _protocol(
+        _Retrieval(_YOUCOOK2, keep=_with_rows), "youcook2-full", "YouCook2, full-resolution features",
+        "As youcook2, but only the clips with features per time step, which 11 of the 3,350 lack: Everything at Once's "
+        "3,339. Import with `--full_resolution true`.",
+        _IMPORT.format("youcook2 --full_resolution true"), clips=3339,
+    ),
+    _protocol(
+        _Retrieval(_YOUCOOK2, needs_gallery=True), "youcook2-mteb", "YouCook2, the gallery of MTEB",
+        "The 3,104 clips that MTEB's YouCook2 tasks score, by a list of their ids (`--gallery FILE`, one a line). A smaller "
+        "gallery is easier: figures are not those of youcook2.",
+        _IMPORT.format("youcook2"), clips=3104,
+    ),
+    _protocol(
+        _Retrieval(_MSRVTT, "miss"), "msrvtt", "MSR-VTT 1k, missing clips count",
+        "The 1,000 test clips of JSFusion, one caption each. Clips without features are queries that fail: 968 have audio and "
+        "are scored against 968, recalls are over 1,000. Their rank is that of the last, so the median rank is over all 1,000 "
+        "(MCN and AVLnet print the median of those found). 3,072 spectrogram frames.",
+        _IMPORT.format("msrvtt"), clips=1000,
+    ),
+    _protocol(
+        _Retrieval(_MSRVTT), "msrvtt-1k-a", "MSR-VTT 1k-A",
+        "The same 1,000 test clips as msrvtt, as models of video and text score them: 1k-A is the split whose 9,000 other "
+        "clips may be trained on. Clips that lack a modality are left out of queries and gallery, so a direction with audio "
+        "has 968; those figures are not comparable to the ones over 1,000.",
+        _IMPORT.format("msrvtt"), clips=1000,
+    ),
+    _protocol(
+        _Retrieval(ClipSet("msrvtt-full", "test", 3072, "all")), "msrvtt-full", "MSR-VTT, full test set",
+        "The 2,990 test clips with 20 captions each. Text to video: 59,800 queries, each with one clip as its truth. Video to "
+        "text: 2,990 queries over 59,800 captions, each with 20 truths; the rank is that of the best of them, captions that "
+        "stand twice tie. Clips that lack a modality are left out. 3,072 spectrogram frames.",
+        _IMPORT.format("msrvtt --full test_videodatainfo.json"), clips=2990, texts=59800,
+    ),
+    _protocol(
+        _Retrieval(ClipSet("lsmdc", "test", 3072)), "lsmdc", "LSMDC",
+        "The 1,000 test clips of the Large Scale Movie Description Challenge, one description each; clips that lack a "
+        "modality are left out. 3,072 spectrogram frames.",
+        _IMPORT.format("lsmdc"), clips=1000,
+    ),
+    _protocol(
+        _Retrieval(None), "retrieval", "Retrieval on any clips",
+        "Clips of the store that are held out, or embeddings from a file. In a store neighbouring captions are joined until "
+        "the clip is long enough, each caption is used once, clips do not overlap; clips that lack a modality are left out. "
+        "Say which as retrieval:COLLECTION/SPLIT, or COLLECTION/SPLIT alone.",
+        "Clips with the modalities of a direction.",
+    ),
+    _protocol(
+        _Retrieval(_YOUCOOK2), "youcook2-videos", "YouCook2, full videos",
+        "Captions find the video: clips are grouped by the first 11 characters of their id. Five ways from clips to videos, "
+        "each a row: one caption as the query and a video's best clip, or the mean over its clips; all captions of a video as "
+        "the query, by the mean of each one's best clip, the mean over all pairs, or votes, one for the video of each "
+        "caption's best clip (clips that tie share it). Captions and clips of a video are those of the benchmark, without "
+        "what lies between them.",
+        _IMPORT.format("youcook2"), _run_full_video, "R@1, R@5, R@10 and median rank of each way and direction (text as the query)",
+        clips=3350,
+    ),
+    _protocol(
+        _Retrieval(None), "full-video", "Full videos of any clips",
+        "As youcook2-videos, with the clips' own videos as groups. Say which clips as full-video:COLLECTION/SPLIT.",
+        "Text, and clips of which several are of one video.", _run_full_video,
+        "R@1, R@5, R@10 and median rank of each way and direction (text as the query)",
+    ),
+)  # fmt: skip
