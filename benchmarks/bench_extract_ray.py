@@ -78,9 +78,10 @@ def main() -> None:
         "bench_extract_ray.py",
         f"Extraction on Ray, {arguments.videos} videos of 40 s",
         rows,
-        f"Median of {arguments.runs} runs (and all of them). Every store has the same parts, byte for byte. A local worker "
+        f"Median of {arguments.runs} run(s) (and all of them). Every store has the same parts, byte for byte. A local worker "
         "alone computes with all cores, on Ray with its one. The load of the machine over the last quarter of an hour, this "
-        f"benchmark included, was {os.getloadavg()[2]:.1f} on {CORES} cores.",
+        f"benchmark included, was {os.getloadavg()[2]:.1f} on {CORES} cores: with "
+        "more than there are cores, the differences above are those of the other work, not of Ray.",
     )
 
 
