@@ -68,7 +68,8 @@ class Options:
     """What a user can choose of a protocol; each kind reads what concerns it.
 
     Attributes:
-        directions: Retrieval directions; empty takes the protocol's own.
+        directions: Retrieval directions; empty takes the protocol's own, or `usual`.
+        usual: Directions of the recipe, for plain retrieval.
         fusion: How several modalities become one side: `sum` or `mean_normalized`; `auto` follows how the model was trained.
         dual_softmax: Scale of the dual softmax; 0 leaves it out.
         missing: `auto`, `drop` or `miss`.
@@ -81,6 +82,7 @@ class Options:
     """
 
     directions: tuple[str, ...] = ()
+    usual: tuple[str, ...] = ()
     fusion: str = "auto"
     dual_softmax: float = 0.0
     missing: str = "auto"

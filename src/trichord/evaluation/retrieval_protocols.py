@@ -70,8 +70,10 @@ def _chosen(found: Embedded, gallery: tuple[str, ...], name: str) -> tuple[Embed
 
 
 def directions_of(subject: Subject, options: Options, why: str) -> list[Direction]:
-    """The directions asked for, or all over what the subject knows. Raises TrichordError for one that it does not."""
-    asked = [Direction.parse(code) for code in options.directions or all_directions(subject.modalities)]
+    """The directions asked for, the usual ones, or all that the subject knows. Raises TrichordError for any other."""
+    asked = [
+        Direction.parse(code) for code in options.directions or options.usual or all_directions(subject.modalities)
+    ]
     if not asked:
         raise TrichordError(
             f"{subject.name}: knows {', '.join(subject.modalities)} alone, which nothing can be retrieved by"

@@ -15,6 +15,7 @@ from trichord.errors import TrichordError, one_line
 from trichord.evaluation.benchmarks import (
     Benchmark,
     EmbeddedClips,
+    ScoringSettings,
     benchmark_clips,
     benchmark_names,
     embed_benchmark,
@@ -258,12 +259,7 @@ def evaluate_model(
 
     Raises TrichordError when the model's widths are not the store's, or a direction needs an untrained modality.
     """
-    from trichord.store import Store
-
-    store, trained = Store(store_path), load_model(find_model(run))
-    _check_widths(run, trained, store)
-    kept = trained.settings and recipe is None
-    used = recipe_from_dict(of_this_version(trained.settings)) if kept else load_recipe(recipe or "mcn")
+    store, trained, used, settings = load_for_scoring(run, store_path, recipe)
     codes = directions or [
         code for code in used.evaluation.directions if set(Direction.parse(code).modalities) <= set(trained.trained)
     ]
@@ -275,9 +271,22 @@ def evaluate_model(
                 f"it knows {', '.join(trained.trained)}"
             )
     chosen = [find_benchmark(store, name) for name in benchmarks or benchmark_names(store)]
+    return [row for b in chosen for row in evaluate_retrieval(trained.model, store, b, parsed, settings)], trained.notes
+
+
+def load_for_scoring(
+    run: Path, store_path: Location, recipe: str | None = None
+) -> tuple[Store, TrainedModel, Recipe, ScoringSettings]:
+    """A store, a model where it is scored, the recipe that says how, and its plain settings: see `evaluate_model`."""
+    from trichord.store import Store
+
+    store, trained = Store(store_path), load_model(find_model(run))
+    _check_widths(run, trained, store)
+    kept = trained.settings and recipe is None
+    used = recipe_from_dict(of_this_version(trained.settings)) if kept else load_recipe(recipe or "mcn")
     settings = factories.scoring_settings(used, trained.visual_streams, trained.audio, trained.text)
     trained.model.to(factories.scoring_device(used))
-    return [row for b in chosen for row in evaluate_retrieval(trained.model, store, b, parsed, settings)], trained.notes
+    return store, trained, used, settings
 
 
 def find_model(run: Path) -> Path:

@@ -199,7 +199,7 @@ def results_table(results: Sequence[RetrievalResult]) -> Table:
     from rich.table import Table
 
     out = Table()
-    for name in ("benchmark", "direction"):
+    for name in ("benchmark", "direction", "fusion"):
         out.add_column(name)
     for name in ("R@1", "R@5", "R@10", "MedR", "MeanR", "queries", "missing", "chance R@10"):
         out.add_column(name, justify="right")
@@ -207,7 +207,8 @@ def results_table(results: Sequence[RetrievalResult]) -> Table:
         recalls = [f"{value:.2f}" for value in (r.r1, r.r5, r.r10)]
         missing = f"{r.num_missing} ({r.missing})" if r.num_missing else "0"
         ranks = [f"{r.medr:.1f}", f"{r.meanr:.1f}", str(r.num_queries), missing, f"{r.chance_r10:.2f}"]
-        out.add_row(r.benchmark, r.direction, *recalls, *ranks)
+        marked = f"{r.fusion} + dual softmax" if r.dual_softmax else r.fusion
+        out.add_row(r.benchmark, r.direction, marked, *recalls, *ranks)
     return out
 
 

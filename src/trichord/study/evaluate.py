@@ -1,0 +1,234 @@
+"""`trichord evaluate`: any model, or embeddings from a file, under named protocols; and the files that this leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trichord.errors import TrichordError, writing
+from trichord.evaluation.benchmarks import benchmark_names
+from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.protocol import Options, Outcome, Protocol
+from trichord.evaluation.registry import find_protocol, protocols
+from trichord.evaluation.retrieval import all_directions
+from trichord.evaluation.subject import Subject
+from trichord.evaluation.windows import Windows
+from trichord.modality import Direction
+from trichord.parallel import on_main
+from trichord.study.ranks import write_arrays
+from trichord.study.score import load_for_scoring
+from trichord.training.files import write_json
+
+if TYPE_CHECKING:
+    from trichord.store import Store
+    from trichord.store.location import Location
+
+RESULTS, PER_QUERY = "results.json", "queries.npz"
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One benchmark that was run: as it was asked for, its protocol, how, and what it gave."""
+
+    name: str
+    protocol: Protocol
+    options: Options
+    outcome: Outcome
+
+
+@dataclass
+class Evaluation:
+    """subject: What was scored. benchmarks: in the order asked for. notes: what a reader should know of the model."""
+
+    subject: Subject
+    benchmarks: list[Evaluated] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def results(self) -> list[dict[str, Any]]:
+        """Retrieval rows by direction as a study keeps them; of other benchmarks one object per figure."""
+        return [
+            row
+            for done in self.benchmarks
+            for row in done.outcome.details.get("results") or [row.to_dict() for row in done.outcome.rows]
+        ]
+
+
+def evaluate(
+    run: Path | None,
+    store_path: Location | None,
+    names: Sequence[str] = (),
+    *,
+    embeddings: Path | None = None,
+    directions: Sequence[str] | str = (),
+    recipe: str | None = None,
+    options: Options | None = None,
+    num_windows: int = 0,
+    window_s: float | None = None,
+    window_pool: str = "mean",
+) -> Evaluation:
+    """Score a trained model, a published checkpoint, or embeddings, on benchmarks.
+
+    Args:
+        run: Run, study or stage folder, or a published .pth file; None with `embeddings`.
+        store_path: Store with the clips, a folder or a URL; None with `embeddings`.
+        names: Benchmarks: names of protocols, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT for retrieval on it; empty takes all
+            clips of the store that are held out, or all of the file.
+        embeddings: File as `evaluation.embedded` describes it, in place of a model and a store.
+        directions: Retrieval directions; `all`; empty takes the recipe's, of embeddings all.
+        recipe: How clips are read and scored; None takes the recipe that trained the model, `mcn` for a published one.
+        options: Further choices; its directions and windows are those given here.
+        num_windows: Cut longer clips into so many windows; 0 embeds them whole.
+        window_s: Length of a window; None takes the recipe's shortest clip.
+        window_pool: `mean` or `max` of the windows' embeddings.
+
+    Raises TrichordError when a benchmark is not known, or lacks what it needs.
+    """
+    options = options or Options()
+    if (embeddings is None) == (run is None) or (run is None) != (store_path is None):
+        raise TrichordError("give a model and its --store, or --embeddings FILE alone; see trichord evaluate --help")
+    if not num_windows and (window_s is not None or window_pool != "mean"):
+        raise TrichordError("window_s and window_pool have no effect without --windows; give their number")
+    store: Store | None = None
+    evaluation: Evaluation
+    if embeddings is not None:
+        evaluation = Evaluation(Subject.of_embeddings(Embedded.load(embeddings)))
+        if recipe is not None or num_windows:
+            raise TrichordError(f"{embeddings}: recipes and windows have no effect on embeddings; leave them out")
+    else:
+        assert run is not None and store_path is not None
+        store, trained, used, settings = load_for_scoring(run, store_path, recipe)
+        evaluation = Evaluation(Subject.of_model(str(run), trained.model, store, settings, trained.trained))
+        evaluation.notes += trained.notes
+        usual = tuple(
+            c for c in used.evaluation.directions if set(Direction.parse(c).modalities) <= set(trained.trained)
+        )
+        options = replace(
+            options,
+            usual=usual,
+            block=settings.block,
+            missing=settings.missing if options.missing == "auto" else options.missing,
+            windows=Windows(num_windows, window_s or used.data.min_clip_s, window_pool) if num_windows else None,
+        )
+    options = replace(options, directions=_directions(directions, evaluation.subject))
+    chosen = [resolve(name, store) for name in names or _default_names(store)]
+    _check_effect(chosen, options)
+    for name, protocol, on in chosen:
+        mine = replace(options, on=on)
+        evaluation.benchmarks.append(Evaluated(name, protocol, mine, protocol.run(evaluation.subject, mine)))
+    return evaluation
+
+
+def _directions(asked: Sequence[str] | str, subject: Subject) -> tuple[str, ...]:
+    """Codes of the directions asked for: a list, or text with commas; `all`."""
+    codes = [part.strip() for code in ([asked] if isinstance(asked, str) else asked) for part in code.split(",")]
+    codes = [code for code in codes if code]
+    if codes == [ALL]:
+        return all_directions(subject.modalities)
+    return tuple(Direction.parse(code).code for code in codes)
+
+
+def _default_names(store: Store | None) -> list[str]:
+    if store is None:
+        return ["retrieval"]
+    names = benchmark_names(store)
+    if not names:
+        raise TrichordError(f"{store.path}: holds no clips outside its training split; name some as COLLECTION/train")
+    return names
+
+
+def resolve(name: str, store: Store | None) -> tuple[str, Protocol, str]:
+    """The name of a benchmark, its protocol, and the clips that the user names for it (`Options.on`).
+
+    A collection that is called as a protocol is scored under it where it has that protocol's clips.
+    """
+    head, _, rest = name.partition(":")
+    known = protocols()
+    have = [] if store is None else store.collections()
+    if head in known and (rest or store is None or not known[head].clips):
+        return name, known[head], rest
+    if head in known and (tuple(known[head].clips.split("/")) in have or head not in {c for c, _ in have}):
+        return name, known[head], rest
+    if store is None:
+        return name, find_protocol(name), ""
+    return name, known["retrieval"], name
+
+
+def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options) -> None:
+    """Raises TrichordError for choices that none of the benchmarks reads."""
+    if any(protocol.kind == "retrieval" for _, protocol, _ in chosen):
+        return
+    given = {
+        "directions": bool(options.directions),
+        "dual_softmax": bool(options.dual_softmax),
+        "gallery": options.gallery is not None,
+    }
+    if idle := [name for name, is_given in given.items() if is_given]:
+        raise TrichordError(f"--{idle[0]} has no effect on {', '.join(name for name, _, _ in chosen)}; leave it out")
+
+
+def read_gallery(path: Path) -> tuple[str, ...]:
+    """Ids of clips, one a line. Raises TrichordError when there is no such file or it names none."""
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrichordError(f"{path}: cannot be read ({error}); give a text file with one clip id a line") from None
+    ids = tuple(line for line in lines if line)
+    if not ids:
+        raise TrichordError(f"{path}: names no clip; give a text file with one clip id a line")
+    return ids
+
+
+def write_evaluation(evaluation: Evaluation, out: Path) -> None:
+    """A folder with `results.json` (protocols in words, rows, notes, choices) and `queries.npz` (per query, video or item, as
+    studies keep them: `study.ranks.read_ranks`); of a name in .json the retrieval rows alone."""
+
+    def write() -> None:
+        with writing(out):
+            if out.suffix == ".json":
+                write_json(out, evaluation.results())
+                return
+            out.mkdir(parents=True, exist_ok=True)
+            write_arrays(
+                out / PER_QUERY, {k: v for done in evaluation.benchmarks for k, v in done.outcome.arrays.items()}
+            )
+            write_json(out / RESULTS, _described(evaluation))
+
+    on_main(write)
+
+
+def _described(evaluation: Evaluation) -> dict[str, Any]:
+    subject = evaluation.subject
+    store = subject.store
+    return {
+        "subject": subject.name,
+        "store": None if store is None else {"path": str(store.path), "fingerprint": store.fingerprint},
+        "notes": evaluation.notes,
+        "benchmarks": [
+            {
+                "name": done.name,
+                "protocol": done.protocol.name,
+                "title": done.protocol.title,
+                "kind": done.protocol.kind,
+                "paragraph": done.protocol.paragraph,
+                "sizes": dict(done.protocol.sizes),
+                "options": {**asdict(done.options), "gallery": len(done.options.gallery or ()) or None},
+                "rows": [row.to_dict() for row in done.outcome.rows],
+                "notes": done.outcome.notes,
+                **done.outcome.details,
+            }
+            for done in evaluation.benchmarks
+        ],
+    }
+
+
+def save_embeddings(evaluation: Evaluation, path: Path) -> None:
+    """Write what was embedded as a file that `--embeddings` reads. Raises TrichordError when that is not one set of clips."""
+    made = evaluation.subject.made
+    if len(made) != 1:
+        raise TrichordError(
+            f"{path}: one file holds one set of clips, not {len(made)}; evaluate one benchmark at a time"
+        )
+    on_main(lambda: made[0].save(path))
