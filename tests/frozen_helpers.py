@@ -54,7 +54,7 @@ def encoder(log: Path | None = None, *, sleep_s: float = 0.0, die_at: int = -1, 
 
 
 def help_out(
-    store_path: Path, log: Path, word: str, sleep_s: float, die_at: int, share: float = 0.0, start: Any = None
+    store_path: Path, log: Path, word: str, sleep_s: float, die_at: int, process: int = 0, start: Any = None
 ) -> None:
     """Target of a process: make the pass together with whoever else makes it, from the barrier `start` on."""
     small_parts()
@@ -62,4 +62,4 @@ def help_out(
     if start is not None:
         start.wait(60)
     made = encoder(log, sleep_s=sleep_s, die_at=die_at, word=word)
-    frozen.frozen_rows(work, made, process=int(share * 100), num_processes=100)
+    frozen.frozen_rows(work, made, process=process, num_processes=2)

@@ -102,7 +102,7 @@ def frozen_rows(
     Args:
         work: What is wanted.
         encoder: Makes the values.
-        process, num_processes: Of a launch: each process begins elsewhere. Others help without being counted.
+        process, num_processes: Of a launch: each process begins with its own share. Others help without being counted.
         say: Takes a line now and then.
 
     Raises TrichordError when the store cannot be written to or the disk is full.
@@ -112,7 +112,7 @@ def frozen_rows(
         try:
             work.folder.parent.mkdir(exist_ok=True)
             with Leases(work.folder.parent) as leases:
-                _make(work, encoder, leases, process / num_processes, say)
+                _make(work, encoder, leases, process, num_processes, say)
         except OSError as error:
             raise TrichordError(
                 f"{work.folder}: the frozen embeddings cannot be written ({error.strerror or one_line(error)}); "
@@ -124,9 +124,11 @@ def frozen_rows(
     return FrozenRows.open(work.folder)
 
 
-def _make(work: FrozenPass, encoder: Encoder, leases: Leases, first_share: float, say: Callable[[str], None]) -> None:
-    """Make parts, from that share of them on, until there is none left to make; then wait for those of others, and make
-    them where their process is lost."""
+def _make(
+    work: FrozenPass, encoder: Encoder, leases: Leases, process: int, num_processes: int, say: Callable[[str], None]
+) -> None:
+    """Make this process's share of the parts, then those that nobody has; wait for those of others, and make them where
+    their process is lost."""
     said_s = time.monotonic()
 
     def tell(parts: list[Part], waiting: str = "") -> None:
@@ -139,8 +141,9 @@ def _make(work: FrozenPass, encoder: Encoder, leases: Leases, first_share: float
     while True:
         parts = plan_parts(work, leases)
         if parts is not None:
-            first = int(len(parts) * first_share)
-            made = make_parts(work, parts[first:] + parts[:first], encoder, leases, partial(tell, parts))
+            first, last = (len(parts) * number // num_processes for number in (process, process + 1))
+            made = make_parts(work, parts[first:last], encoder, leases, partial(tell, parts))
+            made += make_parts(work, parts[last:] + parts[:first], encoder, leases, partial(tell, parts))
             if finish(work, parts, leases):
                 return
             if not made:
