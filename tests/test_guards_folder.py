@@ -53,6 +53,7 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_until_the_first_is_gone(
     other: subprocess.Popen[str], tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_second_run_is_refused_until_the_first_is_gone(
     run.train_order(tiny_store, out, "vt", 0, quick(), say=silent)
 
 
+@pytest.mark.slow
 def test_a_report_may_look_on(tiny_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run.run_study(tiny_store, out, ["vt"], [0], quick(), say=silent)

@@ -89,6 +89,7 @@ def test_a_stalled_slice_names_file_stream_and_video(
     assert time.monotonic() - started < 10, "nobody waits for the stalled thread"
 
 
+@pytest.mark.slow
 def test_a_shard_that_does_not_open_is_named_by_a_command_that_ends(tmp_path: Path) -> None:
     """A pipe in the place of a shard gives nothing, as a dead network share does; the process must be able to exit."""
     path = write_tiny_store(tmp_path / "store")
