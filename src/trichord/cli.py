@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trichord.errors import TrichordError, disk_error, one_line, writing
+from trichord.errors import TrichordError, disk_error, one_line, printable, writing
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -23,7 +23,7 @@ In which order should video, audio and text be combined? Train in stages, compar
 commands:
   demo       render the built-in world, run the study on it, print the order table
   world      write the built-in world: narrated how-to videos as real files
-  import     bring published features or data into a store: howto100m, youcook2, msrvtt, stamps, webdataset, npy
+  import     bring published features or data into a store: howto100m, youcook2, msrvtt, lsmdc, stamps, webdataset, npy
   extract    features of a folder of narrated videos, or of a table of clips, into a store
   train      train one order, e.g. av>t
   freeze     compute ahead what later stages will read of a run's trained encoders: on other machines, or on Ray
@@ -152,9 +152,14 @@ def _with_dashes(parser: ArgumentParser, text: str) -> str:
 def _say(line: str) -> None:
     """Print a line of progress. A reader that has gone (`| head`) does not end the work."""
     try:
-        print(line, flush=True)
+        print(printable(line), flush=True)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+
+
+def _show(result: object) -> None:
+    """Print lines of a result. Names in it come from files: what a terminal would obey is escaped."""
+    print("\n".join(map(printable, str(result).split("\n"))))
 
 
 def _call(
@@ -191,7 +196,7 @@ def _as_typed(function: Callable[..., Any], words: list[str]) -> list[str]:
 def _world(words: list[str]) -> int:
     from trichord.world import write_world
 
-    print(
+    _show(
         _call(
             write_world,
             "world",
@@ -213,7 +218,7 @@ def _extract(words: list[str]) -> int:
         return 0
     example = "trichord extract my_videos --store my_store --dry-run"
     summary = _call(extract, "extract", words, positional=("videos",), example=example)
-    print(summary)
+    _show(summary)
     return 130 if getattr(summary, "interrupted", False) else 0
 
 
@@ -237,7 +242,7 @@ def _import(words: list[str]) -> int:
     }.get(words[0], "--root release --words GoogleNews-vectors-negative300.bin")
     example = f"trichord import {words[0]} {options} --store my_store"
     summary = _call(importers[words[0]], f"import {words[0]}", words[1:], positional=(), example=example)
-    print(summary)
+    _show(summary)
     return 130 if getattr(summary, "interrupted", False) else 0
 
 
@@ -248,7 +253,7 @@ def _store(words: list[str]) -> int:
         from trichord.releases.export import export_store
 
         example = "trichord store export my_store --out release --layout howto100m"
-        print(_call(export_store, "store export", words[1:], positional=("store",), example=example))
+        _show(_call(export_store, "store export", words[1:], positional=("store",), example=example))
         return 0
     if len(words) != 2 or words[0] not in ("info", "verify"):
         if words and words[0] not in ("-h", "--help"):
@@ -258,11 +263,11 @@ def _store(words: list[str]) -> int:
         print("usage: trichord store {info,verify} STORE\n       trichord store export STORE --out DIR --layout LAYOUT")
         return 0
     if words[0] == "info":
-        print(store_info(words[1]))
+        _show(store_info(words[1]))
         return 0
     problems = verify(words[1])
     for problem in problems:
-        print(problem)
+        _show(problem)
     if problems:
         raise TrichordError(f"{words[1]}: {len(problems)} problem(s), listed above")
     print(f"{words[1]}: sound")
@@ -372,7 +377,7 @@ def print_study(table: Any, out: Path) -> None:
     from trichord.study.table import to_rich
 
     Console(width=None if sys.stdout.isatty() else 120).print(to_rich(table))
-    print(table.caption)
+    _show(table.caption)
     print(f"table: {out / 'table.md'} (also table.csv, table.tex, study.json, orders.png)")
 
 
@@ -399,9 +404,9 @@ def _report(words: list[str]) -> int:
 
     if values.compare is not None:
         first, second = values.compare
-        print(write_comparison(first, second, values.out, **options))
+        _show(write_comparison(first, second, values.out, **options))
         return 0
-    print(write_report(values.study, values.out, **options))
+    _show(write_report(values.study, values.out, **options))
     return 0
 
 
@@ -479,7 +484,7 @@ def _evaluate(words: list[str]) -> int:
     if not _is_main():
         return 0
     for note in [*evaluation.notes, *(note for done in evaluation.benchmarks for note in done.outcome.notes)]:
-        print(note)
+        _show(note)
     for table in evaluation_tables(evaluation):
         console.print(table)
     print("Recalls and chance in percent; ranks count from 1.")
@@ -534,7 +539,7 @@ def _reproduce(words: list[str]) -> int:
     values = _parse(parser, words)
     from trichord.study.reproduce import reproduce
 
-    print(reproduce(values.dump))
+    _show(reproduce(values.dump))
     return 0
 
 

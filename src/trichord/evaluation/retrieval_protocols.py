@@ -49,6 +49,8 @@ class _Retrieval:
                 len(kept) < found.num_clips
             )
             found = found.take(kept)
+        if (w := options.windows) is not None:
+            notes.append(f"{name}: clips longer than {w.length_s:g} s by {w.count} windows of that length ({w.pool})")
         if options.gallery is not None:
             found, more = _chosen(found, options.gallery, name)
             notes += more
@@ -90,7 +92,8 @@ def _fusion(subject: Subject, options: Options) -> str:
 def clip_arrays(name: str, found: Embedded) -> dict[str, np.ndarray]:
     """What names the clips that per-query arrays number, as a study keeps it."""
     return {
-        f"{name}/video_id": found.ids,
+        f"{name}/id": found.ids,
+        f"{name}/video_id": found.videos,
         f"{name}/start_s": found.start_s,
         f"{name}/end_s": found.end_s,
     }
@@ -169,21 +172,23 @@ def _run_retrieval(how: _Retrieval, protocol: Protocol, subject: Subject, option
 
 def _run_full_video(how: _Retrieval, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
     name = options.on or protocol.name
-    asked = replace(options, directions=options.directions or ("t2v", "t2a", "t2va"))
-    if not options.directions:  # as far as the subject knows them
-        known = all_directions(subject.modalities)
-        asked = replace(asked, directions=tuple(code for code in asked.directions if code in known))
     if options.dual_softmax:
         raise TrichordError(f"benchmark {protocol.name} has no dual softmax; leave it out")
-    directions = directions_of(subject, asked, name)
-    if odd := [d.code for d in directions if d.query != ("text",)]:
-        raise TrichordError(f"benchmark {protocol.name}: captions find videos, as in t2v or t2va; {odd[0]} does not")
+    known = [code for code in all_directions(subject.modalities) if code.startswith("t2")]
+    asked = directions_of(subject, replace(options, usual=tuple(known)), name)
+    directions = [d for d in asked if d.query == ("text",)]
+    if not directions:
+        raise TrichordError(
+            f"benchmark {protocol.name}: captions find videos, as in t2v or t2va; {asked[0].code} does not"
+        )
     modalities = tuple(m for d in directions for m in d.modalities)
     found, notes = how.embedded(protocol.name, subject, options, modalities)
     missing = how.missing if options.missing == "auto" else options.missing
     fusion = _fusion(subject, options)
     outcome = on_main(lambda: full_video_outcome(name, found, directions, fusion, missing, options.block))
     sizes = {"clips": found.num_clips, "videos": len(set(videos_of(found).tolist()))}
+    if others := [d.code for d in asked if d not in directions]:
+        notes.append(f"{name}: captions find videos; {', '.join(others)} left out")
     outcome.notes = [*notes, *protocol.size_notes(sizes), *outcome.notes]
     return outcome
 

@@ -1,4 +1,4 @@
-"""Published releases into the store (HowTo100M, YouCook2, MSR-VTT), and a store into layouts that others read."""
+"""Published releases into the store (HowTo100M, YouCook2, MSR-VTT, LSMDC), and a store into layouts that others read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from trichord.releases.common import ImportSummary
 from trichord.releases.export import ExportSummary, export_store
 from trichord.releases.howto100m import import_howto100m
+from trichord.releases.lsmdc import import_lsmdc
 from trichord.releases.msrvtt import import_msrvtt
 from trichord.releases.npy import import_npy
 from trichord.releases.webdataset import import_webdataset
@@ -16,6 +17,7 @@ IMPORTERS: dict[str, Callable[..., ImportSummary]] = {
     "howto100m": import_howto100m,
     "youcook2": import_youcook2,
     "msrvtt": import_msrvtt,
+    "lsmdc": import_lsmdc,
     "webdataset": import_webdataset,
     "npy": import_npy,
 }
@@ -26,6 +28,7 @@ __all__ = [
     "ImportSummary",
     "export_store",
     "import_howto100m",
+    "import_lsmdc",
     "import_msrvtt",
     "import_npy",
     "import_webdataset",

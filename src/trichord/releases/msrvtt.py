@@ -5,6 +5,8 @@ AVLnet: `msrvtt_jsfusion_test.pkl`, a list of 968 dicts (`id`, `2d_pooled`, `3d_
 `MSRVTT_train.pth` ({`2d`: {id: tensor}, `3d`: {id: tensor}}), test captions in `MSRVTT_JSFUSION_test.csv`, training
 captions in `MSRVTT_data.json`.
 
+With a JSON file of the full test set (`full`) those clips alone are imported, as collection `msrvtt-full`.
+
 The test set is 1,000 clips. Where a CSV file lists them, those without features are stored as items without streams,
 so that evaluation can count them as missed.
 """
@@ -19,6 +21,8 @@ from typing import Any
 from trichord.errors import TrichordError
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
 from trichord.releases.common import ImportSummary, Progress, existing_folder, named_path, plain_texts
+from trichord.releases.msrvtt_full import COLLECTION as FULL
+from trichord.releases.msrvtt_full import full_test_clips
 from trichord.store.pickles import load_pickle
 
 COLLECTION = "msrvtt"
@@ -33,6 +37,7 @@ def import_msrvtt(
     words: Path | None = None,
     *,
     train: Path | None = None,
+    full: Path | None = None,
     full_resolution: bool = False,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -43,12 +48,20 @@ def import_msrvtt(
         store: Folder of the store; made when it is not there, added to when it is.
         words: word2vec or GloVe file; GloVe 6B 50-d when not given.
         train: Training pickle, needed where root has that of the 7k and that of the 9k split.
+        full: test_videodatainfo.json: import the full test set (2,990 clips, all their captions) as collection msrvtt-full,
+            and nothing else.
         full_resolution: Store features per time step where there are any, instead of those pooled over time.
         progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when there is no file of the release, one is refused or empty, or nothing could be imported.
     """
     root = existing_folder(root)
+    if full is not None:
+        if train is not None:
+            raise TrichordError(
+                f"{train}: --train has no effect with --full, which imports the test set alone; leave it out"
+            )
+        return _import_full(root, full, store, words, full_resolution, progress)
     test_list = first_file(root, TEST_LISTS)
     official = read_test_list(test_list) if test_list else {}
     test = _pickled(first_file(root, TEST_PICKLES), "test") or _tensors(
@@ -79,6 +92,26 @@ def import_msrvtt(
         summary.notes.append(
             f"{len(lacking):,} of the {len(official):,} test clips of {test_list} have no features in the release: "
             "stored with their captions alone, so that evaluation can count them as missed"
+        )
+    return summary
+
+
+def _import_full(
+    root: Path, full: Path, store: Path, words: Path | None, full_resolution: bool, progress: Progress | None
+) -> ImportSummary:
+    clips = full_test_clips(root, full, TEST_PICKLES + TRAIN_PICKLES)
+    summary = import_clips(
+        clips,
+        collection=FULL,
+        full_resolution=full_resolution,
+        root=root,
+        store=store,
+        words=words,
+        progress=progress,
+    )
+    if lacking := sum(len(clip.entry) == 1 for clip in clips):
+        summary.notes.append(
+            f"{lacking:,} of the {len(clips):,} clips have no features in the release: stored with their captions alone"
         )
     return summary
 

@@ -1,0 +1,65 @@
+"""LSMDC clips from the pickles of AVLnet's release, into a store.
+
+A pickle is a list of dicts: `id`, `caption`, `2d_pooled` and `3d_pooled` (or `2d`, `3d`), `audio` (40, frames). Its name
+holds `lsmdc`; one with `train` or `val` in it is of that split, every other is the test set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trichord.errors import TrichordError
+from trichord.releases.clips import Clip, import_clips, numbered, read_entries
+from trichord.releases.common import ImportSummary, Progress, existing_folder, plain_texts
+
+COLLECTION = "lsmdc"
+SUFFIXES = (".pkl", ".pickle")
+
+
+def import_lsmdc(
+    root: Path,
+    store: Path,
+    words: Path | None = None,
+    *,
+    full_resolution: bool = False,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Import LSMDC clips into a store.
+
+    Args:
+        root: Folder of the release.
+        store: Folder of the store; made when it is not there, added to when it is.
+        words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        full_resolution: Store features per time step where there are any, instead of those pooled over time.
+        progress: Takes lines that tell how far the import is.
+
+    Raises TrichordError when there is no pickle, two are of one split, one is refused or empty, or nothing could be imported.
+    """
+    root = existing_folder(root)
+    paths = sorted(p for p in root.rglob("*") if "lsmdc" in p.name.lower() and p.suffix in SUFFIXES and p.is_file())
+    if not paths:
+        raise TrichordError(f"{root}: no LSMDC pickle (*lsmdc*.pkl); name the folder that holds one with --root")
+    clips: list[Clip] = []
+    seen: dict[str, Path] = {}
+    for path in paths:
+        split = next((name for name in ("train", "val") if name in path.name.lower()), "test")
+        if split in seen:
+            raise TrichordError(
+                f"{root}: holds {seen[split].name} and {path.name}, both of split {split}; leave one there"
+            )
+        seen[split] = path
+        entries = read_entries(path)
+        if not entries:
+            raise TrichordError(f"{path}: holds no clips; download it again")
+        for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
+            captions = plain_texts(entry.get("caption"))
+            clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", captions[:1], entry))
+    return import_clips(
+        clips,
+        collection=COLLECTION,
+        full_resolution=full_resolution,
+        root=root,
+        store=store,
+        words=words,
+        progress=progress,
+    )

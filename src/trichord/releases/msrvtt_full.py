@@ -1,0 +1,79 @@
+"""MSR-VTT's full test set: 2,990 clips with all their captions, from the official JSON and whatever features are at hand.
+
+The JSON (`test_videodatainfo.json`, or one of all splits) has `sentences` (`video_id`, `caption`) and `videos` (`video_id`,
+`split`). Features are looked up by id in every pickle and .pth file of the release: the test clips of JSFusion are in one,
+the other 1,990 are training clips of the 1k-A split.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trichord.errors import TrichordError
+from trichord.releases.clips import Clip, first_file, read_entries
+from trichord.releases.common import named_path
+from trichord.store.pickles import load_pickle
+
+COLLECTION = "msrvtt-full"
+TENSORS = ("MSRVTT_JSFUSION_test.pth", "MSRVTT_test.pth", "MSRVTT_train.pth")
+
+
+def full_test_clips(root: Path, full: Path, pickles: Sequence[str]) -> list[Clip]:
+    """The clips of the JSON's test split, each with its captions; those without features have none.
+
+    Args:
+        root: Folder of the release.
+        full: The JSON file, as it stands or inside `root`.
+        pickles: Names of the release's pickles.
+
+    Raises TrichordError when the JSON has no test clips, or no file has features of any.
+    """
+    path = named_path(root, full, "full")
+    captions = captions_of_test(path)
+    entries = _features(root, pickles)
+    if not set(entries) & set(captions):
+        raise TrichordError(
+            f"{root}: no file has features of a clip of {path}; it needs {', '.join((*pickles, *TENSORS))}"
+        )
+    return [
+        Clip(video, "test", f"{path}: {video}", texts, {"id": video, **entries.get(video, {})})
+        for video, texts in captions.items()
+    ]
+
+
+def captions_of_test(path: Path) -> dict[str, list[str]]:
+    """Captions of every clip of split `test`, in the order of the file; of all clips where it names no splits."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        splits = {str(video["video_id"]): str(video["split"]) for video in content.get("videos", ())}
+        texts: dict[str, list[str]] = {}
+        for row in content["sentences"]:
+            if splits.get(str(row["video_id"]), "test" if not splits else "") == "test":
+                texts.setdefault(str(row["video_id"]), []).append(str(row["caption"]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise TrichordError(f"{path}: has no sentences with video_id and caption; download it again") from None
+    if not texts:
+        raise TrichordError(f"{path}: has no sentences of split test; give test_videodatainfo.json with --full")
+    return texts
+
+
+def _features(root: Path, pickles: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Entries by id, of the first file that has one."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in pickles:
+        if path := first_file(root, (name,)):
+            for entry in read_entries(path):
+                found.setdefault(str(entry["id"]), entry)
+    for name in TENSORS:
+        if path := first_file(root, (name,)):
+            tables = load_pickle(path)
+            if not isinstance(tables, dict) or not all(isinstance(tables.get(key), dict) for key in ("2d", "3d")):
+                raise TrichordError(
+                    f"{path}: has no tables 2d and 3d of features by video id; check that it is the right file"
+                )
+            for video, features in tables["2d"].items():
+                found.setdefault(str(video), {"2d": features, "3d": tables["3d"].get(video)})
+    return found
