@@ -15,6 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from s3_server import BUCKET, S3Server, upload
 from store_helpers import build, item, word_vectors
 from trichord.cli import main
+from trichord.data.batches import TrainingClips
 from trichord.errors import TrichordError
 from trichord.recipes import load_recipe
 from trichord.store import Store, StoreWriter, remote
@@ -163,6 +164,19 @@ def test_the_bound_holds_under_random_access(local: Path) -> None:
     assert mapped <= room // min(sizes), "what was deleted is let go of, so that the disk gets it back"
     for i, rows in held[:50]:
         assert np.array_equal(rows, plain.rows("visual_2d", i)), "a view outlives the file"
+
+
+def test_a_batch_fetches_a_part_once_however_small_the_cache(local: Path, s3: S3Server) -> None:
+    url = upload(local, f"s3://{BUCKET}/small")
+    largest = max(path.stat().st_size for path in (local / "parts").glob("*.safetensors"))
+    sources = [
+        TrainingClips(store, store.select(), seed=0, videos_per_batch=NUM_ITEMS, clips_per_video=1, min_clip_s=1.0)
+        for store in (Store(url, cache_gb=largest / 1e9), Store(local))
+    ]
+    s3.asked.clear()
+    drawn, expected = (source.draw(0, 0) for source in sources)
+    assert np.array_equal(drawn.item, expected.item) and np.array_equal(drawn.start_s, expected.start_s)
+    assert len(s3.asked) == len(set(s3.asked)) == 10
 
 
 def test_a_store_that_grew_or_lost_a_part_is_seen_by_the_next_one(local: Path, tmp_path: Path) -> None:

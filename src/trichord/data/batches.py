@@ -119,7 +119,8 @@ class TrainingClips:
         chosen = self._shuffled(epoch)[step * self.videos_per_batch : (step + 1) * self.videos_per_batch]
         rng = np.random.default_rng([self.seed, epoch, step])
         self.store.bring(chosen)
-        spans = [self.store.caption_spans(video) for video in chosen.tolist()]
+        in_turn = {video: self.store.caption_spans(video) for video in sorted(chosen.tolist())}  # part by part
+        spans = [in_turn[video] for video in chosen.tolist()]
         caption_start_s, caption_end_s = (np.concatenate(column) for column in zip(*spans, strict=True))
         offsets = np.cumsum([0, *(len(start_s) for start_s, _ in spans)])
         start_s, end_s, first, last = _clips_of_videos(caption_start_s, caption_end_s, offsets, self.min_clip_s)
