@@ -21,7 +21,13 @@ _ADVICE = {
 
 
 class TrichordError(ValueError):
-    """A user's mistake or a user's data. The command line prints its message in one line and exits with 2."""
+    """A user's mistake or a user's data. The command line prints its message in one line and exits with 2.
+
+    What a file says may stand in the message: characters that a terminal would obey are escaped.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))
 
 
 class Diverged(TrichordError):
@@ -31,6 +37,17 @@ class Diverged(TrichordError):
 def one_line(text: object) -> str:
     """`text` with all runs of white space folded into single spaces."""
     return " ".join(str(text).split())
+
+
+def printable(text: object) -> str:
+    """`text` as a terminal can show it: line breaks and tabs become spaces, other control characters `\\x1b`."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )
 
 
 def disk_error(error: BaseException, where: Path | str | None = None) -> TrichordError | None:

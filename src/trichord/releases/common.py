@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from trichord.captions import Captions
-from trichord.errors import TrichordError, one_line
+from trichord.errors import TrichordError, one_line, printable
 from trichord.store import Item, StoreWriter, WordVectors
 from trichord.store.ledger import LEDGER
 from trichord.store.words import word_vectors_for
@@ -189,7 +189,7 @@ def _added(writer: StoreWriter, made: Made, summary: ImportSummary) -> str:
         writer.add(item)
     except TrichordError as error:
         reason = str(error)
-        if not reason.startswith((f"{item.collection}/{item.video_id}:", "item ")):
+        if not reason.startswith((printable(f"{item.collection}/{item.video_id}:"), "item ")):
             raise  # not the item but the store
         source = next((path for name, path in made.sources.items() if f" {name} " in reason), None)
         return f"{source}: {reason}" if source else reason

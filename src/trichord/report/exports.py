@@ -18,6 +18,7 @@ from trichord.errors import TrichordError
 from trichord.report.document import SLUG, Cell, Commands, Document, Figure, Table, Text, clean, folded
 from trichord.report.html import to_html
 from trichord.report.markdown import to_markdown
+from trichord.study.table import inert
 
 TABLES, FIGURES = "tables", "figures"
 WIDE_LATEX = 8  # columns from which a table is set smaller
@@ -72,10 +73,10 @@ def to_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     columns = table.spread()
-    writer.writerow([_inert(heading) for heading, _, _ in columns])
+    writer.writerow([inert(heading) for heading, _, _ in columns])
     for row in table.rows:
         values = [_value(row[at], name) for _, at, name in columns]
-        writer.writerow([_inert(v) if isinstance(v, str) else "" if v is None else repr(v) for v in values])
+        writer.writerow([inert(v) if isinstance(v, str) else "" if v is None else repr(v) for v in values])
     return out.getvalue()
 
 
@@ -90,11 +91,6 @@ def _value(cell: Cell, name: str | None = None) -> str | int | float | bool | No
     if isinstance(value, bool):
         return value
     return int(value) if isinstance(value, numbers.Integral) else float(value)
-
-
-def _inert(text: str) -> str:
-    formula = text.startswith(("=", "@")) or (text.startswith(("+", "-")) and re.search(r"[A-Za-z|!]", text))
-    return f"'{text}" if formula else text
 
 
 # ---- JSON

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.errors import Diverged, TrichordError, writing
+from trichord.errors import Diverged, TrichordError, printable, writing
 from trichord.evaluation.benchmarks import benchmark_names, find_benchmark
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
@@ -285,4 +285,4 @@ def _with_fresh(model: Any, fresh: Any, planned: PlannedStage) -> Any:
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line), flush=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from trichord.errors import printable
 from trichord.modality import Direction, Order
 from trichord.training.files import replacing, write_text
 
@@ -128,9 +130,14 @@ def _cell(values: list[float]) -> Cell:
 
 
 def to_markdown(table: StudyTable) -> str:
-    head = ["order"] + [f"{title} {k}" for title in table.titles for k in ("R@1", "R@5", "R@10")]
+    head = ["order"] + [f"{_cell_text(title)} {k}" for title in table.titles for k in ("R@1", "R@5", "R@10")]
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *table.lines()]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{table.caption}\n"
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{_cell_text(table.caption)}\n"
+
+
+def _cell_text(text: str) -> str:
+    """Text of a Markdown cell: a name from a file makes no cell, line or tag of its own."""
+    return printable(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 def to_csv(table: StudyTable) -> str:
@@ -140,8 +147,15 @@ def to_csv(table: StudyTable) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fields, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table.results)
+    writer.writerows({k: inert(v) if isinstance(v, str) else v for k, v in row.items()} for row in table.results)
     return out.getvalue()
+
+
+def inert(text: str) -> str:
+    """Text of a CSV cell: one that a spreadsheet would run as a formula gets an apostrophe before it."""
+    start = text.lstrip()
+    formula = start.startswith(("=", "@")) or (start.startswith(("+", "-")) and re.search(r"[A-Za-z|!]", start))
+    return f"'{text}" if formula else text
 
 
 def to_latex(table: StudyTable) -> str:
@@ -152,7 +166,7 @@ def to_latex(table: StudyTable) -> str:
     recalls = " & ".join(["R@1 & R@5 & R@10"] * len(table.titles))
     return "\n".join(
         [
-            rf"% {table.caption}".replace("±", "+-").replace("→", "->"),
+            rf"% {printable(table.caption)}".replace("±", "+-").replace("→", "->"),
             rf"\begin{{tabular}}{{l{'rrr' * len(table.titles)}}}",
             r"\toprule",
             rf" & {groups} \\",
@@ -170,7 +184,8 @@ def to_latex(table: StudyTable) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join("\\" + c if c in "&%$#_{}" else c for c in text)
+    words = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join("\\" + c if c in "&%$#_{}" else words.get(c, c) for c in printable(text))
 
 
 def _order_latex(label: str) -> str:
@@ -180,12 +195,13 @@ def _order_latex(label: str) -> str:
 def to_rich(table: StudyTable) -> Table:
     """For a terminal."""
     from rich.table import Table
+    from rich.text import Text
 
     out = Table()
     out.add_column("order")
     for title in table.titles:
         for recall in ("R@1", "R@5", "R@10"):
-            out.add_column(f"{title}\n{recall}", justify="right")
+            out.add_column(Text(f"{printable(title)}\n{recall}"), justify="right")
     *orders, chance = table.lines()
     for row in orders:
         out.add_row(*row)
@@ -197,6 +213,7 @@ def to_rich(table: StudyTable) -> Table:
 def results_table(results: Sequence[RetrievalResult]) -> Table:
     """One row per benchmark and direction, for a terminal."""
     from rich.table import Table
+    from rich.text import Text
 
     out = Table()
     for name in ("benchmark", "direction", "fusion"):
@@ -208,7 +225,7 @@ def results_table(results: Sequence[RetrievalResult]) -> Table:
         missing = f"{r.num_missing} ({r.missing})" if r.num_missing else "0"
         ranks = [f"{r.medr:.1f}", f"{r.meanr:.1f}", str(r.num_queries), missing, f"{r.chance_r10:.2f}"]
         marked = f"{r.fusion} + dual softmax" if r.dual_softmax else r.fusion
-        out.add_row(r.benchmark, r.direction, marked, *recalls, *ranks)
+        out.add_row(Text(printable(r.benchmark)), r.direction, marked, *recalls, *ranks)
     return out
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.errors import one_line
+from trichord.errors import one_line, printable
 from trichord.training.checkpoint_folder import (
     Damaged,
     check_files,
@@ -250,4 +250,4 @@ def _random(process: int) -> str:
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line), flush=True)

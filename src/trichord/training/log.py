@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from trichord.errors import printable
 from trichord.training.files import sync, write_text
 
 
@@ -132,4 +133,4 @@ def clock(seconds: float) -> str:
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line), flush=True)
