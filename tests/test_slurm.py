@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from trichord import cli
+from trichord.cli import training
 
 SCRIPTS = sorted((Path(__file__).parents[1] / "examples" / "slurm").glob("*.sbatch"))
 SLURM = {"SLURM_CPUS_PER_TASK": "32", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_ID": "71", "SLURM_JOB_NODELIST": "n[1-2]",
@@ -70,7 +71,7 @@ def test_what_it_runs_is_a_command_of_ours(script: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(freeze, "freeze", frozen)
     monkeypatch.setattr(run, "run_study", study)
     monkeypatch.setattr(extraction, "extract", extract)
-    monkeypatch.setattr(cli, "print_study", lambda *_: None)
+    monkeypatch.setattr(training, "print_study", lambda *_: None)
     (words,) = commands_of(script, tmp_path, **GIVEN)
     start = words.index("trichord")
     assert start == 0 or (words[start - 1] == "-m" and "torchrun" in words)

@@ -1,0 +1,103 @@
+"""The command line: parse, call one function of the library, print. No command imports more than it needs."""
+
+from __future__ import annotations
+
+import sys
+
+from trichord.cli.launch import loss_of_others, tells
+from trichord.errors import TrichordError, disk_error, one_line
+
+USAGE = """\
+usage: trichord COMMAND [ARGUMENTS] [--debug]
+
+In which order should video, audio and text be combined? Train in stages, compare the orders.
+
+commands:
+  demo       render the built-in world, run the study on it, print the order table
+  world      write the built-in world: narrated how-to videos as real files
+  import     bring published features or data into a store: howto100m, youcook2, msrvtt, lsmdc, stamps, webdataset, npy
+  extract    features of a folder of narrated videos, or of a table of clips, into a store
+  train      train one order, e.g. av>t
+  freeze     compute ahead what later stages will read of a run's trained encoders: on other machines, or on Ray
+  evaluate   score a model, a published checkpoint or a file of embeddings, on the benchmarks of the field
+  study      train and compare orders, print the order table
+  report     one page of a study: intervals, comparisons, curves, the joint space; or of what two studies differ in
+  reproduce  run a diverged training step again, and say where the numbers stop being finite
+  store      info STORE, verify STORE, export STORE --out DIR (published layouts, webdataset, npy)
+  doctor     what works here, what is missing, and the command that mends it
+
+example, from videos to the table:
+  trichord extract my_videos --store my_store
+  trichord study --store my_store --out my_study --recipe small
+
+trichord COMMAND --help explains a command; --version prints the version; --debug shows tracebacks."""
+
+
+COMMANDS = {  # each in a module of its kind, imported when it is called
+    "demo": "training:demo",
+    "world": "data:world",
+    "import": "data:import_",
+    "extract": "data:extract",
+    "train": "training:train",
+    "freeze": "training:freeze",
+    "evaluate": "scoring:evaluate",
+    "study": "training:study",
+    "report": "scoring:report",
+    "reproduce": "training:reproduce",
+    "store": "data:store",
+    "doctor": "scoring:doctor",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0, or 2 after a user's mistake (one line on standard error)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    try:
+        return _run(words)
+    except TrichordError as error:
+        return _fail(error, debug)
+    except KeyboardInterrupt:
+        if tells():
+            print("trichord: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if told := disk_error(error) or loss_of_others(error):
+            return _fail(told, debug, error)
+        return _fail(
+            f"{type(error).__name__}: {error} (a defect, or an input nobody thought of; --debug shows where)",
+            debug,
+            error,
+        )
+
+
+def _fail(message: object, debug: bool, error: Exception | None = None) -> int:
+    if debug:
+        raise error if error is not None else message  # type: ignore[misc]
+    if tells():
+        print(f"trichord: error: {one_line(message)}", file=sys.stderr, flush=True)
+    return 2
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, flush=True)
+        return 0
+    command, *rest = words
+    if command == "--version":
+        from importlib.metadata import version
+
+        print(f"trichord {version('trichord')}", flush=True)
+        return 0
+    if command not in COMMANDS:
+        raise TrichordError(f"no command '{command}'; known are {', '.join(COMMANDS)}: see trichord --help")
+    from importlib import import_module
+
+    module, _, name = COMMANDS[command].partition(":")
+    return getattr(import_module(f"trichord.cli.{module}"), name)(rest) or 0

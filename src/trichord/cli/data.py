@@ -1,0 +1,90 @@
+"""Commands that bring videos and features into a store, and look at one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from trichord.cli.parsing import call, show
+from trichord.errors import TrichordError
+
+
+def world(words: list[str]) -> int:
+    from trichord.world import write_world
+
+    show(
+        call(
+            write_world,
+            "world",
+            words,
+            positional=("out",),
+            example="trichord world my_world --num_train 60 --num_test 40",
+        )
+    )
+    return 0
+
+
+def extract(words: list[str]) -> int:
+    from trichord.extraction.extract import extract
+
+    if words in (["--list-encoders"], ["--list_encoders"]):
+        from trichord.extraction.choice import list_encoders
+
+        print("\n".join(list_encoders()))
+        return 0
+    example = "trichord extract my_videos --store my_store --dry-run"
+    summary = call(extract, "extract", words, positional=("videos",), example=example)
+    show(summary)
+    return 130 if getattr(summary, "interrupted", False) else 0
+
+
+def import_(words: list[str]) -> int:
+    from trichord.extraction.stamps import import_stamps
+    from trichord.releases import IMPORTERS
+
+    importers: dict[str, Callable[..., Any]] = {**IMPORTERS, "stamps": import_stamps}
+    if not words or words[0] in ("-h", "--help"):
+        print(
+            f"usage: trichord import {{{','.join(importers)}}} --root DIR --store STORE\n"
+            "trichord import NAME --help explains one"
+        )
+        return 0
+    if words[0] not in importers:
+        raise TrichordError(f"no importer '{words[0]}'; known are {', '.join(importers)}")
+    options = {
+        "stamps": "--root stamps --language es",
+        "webdataset": "--root shards",
+        "npy": "--root arrays",
+    }.get(words[0], "--root release --words GoogleNews-vectors-negative300.bin")
+    example = f"trichord import {words[0]} {options} --store my_store"
+    summary = call(importers[words[0]], f"import {words[0]}", words[1:], positional=(), example=example)
+    show(summary)
+    return 130 if getattr(summary, "interrupted", False) else 0
+
+
+def store(words: list[str]) -> int:
+    from trichord.store.inspect import store_info, verify
+
+    if words[:1] == ["export"]:
+        from trichord.releases.export import export_store
+
+        example = "trichord store export my_store --out release --layout howto100m"
+        show(call(export_store, "store export", words[1:], positional=("store",), example=example))
+        return 0
+    if len(words) != 2 or words[0] not in ("info", "verify"):
+        if words and words[0] not in ("-h", "--help"):
+            raise TrichordError(
+                "give `trichord store info STORE`, `trichord store verify STORE` or `store export STORE`"
+            )
+        print("usage: trichord store {info,verify} STORE\n       trichord store export STORE --out DIR --layout LAYOUT")
+        return 0
+    if words[0] == "info":
+        show(store_info(words[1]))
+        return 0
+    problems = verify(words[1])
+    for problem in problems:
+        show(problem)
+    if problems:
+        raise TrichordError(f"{words[1]}: {len(problems)} problem(s), listed above")
+    print(f"{words[1]}: sound")
+    return 0

@@ -1,0 +1,123 @@
+"""From words to arguments, and from results to lines: what all commands share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trichord.errors import TrichordError, one_line, printable, writing
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from trichord.recipes import Recipe
+
+
+def parser_of(command: str, description: str, example: str) -> ArgumentParser:
+    from jsonargparse import ArgumentParser
+
+    text = f"{description} Example: {example}"
+    return ArgumentParser(prog=f"trichord {command}", description=text, exit_on_error=False, allow_abbrev=False)
+
+
+def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
+    import argparse
+
+    try:
+        return parser.parse_args(words)
+    except (argparse.ArgumentError, TypeError, ValueError, KeyError) as error:
+        if isinstance(error, TrichordError):
+            raise
+        raise TrichordError(f"{_with_dashes(parser, one_line(error))}; see {parser.prog} --help") from None
+
+
+def _with_dashes(parser: ArgumentParser, text: str) -> str:
+    """'... are required: out' -> '... are required: --out', as a user types it."""
+    head, mark, names = text.partition("arguments are required: ")
+    options = {option for action in parser._actions for option in action.option_strings}
+    shown = [f"--{name}" if f"--{name}" in options else name for name in names.split(", ")]
+    return head + mark + ", ".join(shown)
+
+
+def say(line: str) -> None:
+    """Print a line of progress. A reader that has gone (`| head`) does not end the work."""
+    try:
+        print(printable(line), flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+
+
+def show(result: object) -> None:
+    """Print lines of a result. Names in it come from files: what a terminal would obey is escaped."""
+    print("\n".join(map(printable, str(result).split("\n"))))
+
+
+def call(
+    function: Callable[..., Any], command: str, words: list[str], *, positional: tuple[str, ...], example: str
+) -> Any:
+    """Build the command line of a library function from its signature, parse, call."""
+    parser = parser_of(command, one_line((function.__doc__ or "").split("\n\n")[0]), example)
+    for name in positional:
+        parser.add_argument(name, type=str if name == "store" else Path)
+    parser.add_function_arguments(function, skip={*positional, "progress"}, fail_untyped=False)
+    values = parse(parser, _as_typed(function, words)).as_dict()
+    with writing(values.get("out") or values.get("store")):
+        return function(**{k: v for k, v in values.items() if k != "config"}, progress=say)
+
+
+def _as_typed(function: Callable[..., Any], words: list[str]) -> list[str]:
+    """`--dry-run` as `--dry_run true`: dashes as people type them, and switches that stand alone."""
+    import inspect
+
+    annotations = {name: p.annotation for name, p in inspect.signature(function).parameters.items()}
+    typed: list[str] = []
+    for index, word in enumerate(words):
+        head, equals, value = word.partition("=")
+        if word.startswith("--"):
+            head = "--" + head[2:].replace("-", "_")
+        typed.append(head + equals + value)
+        after = words[index + 1] if index + 1 < len(words) else ""
+        is_switch = annotations.get(head[2:]) in ("bool", bool) and not equals
+        if is_switch and after.lower() not in ("true", "false", "yes", "no"):
+            typed.append("true")
+    return typed
+
+
+def recipe_parser(command: str, description: str, example: str, words: list[str], default: str) -> ArgumentParser:
+    """A parser with every recipe setting as a dotted option, whose defaults are those of `--recipe`."""
+    from jsonargparse import ActionConfigFile
+
+    from trichord.recipes import Recipe, load_recipe, recipe_names, refuse_renamed
+
+    parser = parser_of(command, description, example)
+    for word in words:
+        refuse_renamed(word.partition("=")[0].removeprefix("--"), "the command line")
+    name = value_of("--recipe", words) or default
+    parser.add_argument("--recipe", type=str, default=name, help=f"One of {', '.join(recipe_names())}, or a YAML file.")
+    parser.add_argument("--config", action=ActionConfigFile, help="A file as --print_config prints it.")
+    parser.add_class_arguments(Recipe)
+    parser.set_defaults(
+        {f"{group}.{key}": v for group, values in load_recipe(name).to_dict().items() for key, v in values.items()}
+    )
+    return parser
+
+
+def value_of(option: str, words: list[str]) -> str | None:
+    for index, word in enumerate(words):
+        if word == option and index + 1 < len(words):
+            return words[index + 1]
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def recipe_of(values: Namespace) -> Recipe:
+    from dataclasses import fields
+
+    from trichord.recipes import Recipe, recipe_from_dict
+
+    plain = values.as_dict()
+    return recipe_from_dict({f.name: plain[f.name] for f in fields(Recipe)}, source=str(values.recipe))

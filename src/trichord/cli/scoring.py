@@ -1,0 +1,128 @@
+"""Commands that score and tell."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from trichord.cli.launch import is_main
+from trichord.cli.parsing import parse, parser_of, show
+from trichord.errors import TrichordError
+
+
+def report(words: list[str]) -> int:
+    parser = parser_of(
+        "report",
+        "Write the report of a study: one HTML page that opens offline, and the same as Markdown, LaTeX, JSON and CSV.",
+        "trichord report my_study; trichord report --compare my_study other_study",
+    )
+    parser.add_argument("study", type=Path | None, nargs="?", default=None, help="Study folder.")
+    parser.add_argument("--out", type=Path | None, default=None, help="Folder of the report; default STUDY/report.")
+    parser.add_argument(
+        "--direction", type=str, default="", help="Of the main table, e.g. t2v; default the recipe's first."
+    )
+    parser.add_argument("--level", type=float, default=0.95, help="Of all intervals.")
+    parser.add_argument(
+        "--compare", type=Path, nargs=2, default=None, metavar=("A", "B"), help="What changed from study A to B."
+    )
+    values = parse(parser, words)
+    options = {"direction": values.direction, "level": values.level}
+    if (values.study is None) == (values.compare is None):
+        raise TrichordError("give a study folder, or --compare and two of them; see trichord report --help")
+    from trichord.report.write import write_comparison, write_report
+
+    if values.compare is not None:
+        first, second = values.compare
+        show(write_comparison(first, second, values.out, **options))
+        return 0
+    show(write_report(values.study, values.out, **options))
+    return 0
+
+
+def evaluate(words: list[str]) -> int:
+    parser = parser_of(
+        "evaluate",
+        "Score a run, a published .pth checkpoint, or embeddings from a file, on benchmarks.",
+        "trichord evaluate my_run --store my_store --benchmark youcook2 --directions all --out results; "
+        "trichord evaluate --list; trichord evaluate --embeddings theirs.npz",
+    )
+    parser.add_argument(
+        "run", type=Path | None, nargs="?", help="Run, study or stage folder, or a published .pth file."
+    )
+    parser.add_argument("--store", type=str | None, help="Store with the clips: a folder, or a URL (s3://...).")
+    parser.add_argument(
+        "--benchmark", type=str, nargs="+", default=[], metavar="NAME",
+        help="As --list shows them, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT; none takes all that is held out.",
+    )  # fmt: skip
+    parser.add_argument("--benchmarks", type=list[str], default=[], help="The same as one list.")
+    parser.add_argument("--list", action="store_true", help="List the benchmarks, and end.")
+    parser.add_argument("--explain", type=str | None, metavar="NAME", help="Tell a benchmark's protocol, and end.")
+    parser.add_argument(
+        "--embeddings", type=Path | None, help="A .safetensors or .npz file in place of a run and a store."
+    )
+    parser.add_argument("--save_embeddings", type=Path | None, help="Write such a file of the clips that were scored.")
+    parser.add_argument(
+        "--directions", type=list[str] | str, default=[], help="E.g. [t2v,t2va]; all; empty takes the recipe's."
+    )
+    parser.add_argument(
+        "--fusion", type=str, default="auto", help="Of several modalities: sum, mean_normalized; auto: as in training."
+    )
+    parser.add_argument(
+        "--dual_softmax", type=float, default=0.0, help="Its scale, e.g. 100; uses the whole set of queries."
+    )
+    parser.add_argument("--missing", type=str, default="auto", help="drop, miss, or auto: as the benchmark has it.")
+    parser.add_argument("--gallery", type=Path | None, help="File with the ids of the clips that count, one a line.")
+    parser.add_argument("--windows", type=int, default=0, help="Cut longer clips into so many windows (MIL-NCE: 10).")
+    parser.add_argument("--window_s", type=float | None, help="Their length; default the recipe's shortest clip.")
+    parser.add_argument("--window_pool", type=str, default="mean", help="mean or max of the windows' embeddings.")
+    parser.add_argument(
+        "--recipe", type=str | None, default=None, help="For a published checkpoint: how clips are read (default mcn)."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Of what a benchmark draws.")
+    parser.add_argument(
+        "--out", type=Path | None, default=None, help="Folder for results and per-query files; a .json takes the rows."
+    )
+    values = parse(parser, [word.replace("--save-embeddings", "--save_embeddings") for word in words])
+    from rich.console import Console
+
+    from trichord.evaluation.protocol import Options
+    from trichord.evaluation.registry import find_protocol
+    from trichord.study.evaluate import evaluate, read_gallery, save_embeddings, write_evaluation
+    from trichord.study.evaluation_tables import evaluation_tables, protocols_table
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if values.list:
+        console.print(protocols_table())
+        return 0
+    if values.explain is not None:
+        print(find_protocol(values.explain).explanation())
+        return 0
+    gallery = None if values.gallery is None else read_gallery(values.gallery)
+    evaluation = evaluate(
+        values.run, values.store, [*values.benchmark, *values.benchmarks],
+        embeddings=values.embeddings, directions=values.directions, recipe=values.recipe,
+        options=Options(
+            fusion=values.fusion, dual_softmax=values.dual_softmax, missing=values.missing, gallery=gallery, seed=values.seed
+        ),
+        num_windows=values.windows, window_s=values.window_s, window_pool=values.window_pool,
+    )  # fmt: skip
+    if values.save_embeddings is not None:
+        save_embeddings(evaluation, values.save_embeddings)
+    if values.out is not None:
+        write_evaluation(evaluation, values.out)
+    if not is_main():
+        return 0
+    for note in [*evaluation.notes, *(note for done in evaluation.benchmarks for note in done.outcome.notes)]:
+        show(note)
+    for table in evaluation_tables(evaluation):
+        console.print(table)
+    print("Recalls and chance in percent; ranks count from 1.")
+    return 0
+
+
+def doctor(words: list[str]) -> int:
+    from trichord.doctor import examine
+
+    for line in examine():
+        print(line)
+    return 0
