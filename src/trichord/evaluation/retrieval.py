@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -98,9 +97,8 @@ class RetrievalResult:
 def all_directions(modalities: tuple[str, ...] = tuple(LETTERS)) -> tuple[str, ...]:
     """Codes of all directions with disjoint sides over these modalities: 12 for video, audio and text."""
     letters = {LETTERS[m].lower() for m in modalities}
-    ordered = [c for c in "tva" if c in letters]
-    sides = [side for n in (1, 2) for side in combinations(ordered, n)]
-    return tuple("".join(q) + "2" + "".join(t) for q in sides for t in sides if not set(q) & set(t))
+    sides = [side for side in ("t", "v", "a", "va", "ta", "vt") if set(side) <= letters]
+    return tuple(f"{q}2{t}" for q in sides for t in sides if not set(q) & set(t))
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,61 @@
+"""Recall as published code counts it, to set beside `ranks` where figures differ. Definitions alone: use `ranks` to score.
+
+All sort a row of scores (Q, Q; the diagonal is the truth) and look for the places whose score equals the truth's. They differ
+in what they make of several such places:
+
+| code | a query's ranks | recall at K | median rank |
+|---|---|---|---|
+| MCN, AVLnet | every tied place | places within K, over a fixed number of queries | of all found places |
+| HowTo100M | every tied place | places within K, over the number of places | of all found places |
+| Everything at Once | the mean of the tied places | queries within K, over queries | of queries |
+| here, `expected` | all orders of the tied | the chance to be within K, over queries | of the mean places |
+
+A collapsed model, which scores everything alike, has R@10 = 1000 %, 10 / Q, 0 % (its mean place is beyond 10) and 10 / Q.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PublishedRecall:
+    """r1, r5, r10 in percent; medr: median rank, 1 is best."""
+
+    r1: float
+    r5: float
+    r10: float
+    medr: float
+
+
+def tied_places(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) query and (P,) place from 0 of every place in the sorted rows whose score is the truth's."""
+    ordered = np.sort(-scores, axis=1)
+    return np.nonzero(ordered == -np.diag(scores)[:, None])
+
+
+def mcn_recall(scores: np.ndarray, num_queries: int | None = None) -> PublishedRecall:
+    """MCN's and AVLnet's. num_queries: the fixed denominator (1,000 on MSR-VTT, where 968 are scored); None: the rows."""
+    _, places = tied_places(scores)
+    return _recall(places, num_queries or len(scores))
+
+
+def howto100m_recall(scores: np.ndarray) -> PublishedRecall:
+    """HowTo100M's."""
+    _, places = tied_places(scores)
+    return _recall(places, max(len(places), 1))
+
+
+def everything_at_once_recall(scores: np.ndarray) -> PublishedRecall:
+    """Everything at Once's: the mean of the tied places is a query's one rank."""
+    queries, places = tied_places(scores)
+    counts = np.bincount(queries, minlength=len(scores))
+    means = np.bincount(queries, weights=places, minlength=len(scores))[counts > 0] / counts[counts > 0]
+    return _recall(means, len(scores))
+
+
+def _recall(places: np.ndarray, num_queries: int) -> PublishedRecall:
+    r1, r5, r10 = (100.0 * float((places < k).sum()) / num_queries for k in (1, 5, 10))
+    return PublishedRecall(r1, r5, r10, float(np.median(places)) + 1 if len(places) else float("nan"))
