@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "PORT"]
-ACCELERATE = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+# `--cpu --num_processes 2` starts one process: accelerate's several on CPUs want mpirun. This is its way on GPUs, and where
+# there is none the processes speak over gloo.
+ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "PORT"]  # fmt: skip
 pytestmark = pytest.mark.slow
 
@@ -61,6 +63,8 @@ def test_a_study_of_two_processes_is_that_of_one(
     assert done.stdout.count("order ") == done.stdout.count("next: trichord report") == 1  # one process speaks
     assert [len(steps) for steps in losses(out).values()] == [10, 10, 10]
     for stage, steps in losses(alone).items():
+        described = json.loads((out / "stages" / stage / "model.json").read_text())
+        assert [call["machine"]["processes"] for call in described["calls"]] == [2]
         assert losses(out)[stage] == pytest.approx(steps, rel=1e-4)
         a, b = (load_file(folder / "stages" / stage / "model.safetensors") for folder in (alone, out))
         # Adam's first steps are its rate in size, whatever the gradient's: a gradient of rounding alone takes either sign.
