@@ -33,7 +33,8 @@ class PublishedRecall:
 def tied_places(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(P,) query and (P,) place from 0 of every place in the sorted rows whose score is the truth's."""
     ordered = np.sort(-scores, axis=1)
-    return np.nonzero(ordered == -np.diag(scores)[:, None])
+    queries, places = np.nonzero(ordered == -np.diag(scores)[:, None])
+    return queries, places
 
 
 def mcn_recall(scores: np.ndarray, num_queries: int | None = None) -> PublishedRecall:

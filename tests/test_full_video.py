@@ -1,0 +1,125 @@
+"""Full-video retrieval: five ways from clips to videos, against loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trichord.errors import TrichordError
+from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.full_video import WAYS, full_video_ranks
+from trichord.evaluation.retrieval_protocols import full_video_outcome, videos_of
+from trichord.modality import Direction
+
+
+def video_scores(
+    texts: np.ndarray, of_text: np.ndarray, clips: np.ndarray, of_clip: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Score of every video for every query, by way, with Python loops."""
+    videos = range(int(of_clip.max()) + 1)
+    s = [[float(a @ b) for b in clips] for a in texts]
+    mine = {v: [k for k in range(len(clips)) if of_clip[k] == v] for v in videos}
+    says = {v: [c for c in range(len(texts)) if of_text[c] == v] for v in videos}
+    best = [[max(row[k] for k in mine[v]) for v in videos] for row in s]
+    mean = [[sum(row[k] for k in mine[v]) / len(mine[v]) for v in videos] for row in s]
+    votes = []
+    for v in videos:
+        ballot = dict.fromkeys(videos, 0.0)
+        for c in says[v]:
+            top = [k for k in range(len(clips)) if s[c][k] == max(s[c])]
+            for k in top:
+                ballot[int(of_clip[k])] += 1 / len(top)
+        votes.append([ballot[w] for w in videos])
+    return {
+        "caption, best clip": np.array(best),
+        "caption, mean clip": np.array(mean),
+        "video, mean of best": np.array([[np.mean([best[c][w] for c in says[v]]) for w in videos] for v in videos]),
+        "video, mean of mean": np.array([[np.mean([mean[c][w] for c in says[v]]) for w in videos] for v in videos]),
+        "video, votes": np.array(votes),
+    }
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 6), st.integers(0, 6), st.integers(1, 5), st.integers(0, 10**6))
+def test_the_five_ways_against_loops(videos: int, more_texts: int, more_clips: int, block: int, seed: int) -> None:
+    """Small whole numbers: best scores and votes tie often, and exactly. Means are compared where they do not nearly tie."""
+    rng = np.random.default_rng(seed)
+    of_text = rng.permutation(np.concatenate([np.arange(videos), rng.integers(videos, size=more_texts)]))
+    of_clip = rng.permutation(np.concatenate([np.arange(videos), rng.integers(videos, size=more_clips)]))
+    texts = rng.integers(-2, 3, size=(len(of_text), 3)).astype(np.float32)
+    clips = rng.integers(-2, 3, size=(len(of_clip), 3)).astype(np.float32)
+    expected = video_scores(texts, of_text, clips, of_clip)
+    found = full_video_ranks(texts, of_text, clips, of_clip, block)
+    assert tuple(ranks.way for ranks in found) == WAYS
+    for ranks in found:
+        truth = of_text if ranks.way.startswith("caption") else np.arange(videos)
+        assert np.array_equal(ranks.video, truth) and ranks.counts.num_gallery == videos
+        scores = expected[ranks.way]
+        own = scores[np.arange(len(truth)), truth][:, None]
+        near = np.isclose(scores, own, rtol=1e-5, atol=1e-6)
+        above, alike = ((scores > own) & ~near).sum(1), near.sum(1)
+        exact = ranks.way in ("caption, best clip", "video, votes")
+        assert (ranks.counts.greater >= above).all() and (ranks.counts.greater <= above + alike - 1).all()
+        if exact:
+            assert np.array_equal(ranks.counts.greater, above) and np.array_equal(ranks.counts.equal, alike)
+        lone = alike == 1
+        assert np.array_equal(ranks.counts.greater[lone], above[lone])
+
+
+def test_by_hand() -> None:
+    """Video 0 has the clips (2, 0), (0, 1); video 1 has (1, 1). Captions of video 0: (1, 0); (0, 1); of video 1: (1, 1).
+
+    Scores by clip:     (1, 0): 2 0 | 1    (0, 1): 0 1 | 1    (1, 1): 2 1 | 2
+    Best clip:                  2 | 1              1 | 1              2 | 2      -> above 0, 0 (one tied), 0 (one tied)
+    Mean clip:                  1 | 1            0.5 | 1            1.5 | 2      -> tied, above 1, above 0
+    Votes: the first caption for video 0; the second one half each; the third one half each -> video 0: 1.5 to 0.5, video 1 a tie
+    """
+    found = full_video_ranks(
+        np.array([[1.0, 0], [0, 1], [1, 1]], np.float32),
+        np.array([0, 0, 1]),
+        np.array([[2.0, 0], [0, 1], [1, 1]], np.float32),
+        np.array([0, 0, 1]),
+    )
+    by_way = {ranks.way: (ranks.counts.greater.tolist(), ranks.counts.equal.tolist()) for ranks in found}
+    assert by_way["caption, best clip"] == ([0, 0, 0], [1, 2, 2])
+    assert by_way["caption, mean clip"] == ([0, 1, 0], [2, 1, 1])
+    assert by_way["video, votes"] == ([0, 0], [1, 2])
+    assert by_way["video, mean of best"] == ([0, 0], [1, 2])  # (2 + 1) / 2 to 1; 2 to 2
+    assert by_way["video, mean of mean"] == ([1, 0], [1, 1])  # 0.75 to 1; 1.5 to 2
+
+
+def test_videos_without_a_caption_or_a_clip_are_left_out_or_missed() -> None:
+    e = Embedded.of(
+        {"video": np.eye(4), "text": np.eye(4)},
+        valid={"video": [1, 1, 1, 0], "text": [1, 1, 0, 1]},
+        videos=["a", "a", "b", "c"],
+    )
+    rows = {}
+    for missing in ("drop", "miss"):
+        found = full_video_outcome("x", e, [Direction.parse("t2v")], "sum", missing, 1024)
+        rows[missing] = {(row.of, row.measure): (row.value, row.num, row.chance) for row in found.rows}
+    # one video, two captions take part; of four captions and three videos
+    assert rows["drop"]["t2v, sum: caption, best clip", "R@1"] == (100.0, 2, 100.0)
+    assert rows["miss"]["t2v, sum: caption, best clip", "R@1"] == (50.0, 4, 50.0)
+    assert rows["miss"]["t2v, sum: video, votes", "R@1"] == pytest.approx((100 / 3, 3, 100 / 3))
+    with pytest.raises(TrichordError, match="benchmark x: no video has text and audio"):
+        silent = Embedded.of({"audio": np.eye(2), "text": np.eye(2)}, valid={"audio": [0, 0]})
+        full_video_outcome("x", silent, [Direction.parse("t2a")], "sum", "drop", 1024)
+    with pytest.raises(TrichordError, match="every video needs a caption and a clip"):
+        full_video_ranks(np.eye(2), np.array([0, 0]), np.eye(2), np.array([0, 1]))
+
+
+def test_youcook2_clips_are_grouped_by_the_first_characters_of_their_ids() -> None:
+    rows = {"video": np.eye(3), "text": np.eye(3)}
+    alone = Embedded.of(rows, ids=["GLd3aX16zBg_0", "GLd3aX16zBg_1", "other-video_0"])
+    assert videos_of(alone).tolist() == ["GLd3aX16zBg", "GLd3aX16zBg", "other-video"]
+    assert videos_of(Embedded.of(rows, videos=["v", "v", "a long name"])).tolist() == ["v", "v", "a long name"]
+
+
+def test_all_alike_scores_chance() -> None:
+    texts, clips = np.ones((12, 2), np.float32), np.ones((20, 2), np.float32)
+    of_text, of_clip = np.arange(12) % 4, np.arange(20) % 4
+    for ranks in full_video_ranks(texts, of_text, clips, of_clip):
+        assert (ranks.counts.greater == 0).all() and (ranks.counts.equal == 4).all(), ranks.way

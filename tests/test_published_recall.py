@@ -1,0 +1,60 @@
+"""The published definitions of recall and ours, side by side on one example where all differ."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trichord.evaluation.published_recall import everything_at_once_recall, howto100m_recall, mcn_recall
+from trichord.evaluation.ranks import retrieval_metrics
+
+# Three queries; the truth is on the diagonal.
+# query 0: its truth scores 5, nothing more or alike       -> place 1
+# query 1: its truth scores 5, item 0 too                  -> places 1 and 2
+# query 2: its truth scores 3 below two, alike with none   -> place 3
+SCORES = np.array([[5.0, 1.0, 2.0], [5.0, 5.0, 0.0], [9.0, 7.0, 3.0]])
+
+
+def test_side_by_side() -> None:
+    mcn, howto, eao = mcn_recall(SCORES), howto100m_recall(SCORES), everything_at_once_recall(SCORES)
+    ours = retrieval_metrics(SCORES)
+    # places from 1 of all truths: 1; 1, 2; 3. Within 1: two of the four; three queries.
+    assert mcn.r1 == pytest.approx(100 * 2 / 3) and howto.r1 == pytest.approx(100 * 2 / 4)
+    # means of the places: 1; 1.5; 3. Everything at Once counts from 0: 0, 0.5 and 2; below 1 are two.
+    assert eao.r1 == pytest.approx(100 * 2 / 3)
+    # by chance over the tied: 1, 1/2, 0
+    assert ours.r1 == pytest.approx(100 * 1.5 / 3)
+    assert (mcn.medr, howto.medr, eao.medr, ours.medr) == (1.5, 1.5, 1.5, 1.5)
+    assert mcn.r5 == pytest.approx(100 * 4 / 3), "more than all"
+    assert howto.r5 == eao.r5 == ours.r5 == 100
+
+
+def test_missing_queries_count_in_mcn_recalls_and_not_in_its_median() -> None:
+    mcn = mcn_recall(SCORES, num_queries=6)
+    missed = retrieval_metrics(SCORES, num_missing=3)
+    assert mcn.r1 == pytest.approx(100 * 2 / 6) and missed.r1 == pytest.approx(100 * 1.5 / 6)
+    assert mcn.medr == 1.5 == missed.medr_found and missed.medr == 4.5  # 1, 1.5, 3 and three times 6
+
+
+@pytest.mark.parametrize("n", [20, 1000])
+def test_a_collapsed_model(n: int) -> None:
+    flat = np.full((n, n), 0.25)
+    mcn, howto, eao, ours = (
+        mcn_recall(flat),
+        howto100m_recall(flat),
+        everything_at_once_recall(flat),
+        retrieval_metrics(flat),
+    )
+    assert (mcn.r1, mcn.r5, mcn.r10) == (100, 500, 1000)
+    chance = [100 / n, 500 / n, 1000 / n]
+    assert [howto.r1, howto.r5, howto.r10] == pytest.approx(chance)
+    assert [ours.r1, ours.r5, ours.r10] == pytest.approx(chance)
+    assert eao.r1 == 0 and eao.r10 == (100 if (n - 1) / 2 < 10 else 0)
+    assert {mcn.medr, howto.medr, eao.medr, ours.medr} == {(n + 1) / 2}
+
+
+def test_without_ties_all_agree() -> None:
+    scores = np.random.default_rng(0).normal(size=(60, 60)) + 2 * np.eye(60)
+    ours = retrieval_metrics(scores)
+    for found in (mcn_recall(scores), howto100m_recall(scores), everything_at_once_recall(scores)):
+        assert (found.r1, found.r5, found.r10, found.medr) == pytest.approx((ours.r1, ours.r5, ours.r10, ours.medr))
