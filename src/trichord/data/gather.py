@@ -1,6 +1,7 @@
 """Many slices of the store at once: where they lie is found for all clips together, then each is one short numpy call.
 
-All gives bit for bit what the plain path of `ClipReader` gives (`fast=False`), clip by clip.
+All gives bit for bit what the plain path of `ClipReader` gives (`fast=False`), clip by clip; but for the sign of zeros,
+which depends on the order in which a maximum is taken.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 64  # clips whose pooled rows stay in the cache while they are widened and normalised
 _KEPT = 4  # buffers that wait for their next use, per name
-_SIGN = 0x8000  # of a float16
+_SIGN, _INFINITY = 0x8000, 0x7C00  # of a float16
 _SMALL = 1 << 20  # bytes
 
 
@@ -125,8 +126,11 @@ def write_pooled(store: Store, stream: str, clips: Clips, out: np.ndarray) -> np
 
 
 def _signed_max(bits: np.ndarray) -> np.ndarray:
-    """Bits (D,) of the maximum over the rows of float16 numbers, given as bits (n, D), some of them with a sign."""
-    if (bits == _SIGN).any():  # -0.0 equals 0.0, and the first of them counts: as numpy has it
+    """Bits (D,) of the maximum over the rows of float16 numbers, given as bits (n, D), some of them with a sign.
+
+    A NaN among them is the maximum. Of zeros, which are equal, the one without a sign is.
+    """
+    if ((bits & 0x7FFF) > _INFINITY).any():
         return bits.view(np.float16).max(axis=0).view(np.uint16)
     signed = bits.view(np.int16)
     keys = (signed ^ ((signed >> 15) & 0x7FFF)).max(axis=0)
