@@ -24,6 +24,7 @@ from trichord.errors import TrichordError, one_line
 SIDECAR_SUFFIXES = (".vtt", ".srt", ".json", ".csv")
 _LANGUAGES = ("", ".en", ".en-US", ".en-GB", ".en-orig")
 
+_CLASS_CUT = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[\w']+")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>|</?>|<[\d:.]+>|\{\\[^{}]*\}")
 _LONG_ENTITY = re.compile(r"&#[0-9]{1000,};?")  # Python reads no number of some thousand digits
@@ -63,6 +64,15 @@ class Captions:
 def tokenize(text: str) -> list[str]:
     """Words of `text` as the published loaders split it: runs of word characters and apostrophes, case kept."""
     return _WORD.findall(str(text))
+
+
+def class_text(name: str) -> str:
+    """The name of a class as words: `ApplyEyeMakeup` and `apply_eye_makeup` are both `apply eye makeup`.
+
+    Cut where a small letter or a digit meets a capital, before the last capital of several that a small letter follows
+    (`HTMLPage`: html page), and at anything that is no letter, digit or apostrophe; then in small letters.
+    """
+    return " ".join(re.findall(r"[^\W_']+(?:'[^\W_]+)*", _CLASS_CUT.sub(" ", str(name)))).lower()
 
 
 def plain_text(markup: str) -> str:
