@@ -1,0 +1,276 @@
+"""`trichord evaluate`: protocols by name, on a model or on embeddings, and the files that it leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tiny import VIDEO_DIM, WORD_DIM, word_vectors
+from trichord.captions import Captions
+from trichord.cli import main
+from trichord.data.reader import Clips
+from trichord.errors import TrichordError
+from trichord.evaluation.benchmarks import ScoringSettings, embed_clips, evaluate_retrieval, find_benchmark
+from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.protocol import Options
+from trichord.evaluation.registry import find_protocol, protocols
+from trichord.evaluation.retrieval import all_directions
+from trichord.evaluation.subject import ClipSet, Subject
+from trichord.evaluation.windows import Windows, pooled, window_clips
+from trichord.modality import Direction
+from trichord.nn import MCN
+from trichord.recipes import load_recipe
+from trichord.store import Item, Store, StoreWriter
+from trichord.study import evaluate as module
+from trichord.study.evaluate import evaluate, read_gallery, save_embeddings, write_evaluation
+from trichord.study.ranks import read_ranks
+from trichord.study.run import train_order
+
+SETTINGS = ScoringSettings(visual_streams=("visual_2d",), min_clip_s=4.0, audio_frames=500, max_words=6)
+NAMES = ("youcook2", "youcook2-full", "youcook2-mteb", "msrvtt", "msrvtt-1k-a", "msrvtt-full", "lsmdc", "retrieval")
+NAMES += ("youcook2-videos", "full-video")
+
+
+def network() -> MCN:
+    torch.manual_seed(0)
+    return MCN(
+        video_dim=VIDEO_DIM, embed_dim=8, word_dim=WORD_DIM, reconstruction_dim=None, audio_channels=(4, 4, 4, 4)
+    ).eval()
+
+
+def subject(store: Path) -> Subject:
+    return Subject.of_model("net", network(), Store(store), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    recipe = load_recipe("debug", training={"tensorboard": False, "device": "cpu", "max_steps": 2})
+    train_order(tiny_store, out, "av>t", 0, recipe, say=lambda line: None)
+    return out
+
+
+def test_every_protocol_explains_itself() -> None:
+    assert set(NAMES) <= set(protocols())
+    for name, protocol in protocols().items():
+        text = protocol.explanation()
+        assert protocol.name == name and len(protocol.paragraph) > 60 and text.startswith(f"{name}: {protocol.title}")
+        assert "Needs: " in text and "Gives: " in text
+    assert "Published sizes: 2,990 clips, 59,800 texts" in find_protocol("msrvtt-full").explanation()
+    with pytest.raises(TrichordError, match="no benchmark 'nope'; known are youcook2, youcook2-full,"):
+        find_protocol("nope")
+
+
+def test_a_model_scores_as_in_a_study(tiny_store: Path) -> None:
+    made, store = subject(tiny_store), Store(tiny_store)
+    codes = all_directions()
+    outcome = find_protocol("retrieval").run(made, Options(on="tiny", directions=codes))
+    plain = evaluate_retrieval(
+        network(), store, find_benchmark(store, "tiny"), [Direction.parse(c) for c in codes], SETTINGS
+    )
+    assert outcome.details["results"] == [row.to_dict() for row in plain] and len(plain) == 12
+    for row in plain:
+        assert row.ranks is not None
+        assert np.array_equal(outcome.arrays[f"tiny/{row.direction}/greater"], row.ranks.greater)
+    assert {(row.of, row.measure) for row in outcome.rows} >= {("t2va, sum", "R@10"), ("vt2a, sum", "MedR")}
+
+
+def clip_store(path: Path, collection: str, split: str, videos: list[dict[str, object]]) -> Path:
+    """Clips as the published releases give them: whole items, captions over the whole span."""
+    with StoreWriter(path, word_vectors()) as writer:
+        for index, video in enumerate(videos):
+            rng = np.random.default_rng([3, index])
+            streams, rates = {}, {}
+            if (rows := video.get("rows", 1)) is not None:
+                streams["visual_2d"] = rng.random((rows, VIDEO_DIM)).astype(np.float32)  # type: ignore[arg-type]
+                rates["visual_2d"] = 0.0 if rows == 1 else 1.0
+            if video.get("audio", True):
+                streams["spectrogram"], rates["spectrogram"] = rng.normal(-40, 5, (300, 40)).astype(np.float32), 100.0
+            texts = tuple(video.get("texts", ("worda wordb",)))  # type: ignore[arg-type]
+            spans = np.zeros(len(texts)), np.full(len(texts), 3.0)
+            writer.add(Item(str(video["id"]), collection, split, 3.0, streams, rates, Captions(*spans, texts)))
+    return path
+
+
+def test_several_captions_make_one_clip_with_several_texts(tmp_path: Path) -> None:
+    texts = [("worda wordb", "wordc", "wordd"), ("worde",), ("wordf wordg", "wordf wordg"), ("wordh",)]
+    videos = [{"id": f"video{i}", "texts": said} for i, said in enumerate(texts)] + [{"id": "mute", "audio": False}]
+    made = subject(clip_store(tmp_path / "s", "msrvtt-full", "test", videos))
+    outcome = find_protocol("msrvtt-full").run(made, Options(directions=("t2v", "v2t", "a2t", "ta2v")))
+    rows = {row["direction"]: row for row in outcome.details["results"]}
+    found = {code: (row["num_queries"], row["num_gallery"], row["num_missing"]) for code, row in rows.items()}
+    assert found == {"t2v": (8, 5, 0), "v2t": (5, 8, 0), "a2t": (4, 7, 1), "ta2v": (7, 4, 1)}
+    assert outcome.arrays["msrvtt-full/t2v/clip"].tolist() == [0, 0, 0, 1, 2, 2, 3, 4]
+    assert outcome.arrays["msrvtt-full/v2t/truths"].tolist()[2] == 2, "a caption that stands twice"
+    assert any("5 clips here, 2,990 in the protocol" in note for note in outcome.notes)
+    assert any("8 texts here, 59,800 in the protocol" in note for note in outcome.notes)
+    e = made.embedded(ClipSet("msrvtt-full", "test", 3072, "all"), ("video",))
+    assert e.captions is not None and e.captions.tolist()[:2] == ["worda wordb", "wordc"] and e.num_clips == 5
+    scores = e.embeddings["video"].astype(np.float64) @ e.embeddings["text"].astype(np.float64).T
+    best = [max(scores[c][e.text_clip == c]) for c in range(5)]
+    above = [(scores[c].astype(np.float32) > np.float32(best[c])).sum() for c in range(5)]
+    assert outcome.arrays["msrvtt-full/v2t/greater"].tolist() == above
+
+
+def test_msrvtt_counts_missing_clips_and_1k_a_does_not(tmp_path: Path) -> None:
+    videos = [{"id": f"video{i}", "audio": i < 9} for i in range(12)]
+    store = clip_store(tmp_path / "s", "msrvtt", "test", videos)
+    found = {}
+    for name in ("msrvtt", "msrvtt-1k-a"):
+        (row,) = find_protocol(name).run(subject(store), Options(directions=("t2va",))).details["results"]
+        found[name] = (row["num_queries"], row["num_gallery"], row["num_missing"], row["missing"])
+    assert found == {"msrvtt": (12, 9, 3, "miss"), "msrvtt-1k-a": (9, 9, 3, "drop")}
+
+
+def test_youcook2_galleries(tmp_path: Path) -> None:
+    videos = [{"id": f"video-{i % 3}-abc_{i}", "rows": 1 if i in (2, 5) else 4} for i in range(10)]
+    made = subject(clip_store(tmp_path / "s", "youcook2", "val", videos))
+    options = Options(directions=("t2v",))
+    whole = find_protocol("youcook2").run(made, options)
+    full = find_protocol("youcook2-full").run(made, options)
+    assert [o.details["results"][0]["num_gallery"] for o in (whole, full)] == [10, 8]
+    assert "youcook2-full: 2 clips are not part of it" in full.notes
+    assert (
+        "youcook2-full: 8 clips here, 3,339 in the protocol: figures are not comparable to published ones" in full.notes
+    )
+    with pytest.raises(TrichordError, match="is a list of clips; give it with --gallery FILE"):
+        find_protocol("youcook2-mteb").run(made, options)
+    (tmp_path / "ids.txt").write_text("video-0-abc_0\nvideo-1-abc_1\n\nelsewhere\nvideo-0-abc_0\n")
+    gallery = read_gallery(tmp_path / "ids.txt")
+    some = find_protocol("youcook2-mteb").run(made, Options(directions=("t2v",), gallery=gallery))
+    assert some.details["results"][0]["num_gallery"] == 2
+    assert "youcook2-mteb: 1 of 3 clips of the gallery are not here" in some.notes
+    with pytest.raises(TrichordError, match="has none of the 1 clips of the gallery; an id here is 'video-0-abc_0'"):
+        find_protocol("youcook2-mteb").run(made, Options(directions=("t2v",), gallery=("x",)))
+    films = find_protocol("youcook2-videos").run(made, options)
+    assert films.arrays["youcook2-videos/video"].tolist() == [f"video-{i}-abc"[:11] for i in range(3)]
+    assert {row.num for row in films.rows} == {10, 3}
+    (tmp_path / "pooled").mkdir()
+    pooled_only = subject(clip_store(tmp_path / "p", "youcook2", "val", [{"id": "a"}, {"id": "b"}]))
+    with pytest.raises(TrichordError, match="none of 2 clips is one of benchmark youcook2-full"):
+        find_protocol("youcook2-full").run(pooled_only, options)
+
+
+# ---- windows
+
+
+def test_windows_are_evenly_spaced_and_short_clips_are_whole() -> None:
+    clips = Clips(np.array([4, 5]), np.array([0.0, 10.0]), np.array([10.0, 12.0]), [np.array([0]), np.array([1])])
+    cut, of = window_clips(clips, Windows(3, 4.0))
+    assert of.tolist() == [0, 0, 0, 1] and cut.item.tolist() == [4, 4, 4, 5]
+    assert cut.start_s.tolist() == [0, 3, 6, 10] and cut.end_s.tolist() == [4, 7, 10, 12]
+    rows = np.array([[1.0, 9.0], [4.0, 2.0], [7.0, 1.0], [5.0, 5.0]], np.float32)
+    valid = {"video": np.array([True, False, True, False])}
+    for pool, expected in (("mean", [4.0, 5.0]), ("max", [7.0, 9.0])):
+        vectors, there = pooled({"video": rows}, valid, of, 2, Windows(3, 4.0, pool))
+        assert vectors["video"].tolist() == [expected, [0.0, 0.0]] and there["video"].tolist() == [True, False]
+    for arguments in ((0, 4.0), (2, 0.0), (2, float("nan"))):
+        with pytest.raises(TrichordError, match="cannot be cut; give 1 or more, longer than 0 s"):
+            Windows(*arguments)
+    with pytest.raises(TrichordError, match="cannot be pooled by 'sum'; choose mean or max"):
+        Windows(2, 4.0, "sum")
+
+
+def test_windows_are_embedded_by_themselves(tiny_store: Path) -> None:
+    made, store = subject(tiny_store), Store(tiny_store)
+    whole = made.embedded(ClipSet("tiny", "test"), ("video", "text"))
+    found = made.embedded(ClipSet("tiny", "test"), ("video", "text"), Windows(2, 3.0))
+    assert np.array_equal(found.embeddings["text"], whole.embeddings["text"])
+    items = np.full(2, store.select("tiny", "test")[0])
+    start = np.array([whole.start_s[0], whole.end_s[0] - 3.0])
+    cut = Clips(items, start, start + 3.0, [np.array([0]), np.array([0])])
+    alone = embed_clips(network(), store, cut, ("video",), 500, SETTINGS)[0]["video"].numpy()
+    np.testing.assert_allclose(found.embeddings["video"][0], alone.mean(0), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(found.embeddings["video"][0], whole.embeddings["video"][0])
+
+
+# ---- the command
+
+
+def test_files_that_statistics_read(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+    found = evaluate(run, str(tiny_store), ["tiny", "full-video:tiny"], directions="t2va,v2t")
+    write_evaluation(found, tmp_path / "results")
+    told = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert [b["protocol"] for b in told["benchmarks"]] == ["retrieval", "full-video"]
+    assert told["store"]["fingerprint"] == Store(tiny_store).fingerprint
+    assert told["benchmarks"][0]["rows"][0]["of"].startswith("t2va, ")
+    assert any("v2t left out" in note for note in told["benchmarks"][1]["notes"])
+    ranks = read_ranks(tmp_path / "results" / "queries.npz", "tiny", "t2va")
+    assert 100 * ranks.hits(10).mean() == pytest.approx(found.results()[0]["r10"])
+    assert ranks.num_gallery == 32
+
+
+def test_embeddings_score_as_the_model_that_made_them(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+    found = evaluate(run, str(tiny_store), ["tiny"], directions="all")
+    for suffix in (".npz", ".safetensors"):
+        path = tmp_path / f"e{suffix}"
+        save_embeddings(found, path)
+        again = evaluate(None, None, ["retrieval"], embeddings=path, options=Options(fusion=found.subject.fusion))
+        assert len(found.results()) == 12
+        for mine, other in zip(again.results(), found.results(), strict=True):
+            assert mine == {**other, "benchmark": "retrieval"}
+    both = evaluate(run, str(tiny_store), ["tiny", "tiny/train"], directions="t2v")
+    with pytest.raises(TrichordError, match="one file holds one set of clips, not 2; evaluate one benchmark at a time"):
+        save_embeddings(both, tmp_path / "x.npz")
+
+
+def test_what_has_no_effect_is_an_error(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "e.npz"
+    Embedded.of({"video": np.eye(3), "text": np.eye(3)}).save(path)
+    for arguments, told in (
+        ({"run": run, "store_path": None}, "give a model and its --store, or --embeddings FILE alone"),
+        ({"run": run, "store_path": str(tiny_store), "embeddings": path}, "give a model and its --store"),
+        ({"run": None, "store_path": None}, "give a model and its --store"),
+        ({"run": None, "store_path": None, "embeddings": path, "recipe": "mcn"}, "have no effect on embeddings"),
+        ({"run": None, "store_path": None, "embeddings": path, "num_windows": 3}, "have no effect on embeddings"),
+        ({"run": run, "store_path": str(tiny_store), "window_s": 3.0}, "have no effect without --windows"),
+        ({"run": None, "store_path": None, "embeddings": path, "directions": ["t2a"]}, "needs audio, which these embeddings lack"),
+        ({"run": None, "store_path": None, "embeddings": path, "names": ["nope"]}, "no benchmark 'nope'"),
+        ({"run": run, "store_path": str(tiny_store), "names": ["nope"]}, "no clips for benchmark 'nope'"),
+        ({"run": run, "store_path": str(tiny_store), "names": ["lsmdc"]}, "has no clips of lsmdc/test"),
+        ({"run": run, "store_path": str(tiny_store), "names": ["youcook2:tiny"]}, "names its clips itself"),
+    ):  # fmt: skip
+        with pytest.raises(TrichordError, match=re.escape(told)):
+            evaluate(**arguments)
+
+
+def test_a_collection_called_as_a_protocol_is_scored_under_it_where_it_has_its_clips(tmp_path: Path) -> None:
+    right = Store(clip_store(tmp_path / "right", "lsmdc", "test", [{"id": "a"}, {"id": "b"}]))
+    other = Store(clip_store(tmp_path / "other", "lsmdc", "val", [{"id": "a"}, {"id": "b"}]))
+    assert module.resolve("lsmdc", right)[1:] == (protocols()["lsmdc"], "")
+    assert module.resolve("lsmdc", other)[1:] == (protocols()["retrieval"], "lsmdc")
+    assert module.resolve("lsmdc/val", other)[1:] == (protocols()["retrieval"], "lsmdc/val")
+    assert module.resolve("full-video:lsmdc/val", other)[1:] == (protocols()["full-video"], "lsmdc/val")
+
+
+def test_the_command_lists_explains_and_scores(
+    run: Path, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in NAMES)
+    assert main(["evaluate", "--explain", "youcook2"]) == 0
+    assert "3,350 of the 3,492 validation clips" in capsys.readouterr().out
+    words = [
+        "evaluate",
+        str(run),
+        "--store",
+        str(tiny_store),
+        "--directions",
+        "t2va,v2t",
+        "--fusion",
+        "mean_normalized",
+    ]
+    out, saved = tmp_path / "out", tmp_path / "e.npz"
+    more = ["--benchmark", "tiny", "full-video", "--out", str(out), "--save-embeddings", str(saved)]
+    assert main([*words, *more]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "mean_normalized" in printed and "best clip" in printed and "chance" in printed
+    assert sorted(p.name for p in out.iterdir()) == ["queries.npz", "results.json"] and saved.is_file()
+    assert main(["evaluate", "--embeddings", str(saved), "--dual_softmax", "20", "--directions", "all"]) == 0
+    assert "dual softmax (scale 20) uses the whole set of queries" in " ".join(capsys.readouterr().out.split())
