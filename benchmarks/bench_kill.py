@@ -58,9 +58,9 @@ def content(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {name: (out / name).read_bytes() for name in ("table.md", "table.csv", "table.tex")}
     for path in sorted(out.rglob("*.safetensors")):
         found[str(path.relative_to(out))] = path.read_bytes()
-    for path in sorted(out.glob("stages/*/model.json")):
+    for path in sorted(out.glob("stages/*/model.json")):  # without when it was trained, how long, and their digest
         described = json.loads(path.read_text())
-        found[str(path.relative_to(out))] = {k: v for k, v in described.items() if k != "calls"}  # when, how long
+        found[str(path.relative_to(out))] = {k: v for k, v in described.items() if k not in ("calls", "sha256")}
     for path in sorted(out.glob("stages/*/metrics.jsonl")):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         found[str(path.relative_to(out))] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from checkpoint_helpers import digest, load, save, small_state, train
 from trichord.errors import TrichordError
@@ -38,6 +40,14 @@ def recipe_of(training: dict[str, Any], **groups: Any) -> Any:
     data = {"videos_per_batch": 3, **groups.pop("data", {})}
     training = {"tensorboard": False, "device": "cpu", "max_steps": 0, "epochs": 2, **training}
     return load_recipe("debug", training=training, data=data, **groups)
+
+
+@pytest.fixture(autouse=True)
+def _any_precision() -> Iterator[None]:
+    """accelerate takes one precision for a process; the tests of this one have several."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 CASES: dict[str, tuple[str, Any, list[int]]] = {
