@@ -236,10 +236,10 @@ def principal_plane(centred: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.
     return coordinates, explained
 
 
-def cluster_points(centred: np.ndarray, num_clusters: int, seed: int = 0) -> np.ndarray:
+def cluster_points(centred: np.ndarray, num_clusters: int, seed: int = 0, *, starts: int = KMEANS_STARTS) -> np.ndarray:
     """The k-means cluster (P,) int64 of each centred point (P, D); numbered by size, the largest 0, ties by first point.
 
-    How many clusters there are is told in `measure_geometry`.
+    How many clusters there are is told in `measure_geometry`. Of several starts the best counts.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -251,7 +251,7 @@ def cluster_points(centred: np.ndarray, num_clusters: int, seed: int = 0) -> np.
     num = min(num_clusters, max(2, num_points // 4), different)
     if num < 2:
         return np.zeros(num_points, np.int64)
-    kmeans = KMeans(num, n_init=KMEANS_STARTS, max_iter=KMEANS_STEPS, random_state=seed)
+    kmeans = KMeans(num, n_init=starts, max_iter=KMEANS_STEPS, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # points that differ by rounding make fewer clusters
         labels = kmeans.fit(centred).labels_

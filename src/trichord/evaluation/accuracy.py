@@ -1,0 +1,82 @@
+"""Accuracy from the place of each item's class: top-1, top-5, and the mean over classes; ties at their expected value.
+
+n items, C classes. As in `ranks`: `greater` classes score higher than an item's own, `equal` the same, its own included; tied
+classes are in random order, so that a model that scores all classes alike is right in 1 of C. An item whose class cannot be
+chosen (a probe never saw it) and one that lacks what is scored are never right, and count nothing for chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trichord.evaluation.counts import RankCounts, matrix_counts
+from trichord.evaluation.ranks import expected_hits
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """n items and where their class stands among C.
+
+    Attributes:
+        clip: (n,) number of each item.
+        truth: (n,) its class, from 0; of a class that cannot be chosen C or more.
+        greater, equal: (n,) classes above its own, and beside it.
+        num_classes: C, that can be chosen.
+    """
+
+    clip: np.ndarray
+    truth: np.ndarray
+    greater: np.ndarray
+    equal: np.ndarray
+    num_classes: int
+
+    @classmethod
+    def of(cls, clip: np.ndarray, truth: np.ndarray, counts: RankCounts, missing: np.ndarray | None = None) -> Scored:
+        """From counts of all items but those that are marked in `missing` (n,), which are errors."""
+        greater = np.full(len(clip), counts.num_gallery, np.int64)
+        equal = np.ones(len(clip), np.int64)
+        there = np.ones(len(clip), bool) if missing is None else ~missing
+        greater[there], equal[there] = counts.greater, counts.equal
+        return cls(clip, truth, greater, equal, counts.num_gallery)
+
+    @classmethod
+    def of_scores(
+        cls, clip: np.ndarray, truth: np.ndarray, scores: np.ndarray, missing: np.ndarray | None = None
+    ) -> Scored:
+        """From scores (items that are there, C); truths of C and more are errors."""
+        there = truth if missing is None else truth[~missing]
+        known = there < scores.shape[1]
+        greater, equal = np.full(len(there), scores.shape[1], np.int64), np.ones(len(there), np.int64)
+        if known.any():
+            counts = matrix_counts(scores[known], there[known])
+            greater[known], equal[known] = counts.greater, counts.equal
+        return cls.of(clip, truth, RankCounts(greater, equal, scores.shape[1]), missing)
+
+    def hits(self, k: int) -> np.ndarray:
+        """(n,) the chance that an item's class is among the first k."""
+        return expected_hits(min(k, self.num_classes), self.greater, self.equal)
+
+    def chance(self, k: int) -> np.ndarray:
+        """(n,) the same of an order at random."""
+        possible = (self.truth < self.num_classes) & (self.greater < self.num_classes)
+        return possible * (min(k, self.num_classes) / self.num_classes)
+
+    def measures(self) -> dict[str, tuple[float, float]]:
+        """(value, chance) in percent by name. Top-5 only where there are more than 5 classes."""
+        first, first_chance = self.hits(1), self.chance(1)
+        out = {"top-1": (_percent(first), _percent(first_chance))}
+        if self.num_classes > 5:
+            out["top-5"] = (_percent(self.hits(5)), _percent(self.chance(5)))
+        out["top-1, mean over classes"] = (self._by_class(first), self._by_class(first_chance))
+        return out
+
+    def _by_class(self, values: np.ndarray) -> float:
+        """Mean over the classes that have an item of the mean over their items."""
+        _, kind, num = np.unique(self.truth, return_inverse=True, return_counts=True)
+        return _percent(np.bincount(kind, weights=values) / num)
+
+
+def _percent(values: np.ndarray) -> float:
+    return float(100.0 * values.mean())

@@ -1,0 +1,359 @@
+"""The protocols that need labels: zero-shot classification, linear probe, nearest neighbours, clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.evaluation.accuracy import Scored
+from trichord.evaluation.classification import class_embeddings, embed_prompts, found_prompts, prompts_of
+from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings
+from trichord.evaluation.labelled import Labelled, labelled, usable
+from trichord.evaluation.probes import NEIGHBOURS, PENALTIES, knn_scores, linear_probe
+from trichord.evaluation.protocol import Kind, Options, Outcome, Protocol, Row
+from trichord.evaluation.ranks import retrieval_ranks
+from trichord.evaluation.retrieval import fuse
+from trichord.evaluation.retrieval_protocols import clip_arrays
+from trichord.evaluation.subject import Subject
+from trichord.parallel import on_main
+
+SIDES = (("video",), ("audio",), ("video", "audio"))
+MEASURES = {"NMI": "nmi", "ARI": "ari", "purity": "purity"}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of one protocol: name of its rows, the clips, the sides that can be scored, and how.
+
+    fusion: how video and audio become one. missing: `drop` or `miss`.
+    """
+
+    name: str
+    data: Labelled
+    sides: tuple[tuple[str, ...], ...]
+    fusion: str
+    missing: str
+    seed: int
+
+    def rows(self, side: tuple[str, ...], clips: np.ndarray) -> np.ndarray:
+        """(n, D) embeddings of clips."""
+        return fuse([self.data.found.embeddings[m][clips] for m in side], self.fusion)
+
+    def valid(self, side: tuple[str, ...]) -> np.ndarray:
+        """(N,) whether a clip has all of a side."""
+        return np.logical_and.reduce([self.data.found.valid[m] for m in side])
+
+    def tested(
+        self, side: tuple[str, ...], label: str, clips: np.ndarray, outcome: Outcome
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the clips that count: their indices (n,), and (n,) which of them lack the side and are errors.
+
+        Raises TrichordError when no clip has the side.
+        """
+        clips = clips[self.data.labels[label][clips] != ""]
+        lacking = ~self.valid(side)[clips]
+        if lacking.all():
+            raise TrichordError(f"benchmark {self.name}: no clip with a label of {label} has {' and '.join(side)}")
+        if lacking.any():
+            told = "counted as errors" if self.missing == "miss" else "left out"
+            note = f"{self.name}: {lacking.sum():,} of {len(clips):,} clips lack {' or '.join(side)}: {told}"
+            outcome.notes += [note] * (note not in outcome.notes)
+        if self.missing != "miss":
+            return clips[~lacking], np.zeros(int((~lacking).sum()), bool)
+        return clips, lacking
+
+
+def _start(
+    protocol: Protocol, subject: Subject, options: Options, *, train: bool, text: bool = False
+) -> tuple[_Run, Outcome]:
+    """The labelled clips of a run, and an outcome that names them."""
+    if options.missing not in ("auto", "drop", "miss"):
+        raise TrichordError(f"missing cannot be '{options.missing}'; choose drop or miss")
+    have = usable(subject, ("video", "audio"))
+    if not have:
+        raise TrichordError(f"{subject.name}: benchmark {protocol.name} needs video or audio; it has neither")
+    data = labelled(subject, options, (*have, "text") if text else have, train=train)
+    fusion = subject.fusion if options.fusion == "auto" else options.fusion
+    name = f"{protocol.name}:{options.on}" if options.on else protocol.name
+    sides = tuple(side for side in SIDES if set(side) <= set(have))
+    outcome = Outcome(arrays=clip_arrays(name, data.found), notes=[f"{name}: {note}" for note in data.notes])
+    missing = "drop" if options.missing == "auto" else options.missing
+    return _Run(name, data, sides, fusion, missing, options.seed), outcome
+
+
+def _told(side: tuple[str, ...]) -> str:
+    return "+".join(side)
+
+
+def _add(run: _Run, outcome: Outcome, of: str, folds: dict[str, Scored], names: dict[str, list[str]]) -> None:
+    """Rows and arrays of one figure: of each fold, and the mean over them. names: the classes that `truth` numbers."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for fold, scored in folds.items():
+        title = f"{of}, {fold}" if len(folds) > 1 else of
+        for measure, (value, chance) in scored.measures().items():
+            found.setdefault(measure, []).append((value, chance))
+            outcome.rows.append(Row(run.name, title, measure, value, len(scored.clip), chance))
+        head = f"{run.name}/{title}"
+        outcome.arrays |= {
+            f"{head}/clip": scored.clip.astype(np.int32),
+            f"{head}/truth": scored.truth.astype(np.int32),
+            f"{head}/greater": scored.greater.astype(np.int32),
+            f"{head}/equal": scored.equal.astype(np.int32),
+            f"{head}/num_classes": np.array(scored.num_classes),
+            f"{head}/classes": np.array(names[fold], np.str_),
+        }
+    if len(folds) > 1:
+        num = sum(len(scored.clip) for scored in folds.values())
+        for measure, pairs in found.items():
+            value, chance = np.mean(pairs, axis=0).tolist()
+            outcome.rows.append(Row(run.name, f"{of}, mean of {len(folds)} folds", measure, value, num, chance))
+
+
+# ---- zero-shot
+
+
+def _zero_shot(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
+    reads_words = subject.model is not None and subject.settings is not None and subject.settings.text == "words"
+    subject.needed(("text",), f"benchmark {protocol.name}")
+    run, outcome = _start(protocol, subject, options, train=False, text=not reads_words)
+    classes: dict[str, np.ndarray] = {}
+    for label, names in run.data.classes.items():
+        texts = [prompts_of(name, options.templates) for name in names]
+        prompts = [text for of in texts for text in of]
+        if reads_words:
+            assert subject.model is not None and subject.store is not None and subject.settings is not None
+            rows, unknown = embed_prompts(subject.model, subject.store, prompts, subject.settings.max_words)
+            lost = sorted({word for words in unknown.values() for word in words})
+            if lost:
+                told = f"{', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}"
+                outcome.notes.append(f"{run.name}: {len(lost)} words of {label} have no vector: {told}")
+        else:
+            rows = found_prompts(run.data.found, prompts)
+        owner = np.repeat(np.arange(len(names)), [len(of) for of in texts])
+        classes[label] = class_embeddings(rows, owner, len(names), run.fusion == "mean_normalized")
+        if silent := [name for name, row in zip(names, classes[label], strict=True) if not np.isfinite(row).all()]:
+            outcome.notes.append(
+                f"{run.name}: {len(silent)} of {len(names)} classes of {label} have no text and are never chosen: "
+                f"{', '.join(silent[:5])}{', ...' if len(silent) > 5 else ''}"
+            )
+            if len(silent) == len(names):
+                raise TrichordError(
+                    f"benchmark {run.name}: no class of {label} has a text, as '{prompts[0]}' for {names[0]}"
+                )
+
+    def figures() -> Outcome:
+        for side in run.sides:
+            for label, names in run.data.classes.items():
+                folds = {}
+                for fold, clips in run.data.tests().items():
+                    clips, lacking = run.tested(side, label, clips, outcome)
+                    truth = np.searchsorted(names, run.data.labels[label][clips])
+                    rows = run.rows(side, clips[~lacking])
+                    counts = retrieval_ranks(rows, classes[label], truth[~lacking], options.block)
+                    folds[fold] = Scored.of(clips, truth, counts, lacking)
+                _add(run, outcome, f"{_told(side)}, {label}", folds, dict.fromkeys(folds, names))
+        outcome.details["classes"] = {label: len(names) for label, names in run.data.classes.items()}
+        return outcome
+
+    return on_main(figures)
+
+
+# ---- probes
+
+
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    """What a probe learns from and is tested on. names: classes, first those of the training rows."""
+
+    train: np.ndarray
+    kind: np.ndarray
+    videos: np.ndarray
+    clips: np.ndarray
+    truth: np.ndarray
+    lacking: np.ndarray
+    test: np.ndarray
+    names: list[str]
+
+
+def _folds(run: _Run, side: tuple[str, ...], label: str, outcome: Outcome) -> Iterator[tuple[str, _Fold]]:
+    if not run.data.folds:
+        raise TrichordError(
+            f"benchmark {run.name}: {run.data.found.source} does not say which clips to learn from; give labels a column "
+            "split or fold-1, with train and test"
+        )
+    labels = run.data.labels[label]
+    for fold, part in run.data.folds.items():
+        learn = np.flatnonzero((part == "train") & (labels != "") & run.valid(side))
+        clips, lacking = run.tested(side, label, np.flatnonzero(part == "test"), outcome)
+        seen, kind = np.unique(labels[learn], return_inverse=True)
+        if len(seen) < 2:
+            raise TrichordError(
+                f"benchmark {run.name}: training clips of {fold} have {len(seen)} classes of {label} with {_told(side)}; "
+                "it takes two or more"
+            )
+        unseen = sorted(set(labels[clips].tolist()) - set(seen.tolist()))
+        names = [*seen.tolist(), *unseen]
+        if unseen:
+            note = f"{run.name}: {len(unseen)} classes of {label} have no training clip in {fold}: theirs are errors"
+            outcome.notes += [note] * (note not in outcome.notes)
+        place = {name: i for i, name in enumerate(names)}
+        truth = np.array([place[name] for name in labels[clips].tolist()], np.int64)
+        rows = run.rows(side, learn), run.rows(side, clips[~lacking])
+        yield fold, _Fold(rows[0], kind, run.data.found.videos[learn], clips, truth, lacking, rows[1], names)
+
+
+def _linear(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
+    run, outcome = _start(protocol, subject, options, train=True)
+
+    def figures() -> Outcome:
+        chosen: list[dict[str, Any]] = []
+        for side in run.sides:
+            for label in run.data.labels:
+                folds, names, usual = {}, {}, {}
+                for fold, data in _folds(run, side, label, outcome):
+                    probe = linear_probe(data.train, data.kind, data.test, groups=data.videos, seed=run.seed)
+                    folds[fold] = Scored.of_scores(data.clips, data.truth, probe.scores, data.lacking)
+                    names[fold] = data.names
+                    most = np.bincount(data.kind).argmax()
+                    usual[fold] = 100.0 * float(((data.truth == most) & ~data.lacking).mean())
+                    of = f"{_told(side)}, {label}, {fold}"
+                    chosen.append({"of": of, "penalty": probe.penalty, "validated": list(probe.validated)})
+                    if not probe.converged:
+                        outcome.notes.append(f"{run.name}: {of}: the fit did not converge; its figure may be low")
+                _add(run, outcome, f"{_told(side)}, {label}", folds, names)
+                num = sum(len(scored.clip) for scored in folds.values())
+                of, value = f"{_told(side)}, {label}: the most frequent class", float(np.mean(list(usual.values())))
+                outcome.rows.append(Row(run.name, of, "top-1", value, num))
+        outcome.details["probes"] = chosen
+        penalties = ", ".join(dict.fromkeys(f"{probe['penalty']:g}" for probe in chosen))
+        outcome.notes.append(f"{run.name}: inverse penalties {penalties}, by cross-validation on the training clips")
+        return outcome
+
+    return on_main(figures)
+
+
+def _knn(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
+    run, outcome = _start(protocol, subject, options, train=True)
+
+    def figures() -> Outcome:
+        for side in run.sides:
+            for label in run.data.labels:
+                by_k: dict[int, dict[str, Scored]] = {}
+                names = {}
+                folds = dict(_folds(run, side, label, outcome))
+                fewest = min(len(data.train) for data in folds.values())
+                for fold, data in folds.items():
+                    votes = knn_scores(data.train, data.kind, data.test, [k for k in NEIGHBOURS if k <= fewest])
+                    names[fold] = data.names
+                    for k, scores in votes.items():
+                        by_k.setdefault(k, {})[fold] = Scored.of_scores(data.clips, data.truth, scores, data.lacking)
+                for k, scored in by_k.items():
+                    _add(run, outcome, f"{_told(side)}, {label}, k = {k}", scored, names)
+        return outcome
+
+    return on_main(figures)
+
+
+# ---- clusters
+
+
+def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
+    run, outcome = _start(protocol, subject, options, train=False)
+
+    def figures() -> Outcome:
+        for side in run.sides:
+            for label, values in run.data.labels.items():
+                clips = np.flatnonzero((values != "") & run.valid(side))
+                if len(clips) < 2:
+                    raise TrichordError(f"benchmark {run.name}: fewer than two clips with {label} have {_told(side)}")
+                names, kind = np.unique(values[clips], return_inverse=True)
+                cluster = cluster_embeddings(run.rows(side, clips), len(names), run.seed)
+                got, chance = agreement(cluster, kind), chance_agreement(cluster, kind, run.seed)
+                num = int(cluster.max()) + 1
+                of = f"{_told(side)}, {label} ({num} clusters, {len(names)} classes)"
+                for measure, key in MEASURES.items():
+                    value = getattr(got, key)
+                    outcome.rows.append(Row(run.name, of, measure, value, len(clips), getattr(chance, key)))
+                head = f"{run.name}/{_told(side)}, {label}"
+                outcome.arrays |= {
+                    f"{head}/clip": clips.astype(np.int32),
+                    f"{head}/cluster": cluster.astype(np.int32),
+                    f"{head}/truth": kind.astype(np.int32),
+                    f"{head}/classes": names,
+                }
+        return outcome
+
+    return on_main(figures)
+
+
+_LABELS = (
+    "Labels are those of `--labels` (a table, a world's world.json, or the folder of UCF101's or HMDB51's official lists), else "
+    "those in the file of embeddings, else the first folder of a video's name."
+)
+_FOLDS = (
+    "Folds are the columns `fold...` of the labels, else `split`; in a store without them the split train and the one that is "
+    "held out. Of several folds each has a row, and their mean."
+)
+_SIDES = (
+    "Video, audio, and the two joined as in retrieval (`--fusion`), each a row; clips that lack one are left out there."
+)
+_MISSING = "`--missing miss` counts these as errors."
+_ACCURACY = (
+    "top-1, top-5 (of more than 5 classes), top-1 as the mean over classes; ties at their expected value; chance"
+)
+
+
+def _protocol(
+    name: str,
+    title: str,
+    kind: Kind,
+    paragraph: str,
+    needs: str,
+    gives: str,
+    run: Callable[[Protocol, Subject, Options], Outcome],
+) -> Protocol:
+    def start(subject: Subject, options: Options) -> Outcome:
+        return run(protocol, subject, options)
+
+    protocol = Protocol(name, title, kind, paragraph, needs, gives, start)
+    return protocol
+
+
+PROTOCOLS: tuple[Protocol, ...] = (
+    _protocol(
+        "zero-shot-classification", "Zero-shot classification by class names", "classification",
+        "The class whose name scores highest with the clip; nothing is learnt from labels. A name is cut into words "
+        "(ApplyEyeMakeup and apply_eye_makeup: apply eye makeup) and put into each of `--templates`, if there are any; several "
+        "give the mean of their embeddings. Of embeddings from a file, a class's text is one of their captions. All classes "
+        "of the labels can be chosen, whether or not a clip shows them. With folds, the test clips of each. "
+        f"{_SIDES} {_MISSING} {_LABELS} {_FOLDS}",
+        "Clips with video or audio, labels, and a model of text (or a text for each class).", _ACCURACY, _zero_shot,
+    ),
+    _protocol(
+        "linear-probe", "Linear probe of frozen embeddings", "probe",
+        "Multinomial logistic regression on embeddings that stay as they are, standardised by the training clips; its inverse "
+        f"penalty is the best of {', '.join(f'{c:g}' for c in PENALTIES)} in threefold cross-validation on the training clips "
+        "alone, clips of one video on one side. Clips of a class without training clips are errors. "
+        f"{_SIDES} {_MISSING} {_LABELS} {_FOLDS}",
+        "Training and test clips with video or audio, and labels.",
+        f"{_ACCURACY}; top-1 of always choosing the most frequent training class", _linear,
+    ),
+    _protocol(
+        "knn", "Nearest neighbours of frozen embeddings", "probe",
+        f"The k training clips of highest cosine vote with weight exp(cosine / 0.07), k of {', '.join(map(str, NEIGHBOURS))} as "
+        "far as there are so many (Wu et al. 2018; DINO). Clips that tie for the last place share it. "
+        f"{_SIDES} {_MISSING} {_LABELS} {_FOLDS}",
+        "Training and test clips with video or audio, and labels.", f"{_ACCURACY}; for each k", _knn,
+    ),
+    _protocol(
+        "clustering", "Clusters of embeddings against labels", "clustering",
+        "k-means (the best of ten starts) of embeddings of length one, as many clusters as the clips have classes, but at most "
+        "a quarter as many as clips. NMI is normalised by the mean of the entropies. Chance is the mean over 20 permutations "
+        f"of the labels; purity rises with the number of clusters by itself. Folds play no part. {_SIDES} {_LABELS}",
+        "Clips with video or audio, and labels.", "NMI, adjusted Rand index, purity, each in percent; chance", _clusters,
+    ),
+)  # fmt: skip
