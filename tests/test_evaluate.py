@@ -233,6 +233,8 @@ def test_what_has_no_effect_is_an_error(run: Path, tiny_store: Path, tmp_path: P
         ({"run": None, "store_path": None, "embeddings": path, "names": ["nope"]}, "no benchmark 'nope'"),
         ({"run": run, "store_path": str(tiny_store), "names": ["nope"]}, "no clips for benchmark 'nope'"),
         ({"run": run, "store_path": str(tiny_store), "names": ["lsmdc"]}, "has no clips of lsmdc/test"),
+        ({"run": None, "store_path": None, "embeddings": path, "options": Options(fusion="max")}, "fusion cannot be 'max'"),
+        ({"run": None, "store_path": None, "embeddings": path, "options": Options(missing="no")}, "missing cannot be 'no'"),
         ({"run": run, "store_path": str(tiny_store), "names": ["youcook2:tiny"]}, "names its clips itself"),
     ):  # fmt: skip
         with pytest.raises(TrichordError, match=re.escape(told)):

@@ -76,13 +76,22 @@ def evaluate(words: list[str]) -> int:
     parser.add_argument("--window_s", type=float | None, help="Their length; default the recipe's shortest clip.")
     parser.add_argument("--window_pool", type=str, default="mean", help="mean or max of the windows' embeddings.")
     parser.add_argument(
+        "--audio_window_s", type=float, default=8.0, help="Sound around a second, where steps are looked for."
+    )
+    parser.add_argument(
+        "--labels", type=Path | None, help="Labels of clips: .csv, .jsonl, world.json, or a folder of official lists."
+    )
+    parser.add_argument(
+        "--templates", type=list[str], default=[], help="Around class names: ['a video of {}']; empty: the name alone."
+    )
+    parser.add_argument(
         "--recipe", type=str | None, default=None, help="For a published checkpoint: how clips are read (default mcn)."
     )
     parser.add_argument("--seed", type=int, default=0, help="Of what a benchmark draws.")
     parser.add_argument(
         "--out", type=Path | None, default=None, help="Folder for results and per-query files; a .json takes the rows."
     )
-    values = parse(parser, [word.replace("--save-embeddings", "--save_embeddings") for word in words])
+    values = parse(parser, [_underscored(word) for word in words])
     from rich.console import Console
 
     from trichord.evaluation.protocol import Options
@@ -102,7 +111,9 @@ def evaluate(words: list[str]) -> int:
         values.run, values.store, [*values.benchmark, *values.benchmarks],
         embeddings=values.embeddings, directions=values.directions, recipe=values.recipe,
         options=Options(
-            fusion=values.fusion, dual_softmax=values.dual_softmax, missing=values.missing, gallery=gallery, seed=values.seed
+            fusion=values.fusion, dual_softmax=values.dual_softmax, missing=values.missing, gallery=gallery, seed=values.seed,
+            labels="" if values.labels is None else str(values.labels), templates=tuple(values.templates),
+            audio_window_s=values.audio_window_s,
         ),
         num_windows=values.windows, window_s=values.window_s, window_pool=values.window_pool,
     )  # fmt: skip
@@ -118,6 +129,12 @@ def evaluate(words: list[str]) -> int:
         console.print(table)
     print("Recalls and chance in percent; ranks count from 1.")
     return 0
+
+
+def _underscored(word: str) -> str:
+    """`--save-embeddings=x` as `--save_embeddings=x`: dashes as people type them."""
+    head, equals, value = word.partition("=")
+    return "--" + head[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
 def doctor(words: list[str]) -> int:

@@ -12,7 +12,7 @@ from trichord.evaluation.benchmarks import benchmark_names
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.protocol import Options, Outcome, Protocol
 from trichord.evaluation.registry import find_protocol, protocols
-from trichord.evaluation.retrieval import all_directions
+from trichord.evaluation.retrieval import FUSIONS, all_directions
 from trichord.evaluation.subject import Subject
 from trichord.evaluation.windows import Windows
 from trichord.modality import Direction
@@ -87,6 +87,12 @@ def evaluate(
     Raises TrichordError when a benchmark is not known, or lacks what it needs.
     """
     options = options or Options()
+    for what, value, known in (
+        ("fusion", options.fusion, ("auto", *FUSIONS)),
+        ("missing", options.missing, ("auto", "drop", "miss")),
+    ):
+        if value not in known:
+            raise TrichordError(f"{what} cannot be '{value}'; choose {', '.join(known)}")
     if (embeddings is None) == (run is None) or (run is None) != (store_path is None):
         raise TrichordError("give a model and its --store, or --embeddings FILE alone; see trichord evaluate --help")
     if not num_windows and (window_s is not None or window_pool != "mean"):
@@ -158,15 +164,22 @@ def resolve(name: str, store: Store | None) -> tuple[str, Protocol, str]:
 
 def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options) -> None:
     """Raises TrichordError for choices that none of the benchmarks reads."""
-    if any(protocol.kind == "retrieval" for _, protocol, _ in chosen):
+    kinds = {protocol.kind for _, protocol, _ in chosen}
+    told = ", ".join(name for name, _, _ in chosen)
+    if options.labels and not kinds & {"classification", "probe", "clustering"}:
+        raise TrichordError(f"--labels has no effect on {told}; leave it out")
+    if options.templates and "classification" not in kinds:
+        raise TrichordError(f"--templates has no effect on {told}; leave it out")
+    if "retrieval" in kinds:
         return
+    localizing = any(protocol.kind == "localization" for _, protocol, _ in chosen)
     given = {
-        "directions": bool(options.directions),
+        "directions": bool(options.directions) and not localizing,
         "dual_softmax": bool(options.dual_softmax),
         "gallery": options.gallery is not None,
     }
     if idle := [name for name, is_given in given.items() if is_given]:
-        raise TrichordError(f"--{idle[0]} has no effect on {', '.join(name for name, _, _ in chosen)}; leave it out")
+        raise TrichordError(f"--{idle[0]} has no effect on {told}; leave it out")
 
 
 def read_gallery(path: Path) -> tuple[str, ...]:
