@@ -46,4 +46,5 @@ def disturb() -> None:
 if __name__ == "__main__":
     if WRONG != "nothing" and os.environ["RANK"] == "1":
         disturb()
-    sys.exit(main(sys.argv[2:]))
+    del sys.argv[1]
+    sys.exit(main())

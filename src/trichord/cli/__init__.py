@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from trichord.cli.launch import loss_of_others, tells
-from trichord.errors import TrichordError, disk_error, one_line
+from trichord.cli.launch import end_at_once_if_launched, loss_of_others, tells
+from trichord.errors import TrichordError, disk_error, one_line, printable
 
 USAGE = """\
 usage: trichord COMMAND [ARGUMENTS] [--debug]
@@ -58,7 +58,10 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     try:
-        return _run(words)
+        code = _run(words)
+        if argv is None and code == 0:
+            end_at_once_if_launched()
+        return code
     except TrichordError as error:
         return _fail(error, debug)
     except KeyboardInterrupt:
@@ -81,7 +84,7 @@ def _fail(message: object, debug: bool, error: Exception | None = None) -> int:
     if debug:
         raise error if error is not None else message  # type: ignore[misc]
     if tells():
-        print(f"trichord: error: {one_line(message)}", file=sys.stderr, flush=True)
+        print(f"trichord: error: {printable(one_line(message))}", file=sys.stderr, flush=True)
     return 2
 
 
