@@ -78,6 +78,9 @@ class Options:
             (`full-video:my_videos/test`); '' takes the only one that is held out.
         windows: How long clips are cut; None embeds each whole.
         block: Rows of a score block.
+        labels: File or folder with the labels of clips (`evaluation.labels`); '' takes those of the embeddings, or the first
+            folder of a video's name.
+        templates: Sentences around the name of a class, `{}` in its place; empty takes the name alone.
         seed: Of whatever is drawn.
     """
 
@@ -89,7 +92,10 @@ class Options:
     gallery: tuple[str, ...] | None = None
     on: str = ""
     windows: Windows | None = None
+    audio_window_s: float = 8.0
     block: int = 1024
+    labels: str = ""
+    templates: tuple[str, ...] = ()
     seed: int = 0
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trichord.errors import TrichordError
-from trichord.evaluation import retrieval_protocols
+from trichord.evaluation import label_protocols, localization_protocols, retrieval_protocols
 from trichord.evaluation.protocol import Protocol
 
-GROUPS: tuple[Sequence[Protocol], ...] = (retrieval_protocols.PROTOCOLS,)
+GROUPS: tuple[Sequence[Protocol], ...] = (
+    retrieval_protocols.PROTOCOLS,
+    localization_protocols.PROTOCOLS,
+    label_protocols.PROTOCOLS,
+)
 
 
 def protocols() -> dict[str, Protocol]:

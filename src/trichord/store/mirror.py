@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.store.annotations import FILE as ANNOTATIONS
 from trichord.store.cache import ShardCache, cache_bytes, shard_cache
 from trichord.store.ledger import LEDGER
 from trichord.store.location import cache_folder
@@ -29,7 +30,7 @@ from trichord.store.manifest import PartInfo
 from trichord.store.remote import RemoteFile, RemoteFiles
 from trichord.store.shards import MAX_HEADER_BYTES, atomic_file, damaged, map_shard, parse_header, write_shard
 
-SMALL_FILES = ("encoders.json", LEDGER)
+SMALL_FILES = ("encoders.json", ANNOTATIONS, LEDGER)
 MAX_SMALL_BYTES = 1 << 30  # of one small file; bounds what a strange server can make us copy
 BLOCK_BYTES, BLOCKS_AHEAD = 8 << 20, 4
 SHARDS_AT_ONCE, SMALL_AT_ONCE = 4, 16

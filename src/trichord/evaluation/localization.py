@@ -1,0 +1,181 @@
+"""Where the steps of a task are in a video: steps placed by scores, hits, and recalls as the code bases of the field count them.
+
+Scores and truth of a video are matrices (T, K): T seconds (or frames), K steps of its task in their order. A step is hit
+when the second that it is placed at is annotated with it; steps that the video does not show are placed too, and count
+nowhere.
+
+| name | placed by | hits are divided |
+|---|---|---|
+| recall, pooled per task | alignment | over all videos of a task, then mean over tasks (CrossTask's own code) |
+| recall, mean over videos | alignment | in each video, then mean over a task's videos, then over tasks (MCN) |
+| ..., best second of each step | argmax | either way (MCN's `recall_frame`) |
+
+The two recalls differ: a video with few annotated steps weighs as much as any other in the second, little in the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln
+
+from trichord.errors import TrichordError
+
+
+def align_ordered(scores: np.ndarray) -> np.ndarray:
+    """(K,) the second of each step: one each, in the order of the steps, with the highest sum of scores.
+
+    Args:
+        scores: (T, K) finite, T at least K.
+
+    Of equally good placements it is the one whose last step is earliest, of those the one whose last but one is, and so on.
+    Dynamic programming, T times K steps of work. Raises TrichordError when there are more steps than seconds.
+    """
+    values = _checked(scores)
+    num_seconds, num_steps = values.shape
+    if num_steps > num_seconds:
+        raise TrichordError(
+            f"{num_steps} steps cannot have a second each, in order, in {num_seconds} seconds; leave the video out"
+        )
+    best = np.full((num_steps, num_seconds), -np.inf)  # of steps up to k, with step k at exactly t
+    before = np.zeros(num_seconds)
+    for k in range(num_steps):
+        best[k] = values[:, k] + before
+        before = np.concatenate([[-np.inf], np.maximum.accumulate(best[k])[:-1]])
+    seconds = np.empty(num_steps, np.int64)
+    end = num_seconds
+    for k in range(num_steps - 1, -1, -1):
+        seconds[k] = end = int(best[k, :end].argmax())
+    return seconds
+
+
+def aligned_hits(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(K,) 1 where the aligned second of a step is annotated with it, else 0."""
+    seconds = align_ordered(scores)
+    return _fitting(scores, truth)[seconds, np.arange(len(seconds))].astype(np.float64)
+
+
+def best_second_hits(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(K,) whether the best second of each step, whatever the others do, is annotated with it; of tied seconds the share that
+    is, which is what a draw among them is expected to hit."""
+    values = _checked(scores)
+    on_top = values == values.max(axis=0)
+    return (on_top & _fitting(scores, truth)).sum(axis=0) / on_top.sum(axis=0)
+
+
+def best_step_shares(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Of each second that is annotated at all, whether its best step is annotated there; of tied steps the share that is."""
+    annotated = _fitting(scores, truth)
+    hits = best_second_hits(np.asarray(scores).T, annotated.T)
+    return hits[annotated.any(axis=1)]
+
+
+def ordered_chance(truth: np.ndarray) -> np.ndarray:
+    """(K,) expected hits of K different seconds that are drawn at random and sorted: second t is that of step k with
+    probability C(t, k) C(T-1-t, K-1-k) / C(T, K)."""
+    num_seconds, num_steps = truth.shape
+    t, k = np.arange(num_seconds)[:, None], np.arange(num_steps)[None, :]
+    log_p = _log_choose(t, k) + _log_choose(num_seconds - 1 - t, num_steps - 1 - k)
+    probability = np.exp(log_p - _log_choose(np.array(num_seconds), np.array(num_steps)))
+    return (probability * truth).sum(axis=0)
+
+
+def best_second_chance(truth: np.ndarray) -> np.ndarray:
+    """(K,) expected hits of a second drawn for each step by itself."""
+    return truth.mean(axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class TaskRecalls:
+    """Recall of each task in percent, and their mean.
+
+    Attributes:
+        tasks: Names of those with an annotated step.
+        recalls: One each.
+        num_videos: Videos that count.
+    """
+
+    tasks: tuple[str, ...]
+    recalls: np.ndarray
+    num_videos: int
+
+    @property
+    def mean(self) -> float:
+        return float(self.recalls.mean())
+
+
+def recall_pooled_per_task(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> TaskRecalls:
+    """Hits and annotated steps summed over a task's videos, then divided (CrossTask's own code).
+
+    Args:
+        hits: (V,) steps hit in each video.
+        present: (V,) steps annotated in it.
+        task: (V,) of which task it is.
+
+    Raises TrichordError when no video has an annotated step.
+    """
+    names, of = _tasks(hits, present, task)
+    total = np.bincount(of, weights=present, minlength=len(names))
+    found = np.bincount(of, weights=hits, minlength=len(names))
+    known = total > 0
+    tasks = tuple(name for name, is_known in zip(names, known.tolist(), strict=True) if is_known)
+    return TaskRecalls(tasks, 100 * found[known] / total[known], int((present > 0).sum()))
+
+
+def recall_mean_over_videos(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> TaskRecalls:
+    """Share of the annotated steps that is hit in each video, then the mean over a task's videos (MCN). Arguments as
+    `recall_pooled_per_task`; a video without an annotated step is left out."""
+    kept = present > 0
+    share = hits[kept] / present[kept]
+    return recall_pooled_per_task(share, np.ones(len(share)), [t for t, k in zip(task, kept, strict=True) if k])
+
+
+def task_average_precision(scores: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> float:
+    """Mean average precision of one task in percent: for each step all seconds of all its videos are ranked by their score of
+    the step; tied seconds share a threshold. Steps that are annotated nowhere are left out.
+
+    Args:
+        scores: Of each video (T, K).
+        truth: Of each video (T, K) bool.
+
+    Raises TrichordError when no step is annotated.
+    """
+    from sklearn.metrics import average_precision_score
+
+    every, said = np.concatenate(list(scores)), np.concatenate(list(truth)).astype(bool)
+    steps = np.flatnonzero(said.any(axis=0)).tolist()
+    if not steps:
+        raise TrichordError("no step of the task is annotated; there is nothing to rank")
+    return 100 * float(np.mean([average_precision_score(said[:, k], every[:, k]) for k in steps]))
+
+
+def _tasks(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Names of the tasks, sorted, and (V,) which each video is of."""
+    assert len(hits) == len(present) == len(task)
+    if not len(task) or not np.any(present > 0):
+        raise TrichordError("no video has an annotated step; recall is not defined: check the annotations")
+    names, of = np.unique(np.array(task, np.str_), return_inverse=True)
+    return names.tolist(), of
+
+
+def _log_choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """log C(n, k), -inf where it is 0."""
+    inside = (k >= 0) & (k <= n)
+    n, k = np.where(inside, n, 0), np.where(inside, k, 0)
+    return np.where(inside, gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1), -np.inf)
+
+
+def _checked(scores: np.ndarray) -> np.ndarray:
+    if scores.ndim != 2 or not scores.size:
+        raise TrichordError(f"scores of a video are a matrix (seconds, steps), not of shape {scores.shape}")
+    if not np.isfinite(scores).all():
+        raise TrichordError("a score is not finite; give seconds without features the lowest score")
+    return scores.astype(np.float64)
+
+
+def _fitting(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    if truth.shape != scores.shape:
+        raise TrichordError(f"scores of shape {scores.shape} and truth of shape {truth.shape} do not fit")
+    return truth.astype(bool)

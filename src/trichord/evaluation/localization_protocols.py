@@ -1,0 +1,278 @@
+"""Protocols that look for the steps of a task in a video: CrossTask, Mining YouTube, and the built-in world's own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.evaluation.localization import (
+    TaskRecalls,
+    aligned_hits,
+    best_second_chance,
+    best_second_hits,
+    best_step_shares,
+    ordered_chance,
+    recall_mean_over_videos,
+    recall_pooled_per_task,
+    task_average_precision,
+)
+from trichord.evaluation.protocol import Options, Outcome, Protocol, Row
+from trichord.evaluation.segments import BACKGROUND, Overlaps, align_transcript, overlaps, transcript_of
+from trichord.evaluation.step_scores import StepVideo, step_directions, step_videos
+from trichord.evaluation.subject import Subject
+from trichord.parallel import on_main
+
+POOLED, PER_VIDEO = "recall, pooled per task", "recall, mean over videos"
+BEST = "best second of each step"
+BEST_STEP = "annotated seconds whose best step is right"
+MAP = "mean average precision, mean over tasks"
+SEGMENTS, VIDEOS, FRAMES = "mean over segments", "mean over videos", "all frames"
+Recall = Callable[[np.ndarray, np.ndarray, list[str]], TaskRecalls]
+RECALLS: dict[str, Recall] = {POOLED: recall_pooled_per_task, PER_VIDEO: recall_mean_over_videos}
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """How a protocol scores: clips (COLLECTION/SPLIT, '' where the user names them), and which measures it gives."""
+
+    clips: str = ""
+    recalls: tuple[str, ...] = (PER_VIDEO, POOLED)
+    by_best: bool = True
+    precision: bool = False
+    segments: bool = False
+    seconds: bool = False
+    missing: Literal["drop", "miss"] = "drop"
+
+
+def _run(how: _Steps, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
+    name = protocol.name
+    if how.clips and options.on:
+        raise TrichordError(f"benchmark {name} names its videos itself; leave ':{options.on}' out")
+    if options.windows is not None:
+        raise TrichordError(f"benchmark {name} looks at seconds; leave --windows out")
+    if how.clips:
+        collection, _, split = how.clips.partition("/")
+    else:
+        chosen = subject.clip_set(options.on)
+        collection, split, name = chosen.collection, chosen.split, options.on or name
+    directions = step_directions(subject, collection, options.directions, name)
+    fusion = subject.fusion if options.fusion == "auto" else options.fusion
+    videos = list(step_videos(subject, collection, split, directions, fusion, options.audio_window_s))
+    missing = how.missing if options.missing == "auto" else options.missing
+    codes = [direction.code for direction in directions]
+    outcome = on_main(lambda: localization_outcome(name, videos, codes, fusion, missing, how))
+    with_steps = [video for video in videos if video.truth.any()]
+    sizes = {"videos": len(with_steps), "tasks": len({video.task for video in with_steps})}
+    outcome.notes = [*protocol.size_notes(sizes), *outcome.notes]
+    return outcome
+
+
+def localization_outcome(
+    name: str, videos: list[StepVideo], codes: list[str], fusion: str, missing: str, how: _Steps
+) -> Outcome:
+    """Rows, and per-video arrays: `NAME/video`, `/task`, `/present` (steps annotated), and under `NAME/DIRECTION` `/aligned` and
+    `/best` (steps hit; NaN for videos that are left out), with segments `/iou`, `/iod`, `/mof`.
+
+    Args:
+        name: Of the protocol.
+        videos: Scored.
+        codes: Directions.
+        fusion: For the rows.
+        missing: A video of which no second has the modalities of a direction is left out (`drop`) or hits nothing (`miss`).
+        how: Measures.
+    """
+    present = np.array([video.truth.any(axis=0).sum() for video in videos], np.int64)
+    outcome = Outcome(
+        arrays={
+            f"{name}/video": np.array([video.video for video in videos], np.str_),
+            f"{name}/task": np.array([video.task for video in videos], np.str_),
+            f"{name}/present": present,
+        }
+    )
+    if few := [v.video for v in videos if v.truth.shape[0] < v.truth.shape[1]]:
+        outcome.notes.append(
+            f"{name}: {len(few):,} videos have fewer seconds than their task has steps, first '{few[0]}': left out"
+        )
+        videos = [v for v in videos if v.truth.shape[0] >= v.truth.shape[1]]
+    if not any(video.truth.any() for video in videos):
+        raise TrichordError(f"benchmark {name}: no video shows a step of its task; check the annotations")
+    place = {key: i for i, key in enumerate(zip(*(outcome.arrays[f"{name}/{n}"].tolist() for n in ("task", "video")),
+                                                strict=True))}  # fmt: skip
+    rows_of = np.array([place[video.task, video.video] for video in videos], np.int64)
+    for code in codes:
+        scored = [video for video in videos if code in video.scores]
+        if lost := len(videos) - len(scored):
+            told = "counted as errors" if missing == "miss" else "left out"
+            outcome.notes.append(f"{name}: {lost:,} videos lack what {code} needs: {told} ({missing})")
+        if not scored:
+            raise TrichordError(f"benchmark {name}: no video has what direction {code} needs; it cannot be scored")
+        taken = videos if missing == "miss" else scored
+        mine = np.array([missing == "miss" or code in video.scores for video in videos])
+        of = f"{code}, {fusion}"
+        outcome.rows += _recall_rows(name, code, of, taken, how, outcome, rows_of[mine])
+        if how.precision:
+            outcome.rows.append(_precision_row(name, code, of, scored))
+        if how.seconds:
+            outcome.rows.append(_seconds_row(name, code, of, scored))
+        if how.segments:
+            places = rows_of[[code in video.scores for video in videos]]
+            outcome.rows += _segment_rows(name, code, of, scored, outcome, places)
+    return outcome
+
+
+def _recall_rows(
+    name: str, code: str, of: str, videos: list[StepVideo], how: _Steps, outcome: Outcome, places: np.ndarray
+) -> list[Row]:
+    tasks = [video.task for video in videos]
+    present = np.array([video.truth.any(axis=0).sum() for video in videos], np.float64)
+    ways = {"aligned": (aligned_hits, ordered_chance), "best": (best_second_hits, best_second_chance)}
+    rows = []
+    for way, (hits_of, chance_of) in ways.items():
+        hits = np.array([hits_of(v.scores[code], v.truth).sum() if code in v.scores else 0.0 for v in videos])
+        chance = np.array([chance_of(v.truth).sum() if code in v.scores else 0.0 for v in videos])
+        kept = np.full(len(outcome.arrays[f"{name}/video"]), np.nan)
+        kept[places] = hits
+        outcome.arrays[f"{name}/{code}/{way}"] = kept
+        if way == "best" and not how.by_best:
+            continue
+        for measure in how.recalls:
+            found = RECALLS[measure](hits, present, tasks)
+            by_chance = RECALLS[measure](chance, present, tasks).mean
+            told = measure if way == "aligned" else f"{measure}, {BEST}"
+            rows.append(Row(name, of, told, found.mean, found.num_videos, by_chance))
+            per_task = dict(zip(found.tasks, found.recalls.tolist(), strict=True))
+            if len(per_task) < found.num_videos:
+                outcome.details.setdefault("tasks", {}).setdefault(of, {})[told] = per_task
+    return rows
+
+
+def _precision_row(name: str, code: str, of: str, videos: list[StepVideo]) -> Row:
+    by_task: dict[str, list[StepVideo]] = {}
+    for video in videos:
+        by_task.setdefault(video.task, []).append(video)
+    shown = {task: mine for task, mine in by_task.items() if any(video.truth.any() for video in mine)}
+    values = [
+        task_average_precision([video.scores[code] for video in mine], [video.truth for video in mine])
+        for mine in shown.values()
+    ]
+    return Row(name, of, MAP, float(np.mean(values)), sum(map(len, shown.values())))
+
+
+def _seconds_row(name: str, code: str, of: str, videos: list[StepVideo]) -> Row:
+    shares = np.concatenate([best_step_shares(video.scores[code], video.truth) for video in videos])
+    chance = np.concatenate([best_step_shares(np.zeros(video.truth.shape), video.truth) for video in videos])
+    return Row(name, of, BEST_STEP, 100 * float(shares.mean()), len(shares), 100 * float(chance.mean()))
+
+
+def _segment_rows(
+    name: str, code: str, of: str, videos: list[StepVideo], outcome: Outcome, places: np.ndarray
+) -> list[Row]:
+    kept, shown = [(p, v) for p, v in zip(places.tolist(), videos, strict=True) if v.truth.any()], []
+    for _, video in kept:
+        scores = video.scores[code]
+        shown.append((segment_overlaps(scores, video.truth), segment_overlaps(np.zeros_like(scores), video.truth)))
+    per_video = {m: np.full(len(outcome.arrays[f"{name}/video"]), np.nan) for m in ("iou", "iod", "mof")}
+    for (place, _), (found, _) in zip(kept, shown, strict=True):
+        per_video["iou"][place], per_video["iod"][place] = found.iou.mean(), found.iod.mean()
+        per_video["mof"][place] = found.num_right / found.num_frames
+    outcome.arrays |= {f"{name}/{code}/{m}": values for m, values in per_video.items()}
+    figures = [_segment_figures([pair[i] for pair in shown]) for i in (0, 1)]
+    return [Row(name, of, measure, value, num, figures[1][measure][0]) for measure, (value, num) in figures[0].items()]
+
+
+def _segment_figures(found: list[Overlaps]) -> dict[str, tuple[float, int]]:
+    """Measure -> its value in percent and what it is a mean over."""
+    figures: dict[str, tuple[float, int]] = {}
+    for measure, values in (("IoU", [f.iou for f in found]), ("IoD", [f.iod for f in found])):
+        every = np.concatenate(values)
+        figures[f"{measure}, {SEGMENTS}"] = 100 * float(every.mean()), len(every)
+        figures[f"{measure}, {VIDEOS}"] = 100 * float(np.mean([v.mean() for v in values])), len(values)
+    right, frames = sum(f.num_right for f in found), sum(f.num_frames for f in found)
+    figures[f"MoF, {FRAMES}"] = 100 * right / frames, frames
+    figures[f"MoF, {VIDEOS}"] = 100 * float(np.mean([f.num_right / f.num_frames for f in found])), len(found)
+    return figures
+
+
+def segment_overlaps(scores: np.ndarray, truth: np.ndarray) -> Overlaps:
+    """The video cut by its annotated transcript, and how the cut overlaps with the annotation.
+
+    Scores of a video are brought to mean 0 and deviation 1, background stands beside the steps with 0, and the log-softmax
+    over steps and background is what `align_transcript` takes; expected is the same length for every entry.
+
+    Args:
+        scores: (T, K).
+        truth: (T, K) bool; of steps at the same second the first one counts.
+    """
+    labels = np.where(truth.any(axis=1), truth.argmax(axis=1), BACKGROUND)
+    transcript, borders = transcript_of(labels)
+    values = scores.astype(np.float64)
+    values = (values - values.mean()) / (values.std() or 1.0)
+    logits = np.concatenate([values, np.zeros((len(values), 1))], axis=1)  # the last column is background's
+    log_probs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    means = np.full(len(transcript), len(labels) / len(transcript))
+    return overlaps(transcript, borders, align_transcript(log_probs[:, transcript], means))
+
+
+def _protocol(how: _Steps, name: str, title: str, paragraph: str, needs: str, gives: str, **sizes: int) -> Protocol:
+    def start(subject: Subject, options: Options) -> Outcome:
+        return _run(how, protocol, subject, options)
+
+    protocol = Protocol(name, title, "localization", paragraph, needs, gives, start, sizes, how.clips)
+    return protocol
+
+
+_SECONDS = (
+    "Each second of a video is scored against each step text of its task; the sound of a second is 8 s around it, cut at the "
+    "video's ends (--audio_window_s). "
+)
+_ALIGNED = (
+    "Every step of the task gets exactly one second, in the order of the steps, with the highest sum of scores; it is hit when "
+    "that second is annotated with it. Chance places the steps at different seconds drawn at random, in order. "
+)
+_OR_FILE = "; or embeddings of seconds with labels/task and labels/step and of step texts."
+_CROSSTASK = "The videos of `trichord import crosstask`, in either of its layouts"
+_SEGMENTS = (
+    "For IoU, IoD and MoF the annotated order of the segments, background included, is laid over the video by Viterbi alignment "
+    "with Poisson lengths of one mean; the n-th segment found is compared with the n-th annotated. Chance is the same with "
+    "scores that are all alike. "
+)
+_SEGMENT_ROWS = "IoU and IoD as mean over segments and over videos, MoF over all frames and over videos"
+
+PROTOCOLS: tuple[Protocol, ...] = (
+    _protocol(
+        _Steps("crosstask/test", precision=True), "crosstask", "CrossTask, recall of steps averaged per video",
+        _SECONDS + _ALIGNED + "MCN divides the steps hit by the steps present in each video, then takes the mean over a task's "
+        "videos and over tasks (recall, mean over videos). CrossTask's own code pools hits and steps of a task first (recall, "
+        "pooled per task): another number. `best second of each step` leaves the order aside (MCN's recall_frame), ties count "
+        "at their expected value.",
+        _CROSSTASK + _OR_FILE,
+        "both recalls by alignment and by best second, mean average precision, per direction", tasks=18,
+    ),
+    _protocol(
+        _Steps("crosstask/test", recalls=(POOLED,), by_best=False), "crosstask-original",
+        "CrossTask, recall of steps pooled per task",
+        _SECONDS + _ALIGNED + "Hits and annotated steps are summed over a task's videos, then divided; the figure is the mean "
+        "over tasks, as CrossTask's own code counts.",
+        _CROSSTASK + _OR_FILE, "recall, pooled per task, per direction", tasks=18,
+    ),
+    _protocol(
+        _Steps("mining-youtube/test", recalls=(PER_VIDEO,), segments=True), "mining-youtube",
+        "Mining YouTube, steps of egg dishes",
+        _SECONDS + "Every video has its own steps, in the order in which it shows them. " + _ALIGNED + _SEGMENTS +
+        "The authors give formulas for IoU and IoD and no code: pairs and means are this benchmark's own.",
+        "The videos of `trichord import mining-youtube`" + _OR_FILE,
+        f"recall by alignment and by best second; {_SEGMENT_ROWS}", videos=250,
+    ),
+    _protocol(
+        _Steps(recalls=(PER_VIDEO,), seconds=True), "world-steps", "Steps of the built-in world",
+        _SECONDS + "The held-out videos of a rendered world, whose true steps and times are known: each video is a task of its "
+        "own, its steps are equally long and fill it, so order alone is a good guess: see chance. " + _ALIGNED +
+        "Seconds are also labelled by their best step, whatever the others do.",
+        "A store of a rendered world with its truth: `trichord import world-steps --root WORLD --store STORE`" + _OR_FILE,
+        "recall by alignment and by best second; share of seconds whose best step is right",
+    ),
+)  # fmt: skip

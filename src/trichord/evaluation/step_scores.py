@@ -1,0 +1,226 @@
+"""How much each second of a video looks and sounds like each step of its task: scores of step texts against seconds.
+
+Second t of a video is the window [t, t + 1): of a stream of r rows per second the rows floor(t r) to ceil((t + 1) r), its
+largest values, which is an adaptive max-pooling to one row a second. Its sound is the window [t - w/2, t + w/2], clamped to
+the video (MCN: w = 8 s). Scores of several modalities are added, or averaged where vectors have length one; a second that
+lacks a modality is scored by the others, one that lacks all gets the lowest score of the video.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS, VISUAL_STREAMS, Clips, require_modalities
+from trichord.errors import TrichordError
+from trichord.evaluation.benchmarks import embed_clips
+from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.retrieval import FUSIONS, unit
+from trichord.evaluation.subject import Subject
+from trichord.modality import Direction
+from trichord.store.annotations import read_annotations, step_items, truth_matrix
+
+BLOCK_S = 1024  # seconds that are embedded at once
+SECOND = 1 - 1e-6  # [t, t + 1) as the reader counts, which takes in the row at the end
+FRAMES_HZ = 100
+TASK, STEP = "task", "step"  # labels of embeddings from a file
+NO_SPANS: list[np.ndarray] = [np.empty(0, np.int64)]
+Vectors = dict[str, tuple[np.ndarray, np.ndarray]]  # by modality (T, D) and whether there is one
+
+
+@dataclass(frozen=True, eq=False)
+class StepVideo:
+    """A video of a task.
+
+    Attributes:
+        video, task: Names.
+        scores: By direction (T, K) float32; a direction of which no second has a modality is not there.
+        truth: (T, K) bool, which seconds show which steps.
+    """
+
+    video: str
+    task: str
+    scores: dict[str, np.ndarray]
+    truth: np.ndarray
+
+
+def step_directions(subject: Subject, collection: str, asked: tuple[str, ...], why: str) -> list[Direction]:
+    """Directions in which steps are looked for: those of `asked` that begin with text, else all that subject and store know.
+
+    Raises TrichordError when there is none.
+    """
+    if asked:
+        directions = [Direction.parse(code) for code in asked]
+        if wrong := [d.code for d in directions if d.query != ("text",)]:
+            raise TrichordError(f"benchmark {why}: step texts find seconds, as in t2v or t2va; {wrong[0]} does not")
+        for direction in directions:
+            subject.needed(direction.modalities, f"{why} in direction {direction.code}")
+        return directions
+    subject.needed(("text",), why)
+    seen = [m for m in ("video", "audio") if m in subject.modalities and _there(subject, collection, m)]
+    if not seen:
+        raise TrichordError(f"{subject.name}: {why} needs video or audio; neither is both known to it and in the data")
+    sides = [(m,) for m in seen] + ([tuple(seen)] if len(seen) > 1 else [])
+    return [Direction(("text",), side) for side in sides]
+
+
+def _there(subject: Subject, collection: str, modality: str) -> bool:
+    if subject.store is None or subject.settings is None:
+        return True
+    streams = VISUAL_STREAMS[:1] if modality == "video" else (
+        AUDIO_STREAM if subject.settings.audio == "spectrogram" else EMBEDDING_STREAMS["audio"],
+    )  # fmt: skip
+    items = subject.store.select(collection)
+    return all(name in subject.store.streams and bool(subject.store.has(name)[items].any()) for name in streams)
+
+
+def step_videos(
+    subject: Subject, collection: str, split: str, directions: list[Direction], fusion: str, audio_window_s: float
+) -> Iterator[StepVideo]:
+    """Every (task, video) of a split that is annotated, or of embeddings from a file, scored.
+
+    All processes of a launch share the embedding; each of them gets every video. Of a store one video at a time is in memory,
+    its embeddings `BLOCK_S` seconds at a time.
+
+    Args:
+        subject: A model on a store with annotations (`store.annotations`), or embeddings: clips are seconds, with the labels
+            `task` and `step` (numbers from 1, apart by blanks; empty for background); texts are the steps of the task of the
+            clip that `text_clip` names, in order.
+        collection, split: Of the store.
+        directions: From `step_directions`.
+        fusion: `sum` or `mean_normalized`.
+        audio_window_s: Length of the sound of a second.
+
+    Raises TrichordError when nothing is annotated or the model or the store lacks what it takes.
+    """
+    if fusion not in FUSIONS:
+        raise TrichordError(f"no fusion rule '{fusion}'; choose {' or '.join(FUSIONS)}")
+    if not 0 < audio_window_s < math.inf:
+        raise TrichordError(f"an audio window of {audio_window_s} s is none; give seconds above 0, published is 8")
+    if subject.given is not None:
+        yield from _given_videos(subject.given, directions, fusion)
+    else:
+        yield from _store_videos(subject, collection, split, directions, fusion, audio_window_s)
+
+
+def _store_videos(
+    subject: Subject, collection: str, split: str, directions: list[Direction], fusion: str, audio_window_s: float
+) -> Iterator[StepVideo]:
+    store, model, settings = subject.store, subject.model, subject.settings
+    assert store is not None and model is not None and settings is not None
+    where = f"{collection}/{split}"
+    spans, tasks = read_annotations(store, collection), step_items(store, collection)
+    items = {store.video_id(int(i)): int(i) for i in store.select(collection, split)}
+    wanted = [(task, video) for task, video in spans if video in items and task in tasks]
+    if not wanted:
+        raise TrichordError(
+            f"{store.path}: has no annotated steps of {where}; `trichord import` brings them with crosstask, mining-youtube or "
+            "world-steps"
+        )
+    modalities = tuple(dict.fromkeys(m for d in directions for m in d.modalities))
+    require_modalities(store, modalities, where, audio=settings.audio, text=settings.text)
+    texts = _step_texts(subject, {task: tasks[task] for task, _ in wanted})
+    seen = tuple(m for m in modalities if m != "text")
+    for task, video in wanted:
+        item = items[video]
+        num_seconds = math.ceil(store.duration_s(item))
+        parts = {d.code: np.zeros((0, len(texts[task])), np.float32) for d in directions}
+        there = {d.code: np.zeros(0, bool) for d in directions}
+        for begin in range(0, num_seconds, BLOCK_S):
+            seconds = np.arange(begin, min(begin + BLOCK_S, num_seconds))
+            vectors = {m: _embed(subject, item, seconds, num_seconds, m, audio_window_s) for m in seen}
+            for d in directions:
+                scores, valid = _scores(texts[task], vectors, d, fusion)
+                parts[d.code] = np.concatenate([parts[d.code], scores])
+                there[d.code] = np.concatenate([there[d.code], valid])
+        truth = truth_matrix(spans[task, video], num_seconds, len(texts[task]))
+        yield StepVideo(video, task, _whole(parts, there), truth)
+
+
+def _embed(
+    subject: Subject, item: int, seconds: np.ndarray, num_seconds: int, modality: str, audio_window_s: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(T, D) embeddings of these seconds, and whether there is something to embed."""
+    store, model, settings = subject.store, subject.model, subject.settings
+    assert store is not None and model is not None and settings is not None
+    begins, ends = seconds.astype(np.float64), seconds + SECOND
+    if modality == "audio":
+        begins = np.maximum(0.0, seconds - audio_window_s / 2)
+        ends = np.minimum(float(num_seconds), seconds + audio_window_s / 2)
+    clips = Clips(np.full(len(seconds), item, np.int64), begins, ends, NO_SPANS * len(seconds))
+    frames = math.ceil(audio_window_s * FRAMES_HZ)
+    found, valid = embed_clips(model, store, clips, (modality,), frames, settings)
+    return found[modality].numpy(), valid[modality]
+
+
+def _step_texts(subject: Subject, tasks: dict[str, int]) -> dict[str, np.ndarray]:
+    """(K, D) embeddings of the steps of each task; zeros for a step without a known word."""
+    store, model, settings = subject.store, subject.model, subject.settings
+    assert store is not None and model is not None and settings is not None
+    counts = {task: store.num_captions(item) for task, item in tasks.items()}
+    steps = [np.array([k]) for count in counts.values() for k in range(count)]
+    item = np.repeat(np.array(list(tasks.values()), np.int64), list(counts.values()))
+    clips = Clips(item, np.zeros(len(item)), np.zeros(len(item)), steps)
+    if settings.text == "embeddings" and not store.has(EMBEDDING_STREAMS["text"])[list(tasks.values())].all():
+        raise TrichordError(
+            f"{store.path}: this model reads text embeddings, which the step texts lack; score one that reads words"
+        )
+    found, valid = embed_clips(model, store, clips, ("text",), 1, settings)
+    rows = np.where(valid["text"][:, None], found["text"].numpy(), np.float32(0))
+    ends = np.cumsum(list(counts.values()))[:-1]
+    return dict(zip(tasks, np.split(rows, ends), strict=True))
+
+
+def _given_videos(given: Embedded, directions: list[Direction], fusion: str) -> Iterator[StepVideo]:
+    if lacking := [name for name in (TASK, STEP) if name not in given.labels]:
+        raise TrichordError(
+            f"{given.source}: has no labels/{lacking[0]}; clips are seconds, labelled with task and step"
+        )
+    task_of_text = given.labels[TASK][given.text_clip]
+    clips: dict[tuple[str, str], list[int]] = {}
+    for i in np.argsort(given.start_s, kind="stable").tolist():
+        clips.setdefault((str(given.labels[TASK][i]), str(given.videos[i])), []).append(i)
+    for (task, video), mine in sorted(clips.items()):
+        steps = np.flatnonzero(task_of_text == task)
+        if not len(steps):
+            raise TrichordError(f"{given.source}: has no text of a step of task '{task}'; every task needs its steps")
+        truth = np.zeros((len(mine), len(steps)), bool)
+        for row, i in enumerate(mine):
+            for number in str(given.labels[STEP][i]).split():
+                if not number.isdecimal() or not 1 <= int(number) <= len(steps):
+                    raise TrichordError(
+                        f"{given.source}: labels/step of clip '{given.ids[i]}' is '{number}', not a number from 1 to "
+                        f"{len(steps)}"
+                    )
+                truth[row, int(number) - 1] = True
+        vectors = {m: (given.embeddings[m][mine], given.valid[m][mine]) for m in given.embeddings if m != "text"}
+        found = {d.code: _scores(given.embeddings["text"][steps], vectors, d, fusion) for d in directions}
+        scores = _whole({code: s for code, (s, _) in found.items()}, {code: v for code, (_, v) in found.items()})
+        yield StepVideo(video, task, scores, truth)
+
+
+def _scores(texts: np.ndarray, vectors: Vectors, direction: Direction, fusion: str) -> tuple[np.ndarray, np.ndarray]:
+    """(T, K) scores, zeros for seconds without any of the modalities, and (T,) which have one."""
+    queries = unit(texts) if fusion == "mean_normalized" else texts
+    total = np.zeros((len(vectors[direction.target[0]][0]), len(texts)), np.float32)
+    count = np.zeros(len(total))
+    for modality in direction.target:
+        rows, valid = vectors[modality]
+        rows = unit(rows) if fusion == "mean_normalized" else rows
+        total[valid] += rows[valid] @ queries.T
+        count += valid
+    if fusion == "mean_normalized":
+        total /= np.maximum(count, 1)[:, None].astype(np.float32)
+    return total, count > 0
+
+
+def _whole(scores: dict[str, np.ndarray], there: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The scores of directions of which any second has something, others at the lowest score of that video."""
+    return {
+        code: np.where(there[code][:, None], values, values[there[code]].min())
+        for code, values in scores.items()
+        if there[code].any() and values.size
+    }

@@ -1,0 +1,114 @@
+"""Which steps a video shows and when: `annotations.parquet` beside the parts of a store.
+
+One row per annotated span: collection, video_id, task, step (from 0), text, start_s, end_s. A video of a task that shows none
+of its steps has one row with step -1. The texts of all steps of a task, also those that no video shows, are the captions of
+the item `steps/TASK` of split `steps` of the collection, in order: so they have word ids and embeddings as all texts have.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trichord.errors import TrichordError
+from trichord.store.shards import atomic_file
+
+if TYPE_CHECKING:
+    from trichord.store.store import Store
+
+FILE = "annotations.parquet"
+SPLIT = "steps"
+NO_STEP = -1
+_PREFIX = "steps/"
+_MEND = "import the annotations again"
+_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("collection", "video_id", "task")]
+    + [("step", pa.int32()), ("text", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())]
+)
+
+
+def steps_id(task: str) -> str:
+    """Id of the item whose captions are the steps of a task."""
+    return f"{_PREFIX}{task}"
+
+
+@dataclass(frozen=True)
+class StepSpan:
+    """A step of a task at [start_s, end_s) of a video; step NO_STEP says that the video is of the task and shows none."""
+
+    video_id: str
+    task: str
+    step: int
+    text: str
+    start_s: float
+    end_s: float
+
+
+def write_annotations(store: Path, collection: str, spans: Iterable[StepSpan]) -> None:
+    """Replace what the store knows of the steps of a collection. The file is there whole or not at all.
+
+    Raises TrichordError when the store cannot be written.
+    """
+    rows = [row for row in _rows(store / FILE) if row["collection"] != collection]
+    rows += [{"collection": collection, **vars(span)} for span in spans]
+    try:
+        with atomic_file(store / FILE) as file:
+            pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file)
+    except OSError as error:
+        raise TrichordError(
+            f"{store / FILE}: cannot be written ({os.strerror(error.errno) if error.errno else error}); check the disk, "
+            "then run again"
+        ) from error
+
+
+def read_annotations(store: Store, collection: str) -> dict[tuple[str, str], list[StepSpan]]:
+    """Spans of each (task, video id) of a collection, in the order of the file; none when nothing is annotated.
+
+    Raises TrichordError when the file is damaged.
+    """
+    found: dict[tuple[str, str], list[StepSpan]] = {}
+    for row in _rows(store.folder / FILE):
+        if row.pop("collection") == collection:
+            span = StepSpan(**row)
+            found.setdefault((span.task, span.video_id), []).append(span)
+    return found
+
+
+def step_items(store: Store, collection: str) -> dict[str, int]:
+    """Number of the item that holds the steps of each task."""
+    items = {store.video_id(int(i)): int(i) for i in store.select(collection, SPLIT)}
+    return {name.removeprefix(_PREFIX): i for name, i in items.items() if name.startswith(_PREFIX)}
+
+
+def truth_matrix(spans: Iterable[StepSpan], num_seconds: int, num_steps: int) -> np.ndarray:
+    """(T, K) bool: second t is annotated with step k, from the floor of a start to the ceiling of an end (CrossTask)."""
+    truth = np.zeros((num_seconds, num_steps), bool)
+    for span in spans:
+        if span.step != NO_STEP:
+            truth[int(np.floor(span.start_s)) : int(np.ceil(span.end_s)), span.step] = True
+    return truth
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        table = pq.read_table(path, use_threads=False)
+        table.validate(full=True)
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
+        raise TrichordError(f"{path}: is damaged ({str(error)[:120]}); delete it and {_MEND}") from None
+    if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
+        raise TrichordError(f"{path}: its columns are not those of annotations; delete it and {_MEND}")
+    rows = table.to_pylist()
+    for row in rows:
+        sound = row["step"] >= NO_STEP and np.isfinite([row["start_s"], row["end_s"]]).all() and row["start_s"] >= 0
+        if not sound:
+            raise TrichordError(f"{path}: has a span of {row['video_id']} that is none; delete it and {_MEND}")
+    return rows

@@ -1,0 +1,168 @@
+"""Steps placed in videos against brute force, and both recalls on cases that were counted by hand."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trichord.errors import TrichordError
+from trichord.evaluation.localization import (
+    align_ordered,
+    aligned_hits,
+    best_second_chance,
+    best_second_hits,
+    best_step_shares,
+    ordered_chance,
+    recall_mean_over_videos,
+    recall_pooled_per_task,
+    task_average_precision,
+)
+
+COARSE = st.sampled_from([-1.0, 0.0, 0.5, 1.0])  # many ties
+
+
+@st.composite
+def score_matrices(draw: st.DrawFn, max_seconds: int = 8, max_steps: int = 4) -> np.ndarray:
+    num_steps = draw(st.integers(1, max_steps))
+    num_seconds = draw(st.integers(num_steps, max_seconds))
+    values = draw(st.lists(COARSE, min_size=num_seconds * num_steps, max_size=num_seconds * num_steps))
+    return np.array(values).reshape(num_seconds, num_steps)
+
+
+def best_by_trial(scores: np.ndarray) -> tuple[int, ...]:
+    """Every choice of seconds in order; of the best ones that whose last second is earliest, then the one before, ..."""
+    num_seconds, num_steps = scores.shape
+    every = list(combinations(range(num_seconds), num_steps))
+    total = {seconds: sum(scores[t, k] for k, t in enumerate(seconds)) for seconds in every}
+    most = max(total.values())
+    return min((s for s in every if total[s] == most), key=lambda seconds: seconds[::-1])
+
+
+@given(score_matrices())
+@settings(max_examples=200, deadline=None)
+def test_alignment_is_the_best_of_all_placements(scores: np.ndarray) -> None:
+    assert tuple(align_ordered(scores)) == best_by_trial(scores)
+
+
+@given(score_matrices())
+@settings(max_examples=50, deadline=None)
+def test_alignment_does_not_see_what_is_added_to_all_scores_of_a_step(scores: np.ndarray) -> None:
+    shift = np.arange(scores.shape[1]) * 0.25
+    assert np.array_equal(align_ordered(scores), align_ordered(scores + shift))
+
+
+def test_alignment_by_hand() -> None:
+    # Step 0 is best at 2 (5), step 1 best at 1 (5). In order both cannot have theirs: 0 at 0 (1) and 1 at 1 (5) is 6,
+    # 0 at 2 (5) and 1 at 3 (2) is 7.
+    scores = np.array([[1.0, 0.0], [0.0, 5.0], [5.0, 0.0], [0.0, 2.0]])
+    assert align_ordered(scores).tolist() == [2, 3]
+    truth = np.array([[1, 0], [0, 1], [1, 0], [0, 0]])
+    assert aligned_hits(scores, truth).tolist() == [1, 0]
+    assert best_second_hits(scores, truth).tolist() == [1, 1]  # each by itself: 2 and 1
+
+
+def test_alike_scores_take_the_first_seconds() -> None:
+    assert align_ordered(np.zeros((5, 3))).tolist() == [0, 1, 2]
+
+
+def test_long_videos_take_moments() -> None:
+    scores = np.random.default_rng(0).standard_normal((5000, 20))
+    seconds = align_ordered(scores)
+    assert (np.diff(seconds) > 0).all() and len(seconds) == 20
+
+
+def test_more_steps_than_seconds_say_so() -> None:
+    with pytest.raises(TrichordError, match="3 steps cannot have a second each, in order, in 2 seconds"):
+        align_ordered(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("scores", [np.zeros(3), np.zeros((0, 2)), np.array([[np.nan]]), np.array([[-np.inf], [0.0]])])
+def test_what_is_no_matrix_of_finite_scores_is_refused(scores: np.ndarray) -> None:
+    with pytest.raises(TrichordError):
+        align_ordered(scores)
+
+
+def test_truth_of_another_shape_is_refused() -> None:
+    with pytest.raises(TrichordError, match="do not fit"):
+        aligned_hits(np.zeros((3, 2)), np.zeros((4, 2)))
+
+
+@given(score_matrices(), st.integers(0, 2**16))
+@settings(max_examples=100, deadline=None)
+def test_best_seconds_count_ties_at_what_a_draw_expects(scores: np.ndarray, seed: int) -> None:
+    truth = np.random.default_rng(seed).random(scores.shape) < 0.4
+    for k, hit in enumerate(best_second_hits(scores, truth)):
+        tied = [t for t in range(len(scores)) if scores[t, k] == max(scores[:, k])]
+        assert hit == pytest.approx(sum(truth[t, k] for t in tied) / len(tied))
+    collapsed = best_second_hits(np.zeros(scores.shape), truth)
+    assert collapsed == pytest.approx(best_second_chance(truth))
+
+
+def test_best_step_of_annotated_seconds() -> None:
+    # Second 0: step 1 is best and annotated. Second 1: both tie, step 0 is annotated: a half. Second 2: not annotated.
+    scores = np.array([[0.0, 1.0], [2.0, 2.0], [3.0, 0.0]])
+    truth = np.array([[0, 1], [1, 0], [0, 0]])
+    assert best_step_shares(scores, truth).tolist() == [1.0, 0.5]
+
+
+@given(st.integers(1, 4), st.integers(0, 4), st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_ordered_chance_is_the_mean_over_all_placements(num_steps: int, more: int, seed: int) -> None:
+    num_seconds = num_steps + more
+    truth = np.random.default_rng(seed).random((num_seconds, num_steps)) < 0.5
+    expected = np.zeros(num_steps)
+    for seconds in combinations(range(num_seconds), num_steps):
+        expected += truth[list(seconds), np.arange(num_steps)]
+    assert ordered_chance(truth) == pytest.approx(expected / comb(num_seconds, num_steps))
+
+
+def test_the_two_recalls_differ() -> None:
+    # Task a: video 1 has 1 of 1 steps hit, video 2 has 1 of 4. Pooled (1+1)/(1+4) = 40 %, per video (1 + 1/4)/2 = 62.5 %.
+    # Task b: one video, 1 of 2: 50 % either way. Means over tasks: 45 % and 56.25 %.
+    hits, present, task = np.array([1.0, 1.0, 1.0]), np.array([1, 4, 2]), ["a", "a", "b"]
+    pooled, per_video = recall_pooled_per_task(hits, present, task), recall_mean_over_videos(hits, present, task)
+    assert dict(zip(pooled.tasks, pooled.recalls, strict=True)) == pytest.approx({"a": 40.0, "b": 50.0})
+    assert dict(zip(per_video.tasks, per_video.recalls, strict=True)) == pytest.approx({"a": 62.5, "b": 50.0})
+    assert (pooled.mean, per_video.mean) == pytest.approx((45.0, 56.25))
+
+
+def test_videos_and_tasks_without_annotated_steps_are_left_out() -> None:
+    hits, present, task = np.array([0.0, 1.0, 0.0]), np.array([0, 2, 0]), ["a", "a", "b"]
+    for recall in (recall_pooled_per_task, recall_mean_over_videos):
+        found = recall(hits, present, task)
+        assert (found.tasks, found.mean, found.num_videos) == (("a",), 50.0, 1)
+        with pytest.raises(TrichordError, match="no video has an annotated step"):
+            recall(np.zeros(2), np.zeros(2), ["a", "b"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from("abc")), min_size=1, max_size=8))
+@settings(max_examples=80, deadline=None)
+def test_recalls_against_loops(videos: list[tuple[int, int, str]]) -> None:
+    present = np.array([max(p, h) for h, p, _ in videos])
+    hits = np.array([min(h, p) for h, p, _ in videos], float)
+    task = [t for _, _, t in videos]
+    if not present.any():
+        return
+    pooled, mean = [], []
+    for name in sorted(set(task)):
+        mine = [i for i, t in enumerate(task) if t == name and present[i] > 0]
+        if mine:
+            pooled.append(100 * sum(hits[i] for i in mine) / sum(present[i] for i in mine))
+            mean.append(100 * sum(hits[i] / present[i] for i in mine) / len(mine))
+    assert recall_pooled_per_task(hits, present, task).mean == pytest.approx(np.mean(pooled))
+    assert recall_mean_over_videos(hits, present, task).mean == pytest.approx(np.mean(mean))
+
+
+def test_average_precision_by_hand() -> None:
+    # Step 0 over both videos, best first: yes (0.9), no (0.8), yes (0.7), no (0.1): (1/1 + 2/3) / 2 = 5/6.
+    # Step 1: nowhere annotated, left out.
+    scores = [np.array([[0.9, 0.0], [0.8, 0.0]]), np.array([[0.7, 0.0], [0.1, 0.0]])]
+    truth = [np.array([[1, 0], [0, 0]]), np.array([[1, 0], [0, 0]])]
+    assert task_average_precision(scores, truth) == pytest.approx(100 * 5 / 6)
+    with pytest.raises(TrichordError, match="no step of the task"):
+        task_average_precision(scores, [np.zeros((2, 2)), np.zeros((2, 2))])

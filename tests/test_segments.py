@@ -1,0 +1,132 @@
+"""Transcripts laid over videos against brute force, and their overlaps by hand."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import lgamma, log
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trichord.errors import TrichordError
+from trichord.evaluation.segments import BACKGROUND, align_transcript, overlaps, transcript_of
+
+
+def best_by_trial(log_probs: np.ndarray, means: np.ndarray | None, stride: int) -> tuple[int, ...]:
+    """Every cut; of the best ones (to rounding) that whose last entry begins earliest, then the last but one, ..."""
+    num_frames, num_entries = log_probs.shape
+    totals = {}
+    for inner in combinations(range(stride, num_frames, stride), num_entries - 1):
+        borders = (0, *inner, num_frames)
+        total = 0.0
+        for s, (begin, end) in enumerate(zip(borders[:-1], borders[1:], strict=True)):
+            total += sum(log_probs[t, s] for t in range(begin, end))
+            if means is not None:
+                total += (end - begin) * log(means[s]) - means[s] - lgamma(end - begin + 1)
+        totals[borders] = total
+    most = max(totals.values())
+    return min((b for b, total in totals.items() if total > most - 1e-9), key=lambda borders: borders[::-1])
+
+
+def score(log_probs: np.ndarray, borders: np.ndarray, means: np.ndarray | None) -> float:
+    total = 0.0
+    for s in range(log_probs.shape[1]):
+        length = int(borders[s + 1] - borders[s])
+        total += log_probs[borders[s] : borders[s + 1], s].sum()
+        total += 0 if means is None else length * log(means[s]) - means[s] - lgamma(length + 1)
+    return total
+
+
+@given(st.integers(1, 4), st.integers(0, 7), st.integers(1, 3), st.booleans(), st.integers(0, 2**16))
+@settings(max_examples=150, deadline=None)
+def test_the_cut_is_the_best_of_all(num_entries: int, more: int, stride: int, with_lengths: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    num_frames = num_entries * stride + more
+    log_probs = rng.standard_normal((num_frames, num_entries))
+    means = rng.uniform(0.5, 5, num_entries) if with_lengths else None
+    borders = align_transcript(log_probs, means, stride)
+    expected = np.array(best_by_trial(log_probs, means, stride))
+    assert score(log_probs, borders, means) == pytest.approx(score(log_probs, expected, means))
+    assert borders.tolist() == expected.tolist()
+
+
+@given(st.integers(1, 4), st.integers(0, 4), st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_of_equally_good_cuts_the_earliest(num_entries: int, more: int, seed: int) -> None:
+    log_probs = np.random.default_rng(seed).integers(-1, 1, (num_entries + more, num_entries)).astype(float)
+    assert align_transcript(log_probs).tolist() == list(best_by_trial(log_probs, None, 1))
+
+
+def test_poisson_lengths_alone_cut_evenly() -> None:
+    assert align_transcript(np.zeros((12, 3)), np.full(3, 4.0)).tolist() == [0, 4, 8, 12]
+
+
+def test_five_thousand_frames_and_twenty_entries() -> None:
+    borders = align_transcript(np.zeros((5000, 20)), np.full(20, 250.0))
+    assert np.diff(borders).tolist() == [250] * 20
+
+
+def test_what_does_not_fit_is_told() -> None:
+    with pytest.raises(TrichordError, match="a transcript of 3 entries does not fit in 2 segments of 1 frames"):
+        align_transcript(np.zeros((2, 3)))
+    with pytest.raises(TrichordError, match="2 segments of 4 frames"):
+        align_transcript(np.zeros((8, 3)), stride=4)
+    with pytest.raises(TrichordError, match="finite"):
+        align_transcript(np.full((4, 2), -np.inf))
+    with pytest.raises(TrichordError, match="above 0 for each of 2"):
+        align_transcript(np.zeros((4, 2)), np.array([1.0, 0.0]))
+    with pytest.raises(TrichordError, match="a stride of 0"):
+        align_transcript(np.zeros((4, 2)), stride=0)
+    with pytest.raises(TrichordError, match="without frames"):
+        transcript_of(np.zeros(0))
+
+
+@given(st.lists(st.integers(-1, 2), min_size=1, max_size=12))
+def test_a_transcript_tells_the_labels_again(labels: list[int]) -> None:
+    transcript, borders = transcript_of(np.array(labels))
+    assert np.repeat(transcript, np.diff(borders)).tolist() == labels
+    assert (transcript[1:] != transcript[:-1]).all()
+
+
+def test_overlaps_by_hand() -> None:
+    # Frames      0 1 2 3 4 5 6 7 8 9
+    # annotated   b b 0 0 0 b 1 1 b b      transcript b 0 b 1 b
+    # found       b 0 0 0 b b b 1 1 b
+    # Step 0: both 2 frames (2, 3), either 4 (1..4): IoU 1/2; of 3 found: IoD 2/3. Step 1: both 1 (7), either 3, found 2.
+    # Right frames: 0, 2, 3, 5, 7, 9 of 10.
+    transcript = np.array([BACKGROUND, 0, BACKGROUND, 1, BACKGROUND])
+    found = overlaps(transcript, np.array([0, 2, 5, 6, 8, 10]), np.array([0, 1, 4, 7, 9, 10]))
+    assert found.iou == pytest.approx([1 / 2, 1 / 3])
+    assert found.iod == pytest.approx([2 / 3, 1 / 2])
+    assert (found.num_right, found.num_frames) == (6, 10)
+
+
+def test_a_step_that_is_done_twice_has_two_pairs() -> None:
+    # 0 at [0, 2) and again at [4, 6), 1 between. Found: the second 0 is nowhere near, though the first covers much.
+    transcript = np.array([0, 1, 0])
+    found = overlaps(transcript, np.array([0, 2, 4, 6]), np.array([0, 4, 5, 6]))
+    assert found.iou == pytest.approx([2 / 4, 0 / 3, 1 / 2])
+    assert found.iod == pytest.approx([2 / 4, 0, 1])
+
+
+@given(st.integers(1, 5), st.integers(0, 8), st.integers(0, 2**16))
+@settings(max_examples=80, deadline=None)
+def test_overlaps_against_sets_of_frames(num_entries: int, more: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    num_frames = num_entries + more
+
+    def cut() -> np.ndarray:
+        inner = np.sort(rng.choice(np.arange(1, num_frames), num_entries - 1, replace=False))
+        return np.concatenate([[0], inner, [num_frames]]).astype(int)
+
+    truth, detected, transcript = cut(), cut(), rng.integers(-1, 3, num_entries)
+    found = overlaps(transcript, truth, detected)
+    pairs = [
+        (set(range(truth[i], truth[i + 1])), set(range(detected[i], detected[i + 1])))
+        for i in range(num_entries)
+        if transcript[i] != BACKGROUND
+    ]
+    assert found.iou == pytest.approx([len(g & d) / len(g | d) for g, d in pairs])
+    assert found.iod == pytest.approx([len(g & d) / len(d) for g, d in pairs])
