@@ -91,11 +91,15 @@ def recipe_parser(command: str, description: str, example: str, words: list[str]
     from jsonargparse import ActionConfigFile
 
     from trichord.recipes import Recipe, load_recipe, recipe_names, refuse_renamed
+    from trichord.recipes.reading import check_config
 
     parser = parser_of(command, description, example)
     for word in words:
         refuse_renamed(word.partition("=")[0].removeprefix("--"), "the command line")
     name = value_of("--recipe", words) or default
+    for index in range(len(words)):
+        if config := value_of("--config", words[index : index + 2]):
+            check_config(Path(config))
     parser.add_argument("--recipe", type=str, default=name, help=f"One of {', '.join(recipe_names())}, or a YAML file.")
     parser.add_argument("--config", action=ActionConfigFile, help="A file as --print_config prints it.")
     parser.add_class_arguments(Recipe)

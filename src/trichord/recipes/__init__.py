@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from trichord.errors import TrichordError, one_line
+from trichord.recipes.reading import check_plain, read_yaml
 
 FOLDER = Path(__file__).parent
 DEFAULT = "debug"
@@ -324,15 +323,16 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
 
     from jsonargparse import ArgumentParser
 
+    check_plain(values, source)
     for group, settings in values.items():
-        for key in settings if isinstance(settings, dict) else ():
+        for key in settings:
             refuse_renamed(f"{group}.{key}", source)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe, "recipe")
     try:
         parsed = parser.parse_object({"recipe": values})
-    except (argparse.ArgumentError, ValueError, TypeError, KeyError) as error:
-        text = one_line(error).replace("recipe.", "")
+    except (argparse.ArgumentError, AttributeError, ValueError, TypeError, KeyError, RecursionError) as error:
+        text = one_line(error)[:500].replace("recipe.", "")
         raise TrichordError(f"{source}: {text}; `trichord train --print_config` shows every key") from None
     recipe = parser.instantiate(parsed)["recipe"]
     assert isinstance(recipe, Recipe)
@@ -372,14 +372,16 @@ def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name in seen:
         raise TrichordError(f"{path}: the recipe extends itself ({' > '.join((*seen, name))}); remove one `extends`")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = read_yaml(path) or {}
+    except (OSError, ValueError) as error:
         raise TrichordError(f"{path}: not a YAML file: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise TrichordError(f"{path}: a recipe is a mapping of settings such as `training: {{epochs: 3}}`")
     base = values.pop("extends", None)
     if base is None:
         return values
+    if not isinstance(base, str) or "/" in base or "\0" in base:
+        raise TrichordError(f"{path}: extends '{one_line(base)[:80]}'; give the name of a recipe, or of one beside it")
     if not (path.parent / f"{base}.yaml").is_file() and base not in recipe_names():
         raise TrichordError(f"{path}: extends '{base}', which is no recipe; known are {', '.join(recipe_names())}")
     sibling = path.parent / f"{base}.yaml"

@@ -85,7 +85,12 @@ def check_member(member: zipfile.ZipInfo, path: Path) -> None:
 
 def plain_dtype(name: object) -> np.dtype | None:
     """A new dtype of that name (`<f4`, `|S3`), or None unless it stands for numbers or text of fixed width."""
-    return np.dtype(name, align=False, copy=True) if isinstance(name, str) and _PLAIN.fullmatch(name) else None
+    if not isinstance(name, str) or not _PLAIN.fullmatch(name):
+        return None
+    try:
+        return np.dtype(name, align=False, copy=True)
+    except TypeError:  # a width that no number has
+        return None
 
 
 def _read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:

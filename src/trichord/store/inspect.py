@@ -11,12 +11,13 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.store.cache import cache_bytes
+from trichord.store.content import shard_problem, spellings
 from trichord.store.ledger import LEDGER, entry_of
 from trichord.store.location import Location, location
 from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest, rows_digest
 from trichord.store.mirror import RemoteStore
 from trichord.store.shards import map_shard
-from trichord.store.store import Store, shard_problem, spellings
+from trichord.store.store import Store
 from trichord.store.writer import leftovers
 
 _BLOCK_BYTES = 8 << 20

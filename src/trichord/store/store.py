@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from trichord.errors import TrichordError, one_line
 from trichord.store.columns import checked_parts, coded, column, fingerprint, merged_streams
+from trichord.store.content import shard_problem, spellings, words_problem
 from trichord.store.ledger import LEDGER, read_ledger
 from trichord.store.location import Location, location
-from trichord.store.manifest import StreamInfo, part_paths
+from trichord.store.manifest import part_paths
 from trichord.store.mirror import MappedShards, RemoteStore
 from trichord.store.reading import Reading
 from trichord.store.shards import damaged, map_shard
@@ -257,8 +258,12 @@ class Store:
     # ---- words
 
     @cached_property
+    def _num_words(self) -> int:
+        return max(info.first_word + info.num_new_words for info in self._infos)
+
+    @cached_property
     def _words(self) -> tuple[list[str], np.ndarray]:
-        size = max(info.first_word + info.num_new_words for info in self._infos)
+        size = self._num_words
         words, vectors = [""] * size, np.zeros((size, self.word_dim), dtype=np.float32)
         known = np.zeros(size, dtype=bool)
 
@@ -326,7 +331,8 @@ class Store:
         items = slice(self._first[part], self._first[part + 1])
         rows = {name: int(self._columns[name].end[items].max(initial=0)) for name in info.streams}
         captions = int(self._caption_end[items].max(initial=0))
-        if problem := shard_problem(shard, info.streams, rows, captions, (info.num_words, info.word_dim)):
+        problem = shard_problem(shard, info.streams, rows, captions, (info.num_words, info.word_dim))
+        if problem := problem or words_problem(shard, self._num_words):
             raise self._damaged(part, problem)
         self._shards[part] = shard
         if self.remote is not None and self._opened_last == part - 1 and part + 1 < len(self._infos):
@@ -340,54 +346,6 @@ class Store:
     def _told(self, error: TrichordError) -> TrichordError:
         """The error with the URL in it, where it speaks of the copy."""
         return error if self.remote is None else TrichordError(self.remote.told(error))
-
-
-def shard_problem(
-    shard: dict[str, np.ndarray],
-    streams: dict[str, StreamInfo],
-    rows: dict[str, int],
-    captions: int,
-    words: tuple[int, int],
-) -> str:
-    """What keeps the part's tensors from serving `rows` rows per stream, `captions` captions and `words` (n, W)."""
-    for name, info in streams.items():
-        tensor = shard.get(name)
-        if tensor is None or tensor.dtype != info.dtype or tensor.ndim != 2 or tensor.shape[1] != info.dim:
-            return f"its tensor {name} is not {info.dtype} of width {info.dim}"
-        if rows[name] > len(tensor):
-            return f"has {len(tensor)} rows of {name} where its Parquet file asks for {rows[name]}"
-    text, word = shard.get("caption_text_offsets"), shard.get("word_offsets")
-    expected: dict[str, tuple[str, tuple[int, ...] | None]] = {
-        "caption_start_s": ("float64", (captions,)),
-        "caption_end_s": ("float64", (captions,)),
-        "caption_text_offsets": ("int64", (captions + 1,)),
-        "word_offsets": ("int64", (captions + 1,)),
-        "caption_text": ("uint8", None),
-        "word_ids": ("int32", None),
-        "word_table_ids": ("int32", (words[0],)),
-        "word_vectors": ("float32", words),
-        "word_spelling": ("uint8", None),
-        "word_spelling_offsets": ("int64", (words[0] + 1,)),
-    }
-    for name, (dtype, shape) in expected.items():
-        tensor = shard.get(name)
-        if tensor is None or tensor.dtype != dtype or (tensor.ndim != 1 if shape is None else tensor.shape != shape):
-            return f"its tensor {name} is missing or of another shape than its Parquet file says"
-    assert text is not None and word is not None
-    for offsets, data in (
-        (text, "caption_text"),
-        (word, "word_ids"),
-        (shard["word_spelling_offsets"], "word_spelling"),
-    ):
-        if offsets[0] != 0 or offsets[-1] != len(shard[data]):
-            return f"its {data} offsets do not fit"
-    return ""
-
-
-def spellings(shard: dict[str, np.ndarray], count: int) -> list[str]:
-    """The first `count` words of a part."""
-    text, offsets = shard["word_spelling"].tobytes(), shard["word_spelling_offsets"].tolist()
-    return [text[offsets[k] : offsets[k + 1]].decode("utf-8", "replace") for k in range(count)]
 
 
 def _reopened(path: Location, cache_gb: float | None) -> Store:

@@ -20,6 +20,7 @@ from trichord.errors import Diverged, TrichordError, one_line
 from trichord.evaluation.benchmarks import Benchmark
 from trichord.modality import Order
 from trichord.recipes import Recipe
+from trichord.recipes.reading import read_yaml
 from trichord.study.files import damaged, is_there, read_json
 from trichord.study.plan import PlannedOrder, PlannedStage, training_settings
 from trichord.training.files import write_json, write_text
@@ -213,8 +214,8 @@ def check_store(out: Path, store: Store) -> None:
 def _read_claim(path: Path) -> dict[str, Any]:
     mend = "if the folder is of this store and these settings, delete that file and go on; else give another --out"
     try:
-        found = yaml.safe_load(path.read_bytes())
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        found = read_yaml(path)
+    except (OSError, ValueError) as error:
         told = error.strerror if isinstance(error, OSError) and error.strerror else "damaged"
         raise damaged(path, told, mend) from None
     if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):

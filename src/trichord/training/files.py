@@ -13,12 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from trichord.errors import TrichordError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write a file to. On leaving, the file is brought to the disk and takes the place of `path`; after an error
     `path` is as it was."""
     partial = path.with_name(f".{path.name}.partial")
+    if path.is_dir():
+        raise TrichordError(f"{path}: is a folder where a file belongs; move it away, then run the command again")
     try:
         yield partial
         sync(partial)

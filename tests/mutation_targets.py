@@ -1,0 +1,314 @@
+"""What is read from outside, each as a small whole folder, the command that reads it, and what its result must be.
+
+| target | commands | after damage |
+|---|---|---|
+| store | `store verify`, then everything is read | nothing is reported only where all is as it was |
+| study, resume | a report's reading; `trichord study` again | the same figures; what cannot be read is said or made anew |
+| model | `trichord evaluate` of a stage | the same ranks |
+| checkpoints | a training goes on | the newest or, with a word, an earlier one, bit for bit |
+| recipe | `--recipe FILE` | what a YAML reader finds in the file, value by value |
+| releases | `trichord import`, `store verify` | items whose files were not touched as they were; a touched .npz too, or gone |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from checkpoint_helpers import digest, load, save, small_state, train
+from export_helpers import content_of, some_items, write_store
+from tiny import write_tiny_store
+from trichord.evaluation.benchmarks import RetrievalResult
+from trichord.recipes import load_recipe, recipe_dict
+from trichord.releases import IMPORTERS
+from trichord.releases.export import export_store
+from trichord.report.analysis import analyse, check_comparable
+from trichord.report.reading import read_study
+from trichord.store import Store
+from trichord.store.inspect import verify
+from trichord.study.run import run_study
+from trichord.study.score import evaluate_model
+
+Found = dict[str, str]
+RELEASES = ("howto100m", "howto100m export", "youcook2", "youcook2 export", "msrvtt", "webdataset", "npy", "word2vec")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A folder to damage.
+
+    Attributes:
+        read: What is found in a folder, by name. Raises TrichordError where it is refused.
+        fault: What is wrong with what was found: (base, found, the changed file, kind of change, the folder) -> '' if nothing.
+        only: The files that may be damaged; empty: all.
+    """
+
+    name: str
+    folder: Path
+    read: Callable[[Path], Found]
+    fault: Callable[[Found, Found, str, str, Path], str]
+    only: tuple[str, ...] = ()
+
+    def files(self, folder: Path) -> list[Path]:
+        every = sorted(path for path in folder.rglob("*") if path.is_file())
+        return [p for p in every if not self.only or any(p.relative_to(folder).match(pattern) for pattern in self.only)]
+
+
+def make_targets(root: Path) -> dict[str, Target]:
+    """All targets, in folders below `root`."""
+    small = write_store(root / "store", some_items(5))
+    store = write_tiny_store(root / "tiny", num_train=4, num_test=2)
+    study = _study(root / "study", store)
+    targets = [
+        Target("store", root / "store", read_store, strictly),
+        Target("study", study, partial(read_figures), as_far_as_there),
+        Target("resume", study, partial(go_on, store), strictly),
+        Target("model", study / "stages" / _last(study), partial(evaluated, store), strictly, ("model.*",)),
+        Target("checkpoints", _checkpoints(root / "run"), read_checkpoints, strictly),
+        Target("recipe", _recipes(root / "recipes"), read_recipe, as_written),
+        *(_release(root, name, small) for name in RELEASES),
+    ]
+    return {target.name: target for target in targets}
+
+
+def strictly(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
+    return "" if found == base or kind.startswith("resealed") else f"{_differing(base, found)} differ"
+
+
+def as_far_as_there(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
+    return strictly({k: v for k, v in base.items() if k in found}, found, file, kind, folder)
+
+
+def _differing(base: Found, found: Found) -> str:
+    return ", ".join(sorted(k for k in base | found if base.get(k) != found.get(k))[:3])
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(pickle.dumps(value)).hexdigest()[:16]
+
+
+def _told(item: tuple[Any, ...]) -> str:
+    """All of an item, whatever the order of the store's streams."""
+    return repr([sorted(part.items()) if isinstance(part, dict) else part for part in item])
+
+
+# ---- a store
+
+
+def read_store(folder: Path) -> Found:
+    problems = verify(folder)
+    found = {" ".join(key): _told(value) for key, value in content_of(Store(folder)).items()}
+    return found if not problems else {**found, "problems": "told"}
+
+
+def _store_fault(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
+    return "" if "problems" in found else strictly(base, found, file, kind, folder)
+
+
+# ---- studies, models, checkpoints
+
+
+def _quick() -> Any:
+    training = {"tensorboard": False, "max_steps": 1, "device": "cpu"}
+    return load_recipe("debug", training=training, evaluation={"directions": ["t2v"]})
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def _study(out: Path, store: Path) -> Path:
+    run_study(store, out, ["vt", "vt>a"], [0], _quick(), say=_silent)
+    return out
+
+
+def _last(study: Path) -> str:
+    return str(json.loads((study / "study.json").read_text())["orders"][-1]["stages"][-1]["folder"])
+
+
+def go_on(store: Path, folder: Path) -> Found:
+    table = run_study(store, folder, ["vt", "vt>a"], [0], _quick(), say=_silent)
+    return {f"{row['order']} {row['benchmark']} {row['direction']}": _hash(row) for row in table.results}
+
+
+def read_figures(folder: Path) -> Found:
+    study = read_study(folder)
+    check_comparable(study)
+    found: Found = {}
+    for run in study.done:
+        for row in run.results:
+            ranks = study.ranks(run, row["benchmark"], row["direction"])
+            figures = [row, ranks.clip.tolist(), ranks.greater.tolist(), ranks.equal.tolist(), ranks.num_gallery]
+            found[f"{run} {row['benchmark']} {row['direction']}"] = _hash([figures, study.clips(run, row["benchmark"])])
+    for benchmark in study.benchmarks:
+        study.captions(benchmark["name"])
+    for stage in study.stages.values():
+        study.curves(stage)
+    for direction in study.directions:
+        analyse(study, direction)
+    return found
+
+
+def evaluated(store: Path, folder: Path) -> Found:
+    results, _ = evaluate_model(folder, store, [])
+    return {f"{row.benchmark} {row.direction}": _hash(_figures(row)) for row in results}
+
+
+def _figures(row: RetrievalResult) -> object:
+    ranks = row.ranks
+    return [row.to_dict(), ranks and [ranks.greater.tolist(), ranks.equal.tolist()]]
+
+
+def _checkpoints(folder: Path) -> Path:
+    state = small_state()
+    for step in (4, 6):
+        train(state, 2)
+        save(state, folder / "stage" / "checkpoints", step)
+    return folder
+
+
+def read_checkpoints(folder: Path) -> Found:
+    state, said = small_state(seed=5), list[str]()
+    position = load(state, folder / "stage" / "checkpoints", said)
+    step = position.step if position else -1
+    return {"step": f"{step}", "state": digest(state), "said": f"{bool(said)}"}
+
+
+def _checkpoint_fault(earlier: dict[str, str], base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
+    if found["said"] == "True" and found["step"] in ("4", "-1"):
+        return "" if found["step"] == "-1" or found["state"] == earlier["state"] else "another state"
+    return strictly(base, found, file, kind, folder)
+
+
+# ---- recipes
+
+
+def _recipes(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_dict("small")))
+    return folder
+
+
+def read_recipe(folder: Path) -> Found:
+    return {key: repr(value) for key, value in _leaves(load_recipe(folder / "recipe.yaml").to_dict())}
+
+
+def _leaves(values: Mapping[Any, Any], head: str = "") -> list[tuple[str, Any]]:
+    nested = [(f"{head}{key}", value) for key, value in values.items()]
+    return [
+        leaf
+        for key, value in nested
+        for leaf in (_leaves(value, f"{key}.") if isinstance(value, dict) and value else [(key, value)])
+    ]
+
+
+def as_written(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
+    """Each value that stands in the file is the recipe's; a YAML reader of its own says what stands there."""
+    written = dict(_leaves(yaml.safe_load((folder / "recipe.yaml").read_text()) or {}))
+    written.pop("extends", None)
+    for key, value in written.items():
+        if value != {} and key not in found:
+            return f"{key} was passed over"
+        same = found.get(key) == repr(value) or _number(found.get(key)) == _number(repr(value)) is not None
+        if value not in ({}, None) and not same and found.get(key) != repr(_plain(value)):
+            return f"{key} is {found.get(key)} where {value!r:.80} stands"
+    return ""
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float((text or "").strip("'"))
+    except ValueError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """Values as the recipe's kinds have them: `yes` for True where words are expected."""
+    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+
+
+# ---- releases
+
+
+def _release(root: Path, name: str, store: Store) -> Target:
+    folder = root / name.replace(" ", "_")
+    layout = name.split()[0]
+    if layout in ("msrvtt", "word2vec"):
+        _msrvtt(folder, root)
+        only = ("words.bin",) if layout == "word2vec" else ("*.pkl",)
+        return Target(name, folder, partial(imported, "msrvtt", "words.bin"), _any_content, only)
+    export_store(store.path, folder, layout=layout)  # type: ignore[arg-type]
+    if name in ("howto100m", "youcook2"):  # as published: without what marks an export
+        (folder / "trichord.json").unlink()
+        shutil.move(folder / "word2vec.bin", folder / "words.bin")
+    words = "words.bin" if (folder / "words.bin").exists() else None
+    return Target(name, folder, partial(imported, layout, words), _release_fault)
+
+
+def _msrvtt(folder: Path, root: Path) -> None:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    clips = [
+        {
+            "id": f"video{n}",
+            "2d_pooled": rng.random(3, np.float32),
+            "3d_pooled": rng.random(2, np.float32),
+            "2d": rng.random((2, 3), np.float32),
+            "3d": rng.random((3, 2), np.float32),
+            "audio": rng.random((40, 20)).astype(np.float16),
+            "eval_caption": f"stir the egg {n}",
+        }
+        for n in range(4)
+    ]
+    (folder / "msrvtt_jsfusion_test.pkl").write_bytes(pickle.dumps(clips))
+    rows = [word.encode() + b" " + rng.random(5, np.float32).tobytes() + b"\n" for word in ("stir", "the", "egg")]
+    (folder / "words.bin").write_bytes(b"3 5\n" + b"".join(rows))
+
+
+def imported(layout: str, words: str | None, folder: Path) -> Found:
+    store = folder.with_name(f"{folder.name}-store")
+    shutil.rmtree(store, ignore_errors=True)
+    IMPORTERS[layout](folder, store, words and folder / words)
+    found = {" ".join(key): _told(value) for key, value in content_of(Store(store)).items()}
+    problems = [line for line in verify(store) if "skipped.jsonl" not in line]
+    assert not problems, f"the store that was made is not sound: {problems[0]}"
+    return found
+
+
+def _any_content(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
+    """Files without checksums that hold everything: what they say is taken."""
+    return ""
+
+
+def _release_fault(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
+    if Path(file).suffix not in (".npz", ".npy"):
+        return _any_content(base, found, file, kind, folder)
+    altered = {key for key in base if key in found and base[key] != found[key]}
+    lost = set(base) - set(found)
+    most = 2 if kind in ("swapped", "copied") else 1
+    if len(altered | lost) > most or set(found) - set(base):
+        return f"{_differing(base, found)} differ"
+    if Path(file).suffix == ".npz" and altered and kind in ("flip", "head", "cut", "hole", "put in", "noise"):
+        return f"{_differing(base, found)} differ"
+    return ""
+
+
+def targets(root: Path) -> dict[str, Target]:
+    """All targets, with the rules that need what was found first."""
+    made = make_targets(root)
+    made["store"] = Target("store", made["store"].folder, read_store, _store_fault)
+    copy = Path(shutil.copytree(made["checkpoints"].folder, root / "earlier"))
+    shutil.rmtree(copy / "stage" / "checkpoints" / "step-00000006")
+    rule = partial(_checkpoint_fault, read_checkpoints(copy))
+    made["checkpoints"] = Target("checkpoints", made["checkpoints"].folder, read_checkpoints, rule)
+    return made
