@@ -77,6 +77,7 @@ class Options:
         on: COLLECTION or COLLECTION/SPLIT of the store, given behind the name of a benchmark that has none of its own
             (`full-video:my_videos/test`); '' takes the only one that is held out.
         windows: How long clips are cut; None embeds each whole.
+        audio_window_s: Length of the sound around a second, where steps are looked for (MCN: 8).
         block: Rows of a score block.
         labels: File or folder with the labels of clips (`evaluation.labels`); '' takes those of the embeddings, or the first
             folder of a video's name.
