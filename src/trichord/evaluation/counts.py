@@ -48,6 +48,14 @@ def best_of(owner: np.ndarray, scores: np.ndarray, num_queries: int) -> tuple[np
     return best, np.maximum(np.bincount(owner[tied], minlength=num_queries), 1)
 
 
+def distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(index of the first of each set of equal rows, for each row its place in that list)."""
+    places: dict[bytes, int] = {}
+    keys = ((row + 0).tobytes() for row in x)  # + 0 makes -0.0 into 0.0
+    copy_of = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(x))
+    return np.unique(copy_of, return_index=True)[1], copy_of
+
+
 def as_array(x: Any) -> np.ndarray:
     """`x` as a NumPy array; a torch tensor is taken without its gradient, half precision as float32."""
     if hasattr(x, "detach"):

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.counts import BestCounts, RankCounts, as_array, best_of, matrix_counts
+from trichord.evaluation.counts import BestCounts, RankCounts, as_array, best_of, distinct_rows, matrix_counts
 
-MOST_CELLS = 1 << 23  # of a block of scores, float64: 64 MB
+MOST_CELLS = 1 << 22  # of a block of scores, float64: 32 MB
+COLUMNS = 4096  # gallery items that are widened at a time
 
 
 def dual_softmax_ranks(
@@ -41,14 +42,14 @@ def dual_softmax_ranks(
     """
     if not 0 < scale < float("inf"):
         raise TrichordError(f"the dual softmax cannot have scale {scale}; give a number above 0, such as 100")
-    q, g = as_array(queries).astype(np.float64), as_array(gallery).astype(np.float64)
-    distinct, copy_of = np.unique(g + 0.0, axis=0, return_inverse=True)  # copies tie, wherever they lie
-    copy_of = copy_of.reshape(-1)
+    q, g = as_array(queries), as_array(gallery)
+    first, copy_of = distinct_rows(g)  # copies tie, wherever they lie
+    distinct = g[first] if len(first) < len(g) else g
     rows = max(1, min(block, MOST_CELLS // max(1, len(g))))
     top, total = np.full(len(distinct), -np.inf), np.zeros(len(distinct))
     with np.errstate(all="ignore"):
         for start in range(0, len(q), rows):
-            scores = scale * (q[start : start + rows] @ distinct.T)
+            scores = scale * _products(q[start : start + rows], distinct)
             scores[np.isnan(scores)] = -np.inf  # a query that is not finite takes no attention
             higher = np.maximum(top, scores.max(axis=0))
             total = total * np.exp(np.where(top == higher, 0.0, top - higher)) + np.exp(scores - higher).sum(axis=0)
@@ -56,8 +57,9 @@ def dual_softmax_ranks(
         parts: list[RankCounts] = []
         tied: list[np.ndarray] = []
         for start in range(0, len(q), rows):
-            plain = q[start : start + rows] @ distinct.T
-            scores = (plain * np.exp(scale * plain - top) / total)[:, copy_of].astype(np.float32)
+            plain = _products(q[start : start + rows], distinct)
+            scores = (plain * (np.exp(scale * plain - top) / total)).astype(np.float32)
+            scores = scores[:, copy_of] if len(first) < len(g) else scores
             if owner is not None:
                 mine = np.flatnonzero((owner >= start) & (owner < start + len(scores)))
                 of = owner[mine] - start
@@ -71,3 +73,11 @@ def dual_softmax_ranks(
     if owner is None:
         return RankCounts(greater, equal, len(g))
     return BestCounts(greater, equal, np.minimum(np.concatenate(tied), equal), len(g))
+
+
+def _products(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """(R, G) dot products, float64."""
+    wide, out = rows.astype(np.float64), np.empty((len(rows), len(items)))
+    for start in range(0, len(items), COLUMNS):
+        out[:, start : start + COLUMNS] = wide @ items[start : start + COLUMNS].astype(np.float64).T
+    return out

@@ -44,6 +44,7 @@ from trichord.evaluation.counts import (
     RankCounts,
     as_array,
     best_of,
+    distinct_rows,
     like_of,
     matrix_counts,
     row_counts,
@@ -273,7 +274,7 @@ def _pair_scores(q: Any, g: Any, rows: np.ndarray, columns: np.ndarray, double: 
 
 def _ranks_float64(q: Any, g: Any, index: np.ndarray, block: int, double: bool) -> RankCounts:
     """Every pair by a float64 product; equal gallery rows are scored once, so that they tie wherever they lie."""
-    first, copy_of = _distinct_rows(as_array(g))
+    first, copy_of = distinct_rows(as_array(g))
     greater, equal = np.empty(len(q), np.int64), np.empty(len(q), np.int64)
     for start in range(0, len(q), block):
         rows = _cast(q[start : start + block], "float64")
@@ -288,14 +289,6 @@ def _ranks_float64(q: Any, g: Any, index: np.ndarray, block: int, double: bool) 
         part = matrix_counts(scores, index[start : start + block], not isinstance(scores, np.ndarray))
         greater[start : start + block], equal[start : start + block] = part.greater, part.equal
     return RankCounts(greater, equal, len(g))
-
-
-def _distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(index of the first of each set of equal rows, for each row its place in that list)."""
-    places: dict[bytes, int] = {}
-    keys = ((row + 0).tobytes() for row in x)  # + 0 makes -0.0 into 0.0
-    copy_of = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(x))
-    return np.unique(copy_of, return_index=True)[1], copy_of
 
 
 def expected_hits(k: int, greater: np.ndarray, equal: np.ndarray, truths: Any = None) -> np.ndarray:
