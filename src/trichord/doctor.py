@@ -92,6 +92,9 @@ def _encoders() -> Iterator[str]:
         ("hf", ("transformers", "timm", "sentence-transformers"), "encoders of the hub (hf:, timm:, st:)"),
         ("asr", ("faster-whisper",), "speech recognition (--speech whisper:MODEL)"),
         ("svg", ("resvg-py",), "pictures in SVG"),
+        ("ray", ("ray",), "a Ray cluster (extract --engine ray)"),
+        ("s3", ("s3fs",), "stores in S3 (--store s3://...)"),
+        ("mteb", ("mteb",), "the model as an encoder of MTEB"),
     ):
         lacking = [package for package in packages if not _installed(package)]
         state = f"{', '.join(lacking)} missing; to add: pip install 'trichord[{extra}]'" if lacking else "installed"

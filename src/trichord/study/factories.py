@@ -224,6 +224,7 @@ def scoring_device(recipe: Recipe) -> torch.device:
 def build_accelerator(recipe: Recipe) -> Accelerator:
     """Device, precision and processes. A fresh one for each stage, so that nothing of the last stage is saved with it."""
     from accelerate import Accelerator, InitProcessGroupKwargs
+    from accelerate.state import AcceleratorState
 
     training = recipe.training
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
@@ -232,4 +233,5 @@ def build_accelerator(recipe: Recipe) -> Accelerator:
     if several:  # a 1 x 1 convolution's gradient has strides of another name: no news to a user
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     patience = InitProcessGroupKwargs(timeout=timedelta(seconds=training.process_timeout_s))
+    AcceleratorState._reset_state()  # else the first precision of a Python process would be that of all its stages
     return Accelerator(mixed_precision=training.precision, cpu=on_cpu, kwargs_handlers=[patience])

@@ -1,0 +1,18 @@
+"""Plain objects from recipes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from trichord.recipes import load_recipe
+from trichord.study.factories import build_accelerator
+
+
+def test_each_stage_has_the_precision_of_its_own_recipe() -> None:
+    recipe = load_recipe("debug")
+    wanted = ("no", "bf16", "no")
+    found = [
+        build_accelerator(replace(recipe, training=replace(recipe.training, precision=p))).mixed_precision
+        for p in wanted
+    ]
+    assert tuple(found) == wanted
