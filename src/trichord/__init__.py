@@ -13,14 +13,16 @@ from trichord.errors import TrichordError
 from trichord.modality import Direction, Order
 
 if TYPE_CHECKING:
+    from trichord.embedder import Embedder
     from trichord.nn import MCN
 
 __version__ = version("trichord")
-__all__ = ["MCN", "Direction", "Order", "TrichordError", "__version__"]
+__all__ = ["MCN", "Direction", "Embedder", "Order", "TrichordError", "__version__"]
 
-_LAZY = {"MCN": "trichord.nn"}
+_LAZY = {"Embedder": "trichord.embedder", "MCN": "trichord.nn"}
 _ROOMS = (
     "data",
+    "embedder",
     "evaluation",
     "features",
     "losses",

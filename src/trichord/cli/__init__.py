@@ -22,6 +22,8 @@ commands:
   evaluate   score a model, a published checkpoint or a file of embeddings, on the benchmarks of the field
   study      train and compare orders, print the order table
   report     one page of a study: intervals, comparisons, curves, the joint space; or of what two studies differ in
+  export-model  a trained model as a folder for others: weights, encoders, words, model card
+  embed      files with an exported model, as a file of embeddings
   reproduce  run a diverged training step again, and say where the numbers stop being finite
   store      info STORE, verify STORE, export STORE --out DIR (published layouts, webdataset, npy)
   doctor     what works here, what is missing, and the command that mends it
@@ -43,6 +45,8 @@ COMMANDS = {  # each in a module of its kind, imported when it is called
     "evaluate": "scoring:evaluate",
     "study": "training:study",
     "report": "scoring:report",
+    "export-model": "models:export_model",
+    "embed": "models:embed",
     "reproduce": "training:reproduce",
     "store": "data:store",
     "doctor": "scoring:doctor",

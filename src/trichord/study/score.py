@@ -281,7 +281,7 @@ def load_for_scoring(
     from trichord.store import Store
 
     store, trained = Store(store_path), load_model(find_model(run))
-    _check_widths(run, trained, store)
+    check_widths(run, trained, store)
     kept = trained.settings and recipe is None
     used = recipe_from_dict(of_this_version(trained.settings)) if kept else load_recipe(recipe or "mcn")
     settings = factories.scoring_settings(used, trained.visual_streams, trained.audio, trained.text)
@@ -310,7 +310,8 @@ def find_model(run: Path) -> Path:
     return run / "stages" / last[0]
 
 
-def _check_widths(run: Path, trained: TrainedModel, store: Store) -> None:
+def check_widths(run: Path, trained: TrainedModel, store: Store) -> None:
+    """Raises TrichordError where the store's features are not of the widths that the model reads."""
     arguments = trained.model.arguments
     if "video" in trained.trained and all(s in store.streams for s in trained.visual_streams):
         width = sum(store.streams[s].dim for s in trained.visual_streams)

@@ -1,0 +1,68 @@
+"""Commands that hand models on, and embed with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trichord.cli.parsing import parse, parser_of, say, show
+from trichord.errors import TrichordError
+
+
+def export_model(words: list[str]) -> int:
+    parser = parser_of(
+        "export-model",
+        "Write a trained model as a folder that others can use: weights, encoders, words, model card.",
+        "trichord export-model my_study/stages/STAGE --out my_model --license cc-by-4.0",
+    )
+    parser.add_argument("run", type=Path, help="Run, study or stage folder, or a published .pth file.")
+    parser.add_argument("--out", type=Path, required=True, help="Folder of the model.")
+    parser.add_argument("--store", type=str | None, help="That it was trained on; default the one that the run names.")
+    parser.add_argument("--words", type=Path | None, help="The whole word table; default the words of the store.")
+    parser.add_argument(
+        "--results", type=Path | None, help="Of `trichord evaluate --out`; default the study's figures."
+    )
+    parser.add_argument("--name", type=str | None, help="Of the model, in its card; default the folder's.")
+    parser.add_argument("--license", type=str | None, help="Of the weights, as the hub abbreviates it: cc-by-4.0.")
+    parser.add_argument("--language", type=str | None, help="Of the texts: en.")
+    values = parse(parser, words)
+    from trichord.embedder.export import export_model
+
+    show(
+        export_model(
+            values.run, values.out, store=values.store, words=values.words, results=values.results, name=values.name,
+            license=values.license, language=values.language,
+        )
+    )  # fmt: skip
+    return 0
+
+
+def embed(words: list[str]) -> int:
+    parser = parser_of(
+        "embed",
+        "Embed files with an exported model; captions beside them too. What it writes is a file of embeddings.",
+        "trichord embed my_model clips/*.mp4 --out clips.safetensors; trichord evaluate --embeddings clips.safetensors",
+    )
+    parser.add_argument("model", type=str, help="Folder of an exported model, or OWNER/NAME of the hub.")
+    parser.add_argument("files", type=Path, nargs="+", help="Media files; a folder stands for the videos in it.")
+    parser.add_argument("--out", type=Path, required=True, help="A .safetensors or .npz file.")
+    parser.add_argument("--window_s", type=float | None, help="Cut longer files into clips of this length.")
+    parser.add_argument("--words", type=Path | None, help="The whole word table; default the words of the model.")
+    parser.add_argument("--encoders", type=dict[str, str] | None, help="Encoders by stream, in place of the recorded.")
+    parser.add_argument("--weights", type=dict[str, Path] | None, help="Weights files of encoders by stream.")
+    parser.add_argument("--revision", type=str | None, help="Of the hub's repository.")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda.")
+    values = parse(parser, [word.replace("--window-s", "--window_s") for word in words])
+    from trichord.embedder.embedder import Embedder
+    from trichord.embedder.files import embed_files
+
+    if values.out.suffix not in (".safetensors", ".npz"):
+        raise TrichordError(f"{values.out}: embeddings are kept as .safetensors or .npz; give the file such a name")
+    model = Embedder.from_pretrained(
+        values.model, revision=values.revision, words=values.words, encoders=values.encoders, weights=values.weights,
+        device=values.device,
+    )  # fmt: skip
+    embedded = embed_files(model, values.files, window_s=values.window_s, say=say)
+    embedded.save(values.out)
+    told = ", ".join(f"{int(there.sum())} of {m}" for m, there in embedded.valid.items())
+    show(f"{values.out}: {embedded.num_clips} clips ({told}), {model.dim} numbers each")
+    return 0

@@ -1,0 +1,133 @@
+"""`trichord embed`: media files, with the captions beside them, as clips in the joint space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trichord.captions import Captions
+from trichord.embedder.embedder import Embedder
+from trichord.embedder.encoders import IMAGE_SUFFIXES, Absent
+from trichord.errors import TrichordError
+from trichord.evaluation.embedded import Embedded
+from trichord.extraction.folder import captions_of, sources_of_folder
+from trichord.extraction.sources import Source
+from trichord.media import probe
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Part of a file, what is said in it, and which modalities there may be."""
+
+    file: Path
+    start_s: float
+    end_s: float
+    is_whole: bool
+    captions: tuple[str, ...]
+    modalities: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.file.as_posix() if self.is_whole else f"{self.file.as_posix()}@{self.start_s:.2f}-{self.end_s:.2f}"
+
+
+def embed_files(
+    model: Embedder, files: Sequence[Path], *, window_s: float | None = None, say: Say | None = None
+) -> Embedded:
+    """Files as clips in the joint space of a model.
+
+    Args:
+        model: Embeds each modality that it knows and a file has; of text the captions beside a file, or in it.
+        files: Media files and pictures; a folder stands for the videos in it and its sub-folders.
+        window_s: Cut longer files into clips of this length, each with the captions whose middle it holds; a rest below half
+            of it joins the clip before. None: one clip a file.
+        say: Takes a line for each file that cannot be used; the others are embedded.
+
+    Raises TrichordError when a folder holds no videos, and when not one file can be used.
+    """
+    if window_s is not None and not 0 < window_s < float("inf"):
+        raise TrichordError(f"clips of {window_s} s cannot be cut; give a length above 0")
+    wanted: list[Path] = []
+    for path in files:
+        wanted += [s.video for s in sources_of_folder(path) if s.video is not None] if path.is_dir() else [path]
+    clips: list[Clip] = []
+    rows: list[dict[str, np.ndarray]] = []
+    for path in wanted:
+        try:
+            mine = clips_of(path, model, window_s)
+            found = [_embedded(model, clip) for clip in mine]
+        except TrichordError as error:
+            (say or (lambda line: None))(f"left out: {error}")
+            if len(wanted) == 1:
+                raise
+            continue
+        clips += mine
+        rows += found
+    if not clips:
+        raise TrichordError(f"none of {len(wanted)} files can be used; the lines above say why")
+    there = {m: np.array([m in row for row in rows]) for m in model.modalities}
+    nothing = np.zeros(model.dim, np.float32)
+    return Embedded.of(
+        {m: np.stack([row.get(m, nothing) for row in rows]) for m in model.modalities},
+        valid=there,
+        ids=[clip.name for clip in clips],
+        videos=[clip.file.as_posix() for clip in clips],
+        start_s=np.array([clip.start_s for clip in clips]),
+        end_s=np.array([clip.end_s for clip in clips]),
+        captions=[" ".join(clip.captions) for clip in clips],
+    )
+
+
+def clips_of(path: Path, model: Embedder, window_s: float | None) -> list[Clip]:
+    """The clips of one file. Raises TrichordError when it is missing, no media file, or of no length to cut."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        if "video" not in model.modalities:
+            raise TrichordError(f"{path}: is a picture, which this model was not trained on")
+        return [Clip(path, 0.0, 0.0, True, (), ("video",))]
+    info = probe(path)
+    has = {"video": info.has_video, "audio": info.has_audio}
+    captions = Captions.empty()
+    if "text" in model.modalities:
+        captions = captions_of(Source(path.stem, str(path), video=path), info.duration_s)
+    modalities = tuple(m for m in model.modalities if has.get(m, m == "text"))
+    if window_s is None or info.duration_s <= window_s:
+        return [Clip(path, 0.0, info.duration_s, True, tuple(captions.text), modalities)]
+    starts = np.arange(0.0, info.duration_s, window_s)
+    if len(starts) > 1 and info.duration_s - starts[-1] < window_s / 2:
+        starts = starts[:-1]
+    ends = [*starts[1:].tolist(), info.duration_s]
+    middle = (np.asarray(captions.start_s) + np.asarray(captions.end_s)) / 2
+    return [
+        Clip(
+            path,
+            start,
+            end,
+            False,
+            tuple(captions.text[i] for i in np.flatnonzero((middle >= start) & (middle < end))),
+            modalities,
+        )
+        for start, end in zip(starts.tolist(), ends, strict=True)
+    ]
+
+
+def _embedded(model: Embedder, clip: Clip) -> dict[str, np.ndarray]:
+    """Embeddings (D,) of the modalities that a clip has. Pictures or sound that are shorter than the file are none."""
+    start_s, end_s = (None, None) if clip.is_whole else (clip.start_s, clip.end_s)
+    found: dict[str, np.ndarray] = {}
+    if "text" in clip.modalities and clip.captions and model.knows(clip.captions):
+        found["text"] = model.encode_text([clip.captions])[0]
+    encode: dict[str, Callable[..., np.ndarray]] = {"video": model.encode_video, "audio": model.encode_audio}
+    for modality in (m for m in clip.modalities if m != "text"):
+        try:
+            found[modality] = encode[modality](clip.file, start_s=start_s, end_s=end_s)[0]
+        except Absent:
+            continue
+        except TrichordError:  # the file's first clip was good: its pictures or its sound end here
+            if clip.start_s == 0:
+                raise
+    return found
