@@ -1,0 +1,127 @@
+"""Accuracy against orders that are counted one by one, and the texts of classes."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tiny import VIDEO_DIM, WORD_DIM
+from trichord.errors import TrichordError
+from trichord.evaluation.accuracy import Scored
+from trichord.evaluation.classification import class_embeddings, embed_prompts, found_prompts, prompts_of
+from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.ranks import retrieval_ranks
+from trichord.nn import MCN
+from trichord.store import Store
+
+
+def slow_hit(scores: np.ndarray, truth: int, k: int) -> float:
+    """The share of all orders of the classes in which the truth is among the first k after a stable sort by score."""
+    found = []
+    for order in permutations(range(len(scores))):
+        ranked = sorted(order, key=lambda c: -scores[c])
+        found.append(truth in ranked[:k])
+    return float(np.mean(found))
+
+
+@settings(max_examples=40)
+@given(st.integers(2, 5).flatmap(lambda c: st.tuples(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.just(c)), elements=st.integers(0, 2)),
+    st.lists(st.integers(0, c), min_size=6, max_size=6), st.lists(st.booleans(), min_size=6, max_size=6),
+)))  # fmt: skip
+def test_accuracy_is_the_mean_over_all_orders_of_ties(drawn: tuple[np.ndarray, list[int], list[bool]]) -> None:
+    scores, truths, lost = drawn
+    n, num_classes = scores.shape
+    truth, missing = np.array(truths[:n]), np.array(lost[:n])  # a truth of C cannot be chosen
+    scored = Scored.of_scores(np.arange(n), truth, scores[~missing], missing)
+    expected = np.array([
+        0.0 if missing[i] or truth[i] == num_classes else slow_hit(scores[i], truth[i], 1) for i in range(n)
+    ])  # fmt: skip
+    possible = [not missing[i] and truth[i] < num_classes for i in range(n)]
+    np.testing.assert_allclose(scored.hits(1), expected, atol=1e-12)
+    by_class = [expected[truth == c].mean() for c in set(truth.tolist())]
+    chance_by_class = [np.mean(np.array(possible)[truth == c]) / num_classes for c in set(truth.tolist())]
+    measures = scored.measures()
+    assert list(measures) == ["top-1", "top-1, mean over classes"]
+    assert measures["top-1"] == pytest.approx((100 * expected.mean(), 100 * np.mean(possible) / num_classes))
+    assert measures["top-1, mean over classes"] == pytest.approx(
+        (100 * np.mean(by_class), 100 * np.mean(chance_by_class))
+    )
+
+
+def test_top_5_by_hand() -> None:
+    # classes 0..6; the truth 6 has: four above; four above and one beside it; six above
+    scores = np.array([[5, 4, 3, 2, 0, 0, 1], [5, 4, 3, 2, 1, 0, 1], [9, 8, 7, 6, 5, 4, 1]], float)
+    scored = Scored.of_scores(np.arange(3), np.full(3, 6), scores)
+    assert scored.hits(5).tolist() == [1.0, 0.5, 0.0]
+    assert scored.measures()["top-5"] == pytest.approx((50.0, 100 * 5 / 7))
+
+
+@given(st.integers(1, 9), st.integers(2, 9))
+def test_a_collapsed_model_scores_chance(n: int, num_classes: int) -> None:
+    truth = np.arange(n) % num_classes
+    counts = retrieval_ranks(np.ones((n, 3), np.float32), np.ones((num_classes, 3), np.float32), truth)
+    for value, chance in Scored.of(np.arange(n), truth, counts).measures().values():
+        assert value == pytest.approx(chance)
+
+
+def test_prompts() -> None:
+    assert prompts_of("ApplyEyeMakeup") == ["apply eye makeup"]
+    assert prompts_of("brush_hair", ["a video of {}", "{}, {}"]) == ["a video of brush hair", "brush hair, brush hair"]
+    with pytest.raises(TrichordError, match=r"template 'a video' has no place for the class; write \{\} there"):
+        prompts_of("x", ["a video"])
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.just(3)), elements=st.integers(-3, 3)), st.booleans())
+def test_class_embeddings_are_means_over_prompts(rows: np.ndarray, cosine: bool) -> None:
+    owner = np.arange(len(rows)) % 2
+    rows[0, 0] = np.nan if len(rows) % 2 else rows[0, 0]
+    found = class_embeddings(rows, owner, 3, cosine)
+    for c in range(3):
+        mine = [[float(x) for x in rows[p]] for p in range(len(rows)) if owner[p] == c and np.isfinite(rows[p]).all()]
+        if not mine:
+            assert np.isnan(found[c]).all()
+            continue
+        if cosine:
+            mine = [[x / (sum(y * y for y in row) ** 0.5 or 1.0) for x in row] for row in mine]
+        mean = [sum(column) / len(mine) for column in zip(*mine, strict=True)]
+        if cosine:
+            length = sum(x * x for x in mean) ** 0.5
+            if length < 1e-6:
+                continue  # opposite prompts: any direction is rounding
+            mean = [x / length for x in mean]
+        np.testing.assert_allclose(found[c], mean, atol=1e-6)
+
+
+def test_prompts_are_embedded_as_the_words_of_a_clip(tiny_store: Path) -> None:
+    store = Store(tiny_store)
+    torch.manual_seed(0)
+    model = MCN(
+        video_dim=VIDEO_DIM, embed_dim=8, word_dim=WORD_DIM, reconstruction_dim=None, audio_channels=(4, 4, 4, 4)
+    )
+    rows, unknown = embed_prompts(model, store, ["worda wordb", "nothing known", "wordb odd worda wordc"], 2)
+    assert unknown == {"nothing known": ["nothing", "known"], "wordb odd worda wordc": ["odd"]}
+    assert np.isnan(rows[1]).all()
+    place = {word: i for i, word in enumerate(store.words)}
+    for row, words in ((0, ["worda", "wordb"]), (2, ["wordb", "worda"])):  # two words are read
+        text = torch.from_numpy(np.stack([store.word_vectors[place[word]] for word in words]))[None]
+        alone = model.eval().embed(text=text)["text"][0].detach().numpy()
+        np.testing.assert_allclose(rows[row], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_prompts_among_the_captions_of_a_file() -> None:
+    found = Embedded.of(
+        {"video": np.eye(3), "text": np.eye(3)[[2, 1, 0]]}, captions=["Brush  hair", "YoYo", "brush hair"]
+    )
+    rows = found_prompts(found, ["brush hair", "yo yo", "run"])
+    np.testing.assert_array_equal(rows[:2], np.eye(3)[[2, 1]])
+    assert np.isnan(rows[2]).all()
+    with pytest.raises(TrichordError, match="embeddings: has no texts with captions to take class names from"):
+        found_prompts(Embedded.of({"video": np.eye(2)}), ["run"])

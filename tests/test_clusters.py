@@ -1,0 +1,74 @@
+"""Agreement of clusters with labels, from the definitions."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb, log
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings
+
+
+def slow_nmi(a: list[int], b: list[int]) -> float:
+    n = len(a)
+
+    def entropy(values: list) -> float:
+        return -sum(values.count(v) / n * log(values.count(v) / n) for v in set(values))
+
+    mutual = entropy(a) + entropy(b) - entropy(list(zip(a, b, strict=True)))
+    mean = (entropy(a) + entropy(b)) / 2
+    return mutual / mean if mean else 1.0
+
+
+def slow_ari(a: list[int], b: list[int]) -> float:
+    pairs = list(combinations(range(len(a)), 2))
+    both = sum(a[i] == a[j] and b[i] == b[j] for i, j in pairs)
+    in_a, in_b = (sum(x[i] == x[j] for i, j in pairs) for x in (a, b))
+    expected, most = in_a * in_b / comb(len(a), 2), (in_a + in_b) / 2
+    return 1.0 if most == expected else (both - expected) / (most - expected)
+
+
+def slow_purity(a: list[int], b: list[int]) -> float:
+    of_cluster = [[y for x, y in zip(a, b, strict=True) if x == c] for c in set(a)]
+    return sum(max(kinds.count(k) for k in kinds) for kinds in of_cluster) / len(a)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=14))
+def test_measures_are_those_of_the_definitions(items: list[tuple[int, int]]) -> None:
+    cluster, kind = (list(values) for values in zip(*items, strict=True))
+    found = agreement(np.array(cluster), np.array(kind))
+    assert found.nmi / 100 == pytest.approx(slow_nmi(cluster, kind), abs=1e-9)
+    assert found.ari / 100 == pytest.approx(slow_ari(cluster, kind), abs=1e-9)
+    assert found.purity / 100 == pytest.approx(slow_purity(cluster, kind))
+    renamed = agreement(3 - np.array(cluster), np.array(kind))
+    assert (renamed.nmi, renamed.ari, renamed.purity) == pytest.approx((found.nmi, found.ari, found.purity))
+
+
+def test_by_hand() -> None:
+    # clusters {0,1,2}, {3,4,5}; labels aab, bbb: purity 5/6. Pairs: 6 in a cluster, 7 of a label (1 + 6), 4 in both, of 15:
+    # ARI = (4 - 6 * 7 / 15) / (6.5 - 2.8)
+    found = agreement(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 1, 1, 1]))
+    assert found.purity == pytest.approx(500 / 6) and found.ari == pytest.approx(100 * 1.2 / 3.7)
+
+
+def test_chance_is_below_what_planted_clusters_reach() -> None:
+    rng = np.random.default_rng(0)
+    kind = np.arange(60) % 5
+    rows = np.eye(5)[kind] + 0.05 * rng.standard_normal((60, 5))
+    lengths = rng.uniform(0.1, 10, (60, 1))  # k-means sees directions alone
+    cluster = cluster_embeddings((rows * lengths).astype(np.float32), 5)
+    found, chance = agreement(cluster, kind), chance_agreement(cluster, kind, seed=0)
+    assert (found.nmi, found.ari, found.purity) == pytest.approx((100, 100, 100))
+    assert chance.nmi < 30 and abs(chance.ari) < 5 and 20 < chance.purity < 50
+    assert chance == chance_agreement(cluster, kind, seed=0) != chance_agreement(cluster, kind, seed=1)
+    np.testing.assert_array_equal(cluster_embeddings((rows * lengths).astype(np.float32), 5), cluster)
+
+
+def test_collapsed_embeddings_are_one_cluster() -> None:
+    cluster = cluster_embeddings(np.ones((8, 3), np.float32), 4)
+    found = agreement(cluster, np.arange(8) % 4)
+    assert (found.nmi, found.ari, found.purity) == pytest.approx((0, 0, 25))

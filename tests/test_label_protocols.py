@@ -1,0 +1,255 @@
+"""Classification, probes and clusters as protocols: on embeddings with labels, on a store, by command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tiny import VIDEO_DIM, WORD_DIM, word_vectors
+from trichord.captions import Captions
+from trichord.errors import TrichordError
+from trichord.evaluation.benchmarks import ScoringSettings
+from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.labelled import joined, labelled
+from trichord.evaluation.protocol import Options, Outcome
+from trichord.evaluation.registry import find_protocol, protocols
+from trichord.evaluation.subject import Subject
+from trichord.nn import MCN
+from trichord.store import Item, Store, StoreWriter
+from trichord.study.evaluate import evaluate
+
+NAMES = ("zero-shot-classification", "linear-probe", "knn", "clustering")
+CLASSES = ("worda", "wordb", "wordc")
+
+
+def planted(num: int = 24, noise: float = 0.1, **more: Any) -> Embedded:
+    """Clips of three classes, an axis each; text i is the class's name; two thirds are to learn from."""
+    rng = np.random.default_rng(0)
+    kind = np.arange(num) % 3
+    rows = {m: np.eye(4)[kind] + noise * rng.standard_normal((num, 4)) for m in ("video", "audio")}
+    names = [CLASSES[k] for k in kind]
+    labels = {"class": names, "split": ["test" if i % 4 == 0 else "train" for i in range(num)]}
+    given = {"labels": labels, "captions": names, "ids": [f"c{i}" for i in range(num)]} | more
+    return Embedded.of({**rows, "text": np.eye(4)[kind]}, **given)
+
+
+def run(name: str, found: Embedded, **options: Any) -> Outcome:
+    return find_protocol(name).run(Subject.of_embeddings(found), Options(**options))
+
+
+def value(outcome: Outcome, of: str, measure: str = "top-1") -> tuple[float, float | None, int]:
+    (row,) = [r for r in outcome.rows if r.of == of and r.measure == measure]
+    return row.value, row.chance, row.num
+
+
+def test_what_is_planted_is_found_by_all() -> None:
+    found = planted()
+    assert set(NAMES) <= set(protocols())
+    for name, of in (
+        ("zero-shot-classification", "{}, class"),
+        ("linear-probe", "{}, class"),
+        ("knn", "{}, class, k = 5"),
+    ):
+        outcome = run(name, found)
+        for side in ("video", "audio", "video+audio"):
+            assert value(outcome, of.format(side)) == (100.0, pytest.approx(100 / 3), 6), name
+    outcome = run("clustering", found)
+    assert value(outcome, "video+audio, class (3 clusters, 3 classes)", "ARI")[0] == 100
+    assert value(run("linear-probe", found), "video, class: the most frequent class") == (
+        pytest.approx(100 / 3),
+        None,
+        6,
+    )
+
+
+def test_zero_shot_by_hand_with_lengths_missing_and_unknown_classes() -> None:
+    # Two classes with texts, one of them twice as long. Products with clips (1, 0), (0, 1), (1, 1), (0.9, 0.5):
+    #   a (1, 0): 1 0 1 .9    b (0, 2): 0 2 2 1   -> a b b b; by cosine a (1, 0), b (0, 1): a, b, tie, a
+    video = np.array([[1, 0], [0, 1], [1, 1], [0.9, 0.5], [np.nan, 0], [1, 0]], np.float32)
+    text = np.array([[1, 0], [0, 2], [1, 0], [1, 0], [1, 0], [9, 9]], np.float32)
+    found = Embedded.of(
+        {"video": video, "text": text},
+        captions=["A", "b", "a", "a", "a", "other"],
+        labels={"class": ["a", "b", "a", "a", "a", "Zed"]},
+    )
+    plain = run("zero-shot-classification", found)
+    # of 5 clips with video: a right, b right, wrong, wrong, Zed never
+    assert value(plain, "video, class") == (pytest.approx(40), pytest.approx(100 / 3 * 4 / 5), 5)
+    assert value(plain, "video, class", "top-1, mean over classes")[0] == pytest.approx(100 * (1 / 3 + 1 + 0) / 3)
+    assert "1 of 3 classes of class have no text and are never chosen: Zed" in " ".join(plain.notes)
+    assert "1 of 6 clips lack video: left out" in " ".join(plain.notes)
+    cosine = run("zero-shot-classification", found, fusion="mean_normalized")
+    assert value(cosine, "video, class")[0] == pytest.approx(100 * (1 + 1 + 0.5 + 1) / 5)
+    missed = run("zero-shot-classification", found, missing="miss")
+    assert value(missed, "video, class") == (pytest.approx(100 * 2 / 6), pytest.approx(100 / 3 * 4 / 6), 6)
+    head = "zero-shot-classification/video, class"
+    assert missed.arrays[f"{head}/classes"].tolist() == ["Zed", "a", "b"]
+    assert missed.arrays[f"{head}/truth"].tolist() == [1, 2, 1, 1, 1, 0]
+    assert missed.arrays[f"{head}/greater"].tolist() == [0, 0, 1, 1, 3, 3]
+
+
+def test_each_fold_has_a_row_and_their_mean_another(tmp_path: Path) -> None:
+    found = planted(noise=1.2, labels={})
+    path = tmp_path / "labels.csv"
+    rows = [
+        f"c{i},{CLASSES[i % 3]},{'test' if i < 12 else 'train'},{'test' if i >= 18 else 'train'}" for i in range(24)
+    ]
+    path.write_text("\n".join(["id,class,fold-1,fold-2", *rows]))
+    for name, of in (("zero-shot-classification", "video, class"), ("linear-probe", "video, class"),
+                     ("knn", "video, class, k = 1")):  # fmt: skip
+        outcome = run(name, found, labels=str(path))
+        first, second = (value(outcome, f"{of}, fold-{n}") for n in (1, 2))
+        mean = value(outcome, f"{of}, mean of 2 folds")
+        assert (first[2], second[2], mean[2]) == (12, 6, 18)
+        assert mean[0] == pytest.approx((first[0] + second[0]) / 2) and first[0] < 100
+
+
+def test_a_probe_learns_from_training_clips_alone() -> None:
+    found = planted(noise=0.0)
+    labels = dict(found.labels)
+    labels["class"] = np.where(labels["split"] == "test", "wordc", labels["class"])  # the test labels are other ones
+    for name, of in (("linear-probe", "video, class"), ("knn", "video, class, k = 5")):
+        outcome = run(name, planted(noise=0.0, labels=labels))
+        assert value(outcome, of)[0] == pytest.approx(100 / 3)  # right where wordc was planted
+
+
+def test_classes_without_training_clips_are_errors() -> None:
+    names = [CLASSES[i % 3] for i in range(24)]
+    names[0] = "new"
+    labels = {"class": names, "split": ["test" if i % 4 == 0 else "train" for i in range(24)]}
+    outcome = run("linear-probe", planted(labels=labels))
+    assert value(outcome, "video, class")[:2] == (pytest.approx(500 / 6), pytest.approx(100 / 3 * 5 / 6))
+    assert any("1 classes of class have no training clip in split: theirs are errors" in note for note in outcome.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "options", "told"),
+    [
+        ("clustering", {"labels": {}}, {}, "embeddings: has no labels; give a table with --labels FILE"),
+        ("linear-probe", {"labels": {"class": ["a", "b"] * 12}}, {}, "does not say which clips to learn from"),
+        ("knn", {"labels": {"class": ["a"] * 24, "split": ["train", "test"] * 12}}, {}, "have 1 classes of class"),
+        (
+            "zero-shot-classification",
+            {"captions": ["x"] * 24},
+            {},
+            "no class of class has a text, as 'worda' for worda",
+        ),
+        ("zero-shot-classification", {}, {"templates": ("hm",)}, "template 'hm' has no place for the class"),
+        ("clustering", {}, {"missing": "maybe"}, "missing cannot be 'maybe'; choose drop or miss"),
+        ("knn", {"valid": {"audio": [False] * 24}}, {}, "no clip with a label of class has audio"),
+    ],
+)
+def test_what_cannot_be_scored_is_told(name: str, more: dict, options: dict, told: str) -> None:
+    with pytest.raises(TrichordError) as caught:
+        run(name, planted(**more), **options)
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_text_alone_and_models_without_text() -> None:
+    alone = Embedded.of({"text": np.eye(3)}, labels={"class": ["a", "b", "c"]})
+    with pytest.raises(TrichordError, match="benchmark clustering needs video or audio; it has neither"):
+        run("clustering", alone)
+    silent = Embedded.of({"video": np.eye(3)}, labels={"class": ["a", "b", "c"]})
+    with pytest.raises(
+        TrichordError, match="benchmark zero-shot-classification needs text, which these embeddings lack"
+    ):
+        run("zero-shot-classification", silent)
+
+
+def test_joined_sets_keep_whose_text_each_is() -> None:
+    found = planted()
+    first, second = found.take(np.array([3, 1])), found.take(np.array([7]))
+    both = joined([first, second])
+    assert both.ids.tolist() == ["c3", "c1", "c7"] and both.text_clip.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(both.embeddings["text"], found.embeddings["text"][[3, 1, 7]])
+    assert both.labels["class"].tolist() == [found.labels["class"][i] for i in (3, 1, 7)]
+
+
+def action_store(path: Path) -> Store:
+    """Videos `CLASS/v0`, ...: the picture tells the class, the caption is its name; every third is to be tested."""
+    looks = np.random.default_rng(1).standard_normal((3, VIDEO_DIM)).astype(np.float32)
+    with StoreWriter(path, word_vectors()) as writer:
+        for i in range(18):
+            streams = {"visual_2d": looks[[i % 3]] + 0.01 * i}
+            said = Captions(np.zeros(1), np.full(1, 5.0), (CLASSES[i % 3],))
+            split = "test" if i % 6 < 3 else "train"
+            name = f"{'train/' if split == 'train' else ''}{CLASSES[i % 3]}/v{i}"
+            writer.add(Item(name, "acts", split, 5.0, streams, {"visual_2d": 0.0}, said))
+    return Store(path)
+
+
+def subject_of(store: Store) -> Subject:
+    torch.manual_seed(0)
+    network = MCN(
+        video_dim=VIDEO_DIM, embed_dim=8, word_dim=WORD_DIM, reconstruction_dim=None, audio_channels=(4, 4, 4, 4)
+    )
+    settings = ScoringSettings(visual_streams=("visual_2d",), min_clip_s=4.0, audio_frames=500, max_words=6)
+    return Subject.of_model("net", network.eval(), store, settings)
+
+
+def test_a_store_whose_videos_lie_in_folders_of_their_class(tmp_path: Path) -> None:
+    subject = subject_of(action_store(tmp_path / "store"))
+    data = labelled(subject, Options(), ("video",), train=True)
+    assert data.classes == {"class": list(CLASSES)} and data.found.num_clips == 18
+    assert (data.folds["split"] == "test").sum() == 9
+    assert set(zip(data.found.videos.tolist(), data.labels["class"].tolist(), strict=True)) == {
+        (video, video.removeprefix("train/").split("/")[0]) for video in data.found.videos.tolist()
+    }
+    outcome = find_protocol("linear-probe").run(subject, Options())
+    assert value(outcome, "video, class") == (100.0, pytest.approx(100 / 3), 9)  # audio is not in the store
+    assert not [row for row in outcome.rows if "audio" in row.of]
+    # zero-shot against the model's own embeddings of the words
+    outcome = find_protocol("zero-shot-classification").run(subject, Options(on="acts/test"))
+    store, model = subject.store, subject.model
+    assert store is not None and model is not None
+    found = subject.embedded(subject.clip_set("acts/test", "all"), ("video",))
+    words = torch.from_numpy(store.word_vectors[[store.words.index(name) for name in CLASSES]])[:, None]
+    scores = found.embeddings["video"] @ model.embed(text=words)["text"].detach().numpy().T
+    right = [
+        CLASSES[k] == video.split("/")[0] for k, video in zip(scores.argmax(1), found.videos.tolist(), strict=True)
+    ]
+    assert value(outcome, "video, class")[0] == pytest.approx(100 * np.mean(right))
+    with pytest.raises(TrichordError, match="acts has not a split to test on; give folds with --labels"):
+        find_protocol("knn").run(subject, Options(on="acts/train"))
+
+
+def test_folds_of_a_table_take_all_splits_of_the_store(tmp_path: Path) -> None:
+    store = action_store(tmp_path / "store")
+    table = tmp_path / "labels.jsonl"
+    rows = [{"id": store.video_id(i), "kind": CLASSES[i % 2], "fold-1": ["train", "test"][i // 9]} for i in range(18)]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    outcome = find_protocol("knn").run(subject_of(store), Options(labels=str(table)))
+    assert value(outcome, "video, kind, k = 5")[2] == 9 and {row.of.split(", ")[1] for row in outcome.rows} == {"kind"}
+
+
+def test_options_without_effect_are_refused(tmp_path: Path) -> None:
+    planted().save(tmp_path / "e.npz")
+    for options, told in ((Options(labels="x"), "--labels"), (Options(templates=("{}",)), "--templates")):
+        with pytest.raises(TrichordError, match=f"{told} has no effect on retrieval; leave it out"):
+            evaluate(None, None, ["retrieval"], embeddings=tmp_path / "e.npz", options=options)
+    done = evaluate(None, None, list(NAMES), embeddings=tmp_path / "e.npz", options=Options(templates=("{}",)))
+    assert [b.name for b in done.benchmarks] == list(NAMES)
+
+
+def test_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from trichord.cli import main
+
+    planted(labels={}).save(tmp_path / "e.safetensors")
+    rows = [f"c{i},{CLASSES[i % 3]},{'test' if i % 4 == 0 else 'train'}" for i in range(24)]
+    (tmp_path / "l.csv").write_text("\n".join(["id,class,split", *rows]))
+    words = ["evaluate", "--embeddings", str(tmp_path / "e.safetensors"), "--labels", str(tmp_path / "l.csv")]
+    assert main([*words, "--benchmark", *NAMES, "--templates", '["{}"]', "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "100.00 (chance 33.33)" in printed and "inverse penalties" in printed
+    kept = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [b["kind"] for b in kept["benchmarks"]] == ["classification", "probe", "probe", "clustering"]
+    assert kept["benchmarks"][0]["options"]["labels"] == str(tmp_path / "l.csv")
+    with np.load(tmp_path / "out" / "queries.npz") as arrays:
+        assert arrays["knn/video, class, k = 1/truth"].tolist() == [0, 1, 2, 0, 1, 2]
+    assert main(["evaluate", "--explain", "linear-probe"]) == 0
+    assert "threefold cross-validation on the training clips alone" in capsys.readouterr().out
