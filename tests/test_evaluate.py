@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
+from process_helpers import free_port, join_gloo
 from tiny import VIDEO_DIM, WORD_DIM, word_vectors
 from trichord.captions import Captions
 from trichord.cli import main
@@ -217,6 +220,30 @@ def test_embeddings_score_as_the_model_that_made_them(run: Path, tiny_store: Pat
     both = evaluate(run, str(tiny_store), ["tiny", "tiny/train"], directions="t2v")
     with pytest.raises(TrichordError, match="one file holds one set of clips, not 2; evaluate one benchmark at a time"):
         save_embeddings(both, tmp_path / "x.npz")
+
+
+def evaluate_in_launch(rank: int, world: int, port: int, run: Path, store: Path, out: Path) -> None:
+    join_gloo(rank, world, port)
+    found = evaluate(run, str(store), ["tiny", "full-video"], num_windows=2, window_s=3.0)
+    write_evaluation(found, out / "several")
+    save_embeddings(found, out / "several.npz")
+    (out / f"{rank}.json").write_text(json.dumps([row.to_dict() for b in found.benchmarks for row in b.outcome.rows]))
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_launch_evaluates_as_one_process(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+    found = evaluate(run, str(tiny_store), ["tiny", "full-video"], num_windows=2, window_s=3.0)
+    write_evaluation(found, tmp_path / "one")
+    save_embeddings(found, tmp_path / "one.npz")
+    arguments = (2, free_port(), run, tiny_store, tmp_path)
+    mp.start_processes(evaluate_in_launch, args=arguments, nprocs=2, start_method="spawn")
+    rows = [row.to_dict() for b in found.benchmarks for row in b.outcome.rows]
+    assert all(json.loads((tmp_path / f"{rank}.json").read_text()) == rows for rank in range(2))
+    for name in ("results.json", "queries.npz"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "several" / name).read_bytes()
+    one, several = (Embedded.load(tmp_path / f"{name}.npz") for name in ("one", "several"))
+    assert all(np.array_equal(one.embeddings[m], several.embeddings[m]) for m in ("video", "audio", "text"))
 
 
 def test_what_has_no_effect_is_an_error(run: Path, tiny_store: Path, tmp_path: Path) -> None:

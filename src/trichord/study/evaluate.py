@@ -103,6 +103,10 @@ def evaluate(
         evaluation = Evaluation(Subject.of_embeddings(Embedded.load(embeddings)))
         if recipe is not None or num_windows:
             raise TrichordError(f"{embeddings}: recipes and windows have no effect on embeddings; leave them out")
+        if options.fusion == "auto":
+            evaluation.notes.append(
+                f"{embeddings}: scored by the dot products of the embeddings as they are (sum); mean_normalized is by cosines"
+            )
     else:
         assert run is not None and store_path is not None
         store, trained, used, settings = load_for_scoring(run, store_path, recipe)
