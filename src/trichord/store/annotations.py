@@ -52,12 +52,15 @@ class StepSpan:
 
 
 def write_annotations(store: Path, collection: str, spans: Iterable[StepSpan]) -> None:
-    """Replace what the store knows of the steps of a collection. The file is there whole or not at all.
+    """Add spans to what the store knows, in place of earlier ones of the same task and video. The file is there whole or not
+    at all.
 
     Raises TrichordError when the store cannot be written.
     """
-    rows = [row for row in _rows(store / FILE) if row["collection"] != collection]
-    rows += [{"collection": collection, **vars(span)} for span in spans]
+    given = [{"collection": collection, **vars(span)} for span in spans]
+    names = ("collection", "task", "video_id")
+    again = {tuple(row[name] for name in names) for row in given}
+    rows = [row for row in _rows(store / FILE) if tuple(row[name] for name in names) not in again] + given
     try:
         with atomic_file(store / FILE) as file:
             pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file)

@@ -1,0 +1,217 @@
+"""CrossTask into a store, from either layout.
+
+MCN and Everything at Once: a CSV file with `task`, `video_id` (`cvpr19_test.csv`), `step.json` ({task: step texts}),
+`TASK_VIDEO.npy` (seconds, steps) of 0 and 1, features `VIDEO_2d.npy`, `VIDEO_3d.npy` (or .npz with `features`), spectrograms
+`VIDEO.npz` (`arr_0`), maybe `cook.txt` (ids of the cooking tasks).
+
+The original release: `tasks_primary.txt` (six lines a task: id, title, URL, number of steps, steps apart by commas, empty),
+`videos.csv` and `videos_val.csv` (task, video, URL; no header), `TASK_VIDEO.csv` (step from 1, start, end) and
+`VIDEO.npy` (seconds, 3200): I3D 1024, ResNet-152 2048, VGGish 128, of crosstask_features.zip.
+"""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.releases.common import ImportSummary, Progress, as_array, existing_folder, named_path
+from trichord.releases.steps import (
+    Annotated,
+    Files,
+    Streams,
+    Task,
+    find_table,
+    import_steps,
+    lines_of,
+    list_of_json,
+    load_features,
+    matrix_videos,
+    read_rows,
+    read_steps,
+)
+from trichord.store.annotations import NO_STEP, StepSpan
+from trichord.store.arrays import load_npy
+
+COLLECTION = "crosstask"
+WIDTHS = {"visual_3d": 1024, "visual_2d": 2048, "audio": 128}  # side by side, in this order
+RECORD = 6  # lines of a task
+TASKS, LIST, EVALUATED = "tasks_primary.txt", "videos.csv", "videos_val.csv"
+
+
+def import_crosstask(
+    root: Path,
+    store: Path,
+    words: Path | None = None,
+    *,
+    layout: Literal["auto", "mcn", "original"] = "auto",
+    videos: Path | None = None,
+    features: Path | None = None,
+    audio: Path | None = None,
+    cooking: bool = False,
+    num_threads: int = 4,
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Import CrossTask's videos with their annotated steps into a store, for the benchmarks crosstask and crosstask-original.
+
+    Videos that lack a file or have a broken one are skipped and listed with the reason. Run again, the import goes on where it
+    stopped.
+
+    Args:
+        root: Folder of the release; files are found in all its folders.
+        store: Folder of the store; made when it is not there, added to when it is.
+        words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        layout: `mcn` (step.json, matrices), `original` (tasks_primary.txt), or auto: by what is in root.
+        videos: Of layout mcn, the CSV file of videos; else the only one in root with the columns task and video_id.
+        features: Folder of the features where they are not in root.
+        audio: Of layout mcn, folder of the spectrograms where they are not in root.
+        cooking: Import the tasks of cook.txt alone (layout mcn).
+        num_threads: Videos that are read at the same time.
+        progress: Takes lines that tell how far the import is.
+
+    Raises TrichordError when the layout is not known, a list is missing or broken, or nothing could be imported.
+    """
+    root = existing_folder(root)
+    more = [named_path(root, p, n) for p, n in ((features, "features"), (audio, "audio")) if p is not None]
+    files = Files([root, *more])
+    if _layout(files, root, layout) == "original":
+        idle = {"videos": videos is not None, "audio": audio is not None, "cooking": cooking}
+        if given := [name for name, is_given in idle.items() if is_given]:
+            raise TrichordError(f"--{given[0]} has no effect on CrossTask's original layout; leave it out")
+        tasks, found = _original(files, root)
+        load = load_original
+    else:
+        tasks, found = _published(files, root, videos, cooking)
+        load = load_features
+    return import_steps(
+        tasks, found, partial(load, files), collection=COLLECTION, root=root, store=Path(store), words=words,
+        num_threads=num_threads, progress=progress,
+    )  # fmt: skip
+
+
+def _layout(files: Files, root: Path, asked: str) -> str:
+    if asked not in ("auto", "mcn", "original"):
+        raise TrichordError(f"no CrossTask layout '{asked}'; choose mcn or original")
+    have = [name for name, file in (("mcn", "step.json"), ("original", TASKS)) if files.find(file)]
+    if asked == "auto" and len(have) == 2:
+        raise TrichordError(f"{root}: holds step.json and {TASKS}; say which with --layout mcn or --layout original")
+    if not have or (asked != "auto" and asked not in have):
+        raise TrichordError(f"{root}: holds no step.json (layout mcn) or no {TASKS} (original); name another --root")
+    return have[0] if asked == "auto" else asked
+
+
+# ---- MCN's layout
+
+
+def _published(files: Files, root: Path, videos: Path | None, cooking: bool) -> tuple[list[Task], list[Annotated]]:
+    path = files.find("step.json")
+    assert path is not None
+    steps = read_steps(path)
+    table = find_table(root, videos, ("task", "video_id"))
+    pairs = list(dict.fromkeys((row[0], row[1]) for row in read_rows(table, ("task", "video_id"))))
+    if cooking:
+        listed = files.find("cook.txt")
+        if listed is None:
+            raise TrichordError(f"{root}: holds no cook.txt; leave --cooking out")
+        wanted = set(list_of_json(listed))
+        pairs = [pair for pair in pairs if pair[0] in wanted]
+    if not pairs:
+        raise TrichordError(f"{table}: lists no video; name another with --videos")
+    tasks = [Task(name, steps[name]) for name in dict.fromkeys(task for task, _ in pairs) if name in steps]
+    return tasks, matrix_videos(pairs, steps, files, "{task}_{video}.npy", "test")
+
+
+# ---- the original layout
+
+
+def read_tasks(path: Path) -> list[Task]:
+    """Tasks of a file of six-line records. Raises TrichordError naming the line that does not fit."""
+    lines = lines_of(path)
+    tasks = []
+    for begin in range(0, len(lines), RECORD):
+        record = lines[begin : begin + RECORD]
+        if not any(record):
+            continue
+        steps = tuple(step.strip() for step in record[4].split(",")) if len(record) >= 5 else ()
+        if not record[0] or not steps or not all(steps) or record[3] != str(len(steps)) or any(record[5:]):
+            raise TrichordError(
+                f"{path}, line {begin + 1}: is no record of a task (id, title, URL, number of steps, steps, an empty line)"
+            )
+        tasks.append(Task(record[0], steps))
+    if not tasks:
+        raise TrichordError(f"{path}: holds no task; download it again")
+    return tasks
+
+
+def read_spans(path: Path, video_id: str, task: Task) -> list[StepSpan]:
+    """Spans of an annotation file. Raises TrichordError naming the line that does not fit."""
+    spans = []
+    for number, line in enumerate(lines_of(path), 1):
+        if not line:
+            continue
+        try:
+            step, start_s, end_s = (float(cell) for cell in line.split(","))
+            sound = step == int(step) and 1 <= step <= len(task.steps) and 0 <= start_s < end_s < float("inf")
+        except (ValueError, OverflowError):
+            sound = False
+        if not sound:
+            raise TrichordError(
+                f"{path}, line {number}: is no step from 1 to {len(task.steps)} with start and end; mend it"
+            )
+        k = int(step) - 1
+        spans.append(StepSpan(video_id, task.name, k, task.steps[k], start_s, end_s))
+    return spans or [StepSpan(video_id, task.name, NO_STEP, "", 0.0, 0.0)]
+
+
+def _listed(path: Path | None) -> list[tuple[str, str]]:
+    """(task, video id) rows of a list without header."""
+    if path is None:
+        return []
+    rows = list(csv.reader(lines_of(path)))
+    if any(row and len(row) < 2 for row in rows):
+        raise TrichordError(f"{path}: needs task and video in every line; download it again")
+    return [(row[0].strip(), row[1].strip()) for row in rows if row]
+
+
+def _original(files: Files, root: Path) -> tuple[list[Task], list[Annotated]]:
+    path = files.find(TASKS)
+    assert path is not None
+    tasks = {task.name: task for task in read_tasks(path)}
+    evaluated = _listed(files.find(EVALUATED))
+    pairs = list(dict.fromkeys([*_listed(files.find(LIST)), *evaluated]))
+    if not pairs:
+        raise TrichordError(f"{root}: holds no {LIST} and no {EVALUATED} that list videos; download them")
+    held_out = {video for _, video in evaluated}
+    videos: dict[str, Annotated] = {}
+    for name, video_id in pairs:
+        if name not in tasks:  # a related task, which nobody annotated
+            continue
+        split = "test" if not held_out or video_id in held_out else "train"
+        video = videos.setdefault(video_id, Annotated(video_id, split))
+        annotation = files.find(f"{name}_{video_id}.csv")
+        try:
+            if annotation is None:
+                raise TrichordError(f"{name}_{video_id}.csv: is missing, the annotation of {video_id}; download it")
+            video.spans += read_spans(annotation, video_id, tasks[name])
+        except TrichordError as error:
+            video.problem = video.problem or str(error)
+    return list(tasks.values()), list(videos.values())
+
+
+def load_original(files: Files, video: Annotated) -> Streams:
+    """The three streams of `VIDEO.npy`, one row a second each. Raises TrichordError when it is missing or broken."""
+    path = files.find(f"{video.video_id}.npy")
+    if path is None:
+        raise TrichordError(
+            f"{video.video_id}.npy: is missing; unpack crosstask_features.zip, or name its folder with --features"
+        )
+    array = as_array(load_npy(path), str(path))
+    if array.ndim != 2 or array.shape[1] != sum(WIDTHS.values()) or not len(array):
+        raise TrichordError(f"{path}: has shape {array.shape}, expected (seconds, {sum(WIDTHS.values())})")
+    borders = np.cumsum([0, *WIDTHS.values()]).tolist()
+    streams = {name: array[:, b:e] for name, b, e in zip(WIDTHS, borders[:-1], borders[1:], strict=True)}
+    return streams, dict.fromkeys(WIDTHS, 1.0), dict.fromkeys(WIDTHS, path)

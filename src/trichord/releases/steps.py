@@ -1,0 +1,289 @@
+"""What releases with annotated steps share: tasks and videos into the store, and the spans of the steps beside them.
+
+A task becomes the item `steps/TASK` of split `steps`, whose captions are the texts of its steps; a video gets its annotated
+spans as captions, so that its clips can be retrieved too, and rows in the store's annotations (`store.annotations`).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from trichord.captions import Captions
+from trichord.errors import TrichordError
+from trichord.releases.common import (
+    RATES_HZ,
+    ImportSummary,
+    Made,
+    Progress,
+    as_array,
+    import_entries,
+    named_path,
+    time_major,
+)
+from trichord.releases.records import parsed, read_small
+from trichord.store import Item, Store
+from trichord.store.annotations import NO_STEP, SPLIT, StepSpan, step_items, steps_id, write_annotations
+from trichord.store.arrays import load_npy, load_npz_array
+
+AUDIO_KEY, VISUAL_KEY = "arr_0", "features"
+Streams = tuple[dict[str, np.ndarray], dict[str, float], dict[str, Path]]  # arrays, rates_hz, files
+
+
+@dataclass
+class Task:
+    """A task and the texts of its steps, in order."""
+
+    name: str
+    steps: tuple[str, ...]
+
+
+@dataclass
+class Annotated:
+    """A video and its steps.
+
+    Attributes:
+        video_id, split: Of the store.
+        spans: Of all tasks that it is of.
+        num_seconds: Length of the annotation; 0 where the features tell it.
+        problem: Why it cannot be imported, or ''.
+    """
+
+    video_id: str
+    split: str
+    spans: list[StepSpan] = field(default_factory=list)
+    num_seconds: int = 0
+    problem: str = ""
+
+
+class Files:
+    """All files below some folders by name; of several with one name the first in order of their paths."""
+
+    def __init__(self, roots: Iterable[Path]) -> None:
+        self._paths: dict[str, Path] = {}
+        for root in roots:
+            for folder, folders, names in os.walk(root):
+                folders.sort()
+                for name in sorted(names):
+                    self._paths.setdefault(name, Path(folder) / name)
+
+    def find(self, *names: str) -> Path | None:
+        """The first of these that there is."""
+        return next((self._paths[name] for name in names if name in self._paths), None)
+
+    def with_suffix(self, suffix: str) -> dict[str, Path]:
+        """Files by name without suffix."""
+        return {name.removesuffix(suffix): path for name, path in self._paths.items() if name.endswith(suffix)}
+
+
+def import_steps(
+    tasks: Sequence[Task],
+    videos: Sequence[Annotated],
+    load: Callable[[Annotated], Streams],
+    *,
+    collection: str,
+    root: Path,
+    store: Path,
+    words: Path | None,
+    num_threads: int,
+    progress: Progress | None,
+) -> ImportSummary:
+    """Store tasks, videos and annotations. Raises TrichordError when nothing can be imported, or the store has other steps of a
+    task."""
+
+    def make(entry: Task | Annotated) -> Made:
+        return task_item(entry, collection) if isinstance(entry, Task) else _video_item(entry, load, collection)
+
+    entries: list[Task | Annotated] = [*videos, *tasks]
+    summary = import_entries(
+        entries,
+        collection=collection,
+        video_id=lambda entry: steps_id(entry.name) if isinstance(entry, Task) else entry.video_id,
+        make=make,
+        texts=(text for task in tasks for text in task.steps),
+        root=root,
+        store=store,
+        words=words,
+        num_threads=num_threads,
+        progress=progress,
+    )
+    check_steps(Store(store), collection, tasks)
+    write_annotations(store, collection, [span for video in videos if not video.problem for span in video.spans])
+    summary.notes.append(
+        f"among these {len(tasks):,} tasks with {sum(len(task.steps) for task in tasks):,} steps, as items of split {SPLIT}"
+    )
+    return summary
+
+
+def check_steps(store: Store, collection: str, tasks: Sequence[Task]) -> None:
+    """Raises TrichordError when the store knows other steps of one of the tasks."""
+    items = step_items(store, collection)
+    for task in tasks:
+        if task.name in items:
+            i = items[task.name]
+            have = tuple(store.caption_text(i, c) for c in range(store.num_captions(i)))
+            if have != task.steps:
+                raise TrichordError(f"{store.path}: has other steps of task '{task.name}'; use another store")
+
+
+def task_item(task: Task, collection: str) -> Made:
+    """The item that holds the steps of a task. Raises TrichordError when it has none."""
+    if not task.steps:
+        raise TrichordError(f"task '{task.name}' has no steps")
+    begins = np.arange(len(task.steps), dtype=np.float64)
+    said = Captions(begins, begins + 1, task.steps)
+    return Made(Item(steps_id(task.name), collection, SPLIT, float(len(task.steps)), {}, {}, said))
+
+
+def _video_item(video: Annotated, load: Callable[[Annotated], Streams], collection: str) -> Made:
+    if video.problem:
+        raise TrichordError(video.problem)
+    streams, rates, sources = load(video)
+    num_seconds = video.num_seconds or len(streams["visual_2d"])
+    spans = sorted((s.start_s, s.end_s, s.text) for s in video.spans if s.step != NO_STEP)
+    if spans and max(end for _, end, _ in spans) <= 0:
+        raise TrichordError(f"video {video.video_id}: its steps end before it begins; check its annotation")
+    item = Item(video.video_id, collection, video.split, float(num_seconds), streams, rates, Captions.from_rows(spans))
+    return Made(item, sources)
+
+
+# ---- the layout of MCN and Everything at Once: a CSV file of videos, step.json, a matrix per video
+
+
+def read_steps(path: Path) -> dict[str, tuple[str, ...]]:
+    """{task or video id: step texts} of a step.json. Raises TrichordError when it is anything else."""
+    table = parsed(read_small(path), str(path))
+    for name, steps in table.items():
+        if not isinstance(steps, list) or not steps or not all(isinstance(s, str) for s in steps):
+            raise TrichordError(f"{path}: has no list of step texts for '{name}'; download it again")
+    return {str(name): tuple(steps) for name, steps in table.items()}
+
+
+def matrix_spans(path: Path, video_id: str, task: str, steps: Sequence[str]) -> tuple[list[StepSpan], int]:
+    """Spans of an annotation matrix (T seconds, K steps) of 0 and 1, and T. Raises TrichordError when it does not fit."""
+    matrix = as_array(load_npy(path), str(path))
+    if matrix.ndim != 2 or matrix.shape[1] != len(steps) or not len(matrix):
+        raise TrichordError(
+            f"{path}: has shape {matrix.shape}, expected (seconds, {len(steps)} steps of task '{task}')"
+        )
+    shown = matrix > 0
+    spans = []
+    for k, text in enumerate(steps):
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], shown[:, k], [False]]).astype(np.int8)))
+        spans += [
+            StepSpan(video_id, task, k, text, float(b), float(e)) for b, e in zip(edges[::2], edges[1::2], strict=True)
+        ]
+    return spans or [StepSpan(video_id, task, NO_STEP, "", 0.0, 0.0)], len(matrix)
+
+
+def matrix_videos(
+    pairs: Sequence[tuple[str, str]], steps: Mapping[str, tuple[str, ...]], files: Files, name: str, split: str
+) -> list[Annotated]:
+    """Videos of (task, video id) pairs with the matrices that `name` (`{task}_{video}.npy`) names; a video may be of several
+    tasks."""
+    videos: dict[str, Annotated] = {}
+    for task, video_id in pairs:
+        video = videos.setdefault(video_id, Annotated(video_id, split))
+        if video.problem:
+            continue
+        file = name.format(task=task, video=video_id)
+        path = files.find(file)
+        try:
+            if task not in steps:
+                raise TrichordError(f"step.json: has no steps of task '{task}'; download it again")
+            if path is None:
+                raise TrichordError(f"{file}: is missing, the annotation of {video_id}; download it")
+            spans, num_seconds = matrix_spans(path, video_id, task, steps[task])
+            if video.num_seconds not in (0, num_seconds):
+                raise TrichordError(f"{path}: has {num_seconds} seconds, {video.num_seconds} in that of another task")
+        except TrichordError as error:
+            video.problem = str(error)
+            continue
+        video.spans += spans
+        video.num_seconds = num_seconds
+    return list(videos.values())
+
+
+def load_features(files: Files, video: Annotated) -> Streams:
+    """`ID_2d` and, where there are any, `ID_3d` (.npy, or .npz with `features`), spread evenly over the annotated seconds, and
+    the spectrogram `ID.npz` or `ID_spec.npz` (`arr_0`, (40, frames)).
+
+    Rows spread over T seconds are read second by second as an adaptive max-pooling to T rows does. Raises TrichordError when
+    there are no 2-D features or a file is broken.
+    """
+    streams: dict[str, np.ndarray] = {}
+    rates: dict[str, float] = {}
+    sources: dict[str, Path] = {}
+    for name, ending in (("visual_2d", "2d"), ("visual_3d", "3d")):
+        stem = f"{video.video_id}_{ending}"
+        path = files.find(f"{stem}.npy", f"{stem}.npz")
+        if path is None and name == "visual_2d":
+            raise TrichordError(f"{stem}.npy: is missing; download it, or name its folder with --features")
+        if path is None:
+            continue
+        array = as_array(load_npy(path) if path.suffix == ".npy" else load_npz_array(path, VISUAL_KEY), str(path))
+        if array.ndim != 2 or not len(array):
+            raise TrichordError(f"{path}: has shape {array.shape}, expected (rows, width)")
+        streams[name], sources[name] = array, path
+        rates[name] = len(array) / (video.num_seconds or len(streams["visual_2d"]))
+    path = files.find(f"{video.video_id}_spec.npz", f"{video.video_id}.npz")
+    if path is not None:
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, which the store refuses
+            array = time_major(as_array(load_npz_array(path, AUDIO_KEY), str(path)), str(path)).astype(np.float16)
+        if len(array):
+            streams["spectrogram"], rates["spectrogram"] = array, RATES_HZ["spectrogram"]
+            sources["spectrogram"] = path
+    return streams, rates, sources
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """These columns of a CSV file, row by row. Raises TrichordError when it is broken or lacks one."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file, skipinitialspace=True)
+            if not set(columns) <= set(table.fieldnames or ()):
+                raise TrichordError(f"{path}: needs the columns {' and '.join(columns)}; name the right file")
+            rows = [tuple((row[name] or "").strip() for name in columns) for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TrichordError(f"{path}: cannot be read ({error}); download it again") from None
+    return [row for row in rows if all(row)]
+
+
+def find_table(root: Path, named: Path | None, columns: Sequence[str]) -> Path:
+    """The CSV file that is named, or the only one in `root` with these columns. Raises TrichordError when there is none."""
+    if named is not None:
+        return named_path(root, named, "videos")
+    found = []
+    for path in sorted(root.glob("*.csv")):
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            header = [name.strip() for name in file.readline().split(",")]
+        if set(columns) <= set(header):
+            found.append(path)
+    if len(found) != 1:
+        told = ", ".join(path.name for path in found) or "no CSV file"
+        raise TrichordError(f"{root}: holds {told} with the columns {', '.join(columns)}; name one with --videos")
+    return found[0]
+
+
+def lines_of(path: Path) -> list[str]:
+    """Lines of a text file, stripped. Raises TrichordError when it cannot be read."""
+    try:
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrichordError(f"{path}: cannot be read ({error}); download it again") from None
+
+
+def list_of_json(path: Path) -> list[str]:
+    """A JSON list of texts or lines of text, e.g. ids of tasks."""
+    text = "\n".join(lines_of(path))
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text.split()
+    return [str(entry) for entry in value] if isinstance(value, list) else text.split()

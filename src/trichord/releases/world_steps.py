@@ -1,0 +1,90 @@
+"""The true steps of a rendered world (`trichord world`) beside its videos in a store, for the benchmark world-steps.
+
+Every video is a task of its own: its steps, each said plainly (`cut the tomato with the knife`), with their true times.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trichord.errors import TrichordError
+from trichord.releases.common import ImportSummary, Progress, existing_folder, import_entries
+from trichord.releases.records import parsed, read_small
+from trichord.releases.steps import Task, check_steps, task_item
+from trichord.store import Store
+from trichord.store.annotations import StepSpan, steps_id, write_annotations
+from trichord.world.vocabulary import ACTIONS
+
+TRUTH = "world.json"
+
+
+def import_world_steps(
+    root: Path,
+    store: Path,
+    words: Path | None = None,
+    *,
+    collection: str = "world",
+    progress: Progress | None = None,
+) -> ImportSummary:
+    """Add the true steps of a world to a store that holds its videos.
+
+    Args:
+        root: Folder of the world, with world.json.
+        store: Folder of the store that `trichord extract` made of it.
+        words: The word vectors that the store was made with; GloVe 6B 50-d when not given.
+        collection: Of the world's videos in the store.
+        progress: Takes lines that tell how far the import is.
+
+    Raises TrichordError when there is no world, or the store has none of its videos.
+    """
+    root = existing_folder(root)
+    opened = Store(store)
+    have = {opened.video_id(int(i)) for i in opened.select(collection)}
+    tasks, spans = [], []
+    for name, steps in read_truth(root / TRUTH).items():
+        if name in have:
+            tasks.append(Task(name, tuple(text for _, _, text in steps)))
+            spans += [StepSpan(name, name, k, text, start, end) for k, (start, end, text) in enumerate(steps)]
+    if not tasks:
+        known = ", ".join(dict.fromkeys(c for c, _ in opened.collections()))
+        raise TrichordError(
+            f"{store}: holds no video of {root} as collection {collection} (it has {known}); run `trichord extract {root} "
+            f"--store {store}` first, or name --collection"
+        )
+    summary = import_entries(
+        tasks,
+        collection=collection,
+        video_id=lambda task: steps_id(task.name),
+        make=lambda task: task_item(task, collection),
+        texts=(text for task in tasks for text in task.steps),
+        root=root,
+        store=Path(store),
+        words=words,
+        progress=progress,
+    )
+    check_steps(Store(store), collection, tasks)
+    write_annotations(Path(store), collection, spans)
+    summary.notes.append(f"the true steps of {len(tasks):,} videos; `trichord evaluate ... --benchmark world-steps`")
+    return summary
+
+
+def read_truth(path: Path) -> dict[str, list[tuple[float, float, str]]]:
+    """{video id in a store: its steps (start_s, end_s, text)} of a world.json. Raises TrichordError when it is none."""
+    try:
+        videos = parsed(read_small(path), str(path))["videos"]
+        return {
+            f"{video['split']}/{video['video_id']}": [
+                (float(step["start_s"]), float(step["end_s"]), step_text(step)) for step in video["steps"]
+            ]
+            for video in videos
+        }
+    except (LookupError, TypeError, ValueError) as error:
+        if isinstance(error, TrichordError):
+            raise
+        raise TrichordError(f"{path} is not a world's truth; give a folder made by `trichord world`") from None
+
+
+def step_text(step: dict[str, Any]) -> str:
+    """A true step in the usual words."""
+    return f"{ACTIONS[step['action']][0][0]} the {step['object']} with the {step['tool']}"
