@@ -246,7 +246,9 @@ def load_audio_encoder(name: str, device: str = "cpu") -> AudioModel:
     transformers = import_transformers(name)
     check_device(device)
     with loading(folder):
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     model = load_network(transformers, folder, device)
     return AudioModel(fingerprint, plan, _width(model.config, plan), extractor, model, device)
 

@@ -146,11 +146,15 @@ def read_settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         return {}
-    try:
-        settings = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrichordError(f"{path}: is not readable JSON ({one_line(error)[:100]}); replace the file") from None
+    settings = _json(path)
     return settings if isinstance(settings, dict) else {}
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrichordError(f"{path}: is not readable JSON ({one_line(error)[:100]}); replace the file") from None
 
 
 def one_process_bars() -> None:
@@ -181,6 +185,10 @@ def import_transformers(name: str) -> Any:
 @contextmanager
 def loading(folder: Path) -> Iterator[None]:
     """Whatever the libraries raise on files that are damaged or missing becomes one line that names the folder."""
+    from trichord.nn.published import check_torch_file
+
+    for path in weight_files(folder):
+        check_torch_file(path)
     try:
         yield
     except TrichordError:
@@ -191,6 +199,33 @@ def loading(folder: Path) -> Iterator[None]:
         raise TrichordError(f"{folder}: {what}; {action}") from None
 
 
+def check_module_names(folder: Path) -> None:
+    """Raise TrichordError where the settings of a sentence-transformers folder name code of others to import and call.
+
+    Its earlier versions import whatever stands there, from the folder itself too.
+    """
+    for path in (folder / "modules.json", *folder.glob("*/modules.json")):
+        modules = _json(path) if path.is_file() else []
+        for module in modules if isinstance(modules, list) else [modules]:
+            _check_code_name(path, module.get("type") if isinstance(module, dict) else module, "sentence_transformers.")
+    for path in [*folder.glob("*.json"), *folder.glob("*/*.json")]:
+        settings = _json(path) if path.name.endswith("config.json") else None
+        if isinstance(settings, dict):
+            types = settings.get("types")
+            for name in types.values() if isinstance(types, dict) else ():
+                _check_code_name(path, name, "sentence_transformers.")
+            if (function := settings.get("activation_function")) is not None and "." in str(function):
+                _check_code_name(path, function, "torch.nn.")
+
+
+def _check_code_name(path: Path, name: object, start: str) -> None:
+    if not isinstance(name, str) or not name.startswith(start):
+        told = one_line(name)[:80]
+        raise TrichordError(
+            f"{path}: refused, since it names '{told}', code that is not of {start[:-1]}; take another model"
+        )
+
+
 def load_network(transformers: Any, folder: Path, device: str) -> Any:
     """The model of a folder in float32, in eval mode on `device`; of an encoder-decoder model the encoder.
 
@@ -198,7 +233,7 @@ def load_network(transformers: Any, folder: Path, device: str) -> Any:
     """
     with loading(folder):
         model, info = transformers.AutoModel.from_pretrained(
-            folder, local_files_only=True, dtype="float32", output_loading_info=True
+            folder, local_files_only=True, trust_remote_code=False, dtype="float32", output_loading_info=True
         )
         missing = [key for key in sorted(info["missing_keys"]) if not key.startswith(_UNUSED)]
         if missing:

@@ -25,6 +25,7 @@ from trichord.errors import TrichordError
 from trichord.features.encoders import Fingerprint
 from trichord.features.model_files import (
     check_device,
+    check_module_names,
     find_model,
     import_transformers,
     load_network,
@@ -149,8 +150,9 @@ def _sentence_transformer(name: str, transformers: Any, folder: Path, fingerprin
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise TrichordError(f"{name}: needs sentence-transformers; run: pip install 'trichord[hf]'") from None
+    check_module_names(folder)
     with loading(folder):
-        model = SentenceTransformer(str(folder), device=device, local_files_only=True).eval()
+        model = SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False).eval()
 
     def rows(texts: list[str]) -> np.ndarray:
         return np.asarray(model.encode(texts, batch_size=_BATCH, show_progress_bar=False, convert_to_numpy=True))
@@ -162,7 +164,7 @@ def _transformer(name: str, transformers: Any, folder: Path, fingerprint: Finger
     import torch
 
     with loading(folder):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     model = load_network(transformers, folder, device)
     towers = fingerprint.parameters["pooling"].startswith("text features")
     if towers and not hasattr(model, "get_text_features"):

@@ -74,6 +74,9 @@ def _network(model: str, num_classes: int, path: Path) -> torch.nn.Module:
 
     from safetensors import SafetensorError
 
+    from trichord.nn.published import check_torch_file
+
+    check_torch_file(path)
     timm, reason = _timm(), ""
     for classes in dict.fromkeys((num_classes, 0)):  # timm is strict only where the number of classes is the file's
         overlay = {"file": str(path), "num_classes": classes, "custom_load": False}

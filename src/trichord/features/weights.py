@@ -165,15 +165,22 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from trichord.nn.published import check_tensors, check_torch_file
+
     try:
         tensors = path.suffix == ".safetensors"
+        if not tensors:
+            check_torch_file(path)
         state = load_file(path) if tensors else torch.load(path, map_location="cpu", weights_only=True)
+    except TrichordError:
+        raise
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
         raise TrichordError(f"{path}: is not a readable weights file ({one_line(error)[:120]}); replace it") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not (isinstance(state, dict) and state and all(isinstance(value, torch.Tensor) for value in state.values())):
         raise TrichordError(f"{path}: holds no plain state dict; save the model's state_dict() and give that file")
+    check_tensors(state, str(path))
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}

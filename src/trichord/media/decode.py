@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +40,20 @@ class MediaInfo:
     has_subtitles: bool
 
 
+# What FFmpeg would let a file name other files, servers or devices to be read in its place.
+_OTHERS = {"concat", "dash", "hls", "image2", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub", "webm_dash_manifest"}
+_OTHERS |= {"alsa", "avisynth", "fbdev", "imf", "kmsgrab", "oss", "vapoursynth", "video4linux2", "v4l2", "x11grab"}
+
+
+@cache
+def _formats() -> str:
+    """FFmpeg's formats that hold what they show, as it wants a list of them."""
+    import av
+
+    known = {name for names in av.formats_available for name in names.split(",")}
+    return ",".join(sorted(known - _OTHERS))
+
+
 @contextmanager
 def opened(path: str | Path) -> Iterator[InputContainer]:
     """The container of `path`. Raises TrichordError if it is missing or no media file."""
@@ -48,7 +63,7 @@ def opened(path: str | Path) -> Iterator[InputContainer]:
     if not path.is_file():
         raise TrichordError(f"{path}: no such file; check the path")
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), options={"protocol_whitelist": "file", "format_whitelist": _formats()})
     except (av.FFmpegError, ValueError) as error:
         reason = one_line(getattr(error, "strerror", None) or error)
         what = f"cannot be opened as a video ({reason})"

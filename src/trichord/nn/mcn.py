@@ -339,6 +339,8 @@ class MCN(nn.Module):
         config = published.config_of(state, layout, name)
         if normalize is None:
             normalize = layout == "howto100m"
+        with torch.device("meta"):  # what does not fit is refused before it has memory
+            published.check_fit(cls(**config, reconstruction_relu=reconstruction_relu), state, layout, name, allow)
         model = cls(**config, mask_padding=mask_padding, reconstruction_relu=reconstruction_relu, normalize=normalize)
         model.load_report = published.load_state(model, state, layout, name, allow)
         return model

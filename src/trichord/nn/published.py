@@ -7,6 +7,7 @@ heads. `howto100m`: the text-video model of HowTo100M.
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -77,6 +78,29 @@ def _listed(keys: Sequence[str], most: int = 8) -> str:
     return ", ".join(keys[:most]) + more
 
 
+def check_torch_file(path: Path) -> None:
+    """Raise TrichordError for a file of torch.save that unpacks to more than it holds: torch packs nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):  # of older form, or damaged: torch will say
+        return
+    if any(m.file_size != m.compress_size for m in members) or sum(m.file_size for m in members) > path.stat().st_size:
+        raise TrichordError(f"{path}: refused, since it unpacks to more than it holds; download or save it again")
+
+
+def check_tensors(state: Mapping[str, Any], name: str) -> None:
+    """Raise TrichordError for a tensor that claims more numbers than there are: expanded, sparse, or without memory."""
+    for key, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            continue
+        here = value.layout == torch.strided and value.device.type == "cpu"
+        if not here or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise TrichordError(
+                f"{name}: refused, since {key} is not a plain tensor with all its numbers; save it as one"
+            )
+
+
 def _load_file(path: Path) -> Any:
     if not path.is_file():
         raise TrichordError(f"{path}: there is no such checkpoint file; give a .pth, .pt or .safetensors file")
@@ -85,7 +109,10 @@ def _load_file(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
+        check_torch_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except TrichordError:
+        raise
     except pickle.UnpicklingError as error:
         raise TrichordError(
             f"{path}: refused, since it holds more than tensors and plain values, which would have to be executed; "
@@ -112,6 +139,8 @@ def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, torch.
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if bad := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
         raise TrichordError(f"{name}: holds no state dict, {_listed(bad)} is not a tensor; give the state dict alone")
+    if isinstance(source, str | Path):
+        check_tensors(state, name)
     return dict(state), name
 
 
@@ -179,10 +208,10 @@ def _published_keys(model: nn.Module, layout: str) -> dict[str, str]:
     }
 
 
-def load_state(
+def check_fit(
     model: nn.Module, state: Mapping[str, torch.Tensor], layout: str, name: str, allow: Sequence[str] = ()
-) -> LoadReport:
-    """Put published weights into an `MCN` of the right widths.
+) -> tuple[list[str], list[str], list[str]]:
+    """Keys that are missing, unknown and known as unused, of a model that may be without memory (`meta`).
 
     Raises TrichordError that lists the keys that are missing, unknown or of another shape, but for those that match
     a pattern of `allow` and the known unused ones.
@@ -216,6 +245,15 @@ def load_state(
             f"{name}: does not fit the published {layout} network; {'; '.join(problems)}; "
             "keys to leave out can be permitted with allow=[...]"
         )
+    return missing, unexpected, ignored
+
+
+def load_state(
+    model: nn.Module, state: Mapping[str, torch.Tensor], layout: str, name: str, allow: Sequence[str] = ()
+) -> LoadReport:
+    """Put published weights into an `MCN` of the right widths. Raises TrichordError as `check_fit`."""
+    missing, unexpected, ignored = check_fit(model, state, layout, name, allow)
+    keys, own = _published_keys(model, layout), model.state_dict()
     model.load_state_dict({**own, **{ours: state[key] for key, ours in keys.items() if key in state}})
     return LoadReport(
         source=name,
