@@ -159,6 +159,30 @@ def test_youcook2_galleries(tmp_path: Path) -> None:
         find_protocol("youcook2-full").run(pooled_only, options)
 
 
+def test_a_diverged_model_is_told_of(tiny_store: Path) -> None:
+    broken = network()
+    with torch.no_grad():
+        next(p for name, p in broken.named_parameters() if "video" in name).fill_(float("nan"))
+    made = Subject.of_model("net", broken, Store(tiny_store), SETTINGS)
+    with pytest.raises(TrichordError, match="net: gives video embeddings of tiny/test that are not finite"):
+        find_protocol("retrieval").run(made, Options(directions=("t2v",)))
+    assert find_protocol("retrieval").run(made, Options(directions=("t2a",))).rows
+
+
+def test_ranks_of_several_texts_are_read_back(tmp_path: Path) -> None:
+    """Clip 0 has a text that stands twice and ties with one of clip 1: of three tied, two are truths."""
+    text = np.array([[1.0, 0], [1, 0], [1, 0], [0, 1]])
+    e = Embedded.of({"video": np.eye(2), "text": text}, text_clip=[0, 0, 1, 1])
+    e.save(tmp_path / "e.npz")
+    found = evaluate(None, None, embeddings=tmp_path / "e.npz", directions=["v2t", "t2v"])
+    write_evaluation(found, tmp_path / "out")
+    ranks = read_ranks(tmp_path / "out" / "queries.npz", "retrieval", "v2t")
+    assert ranks.truths is not None and ranks.truths.tolist() == [2, 1] and ranks.hits(1) == pytest.approx([2 / 3, 1.0])
+    asked = read_ranks(tmp_path / "out" / "queries.npz", "retrieval", "t2v")
+    assert asked.text is not None and asked.text.tolist() == [0, 1, 2, 3] and asked.clip.tolist() == [0, 0, 1, 1]
+    assert found.results()[0]["r1"] == pytest.approx(100 * (2 / 3 + 1) / 2)
+
+
 # ---- windows
 
 

@@ -154,6 +154,11 @@ class Subject:
         if "text" in modalities and "text" not in vectors:
             found, there = embed(texts, ("text",))
             vectors, valid = vectors | found, valid | there
+        for modality, rows in vectors.items():
+            if not np.isfinite(rows[valid[modality]]).all():
+                raise TrichordError(
+                    f"{self.name}: gives {modality} embeddings of {where} that are not finite: it has diverged; train it anew"
+                )
         said = [
             " ".join(store.caption_text(int(item), int(c)) for c in captions)
             for item, captions in zip(texts.item, texts.captions, strict=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trichord.store import Store
 
 RANK_PARTS = ("clip", "greater", "equal", "num_gallery")
+SEVERAL = ("truths", "text")  # further ones of an evaluation of clips with several texts
 CLIP_PARTS = ("video_id", "start_s", "end_s")
 LATER = ("ranks", "ties", "fusion", "dual_softmax")  # figures that were kept before do not have them
 FIGURES = tuple(f.name for f in fields(RetrievalResult) if f.name not in LATER)
@@ -74,7 +75,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def read_ranks(path: Path, benchmark: str, direction: str) -> QueryRanks:
     """Ranks of one run. Raises TrichordError when the file is not there or has none of that direction."""
     head = f"{benchmark}/{direction}"
-    names = {f"{head}/{part}" for part in RANK_PARTS}
+    names = {f"{head}/{part}" for part in (*RANK_PARTS, *SEVERAL)}
     arrays = read_arrays(path, names.__contains__)
     if not arrays:
         have = array_names(path)
@@ -83,7 +84,8 @@ def read_ranks(path: Path, benchmark: str, direction: str) -> QueryRanks:
     if why := fault_of_ranks(arrays, head):
         raise damaged(path, why, RUN_AGAIN)
     clip, greater, equal = (arrays[f"{head}/{part}"].astype(np.int64) for part in RANK_PARTS[:3])
-    return QueryRanks(clip, greater, equal, int(arrays[f"{head}/num_gallery"]))
+    several = [None if (a := arrays.get(f"{head}/{part}")) is None else a.astype(np.int64) for part in SEVERAL]
+    return QueryRanks(clip, greater, equal, int(arrays[f"{head}/num_gallery"]), *several)
 
 
 def fault_of_ranks(arrays: Mapping[str, np.ndarray], head: str) -> str:
@@ -92,7 +94,7 @@ def fault_of_ranks(arrays: Mapping[str, np.ndarray], head: str) -> str:
         array = arrays.get(f"{head}/{part}")
         if array is None or array.dtype.kind not in "iu" or array.ndim != ndim:
             return f"{head}/{part} is not there or not of its kind"
-    lengths = {len(arrays[f"{head}/{part}"]) for part in RANK_PARTS[:3]}
+    lengths = {len(arrays[name]) for part in (*RANK_PARTS[:3], *SEVERAL) if (name := f"{head}/{part}") in arrays}
     return "" if len(lengths) == 1 else f"the arrays of {head} differ in length"
 
 
