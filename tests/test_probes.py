@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import minimize
@@ -41,6 +41,9 @@ def slow_votes(train: np.ndarray, kind: list[int], query: np.ndarray, k: int, te
     st.lists(st.integers(0, 2), min_size=7, max_size=7),
     hnp.arrays(np.float32, (2, 2), elements=st.integers(-2, 2)),
     st.integers(1, 8),
+)
+@example(  # a right angle, whose product a fused sum leaves at 1e-17, ties with rows of zeros
+    np.array([[0, 0]] * 4 + [[1, 1]] + [[0, 0]] * 2, np.float32), [0] * 6 + [1], np.array([[1, -1]] * 2, np.float32), 1
 )
 def test_votes_are_the_mean_over_all_choices_of_ties(
     train: np.ndarray, kinds: list[int], test: np.ndarray, k: int

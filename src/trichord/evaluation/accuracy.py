@@ -22,7 +22,7 @@ class Scored:
     Attributes:
         clip: (n,) number of each item.
         truth: (n,) its class, from 0; of a class that cannot be chosen C or more.
-        greater, equal: (n,) classes above its own, and beside it.
+        greater, equal: (n,) classes above its own, C where it cannot be right; and beside it.
         num_classes: C, that can be chosen.
     """
 
@@ -60,7 +60,7 @@ class Scored:
 
     def chance(self, k: int) -> np.ndarray:
         """(n,) the same of an order at random."""
-        possible = (self.truth < self.num_classes) & (self.greater < self.num_classes)
+        possible = self.greater < self.num_classes  # one that cannot be right has all classes above its own
         return possible * (min(k, self.num_classes) / self.num_classes)
 
     def measures(self) -> dict[str, tuple[float, float]]:

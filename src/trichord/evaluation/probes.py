@@ -8,8 +8,8 @@ one video are never on both sides. The features of each part are standardised by
 
 Nearest neighbours: the k training rows of highest cosine vote with weight exp(cosine / T), T = 0.07 (Wu et al. 2018,
 "Unsupervised Feature Learning via Non-Parametric Instance Discrimination"; Caron et al. 2021, DINO, whose k are 10, 20, 100
-and 200). Cosines are float64 products, rounded to float32; where several tie for the last of the k places, each has its share
-of them, so that the order of the rows changes nothing.
+and 200). Cosines are float64 products, rounded to steps of 2^-24, so that rounding parts no equals; where several tie for the
+last of the k places, each has its share of them. The order of the rows changes nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ NUM_PARTS = 3
 MOST_STEPS = 1000
 NEIGHBOURS = (1, 5, 10, 20, 100, 200)
 TEMPERATURE = 0.07
+_STEP = 2.0**-24  # of cosines
 _ROWS = 512  # test rows whose cosines are held at a time
 
 
@@ -148,7 +149,7 @@ def knn_scores(
     votes = {k: np.empty((len(test), num_classes)) for k in neighbours}
     for begin in range(0, len(test), _ROWS):
         here = slice(begin, begin + _ROWS)
-        cosine = (asked[here] @ known.T).astype(np.float32).astype(np.float64)
+        cosine = np.rint(asked[here] @ known.T / _STEP) * _STEP
         falling = -np.sort(-cosine, axis=1)
         weight = np.exp((cosine - 1.0) / temperature)
         for k in neighbours:
