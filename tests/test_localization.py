@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import combinations
-from math import comb
 
 import numpy as np
 import pytest
@@ -13,11 +12,11 @@ from hypothesis import strategies as st
 from trichord.errors import TrichordError
 from trichord.evaluation.localization import (
     align_ordered,
+    aligned_chance,
     aligned_hits,
     best_second_chance,
     best_second_hits,
     best_step_shares,
-    ordered_chance,
     recall_mean_over_videos,
     recall_pooled_per_task,
     task_average_precision,
@@ -110,15 +109,17 @@ def test_best_step_of_annotated_seconds() -> None:
     assert best_step_shares(scores, truth).tolist() == [1.0, 0.5]
 
 
-@given(st.integers(1, 4), st.integers(0, 4), st.integers(0, 2**16))
-@settings(max_examples=60, deadline=None)
-def test_ordered_chance_is_the_mean_over_all_placements(num_steps: int, more: int, seed: int) -> None:
-    num_seconds = num_steps + more
-    truth = np.random.default_rng(seed).random((num_seconds, num_steps)) < 0.5
-    expected = np.zeros(num_steps)
-    for seconds in combinations(range(num_seconds), num_steps):
-        expected += truth[list(seconds), np.arange(num_steps)]
-    assert ordered_chance(truth) == pytest.approx(expected / comb(num_seconds, num_steps))
+def test_chance_of_alignment() -> None:
+    rng = np.random.default_rng(0)
+    # as many seconds as steps: one placement, whatever the scores
+    truth = np.array([[1, 0, 0], [0, 0, 0], [0, 0, 1]])
+    assert aligned_chance(truth, 3, rng).tolist() == [1, 0, 1]
+    # one step: every second is as likely, 3 of 10 are annotated
+    truth = np.arange(10)[:, None] < 3
+    assert aligned_chance(truth, 4000, rng)[0] == pytest.approx(0.3, abs=0.03)
+    # two steps in three seconds: (0, 1), (0, 2) and (1, 2) each are best with some probability, which sum to 1
+    first = [aligned_chance(np.eye(3)[:, [a, b]], 500, np.random.default_rng(1)) for a, b in ((0, 1), (1, 2))]
+    assert first[0][0] + first[1][0] == pytest.approx(1)
 
 
 def test_the_two_recalls_differ() -> None:

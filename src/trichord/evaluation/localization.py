@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaln
 
 from trichord.errors import TrichordError
 
@@ -72,14 +71,14 @@ def best_step_shares(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return hits[annotated.any(axis=1)]
 
 
-def ordered_chance(truth: np.ndarray) -> np.ndarray:
-    """(K,) expected hits of K different seconds that are drawn at random and sorted: second t is that of step k with
-    probability C(t, k) C(T-1-t, K-1-k) / C(T, K)."""
-    num_seconds, num_steps = truth.shape
-    t, k = np.arange(num_seconds)[:, None], np.arange(num_steps)[None, :]
-    log_p = _log_choose(t, k) + _log_choose(num_seconds - 1 - t, num_steps - 1 - k)
-    probability = np.exp(log_p - _log_choose(np.array(num_seconds), np.array(num_steps)))
-    return (probability * truth).sum(axis=0)
+def aligned_chance(truth: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(K,) hits of the alignment of scores drawn at random (normal, each by itself), mean over so many draws: what random
+    embeddings reach, and less or more than K seconds that are drawn and sorted."""
+    steps = np.arange(truth.shape[1])
+    hits = np.zeros(truth.shape[1])
+    for _ in range(draws):
+        hits += truth[align_ordered(rng.standard_normal(truth.shape)), steps]
+    return hits / draws
 
 
 def best_second_chance(truth: np.ndarray) -> np.ndarray:
@@ -158,13 +157,6 @@ def _tasks(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> tuple[
         raise TrichordError("no video has an annotated step; recall is not defined: check the annotations")
     names, of = np.unique(np.array(task, np.str_), return_inverse=True)
     return names.tolist(), of
-
-
-def _log_choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """log C(n, k), -inf where it is 0."""
-    inside = (k >= 0) & (k <= n)
-    n, k = np.where(inside, n, 0), np.where(inside, k, 0)
-    return np.where(inside, gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1), -np.inf)
 
 
 def _checked(scores: np.ndarray) -> np.ndarray:

@@ -11,11 +11,11 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.evaluation.localization import (
     TaskRecalls,
+    aligned_chance,
     aligned_hits,
     best_second_chance,
     best_second_hits,
     best_step_shares,
-    ordered_chance,
     recall_mean_over_videos,
     recall_pooled_per_task,
     task_average_precision,
@@ -30,7 +30,10 @@ POOLED, PER_VIDEO = "recall, pooled per task", "recall, mean over videos"
 BEST = "best second of each step"
 BEST_STEP = "annotated seconds whose best step is right"
 MAP = "mean average precision, mean over tasks"
+CHANCE_DRAWS = 4000  # alignments of random scores, over all videos; at least MIN_DRAWS of each
+MIN_DRAWS = 4
 SEGMENTS, VIDEOS, FRAMES = "mean over segments", "mean over videos", "all frames"
+Hits = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Recall = Callable[[np.ndarray, np.ndarray, list[str]], TaskRecalls]
 RECALLS: dict[str, Recall] = {POOLED: recall_pooled_per_task, PER_VIDEO: recall_mean_over_videos}
 
@@ -129,7 +132,11 @@ def _recall_rows(
 ) -> list[Row]:
     tasks = [video.task for video in videos]
     present = np.array([video.truth.any(axis=0).sum() for video in videos], np.float64)
-    ways = {"aligned": (aligned_hits, ordered_chance), "best": (best_second_hits, best_second_chance)}
+    rng, draws = np.random.default_rng(0), max(MIN_DRAWS, CHANCE_DRAWS // len(videos))
+    ways: dict[str, tuple[Hits, Callable[[np.ndarray], np.ndarray]]] = {
+        "aligned": (aligned_hits, lambda truth: aligned_chance(truth, draws, rng)),
+        "best": (best_second_hits, best_second_chance),
+    }
     rows = []
     for way, (hits_of, chance_of) in ways.items():
         hits = np.array([hits_of(v.scores[code], v.truth).sum() if code in v.scores else 0.0 for v in videos])
@@ -231,7 +238,7 @@ _SECONDS = (
 )
 _ALIGNED = (
     "Every step of the task gets exactly one second, in the order of the steps, with the highest sum of scores; it is hit when "
-    "that second is annotated with it. Chance places the steps at different seconds drawn at random, in order. "
+    "that second is annotated with it. Chance aligns scores drawn at random. "
 )
 _OR_FILE = "; or embeddings of seconds with labels/task and labels/step and of step texts."
 _CROSSTASK = "The videos of `trichord import crosstask`, in either of its layouts"
