@@ -29,9 +29,13 @@ FORMAT = 1
 AGAIN = "get the model again, or export it again"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ETAG_S = 5.0
-_SCORING: dict[str, type | tuple[type, ...]] = {
-    "min_clip_s": (int, float), "audio_frames": int, "max_words": int, "audio_pad_db": (int, float), "cosine": bool,
-}  # fmt: skip
+_SCORING: dict[str, tuple[Any, float, float]] = {  # type, least, most
+    "min_clip_s": ((int, float), 0, 1e6),
+    "audio_frames": (int, 1, 1_000_000),
+    "max_words": (int, 1, 100_000),
+    "audio_pad_db": ((int, float), -1e6, 1e6),
+    "cosine": (bool, 0, 1),
+}
 
 
 @dataclass
@@ -103,10 +107,10 @@ def read_folder(folder: Path, words: Path | None = None) -> Parts:
     if wrong := [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]:
         raise _damaged(folder, f"its {wrong[0]} are not there")
     clips = content["clips"]
-    for name, kind in _SCORING.items():
+    for name, (kind, least, most) in _SCORING.items():
         value = clips.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-            raise _damaged(folder, f"clips.{name} is no {kind}")
+        if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool) or not least <= value <= most:
+            raise _damaged(folder, f"clips.{name} is {one_line(value)[:20]}, which no model has")
     if not all(
         isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in content["encoders"].values()
     ):
@@ -200,5 +204,6 @@ def find_folder(
         command = f"hf download {text}" + (f" --revision {revision}" if revision else "")
         why = why if alone else f"it cannot be downloaded ({one_line(error)[:120]})"
         raise TrichordError(
-            f"{text}: is neither a folder here nor in {cache}, and {why}; run `{command}` where there is a network, or give a folder"
+            f"{text}: is neither a folder here nor in {cache}, and {why}; run `{command}` where there is a network, "
+            "or give a folder"
         ) from None

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,12 @@ class Inputs:
 
         Raises TrichordError for a text without a known word, and without `truncate` for one that is too long.
         """
-        said = [[text] if isinstance(text, str) else list(text) for text in texts]
-        for captions in said:
-            if not captions or not all(isinstance(caption, str) for caption in captions):
-                raise TrichordError(f"a text is a string or a sequence of strings, not {captions!r:.60}; convert it")
+        said: list[list[str]] = []
+        for text in texts:
+            captions = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
+            if not all(isinstance(caption, str) for caption in captions):
+                raise TrichordError(f"a text is a string or a sequence of strings, not {text!r:.60}; convert it")
+            said.append(captions)
             if not any(caption.strip() for caption in captions):
                 raise TrichordError("a text is empty; leave it out")
         if self.scoring.text == "embeddings":
