@@ -118,6 +118,13 @@ def test_a_probe_learns_from_training_clips_alone() -> None:
         assert value(outcome, of)[0] == pytest.approx(100 / 3)  # right where wordc was planted
 
 
+def test_training_clips_that_lack_a_side_teach_nothing_of_it() -> None:
+    seen = [i % 3 != 2 or i % 4 == 0 for i in range(24)]  # the third class has video in its two test clips alone
+    outcome = run("linear-probe", planted(valid={"video": seen}))
+    assert value(outcome, "video, class")[:2] == (pytest.approx(400 / 6), pytest.approx(50 * 4 / 6))
+    assert value(outcome, "audio, class")[0] == 100
+
+
 def test_classes_without_training_clips_are_errors() -> None:
     names = [CLASSES[i % 3] for i in range(24)]
     names[0] = "new"
