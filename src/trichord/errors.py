@@ -17,6 +17,7 @@ _ADVICE = {
     errno.EACCES: "check the rights, or name another folder",
     errno.EPERM: "check the rights, or name another folder",
     errno.EIO: "check the disk",
+    errno.ELOOP: "it is a link, which is not written through; remove the link",
 }
 
 
@@ -48,6 +49,11 @@ def printable(text: object) -> str:
         c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape", "surrogatepass").decode()
         for c in text
     )
+
+
+def opened_itself(path: str, flags: int) -> int:
+    """An `opener` of `open` that writes to the file of that name, never through a link to another one."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def disk_error(error: BaseException, where: Path | str | None = None) -> TrichordError | None:

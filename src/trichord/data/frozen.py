@@ -70,7 +70,7 @@ class FrozenRows:
             if values.shape != (index["num_clips"], index["width"]) or len(valid) != len(values):
                 raise ValueError(f"has {values.shape} values, not ({index['num_clips']}, {index['width']})")
             return cls(index["modality"], index["kind"], values, valid, row, begin)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, MemoryError, RecursionError) as error:
             raise TrichordError(
                 f"{folder}: the frozen embeddings cannot be read ({one_line(error)}); delete that folder, they are made anew"
             ) from None

@@ -23,7 +23,7 @@ def read_encoders(store: Path) -> dict[str, dict[str, Any]]:
     try:
         recorded = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return {stream: _whole(entry) for stream, entry in recorded.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise TrichordError(f"{path}: cannot be read ({one_line(error)}); restore it or use another store") from None
 
 

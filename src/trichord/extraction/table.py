@@ -32,6 +32,7 @@ from typing import Any
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.folder import VIDEO_SUFFIXES
 from trichord.extraction.sources import Source
+from trichord.store.arrays import FREE_BYTES, LARGEST_RATIO
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 COLUMNS = {
@@ -49,6 +50,7 @@ COLUMNS = {
 _FILES = ("video", "image", "audio", "captions")
 _SPLITS = {"train": "train", "val": "val", "validation": "val", "validate": "val", "test": "test"}
 _NOTED_COLUMNS = 10
+BATCH_BYTES = 128 << 20
 
 
 def read_table(path: str | Path, videos: Path | None = None, *, notes: list[str] | None = None) -> list[Source]:
@@ -150,8 +152,14 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             names = table.schema_arrow.names
             wanted = [name for name in names if name.strip().lower() in known]
             unread = dict.fromkeys((name for name in names if name not in wanted), None)
-            number = 0
-            for batch in table.iter_batches(columns=wanted):
+            number = num_bytes = 0
+            most = max(FREE_BYTES, LARGEST_RATIO * path.stat().st_size)
+            for batch in table.iter_batches(_batch_rows(table.metadata), columns=wanted):
+                num_bytes += batch.nbytes
+                if num_bytes > most:
+                    raise TrichordError(
+                        f"{path}: refused: unpacks to more than {most:,} bytes; write it as .jsonl or in parts"
+                    )
                 for row in batch.to_pylist():
                     number += 1
                     yield number, unread | row
@@ -161,6 +169,13 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield 1, unread
     except (OSError, pa.ArrowException) as error:
         raise TrichordError(f"{path}: is no Parquet file ({one_line(error)}); write it again") from None
+
+
+def _batch_rows(metadata: Any) -> int:
+    """Rows that are read at a time: a text is no longer than its column is packed, but may be told by number in each."""
+    groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+    largest = max((g.column(at).total_uncompressed_size for g in groups for at in range(g.num_columns)), default=1)
+    return min(max(BATCH_BYTES // max(largest, 1), 1), 4096)
 
 
 def _files_by_stem(folder: Path) -> dict[str, Path]:

@@ -37,7 +37,7 @@ class FileHashes:
             try:
                 path, size, mtime_ns, digest = json.loads(line)
                 self._known[path] = (size, mtime_ns, digest)
-            except (ValueError, TypeError):  # a killed process's torn line
+            except (ValueError, TypeError, RecursionError):  # a killed process's torn line
                 continue
 
     def sha256(self, path: Path) -> str:

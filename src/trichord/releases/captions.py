@@ -17,6 +17,11 @@ FIELDS = ("start", "end", "text")
 PICKLES = (".pickle", ".pkl")
 
 
+def is_name(video_id: str) -> bool:
+    """Whether an id can be the name of a file of its folder."""
+    return video_id not in ("", ".", "..") and not set(video_id) & {"/", "\0"}
+
+
 class CaptionTable:
     """Captions of all videos from one pickle or JSON file: {video id: {start: [], end: [], text: []}}, in memory."""
 
@@ -56,7 +61,7 @@ class CaptionFolder:
         return self.path / f"{video_id}.csv"
 
     def has(self, video_id: str) -> bool:
-        return self._file(video_id).is_file()
+        return is_name(video_id) and self._file(video_id).is_file()
 
     def texts(self, video_id: str) -> Iterator[str]:
         """Texts of a video, for their words; none when its file is missing or broken."""
@@ -67,6 +72,8 @@ class CaptionFolder:
 
     def captions(self, video_id: str) -> tuple[Captions, int]:
         """Captions in file order, and how many were dropped. Raises TrichordError when the file is broken."""
+        if not is_name(video_id):
+            return Captions.empty(), 0
         path = self._file(video_id)
         try:
             with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:

@@ -74,6 +74,8 @@ class Stream:
     patterns: tuple[str, ...]
 
     def find(self, video: Video) -> Path | None:
+        if leads_out(video):
+            return None
         for pattern in self.patterns:
             path = self.base / pattern.format(path=video.path, id=video.video_id)
             if path.is_file():
@@ -210,6 +212,12 @@ def _video(row: str, video_id: str | None) -> Video:
     return Video(path, (video_id or "").strip() or PurePosixPath(path).name)
 
 
+def leads_out(video: Video) -> bool:
+    """Whether its files would lie elsewhere than below the features' folder."""
+    names = (video.path, video.video_id)
+    return any(name.startswith("/") or "\0" in name or ".." in PurePosixPath(name).parts for name in names)
+
+
 def find_streams(
     root: Path,
     videos: Sequence[Video],
@@ -281,7 +289,7 @@ def _widths(stream: Stream, videos: Iterable[Video]) -> Iterator[int]:
 
 def read_video(video: Video, streams: list[Stream], widths: dict[str, int], source: CaptionSource) -> Made:
     """One video, ready for the store. Raises TrichordError saying what it lacks."""
-    if ".." in PurePosixPath(video.path).parts:
+    if leads_out(video):
         raise TrichordError(f"{video.path}: leads out of the features' folder; correct the path list")
     captions, num_dropped = source.captions(video.video_id)
     if not len(captions):

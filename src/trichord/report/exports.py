@@ -318,7 +318,7 @@ def _parts_of(record: Path) -> set[Path]:
     try:
         sections = json.loads(record.read_text(encoding="utf-8"))["sections"]
         blocks = [(str(block["type"]), str(block.get("name"))) for section in sections for block in section["blocks"]]
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()
     kinds = {"table": (TABLES, ".csv"), "figure": (FIGURES, ".svg")}
     return {Path(kinds[t][0], name + kinds[t][1]) for t, name in blocks if t in kinds and SLUG.fullmatch(name)}

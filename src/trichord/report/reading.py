@@ -319,7 +319,7 @@ def _metrics(path: Path) -> Iterator[dict[str, Any]]:
 def _parsed(path: Path, line: bytes) -> dict[str, Any]:
     try:
         values = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged_metrics(path, error) from None
     if not isinstance(values, dict) or not isinstance(values.get("step"), int):
         raise _damaged_metrics(path, "a line names no step")

@@ -10,7 +10,7 @@ import json
 import os
 from pathlib import Path
 
-from trichord.errors import TrichordError, one_line
+from trichord.errors import TrichordError, one_line, opened_itself
 
 LEDGER = "skipped.jsonl"
 RESOLVED = "resolved"
@@ -41,7 +41,7 @@ def note(store: Path, source: str, reason: str, kind: str = "", key: str = "", c
     entry |= {name: value for name, value in further if value}
     line = json.dumps(entry) + "\n"
     try:
-        with (store / LEDGER).open("a+b", buffering=0) as file:
+        with open(store / LEDGER, "a+b", buffering=0, opener=opened_itself) as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 line = line if file.read(1) == b"\n" else "\n" + line  # a killed writer's torn line

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trichord.errors import TrichordError
+from trichord.store.arrays import FREE_BYTES, LARGEST_RATIO
 from trichord.store.shards import atomic_file, damaged
 
 FORMAT = 2  # 1 had no column `source`; it is still read
@@ -23,6 +25,7 @@ MAX_ROWS = 10_000_000  # of one part; bounds what a damaged file can make us all
 MAX_WORDS = 10_000_000  # of a store
 _KEY = b"trichord"
 TEXTS = ("video_id", "collection", "split", "source")
+_REPEATED = ("collection", "split")  # written once, and told by number
 
 
 @dataclass(frozen=True)
@@ -133,17 +136,52 @@ def _info(path: Path, metadata: Mapping[bytes, bytes] | None) -> tuple[PartInfo,
     return info, version
 
 
+def _read_rows(path: Path, file: pq.ParquetFile) -> pa.Table:
+    """The rows with all texts written out. Raises TrichordError where a few bytes would become more than such a file has:
+    texts that are told by number (dictionaries) are read as numbers and measured first."""
+    most = max(FREE_BYTES, LARGEST_RATIO * path.stat().st_size)
+    groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
+    columns = [group.column(at) for group in groups for at in range(group.num_columns)]
+    if (claimed := sum(column.total_uncompressed_size for column in columns)) > most:
+        raise damaged(path, f"claims {claimed:,} bytes")
+    if odd := [c.path_in_schema for c in columns if any("DELTA" in encoding for encoding in c.encodings)]:
+        raise damaged(path, f"its column {odd[0]} is packed as no store's is")
+    told = {c.path_in_schema for c in columns if any("DICTIONARY" in encoding for encoding in c.encodings)}
+    if told & set(TEXTS) <= set(_REPEATED):
+        table = file.read(use_threads=False)
+    else:
+        with pq.ParquetFile(
+            path, page_checksum_verification=True, pre_buffer=False, read_dictionary=list(TEXTS)
+        ) as again:
+            table = again.read(use_threads=False)
+    for at, name in enumerate(table.column_names):
+        column = table.column(at)
+        if pa.types.is_dictionary(column.type):
+            chunks = [chunk for chunk in column.chunks if len(chunk)]
+            sizes = (pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() for chunk in chunks)
+            if (num_bytes := sum(size or 0 for size in sizes)) > most:
+                raise damaged(path, f"its column {name} unpacks to {num_bytes:,} bytes")
+            table = table.set_column(at, name, column.cast(pa.string()))
+    return table
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read and check one part's rows. Raises TrichordError naming the file when it is damaged."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+        with pq.ParquetFile(
+            path, page_checksum_verification=True, pre_buffer=False, read_dictionary=list(_REPEATED)
+        ) as file:
             if not 0 < file.metadata.num_rows <= MAX_ROWS:
                 raise damaged(path, f"claims {file.metadata.num_rows} rows")
             info, version = _info(path, file.schema_arrow.metadata)
-            table = file.read(use_threads=False)
+            if file.schema_arrow.names != schema_for(list(info.streams), version).names:
+                raise damaged(path, "its columns are not those of a store")
+            table = _read_rows(path, file)
         table.validate(full=True)  # also refuses text that is not UTF-8
     except TrichordError:
         raise
+    except KeyError:  # no column of that name
+        raise damaged(path, "is not a part of a store") from None
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
         # a damaged footer makes the Parquet reader raise more than its own errors
         raise damaged(path, f"cannot be read ({error})") from None

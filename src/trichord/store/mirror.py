@@ -144,7 +144,7 @@ class RemoteStore:
         try:
             found = json.loads((self.folder / _TOKENS).read_text("utf-8"))["tokens"]
             return found if isinstance(found, dict) else {}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
 
     def _copy_one(self, name: str, size: int) -> None:

@@ -38,6 +38,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under `path` complete and on disk, or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
+        if temporary.is_symlink():
+            temporary.unlink()  # never written through
         with temporary.open("wb") as file:
             yield file
             file.flush()

@@ -114,6 +114,8 @@ def read_spooled(folder: Path) -> Item | None:
         values = json.loads((folder / _DESCRIPTION).read_text("utf-8"))
         streams: dict[str, np.ndarray] = {}
         for name, entry in values["streams"].items():
+            if Path(entry["file"]).name != entry["file"]:
+                raise ValueError("a file of another folder")
             if entry["num_rows"]:
                 streams[name] = _mapped(folder / entry["file"], entry)
         return Item(
@@ -126,7 +128,7 @@ def read_spooled(folder: Path) -> Item | None:
             captions=Captions(np.array(values["start_s"]), np.array(values["end_s"]), tuple(values["text"])),
             source=values["source"],
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, AssertionError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
         return None
 
 

@@ -284,7 +284,7 @@ def _offsets(sequences: Sequence[Sized]) -> np.ndarray:
 
 def _locked(path: Path, store: Path, wait_s: float) -> int:
     """An exclusive lock, held until the descriptor is closed or the process ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     until = time.monotonic() + wait_s
     while True:
         try:

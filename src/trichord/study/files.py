@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.store.arrays import check_member
 from trichord.training.seals import file_sha256, was_changed
 
 RUN_AGAIN = "run the study again, which trains nothing twice"
@@ -80,6 +82,9 @@ def array_names(path: Path, *, mend: str = RUN_AGAIN) -> list[str]:
 @contextmanager
 def _opened(path: Path, mend: str) -> Iterator[Any]:
     try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                check_member(member, path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # given a path, it leaks torn files
             yield arrays
     except Exception as error:  # zip, zlib, header and memory errors: whatever flipped bits make the readers raise

@@ -144,11 +144,16 @@ def is_plan_entry(entry: Any) -> bool:
         return False
     return all(
         isinstance(stage, dict)
-        and isinstance(stage.get("folder"), str)
+        and _is_name(stage.get("folder"))
         and isinstance(stage.get("key"), str)
         and isinstance(stage.get("seed", 0), int)
         for stage in entry["stages"]
     )
+
+
+def _is_name(folder: object) -> bool:
+    """Whether it names a folder below `stages`, and none elsewhere."""
+    return isinstance(folder, str) and folder not in ("", ".", "..") and not set(folder) & {"/", "\0"}
 
 
 def note_divergence(folder: Path, error: Diverged) -> None:

@@ -41,7 +41,7 @@ def alone_in(out: Path) -> Iterator[None]:
 
 def _acquire(out: Path, descriptors: list[int]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(out / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -64,5 +64,5 @@ def _told(holder: bytes) -> str:
     try:
         found = json.loads(holder)
         return one_line(f"process {int(found['process'])} on {found['host']}, since {found['since']}")[:200]
-    except (ValueError, KeyError, TypeError):  # it has the lock and has not yet written
+    except (ValueError, KeyError, TypeError, RecursionError):  # it has the lock and has not yet written
         return "it has just begun"

@@ -23,6 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial")
     if path.is_dir():
         raise TrichordError(f"{path}: is a folder where a file belongs; move it away, then run the command again")
+    if partial.is_symlink():
+        partial.unlink()  # never written through
     try:
         yield partial
         sync(partial)

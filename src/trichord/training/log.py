@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from trichord.errors import printable
+from trichord.errors import opened_itself, printable
 from trichord.training.files import sync, write_text
 
 
@@ -91,7 +91,7 @@ class StageLog:
         self.clips += num_clips
         seconds = time.monotonic() - self.started
         total_s = round(self.earlier_s + seconds, 3)
-        with self.path.open("a", encoding="utf-8") as lines:
+        with open(self.path, "a", encoding="utf-8", opener=opened_itself) as lines:
             lines.write(
                 json.dumps({"step": step, "epoch": epoch, "clips": num_clips, "seconds": total_s, **values}) + "\n"
             )
@@ -119,7 +119,7 @@ def cut_lines(path: Path, num_steps: int) -> float:
             if values["step"] < num_steps:
                 kept.append(line)
                 seconds = float(values.get("seconds", 0.0))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             break
     write_text(path, "".join(f"{line}\n" for line in kept))
     return seconds

@@ -32,7 +32,7 @@ def claim(out: Path, truth: dict[str, Any]) -> None:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             parameters = found["parameters"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TrichordError(f"{path} is not a world's truth; remove {out} or give another folder") from error
         made = json.loads(text)
         if {**found, "information": None} == {**made, "information": None}:
@@ -99,7 +99,7 @@ def world_information(world: Path, *, split: str = "train") -> Information:
         videos = write_script(**{name: parameters[name] for name in names}, profile=profile)
         made = truth_of(parameters, videos, {})
         same = all(found[key] == json.loads(json.dumps(made[key])) for key in ("format", "videos"))
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         raise TrichordError(f"{path} is not a world's truth; make the world again in another folder") from error
     if not same:
         raise TrichordError(f"{path} was made by another version; make the world again in another folder")
