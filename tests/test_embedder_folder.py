@@ -330,6 +330,9 @@ def test_embed_writes_what_evaluate_reads(
     assert np.array_equal(found.embeddings["audio"][0], model.encode_audio(file, start_s=0.0, end_s=3.0)[0])
     assert main(["evaluate", "--embeddings", str(out), "--directions", "t2a"]) == 0
     assert retrieval_ranks(found.embeddings["text"], found.embeddings["audio"]).num_gallery == 4
+    assert main(["embed", str(exported), str(tmp_path / "clips" / "broken.mp4"), "--out", str(out)]) == 2
+    alone = capsys.readouterr()
+    assert "cannot be opened" in alone.err and "left out" not in alone.out, "said once"
     assert main([*words[:-4], "--out", str(tmp_path / "x.csv")]) == 2
     assert "kept as .safetensors or .npz" in capsys.readouterr().err
 

@@ -62,9 +62,9 @@ def embed_files(
             mine = clips_of(path, model, window_s)
             found = [_embedded(model, clip) for clip in mine]
         except TrichordError as error:
-            (say or (lambda line: None))(f"left out: {error}")
             if len(wanted) == 1:
                 raise
+            (say or (lambda line: None))(f"left out: {error}")
             continue
         clips += mine
         rows += found
