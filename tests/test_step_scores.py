@@ -216,6 +216,16 @@ def test_embeddings_from_a_file_are_scored() -> None:
     assert outcome.arrays["crosstask/video"].tolist() == ["p", "q"]
 
 
+def test_a_second_without_anything_is_never_chosen_before_others() -> None:
+    # Second 1 of q has no picture: it gets the lowest score of q, which is -1 here, not 0.
+    video = np.array([[1, 0, 0], [0, 1, 0], [0, 0, -1], [5, 5, 5], [0, 0, -0.5]], np.float32)
+    valid = {"video": [True, True, True, False, True]}
+    given = given_file(embeddings={"video": video, "text": np.eye(3, dtype=np.float32)}, valid=valid)
+    subject = Subject.of_embeddings(given)
+    _, q = step_videos(subject, "", "", step_directions(subject, "", ("t2v",), ""), "sum", 8)
+    assert q.scores["t2v"][:, 0].tolist() == [-0.5, -1, -1]
+
+
 def test_what_a_file_lacks_is_told() -> None:
     def told(**changes: Any) -> str:
         with pytest.raises(TrichordError) as caught:

@@ -55,6 +55,7 @@ def import_(words: list[str]) -> int:
         "stamps": "--root stamps --language es",
         "webdataset": "--root shards",
         "npy": "--root arrays",
+        "world-steps": "--root my_world",
     }.get(words[0], "--root release --words GoogleNews-vectors-negative300.bin")
     example = f"trichord import {words[0]} {options} --store my_store"
     summary = call(importers[words[0]], f"import {words[0]}", words[1:], positional=(), example=example)
