@@ -1,0 +1,113 @@
+"""What an item of an MTEB data set may be, brought to what `Embedder.encode_video` and `encode_audio` take.
+
+| column | item |
+|---|---|
+| video, audio | a path; `{"path", "bytes"}` as `datasets` keeps a media file, with `start_s` and `end_s` for a part of it |
+| video | frames (T, H, W, 3) or (T, 3, H, W) uint8, also as `{"array", "frame_rate_hz"}` |
+| audio | `{"array", "sampling_rate"}`: samples (N,) or, of several channels, (C, N) |
+
+`datasets` opens media with torchcodec when a row is read; `with_files` leaves them the files that they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trichord.errors import TrichordError
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item as the embedder takes it: a path, frames or samples, their rate, and the part that is meant."""
+
+    value: Any
+    rate_hz: float | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+def with_files(inputs: DataLoader[Any]) -> Iterable[Mapping[str, Any]]:
+    """The batches of a loader; media of a `datasets.Dataset` come as `{"path", "bytes"}`, not decoded."""
+    from datasets import Audio, Dataset, Video
+    from torch.utils.data import DataLoader
+
+    data: Any = inputs.dataset
+    if not isinstance(data, Dataset):
+        return inputs
+    media = {name: feature for name, feature in data.features.items() if isinstance(feature, Audio | Video)}
+    for name, feature in media.items():
+        if feature.decode:
+            data = data.cast_column(name, type(feature)(decode=False))
+    return DataLoader(
+        data, batch_size=inputs.batch_size, collate_fn=inputs.collate_fn, num_workers=inputs.num_workers, shuffle=False
+    )
+
+
+def video_of(value: Any, frame_rate_hz: float | None, folder: Path) -> Item:
+    """One item of a column `video`. Bytes are written to a file in `folder`.
+
+    Raises TrichordError for an item of no known form.
+    """
+    if (item := _file_of(value, folder)) is not None:
+        return item
+    if isinstance(value, Mapping) and value.get("array") is not None:
+        value, frame_rate_hz = value["array"], value.get("frame_rate_hz", frame_rate_hz)
+    if value is None or isinstance(value, Mapping):
+        raise _nothing("video", value)
+    frames = _array(value)
+    if frames.ndim == 4 and frames.shape[-1] != 3 and frames.shape[1] == 3:
+        frames = frames.transpose(0, 2, 3, 1)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype.kind not in "iu" or frames.min(initial=0) < 0:
+        raise TrichordError(
+            f"a video's frames are (T, H, W, 3) uint8, not {frames.dtype} of shape {frames.shape}; convert them"
+        )
+    if frames.max(initial=0) > 255:
+        raise TrichordError("a video's frames hold numbers above 255; convert them to uint8")
+    return Item(np.ascontiguousarray(frames, np.uint8), frame_rate_hz)
+
+
+def sound_of(value: Any, folder: Path) -> Item:
+    """The same of a column `audio`."""
+    if (item := _file_of(value, folder)) is not None:
+        return item
+    if not isinstance(value, Mapping) or value.get("array") is None or value.get("sampling_rate") is None:
+        raise _nothing("audio", value)
+    samples = _array(value["array"])
+    if samples.ndim == 2:  # channels
+        samples = samples.mean(axis=int(samples.shape[1] < samples.shape[0]), dtype=np.float32)
+    return Item(samples, float(value["sampling_rate"]))
+
+
+def _file_of(value: Any, folder: Path) -> Item | None:
+    value = getattr(value, "_hf_encoded", value)  # a decoder of `datasets` keeps the file that it was made of
+    if isinstance(value, str | Path):
+        return Item(Path(value))
+    if not isinstance(value, Mapping) or not (value.get("bytes") or value.get("path")):
+        return None
+    start_s, end_s = value.get("start_s"), value.get("end_s")
+    path = Path(value.get("path") or "")
+    if value.get("bytes"):
+        suffix = path.suffix if path.suffix[1:].isalnum() and len(path.suffix) < 8 else ""
+        path = folder / f"{len(list(folder.iterdir()))}{suffix}"
+        path.write_bytes(value["bytes"])
+    return Item(path, None, start_s, end_s)
+
+
+def _nothing(column: str, value: Any) -> TrichordError:
+    if value is None:
+        return TrichordError(f"an item has no {column}")
+    told = f"a mapping of {', '.join(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
+    wanted = "frames" if column == "video" else "{array, sampling_rate}"
+    return TrichordError(f"an item of {column} is {told}; give a path, {{path, bytes}}, or {wanted}")
+
+
+def _array(value: Any) -> np.ndarray:
+    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
