@@ -155,13 +155,12 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             number = num_bytes = 0
             most = max(FREE_BYTES, LARGEST_RATIO * path.stat().st_size)
             for batch in table.iter_batches(_batch_rows(table.metadata), columns=wanted):
-                num_bytes += batch.nbytes
-                if num_bytes > most:
-                    raise TrichordError(
-                        f"{path}: refused: unpacks to more than {most:,} bytes; write it as .jsonl or in parts"
-                    )
                 for row in batch.to_pylist():
                     number += 1
+                    num_bytes += sum(map(_size, row.values()))
+                    if num_bytes > most:
+                        what = f"refused: unpacks to more than {most:,} bytes"
+                        raise TrichordError(f"{path}: {what}; write it as .jsonl or in parts")
                     yield number, unread | row
             if not table.metadata.num_rows:
                 return
@@ -169,6 +168,11 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield 1, unread
     except (OSError, pa.ArrowException) as error:
         raise TrichordError(f"{path}: is no Parquet file ({one_line(error)}); write it again") from None
+
+
+def _size(value: object) -> int:
+    """Letters of a text, or of all texts of a list."""
+    return sum(map(_size, value)) if isinstance(value, list) else len(value) if isinstance(value, str) else 1
 
 
 def _batch_rows(metadata: Any) -> int:

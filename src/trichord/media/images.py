@@ -12,6 +12,7 @@ import numpy as np
 from trichord.errors import TrichordError, one_line
 from trichord.media.sampling import FrameSpec
 from trichord.media.scaling import fitted
+from trichord.media.svg import svg_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -94,8 +95,10 @@ def _drawn(path: Path, spec: FrameSpec) -> Picture:
     except ImportError:
         raise TrichordError(f"{path}: SVG needs another package; pip install resvg-py, or convert it to PNG") from None
 
+    text = svg_text(path)
+
     def drawn_within(side: int) -> Picture:
-        png = resvg_py.svg_to_bytes(svg_path=str(path), background="#ffffff", width=side, height=side)
+        png = resvg_py.svg_to_bytes(svg_string=text, background="#ffffff", width=side, height=side)
         return Image.open(io.BytesIO(bytes(png))).convert("RGB")
 
     try:

@@ -1,0 +1,62 @@
+"""Attacks on readers of files: payloads that leave a mark, and a limit on what a reader may take."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trichord.errors import TrichordError
+
+MEASURE = """
+import json, resource, sys
+sys.path.insert(0, {tests!r})
+import warnings; warnings.simplefilter("ignore")
+from pathlib import Path
+from trichord.errors import TrichordError
+{prepare}
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before, told = peak(), "nothing"
+try:
+    {attack}
+except TrichordError as error:
+    told = str(error)
+print(json.dumps([told, peak() - before]))
+"""
+
+
+class Payload:
+    """What a pickle would run: makes the marker file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+def refusal(read: Callable[[], object], marker: Path | None = None) -> str:
+    """What is said when `read` refuses: one printable line, and nothing of the file was run."""
+    with pytest.raises(TrichordError) as caught:
+        read()
+    assert marker is None or not marker.exists(), "the payload was run"
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def measured(prepare: str, attack: str) -> tuple[str, float]:
+    """What is said of the attack, and the megabytes by which the memory of a process of its own grew meanwhile."""
+    import json
+
+    code = MEASURE.format(tests=str(Path(__file__).parent), prepare=prepare, attack=attack)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    told, grown_mb = json.loads(done.stdout.splitlines()[-1])
+    return str(told), float(grown_mb)
