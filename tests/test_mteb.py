@@ -312,8 +312,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "world", root / "store"
 
 
-def world_model(store: Store) -> tuple[MCN, ScoringSettings, Embedder]:
-    settings = ScoringSettings(("visual_2d",), min_clip_s=1.0, audio_frames=300, max_words=12)
+def world_model(store: Store, cosine: bool = False) -> tuple[MCN, ScoringSettings, Embedder]:
+    settings = ScoringSettings(("visual_2d",), min_clip_s=1.0, audio_frames=300, max_words=12, cosine=cosine)
     model = network(store.streams["visual_2d"].dim, store.word_vectors.shape[1])
     words = WordVectors(store.words, store.word_vectors, store.word_source, store.lowercase)
     parts = Parts(
@@ -323,11 +323,12 @@ def world_model(store: Store) -> tuple[MCN, ScoringSettings, Embedder]:
 
 
 @pytest.mark.slow
-def test_mteb_and_our_evaluation_agree_on_the_world_in_all_directions(world: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("fusion", ["sum", "mean_normalized"])
+def test_mteb_and_our_evaluation_agree_on_the_world_in_all_directions(world: tuple[Path, Path], fusion: str) -> None:
     from mteb_helpers import CATEGORIES, retrieval_task, run
 
     store = Store(world[1])
-    model, settings, joint = world_model(store)
+    model, settings, joint = world_model(store, fusion == "mean_normalized")
     benchmark = find_benchmark(store, "videos")
     clips = benchmark_clips(store, benchmark, settings)
     found = embed_benchmark(model, store, benchmark, ("video", "audio", "text"), settings)
@@ -344,7 +345,7 @@ def test_mteb_and_our_evaluation_agree_on_the_world_in_all_directions(world: tup
     seen = set()
     for category in CATEGORIES:
         scores = run(encoder, retrieval_task(category, {"video": parts, "audio": parts, "text": texts}))
-        ours = score_direction(embeddings, found.valid, Direction.parse(category), name="world")
+        ours = score_direction(embeddings, found.valid, Direction.parse(category), name="world", fusion=fusion)
         assert ours.ranks is not None and ours.num_queries == len(clips) >= 8 and ours.num_missing == 0
         check_figures(scores, ours.ranks)
         assert 100 * scores["recall_at_1"] == pytest.approx(ours.r1, abs=1e-3)
