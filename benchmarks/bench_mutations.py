@@ -24,7 +24,7 @@ NEVER = ("traceback", "not one printable line", "hung", "crashed", "wrong result
 def rows(outcome: Outcome) -> list[tuple[str, str, str]]:
     """The table of the results."""
     found = [(what, f"{outcome.total(what)}", "0") for what in NEVER]
-    for what in ("refused", "same", "changed content"):
+    for what in ("refused", "said", "same", "changed content"):
         by_target = Counter({target: n for (target, kind), n in outcome.counts.items() if kind == what})
         listed = ", ".join(f"{name} {n}" for name, n in sorted(by_target.items()))
         found.append((what, f"{outcome.total(what):,} ({listed})", ""))
@@ -57,10 +57,10 @@ def main() -> None:
         f"{arguments.count:,} mutations of all that is read (seed {arguments.seed})",
         rows(outcome),
         f"Each is read in a process that may map {MOST_BYTES >> 30} GB more than it has. Refused: one printable line. "
+        "Said: `store verify` lists it, or a checkpoint is set aside with a word. "
         "Same: the result of the whole files, bit for bit. "
-        "Changed content: files without checksums that say something else and "
-        "are sound (pickles, captions, a recipe's values), runs of a study that a report shows as unfinished, damage that "
-        "`store verify` tells, content that was changed together with its digests.",
+        "Changed content: files without checksums that say something else and are sound (pickles, captions, a recipe's "
+        "values), runs of a study that a report shows as unfinished, content that was changed together with its digests.",
     )
 
 

@@ -42,7 +42,7 @@ class Outcome:
         key = (told["target"], told["outcome"])
         self.counts[key] = self.counts.get(key, 0) + 1
         self.most_rss_mb = max(self.most_rss_mb, told.get("rss_mb", 0.0))
-        if told["outcome"] not in ("refused", "same", "changed content"):
+        if told["outcome"] not in ("refused", "said", "same", "changed content"):
             self.failures.append(told)
 
     def total(self, outcome: str) -> int:
@@ -106,6 +106,7 @@ class _Worker:
     def _end(self, outcome: Outcome, ready: selectors.BaseSelector, what: str) -> None:
         assert self.process is not None and self.process.stdout is not None
         ready.unregister(self.process.stdout)
+        self.process.stdout.close()
         code, self.process = self.process.wait(), None
         if self.now:
             outcome.add({**self.now, "outcome": what, "told": f"the process ended with {code}"})
@@ -168,7 +169,10 @@ def one(target: Any, base: dict[str, str], number: int, rng: random.Random, root
     try:
         found = target.read(work)
         fault = target.fault(base, found, file, kind, work)
-        told |= {"outcome": "wrong result"} if fault else {"outcome": "same" if found == base else "changed content"}
+        said = "problems" in found or found.get("said") == "True"
+        told |= {
+            "outcome": "wrong result" if fault else "said" if said else "same" if found == base else "changed content"
+        }
         told["told"] = fault
     except TrichordError as error:
         text = str(error)
