@@ -15,7 +15,8 @@ In which order should video, audio and text be combined? Train in stages, compar
 commands:
   demo       render the built-in world, run the study on it, print the order table
   world      write the built-in world: narrated how-to videos as real files
-  import     bring published features or data into a store: howto100m, youcook2, msrvtt, lsmdc, stamps, webdataset, npy
+  import     bring published features or data into a store: howto100m, youcook2, msrvtt, lsmdc, crosstask,
+             mining-youtube, actions, world-steps, stamps, webdataset, npy
   extract    features of a folder of narrated videos, or of a table of clips, into a store
   train      train one order, e.g. av>t
   freeze     compute ahead what later stages will read of a run's trained encoders: on other machines, or on Ray

@@ -318,7 +318,10 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         return fuse(list(parts), "mean_normalized" if self.parts.scoring.cosine else "sum")
 
     def similarity(self, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-        """Scores (N, M) float32 of embeddings (N, D) against (M, D): cosines or dot products, as the model was trained."""
+        """Scores (N, M) float32 of embeddings (N, D) against (M, D): cosines or dot products, as the model was trained.
+
+        Cosines of several modalities fused are those of the fused embedding; `trichord evaluate` takes it as long as it is.
+        """
         one, two = (np.atleast_2d(np.asarray(rows, np.float32)) for rows in (queries, gallery))
         if one.shape[1] != self.dim or two.shape[1] != self.dim:
             raise TrichordError(
