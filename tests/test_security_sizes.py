@@ -290,3 +290,13 @@ def test_a_run_folder_that_is_not_ours_is_only_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.json").mkdir()
     refusal(lambda: read_json(tmp_path / "folder.json"))
     refusal(lambda: read_json(tmp_path / "nowhere.json"))
+
+
+def test_a_description_that_no_network_has_is_refused(tmp_path: Path) -> None:
+    save_model(tmp_path, MCN(**SMALL), trained=("video",), visual_streams=("visual_2d",), settings={}, extra={})
+    described = json.loads((tmp_path / "model.json").read_text())
+    described.pop("sha256")
+    for change in ({"modalities": ["audio"], "audio_channels": [1, 2]}, {"audio_channels": 3}, {"unknown": 1}):
+        changed = {**described, "format": 1, "arguments": {**described["arguments"], **change}}
+        (tmp_path / "model.json").write_text(json.dumps(changed))
+        assert "not a model description" in refusal(lambda: load_model(tmp_path))

@@ -133,7 +133,7 @@ def load_model(path: Path | str) -> TrainedModel:
             raise ValueError("its audio or text is of an unknown kind")
     except TrichordError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise _no_description(path, error) from None
     load_weights(model, path / WEIGHTS)
     return found
