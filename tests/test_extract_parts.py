@@ -269,8 +269,14 @@ def test_a_dry_run_on_an_empty_store_reads_no_file(tmp_path: Path, monkeypatch: 
 
 
 def _kill(number: int) -> None:
+    time.sleep(0.5)  # the pool has heard by then who has the task
     os.kill(os.getpid(), number)
     time.sleep(30)
+
+
+def _exit(code: int) -> None:
+    time.sleep(0.5)
+    os._exit(code)
 
 
 def test_a_worker_that_dies_takes_only_its_task_with_it() -> None:
@@ -280,7 +286,7 @@ def test_a_worker_that_dies_takes_only_its_task_with_it() -> None:
 
     with ProcessPool(1, context=get_context("spawn")) as pool:
         doomed = [pool.schedule(_kill, args=(n,)) for n in (signal.SIGKILL, signal.SIGSEGV)]
-        ended, good = pool.schedule(os._exit, args=(1,)), pool.schedule(divmod, args=(7, 2))
+        ended, good = pool.schedule(_exit, args=(1,)), pool.schedule(divmod, args=(7, 2))
         kinds = [outcome_of(future, 5.0).kind for future in (*doomed, ended)]
         assert kinds == ["out-of-memory", "crashed", "hung"] and good.result(timeout=30) == (3, 1)
         assert "SIGSEGV" in outcome_of(doomed[1], 5.0).reason and "for 5 s" in outcome_of(ended, 5.0).reason
