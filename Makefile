@@ -10,10 +10,10 @@ demo: $(VENV)/.installed  ## set up, render the built-in world, run the study, p
 	$(BIN)/trichord demo --out $(DEMO)
 
 test: $(VENV)/.installed-dev  ## the fast tests
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take minutes
-	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
 
 lint: $(VENV)/.installed-dev  ## style, types, import contracts
 	$(BIN)/ruff check src tests benchmarks
