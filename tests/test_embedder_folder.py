@@ -110,6 +110,14 @@ def other_weights(folder: Path) -> None:
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, folder / "model.safetensors")
 
 
+def other_words(folder: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(folder / "words.safetensors", framework="pt") as file:
+        vectors, told = file.get_tensor("vectors"), file.metadata()
+    save_file({"vectors": vectors + 1}, folder / "words.safetensors", told)
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -128,6 +136,7 @@ def other_weights(folder: Path) -> None:
         (rewritten(lambda c: c["words"].update(sha256=None, dim=3)), "words and vectors do not fit each other"),
         (lambda folder: (folder / "words.safetensors").write_bytes(b"{}"), "words.safetensors: .*get the model again"),
         (other_weights, "the weights were changed"),
+        (other_words, "words.safetensors: .*it is not the file that was written.*get the model again"),
     ],
 )  # fmt: skip
 def test_damage_is_told_in_one_line(exported: Path, tmp_path: Path, damage: Callable[[Path], None], told: str) -> None:
@@ -290,6 +299,11 @@ def test_a_published_checkpoint_becomes_a_folder(tmp_path: Path, capsys: pytest.
     assert np.array_equal(whole.encode_text("wordc"), published.encode_text("wordc"))
     with pytest.raises(TrichordError, match=r"features \{name: \(T, F\)\} of visual_2d, visual_3d"):
         again.encode_video(np.ones((3, 4096), np.float32))
+    sound = np.random.default_rng(0).uniform(-80, 0, (40, 30)).astype(np.float32)
+    padded = torch.zeros(1, 40, again.parts.scoring.audio_frames)  # by 0 dB, which this network does not leave out
+    padded[0, :, :30] = torch.from_numpy(sound)
+    by_hand = again.model.embed(audio=padded, audio_frames=torch.tensor([30]))["audio"].detach().numpy()
+    np.testing.assert_allclose(again.encode_audio(sound), by_hand, rtol=1e-5, atol=1e-6)
     silent = Embedder.from_published(tmp_path / "e1.pth")
     with pytest.raises(TrichordError, match="came without its words; load it with words=TABLE"):
         silent.encode_text("worda")
