@@ -332,19 +332,20 @@ def plot(runs: dict[str, list[Run]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["measure", "real", "simulate"])
+    parser.add_argument("what", nargs="?", choices=["measure", "real", "simulate", "all"], default="all")
     parser.add_argument("--only", help="with measure: forget and measure these again, commas between")
     options = parser.parse_args()
     found = json.loads(TIMES.read_text("utf-8")) if TIMES.exists() else {}
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory(prefix="trichord-scaling-") as name:
-        if options.what == "measure":
+        if options.what in ("measure", "all"):
             again = options.only.split(",") if options.only else list(found)
             measure(Path(name), {k: v for k, v in found.items() if k not in again})
-        elif options.what == "real":
+            found = json.loads(TIMES.read_text("utf-8"))
+        if options.what in ("real", "all"):
             rows = real(found, Path(name))
             record("bench_scaling.py real", "Scaling: 1 and 2 workers, real against simulated", rows, REMARK)
-        else:
+        if options.what in ("simulate", "all"):
             runs = simulated(found, Network())
             print(tables(runs))
             plot(runs, PLOT)

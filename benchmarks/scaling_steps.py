@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -181,7 +182,7 @@ def training_times(widths: Widths, clips: Sequence[int], sizes: Sequence[int], r
     means, jitter = [], []
     for number in clips:
         step = Step(widths, number)
-        seconds = [seconds_of(lambda: there_and_back(step)) for _ in range(repeats + 1)][1:]  # noqa: B023
+        seconds = [seconds_of(partial(there_and_back, step)) for _ in range(repeats + 1)][1:]
         means.append(median(seconds))
         jitter += [s / median(seconds) for s in seconds]
     clip_s, fixed_s = np.polyfit(clips, means, 1) if len(clips) > 1 else (means[0] / clips[0], 0.0)
