@@ -241,7 +241,8 @@ def test_ctrl_c_keeps_what_was_finished(videos: Path, cluster: TwoNodes, tmp_pat
     assert "interrupted: what was finished is stored" in out and "Traceback" not in error, error
     num_stored = len(Store(store))
     assert 5 <= num_stored < 29 and verify(store) == [] and not list((store / FOLDER).iterdir())
-    assert set(ledger(store).values()) == {"interrupted", "captions", "unreadable"}
+    told = set(ledger(store).values())  # what was begun and not finished, if anything was, is told as interrupted
+    assert {"captions", "unreadable"} <= told <= {"interrupted", "captions", "unreadable"}
     again = run(videos, store)
     assert (again.num_added, again.num_present) == (29 - num_stored, num_stored) and len(set(ids_of(store))) == 29
     assert set(ledger(store).values()) == {"captions", "unreadable"} and verify(store) == []
