@@ -29,7 +29,7 @@ from checkpoint_helpers import digest, load, save, small_state, train
 from export_helpers import content_of, some_items, write_store
 from tiny import write_tiny_store
 from trichord.errors import printable
-from trichord.evaluation.benchmarks import RetrievalResult
+from trichord.protocols.benchmarks import RetrievalResult
 from trichord.recipes import load_recipe, recipe_dict
 from trichord.releases import IMPORTERS
 from trichord.releases.export import export_store

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from trichord.evaluation.benchmarks import Benchmark
 from trichord.evaluation.geometry import measure_geometry
 from trichord.evaluation.ranks import RankCounts, chance_recall, metrics_from_counts
 from trichord.evaluation.retrieval import QueryRanks, RetrievalResult
 from trichord.modality import Direction, Order
+from trichord.protocols.benchmarks import Benchmark
 from trichord.recipes import Recipe, load_recipe
 from trichord.study.files import queries_path
 from trichord.study.plan import plan_study

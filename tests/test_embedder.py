@@ -12,10 +12,10 @@ from extract_helpers import SMALL
 from trichord import Embedder
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.subject import ClipSet, Subject
 from trichord.extraction.extract import extract
 from trichord.features.spectrogram import log_mel
 from trichord.media import frames, waveform, write_video
+from trichord.protocols.subject import ClipSet, Subject
 from trichord.recipes import load_recipe
 from trichord.store import Store
 from trichord.study.run import run_study

@@ -18,15 +18,15 @@ from trichord.captions import Captions
 from trichord.cli import main
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError
-from trichord.evaluation.benchmarks import ScoringSettings, embed_clips, evaluate_retrieval, find_benchmark
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.protocol import Options
-from trichord.evaluation.registry import find_protocol, protocols
 from trichord.evaluation.retrieval import all_directions
-from trichord.evaluation.subject import ClipSet, Subject
 from trichord.evaluation.windows import Windows, pooled, window_clips
 from trichord.modality import Direction
 from trichord.nn import MCN
+from trichord.protocols.benchmarks import ScoringSettings, embed_clips, evaluate_retrieval, find_benchmark
+from trichord.protocols.protocol import Options
+from trichord.protocols.registry import find_protocol, protocols
+from trichord.protocols.subject import ClipSet, Subject
 from trichord.recipes import load_recipe
 from trichord.store import Item, Store, StoreWriter
 from trichord.study import evaluate as module

@@ -17,10 +17,10 @@ from process_helpers import free_port, join_gloo
 from tiny import VIDEO_DIM, WORD_DIM
 from trichord.data.batches import evaluation_clips
 from trichord.errors import TrichordError
-from trichord.evaluation import benchmarks
-from trichord.evaluation.benchmarks import ScoringSettings, embed_clips, find_benchmark
 from trichord.modality import Direction, Order
 from trichord.nn import MCN
+from trichord.protocols import benchmarks
+from trichord.protocols.benchmarks import ScoringSettings, embed_clips, find_benchmark
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.study import run

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.full_video import WAYS, full_video_ranks
-from trichord.evaluation.retrieval_protocols import full_video_outcome, videos_of
 from trichord.modality import Direction
+from trichord.protocols.retrieval import full_video_outcome, videos_of
 
 
 def video_scores(

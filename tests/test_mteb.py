@@ -20,7 +20,6 @@ from trichord.embedder import Embedder
 from trichord.embedder.folder import Parts
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError
-from trichord.evaluation.benchmarks import ScoringSettings, benchmark_clips, embed_benchmark, find_benchmark
 from trichord.evaluation.counts import RankCounts
 from trichord.evaluation.mteb import TrichordEncoder
 from trichord.evaluation.mteb_items import sound_of, video_of
@@ -29,6 +28,7 @@ from trichord.evaluation.retrieval import QueryRanks, score_direction
 from trichord.extraction.encoder_record import read_encoders
 from trichord.modality import Direction
 from trichord.nn import MCN
+from trichord.protocols.benchmarks import ScoringSettings, benchmark_clips, embed_benchmark, find_benchmark
 from trichord.store import Store, WordVectors
 from trichord.training.models import TrainedModel
 

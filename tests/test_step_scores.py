@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from release_helpers import WORDS
 from steps_helpers import MATRICES, STEPS, rows, write_crosstask, write_mining
 from trichord.errors import TrichordError
-from trichord.evaluation.benchmarks import ScoringSettings
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.localization_protocols import PER_VIDEO, POOLED, segment_overlaps
-from trichord.evaluation.protocol import Options
-from trichord.evaluation.registry import find_protocol
-from trichord.evaluation.step_scores import StepVideo, step_directions, step_videos
-from trichord.evaluation.subject import Subject
 from trichord.features.spectrogram import time_to_frame
+from trichord.protocols.benchmarks import ScoringSettings
+from trichord.protocols.localization import PER_VIDEO, POOLED, segment_overlaps
+from trichord.protocols.protocol import Options
+from trichord.protocols.registry import find_protocol
+from trichord.protocols.step_scores import StepVideo, step_directions, step_videos
+from trichord.protocols.subject import Subject
 from trichord.releases import import_crosstask, import_mining_youtube
 from trichord.store import Store
 
@@ -118,7 +118,7 @@ def test_scores_of_a_second_against_loops(subject: Subject, window_s: float) -> 
 
 def test_blocks_of_a_long_video_give_the_same(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = videos_of(subject)["v1"]
-    monkeypatch.setattr("trichord.evaluation.step_scores.BLOCK_S", 3)
+    monkeypatch.setattr("trichord.protocols.step_scores.BLOCK_S", 3)
     assert all(np.allclose(videos_of(subject)["v1"].scores[c], s, atol=1e-5) for c, s in whole.scores.items())
 
 

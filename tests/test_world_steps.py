@@ -13,9 +13,9 @@ import pytest
 from release_helpers import WORDS, refused
 from tiny import tiny_item
 from trichord.errors import TrichordError
-from trichord.evaluation.protocol import Options, Row
-from trichord.evaluation.registry import find_protocol
-from trichord.evaluation.subject import Subject
+from trichord.protocols.protocol import Options, Row
+from trichord.protocols.registry import find_protocol
+from trichord.protocols.subject import Subject
 from trichord.releases import import_world_steps
 from trichord.store import Store, StoreWriter
 from trichord.store.annotations import read_annotations, step_items

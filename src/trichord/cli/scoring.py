@@ -94,8 +94,8 @@ def evaluate(words: list[str]) -> int:
     values = parse(parser, [_underscored(word) for word in words])
     from rich.console import Console
 
-    from trichord.evaluation.protocol import Options
-    from trichord.evaluation.registry import find_protocol
+    from trichord.protocols.protocol import Options
+    from trichord.protocols.registry import find_protocol
     from trichord.study.evaluate import evaluate, read_gallery, save_embeddings, write_evaluation
     from trichord.study.evaluation_tables import evaluation_tables, protocols_table
 

@@ -20,9 +20,9 @@ from trichord.embedder.encoders import FeatureEncoders
 from trichord.embedder.folder import Parts, find_folder, read_folder, write_folder
 from trichord.embedder.inputs import Inputs, Span
 from trichord.errors import TrichordError, writing
-from trichord.evaluation.benchmarks import CLIPS_PER_BATCH
 from trichord.evaluation.retrieval import fuse, unit
 from trichord.modality import NAMES
+from trichord.protocols.benchmarks import CLIPS_PER_BATCH
 
 if TYPE_CHECKING:
     import torch

@@ -16,8 +16,8 @@ import numpy as np
 
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError, one_line
-from trichord.evaluation.benchmarks import ScoringSettings
 from trichord.features.weights import offline
+from trichord.protocols.benchmarks import ScoringSettings
 from trichord.store.words import WordVectors
 from trichord.study.files import check_sha256, read_json
 from trichord.training.files import replacing, write_json

@@ -21,8 +21,8 @@ from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS
 from trichord.embedder.encoders import Absent, FeatureEncoders
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError
-from trichord.evaluation.benchmarks import ScoringSettings
 from trichord.features.spectrogram import NUM_MELS, time_to_frame
+from trichord.protocols.benchmarks import ScoringSettings
 
 
 @dataclass(frozen=True)

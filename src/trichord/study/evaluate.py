@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import TrichordError, writing
-from trichord.evaluation.benchmarks import benchmark_names
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.protocol import Options, Outcome, Protocol
-from trichord.evaluation.registry import find_protocol, protocols
 from trichord.evaluation.retrieval import FUSIONS, all_directions
-from trichord.evaluation.subject import Subject
 from trichord.evaluation.windows import Windows
 from trichord.modality import Direction
 from trichord.parallel import on_main
+from trichord.protocols.benchmarks import benchmark_names
+from trichord.protocols.protocol import Options, Outcome, Protocol
+from trichord.protocols.registry import find_protocol, protocols
+from trichord.protocols.subject import Subject
 from trichord.study.ranks import write_arrays
 from trichord.study.score import load_for_scoring
 from trichord.training.files import write_json

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trichord.evaluation.protocol import Row
-from trichord.evaluation.registry import protocols
 from trichord.evaluation.retrieval import RetrievalResult
+from trichord.protocols.protocol import Row
+from trichord.protocols.registry import protocols
 from trichord.study.table import results_table
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ from trichord.data.reader import (
     visual_streams_of,
 )
 from trichord.errors import TrichordError
-from trichord.evaluation.benchmarks import ScoringSettings
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss, Contrast
 from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce
 from trichord.nn import MCN
+from trichord.protocols.benchmarks import ScoringSettings
 from trichord.training.frozen import FrozenSettings
 from trichord.training.loop import LoopSettings, num_steps_of
 from trichord.training.stage import Stage

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from trichord.errors import Diverged, TrichordError, one_line
-from trichord.evaluation.benchmarks import Benchmark
 from trichord.modality import Order
+from trichord.protocols.benchmarks import Benchmark
 from trichord.recipes import Recipe
 from trichord.recipes.reading import read_yaml
 from trichord.study.files import damaged, is_there, read_json

@@ -15,8 +15,8 @@ import numpy as np
 
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError
-from trichord.evaluation.benchmarks import Benchmark
 from trichord.evaluation.retrieval import QueryRanks, RetrievalResult
+from trichord.protocols.benchmarks import Benchmark
 from trichord.study.files import RUN_AGAIN, array_names, damaged, queries_path, read_arrays
 from trichord.training.files import replacing, write_json
 

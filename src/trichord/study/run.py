@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import Diverged, TrichordError, printable, writing
-from trichord.evaluation.benchmarks import benchmark_names, find_benchmark
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
+from trichord.protocols.benchmarks import benchmark_names, find_benchmark
 from trichord.recipes import Recipe
 from trichord.study import factories
 from trichord.study.calls import CALLS, begin_call, end_call

@@ -12,7 +12,11 @@ import numpy as np
 
 from trichord.data.reader import EMBEDDING_STREAMS, Clips
 from trichord.errors import TrichordError, one_line
-from trichord.evaluation.benchmarks import (
+from trichord.evaluation.geometry import Geometry, measure_geometry
+from trichord.evaluation.retrieval import RetrievalResult
+from trichord.modality import Direction
+from trichord.parallel import on_main
+from trichord.protocols.benchmarks import (
     Benchmark,
     EmbeddedClips,
     ScoringSettings,
@@ -23,10 +27,6 @@ from trichord.evaluation.benchmarks import (
     find_benchmark,
     score_embeddings,
 )
-from trichord.evaluation.geometry import Geometry, measure_geometry
-from trichord.evaluation.retrieval import RetrievalResult
-from trichord.modality import Direction
-from trichord.parallel import on_main
 from trichord.recipes import Recipe, load_recipe, of_this_version, recipe_from_dict
 from trichord.study import factories
 from trichord.study.files import (

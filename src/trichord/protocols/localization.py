@@ -20,11 +20,11 @@ from trichord.evaluation.localization import (
     recall_pooled_per_task,
     task_average_precision,
 )
-from trichord.evaluation.protocol import Options, Outcome, Protocol, Row
 from trichord.evaluation.segments import BACKGROUND, Overlaps, align_transcript, overlaps, transcript_of
-from trichord.evaluation.step_scores import StepVideo, step_directions, step_videos
-from trichord.evaluation.subject import Subject
 from trichord.parallel import on_main
+from trichord.protocols.protocol import Options, Outcome, Protocol, Row
+from trichord.protocols.step_scores import StepVideo, step_directions, step_videos
+from trichord.protocols.subject import Subject
 
 POOLED, PER_VIDEO = "recall, pooled per task", "recall, mean over videos"
 BEST = "best second of each step"

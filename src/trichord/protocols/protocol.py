@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from trichord.evaluation.subject import Subject
     from trichord.evaluation.windows import Windows
+    from trichord.protocols.subject import Subject
 
 Kind = Literal["retrieval", "localization", "classification", "probe", "clustering"]
 

@@ -14,8 +14,8 @@ from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.labels import is_fold, plain_name, read_labels
 
 if TYPE_CHECKING:
-    from trichord.evaluation.protocol import Options
-    from trichord.evaluation.subject import Subject
+    from trichord.protocols.protocol import Options
+    from trichord.protocols.subject import Subject
     from trichord.store import Store
 
 FOLDER = "class"  # name of the labels that are the first folder of a video's name

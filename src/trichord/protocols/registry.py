@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trichord.errors import TrichordError
-from trichord.evaluation import label_protocols, localization_protocols, retrieval_protocols
-from trichord.evaluation.protocol import Protocol
+from trichord.protocols import labels, localization, retrieval
+from trichord.protocols.protocol import Protocol
 
 GROUPS: tuple[Sequence[Protocol], ...] = (
-    retrieval_protocols.PROTOCOLS,
-    localization_protocols.PROTOCOLS,
-    label_protocols.PROTOCOLS,
+    retrieval.PROTOCOLS,
+    localization.PROTOCOLS,
+    labels.PROTOCOLS,
 )
 
 

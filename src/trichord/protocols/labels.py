@@ -12,14 +12,14 @@ from trichord.errors import TrichordError
 from trichord.evaluation.accuracy import Scored
 from trichord.evaluation.classification import class_embeddings, embed_prompts, found_prompts, prompts_of
 from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings
-from trichord.evaluation.labelled import Labelled, labelled, usable
 from trichord.evaluation.probes import NEIGHBOURS, PENALTIES, knn_scores, linear_probe
-from trichord.evaluation.protocol import Kind, Options, Outcome, Protocol, Row
 from trichord.evaluation.ranks import retrieval_ranks
 from trichord.evaluation.retrieval import fuse
-from trichord.evaluation.retrieval_protocols import clip_arrays
-from trichord.evaluation.subject import Subject
 from trichord.parallel import on_main
+from trichord.protocols.labelled import Labelled, labelled, usable
+from trichord.protocols.protocol import Kind, Options, Outcome, Protocol, Row
+from trichord.protocols.retrieval import clip_arrays
+from trichord.protocols.subject import Subject
 
 SIDES = (("video",), ("audio",), ("video", "audio"))
 MEASURES = {"NMI": "nmi", "ARI": "ari", "purity": "purity"}

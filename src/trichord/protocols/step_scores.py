@@ -16,11 +16,11 @@ import numpy as np
 
 from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS, VISUAL_STREAMS, Clips, require_modalities
 from trichord.errors import TrichordError
-from trichord.evaluation.benchmarks import embed_clips
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, unit
-from trichord.evaluation.subject import Subject
 from trichord.modality import Direction
+from trichord.protocols.benchmarks import embed_clips
+from trichord.protocols.subject import Subject
 from trichord.store.annotations import read_annotations, step_items, truth_matrix
 
 BLOCK_S = 1024  # seconds that are embedded at once

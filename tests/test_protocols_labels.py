@@ -13,13 +13,13 @@ import torch
 from tiny import VIDEO_DIM, WORD_DIM, word_vectors
 from trichord.captions import Captions
 from trichord.errors import TrichordError
-from trichord.evaluation.benchmarks import ScoringSettings
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.labelled import joined, labelled
-from trichord.evaluation.protocol import Options, Outcome
-from trichord.evaluation.registry import find_protocol, protocols
-from trichord.evaluation.subject import Subject
 from trichord.nn import MCN
+from trichord.protocols.benchmarks import ScoringSettings
+from trichord.protocols.labelled import joined, labelled
+from trichord.protocols.protocol import Options, Outcome
+from trichord.protocols.registry import find_protocol, protocols
+from trichord.protocols.subject import Subject
 from trichord.store import Item, Store, StoreWriter
 from trichord.study.evaluate import evaluate
 

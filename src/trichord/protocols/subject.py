@@ -11,9 +11,9 @@ import numpy as np
 from trichord.data.batches import evaluation_clips
 from trichord.data.reader import Clips, require_modalities
 from trichord.errors import TrichordError
-from trichord.evaluation.benchmarks import ScoringSettings, benchmark_names, embed_clips, find_benchmark
 from trichord.evaluation.embedded import MODALITIES, Embedded
 from trichord.evaluation.windows import Windows, pooled, window_clips
+from trichord.protocols.benchmarks import ScoringSettings, benchmark_names, embed_clips, find_benchmark
 
 if TYPE_CHECKING:
     from trichord.nn import MCN

@@ -10,12 +10,12 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.full_video import full_video_ranks
-from trichord.evaluation.protocol import Options, Outcome, Protocol, Row
 from trichord.evaluation.ranks import chance_recall, metrics_from_counts
 from trichord.evaluation.retrieval import RetrievalResult, all_directions, fuse, score_direction
-from trichord.evaluation.subject import ClipSet, Subject
 from trichord.modality import Direction
 from trichord.parallel import on_main
+from trichord.protocols.protocol import Options, Outcome, Protocol, Row
+from trichord.protocols.subject import ClipSet, Subject
 
 RECALLS = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
 VIDEO_ID = 11  # first characters of a YouCook2 clip's id: the video's
