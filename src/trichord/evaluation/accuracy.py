@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trichord.evaluation.contributions import ratio_contributions
 from trichord.evaluation.counts import RankCounts, matrix_counts
 from trichord.evaluation.ranks import expected_hits
 
@@ -63,13 +64,16 @@ class Scored:
         possible = self.greater < self.num_classes  # one that cannot be right has all classes above its own
         return possible * (min(k, self.num_classes) / self.num_classes)
 
-    def measures(self) -> dict[str, tuple[float, float]]:
-        """(value, chance) in percent by name. Top-5 only where there are more than 5 classes."""
+    def measures(self) -> dict[str, tuple[float, float, np.ndarray]]:
+        """(value, chance) in percent, and (n,) what each item gives to the value, by name. Top-5 only where there are more than 5
+        classes."""
         first, first_chance = self.hits(1), self.chance(1)
-        out = {"top-1": (_percent(first), _percent(first_chance))}
+        out = {"top-1": (_percent(first), _percent(first_chance), first)}
         if self.num_classes > 5:
-            out["top-5"] = (_percent(self.hits(5)), _percent(self.chance(5)))
-        out["top-1, mean over classes"] = (self._by_class(first), self._by_class(first_chance))
+            out["top-5"] = (_percent(self.hits(5)), _percent(self.chance(5)), self.hits(5))
+        ones = np.ones(len(first))
+        by_class = ratio_contributions(first, ones, self.truth)
+        out["top-1, mean over classes"] = (self._by_class(first), self._by_class(first_chance), by_class)
         return out
 
     def _by_class(self, values: np.ndarray) -> float:

@@ -21,8 +21,8 @@ from trichord.evaluation.statistics import (
     check_level,
     difference_spread,
     holm,
+    mean_interval,
     paired_difference,
-    recall_interval,
     seeds_note,
 )
 from trichord.evaluation.variance import Spread, half_width, independent_spread, table_of_hits, two_sided
@@ -64,12 +64,12 @@ class Interaction:
 
 
 def _tables(
-    hits: Mapping[str, Any], query_ids: Mapping[str, Sequence[str]] | None, where: str
+    hits: Mapping[str, Any], query_ids: Mapping[str, Sequence[str]] | None, where: str, bounded: bool = True
 ) -> dict[str, np.ndarray]:
     """Every order's hits, checked to be over the same queries."""
     if len(hits) < 2:
         raise TrichordError(f"{where}: {len(hits)} order has nothing to be compared with; give two or more")
-    tables = {name: table_of_hits(values, f"{where}: order {name}") for name, values in hits.items()}
+    tables = {name: table_of_hits(values, f"{where}: order {name}", bounded) for name, values in hits.items()}
     base = next(iter(tables))
     for name, values in tables.items():
         if values.shape[1] != tables[base].shape[1]:
@@ -122,17 +122,19 @@ def compare_on_benchmarks(
     query_ids: Mapping[str, Sequence[str]] | None = None,
     seeds: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
     explain: bool = True,
+    bounded: bool = True,
 ) -> dict[str, Comparison]:
     """Compare orders by a recall on several benchmarks of one study: Holm's family is all pairs on all of them, so that a
     study in which all orders are equal names a winner anywhere with probability 1 - level at most.
 
-    Arguments as of `compare_orders`, by benchmark; `query_ids` for one benchmark alone.
+    Arguments as of `compare_orders`, by benchmark; `query_ids` for one benchmark alone. bounded: whether values must lie in
+    [0, 1]; False for those of `evaluation.contributions`.
     """
     alpha = check_level(level)
     recalls, found = {}, {}
     for benchmark, of in hits.items():
-        tables = _tables(of, query_ids, benchmark)
-        recalls[benchmark] = {name: recall_interval(values, level) for name, values in tables.items()}
+        tables = _tables(of, query_ids, benchmark, bounded)
+        recalls[benchmark] = {name: mean_interval(values, level) for name, values in tables.items()}
         own = (seeds or {}).get(benchmark)
         found[benchmark] = [_difference(tables, pair, own, level) for pair in combinations(tables, 2)]
     adjusted = iter(holm([pair.p for pairs in found.values() for pair in pairs]))
@@ -150,13 +152,13 @@ def _difference(
     """Of two orders, over their common seeds where there are two or more."""
     a, b = names
     if seeds is None:
-        return paired_difference(tables[a], tables[b], level, names=names)
+        return paired_difference(tables[a], tables[b], level, names=names, bounded=False)
     common = [seed for seed in seeds[a] if seed in seeds[b]]
     if len(common) < 2:
         same = list(seeds[a]) == list(seeds[b])
-        return paired_difference(tables[a], tables[b], level, names=names, paired_seeds=same)
+        return paired_difference(tables[a], tables[b], level, names=names, bounded=False, paired_seeds=same)
     first, second = (tables[name][[list(seeds[name]).index(seed) for seed in common]] for name in names)
-    return paired_difference(first, second, level, names=names, paired_seeds=True)
+    return paired_difference(first, second, level, names=names, bounded=False, paired_seeds=True)
 
 
 def _decided(

@@ -303,6 +303,15 @@ def expected_hits(k: int, greater: np.ndarray, equal: np.ndarray, truths: Any = 
     return 1.0 - none
 
 
+def expected_ranks(
+    greater: np.ndarray, equal: np.ndarray, num_gallery: int, truths: np.ndarray | None = None
+) -> np.ndarray:
+    """(Q,) ranks of the truth, from 1, over the orders of the tied; of several `truths` that of the first one. A truth that
+    scores NaN has the last rank."""
+    ranks = 1 + greater + (equal - 1) / 2 if truths is None else greater + (equal + 1) / (truths + 1)
+    return np.minimum(ranks, num_gallery)
+
+
 def metrics_from_counts(
     counts: RankCounts | BestCounts, *, ties: Ties = "expected", num_missing: int = 0, missing: Missing = "miss"
 ) -> RetrievalMetrics:
@@ -319,8 +328,7 @@ def metrics_from_counts(
         equal, truths = np.ones_like(equal), None
     elif ties == "worst":
         greater, equal, truths = greater + equal - (1 if truths is None else truths), np.ones_like(equal), None
-    ranks = 1 + greater + (equal - 1) / 2 if truths is None else greater + (equal + 1) / (truths + 1)
-    ranks = np.minimum(ranks, num_gallery)
+    ranks = expected_ranks(greater, equal, num_gallery, truths)
     medr_found = float(np.median(ranks))
     num_queries = len(ranks)
     if missing == "miss":

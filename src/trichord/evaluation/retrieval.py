@@ -26,6 +26,7 @@ from trichord.evaluation.ranks import (
     best_truth_ranks,
     chance_recall,
     expected_hits,
+    expected_ranks,
     metrics_from_counts,
     retrieval_ranks,
 )
@@ -58,6 +59,10 @@ class QueryRanks:
     def hits(self, k: int) -> np.ndarray:
         """(Q,) hits at K in [0, 1], expected over ties: what `evaluation.statistics` takes."""
         return expected_hits(min(k, self.num_gallery), self.greater, self.equal, self.truths)
+
+    def rank(self) -> np.ndarray:
+        """(Q,) ranks from 1, expected over ties: what median and mean rank are made of."""
+        return expected_ranks(self.greater, self.equal, self.num_gallery, self.truths)
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,18 @@ def recall_interval(hits: Any, level: float = 0.95) -> Interval:
     )
 
 
+def mean_interval(values: Any, level: float = 0.95) -> Interval:
+    """Mean in percent of values (S, N) or (N,), with its interval over units and seeds: that of `recall_interval` where all
+    lie in [0, 1]; of others (`evaluation.contributions`) plus and minus the half width, within [0, 100]."""
+    table, alpha = table_of_hits(values, bounded=False), check_level(level)
+    if table.min() >= 0 and table.max() <= 1:
+        return recall_interval(table, level)
+    of = spread(table)
+    mean, half = 100 * float(of.mean), 100 * float(half_width(of, alpha))
+    low, high = min(max(mean - half, 0.0), mean), max(min(mean + half, 100.0), mean)
+    return Interval(mean, low, high, level, len(table), table.shape[1], seeds_note(len(table)))
+
+
 def median_rank_interval(ranks: Any, level: float = 0.95) -> Interval:
     """Median of all ranks (S, N) or (N,), seeds and queries together, with its interval."""
     from scipy.stats import norm
@@ -205,6 +217,7 @@ def paired_difference(
     *,
     names: tuple[str, str] = ("a", "b"),
     paired_seeds: bool | None = None,
+    bounded: bool = True,
 ) -> Difference:
     """Difference of two recalls over the same queries.
 
@@ -213,8 +226,9 @@ def paired_difference(
         level: of the interval.
         names: of the two, for errors and the result.
         paired_seeds: whether row i of both had the same seed; None: where both have as many.
+        bounded: whether values must lie in [0, 1], as hits do; False for those of `evaluation.contributions`.
     """
-    first, second = table_of_hits(hits_a, names[0]), table_of_hits(hits_b, names[1])
+    first, second = (table_of_hits(h, n, bounded) for h, n in zip((hits_a, hits_b), names, strict=True))
     if first.shape[1] != second.shape[1]:
         raise TrichordError(
             f"{names[0]} has {first.shape[1]} queries and {names[1]} has {second.shape[1]}; "

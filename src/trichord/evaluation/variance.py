@@ -149,12 +149,14 @@ def half_width(of: Spread, alpha: float) -> np.ndarray:
     return (low + high) / 2
 
 
-def table_of_hits(hits: Any, name: str = "hits") -> np.ndarray:
-    """`hits` as float64 (S, N); one row (N,) is one seed."""
+def table_of_hits(hits: Any, name: str = "hits", bounded: bool = True) -> np.ndarray:
+    """`hits` as float64 (S, N); one row (N,) is one seed. bounded: whether they must lie in [0, 1]."""
     values = np.asarray(hits, np.float64)
     values = values[None] if values.ndim == 1 else values
     if values.ndim != 2 or not values.shape[0] or values.shape[1] < 2:
         raise TrichordError(f"{name}: shape {values.shape} must be seeds by queries, with two queries or more")
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+    if not bounded and not np.isfinite(values).all():
+        raise TrichordError(f"{name}: a value is not finite; leave out what does not count")
+    if bounded and (not np.isfinite(values).all() or values.min() < 0 or values.max() > 1):
         raise TrichordError(f"{name}: hits must lie in [0, 1]; make them from ranks with `hits_at`")
     return values

@@ -12,6 +12,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.accuracy import Scored
 from trichord.evaluation.classification import class_embeddings, embed_prompts, found_prompts, prompts_of
 from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings
+from trichord.evaluation.contributions import aligned
 from trichord.evaluation.probes import NEIGHBOURS, PENALTIES, knn_scores, linear_probe
 from trichord.evaluation.ranks import retrieval_ranks
 from trichord.evaluation.retrieval import fuse
@@ -94,9 +95,11 @@ def _add(run: _Run, outcome: Outcome, of: str, folds: dict[str, Scored], names: 
     found: dict[str, list[tuple[float, float]]] = {}
     for fold, scored in folds.items():
         title = f"{of}, {fold}" if len(folds) > 1 else of
-        for measure, (value, chance) in scored.measures().items():
+        for measure, (value, chance, each) in scored.measures().items():
             found.setdefault(measure, []).append((value, chance))
-            outcome.rows.append(Row(run.name, title, measure, value, len(scored.clip), chance))
+            row = Row(run.name, title, measure, value, len(scored.clip), chance)
+            values = aligned(each, scored.clip, run.data.found.num_clips)
+            outcome.rows.append(row.over(values, f"{run.name}/id"))
         head = f"{run.name}/{title}"
         outcome.arrays |= {
             f"{head}/clip": scored.clip.astype(np.int32),

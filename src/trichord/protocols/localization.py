@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.evaluation.contributions import aligned, ratio_contributions
 from trichord.evaluation.localization import (
     TaskRecalls,
     aligned_chance,
@@ -61,7 +62,8 @@ def _run(how: _Steps, protocol: Protocol, subject: Subject, options: Options) ->
         collection, _, split = how.clips.partition("/")
     else:
         chosen = subject.clip_set(options.on)
-        collection, split, name = chosen.collection, chosen.split, options.on or name
+        collection, split = chosen.collection, chosen.split
+        name = f"{name}:{options.on}" if options.on else name
     directions = step_directions(subject, collection, options.directions, name)
     fusion = subject.fusion if options.fusion == "auto" else options.fusion
     videos = list(step_videos(subject, collection, split, directions, fusion, options.audio_window_s))
@@ -118,11 +120,12 @@ def localization_outcome(
         of = f"{code}, {fusion}"
         outcome.rows += _recall_rows(name, code, of, taken, how, outcome, rows_of[mine])
         if how.precision:
-            outcome.rows.append(_precision_row(name, code, of, scored))
+            outcome.rows.append(_precision_row(name, code, of, scored, outcome))
+        places = rows_of[[code in video.scores for video in videos]]
         if how.seconds:
-            outcome.rows.append(_seconds_row(name, code, of, scored))
+            num = len(outcome.arrays[f"{name}/video"])
+            outcome.rows.append(_seconds_row(name, code, of, scored, places, num))
         if how.segments:
-            places = rows_of[[code in video.scores for video in videos]]
             outcome.rows += _segment_rows(name, code, of, scored, outcome, places)
     return outcome
 
@@ -150,14 +153,23 @@ def _recall_rows(
             found = RECALLS[measure](hits, present, tasks)
             by_chance = RECALLS[measure](chance, present, tasks).mean
             told = measure if way == "aligned" else f"{measure}, {BEST}"
-            rows.append(Row(name, of, told, found.mean, found.num_videos, by_chance))
+            row = Row(name, of, told, found.mean, found.num_videos, by_chance)
+            rows.append(row.over(aligned(_each(measure, hits, present, tasks), places, len(kept)), f"{name}/video"))
             per_task = dict(zip(found.tasks, found.recalls.tolist(), strict=True))
             if len(per_task) < found.num_videos:
                 outcome.details.setdefault("tasks", {}).setdefault(of, {})[told] = per_task
     return rows
 
 
-def _precision_row(name: str, code: str, of: str, videos: list[StepVideo]) -> Row:
+def _each(measure: str, hits: np.ndarray, present: np.ndarray, tasks: list[str]) -> np.ndarray:
+    """(V,) what each video gives to a recall; NaN without an annotated step."""
+    if measure == POOLED:
+        return ratio_contributions(hits, present, tasks)
+    shown = present > 0
+    return ratio_contributions(np.where(shown, hits / np.maximum(present, 1), 0.0), shown, tasks)
+
+
+def _precision_row(name: str, code: str, of: str, videos: list[StepVideo], outcome: Outcome) -> Row:
     by_task: dict[str, list[StepVideo]] = {}
     for video in videos:
         by_task.setdefault(video.task, []).append(video)
@@ -166,13 +178,20 @@ def _precision_row(name: str, code: str, of: str, videos: list[StepVideo]) -> Ro
         task_average_precision([video.scores[code] for video in mine], [video.truth for video in mine])
         for mine in shown.values()
     ]
-    return Row(name, of, MAP, float(np.mean(values)), sum(map(len, shown.values())))
+    names = np.unique(outcome.arrays[f"{name}/task"])
+    outcome.arrays[f"{name}/tasks"] = names
+    row = Row(name, of, MAP, float(np.mean(values)), sum(map(len, shown.values())))
+    each = aligned(np.array(values) / 100, np.searchsorted(names, list(shown)), len(names))
+    return row.over(each, f"{name}/tasks")
 
 
-def _seconds_row(name: str, code: str, of: str, videos: list[StepVideo]) -> Row:
-    shares = np.concatenate([best_step_shares(video.scores[code], video.truth) for video in videos])
+def _seconds_row(name: str, code: str, of: str, videos: list[StepVideo], places: np.ndarray, num: int) -> Row:
+    every = [best_step_shares(video.scores[code], video.truth) for video in videos]
+    shares = np.concatenate(every)
     chance = np.concatenate([best_step_shares(np.zeros(video.truth.shape), video.truth) for video in videos])
-    return Row(name, of, BEST_STEP, 100 * float(shares.mean()), len(shares), 100 * float(chance.mean()))
+    row = Row(name, of, BEST_STEP, 100 * float(shares.mean()), len(shares), 100 * float(chance.mean()))
+    each = ratio_contributions([shares.sum() for shares in every], [len(shares) for shares in every])
+    return row.over(aligned(each, places, num), f"{name}/video")
 
 
 def _segment_rows(
@@ -182,25 +201,33 @@ def _segment_rows(
     for _, video in kept:
         scores = video.scores[code]
         shown.append((segment_overlaps(scores, video.truth), segment_overlaps(np.zeros_like(scores), video.truth)))
-    per_video = {m: np.full(len(outcome.arrays[f"{name}/video"]), np.nan) for m in ("iou", "iod", "mof")}
-    for (place, _), (found, _) in zip(kept, shown, strict=True):
-        per_video["iou"][place], per_video["iod"][place] = found.iou.mean(), found.iod.mean()
-        per_video["mof"][place] = found.num_right / found.num_frames
-    outcome.arrays |= {f"{name}/{code}/{m}": values for m, values in per_video.items()}
-    figures = [_segment_figures([pair[i] for pair in shown]) for i in (0, 1)]
-    return [Row(name, of, measure, value, num, figures[1][measure][0]) for measure, (value, num) in figures[0].items()]
+    at, num = np.array([place for place, _ in kept]), len(outcome.arrays[f"{name}/video"])
+    found = [pair[0] for pair in shown]
+    per_video = {
+        "iou": [one.iou.mean() for one in found],
+        "iod": [one.iod.mean() for one in found],
+        "mof": [one.num_right / one.num_frames for one in found],
+    }
+    outcome.arrays |= {f"{name}/{code}/{m}": aligned(values, at, num) for m, values in per_video.items()}
+    chance = _segment_figures([pair[1] for pair in shown])
+    return [
+        Row(name, of, measure, value, count, chance[measure][0]).over(aligned(each, at, num), f"{name}/video")
+        for measure, (value, count, each) in _segment_figures(found).items()
+    ]
 
 
-def _segment_figures(found: list[Overlaps]) -> dict[str, tuple[float, int]]:
-    """Measure -> its value in percent and what it is a mean over."""
-    figures: dict[str, tuple[float, int]] = {}
+def _segment_figures(found: list[Overlaps]) -> dict[str, tuple[float, int, np.ndarray]]:
+    """Measure -> its value in percent, what it is a mean over, and what each video gives to it."""
+    figures: dict[str, tuple[float, int, np.ndarray]] = {}
     for measure, values in (("IoU", [f.iou for f in found]), ("IoD", [f.iod for f in found])):
-        every = np.concatenate(values)
-        figures[f"{measure}, {SEGMENTS}"] = 100 * float(every.mean()), len(every)
-        figures[f"{measure}, {VIDEOS}"] = 100 * float(np.mean([v.mean() for v in values])), len(values)
-    right, frames = sum(f.num_right for f in found), sum(f.num_frames for f in found)
-    figures[f"MoF, {FRAMES}"] = 100 * right / frames, frames
-    figures[f"MoF, {VIDEOS}"] = 100 * float(np.mean([f.num_right / f.num_frames for f in found])), len(found)
+        every, means = np.concatenate(values), np.array([v.mean() for v in values])
+        by_segment = ratio_contributions([v.sum() for v in values], [len(v) for v in values])
+        figures[f"{measure}, {SEGMENTS}"] = 100 * float(every.mean()), len(every), by_segment
+        figures[f"{measure}, {VIDEOS}"] = 100 * float(means.mean()), len(values), means
+    rights, lengths = [f.num_right for f in found], [f.num_frames for f in found]
+    by_frame, shares = ratio_contributions(rights, lengths), np.array(rights) / np.array(lengths)
+    figures[f"MoF, {FRAMES}"] = 100 * sum(rights) / sum(lengths), sum(lengths), by_frame
+    figures[f"MoF, {VIDEOS}"] = 100 * float(shares.mean()), len(found), shares
     return figures
 
 

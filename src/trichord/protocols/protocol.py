@@ -8,15 +8,18 @@ A protocol's `run` takes a `Subject` (a model on a store, or embeddings that wer
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from trichord.evaluation.statistics import mean_interval, median_rank_interval
 
 if TYPE_CHECKING:
     from trichord.evaluation.windows import Windows
     from trichord.protocols.subject import Subject
 
+MEDIAN_RANK = "MedR"
 Kind = Literal["retrieval", "localization", "classification", "probe", "clustering"]
 
 
@@ -32,6 +35,10 @@ class Row:
         num: Of queries, videos or items that it is a mean over.
         chance: The same measure at random, where it is known.
         unit: `%`, `rank` or another.
+        each: (n,) float64, what each unit (query, clip, video) gives: the value is the mean of these in percent, of ranks the
+            mean or median itself. NaN: a unit that does not count. None where a figure is no such mean.
+        each_of: Name among `Outcome.arrays` of the (n,) names of these units; two models are compared over the same ones.
+        low, high: Interval over units, of this one model; None without `each`, or with one unit.
     """
 
     protocol: str
@@ -41,9 +48,30 @@ class Row:
     num: int
     chance: float | None = None
     unit: str = "%"
+    each: np.ndarray | None = field(default=None, repr=False, compare=False)
+    each_of: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Name of `each` in the file of arrays."""
+        return f"{self.protocol}/{self.of}/{self.measure}/each"
+
+    def over(self, each: np.ndarray, each_of: str) -> Row:
+        """The same with what each unit gives, and the interval that follows."""
+        counted = each[~np.isnan(each)]
+        if len(counted) < 2:
+            return replace(self, each=each, each_of=each_of)
+        if self.unit == "rank" and self.measure != MEDIAN_RANK:
+            return replace(self, each=each, each_of=each_of)
+        found = median_rank_interval(counted) if self.unit == "rank" else mean_interval(counted)
+        return replace(self, each=each, each_of=each_of, low=found.low, high=found.high)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For results.json: `each` is its name in the file of arrays, or None."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return plain | {"each": None if self.each is None else self.key}
 
 
 @dataclass
@@ -61,6 +89,10 @@ class Outcome:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+
+    def kept(self) -> dict[str, np.ndarray]:
+        """`arrays`, and of each row what its units give."""
+        return self.arrays | {row.key: row.each for row in self.rows if row.each is not None}
 
 
 @dataclass(frozen=True)

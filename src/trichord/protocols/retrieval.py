@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.evaluation.contributions import aligned
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.full_video import full_video_ranks
 from trichord.evaluation.ranks import chance_recall, metrics_from_counts
-from trichord.evaluation.retrieval import RetrievalResult, all_directions, fuse, score_direction
+from trichord.evaluation.retrieval import QueryRanks, RetrievalResult, all_directions, fuse, score_direction
 from trichord.modality import Direction
 from trichord.parallel import on_main
-from trichord.protocols.protocol import Options, Outcome, Protocol, Row
+from trichord.protocols.protocol import MEDIAN_RANK, Options, Outcome, Protocol, Row
 from trichord.protocols.subject import ClipSet, Subject
 
 RECALLS = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
@@ -90,13 +91,16 @@ def _fusion(subject: Subject, options: Options) -> str:
 
 
 def clip_arrays(name: str, found: Embedded) -> dict[str, np.ndarray]:
-    """What names the clips that per-query arrays number, as a study keeps it."""
-    return {
+    """What names the clips, and the texts, that per-query arrays number: (N,) `id`, `video_id`, `start_s`, `end_s`, and (M,)
+    `text_id`, the clip that each text describes, with `caption` where it is known."""
+    arrays = {
         f"{name}/id": found.ids,
         f"{name}/video_id": found.videos,
         f"{name}/start_s": found.start_s,
         f"{name}/end_s": found.end_s,
+        f"{name}/text_id": found.ids[found.text_clip],
     }
+    return arrays if found.captions is None else arrays | {f"{name}/caption": found.captions}
 
 
 def retrieval_outcome(
@@ -118,7 +122,7 @@ def retrieval_outcome(
             dual_softmax=options.dual_softmax,
         )
         results.append(result)
-        outcome.rows += retrieval_rows(result)
+        outcome.rows += retrieval_rows(result, found)
         outcome.arrays |= rank_arrays(f"{name}/{direction.code}", result)
     outcome.details["results"] = [result.to_dict() for result in results]
     if missed := {r.num_missing for r in results if r.num_missing}:
@@ -132,15 +136,24 @@ def retrieval_outcome(
     return outcome
 
 
-def retrieval_rows(result: RetrievalResult) -> list[Row]:
-    """Recalls with chance, median and mean rank."""
-    name, of, num = result.benchmark, result.of, result.num_queries
-    rows = [
-        Row(name, of, measure, getattr(result, key), num, getattr(result, f"chance_{key}"))
-        for measure, key in RECALLS.items()
-    ]
-    ranks = (("MedR", result.medr), ("MeanR", result.meanr))
-    return rows + [Row(name, of, measure, value, num, None, "rank") for measure, value in ranks]
+def retrieval_rows(result: RetrievalResult, found: Embedded) -> list[Row]:
+    """Recalls with chance, median and mean rank, each with what every query gives to it. Queries that lack a modality are
+    errors under `miss`, and have the rank of the last."""
+    name, of, num, ranks = result.benchmark, result.of, result.num_queries, result.ranks
+    assert ranks is not None
+    texts = ranks.text is not None or (found.one_text_each and result.direction.startswith("t"))
+    at, total = ranks.clip if ranks.text is None else ranks.text, found.num_texts if texts else found.num_clips
+    units = f"{name}/text_id" if texts else f"{name}/id"
+    missed = result.missing == "miss"
+    rows = []
+    for k, (measure, key) in zip((1, 5, 10), RECALLS.items(), strict=True):
+        row = Row(name, of, measure, getattr(result, key), num, getattr(result, f"chance_{key}"))
+        rows.append(row.over(aligned(ranks.hits(k), at, total, 0.0 if missed else np.nan), units))
+    last = float(ranks.num_gallery + result.num_missing) if missed else np.nan
+    each = aligned(ranks.rank(), at, total, last)
+    for measure, value in ((MEDIAN_RANK, result.medr), ("MeanR", result.meanr)):
+        rows.append(Row(name, of, measure, value, num, None, "rank").over(each, units))
+    return rows
 
 
 def rank_arrays(head: str, result: RetrievalResult) -> dict[str, np.ndarray]:
@@ -171,7 +184,7 @@ def _run_retrieval(how: _Retrieval, protocol: Protocol, subject: Subject, option
 
 
 def _run_full_video(how: _Retrieval, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
-    name = options.on or protocol.name
+    name = f"{protocol.name}:{options.on}" if options.on else protocol.name
     if options.dual_softmax:
         raise TrichordError(f"benchmark {protocol.name} has no dual softmax; leave it out")
     known = [code for code in all_directions(subject.modalities) if code.startswith("t2")]
@@ -207,7 +220,7 @@ def full_video_outcome(
     the modalities of the direction."""
     videos, of_clip = np.unique(videos_of(found), return_inverse=True)
     of_text = of_clip[found.text_clip]
-    outcome = Outcome(arrays={f"{name}/video": videos})
+    outcome = Outcome(arrays={f"{name}/video": videos, f"{name}/text_id": found.ids[found.text_clip]})
     for direction in directions:
         clips = np.flatnonzero(np.logical_and.reduce([found.valid[m] for m in direction.target]))
         texts = np.flatnonzero(found.valid["text"])
@@ -231,10 +244,16 @@ def full_video_outcome(
             metrics = metrics_from_counts(ranks.counts, num_missing=counted)
             share = len(ranks.video) / (len(ranks.video) + counted)
             of, num = f"{direction.code}, {fusion}: {ranks.way}", metrics.num_queries
+            at, total = (texts, found.num_texts) if by_caption else (part, len(videos))
+            units = f"{name}/text_id" if by_caption else f"{name}/video"
+            each = QueryRanks(ranks.video, *ranks.counts)
             for k, (measure, key) in zip((1, 5, 10), RECALLS.items(), strict=True):
-                chance = chance_recall(k, len(part)) * share
-                outcome.rows.append(Row(name, of, measure, getattr(metrics, key), num, chance))
-            outcome.rows.append(Row(name, of, "MedR", metrics.medr, num, None, "rank"))
+                row = Row(name, of, measure, getattr(metrics, key), num, chance_recall(k, len(part)) * share)
+                values = aligned(each.hits(k), at, total, np.nan if missing != "miss" else 0.0)
+                outcome.rows.append(row.over(values, units))
+            row = Row(name, of, MEDIAN_RANK, metrics.medr, num, None, "rank")
+            last = np.nan if missing != "miss" else float(len(part) + counted)
+            outcome.rows.append(row.over(aligned(each.rank(), at, total, last), units))
             head = f"{name}/{direction.code}/{ranks.way.replace(', ', '-').replace(' ', '-')}"
             outcome.arrays |= {
                 f"{head}/video": part[ranks.video].astype(np.int32),

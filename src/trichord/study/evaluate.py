@@ -209,7 +209,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
                 return
             out.mkdir(parents=True, exist_ok=True)
             write_arrays(
-                out / PER_QUERY, {k: v for done in evaluation.benchmarks for k, v in done.outcome.arrays.items()}
+                out / PER_QUERY, {k: v for done in evaluation.benchmarks for k, v in done.outcome.kept().items()}
             )
             write_json(out / RESULTS, _described(evaluation))
 
