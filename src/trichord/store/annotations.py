@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trichord.errors import TrichordError
+from trichord.store.leases import Leases
 from trichord.store.shards import atomic_file
 
 if TYPE_CHECKING:
@@ -53,17 +54,19 @@ class StepSpan:
 
 def write_annotations(store: Path, collection: str, spans: Iterable[StepSpan]) -> None:
     """Add spans to what the store knows, in place of earlier ones of the same task and video. The file is there whole or not
-    at all.
+    at all; of several processes that write, each waits for the others and keeps what they wrote.
 
     Raises TrichordError when the store cannot be written.
     """
     given = [{"collection": collection, **vars(span)} for span in spans]
     names = ("collection", "task", "video_id")
     again = {tuple(row[name] for name in names) for row in given}
-    rows = [row for row in _rows(store / FILE) if tuple(row[name] for name in names) not in again] + given
     try:
-        with atomic_file(store / FILE) as file:
-            pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file)
+        with Leases(store) as leases:
+            leases.wait(FILE)
+            rows = [row for row in _rows(store / FILE) if tuple(row[name] for name in names) not in again] + given
+            with atomic_file(store / FILE) as file:
+                pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file)
     except OSError as error:
         raise TrichordError(
             f"{store / FILE}: cannot be written ({os.strerror(error.errno) if error.errno else error}); check the disk, "

@@ -7,6 +7,7 @@ network file systems that know locks (NFS 4 does).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from trichord.errors import TrichordError
 
 FILE = "leases"
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # what some network file systems say
 
 
 class Leases:
@@ -36,6 +38,15 @@ class Leases:
             return False
         self._held.add(name)
         return True
+
+    def wait(self, name: str) -> None:
+        """Acquire the work `name`, as soon as whoever has it lets go. On file systems that know no locks nobody waits."""
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _position(name))
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        self._held.add(name)
 
     def release(self, name: str) -> None:
         if name in self._held:
