@@ -2,7 +2,7 @@
 
 `trichord import` reads each back to the same values. What a published layout has no place for goes where published
 readers do not look: `trichord.json` (what the folder is), `trichord.jsonl` (HowTo100M) and a key `trichord` of each
-entry (YouCook2). The same store gives the same bytes.
+entry (YouCook2); annotated steps are in `trichord.annotations.jsonl` (any layout). The same store gives the same bytes.
 
 Files get their names when they are whole, and `trichord.json` says that the export is complete when it is; a killed
 export is run again. Item files are not forced to disk one by one, so after a power failure run it again too.
@@ -17,6 +17,7 @@ from typing import Any, Literal
 from trichord.errors import TrichordError, disk_reason
 from trichord.releases.common import Progress
 from trichord.releases.export_job import CaptionFiles, ExportSummary, Job
+from trichord.releases.exported_steps import write_steps
 from trichord.releases.records import MARK, VERSION, read_mark, write_mark, write_words
 from trichord.store import Store
 from trichord.store.location import Location, location
@@ -82,14 +83,16 @@ def export_store(
         claim(out, mark)
         write_mark(out, mark | {"complete": False})
         words = write_words(out, opened)
+        num_spans, notes = write_steps(out, opened, items)
         files = writers[layout](job)
-        write_mark(out, mark | {"complete": True, "files": files, "words": words})
+        steps = {"annotations": num_spans} if num_spans else {}
+        write_mark(out, mark | {"complete": True, "files": files, "words": words} | steps)
     except OSError as error:
         where = error.filename or out
         raise TrichordError(
             f"{where}: cannot be written ({disk_reason(error)}); check the disk and the path, then run again"
         ) from None
-    summary.notes += [f"{count:,} {what}" for what, count in job.odd.items()]
+    summary.notes += [*notes, *(f"{count:,} {what}" for what, count in job.odd.items())]
     return summary
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.releases.clips import read_entries
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, import_entries
+from trichord.releases.exported_steps import read_steps, store_steps
 from trichord.releases.records import (
     INDEX,
     MOST_JSON_BYTES,
@@ -54,7 +55,9 @@ def import_listed(
     num_threads: int = 1,
     progress: Progress | None = None,
 ) -> ImportSummary:
-    """Store the entries of an export. Without `words`, the words are those that the export has, if it has any."""
+    """Store the entries of an export, and its annotated steps. Without `words`, the words are those that the export has, if
+    it has any."""
+    steps = read_steps(root, mark) if mark else {}
     collections = list(dict.fromkeys(entry.collection for entry in entries if not entry.problem))
     name = ", ".join(collections[:5]) + (", ..." if len(collections) > 5 else "") or "export"
     if progress:
@@ -65,7 +68,7 @@ def import_listed(
             raise TrichordError(entry.problem)
         return make(entry)
 
-    return import_entries(
+    summary = import_entries(
         entries,
         collection=name,
         video_id=lambda entry: entry.video_id,
@@ -80,6 +83,8 @@ def import_listed(
         vectors=exported_words(root, mark, texts()) if mark and words is None else None,
         keep_precision=True,
     )
+    summary.notes += store_steps(Path(store), steps)
+    return summary
 
 
 def entry_of(record: dict[str, Any], file: Path, where: str, begin: int = 0, end: int = 0) -> Entry:

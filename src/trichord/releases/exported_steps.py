@@ -1,0 +1,110 @@
+"""Annotated steps in an export: one JSON line per span in `trichord.annotations.jsonl`, beside the files of any layout.
+
+A line has collection, video_id, task, step (from 0, -1 for a video that shows none), text, start_s and end_s, as
+`store.annotations` keeps them. The texts of all steps of a task are items of the export, as they are of the store.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.releases.records import MOST_JSON_BYTES, parsed, shown
+from trichord.store import Store
+from trichord.store.annotations import NO_STEP, StepSpan, read_annotations, step_items, steps_id, write_annotations
+from trichord.store.shards import atomic_file
+
+STEPS = "trichord.annotations.jsonl"
+_KINDS: dict[str, tuple[type, ...]] = {name: (str,) for name in ("collection", "video_id", "task", "text")} | {
+    "step": (int,)
+}
+_KINDS |= {name: (float, int) for name in ("start_s", "end_s")}
+Spans = dict[str, list[StepSpan]]  # by collection
+
+
+def write_steps(folder: Path, store: Store, items: np.ndarray) -> tuple[int, list[str]]:
+    """Write the annotations of these items, in the order of the store; how many spans, and what a reader should know of them.
+
+    Raises TrichordError when the store's annotations are damaged.
+    """
+    chosen = {(store.collection(i), store.video_id(i)) for i in items.tolist()}
+    lines, without = [], 0
+    for collection in dict.fromkeys(store.collection(i) for i in items.tolist()):
+        found = read_annotations(store, collection)
+        mine = [span for spans in found.values() for span in spans if (collection, span.video_id) in chosen]
+        tasks = dict.fromkeys(span.task for span in mine)
+        without += sum((collection, steps_id(task)) not in chosen for task in tasks)
+        lines += [json.dumps({"collection": collection, **vars(span)}) for span in mine]
+    if not lines:
+        (folder / STEPS).unlink(missing_ok=True)  # of an export that was made here before
+        return 0, []
+    with atomic_file(folder / STEPS) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
+    notes = [f"{len(lines):,} annotated spans of steps are in {STEPS}, which published readers do not know"]
+    if without:
+        notes.append(
+            f"the step texts of {without:,} of its tasks are not among these items (split steps): steps cannot be looked for "
+            "in this export; export without --split to have them"
+        )
+    return len(lines), notes
+
+
+def read_steps(folder: Path, mark: dict[str, Any]) -> Spans:
+    """The annotations of an export, none where its mark names none.
+
+    Raises TrichordError when the file is not the one that was exported.
+    """
+    if not mark.get("annotations"):
+        return {}
+    path, found, count = folder / STEPS, Spans(), 0
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(MOST_JSON_BYTES):
+                count += 1
+                collection, span = _span(parsed(line, f"{path}, line {count}"), f"{path}, line {count}")
+                found.setdefault(collection, []).append(span)
+    except OSError as error:
+        raise TrichordError(f"{path}: cannot be read ({error.strerror}); copy or export it again") from None
+    if count != mark["annotations"]:
+        raise TrichordError(f"{path}: has {count:,} of {shown(mark['annotations'])} lines; copy or export it again")
+    return found
+
+
+def store_steps(store: Path, found: Spans) -> list[str]:
+    """Add the annotations to a store that has the items; a line for the user.
+
+    Raises TrichordError when the store has other steps of one of the tasks.
+    """
+    opened = Store(store) if found else None
+    for collection, spans in found.items():
+        assert opened is not None
+        items = step_items(opened, collection)
+        for span in spans:
+            i = items.get(span.task)
+            if i is None or span.step == NO_STEP:
+                continue
+            if span.step >= opened.num_captions(i) or opened.caption_text(i, span.step) != span.text:
+                raise TrichordError(f"{store}: has other steps of task '{shown(span.task)}'; use another store")
+    for collection, spans in found.items():
+        write_annotations(store, collection, spans)
+    count = sum(map(len, found.values()))
+    return [f"with {count:,} annotated spans of steps"] if count else []
+
+
+def _span(record: dict[str, Any], where: str) -> tuple[str, StepSpan]:
+    for name, kinds in _KINDS.items():
+        if not isinstance(record.get(name), kinds) or isinstance(record[name], bool):
+            raise TrichordError(f"{where}: has no {name}; copy or export it again")
+    try:
+        start_s, end_s = float(record["start_s"]), float(record["end_s"])
+    except OverflowError:
+        start_s = end_s = math.inf
+    if not (NO_STEP <= record["step"] < 1 << 31 and 0 <= start_s < math.inf and math.isfinite(end_s)):
+        raise TrichordError(f"{where}: is no span; copy or export it again")
+    span = StepSpan(record["video_id"], record["task"], record["step"], record["text"], start_s, end_s)
+    return record["collection"], span
