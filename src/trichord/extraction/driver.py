@@ -15,7 +15,8 @@ from trichord.extraction.plan import Job, Known
 from trichord.extraction.progress import Meter, clock
 from trichord.extraction.work import Outcome, Task
 from trichord.media import Decoder
-from trichord.store import Item, Store, StoreWriter
+from trichord.store import Item, StoreWriter
+from trichord.store.committed import Committed
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER, RESOLVED, note
 from trichord.store.spool import FOLDER as SPOOL
@@ -102,6 +103,7 @@ class Run:
         self._ready: list[Job] = []  # finished, and so are all before them
         self._ready_bytes = 0
         self._encoder_failures = 0  # in a row
+        self._committed = Committed()
 
     def work(self, plan: Iterator[Job], engine: Engine) -> None:
         """Do all jobs of the plan. Ends in order, also when interrupted: what is finished is committed."""
@@ -286,11 +288,9 @@ class Run:
 
     def _write_items(self, items: list[Item]) -> int:
         vectors = word_vectors_for((text for item in items for text in item.captions.text), self.words)
-        with StoreWriter(self.store, vectors, wait_s=_WAIT_FOR_WRITER_S) as writer:
-            present = Store(self.store) if any((self.store / "parts").glob("*.parquet")) else None
-            made = {(c, key) for c in {i.collection for i in items} for key in (present.sources(c) if present else ())}
+        with StoreWriter(self.store, vectors, wait_s=_WAIT_FOR_WRITER_S, committed=self._committed) as writer:
             for item in items:
-                if (item.collection, item.source) in made:
+                if writer.has_source(item.collection, item.source):
                     continue  # committed by a run that was killed before it could clean up
                 try:
                     writer.add(item, copy=False)

@@ -16,8 +16,9 @@ from trichord.extraction.choice import Described
 from trichord.extraction.folder import name_crc32
 from trichord.extraction.sources import Source
 from trichord.features.hashes import FileHashes
-from trichord.store import Store
+from trichord.store.committed import new_parts
 from trichord.store.ledger import LEDGER, read_ledger
+from trichord.store.manifest import Manifest
 
 _READ_AHEAD = 8
 ALWAYS_AGAIN = ("interrupted", "missing", "encoder", "system")  # classes that say nothing of the file
@@ -53,7 +54,8 @@ class Known:
     recorded: dict[str, str] = field(default_factory=dict)  # video_id -> key, where it is known
     failed: dict[str, dict[str, str]] = field(default_factory=dict)
     splits: dict[str, int] = field(default_factory=dict)
-    _seen: tuple[int, int] = (-1, -1)
+    _ledger_size: int = -1
+    _parts: list[str] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
@@ -66,19 +68,30 @@ class Known:
     def renew(self) -> None:
         """Read again what changed in the store. Raises TrichordError when it is damaged."""
         ledger = self.store / LEDGER
-        seen = (len(list((self.store / "parts").glob("*.parquet"))), ledger.stat().st_size if ledger.exists() else 0)
-        if seen[1] != self._seen[1]:
+        size = ledger.stat().st_size if ledger.exists() else 0
+        if size != self._ledger_size:
             entries = read_ledger(self.store)
             self.failed = {
                 e["key"]: e for e in entries if e.get("key") and e.get("collection", self.collection) == self.collection
             }
-        if seen[0] != self._seen[0] and seen[0]:
-            opened = Store(self.store)
-            self.sources = {key: opened.video_id(i) for key, i in opened.sources(self.collection).items()}
-            self.recorded = {video_id: key for key, video_id in self.sources.items()}
-            self.ids = {opened.video_id(int(i)) for i in opened.select(self.collection)}
-            self.splits = {s: n for (name, s), n in opened.collections().items() if name == self.collection}
-        self._seen = seen
+            self._ledger_size = size
+        parts, gone = new_parts(self.store, self._parts)
+        if gone:
+            self.sources, self.ids, self.recorded, self.splits, self._parts = {}, set(), {}, {}, []
+        for part in parts:
+            self._take(part)
+
+    def _take(self, part: Manifest) -> None:
+        texts = [part.texts[name].to_pylist() for name in ("collection", "split", "video_id")]
+        made_from = part.texts["source"].to_pylist() if "source" in part.texts else [""] * part.num_rows
+        for collection, split, video_id, key in zip(*texts, made_from, strict=True):
+            if collection == self.collection:
+                self.ids.add(video_id)
+                self.splits[split] = self.splits.get(split, 0) + 1
+                if key:
+                    self.sources[key] = video_id
+                    self.recorded[video_id] = key
+        self._parts.append(part.path.name)
 
     def conflict(self, source: Source, key: str) -> tuple[str, str]:
         """Class and reason why the store cannot take `source`, besides that it holds it already; empty if it can."""

@@ -18,12 +18,12 @@ import numpy as np
 
 from trichord.captions import tokenize
 from trichord.errors import TrichordError, one_line
+from trichord.store.committed import Committed, item_key
 from trichord.store.items import Item, checked_streams
 from trichord.store.ledger import note, read_ledger
 from trichord.store.location import local_folder
-from trichord.store.manifest import MAX_ROWS, MAX_WORDS, PartInfo, StreamInfo, part_paths, schema_for, write_manifest
+from trichord.store.manifest import MAX_ROWS, MAX_WORDS, PartInfo, StreamInfo, schema_for, write_manifest
 from trichord.store.shards import sync_folder, write_shard
-from trichord.store.store import Store
 from trichord.store.words import WordVectors
 
 SHARD_BYTES = 256 << 20
@@ -50,11 +50,15 @@ class StoreWriter:
     exception ends it. Word ids are given by first use and never change.
 
     wait_s: how long to wait for another writer to end.
+    committed: what the store is known to hold, for one who opens a writer again and again: only what is new is read.
 
     Raises TrichordError when `path` is a URL, another writer is at work, a part is damaged or the words are another table's.
     """
 
-    def __init__(self, path: str | Path, words: WordVectors, *, shard_bytes: int = SHARD_BYTES, wait_s: float = 0.0):
+    def __init__(
+        self, path: str | Path, words: WordVectors, *, shard_bytes: int = SHARD_BYTES, wait_s: float = 0.0,
+        committed: Committed | None = None,
+    ):  # fmt: skip
         self.path = local_folder(path)
         self.num_added = 0
         self.num_skipped = 0
@@ -62,12 +66,9 @@ class StoreWriter:
         self._parts = self.path / "parts"
         self._lock: int | None = None
         self._buffer = _Buffer()
-        self._keys: set[str] = set()
-        self._dims: dict[str, int] = {}
-        self._words: list[str] = []
-        self._vectors: list[np.ndarray] = []
+        self._ledger: set[tuple[str, str]] | None = None
+        self._known = Committed() if committed is None else committed
         self._committed_words = 0
-        self._next_part = 0
         vectors = words.vectors
         if vectors.ndim != 2 or len(vectors) != len(words.words) or not np.isfinite(vectors).all():
             raise TrichordError(f"word vectors {words.source}: not a row of finite numbers per word; name another file")
@@ -79,6 +80,7 @@ class StoreWriter:
             self._remove_leftovers()
             self._load()
         except BaseException as error:
+            self._known.clear()
             self._unlock()
             if isinstance(error, OSError):
                 raise self._failed("cannot be opened for writing", error) from error
@@ -98,16 +100,24 @@ class StoreWriter:
             if self._lock is not None:
                 self.flush()
         finally:
+            if self._buffer.rows or self._committed_words != len(self._known.words):
+                self._known.clear()  # it tells of items or words that are not in the store
             self._unlock()
 
     def contains(self, collection: str, video_id: str) -> bool:
         """Whether the store holds the item, committed or not yet."""
-        return _key(collection, video_id) in self._keys
+        return item_key(collection, video_id) in self._known.keys
+
+    def has_source(self, collection: str, source: str) -> bool:
+        """Whether a committed item of the collection was made from and by just that (`Item.source`)."""
+        return self._known.has_source(collection, source)
 
     def skip(self, source: str, reason: str) -> None:
         """Note in the store's ledger that `source` could not be stored. No note is written twice."""
         self.num_skipped += 1
         entry = (one_line(source), one_line(reason))
+        if self._ledger is None:
+            self._ledger = {(entry["source"], entry["reason"]) for entry in read_ledger(self.path)}
         if entry not in self._ledger:
             self._ledger.add(entry)
             note(self.path, *entry)
@@ -121,7 +131,7 @@ class StoreWriter:
         if self.contains(item.collection, item.video_id):
             where = f"{item.collection}/{item.video_id}"
             raise TrichordError(f"{where}: is in {self.path} already; skip it or name another collection")
-        streams = checked_streams(item, self._dims, copy=copy)
+        streams = checked_streams(item, self._known.dims, copy=copy)
         texts = [text.encode("utf-8", "replace") for text in item.captions.text]
         word_ids = [self._ids_of(text) for text in item.captions.text]
         buffer, begin = self._buffer, len(self._buffer.texts)
@@ -135,7 +145,7 @@ class StoreWriter:
             "caption_end": begin + len(texts),
         }
         for name, array in streams.items():
-            self._dims[name] = array.shape[1]
+            self._known.dims[name] = array.shape[1]
             first = buffer.num_rows.get(name, 0)
             buffer.num_rows[name] = first + len(array)
             buffer.streams.setdefault(name, []).append(array)
@@ -148,7 +158,7 @@ class StoreWriter:
         buffer.word_ids += word_ids
         buffer.num_bytes += sum(array.nbytes for array in streams.values())
         buffer.num_bytes += sum(map(len, texts)) + sum(4 * len(ids) + 32 for ids in word_ids)
-        self._keys.add(_key(item.collection, item.video_id))
+        self._known.keys.add(item_key(item.collection, item.video_id))
         self.num_added += 1
         if buffer.num_bytes >= self._shard_bytes or len(buffer.rows) >= MAX_ROWS:
             self.flush()
@@ -159,9 +169,10 @@ class StoreWriter:
         if not buffer.rows:
             return
         assert self._lock is not None, "the writer is closed"
-        stem = f"{self._next_part:05d}"
+        known = self._known
+        stem = f"{known.next_part:05d}"
         used = {word for ids in buffer.word_ids for word in ids}
-        new = range(self._committed_words, len(self._words))
+        new = range(self._committed_words, len(known.words))
         table = [*new, *sorted(used.difference(new))]  # what the part adds, then what it uses of earlier parts
         try:
             num_bytes, sha256 = write_shard(self._parts / f"{stem}.safetensors", self._tensors(table))
@@ -171,7 +182,7 @@ class StoreWriter:
                 sha256=sha256,
                 rows_sha256="",
                 streams={
-                    name: StreamInfo(self._dims[name], str(np.result_type(*arrays)))
+                    name: StreamInfo(known.dims[name], str(np.result_type(*arrays)))
                     for name, arrays in sorted(buffer.streams.items())
                 },
                 word_source=self._given.source,
@@ -187,13 +198,14 @@ class StoreWriter:
             write_manifest(self._parts / f"{stem}.parquet", columns, info)
         except OSError as error:
             raise self._failed(f"cannot write part {stem}", error) from error
-        self._committed_words = len(self._words)
-        self._next_part += 1
+        self._committed_words = len(known.words)
+        rows = ((str(row["collection"]), str(row["source"])) for row in buffer.rows)
+        known.add_part(f"{stem}.parquet", rows, self._given_table)
         self._buffer = _Buffer()
 
     def _tensors(self, table: list[int]) -> dict[str, list[np.ndarray]]:
         buffer = self._buffer
-        spellings = [self._words[word].encode("utf-8", "replace") for word in table]
+        spellings = [self._known.words[word].encode("utf-8", "replace") for word in table]
         width = self._given.vectors.shape[1]
         return {
             **buffer.streams,
@@ -204,47 +216,46 @@ class StoreWriter:
             "word_ids": [np.array([word for ids in buffer.word_ids for word in ids], dtype=np.int32)],
             "word_offsets": [_offsets(buffer.word_ids)],
             "word_table_ids": [np.array(table, dtype=np.int32)],
-            "word_vectors": [np.array([self._vectors[word] for word in table], dtype=np.float32).reshape(-1, width)],
+            "word_vectors": [
+                np.array([self._known.vectors[word] for word in table], dtype=np.float32).reshape(-1, width)
+            ],
             "word_spelling": [_bytes(spellings)],
             "word_spelling_offsets": [_offsets(spellings)],
         }
 
     def _ids_of(self, text: str) -> list[int]:
         """Ids of the text's known words; a word met for the first time gets the next id."""
-        ids = []
+        ids, known = [], self._known
         for token in tokenize(text):
             word = token.lower() if self._given.lowercase else token
-            known = self._word_ids.get(word)
-            if known is None:
+            number = known.word_ids.get(word)
+            if number is None:
                 row = self._given_rows.get(word)
                 if row is None:
                     continue
-                known = len(self._words)
-                if known >= MAX_WORDS:
+                number = len(known.words)
+                if number >= MAX_WORDS:
                     raise TrichordError(f"{self.path}: holds {MAX_WORDS} words already; start another store")
-                self._word_ids[word] = known
-                self._words.append(word)
-                self._vectors.append(self._given.vectors[row])
-            ids.append(known)
+                known.word_ids[word] = number
+                known.words.append(word)
+                known.vectors.append(self._given.vectors[row])
+            ids.append(number)
         return ids
+
+    @property
+    def _given_table(self) -> tuple[str, bool, int]:
+        return self._given.source, self._given.lowercase, self._given.vectors.shape[1]
 
     def _load(self) -> None:
         """What earlier sessions committed: keys, widths, words."""
-        self._ledger = {(entry["source"], entry["reason"]) for entry in read_ledger(self.path)}
-        if paths := part_paths(self.path):
-            self._next_part = int(paths[-1].stem) + 1
-            store, given = Store(self.path), self._given
-            own = (store.word_source, store.lowercase, store.word_dim)
-            if own != (given.source, given.lowercase, given.vectors.shape[1]):
-                raise TrichordError(
-                    f"{self.path}: holds words of {store.word_source}, not of {given.source}; "
-                    "name the same word vectors or another store"
-                )
-            self._keys = {_key(store.collection(i), store.video_id(i)) for i in range(len(store))}
-            self._dims = {name: info.dim for name, info in store.streams.items()}
-            self._words, self._vectors = list(store.words), list(store.word_vectors)
-        self._word_ids = {word: i for i, word in enumerate(self._words) if word}
-        self._committed_words = len(self._words)
+        self._known.renew(self.path)
+        own, given = self._known.word_table, self._given_table
+        if own not in (None, given):
+            assert own is not None
+            raise TrichordError(
+                f"{self.path}: holds words of {own[0]}, not of {given[0]}; name the same word vectors or another store"
+            )
+        self._committed_words = len(self._known.words)
 
     def _remove_leftovers(self) -> None:
         for path in leftovers(self.path):
@@ -268,10 +279,6 @@ def leftovers(store: Path) -> list[Path]:
     unfinished = [path for path in parts.glob(".*.tmp") if path.name[1:-4].partition(".")[0].isdecimal()]
     shards = [path for path in parts.glob("*.safetensors") if path.stem.isdecimal()]
     return sorted(unfinished) + sorted(path for path in shards if not path.with_suffix(".parquet").exists())
-
-
-def _key(collection: str, video_id: str) -> str:
-    return f"{collection}\n{video_id}"
 
 
 def _bytes(texts: list[bytes]) -> np.ndarray:
