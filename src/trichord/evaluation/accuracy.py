@@ -7,6 +7,7 @@ chosen (a probe never saw it) and one that lacks what is scored are never right,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +81,26 @@ class Scored:
         """Mean over the classes that have an item of the mean over their items."""
         _, kind, num = np.unique(self.truth, return_inverse=True, return_counts=True)
         return _percent(np.bincount(kind, weights=values) / num)
+
+
+def over_folds(folds: Sequence[tuple[np.ndarray, np.ndarray]], num: int) -> np.ndarray:
+    """(num,) what each of `num` clips gives to the mean over F folds of a figure; NaN for clips that no fold tests.
+
+    A fold is (which (m,) clips it tests, each once; what each gives (m,)), the fold's figure being the mean of these. Of n
+    clips that are tested at all, in one fold or in several, clip i gives
+
+        R + (n / F) sum over its folds of (what it gives there - the fold's figure) / m
+
+    R the mean of the folds' figures: their mean is R, and a model that is right everywhere gives 1 of every clip, however
+    unequal the folds are (`contributions`: a mean of ratios, made linear).
+    """
+    tested = np.zeros(num, bool)
+    pulled = np.zeros(num)
+    for clip, each in folds:
+        tested[clip] = True
+        pulled[clip] += (each - each.mean()) / len(clip)
+    mean = float(np.mean([each.mean() for _, each in folds]))
+    return np.where(tested, mean + tested.sum() / len(folds) * pulled, np.nan)
 
 
 def _percent(values: np.ndarray) -> float:

@@ -3,6 +3,8 @@
 n items, K clusters. NMI is normalised by the arithmetic mean of the two entropies. ARI is 0 on average at random and may be
 below. Purity, the mean share of a cluster's most frequent label weighted by size, rises with K by itself; NMI does somewhat. So
 each stands beside its mean over permutations of the labels. Clusters and purity are those of `geometry`.
+
+Purity is a mean over items (`purity_hits`), NMI and ARI are not: they are of all items together.
 """
 
 from __future__ import annotations
@@ -38,6 +40,15 @@ def chance_agreement(cluster: np.ndarray, kind: np.ndarray, seed: int = 0) -> Ag
     rng = np.random.default_rng(seed)
     drawn = [agreement(cluster, rng.permutation(kind)) for _ in range(LABEL_PERMUTATIONS)]
     return Agreement(*(float(np.mean([getattr(a, name) for a in drawn])) for name in ("nmi", "ari", "purity")))
+
+
+def purity_hits(cluster: np.ndarray, kind: np.ndarray) -> np.ndarray:
+    """(n,) what each item gives to the purity, which is the mean: 1 where its label is its cluster's most frequent one. Of t
+    labels that are equally frequent one is drawn: an item of any of them gives 1/t, its expected value."""
+    shape = int(cluster.max()) + 1, int(kind.max()) + 1
+    table = np.bincount(cluster * shape[1] + kind, minlength=shape[0] * shape[1]).reshape(shape)
+    most = table == table.max(1, keepdims=True)
+    return most[cluster, kind] / most.sum(1)[cluster]
 
 
 def cluster_embeddings(rows: np.ndarray, num_clusters: int, seed: int = 0) -> np.ndarray:

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.accuracy import Scored
+from trichord.evaluation.accuracy import Scored, over_folds
 from trichord.evaluation.classification import class_embeddings, embed_prompts, found_prompts, prompts_of
-from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings
+from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings, purity_hits
 from trichord.evaluation.contributions import aligned
 from trichord.evaluation.probes import NEIGHBOURS, PENALTIES, knn_scores, linear_probe
 from trichord.evaluation.ranks import retrieval_ranks
 from trichord.evaluation.retrieval import fuse
 from trichord.parallel import on_main
 from trichord.protocols.labelled import Labelled, labelled, usable
+from trichord.protocols.own_clusters import own_sides
 from trichord.protocols.protocol import Kind, Options, Outcome, Protocol, Row
 from trichord.protocols.retrieval import clip_arrays
 from trichord.protocols.subject import Subject
@@ -93,10 +94,12 @@ def _told(side: tuple[str, ...]) -> str:
 def _add(run: _Run, outcome: Outcome, of: str, folds: dict[str, Scored], names: dict[str, list[str]]) -> None:
     """Rows and arrays of one figure: of each fold, and the mean over them. names: the classes that `truth` numbers."""
     found: dict[str, list[tuple[float, float]]] = {}
+    gave: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for fold, scored in folds.items():
         title = f"{of}, {fold}" if len(folds) > 1 else of
         for measure, (value, chance, each) in scored.measures().items():
             found.setdefault(measure, []).append((value, chance))
+            gave.setdefault(measure, []).append((scored.clip, each))
             row = Row(run.name, title, measure, value, len(scored.clip), chance)
             values = aligned(each, scored.clip, run.data.found.num_clips)
             outcome.rows.append(row.over(values, f"{run.name}/id"))
@@ -113,7 +116,9 @@ def _add(run: _Run, outcome: Outcome, of: str, folds: dict[str, Scored], names: 
         num = sum(len(scored.clip) for scored in folds.values())
         for measure, pairs in found.items():
             value, chance = np.mean(pairs, axis=0).tolist()
-            outcome.rows.append(Row(run.name, f"{of}, mean of {len(folds)} folds", measure, value, num, chance))
+            row = Row(run.name, f"{of}, mean of {len(folds)} folds", measure, value, num, chance)
+            values = over_folds(gave[measure], run.data.found.num_clips)
+            outcome.rows.append(row.over(values, f"{run.name}/id"))
 
 
 # ---- zero-shot
@@ -265,7 +270,13 @@ def _knn(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
 
 
 def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
-    run, outcome = _start(protocol, subject, options, train=False)
+    own = subject.centroids
+    text = own is not None and bool(usable(subject, ("text",)))
+    run, outcome = _start(protocol, subject, options, train=False, text=text)
+    if own is None and subject.model is not None:
+        outcome.notes.append(
+            f"{run.name}: no rows of the model's own centroids: it was trained without clustering, or is of a file without them"
+        )
 
     def figures() -> Outcome:
         for side in run.sides:
@@ -273,24 +284,45 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
                 clips = np.flatnonzero((values != "") & run.valid(side))
                 if len(clips) < 2:
                     raise TrichordError(f"benchmark {run.name}: fewer than two clips with {label} have {_told(side)}")
-                names, kind = np.unique(values[clips], return_inverse=True)
-                cluster = cluster_embeddings(run.rows(side, clips), len(names), run.seed)
-                got, chance = agreement(cluster, kind), chance_agreement(cluster, kind, run.seed)
-                num = int(cluster.max()) + 1
-                of = f"{_told(side)}, {label} ({num} clusters, {len(names)} classes)"
-                for measure, key in MEASURES.items():
-                    value = getattr(got, key)
-                    outcome.rows.append(Row(run.name, of, measure, value, len(clips), getattr(chance, key)))
-                head = f"{run.name}/{_told(side)}, {label}"
-                outcome.arrays |= {
-                    f"{head}/clip": clips.astype(np.int32),
-                    f"{head}/cluster": cluster.astype(np.int32),
-                    f"{head}/truth": kind.astype(np.int32),
-                    f"{head}/classes": names,
-                }
+                num = len(np.unique(values[clips]))
+                cluster = cluster_embeddings(run.rows(side, clips), num, run.seed)
+                of = f"{int(cluster.max()) + 1} clusters"
+                _add_clusters(run, outcome, label, f"{_told(side)}, {label}", of, clips, cluster)
+        if own is None:
+            return outcome
+        for side, there, cluster in own_sides(run.data.found, own, run.sides):
+            for label, values in run.data.labels.items():
+                known = values[there] != ""
+                if known.sum() < 2:
+                    outcome.notes.append(f"{run.name}: fewer than two clips with {label} have {_told(side)}: no row")
+                    continue
+                of = f"{len(np.unique(cluster[known]))} of {len(own.rows)} used"
+                head = f"{_told(side)}, {label}, own centroids"
+                _add_clusters(run, outcome, label, head, of, there[known], cluster[known])
         return outcome
 
     return on_main(figures)
+
+
+def _add_clusters(
+    run: _Run, outcome: Outcome, label: str, head: str, of: str, clips: np.ndarray, cluster: np.ndarray
+) -> None:
+    """Rows and arrays of the clusters (n,) of these clips (n,). head: side, label and whose clusters; of: how many."""
+    names, kind = np.unique(run.data.labels[label][clips], return_inverse=True)
+    got, chance = agreement(cluster, kind), chance_agreement(cluster, kind, run.seed)
+    for measure, key in MEASURES.items():
+        title = f"{head} ({of}, {len(names)} classes)"
+        row = Row(run.name, title, measure, getattr(got, key), len(clips), getattr(chance, key))
+        if measure == "purity":
+            hits = aligned(purity_hits(cluster, kind), clips, run.data.found.num_clips)
+            row = row.over(hits, f"{run.name}/id")
+        outcome.rows.append(row)
+    outcome.arrays |= {
+        f"{run.name}/{head}/clip": clips.astype(np.int32),
+        f"{run.name}/{head}/cluster": cluster.astype(np.int32),
+        f"{run.name}/{head}/truth": kind.astype(np.int32),
+        f"{run.name}/{head}/classes": names,
+    }
 
 
 _LABELS = (
@@ -299,7 +331,7 @@ _LABELS = (
 )
 _FOLDS = (
     "Folds are the columns `fold...` of the labels, else `split`; in a store without them the split train and the one that is "
-    "held out. Of several folds each has a row, and their mean."
+    "held out. Of several folds each has a row, and their mean; its interval is over the clips that a fold tests."
 )
 _SIDES = (
     "Video, audio, and the two joined as in retrieval (`--fusion`), each a row; clips that lack one are left out there."
@@ -356,7 +388,16 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "clustering", "Clusters of embeddings against labels", "clustering",
         "k-means (the best of ten starts) of embeddings of length one, as many clusters as the clips have classes, but at most "
         "a quarter as many as clips. NMI is normalised by the mean of the entropies. Chance is the mean over 20 permutations "
-        f"of the labels; purity rises with the number of clusters by itself. Folds play no part. {_SIDES} {_LABELS}",
-        "Clips with video or audio, and labels.", "NMI, adjusted Rand index, purity, each in percent; chance", _clusters,
+        "of the labels; purity rises with the number of clusters by itself. Its interval is over clips, the clusters as they "
+        "are; of t labels that are equally frequent in a cluster, a clip of any counts 1/t. NMI and ARI are no means over clips "
+        "and have none. A model that was trained towards centroids is also scored by these (own centroids): each clip belongs "
+        "to the one of the last fit with the largest cosine, as training labels its clips. Where modalities are joined it is "
+        "their mean, of vectors of length one if the model was trained so (loss.cluster_cosine), whatever `--fusion` says; "
+        "where clips have texts, one more row has the mean of all modalities, which is what training clusters; several texts "
+        "count with their mean. That row means little where a caption is the name of the class. "
+        f"Folds play no part. {_SIDES} {_LABELS}",
+        "Clips with video or audio, and labels; for own centroids a stage trained with clustering, or a checkpoint of one.",
+        "NMI, adjusted Rand index, purity, each in percent; chance; the same of own centroids, with how many are used",
+        _clusters,
     ),
 )  # fmt: skip

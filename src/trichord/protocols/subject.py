@@ -10,14 +10,19 @@ import numpy as np
 
 from trichord.data.batches import evaluation_clips
 from trichord.data.reader import Clips, require_modalities
-from trichord.errors import TrichordError
+from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.embedded import MODALITIES, Embedded
 from trichord.evaluation.windows import Windows, pooled, window_clips
 from trichord.protocols.benchmarks import ScoringSettings, benchmark_names, embed_clips, find_benchmark
 
 if TYPE_CHECKING:
+    from trichord.losses.centroids import Centroids
     from trichord.nn import MCN
     from trichord.store import Store
+
+
+class Untrained(TrichordError):
+    """A modality is needed that the subject does not embed."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Subject:
         settings: How clips are read and scored.
         given: Embeddings that were made elsewhere; they stand for every set of clips.
         fusion: `sum` or `mean_normalized`: how sides of several modalities are made where nobody chooses.
+        centroids: That the model was trained towards; None where it has none.
     """
 
     name: str
@@ -57,26 +63,33 @@ class Subject:
     settings: ScoringSettings | None = None
     given: Embedded | None = None
     fusion: str = "sum"
+    centroids: Centroids | None = None
     _made: dict[object, Embedded] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_model(
-        cls, name: str, model: MCN, store: Store, settings: ScoringSettings, modalities: tuple[str, ...] = MODALITIES
+        cls,
+        name: str,
+        model: MCN,
+        store: Store,
+        settings: ScoringSettings,
+        modalities: tuple[str, ...] = MODALITIES,
+        centroids: Centroids | None = None,
     ) -> Subject:
         """A model on a store. `settings.cosine` says whether its scores are cosines."""
         fusion = "mean_normalized" if settings.cosine else "sum"
-        return cls(name, modalities, model, store, settings, fusion=fusion)
+        return cls(name, modalities, model, store, settings, fusion=fusion, centroids=centroids)
 
     @classmethod
     def of_embeddings(cls, given: Embedded) -> Subject:
         return cls(given.source, tuple(m for m in MODALITIES if m in given.embeddings), given=given)
 
     def needed(self, modalities: tuple[str, ...], why: str) -> None:
-        """Raises TrichordError when one of the modalities is not embedded by this subject."""
+        """Raises Untrained when one of the modalities is not embedded by this subject."""
         if lacking := [m for m in modalities if m not in self.modalities]:
             what = "these embeddings lack" if self.given is not None else "this model was not trained on"
             has = ", ".join(self.modalities)
-            raise TrichordError(f"{self.name}: {why} needs {lacking[0]}, which {what}; it knows {has}")
+            raise Untrained(f"{self.name}: {why} needs {lacking[0]}, which {what}; it knows {has}")
 
     def embedded(self, clip_set: ClipSet, modalities: tuple[str, ...], windows: Windows | None = None) -> Embedded:
         """The clips of a set in the joint space; computed once, by all processes of a launch together.
@@ -156,7 +169,7 @@ class Subject:
             vectors, valid = vectors | found, valid | there
         for modality, rows in vectors.items():
             if not np.isfinite(rows[valid[modality]]).all():
-                raise TrichordError(
+                raise Diverged(
                     f"{self.name}: gives {modality} embeddings of {where} that are not finite: it has diverged; train it anew"
                 )
         said = [

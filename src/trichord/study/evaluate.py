@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.errors import TrichordError, writing
+from trichord.errors import Diverged, TrichordError, writing
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, all_directions
 from trichord.evaluation.windows import Windows
@@ -16,7 +16,7 @@ from trichord.parallel import on_main
 from trichord.protocols.benchmarks import benchmark_names
 from trichord.protocols.protocol import Options, Outcome, Protocol
 from trichord.protocols.registry import find_protocol, protocols
-from trichord.protocols.subject import Subject
+from trichord.protocols.subject import Subject, Untrained
 from trichord.study.ranks import write_arrays
 from trichord.study.score import load_for_scoring
 from trichord.training.files import write_json
@@ -58,7 +58,7 @@ class Evaluation:
 
 def evaluate(
     run: Path | None,
-    store_path: Location | None,
+    store_path: Location | Store | None,
     names: Sequence[str] = (),
     *,
     embeddings: Path | None = None,
@@ -68,12 +68,13 @@ def evaluate(
     num_windows: int = 0,
     window_s: float | None = None,
     window_pool: str = "mean",
+    leave_out: bool = False,
 ) -> Evaluation:
     """Score a trained model, a published checkpoint, or embeddings, on benchmarks.
 
     Args:
         run: Run, study or stage folder, or a published .pth file; None with `embeddings`.
-        store_path: Store with the clips, a folder or a URL; None with `embeddings`.
+        store_path: Store with the clips, a folder, a URL or an open one; None with `embeddings`.
         names: Benchmarks: names of protocols, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT for retrieval on it; empty takes all
             clips of the store that are held out, or all of the file.
         embeddings: File as `evaluation.embedded` describes it, in place of a model and a store.
@@ -83,6 +84,8 @@ def evaluate(
         num_windows: Cut longer clips into so many windows; 0 embeds them whole.
         window_s: Length of a window; None takes the recipe's shortest clip.
         window_pool: `mean` or `max` of the windows' embeddings.
+        leave_out: Leave out, with a note, directions and benchmarks that need a modality which the model was not trained on;
+            they are errors otherwise.
 
     Raises TrichordError when a benchmark is not known, or lacks what it needs.
     """
@@ -110,7 +113,9 @@ def evaluate(
     else:
         assert run is not None and store_path is not None
         store, trained, used, settings = load_for_scoring(run, store_path, recipe)
-        evaluation = Evaluation(Subject.of_model(str(run), trained.model, store, settings, trained.trained))
+        evaluation = Evaluation(
+            Subject.of_model(str(run), trained.model, store, settings, trained.trained, trained.centroids)
+        )
         evaluation.notes += trained.notes
         usual = tuple(
             c for c in used.evaluation.directions if set(Direction.parse(c).modalities) <= set(trained.trained)
@@ -125,10 +130,31 @@ def evaluate(
     options = replace(options, directions=_directions(directions, evaluation.subject))
     chosen = [resolve(name, store) for name in names or _default_names(store)]
     _check_effect(chosen, options)
+    options, lost = _possible(options, evaluation) if leave_out else (options, False)
     for name, protocol, on in chosen:
         mine = replace(options, on=on)
-        evaluation.benchmarks.append(Evaluated(name, protocol, mine, protocol.run(evaluation.subject, mine)))
+        if lost and not mine.directions and protocol.kind in ("retrieval", "localization"):
+            evaluation.notes.append(f"benchmark {name} left out: no direction is left")
+            continue
+        try:
+            outcome = protocol.run(evaluation.subject, mine)
+        except TrichordError as error:
+            if not leave_out or isinstance(error, Diverged) or not (lost or isinstance(error, Untrained)):
+                raise
+            evaluation.notes.append(f"benchmark {name} left out: {error}")
+            continue
+        evaluation.benchmarks.append(Evaluated(name, protocol, mine, outcome))
     return evaluation
+
+
+def _possible(options: Options, evaluation: Evaluation) -> tuple[Options, bool]:
+    """The options with those directions that the subject's modalities allow, and whether others were left out, with a note."""
+    known = set(evaluation.subject.modalities)
+    kept = tuple(code for code in options.directions if set(Direction.parse(code).modalities) <= known)
+    if lost := [code for code in options.directions if code not in kept]:
+        told = ", ".join(evaluation.subject.modalities)
+        evaluation.notes.append(f"directions {', '.join(lost)} left out: the model knows {told} alone")
+    return replace(options, directions=kept), bool(lost)
 
 
 def _directions(asked: Sequence[str] | str, subject: Subject) -> tuple[str, ...]:

@@ -254,7 +254,8 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
         model.load_state_dict(dict(state))
     if accelerator.is_main_process:
         extra["calls"] = end_call(folder, steps, time.monotonic() - begun_s)
-        save_model(folder, model, **kept, extra=extra)
+        centroids = None if loss.memory is None else loss.memory.centroids
+        save_model(folder, model, **kept, extra=extra, centroids=centroids)
         (folder / CALLS).unlink(missing_ok=True)
         finish_checkpoints(folder / CHECKPOINTS, recipe.training.keep_best)
     accelerator.wait_for_everyone()

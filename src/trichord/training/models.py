@@ -1,4 +1,5 @@
-"""Trained models as files: `model.safetensors` with the weights, `model.json` with what they are and both digests.
+"""Trained models as files: `model.safetensors` with the weights, `model.json` with what they are and all digests, and where
+the last stage clustered, `centroids.safetensors` (`training.centroids`).
 
 Nothing in them is run. What a file claims is held against what it has before a network of those widths is made.
 """
@@ -14,7 +15,9 @@ import torch
 
 from trichord.data.reader import AudioInput, TextInput
 from trichord.errors import TrichordError, one_line
+from trichord.losses.centroids import Centroids
 from trichord.nn import MCN
+from trichord.training.centroids import CENTROIDS, read_centroids, write_centroids
 from trichord.training.checkpoint_folder import MANIFEST, Damaged, check_files, read_manifest, read_numbers
 from trichord.training.files import replacing, write_json
 from trichord.training.seals import file_sha256, sealed, was_changed
@@ -36,6 +39,7 @@ class TrainedModel:
         text: `words` or `embeddings`: what its text encoder reads.
         settings: The recipe that trained it; empty for a published checkpoint.
         notes: What a reader should know, e.g. ignored keys of a published file.
+        centroids: That the last stage trained towards; None without clustering, and of files that hold none.
     """
 
     model: MCN
@@ -45,6 +49,7 @@ class TrainedModel:
     text: TextInput = "words"
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    centroids: Centroids | None = None
 
 
 def save_model(
@@ -57,6 +62,7 @@ def save_model(
     text: TextInput = "words",
     settings: dict[str, Any],
     extra: dict[str, Any],
+    centroids: torch.Tensor | None = None,
 ) -> None:
     """Write a model folder; the description comes last, so that a folder with one is complete.
 
@@ -65,6 +71,7 @@ def save_model(
         model: Its weights and buffers are written.
         trained, visual_streams, audio, text, settings: As of `TrainedModel`.
         extra: More entries of the description.
+        centroids: (K, D) float32; None removes those that are there.
     """
     from safetensors.torch import save_file
 
@@ -72,11 +79,12 @@ def save_model(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as partial:
         save_file(tensors, partial)
-        weights_sha256 = file_sha256(partial)
+        digests = {"weights_sha256": file_sha256(partial)}
+    digests |= write_centroids(folder, centroids)
     described = description_of(
         model, trained=trained, visual_streams=visual_streams, audio=audio, text=text, settings=settings, extra=extra
     )
-    write_json(folder / DESCRIPTION, sealed({**described, "format": FORMAT, "weights_sha256": weights_sha256}))
+    write_json(folder / DESCRIPTION, sealed({**described, "format": FORMAT, **digests}))
 
 
 def description_of(
@@ -110,7 +118,7 @@ def load_model(path: Path | str) -> TrainedModel:
     path = Path(path)
     if path.is_file() and path.suffix in PUBLISHED_SUFFIXES:
         return _load_published(path)
-    if path.is_file() and path.name in (WEIGHTS, DESCRIPTION):
+    if path.is_file() and path.name in (WEIGHTS, DESCRIPTION, CENTROIDS):
         path = path.parent
     if not (path / DESCRIPTION).is_file():
         raise TrichordError(
@@ -128,6 +136,7 @@ def load_model(path: Path | str) -> TrainedModel:
             described.get("audio", "spectrogram"),
             described.get("text", "words"),
             dict(described.get("settings", {})),
+            centroids=read_centroids(path, described, model.arguments["embed_dim"]),
         )
         if found.audio not in get_args(AudioInput) or found.text not in get_args(TextInput):
             raise ValueError("its audio or text is of an unknown kind")

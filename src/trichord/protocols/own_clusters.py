@@ -1,0 +1,43 @@
+"""Clips and the centroids that their own model was trained towards: which clips have one, by video, audio, and the means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.geometry import unit_rows
+from trichord.losses.centroids import Centroids
+
+Side = tuple[str, ...]
+
+
+def own_sides(
+    found: Embedded, centroids: Centroids, sides: Sequence[Side]
+) -> Iterator[tuple[Side, np.ndarray, np.ndarray]]:
+    """What is assigned to centroids: each of `sides`, and where texts are embedded, all modalities together, as the loss of
+    a training takes them. Per side the clips (n,) that have all of it, and the centroid (n,) of each.
+
+    A clip with several texts counts with their mean, of the texts at length one if the loss compares cosines.
+    """
+    rows, valid = dict(found.embeddings), dict(found.valid)
+    every = tuple(m for m in rows if any(m in side for side in sides) or m == "text")
+    if "text" in rows:
+        rows["text"], valid["text"] = _text_of_clips(found, centroids.cosine)
+    for side in dict.fromkeys([*sides, every]):
+        clips = np.flatnonzero(np.logical_and.reduce([valid[m] for m in side]))
+        given = {m: torch.from_numpy(np.ascontiguousarray(rows[m][clips], np.float32)) for m in side}
+        yield side, clips, centroids.nearest(given).numpy() if len(clips) else np.zeros(0, np.int64)
+
+
+def _text_of_clips(found: Embedded, cosine: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(N, D) mean of each clip's texts, and (N,) whether it has one."""
+    there = found.valid["text"]
+    texts = found.embeddings["text"][there]
+    texts, clip = unit_rows(texts) if cosine else texts, found.text_clip[there]
+    num = np.bincount(clip, minlength=found.num_clips)
+    total = np.zeros((found.num_clips, texts.shape[1]))
+    np.add.at(total, clip, texts)
+    return (total / np.maximum(num, 1)[:, None]).astype(np.float32), num > 0
