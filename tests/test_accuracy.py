@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from tiny import VIDEO_DIM, WORD_DIM
 from trichord.errors import TrichordError
-from trichord.evaluation.accuracy import Scored
+from trichord.evaluation.accuracy import Scored, over_folds
 from trichord.evaluation.classification import class_embeddings, embed_prompts, found_prompts, prompts_of
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.ranks import retrieval_ranks
@@ -127,3 +127,46 @@ def test_prompts_among_the_captions_of_a_file() -> None:
     assert np.isnan(rows[2]).all()
     with pytest.raises(TrichordError, match="embeddings: has no texts with captions to take class names from"):
         found_prompts(Embedded.of({"video": np.eye(2)}), ["run"])
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 7), st.floats(0, 1)), min_size=1, max_size=8), min_size=1, max_size=4)
+)
+def test_what_clips_give_to_a_mean_of_folds(drawn: list[list[tuple[int, float]]]) -> None:
+    folds = [dict(fold) for fold in drawn]  # by clip what it gives
+    figures = [sum(fold.values()) / len(fold) for fold in folds]
+    found = over_folds([(np.array(list(f)), np.array(list(f.values()))) for f in folds], 9)
+    tested = {clip for fold in folds for clip in fold}
+    assert {int(i) for i in np.flatnonzero(~np.isnan(found))} == tested
+    mean = sum(figures) / len(figures)
+    assert np.nanmean(found) == pytest.approx(mean, abs=1e-12)
+    for clip in tested:
+        given_ = [(f[clip] - figure) / len(f) for f, figure in zip(folds, figures, strict=True) if clip in f]
+        assert found[clip] == pytest.approx(mean + len(tested) / len(folds) * sum(given_))
+
+
+def test_folds_of_the_same_clips_and_of_unequal_sizes() -> None:
+    same = over_folds([(np.array([2, 0]), np.array([1.0, 0.0])), (np.array([0, 2]), np.array([1.0, 1.0]))], 4)
+    np.testing.assert_allclose(same, [0.5, np.nan, 1.0, np.nan])  # a clip's mean over the folds
+    right = over_folds([(np.arange(12), np.ones(12)), (np.arange(12, 15), np.ones(3))], 15)
+    np.testing.assert_allclose(right, np.ones(15))
+    # by hand: fold figures 1/2 and 1, R = 3/4; n / F = 3 / 2
+    found = over_folds([(np.array([0, 1]), np.array([1.0, 0.0])), (np.array([2]), np.array([1.0]))], 3)
+    np.testing.assert_allclose(found, [0.75 + 1.5 * 0.25, 0.75 - 1.5 * 0.25, 0.75])
+
+
+def test_the_scatter_of_a_mean_of_folds_is_that_under_sampling_clips() -> None:
+    """Draw clips anew, make the folds' figures of what is drawn: their mean scatters as the clips' values say."""
+    rng = np.random.default_rng(0)
+    num = 300
+    folds = [np.arange(200), np.arange(100, 300), np.arange(250, 300)]  # they overlap and are unequal
+    hits = [(rng.random(len(f)) < share).astype(float) for f, share in zip(folds, (0.3, 0.6, 0.8), strict=True)]
+    each = over_folds(list(zip(folds, hits, strict=True)), num)
+    by_clip = [np.full(num, np.nan) for _ in folds]
+    for row, fold, hit in zip(by_clip, folds, hits, strict=True):
+        row[fold] = hit
+    drawn = []
+    for _ in range(4000):
+        clips = rng.integers(0, num, num)
+        drawn.append(np.mean([np.nanmean(row[clips]) for row in by_clip]))
+    assert each.std() / num**0.5 == pytest.approx(np.std(drawn), rel=0.06)

@@ -7,10 +7,10 @@ from math import comb, log
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings
+from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings, purity_hits
 
 
 def slow_nmi(a: list[int], b: list[int]) -> float:
@@ -38,6 +38,7 @@ def slow_purity(a: list[int], b: list[int]) -> float:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=14))
+@settings(deadline=None)  # the first call imports scikit-learn
 def test_measures_are_those_of_the_definitions(items: list[tuple[int, int]]) -> None:
     cluster, kind = (list(values) for values in zip(*items, strict=True))
     found = agreement(np.array(cluster), np.array(kind))
@@ -72,3 +73,20 @@ def test_collapsed_embeddings_are_one_cluster() -> None:
     cluster = cluster_embeddings(np.ones((8, 3), np.float32), 4)
     found = agreement(cluster, np.arange(8) % 4)
     assert (found.nmi, found.ari, found.purity) == pytest.approx((0, 0, 25))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=14))
+def test_purity_is_the_mean_of_what_items_give(items: list[tuple[int, int]]) -> None:
+    cluster, kind = (list(values) for values in zip(*items, strict=True))
+    found = purity_hits(np.array(cluster), np.array(kind))
+    for i, (c, k) in enumerate(items):
+        beside = [y for x, y in items if x == c]
+        most = {y for y in beside if beside.count(y) == max(beside.count(z) for z in beside)}
+        assert found[i] == pytest.approx(1 / len(most) if k in most else 0)
+    assert found.mean() == pytest.approx(slow_purity(cluster, kind))
+
+
+def test_purity_of_tied_labels_by_hand() -> None:
+    # cluster 0: a a b b c, a and b tie; cluster 4, with none between: c
+    found = purity_hits(np.array([0, 0, 0, 0, 0, 4]), np.array([0, 0, 1, 1, 2, 2]))
+    assert found.tolist() == [0.5, 0.5, 0.5, 0.5, 0, 1] and found.mean() == pytest.approx((2 + 1) / 6)

@@ -83,11 +83,19 @@ class Scored:
         return _percent(np.bincount(kind, weights=values) / num)
 
 
-def over_folds(folds: Sequence[tuple[np.ndarray, np.ndarray]], num: int) -> np.ndarray:
+Fold = tuple[np.ndarray, np.ndarray]
+"""Which (m,) clips a fold tests, each once; and (m,) what each gives to the fold's figure, which is the mean of these."""
+
+
+def mean_of_folds(folds: Sequence[Fold]) -> float:
+    """The mean of the folds' figures."""
+    return float(np.mean([each.mean() for _, each in folds]))
+
+
+def over_folds(folds: Sequence[Fold], num: int) -> np.ndarray:
     """(num,) what each of `num` clips gives to the mean over F folds of a figure; NaN for clips that no fold tests.
 
-    A fold is (which (m,) clips it tests, each once; what each gives (m,)), the fold's figure being the mean of these. Of n
-    clips that are tested at all, in one fold or in several, clip i gives
+    Of n clips that are tested at all, in one fold or in several, clip i gives
 
         R + (n / F) sum over its folds of (what it gives there - the fold's figure) / m
 
@@ -99,8 +107,7 @@ def over_folds(folds: Sequence[tuple[np.ndarray, np.ndarray]], num: int) -> np.n
     for clip, each in folds:
         tested[clip] = True
         pulled[clip] += (each - each.mean()) / len(clip)
-    mean = float(np.mean([each.mean() for _, each in folds]))
-    return np.where(tested, mean + tested.sum() / len(folds) * pulled, np.nan)
+    return np.where(tested, mean_of_folds(folds) + tested.sum() / len(folds) * pulled, np.nan)
 
 
 def _percent(values: np.ndarray) -> float:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.accuracy import Scored, over_folds
-from trichord.evaluation.classification import class_embeddings, embed_prompts, found_prompts, prompts_of
+from trichord.evaluation.accuracy import Scored, mean_of_folds, over_folds
+from trichord.evaluation.classification import class_embeddings, prompts_of
 from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings, purity_hits
 from trichord.evaluation.contributions import aligned
 from trichord.evaluation.probes import NEIGHBOURS, PENALTIES, knn_scores, linear_probe
@@ -22,6 +22,7 @@ from trichord.protocols.own_clusters import own_sides
 from trichord.protocols.protocol import Kind, Options, Outcome, Protocol, Row
 from trichord.protocols.retrieval import clip_arrays
 from trichord.protocols.subject import Subject
+from trichord.protocols.text_rows import prompt_rows, prompts_from_clips
 
 SIDES = (("video",), ("audio",), ("video", "audio"))
 MEASURES = {"NMI": "nmi", "ARI": "ari", "purity": "purity"}
@@ -125,22 +126,16 @@ def _add(run: _Run, outcome: Outcome, of: str, folds: dict[str, Scored], names: 
 
 
 def _zero_shot(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
-    reads_words = subject.model is not None and subject.settings is not None and subject.settings.text == "words"
     subject.needed(("text",), f"benchmark {protocol.name}")
-    run, outcome = _start(protocol, subject, options, train=False, text=not reads_words)
+    run, outcome = _start(protocol, subject, options, train=False, text=prompts_from_clips(subject, options))
     classes: dict[str, np.ndarray] = {}
     for label, names in run.data.classes.items():
         texts = [prompts_of(name, options.templates) for name in names]
         prompts = [text for of in texts for text in of]
-        if reads_words:
-            assert subject.model is not None and subject.store is not None and subject.settings is not None
-            rows, unknown = embed_prompts(subject.model, subject.store, prompts, subject.settings.max_words)
-            lost = sorted({word for words in unknown.values() for word in words})
-            if lost:
-                told = f"{', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}"
-                outcome.notes.append(f"{run.name}: {len(lost)} words of {label} have no vector: {told}")
-        else:
-            rows = found_prompts(run.data.found, prompts)
+        rows, unknown = prompt_rows(subject, run.data.found, prompts, options)
+        if lost := sorted({word for words in unknown.values() for word in words}):
+            told = f"{', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}"
+            outcome.notes.append(f"{run.name}: {len(lost)} words of {label} have no vector: {told}")
         owner = np.repeat(np.arange(len(names)), [len(of) for of in texts])
         classes[label] = class_embeddings(rows, owner, len(names), run.fusion == "mean_normalized")
         if silent := [name for name, row in zip(names, classes[label], strict=True) if not np.isfinite(row).all()]:
@@ -221,21 +216,22 @@ def _linear(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
         chosen: list[dict[str, Any]] = []
         for side in run.sides:
             for label in run.data.labels:
-                folds, names, usual = {}, {}, {}
+                folds, names, usual = {}, {}, []
                 for fold, data in _folds(run, side, label, outcome):
                     probe = linear_probe(data.train, data.kind, data.test, groups=data.videos, seed=run.seed)
                     folds[fold] = Scored.of_scores(data.clips, data.truth, probe.scores, data.lacking)
                     names[fold] = data.names
                     most = np.bincount(data.kind).argmax()
-                    usual[fold] = 100.0 * float(((data.truth == most) & ~data.lacking).mean())
+                    usual.append((data.clips, ((data.truth == most) & ~data.lacking).astype(np.float64)))
                     of = f"{_told(side)}, {label}, {fold}"
                     chosen.append({"of": of, "penalty": probe.penalty, "validated": list(probe.validated)})
                     if not probe.converged:
                         outcome.notes.append(f"{run.name}: {of}: the fit did not converge; its figure may be low")
                 _add(run, outcome, f"{_told(side)}, {label}", folds, names)
                 num = sum(len(scored.clip) for scored in folds.values())
-                of, value = f"{_told(side)}, {label}: the most frequent class", float(np.mean(list(usual.values())))
-                outcome.rows.append(Row(run.name, of, "top-1", value, num))
+                of, value = f"{_told(side)}, {label}: the most frequent class", 100.0 * mean_of_folds(usual)
+                values = over_folds(usual, run.data.found.num_clips)
+                outcome.rows.append(Row(run.name, of, "top-1", value, num).over(values, f"{run.name}/id"))
         outcome.details["probes"] = chosen
         penalties = ", ".join(dict.fromkeys(f"{probe['penalty']:g}" for probe in chosen))
         outcome.notes.append(f"{run.name}: inverse penalties {penalties}, by cross-validation on the training clips")

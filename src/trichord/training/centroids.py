@@ -60,7 +60,7 @@ def read_centroids(folder: Path, described: Mapping[str, Any], width: int) -> Ce
         raise TrichordError(
             f"{path}: the centroids cannot be read ({one_line(error)}); train the stage again"
         ) from None
-    if in_checkpoint and not len(rows):  # before the first fit
+    if in_checkpoint and not rows.numel():  # before the first fit
         return None
     if rows.ndim != 2 or rows.shape[1] != width or not len(rows) or rows.dtype != torch.float32:
         raise TrichordError(

@@ -1,0 +1,273 @@
+"""The centroids of a trained model: which one is nearest, and the file that keeps them beside the weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from trichord.errors import TrichordError
+from trichord.losses.centroids import Centroids
+from trichord.losses.clustering import ClusterMemory
+from trichord.losses.combined import CombinedLoss
+from trichord.losses.contrast import info_nce
+from trichord.nn import MCN, Encoded
+from trichord.recipes import Recipe, load_recipe
+from trichord.study import run
+from trichord.training.checkpoint import checkpoints_of
+from trichord.training.loop import train_stage
+from trichord.training.models import load_model, save_model
+from trichord.training.seals import file_sha256, sealed
+
+SMALL: dict[str, Any] = {
+    "video_dim": 6, "embed_dim": 4, "word_dim": 5, "reconstruction_dim": None, "audio_channels": (4, 4, 4, 4)
+}  # fmt: skip
+
+
+def debug(loss: dict[str, Any] | None = None, **training: Any) -> Recipe:
+    training = {"tensorboard": False, "device": "cpu", "max_steps": 6, **training}
+    return load_recipe("debug", training=training, loss=loss or {})
+
+
+def silent(line: str) -> None:
+    pass
+
+
+# ---- the nearest one
+
+
+def slow_cosines(rows: list[list[list[float]]], centroids: list[list[float]], cosine: bool) -> list[list[float]]:
+    """Per clip its cosine with each centroid; rows: per modality and clip."""
+
+    def unit(row: list[float]) -> list[float]:
+        length = math.sqrt(sum(x * x for x in row))
+        return [x / length for x in row] if length > 0 else row
+
+    out = []
+    for clip in zip(*rows, strict=True):
+        taken = [unit(row) if cosine else row for row in clip]
+        mean = unit([sum(column) / len(taken) for column in zip(*taken, strict=True)])
+        out.append([sum(a * b for a, b in zip(mean, unit(c), strict=True)) for c in centroids])
+    return out
+
+
+@given(st.integers(0, 2**31), st.integers(1, 3), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_the_nearest_centroid_is_that_of_the_definition(seed: int, modalities: int, cosine: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    draw = partial(torch.randn, generator=generator)
+    rows = {m: draw(7, 4) * 10 ** draw(7, 1) for m in ("video", "audio", "text")[:modalities]}
+    centroids = draw(5, 4) * 10 ** draw(5, 1)
+    found = Centroids(centroids, cosine).nearest(rows).tolist()
+    for clip, scores in enumerate(slow_cosines([r.tolist() for r in rows.values()], centroids.tolist(), cosine)):
+        assert scores[found[clip]] >= max(scores) - 1e-5
+    # the length of a centroid says nothing; that of an embedding nothing alone
+    assert Centroids(centroids * 7, cosine).nearest(rows).tolist() == found
+
+
+def test_ties_go_to_the_first_and_lengths_weigh_where_the_loss_lets_them() -> None:
+    axes = torch.eye(2)
+    assert Centroids(axes).nearest({"video": torch.ones(1, 2)}).tolist() == [0]
+    long = {"video": torch.tensor([[1.0, 0.9]]), "audio": torch.tensor([[0.0, 9.0]])}
+    assert Centroids(axes, cosine=False).nearest(long).tolist() == [1]
+    turned = {"video": torch.tensor([[3.0, 0.0]]), "audio": torch.tensor([[0.0, 9.0]])}
+    assert (Centroids(axes).nearest(turned).tolist(), Centroids(axes, False).nearest(turned).tolist()) == ([0], [1])
+
+
+@pytest.mark.parametrize("cosine", [True, False])
+def test_clips_are_assigned_as_training_does_it(cosine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = ClusterMemory(4, 64, refit_every=1, normalize=cosine)
+    loss = CombinedLoss(
+        pairs=[("video", "audio")], contrast=lambda scores, valid, positives: info_nce(scores, valid=valid),
+        cluster=("video", "audio"), cluster_cosine=cosine, memory=memory,
+    )  # fmt: skip
+    labelled: list[torch.Tensor] = []
+    update = memory.update
+
+    def kept(*given: Any, **named: Any) -> Any:
+        found = update(*given, **named)
+        assert found is not None
+        labelled.append(found[1])
+        return found
+
+    monkeypatch.setattr(memory, "update", kept)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(3):
+        rows = {
+            m: torch.randn(20, 6, generator=generator) * 4 ** torch.randn(20, 1, generator=generator)
+            for m in ("video", "audio")
+        }
+        outputs = {m: Encoded(r, r, None) for m, r in rows.items()}
+        loss(outputs, {m: torch.ones(20, dtype=torch.bool) for m in rows})
+        assert memory.centroids is not None
+        found = Centroids(memory.centroids, cosine).nearest(rows)
+        assert found.tolist() == labelled[-1].tolist() and len(set(found.tolist())) > 1
+
+
+# ---- the file
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    summary = run.train_order(tiny_store, tmp_path_factory.mktemp("run") / "run", "av>t", 0, debug(), say=silent)
+    return summary.model_folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "stage"))
+
+
+def described_as(folder: Path, **changes: Any) -> None:
+    """Change and seal the description; None takes an entry out."""
+    described = {k: v for k, v in json.loads((folder / "model.json").read_text()).items() if k != "sha256"} | changes
+    (folder / "model.json").write_text(json.dumps(sealed({k: v for k, v in described.items() if v is not None})))
+
+
+def test_a_stage_keeps_what_its_memory_held_at_the_end(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[torch.Tensor | None] = []
+
+    def watched(model: Any, stage: Any, loss: CombinedLoss, *given: Any, **named: Any) -> int:
+        steps = train_stage(model, stage, loss, *given, **named)
+        assert loss.memory is not None
+        held.append(loss.memory.centroids)
+        return steps
+
+    monkeypatch.setattr(run, "train_stage", watched)
+    recipe = debug({"cluster_cosine": False})
+    summary = run.train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe, say=silent)
+    for stage, centroids in zip(summary.stage_folders, held, strict=True):
+        found = load_model(stage).centroids
+        assert found is not None and centroids is not None and not found.cosine
+        assert torch.equal(found.rows, centroids) and found.rows.shape == (8, recipe.model.embed_dim)
+    assert not torch.equal(held[0], held[1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stop_at", [4, 6])
+def test_a_resumed_stage_keeps_the_same_ones(
+    stop_at: int, trained: Path, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(step: int) -> None:
+        if step == stop_at:
+            raise Stopped
+
+    recipe = debug(checkpoint_every_steps=3)
+    monkeypatch.setattr(run, "train_stage", partial(train_stage, after_step=stop))
+    with pytest.raises(Stopped):
+        run.train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe, say=silent)
+    monkeypatch.setattr(run, "train_stage", train_stage)
+    again = run.train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe, resume=True, say=silent)
+    for file in ("centroids.safetensors", "model.safetensors"):
+        for one, two in zip(
+            sorted(trained.parent.glob("av*")), sorted(again.model_folder.parent.glob("av*")), strict=True
+        ):
+            assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
+def test_a_stage_without_clustering_has_none(tiny_store: Path, tmp_path: Path) -> None:
+    recipe = debug({"cluster_weight": 0.0}, max_steps=1)
+    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=silent)
+    assert load_model(summary.model_folder).centroids is None
+    assert not (summary.model_folder / "centroids.safetensors").exists()
+    assert "centroids_sha256" not in json.loads((summary.model_folder / "model.json").read_text())
+
+
+def test_a_stage_of_before_is_read_and_not_trained_again(trained: Path, tiny_store: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(trained.parent.parent, tmp_path / "run"))
+    stages = sorted((out / "stages").iterdir())
+    assert len(stages) == 2
+    for stage in stages:
+        (stage / "centroids.safetensors").unlink()
+        described_as(stage, centroids_sha256=None)
+        assert load_model(stage).centroids is None
+    before = {stage: (stage / "model.safetensors").stat().st_mtime_ns for stage in stages}
+    summary = run.train_order(tiny_store, out, "av>t", 0, debug(), resume=True, say=silent)
+    assert summary.num_steps == 0 and sorted(summary.stage_folders) == stages
+    assert before == {stage: (stage / "model.safetensors").stat().st_mtime_ns for stage in stages}
+
+
+def test_a_checkpoint_has_those_of_its_step(tiny_store: Path, tmp_path: Path) -> None:
+    recipe = debug(checkpoint_every_steps=1, keep_best=6)
+    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=silent)
+    found = checkpoints_of(summary.model_folder / "checkpoints")
+    assert len(found) == 6
+    for checkpoint in found:
+        kept = load_file(checkpoint / "clusters.safetensors")["centroids"]
+        mine = load_model(checkpoint).centroids
+        assert (mine is None) == (len(kept) == 0) and (mine is None or torch.equal(mine.rows, kept))
+    last, final = load_model(found[-1]).centroids, load_model(summary.model_folder).centroids
+    assert last is not None and final is not None and torch.equal(last.rows, final.rows)
+
+
+def test_saving_without_centroids_removes_those_that_are_there(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save = partial(save_model, tmp_path, MCN(**SMALL), trained=("video",), visual_streams=("visual_2d",), extra={})
+    rows = torch.randn(3, 4)
+    save(settings={"loss": {"cluster_cosine": False}}, centroids=rows)
+    found = load_model(tmp_path / "centroids.safetensors").centroids
+    assert found is not None and torch.equal(found.rows, rows) and not found.cosine
+    save(settings={}, centroids=rows)
+    found = load_model(tmp_path).centroids
+    assert found is not None and found.cosine
+    save(settings={})
+    assert load_model(tmp_path).centroids is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+    save_file({"centroids": rows}, tmp_path / "centroids.safetensors")  # which the description does not know
+    assert load_model(tmp_path).centroids is None
+
+
+def test_changed_ones_are_refused_byte_by_byte(folder: Path) -> None:
+    path = folder / "centroids.safetensors"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), max(1, len(whole) // 23)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(
+            TrichordError, match=r"centroids.safetensors: the centroids were changed since .*train the stage"
+        ):
+            load_model(folder)
+    for content in (b"", whole[:-1], whole + b"\0"):
+        path.write_bytes(content)
+        with pytest.raises(TrichordError, match="the centroids were changed"):
+            load_model(folder)
+    path.unlink()
+    with pytest.raises(
+        TrichordError, match="centroids.safetensors: the centroids cannot be read .*; train the stage again"
+    ):
+        load_model(folder)
+    path.mkdir()
+    with pytest.raises(TrichordError, match="the centroids cannot be read"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"centroids": torch.zeros(3, 5)}, r"no centroids of this model: \(3, 5\) torch.float32 for a width of"),
+        ({"centroids": torch.zeros(0, 32)}, r"no centroids of this model: \(0, 32\)"),
+        ({"centroids": torch.zeros(32)}, r"no centroids of this model: \(32,\)"),
+        ({"centroids": torch.zeros((), dtype=torch.int8)}, r"no centroids of this model: \(\) torch.int8"),
+        ({"centroids": torch.zeros(3, 32, dtype=torch.float64)}, "no centroids of this model: .*float64"),
+        ({"centroids": torch.full((3, 32), math.nan)}, "the centroids are not finite: the model has diverged"),
+        ({"other": torch.zeros(3, 32)}, "the centroids cannot be read"),
+    ],
+)
+def test_what_is_sealed_but_no_centroids_is_refused(content: dict[str, torch.Tensor], told: str, folder: Path) -> None:
+    save_file(content, folder / "centroids.safetensors")
+    described_as(folder, centroids_sha256=file_sha256(folder / "centroids.safetensors"))
+    with pytest.raises(TrichordError, match=told) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
