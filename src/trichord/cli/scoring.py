@@ -85,6 +85,10 @@ def evaluate(words: list[str]) -> int:
         "--templates", type=list[str], default=[], help="Around class names: ['a video of {}']; empty: the name alone."
     )
     parser.add_argument(
+        "--text_encoder", type=str, default="",
+        help="Of step texts and class names, e.g. st:all-minilm-l6-v2; empty: as the store recorded it.",
+    )  # fmt: skip
+    parser.add_argument(
         "--recipe", type=str | None, default=None, help="For a published checkpoint: how clips are read (default mcn)."
     )
     parser.add_argument("--seed", type=int, default=0, help="Of what a benchmark draws.")
@@ -113,7 +117,7 @@ def evaluate(words: list[str]) -> int:
         options=Options(
             fusion=values.fusion, dual_softmax=values.dual_softmax, missing=values.missing, gallery=gallery, seed=values.seed,
             labels="" if values.labels is None else str(values.labels), templates=tuple(values.templates),
-            audio_window_s=values.audio_window_s,
+            audio_window_s=values.audio_window_s, text_encoder=values.text_encoder,
         ),
         num_windows=values.windows, window_s=values.window_s, window_pool=values.window_pool,
     )  # fmt: skip

@@ -6,7 +6,6 @@ They are loaded when they are first needed. An encoder that would give other fea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from trichord.data.reader import EMBEDDING_STREAMS
 from trichord.errors import TrichordError
 from trichord.extraction.file_rows import FILE_ROWS
-from trichord.features.encoders import Fingerprint, VisualEncoder
+from trichord.features.encoders import Fingerprint, VisualEncoder, same_features
 from trichord.media import choose_decoder, image, pictures, probe, sound
 from trichord.media.arrays import pictures_of
 
@@ -94,9 +93,7 @@ class FeatureEncoders:
 
     def _check(self, stream: str, found: Fingerprint) -> None:
         recorded = self.recorded.get(stream, {})
-        if "weights" not in recorded:  # nothing, or an early version's line of text
-            return
-        if _identity(found.to_dict()) != _identity(recorded):
+        if not same_features(recorded, found):
             raise TrichordError(
                 f"the model's {stream} features were made by {recorded['name']} ({recorded['digest']}), "
                 f"{found.name} here gives others ({found.digest}); use the same encoder, version and weights"
@@ -187,12 +184,6 @@ class FeatureEncoders:
     def text_rows(self, captions: Sequence[str]) -> np.ndarray:
         """A row (F,) float16 for each caption."""
         return np.asarray(self.get(EMBEDDING_STREAMS["text"]).encode(list(captions)))
-
-
-def _identity(entry: Mapping[str, Any]) -> str:
-    """What features depend on: not the name, which for a folder is wherever it lies, nor the decoder, which is chosen apart."""
-    parameters = {k: v for k, v in dict(entry.get("parameters", {})).items() if k != "decoder"}
-    return json.dumps([entry.get("version"), parameters, entry.get("weights")], sort_keys=True)
 
 
 def _rows_between(start_s: float, end_s: float | None, rate_hz: float) -> tuple[int, int | None]:

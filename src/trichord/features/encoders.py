@@ -51,6 +51,18 @@ class Fingerprint:
         return {**asdict(self), "parameters": dict(self.parameters), "digest": self.digest}
 
 
+def same_features(recorded: Mapping[str, Any], found: Fingerprint) -> bool:
+    """Whether an encoder gives the features that a record (`Fingerprint.to_dict`) is of: version, parameters and weights are
+    the same. Names are not compared, as that of a folder is wherever it lies, nor decoders, which are chosen apart. True of
+    an early version's record, a line of text that tells nothing."""
+
+    def identity(entry: Mapping[str, Any]) -> str:
+        parameters = {k: v for k, v in dict(entry.get("parameters", {})).items() if k != "decoder"}
+        return json.dumps([entry.get("version"), parameters, entry.get("weights")], sort_keys=True)
+
+    return "weights" not in recorded or identity(recorded) == identity(found.to_dict())
+
+
 class VisualEncoder(Protocol):
     """Pictures to rows of stream `visual_2d` (one picture a row) or `visual_3d` (a window of pictures a row).
 

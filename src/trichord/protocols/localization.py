@@ -66,7 +66,8 @@ def _run(how: _Steps, protocol: Protocol, subject: Subject, options: Options) ->
         name = f"{name}:{options.on}" if options.on else name
     directions = step_directions(subject, collection, options.directions, name)
     fusion = subject.fusion if options.fusion == "auto" else options.fusion
-    videos = list(step_videos(subject, collection, split, directions, fusion, options.audio_window_s))
+    window_s, encoder = options.audio_window_s, options.text_encoder
+    videos = list(step_videos(subject, collection, split, directions, fusion, window_s, encoder))
     missing = how.missing if options.missing == "auto" else options.missing
     codes = [direction.code for direction in directions]
     outcome = on_main(lambda: localization_outcome(name, videos, codes, fusion, missing, how))

@@ -114,6 +114,8 @@ class Options:
         labels: File or folder with the labels of clips (`evaluation.labels`); '' takes those of the embeddings, or the first
             folder of a video's name.
         templates: Sentences around the name of a class, `{}` in its place; empty takes the name alone.
+        text_encoder: Encoder of step texts and class names, for a model that reads text embeddings, as `trichord extract --text`
+            takes it; '' takes the one that the store recorded.
         seed: Of whatever is drawn.
     """
 
@@ -129,6 +131,7 @@ class Options:
     block: int = 1024
     labels: str = ""
     templates: tuple[str, ...] = ()
+    text_encoder: str = ""
     seed: int = 0
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +22,11 @@ from trichord.evaluation.retrieval import FUSIONS, unit
 from trichord.modality import Direction
 from trichord.protocols.benchmarks import embed_clips
 from trichord.protocols.subject import Subject
+from trichord.protocols.text_rows import embed_texts
 from trichord.store.annotations import read_annotations, step_items, truth_matrix
+
+if TYPE_CHECKING:
+    from trichord.store import Store
 
 BLOCK_S = 1024  # seconds that are embedded at once
 SECOND = 1 - 1e-6  # [t, t + 1) as the reader counts, which takes in the row at the end
@@ -78,7 +83,13 @@ def _there(subject: Subject, collection: str, modality: str) -> bool:
 
 
 def step_videos(
-    subject: Subject, collection: str, split: str, directions: list[Direction], fusion: str, audio_window_s: float
+    subject: Subject,
+    collection: str,
+    split: str,
+    directions: list[Direction],
+    fusion: str,
+    audio_window_s: float,
+    text_encoder: str = "",
 ) -> Iterator[StepVideo]:
     """Every (task, video) of a split that is annotated, or of embeddings from a file, scored.
 
@@ -93,6 +104,7 @@ def step_videos(
         directions: From `step_directions`.
         fusion: `sum` or `mean_normalized`.
         audio_window_s: Length of the sound of a second.
+        text_encoder: Of step texts, for a model of text embeddings; '' takes the one that the store recorded.
 
     Raises TrichordError when nothing is annotated or the model or the store lacks what it takes.
     """
@@ -103,14 +115,51 @@ def step_videos(
     if subject.given is not None:
         yield from _given_videos(subject.given, directions, fusion)
     else:
-        yield from _store_videos(subject, collection, split, directions, fusion, audio_window_s)
+        yield from _store_videos(subject, collection, split, directions, fusion, audio_window_s, text_encoder)
 
 
 def _store_videos(
-    subject: Subject, collection: str, split: str, directions: list[Direction], fusion: str, audio_window_s: float
+    subject: Subject,
+    collection: str,
+    split: str,
+    directions: list[Direction],
+    fusion: str,
+    audio_window_s: float,
+    text_encoder: str,
 ) -> Iterator[StepVideo]:
-    store, model, settings = subject.store, subject.model, subject.settings
-    assert store is not None and model is not None and settings is not None
+    modalities = tuple(dict.fromkeys(m for d in directions for m in d.modalities))
+    found = annotated_videos(subject, collection, split, modalities)
+    texts = step_texts(subject, found.tasks, text_encoder)
+    seen = tuple(m for m in modalities if m != "text")
+    for task, video, item, num_seconds, truth in found.videos:
+        parts = {d.code: np.zeros((0, len(texts[task])), np.float32) for d in directions}
+        there = {d.code: np.zeros(0, bool) for d in directions}
+        for seconds in blocks(num_seconds):
+            vectors = {m: embed_seconds(subject, item, seconds, num_seconds, m, audio_window_s) for m in seen}
+            for d in directions:
+                scores, valid = _scores(texts[task], vectors, d, fusion)
+                parts[d.code] = np.concatenate([parts[d.code], scores])
+                there[d.code] = np.concatenate([there[d.code], valid])
+        yield StepVideo(video, task, _whole(parts, there), truth)
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedVideos:
+    """Annotated videos of a split of a store.
+
+    Attributes:
+        videos: Task, video, number of the item, seconds T, and (T, K) bool which seconds show which steps.
+        tasks: Number of the item whose captions are the K steps of each task.
+    """
+
+    videos: list[tuple[str, str, int, int, np.ndarray]]
+    tasks: dict[str, int]
+
+
+def annotated_videos(subject: Subject, collection: str, split: str, modalities: tuple[str, ...]) -> AnnotatedVideos:
+    """Raises TrichordError when nothing is annotated, or the store lacks a modality."""
+    store, settings = subject.store, subject.settings
+    assert store is not None and settings is not None
     where = f"{collection}/{split}"
     spans, tasks = read_annotations(store, collection), step_items(store, collection)
     items = {store.video_id(int(i)): int(i) for i in store.select(collection, split)}
@@ -120,27 +169,23 @@ def _store_videos(
             f"{store.path}: has no annotated steps of {where}; `trichord import` brings them with crosstask, mining-youtube or "
             "world-steps"
         )
-    modalities = tuple(dict.fromkeys(m for d in directions for m in d.modalities))
-    require_modalities(store, modalities, where, audio=settings.audio, text=settings.text)
-    texts = _step_texts(subject, {task: tasks[task] for task, _ in wanted})
-    seen = tuple(m for m in modalities if m != "text")
+    needed = tuple(m for m in modalities if m != "text" or settings.text == "words")  # others: see `step_texts`
+    require_modalities(store, needed, where, audio=settings.audio, text=settings.text)
+    videos = []
     for task, video in wanted:
-        item = items[video]
-        num_seconds = math.ceil(store.duration_s(item))
-        parts = {d.code: np.zeros((0, len(texts[task])), np.float32) for d in directions}
-        there = {d.code: np.zeros(0, bool) for d in directions}
-        for begin in range(0, num_seconds, BLOCK_S):
-            seconds = np.arange(begin, min(begin + BLOCK_S, num_seconds))
-            vectors = {m: _embed(subject, item, seconds, num_seconds, m, audio_window_s) for m in seen}
-            for d in directions:
-                scores, valid = _scores(texts[task], vectors, d, fusion)
-                parts[d.code] = np.concatenate([parts[d.code], scores])
-                there[d.code] = np.concatenate([there[d.code], valid])
-        truth = truth_matrix(spans[task, video], num_seconds, len(texts[task]))
-        yield StepVideo(video, task, _whole(parts, there), truth)
+        num_seconds = math.ceil(store.duration_s(items[video]))
+        truth = truth_matrix(spans[task, video], num_seconds, store.num_captions(tasks[task]))
+        videos.append((task, video, items[video], num_seconds, truth))
+    return AnnotatedVideos(videos, {task: tasks[task] for task, _ in wanted})
 
 
-def _embed(
+def blocks(num_seconds: int) -> Iterator[np.ndarray]:
+    """The seconds of a video, as many at once as are embedded together."""
+    for begin in range(0, num_seconds, BLOCK_S):
+        yield np.arange(begin, min(begin + BLOCK_S, num_seconds))
+
+
+def embed_seconds(
     subject: Subject, item: int, seconds: np.ndarray, num_seconds: int, modality: str, audio_window_s: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """(T, D) embeddings of these seconds, and whether there is something to embed."""
@@ -156,22 +201,30 @@ def _embed(
     return found[modality].numpy(), valid[modality]
 
 
-def _step_texts(subject: Subject, tasks: dict[str, int]) -> dict[str, np.ndarray]:
-    """(K, D) embeddings of the steps of each task; zeros for a step without a known word."""
+def step_texts(subject: Subject, tasks: dict[str, int], text_encoder: str = "") -> dict[str, np.ndarray]:
+    """(K, D) embeddings of the steps of each task; zeros for a step without a known word.
+
+    A model of text embeddings reads those of the store, or where the steps have none, what the encoder makes of them.
+    """
     store, model, settings = subject.store, subject.model, subject.settings
     assert store is not None and model is not None and settings is not None
     counts = {task: store.num_captions(item) for task, item in tasks.items()}
-    steps = [np.array([k]) for count in counts.values() for k in range(count)]
+    ends = np.cumsum(list(counts.values()))[:-1]
     item = np.repeat(np.array(list(tasks.values()), np.int64), list(counts.values()))
+    if settings.text == "embeddings" and not _have_rows(store, list(tasks.values())):
+        said = [store.caption_text(i, k) for task, i in tasks.items() for k in range(counts[task])]
+        rows = embed_texts(subject, said, "step texts", text_encoder)
+        return dict(zip(tasks, np.split(rows, ends), strict=True))
+    steps = [np.array([k]) for count in counts.values() for k in range(count)]
     clips = Clips(item, np.zeros(len(item)), np.zeros(len(item)), steps)
-    if settings.text == "embeddings" and not store.has(EMBEDDING_STREAMS["text"])[list(tasks.values())].all():
-        raise TrichordError(
-            f"{store.path}: this model reads text embeddings, which the step texts lack; score one that reads words"
-        )
     found, valid = embed_clips(model, store, clips, ("text",), 1, settings)
     rows = np.where(valid["text"][:, None], found["text"].numpy(), np.float32(0))
-    ends = np.cumsum(list(counts.values()))[:-1]
     return dict(zip(tasks, np.split(rows, ends), strict=True))
+
+
+def _have_rows(store: Store, items: list[int]) -> bool:
+    stream = EMBEDDING_STREAMS["text"]
+    return stream in store.streams and bool(store.has(stream)[items].all())
 
 
 def _given_videos(given: Embedded, directions: list[Direction], fusion: str) -> Iterator[StepVideo]:
@@ -183,7 +236,7 @@ def _given_videos(given: Embedded, directions: list[Direction], fusion: str) -> 
     clips: dict[tuple[str, str], list[int]] = {}
     for i in np.argsort(given.start_s, kind="stable").tolist():
         clips.setdefault((str(given.labels[TASK][i]), str(given.videos[i])), []).append(i)
-    for (task, video), mine in sorted(clips.items()):
+    for (task, video), mine in sorted(clips.items(), key=lambda entry: min(entry[1])):  # as the file has them
         steps = np.flatnonzero(task_of_text == task)
         if not len(steps):
             raise TrichordError(f"{given.source}: has no text of a step of task '{task}'; every task needs its steps")

@@ -129,7 +129,7 @@ def evaluate(
         )
     options = replace(options, directions=_directions(directions, evaluation.subject))
     chosen = [resolve(name, store) for name in names or _default_names(store)]
-    _check_effect(chosen, options)
+    _check_effect(chosen, options, evaluation.subject)
     options, lost = _possible(options, evaluation) if leave_out else (options, False)
     for name, protocol, on in chosen:
         mine = replace(options, on=on)
@@ -192,7 +192,7 @@ def resolve(name: str, store: Store | None) -> tuple[str, Protocol, str]:
     return name, known["retrieval"], name
 
 
-def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options) -> None:
+def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, subject: Subject) -> None:
     """Raises TrichordError for choices that none of the benchmarks reads."""
     kinds = {protocol.kind for _, protocol, _ in chosen}
     told = ", ".join(name for name, _, _ in chosen)
@@ -200,6 +200,10 @@ def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options) -> 
         raise TrichordError(f"--labels has no effect on {told}; leave it out")
     if options.templates and "classification" not in kinds:
         raise TrichordError(f"--templates has no effect on {told}; leave it out")
+    if options.text_encoder and (subject.settings is None or subject.settings.text == "words"):
+        raise TrichordError(f"--text_encoder has no effect: {subject.name} reads no text embeddings; leave it out")
+    if options.text_encoder and not kinds & {"classification", "localization"}:
+        raise TrichordError(f"--text_encoder has no effect on {told}; leave it out")
     if "retrieval" in kinds:
         return
     localizing = any(protocol.kind == "localization" for _, protocol, _ in chosen)

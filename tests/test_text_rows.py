@@ -1,0 +1,181 @@
+"""Step texts and class names for models of text embeddings: what the store's encoder makes of them, by hand; refusals."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+import tiny_transformers
+from tiny import VIDEO_DIM
+from trichord.captions import Captions
+from trichord.errors import TrichordError
+from trichord.extraction.encoder_record import ENCODERS_FILE
+from trichord.features.text import load_text_encoder
+from trichord.nn import MCN
+from trichord.protocols.benchmarks import ScoringSettings
+from trichord.protocols.localization import PER_VIDEO
+from trichord.protocols.protocol import Options
+from trichord.protocols.registry import find_protocol
+from trichord.protocols.step_scores import embed_seconds, step_directions, step_videos
+from trichord.protocols.subject import Subject
+from trichord.releases.steps import Task, task_item
+from trichord.store import Item, Store, StoreWriter, WordVectors
+from trichord.store.annotations import StepSpan, write_annotations
+from trichord.store.items import PER_CAPTION
+from trichord.study.evaluate import evaluate
+
+NO_WORDS = WordVectors([], np.zeros((0, 5), np.float32), "none", False)
+STEPS = ("the red dog barks", "a cat rolls", "the blue ball")
+CLASSES = ("RedDog", "BlueCat")
+SECONDS = 9
+
+
+class Made(NamedTuple):
+    subject: Subject
+    store: Path
+    encoder: str  # as named on a command line
+
+
+def write_store(path: Path, encoder: str, *, step_rows: bool = False, text: bool = True) -> None:
+    """Videos of one task in folders of their class; captions have text embeddings, steps only where asked."""
+    model = load_text_encoder(encoder)
+    rng = np.random.default_rng(3)
+    with StoreWriter(path, NO_WORDS) as writer:
+        for i in range(4):
+            streams = {"visual_2d": rng.random((SECONDS, VIDEO_DIM)).astype(np.float32)}
+            rates = {"visual_2d": 1.0}
+            said = Captions(np.zeros(1), np.full(1, float(SECONDS)), ("a small tree",))
+            if text:
+                streams["text"], rates["text"] = model.encode(said.text), PER_CAPTION
+            writer.add(Item(f"{CLASSES[i % 2]}/v{i}", "films", "test", float(SECONDS), streams, rates, said))
+        task = task_item(Task("t", STEPS), "films").item
+        if step_rows:
+            task = replace(task, streams={"text": model.encode(STEPS)}, rates_hz={"text": PER_CAPTION})
+        writer.add(task)
+    (path / ENCODERS_FILE).write_text(json.dumps({"text": model.fingerprint.to_dict() | {"name": encoder}}))
+    for i in range(4):
+        spans = [StepSpan(f"{CLASSES[i % 2]}/v{i}", "t", k, STEPS[k], 3.0 * k, 3.0 * k + 2) for k in range(3)]
+        write_annotations(path, "films", spans)
+
+
+def subject_of(store: Path, text: str = "embeddings") -> Subject:
+    torch.manual_seed(0)
+    model = MCN(
+        video_dim=VIDEO_DIM, embed_dim=8, word_dim=16, reconstruction_dim=None, audio_channels=(4, 4, 4, 4)
+    ).eval()
+    settings = ScoringSettings(("visual_2d",), 3.0, 300, 8, text=text)  # type: ignore[arg-type]
+    return Subject.of_model("net", model, Store(store), settings)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    root = tmp_path_factory.mktemp("texts")
+    encoder = f"hf:{tiny_transformers.bert(root / 'bert')}"
+    write_store(root / "store", encoder)
+    return Made(subject_of(root / "store"), root / "store", encoder)
+
+
+def joint(made: Made, texts: tuple[str, ...]) -> np.ndarray:
+    """(P, D) by hand, one text at a time."""
+    assert made.subject.model is not None
+    encoder, found = load_text_encoder(made.encoder), []
+    for text in texts:
+        row = torch.from_numpy(encoder.encode([text]).astype(np.float32))[None]
+        with torch.no_grad():
+            out = made.subject.model.embed(text=row, text_mask=torch.ones(1, 1, dtype=torch.bool))["text"]
+        found.append(out[0].numpy())
+    return np.stack(found)
+
+
+def scores_of(subject: Subject, **options: str) -> list[np.ndarray]:
+    directions = step_directions(subject, "films", ("t2v",), "steps")
+    return [v.scores["t2v"] for v in step_videos(subject, "films", "test", directions, "sum", 8.0, **options)]
+
+
+def test_steps_are_embedded_by_the_encoder_of_the_store(made: Made, tmp_path: Path) -> None:
+    texts = joint(made, STEPS)
+    write_store(tmp_path / "rows", made.encoder, step_rows=True)  # the same, with embeddings of the steps in the store
+    in_store = scores_of(subject_of(tmp_path / "rows"))
+    found = scores_of(made.subject)
+    assert len(found) == 4 and found[0].shape == (SECONDS, 3)
+    for item, (scores, stored) in enumerate(zip(found, in_store, strict=True)):
+        np.testing.assert_allclose(scores, stored, atol=1e-5)
+        seconds, _ = embed_seconds(made.subject, item, np.arange(SECONDS), SECONDS, "video", 8.0)
+        np.testing.assert_allclose(scores, seconds @ texts.T, atol=1e-5)
+    outcome = find_protocol("world-steps").run(made.subject, Options(directions=("t2v",), on="films/test"))
+    assert [row.measure for row in outcome.rows][0] == PER_VIDEO and outcome.rows[0].num == 4
+
+
+def test_steps_need_no_text_stream_in_the_store(made: Made, tmp_path: Path) -> None:
+    write_store(tmp_path / "store", made.encoder, text=False)
+    for mine, other in zip(scores_of(subject_of(tmp_path / "store")), scores_of(made.subject), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_class_names_are_embedded_too(made: Made) -> None:
+    options = Options(on="films/test", templates=("a {}", "the {} barks"))
+    outcome = find_protocol("zero-shot-classification").run(made.subject, options)
+    name = "zero-shot-classification:films/test"
+    found = made.subject.embedded(made.subject.clip_set("films/test", "all"), ("video",))
+    names = ("blue cat", "red dog")
+    classes = np.stack([joint(made, (f"a {name}", f"the {name} barks")).mean(0) for name in names])
+    right = (found.embeddings["video"] @ classes.T).argmax(1) == [v.startswith("Red") for v in found.videos]
+    row = next(row for row in outcome.rows if (row.of, row.measure) == ("video, class", "top-1"))
+    assert (row.protocol, row.value, row.num) == (name, pytest.approx(100 * right.mean()), 4)
+
+
+def test_a_store_that_does_not_say_what_made_its_embeddings(made: Made, tmp_path: Path) -> None:
+    write_store(tmp_path / "store", made.encoder)
+    (tmp_path / "store" / ENCODERS_FILE).unlink()
+    subject = subject_of(tmp_path / "store")
+    with pytest.raises(TrichordError, match=r"does not say what made .* step texts need some; name .* --text_encoder"):
+        scores_of(subject)
+    for mine, other in zip(scores_of(subject, text_encoder=made.encoder), scores_of(made.subject), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    # class names are then those that stand among the captions
+    with pytest.raises(TrichordError, match="no class of class has a text, as 'blue cat' for BlueCat"):
+        find_protocol("zero-shot-classification").run(subject, Options(on="films/test"))
+    named = Options(on="films/test", text_encoder=made.encoder)
+    assert find_protocol("zero-shot-classification").run(subject, named).rows
+
+
+def test_encoders_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> None:
+    def told(**options: str) -> str:
+        with pytest.raises(TrichordError) as caught:
+            scores_of(made.subject, **options)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    other = tiny_transformers.bert(tmp_path / "other")
+    with (other / "tokenizer_config.json").open("w") as file:
+        file.write('{"model_max_length": 8}')
+    assert "here gives others" in told(text_encoder=f"hf:{other}")
+    assert "unknown text encoder 'words'" in told(text_encoder="words")
+    gone = told(text_encoder="hf:/nowhere/at-all")
+    assert gone.startswith("step texts need the encoder of the text embeddings, hf:/nowhere/at-all, which cannot be")
+    assert "no such model folder" in gone and "--text_encoder NAME or FOLDER tells where it is" in gone
+    write_store(tmp_path / "store", made.encoder)
+    (tmp_path / "store" / ENCODERS_FILE).unlink()
+    wide = f"hf:{tiny_transformers.clip(tmp_path / 'clip')}"
+    with pytest.raises(TrichordError, match=r"reads text embeddings of width 16, hf:.* gives 24; name the encoder"):
+        scores_of(subject_of(tmp_path / "store"), text_encoder=wide)
+
+
+def test_a_moved_encoder_is_found_where_it_is_named(made: Made, tmp_path: Path) -> None:
+    moved = f"hf:{tiny_transformers.bert(tmp_path / 'elsewhere')}"
+    for mine, other in zip(scores_of(made.subject, text_encoder=moved), scores_of(made.subject), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_an_encoder_without_effect_is_refused(tmp_path: Path) -> None:
+    from trichord.evaluation.embedded import Embedded
+
+    Embedded.of({"video": np.eye(3), "text": np.eye(3)}).save(tmp_path / "e.npz")
+    with pytest.raises(TrichordError, match="--text_encoder has no effect: .*e.npz reads no text embeddings"):
+        evaluate(None, None, embeddings=tmp_path / "e.npz", options=Options(text_encoder="st:x"))
