@@ -13,15 +13,20 @@ import torch
 from tiny import VIDEO_DIM, WORD_DIM, word_vectors
 from trichord.captions import Captions
 from trichord.errors import TrichordError
+from trichord.evaluation.clusters import agreement, chance_agreement
 from trichord.evaluation.embedded import Embedded
+from trichord.losses.centroids import Centroids
 from trichord.nn import MCN
 from trichord.protocols.benchmarks import ScoringSettings
 from trichord.protocols.labelled import joined, labelled
+from trichord.protocols.own_clusters import own_sides
 from trichord.protocols.protocol import Options, Outcome
 from trichord.protocols.registry import find_protocol, protocols
 from trichord.protocols.subject import Subject
+from trichord.recipes import load_recipe
 from trichord.store import Item, Store, StoreWriter
 from trichord.study.evaluate import evaluate
+from trichord.study.run import train_order
 
 NAMES = ("zero-shot-classification", "linear-probe", "knn", "clustering")
 CLASSES = ("worda", "wordb", "wordc")
@@ -107,6 +112,15 @@ def test_each_fold_has_a_row_and_their_mean_another(tmp_path: Path) -> None:
         mean = value(outcome, f"{of}, mean of 2 folds")
         assert (first[2], second[2], mean[2]) == (12, 6, 18)
         assert mean[0] == pytest.approx((first[0] + second[0]) / 2) and first[0] < 100
+        for row in outcome.rows:  # clips 12 to 17 are never tested
+            assert row.each is not None and row.each_of == f"{name}/id" and len(row.each) == 24
+            first_fold, second_fold = list(range(12)), list(range(18, 24))
+            counted = {"fold-1": first_fold, "fold-2": second_fold}.get(
+                row.of.split(", ")[-1], first_fold + second_fold
+            )
+            assert np.flatnonzero(~np.isnan(row.each)).tolist() == counted, row.of
+            assert 100 * np.nanmean(row.each) == pytest.approx(row.value)
+            assert row.low is not None and row.high is not None and row.low <= row.value <= row.high
 
 
 def test_a_probe_learns_from_training_clips_alone() -> None:
@@ -190,13 +204,13 @@ def action_store(path: Path) -> Store:
     return Store(path)
 
 
-def subject_of(store: Store) -> Subject:
+def subject_of(store: Store, centroids: Centroids | None = None) -> Subject:
     torch.manual_seed(0)
     network = MCN(
         video_dim=VIDEO_DIM, embed_dim=8, word_dim=WORD_DIM, reconstruction_dim=None, audio_channels=(4, 4, 4, 4)
     )
     settings = ScoringSettings(visual_streams=("visual_2d",), min_clip_s=4.0, audio_frames=500, max_words=6)
-    return Subject.of_model("net", network.eval(), store, settings)
+    return Subject.of_model("net", network.eval(), store, settings, centroids=centroids)
 
 
 def test_a_store_whose_videos_lie_in_folders_of_their_class(tmp_path: Path) -> None:
@@ -232,6 +246,121 @@ def test_folds_of_a_table_take_all_splits_of_the_store(tmp_path: Path) -> None:
     table.write_text("\n".join(map(json.dumps, rows)))
     outcome = find_protocol("knn").run(subject_of(store), Options(labels=str(table)))
     assert value(outcome, "video, kind, k = 5")[2] == 9 and {row.of.split(", ")[1] for row in outcome.rows} == {"kind"}
+
+
+def slow_nearest(rows: list[np.ndarray], centroids: np.ndarray, cosine: bool) -> list[int]:
+    """The centroid of each clip, in float64, one clip and one centroid at a time."""
+    out = []
+    for clip in zip(*(r.astype(np.float64) for r in rows), strict=True):
+        mean = np.mean([row / np.linalg.norm(row) if cosine else row for row in clip], axis=0)
+        scores = [mean @ c / np.linalg.norm(c) for c in centroids.astype(np.float64)]
+        out.append(int(np.argmax(scores)))
+    return out
+
+
+@pytest.mark.parametrize("cosine", [True, False])
+def test_clusters_of_the_models_own_centroids(cosine: bool, tmp_path: Path) -> None:
+    store = action_store(tmp_path / "store")
+    rows = torch.randn(9, 8, generator=torch.Generator().manual_seed(5))
+    subject = subject_of(store, Centroids(rows, cosine))
+    outcome = find_protocol("clustering").run(subject, Options(on="acts/test"))
+    found = subject.embedded(subject.clip_set("acts/test", "all"), ("video", "text"))
+    assert found.one_text_each and found.num_clips == 9
+    kind = np.array([CLASSES.index(video.split("/")[0]) for video in found.videos.tolist()])
+    for side in (("video",), ("video", "text")):  # the store has no sound
+        head = f"clustering:acts/test/{'+'.join(side)}, class, own centroids"
+        cluster = outcome.arrays[f"{head}/cluster"]
+        assert cluster.tolist() == slow_nearest([found.embeddings[m] for m in side], rows.numpy(), cosine)
+        assert outcome.arrays[f"{head}/truth"].tolist() == kind.tolist()
+        assert outcome.arrays[f"{head}/clip"].tolist() == list(range(9))
+        of = f"{'+'.join(side)}, class, own centroids ({len(set(cluster.tolist()))} of 9 used, 3 classes)"
+        got, chance = agreement(cluster, kind), chance_agreement(cluster, kind, 0)
+        assert value(outcome, of, "NMI") == (got.nmi, chance.nmi, 9)
+        assert value(outcome, of, "ARI") == (got.ari, chance.ari, 9)
+        assert value(outcome, of, "purity") == (got.purity, chance.purity, 9)
+    assert {row.of.split(" (")[0] for row in outcome.rows} == {
+        "video, class", "video, class, own centroids", "video+text, class, own centroids"
+    }  # fmt: skip
+    assert not [note for note in outcome.notes if "centroids" in note]
+    # what k-means gives is as it is without them
+    plain = find_protocol("clustering").run(subject_of(store), Options(on="acts/test"))
+    assert plain.rows == [row for row in outcome.rows if "own" not in row.of]
+    assert plain.notes[-1].startswith(
+        "clustering:acts/test: no rows of the model's own centroids: it was trained without"
+    )
+
+
+def test_embeddings_from_a_file_have_no_centroids_and_no_word_of_them() -> None:
+    outcome = run("clustering", planted())
+    assert not [row for row in outcome.rows if "own" in row.of] and not outcome.notes
+
+
+def test_purity_has_an_interval_and_nmi_and_ari_have_none() -> None:
+    labels = {"class": [CLASSES[i % 3] if i else "" for i in range(24)]}
+    outcome = run("clustering", planted(noise=0.6, labels=labels, valid={"video": [i != 5 for i in range(24)]}))
+    for row in outcome.rows:
+        if row.measure != "purity":
+            assert row.each is None and row.low is None
+            continue
+        assert row.each is not None and 100 * np.nanmean(row.each) == pytest.approx(row.value) and row.value < 100
+        lost = [0, 5] if "video" in row.of else [0]
+        assert np.flatnonzero(np.isnan(row.each)).tolist() == lost
+        assert row.low is not None and row.high is not None and row.low < row.value < row.high
+
+
+def test_several_texts_of_a_clip_count_with_their_mean() -> None:
+    # clip 0: texts (9, 0) and (0, 1); clip 1: one text; clip 2: none; clip 3: no video
+    found = Embedded.of(
+        {
+            "video": np.array([[1, 0], [0, 1], [1, 0], [1, 0]]),
+            "text": np.array([[9, 0], [0, 1], [0, 2], [5, 0], [1, 1]]),
+        },
+        text_clip=[0, 0, 1, 3, 2],
+        valid={"video": [True, True, True, False], "text": [True, True, True, True, False]},
+    )
+    angles = np.array([0, np.pi / 2, 0.7])
+    axes = torch.from_numpy(np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32))
+    for cosine, first in ((True, 2), (False, 0)):
+        # clip 0 by cosine: text at 45 degrees, with video at 22.5, nearest to 0.7 = 40; as they are: text (4.5, 0.5), 6 degrees
+        own = Centroids(axes, cosine)
+        sides = {side: (clips.tolist(), c.tolist()) for side, clips, c in own_sides(found, own, [("video",)])}
+        assert sides == {("video",): ([0, 1, 2], [0, 1, 0]), ("video", "text"): ([0, 1], [first, 1])}
+
+
+def test_own_centroids_of_a_training_by_command(
+    tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trichord.cli import main
+
+    recipe = load_recipe("debug", training={"tensorboard": False, "device": "cpu", "max_steps": 4})
+    folder = train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe, say=lambda line: None).model_folder
+    store = Store(tiny_store)
+    names = [store.video_id(int(i)) for i in store.select("tiny", "test")]
+    (tmp_path / "l.csv").write_text("\n".join(["id,class", *(f"{n},{'ab'[i % 2]}" for i, n in enumerate(names))]))
+    words = ["--store", str(tiny_store), "--benchmark", "clustering", "--labels", str(tmp_path / "l.csv")]
+    assert main(["evaluate", str(tmp_path / "run"), *words, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "own centroids" in printed and "no rows of" not in printed
+    (done,) = json.loads((tmp_path / "out" / "results.json").read_text())["benchmarks"]
+    own = [row for row in done["rows"] if "own centroids" in row["of"]]
+    assert {row["of"].split(",")[0] for row in own} == {"video", "audio", "video+audio", "video+audio+text"}
+    with np.load(tmp_path / "out" / "queries.npz") as arrays:
+        for row in own:
+            head = f"clustering/{row['of'].split(' (')[0]}"
+            cluster, truth = arrays[f"{head}/cluster"], arrays[f"{head}/truth"]
+            used = len(set(cluster.tolist()))
+            assert row["num"] == 32 and f"({used} of 8 used, 2 classes)" in row["of"]
+            assert row["value"] == pytest.approx(getattr(agreement(cluster, truth), row["measure"].lower()))
+            if row["measure"] == "purity":
+                assert 100 * arrays[row["each"]].mean() == pytest.approx(row["value"])
+    # a folder of before
+    (folder / "centroids.safetensors").unlink()
+    described = json.loads((folder / "model.json").read_text())
+    described = {k: v for k, v in described.items() if k not in ("sha256", "centroids_sha256")}
+    (folder / "model.json").write_text(json.dumps(described | {"format": 1}))
+    assert main(["evaluate", str(tmp_path / "run"), *words]) == 0
+    printed = capsys.readouterr().out
+    assert "no rows of the model's own centroids" in printed and "own centroids (" not in printed
 
 
 def test_options_without_effect_are_refused(tmp_path: Path) -> None:
