@@ -74,7 +74,9 @@ def make_targets(root: Path) -> dict[str, Target]:
         Target("store", root / "store", read_store, strictly),
         Target("study", study, partial(read_figures), as_far_as_there),
         Target("resume", study, partial(go_on, store), strictly),
-        Target("model", study / "stages" / _last(study), partial(evaluated, store), strictly, ("model.*",)),
+        Target(
+            "model", study / "stages" / _last(study), partial(evaluated, store), strictly, ("model.*", "centroids.*")
+        ),
         Target("checkpoints", _checkpoints(root / "run"), read_checkpoints, strictly),
         Target("recipe", _recipes(root / "recipes"), read_recipe, as_written),
         *(_release(root, name, small) for name in RELEASES),
