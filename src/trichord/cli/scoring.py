@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trichord.cli.launch import is_main
-from trichord.cli.parsing import parse, parser_of, show
+from trichord.cli.parsing import parse, parser_of, say, show
 from trichord.errors import TrichordError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+    from rich.console import Console
 
 
 def report(words: list[str]) -> int:
@@ -42,7 +47,7 @@ def report(words: list[str]) -> int:
 def evaluate(words: list[str]) -> int:
     parser = parser_of(
         "evaluate",
-        "Score a run, a published .pth checkpoint, or embeddings from a file, on benchmarks.",
+        "Score a run, all orders of a study, a published .pth checkpoint, or embeddings from a file, on benchmarks.",
         "trichord evaluate my_run --store my_store --benchmark youcook2 --directions all --out results; "
         "trichord evaluate --list; trichord evaluate --embeddings theirs.npz",
     )
@@ -55,6 +60,10 @@ def evaluate(words: list[str]) -> int:
         help="As --list shows them, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT; none takes all that is held out.",
     )  # fmt: skip
     parser.add_argument("--benchmarks", type=list[str], default=[], help="The same as one list.")
+    parser.add_argument(
+        "--orders", type=list[str], default=[], help="Of a study folder: which, e.g. [av>t,vt>a]; empty takes all."
+    )
+    parser.add_argument("--seeds", type=list[int], default=[], help="Of a study folder: which; empty takes all.")
     parser.add_argument("--list", action="store_true", help="List the benchmarks, and end.")
     parser.add_argument("--explain", type=str | None, metavar="NAME", help="Tell a benchmark's protocol, and end.")
     parser.add_argument(
@@ -111,16 +120,19 @@ def evaluate(words: list[str]) -> int:
         print(find_protocol(values.explain).explanation())
         return 0
     gallery = None if values.gallery is None else read_gallery(values.gallery)
-    evaluation = evaluate(
-        values.run, values.store, [*values.benchmark, *values.benchmarks],
-        embeddings=values.embeddings, directions=values.directions, recipe=values.recipe,
-        options=Options(
+    how = {
+        "directions": values.directions, "recipe": values.recipe,
+        "options": Options(
             fusion=values.fusion, dual_softmax=values.dual_softmax, missing=values.missing, gallery=gallery, seed=values.seed,
             labels="" if values.labels is None else str(values.labels), templates=tuple(values.templates),
             audio_window_s=values.audio_window_s, text_encoder=values.text_encoder,
         ),
-        num_windows=values.windows, window_s=values.window_s, window_pool=values.window_pool,
-    )  # fmt: skip
+        "num_windows": values.windows, "window_s": values.window_s, "window_pool": values.window_pool,
+    }  # fmt: skip
+    names = [*values.benchmark, *values.benchmarks]
+    if _is_of_orders(values):
+        return _evaluate_orders(values, names, how, console)
+    evaluation = evaluate(values.run, values.store, names, embeddings=values.embeddings, **how)
     if values.save_embeddings is not None:
         save_embeddings(evaluation, values.save_embeddings)
     if values.out is not None:
@@ -132,6 +144,42 @@ def evaluate(words: list[str]) -> int:
     for table in evaluation_tables(evaluation):
         console.print(table)
     print("Recalls and chance in percent; ranks count from 1.")
+    return 0
+
+
+def _is_of_orders(values: Namespace) -> bool:
+    """Whether several models of a study are asked for."""
+    from trichord.study.trained_runs import holds_several
+
+    if values.run is None or values.embeddings is not None or values.store is None:
+        if values.orders or values.seeds:
+            raise TrichordError("--orders and --seeds choose among the runs of a study; give its folder and --store")
+        return False
+    return bool(values.orders or values.seeds) or holds_several(values.run)
+
+
+def _evaluate_orders(values: Namespace, names: list[str], how: dict[str, Any], console: Console) -> int:
+    from trichord.study.evaluate_orders import evaluate_orders
+    from trichord.study.evaluation_tables import order_caption, order_tables
+    from trichord.study.order_figures import order_figures
+
+    if values.save_embeddings is not None:
+        raise TrichordError(
+            f"{values.save_embeddings}: one file holds the embeddings of one model; give one stage folder"
+        )
+    found = evaluate_orders(
+        values.run, values.store, names, out=values.out, orders=values.orders, seeds=values.seeds, say=say, **how
+    )
+    if not is_main():
+        return 0
+    for note in found.notes():
+        show(note)
+    figures = order_figures(found.runs)
+    for table in order_tables(figures, list(dict.fromkeys(done.run.order for done in found.runs))):
+        console.print(table)
+    show(order_caption(figures))
+    if values.out is not None:
+        show(f"kept in {values.out}: results.json, and a folder for each order and seed")
     return 0
 
 

@@ -191,6 +191,7 @@ def _run_full_video(how: _Retrieval, protocol: Protocol, subject: Subject, optio
     asked = directions_of(subject, replace(options, usual=tuple(known)), name)
     directions = [d for d in asked if d.query == ("text",)]
     if not directions:
+        subject.needed(("text",), f"benchmark {protocol.name}")
         raise TrichordError(
             f"benchmark {protocol.name}: captions find videos, as in t2v or t2va; {asked[0].code} does not"
         )

@@ -134,14 +134,15 @@ def evaluate(
     for name, protocol, on in chosen:
         mine = replace(options, on=on)
         if lost and not mine.directions and protocol.kind in ("retrieval", "localization"):
-            evaluation.notes.append(f"benchmark {name} left out: no direction is left")
+            evaluation.notes.append(f"benchmark {name} left out (no direction is left)")
             continue
         try:
             outcome = protocol.run(evaluation.subject, mine)
         except TrichordError as error:
             if not leave_out or isinstance(error, Diverged) or not (lost or isinstance(error, Untrained)):
                 raise
-            evaluation.notes.append(f"benchmark {name} left out: {error}")
+            told = str(error).removeprefix(f"{evaluation.subject.name}: ")
+            evaluation.notes.append(f"benchmark {name} left out ({told})")
             continue
         evaluation.benchmarks.append(Evaluated(name, protocol, mine, outcome))
     return evaluation

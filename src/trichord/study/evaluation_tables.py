@@ -1,11 +1,16 @@
-"""What `trichord evaluate` prints: retrieval in one table, each other benchmark in its own, and the list of benchmarks."""
+"""What `trichord evaluate` prints: of one model retrieval in one table and each other benchmark in its own; of the orders of a
+study a table for each thing that figures are of; the list of benchmarks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from trichord.errors import printable
 from trichord.evaluation.retrieval import RetrievalResult
+from trichord.evaluation.statistics import seeds_note
+from trichord.modality import Order
 from trichord.protocols.protocol import Row
 from trichord.protocols.registry import protocols
 from trichord.study.table import results_table
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from trichord.study.evaluate import Evaluation
+    from trichord.study.order_figures import OrderFigure
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[Table]:
@@ -49,6 +55,87 @@ def _cell(row: Row | None) -> str:
         return ""
     value = f"{row.value:.1f}" if row.unit == "rank" else f"{row.value:.2f}"
     return value if row.chance is None else f"{value} (chance {row.chance:.2f})"
+
+
+WIDTH = 100  # of the figures of a table: with order, seeds and borders it fits 120 columns
+
+
+def order_tables(figures: Sequence[OrderFigure], orders: Sequence[str]) -> list[Table]:
+    """For each benchmark and each thing that figures are of a line per order and a column per measure, chance below; measures
+    that do not fit 120 columns have a table of their own. `-`: the order has no such figure."""
+    tables = []
+    for name, of in dict.fromkeys((f.benchmark, f.of) for f in figures):
+        mine = [f for f in figures if (f.benchmark, f.of) == (name, of)]
+        tables += [_order_table(name, of, part, orders) for part in _fitting(mine)]
+    return tables
+
+
+def _fitting(figures: Sequence[OrderFigure]) -> Iterator[list[OrderFigure]]:
+    """The figures, cut between measures where the cells grow wider than WIDTH."""
+    part: list[OrderFigure] = []
+    used = 0
+    for measure in dict.fromkeys(f.measure for f in figures):
+        column = [f for f in figures if f.measure == measure]
+        width = 3 + _width(measure, column)
+        if part and used + width > WIDTH:
+            yield part
+            part, used = [], 0
+        part, used = [*part, *column], used + width
+    yield part
+
+
+def _order_table(name: str, of: str, figures: Sequence[OrderFigure], orders: Sequence[str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    nums = sorted({f.num for f in figures})
+    told = f"{nums[0]:,}" if len(nums) == 1 else f"{nums[0]:,} to {nums[-1]:,}"
+    title = printable(f"{name}: {of}, n = {told}")
+    out = Table(title=Text(title), title_justify="left", min_width=min(len(title), WIDTH))
+    out.add_column("order")
+    measures = {f.measure: f.unit for f in figures}
+    for measure, unit in measures.items():
+        heading = measure if unit in ("%", "rank") else f"{measure} ({unit})"
+        width = _width(heading, [f for f in figures if f.measure == measure])
+        out.add_column(Text("\n".join(wrap(printable(heading), width))), justify="right")
+    out.add_column("seeds", justify="right")
+    for order in orders:
+        mine = {f.measure: f for f in figures if f.order == order}
+        seeds = ", ".join(dict.fromkeys(str(f.num_seeds) for f in mine.values()))
+        out.add_row(str(Order.parse(order)), *(_order_cell(mine.get(m)) for m in measures), seeds or "-")
+    chances = {m: [f.chance for f in figures if f.measure == m and f.chance is not None] for m in measures}
+    if any(chances.values()):
+        out.add_section()
+        cells = (f"{sum(values) / len(values):.2f}" if values else "" for values in chances.values())
+        out.add_row("chance", *cells, "", style="dim")
+    return out
+
+
+def _width(heading: str, column: Sequence[OrderFigure]) -> int:
+    """Of a column whose heading breaks between words."""
+    return max(len(text) for text in (*map(_order_cell, column), *heading.split()))
+
+
+def _order_cell(figure: OrderFigure | None) -> str:
+    if figure is None:
+        return "-"
+    value = f"{figure.value:.1f}" if figure.unit == "rank" else f"{figure.value:.2f}"
+    found = figure.interval
+    return value if found is None else f"{value} [{found.low:.1f}, {found.high:.1f}]"
+
+
+def order_caption(figures: Sequence[OrderFigure]) -> str:
+    """What the figures of `order_tables` are, in lines."""
+    fewest = min((f.num_seeds for f in figures), default=0)
+    levels = sorted({f"{f.interval.level:.0%}" for f in figures if f.interval is not None})
+    told = [
+        "Means over seeds; MedR over all seeds and queries together. Recalls and chance in percent; ranks count from 1."
+    ]
+    if levels:
+        told.append(f"In brackets {' and '.join(levels)} intervals over units (queries, clips, videos) and seeds.")
+    if note := seeds_note(fewest):
+        told.append(f"{note[0].upper()}{note[1:]}.")
+    return "\n".join(told)
 
 
 def protocols_table() -> Table:

@@ -1,7 +1,7 @@
 """One run in one folder at a time.
 
 The main process of a launch holds a lock on the file `.lock` of the folder, which says who it is. The system lets go of it
-when the process ends, however it ends; the file stays. Reports and evaluations only read and take no lock.
+when the process ends, however it ends; the file stays. Reports, and evaluations of one model, take no lock.
 """
 
 from __future__ import annotations

@@ -275,12 +275,14 @@ def evaluate_model(
 
 
 def load_for_scoring(
-    run: Path, store_path: Location, recipe: str | None = None
+    run: Path, store_path: Location | Store, recipe: str | None = None
 ) -> tuple[Store, TrainedModel, Recipe, ScoringSettings]:
-    """A store, a model where it is scored, the recipe that says how, and its plain settings: see `evaluate_model`."""
+    """A store, a model where it is scored, the recipe that says how, and its plain settings: see `evaluate_model`. A store
+    that is open already is taken as it is."""
     from trichord.store import Store
 
-    store, trained = Store(store_path), load_model(find_model(run))
+    store = store_path if isinstance(store_path, Store) else Store(store_path)
+    trained = load_model(find_model(run))
     check_widths(run, trained, store)
     kept = trained.settings and recipe is None
     used = recipe_from_dict(of_this_version(trained.settings)) if kept else load_recipe(recipe or "mcn")

@@ -1,0 +1,547 @@
+"""`trichord evaluate` on a study folder: every order and seed as it would be evaluated alone, kept, and told in tables."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import pytest
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from process_helpers import free_port, join_gloo
+from trichord.cli import main
+from trichord.errors import Diverged, TrichordError
+from trichord.evaluation.statistics import mean_interval, median_rank_interval
+from trichord.protocols.protocol import Options, Row
+from trichord.recipes import load_recipe
+from trichord.store import Store
+from trichord.study import evaluate_orders as module
+from trichord.study.evaluate import evaluate, write_evaluation
+from trichord.study.evaluate_orders import EvaluatedRun, OrdersEvaluation, evaluate_orders, read_evaluated
+from trichord.study.evaluation_tables import order_caption, order_tables
+from trichord.study.order_figures import order_figures
+from trichord.study.run import run_study
+from trichord.study.trained_runs import TrainedRun, chosen_runs, holds_several, trained_runs
+from trichord.training.seals import sealed
+
+ORDERS, SEEDS = ["av>t", "vt>a"], [0, 1]
+BENCHMARKS = ["tiny", "zero-shot-classification"]
+
+
+def recipe() -> Any:
+    training = {"tensorboard": False, "max_steps": 2, "device": "cpu"}
+    return load_recipe("debug", training=training, evaluation={"directions": ["t2v", "t2va", "a2v"]})
+
+
+@pytest.fixture(scope="module")
+def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two orders, two seeds."""
+    out = tmp_path_factory.mktemp("orders") / "study"
+    run_study(tiny_store, out, ORDERS, SEEDS, recipe(), say=lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A class for each test video."""
+    path = tmp_path_factory.mktemp("labels") / "labels.csv"
+    path.write_text("id,class\n" + "".join(f"video{i:03d},word{'ab'[i % 2]}\n" for i in range(12, 16)))
+    return path
+
+
+def options(labels: Path, **more: Any) -> Options:
+    return Options(labels=str(labels), **more)
+
+
+@pytest.fixture(scope="module")
+def kept(study: Path, tiny_store: Path, labels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The evaluation of all orders."""
+    out = tmp_path_factory.mktemp("kept") / "out"
+    evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels))
+    return out
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stages that are evaluated during a test."""
+    stages: list[str] = []
+
+    def counting(run: Path, *arguments: Any, **more: Any) -> Any:
+        stages.append(run.name)
+        return evaluate(run, *arguments, **more)
+
+    monkeypatch.setattr(module, "evaluate", counting)
+    return stages
+
+
+def told(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "results.json").read_text())
+
+
+# ---- figures and files
+
+
+def test_each_order_leaves_the_bytes_of_its_stage_evaluated_alone(
+    study: Path, kept: Path, tiny_store: Path, labels: Path, tmp_path: Path
+) -> None:
+    content = told(kept)
+    assert content["study"] == str(study) and content["left_out"] == []
+    assert content["store"] == {"path": str(tiny_store), "fingerprint": Store(tiny_store).fingerprint}
+    found = [(m["order"], m["seed"], m["folder"], m["note"]) for m in content["models"]]
+    assert sorted(found) == [(o, s, f"{o.replace('>', '-')}/seed-{s}", "") for o in ORDERS for s in SEEDS]
+    for model in content["models"]:
+        alone = evaluate(study / "stages" / model["stage"], str(tiny_store), BENCHMARKS, options=options(labels))
+        write_evaluation(alone, tmp_path / model["folder"])
+        for name in ("results.json", "queries.npz"):
+            assert (kept / model["folder"] / name).read_bytes() == (tmp_path / model["folder"] / name).read_bytes()
+
+
+def test_plain_retrieval_is_what_the_study_itself_found(study: Path, kept: Path) -> None:
+    by_study = told_study(study)["results"]
+    assert len(by_study) == 4 * 3
+    for row in by_study:
+        mine = told(kept / row["order"].replace(">", "-") / f"seed-{row['seed']}")["benchmarks"][0]["results"]
+        (same,) = [r for r in mine if r["direction"] == row["direction"]]
+        assert same == {k: v for k, v in row.items() if k not in ("order", "seed")}
+
+
+def told_study(study: Path) -> dict[str, Any]:
+    return json.loads((study / "study.json").read_text())
+
+
+def test_figures_are_means_over_seeds_with_their_intervals(study: Path, kept: Path) -> None:
+    runs = [read_evaluated(run, kept / run.folder) for run in trained_runs(study)]
+    figures = order_figures(runs)
+    for figure in figures:
+        files = [kept / figure.order.replace(">", "-") / f"seed-{seed}" for seed in SEEDS]
+        rows = [
+            row
+            for file in files
+            for b in told(file)["benchmarks"]
+            if b["name"] == figure.benchmark
+            for row in b["rows"]
+            if (row["of"], row["measure"]) == (figure.of, figure.measure)
+        ]
+        assert len(rows) == 2 == figure.num_seeds
+        if figure.measure == "MeanR":
+            assert figure.interval is None and figure.value == pytest.approx(mean(row["value"] for row in rows))
+            continue
+        each = np.stack([np.load(file / "queries.npz")[row["each"]] for file, row in zip(files, rows, strict=True)])
+        each = each[:, ~np.isnan(each[0])]
+        expected = median_rank_interval(each) if figure.measure == "MedR" else mean_interval(each)
+        assert figure.interval == expected and figure.interval.num_queries == figure.num
+        if figure.measure == "MedR":
+            assert figure.value == np.median(each)
+        else:
+            assert figure.value == pytest.approx(mean(row["value"] for row in rows))
+            assert figure.value == pytest.approx(expected.estimate)
+    recalls = {(f.benchmark, f.of, f.measure, f.order): f for f in figures}
+    assert recalls["tiny", "t2va, sum", "R@10", "vt>a"].chance == pytest.approx(100 * 10 / 32)
+    assert ("zero-shot-classification", "video+audio, class", "top-1", "av>t") in recalls
+
+
+def row(each: list[float], **more: Any) -> Row:
+    values = np.array(each)
+    return Row("b", "t2v", "R@1", 100 * float(np.nanmean(values)), int((~np.isnan(values)).sum()), 1.0, **more).over(
+        values, "b/id"
+    )
+
+
+def evaluated(seed: int, made: Row, first: str = "", units: str = "abcd") -> EvaluatedRun:
+    run = TrainedRun("av>t", seed, f"stage{seed}", first or f"first{seed}")
+    return EvaluatedRun(run, {"b": [made]}, {"b/id": np.array(list(units))})
+
+
+def test_seeds_that_share_what_was_scored_count_as_one() -> None:
+    same, other = [1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]
+    (shared,) = order_figures([evaluated(0, row(same), "av"), evaluated(1, row(same), "av")])
+    assert shared.num_seeds == 1 and shared.interval == mean_interval(np.array(same))
+    (own,) = order_figures([evaluated(0, row(same)), evaluated(1, row(same))])
+    assert own.num_seeds == 2 and own.interval == mean_interval(np.array([same, same]))
+    (touched,) = order_figures([evaluated(0, row(same), "av"), evaluated(1, row(other), "av")])
+    assert touched.num_seeds == 2 and touched.value == pytest.approx(62.5)
+
+
+def test_seeds_over_other_units_have_a_mean_and_no_interval() -> None:
+    same, fewer = [1.0, 0.0, 1.0, 1.0], [1.0, 0.0, np.nan, 1.0]
+    for second in (evaluated(1, row(same), units="abce"), evaluated(1, row(fewer))):
+        (figure,) = order_figures([evaluated(0, row(same)), second])
+        assert figure.interval is None and figure.num_seeds == 2
+    assert figure.value == pytest.approx((75 + 200 / 3) / 2) and figure.num == 3
+    (one,) = order_figures([evaluated(0, row(fewer))])
+    assert one.interval == mean_interval(np.array([1.0, 0.0, 1.0]))
+
+
+# ---- going on, and computing again
+
+
+def test_what_is_there_is_read_and_not_made_again(
+    study: Path, kept: Path, tiny_store: Path, labels: Path, tmp_path: Path, counted: list[str]
+) -> None:
+    out = shutil.copytree(kept, tmp_path / "out")
+    said: list[str] = []
+    again = evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels), say=said.append)
+    assert counted == [] and len(said) == 4 and all("was evaluated before" in line for line in said)
+    assert (out / "results.json").read_bytes() == (kept / "results.json").read_bytes()
+    anew = evaluate_orders(study, str(tiny_store), BENCHMARKS, options=options(labels))
+    assert len(counted) == 4 and order_figures(again.runs) == order_figures(anew.runs)
+    assert again.notes() == anew.notes()
+
+
+def test_another_choice_another_store_and_other_weights_are_computed_again(
+    study: Path, kept: Path, tiny_store: Path, labels: Path, tmp_path: Path, counted: list[str]
+) -> None:
+    out = shutil.copytree(kept, tmp_path / "out")
+
+    def call(mine: Path = study, **more: Any) -> int:
+        before = len(counted)
+        given = {"names": BENCHMARKS, "options": options(labels), **more}
+        evaluate_orders(mine, str(tiny_store), out=out, **given)
+        return len(counted) - before
+
+    assert call() == 0
+    assert call(options=options(labels, fusion="mean_normalized")) == 4
+    assert {b["options"]["fusion"] for b in told(out / "av-t" / "seed-0")["benchmarks"]} == {"mean_normalized"}
+    assert call() == 4, "the figures of the other choice took its place"
+    assert call(names=["tiny"], options=Options()) == 4
+    assert call(names=["tiny"], options=Options(), directions="t2v") == 4
+    labels2 = tmp_path / "labels.csv"
+    labels2.write_text(labels.read_text())
+    assert call(options=options(labels2)) == 4
+    labels2.write_text(labels.read_text().replace("wordb", "wordc"))
+    assert call(options=options(labels2)) == 4, "the same file with other labels"
+    assert call(options=options(labels2)) == 0
+    copied = shutil.copytree(study, tmp_path / "study")
+    assert call(copied, options=options(labels2)) == 0, "a study that was moved"
+    model = copied / "stages" / told(out)["models"][0]["stage"] / "model.json"
+    content = json.loads(model.read_text())
+    content.pop("sha256")
+    model.write_text(json.dumps(sealed({**content, "calls": []})))
+    assert call(copied, options=options(labels2)) == 1, "a stage that was trained again"
+
+
+def test_an_interrupted_call_goes_on(
+    study: Path, kept: Path, tiny_store: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, done = tmp_path / "out", []
+
+    def stopping(run: Path, *arguments: Any, **more: Any) -> Any:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(run.name)
+        return evaluate(run, *arguments, **more)
+
+    monkeypatch.setattr(module, "evaluate", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels))
+    assert [m["stage"] for m in told(out)["models"]] == done
+    begun, done = done, []
+    evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels))
+    assert len(done) == 2 and not set(done) & set(begun)
+    assert (out / "results.json").read_bytes() == (kept / "results.json").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["rows", "queries", "index", "form", "gone"])
+def test_what_is_damaged_is_made_anew(
+    damage: str, study: Path, kept: Path, tiny_store: Path, labels: Path, tmp_path: Path, counted: list[str]
+) -> None:
+    out = shutil.copytree(kept, tmp_path / "out")
+    said: list[str] = []
+    if damage == "rows":
+        path = out / "av-t" / "seed-1" / "results.json"
+        path.write_text(path.read_text().replace("R@1", "R@2", 1))
+    elif damage == "queries":
+        (out / "av-t" / "seed-1" / "queries.npz").write_bytes(b"torn")
+    elif damage == "gone":
+        shutil.rmtree(out / "av-t" / "seed-1")
+    elif damage == "index":
+        (out / "results.json").write_text((out / "results.json").read_text().replace("seed-0", "seed-9", 1))
+    else:
+        content = told(out)
+        content.pop("sha256")
+        (out / "results.json").write_text(json.dumps(sealed({**content, "models": [3, {"folder": []}, {}]})))
+    evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels), say=said.append)
+    assert len(counted) == (4 if damage in ("index", "form") else 1)
+    assert damage == "form" or any("it is made anew" in line for line in said)
+    assert (out / "results.json").read_bytes() == (kept / "results.json").read_bytes()
+
+
+def test_models_of_earlier_calls_stay_while_they_are_made_alike(
+    study: Path, tiny_store: Path, tmp_path: Path, counted: list[str]
+) -> None:
+    out = tmp_path / "out"
+    first = evaluate_orders(study, str(tiny_store), ["tiny"], out=out, orders=["VT→A"])
+    assert [str(done.run) for done in first.runs] == ["VT→A seed 0", "VT→A seed 1"]
+    second = evaluate_orders(study, str(tiny_store), ["tiny"], out=out, orders=["va>t"], seeds=[1])
+    assert [str(done.run) for done in second.runs] == ["AV→T seed 1"] and len(counted) == 3
+    models = [(m["order"], m["seed"]) for m in told(out)["models"]]
+    assert models == [("vt>a", 0), ("av>t", 1), ("vt>a", 1)], "as the study plans them"
+    evaluate_orders(study, str(tiny_store), ["tiny"], out=out, seeds=[0], directions="t2v")
+    assert [(m["order"], m["seed"]) for m in told(out)["models"]] == [("av>t", 0), ("vt>a", 0)]
+
+
+# ---- what is left out
+
+
+def test_unfinished_and_diverged_runs_are_noted(study: Path, tiny_store: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(study, tmp_path / "study")
+    stages = {(run.order, run.seed): run.stage for run in trained_runs(study)}
+    (broken / "stages" / stages["av>t", 1] / "model.json").unlink()
+    (broken / "stages" / stages["vt>a", 0] / "model.json").unlink()
+    (broken / "stages" / stages["vt>a", 0] / "diverged.json").write_text('{"message": "loss is not finite"}')
+    found = evaluate_orders(broken, str(tiny_store), ["tiny"], out=tmp_path / "out")
+    assert [str(done.run) for done in found.runs] == ["AV→T seed 0", "VT→A seed 1"]
+    notes = " | ".join(found.notes())
+    assert f"AV→T seed 1 is left out: unfinished (stage {stages['av>t', 1]} is not trained)" in notes
+    assert "VT→A seed 0 is left out: diverged (loss is not finite)" in notes
+    content = told(tmp_path / "out")
+    assert [(m["order"], m["seed"]) for m in content["models"]] == [("av>t", 0), ("vt>a", 1)]
+    assert {(m["order"], m["seed"]): m["note"] for m in content["left_out"]}[
+        "vt>a", 0
+    ] == "diverged (loss is not finite)"
+    figures = order_figures(found.runs)
+    assert {f.num_seeds for f in figures} == {1} and "One seed" in order_caption(figures)
+    with pytest.raises(
+        TrichordError, match="no finished run to evaluate .AV→T seed 1: unfinished .*; go on with the study"
+    ):
+        evaluate_orders(broken, str(tiny_store), ["tiny"], orders=["av>t"], seeds=[1])
+
+
+def test_a_model_whose_embeddings_are_not_finite_is_noted(
+    study: Path, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(run: Path, *arguments: Any, **more: Any) -> Any:
+        if "seed1" in run.name:
+            raise Diverged("gives embeddings that are not finite")
+        return evaluate(run, *arguments, **more)
+
+    monkeypatch.setattr(module, "evaluate", diverging)
+    found = evaluate_orders(study, str(tiny_store), ["tiny"], out=tmp_path / "out")
+    assert [done.run.seed for done in found.runs] == [0, 0]
+    assert "AV→T seed 1 is left out: gives embeddings that are not finite" in found.notes()
+    assert [m["seed"] for m in told(tmp_path / "out")["left_out"]] == [1, 1]
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pairs and an order that goes on from one of them: the pair's stage is also a parent."""
+    out = tmp_path_factory.mktemp("pairs") / "study"
+    run_study(tiny_store, out, ["av", "vt", "vt>a"], [0], recipe(), say=lambda line: None)
+    return out
+
+
+def test_what_modalities_do_not_allow_is_left_out_with_a_note(pairs: Path, tiny_store: Path, labels: Path) -> None:
+    asked = ["tiny", "zero-shot-classification", "full-video"]
+    found = evaluate_orders(pairs, str(tiny_store), asked, directions=["t2va", "a2v", "t2v"], options=options(labels))
+    have = {
+        done.run.order: {name: {r.of.split(",")[0] for r in rows} for name, rows in done.rows.items()}
+        for done in found.runs
+    }
+    assert have["av"] == {"tiny": {"a2v"}}
+    assert have["vt"] == {"tiny": {"t2v"}, "zero-shot-classification": {"video"}, "full-video": {"t2v"}}
+    assert have["vt>a"]["tiny"] == {"t2va", "a2v", "t2v"} and have["vt>a"]["full-video"] == {"t2va", "t2v"}
+    notes = found.notes()
+    assert "AV seed 0: directions t2va, t2v left out: the model knows video, audio alone" in [
+        n.replace("audio, video", "video, audio") for n in notes
+    ]
+    for name in ("zero-shot-classification", "full-video"):
+        lacking = f"benchmark {name} needs text, which this model was not trained on"
+        assert any(n.startswith(f"AV seed 0: benchmark {name} left out ({lacking}; it knows ") for n in notes)
+    assert any(n.startswith("VT seed 0: directions t2va, a2v left out") for n in notes)
+    one = evaluate_orders(pairs, str(tiny_store), ["tiny"], directions="t2v")
+    assert [sorted(done.rows) for done in one.runs] == [[], ["tiny"], ["tiny"]]
+    assert "AV seed 0: benchmark tiny left out (no direction is left)" in one.notes()
+    by_pair = evaluate_orders(pairs, str(tiny_store), ["full-video"], orders=["av", "vt"])
+    assert [sorted(done.rows) for done in by_pair.runs] == [[], ["full-video"]]
+
+
+def test_where_no_order_can_it_is_an_error(pairs: Path, tiny_store: Path, labels: Path) -> None:
+    with pytest.raises(TrichordError, match=r"direction t2a: no finished order was trained on all it needs \(av, vt\)"):
+        evaluate_orders(pairs, str(tiny_store), ["tiny"], orders=["av", "vt"], directions="t2v,t2a")
+    with pytest.raises(TrichordError, match=r"benchmark zero-shot-classification: no order can be scored on it .*text"):
+        evaluate_orders(pairs, str(tiny_store), BENCHMARKS, orders=["av"], options=options(labels))
+    with pytest.raises(TrichordError, match="needs audio, which this model was not trained on"):
+        (stage,) = [run.stage for run in trained_runs(pairs) if run.order == "vt"]
+        evaluate(pairs / "stages" / stage, str(tiny_store), ["tiny"], directions="t2va")
+
+
+# ---- choosing
+
+
+def test_users_mistakes_are_one_line(study: Path, kept: Path, tiny_store: Path, tmp_path: Path) -> None:
+    store = str(tiny_store)
+    for arguments, why in (
+        ({"study": tmp_path}, "no study here"),
+        ({"orders": ["at>v"]}, "has no order at>v; it has av>t, vt>a"),
+        ({"orders": ["xx"]}, "names X twice"),
+        ({"seeds": [0, 7]}, "has no seed 7 of these orders; it has 0, 1"),
+        ({"names": ["nope"]}, "no clips for benchmark 'nope'"),
+        ({"directions": "t2x"}, "names 'x'"),
+        ({"options": Options(labels="labels.csv")}, "--labels has no effect on tiny"),
+        ({"window_s": 3.0}, "have no effect without --windows"),
+        ({"out": tmp_path / "rows.json"}, "give --out a name without .json"),
+        ({"out": kept / "av-t" / "seed-0"}, "holds the evaluation of one model; give another --out"),
+    ):
+        given = {"study": study, "names": ["tiny"], **arguments}
+        with pytest.raises(TrichordError, match=why):
+            evaluate_orders(given.pop("study"), store, given.pop("names"), **given)
+    damaged = shutil.copytree(study, tmp_path / "damaged")
+    content = told_study(study)
+    for orders in (None, [{"order": "av>t"}]):
+        (damaged / "study.json").write_text(json.dumps({"recipe": content["recipe"], "orders": orders}))
+        with pytest.raises(TrichordError, match="its orders do not tell their stages; run the study again"):
+            evaluate_orders(damaged, store)
+    (damaged / "study.json").write_text(json.dumps({"orders": content["orders"]}))
+    with pytest.raises(TrichordError, match="has no 'recipe'"):
+        evaluate_orders(damaged, store)
+
+
+def test_which_folders_hold_several_models(study: Path, pairs: Path, tiny_store: Path, tmp_path: Path) -> None:
+    assert holds_several(study) and holds_several(pairs)
+    assert not holds_several(tmp_path) and not holds_several(study / "stages" / trained_runs(study)[0].stage)
+    assert [run.order for run in chosen_runs(study, ["vt>a", "av>t"])] == ["vt>a", "vt>a", "av>t", "av>t"]
+    broken = shutil.copytree(study, tmp_path / "study")
+    (broken / "study.json").write_text("{")
+    with pytest.raises(TrichordError, match=r"study.json: cannot be read"):
+        holds_several(broken)
+
+
+@pytest.fixture(scope="module")
+def single(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("single") / "study"
+    run_study(tiny_store, out, ["avt"], [3], recipe(), say=lambda line: None)
+    return out
+
+
+def test_a_study_of_one_model_is_evaluated_as_before(
+    single: Path, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(single), "--store", str(tiny_store), "--benchmark", "tiny", "--out"]
+    assert main([*words, str(tmp_path / "alone")]) == 0
+    assert sorted(p.name for p in (tmp_path / "alone").iterdir()) == ["queries.npz", "results.json"]
+    assert main([*words, str(tmp_path / "chosen"), "--orders", "[TVA]", "--seeds", "[3]"]) == 0
+    assert (tmp_path / "chosen" / "avt" / "seed-3" / "queries.npz").is_file()
+    one, other = told(tmp_path / "alone"), told(tmp_path / "chosen" / "avt" / "seed-3")
+    assert one["benchmarks"] == other["benchmarks"]
+    (single / "study.json").rename(tmp_path / "study.json")
+    assert main([*words, str(tmp_path / "run")]) == 0, "the folder of a training has no plan"
+    (single / "study.json").write_text("{")
+    assert main([*words, str(tmp_path / "damaged")]) == 0, "one model is there, whatever the plan says"
+    (tmp_path / "study.json").replace(single / "study.json")
+    capsys.readouterr()
+
+
+# ---- the command
+
+
+def test_the_command_prints_a_table_for_each_figure(
+    study: Path, tiny_store: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(study), "--store", str(tiny_store), "--benchmark", *BENCHMARKS, "--labels", str(labels)]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert all(len(line) <= 120 for line in printed.splitlines() if not line.startswith("kept in"))
+    assert "AV→T seed 0: evaluated (1 of 4)" in printed and "VT→A seed 1: evaluated (4 of 4)" in printed
+    for title in (
+        "tiny: t2v, sum, n = 32",
+        "tiny: t2va, sum, n = 32",
+        "zero-shot-classification: video+audio, class, n = 32",
+    ):
+        assert title in printed
+    table = printed[printed.index("tiny: t2va, sum") :]
+    figures = order_figures(evaluate_orders(study, str(tiny_store), ["tiny"], directions="t2va").runs)
+    lines = {
+        order: next(x for x in table.splitlines() if x.startswith(f"│ {order}")) for order in ("AV→T", "VT→A", "chance")
+    }
+    for figure in figures:
+        label = {"av>t": "AV→T", "vt>a": "VT→A"}[figure.order]
+        shown = f"{figure.value:.2f}" if figure.unit == "%" else f"{figure.value:.1f}"
+        if figure.interval is not None:
+            shown += f" [{figure.interval.low:.1f}, {figure.interval.high:.1f}]"
+        assert shown in lines[label]
+    assert "31.25" in lines["chance"] and lines["AV→T"].rstrip("│ ").endswith(" 2")
+    assert "95% intervals over units" in printed and "Two seeds: wide" in printed
+    assert main([*words, "--save-embeddings", str(tmp_path / "e.npz")]) == 2
+    assert "one file holds the embeddings of one model; give one stage folder" in capsys.readouterr().err
+    for more in (["--embeddings", "e.npz"], []):
+        assert main(["evaluate", *more, "--orders", "[av>t]"]) == 2
+        assert "--orders and --seeds choose among the runs of a study" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path), "--store", str(tiny_store), "--seeds", "[0]"]) == 2
+    assert "no study here" in capsys.readouterr().err
+
+
+def test_measures_that_do_not_fit_have_a_table_of_their_own() -> None:
+    from rich.console import Console
+
+    def made(order: str) -> EvaluatedRun:
+        rows = [
+            Row("b", "t2va, sum", f"recall number {i}, mean over videos", 100.0 * i / 9, 3, 50.0).over(
+                np.array([1.0, 0.0, 1.0]), "b/id"
+            )
+            for i in range(9)
+        ]
+        return EvaluatedRun(TrainedRun(order, 0, "s", "f"), {"b": rows}, {"b/id": np.array(list("abc"))})
+
+    figures = order_figures([made("av>t"), made("vt")])
+    tables = order_tables(figures, ["av>t", "vt", "av"])
+    assert len(tables) == 2
+    console = Console(width=120, file=io.StringIO())
+    for table in tables:
+        console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    shown = [line for line in text.splitlines() if line.startswith("│ AV→T")]
+    assert len(shown) == 2 and sum(line.count("[") for line in shown) == 9, "no cell is broken into lines"
+    assert [line for line in text.splitlines() if line.startswith("│ AV ")][0].count("-") >= 4
+
+
+def test_notes_are_told_once() -> None:
+    def made(order: str, seed: int, *notes: str) -> EvaluatedRun:
+        return EvaluatedRun(TrainedRun(order, seed, "s", "f"), {}, {}, ["of all", *notes, *notes])
+
+    runs = [made("av>t", 0, "of some"), made("av>t", 1, "of some"), made("avt", 0), made("avt", 4, "of some")]
+    assert OrdersEvaluation(Path("study"), runs).notes() == ["of all", "AV→T seeds 0, 1; AVT seed 4: of some"]
+
+
+def test_numbers_of_clusters_do_not_part_the_figures() -> None:
+    def made(seed: int, *ofs: str) -> EvaluatedRun:
+        rows = [Row("clustering", of, "NMI", 10.0 * (seed + 1), 4, 5.0) for of in ofs]
+        return EvaluatedRun(TrainedRun("av>t", seed, "s", f"f{seed}"), {"clustering": rows})
+
+    alike, label = "video, class (3 clusters, 3 classes)", "video, tool (new)"
+    runs = [made(s, alike, f"video, class, own centroids ({s + 2} of 8 used, 3 classes)", label) for s in (0, 1)]
+    figures = order_figures(runs)
+    assert [f.of for f in figures] == [alike, "video, class, own centroids", label]
+    assert all(f.value == 15 and f.num_seeds == 2 and f.interval is None for f in figures)
+
+
+# ---- several processes
+
+
+def evaluate_in_launch(rank: int, world: int, port: int, study: Path, store: Path, labels: Path, out: Path) -> None:
+    join_gloo(rank, world, port)
+    for _ in range(2):  # the second reads back what the first left
+        found = evaluate_orders(study, str(store), BENCHMARKS, out=out / "several", options=options(labels))
+    (out / f"{rank}.json").write_text(json.dumps([repr(f) for f in order_figures(found.runs)]))
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_launch_evaluates_as_one_process(
+    study: Path, kept: Path, tiny_store: Path, labels: Path, tmp_path: Path
+) -> None:
+    arguments = (2, free_port(), study, tiny_store, labels, tmp_path)
+    mp.start_processes(evaluate_in_launch, args=arguments, nprocs=2, start_method="spawn")
+    runs = [read_evaluated(run, kept / run.folder) for run in trained_runs(study)]
+    expected = [repr(f) for f in order_figures(runs)]
+    assert all(sorted(json.loads((tmp_path / f"{rank}.json").read_text())) == sorted(expected) for rank in range(2))
+    for model in told(kept)["models"]:
+        for name in ("results.json", "queries.npz"):
+            assert (kept / model["folder"] / name).read_bytes() == (
+                tmp_path / "several" / model["folder"] / name
+            ).read_bytes()
