@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trichord.losses import info_nce, masked_margin_softmax, mil_nce, reconstruction_loss
+from trichord.losses import cluster_contrast, info_nce, masked_margin_softmax, mil_nce, reconstruction_loss
+from trichord.losses.contrast import softmax_share
 
 Loss = Callable[..., torch.Tensor]
 
@@ -199,3 +200,59 @@ def test_reconstruction_in_half_precision() -> None:
     nothing = reconstruction_loss(x, x, valid=torch.zeros(2, dtype=torch.bool))
     nothing.backward()
     assert nothing.item() == 0.0 and not x.grad.any()
+
+
+# ---- shares of several processes
+
+
+@st.composite
+def split_batches(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, list[slice]]:
+    """Scores (B, B), valid (B,) and parts of the rows, some of which may be empty."""
+    size = draw(st.integers(1, 7))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    cuts = sorted(draw(st.lists(st.integers(0, size), max_size=3)))
+    edges = [0, *cuts, size]
+    parts = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    valid = torch.tensor(rng.random(size) < draw(st.sampled_from([0.0, 0.6, 1.0])))
+    return torch.tensor(rng.normal(size=(size, size)) * 3), valid, parts
+
+
+@given(split_batches())
+@settings(max_examples=80, deadline=None)
+def test_shares_add_up_to_the_contrast_and_so_do_their_gradients(
+    batch: tuple[torch.Tensor, torch.Tensor, list[slice]],
+) -> None:
+    scores, valid, parts = batch
+    for whole, weight, options in (
+        (lambda s: masked_margin_softmax(s, 0.3, valid), 1.0, {"margin": 0.3}),
+        (lambda s: info_nce(s, 0.2, valid), 0.5, {"temperature": 0.2}),
+    ):
+        one, two = scores.clone().requires_grad_(), scores.clone().requires_grad_()
+        expected = whole(one)
+        expected.backward()
+        found = two.new_zeros(())
+        for part in parts:
+            place = torch.arange(len(scores))[part]
+            strips = two[part], two.T[part]
+            found = found + weight * sum(softmax_share(strip, place, valid, **options) for strip in strips)
+        found.backward()
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(two.grad, one.grad)
+
+
+@given(split_batches())
+@settings(max_examples=40, deadline=None)
+def test_shares_of_reconstruction_and_clusters_add_up(batch: tuple[torch.Tensor, torch.Tensor, list[slice]]) -> None:
+    scores, valid, parts = batch
+    target, labels = scores.flip(0), torch.arange(len(scores)) % 2
+    centroids, count = scores[:1].repeat(2, 1).cumsum(0), valid.sum()
+    shares = [
+        (
+            reconstruction_loss(scores[part], target[part], valid=valid[part], count=count),
+            cluster_contrast(scores[part], centroids, labels[part], valid=valid[part], count=count),
+        )
+        for part in parts
+    ]
+    found = [torch.stack(terms).sum() for terms in zip(*shares, strict=True)]
+    torch.testing.assert_close(found[0], reconstruction_loss(scores, target, valid=valid))
+    torch.testing.assert_close(found[1], cluster_contrast(scores, centroids, labels, valid=valid))

@@ -22,6 +22,8 @@ F32 = torch.float32
 TWO = {
     "avt": Case(),
     "avt, plain paths": Case(fast=False),
+    "avt, info_nce": Case(contrast="info_nce", sizes=(5, 2)),
+    "at>v, info_nce, whole": Case("at>v", contrast="info_nce", fast=False),
     "avt, no padding": Case(padded=False),
     "avt, float32": Case(dtype=F32),
     "avt, a part of one row": Case(sizes=(1, 6)),
@@ -71,7 +73,8 @@ def check(case: Case, ranks: list[Found], whole: Found) -> None:
         assert difference_of(found, whole, "gradient") < limit
         assert difference_of(found, whole, "") < limit
         difference, name = largest_difference(found, whole)
-        assert difference < 5 * limit, name
+        # float32 rounds otherwise from processor to processor, most where a gradient is a small difference of large ones
+        assert difference < (30 if case.dtype == F32 else 5) * limit, name
         assert found.terms == ranks[0].terms  # every process knows the loss of the whole batch
         for name, tensor in ranks[0].memory.items():
             assert torch.equal(found.memory[name], tensor), name

@@ -161,27 +161,52 @@ def on_any_process(flag: bool, device: torch.device | str = "cpu") -> bool:
     return bool(seen)
 
 
-def gather_rows(rows: Tensor) -> Tensor:
+def rows_of_each(num_rows: int, device: torch.device | str) -> list[int]:
+    """How many rows each process has, in rank order."""
+    if num_processes() == 1:
+        return [num_rows]
+    counts = _all_gather(torch.tensor([num_rows], device=device))
+    return [int(count) for count in counts]
+
+
+def gather_rows(rows: Tensor, sizes: list[int] | None = None) -> Tensor:
     """Rows of all processes, one below the other in rank order, with gradient.
 
     Args:
         rows: (B_r, ...) on this process; B_r may differ between processes, the other sizes may not.
+        sizes: B_r of every process, where they are known; else the processes tell each other.
 
     Returns:
-        (sum of B_r, ...), the same on every process. When every process computes the same loss on it and DDP averages
-        the gradients, parameters get exactly the gradient of that one loss: the gather's backward sums the W equal
-        contributions, and the average divides by W again.
+        (sum of B_r, ...), the same on every process. The gather's backward sums what the W processes' losses say of a row,
+        and DDP averages gradients over processes, so that parameters get the gradient of the mean of the W losses: of
+        the one loss where every process computes the same, or where they divide it as `sum_over_processes` says.
     """
     if num_processes() == 1:
         return rows
-    counts = [torch.zeros((), dtype=torch.long, device=rows.device) for _ in range(num_processes())]
-    dist.all_gather(counts, torch.tensor(rows.shape[0], device=rows.device))
-    sizes = [int(count) for count in counts]
+    sizes = rows_of_each(rows.shape[0], rows.device) if sizes is None else sizes
     padded = rows
     if (lacking := max(sizes) - rows.shape[0]) > 0:
         padded = torch.cat([rows, rows.new_zeros((lacking, *rows.shape[1:]))])
     parts = _GatherWithGradient.apply(padded.contiguous()) if rows.requires_grad else _all_gather(padded.contiguous())
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sum of the processes' values, added in rank order, so the same bits on all of them.
+
+    Its backward gives W times the gradient: DDP averages over the W processes, which leaves the gradient of the sum.
+    """
+    return values if num_processes() == 1 else cast(Tensor, _SumOfShares.apply(values))
+
+
+class _SumOfShares(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return torch.stack(_all_gather(values.contiguous())).sum(0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * dist.get_world_size()
 
 
 class _GatherWithGradient(torch.autograd.Function):

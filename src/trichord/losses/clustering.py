@@ -24,6 +24,7 @@ def cluster_contrast(
     margin: float = 0.001,
     valid: torch.Tensor | None = None,
     temperature: float = 1.0,
+    count: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross-entropy of each embedding to its centroid (MCN, with the margin of the published code).
 
@@ -38,6 +39,7 @@ def cluster_contrast(
         margin: subtracted from the score of the assigned centroid.
         valid: (B,) bool, or None for all. When none is valid the loss is 0.
         temperature: divides the scores; 1.0 is published.
+        count: valid rows of all processes, where these are the part of one: its share of the mean.
     """
     assert temperature > 0, "the temperature must be positive"
     if valid is not None:
@@ -46,6 +48,8 @@ def cluster_contrast(
         return embedding.sum()
     scores = embedding @ centroids.to(embedding.dtype).T
     scores = scores - margin * functional.one_hot(labels, len(centroids)).to(scores.dtype)
+    if count is not None:
+        return functional.cross_entropy(scores / temperature, labels, reduction="sum") / count
     return functional.cross_entropy(scores / temperature, labels)
 
 
@@ -111,7 +115,12 @@ class ClusterMemory:
 
     @torch.no_grad()
     def update(
-        self, rows: torch.Tensor, valid: torch.Tensor | None = None, *, stored: torch.Tensor | None = None
+        self,
+        rows: torch.Tensor,
+        valid: torch.Tensor | None = None,
+        *,
+        stored: torch.Tensor | None = None,
+        assigned: slice = slice(None),
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Store a batch, refit if it is time, and assign the batch.
 
@@ -120,9 +129,11 @@ class ClusterMemory:
             valid: (B,) bool, rows that are embeddings at all; the others are not stored and their labels mean nothing.
             stored: (B,) bool, rows that enter the queue; None: all valid ones. (Published: the first half of each
                 video's clips.)
+            assigned: which rows get labels.
 
         Returns:
-            (centroids (K, D) float32, labels (B,) int64), or None before the first fit: while there are fewer than K rows.
+            (centroids (K, D) float32, labels of the rows `assigned`, int64), or None before the first fit: while there are
+            fewer than K rows.
         """
         rows = rows.detach()
         keep = torch.ones(len(rows), dtype=torch.bool, device=rows.device) if valid is None else valid
@@ -137,7 +148,7 @@ class ClusterMemory:
         if self.centroids is None:
             return None
         self.centroids = self.centroids.to(rows.device)
-        return self.centroids, assign(rows, self.centroids, path=self.path)
+        return self.centroids, assign(rows[assigned], self.centroids, path=self.path)
 
     def reset_centroids(self) -> None:
         """Forget the centroids: the next update fits from a new random draw. The queue stays."""

@@ -18,13 +18,16 @@ from trichord.losses.clustering import ClusterMemory, cluster_contrast
 from trichord.losses.precision import at_least_float32
 from trichord.losses.reconstruction import reconstruction_loss
 from trichord.modality import NAMES, Pair, letter_of
-from trichord.parallel import gather_rows
+from trichord.parallel import gather_rows, process_index, rows_of_each, sum_over_processes
 
 if TYPE_CHECKING:
     from trichord.nn import Encoded
 
 Contrast = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(scores (B, B), valid (B,), positives (B, B)) -> scalar"""
+Share = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(scores (b, B), true column of each row (b,), valid (B,)) -> scalar; over all rows, and both ways, they add up to the
+contrast of a pair"""
 
 
 class CombinedLoss:
@@ -33,6 +36,8 @@ class CombinedLoss:
     Args:
         pairs: Pairs of modality names that the contrast term compares.
         contrast: The contrast of one pair, from a score matrix.
+        share: The same of some rows in one direction. With it several processes divide all terms: each computes those of its
+            own clips against all. Without, each computes the contrast of the whole batch.
         contrast_weight: Weight of the contrast term (sum over pairs).
         cosine: Scores are cosines instead of raw dot products.
         cluster: Modalities that the clustering term pulls towards centroids; empty for none.
@@ -52,6 +57,7 @@ class CombinedLoss:
         *,
         pairs: Sequence[Pair],
         contrast: Contrast,
+        share: Share | None = None,
         contrast_weight: float = 1.0,
         cosine: bool = False,
         cluster: Sequence[str] = (),
@@ -67,6 +73,7 @@ class CombinedLoss:
     ) -> None:
         assert memory is not None or not cluster, "clustering needs a memory"
         self.pairs, self.contrast, self.contrast_weight, self.cosine = tuple(pairs), contrast, contrast_weight, cosine
+        self.share = share
         self.cluster, self.cluster_weight, self.cluster_on = tuple(cluster), cluster_weight, cluster_on
         self.cluster_cosine, self.cluster_margin = cluster_cosine, cluster_margin
         self.cluster_temperature, self.memory = cluster_temperature, memory
@@ -94,63 +101,104 @@ class CombinedLoss:
             the log and no part of the loss: the mean of 1 - cosine that k-means last reached.
         """
         modalities = [m for m in NAMES.values() if m in outputs]
-        embeddings = {m: gather_rows(at_least_float32(outputs[m].embedding)) for m in modalities}
-        present = {m: gather_rows(valid[m]) for m in modalities}
-        terms = self._contrast_terms(embeddings, present, positives)
-        total = self.contrast_weight * sum(terms.values())
+        here = {m: at_least_float32(outputs[m].embedding) for m in modalities}
+        first = next(iter(here.values()))
+        sizes = rows_of_each(len(first), first.device)
+        begin = sum(sizes[: process_index()])
+        own = slice(begin, begin + len(first)) if len(sizes) > 1 else None
+        embeddings = {m: gather_rows(rows, sizes) for m, rows in here.items()}
+        present = {m: gather_rows(valid[m], sizes) for m in modalities}
+        if own is None or self.share is None:
+            own = None
+            terms = self._contrast_terms(embeddings, present, positives)
+        else:
+            terms = self._contrast_shares(embeddings, present, own, self.share)
+        weights = dict.fromkeys(terms, self.contrast_weight)
         if self.cluster:
-            terms["cluster"] = self._cluster_term(embeddings, present, stored)
-            total = total + self.cluster_weight * terms["cluster"]
-            if self.memory is not None and self.memory.objective is not None:
-                terms["cluster_objective"] = terms["cluster"].new_tensor(self.memory.objective)
+            terms["cluster"] = self._cluster_term(embeddings, present, stored, own)
+            weights["cluster"] = self.cluster_weight
         for modality in self.reconstruct:
-            out = outputs[modality]
-            assert out.reconstruction is not None, f"{modality} has no reconstruction head"
-            term = reconstruction_loss(
-                gather_rows(at_least_float32(out.reconstruction)),
-                gather_rows(at_least_float32(out.target)),
-                detach_target=self.reconstruction_detach,
-                valid=present[modality],
-            )
-            terms[f"reconstruction_{letter_of(modality)}"] = term
-            total = total + self.reconstruction_weight * term
+            name = f"reconstruction_{letter_of(modality)}"
+            terms[name] = self._reconstruction_term(outputs[modality], present[modality], sizes, own)
+            weights[name] = self.reconstruction_weight
+        if own is not None:
+            terms = dict(zip(terms, sum_over_processes(torch.stack(list(terms.values()))).unbind(), strict=True))
+        pairs = [name for name in terms if name.startswith("contrast_")]
+        total = self.contrast_weight * sum(terms[name] for name in pairs)
+        for name in terms:
+            total = total if name in pairs else total + weights[name] * terms[name]
         assert isinstance(total, Tensor)
+        if self.cluster and self.memory is not None and self.memory.objective is not None:
+            terms["cluster_objective"] = total.new_tensor(self.memory.objective)
         return {"loss": total, **terms}
+
+    def _pair(self, embeddings: Mapping[str, Tensor], pair: Pair) -> tuple[Tensor, Tensor]:
+        rows, columns = embeddings[pair[0]], embeddings[pair[1]]
+        return (F.normalize(rows, dim=1), F.normalize(columns, dim=1)) if self.cosine else (rows, columns)
 
     def _contrast_terms(
         self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], positives: Tensor | None
     ) -> dict[str, Tensor]:
         terms = {}
         for first, second in self.pairs:
-            rows, columns = embeddings[first], embeddings[second]
-            if self.cosine:
-                rows, columns = F.normalize(rows, dim=1), F.normalize(columns, dim=1)
+            rows, columns = self._pair(embeddings, (first, second))
             with torch.autocast(rows.device.type, enabled=False):
                 scores = rows @ columns.T
             true = positives
             if true is None:
                 true = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
             both = present[first] & present[second]
-            terms[f"contrast_{letter_of(first)}{letter_of(second)}"] = self.contrast(scores, both, true)
+            terms[_name(first, second)] = self.contrast(scores, both, true)
         return terms
 
+    def _contrast_shares(
+        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], own: slice, share: Share
+    ) -> dict[str, Tensor]:
+        terms = {}
+        for first, second in self.pairs:
+            rows, columns = self._pair(embeddings, (first, second))
+            place = torch.arange(len(rows), device=rows.device)[own]
+            both = present[first] & present[second]
+            with torch.autocast(rows.device.type, enabled=False):
+                strips = rows[own] @ columns.T, columns[own] @ rows.T
+            terms[_name(first, second)] = sum((share(strip, place, both) for strip in strips), rows.new_zeros(()))
+        return terms
+
+    def _reconstruction_term(self, out: Encoded, present: Tensor, sizes: list[int], own: slice | None) -> Tensor:
+        assert out.reconstruction is not None, "a modality has no reconstruction head"
+        parts = at_least_float32(out.reconstruction), at_least_float32(out.target)
+        if own is not None:
+            valid, count = present[own], present.sum()
+            return reconstruction_loss(*parts, detach_target=self.reconstruction_detach, valid=valid, count=count)
+        every = [gather_rows(part, sizes) for part in parts]
+        return reconstruction_loss(*every, detach_target=self.reconstruction_detach, valid=present)
+
     def _cluster_term(
-        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], stored: Tensor | None
+        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], stored: Tensor | None, own: slice | None
     ) -> Tensor:
         assert self.memory is not None
         if self.cluster_cosine:
             embeddings = {m: F.normalize(e, dim=1) for m, e in embeddings.items()}
         fused, any_present = fuse(embeddings, present)
-        found = self.memory.update(fused.detach(), any_present, stored=stored)
+        part = slice(None) if own is None else own
+        found = self.memory.update(fused.detach(), any_present, stored=stored, assigned=part)
         if found is None:
             return fused.new_zeros(())
         centroids, labels = found
-        options = {"margin": self.cluster_margin, "temperature": self.cluster_temperature}
+
+        def term(rows: Tensor, valid: Tensor) -> Tensor:
+            return cluster_contrast(
+                rows[part], centroids, labels, margin=self.cluster_margin, valid=valid[part],
+                temperature=self.cluster_temperature, count=None if own is None else valid.sum(),
+            )  # fmt: skip
+
         if self.cluster_on == "fused":
-            rows = F.normalize(fused, dim=1) if self.cluster_cosine else fused
-            return cluster_contrast(rows, centroids, labels, valid=any_present, **options)
-        losses = [cluster_contrast(embeddings[m], centroids, labels, valid=present[m], **options) for m in self.cluster]
-        return torch.stack(losses).mean()
+            return term(F.normalize(fused, dim=1) if self.cluster_cosine else fused, any_present)
+        return torch.stack([term(embeddings[m], present[m]) for m in self.cluster]).mean()
+
+
+def _name(first: str, second: str) -> str:
+    return f"contrast_{letter_of(first)}{letter_of(second)}"
 
 
 def fuse(embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

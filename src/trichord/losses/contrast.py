@@ -62,6 +62,38 @@ def info_nce(scores: torch.Tensor, temperature: float = 0.07, valid: torch.Tenso
     return kept.sum() if not kept.numel() else 0.5 * _both_directions(kept / temperature)
 
 
+@full_precision
+def softmax_share(
+    scores: torch.Tensor,
+    place: torch.Tensor,
+    valid: torch.Tensor,
+    *,
+    margin: float = 0.0,
+    temperature: float = 1.0,
+) -> torch.Tensor:
+    """What some rows give to one direction of `masked_margin_softmax` (temperature 1) or twice that of `info_nce` (margin
+    0): processes that hold a part of the clips each add up to it.
+
+    The sum over these rows of [logsumexp_j S'_ij - S'_i,place(i)] / number of valid clips, S' = (S - margin at the true
+    column) / temperature.
+
+    Args:
+        scores: (b, B), rows of one modality against all columns of the other (or turned, for the other direction).
+        place: (b,) the true column of each row.
+        valid: (B,) bool, clips that have both modalities.
+        margin: subtracted from the scores of true pairs.
+        temperature: divides the scores.
+    """
+    kept = scores[valid[place]][:, valid]
+    if not kept.numel():
+        return kept.sum()
+    column = (valid.cumsum(0) - 1)[place[valid[place]]]
+    logits = kept - margin * torch.nn.functional.one_hot(column, kept.shape[1]).to(kept.dtype) if margin else kept
+    logits = logits / temperature
+    truth = logits.gather(1, column[:, None])[:, 0]
+    return (logits.logsumexp(1) - truth).sum() / kept.shape[1]
+
+
 def _logsumexp(scores: torch.Tensor, where: torch.Tensor, dim: int) -> torch.Tensor:
     return scores.masked_fill(~where, _NOTHING).logsumexp(dim)
 

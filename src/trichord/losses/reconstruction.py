@@ -14,6 +14,7 @@ def reconstruction_loss(
     *,
     detach_target: bool = True,
     valid: torch.Tensor | None = None,
+    count: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean over the clips of the mean squared error of a row (Chen et al., MCN, 2021, for one modality).
 
@@ -25,6 +26,7 @@ def reconstruction_loss(
         target: (B, P).
         detach_target: take the target as given; False is the published behaviour.
         valid: (B,) bool, or None for all. When none is valid the loss is 0.
+        count: valid clips of all processes, where these rows are the part of one: its share of the mean.
     """
     assert reconstruction.shape == target.shape, f"{tuple(reconstruction.shape)} and {tuple(target.shape)} differ"
     if detach_target:
@@ -32,4 +34,6 @@ def reconstruction_loss(
     if valid is not None:
         reconstruction, target = reconstruction[valid], target[valid]
     errors = (reconstruction - target).square()
+    if count is not None:
+        return errors.sum() / (count * target.shape[1]).clamp(min=1)
     return errors.mean() if errors.numel() else errors.sum()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,8 +24,8 @@ from trichord.data.reader import (
 )
 from trichord.errors import TrichordError
 from trichord.losses.clustering import ClusterMemory
-from trichord.losses.combined import CombinedLoss, Contrast
-from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce
+from trichord.losses.combined import CombinedLoss, Contrast, Share
+from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce, softmax_share
 from trichord.nn import MCN
 from trichord.protocols.benchmarks import ScoringSettings
 from trichord.training.frozen import FrozenSettings
@@ -84,6 +85,15 @@ def contrast_of(loss: LossSettings) -> Contrast:
     return {"mms": mms, "info_nce": nce, "mil_nce": mil}[loss.contrast]
 
 
+def share_of(loss: LossSettings) -> Share | None:
+    """What some rows give to `contrast_of`, so that processes divide it; None for MIL-NCE, whose columns cannot be."""
+    if loss.contrast == "mms":
+        return partial(softmax_share, margin=loss.margin)
+    if loss.contrast == "info_nce":
+        return lambda scores, place, valid: 0.5 * softmax_share(scores, place, valid, temperature=loss.temperature)
+    return None
+
+
 def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
     """The terms of a stage."""
     loss = recipe.loss
@@ -103,6 +113,7 @@ def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
     return CombinedLoss(
         pairs=stage.pairs,
         contrast=contrast_of(loss),
+        share=share_of(loss) if recipe.training.fast else None,
         contrast_weight=loss.contrast_weight,
         cosine=loss.cosine,
         cluster=clustered,
