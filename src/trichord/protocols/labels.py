@@ -85,6 +85,7 @@ def _start(
     sides = tuple(side for side in SIDES if set(side) <= set(have))
     outcome = Outcome(arrays=clip_arrays(name, data.found), notes=[f"{name}: {note}" for note in data.notes])
     missing = "drop" if options.missing == "auto" else options.missing
+    outcome.details["fusion"] = fusion
     return _Run(name, data, sides, fusion, missing, options.seed), outcome
 
 

@@ -127,6 +127,7 @@ class RankPanel:
         title: The benchmark.
         order_a, order_b: Codes.
         ranks_a, ranks_b: (queries,) or (seeds, queries): rank of the truth, 1 is best; the mean over seeds is drawn.
+        label_a, label_b: Names of what is no order; `order_a` and `order_b` are then keys of the colours alone.
     """
 
     title: str
@@ -134,6 +135,13 @@ class RankPanel:
     order_b: str
     ranks_a: np.ndarray
     ranks_b: np.ndarray
+    label_a: str = ""
+    label_b: str = ""
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """As printed."""
+        return self.label_a or order_label(self.order_a), self.label_b or order_label(self.order_b)
 
 
 def recall_intervals(benchmarks: Sequence[RecallPanel], colours: Mapping[str, str] | None = None) -> str:
@@ -256,12 +264,13 @@ def wins_and_losses(panel: RankPanel, colours: Mapping[str, str] | None = None) 
     """
     a, b = _mean_ranks(panel.ranks_a), _mean_ranks(panel.ranks_b)
     if a.shape != b.shape:
+        name_a, name_b = panel.labels
         raise TrichordError(
-            f"{panel.title}: {order_label(panel.order_a)} has ranks of {a.size} queries and {order_label(panel.order_b)} "
-            f"of {b.size}; compare orders on the same queries"
+            f"{panel.title}: {name_a} has ranks of {a.size} queries and {name_b} of {b.size}; compare them on the same queries"
         )
     with look():
-        found = with_colours([panel.order_a, panel.order_b], colours)
+        orders = [panel.order_a, panel.order_b]
+        found = dict(colours or dict.fromkeys(orders, INK)) if panel.label_a else with_colours(orders, colours)
         keep = np.isfinite(a) & np.isfinite(b) & (a >= 1) & (b >= 1)
         if not keep.any():
             return svg_text(nothing("No ranks to compare."))
@@ -306,7 +315,7 @@ def _draw_ranks(ax: Axes, panel: RankPanel, a: np.ndarray, b: np.ndarray, colour
         axis.set_major_locator(LogLocator(base=10, subs=(1,) if most > 300 else (1, 2, 5)))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    name_a, name_b = order_label(panel.order_a), order_label(panel.order_b)
+    name_a, name_b = (fitted(name, 1.7) for name in panel.labels)
     ax.set_xlabel(f"rank under {name_a} (1 is best)")
     ax.set_ylabel(f"rank under {name_b} (1 is best)")
     equal = 100 * (1 - won.mean() - lost.mean())

@@ -1,13 +1,16 @@
-"""`trichord report`: from a study folder to one page that opens offline, and the same content in other forms."""
+"""`trichord report`: from folders of studies or evaluations to one page that opens offline, and the same in other forms."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trichord.errors import TrichordError
 from trichord.report.analysis import check_comparable
 from trichord.report.compare import compare_studies
 from trichord.report.document import slug
+from trichord.report.evaluation_reading import kind_of, read_systems
 from trichord.report.exports import write_document
 from trichord.report.reading import read_study
 
@@ -21,6 +24,64 @@ class ReportSummary:
 
     def __str__(self) -> str:
         return "\n".join([*self.sentences, f"report: {self.page} (also .md, .tex, .json, tables/*.csv, figures/*.svg)"])
+
+
+def write_reports(
+    folders: Sequence[Path],
+    out: Path | None = None,
+    *,
+    compare: bool = False,
+    direction: str = "",
+    level: float = 0.95,
+) -> ReportSummary:
+    """Write the report of what lies in the folders: of a study, of what changed between two, or of evaluations.
+
+    Args:
+        folders: A study folder; with `compare` two of them; or folders of `trichord evaluate`, one or more.
+        out: Folder of the report; None takes the one that `write_report`, `write_comparison` or `write_evaluations` names.
+        compare: Whether two studies are compared; of evaluations all are compared in any case.
+        direction: See these.
+        level: Of all intervals.
+
+    Raises TrichordError when folders hold different things, or what these raise.
+    """
+    if not folders:
+        raise TrichordError("give a study folder, or folders of evaluations; see trichord report --help")
+    kinds = [kind_of(Path(folder)) for folder in folders]
+    if len(set(kinds)) > 1:
+        told = ", ".join(f"{folder} ({kind})" for folder, kind in zip(folders, kinds, strict=True))
+        raise TrichordError(f"studies and evaluations are not reported together: {told}; give those of one kind")
+    if kinds[0] == "evaluation":
+        return write_evaluations(folders, out, direction=direction, level=level)
+    if compare and len(folders) == 2:
+        return write_comparison(Path(folders[0]), Path(folders[1]), out, direction=direction, level=level)
+    if len(folders) > 1:
+        raise TrichordError("a report is of one study; compare two with trichord report --compare A B")
+    return write_report(Path(folders[0]), out, direction=direction, level=level)
+
+
+def write_evaluations(
+    folders: Sequence[Path], out: Path | None = None, *, direction: str = "", level: float = 0.95
+) -> ReportSummary:
+    """Write the report of evaluations: figures with intervals, and where there are several systems, which of them differ.
+
+    Args:
+        folders: Of `trichord evaluate --out FOLDER`, of one model or of all orders of a study.
+        out: Folder of the report; None takes `report` in the first folder.
+        direction: Shown first, e.g. t2v; empty takes the order of the files.
+        level: Of all intervals.
+
+    The same folders give the same files, byte for byte. Raises TrichordError when a folder cannot be read or its parts do not fit
+    together. What cannot be compared is shown, and the page says why it is not compared.
+    """
+    from trichord.evaluation.statistics import check_level
+    from trichord.report.evaluation_contents import build
+
+    check_level(level)
+    document = build(read_systems(folders), direction=direction, level=level)
+    folder = out or Path(folders[0]) / "report"
+    write_document(document, folder, "report")
+    return ReportSummary(folder / "report.html", document.summary)
 
 
 def write_report(study: Path, out: Path | None = None, *, direction: str = "", level: float = 0.95) -> ReportSummary:

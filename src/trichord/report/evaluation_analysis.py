@@ -1,0 +1,366 @@
+"""What evaluations say, in numbers: figures with intervals over units and seeds, and comparisons of systems.
+
+A benchmark has targets: what its figures are of, a direction or a modality. Systems are compared in a target's main measure
+(retrieval: R@10; steps in time: the first recall; classes: top-1; clusters: none) over the same units, and only where these
+and all that changes the figure are the same: `difference_of_scoring` names what is not. Of several folds their mean is compared;
+of a study's orders those that combine most modalities, as in its own report. Holm's family is all pairs of systems
+in all targets of all benchmarks; only there can a system be a winner.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.evaluation.comparison import Comparison, compare_on_benchmarks
+from trichord.evaluation.statistics import Interval, mean_interval, median_rank_interval, seeds_note
+from trichord.modality import Order
+from trichord.protocols.protocol import MEDIAN_RANK
+from trichord.report.evaluation_reading import Measured, Scored, Scores, System, fusion_of, target_of
+from trichord.report.evaluation_units import difference_of_scoring, names_of_units
+
+_MEAN = re.compile(r"(.+), mean of \d+ folds", re.DOTALL)
+USUAL = ": the most frequent class"  # what a target is called that is no figure of the model
+MAIN = {"retrieval": "R@10", "classification": "top-1", "probe": "top-1"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measure of one system. Shares in percent, ranks as they are.
+
+    Attributes:
+        estimate: Over all units and seeds.
+        low, high: Interval over units and seeds; None where what each unit gives is not known.
+        chance: Mean over seeds; None where it is not known.
+        unit: `%`, `rank` or another.
+        num: Of units.
+        num_seeds: Behind it.
+        note: What narrows its meaning, or ''.
+    """
+
+    estimate: float
+    low: float | None
+    high: float | None
+    chance: float | None
+    unit: str
+    num: int
+    num_seeds: int
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The models of one system that were scored on a benchmark: scores[i] and scored[i] are of seeds[i]."""
+
+    system: System
+    seeds: tuple[int, ...]
+    scores: tuple[Scores, ...]
+    scored: tuple[Scored, ...]
+    first_stages: tuple[str, ...]
+
+    def rows(self, target: str, measure: str) -> list[Measured] | None:
+        """The figure of each seed; None where one has none."""
+        found = [scored.row(target, measure) for scored in self.scored]
+        return None if None in found else [row for row in found if row is not None]
+
+    def table(self, target: str, measure: str) -> np.ndarray | None:
+        """(S, n) what each unit gives, seed by seed; None where it is not known or seeds were scored on different units."""
+        rows = self.rows(target, measure)
+        if rows is None or not all(row.each for row in rows):
+            return None
+        values = [scores.each(row) for scores, row in zip(self.scores, rows, strict=True)]
+        units = [names_of_units(scores, row) for scores, row in zip(self.scores, rows, strict=True)]
+        for own, names in zip(values, units, strict=True):
+            if not np.array_equal(names, units[0]) or not np.array_equal(np.isnan(own), np.isnan(values[0])):
+                return None
+        return np.stack(values)
+
+    def distinct(self, target: str, measure: str) -> tuple[np.ndarray, tuple[int, ...]] | None:
+        """The table (S, n), and the seeds of its rows, without models that are an earlier one as far as this figure goes: they
+        share its first stage, and what came later did not touch it."""
+        if (table := self.table(target, measure)) is None:
+            return None
+        kept: list[int] = []
+        for i, first in enumerate(self.first_stages):
+            same = any(
+                first and first == self.first_stages[j] and np.array_equal(table[i], table[j], equal_nan=True)
+                for j in kept
+            )
+            kept += [] if same else [i]
+        return table[kept], tuple(self.seeds[i] for i in kept)
+
+
+@dataclass(eq=False)
+class Target:
+    """One thing that figures of a benchmark are of.
+
+    Attributes:
+        name: Without how it was scored (`evaluation_reading.target_of`).
+        printed: For the reader; of clusters with their numbers, where all systems have the same.
+        ofs: By system, what its rows say that they are of.
+        figures: By system and measure.
+        seeds: By system.
+        main: The measure that systems are compared in; '' for none.
+        comparisons: Of systems that may be compared; several where they fall into groups.
+    """
+
+    name: str
+    printed: str
+    ofs: dict[str, str]
+    figures: dict[str, dict[str, Figure]]
+    seeds: dict[str, tuple[int, ...]]
+    main: str
+    comparisons: list[Comparison] = field(default_factory=list)
+
+    @property
+    def shown(self) -> str:
+        """The measure of the picture: the main one, else the first."""
+        return self.main or next(iter(next(iter(self.figures.values()))))
+
+    @property
+    def winner(self) -> str | None:
+        """Where all systems of the target were compared with each other, the one that beats every other."""
+        if len(self.comparisons) == 1 and len(self.comparisons[0].recalls) == len(self.figures):
+            return self.comparisons[0].winner
+        return None
+
+
+@dataclass(eq=False)
+class Bench:
+    """One benchmark of all systems. apart: sentences that say which were not compared, and why."""
+
+    key: tuple[str, str]
+    first: Scored
+    models: dict[str, Models]
+    targets: list[Target]
+    apart: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.first.name
+
+    @property
+    def title(self) -> str:
+        """As printed; with the clips that the user named."""
+        return f"{self.first.title}, {self.key[1]}" if self.key[1] else self.first.title
+
+    @property
+    def measures(self) -> list[str]:
+        """All measures, in the order met."""
+        return list(dict.fromkeys(m for target in self.targets for of in target.figures.values() for m in of))
+
+
+def analyse(systems: Sequence[System], *, direction: str = "", level: float = 0.95) -> list[Bench]:
+    """Figures and comparisons of all benchmarks, in the order met.
+
+    Args:
+        systems: Read.
+        direction: Its targets come first; '' leaves them as they are.
+        level: Of all intervals and of the family of comparisons.
+
+    Raises TrichordError when no benchmark was scored in that direction, or arrays do not fit their figures.
+    """
+    keys = dict.fromkeys(scored.key for system in systems for scores in system.scores for scored in scores.benchmarks)
+    benches = [_bench(systems, key, level) for key in keys]
+    if direction:
+        _put_first(benches, direction)
+    if len(systems) > 1:
+        _compare(benches, level)
+    return benches
+
+
+def _bench(systems: Sequence[System], key: tuple[str, str], level: float) -> Bench:
+    models: dict[str, Models] = {}
+    for system in systems:
+        models_of = zip(system.seeds, system.scores, system.first_stages, strict=True)
+        some = [(seed, scores, scored, first) for seed, scores, first in models_of
+                if (scored := scores.scored(key)) is not None]  # fmt: skip
+        if some:
+            seeds, scores, firsts = tuple(x[0] for x in some), tuple(x[1] for x in some), tuple(x[3] for x in some)
+            models[system.name] = Models(system, seeds, scores, tuple(x[2] for x in some), firsts)
+    first = next(iter(models.values())).scored[0]
+    names = dict.fromkeys(
+        target_of(one.kind, row.of) for of in models.values() for one in of.scored for row in one.rows
+    )
+    folds = {name for name in names if any(is_fold_of(name, mean) for mean in names)}
+    return Bench(key, first, models, [_target(first.kind, name, models, level, name not in folds) for name in names])
+
+
+def is_fold_of(target: str, mean: str) -> bool:
+    """Whether a target is one fold of what another is the mean of: `video, class, fold-1` of `video, class, mean of 3 folds`."""
+    base = _MEAN.fullmatch(mean)
+    return base is not None and target != mean and target.startswith(f"{base[1]}, ")
+
+
+def _target(kind: str, name: str, models: dict[str, Models], level: float, compared: bool) -> Target:
+    ofs, figures = {}, {}
+    for system, own in models.items():
+        rows = [row for scored in own.scored for row in scored.rows if target_of(scored.kind, row.of) == name]
+        found = {measure: figure for measure in dict.fromkeys(row.measure for row in rows)
+                 if (figure := _figure(own, name, measure, level)) is not None}  # fmt: skip
+        if found:
+            ofs[system], figures[system] = rows[0].of, found
+    printed = next(iter(ofs.values())) if kind == "clustering" and len(set(ofs.values())) == 1 else name
+    seeds = {system: models[system].seeds for system in figures}
+    main = "" if name.endswith(USUAL) or not compared else _main(kind, name, models)
+    return Target(name, printed, ofs, figures, seeds, main)
+
+
+def _main(kind: str, target: str, models: dict[str, Models]) -> str:
+    rows = [row for of in models.values() for scored in of.scored for row in scored.rows
+            if row.each and target_of(kind, row.of) == target]  # fmt: skip
+    if kind == "localization":
+        return next((row.measure for row in rows if row.measure.startswith("recall")), "")
+    return MAIN[kind] if kind in MAIN and any(row.measure == MAIN[kind] for row in rows) else ""
+
+
+def _figure(models: Models, target: str, measure: str, level: float) -> Figure | None:
+    """Of one measure, over the seeds that have it."""
+    found = [scored.row(target, measure) for scored in models.scored]
+    rows = [row for row in found if row is not None]
+    if not rows:
+        return None
+    chances = [row.chance for row in rows]
+    chance = None if None in chances else float(np.mean([c for c in chances if c is not None]))
+    seeds, num = len(rows), max(row.num for row in rows)
+    over = None if len(rows) < len(found) else _interval(models, target, measure, rows[0].unit, level)
+    if over is not None:
+        note = over.note
+        if over.num_seeds < seeds:
+            note = f"{seeds} runs share {over.num_seeds} first stage{'s' if over.num_seeds > 1 else ''}, which make this figure"
+        return Figure(over.estimate, over.low, over.high, chance, rows[0].unit, num, over.num_seeds, note)
+    mean = float(np.mean([row.value for row in rows]))
+    return Figure(mean, None, None, chance, rows[0].unit, num, seeds)
+
+
+def _interval(models: Models, target: str, measure: str, unit: str, level: float) -> Interval | None:
+    """None where a measure has no interval: a mean rank, one unit, or what units give is not known."""
+    if unit not in ("%", "rank") or (unit == "rank" and measure != MEDIAN_RANK):
+        return None
+    found = models.distinct(target, measure)
+    if found is None or (counted := found[0][:, ~np.isnan(found[0][0])]).shape[1] < 2:
+        return None
+    return median_rank_interval(counted, level) if unit == "rank" else mean_interval(counted, level)
+
+
+def _put_first(benches: list[Bench], direction: str) -> None:
+    kinds = ("retrieval", "localization")
+    known = dict.fromkeys(t.name.partition(":")[0] for b in benches if b.first.kind in kinds for t in b.targets)
+    if direction not in known:
+        raise TrichordError(
+            f"no benchmark was scored in direction '{direction}'; choose one of {', '.join(known) or 'none'}"
+        )
+    for bench in benches:
+        bench.targets.sort(key=lambda target: target.name.partition(":")[0] != direction)
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Systems that may be compared with each other: (S, n) values of the units that count, and the seeds of their rows."""
+
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def _compare(benches: Sequence[Bench], level: float) -> None:
+    """Fill in the comparisons, all of one family, and the sentences on what was not compared."""
+    groups: dict[str, _Group] = {}
+    place: dict[str, Target] = {}
+    for bench in benches:
+        reasons: dict[str, list[str]] = {}
+        for target in bench.targets:
+            if not target.main:
+                continue
+            found, why = _groups(bench, target)
+            for reason in why:
+                reasons.setdefault(reason, []).append(target.name)
+            for number, group in enumerate(found):
+                if len(group.values) > 1:
+                    name = f"{bench.title}, {target.name}" + (f" ({number + 1})" if number else "")
+                    groups[name], place[name] = group, target
+        every = sum(bool(target.main) for target in bench.targets)
+        bench.apart = [
+            reason if len(names) == every else f"{', '.join(names)}: {reason}" for reason, names in reasons.items()
+        ]
+    if groups:
+        values = {name: group.values for name, group in groups.items()}
+        seeds = {name: group.seeds for name, group in groups.items()}
+        for name, comparison in compare_on_benchmarks(values, level, seeds=seeds, bounded=False).items():
+            place[name].comparisons.append(comparison)
+            place[name].seeds.update(groups[name].seeds)
+
+
+def _groups(bench: Bench, target: Target) -> tuple[list[_Group], list[str]]:
+    """Systems that may be compared with each other; and why others may not."""
+    groups: list[_Group] = []
+    why = []
+    for system, models in bench.models.items():
+        if told := _why_alone(bench, target, system):
+            why.append(f"{system} is not compared: {told}")
+            continue
+        found = models.distinct(target.name, target.main)
+        assert found is not None
+        for group in groups:
+            other = next(iter(group.values))
+            theirs = bench.models[other]
+            pair = (theirs.scores[0], theirs.scored[0]), (models.scores[0], models.scored[0])
+            told = difference_of_scoring(*pair, target.name, target.main)
+            if not told:
+                break
+            if group is groups[0]:
+                why.append(f"{other} and {system} are not compared: {told}")
+        else:
+            groups.append(group := _Group())
+        group.values[system] = found[0][:, ~np.isnan(found[0][0])]
+        group.seeds[system] = found[1]
+    return groups, why
+
+
+def _why_alone(bench: Bench, target: Target, system: str) -> str:
+    """Why a system is compared with no other in a target; '' where it may be."""
+    models = bench.models[system]
+    if system not in target.figures or models.rows(target.name, target.main) is None:
+        return "it was not scored there" if system not in target.figures else "some of its seeds were not scored there"
+    if told := _among_seeds(models, target):
+        return f"its seeds were scored differently: {told}"
+    if (table := models.table(target.name, target.main)) is None:
+        return "what each unit gives was not kept"
+    if np.count_nonzero(~np.isnan(table[0])) < 2:
+        return "one unit alone counts"
+    if models.system.order:
+        own = len(Order.parse(models.system.order).modalities)
+        others = [bench.models[name].system for name in target.figures]
+        if any(
+            o.order and o.folder == models.system.folder and len(Order.parse(o.order).modalities) > own for o in others
+        ):
+            return "it combines fewer modalities than other orders of its study"
+    return ""
+
+
+def _among_seeds(models: Models, target: Target) -> str:
+    """In what the seeds of one system were scored differently; '' where they were not."""
+    first = models.scores[0], models.scored[0]
+    others = zip(models.scores[1:], models.scored[1:], strict=True)
+    told = (difference_of_scoring(first, other, target.name, target.main) for other in others)
+    return next(filter(None, told), "")
+
+
+def in_words(verdict: str) -> str:
+    """A verdict on orders as one on systems."""
+    return verdict.replace("every other order", "every other system")
+
+
+def note_of_seeds(systems: Sequence[System]) -> str:
+    """What one or two seeds mean for every figure, where that holds of all systems."""
+    told = {seeds_note(len(system.seeds)) for system in systems}
+    return told.pop() if len(told) == 1 else ""
+
+
+def rule_of(bench: Bench, system: str, target: Target) -> str:
+    """How a system was scored in a target, where systems differ in that: `mean_normalized`."""
+    fusion, scale = fusion_of(bench.first.kind, target.ofs[system])
+    return fusion + (f", dual softmax {scale}" if scale else "")

@@ -1,0 +1,162 @@
+"""Unit by unit: two systems over the same queries, videos or clips, and the recall of a system at every K."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trichord.evaluation.ranks import chance_recall
+from trichord.evaluation.retrieval import QueryRanks
+from trichord.protocols.protocol import MEDIAN_RANK
+from trichord.report.evaluation_analysis import Bench, Models, Target
+from trichord.report.evaluation_reading import AGAIN, PER_QUERY, Scored, Scores
+from trichord.report.evaluation_units import captions_of_units, names_of_units
+from trichord.study.files import damaged
+from trichord.study.ranks import RANK_PARTS, SEVERAL, fault_of_ranks
+
+POINTS = 120  # of a curve
+
+
+@dataclass(frozen=True, eq=False)
+class UnitDuel:
+    """Two systems over the same units. Values are means over seeds.
+
+    Attributes:
+        target: Where they were compared.
+        a, b: Systems; `a` has the higher main measure.
+        value_a, value_b: (n,) of the units that count: ranks from 1 (`ranks`), else shares or counts, more is better.
+        ranks: Which of the two.
+        what: What the values are, for a heading.
+        names: (n,) of the units.
+        captions: (n,) texts of the units, '' where there is none.
+        wins, ties, losses: Units on which `a` is ahead, level, behind.
+        p, estimate: Of the comparison.
+    """
+
+    target: Target
+    a: str
+    b: str
+    value_a: np.ndarray
+    value_b: np.ndarray
+    ranks: bool
+    what: str
+    names: np.ndarray
+    captions: np.ndarray
+    wins: int
+    ties: int
+    losses: int
+    p: float
+    estimate: float
+
+    def furthest(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The units where `a`, and where `b`, is furthest ahead: by the ratio of ranks, or the difference of values."""
+        ahead = np.log(self.value_b) - np.log(self.value_a) if self.ranks else self.value_a - self.value_b
+        order = np.argsort(-ahead, kind="stable")
+        first, last = order[:count], order[::-1][:count]
+        return first[ahead[first] > 0], last[ahead[last] < 0]
+
+
+def clearest_duel(bench: Bench) -> UnitDuel | None:
+    """The two systems of a benchmark that differ most clearly: smallest p, then the largest difference."""
+    pairs = [
+        (pair.p, -abs(pair.estimate), i, pair, target)
+        for i, target in enumerate(bench.targets)
+        for found in target.comparisons
+        for pair in found.differences
+    ]
+    if not pairs:
+        return None
+    *_, pair, target = min(pairs, key=lambda found: found[:3])
+    a, b = (pair.a, pair.b) if pair.estimate >= 0 else (pair.b, pair.a)
+    first, second = bench.models[a], bench.models[b]
+    rows = first.rows(target.name, target.main)
+    assert rows is not None
+    values = _values(first, target), _values(second, target)
+    ranks = bench.first.kind == "retrieval"
+    if values[0] is None or values[1] is None or len(values[0]) != len(values[1]):
+        return None
+    counted = ~np.isnan(values[0]) & ~np.isnan(values[1])
+    one, two = values[0][counted], values[1][counted]
+    names = names_of_units(first.scores[0], rows[0])
+    captions = _captions(first, target)
+    ahead, behind = int((one > two).sum()), int((one < two).sum())
+    wins, losses = (behind, ahead) if ranks else (ahead, behind)
+    what = {"retrieval": "rank", "localization": "steps found"}.get(bench.first.kind, "share right")
+    return UnitDuel(
+        target, a, b, one, two, ranks, what, names[counted], captions[counted], wins, len(one) - wins - losses, losses,
+        pair.p, abs(pair.estimate),
+    )  # fmt: skip
+
+
+def _values(models: Models, target: Target) -> np.ndarray | None:
+    """(n,) of each unit, mean over seeds; NaN where it does not count. Steps found rather than what they give to a recall."""
+    kind = models.scored[0].kind
+    table = models.table(target.name, MEDIAN_RANK if kind == "retrieval" else target.main)
+    if table is not None and kind == "localization":
+        code = target.name.partition(",")[0]
+        kept = [
+            s.named(f"{one.head}/{code}/aligned", "f", table.shape[1])
+            for s, one in zip(models.scores, models.scored, strict=True)
+        ]
+        table = np.stack([steps for steps in kept if steps is not None]) if all(k is not None for k in kept) else table
+    return None if table is None else table.mean(axis=0)
+
+
+def _captions(models: Models, target: Target) -> np.ndarray:
+    """(n,) texts of the units; of clips with labels the class too."""
+    scores, scored = models.scores[0], models.scored[0]
+    row = scored.row(target.name, target.main)
+    assert row is not None
+    names = scores.units(row)
+    texts = captions_of_units(scores, scored, row)
+    told = np.full(len(names), "", object) if texts is None else texts.astype(object)
+    head = f"{scored.head}/{row.of}"
+    clip, truth = (scores.named(f"{head}/{part}", "iu") for part in ("clip", "truth"))
+    classes = scores.named(f"{head}/classes", "U")
+    if clip is not None and truth is not None and classes is not None and len(clip) == len(truth):
+        for at, kind in zip(clip.tolist(), truth.tolist(), strict=True):
+            if 0 <= at < len(told) and 0 <= kind < len(classes):
+                told[at] = f"{classes[kind]}: {told[at]}" if told[at] else f"{classes[kind]}"
+    return told
+
+
+def ranks_of(scores: Scores, scored: Scored, code: str) -> QueryRanks | None:
+    """What `study.ranks.read_ranks` reads; None where no ranks of that direction were kept."""
+    head = f"{scored.head}/{code}"
+    arrays = {
+        name: a for part in (*RANK_PARTS, *SEVERAL) if (a := scores.arrays.get(name := f"{head}/{part}")) is not None
+    }
+    if f"{head}/greater" not in arrays:
+        return None
+    if why := fault_of_ranks(arrays, head):
+        raise damaged(scores.path / PER_QUERY, why, AGAIN)
+    clip, greater, equal = (arrays[f"{head}/{part}"].astype(np.int64) for part in RANK_PARTS[:3])
+    several = [None if (a := arrays.get(f"{head}/{part}")) is None else a.astype(np.int64) for part in SEVERAL]
+    num = int(arrays[f"{head}/num_gallery"])
+    if num < 1 or not len(greater) or greater.min() < 0 or equal.min() < 1 or greater.max() > num:
+        raise damaged(scores.path / PER_QUERY, f"the ranks of {head} do not fit its gallery of {num}", AGAIN)
+    return QueryRanks(clip, greater, equal, num, *several)
+
+
+def curve_of(models: Models, target: Target) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """(K, recall in percent, that of chance) from 1 to the gallery's size, mean over seeds; None where ranks were not kept.
+    Chance is empty where queries have several truths."""
+    recalls: list[np.ndarray] = []
+    chances: list[np.ndarray] = []
+    at: np.ndarray | None = None
+    for scores, scored in zip(models.scores, models.scored, strict=True):
+        row = scored.row(target.name, target.main)
+        found = ranks_of(scores, scored, target.name) if row is not None else None
+        if found is None or row is None or (at is not None and at[-1] != found.num_gallery):
+            return None
+        if at is None:
+            at = np.unique(np.round(np.geomspace(1, found.num_gallery, POINTS)).astype(np.int64))
+        share = len(found.greater) / max(row.num, len(found.greater))
+        recalls.append(np.array([100 * found.hits(int(k)).mean() * share for k in at]))
+        if found.truths is None:
+            chances.append(np.array([chance_recall(int(k), found.num_gallery) * share for k in at]))
+    if at is None:
+        return None
+    by_chance = np.mean(chances, axis=0) if chances else np.empty(0)
+    return at, np.mean(recalls, axis=0), by_chance

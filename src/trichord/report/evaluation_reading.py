@@ -1,0 +1,387 @@
+"""Read back what `trichord evaluate --out FOLDER` left: figures, what each unit gives to them, and whose they are.
+
+A system is a named line of the report: of a study's folder each order, whose seeds are the seeds of the system; of the folder
+of one evaluation what was scored. Files may have been edited, cut or swapped since they were written: whatever does not fit
+together ends as one line.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from trichord.errors import TrichordError, one_line
+from trichord.modality import Order
+from trichord.protocols.protocol import MEDIAN_RANK
+from trichord.report.document import folded
+from trichord.study.evaluate import PER_QUERY, RESULTS
+from trichord.study.files import check_sha256, damaged, is_there, read_arrays, read_json
+
+AGAIN = "evaluate again with the same --out"
+KINDS = ("retrieval", "localization", "classification", "probe", "clustering")
+Folder = Literal["study", "evaluation"]
+_FUSED = re.compile(r"(\w+), (\w+)(?:, dual softmax ([0-9.e+-]+))?(: .+)?", re.DOTALL)
+_CLUSTERS = re.compile(r" \((?:\d+ clusters|\d+ of \d+ used), \d+ classes\)")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure as it was written: see `protocols.protocol.Row`, of which it has the parts. `each` names its array, or is ''."""
+
+    of: str
+    measure: str
+    value: float
+    num: int
+    chance: float | None
+    unit: str
+    each: str
+    each_of: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One benchmark of an evaluation.
+
+    Attributes:
+        name: As it was asked for.
+        protocol, title, kind, paragraph: Of its protocol.
+        head: What the names of its arrays begin with.
+        options: As it was scored.
+        rows: Its figures.
+        notes: Lines for the reader.
+        results: Retrieval rows by direction, with gallery and policies; () for other kinds.
+    """
+
+    name: str
+    protocol: str
+    title: str
+    kind: str
+    paragraph: str
+    head: str
+    options: dict[str, Any]
+    rows: tuple[Measured, ...]
+    notes: tuple[str, ...]
+    results: tuple[dict[str, Any], ...]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it the same benchmark in another evaluation: its protocol, and the clips that the user named."""
+        return self.protocol, str(self.options.get("on") or "")
+
+    def row(self, target: str, measure: str) -> Measured | None:
+        """The figure of a target (`target_of`)."""
+        return next((r for r in self.rows if r.measure == measure and target_of(self.kind, r.of) == target), None)
+
+    def result(self, of: str) -> dict[str, Any] | None:
+        """The retrieval row of a direction: `of` begins with its code."""
+        code = of.partition(",")[0]
+        return next((r for r in self.results if r.get("direction") == code), None)
+
+
+def target_of(kind: str, of: str) -> str:
+    """What a figure is of, without how it was scored: `t2va, sum: caption, votes` -> `t2va: caption, votes`. Systems that
+    differ in the fusion rule or the number of clusters stand beside each other so."""
+    if kind in ("retrieval", "localization") and (found := _FUSED.fullmatch(of)):
+        return found[1] + (found[4] or "")
+    return _CLUSTERS.sub("", of) if kind == "clustering" else of
+
+
+def fusion_of(kind: str, of: str) -> tuple[str, str]:
+    """(fusion rule, scale of the dual softmax) that a figure was scored under, '' where its name does not say."""
+    found = _FUSED.fullmatch(of) if kind in ("retrieval", "localization") else None
+    return (found[2], found[3] or "") if found else ("", "")
+
+
+class Scores:
+    """The folder of one evaluation, read. Made by `read_scores`."""
+
+    def __init__(self, path: Path, content: dict[str, Any], benchmarks: tuple[Scored, ...]) -> None:
+        self.path, self.benchmarks = path, benchmarks
+        self.subject: str = content["subject"]
+        self.store: dict[str, Any] | None = content.get("store")
+        self.notes: tuple[str, ...] = tuple(content.get("notes", ()))
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of its arrays but those of the mean rank, which nothing is read from."""
+        return read_arrays(self.path / PER_QUERY, lambda name: not name.endswith("/MeanR/each"), mend=AGAIN)
+
+    def scored(self, key: tuple[str, str]) -> Scored | None:
+        return next((one for one in self.benchmarks if one.key == key), None)
+
+    def each(self, row: Measured) -> np.ndarray:
+        """(n,) float64, what every unit gives to a figure; NaN: it does not count. Raises TrichordError where these are not
+        there, or do not make the figure."""
+        values = self._array(row.each, "f")
+        counted = values[~np.isnan(values)]
+        if not len(counted) or not np.isfinite(counted).all() or (row.unit == "rank" and counted.min() < 1):
+            raise self._damaged(f"{row.each} holds what is no share and no rank")
+        found = float(np.median(counted)) if row.measure == MEDIAN_RANK else float(counted.mean())
+        told = row.value if row.unit == "rank" else row.value / 100
+        if not math.isclose(found, told, rel_tol=1e-6, abs_tol=1e-6):
+            raise self._damaged(
+                f"{row.each} does not give the {row.measure} of {row.value:g} that {RESULTS} has for {row.of}"
+            )
+        return values.astype(np.float64)
+
+    def units(self, row: Measured) -> np.ndarray:
+        """(n,) names of the units of a figure."""
+        names = self._array(row.each_of, "U")
+        if len(names) != len(self._array(row.each, "f")):
+            raise self._damaged(f"{row.each_of} and {row.each} differ in length")
+        return names
+
+    def named(self, name: str, kinds: str, length: int | None = None) -> np.ndarray | None:
+        """A further array (n,) of one of the kinds of numbers, None where it is not there or not of that length."""
+        found = self.arrays.get(name)
+        if found is None or found.ndim != 1 or found.dtype.kind not in kinds:
+            return None
+        return found if length is None or len(found) == length else None
+
+    def number(self, name: str) -> int | None:
+        """A further array that is one whole number; None where it is not there."""
+        found = self.arrays.get(name)
+        return int(found) if found is not None and found.ndim == 0 and found.dtype.kind in "iu" else None
+
+    def _array(self, name: str, kind: str) -> np.ndarray:
+        found = self.arrays.get(name)
+        if found is None or found.ndim != 1 or found.dtype.kind != kind:
+            raise self._damaged(f"'{one_line(name)[:80]}' is not there or not of its kind")
+        return found
+
+    def _damaged(self, why: str) -> TrichordError:
+        return damaged(self.path / PER_QUERY, why, AGAIN)
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """A named line of the report.
+
+    Attributes:
+        name: As printed, each once.
+        order: Code, of a study's order; '' for what was scored alone.
+        folder: That was given.
+        seeds: Of its models; (0,) for what was scored alone.
+        scores: Of each seed.
+        first_stages: Of each seed, what its first stage is called; '' where that was not kept. Seeds that share it are no
+            independent sample of it.
+        notes: What narrows the meaning of its figures.
+        left_out: Sentences on runs of its folder that were not scored.
+        study: Path of the study that its models are of, as it was given then; ''.
+    """
+
+    name: str
+    order: str
+    folder: Path
+    seeds: tuple[int, ...]
+    scores: tuple[Scores, ...]
+    first_stages: tuple[str, ...] = ("",)
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    study: str = ""
+
+
+def kind_of(path: Path) -> Folder:
+    """What lies in a folder. Raises TrichordError where it is neither a study nor an evaluation."""
+    if is_there(path / "study.json"):
+        return "study"
+    if is_there(path / RESULTS):
+        return "evaluation"
+    raise TrichordError(
+        f"{path}: neither a study (study.json) nor an evaluation ({RESULTS}); give the --out folder of `trichord study` or of "
+        "`trichord evaluate`"
+    )
+
+
+def read_systems(folders: Sequence[Path]) -> tuple[System, ...]:
+    """The systems of evaluation folders, in the order given. Raises TrichordError where a folder cannot be read, is given
+    twice, or holds no figure."""
+    read: list[System] = []
+    known: dict[Path, Path] = {}
+    for path in map(Path, folders):
+        if (same := path.resolve()) in known:
+            raise TrichordError(f"{path}: is {known[same]} once more; give each folder once")
+        known[same] = path
+        read += _read_folder(path)
+    names = _distinct([(s.order, s.name, s.folder) for s in read])
+    return tuple(replace(system, name=name) for name, system in zip(names, read, strict=True))
+
+
+def _read_folder(path: Path) -> list[System]:
+    content = read_json(path / RESULTS, mend=AGAIN)
+    if "models" not in content:
+        scores = _scores(path, content)
+        if not scores.benchmarks:
+            raise _fault(path, "it has no benchmark")
+        return [System(scores.subject, "", path, (0,), (scores,))]
+    models, lost = content["models"], content.get("left_out", [])
+    if not all(isinstance(some, list) and all(map(_is_run, some)) for some in (models, lost)):
+        raise _fault(path, "its models do not tell order and seed")
+    by_order: dict[str, list[dict[str, Any]]] = {}
+    for model in models:
+        if "folder" in model:
+            by_order.setdefault(Order.parse(model["order"]).code, []).append(model)
+    told = tuple(
+        f"{Order.parse(run['order'])} seed {run['seed']} is left out: {folded(run.get('note', '')) or 'it was not scored'}"
+        for run in [*lost, *models]
+        if "folder" not in run
+    )
+    study = content.get("study")
+    found = [_order(path, order, some, study if isinstance(study, str) else "") for order, some in by_order.items()]
+    if not (known := [system for system in found if system.scores]):
+        raise TrichordError(f"{path}: no model to report ({'; '.join(told[:3]) or 'none was scored'}); {AGAIN}")
+    return [replace(known[0], left_out=tuple(dict.fromkeys(told))), *known[1:]]
+
+
+def _order(path: Path, order: str, models: list[dict[str, Any]], study: str) -> System:
+    """The models of one order; those that were scored on nothing are left out."""
+    models = sorted(models, key=lambda model: model["seed"])
+    if len({model["seed"] for model in models}) < len(models):
+        raise _fault(path, f"it has a seed of {Order.parse(order)} twice")
+    read = [(model, _model(path, model)) for model in models]
+    kept = [(model, scores) for model, scores in read if scores.benchmarks]
+    notes = tuple(dict.fromkeys(folded(note) for model in models if (note := model.get("note"))))
+    firsts = tuple(str(model.get("first_stage") or "") for model, _ in kept)
+    return System(
+        str(Order.parse(order)), order, path, tuple(model["seed"] for model, _ in kept),
+        tuple(scores for _, scores in kept), firsts, notes, (), study,
+    )  # fmt: skip
+
+
+def _model(path: Path, model: dict[str, Any]) -> Scores:
+    folder, files = _inside(path, model["folder"]), model.get("files")
+    if isinstance(files, dict):
+        for name in (RESULTS, PER_QUERY):
+            check_sha256(folder / name, files.get(name), mend=AGAIN)
+    return read_scores(folder)
+
+
+def _is_run(run: object) -> bool:
+    if not isinstance(run, dict) or not all(isinstance(run.get(part, ""), str) for part in ("order", "folder", "note")):
+        return False
+    if not isinstance(run.get("seed"), int) or isinstance(run["seed"], bool):
+        return False
+    try:
+        Order.parse(run.get("order", ""))
+    except TrichordError:
+        return False
+    return True
+
+
+def _inside(path: Path, folder: str) -> Path:
+    parts = Path(folder).parts
+    if not parts or Path(folder).is_absolute() or ".." in parts or "\0" in folder:
+        raise _fault(path, f"'{one_line(folder)[:80]}' is no folder in it")
+    return path / folder
+
+
+def read_scores(path: Path) -> Scores:
+    """The folder of one evaluation. Raises TrichordError where it cannot be read."""
+    return _scores(path, read_json(path / RESULTS, mend=AGAIN))
+
+
+def _scores(path: Path, content: dict[str, Any]) -> Scores:
+    store, notes = content.get("store"), content.get("notes", [])
+    if not isinstance(content.get("subject"), str) or not isinstance(content.get("benchmarks"), list):
+        raise _fault(path, "it tells no subject and benchmarks, as the folder of an evaluation does")
+    if store is not None and not (
+        isinstance(store, dict) and all(isinstance(store.get(p), str) for p in ("path", "fingerprint"))
+    ):
+        raise _fault(path, "its store has no path and fingerprint")
+    if not _texts(notes):
+        raise _fault(path, "its notes are not texts")
+    benchmarks: dict[tuple[str, str], Scored] = {}
+    for entry in content["benchmarks"]:
+        scored = _benchmark(path, entry)
+        benchmarks.setdefault(scored.key, scored)
+    return Scores(path, content, tuple(benchmarks.values()))
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _benchmark(path: Path, entry: object) -> Scored:
+    words = ("name", "protocol", "title", "kind", "paragraph")
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(part), str) for part in words):
+        raise _fault(path, f"a benchmark does not tell its {', '.join(words)}")
+    name, rows, results = entry["name"], entry.get("rows"), entry.get("results", [])
+    if entry["kind"] not in KINDS:
+        raise _fault(path, f"benchmark {name} is of no known kind")
+    if not isinstance(entry.get("options"), dict) or not _texts(entry.get("notes")):
+        raise _fault(path, f"benchmark {name} does not tell its options and notes")
+    if not isinstance(rows, list) or not rows:
+        raise _fault(path, f"benchmark {name} has no figures")
+    if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
+        raise _fault(path, f"the results of benchmark {name} are not a list of rows")
+    found = tuple(_row(path, name, row) for row in rows)
+    if len({(row.of, row.measure) for row in found}) < len(found):
+        raise _fault(path, f"benchmark {name} has a figure twice")
+    head = rows[0]["protocol"]
+    options = entry["options"] | ({"fusion": fused} if isinstance(fused := entry.get("fusion"), str) else {})
+    name, protocol, title, kind, paragraph = (entry[part] for part in words)
+    return Scored(name, protocol, title, kind, paragraph, head, options, found, tuple(entry["notes"]), tuple(results))
+
+
+def _row(path: Path, benchmark: str, row: object) -> Measured:
+    fault = _fault(path, f"a figure of benchmark {benchmark} is not whole")
+    if not isinstance(row, dict) or not all(isinstance(row.get(p), str) for p in ("protocol", "of", "measure", "unit")):
+        raise fault
+    value, num, chance = _number(row.get("value")), _number(row.get("num")), _number(row.get("chance"))
+    each, each_of = row.get("each"), row.get("each_of", "")
+    if value is None or num is None or num != int(num) or num < 0 or (chance is None and row.get("chance") is not None):
+        raise fault
+    if not isinstance(each, str | None) or not isinstance(each_of, str) or (each and not each_of):
+        raise fault
+    return Measured(row["of"], row["measure"], value, int(num), chance, row["unit"], each or "", each_of)
+
+
+def _number(value: object) -> float | None:
+    """A finite number as a float; None for anything else."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer that no float holds
+        return None
+
+
+def _fault(path: Path, why: str) -> TrichordError:
+    return damaged(path / RESULTS, why, AGAIN)
+
+
+def _distinct(named: Sequence[tuple[str, str, Path]]) -> list[str]:
+    """Short names of (order, subject or printed order, folder), no two alike: as many last parts of a subject's path as it
+    takes; then with the folder; then numbered."""
+
+    def short(order: str, name: str, parts: int) -> str:
+        if order:
+            return name
+        pieces = [piece for piece in re.split(r"[/\\]", name) if piece]
+        return folded("/".join(pieces[-parts:]))[:80] or "model"
+
+    most = max(len(re.split(r"[/\\]", name)) for _, name, _ in named)
+    names = [short(order, name, 1) for order, name, _ in named]
+    for parts in range(2, most + 1):
+        names = [
+            short(o, n, parts) if names.count(own) > 1 else own for own, (o, n, _) in zip(names, named, strict=True)
+        ]
+    names = [
+        f"{own} ({folded(folder.resolve().name)})" if names.count(own) > 1 else own
+        for own, (_, _, folder) in zip(names, named, strict=True)
+    ]
+    out: list[str] = []
+    for own in names:
+        number, name = 1, own
+        while name in out:
+            number += 1
+            name = f"{own} ({number})"
+        out.append(name)
+    return out

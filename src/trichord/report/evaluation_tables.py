@@ -1,0 +1,202 @@
+"""The tables of a report of evaluations: systems, figures, differences, units that differ most. A cell with an interval holds
+its ends and chance in full too, for CSV and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trichord.evaluation.statistics import ONE_SEED, TWO_SEEDS
+from trichord.report.document import Cell, Column, Table, Value, folded
+from trichord.report.evaluation_analysis import Bench, Figure, Target, rule_of
+from trichord.report.evaluation_queries import UnitDuel
+from trichord.report.evaluation_reading import System
+from trichord.report.evaluation_units import gallery_of
+from trichord.report.tables import DASH, difference_cell, in_percent, is_apart, p_text, percent, spanned
+
+SYSTEM = Column("system", numeric=False)
+OF = Column("of", numeric=False)
+TAIL = ("units", "gallery", "seeds")
+LONGEST = 160  # letters of a caption
+
+
+def systems_table(systems: Sequence[System]) -> Table:
+    """What was scored: the models of each system, and the store."""
+    rows = []
+    for system in systems:
+        subjects = list(dict.fromkeys(scores.subject for scores in system.scores))
+        shown = system.study if system.study and len(subjects) > 1 else subjects[0]
+        stores = [scores.store for scores in system.scores if scores.store is not None]
+        told = "\n".join(dict.fromkeys(f"{store['path']} ({store['fingerprint'][:12]})" for store in stores))
+        seeds = ", ".join(map(str, system.seeds)) if system.order else "one model"
+        rows.append((
+            Cell(system.name), Cell(shown), Cell(told or "none: embeddings from a file"), Cell(seeds), Cell(str(system.folder)),
+        ))  # fmt: skip
+    labels = ("system", "models of", "store (fingerprint begins with)", "seeds", "evaluated in")
+    columns = tuple(Column(label, numeric=False) for label in labels)
+    return Table("systems", "What was scored", columns, tuple(rows), "Paths are as they were given then.")
+
+
+def figure_cell(found: Figure | None, *, strong: bool = False, chance: bool = False, note: str = "") -> Cell:
+    """A figure with its interval; with `chance` that stands below it."""
+    if found is None:
+        return DASH
+    values: tuple[tuple[str, Value], ...] = ()
+    if found.unit == "rank":
+        text = f"{found.estimate:g}" if found.low is not None else f"{found.estimate:.1f}"
+        text += "" if found.low is None else f" [{found.low:g}, {found.high:g}]"
+    elif found.low is None or found.high is None:
+        text = percent(found.estimate, 1 if abs(found.estimate) >= 10 else 2)
+    else:
+        text = spanned(found.estimate, found.low, found.high)
+    if found.low is not None:
+        values = (("low", found.low), ("high", found.high))
+    if found.chance is not None and chance:
+        text += f"\nchance {percent(found.chance)}"
+    if found.chance is not None:
+        values += (("chance", found.chance),)
+    return Cell(text, found.estimate, strong, note, values)
+
+
+def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table:
+    """All figures of a benchmark. With one system a line for each target, chance below each figure; with several lines for
+    each system in each target, and one for chance."""
+    measures = bench.measures
+    units = {m: f.unit for target in bench.targets for of in target.figures.values() for m, f in of.items()}
+    heads = [Column(m if units[m] in ("%", "rank") else f"{m} ({units[m]})") for m in measures]
+    seeds = max(f.num_seeds for t in bench.targets for of in t.figures.values() for f in of.values())
+    tails = {(t.name, system): _tail(bench, t, system) for t in bench.targets for system in t.figures}
+    varying = [what for what in TAIL if len({tail[what].text for tail in tails.values()}) > 1]
+    columns = [OF, *([SYSTEM] if several else []), *heads, *map(Column, varying)]
+    rows: list[tuple[Cell, ...]] = []
+    rules: list[int] = []
+    for target in bench.targets:
+        rules.append(len(rows))
+        for system, figures in target.figures.items():
+            cells = [figure_cell(figures.get(m), strong=_wins(target, system, m), chance=not several,
+                                 note=_note(figures.get(m))) for m in measures]  # fmt: skip
+            name = Cell(system, note="" if len(set(target.ofs.values())) == 1 else rule_of(bench, system, target))
+            head = [Cell(target.printed), name] if several else [Cell(target.printed)]
+            rows.append((*head, *cells, *(tails[target.name, system][what] for what in varying)))
+        if several and (chance := _chance(bench, target, measures)):
+            rows.append((Cell(target.printed), Cell("chance"), *chance, *([DASH] * len(varying))))
+    parts = [
+        f"Shares in percent, ranks from 1; in brackets {in_percent(level)} intervals over units{_and_seeds(seeds)}."
+    ]
+    one = next(iter(tails.values()))
+    if same := [f"{what} {one[what].text}" for what in TAIL if what not in varying and one[what] is not DASH]:
+        parts.append(f"Everywhere: {', '.join(same)}.")
+    if several and any(target.winner for target in bench.targets):
+        parts.append(f"Bold: better in {bench.targets[0].main} than every other system after Holm's correction.")
+    if "MeanR" in measures or any(
+        f.low is None for t in bench.targets for of in t.figures.values() for f in of.values()
+    ):
+        parts.append("Without brackets: what each unit gives has no interval here, or was not kept.")
+    separators = tuple(rules[1:]) if several else ()
+    return Table(f"figures-{slug}", bench.title, tuple(columns), tuple(rows), " ".join(parts), separators)
+
+
+def _and_seeds(seeds: int) -> str:
+    return " and seeds" if seeds > 1 else ", which say nothing of other seeds"
+
+
+def _wins(target: Target, system: str, measure: str) -> bool:
+    return measure == target.main and target.winner == system
+
+
+def _note(found: Figure | None) -> str:
+    """What is peculiar to one figure; what one or two seeds mean is said once for all."""
+    return "" if found is None or found.note in (ONE_SEED, TWO_SEEDS) else found.note
+
+
+def _tail(bench: Bench, target: Target, system: str) -> dict[str, Cell]:
+    """What the figures of a line are of, by `TAIL`."""
+    figures = target.figures[system].values()
+    nums, seeds = sorted({figure.num for figure in figures}), sorted({figure.num_seeds for figure in figures})
+    models = bench.models[system]
+    row = next((row for row in models.scored[0].rows if row.of == target.ofs[system]), None)
+    size = (
+        gallery_of(models.scores[0], models.scored[0], row)
+        if row is not None and bench.first.kind == "retrieval"
+        else None
+    )
+    gallery = DASH if size is None else Cell(f"{size:,}", size)
+    return {"units": _span(nums), "gallery": gallery, "seeds": _span(seeds)}
+
+
+def _span(nums: Sequence[int]) -> Cell:
+    least, most = nums[0], nums[-1]
+    return Cell(f"{least:,}" if least == most else f"{least:,} to {most:,}", most)
+
+
+def _chance(bench: Bench, target: Target, measures: Sequence[str]) -> list[Cell]:
+    """Of each measure; of systems whose chance differs from the least to the largest. [] where none is known."""
+    cells = []
+    for measure in measures:
+        known = [
+            f.chance for of in target.figures.values() if (f := of.get(measure)) is not None and f.chance is not None
+        ]
+        if not known:
+            cells.append(DASH)
+        elif percent(min(known)) == percent(max(known)):
+            cells.append(Cell(percent(known[0]), known[0]))
+        else:
+            cells.append(
+                Cell(f"{percent(min(known))} to {percent(max(known))}", min(known), values=(("most", max(known)),))
+            )
+    return [] if all(cell is DASH for cell in cells) else cells
+
+
+def comparison_table(benches: Sequence[Bench], level: float) -> Table:
+    """Every pair of systems that were compared, in every target."""
+    labels = ("benchmark", "of", "systems", "difference", "p", "p, Holm", "seeds")
+    numeric = (False, False, False, True, True, True, True)
+    rows: list[tuple[Cell, ...]] = []
+    rules: list[int] = []
+    for bench in benches:
+        before = len(rows)
+        for target in bench.targets:
+            for pair in (pair for found in target.comparisons for pair in found.differences):
+                paired = str(pair.num_seeds) + ("" if pair.paired_seeds else ", not paired")
+                rows.append((
+                    Cell(bench.title), Cell(f"{target.printed}, {target.main}"), Cell(f"{pair.a} − {pair.b}"),
+                    difference_cell(pair.estimate, pair.low, pair.high), Cell(p_text(pair.p), pair.p),
+                    Cell(p_text(pair.p_adjusted), pair.p_adjusted, strong=is_apart(pair)),
+                    Cell(paired, pair.num_seeds, values=(("units", pair.num_queries),)),
+                ))  # fmt: skip
+        if before:
+            rules.append(before)
+    caption = (
+        f"Points, over the same units, with {in_percent(level)} intervals (not corrected). Holm's correction is over all "
+        f"{len(rows)} rows of this table. Bold: told apart at that level, with two seeds or more."
+    )
+    columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
+    separators = tuple(rule for rule in rules if 0 < rule < len(rows))
+    return Table("differences", "Differences between systems", columns, tuple(rows), caption, separators)
+
+
+def units_table(bench: Bench, slug: str, found: UnitDuel, count: int = 8) -> Table:
+    """The units where one of two systems is furthest ahead of the other."""
+    better_a, better_b = found.furthest(count)
+    rows = []
+    for ahead, units in ((found.a, better_a), (found.b, better_b)):
+        for unit in units.tolist():
+            name, caption = str(found.names[unit]), str(found.captions[unit])
+            line = folded(caption or name)
+            short = line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
+            values = [
+                Cell(f"{v[unit]:.1f}" if found.ranks else f"{v[unit]:.2f}", float(v[unit]))
+                for v in (found.value_a, found.value_b)
+            ]
+            rows.append((Cell(ahead), Cell(short, line, values=(("unit", name),)), *values))
+    heading = found.what + (
+        ", mean over seeds" if max(len(bench.models[s].seeds) for s in (found.a, found.b)) > 1 else ""
+    )
+    columns = (
+        Column("ahead", numeric=False),
+        Column("unit", numeric=False),
+        Column(found.a, heading),
+        Column(found.b, heading),
+    )
+    split = len(better_a)
+    title = f"Where {found.a} and {found.b} differ most, {bench.title}, {found.target.printed}"
+    return Table(f"units-{slug}", title, columns, tuple(rows), "", (split,) if 0 < split < len(rows) else ())
