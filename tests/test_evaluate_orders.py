@@ -15,12 +15,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from process_helpers import free_port, join_gloo
+from tiny import write_tiny_store
 from trichord.cli import main
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.statistics import mean_interval, median_rank_interval
 from trichord.protocols.protocol import Options, Row
 from trichord.recipes import load_recipe
 from trichord.store import Store
+from trichord.store.annotations import StepSpan, write_annotations
 from trichord.study import evaluate_orders as module
 from trichord.study.evaluate import evaluate, write_evaluation
 from trichord.study.evaluate_orders import EvaluatedRun, OrdersEvaluation, evaluate_orders, read_evaluated
@@ -199,10 +201,10 @@ def test_another_choice_another_store_and_other_weights_are_computed_again(
 ) -> None:
     out = shutil.copytree(kept, tmp_path / "out")
 
-    def call(mine: Path = study, **more: Any) -> int:
+    def call(mine: Path = study, store: Path = tiny_store, **more: Any) -> int:
         before = len(counted)
         given = {"names": BENCHMARKS, "options": options(labels), **more}
-        evaluate_orders(mine, str(tiny_store), out=out, **given)
+        evaluate_orders(mine, str(store), out=out, **given)
         return len(counted) - before
 
     assert call() == 0
@@ -224,6 +226,11 @@ def test_another_choice_another_store_and_other_weights_are_computed_again(
     content.pop("sha256")
     model.write_text(json.dumps(sealed({**content, "calls": []})))
     assert call(copied, options=options(labels2)) == 1, "a stage that was trained again"
+    moved = shutil.copytree(tiny_store, tmp_path / "store")
+    assert call(store=moved) == 4 and call() == 0, "a store that was moved"
+    write_annotations(moved, "tiny", [StepSpan("video012", "task", 0, "worda", 0.0, 2.0)])
+    assert call(store=moved) == 4, "other annotations"
+    assert call(store=write_tiny_store(tmp_path / "other", num_test=3)) == 4, "other clips"
 
 
 def test_an_interrupted_call_goes_on(
@@ -355,10 +362,11 @@ def test_what_modalities_do_not_allow_is_left_out_with_a_note(pairs: Path, tiny_
         assert any(n.startswith(f"AV seed 0: benchmark {name} left out ({lacking}; it knows ") for n in notes)
     assert any(n.startswith("VT seed 0: directions t2va, a2v left out") for n in notes)
     one = evaluate_orders(pairs, str(tiny_store), ["tiny"], directions="t2v")
-    assert [sorted(done.rows) for done in one.runs] == [[], ["tiny"], ["tiny"]]
-    assert "AV seed 0: benchmark tiny left out (no direction is left)" in one.notes()
+    assert [done.run.order for done in one.runs] == ["vt", "vt>a"]
+    assert one.notes()[-1].startswith("AV seed 0 is left out: directions t2v left out: ")
+    assert one.notes()[-1].endswith("; benchmark tiny left out (no direction is left)")
     by_pair = evaluate_orders(pairs, str(tiny_store), ["full-video"], orders=["av", "vt"])
-    assert [sorted(done.rows) for done in by_pair.runs] == [[], ["full-video"]]
+    assert [sorted(done.rows) for done in by_pair.runs] == [["full-video"]] and len(by_pair.left_out) == 1
 
 
 def test_where_no_order_can_it_is_an_error(pairs: Path, tiny_store: Path, labels: Path) -> None:

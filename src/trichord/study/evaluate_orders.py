@@ -138,12 +138,15 @@ def evaluate_orders(
                 tell(f"{run}: was evaluated before ({finished.index(run) + 1} of {len(finished)})")
                 found.runs.append(kept)
                 continue
-            begun = on_main(partial(index.made_from, run))
+            begun, why = on_main(partial(index.made_from, run)), ""
             try:
                 evaluation = evaluate(study / "stages" / run.stage, store, leave_out=True, **asked)
+                why = "" if evaluation.benchmarks else "; ".join(evaluation.notes)
             except Diverged as error:
-                found.left_out[run] = str(error)
-                on_main(partial(index.leave_out, run, str(error)))
+                why = str(error)
+            if why:
+                found.left_out[run] = why
+                on_main(partial(index.leave_out, run, why))
                 continue
             if out is not None:
                 write_evaluation(evaluation, out / run.folder)
