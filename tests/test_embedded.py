@@ -20,7 +20,12 @@ PARTS = ("text_clip", "ids", "videos", "start_s", "end_s", "captions")
 def same(a: Embedded, b: Embedded) -> bool:
     parts = [(a.embeddings[m], b.embeddings[m]) for m in a.embeddings] + [(a.valid[m], b.valid[m]) for m in a.valid]
     parts += [(getattr(a, name), getattr(b, name)) for name in PARTS] + [(a.labels[n], b.labels[n]) for n in a.labels]
-    keys = list(a.embeddings) == list(b.embeddings) and list(a.labels) == list(b.labels)
+    parts += [(a.classes[n], b.classes[n]) for n in a.classes]
+    keys = (
+        list(a.embeddings) == list(b.embeddings)
+        and list(a.labels) == list(b.labels)
+        and list(a.classes) == list(b.classes)
+    )
     return keys and all((x is None and y is None) or np.array_equal(x, y) for x, y in parts)
 
 
@@ -50,6 +55,7 @@ def whole(captions: bool = True) -> Embedded:
         end_s=np.arange(5) + 1.0,
         captions=[f"word {i} 鍋" for i in range(8)] if captions else None,
         labels={"class": ["cook", "eat", "cook", "cook", "eat"]},
+        classes={"class": ["cook", "eat", "stir"]},
     )
 
 
@@ -103,8 +109,19 @@ V = np.ones((3, 2))
         (({"video": V, "text": np.ones((3, 4))},), "one width, not video 2, text 4"),
         (({"video": V, "audio": V[:2]},), "has 3 of video and 2 of audio; there is one row for each clip"),
         (({"video": V, "text": V[:2]},), "has 2 texts for 3 clips; say in text_clip whose each is"),
-        (({"video": V, "text": V}, {"text_clip": [0, 1, 3]}), "for each of 3 texts, a clip below 3"),
-        (({"video": V, "text": V}, {"text_clip": [0.0, 1.0, 2.0]}), "for each of 3 texts, a clip below 3"),
+        (({"video": V, "text": V}, {"text_clip": [0, 1, 3]}), "for each of 3 texts, its clip, 0 to 2, not 0 to 3"),
+        (({"video": V, "text": V}, {"text_clip": [0.0, 1.0, 2.0]}), "its clip, 0 to 2, not float64 of shape (3,)"),
+        (({"video": V, "text": V}, {"text_clip": np.array(1)}), "its clip, 0 to 2, not int64 of shape ()"),
+        (({"text": V}, {"text_clip": [0, 1, 10**12]}), "its clip, 0 to 2999, not 0 to 1000000000000"),
+        (({"text": V}, {"text_clip": np.array([])}), "not float64 of shape (0,)"),
+        (({"video": V * 1e300},), "video has numbers beyond what float32 holds; scale them"),
+        (({"video": V}, {"ids": np.array("abc")}), "ids must be a list of strings, not a single value"),
+        (({"video": V}, {"ids": np.array([["a", "b"]] * 3)}), "ids must be a list of strings, not of shape (3, 2)"),
+        (({"video": V}, {"captions": "abc"}), "captions must be a list of strings, not a single value"),
+        (
+            ({"video": V}, {"end_s": [0.0, 1.0, np.nan]}),
+            "end_s has times that are not finite; correct them, or leave end_s",
+        ),
         (({"video": V}, {"ids": ["a", "b", "a"]}), "two clips are called 'a'; ids name each clip once"),
         (({"video": V}, {"valid": {"video": [True]}}), "video_valid must hold true or false for each of 3 rows"),
         (({"video": V * np.nan}, {"valid": {"video": [1, 0, 0]}}), "is true in row 0, whose embedding is not finite"),
@@ -127,9 +144,9 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
         whole().save(path)
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
-        with pytest.raises(TrichordError, match="cannot be read .damaged, or of another kind.; write it again"):
+        with pytest.raises(TrichordError, match=f"is damaged, or no {suffix} file; write it again"):
             Embedded.load(path)
-    with pytest.raises(TrichordError, match="kept as .safetensors or .npz"):
+    with pytest.raises(TrichordError, match="is neither .npz nor .safetensors, as embeddings are kept"):
         Embedded.load(tmp_path / "x.pkl")
     np.savez(tmp_path / "y.npz", video=V, name=V)
     with pytest.raises(TrichordError, match="'name' is nothing that is read here"):
@@ -139,5 +156,58 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
     ids = np.array([{"a": 1}, "b", "c"], dtype=object)
     np.savez(tmp_path / "x.npz", video=V, ids=ids)
-    with pytest.raises(TrichordError, match="cannot be read"):
+    with pytest.raises(
+        TrichordError, match="'ids' holds Python objects, which are not unpickled; write it as an array of"
+    ):
         Embedded.load(tmp_path / "x.npz")
+    torch.save({"video": torch.ones(2, 3)}, tmp_path / "y.npz")
+    with pytest.raises(
+        TrichordError, match=r"is a file of torch.save, which is not unpickled; write one with np.savez\("
+    ):
+        Embedded.load(tmp_path / "y.npz")
+
+
+def test_common_mistakes_are_told_with_what_mends_them(tmp_path: Path) -> None:
+    def told(path: Path) -> str:
+        with pytest.raises(TrichordError) as caught:
+            Embedded.load(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def written(name: str, **arrays: np.ndarray) -> Path:
+        np.savez(tmp_path / name, **arrays)  # type: ignore[arg-type]
+        return tmp_path / name
+
+    torch.save({"video": torch.ones(2, 3)}, tmp_path / "a.pt")
+    np.save(tmp_path / "a.npy", V)
+    for name in ("a.pt", "a.npy"):
+        assert "is neither .npz nor .safetensors, as embeddings are kept; write one with np.savez(" in told(
+            tmp_path / name
+        )
+    (tmp_path / "npy.npz").write_bytes((tmp_path / "a.npy").read_bytes())
+    assert "is damaged, or no .npz file; write it again" in told(tmp_path / "npy.npz")
+    (tmp_path / "folder.npz").mkdir()
+    assert "is a folder; name the file of embeddings" in told(tmp_path / "folder.npz")
+    assert "is a folder; write one with np.savez(" in told(tmp_path)
+    for name in ("empty.npz", "empty.safetensors"):
+        (tmp_path / name).touch()
+        assert "is empty; write it again" in told(tmp_path / name)
+    assert "no row of video is finite; leave it out" in told(written("nan.npz", video=V * np.nan, text=V))
+    assert "known are video, audio, text, text_clip, " in told(written("names.npz", txt=V, video=V))
+    assert "'audio_valid' is nothing that is read here" in told(written("v.npz", video=V, audio_valid=np.ones(3, bool)))
+    assert "has classes/kind without labels/kind; add it" in told(
+        written("classes.npz", **{"video": V, "classes/kind": np.array(["a"])})
+    )
+    for said in ("x", "5"):
+        save_file({"video": torch.ones(2, 3)}, tmp_path / "c.safetensors", metadata={"captions": said})
+        assert "captions" in told(tmp_path / "c.safetensors") and "list of strings" in told(tmp_path / "c.safetensors")
+
+
+def test_rows_that_count_as_missing_are_told(tmp_path: Path) -> None:
+    from trichord.study.evaluate import evaluate
+
+    video = np.random.default_rng(0).normal(size=(4, 2))
+    video[1] = np.nan
+    np.savez(tmp_path / "e.npz", video=video, text=np.eye(4, 2))
+    notes = evaluate(None, None, embeddings=tmp_path / "e.npz").notes
+    assert f"{tmp_path / 'e.npz'}: 1 of 4 rows of video count as missing: marked so, or not finite" in notes

@@ -12,6 +12,7 @@ with any of these arrays, N clips and M texts; only one of the first three is ne
 | `ids`, `videos` | N strings | name of each clip; of the video that it is cut from; default its number; its id |
 | `captions` | M strings | the texts themselves |
 | `labels/NAME` | N strings | any labelling of the clips, e.g. `labels/class`, `labels/split` |
+| `classes/NAME` | strings | all classes of a labelling, where some have no clip; default: those that clips have |
 
 An .npz holds strings as arrays of strings (nothing is unpickled). A .safetensors holds them in its metadata, one JSON list
 of strings under each name.
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,10 @@ from trichord.errors import TrichordError, one_line, writing
 from trichord.modality import NAMES
 
 MODALITIES = tuple(NAMES.values())
-LABELS = "labels/"
+MOST_CLIPS = 1000  # for each text, where there are texts alone
+_WRITE = "write one with np.savez('x.npz', video=..., text=...) and name it"
+LABELS, CLASSES = "labels/", "classes/"
+OWN = ("text_clip", "ids", "videos", "start_s", "end_s", "captions")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,7 @@ class Embedded:
         captions: (M,) the texts, or None.
         labels: By name (N,) strings.
         source: Where all this is from, for messages.
+        classes: By name of a labelling all its classes, where that is known.
     """
 
     embeddings: dict[str, np.ndarray]
@@ -60,6 +65,7 @@ class Embedded:
     captions: np.ndarray | None = None
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     source: str = "embeddings"
+    classes: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -75,6 +81,7 @@ class Embedded:
         captions: Sequence[str] | np.ndarray | None = None,
         labels: Mapping[str, Sequence[str] | np.ndarray] | None = None,
         source: str = "embeddings",
+        classes: Mapping[str, Sequence[str] | np.ndarray] | None = None,
     ) -> Embedded:
         """Embeddings with what is known of them; what is None gets the default that the module names.
 
@@ -87,7 +94,9 @@ class Embedded:
             raise TrichordError(f"{source}: holds no embeddings; it needs one of {', '.join(MODALITIES)}")
         if len(widths := {m: v.shape[1] for m, v in vectors.items()}) and len(set(widths.values())) > 1:
             told = ", ".join(f"{m} {width}" for m, width in widths.items())
-            raise TrichordError(f"{source}: embeddings of one joint space have one width, not {told}")
+            raise TrichordError(
+                f"{source}: embeddings of one joint space have one width, not {told}; give each the same"
+            )
         num_clips, num_texts = _counts(vectors, text_clip, ids, source)
         clip = _indices(text_clip, num_texts, num_clips, source)
         there = {m: _mask((valid or {}).get(m), v, f"{source}: {m}_valid") for m, v in vectors.items()}
@@ -106,6 +115,7 @@ class Embedded:
             None if captions is None else _strings(captions, num_texts, f"{source}: captions"),
             {name: _strings(v, num_clips, f"{source}: {LABELS}{name}") for name, v in (labels or {}).items()},
             source,
+            {name: _strings(v, None, f"{source}: {CLASSES}{name}") for name, v in (classes or {}).items()},
         )
 
     @property
@@ -120,6 +130,11 @@ class Embedded:
     def one_text_each(self) -> bool:
         """Whether text i describes clip i, and there are no others."""
         return np.array_equal(self.text_clip, np.arange(self.num_clips))
+
+    def but(self, **changes: Any) -> Embedded:
+        """The same with other parts, named as by `of`, which checks that they fit."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)} | changes
+        return Embedded.of(parts.pop("embeddings"), **parts)
 
     def take(self, clips: np.ndarray) -> Embedded:
         """These clips (indices, each once), in this order, with their texts in the order of the clips."""
@@ -139,6 +154,7 @@ class Embedded:
             None if self.captions is None else self.captions[texts],
             {name: v[clips] for name, v in self.labels.items()},
             self.source,
+            self.classes,
         )
 
     def save(self, path: Path) -> None:
@@ -147,6 +163,7 @@ class Embedded:
         arrays |= {f"{m}_valid": v for m, v in self.valid.items()}
         arrays |= {"text_clip": self.text_clip, "start_s": self.start_s, "end_s": self.end_s}
         texts = {"ids": self.ids, "videos": self.videos} | {f"{LABELS}{name}": v for name, v in self.labels.items()}
+        texts |= {f"{CLASSES}{name}": v for name, v in self.classes.items()}
         if self.captions is not None:
             texts["captions"] = self.captions
         kind = _kind(path)
@@ -168,36 +185,63 @@ class Embedded:
     @classmethod
     def load(cls, path: Path) -> Embedded:
         """Read such a file. Raises TrichordError, one line, when it is not there, is damaged or does not fit together."""
-        read = _read_npz if _kind(path) == ".npz" else _read_safetensors
+        kind = _kind(path, _WRITE)
         try:
-            found = read(path)
+            if path.is_dir():
+                raise TrichordError(f"{path}: is a folder; name the file of embeddings")
+            if not path.stat().st_size:
+                raise TrichordError(f"{path}: is empty; write it again")
+            found = _read_npz(path) if kind == ".npz" else _read_safetensors(path)
         except TrichordError:
             raise
         except Exception as error:  # whatever torn zips, headers and lists make the readers raise
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else "damaged, or of another kind"
-            raise TrichordError(f"{path}: cannot be read ({reason}); write it again") from None
-        own = ("text_clip", "ids", "videos", "start_s", "end_s", "captions")
+            if isinstance(error, OSError) and error.strerror:
+                raise TrichordError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+            raise TrichordError(f"{path}: is damaged, or no {kind} file; write it again") from None
         given = {m: found[m] for m in MODALITIES if m in found}
         valid = {m: found[f"{m}_valid"] for m in given if f"{m}_valid" in found}
-        labels = {name.removeprefix(LABELS): v for name, v in found.items() if name.startswith(LABELS)}
-        known = {*MODALITIES, *(f"{m}_valid" for m in MODALITIES), *own, *(LABELS + name for name in labels)}
-        if odd := sorted(set(found) - known):
+        labels, classes = (
+            {name.removeprefix(head): v for name, v in found.items() if name.startswith(head)}
+            for head in (LABELS, CLASSES)
+        )
+        known = {*given, *(f"{m}_valid" for m in given), *OWN}
+        if odd := sorted(name for name in set(found) - known if not name.startswith((LABELS, CLASSES))):
             raise TrichordError(
-                f"{path}: '{one_line(odd[0])}' is nothing that is read here; known are {', '.join(own)}"
+                f"{path}: '{one_line(odd[0])}' is nothing that is read here; known are {', '.join((*MODALITIES, *OWN))}, "
+                "labels/NAME, and MODALITY_valid of modalities that are there"
             )
-        rest: dict[str, Any] = {name: found.get(name) for name in own}
-        return cls.of(given, valid=valid, labels=labels, source=str(path), **rest)
+        if lost := sorted(set(classes) - set(labels)):
+            raise TrichordError(f"{path}: has {CLASSES}{one_line(lost[0])} without {LABELS}{one_line(lost[0])}; add it")
+        rest: dict[str, Any] = {name: found.get(name) for name in OWN}
+        made = cls.of(given, valid=valid, labels=labels, classes=classes, source=str(path), **rest)
+        if bad := [m for m in made.valid if m not in valid and not made.valid[m].any()]:
+            raise TrichordError(f"{path}: no row of {bad[0]} is finite; leave it out, or write it again")
+        return made
 
 
-def _kind(path: Path) -> str:
+def _kind(path: Path, action: str = "give the file such a name") -> str:
     if path.suffix not in (".npz", ".safetensors"):
-        raise TrichordError(f"{path}: embeddings are kept as .safetensors or .npz; give the file such a name")
+        what = "is a folder" if path.is_dir() else "is neither .npz nor .safetensors, as embeddings are kept"
+        raise TrichordError(f"{path}: {what}; {action}")
     return path.suffix
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        if any(name.endswith("data.pkl") for name in arrays.files):
+            raise TrichordError(f"{path}: is a file of torch.save, which is not unpickled; {_WRITE}")
+        found = {}
+        for name in arrays.files:
+            try:
+                found[name] = arrays[name]
+            except ValueError as error:
+                if "allow_pickle" not in str(error):
+                    raise
+                raise TrichordError(
+                    f"{path}: '{one_line(name)}' holds Python objects, which are not unpickled; write it as an array of strings "
+                    "(np.array(..., dtype=str)) or of numbers"
+                ) from None
+        return found
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -212,15 +256,26 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
                 tensor.float() if tensor.dtype.itemsize == 2 and tensor.is_floating_point() else tensor
             ).numpy()
         told = tensors.metadata() or {}
-    strings = {name: v for name, v in told.items() if name in ("ids", "videos", "captions") or name.startswith(LABELS)}
-    return found | {name: json.loads(v) for name, v in strings.items()}
+    strings = {n: v for n, v in told.items() if n in ("ids", "videos", "captions") or n.startswith((LABELS, CLASSES))}
+    for name, text in sorted(strings.items()):  # metadata has no order
+        try:
+            found[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            raise TrichordError(
+                f"{path}: {one_line(name)} in its metadata is no JSON list of strings; mend it"
+            ) from None
+    return found
 
 
 def _matrix(value: Any, where: str) -> np.ndarray:
     array = np.asarray(value.detach().float().cpu().numpy() if hasattr(value, "detach") else value)
     if array.ndim != 2 or array.dtype.kind not in "fiu" or not array.size:
         raise TrichordError(f"{where} must be a matrix of numbers, a row for each embedding, not {_shown(array)}")
-    return array.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        rows = array.astype(np.float32, copy=False)
+    if array.dtype.itemsize > 4 and array.dtype.kind == "f" and (np.isinf(rows) & np.isfinite(array)).any():
+        raise TrichordError(f"{where} has numbers beyond what float32 holds; scale them")
+    return rows
 
 
 def _counts(vectors: dict[str, np.ndarray], text_clip: Any, ids: Any, source: str) -> tuple[int, int]:
@@ -231,18 +286,24 @@ def _counts(vectors: dict[str, np.ndarray], text_clip: Any, ids: Any, source: st
         raise TrichordError(
             f"{source}: has {told}; there is one row for each clip, with {{modality}}_valid where it lacks"
         )
-    num_texts = len(vectors["text"]) if "text" in vectors else (0 if text_clip is None else len(text_clip))
+    num_texts = len(vectors["text"]) if "text" in vectors else np.size(() if text_clip is None else text_clip)
     if clips:
         num_clips = next(iter(clips.values()))
     elif ids is not None:
-        num_clips = len(ids)
+        num_clips = np.size(ids)
     else:
-        num_clips = num_texts if text_clip is None else int(np.max(text_clip)) + 1
+        num_clips = num_texts if text_clip is None else _last(text_clip, num_texts) + 1
     if "text" not in vectors and text_clip is None:
         return num_clips, num_clips
     if text_clip is None and num_texts != num_clips:
         raise TrichordError(f"{source}: has {num_texts} texts for {num_clips} clips; say in text_clip whose each is")
     return num_clips, num_texts
+
+
+def _last(text_clip: Any, num_texts: int) -> int:
+    """The last clip that texts alone speak of; within bounds, so that one number makes no endless list of clips."""
+    index = np.asarray(text_clip)
+    return min(int(index.max()), MOST_CLIPS * num_texts - 1) if index.size and index.dtype.kind in "iu" else 0
 
 
 def _indices(text_clip: Any, num_texts: int, num_clips: int, source: str) -> np.ndarray:
@@ -251,7 +312,11 @@ def _indices(text_clip: Any, num_texts: int, num_clips: int, source: str) -> np.
     index = np.asarray(text_clip)
     inside = index.shape == (num_texts,) and index.dtype.kind in "iu"
     if not inside or (num_texts and (index.min() < 0 or index.max() >= num_clips)):
-        raise TrichordError(f"{source}: text_clip must hold, for each of {num_texts} texts, a clip below {num_clips}")
+        fits = index.shape == (num_texts,) and index.dtype.kind in "iu" and num_texts
+        what = f"{index.min()} to {index.max()}" if fits else _shown(index)
+        raise TrichordError(
+            f"{source}: text_clip must hold, for each of {num_texts} texts, its clip, 0 to {num_clips - 1}, not {what}"
+        )
     return index.astype(np.int64)
 
 
@@ -267,9 +332,19 @@ def _mask(value: Any, vectors: np.ndarray, where: str) -> np.ndarray:
     return mask.astype(bool)
 
 
-def _strings(values: Any, count: int, where: str) -> np.ndarray:
+def _strings(values: Any, count: int | None, where: str) -> np.ndarray:
+    shape = np.shape(values) if isinstance(values, np.ndarray) else None
+    if (
+        isinstance(values, str | bytes | dict)
+        or not hasattr(values, "__iter__")
+        or (shape and len(shape) > 1)
+        or shape == ()
+    ):
+        raise TrichordError(
+            f"{where} must be a list of strings, not {f'of shape {shape}' if shape else 'a single value'}"
+        )
     texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
-    if len(texts) != count:
+    if count is not None and len(texts) != count:
         raise TrichordError(f"{where} has {len(texts)} entries for {count}; give one each")
     return np.array(texts, dtype=np.str_) if texts else np.empty(0, np.str_)
 
@@ -280,6 +355,8 @@ def _seconds(value: Any, count: int, where: str) -> np.ndarray:
     array = np.asarray(value)
     if array.shape != (count,) or array.dtype.kind not in "fiu":
         raise TrichordError(f"{where} must be seconds of each of {count} clips, not {_shown(array)}")
+    if not np.isfinite(array).all():
+        raise TrichordError(f"{where} has times that are not finite; correct them, or leave {where.split()[-1]} out")
     return array.astype(np.float64)
 
 

@@ -32,6 +32,7 @@ class Labelled:
         labels: By labelling (N,) the class of each clip, '' where unknown.
         classes: By labelling all classes, in order; a class need not have a clip here.
         folds: By name (N,) `train`, `test` or ''; empty where nothing says what is tested.
+        columns: Labels and folds by name (N,) as they were given, as a file of embeddings holds them.
         notes: For the reader.
     """
 
@@ -39,6 +40,7 @@ class Labelled:
     labels: dict[str, np.ndarray]
     classes: dict[str, list[str]]
     folds: dict[str, np.ndarray]
+    columns: dict[str, np.ndarray]
     notes: list[str] = field(default_factory=list)
 
     def tests(self) -> dict[str, np.ndarray]:
@@ -46,6 +48,10 @@ class Labelled:
         if not self.folds:
             return {"": np.arange(self.found.num_clips)}
         return {name: np.flatnonzero(part == "test") for name, part in self.folds.items()}
+
+    def known_classes(self) -> dict[str, list[str]]:
+        """Classes of the labellings of which one has no clip here."""
+        return {name: of for name, of in self.classes.items() if set(of) - set(self.labels[name].tolist())}
 
 
 def usable(subject: Subject, modalities: tuple[str, ...]) -> tuple[str, ...]:
@@ -95,7 +101,7 @@ def labelled(subject: Subject, options: Options, modalities: tuple[str, ...], *,
         own["split"] = np.repeat(list(parts), [part.num_clips for part in parts.values()])
     columns = own | ({} if table is None else table.of_clips(found))
     labels = {name: values for name, values in columns.items() if not is_fold(name)}
-    classes = {name: set(values.tolist()) for name, values in labels.items()}
+    classes = {name: {*values.tolist(), *found.classes.get(name, ())} for name, values in labels.items()}
     if table is not None:
         classes |= {name: set(values) for name, values in table.columns.items() if not is_fold(name)}
     elif not labels:
@@ -114,6 +120,7 @@ def labelled(subject: Subject, options: Options, modalities: tuple[str, ...], *,
         labels,
         {name: sorted(values - {""}) for name, values in classes.items()},
         _folds(columns),
+        columns | labels,
         notes,
     )
 
@@ -137,6 +144,7 @@ def joined(parts: list[Embedded]) -> Embedded:
         captions=np.concatenate(captions) if len(captions) == len(parts) else None,
         labels={name: np.concatenate([part.labels[name] for part in parts]) for name in names},
         source=first.source,
+        classes=first.classes,
     )
 
 

@@ -16,6 +16,7 @@ from trichord.parallel import on_main
 from trichord.protocols.benchmarks import benchmark_names
 from trichord.protocols.protocol import Options, Outcome, Protocol
 from trichord.protocols.registry import find_protocol, protocols
+from trichord.protocols.saved_sets import scored_sets
 from trichord.protocols.subject import Subject, Untrained
 from trichord.study.ranks import write_arrays
 from trichord.study.score import load_for_scoring
@@ -103,7 +104,13 @@ def evaluate(
     store: Store | None = None
     evaluation: Evaluation
     if embeddings is not None:
-        evaluation = Evaluation(Subject.of_embeddings(Embedded.load(embeddings)))
+        given = Embedded.load(embeddings)
+        evaluation = Evaluation(Subject.of_embeddings(given))
+        evaluation.notes += [
+            f"{embeddings}: {(~there).sum():,} of {len(there):,} rows of {m} count as missing: marked so, or not finite"
+            for m, there in given.valid.items()
+            if not there.all()
+        ]
         if recipe is not None or num_windows:
             raise TrichordError(f"{embeddings}: recipes and windows have no effect on embeddings; leave them out")
         if options.fusion == "auto":
@@ -273,10 +280,11 @@ def _described(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def save_embeddings(evaluation: Evaluation, path: Path) -> None:
-    """Write what was embedded as a file that `--embeddings` reads. Raises TrichordError when that is not one set of clips."""
-    made = evaluation.subject.made
-    if len(made) != 1:
+    """Write what was scored as a file that `--embeddings` reads, with labels, folds and prompts of classes, or seconds and step
+    texts, as far as the benchmarks used them. Raises TrichordError when that is not one set of clips."""
+    sets = scored_sets(evaluation.subject, [(done.protocol, done.options) for done in evaluation.benchmarks])
+    if len(sets) != 1:
         raise TrichordError(
-            f"{path}: one file holds one set of clips, not {len(made)}; evaluate one benchmark at a time"
+            f"{path}: one file holds one set of clips, not {len(sets)}; evaluate one benchmark at a time"
         )
-    on_main(lambda: made[0].save(path))
+    on_main(lambda: sets[0].save(path))
