@@ -38,6 +38,10 @@ def rows_of(evaluation: Evaluation) -> list[Row]:
     return [replace(row, protocol=row.protocol.partition(":")[0], each_of="") for row in rows]
 
 
+def in_order(evaluation: Evaluation) -> list[Row]:
+    return sorted(rows_of(evaluation), key=lambda row: (row.protocol, row.of, row.measure))
+
+
 def same_from_file(found: Evaluation, path: Path, options: Options) -> Embedded:
     """Save, score the file alone, compare every row."""
     save_embeddings(found, path)
@@ -45,7 +49,7 @@ def same_from_file(found: Evaluation, path: Path, options: Options) -> Embedded:
     plain = replace(options, labels="", text_encoder="", fusion=fusion)
     again = evaluate(None, None, [done.name for done in found.benchmarks], embeddings=path,
                      directions=options.directions, options=plain)  # fmt: skip
-    mine, other = (sorted(rows_of(e), key=lambda r: (r.protocol, r.of, r.measure)) for e in (found, again))
+    mine, other = in_order(found), in_order(again)
     if path.suffix == ".npz":  # has the labels in their order
         assert [(r.of, r.measure) for r in rows_of(found)] == [(r.of, r.measure) for r in rows_of(again)]
     assert [(r.of, r.measure, r.num) for r in mine] == [(r.of, r.measure, r.num) for r in other]
@@ -79,7 +83,7 @@ def test_labels_and_folds_of_a_table(tmp_path: Path, suffix: str) -> None:
     assert file.classes["kind"].tolist() == sorted([*CLASSES, "Zzz"]) and "half" not in file.classes
     # and from the file with the table once more
     again = evaluate(None, None, names, embeddings=tmp_path / f"e{suffix}", options=options)
-    assert [row.value for row in rows_of(again)] == pytest.approx([row.value for row in rows_of(found)])
+    assert [row.value for row in in_order(again)] == pytest.approx([row.value for row in in_order(found)])
 
 
 def test_classes_by_name_come_with_their_prompts(tmp_path: Path) -> None:
