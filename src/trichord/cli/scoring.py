@@ -110,11 +110,12 @@ def evaluate(words: list[str]) -> int:
     from trichord.protocols.protocol import Options
     from trichord.protocols.registry import find_protocol
     from trichord.study.evaluate import evaluate, read_gallery, save_embeddings, write_evaluation
-    from trichord.study.evaluation_tables import evaluation_tables, protocols_table
+    from trichord.study.evaluation_tables import evaluation_tables, footer, protocols_table
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     if values.list:
-        console.print(protocols_table())
+        console.print(protocols_table(console.width))
+        show("\nOn your clips: NAME:COLLECTION/SPLIT. The protocol in words: --explain NAME")
         return 0
     if values.explain is not None:
         print(find_protocol(values.explain).explanation())
@@ -143,7 +144,8 @@ def evaluate(words: list[str]) -> int:
         show(note)
     for table in evaluation_tables(evaluation):
         console.print(table)
-    print("Recalls and chance in percent; ranks count from 1.")
+    if told := footer(evaluation):
+        print(told)
     return 0
 
 

@@ -138,14 +138,36 @@ def order_caption(figures: Sequence[OrderFigure]) -> str:
     return "\n".join(told)
 
 
-def protocols_table() -> Table:
-    """Every protocol, for a terminal."""
+def protocols_table(width: int) -> Table:
+    """Every protocol, a line each, by kind, for a terminal of so many columns; with the clips of a store that it scores where
+    these fit beside."""
+    from rich.padding import Padding
     from rich.table import Table
 
-    out = Table()
-    for name in ("benchmark", "kind", "title", "clips of a store", "published sizes"):
-        out.add_column(name)
-    for protocol in protocols().values():
-        sizes = ", ".join(f"{size:,} {what}" for what, size in protocol.sizes.items())
-        out.add_row(protocol.name, protocol.kind, protocol.title, protocol.clips or "any", sizes)
+    known = list(protocols().values())
+    clips = {protocol.name: protocol.clips for protocol in known}
+    columns = [[f"  {p.name}" for p in known], [p.title for p in known], [clips[p.name] for p in known]]
+    fits = sum(max(map(len, column)) + 2 for column in columns) - 2 <= width
+    out = Table.grid(padding=(0, 2), pad_edge=False)
+    for number in range(3 if fits else 2):
+        out.add_column(no_wrap=number != 1)
+    for kind in dict.fromkeys(protocol.kind for protocol in known):
+        out.add_row(Padding(f"[bold]{kind}[/bold]", (0 if kind == known[0].kind else 1, 0, 0, 0)))
+        for protocol in known:
+            if protocol.kind == kind:
+                out.add_row(*(f"  {protocol.name}", protocol.title, protocol.clips)[: 3 if fits else 2])
     return out
+
+
+def footer(evaluation: Evaluation) -> str:
+    """What the numbers of the tables are, as far as there are such; '' where the tables say all."""
+    rows = [row for done in evaluation.benchmarks for row in done.outcome.rows]
+    shares = [row for row in rows if row.unit == "%"]
+    parts = []
+    if shares:
+        what = "Recalls" if all(row.measure.startswith(("R@", "recall")) for row in shares) else "Figures"
+        chance = any(row.chance is not None for row in shares)
+        parts.append(f"{what} and chance in percent" if chance else f"{what} in percent")
+    if any(row.unit == "rank" for row in rows):
+        parts.append("ranks count from 1" if parts else "Ranks count from 1")
+    return f"{'; '.join(parts)}." if parts else ""

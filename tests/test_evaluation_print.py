@@ -1,0 +1,76 @@
+"""What `trichord evaluate` prints around its figures: the list of benchmarks, and the line below the tables."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from trichord.cli import main
+from trichord.evaluation.embedded import Embedded
+from trichord.protocols.registry import protocols
+from trichord.study.evaluate import evaluate
+from trichord.study.evaluation_tables import footer, protocols_table
+
+
+@pytest.mark.parametrize(("width", "with_clips"), [(80, False), (120, True)])
+def test_every_benchmark_has_one_line(width: int, with_clips: bool) -> None:
+    out = io.StringIO()
+    Console(file=out, width=width).print(protocols_table(width))
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert max(map(len, lines)) <= width
+    for name, protocol in protocols().items():
+        (line,) = [line for line in lines if line.startswith(f"  {name} ")]
+        cells = [cell.strip() for cell in line.split("  ") if cell.strip()]
+        assert cells == [name, protocol.title, *[protocol.clips] * (with_clips and bool(protocol.clips))]
+    kinds = list(dict.fromkeys(protocol.kind for protocol in protocols().values()))
+    assert [line for line in lines if line and not line.startswith(" ")] == kinds
+    assert len(lines) == len(protocols()) + 2 * len(kinds) - 1
+
+
+def test_a_narrow_terminal_wraps_titles_alone() -> None:
+    out = io.StringIO()
+    Console(file=out, width=50).print(protocols_table(50))
+    assert all(f"  {name} " in out.getvalue() for name in protocols())
+
+
+def test_the_command_lists_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--list"]) == 0
+    told = capsys.readouterr().out
+    assert "zero-shot-classification" in told and told.rstrip().endswith("The protocol in words: --explain NAME")
+    assert len(told.rstrip().splitlines()[-1]) <= 80
+
+
+def file_of(path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    labels = {"class": ["a", "b"] * 6, "split": ["train"] * 6 + ["test"] * 6}
+    Embedded.of({"video": rng.normal(size=(12, 3)), "text": rng.normal(size=(12, 3))}, labels=labels).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["retrieval"], "Recalls and chance in percent; ranks count from 1."),
+        (["linear-probe"], "Figures and chance in percent."),
+        (["clustering"], "Figures and chance in percent."),
+        (["retrieval", "clustering"], "Figures and chance in percent; ranks count from 1."),
+    ],
+)
+def test_the_footer_tells_what_is_there(
+    names: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = file_of(tmp_path / "e.npz")
+    found = evaluate(None, None, names, embeddings=path)
+    assert footer(found) == told
+    assert main(["evaluate", "--embeddings", str(path), "--benchmark", *names]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(told)
+
+
+def test_nothing_is_said_of_no_figures(tmp_path: Path) -> None:
+    found = evaluate(None, None, ["clustering"], embeddings=file_of(tmp_path / "e.npz"))
+    found.benchmarks.clear()
+    assert footer(found) == ""
