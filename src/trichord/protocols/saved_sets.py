@@ -98,15 +98,21 @@ def _seconds(subject: Subject, protocol: Protocol, options: Options) -> Embedded
     directions = step_directions(subject, collection, options.directions, protocol.name)
     modalities = tuple(dict.fromkeys(m for d in directions for m in d.modalities))
     found = annotated_videos(subject, collection, split, modalities)
-    parts: dict[str, list[np.ndarray]] = {m: [] for m in modalities if m != "text"}
-    there: dict[str, list[np.ndarray]] = {m: [] for m in parts}
-    ids, videos, tasks, steps, start_s = [], [], [], [], []
+    total = sum(num_seconds for _, _, _, num_seconds, _ in found.videos)
+    parts: dict[str, np.ndarray] = {}  # made once, as they are large
+    there: dict[str, np.ndarray] = {}
+    ids: list[str] = []
+    videos: list[str] = []
+    tasks: list[str] = []
+    steps: list[str] = []
+    start_s: list[int] = []
     for task, video, item, num_seconds, truth in found.videos:
         for seconds in blocks(num_seconds):
-            for m in parts:
+            for m in (m for m in modalities if m != "text"):
                 rows, valid = embed_seconds(subject, item, seconds, num_seconds, m, options.audio_window_s)
-                parts[m].append(rows)
-                there[m].append(valid)
+                if m not in parts:
+                    parts[m], there[m] = np.zeros((total, rows.shape[1]), np.float32), np.zeros(total, bool)
+                parts[m][len(ids) + seconds], there[m][len(ids) + seconds] = rows, valid
         ids += [f"{task}/{video}@{t}" for t in range(num_seconds)]
         videos += [video] * num_seconds
         tasks += [task] * num_seconds
@@ -121,8 +127,8 @@ def _seconds(subject: Subject, protocol: Protocol, options: Options) -> Embedded
     assert store is not None
     text = np.concatenate(list(texts.values()))
     return Embedded.of(
-        {m: np.concatenate(rows) for m, rows in parts.items()} | {"text": text},
-        valid={m: np.concatenate(rows) for m, rows in there.items()} | {"text": text.any(axis=1)},
+        parts | {"text": text},
+        valid=there | {"text": text.any(axis=1)},
         text_clip=[tasks.index(task) for task, rows in texts.items() for _ in rows],
         ids=ids,
         videos=videos,
