@@ -283,42 +283,43 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
                     raise TrichordError(f"benchmark {run.name}: fewer than two clips with {label} have {_told(side)}")
                 num = len(np.unique(values[clips]))
                 cluster = cluster_embeddings(run.rows(side, clips), num, run.seed)
-                of = f"{int(cluster.max()) + 1} clusters"
-                _add_clusters(run, outcome, label, f"{_told(side)}, {label}", of, clips, cluster)
-        if own is None:
-            return outcome
-        for side, there, cluster in own_sides(run.data.found, own, run.sides):
+                told = f"{int(cluster.max()) + 1} clusters"
+                _add_clusters(run, outcome, label, f"{_told(side)}, {label}", told, clips, cluster)
+        for side, there, cluster in own_sides(run.data.found, own, run.sides) if own is not None else ():
             for label, values in run.data.labels.items():
                 known = values[there] != ""
                 if known.sum() < 2:
                     outcome.notes.append(f"{run.name}: fewer than two clips with {label} have {_told(side)}: no row")
                     continue
-                of = f"{len(np.unique(cluster[known]))} of {len(own.rows)} used"
-                head = f"{_told(side)}, {label}, own centroids"
-                _add_clusters(run, outcome, label, head, of, there[known], cluster[known])
+                told = f"{len(np.unique(cluster[known]))} of {len(own.rows)} used"
+                of = f"{_told(side)}, {label}, own centroids"
+                _add_clusters(run, outcome, label, of, told, there[known], cluster[known])
+        found = "; ".join(f"{of}: {told}" for of, told in outcome.details["clusters"].items())
+        outcome.notes.append(f"{run.name}: {found}")
         return outcome
 
     return on_main(figures)
 
 
 def _add_clusters(
-    run: _Run, outcome: Outcome, label: str, head: str, of: str, clips: np.ndarray, cluster: np.ndarray
+    run: _Run, outcome: Outcome, label: str, of: str, told: str, clips: np.ndarray, cluster: np.ndarray
 ) -> None:
-    """Rows and arrays of the clusters (n,) of these clips (n,). head: side, label and whose clusters; of: how many."""
+    """Rows and arrays of the clusters (n,) of these clips (n,). of: side, label and whose clusters. told: how many, which goes
+    into `details`, so that models with other numbers have rows of one name."""
     names, kind = np.unique(run.data.labels[label][clips], return_inverse=True)
     got, chance = agreement(cluster, kind), chance_agreement(cluster, kind, run.seed)
     for measure, key in MEASURES.items():
-        title = f"{head} ({of}, {len(names)} classes)"
-        row = Row(run.name, title, measure, getattr(got, key), len(clips), getattr(chance, key))
+        row = Row(run.name, of, measure, getattr(got, key), len(clips), getattr(chance, key))
         if measure == "purity":
             hits = aligned(purity_hits(cluster, kind), clips, run.data.found.num_clips)
             row = row.over(hits, f"{run.name}/id")
         outcome.rows.append(row)
+    outcome.details.setdefault("clusters", {})[of] = f"{told}, {len(names)} classes"
     outcome.arrays |= {
-        f"{run.name}/{head}/clip": clips.astype(np.int32),
-        f"{run.name}/{head}/cluster": cluster.astype(np.int32),
-        f"{run.name}/{head}/truth": kind.astype(np.int32),
-        f"{run.name}/{head}/classes": names,
+        f"{run.name}/{of}/clip": clips.astype(np.int32),
+        f"{run.name}/{of}/cluster": cluster.astype(np.int32),
+        f"{run.name}/{of}/truth": kind.astype(np.int32),
+        f"{run.name}/{of}/classes": names,
     }
 
 

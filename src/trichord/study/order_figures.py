@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -16,15 +15,13 @@ from trichord.protocols.protocol import MEDIAN_RANK, Row
 if TYPE_CHECKING:
     from trichord.study.evaluate_orders import EvaluatedRun
 
-_COUNTS = re.compile(r" \(\d[\w ]* (clusters|used), \d+ classes\)$")  # of clusters, which differ from model to model
-
 
 @dataclass(frozen=True)
 class OrderFigure:
     """One measure of one order.
 
     Attributes:
-        benchmark, of, measure, unit: As of the rows; `of` without the numbers of clusters where runs differ in them.
+        benchmark, of, measure, unit: As of the rows.
         order: Code.
         value: Mean over seeds; of a median rank with an interval, the median over all seeds and units together.
         interval: Over units and seeds; None where the rows do not tell what each unit gives, or of seeds with other units.
@@ -48,16 +45,13 @@ class OrderFigure:
 def order_figures(runs: Sequence[EvaluatedRun], level: float = 0.95) -> list[OrderFigure]:
     """All figures, benchmark by benchmark, in the order of the rows; within a measure orders as they come."""
     found: dict[tuple[str, str, str], dict[str, list[tuple[EvaluatedRun, Row]]]] = {}
-    told: dict[tuple[str, str], set[str]] = {}
     for name in dict.fromkeys(name for done in runs for name in done.rows):
         for done in runs:
             for row in done.rows.get(name, ()):
-                of = _COUNTS.sub("", row.of)
-                told.setdefault((name, of), set()).add(row.of)
-                by_order = found.setdefault((name, of, row.measure), {})
+                by_order = found.setdefault((name, row.of, row.measure), {})
                 by_order.setdefault(done.run.order, []).append((done, row))
     return [
-        _figure(name, of if len(told[name, of]) > 1 else next(iter(told[name, of])), order, entries, level)
+        _figure(name, of, order, entries, level)
         for (name, of, _), by_order in found.items()
         for order, entries in by_order.items()
     ]
