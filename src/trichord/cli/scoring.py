@@ -18,29 +18,36 @@ if TYPE_CHECKING:
 def report(words: list[str]) -> int:
     parser = parser_of(
         "report",
-        "Write the report of a study: one HTML page that opens offline, and the same as Markdown, LaTeX, JSON and CSV.",
-        "trichord report my_study; trichord report --compare my_study other_study",
+        "Write the report of a study or of evaluations: one HTML page that opens offline, and the same as Markdown, LaTeX, JSON "
+        "and CSV.",
+        "trichord report my_study; trichord report --compare my_study other_study; trichord report results_1 results_2",
     )
-    parser.add_argument("study", type=Path | None, nargs="?", default=None, help="Study folder.")
-    parser.add_argument("--out", type=Path | None, default=None, help="Folder of the report; default STUDY/report.")
     parser.add_argument(
-        "--direction", type=str, default="", help="Of the main table, e.g. t2v; default the recipe's first."
+        "folders", type=Path, nargs="*", default=[], metavar="FOLDER",
+        help="A study folder, or one or more --out folders of `trichord evaluate`.",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path | None, default=None, help="Folder of the report; default FOLDER/report.")
+    parser.add_argument(
+        "--direction", type=str, default="", help="Of the main table, e.g. t2v; default the first one that was scored."
     )
     parser.add_argument("--level", type=float, default=0.95, help="Of all intervals.")
     parser.add_argument(
-        "--compare", type=Path, nargs=2, default=None, metavar=("A", "B"), help="What changed from study A to B."
-    )
+        "--compare", type=Path, nargs=2, default=None, metavar=("A", "B"),
+        help="What changed from study A to B; of two evaluations the same as giving both.",
+    )  # fmt: skip
     values = parse(parser, words)
-    options = {"direction": values.direction, "level": values.level}
-    if (values.study is None) == (values.compare is None):
-        raise TrichordError("give a study folder, or --compare and two of them; see trichord report --help")
-    from trichord.report.write import write_comparison, write_report
+    if bool(values.folders) == (values.compare is not None):
+        raise TrichordError(
+            "give a study folder, or --compare and two of them, or folders of evaluations; see trichord report --help"
+        )
+    from trichord.report.write import write_reports
 
-    if values.compare is not None:
-        first, second = values.compare
-        show(write_comparison(first, second, values.out, **options))
-        return 0
-    show(write_report(values.study, values.out, **options))
+    show(
+        write_reports(
+            values.compare or values.folders, values.out, compare=values.compare is not None,
+            direction=values.direction, level=values.level,
+        )
+    )  # fmt: skip
     return 0
 
 

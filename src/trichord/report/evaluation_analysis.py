@@ -100,7 +100,6 @@ class Target:
 
     Attributes:
         name: Without how it was scored (`evaluation_reading.target_of`).
-        printed: For the reader; of clusters with their numbers, where all systems have the same.
         ofs: By system, what its rows say that they are of.
         figures: By system and measure.
         seeds: By system.
@@ -109,7 +108,6 @@ class Target:
     """
 
     name: str
-    printed: str
     ofs: dict[str, str]
     figures: dict[str, dict[str, Figure]]
     seeds: dict[str, tuple[int, ...]]
@@ -204,10 +202,9 @@ def _target(kind: str, name: str, models: dict[str, Models], level: float, compa
                  if (figure := _figure(own, name, measure, level)) is not None}  # fmt: skip
         if found:
             ofs[system], figures[system] = rows[0].of, found
-    printed = next(iter(ofs.values())) if kind == "clustering" and len(set(ofs.values())) == 1 else name
     seeds = {system: models[system].seeds for system in figures}
     main = "" if name.endswith(USUAL) or not compared else _main(kind, name, models)
-    return Target(name, printed, ofs, figures, seeds, main)
+    return Target(name, ofs, figures, seeds, main)
 
 
 def _main(kind: str, target: str, models: dict[str, Models]) -> str:

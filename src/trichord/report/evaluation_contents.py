@@ -79,7 +79,7 @@ def _sentence(bench: Bench, several: bool) -> str:
     target = next((target for target in bench.targets if target.main), bench.targets[0])
     measure = target.shown
     figures = {name: of[measure] for name, of in target.figures.items() if measure in of}
-    head = f"{bench.title}, {target.printed}, {measure}"
+    head = f"{bench.title}, {target.name}, {measure}"
     best = max(figures, key=lambda name: figures[name].estimate)
     found = figures[best]
     value = (
@@ -142,7 +142,7 @@ def _warnings(systems: Sequence[System], benches: Sequence[Bench], several: bool
         told.append(f"Intervals: {note}.")
     for bench in benches:
         told += [f"{bench.title}: {sentence}." for sentence in bench.apart if " are not compared: " in sentence]
-        small = [target.printed for target in bench.targets if bench.first.kind == "retrieval" and _is_small(target)]
+        small = [target.name for target in bench.targets if bench.first.kind == "retrieval" and _is_small(target)]
         if small:
             where = f"{', '.join(small[:3])}{', ...' if small[3:] else ''}"
             told.append(
@@ -228,12 +228,12 @@ def _intervals_figure(bench: Bench, slug: str, colours: Mapping[str, str], sever
 
     if several:
         panels = [
-            IntervalPanel(t.printed, [row(s, t, s, colours[s]) for s in t.figures if measure in t.figures[s]])
+            IntervalPanel(t.name, [row(s, t, s, colours[s]) for s in t.figures if measure in t.figures[s]])
             for t in shown[:MOST_PANELS]
         ]
     else:
         (system,) = bench.models
-        rows = [row(t.printed, t, system, colours[system]) for t in shown if measure in t.figures.get(system, {})]
+        rows = [row(t.name, t, system, colours[system]) for t in shown if measure in t.figures.get(system, {})]
         panels = [IntervalPanel(bench.title, rows)]
     left = f" The first {MOST_PANELS} of {len(shown)} are drawn." if several and len(shown) > MOST_PANELS else ""
     seeds = " and seeds" if any(len(models.seeds) > 1 for models in bench.models.values()) else ""
@@ -270,8 +270,8 @@ def _curves_figure(bench: Bench, slug: str, colours: Mapping[str, str]) -> Figur
     left = f" The first {MOST_CURVES} systems." if len(target.figures) > MOST_CURVES else ""
     names = ", ".join(curve.label for curve in curves)
     return Figure(
-        f"recall-{slug}", f"Recall at every K, {bench.title}, {target.printed}",
-        recall_curves(f"{bench.title}, {target.printed}", curves, chance),
+        f"recall-{slug}", f"Recall at every K, {bench.title}, {target.name}",
+        recall_curves(f"{bench.title}, {target.name}", curves, chance),
         f"The share of queries whose truth is among the first K; queries that count as errors are never found.{left}",
         f"Recall of {names} over K from 1 to the size of the gallery",
     )  # fmt: skip
@@ -303,11 +303,8 @@ def _comparison_section(benches: Sequence[Bench], level: float) -> Section:
         target = next(target for target in bench.targets if target.comparisons)
         pairs = [pair for found in target.comparisons for pair in found.differences]
         rows = [(f"{d.a} − {d.b}", d.estimate, d.low, d.high, is_apart(d)) for d in pairs]
-        panels.append(plots.DifferencePanel(f"{bench.title}, {target.printed}, {target.main}", rows))
-    verdicts = tuple(
-        f"{bench.title}, {target.printed}, {target.main}:{told}"
-        for bench in compared for target in bench.targets if (told := _verdict(target))
-    )  # fmt: skip
+        panels.append(plots.DifferencePanel(f"{bench.name}, {target.name}, {target.main}", rows))
+    verdicts = tuple(_finding(bench) for bench in compared)
     blocks: list[Block] = [
         Text(verdicts, "finding"),
         Figure(
@@ -323,6 +320,24 @@ def _comparison_section(benches: Sequence[Bench], level: float) -> Section:
     return Section("Which systems differ", tuple(blocks), intro)
 
 
+def _finding(bench: Bench) -> str:
+    """What the first target of a benchmark says in full, and how often the others say so."""
+    first, *others = [target for target in bench.targets if target.comparisons]
+    told = f"{bench.title}, {first.name}, {first.main}:{_verdict(first)}"
+    if not others:
+        return told
+    pairs = [pair for target in others for found in target.comparisons for pair in found.differences]
+    apart = sum(pair.p_adjusted < 1 - pair.level for pair in pairs)
+    highest: dict[str, int] = {}
+    for target in others:
+        values = {name: of[target.main].estimate for name, of in target.figures.items() if target.main in of}
+        best = max(values, key=lambda name: values[name])
+        highest[best] = highest.get(best, 0) + 1
+    rows = f"{len(others)} further rows" if len(others) > 1 else "one further row"
+    who = ", ".join(f"{name} in {count}" for name, count in sorted(highest.items(), key=lambda item: -item[1]))
+    return f"{told} In {rows} the highest is {who}; {apart} of their {len(pairs)} pairs differ after the correction."
+
+
 def _queries_section(
     benches: Sequence[Bench], slugs: Mapping[tuple[str, str], str], duels: Mapping[tuple[str, str], UnitDuel],
     colours: Mapping[str, str],
@@ -331,7 +346,7 @@ def _queries_section(
     for bench in benches:
         if (found := duels.get(bench.key)) is None:
             continue
-        slug, title = slugs[bench.key], f"{bench.title}, {found.target.printed}"
+        slug, title = slugs[bench.key], f"{bench.title}, {found.target.name}"
         caption = (
             f"{found.a} is ahead on {found.wins:,} units, {found.b} on {found.losses:,}; {found.ties:,} are level."
         )

@@ -28,7 +28,6 @@ AGAIN = "evaluate again with the same --out"
 KINDS = ("retrieval", "localization", "classification", "probe", "clustering")
 Folder = Literal["study", "evaluation"]
 _FUSED = re.compile(r"(\w+), (\w+)(?:, dual softmax ([0-9.e+-]+))?(: .+)?", re.DOTALL)
-_CLUSTERS = re.compile(r" \((?:\d+ clusters|\d+ of \d+ used), \d+ classes\)")
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,7 @@ class Scored:
         rows: Its figures.
         notes: Lines for the reader.
         results: Retrieval rows by direction, with gallery and policies; () for other kinds.
+        fusion: The rule that `auto` came to, where the rows do not say; ''.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Scored:
     rows: tuple[Measured, ...]
     notes: tuple[str, ...]
     results: tuple[dict[str, Any], ...]
+    fusion: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -87,10 +88,10 @@ class Scored:
 
 def target_of(kind: str, of: str) -> str:
     """What a figure is of, without how it was scored: `t2va, sum: caption, votes` -> `t2va: caption, votes`. Systems that
-    differ in the fusion rule or the number of clusters stand beside each other so."""
+    differ in the fusion rule stand beside each other so."""
     if kind in ("retrieval", "localization") and (found := _FUSED.fullmatch(of)):
         return found[1] + (found[4] or "")
-    return _CLUSTERS.sub("", of) if kind == "clustering" else of
+    return of
 
 
 def fusion_of(kind: str, of: str) -> tuple[str, str]:
@@ -195,7 +196,7 @@ def kind_of(path: Path) -> Folder:
     if is_there(path / RESULTS):
         return "evaluation"
     raise TrichordError(
-        f"{path}: neither a study (study.json) nor an evaluation ({RESULTS}); give the --out folder of `trichord study` or of "
+        f"{path}: no study here (no study.json) and no evaluation (no {RESULTS}); give the --out folder of `trichord study` or of "
         "`trichord evaluate`"
     )
 
@@ -325,9 +326,21 @@ def _benchmark(path: Path, entry: object) -> Scored:
     if len({(row.of, row.measure) for row in found}) < len(found):
         raise _fault(path, f"benchmark {name} has a figure twice")
     head = rows[0]["protocol"]
-    options = entry["options"] | ({"fusion": fused} if isinstance(fused := entry.get("fusion"), str) else {})
+    fusion = fused if isinstance(fused := entry.get("fusion"), str) else ""
     name, protocol, title, kind, paragraph = (entry[part] for part in words)
-    return Scored(name, protocol, title, kind, paragraph, head, options, found, tuple(entry["notes"]), tuple(results))
+    return Scored(
+        name,
+        protocol,
+        title,
+        kind,
+        paragraph,
+        head,
+        entry["options"],
+        found,
+        tuple(entry["notes"]),
+        tuple(results),
+        fusion,
+    )
 
 
 def _row(path: Path, benchmark: str, row: object) -> Measured:

@@ -48,11 +48,12 @@ def repeat_section(systems: Sequence[System], direction: str, level: float) -> S
 def command(systems: Sequence[System], scores: Scores, folder: Path) -> list[str]:
     """Lines for a shell: `trichord evaluate` as it made a folder. Options that benchmarks share are given once; benchmarks that
     were scored with other options, as an edited file may tell, have a call of their own."""
-    subject = systems[0].study or scores.subject
     if scores.store is None:
-        head = f"trichord evaluate --embeddings {_word(subject)}"
+        head = f"trichord evaluate --embeddings {_word(scores.subject)}"
     else:
-        head = f"trichord evaluate {_word(subject)} --store {_word(str(scores.store['path']))}"
+        head = (
+            f"trichord evaluate {_word(systems[0].study or scores.subject)} --store {_word(str(scores.store['path']))}"
+        )
     calls: dict[str, list[str]] = {}
     for scored in scores.benchmarks:
         calls.setdefault(_options(scored.options), []).append(scored.name)

@@ -75,10 +75,10 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
             cells = [figure_cell(figures.get(m), strong=_wins(target, system, m), chance=not several,
                                  note=_note(figures.get(m))) for m in measures]  # fmt: skip
             name = Cell(system, note="" if len(set(target.ofs.values())) == 1 else rule_of(bench, system, target))
-            head = [Cell(target.printed), name] if several else [Cell(target.printed)]
+            head = [Cell(target.name), name] if several else [Cell(target.name)]
             rows.append((*head, *cells, *(tails[target.name, system][what] for what in varying)))
         if several and (chance := _chance(bench, target, measures)):
-            rows.append((Cell(target.printed), Cell("chance"), *chance, *([DASH] * len(varying))))
+            rows.append((Cell(target.name), Cell("chance"), *chance, *([DASH] * len(varying))))
     parts = [
         f"Shares in percent, ranks from 1; in brackets {in_percent(level)} intervals over units{_and_seeds(seeds)}."
     ]
@@ -158,7 +158,7 @@ def comparison_table(benches: Sequence[Bench], level: float) -> Table:
             for pair in (pair for found in target.comparisons for pair in found.differences):
                 paired = str(pair.num_seeds) + ("" if pair.paired_seeds else ", not paired")
                 rows.append((
-                    Cell(bench.title), Cell(f"{target.printed}, {target.main}"), Cell(f"{pair.a} − {pair.b}"),
+                    Cell(bench.name), Cell(f"{target.name}, {target.main}"), Cell(f"{pair.a} − {pair.b}"),
                     difference_cell(pair.estimate, pair.low, pair.high), Cell(p_text(pair.p), pair.p),
                     Cell(p_text(pair.p_adjusted), pair.p_adjusted, strong=is_apart(pair)),
                     Cell(paired, pair.num_seeds, values=(("units", pair.num_queries),)),
@@ -198,5 +198,5 @@ def units_table(bench: Bench, slug: str, found: UnitDuel, count: int = 8) -> Tab
         Column(found.b, heading),
     )
     split = len(better_a)
-    title = f"Where {found.a} and {found.b} differ most, {bench.title}, {found.target.printed}"
+    title = f"Where {found.a} and {found.b} differ most, {bench.title}, {found.target.name}"
     return Table(f"units-{slug}", title, columns, tuple(rows), "", (split,) if 0 < split < len(rows) else ())

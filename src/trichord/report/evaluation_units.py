@@ -73,7 +73,7 @@ def choices(scored: Scored, row: Measured) -> dict[str, Any]:
     options, kind = scored.options, scored.kind
     fusion, scale = fusion_of(kind, row.of)
     policy = str(options.get("missing", "auto"))
-    found: dict[str, Any] = {"the fusion rule": fusion or str(options.get("fusion", "auto"))}
+    found: dict[str, Any] = {"the fusion rule": fusion or scored.fusion or str(options.get("fusion", "auto"))}
     if kind == "retrieval":
         result = scored.result(row.of) or {}
         found["the scale of the dual softmax"] = scale or "none"
@@ -86,7 +86,10 @@ def choices(scored: Scored, row: Measured) -> dict[str, Any]:
     else:
         found["the windows"] = _windows(options.get("windows"))
     if kind == "classification":
-        found["the templates"] = " | ".join(map(str, templates)) if (templates := options.get("templates")) else "none"
+        templates = options.get("templates")
+        found["the templates"] = (
+            " | ".join(map(str, templates)) if isinstance(templates, list) and templates else "none"
+        )
     if kind == "probe":
         found["the seed of what is drawn"] = options.get("seed", 0)
     if kind in ("classification", "localization"):

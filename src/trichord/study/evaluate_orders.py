@@ -327,7 +327,8 @@ class Index:
         """Note an evaluation that was just written."""
         assert self.out is not None
         files = {name: file_sha256(self.out / run.folder / name) for name in (RESULTS, PER_QUERY)}
-        entry = {"order": run.order, "seed": run.seed, "folder": run.folder, "stage": run.stage, "note": ""}
+        entry = {"order": run.order, "seed": run.seed, "folder": run.folder, "stage": run.stage}
+        entry |= {"first_stage": run.first_stage, "note": ""}
         self.models[run.folder] = {**entry, "made_from": made_from, "files": files}
         self._write()
 

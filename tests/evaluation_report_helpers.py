@@ -1,0 +1,123 @@
+"""Folders of evaluations as `trichord evaluate` leaves them, of made-up embeddings: for the tests of their report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trichord.evaluation.embedded import Embedded
+from trichord.protocols.protocol import Options
+from trichord.study.evaluate import evaluate, write_evaluation
+
+CLASSES = ("stir", "fry", "cut", "boil")
+WIDTH = 12
+
+
+def planted(
+    noise: float, seed: int = 0, *, num: int = 60, silent: int = 0, captions: bool = True, ids: str = "clip{}"
+) -> Embedded:
+    """Clips of four classes, one text each; the first four texts are the names of the classes.
+
+    Args:
+        noise: Around what is common to the modalities of a clip.
+        seed: Of the noise; what is planted is the same for all.
+        num: Clips.
+        silent: So many clips, the last ones, have no audio.
+        captions: Whether the texts are kept.
+        ids: Of the clips, by number.
+    """
+    rng, own = np.random.default_rng(1), np.random.default_rng([2, seed])
+    kind = np.arange(num) % len(CLASSES)
+    common = 0.8 * rng.normal(size=(num, WIDTH)) + rng.normal(size=(len(CLASSES), WIDTH))[kind]
+    found = {m: (common + noise * own.normal(size=(num, WIDTH))).astype(np.float32) for m in ("video", "audio", "text")}
+    texts = [CLASSES[i] if i < len(CLASSES) else f"{CLASSES[k]} the soup, number {i}" for i, k in enumerate(kind)]
+    return Embedded.of(
+        found,
+        valid={"audio": np.arange(num) < num - silent},
+        ids=[ids.format(i) for i in range(num)],
+        videos=[f"video{i // 3}" for i in range(num)],
+        captions=texts if captions else None,
+        labels={"class": [CLASSES[k] for k in kind]},
+    )
+
+
+def seconds(noise: float, seed: int = 0) -> Embedded:
+    """Seconds of 12 videos of two tasks of three steps each, as a benchmark of steps takes them from a file."""
+    rng, own = np.random.default_rng(3), np.random.default_rng([4, seed])
+    steps = rng.normal(size=(2, 3, WIDTH))
+    rows, tasks, labels, videos = [], [], [], []
+    for video in range(12):
+        task = video % 2
+        for second in range(9):
+            shown = second // 3 if second % 3 else None
+            base = steps[task, second // 3] if shown is not None else np.zeros(WIDTH)
+            rows.append(base + noise * own.normal(size=WIDTH))
+            tasks.append(f"task{task}")
+            labels.append("" if shown is None else str(shown + 1))
+            videos.append(f"video{video}")
+    first = [tasks.index(f"task{task}") for task in range(2)]
+    return Embedded.of(
+        {"video": np.array(rows, np.float32), "text": steps.reshape(6, WIDTH).astype(np.float32)},
+        text_clip=np.repeat(first, 3),
+        videos=videos,
+        labels={"task": tasks, "step": labels},
+    )
+
+
+def write_folder(
+    out: Path,
+    found: Embedded,
+    names: Sequence[str] = ("retrieval", "zero-shot-classification"),
+    directions: Sequence[str] = ("t2v", "v2a"),
+    **options: Any,
+) -> Path:
+    """The folder of one evaluation; the file of embeddings lies beside it. options: of `Options`."""
+    path = out.with_name(f"{out.name}.npz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found.save(path)
+    write_evaluation(
+        evaluate(None, None, names, embeddings=path, directions=directions, options=Options(**options)), out
+    )
+    return out
+
+
+def write_orders(
+    out: Path, noises: Mapping[str, float], seeds: Sequence[int] = (0, 1, 2), *, make: Callable[..., Embedded] = planted,
+    entry: Mapping[str, Any] | None = None, **how: Any,
+) -> Path:  # fmt: skip
+    """The folder of the evaluation of several orders of a study. noises: by order. entry: further parts of every model."""
+    models = []
+    for place, (order, noise) in enumerate(noises.items()):
+        for seed in seeds:
+            folder = f"{order.replace('>', '-')}/seed-{seed}"
+            write_folder(out / folder, make(noise, 10 * place + seed), **how)
+            models.append({"order": order, "seed": seed, "folder": folder, "stage": "s", "note": "", **(entry or {})})
+    content = {"study": "my_study", "store": None, "models": models, "left_out": []}
+    (out / "results.json").write_text(json.dumps(content))
+    return out
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """Change a folder's results.json."""
+    content = json.loads((folder / "results.json").read_text())
+    change(content)
+    (folder / "results.json").write_text(json.dumps(content))
+    return folder
+
+
+def edit_arrays(folder: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> Path:
+    """Change a folder's queries.npz."""
+    with np.load(folder / "queries.npz") as kept:
+        arrays = {name: kept[name] for name in kept.files}
+    change(arrays)
+    np.savez(folder / "queries.npz", **arrays)  # type: ignore[arg-type]
+    return folder
+
+
+def arrays_of(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "queries.npz") as kept:
+        return {name: kept[name] for name in kept.files}

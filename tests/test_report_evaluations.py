@@ -1,0 +1,645 @@
+"""The report of evaluations against figures worked out otherwise; what is not compared, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from evaluation_report_helpers import arrays_of, edit, edit_arrays, planted, seconds, write_folder, write_orders
+from report_helpers import write_study_folder
+from trichord.cli import main
+from trichord.errors import TrichordError
+from trichord.evaluation.statistics import mean_interval, median_rank_interval
+from trichord.recipes import load_recipe
+from trichord.report import evaluation_contents
+from trichord.report.evaluation_analysis import analyse
+from trichord.report.evaluation_contents import build
+from trichord.report.evaluation_queries import clearest_duel, curve_of
+from trichord.report.evaluation_reading import read_systems
+from trichord.report.write import write_evaluations, write_reports
+from trichord.study.ranks import read_ranks
+from trichord.study.run import run_study
+
+
+@pytest.fixture(scope="module")
+def weak(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("w") / "weak", planted(1.6, 1, silent=6))
+
+
+@pytest.fixture(scope="module")
+def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("s") / "strong", planted(0.7, 2, silent=6))
+
+
+@pytest.fixture(scope="module")
+def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_orders(tmp_path_factory.mktemp("o") / "orders", {"av>t": 2.6, "vt>a": 0.6}, names=("retrieval",))
+
+
+def copy(folder: Path, to: Path) -> Path:
+    shutil.copytree(folder, to)
+    return to
+
+
+def table(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / "tables" / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def hits(found: Any, query: str, target: str, k: int) -> np.ndarray:
+    """Of each query that has both, by loops over float64 scores."""
+    q, t = found.embeddings[query].astype(np.float64), found.embeddings[target].astype(np.float64)
+    both = [i for i in range(len(q)) if found.valid[query][i] and found.valid[target][i]]
+    out = []
+    for i in both:
+        own = q[i] @ t[i]
+        out.append(float(sum(q[i] @ t[j] > own for j in both) < k))
+    return np.array(out)
+
+
+# ---- one system
+
+
+def test_one_evaluation_has_every_form(weak: Path, tmp_path: Path) -> None:
+    summary = write_evaluations([weak], tmp_path / "r")
+    names = {path.name for path in (tmp_path / "r").iterdir()}
+    assert names == {"report.html", "report.md", "report.tex", "report.json", "tables", "figures"}
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "<script" not in page and not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
+    assert "Clips of the store that are held out, or embeddings from a file." in page, "the protocol's paragraph"
+    assert "Scored with: fusion rule sum, policy for missing clips drop, tie policy expected." in page
+    assert "up to 6 queries lack a modality: left out" in page.replace("Up to", "up to")
+    assert "Which systems differ" not in page, "nothing to compare"
+    assert (
+        f"trichord evaluate --embeddings {weak}.npz" in page
+        and "--benchmark retrieval zero-shot-classification" in page
+    )
+    assert summary.page.is_file() and "R@10" in str(summary) and "chance is" in str(summary)
+
+
+def test_figures_are_those_of_the_embeddings(weak: Path, tmp_path: Path) -> None:
+    write_evaluations([weak], tmp_path / "r", level=0.9)
+    found = planted(1.6, 1, silent=6)
+    rows = {row["of"]: row for row in table(tmp_path / "r", "figures-retrieval")}
+    assert set(rows) == {"t2v", "v2a"}
+    for code, (query, target) in {"t2v": ("text", "video"), "v2a": ("video", "audio")}.items():
+        for k in (1, 5, 10):
+            own = hits(found, query, target, k)
+            share, n, z = own.mean(), len(own), stats.norm.isf(0.05)
+            row = rows[code]
+            assert float(row[f"R@{k}"]) == pytest.approx(100 * share)
+            assert float(row[f"R@{k} chance"]) == pytest.approx(100 * k / n)
+            half = stats.t.isf(0.05, n - 1) * math.sqrt(own.var(ddof=1) / n)
+            effective = min(
+                z**2 * share * (1 - share) / half**2, n
+            )  # Wilson with the queries that have that half width
+            centre = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
+            reach = z * math.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2)) / (1 + z**2 / effective)
+            ends = float(row[f"R@{k} low"]), float(row[f"R@{k} high"])
+            assert ends == pytest.approx((100 * (centre - reach), 100 * (centre + reach)), abs=1e-6)
+        assert int(rows[code]["units"]) == n and int(rows[code]["gallery"]) == n
+    labelled = {row["of"]: row for row in table(tmp_path / "r", "figures-zero-shot-classification")}
+    video, text = (found.embeddings[m].astype(np.float64) for m in ("video", "text"))
+    names = [str(found.captions[i]) for i in range(4)] if found.captions is not None else []
+    right = [names[int(np.argmax(video[i] @ text[:4].T))] == found.labels["class"][i] for i in range(60)]
+    assert float(labelled["video, class"]["top-1"]) == pytest.approx(100 * np.mean(right))
+    assert float(labelled["video, class"]["top-1 chance"]) == pytest.approx(25)
+
+
+def test_a_direction_comes_first(weak: Path) -> None:
+    systems = read_systems([weak])
+    assert [t.name for t in analyse(systems)[0].targets] == ["t2v", "v2a"]
+    assert [t.name for t in analyse(systems, direction="v2a")[0].targets] == ["v2a", "t2v"]
+    assert build(systems, direction="v2a").summary[0].startswith("Retrieval on any clips, v2a, R@10: ")
+    with pytest.raises(TrichordError, match="no benchmark was scored in direction 'a2t'; choose one of t2v, v2a"):
+        build(systems, direction="a2t")
+
+
+def test_recall_at_every_k_is_that_of_the_rows(weak: Path) -> None:
+    (bench, *_) = analyse(read_systems([weak]))
+    for target in bench.targets:
+        found = curve_of(bench.models["weak.npz"], target)
+        assert found is not None
+        k, recall, chance = found
+        own = dict(zip(k.tolist(), recall.tolist(), strict=True))
+        for at in (1, 5, 10):
+            assert own[at] == pytest.approx(target.figures["weak.npz"][f"R@{at}"].estimate)
+        assert (np.diff(recall) >= 0).all() and recall[-1] == 100 and chance[-1] == 100
+        assert chance == pytest.approx(100 * k / k[-1])
+    assert read_ranks(weak / "queries.npz", "retrieval", "t2v").num_gallery == 60, "still read as a study's"
+
+
+def test_queries_that_count_as_errors_are_never_found(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "e", planted(0.7, silent=6), ("retrieval",), missing="miss")
+    (bench,) = analyse(read_systems([folder]))
+    t2v, v2a = (curve_of(bench.models["e.npz"], target) for target in bench.targets)
+    assert t2v is not None and v2a is not None
+    assert t2v[1][-1] == 100 and v2a[1][-1] == pytest.approx(90)
+    rank = bench.targets[1].figures["e.npz"]["MedR"]
+    own = np.concatenate([read_ranks(folder / "queries.npz", "retrieval", "v2a").rank(), np.full(6, 60.0)])
+    assert (rank.estimate, rank.low) == (np.median(own), median_rank_interval(own).low)
+
+
+# ---- comparison
+
+
+def test_two_models_are_compared_over_the_same_queries(weak: Path, strong: Path, tmp_path: Path) -> None:
+    summary = write_evaluations([weak, strong], tmp_path / "r")
+    found = {"weak.npz": planted(1.6, 1, silent=6), "strong.npz": planted(0.7, 2, silent=6)}
+    rows = table(tmp_path / "r", "differences")
+    assert len(rows) == 5, "two directions; video, audio and both"
+    sides = {"t2v": ("text", "video"), "v2a": ("video", "audio")}
+    ps = []
+    for row in rows:
+        assert row["systems"] == "weak.npz − strong.npz"
+        ps.append(float(row["p"]))
+        if (code := row["of"].partition(",")[0]) in sides:
+            one, two = (hits(found[name], *sides[code], 10) for name in ("weak.npz", "strong.npz"))
+            n, mean = len(one), (one - two).mean()
+            variance = (one - two).var(ddof=1) / n + 2 / (n * (n - 1))  # one more discordant query each way
+            assert float(row["difference"]) == pytest.approx(100 * mean)
+            assert float(row["p"]) == pytest.approx(2 * stats.t.sf(abs(mean) / math.sqrt(variance), n - 1), rel=1e-6)
+            half = stats.t.isf(0.025, n - 1) * math.sqrt(variance)
+            assert float(row["difference low"]) == pytest.approx(100 * (mean - half), abs=1e-4)
+            assert int(row["seeds units"]) == n
+    highest = 0.0
+    for rank, place in enumerate(np.argsort(ps)):  # Holm over all pairs of all benchmarks
+        highest = max(highest, min(1.0, ps[place] * (len(ps) - rank)))
+        assert float(rows[place]["p, Holm"]) == pytest.approx(highest)
+    text = str(summary)
+    assert (
+        "the highest is strong.npz" in text
+        and "As trained models these differ: strong.npz is ahead of weak.npz" in text
+    )
+    assert "trained models are compared, not the methods that made them" in text
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "Holm's family is all pairs in all of these rows" in page.replace("&#39;", "'")
+    assert 'class="number-cell strong"' not in page, "one seed: nobody wins, and no two methods are told apart"
+    lines = [row for row in table(tmp_path / "r", "figures-retrieval") if row["of"] == "t2v"]
+    assert [row["system"] for row in lines] == ["weak.npz", "strong.npz", "chance"]
+    assert float(lines[2]["R@10"]) == pytest.approx(100 / 6)
+
+
+def test_query_by_query(weak: Path, strong: Path) -> None:
+    bench = analyse(read_systems([weak, strong]))[0]
+    found = clearest_duel(bench)
+    assert found is not None and (found.a, found.b) == ("strong.npz", "weak.npz") and found.ranks
+    code = found.target.name
+    rank_a, rank_b = (read_ranks(f / "queries.npz", "retrieval", code).rank() for f in (strong, weak))
+    wins = sum(a < b for a, b in zip(rank_a, rank_b, strict=True))
+    losses = sum(a > b for a, b in zip(rank_a, rank_b, strict=True))
+    assert (found.wins, found.ties, found.losses) == (wins, len(rank_a) - wins - losses, losses)
+    better_a, better_b = found.furthest(3)
+    ratio = rank_b / rank_a
+    assert ratio[better_a[0]] == ratio.max() and (len(better_b) == 0 or ratio[better_b[0]] == ratio.min())
+    text = planted(1.6, 1, silent=6).captions
+    assert text is not None and found.captions.tolist() == [str(c) for c in text[: len(rank_a)]]
+
+
+def test_classes_unit_by_unit(weak: Path, strong: Path) -> None:
+    bench = analyse(read_systems([weak, strong]))[1]
+    found = clearest_duel(bench)
+    assert found is not None and not found.ranks
+    each = [arrays_of(f)[f"zero-shot-classification/{found.target.name}/top-1/each"] for f in (strong, weak)]
+    assert (found.wins, found.losses) == (int((each[0] > each[1]).sum()), int((each[0] < each[1]).sum()))
+    unit = found.furthest(1)[0][0]
+    assert re.match("(stir|fry|cut|boil): ", str(found.captions[unit])), "the class, then the caption"
+
+
+def test_without_captions_units_have_their_names(tmp_path: Path) -> None:
+    folders = [
+        write_folder(tmp_path / name, planted(noise, captions=False), ("retrieval",))
+        for name, noise in (("a", 0.6), ("b", 1.8))
+    ]
+    write_evaluations(folders)
+    rows = table(tmp_path / "a" / "report", "units-retrieval")
+    assert rows and all(re.fullmatch(r"clip\d+", row["unit"]) for row in rows)
+
+
+def test_seeds_of_orders(orders: Path, tmp_path: Path) -> None:
+    summary = write_reports([orders], tmp_path / "r")
+    each = {
+        order: np.stack([arrays_of(orders / order / f"seed-{s}")["retrieval/t2v, sum/R@10/each"] for s in range(3)])
+        for order in ("av-t", "vt-a")
+    }
+    rows = {row["system"]: row for row in table(tmp_path / "r", "figures-retrieval") if row["of"] == "t2v"}
+    for order, name in (("av-t", "AV→T"), ("vt-a", "VT→A")):
+        wanted = mean_interval(each[order])
+        own = tuple(float(rows[name][f"R@10{end}"]) for end in ("", " low", " high"))
+        assert own == pytest.approx((wanted.estimate, wanted.low, wanted.high))
+        assert own[0] == pytest.approx(100 * each[order].mean())
+    assert "VT→A beats every other system" in str(summary) and "one seed" not in str(summary)
+    difference = next(row for row in table(tmp_path / "r", "differences") if row["of"] == "t2v, R@10")
+    assert float(difference["difference"]) == pytest.approx(100 * (each["av-t"] - each["vt-a"]).mean())
+    assert difference["seeds"] == "3"
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "VT→A" in page
+    strong = re.findall(r'class="number-cell strong">([^<]*)', page.partition("Which systems differ</h2>")[0])
+    assert strong == [row_text(rows["VT→A"]) for rows in by_target(tmp_path / "r")], (
+        "the winner is marked, and it alone"
+    )
+
+
+def by_target(folder: Path) -> list[dict[str, dict[str, str]]]:
+    """Of each direction the lines of the table of figures by system."""
+    rows = table(folder, "figures-retrieval")
+    return [{row["system"]: row for row in rows if row["of"] == of} for of in dict.fromkeys(row["of"] for row in rows)]
+
+
+def row_text(row: dict[str, str]) -> str:
+    return f"{float(row['R@10']):.1f} [{float(row['R@10 low']):.1f}, {float(row['R@10 high']):.1f}]"
+
+
+def test_models_with_one_first_stage_count_once(tmp_path: Path) -> None:
+    """Where later stages leave a direction untouched, runs that share the first stage are one and the same model."""
+    shared = write_orders(
+        tmp_path / "o", {"vt>a": 0.9, "avt": 1.2}, (0, 1), make=lambda noise, seed: planted(noise, seed // 10),
+        entry={"first_stage": "vt"}, names=("retrieval",),
+    )  # fmt: skip
+    (bench,) = analyse(read_systems([shared]))
+    figure = bench.targets[0].figures["VT→A"]["R@10"]
+    assert figure.num_seeds == 1 and "2 runs share 1 first stage" in figure.note
+    (pair,) = bench.targets[0].comparisons[0].differences
+    assert pair.num_seeds == 1 and bench.targets[0].winner is None
+    edit(shared, lambda content: [model.pop("first_stage") for model in content["models"]])
+    (bench,) = analyse(read_systems([shared]))
+    assert bench.targets[0].figures["VT→A"]["R@10"].num_seeds == 2, "nothing is known of their first stages"
+
+
+def test_a_pair_alone_is_not_compared_with_its_order(tmp_path: Path) -> None:
+    folder = write_orders(tmp_path / "o", {"vt": 0.9, "vt>a": 0.9, "avt": 1.5}, (0, 1), names=("retrieval",))
+    (bench,) = analyse(read_systems([folder]))
+    assert set(bench.targets[0].figures) == {"VT", "VT→A", "AVT"}
+    assert set(bench.targets[0].comparisons[0].recalls) == {"VT→A", "AVT"}
+    assert bench.apart == ["VT is not compared: it combines fewer modalities than other orders of its study"]
+
+
+def test_steps_are_compared_in_recall_and_told_in_steps(tmp_path: Path) -> None:
+    folders = [
+        write_folder(tmp_path / name, seconds(noise, 7), ("crosstask",), ("t2v",))
+        for name, noise in (("good", 0.5), ("bad", 4.0))
+    ]
+    (bench,) = analyse(read_systems(folders))
+    (target,) = bench.targets
+    assert target.main == "recall, mean over videos" and len(target.comparisons) == 1
+    found = clearest_duel(bench)
+    kept = [arrays_of(f)["crosstask/t2v/aligned"] for f in folders]
+    assert found is not None and (found.a, found.what) == ("good.npz", "steps found")
+    assert found.value_a.tolist() == kept[0].tolist() and found.wins == int((kept[0] > kept[1]).sum())
+    assert found.names[0] == "video0 of task0"
+    build(read_systems(folders))
+
+
+def test_clusters_and_folds(tmp_path: Path) -> None:
+    def folds(noise: float, seed: int) -> Any:
+        found = planted(noise, seed)
+        for fold in range(2):
+            found.labels[f"fold-{fold}"] = np.where(np.arange(60) // 4 % 2 == fold, "test", "train")
+        return found
+
+    names = ("linear-probe", "clustering")
+    folders = [
+        write_folder(tmp_path / n, folds(noise, i), names, ()) for i, (n, noise) in enumerate((("a", 0.7), ("b", 2.0)))
+    ]
+    probe, clusters = analyse(read_systems(folders))
+    compared = [target.name for target in probe.targets if target.comparisons]
+    assert compared == [f"{side}, class, mean of 2 folds" for side in ("video", "audio", "video+audio")]
+    assert not any(target.main or target.comparisons for target in clusters.targets)
+    assert "Clusters of embeddings against labels: no comparison" in evaluation_text(folders)
+
+
+def evaluation_text(folders: list[Path]) -> str:
+    from trichord.report.markdown import to_markdown
+
+    return to_markdown(build(read_systems(folders)))
+
+
+# ---- what is not compared
+
+
+def test_another_fusion_rule_is_shown_and_not_compared(weak: Path, tmp_path: Path) -> None:
+    other = write_folder(tmp_path / "other", planted(0.7, 2, silent=6), fusion="mean_normalized")
+    systems = read_systems([weak, other])
+    bench = analyse(systems)[0]
+    assert set(bench.targets[0].figures) == {"weak.npz", "other.npz"} and not bench.targets[0].comparisons
+    reason = "weak.npz and other.npz are not compared: the fusion rule is sum in one and mean_normalized in the other"
+    assert bench.apart == [reason]
+    text = evaluation_text([weak, other])
+    assert reason in text and "mean_normalized" in text
+    assert f"Retrieval on any clips: {reason}." in " ".join(build(systems).summary)
+
+
+def options(name: str, value: object, at: int) -> Any:
+    return lambda content: content["benchmarks"][at]["options"].__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "at", "told"),
+    [
+        (options("windows", {"count": 10, "length_s": 5.0, "pool": "mean"}, 0), 0, "the windows is none in one and count 10"),
+        (options("templates", ["a video of {}"], 1), 1, r"the templates is none in one and a video of {} in the other"),
+        (options("text_encoder", "hf:x", 1), 1, "the text encoder is none in one and hf:x in the other"),
+        (options("missing", "miss", 1), 1, "the policy for missing clips is drop in one and miss in the other"),
+        (lambda c: [r.update(missing="miss") for r in c["benchmarks"][0]["results"]], 0, "the policy for missing clips"),
+        (lambda c: [r.update(num_gallery=61) for r in c["benchmarks"][0]["results"]], 0, "the gallery's size is 60 in one"),
+        (lambda c: [r.update(ties="best") for r in c["benchmarks"][0]["results"]], 0, "the tie policy is expected in one"),
+        (lambda c: c["benchmarks"][1].update(fusion="mean_normalized"), 1, "the fusion rule is sum in one"),
+    ],
+)  # fmt: skip
+def test_other_choices_are_not_compared(
+    weak: Path, strong: Path, tmp_path: Path, change: Any, at: int, told: str
+) -> None:
+    other = edit(copy(strong, tmp_path / "other"), change)
+    benches = analyse(read_systems([weak, other]))
+    assert any(told in sentence for sentence in benches[at].apart), benches[at].apart
+    assert not benches[at].targets[0].comparisons and len(benches[at].targets[0].figures) == 2
+    assert benches[1 - at].targets[0].comparisons, "the other benchmark is"
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (planted(0.7, 2, silent=6, ids="item{}"), "units differ: number 0 is 'clip0' in one and 'item0' in the other"),
+        (planted(0.7, 2, silent=6, num=57), "the gallery's size is 60 in one and 57 in the other"),
+    ],
+)
+def test_other_clips_are_not_compared(weak: Path, tmp_path: Path, found: Any, told: str) -> None:
+    other = write_folder(tmp_path / "other", found)
+    bench = analyse(read_systems([weak, other]))[0]
+    assert any(told in sentence for sentence in bench.apart) and not any(t.comparisons for t in bench.targets)
+
+
+def test_other_clips_that_count_are_not_compared(weak: Path, strong: Path, tmp_path: Path) -> None:
+    def swap(arrays: dict[str, np.ndarray]) -> None:
+        each = arrays["zero-shot-classification/audio, class/top-1/each"]
+        each[[0, -1]] = each[[-1, 0]]
+
+    benches = analyse(read_systems([weak, edit_arrays(copy(strong, tmp_path / "other"), swap)]))
+    told = "audio, class: weak.npz and strong.npz are not compared: unit 'clip0' counts in one alone"
+    assert benches[1].apart == [told]
+    assert benches[1].targets[0].comparisons, "video is compared"
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "told"),
+    [
+        ("zero-shot-classification/video, class/truth", 1, "labels of video, class differ"),
+        ("zero-shot-classification/video, class/classes", 1, "classes of video, class differ"),
+        ("retrieval/caption", 0, "captions differ: number 5 is 'fry the soup, number 5' in one and"),
+        ("retrieval/text_id", 0, "units differ: number 5"),
+        ("retrieval/t2v/clip", 0, "the queries' clips differ: number 5 is '5' in one"),
+    ],
+)
+def test_another_truth_is_not_compared(weak: Path, strong: Path, tmp_path: Path, name: str, at: int, told: str) -> None:
+    def change(arrays: dict[str, np.ndarray]) -> None:
+        values = arrays[name]
+        place = min(5, len(values) - 1)
+        values[place] = "other" if values.dtype.kind == "U" else 0
+
+    benches = analyse(read_systems([weak, edit_arrays(copy(strong, tmp_path / "other"), change)]))
+    assert any(told in sentence for sentence in benches[at].apart), benches[at].apart
+    assert not benches[at].targets[0].comparisons
+
+
+def test_systems_fall_into_groups(weak: Path, strong: Path, tmp_path: Path) -> None:
+    """Two by the sum and two by the mean: each two are compared, in one family."""
+    others = [
+        write_folder(tmp_path / n, planted(x, 3, silent=6), fusion="mean_normalized")
+        for n, x in (("c", 0.7), ("d", 1.5))
+    ]
+    bench = analyse(read_systems([weak, strong, *others]))[0]
+    assert [set(c.recalls) for c in bench.targets[0].comparisons] == [{"weak.npz", "strong.npz"}, {"c.npz", "d.npz"}]
+    assert bench.targets[0].winner is None
+
+
+# ---- names
+
+
+def test_systems_have_distinct_names(tmp_path: Path) -> None:
+    first = write_folder(tmp_path / "a" / "model", planted(1.0), ("retrieval",))
+    second = write_folder(tmp_path / "b" / "model", planted(1.5), ("retrieval",))
+    again = copy(first, tmp_path / "copy")
+    assert [s.name for s in read_systems([first, second])] == ["a/model.npz", "b/model.npz"]
+    names = [s.name for s in read_systems([first, again])]
+    assert len(set(names)) == 2 and [name.rpartition(" ")[2] for name in names] == ["(model)", "(copy)"]
+    build(read_systems([first, second, again]))
+
+
+def test_orders_of_two_studies_have_their_folders_names(orders: Path, tmp_path: Path) -> None:
+    names = [system.name for system in read_systems([orders, copy(orders, tmp_path / "again")])]
+    assert names == ["AV→T (orders)", "VT→A (orders)", "AV→T (again)", "VT→A (again)"]
+
+
+# ---- a study, from its training on
+
+
+def test_the_evaluation_of_a_study(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Orders that share first stages and one that lacks a modality: trained, evaluated, reported."""
+    recipe = load_recipe("debug", training={"tensorboard": False, "max_steps": 2, "device": "cpu"})
+    run_study(tiny_store, tmp_path / "study", ["av>t", "vt>a", "vt"], [0, 1], recipe, say=lambda line: None)
+    words = ["evaluate", str(tmp_path / "study"), "--store", str(tiny_store), "--benchmark", "tiny"]
+    assert main([*words, "--directions", "[t2v,t2va]", "--out", str(tmp_path / "e")]) == 0
+    assert main(["report", str(tmp_path / "e")]) == 0
+    told = capsys.readouterr().out
+    assert "one seed" not in told and "Retrieval on any clips, tiny, t2v, R@10: the highest is" in told
+    rows = table(tmp_path / "e" / "report", "figures-retrieval-tiny")
+    lines = [(row["of"], row["system"]) for row in rows]
+    assert lines[:4] == [("t2v", name) for name in ("AV→T", "VT→A", "VT", "chance")] and ("t2va", "VT") not in lines
+    for row in rows:
+        if row["system"] != "chance":
+            values = [
+                value["r10"]
+                for seed in (0, 1)
+                for value in json.loads(
+                    (
+                        tmp_path / "e" / row["system"].replace("→", "-").lower() / f"seed-{seed}" / "results.json"
+                    ).read_text()
+                )["benchmarks"][0]["results"]
+                if value["direction"] == row["of"]
+            ]
+            assert float(row["R@10"]) == pytest.approx(np.mean(values))
+    page = (tmp_path / "e" / "report" / "report.md").read_text()
+    assert f"trichord evaluate {tmp_path / 'study'} --store {tiny_store}" in page
+    assert "VT is not compared: it combines fewer modalities than other orders of its study" in page
+    assert "t2va: VT is not compared: it was not scored there" in page
+
+
+# ---- the command line
+
+
+def test_the_command_line(weak: Path, strong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["report", str(weak), str(strong), "--out", str(tmp_path / "r"), "--direction", "v2a", "--level", "0.9"]
+    assert main(given) == 0
+    assert "Retrieval on any clips, v2a, R@10: the highest is strong.npz" in capsys.readouterr().out
+    words = ["report", "--compare", str(weak), str(strong), "--out", str(tmp_path / "c"), "--direction", "v2a"]
+    assert main([*words, "--level", "0.9"]) == 0
+    one, two = ((tmp_path / name / "report.html").read_text() for name in "rc")
+    assert one == two and "95 %" not in one and "--level 0.9" in one and "--direction v2a" in one
+    capsys.readouterr()
+    study = write_study_folder(tmp_path / "study", seeds=(0,), orders=["avt"])
+    for arguments, told in (
+        ([str(weak), str(study)], "studies and evaluations are not reported together"),
+        (["--compare", str(study), str(weak)], "studies and evaluations are not reported together"),
+        ([str(study), str(study)], "a report is of one study; compare two with trichord report --compare A B"),
+        ([str(weak), str(weak)], "is " + str(weak) + " once more; give each folder once"),
+        ([str(tmp_path)], "no study here (no study.json) and no evaluation (no results.json)"),
+        ([str(weak), "--level", "95"], "level 95.0 must lie between 0 and 1"),
+        ([str(weak), "--direction", "x"], "x"),
+        ([], "folders of evaluations"),
+    ):
+        assert main(["report", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert told in error and error.count("\n") == 1, error
+    assert main(["report", str(study)]) == 0
+    assert (study / "report" / "report.html").is_file()
+
+
+def test_the_same_folders_give_the_same_files(weak: Path, strong: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        write_evaluations([weak, strong], tmp_path / name)
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
+    assert len(files) > 10
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+# ---- files that were edited, cut or are of something else
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c.clear(), "it tells no subject and benchmarks"),
+        (lambda c: c.update(benchmarks=[]), "it has no benchmark"),
+        (lambda c: c.update(store={"path": 3}), "its store has no path and fingerprint"),
+        (lambda c: c.update(notes=[1]), "its notes are not texts"),
+        (lambda c: c["benchmarks"][0].update(kind="magic"), "is of no known kind"),
+        (lambda c: c["benchmarks"][0].update(rows=[]), "has no figures"),
+        (lambda c: c["benchmarks"][0].update(options=None), "does not tell its options"),
+        (lambda c: c["benchmarks"][0]["rows"].append(c["benchmarks"][0]["rows"][0]), "has a figure twice"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(value=math.nan), "is not whole"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(value=10**400), "is not whole"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(num=True), "is not whole"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(value=99.0), "does not give the R@1 of 99"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(each="nowhere"), "'nowhere' is not there or not of its kind"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(each_of="nowhere"), "'nowhere' is not there or not of its kind"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(each_of="retrieval/start_s"), "not of its kind"),
+        (lambda c: c.update(models=[{"order": "av>t", "seed": 0, "folder": "../x"}]), "is no folder in it"),
+        (lambda c: c.update(models=[{"order": "av>t", "seed": 0, "folder": "/x"}]), "is no folder in it"),
+        (lambda c: c.update(models=[{"order": "zz", "seed": 0, "folder": "x"}]), "do not tell order and seed"),
+        (lambda c: c.update(models={}), "do not tell order and seed"),
+        (lambda c: c.update(models=[]), "no model to report (none was scored)"),
+        (lambda c: c.update(models=[{"order": "vt", "seed": 1, "note": "diverged"}]), "VT seed 1 is left out: diverged"),
+    ],
+)  # fmt: skip
+def test_edited_results_are_refused(weak: Path, tmp_path: Path, change: Any, told: str) -> None:
+    folder = edit(copy(weak, tmp_path / "e"), change)
+    with pytest.raises(TrichordError) as caught:
+        build(read_systems([folder]))
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).endswith("evaluate again with the same --out")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda a: a.pop("retrieval/t2v, sum/R@10/each"), "is not there or not of its kind"),
+        (lambda a: a.update({"retrieval/t2v, sum/R@10/each": a["retrieval/t2v, sum/R@10/each"][:-1]}), ""),
+        (lambda a: a.update({"retrieval/text_id": a["retrieval/text_id"][:-1]}), "differ in length"),
+        (lambda a: a["retrieval/t2v, sum/MedR/each"].__setitem__(0, -3.0), "no share and no rank"),
+        (lambda a: a["retrieval/t2v, sum/R@5/each"].__setitem__(0, np.inf), "no share and no rank"),
+        (lambda a: a["retrieval/t2v/greater"].__setitem__(0, 10**6), "do not fit its gallery of 60"),
+        (lambda a: a.update({"retrieval/t2v/equal": a["retrieval/t2v/equal"][:-1]}), "differ in length"),
+    ],
+)
+def test_edited_arrays_are_refused(weak: Path, tmp_path: Path, change: Any, told: str) -> None:
+    folder = edit_arrays(copy(weak, tmp_path / "e"), change)
+    with pytest.raises(TrichordError) as caught:
+        build(read_systems([folder]))
+    assert told in str(caught.value) and "queries.npz" in str(caught.value)
+
+
+def test_torn_files_are_refused(weak: Path, orders: Path, tmp_path: Path) -> None:
+    torn = copy(weak, tmp_path / "torn")
+    (torn / "queries.npz").write_bytes((torn / "queries.npz").read_bytes()[:-200])
+    with pytest.raises(TrichordError, match=r"queries.npz: cannot be read"):
+        build(read_systems([torn]))
+    (torn / "queries.npz").unlink()
+    with pytest.raises(TrichordError, match="No such file"):
+        build(read_systems([torn]))
+    (torn / "results.json").write_text('{"subject": ')
+    with pytest.raises(TrichordError, match="results.json: cannot be read"):
+        read_systems([torn])
+    swapped = copy(orders, tmp_path / "swapped")
+    edit(swapped, lambda c: [m.update(files={"results.json": "0" * 64}) for m in c["models"]])
+    with pytest.raises(TrichordError, match="it is not the file that was written"):
+        read_systems([swapped])
+
+
+def paths_in(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at] * bool(at) + [path for key, part in inner for path in paths_in(part, (*at, key))]
+
+
+def test_no_value_of_any_kind_ends_otherwise(
+    weak: Path, strong: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every part of results.json, replaced by what it is not: a report or one line, never a traceback."""
+    drawn = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
+    for name in ("intervals", "recall_curves"):
+        monkeypatch.setattr(evaluation_contents, name, lambda *a: drawn)
+    for name in ("differences", "wins_and_losses"):
+        monkeypatch.setattr(evaluation_contents.plots, name, lambda *a: drawn)
+    other = copy(strong, tmp_path / "other")
+    whole = (other / "results.json").read_text()
+    places = [p for p in paths_in(json.loads(whole)) if "rows" not in p or p[p.index("rows") + 1 :][:1] in ((), (2,))]
+    rng, refused = np.random.default_rng(0), 0
+    odd: list[Any] = [None, -1, 0, 1.5, 1e308, "", "\x1b[2J<script>", [], {}, [None], {"a": []}, True, 10**30]
+    for place in places:
+        content = json.loads(whole)
+        part = content
+        for key in place[:-1]:
+            part = part[key]
+        part[place[-1]] = odd[rng.integers(len(odd))]
+        (other / "results.json").write_text(json.dumps(content))
+        try:
+            build(read_systems([weak, other]))
+        except TrichordError as error:
+            refused += 1
+            assert str(error).isprintable() and str(other) in str(error), place
+    assert 10 < refused < len(places)
+
+
+def test_names_and_texts_are_shown_and_never_obeyed(weak: Path, strong: Path, tmp_path: Path) -> None:
+    hostile = '"><img src=x onerror=alert(1)><script>alert(1)</script>=cmd|\x1b]0;x\x07{{ 7 * 7 }}'
+
+    def change(content: dict[str, Any]) -> None:
+        content["subject"] = f"/models/{hostile.replace('/', '')}"
+        content["notes"] = [hostile]
+        for done in content["benchmarks"]:
+            done |= {"title": hostile, "paragraph": hostile, "notes": [hostile], "name": hostile}
+
+    def arrays(found: dict[str, np.ndarray]) -> None:
+        found["retrieval/caption"] = np.array([f"{hostile} {i}" for i in range(60)])
+
+    folders = [edit_arrays(edit(copy(f, tmp_path / f.name), change), arrays) for f in (weak, strong)]
+    write_evaluations(folders, tmp_path / "r")
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "&lt;img src=x" in page and "<script" not in page and "<img" not in page and not set("\x1b\x07") & set(page)
+    assert "7 * 7" in page
+    text = (tmp_path / "r" / "report.md").read_text()
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert not re.search(r"(?<!\\)<(script|img)", prose)
+    for path in (tmp_path / "r" / "tables").iterdir():
+        with path.open(newline="") as file:
+            assert not any(re.match(r"\s*[=@]", cell) for line in csv.reader(file) for cell in line)
+    for path in (tmp_path / "r" / "figures").iterdir():
+        assert "<script" not in path.read_text() and "<img" not in path.read_text()
