@@ -159,7 +159,7 @@ def test_encoders_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> Non
     assert "unknown text encoder 'words'" in told(text_encoder="words")
     gone = told(text_encoder="hf:/nowhere/at-all")
     assert gone.startswith("step texts need the encoder of the text embeddings, hf:/nowhere/at-all, which cannot be")
-    assert "no such model folder" in gone and "--text_encoder NAME or FOLDER tells where it is" in gone
+    assert "no such model folder" in gone and "--text_encoder hf:FOLDER or st:FOLDER tells where it is" in gone
     write_store(tmp_path / "store", made.encoder)
     (tmp_path / "store" / ENCODERS_FILE).unlink()
     wide = f"hf:{tiny_transformers.clip(tmp_path / 'clip')}"

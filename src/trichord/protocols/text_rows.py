@@ -89,7 +89,7 @@ def _encoder(subject: Subject, what: str, name: str, device: str) -> TextModel:
     except TrichordError as error:
         raise TrichordError(
             f"{what} need the encoder of the text embeddings, {chosen}, which cannot be loaded: {error} "
-            "(--text_encoder NAME or FOLDER tells where it is)"
+            "(--text_encoder hf:FOLDER or st:FOLDER tells where it is)"
         ) from None
     if recorded and not same_features(recorded, encoder.fingerprint):
         raise TrichordError(
