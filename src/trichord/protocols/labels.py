@@ -285,13 +285,14 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
                 cluster = cluster_embeddings(run.rows(side, clips), num, run.seed)
                 told = f"{int(cluster.max()) + 1} clusters"
                 _add_clusters(run, outcome, label, f"{_told(side)}, {label}", told, clips, cluster)
-        for side, there, cluster in own_sides(run.data.found, own, run.sides) if own is not None else ():
+        num_own = 0 if own is None else len(own.rows)
+        for side, there, cluster in () if own is None else own_sides(run.data.found, own, run.sides):
             for label, values in run.data.labels.items():
                 known = values[there] != ""
                 if known.sum() < 2:
                     outcome.notes.append(f"{run.name}: fewer than two clips with {label} have {_told(side)}: no row")
                     continue
-                told = f"{len(np.unique(cluster[known]))} of {len(own.rows)} used"
+                told = f"{len(np.unique(cluster[known]))} of {num_own} used"
                 of = f"{_told(side)}, {label}, own centroids"
                 _add_clusters(run, outcome, label, of, told, there[known], cluster[known])
         found = "; ".join(f"{of}: {told}" for of, told in outcome.details["clusters"].items())

@@ -79,7 +79,8 @@ def directions_of(subject: Subject, options: Options, why: str) -> list[Directio
     ]
     if not asked:
         raise TrichordError(
-            f"{subject.name}: knows {', '.join(subject.modalities)} alone, which nothing can be retrieved by"
+            f"{subject.name}: knows {', '.join(subject.modalities)} alone, which nothing can be retrieved by; "
+            "give embeddings of a second modality, or name a benchmark of labels, such as linear-probe"
         )
     for direction in asked:
         subject.needed(direction.modalities, f"{why} in direction {direction.code}")

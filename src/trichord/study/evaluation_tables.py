@@ -128,9 +128,9 @@ def order_caption(figures: Sequence[OrderFigure]) -> str:
     """What the figures of `order_tables` are, in lines."""
     fewest = min((f.num_seeds for f in figures), default=0)
     levels = sorted({f"{f.interval.level:.0%}" for f in figures if f.interval is not None})
-    told = [
-        "Means over seeds; MedR over all seeds and queries together. Recalls and chance in percent; ranks count from 1."
-    ]
+    ranked = any(f.unit == "rank" for f in figures)
+    told = ["Means over seeds, in percent where nothing else is said; chance too."]
+    told += ["MedR is over all seeds and queries together; ranks count from 1."] if ranked else []
     if levels:
         told.append(f"In brackets {' and '.join(levels)} intervals over units (queries, clips, videos) and seeds.")
     if note := seeds_note(fewest):
