@@ -331,7 +331,7 @@ def test_another_fusion_rule_is_shown_and_not_compared(weak: Path, tmp_path: Pat
     systems = read_systems([weak, other])
     bench = analyse(systems)[0]
     assert set(bench.targets[0].figures) == {"weak.npz", "other.npz"} and not bench.targets[0].comparisons
-    reason = "weak.npz and other.npz are not compared: the fusion rule is sum in one and mean_normalized in the other"
+    reason = "weak.npz is not compared with other.npz: the fusion rule is sum in one and mean_normalized in the other"
     assert bench.apart == [reason]
     text = evaluation_text([weak, other])
     assert reason in text and "mean_normalized" in text
@@ -384,7 +384,7 @@ def test_other_clips_that_count_are_not_compared(weak: Path, strong: Path, tmp_p
         each[[0, -1]] = each[[-1, 0]]
 
     benches = analyse(read_systems([weak, edit_arrays(copy(strong, tmp_path / "other"), swap)]))
-    told = "audio, class: weak.npz and strong.npz are not compared: unit 'clip0' counts in one alone"
+    told = "audio, class: weak.npz is not compared with strong.npz: unit 'clip0' counts in one alone"
     assert benches[1].apart == [told]
     assert benches[1].targets[0].comparisons, "video is compared"
 
@@ -450,7 +450,8 @@ def test_the_evaluation_of_a_study(tiny_store: Path, tmp_path: Path, capsys: pyt
     assert main([*words, "--directions", "[t2v,t2va]", "--out", str(tmp_path / "e")]) == 0
     assert main(["report", str(tmp_path / "e")]) == 0
     told = capsys.readouterr().out
-    assert "one seed" not in told and "Retrieval on any clips, tiny, t2v, R@10: the highest is" in told
+    assert "one seed" not in told and "Retrieval on any clips, tiny, t2v, R@10: of AV→T, VT→A the highest is" in told
+    assert "Not compared: VT " in told
     rows = table(tmp_path / "e" / "report", "figures-retrieval-tiny")
     lines = [(row["of"], row["system"]) for row in rows]
     assert lines[:4] == [("t2v", name) for name in ("AV→T", "VT→A", "VT", "chance")] and ("t2va", "VT") not in lines

@@ -29,7 +29,7 @@ MAIN = {"retrieval": "R@10", "classification": "top-1", "probe": "top-1"}
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measure:
     """One measure of one system. Shares in percent, ranks as they are.
 
     Attributes:
@@ -109,7 +109,7 @@ class Target:
 
     name: str
     ofs: dict[str, str]
-    figures: dict[str, dict[str, Figure]]
+    figures: dict[str, dict[str, Measure]]
     seeds: dict[str, tuple[int, ...]]
     main: str
     comparisons: list[Comparison] = field(default_factory=list)
@@ -215,7 +215,7 @@ def _main(kind: str, target: str, models: dict[str, Models]) -> str:
     return MAIN[kind] if kind in MAIN and any(row.measure == MAIN[kind] for row in rows) else ""
 
 
-def _figure(models: Models, target: str, measure: str, level: float) -> Figure | None:
+def _figure(models: Models, target: str, measure: str, level: float) -> Measure | None:
     """Of one measure, over the seeds that have it."""
     found = [scored.row(target, measure) for scored in models.scored]
     rows = [row for row in found if row is not None]
@@ -229,9 +229,9 @@ def _figure(models: Models, target: str, measure: str, level: float) -> Figure |
         note = over.note
         if over.num_seeds < seeds:
             note = f"{seeds} runs share {over.num_seeds} first stage{'s' if over.num_seeds > 1 else ''}, which make this figure"
-        return Figure(over.estimate, over.low, over.high, chance, rows[0].unit, num, over.num_seeds, note)
+        return Measure(over.estimate, over.low, over.high, chance, rows[0].unit, num, over.num_seeds, note)
     mean = float(np.mean([row.value for row in rows]))
-    return Figure(mean, None, None, chance, rows[0].unit, num, seeds)
+    return Measure(mean, None, None, chance, rows[0].unit, num, seeds)
 
 
 def _interval(models: Models, target: str, measure: str, unit: str, level: float) -> Interval | None:
@@ -294,26 +294,28 @@ def _compare(benches: Sequence[Bench], level: float) -> None:
 def _groups(bench: Bench, target: Target) -> tuple[list[_Group], list[str]]:
     """Systems that may be compared with each other; and why others may not."""
     groups: list[_Group] = []
-    why = []
+    why, apart = [], []
     for system, models in bench.models.items():
         if told := _why_alone(bench, target, system):
             why.append(f"{system} is not compared: {told}")
             continue
         found = models.distinct(target.name, target.main)
         assert found is not None
+        own, first = (models.scores[0], models.scored[0]), ""
         for group in groups:
-            other = next(iter(group.values))
-            theirs = bench.models[other]
-            pair = (theirs.scores[0], theirs.scored[0]), (models.scores[0], models.scored[0])
-            told = difference_of_scoring(*pair, target.name, target.main)
+            theirs = bench.models[next(iter(group.values))]
+            told = difference_of_scoring((theirs.scores[0], theirs.scored[0]), own, target.name, target.main)
             if not told:
                 break
-            if group is groups[0]:
-                why.append(f"{other} and {system} are not compared: {told}")
+            first = first or told
         else:
             groups.append(group := _Group())
+            apart.append(first)
         group.values[system] = found[0][:, ~np.isnan(found[0][0])]
         group.seeds[system] = found[1]
+    for group, told in zip(groups[1:], apart[1:], strict=True):
+        one, two = (", ".join(some.values) for some in (groups[0], group))
+        why.append(f"{one} {'is' if len(groups[0].values) == 1 else 'are'} not compared with {two}: {told}")
     return groups, why
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from trichord.evaluation.comparison import Comparison
 from trichord.evaluation.statistics import Difference
 from trichord.modality import Direction
 from trichord.report import plots
 from trichord.report.document import Block, Document, Figure, Section, Text, distinct_slugs
-from trichord.report.evaluation_analysis import Bench, Target, analyse, in_words, note_of_seeds, rule_of
+from trichord.report.evaluation_analysis import Bench, Measure, Target, analyse, in_words, note_of_seeds, rule_of
 from trichord.report.evaluation_plots import (
     IntervalPanel,
     IntervalRow,
@@ -76,43 +77,54 @@ def _named(bench: Bench) -> str:
 
 
 def _sentence(bench: Bench, several: bool) -> str:
+    """Of the first target. Systems that were not compared are not ranked either."""
     target = next((target for target in bench.targets if target.main), bench.targets[0])
-    measure = target.shown
-    figures = {name: of[measure] for name, of in target.figures.items() if measure in of}
-    head = f"{bench.title}, {target.name}, {measure}"
-    best = max(figures, key=lambda name: figures[name].estimate)
-    found = figures[best]
-    value = (
-        spanned(found.estimate, found.low, found.high)
-        if found.low is not None and found.high is not None
-        else percent(found.estimate)
-    )
-    chance = "" if found.chance is None else f"; chance is {percent(found.chance, 1)}"
+    figures = {name: of[target.shown] for name, of in target.figures.items() if target.shown in of}
+    head = f"{bench.title}, {target.name}, {target.shown}"
+    chances = [figure.chance for figure in figures.values() if figure.chance is not None]
+    chance = f"; chance is {percent(chances[0], 1)}" if chances else ""
     if not several or len(figures) == 1:
-        return f"{head}: {f'{best} has ' if several else ''}{value} %{chance}."
-    return f"{head}: the highest is {best} with {value} %{chance}.{_verdict(target, best)}"
-
-
-def _verdict(target: Target, best: str = "") -> str:
-    """What the comparison of a target says, as sentences that follow another; of `best` alone where it is given."""
+        (name, found), *_ = figures.items()
+        return f"{head}: {f'{name} has ' if several else ''}{_value(found)}{chance}."
+    groups = [(list(found.recalls), found) for found in target.comparisons] if target.main else [(list(figures), None)]
     told = []
-    for found in target.comparisons:
-        pairs = [pair for pair in found.differences if not best or best in (pair.a, pair.b)]
-        if not pairs:
-            continue
-        apart = [pair for pair in pairs if pair.p_adjusted < 1 - pair.level]
-        if min(len(target.seeds[name]) for name in found.recalls) > 1:
-            told.append(f"{in_words(found.verdict)}.")
-            if found.winner is None and apart:
-                told.append(f"Told apart: {_pairs(apart)}.")
-            continue
+    for names, comparison in groups:
+        best = max(names, key=lambda name: figures[name].estimate)
+        whole = len(names) == len(figures)
+        among = "the highest is" if whole else f"of {', '.join(names)} the highest is"
+        verdict = _verdict(target, comparison, best) if comparison is not None else ""
+        told.append(f"{among} {best} with {_value(figures[best])}{chance}.{verdict}")
+    alone = [name for name in figures if not any(name in names for names, _ in groups)]
+    told += [
+        f"not compared: {', '.join(f'{name} {_value(figures[name])}' for name in alone)}{'' if told else chance}."
+    ] * bool(alone)
+    return f"{head}: " + " ".join(part if at == 0 else part[0].upper() + part[1:] for at, part in enumerate(told))
+
+
+def _value(found: Measure) -> str:
+    if found.low is None or found.high is None:
+        return f"{percent(found.estimate)} %"
+    return f"{spanned(found.estimate, found.low, found.high)} %"
+
+
+def _verdict(target: Target, found: Comparison, best: str = "") -> str:
+    """What a comparison says, as sentences that follow another; of `best` alone where it is given."""
+    pairs = [pair for pair in found.differences if not best or best in (pair.a, pair.b)]
+    apart = [pair for pair in pairs if pair.p_adjusted < 1 - pair.level]
+    told = []
+    if min(len(target.seeds[name]) for name in found.recalls) > 1:
+        verdict = in_words(found.verdict)
+        told.append(f"{verdict[0].upper() if verdict.startswith('not ') else verdict[0]}{verdict[1:]}.")
+        if found.winner is None and apart:
+            told.append(f"Told apart: {_pairs(apart)}.")
+    else:
         if apart:
             told.append(f"As trained models these differ: {_pairs(apart)}.")
         if rest := [pair for pair in pairs if pair not in apart]:
             told.append(
                 f"Not seen to differ: {'; '.join(f'{pair.a} and {pair.b}' for pair in rest[:NAMED])}{_more(rest)}."
             )
-    return "".join(f" {part[0].upper()}{part[1:]}" if part.startswith("not ") else f" {part}" for part in told)
+    return "".join(f" {part}" for part in told)
 
 
 def _more(items: Sequence[object]) -> str:
@@ -141,7 +153,7 @@ def _warnings(systems: Sequence[System], benches: Sequence[Bench], several: bool
     elif note := note_of_seeds(systems):
         told.append(f"Intervals: {note}.")
     for bench in benches:
-        told += [f"{bench.title}: {sentence}." for sentence in bench.apart if " are not compared: " in sentence]
+        told += [f"{bench.title}: {sentence}." for sentence in bench.apart if " not compared with " in sentence]
         small = [target.name for target in bench.targets if bench.first.kind == "retrieval" and _is_small(target)]
         if small:
             where = f"{', '.join(small[:3])}{', ...' if small[3:] else ''}"
@@ -161,7 +173,7 @@ def _model_notes(systems: Sequence[System]) -> list[Block]:
     for system in systems:
         for note in dict.fromkeys([*system.notes, *_plain_notes(system)]):
             notes.setdefault(note, []).append(system.name)
-    return [Text(tuple(f"{note[:1].upper()}{note[1:]}" for note in _of_systems(notes, len(systems))))] if notes else []
+    return [Text(tuple(_of_systems(notes, len(systems))))] if notes else []
 
 
 def _plain_notes(system: System) -> list[str]:
@@ -171,7 +183,10 @@ def _plain_notes(system: System) -> list[str]:
 
 def _of_systems(notes: Mapping[str, Sequence[str]], num: int) -> list[str]:
     """Each note once, with the systems it holds of where not of all."""
-    return [note if len(names) == num else f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    return [
+        f"{note[:1].upper()}{note[1:]}" if len(names) == num else f"{', '.join(names)}: {note}"
+        for note, names in notes.items()
+    ]
 
 
 # ---- a benchmark
@@ -180,11 +195,10 @@ def _of_systems(notes: Mapping[str, Sequence[str]], num: int) -> list[str]:
 def _bench_section(bench: Bench, slug: str, colours: Mapping[str, str], several: bool, level: float) -> Section:
     notes: dict[str, list[str]] = {}
     for name, models in bench.models.items():
-        for note in dict.fromkeys(note for scored in models.scored for note in scored.notes):
+        own = (note.removeprefix(f"{scored.head}: ") for scored in models.scored for note in scored.notes)
+        for note in dict.fromkeys(own):
             notes.setdefault(note, []).append(name)
-    num = len(bench.models)
-    texts = [_choices_told(bench), *(note.removeprefix(f"{bench.first.head}: ") for note in _of_systems(notes, num))]
-    blocks: list[Block] = [Text(tuple(f"{text[0].upper()}{text[1:]}" if text else text for text in texts))]
+    blocks: list[Block] = [Text((_choices_told(bench), *_of_systems(notes, len(bench.models))))]
     if bench.apart:
         blocks.append(Text(tuple(f"{sentence}." for sentence in bench.apart), "warning"))
     blocks.append(figures_table(bench, slug, several, level))
@@ -204,16 +218,12 @@ def _choices_told(bench: Bench) -> str:
             for what, value in choices(models.scored[0], row).items()
             if value not in (None, "none")
         ]
-        labels = models.scored[0].options.get("labels")
-        gallery = models.scored[0].options.get("gallery")
-        parts += (
-            [f"labels {labels}"]
-            if labels and models.scored[0].kind in ("classification", "probe", "clustering")
-            else []
-        )
+        kind, options = models.scored[0].kind, models.scored[0].options
+        labels, gallery = options.get("labels"), options.get("gallery")
+        parts += [f"labels {labels}"] if labels and kind not in ("retrieval", "localization") else []
         parts += [f"a gallery of {gallery:,} clips that were named"] if isinstance(gallery, int) and gallery else []
         told.setdefault(", ".join(parts), []).append(name)
-    lines = _of_systems(told, len(bench.models))
+    lines = [f"{', '.join(names)}: {how}" if len(told) > 1 else how for how, names in told.items()]
     return f"Scored with: {'; '.join(lines)}."
 
 
@@ -323,7 +333,8 @@ def _comparison_section(benches: Sequence[Bench], level: float) -> Section:
 def _finding(bench: Bench) -> str:
     """What the first target of a benchmark says in full, and how often the others say so."""
     first, *others = [target for target in bench.targets if target.comparisons]
-    told = f"{bench.title}, {first.name}, {first.main}:{_verdict(first)}"
+    verdicts = "".join(_verdict(first, found) for found in first.comparisons)
+    told = f"{bench.title}, {first.name}, {first.main}:{verdicts}"
     if not others:
         return told
     pairs = [pair for target in others for found in target.comparisons for pair in found.differences]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from trichord.evaluation.statistics import ONE_SEED, TWO_SEEDS
 from trichord.report.document import Cell, Column, Table, Value, folded
-from trichord.report.evaluation_analysis import Bench, Figure, Target, rule_of
+from trichord.report.evaluation_analysis import Bench, Measure, Target, rule_of
 from trichord.report.evaluation_queries import UnitDuel
 from trichord.report.evaluation_reading import System
 from trichord.report.evaluation_units import gallery_of
@@ -36,7 +36,7 @@ def systems_table(systems: Sequence[System]) -> Table:
     return Table("systems", "What was scored", columns, tuple(rows), "Paths are as they were given then.")
 
 
-def figure_cell(found: Figure | None, *, strong: bool = False, chance: bool = False, note: str = "") -> Cell:
+def figure_cell(found: Measure | None, *, strong: bool = False, chance: bool = False, note: str = "") -> Cell:
     """A figure with its interval; with `chance` that stands below it."""
     if found is None:
         return DASH
@@ -74,7 +74,10 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
         for system, figures in target.figures.items():
             cells = [figure_cell(figures.get(m), strong=_wins(target, system, m), chance=not several,
                                  note=_note(figures.get(m))) for m in measures]  # fmt: skip
-            name = Cell(system, note="" if len(set(target.ofs.values())) == 1 else rule_of(bench, system, target))
+            name = Cell(
+                system,
+                note="" if len(set(target.ofs.values())) == 1 else f"fusion rule {rule_of(bench, system, target)}",
+            )
             head = [Cell(target.name), name] if several else [Cell(target.name)]
             rows.append((*head, *cells, *(tails[target.name, system][what] for what in varying)))
         if several and (chance := _chance(bench, target, measures)):
@@ -83,7 +86,11 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
         f"Shares in percent, ranks from 1; in brackets {in_percent(level)} intervals over units{_and_seeds(seeds)}."
     ]
     one = next(iter(tails.values()))
-    if same := [f"{what} {one[what].text}" for what in TAIL if what not in varying and one[what] is not DASH]:
+    if same := [
+        f"{what} {one[what].text}"
+        for what in TAIL
+        if what not in varying and one[what] is not DASH and (what, one[what].text) != ("seeds", "1")
+    ]:
         parts.append(f"Everywhere: {', '.join(same)}.")
     if several and any(target.winner for target in bench.targets):
         parts.append(f"Bold: better in {bench.targets[0].main} than every other system after Holm's correction.")
@@ -103,7 +110,7 @@ def _wins(target: Target, system: str, measure: str) -> bool:
     return measure == target.main and target.winner == system
 
 
-def _note(found: Figure | None) -> str:
+def _note(found: Measure | None) -> str:
     """What is peculiar to one figure; what one or two seeds mean is said once for all."""
     return "" if found is None or found.note in (ONE_SEED, TWO_SEEDS) else found.note
 
