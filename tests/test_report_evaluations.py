@@ -24,7 +24,7 @@ from trichord.report import evaluation_contents
 from trichord.report.evaluation_analysis import analyse
 from trichord.report.evaluation_contents import build
 from trichord.report.evaluation_queries import clearest_duel, curve_of
-from trichord.report.evaluation_reading import read_systems
+from trichord.report.evaluation_systems import read_systems
 from trichord.report.write import write_evaluations, write_reports
 from trichord.study.ranks import read_ranks
 from trichord.study.run import run_study

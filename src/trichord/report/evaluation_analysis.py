@@ -20,7 +20,8 @@ from trichord.evaluation.comparison import Comparison, compare_on_benchmarks
 from trichord.evaluation.statistics import Interval, mean_interval, median_rank_interval, seeds_note
 from trichord.modality import Order
 from trichord.protocols.protocol import MEDIAN_RANK
-from trichord.report.evaluation_reading import Measured, Scored, Scores, System, fusion_of, target_of
+from trichord.report.evaluation_reading import Measured, Scored, Scores, fusion_of, target_of
+from trichord.report.evaluation_systems import System
 from trichord.report.evaluation_units import difference_of_scoring, names_of_units
 
 _MEAN = re.compile(r"(.+), mean of \d+ folds", re.DOTALL)

@@ -20,8 +20,8 @@ from trichord.report.evaluation_plots import (
     system_colours,
 )
 from trichord.report.evaluation_queries import UnitDuel, clearest_duel, curve_of
-from trichord.report.evaluation_reading import System
 from trichord.report.evaluation_repeat import repeat_section
+from trichord.report.evaluation_systems import System
 from trichord.report.evaluation_tables import comparison_table, figures_table, systems_table, units_table
 from trichord.report.evaluation_units import choices
 from trichord.report.tables import in_percent, is_apart, p_text, percent, spanned

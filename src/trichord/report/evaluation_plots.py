@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trichord.report.evaluation_reading import System
+from trichord.report.evaluation_systems import System
 from trichord.report.plots_look import (
     BLUE,
     GREEN,

@@ -1,32 +1,26 @@
-"""Read back what `trichord evaluate --out FOLDER` left: figures, what each unit gives to them, and whose they are.
+"""Read back what `trichord evaluate --out FOLDER` left of one model: figures, and what each unit gives to them.
 
-A system is a named line of the report: of a study's folder each order, whose seeds are the seeds of the system; of the folder
-of one evaluation what was scored. Files may have been edited, cut or swapped since they were written: whatever does not fit
-together ends as one line.
+Files may have been edited, cut or swapped since they were written: whatever does not fit together ends as one line.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
-from trichord.modality import Order
 from trichord.protocols.protocol import MEDIAN_RANK
-from trichord.report.document import folded
 from trichord.study.evaluate import PER_QUERY, RESULTS
-from trichord.study.files import check_sha256, damaged, is_there, read_arrays, read_json
+from trichord.study.files import damaged, read_arrays, read_json
 
 AGAIN = "evaluate again with the same --out"
 KINDS = ("retrieval", "localization", "classification", "probe", "clustering")
-Folder = Literal["study", "evaluation"]
 _FUSED = re.compile(r"(\w+), (\w+)(?:, dual softmax ([0-9.e+-]+))?(: .+)?", re.DOTALL)
 
 
@@ -161,143 +155,22 @@ class Scores:
         return damaged(self.path / PER_QUERY, why, AGAIN)
 
 
-@dataclass(frozen=True, eq=False)
-class System:
-    """A named line of the report.
-
-    Attributes:
-        name: As printed, each once.
-        order: Code, of a study's order; '' for what was scored alone.
-        folder: That was given.
-        seeds: Of its models; (0,) for what was scored alone.
-        scores: Of each seed.
-        first_stages: Of each seed, what its first stage is called; '' where that was not kept. Seeds that share it are no
-            independent sample of it.
-        notes: What narrows the meaning of its figures.
-        left_out: Sentences on runs of its folder that were not scored.
-        study: Path of the study that its models are of, as it was given then; ''.
-    """
-
-    name: str
-    order: str
-    folder: Path
-    seeds: tuple[int, ...]
-    scores: tuple[Scores, ...]
-    first_stages: tuple[str, ...] = ("",)
-    notes: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-    study: str = ""
-
-
-def kind_of(path: Path) -> Folder:
-    """What lies in a folder. Raises TrichordError where it is neither a study nor an evaluation."""
-    if is_there(path / "study.json"):
-        return "study"
-    if is_there(path / RESULTS):
-        return "evaluation"
-    raise TrichordError(
-        f"{path}: no study here (no study.json) and no evaluation (no {RESULTS}); give the --out folder of `trichord study` or of "
-        "`trichord evaluate`"
-    )
-
-
-def read_systems(folders: Sequence[Path]) -> tuple[System, ...]:
-    """The systems of evaluation folders, in the order given. Raises TrichordError where a folder cannot be read, is given
-    twice, or holds no figure."""
-    read: list[System] = []
-    known: dict[Path, Path] = {}
-    for path in map(Path, folders):
-        if (same := path.resolve()) in known:
-            raise TrichordError(f"{path}: is {known[same]} once more; give each folder once")
-        known[same] = path
-        read += _read_folder(path)
-    names = _distinct([(s.order, s.name, s.folder) for s in read])
-    return tuple(replace(system, name=name) for name, system in zip(names, read, strict=True))
-
-
-def _read_folder(path: Path) -> list[System]:
-    content = read_json(path / RESULTS, mend=AGAIN)
-    if "models" not in content:
-        scores = _scores(path, content)
-        if not scores.benchmarks:
-            raise _fault(path, "it has no benchmark")
-        return [System(scores.subject, "", path, (0,), (scores,))]
-    models, lost = content["models"], content.get("left_out", [])
-    if not all(isinstance(some, list) and all(map(_is_run, some)) for some in (models, lost)):
-        raise _fault(path, "its models do not tell order and seed")
-    by_order: dict[str, list[dict[str, Any]]] = {}
-    for model in models:
-        if "folder" in model:
-            by_order.setdefault(Order.parse(model["order"]).code, []).append(model)
-    told = tuple(
-        f"{Order.parse(run['order'])} seed {run['seed']} is left out: {folded(run.get('note', '')) or 'it was not scored'}"
-        for run in [*lost, *models]
-        if "folder" not in run
-    )
-    study = content.get("study")
-    found = [_order(path, order, some, study if isinstance(study, str) else "") for order, some in by_order.items()]
-    if not (known := [system for system in found if system.scores]):
-        raise TrichordError(f"{path}: no model to report ({'; '.join(told[:3]) or 'none was scored'}); {AGAIN}")
-    return [replace(known[0], left_out=tuple(dict.fromkeys(told))), *known[1:]]
-
-
-def _order(path: Path, order: str, models: list[dict[str, Any]], study: str) -> System:
-    """The models of one order; those that were scored on nothing are left out."""
-    models = sorted(models, key=lambda model: model["seed"])
-    if len({model["seed"] for model in models}) < len(models):
-        raise _fault(path, f"it has a seed of {Order.parse(order)} twice")
-    read = [(model, _model(path, model)) for model in models]
-    kept = [(model, scores) for model, scores in read if scores.benchmarks]
-    notes = tuple(dict.fromkeys(folded(note) for model in models if (note := model.get("note"))))
-    firsts = tuple(str(model.get("first_stage") or "") for model, _ in kept)
-    return System(
-        str(Order.parse(order)), order, path, tuple(model["seed"] for model, _ in kept),
-        tuple(scores for _, scores in kept), firsts, notes, (), study,
-    )  # fmt: skip
-
-
-def _model(path: Path, model: dict[str, Any]) -> Scores:
-    folder, files = _inside(path, model["folder"]), model.get("files")
-    if isinstance(files, dict):
-        for name in (RESULTS, PER_QUERY):
-            check_sha256(folder / name, files.get(name), mend=AGAIN)
-    return read_scores(folder)
-
-
-def _is_run(run: object) -> bool:
-    if not isinstance(run, dict) or not all(isinstance(run.get(part, ""), str) for part in ("order", "folder", "note")):
-        return False
-    if not isinstance(run.get("seed"), int) or isinstance(run["seed"], bool):
-        return False
-    try:
-        Order.parse(run.get("order", ""))
-    except TrichordError:
-        return False
-    return True
-
-
-def _inside(path: Path, folder: str) -> Path:
-    parts = Path(folder).parts
-    if not parts or Path(folder).is_absolute() or ".." in parts or "\0" in folder:
-        raise _fault(path, f"'{one_line(folder)[:80]}' is no folder in it")
-    return path / folder
-
-
 def read_scores(path: Path) -> Scores:
     """The folder of one evaluation. Raises TrichordError where it cannot be read."""
-    return _scores(path, read_json(path / RESULTS, mend=AGAIN))
+    return scores_of(path, read_json(path / RESULTS, mend=AGAIN))
 
 
-def _scores(path: Path, content: dict[str, Any]) -> Scores:
+def scores_of(path: Path, content: dict[str, Any]) -> Scores:
+    """The same from the content of its results.json; it may have no benchmark, where a model lacks what each of them needs."""
     store, notes = content.get("store"), content.get("notes", [])
     if not isinstance(content.get("subject"), str) or not isinstance(content.get("benchmarks"), list):
-        raise _fault(path, "it tells no subject and benchmarks, as the folder of an evaluation does")
+        raise fault(path, "it tells no subject and benchmarks, as the folder of an evaluation does")
     if store is not None and not (
         isinstance(store, dict) and all(isinstance(store.get(p), str) for p in ("path", "fingerprint"))
     ):
-        raise _fault(path, "its store has no path and fingerprint")
+        raise fault(path, "its store has no path and fingerprint")
     if not _texts(notes):
-        raise _fault(path, "its notes are not texts")
+        raise fault(path, "its notes are not texts")
     benchmarks: dict[tuple[str, str], Scored] = {}
     for entry in content["benchmarks"]:
         scored = _benchmark(path, entry)
@@ -312,19 +185,19 @@ def _texts(value: object) -> bool:
 def _benchmark(path: Path, entry: object) -> Scored:
     words = ("name", "protocol", "title", "kind", "paragraph")
     if not isinstance(entry, dict) or not all(isinstance(entry.get(part), str) for part in words):
-        raise _fault(path, f"a benchmark does not tell its {', '.join(words)}")
+        raise fault(path, f"a benchmark does not tell its {', '.join(words)}")
     name, rows, results = entry["name"], entry.get("rows"), entry.get("results", [])
     if entry["kind"] not in KINDS:
-        raise _fault(path, f"benchmark {name} is of no known kind")
+        raise fault(path, f"benchmark {name} is of no known kind")
     if not isinstance(entry.get("options"), dict) or not _texts(entry.get("notes")):
-        raise _fault(path, f"benchmark {name} does not tell its options and notes")
+        raise fault(path, f"benchmark {name} does not tell its options and notes")
     if not isinstance(rows, list) or not rows:
-        raise _fault(path, f"benchmark {name} has no figures")
+        raise fault(path, f"benchmark {name} has no figures")
     if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
-        raise _fault(path, f"the results of benchmark {name} are not a list of rows")
+        raise fault(path, f"the results of benchmark {name} are not a list of rows")
     found = tuple(_row(path, name, row) for row in rows)
     if len({(row.of, row.measure) for row in found}) < len(found):
-        raise _fault(path, f"benchmark {name} has a figure twice")
+        raise fault(path, f"benchmark {name} has a figure twice")
     head = rows[0]["protocol"]
     fusion = fused if isinstance(fused := entry.get("fusion"), str) else ""
     name, protocol, title, kind, paragraph = (entry[part] for part in words)
@@ -344,15 +217,15 @@ def _benchmark(path: Path, entry: object) -> Scored:
 
 
 def _row(path: Path, benchmark: str, row: object) -> Measured:
-    fault = _fault(path, f"a figure of benchmark {benchmark} is not whole")
+    broken = fault(path, f"a figure of benchmark {benchmark} is not whole")
     if not isinstance(row, dict) or not all(isinstance(row.get(p), str) for p in ("protocol", "of", "measure", "unit")):
-        raise fault
+        raise broken
     value, num, chance = _number(row.get("value")), _number(row.get("num")), _number(row.get("chance"))
     each, each_of = row.get("each"), row.get("each_of", "")
     if value is None or num is None or num != int(num) or num < 0 or (chance is None and row.get("chance") is not None):
-        raise fault
+        raise broken
     if not isinstance(each, str | None) or not isinstance(each_of, str) or (each and not each_of):
-        raise fault
+        raise broken
     return Measured(row["of"], row["measure"], value, int(num), chance, row["unit"], each or "", each_of)
 
 
@@ -366,35 +239,6 @@ def _number(value: object) -> float | None:
         return None
 
 
-def _fault(path: Path, why: str) -> TrichordError:
+def fault(path: Path, why: str) -> TrichordError:
+    """What to raise for a results.json in folder `path`."""
     return damaged(path / RESULTS, why, AGAIN)
-
-
-def _distinct(named: Sequence[tuple[str, str, Path]]) -> list[str]:
-    """Short names of (order, subject or printed order, folder), no two alike: as many last parts of a subject's path as it
-    takes; then with the folder; then numbered."""
-
-    def short(order: str, name: str, parts: int) -> str:
-        if order:
-            return name
-        pieces = [piece for piece in re.split(r"[/\\]", name) if piece]
-        return folded("/".join(pieces[-parts:]))[:80] or "model"
-
-    most = max(len(re.split(r"[/\\]", name)) for _, name, _ in named)
-    names = [short(order, name, 1) for order, name, _ in named]
-    for parts in range(2, most + 1):
-        names = [
-            short(o, n, parts) if names.count(own) > 1 else own for own, (o, n, _) in zip(names, named, strict=True)
-        ]
-    names = [
-        f"{own} ({folded(folder.resolve().name)})" if names.count(own) > 1 else own
-        for own, (_, _, folder) in zip(names, named, strict=True)
-    ]
-    out: list[str] = []
-    for own in names:
-        number, name = 1, own
-        while name in out:
-            number += 1
-            name = f"{own} ({number})"
-        out.append(name)
-    return out

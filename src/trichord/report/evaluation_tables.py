@@ -9,7 +9,7 @@ from trichord.evaluation.statistics import ONE_SEED, TWO_SEEDS
 from trichord.report.document import Cell, Column, Table, Value, folded
 from trichord.report.evaluation_analysis import Bench, Measure, Target, rule_of
 from trichord.report.evaluation_queries import UnitDuel
-from trichord.report.evaluation_reading import System
+from trichord.report.evaluation_systems import System
 from trichord.report.evaluation_units import gallery_of
 from trichord.report.tables import DASH, difference_cell, in_percent, is_apart, p_text, percent, spanned
 

@@ -10,7 +10,7 @@ from trichord.errors import TrichordError
 from trichord.report.analysis import check_comparable
 from trichord.report.compare import compare_studies
 from trichord.report.document import slug
-from trichord.report.evaluation_reading import kind_of, read_systems
+from trichord.report.evaluation_systems import kind_of, read_systems
 from trichord.report.exports import write_document
 from trichord.report.reading import read_study
 
