@@ -118,8 +118,10 @@ def _verdict(target: Target, found: Comparison, best: str = "") -> str:
         if found.winner is None and apart:
             told.append(f"Told apart: {_pairs(apart)}.")
     else:
-        if apart:
-            told.append(f"As trained models these differ: {_pairs(apart)}.")
+        if methods := [pair for pair in apart if is_apart(pair)]:
+            told.append(f"Told apart: {_pairs(methods)}.")
+        if models := [pair for pair in apart if not is_apart(pair)]:
+            told.append(f"As trained models these differ: {_pairs(models)}.")
         if rest := [pair for pair in pairs if pair not in apart]:
             told.append(
                 f"Not seen to differ: {'; '.join(f'{pair.a} and {pair.b}' for pair in rest[:NAMED])}{_more(rest)}."

@@ -92,8 +92,6 @@ def choices(scored: Scored, row: Measured) -> dict[str, Any]:
         )
     if kind == "probe":
         found["the seed of what is drawn"] = options.get("seed", 0)
-    if kind in ("classification", "localization"):
-        found["the text encoder"] = options.get("text_encoder") or "none"
     return found
 
 
