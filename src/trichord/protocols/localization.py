@@ -24,7 +24,7 @@ from trichord.evaluation.localization import (
 from trichord.evaluation.segments import BACKGROUND, Overlaps, align_transcript, overlaps, transcript_of
 from trichord.parallel import on_main
 from trichord.protocols.protocol import Options, Outcome, Protocol, Row
-from trichord.protocols.step_scores import StepVideo, step_directions, step_videos
+from trichord.protocols.step_scores import StepVideo, require_videos, step_directions, step_videos
 from trichord.protocols.subject import Subject
 
 POOLED, PER_VIDEO = "recall, pooled per task", "recall, mean over videos"
@@ -60,6 +60,7 @@ def _run(how: _Steps, protocol: Protocol, subject: Subject, options: Options) ->
         raise TrichordError(f"benchmark {name} looks at seconds; leave --windows out")
     if how.clips:
         collection, _, split = how.clips.partition("/")
+        require_videos(subject, collection, split)
     else:
         chosen = subject.clip_set(options.on)
         collection, split = chosen.collection, chosen.split

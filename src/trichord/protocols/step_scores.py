@@ -65,11 +65,26 @@ def step_directions(subject: Subject, collection: str, asked: tuple[str, ...], w
             subject.needed(direction.modalities, f"{why} in direction {direction.code}")
         return directions
     subject.needed(("text",), why)
-    seen = [m for m in ("video", "audio") if m in subject.modalities and _there(subject, collection, m)]
+    known = [m for m in ("video", "audio") if m in subject.modalities]
+    seen = [m for m in known if _there(subject, collection, m)]
+    if not known:
+        raise TrichordError(f"{subject.name}: {why} needs video or audio; it has neither")
     if not seen:
-        raise TrichordError(f"{subject.name}: {why} needs video or audio; neither is both known to it and in the data")
+        told = f"known to it {'are' if len(known) > 1 else 'is'} {' and '.join(known)}, {collection} has "
+        told += "neither" if len(known) > 1 else f"no {known[0]}"
+        raise TrichordError(f"{subject.name}: {why} needs video or audio: {told}")
     sides = [(m,) for m in seen] + ([tuple(seen)] if len(seen) > 1 else [])
     return [Direction(("text",), side) for side in sides]
+
+
+def require_videos(subject: Subject, collection: str, split: str) -> None:
+    """Raises TrichordError where the store has no videos of a collection and split, and says how they get there."""
+    store = subject.store
+    if store is not None and (collection, split) not in store.collections():
+        known = ", ".join(f"{c}/{s}" for c, s in store.collections())
+        raise TrichordError(
+            f"{store.path}: has no clips of {collection}/{split}; it has {known}; `trichord import {collection}` brings them"
+        )
 
 
 def _there(subject: Subject, collection: str, modality: str) -> bool:

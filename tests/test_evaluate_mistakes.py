@@ -1,0 +1,92 @@
+"""What a user gets wrong with `trichord evaluate`: one line that tells the next action, and no figure that is not meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiny import write_tiny_store
+from trichord.cli import main
+from trichord.errors import TrichordError
+from trichord.evaluation.embedded import Embedded
+from trichord.recipes import load_recipe
+from trichord.study.evaluate import evaluate
+from trichord.study.run import train_order
+
+
+@pytest.fixture(scope="module")
+def run(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    recipe = load_recipe("debug", training={"tensorboard": False, "device": "cpu", "max_steps": 2})
+    train_order(tiny_store, out, "av>t", 0, recipe, say=lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Embeddings of 24 clips with two classes and folds; the names of the classes are texts."""
+    path = tmp_path_factory.mktemp("labelled") / "e.npz"
+    rng = np.random.default_rng(0)
+    labels = {"class": ["a", "b"] * 12, "split": ["train", "train", "test"] * 8}
+    rows = {"video": rng.normal(size=(24, 3)), "text": rng.normal(size=(24, 3))}
+    Embedded.of(rows, labels=labels, captions=["a", "b"] * 12).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def seconds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Embeddings of the seconds of a video."""
+    path = tmp_path_factory.mktemp("seconds") / "e.npz"
+    seconds_file(start_s=[0.0, 1.0, 2.0, 3.0]).save(path)
+    return path
+
+
+def seconds_file(**more: object) -> Embedded:
+    rng = np.random.default_rng(0)
+    rows = {"video": rng.normal(size=(4, 3)), "audio": rng.normal(size=(4, 3)), "text": rng.normal(size=(2, 3))}
+    labels = {"task": ["t"] * 4, "step": ["1", "", "2", ""]}
+    return Embedded.of(rows, text_clip=[0, 0], videos=["v"] * 4, labels=labels, **more)  # type: ignore[arg-type]
+
+
+def told_by(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that the command ends with."""
+    assert main(["evaluate", *words]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("trichord: error: ") and len(told.splitlines()) == 1 and "a defect" not in told
+    return told.removeprefix("trichord: error: ").strip()
+
+
+def notes_of(path: Path, names: list[str], **more: object) -> str:
+    found = evaluate(None, None, names, embeddings=path, **more)  # type: ignore[arg-type]
+    return "\n".join([*found.notes, *(note for done in found.benchmarks for note in done.outcome.notes)])
+
+
+# ---- data that are not there
+
+
+@pytest.mark.parametrize(
+    ("name", "collection"),
+    [("crosstask", "crosstask"), ("crosstask-original", "crosstask"), ("mining-youtube", "mining-youtube")],
+)
+@pytest.mark.parametrize("directions", [(), ("t2v",)])
+def test_a_store_without_the_videos_says_what_to_import(
+    name: str, collection: str, directions: tuple[str, ...], run: Path, tiny_store: Path
+) -> None:
+    with pytest.raises(TrichordError) as caught:
+        evaluate(run, str(tiny_store), [name], directions=directions)
+    told = (
+        f"has no clips of {collection}/test; it has tiny/train, tiny/test; `trichord import {collection}` brings them"
+    )
+    assert str(caught.value) == f"{tiny_store}: {told}"
+
+
+def test_steps_without_anything_to_see_or_hear_say_what_is_known_and_what_is_there(run: Path, tmp_path: Path) -> None:
+    mute = write_tiny_store(tmp_path / "mute", num_train=1, num_test=1, video=False, audio=False)
+    with pytest.raises(TrichordError, match="needs video or audio: known to it are video and audio, tiny has neither"):
+        evaluate(run, str(mute), ["world-steps"])
+    path = tmp_path / "texts.npz"
+    Embedded.of({"text": np.eye(3)}).save(path)
+    with pytest.raises(TrichordError, match=r"texts.npz: crosstask needs video or audio; it has neither"):
+        evaluate(None, None, ["crosstask"], embeddings=path)
