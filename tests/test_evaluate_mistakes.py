@@ -90,3 +90,15 @@ def test_steps_without_anything_to_see_or_hear_say_what_is_known_and_what_is_the
     Embedded.of({"text": np.eye(3)}).save(path)
     with pytest.raises(TrichordError, match=r"texts.npz: crosstask needs video or audio; it has neither"):
         evaluate(None, None, ["crosstask"], embeddings=path)
+
+
+# ---- choices
+
+
+@pytest.mark.parametrize("name", ["clustering", "linear-probe", "knn", "retrieval"])
+@pytest.mark.parametrize("seed", ["-5", "4294967296"])
+def test_a_seed_that_none_can_draw_with(
+    name: str, seed: str, labelled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = told_by(["--embeddings", str(labelled), "--benchmark", name, "--seed", seed], capsys)
+    assert told == f"--seed {seed} cannot be; give a whole number from 0 to 4,294,967,295"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RESULTS, PER_QUERY = "results.json", "queries.npz"
 ALL = "all"
+SEEDS = 2**32  # that generators of random numbers take
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def evaluate(
     ):
         if value not in known:
             raise TrichordError(f"{what} cannot be '{value}'; choose {', '.join(known)}")
+    if not 0 <= options.seed < SEEDS:
+        raise TrichordError(f"--seed {options.seed} cannot be; give a whole number from 0 to {SEEDS - 1:,}")
     if (embeddings is None) == (run is None) or (run is None) != (store_path is None):
         raise TrichordError("give a model and its --store, or --embeddings FILE alone; see trichord evaluate --help")
     if not num_windows and (window_s is not None or window_pool != "mean"):
