@@ -102,3 +102,18 @@ def test_a_seed_that_none_can_draw_with(
 ) -> None:
     told = told_by(["--embeddings", str(labelled), "--benchmark", name, "--seed", seed], capsys)
     assert told == f"--seed {seed} cannot be; give a whole number from 0 to 4,294,967,295"
+
+
+def test_a_model_among_the_benchmarks_belongs_before_them(
+    run: Path, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ["--store", str(tiny_store)]
+    told = (
+        f"{run} stands among the benchmarks; put it first: trichord evaluate {run} --store STORE --benchmark full-video"
+    )
+    assert told_by(["--benchmark", "full-video", str(run), *store], capsys) == told
+    assert told_by(["--benchmark", "full-video", str(run), "--seeds", "[0]", *store], capsys) == told
+    told = told_by(["--benchmark", str(run), *store], capsys)
+    assert told == f"{run} stands among the benchmarks; put it first: trichord evaluate {run} --store STORE"
+    told = told_by(["--benchmark", "full-video", str(tmp_path / "gone"), *store], capsys)
+    assert told.startswith("give a model and its --store") and "before --benchmark" in told

@@ -138,7 +138,7 @@ def evaluate(words: list[str]) -> int:
         "num_windows": values.windows, "window_s": values.window_s, "window_pool": values.window_pool,
     }  # fmt: skip
     names = [*values.benchmark, *values.benchmarks]
-    if _is_of_orders(values):
+    if _is_of_orders(values, names):
         return _evaluate_orders(values, names, how, console)
     evaluation = evaluate(values.run, values.store, names, embeddings=values.embeddings, **how)
     if values.save_embeddings is not None:
@@ -156,12 +156,14 @@ def evaluate(words: list[str]) -> int:
     return 0
 
 
-def _is_of_orders(values: Namespace) -> bool:
+def _is_of_orders(values: Namespace, names: list[str]) -> bool:
     """Whether several models of a study are asked for."""
+    from trichord.study.evaluate import refuse_model_among
     from trichord.study.trained_runs import holds_several
 
     if values.run is None or values.embeddings is not None or values.store is None:
         if values.orders or values.seeds:
+            refuse_model_among(names if values.run is None else ())
             raise TrichordError("--orders and --seeds choose among the runs of a study; give its folder and --store")
         return False
     return bool(values.orders or values.seeds) or holds_several(values.run)

@@ -18,6 +18,7 @@ from trichord.protocols.protocol import Options, Outcome, Protocol
 from trichord.protocols.registry import find_protocol, protocols
 from trichord.protocols.saved_sets import scored_sets
 from trichord.protocols.subject import Subject, Untrained
+from trichord.study.files import is_there
 from trichord.study.ranks import write_arrays
 from trichord.study.score import load_for_scoring
 from trichord.training.files import write_json
@@ -100,8 +101,13 @@ def evaluate(
             raise TrichordError(f"{what} cannot be '{value}'; choose {', '.join(known)}")
     if not 0 <= options.seed < SEEDS:
         raise TrichordError(f"--seed {options.seed} cannot be; give a whole number from 0 to {SEEDS - 1:,}")
+    if run is None and embeddings is None:
+        refuse_model_among(names)
     if (embeddings is None) == (run is None) or (run is None) != (store_path is None):
-        raise TrichordError("give a model and its --store, or --embeddings FILE alone; see trichord evaluate --help")
+        raise TrichordError(
+            "give a model and its --store, or --embeddings FILE alone; a model stands first, before --benchmark: see "
+            "trichord evaluate --help"
+        )
     if not num_windows and (window_s is not None or window_pool != "mean"):
         raise TrichordError("window_s and window_pool have no effect without --windows; give their number")
     store: Store | None = None
@@ -156,6 +162,14 @@ def evaluate(
             continue
         evaluation.benchmarks.append(Evaluated(name, protocol, mine, outcome))
     return evaluation
+
+
+def refuse_model_among(names: Sequence[str]) -> None:
+    """Raises TrichordError when one of the names of benchmarks is a file or folder: the model, where none was given."""
+    if found := [name for name in names if name and is_there(Path(name))]:
+        others = " ".join(name for name in names if name not in found)
+        told = f"trichord evaluate {found[-1]} --store STORE{' --benchmark ' if others else ''}{others}"
+        raise TrichordError(f"{found[-1]} stands among the benchmarks; put it first: {told}")
 
 
 def _possible(options: Options, evaluation: Evaluation) -> tuple[Options, bool]:
