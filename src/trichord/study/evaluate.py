@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,6 @@ from trichord.protocols.protocol import Options, Outcome, Protocol
 from trichord.protocols.registry import find_protocol, protocols
 from trichord.protocols.saved_sets import scored_sets
 from trichord.protocols.subject import Subject, Untrained
-from trichord.study.files import is_there
 from trichord.study.ranks import write_arrays
 from trichord.study.score import load_for_scoring
 from trichord.training.files import write_json
@@ -166,7 +166,7 @@ def evaluate(
 
 def refuse_model_among(names: Sequence[str]) -> None:
     """Raises TrichordError when one of the names of benchmarks is a file or folder: the model, where none was given."""
-    if found := [name for name in names if name and is_there(Path(name))]:
+    if found := [name for name in names if name and os.path.exists(name)]:
         others = " ".join(name for name in names if name not in found)
         told = f"trichord evaluate {found[-1]} --store STORE{' --benchmark ' if others else ''}{others}"
         raise TrichordError(f"{found[-1]} stands among the benchmarks; put it first: {told}")
