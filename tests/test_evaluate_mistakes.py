@@ -11,6 +11,7 @@ from tiny import write_tiny_store
 from trichord.cli import main
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
+from trichord.protocols.protocol import Options
 from trichord.recipes import load_recipe
 from trichord.study.evaluate import evaluate
 from trichord.study.run import train_order
@@ -117,3 +118,29 @@ def test_a_model_among_the_benchmarks_belongs_before_them(
     assert told == f"{run} stands among the benchmarks; put it first: trichord evaluate {run} --store STORE"
     told = told_by(["--benchmark", "full-video", str(tmp_path / "gone"), *store], capsys)
     assert told.startswith("give a model and its --store") and "before --benchmark" in told
+
+
+@pytest.mark.parametrize("name", ["retrieval", "full-video", "knn", "zero-shot-classification"])
+def test_a_seed_where_nothing_is_drawn_is_refused(name: str, labelled: Path) -> None:
+    with pytest.raises(TrichordError, match=f"--seed has no effect on {name}; leave it out"):
+        evaluate(None, None, [name], embeddings=labelled, options=Options(seed=3))
+
+
+@pytest.mark.parametrize("name", ["linear-probe", "clustering"])
+def test_a_seed_where_something_is_drawn_is_taken(name: str, labelled: Path) -> None:
+    assert evaluate(None, None, ["knn", name], embeddings=labelled, options=Options(seed=3)).benchmarks
+
+
+def test_the_sound_around_a_second_where_there_is_none_is_refused(run: Path, tiny_store: Path, seconds: Path) -> None:
+    for names, more in (
+        (["retrieval"], {"embeddings": seconds}),
+        (["crosstask"], {"embeddings": seconds}),
+        (["tiny"], {}),
+        (["world-steps"], {"directions": "t2v"}),
+    ):
+        of = (None, None) if more else (run, str(tiny_store))
+        of = of if "embeddings" in more else (run, str(tiny_store))
+        with pytest.raises(TrichordError, match=r"--audio_window_s has no effect on (retrieval|crosstask|tiny|world)"):
+            evaluate(*of, names, options=Options(audio_window_s=4.0), **more)  # type: ignore[arg-type]
+    with pytest.raises(TrichordError, match="has no annotated steps"):  # it would have an effect
+        evaluate(run, str(tiny_store), ["world-steps"], options=Options(audio_window_s=4.0))

@@ -349,11 +349,12 @@ def _protocol(
     needs: str,
     gives: str,
     run: Callable[[Protocol, Subject, Options], Outcome],
+    draws: bool = False,
 ) -> Protocol:
     def start(subject: Subject, options: Options) -> Outcome:
         return run(protocol, subject, options)
 
-    protocol = Protocol(name, title, kind, paragraph, needs, gives, start)
+    protocol = Protocol(name, title, kind, paragraph, needs, gives, start, draws=draws)
     return protocol
 
 
@@ -374,7 +375,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "alone, clips of one video on one side. Clips of a class without training clips are errors. "
         f"{_SIDES} {_MISSING} {_LABELS} {_FOLDS}",
         "Training and test clips with video or audio, and labels.",
-        f"{_ACCURACY}; top-1 of always choosing the most frequent training class", _linear,
+        f"{_ACCURACY}; top-1 of always choosing the most frequent training class", _linear, draws=True,
     ),
     _protocol(
         "knn", "Nearest neighbours of frozen embeddings", "probe",
@@ -397,6 +398,6 @@ PROTOCOLS: tuple[Protocol, ...] = (
         f"Folds play no part. {_SIDES} {_LABELS}",
         "Clips with video or audio, and labels; for own centroids a stage trained with clustering, or a checkpoint of one.",
         "NMI, adjusted Rand index, purity, each in percent; chance; the same of own centroids, with how many are used",
-        _clusters,
+        _clusters, draws=True,
     ),
 )  # fmt: skip

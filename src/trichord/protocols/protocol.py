@@ -149,6 +149,7 @@ class Protocol:
         clips: COLLECTION/SPLIT of a store that it scores; '' where the user says which (`Options.on`).
         sizes: Published sizes by what is counted, e.g. {"clips": 3350}; a run on others says so.
         run: Scores.
+        draws: Whether figures depend on `Options.seed`.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Protocol:
     run: Callable[[Subject, Options], Outcome]
     sizes: Mapping[str, int] = field(default_factory=dict)
     clips: str = ""
+    draws: bool = False
 
     def size_notes(self, found: Mapping[str, int]) -> list[str]:
         """A line for each size that differs from the published one."""

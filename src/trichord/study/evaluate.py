@@ -229,9 +229,15 @@ def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, sub
         raise TrichordError(f"--text_encoder has no effect: {subject.name} reads no text embeddings; leave it out")
     if options.text_encoder and not kinds & {"classification", "localization"}:
         raise TrichordError(f"--text_encoder has no effect on {told}; leave it out")
+    if options.seed and not any(protocol.draws for _, protocol, _ in chosen):
+        raise TrichordError(f"--seed has no effect on {told}; leave it out")
+    localizing = "localization" in kinds
+    heard = localizing and subject.given is None
+    heard &= not options.directions or any("audio" in Direction.parse(c).modalities for c in options.directions)
+    if options.audio_window_s != Options.audio_window_s and not heard:
+        raise TrichordError(f"--audio_window_s has no effect on {told}; leave it out")
     if "retrieval" in kinds:
         return
-    localizing = any(protocol.kind == "localization" for _, protocol, _ in chosen)
     given = {
         "directions": bool(options.directions) and not localizing,
         "dual_softmax": bool(options.dual_softmax),
