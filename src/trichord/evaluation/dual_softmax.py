@@ -5,7 +5,18 @@ and Dual Softmax Loss, 2021): each score is multiplied by how much of its galler
 
 It uses the whole set of queries: the score of one query depends on the others, which a search never sees together. Figures
 with and without it are not comparable, so rows carry its name. The published form presumes scores like cosines: a share of a
-negative score counts against it. Scores are made twice, some rows at a time: memory grows as Q + G.
+negative score counts against it.
+
+A share may be as small as exp(-scale times a difference of scores), far below what a float64 can hold. So items are compared
+without it: first by the sign of S, then among positive ones by
+
+    log |S'| = log |S| + scale (S - top) - log sum over q' of exp(scale (S(q', g) - top)),    top = max over q' of S(q', g),
+
+where the larger is better, among negative ones the smaller; all that score 0 tie. Scores are float64. The last term is rounded
+to multiples of 2^-44, above the noise of a sum of thousands of terms: items with the same score and the same scores of other
+queries tie, in whichever order these are added. A score that is NaN or infinite takes no attention and counts as NaN.
+
+Scores are made twice, some rows at a time: memory grows as Q + G.
 """
 
 from __future__ import annotations
@@ -15,10 +26,12 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.counts import BestCounts, RankCounts, as_array, best_of, distinct_rows, matrix_counts
+from trichord.evaluation.counts import BestCounts, RankCounts, as_array, best_of, distinct_rows
 
 MOST_CELLS = 1 << 22  # of a block of scores, float64: 32 MB
 COLUMNS = 4096  # gallery items that are widened at a time
+GRID = 2.0**44  # steps of a unit that sums of attention are told apart by
+LOST = np.int8(-2)  # sign of a score that is not finite: below all others
 
 
 def dual_softmax_ranks(
@@ -30,7 +43,7 @@ def dual_softmax_ranks(
     owner: np.ndarray | None = None,
     block: int = 1024,
 ) -> RankCounts | BestCounts:
-    """Counts of the re-weighted dot products, rounded to float32.
+    """Counts of the re-weighted dot products, which never underflow.
 
     Args:
         queries: (Q, D).
@@ -46,38 +59,87 @@ def dual_softmax_ranks(
     first, copy_of = distinct_rows(g)  # copies tie, wherever they lie
     distinct = g[first] if len(first) < len(g) else g
     rows = max(1, min(block, MOST_CELLS // max(1, len(g))))
-    top, total = np.full(len(distinct), -np.inf), np.zeros(len(distinct))
+    parts: list[RankCounts] = []
+    tied: list[np.ndarray] = []
     with np.errstate(all="ignore"):
+        top, attention = _attention(q, distinct, scale, rows)
         for start in range(0, len(q), rows):
-            scores = scale * _products(q[start : start + rows], distinct)
-            scores[np.isnan(scores)] = -np.inf  # a query that is not finite takes no attention
-            higher = np.maximum(top, scores.max(axis=0))
-            total = total * np.exp(np.where(top == higher, 0.0, top - higher)) + np.exp(scores - higher).sum(axis=0)
-            top = higher
-        parts: list[RankCounts] = []
-        tied: list[np.ndarray] = []
-        for start in range(0, len(q), rows):
-            plain = _products(q[start : start + rows], distinct)
-            scores = (plain * (np.exp(scale * plain - top) / total)).astype(np.float32)
-            scores = scores[:, copy_of] if len(first) < len(g) else scores
+            sign, size = _reweighted(_products(q[start : start + rows], distinct), scale, top, attention)
+            if len(first) < len(g):
+                sign, size = sign[:, copy_of], size[:, copy_of]
             if owner is not None:
-                mine = np.flatnonzero((owner >= start) & (owner < start + len(scores)))
+                mine = np.flatnonzero((owner >= start) & (owner < start + len(sign)))
                 of = owner[mine] - start
-                best, truths = best_of(of, scores[of, mine], len(scores))
+                best, truths = best_of(of, _places(sign[of, mine], size[of, mine]), len(sign))
                 index = mine[best]
                 tied.append(truths)
             else:
-                index = np.arange(start, start + len(scores)) if truth is None else truth[start : start + rows]
-            parts.append(matrix_counts(scores, index))
+                index = np.arange(start, start + len(sign)) if truth is None else truth[start : start + rows]
+            parts.append(_counts(sign, size, index))
     greater, equal = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     if owner is None:
         return RankCounts(greater, equal, len(g))
     return BestCounts(greater, equal, np.minimum(np.concatenate(tied), equal), len(g))
 
 
+def _attention(q: np.ndarray, items: np.ndarray, scale: float, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """(G,) the largest score of each item, and (G,) the logarithm of its sum of exp(scale (score - largest))."""
+    top, total = np.full(len(items), -np.inf), np.zeros(len(items))
+    for start in range(0, len(q), rows):
+        scores = _products(q[start : start + rows], items)
+        higher = np.maximum(top, scores.max(axis=0, initial=-np.inf, where=~np.isnan(scores)))
+        total *= np.exp(np.where(top == higher, 0.0, scale * (top - higher)))
+        scores -= higher
+        scores *= scale
+        np.exp(scores, out=scores)
+        total += scores.sum(axis=0, where=~np.isnan(scores))
+        top = higher
+    return top, np.rint(np.log(total) * GRID) / GRID
+
+
+def _reweighted(
+    scores: np.ndarray, scale: float, top: np.ndarray, attention: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(R, G) int8 signs of S', and (R, G) float64 what orders those of one sign: sign * log |S'|. Uses `scores` up."""
+    lost = np.isnan(scores)
+    sign = np.where(lost, LOST, np.sign(scores)).astype(np.int8)
+    size = np.abs(scores)
+    np.log(size, out=size)
+    scores -= top
+    scores *= scale
+    scores -= attention
+    size += scores
+    size *= sign
+    size[sign == 0] = 0.0
+    return sign, size
+
+
+def _counts(sign: np.ndarray, size: np.ndarray, index: np.ndarray) -> RankCounts:
+    """What `counts.matrix_counts` gives, of a matrix of (sign, size)."""
+    at = np.arange(len(sign)), index
+    own_sign, own_size = sign[at][:, None], size[at][:, None]
+    alike = sign == own_sign
+    greater = np.count_nonzero(sign > own_sign, axis=1) + np.count_nonzero(alike & (size > own_size), axis=1)
+    equal = np.count_nonzero(alike & (size == own_size), axis=1)
+    lost = own_sign[:, 0] == LOST
+    greater[lost], equal[lost] = sign.shape[1], 1
+    return RankCounts(greater, equal, sign.shape[1])
+
+
+def _places(sign: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """(P,) places in the order of (sign, size), the same for equal ones; NaN for what is lost."""
+    order = np.lexsort((size, sign))
+    steps = (np.diff(sign[order]) != 0) | (np.diff(size[order]) != 0)
+    places = np.empty(len(sign))
+    places[order] = np.concatenate([[0], np.cumsum(steps)])[: len(sign)]
+    places[sign == LOST] = np.nan
+    return places
+
+
 def _products(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """(R, G) dot products, float64."""
+    """(R, G) dot products, float64; NaN where they are infinite."""
     wide, out = rows.astype(np.float64), np.empty((len(rows), len(items)))
     for start in range(0, len(items), COLUMNS):
         out[:, start : start + COLUMNS] = wide @ items[start : start + COLUMNS].astype(np.float64).T
+    out[np.isinf(out)] = np.nan
     return out

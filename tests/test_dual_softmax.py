@@ -1,0 +1,148 @@
+"""The dual softmax against exact arithmetic: scores of any size and sign, shares far below what a float holds."""
+
+from __future__ import annotations
+
+from decimal import Decimal, localcontext
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trichord.evaluation import dual_softmax
+from trichord.evaluation.counts import BestCounts
+from trichord.evaluation.dual_softmax import dual_softmax_ranks
+
+
+def exact(queries: np.ndarray, gallery: np.ndarray, scale: float) -> list[list[Decimal]]:
+    """S' in 60 digits, from scores without any rounding; a Decimal's exponent goes to a million digits."""
+
+    def decimal(x: Fraction) -> Decimal:
+        return Decimal(x.numerator) / Decimal(x.denominator)
+
+    with localcontext() as context:
+        context.prec = 60
+        s = [
+            [
+                decimal(sum((Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a, b, strict=True)), Fraction(0)))
+                for b in gallery
+            ]
+            for a in queries
+        ]
+        power = [[(Decimal(scale) * x).exp() for x in row] for row in s]
+        total = [sum(row[j] for row in power) for j in range(len(gallery))]
+        return [[x * p / t for x, p, t in zip(row, of, total, strict=True)] for row, of in zip(s, power, strict=True)]
+
+
+def counts_of(row: list[Decimal], own: Decimal) -> tuple[int, int]:
+    """(greater, equal): numbers that agree in 40 digits are equal."""
+    close = [abs(x - own) <= abs(own) * Decimal("1e-40") for x in row]
+    return sum(x > own and not c for x, c in zip(row, close, strict=True)), sum(close)
+
+
+def test_shares_that_underflow_are_told_apart() -> None:
+    """Query 0 re-weights to 2e-78 and less than 1e-113, and 0; with the shares as floats all of it tied."""
+    queries = np.array([[2.0, 0], [0, 2]], np.float32)
+    gallery = np.array([[1, 1.9], [0.5, 1.8], [0, 2]], np.float32)
+    found = [
+        dual_softmax_ranks(queries, gallery, scale=100.0, truth=np.array([truth, 2])) for truth in range(len(gallery))
+    ]
+    assert [(int(c.greater[0]), int(c.equal[0])) for c in found] == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_negative_scores_count_by_their_share() -> None:
+    """Of two negative scores the one with the smaller share is the better one, however small the shares are."""
+    queries = np.array([[-1.0], [30.0]], np.float32)
+    gallery = np.array(
+        [[1.0], [2.0], [3.0]], np.float32
+    )  # query 0 scores -1, -2, -3, with shares e^-3100, e^-6200, e^-9300
+    found = [dual_softmax_ranks(queries, gallery, scale=100.0, truth=np.array([i, 0])) for i in range(3)]
+    assert [(int(c.greater[0]), int(c.equal[0])) for c in found] == [(2, 1), (1, 1), (0, 1)]
+    zero = dual_softmax_ranks(queries, np.array([[0.0], [0.0], [5.0], [-5.0]]), scale=100.0, truth=np.array([0, 0]))
+    assert (zero.greater.tolist(), zero.equal.tolist()) == ([1, 1], [2, 2])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_against_exact_arithmetic(data: st.DataObject) -> None:
+    """Sixteenths times powers of two: dot products are exact, so that ties are ties of both."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    q, more, d = data.draw(st.integers(1, 7)), data.draw(st.integers(0, 7)), data.draw(st.integers(1, 3))
+    scale = data.draw(st.sampled_from([0.25, 1.0, 20.0, 100.0]))
+    size = 2.0 ** data.draw(st.sampled_from([-6, -4, -2, 0, 3, 8]))
+    values = data.draw(st.sampled_from([2, 16]))
+    queries = size * rng.integers(-values, values + 1, (q, d)) / 16
+    gallery = rng.integers(-values, values + 1, (q + more, d)) / 16
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    queries, gallery = queries.astype(dtype), gallery.astype(dtype)
+    block = data.draw(st.integers(1, 9))
+    reweighted = exact(queries, gallery, scale)
+    truth = rng.integers(q + more, size=q)
+    found = dual_softmax_ranks(queries, gallery, truth=truth, scale=scale, block=block)
+    expected = [counts_of(reweighted[i], reweighted[i][truth[i]]) for i in range(q)]
+    assert list(zip(found.greater.tolist(), found.equal.tolist(), strict=True)) == expected
+    owner = np.concatenate([rng.permutation(q), rng.integers(q, size=more)])
+    several = dual_softmax_ranks(queries, gallery, owner=owner, scale=scale, block=block)
+    assert isinstance(several, BestCounts)
+    for i in range(q):
+        own = max(reweighted[i][j] for j in np.flatnonzero(owner == i))
+        greater, equal = counts_of(reweighted[i], own)
+        truths = counts_of([reweighted[i][j] for j in np.flatnonzero(owner == i)], own)[1]
+        assert (several.greater[i], several.equal[i], several.truths[i]) == (greater, equal, truths)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_real_numbers_against_exact_arithmetic(size: float) -> None:
+    rng = np.random.default_rng(3)
+    queries, gallery = (size * rng.normal(size=(9, 4))).astype(np.float32), rng.normal(size=(14, 4)).astype(np.float32)
+    reweighted = exact(queries, gallery, 100.0)
+    for j in range(14):
+        found = dual_softmax_ranks(queries, gallery, truth=np.full(9, j), scale=100.0, block=4)
+        expected = [counts_of(row, row[j]) for row in reweighted]
+        assert list(zip(found.greater.tolist(), found.equal.tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_same_scores_in_another_order_tie(seed: int) -> None:
+    """Items 0 and 1 are asked for by the other queries alike, in another order: sums that are added in another order."""
+    rng = np.random.default_rng(seed)
+    others = rng.normal(size=(300, 1))
+    queries = np.concatenate([[[1.0, 1.0]], np.concatenate([others, rng.permutation(others)], axis=1)])
+    for truth in (0, 1):
+        found = dual_softmax_ranks(queries, np.eye(2), truth=np.full(301, truth), scale=1.0, block=64)
+        assert (found.greater[0], found.equal[0]) == (0, 2)
+
+
+def test_what_is_not_finite_spoils_its_own_query_alone() -> None:
+    rng = np.random.default_rng(1)
+    queries, gallery = rng.normal(size=(6, 3)), rng.normal(size=(6, 3))
+    whole = dual_softmax_ranks(queries, gallery, scale=50.0)
+    for bad in (np.nan, np.inf, -np.inf):
+        more = np.concatenate([queries, np.full((1, 3), bad)])
+        truth = np.array([0, 1, 2, 3, 4, 5, 0])
+        with np.errstate(all="raise"):
+            found = dual_softmax_ranks(more, gallery, truth=truth, scale=50.0, block=2)
+        assert found.greater.tolist() == [*whole.greater.tolist(), 6] and found.equal.tolist() == [1] * 7
+    lost = np.concatenate([gallery, np.full((1, 3), np.nan)])
+    best = dual_softmax_ranks(queries, lost, owner=np.array([0, 1, 2, 3, 4, 5, 0]), scale=50.0)
+    assert isinstance(best, BestCounts) and best.greater.tolist() == whole.greater.tolist()
+
+
+def test_memory_is_bounded_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    products = dual_softmax._products
+
+    def watched(part: np.ndarray, items: np.ndarray) -> np.ndarray:
+        rows.append(len(part))
+        return products(part, items)
+
+    monkeypatch.setattr(dual_softmax, "_products", watched)
+    monkeypatch.setattr(dual_softmax, "MOST_CELLS", 100)
+    rng = np.random.default_rng(2)
+    queries, gallery = rng.normal(size=(35, 2)), rng.normal(size=(35, 2))
+    few = dual_softmax_ranks(queries, gallery, scale=10.0)
+    assert max(rows) == 2 and len(rows) == 2 * 18
+    monkeypatch.setattr(dual_softmax, "MOST_CELLS", 1 << 22)
+    whole = dual_softmax_ranks(queries, gallery, scale=10.0)
+    assert all(np.array_equal(a, b) for a, b in zip(few, whole, strict=True))
