@@ -144,3 +144,27 @@ def test_the_sound_around_a_second_where_there_is_none_is_refused(run: Path, tin
             evaluate(*of, names, options=Options(audio_window_s=4.0), **more)  # type: ignore[arg-type]
     with pytest.raises(TrichordError, match="has no annotated steps"):  # it would have an effect
         evaluate(run, str(tiny_store), ["world-steps"], options=Options(audio_window_s=4.0))
+
+
+def test_another_recipe_than_the_models_own_is_told(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+    own = evaluate(run, str(tiny_store), ["tiny"])
+    assert not any("--recipe" in note for note in own.notes)
+    other = evaluate(run, str(tiny_store), ["tiny"], recipe="mcn")
+    (note,) = [note for note in other.notes if "--recipe" in note]
+    assert note.startswith(f"{run}: scored under --recipe mcn and not as it was trained: ")
+    mcn, debug = load_recipe("mcn"), load_recipe("debug")
+    assert mcn.data.audio_frames != debug.data.audio_frames  # what is to be told
+    assert f"audio_frames {mcn.data.audio_frames} (trained: {debug.data.audio_frames})" in note
+    assert "directions" not in note and "block" not in note  # the same, and of no effect on figures
+    changed = tmp_path / "mine.yaml"
+    changed.write_text("extends: debug\nevaluation: {directions: [v2t], cosine: 'yes', block: 7}\n")
+    (note,) = [n for n in evaluate(run, str(tiny_store), ["tiny"], recipe=str(changed)).notes if "--recipe" in n]
+    usual = ", ".join(debug.evaluation.directions)
+    assert note.endswith(f"as it was trained: cosine True (trained: False); directions v2t (trained: {usual})")
+    named = evaluate(run, str(tiny_store), ["tiny"], recipe=str(changed), directions="t2v")
+    assert not any("directions" in note for note in named.notes)
+    same = evaluate(run, str(tiny_store), ["tiny"], recipe="debug")
+    assert [n for n in same.notes if "--recipe" in n] == [
+        f"{run}: --recipe debug reads and scores clips as its own does"
+    ]
+    assert same.results() == own.results()

@@ -105,8 +105,9 @@ def evaluate(words: list[str]) -> int:
         help="Of step texts and class names, e.g. st:all-minilm-l6-v2; empty: as the store recorded it.",
     )  # fmt: skip
     parser.add_argument(
-        "--recipe", type=str | None, default=None, help="For a published checkpoint: how clips are read (default mcn)."
-    )
+        "--recipe", type=str | None, default=None,
+        help="How clips are read and scored; default: as the model was trained, for a published checkpoint mcn.",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="Of what a benchmark draws.")
     parser.add_argument(
         "--out", type=Path | None, default=None, help="Folder for results and per-query files; a .json takes the rows."

@@ -19,11 +19,14 @@ from trichord.protocols.protocol import Options, Outcome, Protocol
 from trichord.protocols.registry import find_protocol, protocols
 from trichord.protocols.saved_sets import scored_sets
 from trichord.protocols.subject import Subject, Untrained
+from trichord.recipes import of_this_version, recipe_from_dict
+from trichord.study import factories
 from trichord.study.ranks import write_arrays
 from trichord.study.score import load_for_scoring
 from trichord.training.files import write_json
 
 if TYPE_CHECKING:
+    from trichord.recipes import Recipe
     from trichord.store import Store
     from trichord.store.location import Location
 
@@ -82,7 +85,8 @@ def evaluate(
             clips of the store that are held out, or all of the file.
         embeddings: File as `evaluation.embedded` describes it, in place of a model and a store.
         directions: Retrieval directions; `all`; empty takes the recipe's, of embeddings all.
-        recipe: How clips are read and scored; None takes the recipe that trained the model, `mcn` for a published one.
+        recipe: How clips are read and scored; None takes the recipe that trained the model, `mcn` for a published one. Of a
+            model with its own recipe a note says what another one changes.
         options: Further choices; its directions and windows are those given here.
         num_windows: Cut longer clips into so many windows; 0 embeds them whole.
         window_s: Length of a window; None takes the recipe's shortest clip.
@@ -133,6 +137,9 @@ def evaluate(
             Subject.of_model(str(run), trained.model, store, settings, trained.trained, trained.centroids)
         )
         evaluation.notes += trained.notes
+        if recipe is not None and trained.settings:
+            own = recipe_from_dict(of_this_version(trained.settings))
+            evaluation.notes.append(_other_recipe(run, recipe, own, used, with_directions=not directions))
         usual = tuple(
             c for c in used.evaluation.directions if set(Direction.parse(c).modalities) <= set(trained.trained)
         )
@@ -162,6 +169,22 @@ def evaluate(
             continue
         evaluation.benchmarks.append(Evaluated(name, protocol, mine, outcome))
     return evaluation
+
+
+def _other_recipe(run: Path, name: str, own: Recipe, used: Recipe, *, with_directions: bool) -> str:
+    """What differs between the recipe of a model and the one that it is scored under, as far as figures follow from it."""
+    parts = []
+    mine, other = (asdict(factories.scoring_settings(recipe, ())) for recipe in (own, used))
+    mine, other = ({k: v for k, v in settings.items() if k != "block"} for settings in (mine, other))
+    if with_directions:
+        mine |= {"directions": ", ".join(own.evaluation.directions)}
+        other |= {"directions": ", ".join(used.evaluation.directions)}
+    for key, value in other.items():
+        if value != mine[key]:
+            parts.append(f"{key} {value} (trained: {mine[key]})")
+    if not parts:
+        return f"{run}: --recipe {name} reads and scores clips as its own does"
+    return f"{run}: scored under --recipe {name} and not as it was trained: {'; '.join(parts)}"
 
 
 def refuse_model_among(names: Sequence[str]) -> None:
@@ -292,6 +315,7 @@ def _described(evaluation: Evaluation) -> dict[str, Any]:
                 "kind": done.protocol.kind,
                 "paragraph": done.protocol.paragraph,
                 "sizes": dict(done.protocol.sizes),
+                "clips": _clips(subject, done),
                 "options": {**asdict(done.options), "gallery": len(done.options.gallery or ()) or None},
                 "rows": [row.to_dict() for row in done.outcome.rows],
                 "notes": done.outcome.notes,
@@ -300,6 +324,15 @@ def _described(evaluation: Evaluation) -> dict[str, Any]:
             for done in evaluation.benchmarks
         ],
     }
+
+
+def _clips(subject: Subject, done: Evaluated) -> str:
+    """COLLECTION/SPLIT that was scored, the collection alone where labels may say what is tested; of embeddings those of the
+    protocol, or ''."""
+    if done.protocol.clips or subject.store is None:
+        return done.protocol.clips
+    found = subject.clip_set(done.options.on)
+    return found.collection if done.options.labels else f"{found.collection}/{found.split}"
 
 
 def save_embeddings(evaluation: Evaluation, path: Path) -> None:
