@@ -168,3 +168,19 @@ def test_another_recipe_than_the_models_own_is_told(run: Path, tiny_store: Path,
         f"{run}: --recipe debug reads and scores clips as its own does"
     ]
     assert same.results() == own.results()
+
+
+# ---- what is said of a file of embeddings
+
+
+@pytest.mark.parametrize("names", [["knn"], ["linear-probe"], ["clustering"], ["knn", "clustering"]])
+def test_dot_products_are_not_told_of_what_is_not_scored_by_them(names: list[str], labelled: Path) -> None:
+    assert "dot products" not in notes_of(labelled, names)
+
+
+@pytest.mark.parametrize("name", ["retrieval", "full-video", "zero-shot-classification", "crosstask"])
+def test_dot_products_are_told_of_what_is_scored_by_them(name: str, labelled: Path, seconds: Path) -> None:
+    path = seconds if name == "crosstask" else labelled
+    told = f"{name} scored by the dot products of the embeddings as they are (sum); mean_normalized is by cosines"
+    assert told in notes_of(path, ["knn", name] if path == labelled else [name])
+    assert "dot products" not in notes_of(path, [name], options=Options(fusion="mean_normalized"))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 RESULTS, PER_QUERY = "results.json", "queries.npz"
 ALL = "all"
+BY_PRODUCTS = ("retrieval", "localization", "classification")  # kinds whose scores are of one embedding with another
 SEEDS = 2**32  # that generators of random numbers take
 
 
@@ -126,10 +127,6 @@ def evaluate(
         ]
         if recipe is not None or num_windows:
             raise TrichordError(f"{embeddings}: recipes and windows have no effect on embeddings; leave them out")
-        if options.fusion == "auto":
-            evaluation.notes.append(
-                f"{embeddings}: scored by the dot products of the embeddings as they are (sum); mean_normalized is by cosines"
-            )
     else:
         assert run is not None and store_path is not None
         store, trained, used, settings = load_for_scoring(run, store_path, recipe)
@@ -153,6 +150,10 @@ def evaluate(
     options = replace(options, directions=_directions(directions, evaluation.subject))
     chosen = [resolve(name, store) for name in names or _default_names(store)]
     _check_effect(chosen, options, evaluation.subject)
+    products = [name for name, protocol, _ in chosen if protocol.kind in BY_PRODUCTS]
+    if embeddings is not None and options.fusion == "auto" and products:
+        told = "scored by the dot products of the embeddings as they are (sum); mean_normalized is by cosines"
+        evaluation.notes.append(f"{embeddings}: {', '.join(products)} {told}")
     options, lost = _possible(options, evaluation) if leave_out else (options, False)
     for name, protocol, on in chosen:
         mine = replace(options, on=on)
