@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,26 +19,30 @@ from trichord.protocols.retrieval import full_video_outcome, videos_of
 def video_scores(
     texts: np.ndarray, of_text: np.ndarray, clips: np.ndarray, of_clip: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Score of every video for every query, by way, with Python loops."""
+    """Score of every video for every query, by way, with Python loops over fractions."""
+
+    def of_mean(values: list[Fraction]) -> Fraction:
+        return sum(values, Fraction(0)) / len(values)
+
     videos = range(int(of_clip.max()) + 1)
-    s = [[float(a @ b) for b in clips] for a in texts]
+    s = [[Fraction(float(a @ b)) for b in clips] for a in texts]
     mine = {v: [k for k in range(len(clips)) if of_clip[k] == v] for v in videos}
     says = {v: [c for c in range(len(texts)) if of_text[c] == v] for v in videos}
     best = [[max(row[k] for k in mine[v]) for v in videos] for row in s]
     mean = [[sum(row[k] for k in mine[v]) / len(mine[v]) for v in videos] for row in s]
     votes = []
     for v in videos:
-        ballot = dict.fromkeys(videos, 0.0)
+        ballot = dict.fromkeys(videos, Fraction(0))
         for c in says[v]:
             top = [k for k in range(len(clips)) if s[c][k] == max(s[c])]
             for k in top:
-                ballot[int(of_clip[k])] += 1 / len(top)
+                ballot[int(of_clip[k])] += Fraction(1, len(top))
         votes.append([ballot[w] for w in videos])
     return {
         "caption, best clip": np.array(best),
         "caption, mean clip": np.array(mean),
-        "video, mean of best": np.array([[np.mean([best[c][w] for c in says[v]]) for w in videos] for v in videos]),
-        "video, mean of mean": np.array([[np.mean([mean[c][w] for c in says[v]]) for w in videos] for v in videos]),
+        "video, mean of best": np.array([[of_mean([best[c][w] for c in says[v]]) for w in videos] for v in videos]),
+        "video, mean of mean": np.array([[of_mean([mean[c][w] for c in says[v]]) for w in videos] for v in videos]),
         "video, votes": np.array(votes),
     }
 
@@ -44,7 +50,7 @@ def video_scores(
 @settings(max_examples=80, deadline=None)
 @given(st.integers(1, 4), st.integers(0, 6), st.integers(0, 6), st.integers(1, 5), st.integers(0, 10**6))
 def test_the_five_ways_against_loops(videos: int, more_texts: int, more_clips: int, block: int, seed: int) -> None:
-    """Small whole numbers: best scores and votes tie often, and exactly. Means are compared where they do not nearly tie."""
+    """Small whole numbers: scores, their means and votes tie often, and exactly."""
     rng = np.random.default_rng(seed)
     of_text = rng.permutation(np.concatenate([np.arange(videos), rng.integers(videos, size=more_texts)]))
     of_clip = rng.permutation(np.concatenate([np.arange(videos), rng.integers(videos, size=more_clips)]))
@@ -58,14 +64,27 @@ def test_the_five_ways_against_loops(videos: int, more_texts: int, more_clips: i
         assert np.array_equal(ranks.video, truth) and ranks.counts.num_gallery == videos
         scores = expected[ranks.way]
         own = scores[np.arange(len(truth)), truth][:, None]
-        near = np.isclose(scores, own, rtol=1e-5, atol=1e-6)
-        above, alike = ((scores > own) & ~near).sum(1), near.sum(1)
-        exact = ranks.way in ("caption, best clip", "video, votes")
-        assert (ranks.counts.greater >= above).all() and (ranks.counts.greater <= above + alike - 1).all()
-        if exact:
-            assert np.array_equal(ranks.counts.greater, above) and np.array_equal(ranks.counts.equal, alike)
-        lone = alike == 1
-        assert np.array_equal(ranks.counts.greater[lone], above[lone])
+        assert np.array_equal(ranks.counts.greater, (scores > own).sum(1)), ranks.way
+        assert np.array_equal(ranks.counts.equal, (scores == own).sum(1)), ranks.way
+
+
+def test_means_that_are_the_same_tie() -> None:
+    """Both means are -1, of three scores (-3, -2, 2) and of one. The mean clip (-4/3, 5/3) has no float32, nor a float64."""
+    texts = np.array([[2.0, 1], [2, 1]], np.float32)
+    clips = np.array([[-2.0, 1], [-2, 2], [0, 2], [0, -1]], np.float32)
+    found = {r.way: r.counts for r in full_video_ranks(texts, np.array([0, 1]), clips, np.array([0, 0, 0, 1]))}
+    for way in ("caption, mean clip", "video, mean of mean"):
+        assert (found[way].greater.tolist(), found[way].equal.tolist()) == ([0, 0], [2, 2]), way
+
+
+def test_means_are_rounded_once() -> None:
+    """Bests of two captions, 2^24 + 1 and 2^24 + 5 against 2^24 + 2 and 2^24 + 4: float32 holds the latter two alone."""
+    big = 2.0**24
+    texts = np.array([[1.0, 0], [0, 1], [0, 0]])
+    clips = np.array([[big + 1, big + 5], [big + 2, big + 4]])
+    found = {r.way: r.counts for r in full_video_ranks(texts, np.array([0, 0, 1]), clips, np.array([0, 1]))}
+    for way in ("video, mean of best", "video, mean of mean"):
+        assert (found[way].greater[0], found[way].equal[0]) == (0, 2), way
 
 
 def test_by_hand() -> None:

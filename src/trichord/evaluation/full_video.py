@@ -10,7 +10,9 @@ S(c, k) is the dot product of caption c and clip k. Five ways to go from clips t
 | `video, mean of mean` | all captions of a video | the mean S of all pairs of a caption and a clip |
 | `video, votes` | all captions of a video | the votes: each caption has one, for the video of its best clip (ties share it) |
 
-Ties and missing ones are those of `ranks`: votes tie often, and such ranks are expected ones.
+Ties and missing ones are those of `ranks`: votes tie often, and such ranks are expected ones. Scores of clips and means of scores
+are made in float64 and rounded once, to float32; a mean is the sum of the scores over their number, so that means tie which
+are the same.
 """
 
 from __future__ import annotations
@@ -20,8 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.counts import RankCounts, matrix_counts
-from trichord.evaluation.ranks import retrieval_ranks
+from trichord.evaluation.counts import RankCounts, distinct_rows, matrix_counts
 
 WAYS = ("caption, best clip", "caption, mean clip", "video, mean of best", "video, mean of mean", "video, votes")
 MOST_CELLS = 1 << 23  # of a block of scores, float64: 64 MB
@@ -55,35 +56,49 @@ def full_video_ranks(
     order = np.argsort(clip_video, kind="stable")
     sorted_clips = clips[order].astype(np.float64)
     firsts = np.flatnonzero(np.diff(clip_video[order], prepend=-1))
-    per_video = np.bincount(clip_video)
     best_sum, votes = np.zeros((num_videos, num_videos)), np.zeros((num_videos, num_videos))
     parts: list[RankCounts] = []
     rows = max(1, min(block, MOST_CELLS // len(clips)))
-    for start in range(0, len(texts), rows):
-        of = text_video[start : start + rows]
-        scores = (texts[start : start + rows].astype(np.float64) @ sorted_clips.T).astype(np.float32)
-        best = np.maximum.reduceat(scores, firsts, axis=1)
-        parts.append(matrix_counts(best, of))
-        np.add.at(best_sum, of, best.astype(np.float64))
-        on_top = scores == best.max(axis=1, keepdims=True)
-        share = np.add.reduceat(on_top, firsts, axis=1, dtype=np.float64)
-        np.add.at(votes, of, share / np.maximum(on_top.sum(axis=1, keepdims=True), 1))
+    with np.errstate(all="ignore"):  # infinite rows give NaN scores, which have their rule
+        for start in range(0, len(texts), rows):
+            of = text_video[start : start + rows]
+            wide = texts[start : start + rows].astype(np.float64) @ sorted_clips.T
+            np.add.at(best_sum, of, np.maximum.reduceat(wide, firsts, axis=1))
+            scores = wide.astype(np.float32)
+            best = np.maximum.reduceat(scores, firsts, axis=1)
+            parts.append(matrix_counts(best, of))
+            on_top = scores == best.max(axis=1, keepdims=True)
+            share = np.add.reduceat(on_top, firsts, axis=1, dtype=np.float64)
+            np.add.at(votes, of, share / np.maximum(on_top.sum(axis=1, keepdims=True), 1))
+        all_clips = np.add.reduceat(sorted_clips, firsts, axis=0), np.bincount(clip_video)
+        all_texts = np.zeros((num_videos, texts.shape[1])), np.bincount(text_video)
+        np.add.at(all_texts[0], text_video, texts.astype(np.float64))
+        best_mean = (best_sum / all_texts[1][:, None]).astype(np.float32)
+        return [
+            VideoRanks(WAYS[0], _joined(parts, num_videos), text_video),
+            VideoRanks(WAYS[1], _mean_counts(texts, np.ones(len(texts)), *all_clips, text_video, rows), text_video),
+            VideoRanks(WAYS[2], matrix_counts(best_mean, everyone), everyone),
+            VideoRanks(WAYS[3], _mean_counts(*all_texts, *all_clips, everyone, rows), everyone),
+            VideoRanks(WAYS[4], matrix_counts(votes.astype(np.float32), everyone), everyone),
+        ]
+
+
+def _mean_counts(
+    texts: np.ndarray, num_texts: np.ndarray, clips: np.ndarray, num_clips: np.ndarray, truth: np.ndarray, block: int
+) -> RankCounts:
+    """Counts of mean scores of sets of captions and of clips, from the sum of each set's rows and its size."""
+    first, copy_of = distinct_rows(
+        np.column_stack([clips, num_clips])
+    )  # videos of the same clips tie, wherever they lie
+    parts: list[RankCounts] = []
+    for start in range(0, len(texts), block):
+        here = slice(start, start + block)
+        scores = texts[here].astype(np.float64) @ clips[first].T
+        scores /= num_texts[here, None] * num_clips[first]
+        parts.append(matrix_counts(scores.astype(np.float32)[:, copy_of], truth[here]))
+    return _joined(parts, len(clips))
+
+
+def _joined(parts: list[RankCounts], num_gallery: int) -> RankCounts:
     greater, equal = np.concatenate([p.greater for p in parts]), np.concatenate([p.equal for p in parts])
-    by_caption = RankCounts(greater, equal, num_videos)
-    middle_clip = _means(sorted_clips, np.repeat(everyone, per_video), num_videos)
-    middle_text = _means(texts.astype(np.float64), text_video, num_videos)
-    best_mean = (best_sum / np.bincount(text_video)[:, None]).astype(np.float32)
-    return [
-        VideoRanks(WAYS[0], by_caption, text_video),
-        VideoRanks(WAYS[1], retrieval_ranks(texts, middle_clip, text_video, block), text_video),
-        VideoRanks(WAYS[2], matrix_counts(best_mean, everyone), everyone),
-        VideoRanks(WAYS[3], retrieval_ranks(middle_text, middle_clip, None, block), everyone),
-        VideoRanks(WAYS[4], matrix_counts(votes.astype(np.float32), everyone), everyone),
-    ]
-
-
-def _means(rows: np.ndarray, of: np.ndarray, count: int) -> np.ndarray:
-    """(count, D) means of the rows of each, float32."""
-    total = np.zeros((count, rows.shape[1]))
-    np.add.at(total, of, rows)
-    return (total / np.bincount(of, minlength=count)[:, None]).astype(np.float32)
+    return RankCounts(greater, equal, num_gallery)
