@@ -184,3 +184,21 @@ def test_dot_products_are_told_of_what_is_scored_by_them(name: str, labelled: Pa
     told = f"{name} scored by the dot products of the embeddings as they are (sum); mean_normalized is by cosines"
     assert told in notes_of(path, ["knn", name] if path == labelled else [name])
     assert "dot products" not in notes_of(path, [name], options=Options(fusion="mean_normalized"))
+
+
+@pytest.mark.parametrize(
+    ("start_s", "told"),
+    [
+        ([0.0, 1.0, 2.0, 3.0], None),
+        ([3.0, 2.0, 1.0, 0.0], None),
+        ([0.0, 8.0, 16.0, 24.0], "rows of 1 of 1 videos are not 1 s apart (in the middle 8 s, first 'v')"),
+        ([0.0, 1.0, 2.0, 4.0], "rows of 1 of 1 videos are not 1 s apart (in the middle 1 s, first 'v')"),
+        (None, "1 of 1 videos have no start_s, first 'v': rows are taken in the order of the file, one a second"),
+        ([5.0] * 4, "1 of 1 videos have no start_s, first 'v': rows are taken in the order of the file, one a second"),
+    ],
+)
+def test_rows_that_are_no_seconds_are_told(start_s: list[float] | None, told: str | None, tmp_path: Path) -> None:
+    seconds_file(start_s=start_s).save(tmp_path / "e.npz")
+    notes = notes_of(tmp_path / "e.npz", ["crosstask"])
+    assert ("1 of 1 videos" in notes) == (told is not None) and (told or "") in notes
+    assert ("each row counts as a second" in notes) == ("apart" in (told or ""))

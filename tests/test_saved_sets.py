@@ -138,7 +138,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 def test_seconds_and_steps(steps: Subject, tmp_path: Path, suffix: str, fusion: str) -> None:
     options = Options(fusion=fusion, audio_window_s=3.0)
     found = evaluated(steps, ["crosstask", "crosstask-original"], options)
-    file = same_from_file(found, tmp_path / f"e{suffix}", options)
+    file = same_from_file(found, tmp_path / f"e{suffix}", Options(fusion=fusion))  # the sound is in the embeddings
     assert file.num_clips == 10 + 8 + 6 and file.num_texts == 5 and file.captions is not None
     assert file.captions.tolist() == ["stir the salt", "add butter", "pour water", "add salt", "stir"]
     assert set(file.labels) == {"task", "step"} and file.labels["step"][:4].tolist() == ["", "1", "1", ""]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 BLOCK_S = 1024  # seconds that are embedded at once
 SECOND = 1 - 1e-6  # [t, t + 1) as the reader counts, which takes in the row at the end
 FRAMES_HZ = 100
+NEAR_S = 0.01  # rows of a file may be so much more or less than a second apart
 TASK, STEP = "task", "step"  # labels of embeddings from a file
 NO_SPANS: list[np.ndarray] = [np.empty(0, np.int64)]
 Vectors = dict[str, tuple[np.ndarray, np.ndarray]]  # by modality (T, D) and whether there is one
@@ -268,6 +269,30 @@ def _given_videos(given: Embedded, directions: list[Direction], fusion: str) -> 
         found = {d.code: _scores(given.embeddings["text"][steps], vectors, d, fusion) for d in directions}
         scores = _whole({code: s for code, (s, _) in found.items()}, {code: v for code, (_, v) in found.items()})
         yield StepVideo(video, task, scores, truth)
+
+
+def given_notes(given: Embedded) -> list[str]:
+    """Lines for the reader where the rows of a file are perhaps no seconds: without times, or not one second apart."""
+    if TASK not in given.labels:
+        return []
+    starts: dict[tuple[str, str], list[float]] = {}
+    for task, video, start in zip(
+        given.labels[TASK].tolist(), given.videos.tolist(), given.start_s.tolist(), strict=True
+    ):
+        starts.setdefault((task, video), []).append(start)
+    steps = {key: np.diff(np.sort(times)) for key, times in starts.items() if len(times) > 1}
+    untimed = [key for key, step in steps.items() if not step.any()]
+    apart = [key for key, step in steps.items() if step.any() and (np.abs(step - 1) > NEAR_S).any()]
+    notes = []
+    if untimed:
+        told = f"{len(untimed):,} of {len(starts):,} videos have no start_s, first '{untimed[0][1]}'"
+        notes.append(f"{told}: rows are taken in the order of the file, one a second")
+    if apart:
+        middle = float(np.median(np.concatenate([steps[key] for key in apart])))
+        told = f"rows of {len(apart):,} of {len(starts):,} videos are not 1 s apart"
+        told += f" (in the middle {middle:g} s, first '{apart[0][1]}')"
+        notes.append(f"{told}: each row counts as a second, and figures are not those of seconds")
+    return notes
 
 
 def _scores(texts: np.ndarray, vectors: Vectors, direction: Direction, fusion: str) -> tuple[np.ndarray, np.ndarray]:
