@@ -202,3 +202,45 @@ def test_rows_that_are_no_seconds_are_told(start_s: list[float] | None, told: st
     notes = notes_of(tmp_path / "e.npz", ["crosstask"])
     assert ("1 of 1 videos" in notes) == (told is not None) and (told or "") in notes
     assert ("each row counts as a second" in notes) == ("apart" in (told or ""))
+
+
+# ---- how choices are written
+
+
+def test_one_template_needs_no_brackets(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {"video": np.eye(2), "text": np.eye(2)}
+    made = Embedded.of(rows, labels={"class": ["a", "b"]}, captions=["a video, of a", "a video, of b"])
+    made.save(tmp_path / "e.npz")
+    words = ["--embeddings", str(tmp_path / "e.npz"), "--benchmark", "zero-shot-classification", "--templates"]
+    assert told_by([*words, "a"], capsys).startswith("template 'a' has no place for the class; write {} there")
+    for template in ("a video, of {}", "['a video, of {}']", "['a video, of {}', '{} moves']"):
+        assert main(["evaluate", *words, template]) == 0
+        assert "100.00 (chance 50.00)" in capsys.readouterr().out
+
+
+def test_one_order_and_one_seed_need_no_brackets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def given(*words: str) -> tuple[list[str], list[int]]:
+        (tmp_path / "study").mkdir(exist_ok=True)
+        taken: dict[str, list] = {}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "trichord.study.evaluate_orders.evaluate_orders", lambda *_, **more: taken.update(more) or 1 / 0
+            )
+            assert main(["evaluate", str(tmp_path / "study"), "--store", "s", *words]) == 2
+        assert "ZeroDivisionError" in capsys.readouterr().err
+        return taken["orders"], taken["seeds"]
+
+    assert given("--orders", "av>t") == (["av>t"], [])
+    assert given("--orders", "av>t, vt>a", "--seeds", "0") == (["av>t", "vt>a"], [0])
+    assert given("--seeds", "0") == ([], [0])
+    assert given("--orders", "[av>t,vt>a]", "--seeds", "[0,1]") == (["av>t", "vt>a"], [0, 1])
+    assert given("--orders", "['av>t,avt']", "--seeds", "0,2") == (["av>t", "avt"], [0, 2])
+    for word in ("x", "0,x", "1.5"):
+        told = told_by([str(tmp_path), "--store", "s", "--seeds", word], capsys)
+        assert told == f"--seeds {word}: a seed is a whole number; give one, or several as 0,1"
+
+
+def test_benchmarks_as_one_list(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--benchmarks", "knn,clustering"], ["--benchmarks", "[knn,clustering]"], ["--benchmarks", "knn"]):
+        assert main(["evaluate", "--embeddings", str(labelled), *words]) == 0
+        assert ("clustering: " in capsys.readouterr().out) == ("clustering" in words[1])

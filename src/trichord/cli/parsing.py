@@ -86,6 +86,16 @@ def _as_typed(function: Callable[..., Any], words: list[str]) -> list[str]:
     return typed
 
 
+def parts_of(given: list[str] | str) -> list[str]:
+    """What an option lists: a list, text with commas, or both."""
+    return [
+        part.strip()
+        for text in ([given] if isinstance(given, str) else given)
+        for part in text.split(",")
+        if part.strip()
+    ]
+
+
 def recipe_parser(command: str, description: str, example: str, words: list[str], default: str) -> ArgumentParser:
     """A parser with every recipe setting as a dotted option, whose defaults are those of `--recipe`."""
     from jsonargparse import ActionConfigFile

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.cli.launch import is_main
-from trichord.cli.parsing import parse, parser_of, say, show
+from trichord.cli.parsing import parse, parser_of, parts_of, say, show
 from trichord.errors import TrichordError
 
 if TYPE_CHECKING:
@@ -66,11 +66,17 @@ def evaluate(words: list[str]) -> int:
         "--benchmark", type=str, nargs="+", default=[], metavar="NAME",
         help="As --list shows them, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT; none takes all that is held out.",
     )  # fmt: skip
-    parser.add_argument("--benchmarks", type=list[str], default=[], help="The same as one list.")
+    parser.add_argument("--benchmarks", type=list[str] | str, default=[], help="The same as one list, or with commas.")
     parser.add_argument(
-        "--orders", type=list[str], default=[], help="Of a study folder: which, e.g. [av>t,vt>a]; empty takes all."
+        "--orders", type=list[str] | str, default=[],
+        help="Of a study folder: which, e.g. 'av>t' or 'av>t,vt>a'; empty takes all.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds",
+        type=list[int] | int | str,
+        default=[],
+        help="Of a study folder: which, e.g. 0 or 0,1; empty takes all.",
     )
-    parser.add_argument("--seeds", type=list[int], default=[], help="Of a study folder: which; empty takes all.")
     parser.add_argument("--list", action="store_true", help="List the benchmarks, and end.")
     parser.add_argument("--explain", type=str | None, metavar="NAME", help="Tell a benchmark's protocol, and end.")
     parser.add_argument(
@@ -98,8 +104,9 @@ def evaluate(words: list[str]) -> int:
         "--labels", type=Path | None, help="Labels of clips: .csv, .jsonl, world.json, or a folder of official lists."
     )
     parser.add_argument(
-        "--templates", type=list[str], default=[], help="Around class names: ['a video of {}']; empty: the name alone."
-    )
+        "--templates", type=list[str] | str, default=[],
+        help="Around class names: 'a video of {}', or several as ['{} in a video','a photo of {}']; empty: the name alone.",
+    )  # fmt: skip
     parser.add_argument(
         "--text_encoder", type=str, default="",
         help="Of step texts and class names, e.g. st:all-minilm-l6-v2; empty: as the store recorded it.",
@@ -113,6 +120,8 @@ def evaluate(words: list[str]) -> int:
         "--out", type=Path | None, default=None, help="Folder for results and per-query files; a .json takes the rows."
     )
     values = parse(parser, [_underscored(word) for word in words])
+    templates = [values.templates] if isinstance(values.templates, str) else values.templates
+    values.orders, values.seeds = parts_of(values.orders), _seeds(values.seeds)
     from rich.console import Console
 
     from trichord.protocols.protocol import Options
@@ -133,12 +142,12 @@ def evaluate(words: list[str]) -> int:
         "directions": values.directions, "recipe": values.recipe,
         "options": Options(
             fusion=values.fusion, dual_softmax=values.dual_softmax, missing=values.missing, gallery=gallery, seed=values.seed,
-            labels="" if values.labels is None else str(values.labels), templates=tuple(values.templates),
+            labels="" if values.labels is None else str(values.labels), templates=tuple(templates),
             audio_window_s=values.audio_window_s, text_encoder=values.text_encoder,
         ),
         "num_windows": values.windows, "window_s": values.window_s, "window_pool": values.window_pool,
     }  # fmt: skip
-    names = [*values.benchmark, *values.benchmarks]
+    names = [*values.benchmark, *parts_of(values.benchmarks)]
     if _is_of_orders(values, names):
         return _evaluate_orders(values, names, how, console)
     evaluation = evaluate(values.run, values.store, names, embeddings=values.embeddings, **how)
@@ -155,6 +164,14 @@ def evaluate(words: list[str]) -> int:
     if told := footer(evaluation):
         print(told)
     return 0
+
+
+def _seeds(given: list[int] | int | str) -> list[int]:
+    """Whole numbers, from a list, one of them, or text with commas."""
+    try:
+        return [int(part) for part in parts_of(given if isinstance(given, str) else str(given).strip("[]"))]
+    except ValueError:
+        raise TrichordError(f"--seeds {given}: a seed is a whole number; give one, or several as 0,1") from None
 
 
 def _is_of_orders(values: Namespace, names: list[str]) -> bool:
