@@ -217,7 +217,7 @@ def test_the_card_has_the_studys_figures_in_the_hubs_form(study: Path, exported:
     assert (card.data.library_name, card.data.license, card.data.model_name) == ("trichord", "cc-by-4.0", "my_model")
     assert {"trichord", "modality:video", "modality:audio", "modality:text"} <= set(card.data.tags)
     rows = json.loads((study / "orders" / "av-t" / "seed-0.json").read_text())["results"]
-    found = {(r.dataset_config, r.metric_type): r for r in card.data.eval_results}
+    found = {(r.dataset_args["direction"], r.metric_type): r for r in card.data.eval_results}
     assert len(rows) == 3 and len(found) == 12
     for row in rows:
         for metric, key in (
@@ -229,14 +229,14 @@ def test_the_card_has_the_studys_figures_in_the_hubs_form(study: Path, exported:
             result = found[row["direction"], metric]
             assert result.metric_value == pytest.approx(row[key], abs=1e-4) and result.dataset_type == row["benchmark"]
             how = result.dataset_args
-            assert (how["protocol"], how["num_queries"], how["gallery"]) == (
+            assert (how["protocol"], result.metric_args["num"], how["gallery"]) == (
                 row["benchmark"],
                 row["num_queries"],
                 row["num_gallery"],
             )
     assert found["t2va", "recall_at_1"].task_type == "text-to-video-audio-retrieval"
     recall = next(r for r in rows if r["direction"] == "t2v")["r10"]
-    line = next(line for line in card.text.split("\n") if "| t2v | R@10 |" in line)
+    line = next(line for line in card.text.split("\n") if "| t2v, sum |" in line and "| R@10 |" in line)
     low, high = line.split(r"\[")[1].split(r"\]")[0].split(", ")
     assert f" {recall:.2f} " in line and float(low) < recall < float(high) and "AV→T" in card.text
 
@@ -250,7 +250,7 @@ def test_figures_of_an_evaluation_take_their_place(
     told = capsys.readouterr().out
     assert "4 figures in the model card" in told and "the card names no license" in told
     card = ModelCard.load(out / "README.md", ignore_metadata_errors=False)
-    assert {r.dataset_config for r in card.data.eval_results} == {"v2t"} and card.data.license is None
+    assert {r.dataset_config for r in card.data.eval_results} == {"tiny: v2t, sum"} and card.data.license is None
     assert r"# a\|b \<i\>" in card.text and "not stated by who exported them" in card.text
     first = Embedder.from_pretrained(out).parts.results[0]
     rows = json.loads((results / "results.json").read_text())["benchmarks"][0]["results"]

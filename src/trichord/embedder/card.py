@@ -3,20 +3,22 @@ own classes and read back by its parser."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from trichord.embedder.card_results import evaluation_result, limits_section, results_section, table
 from trichord.embedder.folder import Parts
 from trichord.embedder.results import is_figure
 from trichord.errors import TrichordError
-from trichord.modality import NAMES, Direction, Order
+from trichord.modality import NAMES, Order
 from trichord.report.document import folded
 from trichord.report.markdown import plain
 
 TAGS = ("trichord", "video-text-retrieval", "audio-visual", "multimodal-embeddings")
-_METRICS = {"R@1": "recall_at_1", "R@5": "recall_at_5", "R@10": "recall_at_10", "MedR": "median_rank"}
 
 
 def make_card(
@@ -33,7 +35,7 @@ def make_card(
     Raises TrichordError when the hub's parser does not read the card as it was meant.
     """
     figures = [figure for figure in parts.results if is_figure(figure)]
-    results = [_result(figure) for figure in figures]
+    results = [evaluation_result(figure) for figure in figures]
     data = ModelCardData(
         library_name="trichord",
         license=license,
@@ -47,39 +49,13 @@ def make_card(
         f"---\n{data.to_yaml()}\n---\n\n{_body(parts, figures, name, license)}", ignore_metadata_errors=False
     )
     read = cast(ModelCardData, ModelCard(str(card), ignore_metadata_errors=False).data)
-    if len(read.eval_results or []) != len(results) or read.library_name != "trichord":
+    if _as_written(read.eval_results or []) != _as_written(results) or read.library_name != "trichord":
         raise TrichordError("the model card is not read back as it was written; export without results")
     return card
 
 
-def _result(figure: dict[str, Any]) -> EvalResult:
-    title, of = folded(figure["title"]), folded(figure["of"])
-    how = {
-        "protocol": folded(figure["benchmark"]),
-        "description": folded(figure["protocol"]),
-        "num_queries": int(figure["num"]),
-        "gallery": figure["gallery"],
-    }
-    return EvalResult(
-        task_type=f"{_task(of)}-retrieval" if figure["kind"] == "retrieval" else folded(figure["kind"]),
-        task_name=of,
-        dataset_type=folded(figure["benchmark"]),
-        dataset_name=title,
-        dataset_config=of,
-        dataset_args={key: value for key, value in how.items() if value not in (None, "")},
-        metric_type=_METRICS.get(figure["measure"], folded(figure["measure"])),
-        metric_name=f"{of} {folded(figure['measure'])}",
-        metric_value=round(float(figure["value"]), 4),
-    )
-
-
-def _task(of: str) -> str:
-    """`t2va` -> `text-to-video-audio`."""
-    try:
-        found = Direction.parse(of.partition(",")[0])
-    except TrichordError:
-        return "cross-modal"
-    return f"{'-'.join(found.query)}-to-{'-'.join(found.target)}"
+def _as_written(results: Sequence[EvalResult]) -> list[str]:
+    return sorted(json.dumps(asdict(result), sort_keys=True) for result in results)
 
 
 def _body(parts: Parts, figures: list[dict[str, Any]], name: str, license: str | None) -> str:
@@ -101,12 +77,9 @@ def _body(parts: Parts, figures: list[dict[str, Any]], name: str, license: str |
     for stream, entry in parts.encoders.items():
         rows.append((f"encoder of {stream}", f"{entry['name']} ({entry.get('digest', 'fingerprint unknown')})"))
     rows.append(("license of the weights", license or "not stated by who exported them"))
-    sections.append("## The model\n\n" + _table(("", ""), rows))
-    sections.append("## Results\n\n" + _results(figures))
-    sections.append(
-        "## Limits\n\nRecalls are zero-shot, on the clips named above; another protocol gives another figure. The encoders of "
-        "features are other models with licenses and limits of their own, and are not part of this folder."
-    )
+    sections.append("## The model\n\n" + table(("", ""), rows))
+    sections.append("## Results\n\n" + results_section(figures))
+    sections.append("## Limits\n\n" + limits_section(figures, origin))
     return "\n\n".join(sections) + "\n"
 
 
@@ -139,31 +112,3 @@ def _words(parts: Parts) -> str:
     if parts.vocabulary is None:
         return "word table not recorded"
     return f"word vectors of {parts.vocabulary.source}"
-
-
-def _results(figures: list[dict[str, Any]]) -> str:
-    if not figures:
-        return "None are recorded. `trichord evaluate` makes them."
-    rows = []
-    for figure in figures:
-        value = f"{figure['value']:.2f}" if figure["unit"] == "%" else f"{figure['value']:g}"
-        if figure["low"] is not None and figure["high"] is not None:
-            value += f" [{figure['low']:.2f}, {figure['high']:.2f}]"
-        chance = "" if figure["chance"] is None else f"{figure['chance']:.2f}"
-        gallery = "" if figure["gallery"] is None else f"{figure['gallery']:,}"
-        rows.append((figure["title"], figure["of"], figure["measure"], value, chance, f"{figure['num']:,}", gallery))
-    head = ("benchmark", "of", "measure", "value [95 % interval]", "chance", "queries", "gallery")
-    protocols = dict.fromkeys((figure["title"], figure["protocol"]) for figure in figures if figure["protocol"])
-    told = [f"{plain(title)}: {plain(paragraph)}" for title, paragraph in protocols]
-    return "\n\n".join(
-        [
-            _table(head, rows),
-            "Recalls and chance in percent; intervals over the queries of this one training; ranks count from 1.",
-            *told,
-        ]
-    )
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(c if c == "---" else plain(str(c)) for c in line) + " |" for line in lines)

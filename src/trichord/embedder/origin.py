@@ -46,6 +46,7 @@ def parts_of_run(run: Path, store: Location | None, *, words: Path | None = None
         "order": described.get("stage"),
         "seed": described.get("seed"),
         "collections": recipe.data.collection or held,
+        "train_split": recipe.data.train_split,
         "store_fingerprint": opened.fingerprint,
     }
     return Parts(

@@ -1,7 +1,17 @@
 """Figures of one model, as its folder keeps them and its card shows them: from its study, or from `trichord evaluate --out`.
 
-A figure is a plain object: `benchmark`, `title`, `protocol` (a paragraph), `kind`, `of` (direction, task), `measure`, `value`,
-`low` and `high` (95 % interval over the queries, or null), `chance`, `num` (queries), `gallery`, `unit`.
+A figure is a plain object:
+
+| key | meaning |
+|---|---|
+| `benchmark`, `title`, `protocol`, `kind` | name, heading, paragraph and kind of task of what was scored |
+| `clips`, `collection`, `split` | which clips: COLLECTION/SPLIT of a store, or a file of embeddings; '' where that is not known |
+| `of`, `measure`, `unit`, `value` | direction, modality or task with its fusion; of what; in what; how much |
+| `low`, `high` | 95 % interval over queries, clips or videos, or null |
+| `chance`, `num`, `gallery` | at random, or null; units that it is of; items that were ranked, or null |
+| `how` | all that was chosen and changes it, by name: fusion, windows, dual softmax, missing clips, ... |
+
+Folders of earlier versions have none of `clips`, `collection`, `split` and `how`.
 """
 
 from __future__ import annotations
@@ -12,15 +22,18 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.retrieval import QueryRanks
-from trichord.evaluation.statistics import recall_interval
+from trichord.evaluation.retrieval import FUSIONS, QueryRanks
+from trichord.evaluation.statistics import Interval, median_rank_interval, recall_interval
 from trichord.report.reading import read_study
-from trichord.study.evaluate import PER_QUERY, RESULTS
-from trichord.study.files import is_there, read_arrays, read_json
+from trichord.study.evaluate import RESULTS
+from trichord.study.files import is_there, read_json
 
 Figure = dict[str, Any]
 TEXTS, NUMBERS = ("benchmark", "title", "protocol", "kind", "of", "measure", "unit"), ("value", "num")
+PLACES = ("clips", "collection", "split")
+LABELLED = ("classification", "probe", "clustering")
 _RECALLS = {"r1": ("R@1", 1), "r5": ("R@5", 5), "r10": ("R@10", 10)}
+_NOT_SHOWN = "MeanR"  # of retrieval: the median rank is there
 _MEND = "evaluate again with --out"
 
 
@@ -29,10 +42,14 @@ def is_figure(entry: object) -> bool:
     if not isinstance(entry, dict):
         return False
     optional = [entry.get(name) for name in ("low", "high", "chance", "gallery")]
+    how = entry.get("how", {})
     return (
         all(isinstance(entry.get(name), str) for name in TEXTS)
         and all(isinstance(entry.get(name), int | float) for name in NUMBERS)
         and all(value is None or isinstance(value, int | float) for value in optional)
+        and all(isinstance(entry.get(name, ""), str) for name in PLACES)
+        and isinstance(how, dict)
+        and all(isinstance(name, str) and isinstance(value, str | int | float) for name, value in how.items())
     )
 
 
@@ -51,27 +68,22 @@ def figures_of_study(model_folder: Path) -> list[Figure]:
     for run in runs[:1]:
         for row in run.results:
             about = told.get(row["benchmark"], {})
-            ranks = study.ranks(run, row["benchmark"], row["direction"])
-            figures += _retrieval(row, str(about.get("title", "")), str(about.get("protocol", "")), ranks)
+            figures += _of_study(row, about, study.ranks(run, row["benchmark"], row["direction"]))
     return figures
 
 
 def figures_of_evaluation(folder: Path) -> list[Figure]:
     """Figures of a folder that `trichord evaluate --out` wrote. Raises TrichordError when it is none, or damaged."""
     path = folder / RESULTS if folder.is_dir() else folder
-    benchmarks = read_json(path, mend=_MEND).get("benchmarks")
-    arrays = read_arrays(path.with_name(PER_QUERY), mend=_MEND) if is_there(path.with_name(PER_QUERY)) else {}
+    content = read_json(path, mend=_MEND)
     figures: list[Figure] = []
     try:
-        for done in benchmarks or []:
-            title, protocol, kind = done["title"], done["paragraph"], done["kind"]
-            rows = done.get("results") or []
-            for row in rows:
-                head = f"{row['benchmark']}/{row['direction']}"
-                figures += _retrieval(row, title, protocol, _ranks(arrays, head), kind)
-            if not rows:
-                figures += [_plain(row, title, protocol, kind) for row in done["rows"]]
-    except (KeyError, TypeError, ValueError) as error:
+        for done in content.get("benchmarks") or []:
+            results = {row["direction"]: row for row in done.get("results") or []}
+            for row in done["rows"]:
+                if done["kind"] != "retrieval" or row["measure"] != _NOT_SHOWN:
+                    figures.append(_of_row(row, done, results.get(row["of"].partition(",")[0]), _place(content, done)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TrichordError(
             f"{path}: its benchmarks are not whole ({type(error).__name__}: {error}); {_MEND}"
         ) from None
@@ -80,46 +92,91 @@ def figures_of_evaluation(folder: Path) -> list[Figure]:
     return figures
 
 
-def _plain(row: dict[str, Any], title: str, protocol: str, kind: str) -> Figure:
+def _place(content: dict[str, Any], done: dict[str, Any]) -> dict[str, str]:
+    """`clips`, `collection` and `split`. Of a file its name alone: its folder is of this machine."""
+    told = str(done["clips"] if "clips" in done else done["options"].get("on") or "")
+    collection, _, split = told.partition("/")
+    if content.get("store") is None and isinstance(content.get("subject"), str):
+        file = f"file {Path(content['subject']).name}"
+        told = f"{file}, as {told}" if told else file
+    return {"clips": told, "collection": collection, "split": split}
+
+
+def _of_row(row: dict[str, Any], done: dict[str, Any], result: dict[str, Any] | None, place: dict[str, str]) -> Figure:
+    """A row of `results.json`; `result` is the same direction's with its gallery and policies, where there is one."""
     return {
-        "benchmark": row["protocol"], "title": title, "protocol": protocol, "kind": kind, "of": row["of"],
-        "measure": row["measure"], "value": row["value"], "low": None, "high": None, "chance": row["chance"],
-        "num": row["num"], "gallery": None, "unit": row["unit"],
+        "benchmark": row["protocol"], "title": done["title"], "protocol": done["paragraph"], "kind": done["kind"], **place,
+        "of": row["of"], "measure": row["measure"], "unit": row["unit"], "value": row["value"], "low": row.get("low"),
+        "high": row.get("high"), "chance": row["chance"], "num": row["num"],
+        "gallery": None if result is None else int(result["num_gallery"]),
+        "how": _how(row["of"], done["protocol"], done["kind"], done["options"], result or {}),
     }  # fmt: skip
 
 
-def _ranks(arrays: dict[str, np.ndarray], head: str) -> QueryRanks | None:
-    parts = [arrays.get(f"{head}/{part}") for part in ("clip", "greater", "equal", "num_gallery")]
-    if any(part is None for part in parts):
-        return None
-    clip, greater, equal, num_gallery = parts
-    assert num_gallery is not None and clip is not None and greater is not None and equal is not None
-    return QueryRanks(clip, greater, equal, int(num_gallery), arrays.get(f"{head}/truths"))
+def _how(of: str, protocol: str, kind: str, options: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """What was chosen, without what has no effect on this kind of task, and without folders of this machine."""
+    found: dict[str, Any] = {"protocol": protocol}
+    if kind not in LABELLED:
+        found["direction"] = of.partition(",")[0]
+    parts = of.replace(": ", ", ").split(", ")
+    fusion = result.get("fusion") or next((part for part in parts if part in FUSIONS), options.get("fusion", "auto"))
+    if kind not in LABELLED or fusion != "auto":
+        found["fusion"] = fusion
+    if kind == "retrieval" and (scale := options.get("dual_softmax")):
+        found["dual_softmax"] = scale
+    if isinstance(windows := options.get("windows"), dict):
+        found["windows"] = f"{windows['count']} of {windows['length_s']:g} s ({windows['pool']})"
+    policy = result.get("missing") or options.get("missing", "auto")
+    found["missing"] = "as the protocol has it" if policy == "auto" else policy
+    if "ties" in result:
+        found["ties"] = result["ties"]
+    if kind == "retrieval" and (chosen := options.get("gallery")):
+        found["gallery_list"] = chosen
+    if kind == "localization":
+        found["audio_window_s"] = options.get("audio_window_s", 8.0)
+    if kind in LABELLED and options.get("labels"):
+        found["labels"] = Path(options["labels"]).name
+    if kind == "classification" and options.get("templates"):
+        found["templates"] = " | ".join(options["templates"])
+    if kind == "probe":
+        found["seed"] = options.get("seed", 0)
+    if kind in ("classification", "localization") and (encoder := options.get("text_encoder")):
+        home, colon, name = encoder.rpartition(":")
+        found["text_encoder"] = home + colon + (Path(name).name if Path(name).is_absolute() else name)
+    return found
 
 
-def _retrieval(
-    row: dict[str, Any], title: str, protocol: str, ranks: QueryRanks | None, kind: str = "retrieval"
-) -> list[Figure]:
-    """The recalls and the median rank of one direction; each recall with its interval where the ranks are there."""
+def _of_study(row: dict[str, Any], about: dict[str, Any], ranks: QueryRanks | None) -> list[Figure]:
+    """The recalls and the median rank of one direction, with their intervals where the ranks are there."""
+    collection, split = str(about.get("collection", "")), str(about.get("split", ""))
+    how = {"protocol": row["benchmark"], "direction": row["direction"], "fusion": row.get("fusion", "auto")}
+    how |= {"missing": row["missing"], "ties": row.get("ties", "expected")}
     common = {
-        "benchmark": row["benchmark"], "title": title or row["benchmark"], "protocol": protocol, "kind": kind,
-        "of": f"{row['direction']}, dual softmax" if row.get("dual_softmax") else row["direction"],
-        "num": int(row["num_queries"]), "gallery": int(row["num_gallery"]),
+        "benchmark": row["benchmark"], "title": str(about.get("title") or row["benchmark"]),
+        "protocol": str(about.get("protocol", "")), "kind": "retrieval", "clips": f"{collection}/{split}".strip("/"),
+        "collection": collection, "split": split,
+        "of": ", ".join([row["direction"]] + [row["fusion"]] * ("fusion" in row)),
+        "num": int(row["num_queries"]), "gallery": int(row["num_gallery"]), "how": how,
     }  # fmt: skip
+    missed = int(row["num_missing"]) if row["missing"] == "miss" else 0
     figures = []
     for key, (measure, k) in _RECALLS.items():
-        low = high = None
-        if ranks is not None:
-            hits = ranks.hits(k)
-            if row["missing"] == "miss":
-                hits = np.concatenate([hits, np.zeros(int(row["num_missing"]))])
-            found = recall_interval(hits) if len(hits) > 1 else None
-            low, high = (None, None) if found is None else (found.low, found.high)
+        found = None
+        if ranks is not None and len(ranks.clip) + missed > 1:
+            found = recall_interval(np.concatenate([ranks.hits(k), np.zeros(missed)]))
         figures.append(
             {
-                **common, "measure": measure, "value": float(row[key]), "low": low, "high": high,
-                "chance": float(row[f"chance_{key}"]), "unit": "%",
+                **common, "measure": measure, "unit": "%", "value": float(row[key]), **_interval(found),
+                "chance": float(row[f"chance_{key}"]),
             }
         )  # fmt: skip
-    rank = {"measure": "MedR", "value": float(row["medr"]), "low": None, "high": None, "chance": None, "unit": "rank"}
+    found = None
+    if ranks is not None and len(ranks.clip) + missed > 1:
+        last = np.full(missed, float(ranks.num_gallery + missed))
+        found = median_rank_interval(np.concatenate([ranks.rank(), last]))
+    rank = {"measure": "MedR", "unit": "rank", "value": float(row["medr"]), **_interval(found), "chance": None}
     return [*figures, {**common, **rank}]
+
+
+def _interval(found: Interval | None) -> dict[str, float | None]:
+    return {"low": None, "high": None} if found is None else {"low": found.low, "high": found.high}

@@ -14,7 +14,7 @@ from trichord.evaluation.retrieval import FUSIONS, all_directions
 from trichord.evaluation.windows import Windows
 from trichord.modality import Direction
 from trichord.parallel import on_main
-from trichord.protocols.benchmarks import benchmark_names
+from trichord.protocols.benchmarks import benchmark_names, find_benchmark
 from trichord.protocols.protocol import Options, Outcome, Protocol
 from trichord.protocols.registry import find_protocol, protocols
 from trichord.protocols.saved_sets import scored_sets
@@ -241,6 +241,25 @@ def resolve(name: str, store: Store | None) -> tuple[str, Protocol, str]:
     return name, known["retrieval"], name
 
 
+def explanation_of(name: str, store_path: Location | None = None) -> str:
+    """The protocol in words that a benchmark is scored under; a name without a protocol in it is told which one that is.
+
+    Raises TrichordError for a name that is neither a protocol, nor COLLECTION/SPLIT, nor a collection of the store.
+    """
+    from trichord.store import Store
+
+    store = None if store_path is None else Store(store_path)
+    known, (head, mark, rest) = protocols(), name.partition(":")
+    of_clips = store is None and "/" in name and not mark
+    protocol = known["retrieval"] if of_clips else resolve(name, store)[1]
+    if protocol.clips and rest:
+        raise TrichordError(f"benchmark {protocol.name} names its clips itself; leave ':{rest}' out")
+    if store is not None and head not in known:
+        find_benchmark(store, name)
+    told = "" if name == protocol.name else f"{name} is scored by {protocol.name}.\n\n"
+    return told + protocol.explanation()
+
+
 def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, subject: Subject) -> None:
     """Raises TrichordError for choices that none of the benchmarks reads."""
     kinds = {protocol.kind for _, protocol, _ in chosen}
@@ -333,7 +352,8 @@ def _clips(subject: Subject, done: Evaluated) -> str:
     if done.protocol.clips or subject.store is None:
         return done.protocol.clips
     found = subject.clip_set(done.options.on)
-    return found.collection if done.options.labels else f"{found.collection}/{found.split}"
+    labelled = done.options.labels and done.protocol.kind not in ("retrieval", "localization")
+    return found.collection if labelled else f"{found.collection}/{found.split}"
 
 
 def save_embeddings(evaluation: Evaluation, path: Path) -> None:

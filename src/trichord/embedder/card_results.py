@@ -1,0 +1,210 @@
+"""Figures of a model in its card: as the hub's `model-index`, as a table for people, and what may be said of them.
+
+In the `model-index` a task and data set have one `config` for each benchmark and each thing that figures are of; its `args` are
+all that was chosen. A metric has in its `args` how many units it is of, chance and the 95 % interval. Values are in percent,
+but for ranks and what is a number of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult
+
+from trichord.embedder.results import LABELLED, Figure
+from trichord.errors import TrichordError
+from trichord.modality import Direction
+from trichord.report.document import folded
+from trichord.report.markdown import plain
+
+_METRICS = {
+    "R@1": ("recall_at_1", "Recall@1"),
+    "R@5": ("recall_at_5", "Recall@5"),
+    "R@10": ("recall_at_10", "Recall@10"),
+    "MedR": ("median_rank", "Median rank"),
+}
+_TASKS = {
+    "localization": ("step-localization", "Steps in time"),
+    "classification": ("zero-shot-classification", "Zero-shot classification"),
+    "probe": ("classification", "Classification by a probe"),
+    "clustering": ("clustering", "Clustering"),
+}
+_DATA_SETS = {
+    "youcook2": ("youcook2", "YouCook2"),
+    "msrvtt": ("msr-vtt", "MSR-VTT"),
+    "msrvtt-full": ("msr-vtt", "MSR-VTT"),
+    "lsmdc": ("lsmdc", "LSMDC"),
+    "crosstask": ("crosstask", "CrossTask"),
+    "mining-youtube": ("mining-youtube", "Mining YouTube"),
+    "howto100m": ("howto100m", "HowTo100M"),
+}
+_POLICIES = {"drop": "left out", "miss": "counted as errors"}
+
+
+def evaluation_result(figure: Figure) -> EvalResult:
+    """A figure as the hub has it."""
+    of, how = folded(figure["of"]), figure.get("how", {})
+    task, task_name = _task(figure["kind"], of)
+    data_set, name = _data_set(figure)
+    metric, metric_name = _METRICS.get(figure["measure"], (slug(figure["measure"], "_"), folded(figure["measure"])))
+    told = {"protocol": folded(figure["benchmark"]), **how, "clips": figure.get("clips"), "gallery": figure["gallery"]}
+    numbers = {"num": figure["num"], "chance": figure["chance"], "low_95": figure["low"], "high_95": figure["high"]}
+    return EvalResult(
+        task_type=task,
+        task_name=task_name,
+        dataset_type=data_set,
+        dataset_name=name,
+        dataset_config=f"{folded(figure['benchmark'])}: {of}",
+        dataset_split=folded(figure.get("split", "")) or None,
+        dataset_args={key: _plain(value) for key, value in told.items() if value not in (None, "")},
+        metric_type=metric,
+        metric_name=metric_name,
+        metric_value=round(float(figure["value"]), 4),
+        metric_args={key: round(value, 4) for key, value in numbers.items() if value is not None},
+    )
+
+
+def slug(text: str, joint: str = "-") -> str:
+    """Lower-case letters and digits, what lies between them as one `joint`: `R@1, mean` -> `r-1-mean`."""
+    return joint.join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def _plain(value: str | int | float) -> str | int | float:
+    return folded(value) if isinstance(value, str) else value
+
+
+def _task(kind: str, of: str) -> tuple[str, str]:
+    """`t2va` -> `text-to-video-audio-retrieval`, `Retrieval, text to video and audio`."""
+    if kind != "retrieval":
+        return _TASKS.get(kind, (slug(kind) or "other", folded(kind)))
+    try:
+        found = Direction.parse(of.partition(",")[0])
+    except TrichordError:
+        return "cross-modal-retrieval", "Retrieval"
+    sides = (found.query, found.target)
+    name = " to ".join(" and ".join(side) for side in sides)
+    return f"{'-to-'.join('-'.join(side) for side in sides)}-retrieval", f"Retrieval, {name}"
+
+
+def _data_set(figure: Figure) -> tuple[str, str]:
+    """The data set as an identifier and as its authors write it; of another collection its name, of a file the file's."""
+    known = figure.get("collection") or figure.get("clips") or figure["benchmark"].partition("/")[0]
+    if known in _DATA_SETS:
+        return _DATA_SETS[known]
+    name = folded(known.removeprefix("file "))
+    return slug(Path(name).stem if known.startswith("file ") else name) or "other", name
+
+
+def scored(figure: Figure) -> str:
+    """What was chosen and changes the figure, as far as `of` does not tell it already."""
+    how, of = figure.get("how", {}), figure["of"]
+    parts = []
+    if "fusion" in how and str(how["fusion"]) not in of:
+        parts.append(f"fusion {how['fusion']}")
+    if "dual_softmax" in how and "dual softmax" not in of:
+        parts.append(f"dual softmax {how['dual_softmax']:g}")
+    if "windows" in how and "window" not in of:
+        parts.append(f"windows: {how['windows']}")
+    if "missing" in how:
+        parts.append(f"missing clips {_POLICIES.get(how['missing'], how['missing'])}")
+    for key, told in (
+        ("gallery_list", "gallery by a list of {:,} clips"),
+        ("audio_window_s", "sound of {:g} s"),
+        ("labels", "labels {}"),
+        ("templates", "templates {}"),
+        ("text_encoder", "text encoder {}"),
+        ("seed", "seed {}"),
+    ):
+        if key in how:
+            parts.append(told.format(how[key]))
+    return ", ".join(parts)
+
+
+def results_section(figures: Sequence[Figure]) -> str:
+    """Table of the figures, and their protocols in words."""
+    if not figures:
+        return "None are recorded. `trichord evaluate` makes them."
+    rows = []
+    for figure in figures:
+        is_percent = figure["unit"] == "%"
+        value = f"{figure['value']:.2f}" if is_percent else f"{figure['value']:g}"
+        if figure["low"] is not None and figure["high"] is not None:
+            value += f" [{figure['low']:.2f}, {figure['high']:.2f}]"
+        chance = "" if figure["chance"] is None else f"{figure['chance']:.2f}"
+        gallery = "" if figure["gallery"] is None else f"{figure['gallery']:,}"
+        clips = figure.get("clips") or "not recorded"
+        head = (figure["title"], clips, figure["of"], scored(figure), figure["measure"])
+        rows.append((*head, value, chance, f"{figure['num']:,}", gallery))
+    titles = (
+        "benchmark",
+        "clips",
+        "of",
+        "scored with",
+        "measure",
+        "value [95 % interval]",
+        "chance",
+        "of how many",
+        "gallery",
+    )
+    protocols = dict.fromkeys((figure["title"], figure["protocol"]) for figure in figures if figure["protocol"])
+    return "\n\n".join(
+        [
+            table(titles, rows),
+            "Recalls, shares and chance in percent; intervals over the queries, clips or videos of this one training, where a "
+            "figure is made of such; ranks count from 1.",
+            *(f"{plain(title)}: {plain(paragraph)}" for title, paragraph in protocols),
+        ]
+    )
+
+
+def limits_section(figures: Sequence[Figure], origin: dict[str, Any]) -> str:
+    """What the figures say of data that the model has not seen: zero-shot is said of no other."""
+    trained = origin.get("collections")
+    split = str(origin.get("train_split") or "train")
+    kinds: dict[str, list[str]] = {"new": [], "same": [], "seen": [], "unknown": []}
+    for figure in figures:
+        clips = figure.get("clips") or figure["title"]
+        kind = _relation(figure, trained if isinstance(trained, str) else "", split)
+        if clips not in kinds[kind]:
+            kinds[kind].append(clips)
+    told = {
+        "new": "Zero-shot: the model was not trained on the collection of {}.",
+        "same": "Not zero-shot: {} are held-out clips of a collection that the model was trained on.",
+        "seen": "Not zero-shot: the model was trained on clips of {}.",
+        "unknown": "Whether the model was trained on the data of {} is not recorded.",
+    }
+    lines = [told[kind].format(plain(_listed(clips))) for kind, clips in kinds.items() if clips]
+    if any(figure["kind"] == "probe" for figure in figures):
+        lines.append(
+            "Probes and nearest neighbours learn from labels of further clips: these figures are not zero-shot."
+        )
+    if figures:
+        lines.append("Another protocol gives another figure.")
+    lines.append(
+        "The encoders of features are other models with licenses and limits of their own, and are not part of this folder."
+    )
+    return " ".join(lines)
+
+
+def _relation(figure: Figure, trained: str, split: str) -> str:
+    """`new`, `same` or `seen`, as the clips of a figure are to those of the training, named with commas; or `unknown`."""
+    collection = figure.get("collection", "")
+    if not collection or not trained:
+        return "unknown"
+    if f", {collection}," not in f", {trained},":
+        return "new"
+    may_be_any = figure["kind"] in LABELLED and not figure.get("split")  # labels say which clips are tested
+    return "seen" if figure.get("split") == split or may_be_any else "same"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; nothing in a cell is markup."""
+    lines = [head, ["---" for _ in head], *rows]
+    return "\n".join("| " + " | ".join(c if c == "---" else plain(str(c)) for c in line) + " |" for line in lines)
