@@ -32,7 +32,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     labels = {"class": ["a", "b"] * 12, "split": ["train", "train", "test"] * 8}
     rows = {"video": rng.normal(size=(24, 3)), "text": rng.normal(size=(24, 3))}
-    Embedded.of(rows, labels=labels, captions=["a", "b"] * 12).save(path)
+    Embedded.of(rows, labels=labels, captions=["a", "b"] * 12, videos=[f"v{i // 3}" for i in range(24)]).save(path)
     return path
 
 
@@ -244,3 +244,24 @@ def test_benchmarks_as_one_list(labelled: Path, capsys: pytest.CaptureFixture[st
     for words in (["--benchmarks", "knn,clustering"], ["--benchmarks", "[knn,clustering]"], ["--benchmarks", "knn"]):
         assert main(["evaluate", "--embeddings", str(labelled), *words]) == 0
         assert ("clustering: " in capsys.readouterr().out) == ("clustering" in words[1])
+
+
+def test_clips_are_explained_by_the_protocol_that_scores_them(
+    tiny_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def explained(*words: str) -> str:
+        assert main(["evaluate", "--explain", *words]) == 0
+        return capsys.readouterr().out
+
+    for name in ("retrieval:a/b", "videos/test", "youcook2/val"):
+        told = explained(name)
+        assert told.startswith(f"{name} is scored by retrieval.\n\nretrieval: Retrieval on any clips (retrieval)\n")
+    assert "\nfull-video: Full videos" in explained("full-video:a/b")
+    assert explained("youcook2").startswith("youcook2: YouCook2, pooled features")
+    assert explained("tiny", "--store", str(tiny_store)).startswith("tiny is scored by retrieval.")
+    assert "no benchmark 'tiny'; known are" in told_by(["--explain", "tiny"], capsys)
+    assert "no benchmark 'nope:a/b'; known are" in told_by(["--explain", "nope:a/b"], capsys)
+    told = told_by(["--explain", "gone", "--store", str(tiny_store)], capsys)
+    assert "no clips for benchmark 'gone'; the store has tiny" in told
+    told = told_by(["--explain", "crosstask:a/b"], capsys)
+    assert told == "benchmark crosstask names its clips itself; leave ':a/b' out"

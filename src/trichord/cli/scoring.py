@@ -78,7 +78,7 @@ def evaluate(words: list[str]) -> int:
         help="Of a study folder: which, e.g. 0 or 0,1; empty takes all.",
     )
     parser.add_argument("--list", action="store_true", help="List the benchmarks, and end.")
-    parser.add_argument("--explain", type=str | None, metavar="NAME", help="Tell a benchmark's protocol, and end.")
+    parser.add_argument("--explain", type=str | None, metavar="NAME", help="Tell the protocol of a benchmark, and end.")
     parser.add_argument(
         "--embeddings", type=Path | None, help="A .safetensors or .npz file in place of a run and a store."
     )
@@ -125,8 +125,7 @@ def evaluate(words: list[str]) -> int:
     from rich.console import Console
 
     from trichord.protocols.protocol import Options
-    from trichord.protocols.registry import find_protocol
-    from trichord.study.evaluate import evaluate, read_gallery, save_embeddings, write_evaluation
+    from trichord.study.evaluate import evaluate, explanation_of, read_gallery, save_embeddings, write_evaluation
     from trichord.study.evaluation_tables import evaluation_tables, footer, protocols_table
 
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -135,7 +134,7 @@ def evaluate(words: list[str]) -> int:
         show("\nOn your clips: NAME:COLLECTION/SPLIT. The protocol in words: --explain NAME")
         return 0
     if values.explain is not None:
-        print(find_protocol(values.explain).explanation())
+        show(explanation_of(values.explain, values.store))
         return 0
     gallery = None if values.gallery is None else read_gallery(values.gallery)
     how = {
