@@ -265,3 +265,14 @@ def test_clips_are_explained_by_the_protocol_that_scores_them(
     assert "no clips for benchmark 'gone'; the store has tiny" in told
     told = told_by(["--explain", "crosstask:a/b"], capsys)
     assert told == "benchmark crosstask names its clips itself; leave ':a/b' out"
+
+
+def test_classes_whose_words_nobody_knows(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("id,kind\n" + "".join(f"video{i:03d},{'PlayFlute' if i % 2 else 'run'}\n" for i in range(12, 16)))
+    with pytest.raises(TrichordError) as caught:
+        evaluate(run, str(tiny_store), ["zero-shot-classification"], options=Options(labels=str(table)))
+    assert str(caught.value) == (
+        "benchmark zero-shot-classification: the classes of the labels 'kind' cannot be told by name: none of their words has a "
+        "vector (the text of 'PlayFlute' is 'play flute'); import the clips with other --words"
+    )

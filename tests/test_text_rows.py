@@ -139,7 +139,7 @@ def test_a_store_that_does_not_say_what_made_its_embeddings(made: Made, tmp_path
     for mine, other in zip(scores_of(subject, text_encoder=made.encoder), scores_of(made.subject), strict=True):
         np.testing.assert_array_equal(mine, other)
     # class names are then those that stand among the captions
-    with pytest.raises(TrichordError, match="no class of class has a text, as 'blue cat' for BlueCat"):
+    with pytest.raises(TrichordError, match="caption of the clips .that of 'BlueCat' would be 'blue cat'.; add a text"):
         find_protocol("zero-shot-classification").run(subject, Options(on="films/test"))
     named = Options(on="films/test", text_encoder=made.encoder)
     assert find_protocol("zero-shot-classification").run(subject, named).rows

@@ -145,9 +145,7 @@ def _zero_shot(protocol: Protocol, subject: Subject, options: Options) -> Outcom
                 f"{', '.join(silent[:5])}{', ...' if len(silent) > 5 else ''}"
             )
             if len(silent) == len(names):
-                raise TrichordError(
-                    f"benchmark {run.name}: no class of {label} has a text, as '{prompts[0]}' for {names[0]}"
-                )
+                raise TrichordError(_silent_classes(run.name, label, names[0], prompts[0], bool(unknown)))
 
     def figures() -> Outcome:
         for side in run.sides:
@@ -164,6 +162,15 @@ def _zero_shot(protocol: Protocol, subject: Subject, options: Options) -> Outcom
         return outcome
 
     return on_main(figures)
+
+
+def _silent_classes(name: str, label: str, example: str, prompt: str, by_words: bool) -> str:
+    """What to say where no class of a labelling has an embedding. prompt: the first text for the class `example`."""
+    if by_words:
+        told = f"none of their words has a vector (the text of '{example}' is '{prompt}'); import the clips with other --words"
+    else:
+        told = f"none of their texts is a caption of the clips (that of '{example}' would be '{prompt}'); add a text for each class"
+    return f"benchmark {name}: the classes of the labels '{label}' cannot be told by name: {told}"
 
 
 # ---- probes
