@@ -276,3 +276,8 @@ def test_classes_whose_words_nobody_knows(run: Path, tiny_store: Path, tmp_path:
         "benchmark zero-shot-classification: the classes of the labels 'kind' cannot be told by name: none of their words has a "
         "vector (the text of 'PlayFlute' is 'play flute'); import the clips with other --words"
     )
+
+
+def test_a_benchmark_that_is_named_twice_is_scored_once(labelled: Path) -> None:
+    found = evaluate(None, None, ["knn", "retrieval", "knn"], embeddings=labelled)
+    assert [done.name for done in found.benchmarks] == ["knn", "retrieval"]

@@ -82,8 +82,8 @@ def evaluate(
     Args:
         run: Run, study or stage folder, or a published .pth file; None with `embeddings`.
         store_path: Store with the clips, a folder, a URL or an open one; None with `embeddings`.
-        names: Benchmarks: names of protocols, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT for retrieval on it; empty takes all
-            clips of the store that are held out, or all of the file.
+        names: Benchmarks: names of protocols, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT for retrieval on it, each scored
+            once; empty takes all clips of the store that are held out, or all of the file.
         embeddings: File as `evaluation.embedded` describes it, in place of a model and a store.
         directions: Retrieval directions; `all`; empty takes the recipe's, of embeddings all.
         recipe: How clips are read and scored; None takes the recipe that trained the model, `mcn` for a published one. Of a
@@ -148,7 +148,7 @@ def evaluate(
             windows=Windows(num_windows, window_s or used.data.min_clip_s, window_pool) if num_windows else None,
         )
     options = replace(options, directions=_directions(directions, evaluation.subject))
-    chosen = [resolve(name, store) for name in names or _default_names(store)]
+    chosen = [resolve(name, store) for name in dict.fromkeys(names or _default_names(store))]
     _check_effect(chosen, options, evaluation.subject)
     products = [name for name, protocol, _ in chosen if protocol.kind in BY_PRODUCTS]
     if embeddings is not None and options.fusion == "auto" and products:
