@@ -67,7 +67,7 @@ class QueryRanks:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """One direction on one benchmark. Recalls and chance are in percent."""
+    """One direction on one benchmark. Recalls and chance are in percent. windows: as `Windows.told`, where clips were cut."""
 
     benchmark: str
     direction: str
@@ -87,6 +87,7 @@ class RetrievalResult:
     ranks: QueryRanks | None = field(default=None, repr=False, compare=False)
     fusion: str = "sum"
     dual_softmax: float = 0.0
+    windows: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, without the ranks of the queries."""
@@ -94,9 +95,9 @@ class RetrievalResult:
 
     @property
     def of(self) -> str:
-        """Direction and how it was scored, for a row: `t2va, sum`."""
+        """Direction and how it was scored, for a row: `t2va, sum`, `t2va, sum, dual softmax 100, 10 windows of 3 s, mean`."""
         marked = f", dual softmax {self.dual_softmax:g}" if self.dual_softmax else ""
-        return f"{self.direction}, {self.fusion}{marked}"
+        return f"{self.direction}, {self.fusion}{marked}{f', {self.windows}' if self.windows else ''}"
 
 
 def all_directions(modalities: tuple[str, ...] = tuple(LETTERS)) -> tuple[str, ...]:

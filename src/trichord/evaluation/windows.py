@@ -31,6 +31,17 @@ class Windows:
         if self.pool not in POOLS:
             raise TrichordError(f"windows cannot be pooled by '{self.pool}'; choose {' or '.join(POOLS)}")
 
+    @property
+    def told(self) -> str:
+        """For the name of a figure: `10 windows of 3 s, mean`."""
+        return f"{self.count} window{'s' if self.count > 1 else ''} of {self.length_s:g} s, {self.pool}"
+
+    @property
+    def note(self) -> str:
+        """For the reader of figures."""
+        count = f"{self.count} windows" if self.count > 1 else "one window"
+        return f"clips longer than {self.length_s:g} s by {count} of that length ({self.pool})"
+
 
 def window_clips(clips: Clips, windows: Windows) -> tuple[Clips, np.ndarray]:
     """The windows of all clips, and (W,) the clip that each is of. A clip that is no longer than a window is one."""

@@ -115,6 +115,8 @@ def labelled(subject: Subject, options: Options, modalities: tuple[str, ...], *,
         for name, values in labels.items()
         if (lost := int((values == "").sum()))
     ]
+    if options.windows is not None:
+        notes.append(options.windows.note)
     return Labelled(
         found,
         labels,

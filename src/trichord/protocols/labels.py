@@ -41,6 +41,11 @@ class _Run:
     fusion: str
     missing: str
     seed: int
+    windows: str = ""
+
+    def of(self, side: tuple[str, ...], label: str) -> str:
+        """What the figures of a side and a labelling are called; where clips were cut into windows, they say so."""
+        return f"{_told(side)}, {label}{f', {self.windows}' if self.windows else ''}"
 
     def rows(self, side: tuple[str, ...], clips: np.ndarray) -> np.ndarray:
         """(n, D) embeddings of clips."""
@@ -86,7 +91,8 @@ def _start(
     outcome = Outcome(arrays=clip_arrays(name, data.found), notes=[f"{name}: {note}" for note in data.notes])
     missing = "drop" if options.missing == "auto" else options.missing
     outcome.details["fusion"] = fusion
-    return _Run(name, data, sides, fusion, missing, options.seed), outcome
+    windows = "" if options.windows is None else options.windows.told
+    return _Run(name, data, sides, fusion, missing, options.seed, windows), outcome
 
 
 def _told(side: tuple[str, ...]) -> str:
@@ -157,7 +163,7 @@ def _zero_shot(protocol: Protocol, subject: Subject, options: Options) -> Outcom
                     rows = run.rows(side, clips[~lacking])
                     counts = retrieval_ranks(rows, classes[label], truth[~lacking], options.block)
                     folds[fold] = Scored.of(clips, truth, counts, lacking)
-                _add(run, outcome, f"{_told(side)}, {label}", folds, dict.fromkeys(folds, names))
+                _add(run, outcome, run.of(side, label), folds, dict.fromkeys(folds, names))
         outcome.details["classes"] = {label: len(names) for label, names in run.data.classes.items()}
         return outcome
 
@@ -231,13 +237,13 @@ def _linear(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
                     names[fold] = data.names
                     most = np.bincount(data.kind).argmax()
                     usual.append((data.clips, ((data.truth == most) & ~data.lacking).astype(np.float64)))
-                    of = f"{_told(side)}, {label}, {fold}"
+                    of = f"{run.of(side, label)}, {fold}"
                     chosen.append({"of": of, "penalty": probe.penalty, "validated": list(probe.validated)})
                     if not probe.converged:
                         outcome.notes.append(f"{run.name}: {of}: the fit did not converge; its figure may be low")
-                _add(run, outcome, f"{_told(side)}, {label}", folds, names)
+                _add(run, outcome, run.of(side, label), folds, names)
                 num = sum(len(scored.clip) for scored in folds.values())
-                of, value = f"{_told(side)}, {label}: the most frequent class", 100.0 * mean_of_folds(usual)
+                of, value = f"{run.of(side, label)}: the most frequent class", 100.0 * mean_of_folds(usual)
                 values = over_folds(usual, run.data.found.num_clips)
                 outcome.rows.append(Row(run.name, of, "top-1", value, num).over(values, f"{run.name}/id"))
         outcome.details["probes"] = chosen
@@ -264,7 +270,7 @@ def _knn(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
                     for k, scores in votes.items():
                         by_k.setdefault(k, {})[fold] = Scored.of_scores(data.clips, data.truth, scores, data.lacking)
                 for k, scored in by_k.items():
-                    _add(run, outcome, f"{_told(side)}, {label}, k = {k}", scored, names)
+                    _add(run, outcome, f"{run.of(side, label)}, k = {k}", scored, names)
         return outcome
 
     return on_main(figures)
@@ -291,7 +297,7 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
                 num = len(np.unique(values[clips]))
                 cluster = cluster_embeddings(run.rows(side, clips), num, run.seed)
                 told = f"{int(cluster.max()) + 1} clusters"
-                _add_clusters(run, outcome, label, f"{_told(side)}, {label}", told, clips, cluster)
+                _add_clusters(run, outcome, label, run.of(side, label), told, clips, cluster)
         num_own = 0 if own is None else len(own.rows)
         for side, there, cluster in () if own is None else own_sides(run.data.found, own, run.sides):
             for label, values in run.data.labels.items():
@@ -300,7 +306,7 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
                     outcome.notes.append(f"{run.name}: fewer than two clips with {label} have {_told(side)}: no row")
                     continue
                 told = f"{len(np.unique(cluster[known]))} of {num_own} used"
-                of = f"{_told(side)}, {label}, own centroids"
+                of = f"{run.of(side, label)}, own centroids"
                 _add_clusters(run, outcome, label, of, told, there[known], cluster[known])
         found = "; ".join(f"{of}: {told}" for of, told in outcome.details["clusters"].items())
         outcome.notes.append(f"{run.name}: {found}")

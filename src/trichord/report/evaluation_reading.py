@@ -21,6 +21,7 @@ from trichord.study.files import damaged, read_arrays, read_json
 
 AGAIN = "evaluate again with the same --out"
 KINDS = ("retrieval", "localization", "classification", "probe", "clustering")
+_WINDOWS = re.compile(r", \d+ windows? of [0-9.e+-]+ s, (?:mean|max)")
 _FUSED = re.compile(r"(\w+), (\w+)(?:, dual softmax ([0-9.e+-]+))?(: .+)?", re.DOTALL)
 
 
@@ -82,7 +83,8 @@ class Scored:
 
 def target_of(kind: str, of: str) -> str:
     """What a figure is of, without how it was scored: `t2va, sum: caption, votes` -> `t2va: caption, votes`. Systems that
-    differ in the fusion rule stand beside each other so."""
+    differ in the fusion rule, or in how clips were cut, stand beside each other so."""
+    of = _WINDOWS.sub("", of)
     if kind in ("retrieval", "localization") and (found := _FUSED.fullmatch(of)):
         return found[1] + (found[4] or "")
     return of
@@ -90,7 +92,7 @@ def target_of(kind: str, of: str) -> str:
 
 def fusion_of(kind: str, of: str) -> tuple[str, str]:
     """(fusion rule, scale of the dual softmax) that a figure was scored under, '' where its name does not say."""
-    found = _FUSED.fullmatch(of) if kind in ("retrieval", "localization") else None
+    found = _FUSED.fullmatch(_WINDOWS.sub("", of)) if kind in ("retrieval", "localization") else None
     return (found[2], found[3] or "") if found else ("", "")
 
 

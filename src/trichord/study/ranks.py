@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RANK_PARTS = ("clip", "greater", "equal", "num_gallery")
 SEVERAL = ("truths", "text")  # further ones of an evaluation of clips with several texts
 CLIP_PARTS = ("video_id", "start_s", "end_s")
-LATER = ("ranks", "ties", "fusion", "dual_softmax")  # figures that were kept before do not have them
+LATER = ("ranks", "ties", "fusion", "dual_softmax", "windows")  # figures that were kept before do not have them
 FIGURES = tuple(f.name for f in fields(RetrievalResult) if f.name not in LATER)
 WORDS = ("benchmark", "direction", "missing")
 

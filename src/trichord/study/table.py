@@ -225,6 +225,7 @@ def results_table(results: Sequence[RetrievalResult]) -> Table:
         missing = f"{r.num_missing} ({r.missing})" if r.num_missing else "0"
         ranks = [f"{r.medr:.1f}", f"{r.meanr:.1f}", str(r.num_queries), missing, f"{r.chance_r10:.2f}"]
         marked = f"{r.fusion} + dual softmax" if r.dual_softmax else r.fusion
+        marked += f", {r.windows}" if r.windows else ""
         out.add_row(Text(printable(r.benchmark)), r.direction, marked, *recalls, *ranks)
     return out
 
