@@ -13,7 +13,10 @@ from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.full_video import WAYS, full_video_ranks
 from trichord.modality import Direction
-from trichord.protocols.retrieval import full_video_outcome, videos_of
+from trichord.protocols.full_video import full_video_outcome
+from trichord.protocols.protocol import Options, Outcome
+from trichord.protocols.registry import find_protocol
+from trichord.protocols.subject import Subject
 
 
 def video_scores(
@@ -69,7 +72,7 @@ def test_the_five_ways_against_loops(videos: int, more_texts: int, more_clips: i
 
 
 def test_means_that_are_the_same_tie() -> None:
-    """Both means are -1, of three scores (-3, -2, 2) and of one. The mean clip (-4/3, 5/3) has no float32, nor a float64."""
+    """Both means are -1, of three scores (-3, -2, 2) and of one. No float is the mean clip (-4/3, 5/3)."""
     texts = np.array([[2.0, 1], [2, 1]], np.float32)
     clips = np.array([[-2.0, 1], [-2, 2], [0, 2], [0, -1]], np.float32)
     found = {r.way: r.counts for r in full_video_ranks(texts, np.array([0, 1]), clips, np.array([0, 0, 0, 1]))}
@@ -117,7 +120,7 @@ def test_videos_without_a_caption_or_a_clip_are_left_out_or_missed() -> None:
     )
     rows = {}
     for missing in ("drop", "miss"):
-        found = full_video_outcome("x", e, [Direction.parse("t2v")], "sum", missing, 1024)
+        found = full_video_outcome("x", e, e.videos, [Direction.parse("t2v")], "sum", missing, 1024)
         rows[missing] = {(row.of, row.measure): (row.value, row.num, row.chance) for row in found.rows}
     # one video, two captions take part; of four captions and three videos
     assert rows["drop"]["t2v, sum: caption, best clip", "R@1"] == (100.0, 2, 100.0)
@@ -125,16 +128,72 @@ def test_videos_without_a_caption_or_a_clip_are_left_out_or_missed() -> None:
     assert rows["miss"]["t2v, sum: video, votes", "R@1"] == pytest.approx((100 / 3, 3, 100 / 3))
     with pytest.raises(TrichordError, match="benchmark x: no video has text and audio"):
         silent = Embedded.of({"audio": np.eye(2), "text": np.eye(2)}, valid={"audio": [0, 0]})
-        full_video_outcome("x", silent, [Direction.parse("t2a")], "sum", "drop", 1024)
+        full_video_outcome("x", silent, silent.videos, [Direction.parse("t2a")], "sum", "drop", 1024)
     with pytest.raises(TrichordError, match="every video needs a caption and a clip"):
         full_video_ranks(np.eye(2), np.array([0, 0]), np.eye(2), np.array([0, 1]))
 
 
+# ---- which clips are of one video
+
+
+def run(name: str, clips: Embedded) -> Outcome:
+    return find_protocol(name).run(Subject.of_embeddings(clips), Options(directions=("t2v",)))
+
+
+def clips_named(names: list[str], **more: object) -> Embedded:
+    rows = np.eye(len(names), dtype=np.float32)
+    return Embedded.of({"video": rows, "text": rows}, ids=names, source="e.npz", **more)  # type: ignore[arg-type]
+
+
+def test_full_video_takes_the_clips_own_videos_alone() -> None:
+    """Recordings that are named alike are no group: they were one, and everything scored 100 %."""
+    names = [f"recording_{i:04}" for i in range(40)]
+    with pytest.raises(
+        TrichordError, match="no two clips of e.npz are of one video; give the video that each clip"
+    ) as e:
+        run("full-video", clips_named(names))
+    assert "\n" not in str(e.value) and "take benchmark retrieval" in str(e.value)
+    pairs = [f"a recording of {i // 2}" for i in range(40)]
+    found = run("full-video", clips_named(names, videos=pairs))
+    assert found.arrays["full-video/video"].tolist() == sorted(set(pairs))
+    with pytest.raises(
+        TrichordError, match="all 40 clips of e.npz are of one video, 'x', and there is no other to tell it"
+    ):
+        run("full-video", clips_named(names, videos=["x"] * 40))
+
+
+def test_several_captions_of_one_span_are_one_clip() -> None:
+    names = ["GLd3aX16zBg_0", "GLd3aX16zBg_0#2", "GLd3aX16zBg_1", "xHr8X2Wpmno_0"]
+    twice = clips_named(names, videos=[n.split("#")[0] for n in names], start_s=[0.0] * 4, end_s=[5.0, 5, 7, 7])
+    with pytest.raises(TrichordError, match="no two clips of e.npz are of one video"):
+        run("full-video", twice)
+    assert run("youcook2-videos", twice).arrays["youcook2-videos/video"].tolist() == ["GLd3aX16zBg", "xHr8X2Wpmno"]
+    cut = twice.but(start_s=[0.0, 5, 0, 0], end_s=[5.0, 9, 7, 7])  # two spans of one video
+    assert len(run("full-video", cut).arrays["full-video/video"]) == 3
+
+
 def test_youcook2_clips_are_grouped_by_the_first_characters_of_their_ids() -> None:
-    rows = {"video": np.eye(3), "text": np.eye(3)}
-    alone = Embedded.of(rows, ids=["GLd3aX16zBg_0", "GLd3aX16zBg_1", "other-video_0"])
-    assert videos_of(alone).tolist() == ["GLd3aX16zBg", "GLd3aX16zBg", "other-video"]
-    assert videos_of(Embedded.of(rows, videos=["v", "v", "a long name"])).tolist() == ["v", "v", "a long name"]
+    found = run("youcook2-videos", clips_named(["GLd3aX16zBg_0", "GLd3aX16zBg_1", "-_r8X2Wpmno12", "xHr8X2Wpmno#2"]))
+    assert found.arrays["youcook2-videos/video"].tolist() == ["-_r8X2Wpmno", "GLd3aX16zBg", "xHr8X2Wpmno"]
+    assert "youcook2-videos: clips are grouped by the first 11 characters of their names: 3 videos" in found.notes
+    own = run("youcook2-videos", clips_named(list("abc"), videos=["v", "v", "a long name"]))
+    assert own.arrays["youcook2-videos/video"].tolist() == ["a long name", "v"]
+    assert not any("first 11 characters" in note for note in own.notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["GLd3aX16zBg_0", "GLd3aX16zBg"], "'GLd3aX16zBg' is not named as a clip of YouCook2 is"),
+        (["recordings of mine 1", "recordings of mine 2"], "'recordings of mine 1' is not named as a clip of YouCook2"),
+        (["GLd3aX16zBgA", "GLd3aX16zBgB"], "'GLd3aX16zBgA' is not named as a clip of YouCook2 is"),
+        (["GLd3aX16zBg_0", "xHr8X2Wpmno_0"], "no two clips of e.npz have the same first 11 characters"),
+        ([f"recording_{i:04}" for i in range(40)], "all 40 clips of e.npz are of one video, 'recording_0'"),
+    ],
+)
+def test_clips_that_are_no_groups_are_refused(names: list[str], message: str) -> None:
+    with pytest.raises(TrichordError, match=f"benchmark youcook2-videos: .*{message}"):
+        run("youcook2-videos", clips_named(names))
 
 
 def test_all_alike_scores_chance() -> None:

@@ -38,7 +38,7 @@ def check(outcome: Outcome, whole: bool = True) -> None:
 def clips_and_texts(draw: st.DrawFn) -> Embedded:
     """Few values, so that scores tie; clips and texts may be missing, and clips may have none, one or several texts."""
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
-    num, several = draw(st.integers(2, 9)), draw(st.booleans())
+    num, several = draw(st.integers(3, 9)), draw(st.booleans())
     text_clip = rng.integers(0, num, draw(st.integers(num, 3 * num))) if several else np.arange(num)
     rows = {"video": num, "audio": num, "text": len(text_clip)}
     embeddings = {m: rng.integers(-1, 2, (n, 3)).astype(np.float32) for m, n in rows.items()}

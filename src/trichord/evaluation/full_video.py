@@ -10,9 +10,9 @@ S(c, k) is the dot product of caption c and clip k. Five ways to go from clips t
 | `video, mean of mean` | all captions of a video | the mean S of all pairs of a caption and a clip |
 | `video, votes` | all captions of a video | the votes: each caption has one, for the video of its best clip (ties share it) |
 
-Ties and missing ones are those of `ranks`: votes tie often, and such ranks are expected ones. Scores of clips and means of scores
-are made in float64 and rounded once, to float32; a mean is the sum of the scores over their number, so that means tie which
-are the same.
+Ties and missing ones are those of `ranks`: votes tie often, and such ranks are expected ones. Scores of clips, and means of
+scores, are made in float64 and rounded once, to float32; a mean is the sum of the scores over their number, so that means
+tie which are the same.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trichord.protocols.subject import Subject
 
 MEDIAN_RANK = "MedR"
+RECALLS = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}  # by measure, the attribute of retrieval metrics
 Kind = Literal["retrieval", "localization", "classification", "probe", "clustering"]
 
 
@@ -164,11 +165,13 @@ class Protocol:
     draws: bool = False
 
     def size_notes(self, found: Mapping[str, int]) -> list[str]:
-        """A line for each size that differs from the published one."""
+        """A line for each size that differs from the published one; for texts, of which clips have one both here and there, no
+        line beside that of the clips."""
+        one_each = all(sizes.get("texts") == sizes.get("clips") for sizes in (self.sizes, found))
         return [
             f"{self.name}: {found[what]:,} {what} here, {size:,} in the protocol: figures are not comparable to published ones"
             for what, size in self.sizes.items()
-            if what in found and found[what] != size
+            if what in found and found[what] != size and not (what == "texts" and one_each)
         ]
 
     def explanation(self) -> str:

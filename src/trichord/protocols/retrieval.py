@@ -10,32 +10,31 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.evaluation.contributions import aligned
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.full_video import full_video_ranks
-from trichord.evaluation.ranks import chance_recall, metrics_from_counts
-from trichord.evaluation.retrieval import QueryRanks, RetrievalResult, all_directions, fuse, score_direction
+from trichord.evaluation.retrieval import RetrievalResult, all_directions, score_direction
 from trichord.modality import Direction
 from trichord.parallel import on_main
-from trichord.protocols.protocol import MEDIAN_RANK, Options, Outcome, Protocol, Row
+from trichord.protocols.full_video import Groups, full_video_outcome, own_videos, youcook2_videos
+from trichord.protocols.protocol import MEDIAN_RANK, RECALLS, Options, Outcome, Protocol, Row
 from trichord.protocols.subject import ClipSet, Subject
 
-RECALLS = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}
-VIDEO_ID = 11  # first characters of a YouCook2 clip's id: the video's
 Keep = Callable[[Embedded], np.ndarray]
 
 
 @dataclass(frozen=True)
 class _Retrieval:
-    """How a protocol scores: which clips (None: those that the user names), the missing-clip policy, which of them count."""
+    """How a protocol scores: which clips (None: those that the user names), the missing-clip policy, which of them count; how
+    clips are grouped into videos, where these are found."""
 
     clips: ClipSet | None
     missing: str = "drop"
     keep: Keep | None = None
     needs_gallery: bool = False
+    groups: Groups = own_videos
 
     def embedded(
-        self, name: str, subject: Subject, options: Options, modalities: tuple[str, ...]
+        self, name: str, head: str, subject: Subject, options: Options, modalities: tuple[str, ...]
     ) -> tuple[Embedded, list[str]]:
-        """The clips that count, and notes."""
+        """The clips that count, and notes that begin with `head`, the name of the rows."""
         if self.clips is not None and options.on:
             raise TrichordError(f"benchmark {name} names its clips itself; leave ':{options.on}' out")
         if self.needs_gallery and options.gallery is None:
@@ -46,14 +45,14 @@ class _Retrieval:
             kept = self.keep(found)
             if not len(kept):
                 raise TrichordError(f"{found.source}: none of {found.num_clips} clips is one of benchmark {name}")
-            notes += [f"{name}: {found.num_clips - len(kept):,} clips are not part of it"] * (
+            notes += [f"{head}: {found.num_clips - len(kept):,} clips are not part of it"] * (
                 len(kept) < found.num_clips
             )
             found = found.take(kept)
-        if (w := options.windows) is not None:
-            notes.append(f"{name}: clips longer than {w.length_s:g} s by {w.count} windows of that length ({w.pool})")
+        if options.windows is not None:
+            notes.append(f"{head}: {options.windows.note}")
         if options.gallery is not None:
-            found, more = _chosen(found, options.gallery, name)
+            found, more = _chosen(found, options.gallery, head)
             notes += more
         return found, notes
 
@@ -111,7 +110,7 @@ def retrieval_outcome(
     outcome = Outcome(arrays=clip_arrays(name, found))
     results: list[RetrievalResult] = []
     for direction in directions:
-        result = score_direction(
+        scored = score_direction(
             found.embeddings,
             found.valid,
             direction,
@@ -122,6 +121,7 @@ def retrieval_outcome(
             block=options.block,
             dual_softmax=options.dual_softmax,
         )
+        result = replace(scored, windows="" if options.windows is None else options.windows.told)
         results.append(result)
         outcome.rows += retrieval_rows(result, found)
         outcome.arrays |= rank_arrays(f"{name}/{direction.code}", result)
@@ -175,13 +175,27 @@ def _run_retrieval(how: _Retrieval, protocol: Protocol, subject: Subject, option
     name = options.on or protocol.name
     directions = directions_of(subject, options, name)
     modalities = tuple(m for d in directions for m in d.modalities)
-    found, notes = how.embedded(protocol.name, subject, options, modalities)
+    found, notes = how.embedded(protocol.name, name, subject, options, modalities)
     missing = how.missing if options.missing == "auto" else options.missing
     fusion = _fusion(subject, options)
     outcome = on_main(lambda: retrieval_outcome(name, found, directions, fusion, missing, options))
     sizes = {"clips": found.num_clips, "texts": found.num_texts}
-    outcome.notes = [*notes, *protocol.size_notes(sizes), *outcome.notes]
+    notes += protocol.size_notes(sizes)
+    if how.missing == missing == "miss" and (lost := protocol.sizes["clips"] - found.num_clips) > 0:
+        notes.append(_lost_clips(protocol, lost, subject.given is not None))
+    outcome.notes = [*notes, *outcome.notes]
     return outcome
+
+
+def _lost_clips(protocol: Protocol, lost: int, given: bool) -> str:
+    """How clips that are not here would count as errors, as in the protocol."""
+    every = protocol.sizes["clips"]
+    means = (
+        f"give {every:,} rows of each modality, and audio_valid (video_valid, ...) false where a clip lacks it"
+        if given
+        else f"import the release with its list of all {every:,} (MSRVTT_JSFUSION_test.csv) beside it"
+    )
+    return f"{protocol.name}: {lost:,} clips are not here, so they do not count as errors; for these, {means}"
 
 
 def _run_full_video(how: _Retrieval, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
@@ -197,72 +211,19 @@ def _run_full_video(how: _Retrieval, protocol: Protocol, subject: Subject, optio
             f"benchmark {protocol.name}: captions find videos, as in t2v or t2va; {asked[0].code} does not"
         )
     modalities = tuple(m for d in directions for m in d.modalities)
-    found, notes = how.embedded(protocol.name, subject, options, modalities)
+    found, notes = how.embedded(protocol.name, name, subject, options, modalities)
     missing = how.missing if options.missing == "auto" else options.missing
     fusion = _fusion(subject, options)
-    outcome = on_main(lambda: full_video_outcome(name, found, directions, fusion, missing, options.block))
-    sizes = {"clips": found.num_clips, "videos": len(set(videos_of(found).tolist()))}
+    videos, told = how.groups(name, found)
+    windows = "" if options.windows is None else options.windows.told
+    outcome = on_main(
+        lambda: full_video_outcome(name, found, videos, directions, fusion, missing, options.block, windows)
+    )
+    sizes = {"clips": found.num_clips, "texts": found.num_texts}
+    notes += told
     if others := [d.code for d in asked if d not in directions]:
         notes.append(f"{name}: captions find videos; {', '.join(others)} left out")
     outcome.notes = [*notes, *protocol.size_notes(sizes), *outcome.notes]
-    return outcome
-
-
-def videos_of(found: Embedded) -> np.ndarray:
-    """(N,) the video of each clip; where every clip is a video of its own, the first 11 characters of its name (YouCook2)."""
-    if len(set(found.videos.tolist())) < found.num_clips:
-        return found.videos
-    return np.array([clip[:VIDEO_ID] for clip in found.videos.tolist()], np.str_)
-
-
-def full_video_outcome(
-    name: str, found: Embedded, directions: list[Direction], fusion: str, missing: str, block: int
-) -> Outcome:
-    """Rows and per-query ranks of the five ways from clips to videos. A video takes part that has a caption and a clip with
-    the modalities of the direction."""
-    videos, of_clip = np.unique(videos_of(found), return_inverse=True)
-    of_text = of_clip[found.text_clip]
-    outcome = Outcome(arrays={f"{name}/video": videos, f"{name}/text_id": found.ids[found.text_clip]})
-    for direction in directions:
-        clips = np.flatnonzero(np.logical_and.reduce([found.valid[m] for m in direction.target]))
-        texts = np.flatnonzero(found.valid["text"])
-        takes_part = np.zeros((2, len(videos)), bool)
-        takes_part[0, of_clip[clips]], takes_part[1, of_text[texts]] = True, True
-        part = np.flatnonzero(takes_part.all(axis=0))
-        if not len(part):
-            lacking = " and ".join(direction.modalities)
-            raise TrichordError(
-                f"benchmark {name}: no video has {lacking}; direction {direction.code} cannot be scored"
-            )
-        place = np.full(len(videos), -1)
-        place[part] = np.arange(len(part))
-        clips, texts = clips[place[of_clip[clips]] >= 0], texts[place[of_text[texts]] >= 0]
-        gallery = fuse([found.embeddings[m][clips] for m in direction.target], fusion)
-        queries = fuse([found.embeddings["text"][texts]], fusion)
-        for ranks in full_video_ranks(queries, place[of_text[texts]], gallery, place[of_clip[clips]], block):
-            by_caption = ranks.way.startswith("caption")
-            lost = (found.num_texts - len(texts)) if by_caption else len(videos) - len(part)
-            counted = lost if missing == "miss" else 0
-            metrics = metrics_from_counts(ranks.counts, num_missing=counted)
-            share = len(ranks.video) / (len(ranks.video) + counted)
-            of, num = f"{direction.code}, {fusion}: {ranks.way}", metrics.num_queries
-            at, total = (texts, found.num_texts) if by_caption else (part, len(videos))
-            units = f"{name}/text_id" if by_caption else f"{name}/video"
-            each = QueryRanks(ranks.video, *ranks.counts)
-            for k, (measure, key) in zip((1, 5, 10), RECALLS.items(), strict=True):
-                row = Row(name, of, measure, getattr(metrics, key), num, chance_recall(k, len(part)) * share)
-                values = aligned(each.hits(k), at, total, np.nan if missing != "miss" else 0.0)
-                outcome.rows.append(row.over(values, units))
-            row = Row(name, of, MEDIAN_RANK, metrics.medr, num, None, "rank")
-            last = np.nan if missing != "miss" else float(len(part) + counted)
-            outcome.rows.append(row.over(aligned(each.rank(), at, total, last), units))
-            head = f"{name}/{direction.code}/{ranks.way.replace(', ', '-').replace(' ', '-')}"
-            outcome.arrays |= {
-                f"{head}/video": part[ranks.video].astype(np.int32),
-                f"{head}/greater": ranks.counts.greater.astype(np.int32),
-                f"{head}/equal": ranks.counts.equal.astype(np.int32),
-                f"{head}/num_gallery": np.array(ranks.counts.num_gallery),
-            }
     return outcome
 
 
@@ -273,6 +234,7 @@ def _with_rows(found: Embedded) -> np.ndarray:
 
 
 _RANKS = "R@1, R@5, R@10 (ties at their expected value), median and mean rank, of each direction"
+_FULL_VIDEO = "R@1, R@5, R@10 and median rank of each way and direction (text as the query)"
 _YOUCOOK2 = ClipSet("youcook2", "val", 5120)
 _MSRVTT = ClipSet("msrvtt", "test", 3072)
 _IMPORT = "The clips of `trichord import {}`, with every modality that a direction names; or embeddings of them."
@@ -301,34 +263,37 @@ PROTOCOLS: tuple[Protocol, ...] = (
         _Retrieval(_YOUCOOK2), "youcook2", "YouCook2, pooled features",
         "The 3,350 of the 3,492 validation clips whose videos are not in HowTo100M, one caption each. Every clip that has the "
         "modalities of a direction is a query and in the gallery; the others are left out. Spectrograms are cut to 5,120 "
-        "frames. MCN's and AVLnet's figures are made so, with `sum`; Everything at Once's with `mean_normalized`.",
-        _IMPORT.format("youcook2"), clips=3350,
+        "frames. MCN's and AVLnet's figures are made so, with `sum`. Everything at Once's are of other clips (youcook2-full) "
+        "and 4,608 frames, with `mean_normalized`: its `t2v+a` is t2va here; what it calls `t2va` is the output of its "
+        "transformer for the tokens of both, which no fusion of two embeddings gives.",
+        _IMPORT.format("youcook2"), clips=3350, texts=3350,
     ),
     _protocol(
         _Retrieval(_YOUCOOK2, keep=_with_rows), "youcook2-full", "YouCook2, full-resolution features",
-        "As youcook2, but only the clips with features per time step, which 11 of the 3,350 lack: Everything at Once's "
-        "3,339. Import with `--full_resolution true`.",
-        _IMPORT.format("youcook2 --full_resolution true"), clips=3339,
+        "As youcook2, but only the clips with features per time step, which 11 of the 3,350 lack: the 3,339 that Everything at "
+        "Once scores, with 4,608 frames where it is 5,120 here. Import with `--full_resolution true`.",
+        _IMPORT.format("youcook2 --full_resolution true"), clips=3339, texts=3339,
     ),
     _protocol(
         _Retrieval(_YOUCOOK2, needs_gallery=True), "youcook2-mteb", "YouCook2, the gallery of MTEB",
         "The 3,104 clips that MTEB's YouCook2 tasks score, by a list of their ids (`--gallery FILE`, one a line). A smaller "
         "gallery is easier: figures are not those of youcook2.",
-        _IMPORT.format("youcook2"), clips=3104,
+        _IMPORT.format("youcook2"), clips=3104, texts=3104,
     ),
     _protocol(
         _Retrieval(_MSRVTT, "miss"), "msrvtt", "MSR-VTT 1k, missing clips count",
         "The 1,000 test clips of JSFusion, one caption each. Clips without features are queries that fail: 968 have audio and "
         "are scored against 968, recalls are over 1,000. Their rank is that of the last, so the median rank is over all 1,000 "
-        "(MCN and AVLnet print the median of those found). 3,072 spectrogram frames.",
-        _IMPORT.format("msrvtt"), clips=1000,
+        "(MCN and AVLnet print the median of those found). A file of embeddings has 1,000 rows of each modality, and "
+        "`audio_valid` is false where there is no audio. 3,072 spectrogram frames.",
+        _IMPORT.format("msrvtt"), clips=1000, texts=1000,
     ),
     _protocol(
         _Retrieval(_MSRVTT), "msrvtt-1k-a", "MSR-VTT 1k-A",
         "The same 1,000 test clips as msrvtt, as models of video and text score them: 1k-A is the split whose 9,000 other "
         "clips may be trained on. Clips that lack a modality are left out of queries and gallery, so a direction with audio "
         "has 968; those figures are not comparable to the ones over 1,000.",
-        _IMPORT.format("msrvtt"), clips=1000,
+        _IMPORT.format("msrvtt"), clips=1000, texts=1000,
     ),
     _protocol(
         _Retrieval(ClipSet("msrvtt-full", "test", 3072, "all")), "msrvtt-full", "MSR-VTT, full test set",
@@ -341,7 +306,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         _Retrieval(ClipSet("lsmdc", "test", 3072)), "lsmdc", "LSMDC",
         "The 1,000 test clips of the Large Scale Movie Description Challenge, one description each; clips that lack a "
         "modality are left out. 3,072 spectrogram frames.",
-        _IMPORT.format("lsmdc"), clips=1000,
+        _IMPORT.format("lsmdc"), clips=1000, texts=1000,
     ),
     _protocol(
         _Retrieval(None), "retrieval", "Retrieval on any clips",
@@ -351,19 +316,21 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "Clips with the modalities of a direction.",
     ),
     _protocol(
-        _Retrieval(_YOUCOOK2), "youcook2-videos", "YouCook2, full videos",
-        "Captions find the video: clips are grouped by the first 11 characters of their id. Five ways from clips to videos, "
-        "each a row: one caption as the query and a video's best clip, or the mean over its clips; all captions of a video as "
-        "the query, by the mean of each one's best clip, the mean over all pairs, or votes, one for the video of each "
-        "caption's best clip (clips that tie share it). Captions and clips of a video are those of the benchmark, without "
-        "what lies between them.",
-        _IMPORT.format("youcook2"), _run_full_video, "R@1, R@5, R@10 and median rank of each way and direction (text as the query)",
-        clips=3350,
+        _Retrieval(_YOUCOOK2, groups=youcook2_videos), "youcook2-videos", "YouCook2, full videos",
+        "Captions find the video. Which clips are of one video is what the store or the file says; where each clip has a video "
+        "of its own, as in the releases, and all are named as YouCook2's clips are (the 11 characters of the video, then a "
+        "separator or digits), it is the first 11 characters. Where no two clips are of one video, or all are, that is an "
+        "error. Five ways from clips to videos, each a row: one caption as the query and a video's best clip, or the mean over "
+        "its clips; all captions of a video as the query, by the mean of each one's best clip, the mean over all pairs, or "
+        "votes, one for the video of each caption's best clip (clips that tie share it). Captions and clips of a video are "
+        "those of the benchmark, without what lies between them.",
+        _IMPORT.format("youcook2"), _run_full_video, _FULL_VIDEO,
+        clips=3350, texts=3350,
     ),
     _protocol(
         _Retrieval(None), "full-video", "Full videos of any clips",
-        "As youcook2-videos, with the clips' own videos as groups. Say which clips as full-video:COLLECTION/SPLIT.",
-        "Text, and clips of which several are of one video.", _run_full_video,
-        "R@1, R@5, R@10 and median rank of each way and direction (text as the query)",
+        "As youcook2-videos, but clips are of one video as the store or the file says, whatever their names. Say which clips "
+        "as full-video:COLLECTION/SPLIT.",
+        "Text, and clips of which several are of one video.", _run_full_video, _FULL_VIDEO,
     ),
 )  # fmt: skip

@@ -1,0 +1,140 @@
+"""Rows of full-video retrieval, and which clips are of one video."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.evaluation.contributions import aligned
+from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.full_video import full_video_ranks
+from trichord.evaluation.ranks import chance_recall, metrics_from_counts
+from trichord.evaluation.retrieval import QueryRanks, fuse
+from trichord.modality import Direction
+from trichord.protocols.protocol import MEDIAN_RANK, RECALLS, Outcome, Row
+
+VIDEO_ID = 11  # characters of the name of a video on YouTube
+YOUCOOK2_CLIP = re.compile(rf"[\w-]{{{VIDEO_ID}}}[^A-Za-z].*", re.ASCII | re.DOTALL)
+Groups = Callable[[str, Embedded], tuple[np.ndarray, list[str]]]
+
+
+def own_videos(name: str, found: Embedded) -> tuple[np.ndarray, list[str]]:
+    """(N,) the video that each clip is cut from, and notes. Raises TrichordError where these are no groups: each clip has a
+    video of its own, or all have the same."""
+    if not _are_shared(found):
+        raise TrichordError(
+            f"benchmark {name}: no two clips of {found.source} are of one video; give the video that each clip is cut from "
+            "(`videos` in a file of embeddings), or take benchmark retrieval"
+        )
+    return _several(name, found, found.videos), []
+
+
+def youcook2_videos(name: str, found: Embedded) -> tuple[np.ndarray, list[str]]:
+    """As `own_videos`; where each clip has a video of its own, all named as clips of YouCook2 are, the first 11 characters of
+    the name."""
+    if _are_shared(found):
+        return _several(name, found, found.videos), []
+    names = found.videos.tolist()
+    if other := next((clip for clip in names if not YOUCOOK2_CLIP.fullmatch(clip)), None):
+        raise TrichordError(
+            f"benchmark {name}: no two clips of {found.source} are of one video, and '{other}' is not named as a clip of "
+            f"YouCook2 is (the {VIDEO_ID} characters of its video, a separator or digits); give the video that each clip is "
+            "cut from (`videos` in a file of embeddings)"
+        )
+    videos = np.array([clip[:VIDEO_ID] for clip in names], np.str_)
+    if len(set(videos.tolist())) == len(set(names)):
+        raise TrichordError(
+            f"benchmark {name}: no two clips of {found.source} have the same first {VIDEO_ID} characters, those of the video; "
+            "give the video that each clip is cut from (`videos` in a file of embeddings)"
+        )
+    note = f"{name}: clips are grouped by the first {VIDEO_ID} characters of their names"
+    return _several(name, found, videos), [f"{note}: {len(set(videos.tolist())):,} videos"]
+
+
+def _are_shared(found: Embedded) -> bool:
+    """Whether some video has two clips. Clips of one span, where it is known, are one clip with several captions."""
+    spans = zip(found.videos.tolist(), found.start_s.tolist(), found.end_s.tolist(), strict=True)
+    clips = {(video, start, end) if end > start else (video, i) for i, (video, start, end) in enumerate(spans)}
+    return len(clips) > len(set(found.videos.tolist()))
+
+
+def _several(name: str, found: Embedded, videos: np.ndarray) -> np.ndarray:
+    if len(set(videos.tolist())) == 1:
+        raise TrichordError(
+            f"benchmark {name}: all {found.num_clips:,} clips of {found.source} are of one video, '{videos[0]}', and there is "
+            "no other to tell it from; give clips of several videos, or take benchmark retrieval"
+        )
+    return videos
+
+
+def full_video_outcome(
+    name: str,
+    found: Embedded,
+    video_of: np.ndarray,
+    directions: list[Direction],
+    fusion: str,
+    missing: str,
+    block: int = 1024,
+    windows: str = "",
+) -> Outcome:
+    """Rows and per-query ranks of the five ways from clips to videos. A video takes part that has a caption and a clip with
+    the modalities of the direction.
+
+    Args:
+        name: Of the benchmark.
+        found: The clips.
+        video_of: (N,) name of the video of each.
+        directions: With text alone as the query.
+        fusion, missing, block: As of `evaluation.retrieval.score_direction`.
+        windows: As `Windows.told`, where clips were cut.
+
+    Raises TrichordError where no video has all that a direction needs.
+    """
+    videos, of_clip = np.unique(video_of, return_inverse=True)
+    of_text = of_clip[found.text_clip]
+    marked = f", {windows}" if windows else ""
+    outcome = Outcome(arrays={f"{name}/video": videos, f"{name}/text_id": found.ids[found.text_clip]})
+    for direction in directions:
+        clips = np.flatnonzero(np.logical_and.reduce([found.valid[m] for m in direction.target]))
+        texts = np.flatnonzero(found.valid["text"])
+        takes_part = np.zeros((2, len(videos)), bool)
+        takes_part[0, of_clip[clips]], takes_part[1, of_text[texts]] = True, True
+        part = np.flatnonzero(takes_part.all(axis=0))
+        if not len(part):
+            lacking = " and ".join(direction.modalities)
+            raise TrichordError(
+                f"benchmark {name}: no video has {lacking}; direction {direction.code} cannot be scored"
+            )
+        place = np.full(len(videos), -1)
+        place[part] = np.arange(len(part))
+        clips, texts = clips[place[of_clip[clips]] >= 0], texts[place[of_text[texts]] >= 0]
+        gallery = fuse([found.embeddings[m][clips] for m in direction.target], fusion)
+        queries = fuse([found.embeddings["text"][texts]], fusion)
+        for ranks in full_video_ranks(queries, place[of_text[texts]], gallery, place[of_clip[clips]], block):
+            by_caption = ranks.way.startswith("caption")
+            lost = (found.num_texts - len(texts)) if by_caption else len(videos) - len(part)
+            counted = lost if missing == "miss" else 0
+            metrics = metrics_from_counts(ranks.counts, num_missing=counted)
+            share = len(ranks.video) / (len(ranks.video) + counted)
+            of, num = f"{direction.code}, {fusion}{marked}: {ranks.way}", metrics.num_queries
+            at, total = (texts, found.num_texts) if by_caption else (part, len(videos))
+            units = f"{name}/text_id" if by_caption else f"{name}/video"
+            each = QueryRanks(ranks.video, *ranks.counts)
+            for k, (measure, key) in zip((1, 5, 10), RECALLS.items(), strict=True):
+                row = Row(name, of, measure, getattr(metrics, key), num, chance_recall(k, len(part)) * share)
+                values = aligned(each.hits(k), at, total, np.nan if missing != "miss" else 0.0)
+                outcome.rows.append(row.over(values, units))
+            row = Row(name, of, MEDIAN_RANK, metrics.medr, num, None, "rank")
+            last = np.nan if missing != "miss" else float(len(part) + counted)
+            outcome.rows.append(row.over(aligned(each.rank(), at, total, last), units))
+            head = f"{name}/{direction.code}/{ranks.way.replace(', ', '-').replace(' ', '-')}"
+            outcome.arrays |= {
+                f"{head}/video": part[ranks.video].astype(np.int32),
+                f"{head}/greater": ranks.counts.greater.astype(np.int32),
+                f"{head}/equal": ranks.counts.equal.astype(np.int32),
+                f"{head}/num_gallery": np.array(ranks.counts.num_gallery),
+            }
+    return outcome
