@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from trichord.cli import main
 from trichord.evaluation.embedded import Embedded
+from trichord.protocols.protocol import Row
 from trichord.protocols.registry import protocols
 from trichord.study.evaluate import evaluate
-from trichord.study.evaluation_tables import footer, protocols_table
+from trichord.study.evaluation_tables import footer, order_tables, protocols_table, rows_table
+from trichord.study.order_figures import OrderFigure
 
 
 @pytest.mark.parametrize(("width", "with_clips"), [(80, False), (120, True)])
@@ -74,3 +77,38 @@ def test_nothing_is_said_of_no_figures(tmp_path: Path) -> None:
     found = evaluate(None, None, ["clustering"], embeddings=file_of(tmp_path / "e.npz"))
     found.benchmarks.clear()
     assert footer(found) == ""
+
+
+def printed(table: Table, width: int = 120) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width).print(table)
+    return out.getvalue()
+
+
+def test_what_each_measure_is_a_mean_over_stands_with_it() -> None:
+    def rows(of: str, videos: int) -> list[Row]:
+        segments = [Row("mining", of, "IoU, segments", 30.0, 8, 12.0), Row("mining", of, "MoF, frames", 40.0, 60)]
+        return [Row("mining", of, "recall", 20.0, videos, 10.0), *segments]
+
+    text = printed(rows_table("mining", [*rows("t2v", 2), *rows("t2a", 1)]))
+    head, below = text.splitlines()[2:4]
+    assert [cell.strip() for cell in head.split("┃")[3:5]] == ["IoU, segments", "MoF, frames"]
+    assert [cell.strip() for cell in below.split("┃")[3:5]] == ["n = 8", "n = 60"]
+    assert "20.00 (chance 10.00, n = 2)" in text and "20.00 (chance 10.00, n = 1)" in text  # differs between lines too
+    assert "30.00 (chance 12.00)" in text and "40.00 │" in text and " n ┃" not in text and "2, 8, 60" not in text
+    plain = printed(
+        rows_table("mining", [Row("m", "a", "x", 1.0, 5), Row("m", "a", "y", 2.0, 5), Row("m", "b", "x", 1.0, 6)])
+    )
+    assert " n ┃" in plain and "n =" not in plain and "│ 5 │" in plain and "│ 6 │" in plain
+
+
+def test_orders_too() -> None:
+    def figure(order: str, measure: str, num: int) -> OrderFigure:
+        return OrderFigure("mining", "t2v", measure, "%", order, 10.0, None, 1, num, None)
+
+    some = [figure(order, measure, num) for order in ("av>t", "avt") for measure, num in (("recall", 2), ("MoF", 60))]
+    (table,) = order_tables(some, ["av>t", "avt"])
+    text = printed(table)
+    assert text.splitlines()[0].strip() == "mining: t2v" and "n = 2 " in text and "n = 60 " in text
+    (table,) = order_tables([figure("av>t", "recall", 2), figure("avt", "recall", 3)], ["av>t", "avt"])
+    assert printed(table).splitlines()[0].strip() == "mining: t2v, n = 2 to 3"

@@ -3,7 +3,7 @@ study a table for each thing that figures are of; the list of benchmarks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -33,28 +33,42 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def rows_table(title: str, rows: Sequence[Row]) -> Table:
-    """A line for each thing that figures are of, a column for each measure, with chance behind it; for a terminal."""
+    """A line for each thing that figures are of, a column for each measure, with chance behind it; for a terminal. What the
+    measures of a line are means over has a column; where it differs between them it stands with the measure."""
     from rich.table import Table
 
     measures = list(dict.fromkeys(row.measure for row in rows))
     units = {row.measure: row.unit for row in rows}
+    of_each = list(dict.fromkeys(row.of for row in rows))
+    alike = all(len({row.num for row in rows if row.of == of}) == 1 for of in of_each)
+    nums = {measure: {row.num for row in rows if row.measure == measure} for measure in measures}
+    in_head = {measure for measure in measures if not alike and len(nums[measure]) == 1}
     out = Table(title=title, title_justify="left")
     out.add_column("of")
     for measure in measures:
-        out.add_column(measure if units[measure] in ("%", "rank") else f"{measure} ({units[measure]})", justify="right")
-    out.add_column("n", justify="right")
-    for of in dict.fromkeys(row.of for row in rows):
+        heading = measure if units[measure] in ("%", "rank") else f"{measure} ({units[measure]})"
+        out.add_column(f"{heading}\n{_num_told(nums[measure])}" if measure in in_head else heading, justify="right")
+    if alike:
+        out.add_column("n", justify="right")
+    for of in of_each:
         mine = {row.measure: row for row in rows if row.of == of}
-        cells = [_cell(mine.get(measure)) for measure in measures]
-        out.add_row(of, *cells, ", ".join(dict.fromkeys(f"{row.num:,}" for row in mine.values())))
+        cells = [_cell(mine.get(measure), with_num=not alike and measure not in in_head) for measure in measures]
+        out.add_row(of, *cells, *([f"{next(iter(mine.values())).num:,}"] if alike else []))
     return out
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: Row | None, with_num: bool = False) -> str:
     if row is None:
         return ""
     value = f"{row.value:.1f}" if row.unit == "rank" else f"{row.value:.2f}"
-    return value if row.chance is None else f"{value} (chance {row.chance:.2f})"
+    told = [] if row.chance is None else [f"chance {row.chance:.2f}"]
+    told += [_num_told([row.num])] if with_num else []
+    return f"{value} ({', '.join(told)})" if told else value
+
+
+def _num_told(nums: Collection[int]) -> str:
+    """`n = 8`, or `n = 8 to 60`."""
+    return f"n = {min(nums):,}" if len(set(nums)) == 1 else f"n = {min(nums):,} to {max(nums):,}"
 
 
 WIDTH = 100  # of the figures of a table: with order, seeds and borders it fits 120 columns
@@ -88,16 +102,17 @@ def _order_table(name: str, of: str, figures: Sequence[OrderFigure], orders: Seq
     from rich.table import Table
     from rich.text import Text
 
-    nums = sorted({f.num for f in figures})
-    told = f"{nums[0]:,}" if len(nums) == 1 else f"{nums[0]:,} to {nums[-1]:,}"
-    title = printable(f"{name}: {of}, n = {told}")
+    measures = {f.measure: f.unit for f in figures}
+    nums = {measure: frozenset(f.num for f in figures if f.measure == measure) for measure in measures}
+    alike = len(set(nums.values())) == 1
+    title = printable(f"{name}: {of}, {_num_told(next(iter(nums.values())))}" if alike else f"{name}: {of}")
     out = Table(title=Text(title), title_justify="left", min_width=min(len(title), WIDTH))
     out.add_column("order")
-    measures = {f.measure: f.unit for f in figures}
     for measure, unit in measures.items():
         heading = measure if unit in ("%", "rank") else f"{measure} ({unit})"
         width = _width(heading, [f for f in figures if f.measure == measure])
-        out.add_column(Text("\n".join(wrap(printable(heading), width))), justify="right")
+        lines = wrap(printable(heading), width) + ([] if alike else [_num_told(nums[measure])])
+        out.add_column(Text("\n".join(lines)), justify="right")
     out.add_column("seeds", justify="right")
     for order in orders:
         mine = {f.measure: f for f in figures if f.order == order}
@@ -112,8 +127,8 @@ def _order_table(name: str, of: str, figures: Sequence[OrderFigure], orders: Seq
 
 
 def _width(heading: str, column: Sequence[OrderFigure]) -> int:
-    """Of a column whose heading breaks between words."""
-    return max(len(text) for text in (*map(_order_cell, column), *heading.split()))
+    """Of a column whose heading breaks between words, n below it."""
+    return max(len(text) for text in (*map(_order_cell, column), *heading.split(), _num_told([f.num for f in column])))
 
 
 def _order_cell(figure: OrderFigure | None) -> str:
