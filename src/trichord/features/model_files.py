@@ -247,10 +247,16 @@ def load_network(transformers: Any, folder: Path, device: str) -> Any:
 
 
 def check_device(device: str) -> None:
-    """Raises TrichordError where torch cannot use `device`."""
+    """Raises TrichordError, which says which devices there are, where torch cannot use `device`."""
     import torch
 
     try:
-        torch.zeros(1, device=device)
+        if not isinstance(device, str | torch.device):
+            raise RuntimeError("it is no name")
+        torch.zeros(1, device=device).cpu()  # on `meta` nothing can be computed
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise TrichordError(f"device '{device}' cannot be used ({one_line(error)[:120]}); use cpu") from None
+        have = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        have += ["mps"] * torch.backends.mps.is_available()
+        raise TrichordError(
+            f"device '{device}' cannot be used ({one_line(error)[:120]}); use {' or '.join(have)}"
+        ) from None
