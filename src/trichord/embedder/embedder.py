@@ -9,16 +9,28 @@ Shape letters: N items, D joint width, T time steps or frames, H and W picture h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from huggingface_hub import ModelHubMixin
 
+from trichord.embedder.arguments import (
+    check_card_options,
+    check_encoders,
+    check_folder,
+    check_options,
+    check_push,
+    check_rate,
+    device_of,
+    items_of,
+    spans_of,
+    texts_of,
+)
 from trichord.embedder.encoders import FeatureEncoders
 from trichord.embedder.folder import Parts, find_folder, read_folder, write_folder
-from trichord.embedder.inputs import Inputs, Span
+from trichord.embedder.inputs import Inputs
 from trichord.errors import TrichordError, writing
 from trichord.evaluation.retrieval import fuse, unit
 from trichord.modality import NAMES
@@ -45,6 +57,8 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             in place of the recorded one: where a folder lies elsewhere, or nothing was recorded.
         weights: Stream -> weights file of the encoder, in place of the usual one.
         device: Where everything computes: cpu, cuda, ...
+
+    Raises TrichordError for a device that is not here, and for encoders or weights of what the model does not read.
     """
 
     _hub_mixin_config: dict[str, Any] = {}  # the folder has a config.json of its own
@@ -57,10 +71,11 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         weights: Mapping[str, Path | str] | None = None,
         device: str = "cpu",
     ) -> None:
-        self.parts, self.device = parts, device
-        self.model = parts.trained.model.eval().to(device)
+        check_encoders(parts.trained, encoders, weights)
+        self.parts, self.device = parts, device_of(device)
+        self.model = parts.trained.model.eval().to(self.device)
         files = {stream: Path(path) for stream, path in (weights or {}).items()}
-        self.encoders = FeatureEncoders(parts.encoders, names=encoders, weights=files, device=device)
+        self.encoders = FeatureEncoders(parts.encoders, names=encoders, weights=files, device=self.device)
         arguments = self.model.arguments
         dims = {"video": arguments["video_dim"], "audio": arguments["audio_dim"] or arguments["mel_bins"]}
         if len(parts.scoring.visual_streams) == 1:
@@ -96,6 +111,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
         Raises TrichordError, one line, when it is not there, is damaged, or cannot be downloaded.
         """
+        check_options("from_pretrained", options)
         folder = find_folder(
             pretrained_model_name_or_path, revision=revision, cache_dir=cache_dir, force_download=force_download,
             local_files_only=local_files_only, token=token,
@@ -123,6 +139,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
         Raises TrichordError when there is no such model or store, or the two do not fit.
         """
+        check_options("from_run", options)
         from trichord.embedder.origin import parts_of_run
 
         return cls(parts_of_run(Path(run), store, words=_path(words), results=_path(results)), **options)
@@ -139,6 +156,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             store: A store of its features.
             options: `encoders`, `weights`, `device`, as of the class.
         """
+        check_options("from_published", options)
         from trichord.embedder.origin import parts_of_published
         from trichord.training.models import load_model
 
@@ -166,8 +184,13 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
         Returns:
             The URL of the commit, where it was pushed.
+
+        Raises TrichordError for options that there are not or that have no effect, and where a file is in the way.
         """
         folder = Path(save_directory)
+        check_card_options(model_card_kwargs or {})
+        check_push(push_to_hub, repo_id, push_to_hub_kwargs)
+        check_folder(folder)
         kwargs = {"name": folder.resolve().name, **(model_card_kwargs or {})}
         with writing(folder):
             return super().save_pretrained(
@@ -178,10 +201,12 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         write_folder(save_directory, self.parts)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The card with the model's figures: see `embedder.card.make_card` for `name`, `license` and `language`."""
+        """The card with the model's figures: see `embedder.card.make_card` for `name`, `license` and `language`, which are
+        given by name."""
         from trichord.embedder.card import make_card
 
-        return make_card(self.parts, *args, **kwargs)
+        check_card_options(args or kwargs)
+        return make_card(self.parts, **kwargs)
 
     # ---- what it knows
 
@@ -216,7 +241,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         import torch
 
         self._require("text")
-        items = [texts] if isinstance(texts, str) else list(texts)
+        items = texts_of(texts)
         rows = self.inputs.words(items, truncate)
         reads_words = self.parts.scoring.text == "words"
         found = []
@@ -252,8 +277,9 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         import torch
 
         self._require("video")
-        items = _items(videos)
-        spans = _spans(start_s, end_s, len(items))
+        check_rate(rate_hz, "frames")
+        items = items_of(videos)
+        spans = spans_of(start_s, end_s, len(items))
         found = []
         for begin in range(0, len(items), CLIPS_PER_BATCH):
             end = begin + CLIPS_PER_BATCH
@@ -288,8 +314,9 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         import torch
 
         self._require("audio")
-        items = _items(sounds)
-        spans = _spans(start_s, end_s, len(items))
+        check_rate(rate_hz, "samples")
+        items = items_of(sounds)
+        spans = spans_of(start_s, end_s, len(items))
         scoring, found = self.parts.scoring, []
         for begin in range(0, len(items), CLIPS_PER_BATCH):
             end = begin + CLIPS_PER_BATCH
@@ -348,25 +375,3 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
 def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value)
-
-
-def _items(values: Any) -> list[Any]:
-    """One item or several as a list."""
-    single = isinstance(values, str | Path | np.ndarray | Mapping) or hasattr(values, "detach")
-    if not single and not isinstance(values, Iterable):
-        raise TrichordError(f"{type(values).__name__} is nothing that can be encoded; give files or arrays")
-    return [values] if single else list(values)
-
-
-def _spans(start_s: Seconds, end_s: Seconds, count: int) -> list[Span]:
-    starts, ends = (
-        list(value) if isinstance(value, Sequence | np.ndarray) else [value] * count for value in (start_s, end_s)
-    )
-    if len(starts) != count or len(ends) != count:
-        raise TrichordError(
-            f"{len(starts)} starts and {len(ends)} ends for {count} items; give one for all, or one each"
-        )
-    return [
-        Span(0.0 if start is None else float(start), None if end is None else float(end))
-        for start, end in zip(starts, ends, strict=True)
-    ]

@@ -6,6 +6,7 @@ They are loaded when they are first needed. An encoder that would give other fea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,23 @@ from trichord.media.arrays import pictures_of
 LOG_MEL_STREAM = "spectrogram"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".svg", ".svgz")
 _FRAMES_PER_BLOCK = 64
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a path has lost one of the two slashes; a drive has one letter
 
 
 class Absent(TrichordError):
     """An item that holds nothing of a modality, or nothing in the span that was asked for."""
+
+
+def file_of(value: str | Path) -> Path:
+    """The path of a file. Raises TrichordError for a folder and for a URL; whether there is such a file is not asked."""
+    path = Path(value)
+    if path.is_dir():
+        raise TrichordError(f"{path}: is a folder; give the files in it")
+    if (found := _URL.match(str(value))) and not path.exists():
+        raise TrichordError(
+            f"{found[1]}://{str(value)[found.end() :]}: is a URL; files are read from a disk, so download it first"
+        )
+    return path
 
 
 class FeatureEncoders:
@@ -77,6 +91,8 @@ class FeatureEncoders:
         if stream == LOG_MEL_STREAM:
             from trichord.features.spectrogram import LogMel
 
+            if self.names.get(stream, "log-mel") != "log-mel":
+                raise TrichordError("spectrograms are made by log-mel alone; leave it out")
             return LogMel()
         if stream == EMBEDDING_STREAMS["audio"]:
             from trichord.features.audio import load_audio_encoder

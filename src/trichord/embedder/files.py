@@ -10,7 +10,7 @@ import numpy as np
 
 from trichord.captions import Captions
 from trichord.embedder.embedder import Embedder
-from trichord.embedder.encoders import IMAGE_SUFFIXES, Absent
+from trichord.embedder.encoders import IMAGE_SUFFIXES, Absent, file_of
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.extraction.folder import captions_of, sources_of_folder
@@ -84,7 +84,8 @@ def embed_files(
 
 
 def clips_of(path: Path, model: Embedder, window_s: float | None) -> list[Clip]:
-    """The clips of one file. Raises TrichordError when it is missing, no media file, or of no length to cut."""
+    """The clips of one file. Raises TrichordError when it is missing, a folder or a URL, no media file, or of no length to cut."""
+    file_of(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         if "video" not in model.modalities:
             raise TrichordError(f"{path}: is a picture, which this model was not trained on")

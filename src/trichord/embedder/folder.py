@@ -176,7 +176,11 @@ def find_folder(
 
     Raises TrichordError, one line, when there is none: offline within seconds, with what to do.
     """
+    if not isinstance(name, str | Path):
+        raise TrichordError(f"a model is a folder, or OWNER/NAME of the hub, not {name!r:.60}; give its name")
     folder = Path(name).expanduser()
+    if folder.is_file():
+        raise TrichordError(f"{folder}: is a file; give the folder of an exported model")
     if folder.is_dir():
         if revision is not None:
             raise TrichordError(f"{folder}: is a folder, so revision '{revision}' has no effect; leave it out")

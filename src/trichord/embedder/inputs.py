@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS
-from trichord.embedder.encoders import Absent, FeatureEncoders
+from trichord.embedder.encoders import Absent, FeatureEncoders, file_of
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError
 from trichord.features.spectrogram import NUM_MELS, time_to_frame
@@ -67,7 +67,8 @@ class Inputs:
         """
         said: list[list[str]] = []
         for text in texts:
-            captions = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
+            several = isinstance(text, Iterable) and not isinstance(text, str | Mapping | set | frozenset)
+            captions: list[Any] = list(text) if several else [text]
             if not all(isinstance(caption, str) for caption in captions):
                 raise TrichordError(f"a text is a string or a sequence of strings, not {text!r:.60}; convert it")
             said.append(captions)
@@ -102,7 +103,7 @@ class Inputs:
         """
         streams = self.scoring.visual_streams
         if isinstance(value, str | Path):
-            path = Path(value)
+            path = file_of(value)
             return self._pooled(
                 {s: self.encoders.video_rows(s, path, span.start_s, span.end_s) for s in streams}, str(path)
             )
@@ -116,7 +117,10 @@ class Inputs:
         if array.ndim == 4:
             if rate_hz is None and len(array) > 1:
                 raise TrichordError("frames are given without their rate; add rate_hz=, the frames a second")
-            rows = {s: self.encoders.frame_rows(s, array, rate_hz or 1.0, span.start_s, span.end_s) for s in streams}
+            rows = {
+                s: self.encoders.frame_rows(s, array, 1.0 if rate_hz is None else rate_hz, span.start_s, span.end_s)
+                for s in streams
+            }
             return self._pooled(rows, "the frames")
         if array.ndim == 2 and len(streams) == 1:
             return self._features({streams[0]: array}, span)
@@ -164,7 +168,7 @@ class Inputs:
         embeds = self.scoring.audio == "embeddings"
         stream = EMBEDDING_STREAMS["audio"] if embeds else AUDIO_STREAM
         if isinstance(value, str | Path):
-            path, where = Path(value), str(value)
+            path, where = file_of(value), str(value)
             rows = self.encoders.sound_rows(stream, path)
             frame_hz = float(self.encoders.get(stream).rate_hz)
             ends_s = None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trichord.embedder.arguments import streams_of
 from trichord.embedder.folder import Parts
 from trichord.embedder.results import figures_of_evaluation, figures_of_study
 from trichord.embedder.vocabulary import Vocabulary
@@ -108,14 +109,7 @@ def encoders_of(store: Store) -> dict[str, dict[str, Any]]:
 
 
 def _needed(encoders: Mapping[str, Mapping[str, Any]], trained: TrainedModel) -> dict[str, dict[str, Any]]:
-    streams: list[str] = []
-    if "video" in trained.trained:
-        streams += trained.visual_streams
-    if "audio" in trained.trained:
-        streams.append("audio" if trained.audio == "embeddings" else "spectrogram")
-    if "text" in trained.trained and trained.text == "embeddings":
-        streams.append("text")
-    return {stream: dict(encoders[stream]) for stream in streams if stream in encoders}
+    return {stream: dict(encoders[stream]) for stream in streams_of(trained) if stream in encoders}
 
 
 def _vocabulary(store: Store, trained: TrainedModel, words: Path | None) -> Vocabulary | None:
