@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
@@ -14,12 +14,14 @@ from trichord.evaluation.localization import (
     align_ordered,
     aligned_chance,
     aligned_hits,
+    average_precision_chance,
     best_second_chance,
     best_second_hits,
     best_step_shares,
     recall_mean_over_videos,
     recall_pooled_per_task,
     task_average_precision,
+    task_precision_chance,
 )
 
 COARSE = st.sampled_from([-1.0, 0.0, 0.5, 1.0])  # many ties
@@ -167,3 +169,88 @@ def test_average_precision_by_hand() -> None:
     assert task_average_precision(scores, truth) == pytest.approx(100 * 5 / 6)
     with pytest.raises(TrichordError, match="no step of the task"):
         task_average_precision(scores, [np.zeros((2, 2)), np.zeros((2, 2))])
+
+
+def slow_average_precision(right: list[bool], scores: list[float]) -> float:
+    """Steps of recall times precision over falling thresholds; what ties passes a threshold together (scikit-learn)."""
+    total, found_before = 0.0, 0
+    for threshold in sorted(set(scores), reverse=True):
+        above = [r for r, s in zip(right, scores, strict=True) if s >= threshold]
+        total += (sum(above) - found_before) / sum(right) * sum(above) / len(above)
+        found_before = sum(above)
+    return total
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.integers(0, 2**16)), min_size=1, max_size=3),
+    st.integers(1, 3),
+    st.booleans(),
+)
+@example([(1, 0)], 1, True)
+@settings(max_examples=80, deadline=None)
+def test_mean_average_precision_against_loops(videos: list[tuple[int, int]], num_steps: int, alike: bool) -> None:
+    truth, scores = [], []
+    for num_seconds, seed in videos:
+        rng = np.random.default_rng(seed)
+        truth.append(rng.random((num_seconds, num_steps)) < 0.4)
+        scores.append(rng.integers(0, 1 if alike else 3, (num_seconds, num_steps)).astype(float))  # ties
+    truth[0][0, 0] = True
+    slow, shares = [], []
+    for k in range(num_steps):
+        right = [bool(row[k]) for part in truth for row in part]
+        if any(right):
+            slow.append(slow_average_precision(right, [row[k] for part in scores for row in part]))
+            shares.append(sum(right) / len(right))
+    assert task_average_precision(scores, truth) == pytest.approx(100 * np.mean(slow))
+    if alike:
+        assert task_average_precision(scores, truth) == pytest.approx(100 * np.mean(shares))
+    assert task_precision_chance(truth) >= 100 * np.mean(shares) - 1e-9
+
+
+@pytest.mark.parametrize(("num", "positives"), [(1, 1), (4, 1), (5, 2), (6, 3), (6, 6)])
+def test_chance_of_average_precision_is_the_mean_over_all_orders(num: int, positives: int) -> None:
+    values = []
+    for places in combinations(range(1, num + 1), positives):  # where the right ones stand: each choice as likely
+        values.append(sum((i + 1) / place for i, place in enumerate(places)) / positives)
+    assert average_precision_chance(num, positives) == pytest.approx(np.mean(values))
+
+
+def test_chance_of_mean_average_precision_is_what_random_scores_reach() -> None:
+    rng = np.random.default_rng(0)
+    truth = [rng.random((12, 3)) < 0.2, rng.random((9, 3)) < 0.2]
+    truth[0][:, 2] = truth[1][:, 2] = False  # nowhere annotated
+    drawn = [task_average_precision([rng.random(part.shape) for part in truth], truth) for _ in range(1500)]
+    error = np.std(drawn) / len(drawn) ** 0.5
+    assert task_precision_chance(truth) == pytest.approx(np.mean(drawn), abs=4 * error) and error < 0.5
+    with pytest.raises(TrichordError, match="no step of the task"):
+        task_precision_chance([np.zeros((2, 2))])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_chance_of_alignment_against_every_placement_of_drawn_scores(seed: int) -> None:
+    """Its own draws, its own search: the two means lie within their scatter."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((6, 3)) < 0.5
+    every, draws = np.array(list(combinations(range(6), 3))), 4000
+    scores = rng.standard_normal((draws, 6, 3))
+    totals = sum(scores[:, every[:, k], k] for k in range(3))  # (draws, placements)
+    best = every[np.asarray(totals).argmax(axis=1)]
+    hits = truth[best, np.arange(3)]
+    found = aligned_chance(truth, draws, np.random.default_rng(seed + 100))
+    assert found == pytest.approx(hits.mean(axis=0), abs=4 * 2**0.5 * 0.5 / draws**0.5)
+    naive = truth[every, np.arange(3)].mean(axis=0)  # all placements as likely: another number
+    assert np.abs(found - naive).max() > 0.01
+
+
+@given(score_matrices(), st.integers(0, 2**16))
+@settings(max_examples=100, deadline=None)
+def test_best_steps_of_annotated_seconds_against_loops(scores: np.ndarray, seed: int) -> None:
+    truth = np.random.default_rng(seed).random(scores.shape) < 0.4
+    expected = []
+    for row, right in zip(scores.tolist(), truth.tolist(), strict=True):
+        if any(right):
+            tied = [k for k, score in enumerate(row) if score == max(row)]
+            expected.append(sum(right[k] for k in tied) / len(tied))
+    assert best_step_shares(scores, truth).tolist() == pytest.approx(expected)
+    alike = best_step_shares(np.zeros(scores.shape), truth)
+    assert alike.tolist() == pytest.approx([sum(right) / len(right) for right in truth.tolist() if any(right)])

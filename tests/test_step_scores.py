@@ -14,9 +14,10 @@ from release_helpers import WORDS
 from steps_helpers import MATRICES, STEPS, rows, write_crosstask, write_mining
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.localization import task_precision_chance
 from trichord.features.spectrogram import time_to_frame
 from trichord.protocols.benchmarks import ScoringSettings
-from trichord.protocols.localization import PER_VIDEO, POOLED, segment_overlaps
+from trichord.protocols.localization import MAP, PER_VIDEO, POOLED, segment_overlaps
 from trichord.protocols.protocol import Options
 from trichord.protocols.registry import find_protocol
 from trichord.protocols.step_scores import StepVideo, step_directions, step_videos
@@ -154,6 +155,8 @@ def test_crosstask_gives_both_recalls(subject: Subject) -> None:
     assert outcome.arrays["crosstask/t2v/aligned"].tolist() == [hits[v] for v in ("v1", "v2", "v3")]
     assert outcome.arrays["crosstask/present"].tolist() == [2, 1, 2]
     assert any("2 tasks here, 18 in the protocol" in note for note in outcome.notes)
+    by_task = [task_precision_chance([videos[v].truth for v in names]) for names in (("v1", "v2"), ("v3",))]
+    assert rows_of[MAP].chance == pytest.approx(np.mean(by_task))
     original = find_protocol("crosstask-original").run(subject, Options(directions=("t2v",)))
     assert [(r.measure, r.value) for r in original.rows] == [(POOLED, rows_of[POOLED].value)]
 

@@ -150,6 +150,29 @@ def task_average_precision(scores: Sequence[np.ndarray], truth: Sequence[np.ndar
     return 100 * float(np.mean([average_precision_score(said[:, k], every[:, k]) for k in steps]))
 
 
+def average_precision_chance(num: int, positives: int) -> float:
+    """Expected average precision, from 0 to 1, of `num` items in random order, `positives` of which are right. Exact:
+
+        1/N sum over i = 1..N of (1 + (i - 1) (P - 1) / (N - 1)) / i
+
+    A right item is at each place i as likely, and finds (P - 1) / (N - 1) of the i - 1 before it right. It is above P / N, which
+    items that all score alike reach (they share one threshold), unless all are right.
+    """
+    assert 1 <= positives <= num
+    place = np.arange(1, num + 1)
+    return float(np.mean((1 + (place - 1) * ((positives - 1) / max(num - 1, 1))) / place))
+
+
+def task_precision_chance(truth: Sequence[np.ndarray]) -> float:
+    """What `task_average_precision` is expected to be of seconds in random order, in percent: `average_precision_chance` of
+    each step that is annotated, their mean. Raises TrichordError when no step is annotated."""
+    said = np.concatenate(list(truth)).astype(bool)
+    counts = said.sum(axis=0)
+    if not counts.any():
+        raise TrichordError("no step of the task is annotated; there is nothing to rank")
+    return 100 * float(np.mean([average_precision_chance(len(said), int(count)) for count in counts[counts > 0]]))
+
+
 def _tasks(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """Names of the tasks, sorted, and (V,) which each video is of."""
     assert len(hits) == len(present) == len(task)

@@ -20,6 +20,7 @@ from trichord.evaluation.localization import (
     recall_mean_over_videos,
     recall_pooled_per_task,
     task_average_precision,
+    task_precision_chance,
 )
 from trichord.evaluation.segments import BACKGROUND, Overlaps, align_transcript, overlaps, transcript_of
 from trichord.parallel import on_main
@@ -183,7 +184,8 @@ def _precision_row(name: str, code: str, of: str, videos: list[StepVideo], outco
     ]
     names = np.unique(outcome.arrays[f"{name}/task"])
     outcome.arrays[f"{name}/tasks"] = names
-    row = Row(name, of, MAP, float(np.mean(values)), sum(map(len, shown.values())))
+    chance = float(np.mean([task_precision_chance([video.truth for video in mine]) for mine in shown.values()]))
+    row = Row(name, of, MAP, float(np.mean(values)), sum(map(len, shown.values())), chance)
     each = aligned(np.array(values) / 100, np.searchsorted(names, list(shown)), len(names))
     return row.over(each, f"{name}/tasks")
 
@@ -285,7 +287,9 @@ PROTOCOLS: tuple[Protocol, ...] = (
         _SECONDS + _ALIGNED + "MCN divides the steps hit by the steps present in each video, then takes the mean over a task's "
         "videos and over tasks (recall, mean over videos). CrossTask's own code pools hits and steps of a task first (recall, "
         "pooled per task): another number. `best second of each step` leaves the order aside (MCN's recall_frame), ties count "
-        "at their expected value.",
+        "at their expected value. For mean average precision all seconds of a task's videos are ranked for each annotated step; "
+        "it is the mean over a task's steps, then over tasks. Its chance is the exact expectation of a random order; seconds that "
+        "all score alike get the share that is annotated, which is less.",
         _CROSSTASK + _OR_FILE,
         "both recalls by alignment and by best second, mean average precision, per direction", tasks=18,
     ),
