@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,9 +19,10 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from tiny import tiny_item, word_vectors
 from trichord import Embedder
 from trichord.cli import main
-from trichord.embedder.card import make_card
+from trichord.embedder.card import hub_license, make_card
 from trichord.embedder.card_results import evaluation_result, limits_section, results_section, slug
 from trichord.embedder.results import figures_of_evaluation, figures_of_study, is_figure
+from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.recipes import load_recipe
 from trichord.store import StoreWriter
@@ -250,8 +252,58 @@ def test_the_hub_reads_what_was_meant(root: Path, stage: Path, evaluated: Callab
         assert result.metric_value == round(figure["value"], 4)
         assert result.metric_args["num"] == figure["num"] and figure["title"] != result.dataset_name
         assert result.dataset_name in ("tiny", "other")
+    assert len({task["dataset"]["config"] for task in eval_results_to_model_index("m", results)[0]["results"]}) == len(
+        {(figure["benchmark"], figure["of"]) for figure in figures}
+    )
     first = results[0]
     assert (first.metric_type, first.metric_name, first.dataset_split) == ("recall_at_1", "Recall@1", "test")
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        ("cc-by-4.0", ("cc-by-4.0", None)),
+        ("CC-BY-4.0", ("cc-by-4.0", None)),
+        ("other", ("other", None)),
+        ("my license", ("other", "my-license")),
+        ("a: b\n- c", ("other", "a-b-c")),
+        ("Apache License, Version 2.0", ("other", "apache-license-version-2.0")),
+        ("cc-by-4.0-", ("other", "cc-by-4.0")),
+        ("Überlassen, frei", ("other", "berlassen-frei")),
+        ("", None),
+        ("2.0", None),
+        ("...", None),
+    ],
+)
+def test_licenses(told: str, wanted: tuple[str, str | None] | None) -> None:
+    if wanted is None:
+        with pytest.raises(TrichordError, match="is no license; give it as the hub abbreviates it, as cc-by-4.0"):
+            hub_license(told)
+        return
+    assert hub_license(told) == wanted
+
+
+def test_a_license_in_words_is_told_of(stage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export-model", str(stage), "--out", str(tmp_path / "model"), "--license"]
+    assert main([*words, "My license"]) == 0
+    told = capsys.readouterr().out
+    assert "the card has license: other, license_name: my-license" in told and "names no license" not in told
+    card = ModelCard.load(tmp_path / "model" / "README.md", ignore_metadata_errors=False)
+    assert (card.data.license, card.data.license_name) == ("other", "my-license")
+    assert "| license of the weights | My license |" in card.text
+    shutil.rmtree(tmp_path / "model")
+    assert main([*words, "MIT"]) == 0
+    assert "the card has license: mit, as the hub writes it" in capsys.readouterr().out
+    card = ModelCard.load(tmp_path / "model" / "README.md", ignore_metadata_errors=False)
+    assert card.data.license == "mit" and "license_name" not in card.data.to_dict()
+    shutil.rmtree(tmp_path / "model")
+    assert main([*words, "..."]) == 2
+    capsys.readouterr()
+    model = Embedder.from_run(stage)
+    for options in ({"license": "..."}, {"license": 3}, {"name": 3}):
+        with pytest.raises(TrichordError):
+            model.save_pretrained(tmp_path / "model", model_card_kwargs=options)
+    assert not (tmp_path / "model").exists(), "said before anything is written"
 
 
 def test_published_data_sets_have_their_names() -> None:
@@ -265,7 +317,7 @@ def test_published_data_sets_have_their_names() -> None:
     assert task == {
         "task": {"type": "text-to-video-audio-retrieval", "name": "Retrieval, text to video and audio"},
         "dataset": {
-            "name": "MSR-VTT", "type": "msr-vtt", "config": "msrvtt: t2va, sum", "split": "test",
+            "name": "MSR-VTT", "type": "msr-vtt", "config": "msrvtt, t2va, sum", "split": "test",
             "args": {"protocol": "msrvtt", "fusion": "sum", "missing": "miss", "clips": "msrvtt/test", "gallery": 968},
         },
         "metrics": [
@@ -275,6 +327,8 @@ def test_published_data_sets_have_their_names() -> None:
             }
         ],
     }  # fmt: skip
+    other = evaluation_result({**figure, "how": {"protocol": "retrieval"}})
+    assert other.dataset_config == "retrieval:msrvtt, t2va, sum", "the same clips under another protocol are apart"
     before = {key: value for key, value in figure.items() if key not in ("clips", "collection", "split", "how")}
     assert is_figure(before), "as earlier versions kept them"
     assert evaluation_result(before).dataset_name == "MSR-VTT"

@@ -250,7 +250,9 @@ def test_figures_of_an_evaluation_take_their_place(
     told = capsys.readouterr().out
     assert "4 figures in the model card" in told and "the card names no license" in told
     card = ModelCard.load(out / "README.md", ignore_metadata_errors=False)
-    assert {r.dataset_config for r in card.data.eval_results} == {"tiny: v2t, sum"} and card.data.license is None
+    assert {r.dataset_config for r in card.data.eval_results} == {
+        "retrieval:tiny, v2t, sum"
+    } and card.data.license is None
     assert r"# a\|b \<i\>" in card.text and "not stated by who exported them" in card.text
     first = Embedder.from_pretrained(out).parts.results[0]
     rows = json.loads((results / "results.json").read_text())["benchmarks"][0]["results"]

@@ -22,7 +22,7 @@ def export_model(words: list[str]) -> int:
         "--results", type=Path | None, help="Of `trichord evaluate --out`; default the study's figures."
     )
     parser.add_argument("--name", type=str | None, help="Of the model, in its card; default the folder's.")
-    parser.add_argument("--license", type=str | None, help="Of the weights, as the hub abbreviates it: cc-by-4.0.")
+    parser.add_argument("--license", type=str | None, help="Of the weights: cc-by-4.0, as the hub has it, or a name.")
     parser.add_argument("--language", type=str | None, help="Of the texts: en.")
     values = parse(parser, words)
     from trichord.embedder.export import export_model

@@ -69,10 +69,16 @@ def check_encoders(trained: TrainedModel, encoders: Any, weights: Any) -> None:
 
 
 def check_card_options(options: Any) -> None:
-    """Raises TrichordError for what a model card does not have."""
+    """Raises TrichordError for what a model card does not have, and for a license that cannot stand in it."""
     if not isinstance(options, Mapping):
         raise TrichordError(f"a model card takes {', '.join(CARD_OPTIONS)} by name, not {options!r:.60}")
     check_options("a model card", options, CARD_OPTIONS)
+    if wrong := [name for name, value in options.items() if value is not None and not isinstance(value, str)]:
+        raise TrichordError(f"{wrong[0]} of a model card is text, not {options[wrong[0]]!r:.60}; give a string")
+    if options.get("license") is not None:
+        from trichord.embedder.card import hub_license
+
+        hub_license(options["license"])
 
 
 def check_push(push: bool, repo_id: str | None, options: Mapping[str, Any]) -> None:

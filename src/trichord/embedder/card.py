@@ -4,13 +4,14 @@ own classes and read back by its parser."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from trichord.embedder.card_results import evaluation_result, limits_section, results_section, table
+from trichord.embedder.card_results import evaluation_result, limits_section, results_section, slug, table
 from trichord.embedder.folder import Parts
 from trichord.embedder.results import is_figure
 from trichord.errors import TrichordError
@@ -29,29 +30,51 @@ def make_card(
     Args:
         parts: The model, with its figures.
         name: Of the model, in the hub's `model-index`.
-        license: Of the weights, as the hub abbreviates it (`apache-2.0`); None leaves it out, and the card says so.
+        license: Of the weights, as the hub abbreviates it (`apache-2.0`), or in words: see `hub_license`; None leaves it out, and
+            the card says so.
         language: Of the texts, as the hub abbreviates it (`en`).
 
-    Raises TrichordError when the hub's parser does not read the card as it was meant.
+    Raises TrichordError for a license without a letter, and when the hub's parser does not read the card as it was meant.
     """
+    identifier, license_name = (None, None) if license is None else hub_license(license)
     figures = [figure for figure in parts.results if is_figure(figure)]
     results = [evaluation_result(figure) for figure in figures]
     data = ModelCardData(
         library_name="trichord",
-        license=license,
+        license=identifier,
+        license_name=license_name,
         language=language,
         pipeline_tag="feature-extraction",
         tags=[*TAGS, *(f"modality:{m}" for m in parts.trained.trained)],
         model_name=folded(name) or "model" if results else None,
         eval_results=results or None,
     )
-    card = ModelCard(
-        f"---\n{data.to_yaml()}\n---\n\n{_body(parts, figures, name, license)}", ignore_metadata_errors=False
-    )
+    body = _body(parts, figures, name, license if license_name is not None else identifier)
+    card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}", ignore_metadata_errors=False)
     read = cast(ModelCardData, ModelCard(str(card), ignore_metadata_errors=False).data)
     if _as_written(read.eval_results or []) != _as_written(results) or read.library_name != "trichord":
         raise TrichordError("the model card is not read back as it was written; export without results")
     return card
+
+
+def hub_license(told: str) -> tuple[str, str | None]:
+    """A license as the hub's metadata has it: (`license`, `license_name`).
+
+    What has the form of the hub's identifiers (letters, digits, dots and dashes; capitals become small letters) is taken as
+    one, and `license_name` is None. Anything else is `other` with a `license_name` of that form. Whether the hub lists an
+    identifier is not asked.
+
+    Raises TrichordError for a text without one of the letters a to z.
+    """
+    text = folded(told)
+    name = ".".join(filter(None, map(slug, text.split("."))))
+    if not re.search("[a-z]", slug(text)):
+        raise TrichordError(
+            f"{told!r:.60} is no license; give it as the hub abbreviates it, as cc-by-4.0, or leave it out"
+        )
+    if text.isascii() and re.fullmatch(r"[a-z0-9]+(?:[.-][a-z0-9]+)*", text.lower()):
+        return text.lower(), None
+    return "other", name
 
 
 def _as_written(results: Sequence[EvalResult]) -> list[str]:

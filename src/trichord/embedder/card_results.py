@@ -57,7 +57,7 @@ def evaluation_result(figure: Figure) -> EvalResult:
         task_name=task_name,
         dataset_type=data_set,
         dataset_name=name,
-        dataset_config=f"{folded(figure['benchmark'])}: {of}",
+        dataset_config=f"{_asked(figure)}, {of}",
         dataset_split=folded(figure.get("split", "")) or None,
         dataset_args={key: _plain(value) for key, value in told.items() if value not in (None, "")},
         metric_type=metric,
@@ -65,6 +65,13 @@ def evaluation_result(figure: Figure) -> EvalResult:
         metric_value=round(float(figure["value"]), 4),
         metric_args={key: round(value, 4) for key, value in numbers.items() if value is not None},
     )
+
+
+def _asked(figure: Figure) -> str:
+    """The benchmark as `--benchmark` takes it, with its protocol."""
+    name = folded(figure["benchmark"])
+    protocol = folded(str(figure.get("how", {}).get("protocol", name)))
+    return name if name.partition(":")[0] == protocol else f"{protocol}:{name}"
 
 
 def slug(text: str, joint: str = "-") -> str:

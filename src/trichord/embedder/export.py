@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trichord.embedder.arguments import check_folder
+from trichord.embedder.card import hub_license
 from trichord.embedder.embedder import Embedder
 from trichord.embedder.folder import CARD
 from trichord.errors import TrichordError
@@ -30,10 +32,12 @@ def export_model(
         name: Of the model, in its card; None takes the folder's.
         license, language: Of the weights and of the texts, for the card.
 
-    Raises TrichordError when there is no such model, or `out` is the run itself.
+    Raises TrichordError when there is no such model, `out` is the run itself or a file, or the license holds no letter.
     """
     if out.resolve() == run.resolve():
         raise TrichordError(f"{out}: is the run itself; give another --out")
+    check_folder(out)
+    hub = None if license is None else hub_license(license)
     embedder = Embedder.from_run(run, store, words=words, results=results)
     kept_card = (out / CARD).is_file()
     card = {"license": license, "language": language, **({} if name is None else {"name": name})}
@@ -49,6 +53,13 @@ def export_model(
     lines.append(f"  {len(parts.results)} figures in the model card")
     if kept_card:
         lines.append(f"note: {out / CARD} was there and was left as it is; delete it for a new one")
-    if license is None:
+    elif hub is None:
         lines.append("note: the card names no license; --license does")
+    elif hub[1] is not None:
+        lines.append(
+            f"note: '{license}' has not the form of the hub's identifiers (small letters, digits, dots, dashes: cc-by-4.0); "
+            f"the card has license: {hub[0]}, license_name: {hub[1]}"
+        )
+    elif hub[0] != license:
+        lines.append(f"note: the card has license: {hub[0]}, as the hub writes it")
     return "\n".join(lines)
