@@ -17,7 +17,8 @@ from trichord.modality import Direction
 from trichord.protocols.protocol import MEDIAN_RANK, RECALLS, Outcome, Row
 
 VIDEO_ID = 11  # characters of the name of a video on YouTube
-YOUCOOK2_CLIP = re.compile(rf"[\w-]{{{VIDEO_ID}}}[^A-Za-z].*", re.ASCII | re.DOTALL)
+# The import names clips that a release calls alike, by their video, VIDEO, VIDEO#2, ...
+YOUCOOK2_CLIP = re.compile(rf"[\w-]{{{VIDEO_ID}}}(?:[^A-Za-z].*)?", re.ASCII | re.DOTALL)
 Groups = Callable[[str, Embedded], tuple[np.ndarray, list[str]]]
 
 
@@ -41,8 +42,8 @@ def youcook2_videos(name: str, found: Embedded) -> tuple[np.ndarray, list[str]]:
     if other := next((clip for clip in names if not YOUCOOK2_CLIP.fullmatch(clip)), None):
         raise TrichordError(
             f"benchmark {name}: no two clips of {found.source} are of one video, and '{other}' is not named as a clip of "
-            f"YouCook2 is (the {VIDEO_ID} characters of its video, a separator or digits); give the video that each clip is "
-            "cut from (`videos` in a file of embeddings)"
+            f"YouCook2 is (the {VIDEO_ID} characters of its video, then a separator or digits); give the video that each clip "
+            "is cut from (`videos` in a file of embeddings)"
         )
     videos = np.array([clip[:VIDEO_ID] for clip in names], np.str_)
     if len(set(videos.tolist())) == len(set(names)):
