@@ -225,22 +225,21 @@ def row(what: str, clock_s: float, own_s: float, simulated_s: float) -> tuple[st
 def simulated(found: dict[str, Any], network: Network, grid: Sequence[int] = GRID) -> dict[str, list[Run]]:
     """The curves of all stages by name."""
     known, videos = extraction_of(found["extraction"]), worker_seconds(found["extraction"], NUM_VIDEOS)
-    index = replace(known, reopen_item_s=0.0, reopen_part_s=0.0, lease_part_s=0.0)
     fast = replace(network, files_gb_s=10 * network.files_gb_s)
     joint, later = training_of(found, "joint", "norms"), training_of(found, "later")
     sped = replace(joint, **{k: getattr(joint, k) / 100 for k in ("clip_s", "shared_clip_s", "step_s", "fit_s", "digest_s")},
                    loss_s=tuple(c / 100 for c in joint.loss_s))  # fmt: skip
+    undivided = replace(joint, loss_whole=1.0)
     frozen, blocks = frozen_of(found, "frozen", FROZEN_VIDEOS * CLIPS_PER_VIDEO // 256)
     scored = Evaluation(**found["evaluation"])
     curves: dict[str, Callable[[int], Run]] = {
         "extraction": lambda w: extract(known, videos, w, network),
-        "extraction, index kept": lambda w: extract(index, videos, w, network),
-        "extraction, index kept, files 100 Gb/s": lambda w: extract(index, videos, w, fast),
+        "extraction, files 100 Gb/s": lambda w: extract(known, videos, w, fast),
         "extraction on Ray": lambda w: extract_on_ray(known, videos, w, network),
-        "extraction on Ray, index kept, files 100 Gb/s": lambda w: extract_on_ray(index, videos, w, fast),
+        "extraction on Ray, files 100 Gb/s": lambda w: extract_on_ray(known, videos, w, fast),
         "frozen pass": lambda w: frozen_pass(frozen, blocks, w, FROZEN_VIDEOS, network),
         "joint training, 4,096 clips": lambda w: train_step(joint, w, 4096, network),
-        "joint training, 4,096 clips, loss divided": lambda w: train_step(divided(joint, w), w, 4096, network),
+        "joint training, 4,096 clips, whole loss everywhere": lambda w: train_step(undivided, w, 4096, network),
         "joint training, 16 clips a worker": lambda w: weak(joint, w, 16, network),
         "joint training, 4,096 clips, 100 x the compute": lambda w: train_step(sped, w, 4096, network),
         "later stage, 4,096 clips": lambda w: train_step(later, w, 4096, network),
@@ -252,11 +251,6 @@ def simulated(found: dict[str, Any], network: Network, grid: Sequence[int] = GRI
         runs[name] = [curve(w) for w in grid]
         print(f"{name}: simulated in {time.perf_counter() - begin:.0f} s", flush=True)
     return runs
-
-
-def divided(times: Training, workers: int) -> Training:
-    """The same with each process computing the loss of its own rows alone, and its part of k-means."""
-    return replace(times, loss_s=tuple(c / workers for c in times.loss_s), fit_s=times.fit_s / workers)
 
 
 def weak(times: Training, workers: int, clips: int, network: Network) -> Run:

@@ -278,7 +278,8 @@ class Training:
     Attributes:
         clip_s: Forward and backward of a clip. Divided.
         shared_clip_s: More for a clip where there are several processes: batch norm over all of them.
-        loss_s: (c0, c1, c2): c0 + c1 B + c2 B^2 for the loss on the gathered batch, there and back. On every process.
+        loss_s: (c0, c1, c2): c0 + c1 B + c2 B^2 for the loss on the whole batch by one process, there and back.
+        loss_whole: The share of it that every process computes; the rest is divided.
         step_s: Optimizer, gradient norm, drawing the batch. On every process.
         fit_s, digest_s, refit_every: A k-means fit and the agreement after it, and steps between fits. On every process.
         read_clip_s: The loader's. Divided, and beside the rest where a second core is free.
@@ -291,6 +292,7 @@ class Training:
 
     clip_s: float
     loss_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    loss_whole: float = 1.0
     step_s: float = 0.0
     fit_s: float = 0.0
     digest_s: float = 0.0
@@ -321,7 +323,7 @@ def train_step(times: Training, workers: int, batch: int, network: Network = NO_
         "clips": batch / workers * clip_s,
         "uneven parts": (clips - batch / workers) * (clip_s + shared_s),
         "slowest process": mine * (drawn - 1),
-        "loss on the whole batch": c0 + c1 * batch + c2 * batch**2,
+        "loss": (c0 + c1 * batch + c2 * batch**2) * (times.loss_whole + (1 - times.loss_whole) / workers),
         "k-means": times.fit_s / times.refit_every,
         "agreement": times.digest_s / times.refit_every if workers > 1 else 0.0,
         "optimizer": times.step_s,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -24,9 +26,10 @@ from torch import Tensor
 
 from trichord.data.frozen_parts import BLOCK
 from trichord.evaluation.ranks import retrieval_ranks
+from trichord.losses import combined
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
-from trichord.losses.contrast import masked_margin_softmax
+from trichord.losses.contrast import masked_margin_softmax, softmax_share
 from trichord.nn import MCN, Encoded
 from trichord.nn.batch_norm import BatchNorm2d, set_over_processes
 from trichord.parallel import digest
@@ -77,6 +80,7 @@ class Widths:
         return CombinedLoss(
             pairs=[pair for pair in PAIRS if set(pair) & set(self.train)],
             contrast=lambda scores, valid, positives: masked_margin_softmax(scores, 0.001, valid),
+            share=partial(softmax_share, margin=0.001),
             cluster=self.train if memory else (), cluster_temperature=0.1, memory=memory, reconstruct=self.train,
         )  # fmt: skip
 
@@ -138,25 +142,52 @@ def shared_norms(rank: int, widths: Widths, clips: int, repeats: int) -> float:
     return median(found[True]) - median(found[False])
 
 
-def loss_times(widths: Widths, sizes: Sequence[int], repeats: int) -> tuple[float, float, float]:
-    """c0 + c1 B + c2 B^2 for the loss on a batch of leaves, there and back, without a fit of k-means."""
-    seconds = []
-    for size in sizes:
-        memory = widths.memory()
-        memory.centroids = torch.nn.functional.normalize(torch.randn(widths.clusters, widths.embed), dim=1)
-        memory.refit_every = 10**9
-        loss, known = widths.loss(memory), widths.frozen(size)
-        ours = {m: torch.randn(size, widths.embed, requires_grad=True) for m in widths.train}
-        width = {"video": widths.video, "audio": widths.channels[-1], "text": widths.embed}
-        heads = {m: torch.rand(size, width[m], requires_grad=True) for m in widths.train}
-        outputs = {m: Encoded(ours[m], torch.rand(size, width[m]), heads[m]) for m in widths.train} | known
-        valid = {m: torch.ones(size, dtype=torch.bool) for m in MODALITIES}
-        seconds.append(median_of(lambda: loss(outputs, valid)["loss"].backward(), repeats))  # noqa: B023
+def loss_s(widths: Widths, size: int, repeats: int, part: int = 0) -> float:
+    """The loss on a batch of leaves, there and back, without a fit of k-means; of one process that holds `part` of the rows,
+    or of one alone."""
+    memory = widths.memory()
+    memory.centroids = torch.nn.functional.normalize(torch.randn(widths.clusters, widths.embed), dim=1)
+    memory.refit_every = 10**9
+    loss, here = widths.loss(memory), part or size
+    known = widths.frozen(here)
+    ours = {m: torch.randn(here, widths.embed, requires_grad=True) for m in widths.train}
+    width = {"video": widths.video, "audio": widths.channels[-1], "text": widths.embed}
+    heads = {m: torch.rand(here, width[m], requires_grad=True) for m in widths.train}
+    outputs = {m: Encoded(ours[m], torch.rand(here, width[m]), heads[m]) for m in widths.train} | known
+    valid = {m: torch.ones(here, dtype=torch.bool) for m in MODALITIES}
+    others: dict[tuple[int, ...], Tensor] = {}
+
+    def gathered(rows: Tensor, sizes: list[int]) -> Tensor:
+        """As `gather_rows` leaves them: a leaf of all rows, whose exchange is not part of this time."""
+        if rows.shape not in others:
+            others[rows.shape] = torch.cat([rows.detach()] * len(sizes))
+        whole = others[rows.shape].to(rows.dtype)
+        return whole.clone().requires_grad_() if rows.requires_grad else whole
+
+    def one() -> None:
+        loss(outputs, valid)["loss"].backward()
+
+    if not part:
+        return median_of(one, repeats)
+    sizes = [part] * (size // part)
+    changes = {"gather_rows": gathered, "rows_of_each": lambda *_: sizes, "process_index": lambda: 0,
+               "sum_over_processes": lambda values: values}  # fmt: skip
+    with ExitStack() as stack:
+        for name, change in changes.items():
+            stack.enter_context(patch.object(combined, name, change))
+        return median_of(one, repeats)
+
+
+def loss_times(widths: Widths, sizes: Sequence[int], repeats: int) -> tuple[tuple[float, float, float], float]:
+    """c0 + c1 B + c2 B^2 for the loss of one process on the whole batch; and which share of it every one of eight computes."""
+    seconds = [loss_s(widths, size, repeats) for size in sizes]
+    eighth = loss_s(widths, sizes[-1], repeats, sizes[-1] // 8)
+    whole = min(max((8 * eighth / seconds[-1] - 1) / 7, 0.0), 1.0)
+    print(f"loss, {widths.train}: {list(zip(sizes, seconds, strict=True))}, one of eight {eighth:.4f}")
     if len(sizes) == 1:
-        return 0.0, seconds[0] / sizes[0], 0.0
+        return (0.0, seconds[0] / sizes[0], 0.0), whole
     c2, c1 = np.linalg.lstsq(np.array([[n * n, n] for n in sizes]), np.array(seconds), rcond=None)[0]
-    print(f"loss, {widths.train}: {list(zip(sizes, seconds, strict=True))}")
-    return 0.0, max(float(c1), 0.0), float(c2)
+    return (0.0, max(float(c1), 0.0), float(c2)), whole
 
 
 def fit_s(widths: Widths, iterations: int) -> float:
@@ -197,16 +228,15 @@ def training_times(widths: Widths, clips: Sequence[int], sizes: Sequence[int], r
         checkpoint_s = median_of(lambda: write_tensors(path, {"some": some}), 3) * (3 * num_bytes + queue_bytes) / 1e8
     finally:
         path.unlink(missing_ok=True)
-    width = {"video": widths.video, "audio": widths.channels[-1], "text": widths.embed}
-    heads = sum(2 * width[m] for m in widths.train)
     trained = len(widths.train) * widths.embed
+    losses, whole = loss_times(widths, sizes, repeats)
     norms = sum(isinstance(m, BatchNorm2d) for m in step.model.modules())
     del step
     return Training(
-        clip_s=float(clip_s), loss_s=loss_times(widths, sizes, repeats), step_s=step_s, fit_s=fit_s(widths, ITERATIONS),
-        digest_s=digest_s, jitter=jitter, forward_bytes=4.0 * (len(MODALITIES) * widths.embed + heads) + 3,
-        backward_bytes=4.0 * (trained + heads / 2), gradient_bytes=float(num_bytes), buckets=-(-num_bytes // DDP_BUCKET),
-        sums=norms, gathers=norms + 2 * 6, checkpoint_s=checkpoint_s, steps_per_checkpoint=900_000 // 128,
+        clip_s=float(clip_s), loss_s=losses, loss_whole=whole, step_s=step_s, fit_s=fit_s(widths, ITERATIONS),
+        digest_s=digest_s, jitter=jitter, forward_bytes=4.0 * len(MODALITIES) * widths.embed + 3,
+        backward_bytes=4.0 * trained, gradient_bytes=float(num_bytes), buckets=-(-num_bytes // DDP_BUCKET),
+        sums=norms, gathers=norms + 8, checkpoint_s=checkpoint_s, steps_per_checkpoint=900_000 // 128,
     )  # fmt: skip
 
 
