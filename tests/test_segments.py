@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from itertools import combinations
-from math import lgamma, log
+from math import exp, lgamma, log
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
 from trichord.evaluation.segments import BACKGROUND, align_transcript, overlaps, transcript_of
+from trichord.protocols.localization import segment_overlaps
 
 
 def best_by_trial(log_probs: np.ndarray, means: np.ndarray | None, stride: int) -> tuple[int, ...]:
@@ -130,3 +131,52 @@ def test_overlaps_against_sets_of_frames(num_entries: int, more: int, seed: int)
     ]
     assert found.iou == pytest.approx([len(g & d) / len(g | d) for g, d in pairs])
     assert found.iod == pytest.approx([len(g & d) / len(d) for g, d in pairs])
+    of_truth = {(t, transcript[i]) for i in range(num_entries) for t in range(truth[i], truth[i + 1])}
+    of_found = {(t, transcript[i]) for i in range(num_entries) for t in range(detected[i], detected[i + 1])}
+    assert (found.num_right, found.num_frames) == (len(of_truth & of_found), num_frames)  # MoF
+
+
+def slow_overlaps(scores: np.ndarray, truth: np.ndarray) -> tuple[list[float], list[float], int]:
+    """IoU and IoD of each segment, and right seconds, by every cut of a video under log-softmax and Poisson lengths."""
+    num, every = len(scores), [float(x) for row in scores for x in row]
+    mean = sum(every) / len(every)
+    deviation = (sum((x - mean) ** 2 for x in every) / len(every)) ** 0.5 or 1.0
+    labels = [next((k for k, right in enumerate(row) if right), BACKGROUND) for row in truth.tolist()]
+    transcript = [label for t, label in enumerate(labels) if t == 0 or label != labels[t - 1]]
+    log_probs = []
+    for row in scores.tolist():
+        logits = {k: (x - mean) / deviation for k, x in enumerate(row)} | {BACKGROUND: 0.0}
+        total = log(sum(exp(x) for x in logits.values()))
+        log_probs.append([logits[label] - total for label in transcript])
+    lengths = np.full(len(transcript), num / len(transcript))
+    found = best_by_trial(np.array(log_probs), lengths, 1)
+    filled = [label for s, label in enumerate(transcript) for _ in range(found[s + 1] - found[s])]
+    begins = [t for t, label in enumerate(labels) if t == 0 or label != labels[t - 1]] + [num]
+    iou, iod = [], []
+    for s, label in enumerate(transcript):
+        g, d = set(range(begins[s], begins[s + 1])), set(range(found[s], found[s + 1]))
+        if label != BACKGROUND:
+            iou.append(len(g & d) / len(g | d))
+            iod.append(len(g & d) / len(d))
+    return iou, iod, sum(a == b for a, b in zip(filled, labels, strict=True))
+
+
+@given(st.integers(1, 8), st.integers(1, 3), st.sampled_from(["drawn", "ties", "alike"]), st.integers(0, 2**16))
+@example(1, 1, "alike", 0)
+@example(5, 1, "alike", 5)  # cuts into 2, 2, 1 and 1, 2, 2 seconds are equally good, but for rounding
+@settings(max_examples=120, deadline=None)
+def test_segments_of_a_scored_video_against_every_cut(num: int, num_steps: int, kind: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.random((num, num_steps)) < 0.35
+    scores = (
+        rng.standard_normal((num, num_steps)) if kind == "drawn" else rng.integers(0, 2, (num, num_steps)).astype(float)
+    )
+    scores = np.full_like(scores, 3.0) if kind == "alike" else scores
+    found = segment_overlaps(scores, truth)
+    iou, iod, right = slow_overlaps(scores, truth)
+    assert found.num_frames == num
+    assert found.iou.tolist() == pytest.approx(iou) and found.iod.tolist() == pytest.approx(iod)
+    assert found.num_right == right
+    scaled = segment_overlaps(5.0 * scores - 7.0, truth)  # brought to mean 0 and deviation 1
+    if kind != "ties":
+        assert (scaled.iou.tolist(), scaled.num_right) == (found.iou.tolist(), found.num_right)

@@ -25,6 +25,7 @@ from scipy.special import gammaln
 from trichord.errors import TrichordError
 
 BACKGROUND = -1
+ROUNDING = 1e-9  # log-probabilities of cuts that differ by less are equally good
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +51,8 @@ def align_transcript(log_probs: np.ndarray, mean_lengths: np.ndarray | None = No
 
     The sum of the frames' log-probabilities under their entries, and of the log-probability of each entry's length under a
     Poisson distribution. Borders lie at multiples of `stride`; every entry has at least one frame. Dynamic programming over
-    (frame, entry, length): S (T / stride)^2 / 2 steps of work. Of equally good cuts it is the one whose last entry begins
-    earliest, of those the one whose last but one does, and so on.
+    (frame, entry, length): S (T / stride)^2 / 2 steps of work. Of cuts that are equally good, to rounding, it is the one whose
+    last entry begins earliest, of those the one whose last but one does, and so on.
 
     Args:
         log_probs: (T, S) finite; a column for each entry: of a transcript of classes, `log_probs[:, classes]`.
@@ -78,11 +79,11 @@ def align_transcript(log_probs: np.ndarray, mean_lengths: np.ndarray | None = No
     begun = np.full((num_entries, len(grid)), -np.inf)  # best before the entry, less the frames before it
     begun[:, 0] = best[:-1, 0] - total_sg[:, 0]
     came_from = np.zeros((num_entries, len(grid)), np.int64)
-    everyone = np.arange(num_entries)
     for g in range(1, len(grid)):
         choices = begun[:, :g] + length_sd[:, grid[g] - grid[:g]]
-        came_from[:, g] = choices.argmax(axis=1)
-        best[1:, g] = choices[everyone, came_from[:, g]] + total_sg[:, g]
+        most = choices.max(axis=1)
+        came_from[:, g] = (choices >= most[:, None] - ROUNDING).argmax(axis=1)
+        best[1:, g] = most + total_sg[:, g]
         begun[:, g] = best[:-1, g] - total_sg[:, g]
     places = [len(grid) - 1]
     for s in range(num_entries - 1, -1, -1):
