@@ -66,6 +66,21 @@ def test_top_5_by_hand() -> None:
     assert scored.measures()["top-5"][:2] == pytest.approx((50.0, 100 * 5 / 7))
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 2), st.integers(6, 7)), elements=st.integers(0, 2)),
+    st.integers(0, 7),
+)
+def test_top_5_is_the_mean_over_all_orders_of_ties(scores: np.ndarray, truth: int) -> None:
+    n, num_classes = scores.shape
+    truth = min(truth, num_classes)  # C cannot be chosen
+    scored = Scored.of_scores(np.arange(n), np.full(n, truth), scores)
+    expected = [slow_hit(row, truth, 5) if truth < num_classes else 0.0 for row in scores]
+    np.testing.assert_allclose(scored.hits(5), expected, atol=1e-12)
+    chance = 100 * 5 / num_classes if truth < num_classes else 0.0
+    assert scored.measures()["top-5"][:2] == pytest.approx((100 * np.mean(expected), chance))
+
+
 @given(st.integers(1, 9), st.integers(2, 9))
 def test_a_collapsed_model_scores_chance(n: int, num_classes: int) -> None:
     truth = np.arange(n) % num_classes

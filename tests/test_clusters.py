@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, permutations
 from math import comb, log
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings, purity_hits
@@ -67,6 +67,31 @@ def test_chance_is_below_what_planted_clusters_reach() -> None:
     assert chance.nmi < 30 and abs(chance.ari) < 5 and 20 < chance.purity < 50
     assert chance == chance_agreement(cluster, kind, seed=0) != chance_agreement(cluster, kind, seed=1)
     np.testing.assert_array_equal(cluster_embeddings((rows * lengths).astype(np.float32), 5), cluster)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=2, max_size=9), st.integers(0, 99))
+@example([(0, 0), (0, 0), (0, 0)], 0)  # all equal
+@settings(max_examples=20, deadline=None)
+def test_chance_against_a_loop_over_permutations(items: list[tuple[int, int]], seed: int) -> None:
+    cluster, kind = (list(values) for values in zip(*items, strict=True))
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(20):
+        mixed = [kind[i] for i in rng.permutation(len(kind))]
+        drawn.append((slow_nmi(cluster, mixed), slow_ari(cluster, mixed), slow_purity(cluster, mixed)))
+    found = chance_agreement(np.array(cluster), np.array(kind), seed)
+    assert (found.nmi, found.ari, found.purity) == pytest.approx(100 * np.mean(drawn, axis=0), abs=1e-7)
+
+
+def test_chance_is_around_the_mean_over_every_permutation() -> None:
+    cluster, kind = [0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 2, 2]
+    every = [
+        (slow_nmi(cluster, p), slow_ari(cluster, p), slow_purity(cluster, p)) for p in map(list, permutations(kind))
+    ]
+    drawn = [chance_agreement(np.array(cluster), np.array(kind), seed) for seed in range(40)]
+    means = np.mean([(one.nmi, one.ari, one.purity) for one in drawn], axis=0)
+    error = 100 * np.std(every, axis=0) / (40 * 20) ** 0.5
+    assert (np.abs(means - 100 * np.mean(every, axis=0)) < 4 * error).all()
+    assert abs(np.mean([ari for _, ari, _ in every])) < 1e-9  # what the adjusted index is adjusted for
 
 
 def test_collapsed_embeddings_are_one_cluster() -> None:

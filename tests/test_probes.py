@@ -106,6 +106,45 @@ def test_the_penalty_is_chosen_on_training_rows_alone() -> None:
     assert max(first.validated) < 60  # noise: what fits its own rows (100 %) does not validate
 
 
+def slow_class(train: np.ndarray, kind: np.ndarray, row: np.ndarray, penalty: float) -> int:
+    """The class of a row by a general minimiser, features standardised by the training rows."""
+    mean, scale, classes = train.mean(0), train.std(0), sorted(set(kind.tolist()))
+    x, width = (train - mean) / scale, train.shape[1] + 1
+    place = np.array([classes.index(k) for k in kind])
+
+    def scores_of(flat: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        weights = flat.reshape(len(classes), width)
+        return rows @ weights[:, 1:].T + weights[:, 0]
+
+    def loss(flat: np.ndarray) -> float:
+        scores = scores_of(flat, x)
+        fit = np.log(np.exp(scores).sum(1)) - scores[np.arange(len(x)), place]
+        return float(penalty * fit.sum() + 0.5 * (flat.reshape(len(classes), width)[:, 1:] ** 2).sum())
+
+    flat = minimize(loss, np.zeros(len(classes) * width)).x
+    return classes[int(scores_of(flat, ((row - mean) / scale)[None])[0].argmax())]
+
+
+@pytest.mark.parametrize("with_videos", [False, True])
+def test_what_is_validated_is_the_share_that_the_other_parts_predict(with_videos: bool) -> None:
+    rng = np.random.default_rng(5)
+    kind = np.minimum(np.arange(18) // 2 % 4, 2)  # one class is more frequent
+    train = rng.standard_normal((18, 2)) * [1.0, 20.0] + 1.2 * np.stack([kind == 1, 20 * (kind == 2)], axis=1)
+    videos = np.array([f"v{i // 2}" for i in range(18)]) if with_videos else None
+    penalties = (1e-3, 10.0)
+    parts = probes._parts(kind, videos, seed=4)
+    expected = []
+    for penalty in penalties:
+        right = 0
+        for fit, held in parts:
+            assert sorted([*fit, *held]) == list(range(18))
+            right += sum(slow_class(train[fit], kind[fit], train[i], penalty) == kind[i] for i in held)
+        expected.append(100 * right / 18)
+    found = linear_probe(train, kind, train[:1], groups=videos, seed=4, penalties=penalties)
+    assert found.validated == pytest.approx(expected) and expected[0] != expected[1]
+    assert found.penalty == penalties[int(expected[1] > expected[0])]
+
+
 def test_clips_of_a_video_are_on_one_side() -> None:
     rng = np.random.default_rng(0)
     videos = np.repeat([f"v{i}" for i in range(12)], 5)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from trichord.evaluation.published_recall import everything_at_once_recall, howto100m_recall, mcn_recall
+from trichord.evaluation.published_recall import (
+    PublishedRecall,
+    everything_at_once_recall,
+    howto100m_recall,
+    mcn_recall,
+)
 from trichord.evaluation.ranks import retrieval_metrics
 
 # Three queries; the truth is on the diagonal.
@@ -58,3 +68,41 @@ def test_without_ties_all_agree() -> None:
     ours = retrieval_metrics(scores)
     for found in (mcn_recall(scores), howto100m_recall(scores), everything_at_once_recall(scores)):
         assert (found.r1, found.r5, found.r10, found.medr) == pytest.approx((ours.r1, ours.r5, ours.r10, ours.medr))
+
+
+def places_by_sorting(scores: np.ndarray) -> list[list[int]]:
+    """For each query every place, from 0, where the sorted row holds the score of the truth."""
+    found = []
+    for query, row in enumerate(scores.tolist()):
+        falling = sorted(row, reverse=True)
+        found.append([place for place, score in enumerate(falling) if score == row[query]])
+    return found
+
+
+def told(found: PublishedRecall) -> list[float]:
+    return [found.r1, found.r5, found.r10, found.medr]
+
+
+@given(
+    st.integers(1, 14).flatmap(
+        lambda n: hnp.arrays(np.float64, (n, n), elements=st.sampled_from([-1.0, 0.0, 0.5, 2.0]))
+    ),
+    st.integers(0, 3),
+)
+@example(np.zeros((1, 1)), 0)
+@example(np.full((12, 12), -0.0), 2)
+@settings(max_examples=150, deadline=None)
+def test_published_recalls_with_ties_against_loops(scores: np.ndarray, missing: int) -> None:
+    places, n = places_by_sorting(scores), len(scores)
+    every = [place for of in places for place in of]
+    # MCN, AVLnet: every tied place, over a fixed number of queries (1,000, missing ones included)
+    expected = [100 * sum(place < k for place in every) / (n + missing) for k in (1, 5, 10)] + [median(every) + 1]
+    assert told(mcn_recall(scores, n + missing)) == pytest.approx(expected)
+    assert told(mcn_recall(scores)) == pytest.approx([e * (n + missing) / n for e in expected[:3]] + expected[3:])
+    # HowTo100M: over the number of places
+    expected[:3] = [100 * sum(place < k for place in every) / len(every) for k in (1, 5, 10)]
+    assert told(howto100m_recall(scores)) == pytest.approx(expected)
+    # Everything at Once: the mean of a query's tied places
+    means = [sum(of) / len(of) for of in places]
+    expected = [100 * sum(mean < k for mean in means) / n for k in (1, 5, 10)] + [median(means) + 1]
+    assert told(everything_at_once_recall(scores)) == pytest.approx(expected)
