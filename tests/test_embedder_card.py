@@ -214,6 +214,21 @@ def test_a_study_and_its_evaluation_give_the_same(stage: Path, evaluated: Callab
         }
 
 
+def test_results_that_are_not_of_one_model(root: Path, stage: Path, tmp_path: Path) -> None:
+    words = ["--store", str(root / "store"), "--benchmark", "tiny", "--out"]
+    assert main(["evaluate", str(root / "study"), *words, str(tmp_path / "all"), "--seeds", "[0]"]) == 0
+    with pytest.raises(TrichordError, match="several models; give the folder of one below it, .*/all/avt/seed-0$"):
+        figures_of_evaluation(tmp_path / "all")
+    assert len(figures_of_evaluation(tmp_path / "all" / "avt" / "seed-0")) == 8
+    assert main(["evaluate", str(stage), *words, str(tmp_path / "rows.json")]) == 0
+    with pytest.raises(TrichordError, match="evaluate again with --out FOLDER"):
+        figures_of_evaluation(tmp_path / "rows.json")
+    for models in (3, [3], None):
+        (tmp_path / "results.json").write_text(json.dumps({"models": models}))
+        with pytest.raises(TrichordError):
+            figures_of_evaluation(tmp_path)
+
+
 def test_zero_shot_is_said_where_it_is_so(root: Path, stage: Path, evaluated: Callable[..., Path]) -> None:
     told = card_of(stage, evaluated("--benchmark", "tiny/test", "tiny/train", "other")).text.split("## Limits")[1]
     assert "Zero-shot: the model was not trained on the collection of other/test." in told

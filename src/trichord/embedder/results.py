@@ -34,7 +34,7 @@ PLACES = ("clips", "collection", "split")
 LABELLED = ("classification", "probe", "clustering")
 _RECALLS = {"r1": ("R@1", 1), "r5": ("R@5", 5), "r10": ("R@10", 10)}
 _NOT_SHOWN = "MeanR"  # of retrieval: the median rank is there
-_MEND = "evaluate again with --out"
+_MEND = "evaluate again with --out FOLDER"
 
 
 def is_figure(entry: object) -> bool:
@@ -76,6 +76,13 @@ def figures_of_evaluation(folder: Path) -> list[Figure]:
     """Figures of a folder that `trichord evaluate --out` wrote. Raises TrichordError when it is none, or damaged."""
     path = folder / RESULTS if folder.is_dir() else folder
     content = read_json(path, mend=_MEND)
+    if "models" in content:
+        example = next(
+            (f"/{m['folder']}" for m in _list(content["models"]) if isinstance(m, dict) and "folder" in m), ""
+        )
+        raise TrichordError(
+            f"{folder}: has figures of several models; give the folder of one below it, {folder}{example}"
+        )
     figures: list[Figure] = []
     try:
         for done in content.get("benchmarks") or []:
@@ -180,3 +187,7 @@ def _of_study(row: dict[str, Any], about: dict[str, Any], ranks: QueryRanks | No
 
 def _interval(found: Interval | None) -> dict[str, float | None]:
     return {"low": None, "high": None} if found is None else {"low": found.low, "high": found.high}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
