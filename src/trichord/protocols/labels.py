@@ -15,118 +15,15 @@ from trichord.evaluation.clusters import agreement, chance_agreement, cluster_em
 from trichord.evaluation.contributions import aligned
 from trichord.evaluation.probes import NEIGHBOURS, PENALTIES, knn_scores, linear_probe
 from trichord.evaluation.ranks import retrieval_ranks
-from trichord.evaluation.retrieval import fuse
 from trichord.parallel import on_main
-from trichord.protocols.labelled import Labelled, labelled, usable
+from trichord.protocols.label_runs import LabelRun, add_figure, side_name, start_run
+from trichord.protocols.labelled import usable
 from trichord.protocols.own_clusters import own_sides
 from trichord.protocols.protocol import Kind, Options, Outcome, Protocol, Row
-from trichord.protocols.retrieval import clip_arrays
 from trichord.protocols.subject import Subject
 from trichord.protocols.text_rows import prompt_rows, prompts_from_clips
 
-SIDES = (("video",), ("audio",), ("video", "audio"))
 MEASURES = {"NMI": "nmi", "ARI": "ari", "purity": "purity"}
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A run of one protocol: name of its rows, the clips, the sides that can be scored, and how.
-
-    fusion: how video and audio become one. missing: `drop` or `miss`.
-    """
-
-    name: str
-    data: Labelled
-    sides: tuple[tuple[str, ...], ...]
-    fusion: str
-    missing: str
-    seed: int
-    windows: str = ""
-
-    def of(self, side: tuple[str, ...], label: str) -> str:
-        """What the figures of a side and a labelling are called; where clips were cut into windows, they say so."""
-        return f"{_told(side)}, {label}{f', {self.windows}' if self.windows else ''}"
-
-    def rows(self, side: tuple[str, ...], clips: np.ndarray) -> np.ndarray:
-        """(n, D) embeddings of clips."""
-        return fuse([self.data.found.embeddings[m][clips] for m in side], self.fusion)
-
-    def valid(self, side: tuple[str, ...]) -> np.ndarray:
-        """(N,) whether a clip has all of a side."""
-        return np.logical_and.reduce([self.data.found.valid[m] for m in side])
-
-    def tested(
-        self, side: tuple[str, ...], label: str, clips: np.ndarray, outcome: Outcome
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Those of the clips that count: their indices (n,), and (n,) which of them lack the side and are errors.
-
-        Raises TrichordError when no clip has the side.
-        """
-        clips = clips[self.data.labels[label][clips] != ""]
-        lacking = ~self.valid(side)[clips]
-        if lacking.all():
-            raise TrichordError(f"benchmark {self.name}: no clip with a label of {label} has {' and '.join(side)}")
-        if lacking.any():
-            told = "counted as errors" if self.missing == "miss" else "left out"
-            note = f"{self.name}: {lacking.sum():,} of {len(clips):,} clips lack {' or '.join(side)}: {told}"
-            outcome.notes += [note] * (note not in outcome.notes)
-        if self.missing != "miss":
-            return clips[~lacking], np.zeros(int((~lacking).sum()), bool)
-        return clips, lacking
-
-
-def _start(
-    protocol: Protocol, subject: Subject, options: Options, *, train: bool, text: bool = False
-) -> tuple[_Run, Outcome]:
-    """The labelled clips of a run, and an outcome that names them."""
-    if options.missing not in ("auto", "drop", "miss"):
-        raise TrichordError(f"missing cannot be '{options.missing}'; choose drop or miss")
-    have = usable(subject, ("video", "audio"))
-    if not have:
-        raise TrichordError(f"{subject.name}: benchmark {protocol.name} needs video or audio; it has neither")
-    data = labelled(subject, options, (*have, "text") if text else have, train=train)
-    fusion = subject.fusion if options.fusion == "auto" else options.fusion
-    name = f"{protocol.name}:{options.on}" if options.on else protocol.name
-    sides = tuple(side for side in SIDES if set(side) <= set(have))
-    outcome = Outcome(arrays=clip_arrays(name, data.found), notes=[f"{name}: {note}" for note in data.notes])
-    missing = "drop" if options.missing == "auto" else options.missing
-    outcome.details["fusion"] = fusion
-    windows = "" if options.windows is None else options.windows.told
-    return _Run(name, data, sides, fusion, missing, options.seed, windows), outcome
-
-
-def _told(side: tuple[str, ...]) -> str:
-    return "+".join(side)
-
-
-def _add(run: _Run, outcome: Outcome, of: str, folds: dict[str, Scored], names: dict[str, list[str]]) -> None:
-    """Rows and arrays of one figure: of each fold, and the mean over them. names: the classes that `truth` numbers."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    gave: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for fold, scored in folds.items():
-        title = f"{of}, {fold}" if len(folds) > 1 else of
-        for measure, (value, chance, each) in scored.measures().items():
-            found.setdefault(measure, []).append((value, chance))
-            gave.setdefault(measure, []).append((scored.clip, each))
-            row = Row(run.name, title, measure, value, len(scored.clip), chance)
-            values = aligned(each, scored.clip, run.data.found.num_clips)
-            outcome.rows.append(row.over(values, f"{run.name}/id"))
-        head = f"{run.name}/{title}"
-        outcome.arrays |= {
-            f"{head}/clip": scored.clip.astype(np.int32),
-            f"{head}/truth": scored.truth.astype(np.int32),
-            f"{head}/greater": scored.greater.astype(np.int32),
-            f"{head}/equal": scored.equal.astype(np.int32),
-            f"{head}/num_classes": np.array(scored.num_classes),
-            f"{head}/classes": np.array(names[fold], np.str_),
-        }
-    if len(folds) > 1:
-        num = sum(len(scored.clip) for scored in folds.values())
-        for measure, pairs in found.items():
-            value, chance = np.mean(pairs, axis=0).tolist()
-            row = Row(run.name, f"{of}, mean of {len(folds)} folds", measure, value, num, chance)
-            values = over_folds(gave[measure], run.data.found.num_clips)
-            outcome.rows.append(row.over(values, f"{run.name}/id"))
 
 
 # ---- zero-shot
@@ -134,7 +31,7 @@ def _add(run: _Run, outcome: Outcome, of: str, folds: dict[str, Scored], names: 
 
 def _zero_shot(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
     subject.needed(("text",), f"benchmark {protocol.name}")
-    run, outcome = _start(protocol, subject, options, train=False, text=prompts_from_clips(subject, options))
+    run, outcome = start_run(protocol, subject, options, train=False, text=prompts_from_clips(subject, options))
     classes: dict[str, np.ndarray] = {}
     for label, names in run.data.classes.items():
         texts = [prompts_of(name, options.templates) for name in names]
@@ -163,7 +60,7 @@ def _zero_shot(protocol: Protocol, subject: Subject, options: Options) -> Outcom
                     rows = run.rows(side, clips[~lacking])
                     counts = retrieval_ranks(rows, classes[label], truth[~lacking], options.block)
                     folds[fold] = Scored.of(clips, truth, counts, lacking)
-                _add(run, outcome, run.of(side, label), folds, dict.fromkeys(folds, names))
+                add_figure(run, outcome, run.of(side, label), folds, dict.fromkeys(folds, names))
         outcome.details["classes"] = {label: len(names) for label, names in run.data.classes.items()}
         return outcome
 
@@ -196,7 +93,7 @@ class _Fold:
     names: list[str]
 
 
-def _folds(run: _Run, side: tuple[str, ...], label: str, outcome: Outcome) -> Iterator[tuple[str, _Fold]]:
+def _folds(run: LabelRun, side: tuple[str, ...], label: str, outcome: Outcome) -> Iterator[tuple[str, _Fold]]:
     if not run.data.folds:
         raise TrichordError(
             f"benchmark {run.name}: {run.data.found.source} does not say which clips to learn from; give labels a column "
@@ -209,7 +106,7 @@ def _folds(run: _Run, side: tuple[str, ...], label: str, outcome: Outcome) -> It
         seen, kind = np.unique(labels[learn], return_inverse=True)
         if len(seen) < 2:
             raise TrichordError(
-                f"benchmark {run.name}: training clips of {fold} have {len(seen)} classes of {label} with {_told(side)}; "
+                f"benchmark {run.name}: training clips of {fold} have {len(seen)} classes of {label} with {side_name(side)}; "
                 "it takes two or more"
             )
         unseen = sorted(set(labels[clips].tolist()) - set(seen.tolist()))
@@ -224,7 +121,7 @@ def _folds(run: _Run, side: tuple[str, ...], label: str, outcome: Outcome) -> It
 
 
 def _linear(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
-    run, outcome = _start(protocol, subject, options, train=True)
+    run, outcome = start_run(protocol, subject, options, train=True)
 
     def figures() -> Outcome:
         chosen: list[dict[str, Any]] = []
@@ -241,7 +138,7 @@ def _linear(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
                     chosen.append({"of": of, "penalty": probe.penalty, "validated": list(probe.validated)})
                     if not probe.converged:
                         outcome.notes.append(f"{run.name}: {of}: the fit did not converge; its figure may be low")
-                _add(run, outcome, run.of(side, label), folds, names)
+                add_figure(run, outcome, run.of(side, label), folds, names)
                 num = sum(len(scored.clip) for scored in folds.values())
                 of, value = f"{run.of(side, label)}: the most frequent class", 100.0 * mean_of_folds(usual)
                 values = over_folds(usual, run.data.found.num_clips)
@@ -255,7 +152,7 @@ def _linear(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
 
 
 def _knn(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
-    run, outcome = _start(protocol, subject, options, train=True)
+    run, outcome = start_run(protocol, subject, options, train=True)
 
     def figures() -> Outcome:
         for side in run.sides:
@@ -270,7 +167,7 @@ def _knn(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
                     for k, scores in votes.items():
                         by_k.setdefault(k, {})[fold] = Scored.of_scores(data.clips, data.truth, scores, data.lacking)
                 for k, scored in by_k.items():
-                    _add(run, outcome, f"{run.of(side, label)}, k = {k}", scored, names)
+                    add_figure(run, outcome, f"{run.of(side, label)}, k = {k}", scored, names)
         return outcome
 
     return on_main(figures)
@@ -282,7 +179,7 @@ def _knn(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
 def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
     own = subject.centroids
     text = own is not None and bool(usable(subject, ("text",)))
-    run, outcome = _start(protocol, subject, options, train=False, text=text)
+    run, outcome = start_run(protocol, subject, options, train=False, text=text)
     if own is None and subject.model is not None:
         outcome.notes.append(
             f"{run.name}: no rows of the model's own centroids: it was trained without clustering, or is of a file without them"
@@ -293,7 +190,9 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
             for label, values in run.data.labels.items():
                 clips = np.flatnonzero((values != "") & run.valid(side))
                 if len(clips) < 2:
-                    raise TrichordError(f"benchmark {run.name}: fewer than two clips with {label} have {_told(side)}")
+                    raise TrichordError(
+                        f"benchmark {run.name}: fewer than two clips with {label} have {side_name(side)}"
+                    )
                 num = len(np.unique(values[clips]))
                 cluster = cluster_embeddings(run.rows(side, clips), num, run.seed)
                 told = f"{int(cluster.max()) + 1} clusters"
@@ -303,7 +202,9 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
             for label, values in run.data.labels.items():
                 known = values[there] != ""
                 if known.sum() < 2:
-                    outcome.notes.append(f"{run.name}: fewer than two clips with {label} have {_told(side)}: no row")
+                    outcome.notes.append(
+                        f"{run.name}: fewer than two clips with {label} have {side_name(side)}: no row"
+                    )
                     continue
                 told = f"{len(np.unique(cluster[known]))} of {num_own} used"
                 of = f"{run.of(side, label)}, own centroids"
@@ -316,7 +217,7 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
 
 
 def _add_clusters(
-    run: _Run, outcome: Outcome, label: str, of: str, told: str, clips: np.ndarray, cluster: np.ndarray
+    run: LabelRun, outcome: Outcome, label: str, of: str, told: str, clips: np.ndarray, cluster: np.ndarray
 ) -> None:
     """Rows and arrays of the clusters (n,) of these clips (n,). of: side, label and whose clusters. told: how many, which goes
     into `details`, so that models with other numbers have rows of one name."""

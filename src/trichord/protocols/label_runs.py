@@ -1,0 +1,128 @@
+"""A run of a protocol that needs labels: its clips, which of them count, and how a figure becomes rows and arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.evaluation.accuracy import Scored, over_folds
+from trichord.evaluation.contributions import aligned
+from trichord.evaluation.retrieval import fuse
+from trichord.protocols.labelled import Labelled, labelled, usable
+from trichord.protocols.protocol import Options, Outcome, Protocol, Row
+from trichord.protocols.retrieval import clip_arrays
+from trichord.protocols.subject import Subject
+
+SIDES = (("video",), ("audio",), ("video", "audio"))
+
+
+@dataclass(frozen=True)
+class LabelRun:
+    """A run of one protocol: name of its rows, the clips, the sides that can be scored, and how.
+
+    fusion: how video and audio become one. missing: `drop` or `miss`.
+    """
+
+    name: str
+    data: Labelled
+    sides: tuple[tuple[str, ...], ...]
+    fusion: str
+    missing: str
+    seed: int
+    windows: str = ""
+
+    def of(self, side: tuple[str, ...], label: str) -> str:
+        """What the figures of a side and a labelling are called; where clips were cut into windows, they say so."""
+        return f"{side_name(side)}, {label}{f', {self.windows}' if self.windows else ''}"
+
+    def rows(self, side: tuple[str, ...], clips: np.ndarray) -> np.ndarray:
+        """(n, D) embeddings of clips."""
+        return fuse([self.data.found.embeddings[m][clips] for m in side], self.fusion)
+
+    def valid(self, side: tuple[str, ...]) -> np.ndarray:
+        """(N,) whether a clip has all of a side."""
+        return np.logical_and.reduce([self.data.found.valid[m] for m in side])
+
+    def tested(
+        self, side: tuple[str, ...], label: str, clips: np.ndarray, outcome: Outcome
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the clips that count: their indices (n,), and (n,) which of them lack the side and are errors.
+
+        Raises TrichordError when no clip has the side.
+        """
+        clips = clips[self.data.labels[label][clips] != ""]
+        lacking = ~self.valid(side)[clips]
+        if lacking.all():
+            raise TrichordError(f"benchmark {self.name}: no clip with a label of {label} has {' and '.join(side)}")
+        if lacking.any():
+            told = "counted as errors" if self.missing == "miss" else "left out"
+            note = f"{self.name}: {lacking.sum():,} of {len(clips):,} clips lack {' or '.join(side)}: {told}"
+            outcome.notes += [note] * (note not in outcome.notes)
+        if self.missing != "miss":
+            return clips[~lacking], np.zeros(int((~lacking).sum()), bool)
+        return clips, lacking
+
+
+def start_run(
+    protocol: Protocol, subject: Subject, options: Options, *, train: bool, text: bool = False
+) -> tuple[LabelRun, Outcome]:
+    """The labelled clips of a run, and an outcome that names them.
+
+    Args:
+        protocol, subject, options: As of `Protocol.run`.
+        train: Whether clips to learn from are needed.
+        text: Whether the texts of the clips are embedded too.
+
+    Raises TrichordError when there is neither video nor audio, or no label.
+    """
+    if options.missing not in ("auto", "drop", "miss"):
+        raise TrichordError(f"missing cannot be '{options.missing}'; choose drop or miss")
+    have = usable(subject, ("video", "audio"))
+    if not have:
+        raise TrichordError(f"{subject.name}: benchmark {protocol.name} needs video or audio; it has neither")
+    data = labelled(subject, options, (*have, "text") if text else have, train=train)
+    fusion = subject.fusion if options.fusion == "auto" else options.fusion
+    name = f"{protocol.name}:{options.on}" if options.on else protocol.name
+    sides = tuple(side for side in SIDES if set(side) <= set(have))
+    outcome = Outcome(arrays=clip_arrays(name, data.found), notes=[f"{name}: {note}" for note in data.notes])
+    missing = "drop" if options.missing == "auto" else options.missing
+    outcome.details["fusion"] = fusion
+    windows = "" if options.windows is None else options.windows.told
+    return LabelRun(name, data, sides, fusion, missing, options.seed, windows), outcome
+
+
+def side_name(side: tuple[str, ...]) -> str:
+    """`video+audio`."""
+    return "+".join(side)
+
+
+def add_figure(run: LabelRun, outcome: Outcome, of: str, folds: dict[str, Scored], names: dict[str, list[str]]) -> None:
+    """Rows and arrays of one figure: of each fold, and the mean over them. names: the classes that `truth` numbers."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    gave: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for fold, scored in folds.items():
+        title = f"{of}, {fold}" if len(folds) > 1 else of
+        for measure, (value, chance, each) in scored.measures().items():
+            found.setdefault(measure, []).append((value, chance))
+            gave.setdefault(measure, []).append((scored.clip, each))
+            row = Row(run.name, title, measure, value, len(scored.clip), chance)
+            values = aligned(each, scored.clip, run.data.found.num_clips)
+            outcome.rows.append(row.over(values, f"{run.name}/id"))
+        head = f"{run.name}/{title}"
+        outcome.arrays |= {
+            f"{head}/clip": scored.clip.astype(np.int32),
+            f"{head}/truth": scored.truth.astype(np.int32),
+            f"{head}/greater": scored.greater.astype(np.int32),
+            f"{head}/equal": scored.equal.astype(np.int32),
+            f"{head}/num_classes": np.array(scored.num_classes),
+            f"{head}/classes": np.array(names[fold], np.str_),
+        }
+    if len(folds) > 1:
+        num = sum(len(scored.clip) for scored in folds.values())
+        for measure, pairs in found.items():
+            value, chance = np.mean(pairs, axis=0).tolist()
+            row = Row(run.name, f"{of}, mean of {len(folds)} folds", measure, value, num, chance)
+            values = over_folds(gave[measure], run.data.found.num_clips)
+            outcome.rows.append(row.over(values, f"{run.name}/id"))
