@@ -162,9 +162,9 @@ class _Used:
         self.objective = float(state["last_fit"][0]) if len(state["last_fit"]) else None
 
     def update(
-        self, rows: Tensor, valid: Tensor | None = None, *, stored: Tensor | None = None
+        self, rows: Tensor, valid: Tensor | None = None, *, stored: Tensor | None = None, assigned: slice = slice(None)
     ) -> tuple[Tensor, Tensor] | None:
-        return (self.centroids, assign(rows, self.centroids)) if len(self.centroids) else None
+        return (self.centroids, assign(rows[assigned], self.centroids)) if len(self.centroids) else None
 
 
 def _run(dump: Dump, device: torch.device, with_gradient: bool) -> tuple[dict[str, float], dict[str, Tensor]]:
