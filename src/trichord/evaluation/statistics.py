@@ -105,16 +105,20 @@ def hits_at(ranks: Any, k: int, equal: Any = None) -> np.ndarray:
     return np.clip((k - (rank - 1 - (tied - 1) / 2)) / tied, 0.0, 1.0)
 
 
-def wilson(share: Any, half: Any, alpha: float, num_queries: int, num_seeds: int) -> tuple[np.ndarray, np.ndarray]:
+def wilson(
+    share: Any, half: Any, alpha: float, num_queries: int, num_seeds: int, most: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(low, high) of shares with half widths `half`: Wilson's interval of as many queries as have that half width.
 
-    Never more than S N of them; N where no hit, or every hit, leaves nothing to scatter."""
+    Never more than `most` of them, by default S N; N where no hit, or every hit, leaves nothing to scatter."""
     from scipy.stats import norm
 
     share, half, z = np.asarray(share, np.float64), np.asarray(half, np.float64), norm.isf(alpha / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         effective = z**2 * share * (1 - share) / half**2
-    effective = np.where(half > 0, np.minimum(effective, num_seeds * num_queries), num_queries)
+    effective = np.where(
+        half > 0, np.minimum(effective, num_seeds * num_queries if most is None else most), num_queries
+    )
     centre = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
     reach = z * np.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2)) / (1 + z**2 / effective)
     return np.minimum(np.maximum(centre - reach, 0.0), share), np.maximum(np.minimum(centre + reach, 1.0), share)
@@ -136,16 +140,25 @@ def recall_interval(hits: Any, level: float = 0.95) -> Interval:
     )
 
 
-def mean_interval(values: Any, level: float = 0.95) -> Interval:
+def mean_interval(values: Any, level: float = 0.95, *, shares: bool = False) -> Interval:
     """Mean in percent of values (S, N) or (N,), with its interval over units and seeds: that of `recall_interval` where all
-    lie in [0, 1]; of others (`evaluation.contributions`) plus and minus the half width, within [0, 100]."""
+    lie in [0, 1]; of others (`evaluation.contributions`) plus and minus the half width, within [0, 100].
+
+    shares: each value is a mean of its own, as the recall of a video is: they scatter less than hits do, so that N of them
+    may be worth more than N hits.
+    """
     table, alpha = table_of_hits(values, bounded=False), check_level(level)
-    if table.min() >= 0 and table.max() <= 1:
+    within = table.min() >= 0 and table.max() <= 1
+    if within and not shares:
         return recall_interval(table, level)
     of = spread(table)
-    mean, half = 100 * float(of.mean), 100 * float(half_width(of, alpha))
-    low, high = min(max(mean - half, 0.0), mean), max(min(mean + half, 100.0), mean)
-    return Interval(mean, low, high, level, len(table), table.shape[1], seeds_note(len(table)))
+    mean, half = float(of.mean), float(half_width(of, alpha))
+    if within:
+        low, high = wilson(mean, half, alpha, table.shape[1], len(table), most=np.inf)
+    else:
+        low, high = min(max(mean - half, 0.0), mean), max(min(mean + half, 1.0), mean)
+    note = seeds_note(len(table))
+    return Interval(100 * mean, 100 * float(low), 100 * float(high), level, len(table), table.shape[1], note)
 
 
 def median_rank_interval(ranks: Any, level: float = 0.95) -> Interval:

@@ -198,7 +198,9 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
                 told = f"{int(cluster.max()) + 1} clusters"
                 _add_clusters(run, outcome, label, run.of(side, label), told, clips, cluster)
         num_own = 0 if own is None else len(own.rows)
+        used: dict[str, str] = {}  # by side
         for side, there, cluster in () if own is None else own_sides(run.data.found, own, run.sides):
+            used[side_name(side)] = f"{side_name(side)} {len(np.unique(cluster))} of {num_own}"
             for label, values in run.data.labels.items():
                 known = values[there] != ""
                 if known.sum() < 2:
@@ -209,8 +211,8 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
                 told = f"{len(np.unique(cluster[known]))} of {num_own} used"
                 of = f"{run.of(side, label)}, own centroids"
                 _add_clusters(run, outcome, label, of, told, there[known], cluster[known])
-        found = "; ".join(f"{of}: {told}" for of, told in outcome.details["clusters"].items())
-        outcome.notes.append(f"{run.name}: {found}")
+        if used:
+            outcome.notes.append(f"{run.name}: own centroids that a clip is nearest to: {', '.join(used.values())}")
         return outcome
 
     return on_main(figures)

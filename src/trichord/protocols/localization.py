@@ -158,7 +158,9 @@ def _recall_rows(
             by_chance = RECALLS[measure](chance, present, tasks).mean
             told = measure if way == "aligned" else f"{measure}, {BEST}"
             row = Row(name, of, told, found.mean, found.num_videos, by_chance)
-            rows.append(row.over(aligned(_each(measure, hits, present, tasks), places, len(kept)), f"{name}/video"))
+            rows.append(
+                row.over(aligned(_each(measure, hits, present, tasks), places, len(kept)), f"{name}/video", shares=True)
+            )
             per_task = dict(zip(found.tasks, found.recalls.tolist(), strict=True))
             if len(per_task) < found.num_videos:
                 outcome.details.setdefault("tasks", {}).setdefault(of, {})[told] = per_task
@@ -187,7 +189,7 @@ def _precision_row(name: str, code: str, of: str, videos: list[StepVideo], outco
     chance = float(np.mean([task_precision_chance([video.truth for video in mine]) for mine in shown.values()]))
     row = Row(name, of, MAP, float(np.mean(values)), sum(map(len, shown.values())), chance)
     each = aligned(np.array(values) / 100, np.searchsorted(names, list(shown)), len(names))
-    return row.over(each, f"{name}/tasks")
+    return row.over(each, f"{name}/tasks", shares=True)
 
 
 def _seconds_row(name: str, code: str, of: str, videos: list[StepVideo], places: np.ndarray, num: int) -> Row:
@@ -196,7 +198,7 @@ def _seconds_row(name: str, code: str, of: str, videos: list[StepVideo], places:
     chance = np.concatenate([best_step_shares(np.zeros(video.truth.shape), video.truth) for video in videos])
     row = Row(name, of, BEST_STEP, 100 * float(shares.mean()), len(shares), 100 * float(chance.mean()))
     each = ratio_contributions([shares.sum() for shares in every], [len(shares) for shares in every])
-    return row.over(aligned(each, places, num), f"{name}/video")
+    return row.over(aligned(each, places, num), f"{name}/video", shares=True)
 
 
 def _segment_rows(
@@ -216,7 +218,9 @@ def _segment_rows(
     outcome.arrays |= {f"{name}/{code}/{m}": aligned(values, at, num) for m, values in per_video.items()}
     chance = _segment_figures([pair[1] for pair in shown])
     return [
-        Row(name, of, measure, value, count, chance[measure][0]).over(aligned(each, at, num), f"{name}/video")
+        Row(name, of, measure, value, count, chance[measure][0]).over(
+            aligned(each, at, num), f"{name}/video", shares=True
+        )
         for measure, (value, count, each) in _segment_figures(found).items()
     ]
 

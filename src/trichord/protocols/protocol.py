@@ -39,6 +39,7 @@ class Row:
         each: (n,) float64, what each unit (query, clip, video) gives: the value is the mean of these in percent, of ranks the
             mean or median itself. NaN: a unit that does not count. None where a figure is no such mean.
         each_of: Name among `Outcome.arrays` of the (n,) names of these units; two models are compared over the same ones.
+        shares: Whether what a unit gives is a mean of its own (the recall of a video) or a contribution, and no hit.
         low, high: Interval over units, of this one model; None without `each`, or with one unit.
     """
 
@@ -51,6 +52,7 @@ class Row:
     unit: str = "%"
     each: np.ndarray | None = field(default=None, repr=False, compare=False)
     each_of: str = ""
+    shares: bool = False
     low: float | None = None
     high: float | None = None
 
@@ -59,15 +61,15 @@ class Row:
         """Name of `each` in the file of arrays."""
         return f"{self.protocol}/{self.of}/{self.measure}/each"
 
-    def over(self, each: np.ndarray, each_of: str) -> Row:
+    def over(self, each: np.ndarray, each_of: str, *, shares: bool = False) -> Row:
         """The same with what each unit gives, and the interval that follows."""
-        counted = each[~np.isnan(each)]
+        counted, made = each[~np.isnan(each)], replace(self, each=each, each_of=each_of, shares=shares)
         if len(counted) < 2:
-            return replace(self, each=each, each_of=each_of)
+            return made
         if self.unit == "rank" and self.measure != MEDIAN_RANK:
-            return replace(self, each=each, each_of=each_of)
-        found = median_rank_interval(counted) if self.unit == "rank" else mean_interval(counted)
-        return replace(self, each=each, each_of=each_of, low=found.low, high=found.high)
+            return made
+        found = median_rank_interval(counted) if self.unit == "rank" else mean_interval(counted, shares=shares)
+        return replace(made, low=found.low, high=found.high)
 
     def to_dict(self) -> dict[str, Any]:
         """For results.json: `each` is its name in the file of arrays, or None."""

@@ -225,7 +225,7 @@ def _figure(models: Models, target: str, measure: str, level: float) -> Measure 
     chances = [row.chance for row in rows]
     chance = None if None in chances else float(np.mean([c for c in chances if c is not None]))
     seeds, num = len(rows), max(row.num for row in rows)
-    over = None if len(rows) < len(found) else _interval(models, target, measure, rows[0].unit, level)
+    over = None if len(rows) < len(found) else _interval(models, target, rows[0], level)
     if over is not None:
         note = over.note
         if over.num_seeds < seeds:
@@ -235,14 +235,17 @@ def _figure(models: Models, target: str, measure: str, level: float) -> Measure 
     return Measure(mean, None, None, chance, rows[0].unit, num, seeds)
 
 
-def _interval(models: Models, target: str, measure: str, unit: str, level: float) -> Interval | None:
+def _interval(models: Models, target: str, row: Measured, level: float) -> Interval | None:
     """None where a measure has no interval: a mean rank, one unit, or what units give is not known."""
+    unit, measure = row.unit, row.measure
     if unit not in ("%", "rank") or (unit == "rank" and measure != MEDIAN_RANK):
         return None
     found = models.distinct(target, measure)
     if found is None or (counted := found[0][:, ~np.isnan(found[0][0])]).shape[1] < 2:
         return None
-    return median_rank_interval(counted, level) if unit == "rank" else mean_interval(counted, level)
+    if unit == "rank":
+        return median_rank_interval(counted, level)
+    return mean_interval(counted, level, shares=row.shares)
 
 
 def _put_first(benches: list[Bench], direction: str) -> None:

@@ -37,6 +37,7 @@ class Measured:
     unit: str
     each: str
     each_of: str
+    shares: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,9 +227,12 @@ def _row(path: Path, benchmark: str, row: object) -> Measured:
     each, each_of = row.get("each"), row.get("each_of", "")
     if value is None or num is None or num != int(num) or num < 0 or (chance is None and row.get("chance") is not None):
         raise broken
+    shares = row.get("shares", False)
     if not isinstance(each, str | None) or not isinstance(each_of, str) or (each and not each_of):
         raise broken
-    return Measured(row["of"], row["measure"], value, int(num), chance, row["unit"], each or "", each_of)
+    if not isinstance(shares, bool):
+        raise broken
+    return Measured(row["of"], row["measure"], value, int(num), chance, row["unit"], each or "", each_of, shares)
 
 
 def _number(value: object) -> float | None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from trichord.store import Store
     from trichord.store.location import Location
 
-CONTENTS = 2  # raised when more is kept of an evaluation: older ones are then made again
+CONTENTS = 3  # raised when more is kept of an evaluation: older ones are then made again
 ANEW = "it is made anew"
 Say = Callable[[str], None]
 

@@ -101,4 +101,6 @@ def _interval(entries: list[tuple[EvaluatedRun, Row]], level: float) -> Interval
         table.append(mine.each[counts])
     if counts.sum() < 2:
         return None
-    return median_rank_interval(table, level) if row.unit == "rank" else mean_interval(table, level)
+    if row.unit == "rank":
+        return median_rank_interval(table, level)
+    return mean_interval(table, level, shares=row.shares)
