@@ -153,12 +153,12 @@ def mean_interval(values: Any, level: float = 0.95, *, shares: bool = False) -> 
         return recall_interval(table, level)
     of = spread(table)
     mean, half = float(of.mean), float(half_width(of, alpha))
-    if within:
-        low, high = wilson(mean, half, alpha, table.shape[1], len(table), most=np.inf)
-    else:
+    ends = wilson(mean, half, alpha, table.shape[1], len(table), most=np.inf)
+    low, high = float(ends[0]), float(ends[1])
+    if not within:
         low, high = min(max(mean - half, 0.0), mean), max(min(mean + half, 1.0), mean)
     note = seeds_note(len(table))
-    return Interval(100 * mean, 100 * float(low), 100 * float(high), level, len(table), table.shape[1], note)
+    return Interval(100 * mean, 100 * low, 100 * high, level, len(table), table.shape[1], note)
 
 
 def median_rank_interval(ranks: Any, level: float = 0.95) -> Interval:
