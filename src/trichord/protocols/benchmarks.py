@@ -73,7 +73,8 @@ def find_benchmark(store: Store, name: str) -> Benchmark:
     if not splits:
         known = ", ".join(benchmark_names(store)) or "none"
         raise TrichordError(
-            f"{store.path}: no clips for benchmark '{name}'; the store has {known} (or COLLECTION/SPLIT)"
+            f"{store.path}: no clips for benchmark '{name}'; the store has {known} (or COLLECTION/SPLIT); "
+            "`trichord evaluate --list` names the others"
         )
     chosen = "test" if "test" in splits else sorted(splits)[0]
     protocol = (
