@@ -1,0 +1,175 @@
+"""Evaluations whose files were edited, cut or are of something else: refused in one line, or shown and never obeyed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation_report_helpers import edit, edit_arrays, planted, write_folder, write_orders
+from trichord.errors import TrichordError
+from trichord.report import evaluation_contents
+from trichord.report.evaluation_contents import build
+from trichord.report.evaluation_systems import read_systems
+from trichord.report.write import write_evaluations
+
+
+@pytest.fixture(scope="module")
+def weak(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("w") / "weak", planted(1.6, 1, silent=6))
+
+
+@pytest.fixture(scope="module")
+def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("s") / "strong", planted(0.7, 2, silent=6))
+
+
+@pytest.fixture(scope="module")
+def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_orders(tmp_path_factory.mktemp("o") / "orders", {"av>t": 2.6, "vt>a": 0.6}, names=("retrieval",))
+
+
+def copy(folder: Path, to: Path) -> Path:
+    shutil.copytree(folder, to)
+    return to
+
+
+# ---- files that were edited, cut or are of something else
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c.clear(), "it tells no subject and benchmarks"),
+        (lambda c: c.update(benchmarks=[]), "it has no benchmark"),
+        (lambda c: c.update(store={"path": 3}), "its store has no path and fingerprint"),
+        (lambda c: c.update(notes=[1]), "its notes are not texts"),
+        (lambda c: c["benchmarks"][0].update(kind="magic"), "is of no known kind"),
+        (lambda c: c["benchmarks"][0].update(rows=[]), "has no figures"),
+        (lambda c: c["benchmarks"][0].update(options=None), "does not tell its options"),
+        (lambda c: c["benchmarks"][0]["rows"].append(c["benchmarks"][0]["rows"][0]), "has a figure twice"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(value=math.nan), "is not whole"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(value=10**400), "is not whole"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(num=True), "is not whole"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(value=99.0), "does not give the R@1 of 99"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(each="nowhere"), "'nowhere' is not there or not of its kind"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(each_of="nowhere"), "'nowhere' is not there or not of its kind"),
+        (lambda c: c["benchmarks"][0]["rows"][0].update(each_of="retrieval/start_s"), "not of its kind"),
+        (lambda c: c.update(models=[{"order": "av>t", "seed": 0, "folder": "../x"}]), "is no folder in it"),
+        (lambda c: c.update(models=[{"order": "av>t", "seed": 0, "folder": "/x"}]), "is no folder in it"),
+        (lambda c: c.update(models=[{"order": "zz", "seed": 0, "folder": "x"}]), "do not tell order and seed"),
+        (lambda c: c.update(models={}), "do not tell order and seed"),
+        (lambda c: c.update(models=[]), "no model to report (none was scored)"),
+        (lambda c: c.update(models=[{"order": "vt", "seed": 1, "note": "diverged"}]), "VT seed 1 is left out: diverged"),
+    ],
+)  # fmt: skip
+def test_edited_results_are_refused(weak: Path, tmp_path: Path, change: Any, told: str) -> None:
+    folder = edit(copy(weak, tmp_path / "e"), change)
+    with pytest.raises(TrichordError) as caught:
+        build(read_systems([folder]))
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).endswith("evaluate again with the same --out")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda a: a.pop("retrieval/t2v, sum/R@10/each"), "is not there or not of its kind"),
+        (lambda a: a.update({"retrieval/t2v, sum/R@10/each": a["retrieval/t2v, sum/R@10/each"][:-1]}), ""),
+        (lambda a: a.update({"retrieval/text_id": a["retrieval/text_id"][:-1]}), "differ in length"),
+        (lambda a: a["retrieval/t2v, sum/MedR/each"].__setitem__(0, -3.0), "no share and no rank"),
+        (lambda a: a["retrieval/t2v, sum/R@5/each"].__setitem__(0, np.inf), "no share and no rank"),
+        (lambda a: a["retrieval/t2v/greater"].__setitem__(0, 10**6), "do not fit its gallery of 60"),
+        (lambda a: a.update({"retrieval/t2v/equal": a["retrieval/t2v/equal"][:-1]}), "differ in length"),
+    ],
+)
+def test_edited_arrays_are_refused(weak: Path, tmp_path: Path, change: Any, told: str) -> None:
+    folder = edit_arrays(copy(weak, tmp_path / "e"), change)
+    with pytest.raises(TrichordError) as caught:
+        build(read_systems([folder]))
+    assert told in str(caught.value) and "queries.npz" in str(caught.value)
+
+
+def test_torn_files_are_refused(weak: Path, orders: Path, tmp_path: Path) -> None:
+    torn = copy(weak, tmp_path / "torn")
+    (torn / "queries.npz").write_bytes((torn / "queries.npz").read_bytes()[:-200])
+    with pytest.raises(TrichordError, match=r"queries.npz: cannot be read"):
+        build(read_systems([torn]))
+    (torn / "queries.npz").unlink()
+    with pytest.raises(TrichordError, match="No such file"):
+        build(read_systems([torn]))
+    (torn / "results.json").write_text('{"subject": ')
+    with pytest.raises(TrichordError, match="results.json: cannot be read"):
+        read_systems([torn])
+    swapped = copy(orders, tmp_path / "swapped")
+    edit(swapped, lambda c: [m.update(files={"results.json": "0" * 64}) for m in c["models"]])
+    with pytest.raises(TrichordError, match="it is not the file that was written"):
+        read_systems([swapped])
+
+
+def paths_in(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at] * bool(at) + [path for key, part in inner for path in paths_in(part, (*at, key))]
+
+
+def test_no_value_of_any_kind_ends_otherwise(
+    weak: Path, strong: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every part of results.json, replaced by what it is not: a report or one line, never a traceback."""
+    drawn = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
+    for name in ("intervals", "recall_curves"):
+        monkeypatch.setattr(evaluation_contents, name, lambda *a: drawn)
+    for name in ("differences", "wins_and_losses"):
+        monkeypatch.setattr(evaluation_contents.plots, name, lambda *a: drawn)
+    other = copy(strong, tmp_path / "other")
+    whole = (other / "results.json").read_text()
+    places = [p for p in paths_in(json.loads(whole)) if "rows" not in p or p[p.index("rows") + 1 :][:1] in ((), (2,))]
+    rng, refused = np.random.default_rng(0), 0
+    odd: list[Any] = [None, -1, 0, 1.5, 1e308, "", "\x1b[2J<script>", [], {}, [None], {"a": []}, True, 10**30]
+    for place in places:
+        content = json.loads(whole)
+        part = content
+        for key in place[:-1]:
+            part = part[key]
+        part[place[-1]] = odd[rng.integers(len(odd))]
+        (other / "results.json").write_text(json.dumps(content))
+        try:
+            build(read_systems([weak, other]))
+        except TrichordError as error:
+            refused += 1
+            assert str(error).isprintable() and str(other) in str(error), place
+    assert 10 < refused < len(places)
+
+
+def test_names_and_texts_are_shown_and_never_obeyed(weak: Path, strong: Path, tmp_path: Path) -> None:
+    hostile = '"><img src=x onerror=alert(1)><script>alert(1)</script>=cmd|\x1b]0;x\x07{{ 7 * 7 }}'
+
+    def change(content: dict[str, Any]) -> None:
+        content["subject"] = f"/models/{hostile.replace('/', '')}"
+        content["notes"] = [hostile]
+        for done in content["benchmarks"]:
+            done |= {"title": hostile, "paragraph": hostile, "notes": [hostile], "name": hostile}
+
+    def arrays(found: dict[str, np.ndarray]) -> None:
+        found["retrieval/caption"] = np.array([f"{hostile} {i}" for i in range(60)])
+
+    folders = [edit_arrays(edit(copy(f, tmp_path / f.name), change), arrays) for f in (weak, strong)]
+    write_evaluations(folders, tmp_path / "r")
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "&lt;img src=x" in page and "<script" not in page and "<img" not in page and not set("\x1b\x07") & set(page)
+    assert "7 * 7" in page
+    text = (tmp_path / "r" / "report.md").read_text()
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert not re.search(r"(?<!\\)<(script|img)", prose)
+    for path in (tmp_path / "r" / "tables").iterdir():
+        with path.open(newline="") as file:
+            assert not any(re.match(r"\s*[=@]", cell) for line in csv.reader(file) for cell in line)
+    for path in (tmp_path / "r" / "figures").iterdir():
+        assert "<script" not in path.read_text() and "<img" not in path.read_text()
