@@ -121,3 +121,18 @@ def edit_arrays(folder: Path, change: Callable[[dict[str, np.ndarray]], Any]) ->
 def arrays_of(folder: Path) -> dict[str, np.ndarray]:
     with np.load(folder / "queries.npz") as kept:
         return {name: kept[name] for name in kept.files}
+
+
+def weak_folder(root: Path) -> Path:
+    """One model that finds little."""
+    return write_folder(root / "weak", planted(1.6, 1, silent=6))
+
+
+def strong_folder(root: Path) -> Path:
+    """One model that finds more, on the same clips."""
+    return write_folder(root / "strong", planted(0.7, 2, silent=6))
+
+
+def orders_folder(root: Path) -> Path:
+    """Two orders of a study, with their seeds."""
+    return write_orders(root / "orders", {"av>t": 2.6, "vt>a": 0.6}, names=("retrieval",))

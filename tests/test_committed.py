@@ -13,7 +13,7 @@ from store_helpers import build, item, word_vectors
 from trichord.errors import TrichordError
 from trichord.extraction.plan import Known
 from trichord.store import Store, StoreWriter
-from trichord.store.committed import Committed, item_key, new_parts
+from trichord.store.committed import Committed, new_parts
 
 TEXTS = (("add the salt",), ("stir now",), ("crème",), ())
 
@@ -98,7 +98,3 @@ def test_the_plan_sees_what_others_commit_and_delete(tmp_path: Path) -> None:
     other = Known(store, "none")
     other.renew()
     assert not other.ids
-
-
-def test_keys_tell_collections_apart() -> None:
-    assert item_key("a", "b") != item_key("a\nb", "")

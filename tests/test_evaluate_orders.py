@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -19,17 +18,17 @@ from tiny import write_tiny_store
 from trichord.cli import main
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.statistics import mean_interval, median_rank_interval
-from trichord.protocols.protocol import Options, Row
+from trichord.protocols.protocol import Options
 from trichord.recipes import load_recipe
 from trichord.store import Store
 from trichord.store.annotations import StepSpan, write_annotations
 from trichord.study import evaluate_orders as module
 from trichord.study.evaluate import evaluate, write_evaluation
-from trichord.study.evaluate_orders import EvaluatedRun, OrdersEvaluation, evaluate_orders, read_evaluated
-from trichord.study.evaluation_tables import order_caption, order_tables
+from trichord.study.evaluate_orders import evaluate_orders, read_evaluated
+from trichord.study.evaluation_tables import order_caption
 from trichord.study.order_figures import order_figures
 from trichord.study.run import run_study
-from trichord.study.trained_runs import TrainedRun, chosen_runs, holds_several, trained_runs
+from trichord.study.trained_runs import chosen_runs, holds_several, trained_runs
 from trichord.training.seals import sealed
 
 ORDERS, SEEDS = ["av>t", "vt>a"], [0, 1]
@@ -146,38 +145,6 @@ def test_figures_are_means_over_seeds_with_their_intervals(study: Path, kept: Pa
     recalls = {(f.benchmark, f.of, f.measure, f.order): f for f in figures}
     assert recalls["tiny", "t2va, sum", "R@10", "vt>a"].chance == pytest.approx(100 * 10 / 32)
     assert ("zero-shot-classification", "video+audio, class", "top-1", "av>t") in recalls
-
-
-def row(each: list[float], **more: Any) -> Row:
-    values = np.array(each)
-    return Row("b", "t2v", "R@1", 100 * float(np.nanmean(values)), int((~np.isnan(values)).sum()), 1.0, **more).over(
-        values, "b/id"
-    )
-
-
-def evaluated(seed: int, made: Row, first: str = "", units: str = "abcd") -> EvaluatedRun:
-    run = TrainedRun("av>t", seed, f"stage{seed}", first or f"first{seed}")
-    return EvaluatedRun(run, {"b": [made]}, {"b/id": np.array(list(units))})
-
-
-def test_seeds_that_share_what_was_scored_count_as_one() -> None:
-    same, other = [1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]
-    (shared,) = order_figures([evaluated(0, row(same), "av"), evaluated(1, row(same), "av")])
-    assert shared.num_seeds == 1 and shared.interval == mean_interval(np.array(same))
-    (own,) = order_figures([evaluated(0, row(same)), evaluated(1, row(same))])
-    assert own.num_seeds == 2 and own.interval == mean_interval(np.array([same, same]))
-    (touched,) = order_figures([evaluated(0, row(same), "av"), evaluated(1, row(other), "av")])
-    assert touched.num_seeds == 2 and touched.value == pytest.approx(62.5)
-
-
-def test_seeds_over_other_units_have_a_mean_and_no_interval() -> None:
-    same, fewer = [1.0, 0.0, 1.0, 1.0], [1.0, 0.0, np.nan, 1.0]
-    for second in (evaluated(1, row(same), units="abce"), evaluated(1, row(fewer))):
-        (figure,) = order_figures([evaluated(0, row(same)), second])
-        assert figure.interval is None and figure.num_seeds == 2
-    assert figure.value == pytest.approx((75 + 200 / 3) / 2) and figure.num == 3
-    (one,) = order_figures([evaluated(0, row(fewer))])
-    assert one.interval == mean_interval(np.array([1.0, 0.0, 1.0]))
 
 
 # ---- going on, and computing again
@@ -482,48 +449,6 @@ def test_the_command_prints_a_table_for_each_figure(
         assert "--orders and --seeds choose among the runs of a study" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path), "--store", str(tiny_store), "--seeds", "[0]"]) == 2
     assert "no study here" in capsys.readouterr().err
-
-
-def test_measures_that_do_not_fit_have_a_table_of_their_own() -> None:
-    from rich.console import Console
-
-    def made(order: str) -> EvaluatedRun:
-        rows = [
-            Row("b", "t2va, sum", f"recall number {i}, mean over videos", 100.0 * i / 9, 3, 50.0).over(
-                np.array([1.0, 0.0, 1.0]), "b/id"
-            )
-            for i in range(9)
-        ]
-        return EvaluatedRun(TrainedRun(order, 0, "s", "f"), {"b": rows}, {"b/id": np.array(list("abc"))})
-
-    figures = order_figures([made("av>t"), made("vt")])
-    tables = order_tables(figures, ["av>t", "vt", "av"])
-    assert len(tables) == 2
-    console = Console(width=120, file=io.StringIO())
-    for table in tables:
-        console.print(table)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    shown = [line for line in text.splitlines() if line.startswith("│ AV→T")]
-    assert len(shown) == 2 and sum(line.count("[") for line in shown) == 9, "no cell is broken into lines"
-    assert [line for line in text.splitlines() if line.startswith("│ AV ")][0].count("-") >= 4
-
-
-def test_notes_are_told_once() -> None:
-    def made(order: str, seed: int, *notes: str) -> EvaluatedRun:
-        return EvaluatedRun(TrainedRun(order, seed, "s", "f"), {}, {}, ["of all", *notes, *notes])
-
-    runs = [made("av>t", 0, "of some"), made("av>t", 1, "of some"), made("avt", 0), made("avt", 4, "of some")]
-    assert OrdersEvaluation(Path("study"), runs).notes() == ["of all", "AV→T seeds 0, 1; AVT seed 4: of some"]
-
-
-def test_seeds_make_one_figure() -> None:
-    def made(seed: int, *ofs: str) -> EvaluatedRun:
-        rows = [Row("clustering", of, "NMI", 10.0 * (seed + 1), 4, 5.0) for of in ofs]
-        return EvaluatedRun(TrainedRun("av>t", seed, "s", f"f{seed}"), {"clustering": rows})
-
-    figures = order_figures([made(seed, "video, tool", "video, tool, own centroids") for seed in (0, 1)])
-    assert [f.of for f in figures] == ["video, tool", "video, tool, own centroids"]
-    assert all(f.value == 15 and f.num_seeds == 2 and f.interval is None for f in figures)
 
 
 # ---- several processes

@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluation_report_helpers import arrays_of, edit, edit_arrays, planted, seconds, write_folder, write_orders
+from evaluation_report_helpers import (
+    arrays_of,
+    edit,
+    edit_arrays,
+    orders_folder,
+    planted,
+    seconds,
+    strong_folder,
+    weak_folder,
+    write_folder,
+    write_orders,
+)
 from report_helpers import write_study_folder
 from trichord.cli import main
 from trichord.errors import TrichordError
@@ -31,17 +42,17 @@ from trichord.study.run import run_study
 
 @pytest.fixture(scope="module")
 def weak(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("w") / "weak", planted(1.6, 1, silent=6))
+    return weak_folder(tmp_path_factory.mktemp("w"))
 
 
 @pytest.fixture(scope="module")
 def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("s") / "strong", planted(0.7, 2, silent=6))
+    return strong_folder(tmp_path_factory.mktemp("s"))
 
 
 @pytest.fixture(scope="module")
 def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_orders(tmp_path_factory.mktemp("o") / "orders", {"av>t": 2.6, "vt>a": 0.6}, names=("retrieval",))
+    return orders_folder(tmp_path_factory.mktemp("o"))
 
 
 def copy(folder: Path, to: Path) -> Path:

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation_report_helpers import edit, edit_arrays, planted, write_folder, write_orders
+from evaluation_report_helpers import (
+    edit,
+    edit_arrays,
+    orders_folder,
+    strong_folder,
+    weak_folder,
+)
 from trichord.errors import TrichordError
 from trichord.report import evaluation_contents
 from trichord.report.evaluation_contents import build
@@ -23,17 +29,17 @@ from trichord.report.write import write_evaluations
 
 @pytest.fixture(scope="module")
 def weak(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("w") / "weak", planted(1.6, 1, silent=6))
+    return weak_folder(tmp_path_factory.mktemp("w"))
 
 
 @pytest.fixture(scope="module")
 def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("s") / "strong", planted(0.7, 2, silent=6))
+    return strong_folder(tmp_path_factory.mktemp("s"))
 
 
 @pytest.fixture(scope="module")
 def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_orders(tmp_path_factory.mktemp("o") / "orders", {"av>t": 2.6, "vt>a": 0.6}, names=("retrieval",))
+    return orders_folder(tmp_path_factory.mktemp("o"))
 
 
 def copy(folder: Path, to: Path) -> Path:

@@ -153,10 +153,9 @@ def mean_interval(values: Any, level: float = 0.95, *, shares: bool = False) -> 
         return recall_interval(table, level)
     of = spread(table)
     mean, half = float(of.mean), float(half_width(of, alpha))
-    ends = wilson(mean, half, alpha, table.shape[1], len(table), most=np.inf)
-    low, high = float(ends[0]), float(ends[1])
-    if not within:
-        low, high = min(max(mean - half, 0.0), mean), max(min(mean + half, 1.0), mean)
+    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+    if within:
+        low, high = (float(end) for end in wilson(mean, half, alpha, table.shape[1], len(table), most=np.inf))
     note = seeds_note(len(table))
     return Interval(100 * mean, 100 * low, 100 * high, level, len(table), table.shape[1], note)
 

@@ -113,7 +113,7 @@ class CombinedLoss:
             terms = self._contrast_terms(embeddings, present, positives)
         else:
             terms = self._contrast_shares(embeddings, present, own, self.share)
-        weights = dict.fromkeys(terms, self.contrast_weight)
+        contrasts, weights = list(terms), {}
         if self.cluster:
             terms["cluster"] = self._cluster_term(embeddings, present, stored, own)
             weights["cluster"] = self.cluster_weight
@@ -123,10 +123,9 @@ class CombinedLoss:
             weights[name] = self.reconstruction_weight
         if own is not None:
             terms = dict(zip(terms, sum_over_processes(torch.stack(list(terms.values()))).unbind(), strict=True))
-        pairs = [name for name in terms if name.startswith("contrast_")]
-        total = self.contrast_weight * sum(terms[name] for name in pairs)
-        for name in terms:
-            total = total if name in pairs else total + weights[name] * terms[name]
+        total = self.contrast_weight * sum(terms[name] for name in contrasts)
+        for name, weight in weights.items():
+            total = total + weight * terms[name]
         assert isinstance(total, Tensor)
         if self.cluster and self.memory is not None and self.memory.objective is not None:
             terms["cluster_objective"] = total.new_tensor(self.memory.objective)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from trichord.evaluation.statistics import mean_interval, median_rank_interval
+from trichord.evaluation.statistics import Interval, mean_interval, median_rank_interval
 
 if TYPE_CHECKING:
     from trichord.evaluation.windows import Windows
@@ -22,6 +22,23 @@ if TYPE_CHECKING:
 MEDIAN_RANK = "MedR"
 RECALLS = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}  # by measure, the attribute of retrieval metrics
 Kind = Literal["retrieval", "localization", "classification", "probe", "clustering"]
+
+
+def has_interval(measure: str, unit: str) -> bool:
+    """Whether a figure follows from what units give in a way that has an interval: percent and median ranks do."""
+    return unit == "%" or (unit == "rank" and measure == MEDIAN_RANK)
+
+
+def interval_over_units(
+    each: np.ndarray, measure: str, unit: str, *, shares: bool = False, level: float = 0.95
+) -> Interval | None:
+    """Interval of a figure from what units give, (n,) or seed by seed (S, n); NaN are units that do not count, the same ones in
+    every row. None where there is none (`has_interval`), and with one unit."""
+    table = np.atleast_2d(each)
+    counted = table[:, ~np.isnan(table[0])]
+    if counted.shape[1] < 2 or not has_interval(measure, unit):
+        return None
+    return median_rank_interval(counted, level) if unit == "rank" else mean_interval(counted, level, shares=shares)
 
 
 @dataclass(frozen=True)
@@ -63,13 +80,9 @@ class Row:
 
     def over(self, each: np.ndarray, each_of: str, *, shares: bool = False) -> Row:
         """The same with what each unit gives, and the interval that follows."""
-        counted, made = each[~np.isnan(each)], replace(self, each=each, each_of=each_of, shares=shares)
-        if len(counted) < 2:
-            return made
-        if self.unit == "rank" and self.measure != MEDIAN_RANK:
-            return made
-        found = median_rank_interval(counted) if self.unit == "rank" else mean_interval(counted, shares=shares)
-        return replace(made, low=found.low, high=found.high)
+        made = replace(self, each=each, each_of=each_of, shares=shares)
+        found = interval_over_units(each, self.measure, self.unit, shares=shares)
+        return made if found is None else replace(made, low=found.low, high=found.high)
 
     def to_dict(self) -> dict[str, Any]:
         """For results.json: `each` is its name in the file of arrays, or None."""

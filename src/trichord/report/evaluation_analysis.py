@@ -17,12 +17,13 @@ import numpy as np
 
 from trichord.errors import TrichordError
 from trichord.evaluation.comparison import Comparison, compare_on_benchmarks
-from trichord.evaluation.statistics import Interval, mean_interval, median_rank_interval, seeds_note
+from trichord.evaluation.statistics import Interval, seeds_note
 from trichord.modality import Order
-from trichord.protocols.protocol import MEDIAN_RANK
+from trichord.protocols.protocol import has_interval, interval_over_units
 from trichord.report.evaluation_reading import Measured, Scored, Scores, fusion_of, target_of
 from trichord.report.evaluation_systems import System
 from trichord.report.evaluation_units import difference_of_scoring, names_of_units
+from trichord.study.order_figures import distinct_runs
 
 _MEAN = re.compile(r"(.+), mean of \d+ folds", re.DOTALL)
 USUAL = ": the most frequent class"  # what a target is called that is no figure of the model
@@ -85,13 +86,7 @@ class Models:
         share its first stage, and what came later did not touch it."""
         if (table := self.table(target, measure)) is None:
             return None
-        kept: list[int] = []
-        for i, first in enumerate(self.first_stages):
-            same = any(
-                first and first == self.first_stages[j] and np.array_equal(table[i], table[j], equal_nan=True)
-                for j in kept
-            )
-            kept += [] if same else [i]
+        kept = distinct_runs(self.first_stages, list(table))
         return table[kept], tuple(self.seeds[i] for i in kept)
 
 
@@ -236,16 +231,10 @@ def _figure(models: Models, target: str, measure: str, level: float) -> Measure 
 
 
 def _interval(models: Models, target: str, row: Measured, level: float) -> Interval | None:
-    """None where a measure has no interval: a mean rank, one unit, or what units give is not known."""
-    unit, measure = row.unit, row.measure
-    if unit not in ("%", "rank") or (unit == "rank" and measure != MEDIAN_RANK):
+    """None where a measure has none, or what units give is not known."""
+    if not has_interval(row.measure, row.unit) or (found := models.distinct(target, row.measure)) is None:
         return None
-    found = models.distinct(target, measure)
-    if found is None or (counted := found[0][:, ~np.isnan(found[0][0])]).shape[1] < 2:
-        return None
-    if unit == "rank":
-        return median_rank_interval(counted, level)
-    return mean_interval(counted, level, shares=row.shares)
+    return interval_over_units(found[0], row.measure, row.unit, shares=row.shares, level=level)
 
 
 def _put_first(benches: list[Bench], direction: str) -> None:

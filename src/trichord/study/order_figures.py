@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trichord.evaluation.statistics import Interval, mean_interval, median_rank_interval
-from trichord.protocols.protocol import MEDIAN_RANK, Row
+from trichord.evaluation.statistics import Interval
+from trichord.protocols.protocol import MEDIAN_RANK, Row, interval_over_units
 
 if TYPE_CHECKING:
     from trichord.study.evaluate_orders import EvaluatedRun
@@ -69,38 +69,33 @@ def _figure(name: str, of: str, order: str, entries: list[tuple[EvaluatedRun, Ro
     )  # fmt: skip
 
 
-def _distinct(entries: list[tuple[EvaluatedRun, Row]]) -> list[tuple[EvaluatedRun, Row]]:
-    """Without runs that are the same model as an earlier one, as far as this figure goes: their first stage is shared, and
-    what came later did not touch it."""
-    kept: list[tuple[EvaluatedRun, Row]] = []
-    for done, row in entries:
+def distinct_runs(first_stages: Sequence[str], each: Sequence[np.ndarray | None]) -> list[int]:
+    """Places of the runs that are not the same model as an earlier one, as far as a figure goes: those share a first stage
+    (empty: not known), and what came later changed nothing that a unit gives."""
+    kept: list[int] = []
+    for i, (first, mine) in enumerate(zip(first_stages, each, strict=True)):
         same = any(
-            done.run.first_stage == other.run.first_stage
-            and row.each is not None
-            and earlier.each is not None
-            and np.array_equal(row.each, earlier.each, equal_nan=True)
-            for other, earlier in kept
-        )
-        if not same:
-            kept.append((done, row))
+            first and first == first_stages[j] and mine is not None and (other := each[j]) is not None
+            and np.array_equal(mine, other, equal_nan=True)
+            for j in kept
+        )  # fmt: skip
+        kept += [] if same else [i]
     return kept
+
+
+def _distinct(entries: list[tuple[EvaluatedRun, Row]]) -> list[tuple[EvaluatedRun, Row]]:
+    places = distinct_runs([done.run.first_stage for done, _ in entries], [row.each for _, row in entries])
+    return [entries[i] for i in places]
 
 
 def _interval(entries: list[tuple[EvaluatedRun, Row]], level: float) -> Interval | None:
     done, row = entries[0]
-    if row.each is None or (row.unit == "rank" and row.measure != MEDIAN_RANK):
-        return None
-    names, counts = done.units.get(row.each_of), ~np.isnan(row.each)
-    table = []
+    names, table = done.units.get(row.each_of), []
     for other, mine in entries:
         theirs = other.units.get(mine.each_of)
-        if mine.each is None or names is None or theirs is None or not np.array_equal(names, theirs):
+        if row.each is None or mine.each is None or names is None or theirs is None:
             return None
-        if not np.array_equal(~np.isnan(mine.each), counts):
+        if not np.array_equal(names, theirs) or not np.array_equal(np.isnan(mine.each), np.isnan(row.each)):
             return None
-        table.append(mine.each[counts])
-    if counts.sum() < 2:
-        return None
-    if row.unit == "rank":
-        return median_rank_interval(table, level)
-    return mean_interval(table, level, shares=row.shares)
+        table.append(mine.each)
+    return interval_over_units(np.stack(table), row.measure, row.unit, shares=row.shares, level=level)

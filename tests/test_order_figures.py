@@ -1,0 +1,91 @@
+"""Figures of orders and their tables, from runs that are made up."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trichord.evaluation.statistics import mean_interval
+from trichord.protocols.protocol import Row
+from trichord.study.evaluate_orders import EvaluatedRun, OrdersEvaluation
+from trichord.study.evaluation_tables import order_tables
+from trichord.study.order_figures import order_figures
+from trichord.study.trained_runs import TrainedRun
+
+
+def evaluated(seed: int, made: Row, first: str = "", units: str = "abcd") -> EvaluatedRun:
+    run = TrainedRun("av>t", seed, f"stage{seed}", first or f"first{seed}")
+    return EvaluatedRun(run, {"b": [made]}, {"b/id": np.array(list(units))})
+
+
+def row(each: list[float], **more: Any) -> Row:
+    values = np.array(each)
+    return Row("b", "t2v", "R@1", 100 * float(np.nanmean(values)), int((~np.isnan(values)).sum()), 1.0, **more).over(
+        values, "b/id"
+    )
+
+
+def test_seeds_that_share_what_was_scored_count_as_one() -> None:
+    same, other = [1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]
+    (shared,) = order_figures([evaluated(0, row(same), "av"), evaluated(1, row(same), "av")])
+    assert shared.num_seeds == 1 and shared.interval == mean_interval(np.array(same))
+    (own,) = order_figures([evaluated(0, row(same)), evaluated(1, row(same))])
+    assert own.num_seeds == 2 and own.interval == mean_interval(np.array([same, same]))
+    (touched,) = order_figures([evaluated(0, row(same), "av"), evaluated(1, row(other), "av")])
+    assert touched.num_seeds == 2 and touched.value == pytest.approx(62.5)
+
+
+def test_seeds_over_other_units_have_a_mean_and_no_interval() -> None:
+    same, fewer = [1.0, 0.0, 1.0, 1.0], [1.0, 0.0, np.nan, 1.0]
+    for second in (evaluated(1, row(same), units="abce"), evaluated(1, row(fewer))):
+        (figure,) = order_figures([evaluated(0, row(same)), second])
+        assert figure.interval is None and figure.num_seeds == 2
+    assert figure.value == pytest.approx((75 + 200 / 3) / 2) and figure.num == 3
+    (one,) = order_figures([evaluated(0, row(fewer))])
+    assert one.interval == mean_interval(np.array([1.0, 0.0, 1.0]))
+
+
+def test_measures_that_do_not_fit_have_a_table_of_their_own() -> None:
+    from rich.console import Console
+
+    def made(order: str) -> EvaluatedRun:
+        rows = [
+            Row("b", "t2va, sum", f"recall number {i}, mean over videos", 100.0 * i / 9, 3, 50.0).over(
+                np.array([1.0, 0.0, 1.0]), "b/id"
+            )
+            for i in range(9)
+        ]
+        return EvaluatedRun(TrainedRun(order, 0, "s", "f"), {"b": rows}, {"b/id": np.array(list("abc"))})
+
+    figures = order_figures([made("av>t"), made("vt")])
+    tables = order_tables(figures, ["av>t", "vt", "av"])
+    assert len(tables) == 2
+    console = Console(width=120, file=io.StringIO())
+    for table in tables:
+        console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    shown = [line for line in text.splitlines() if line.startswith("│ AV→T")]
+    assert len(shown) == 2 and sum(line.count("[") for line in shown) == 9, "no cell is broken into lines"
+    assert [line for line in text.splitlines() if line.startswith("│ AV ")][0].count("-") >= 4
+
+
+def test_notes_are_told_once() -> None:
+    def made(order: str, seed: int, *notes: str) -> EvaluatedRun:
+        return EvaluatedRun(TrainedRun(order, seed, "s", "f"), {}, {}, ["of all", *notes, *notes])
+
+    runs = [made("av>t", 0, "of some"), made("av>t", 1, "of some"), made("avt", 0), made("avt", 4, "of some")]
+    assert OrdersEvaluation(Path("study"), runs).notes() == ["of all", "AV→T seeds 0, 1; AVT seed 4: of some"]
+
+
+def test_seeds_make_one_figure() -> None:
+    def made(seed: int, *ofs: str) -> EvaluatedRun:
+        rows = [Row("clustering", of, "NMI", 10.0 * (seed + 1), 4, 5.0) for of in ofs]
+        return EvaluatedRun(TrainedRun("av>t", seed, "s", f"f{seed}"), {"clustering": rows})
+
+    figures = order_figures([made(seed, "video, tool", "video, tool, own centroids") for seed in (0, 1)])
+    assert [f.of for f in figures] == ["video, tool", "video, tool, own centroids"]
+    assert all(f.value == 15 and f.num_seeds == 2 and f.interval is None for f in figures)
