@@ -17,7 +17,7 @@ from trichord.protocols.benchmarks import Benchmark
 from trichord.recipes import Recipe, load_recipe
 from trichord.study.files import queries_path
 from trichord.study.plan import plan_study
-from trichord.training.files import write_json
+from trichord.files.writing import write_json
 
 TERMS = {"VA": "contrast_VA", "VT": "contrast_VT", "AT": "contrast_AT"}
 ORDERS = ("av>t", "at>v", "vt>a", "avt")

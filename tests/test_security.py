@@ -34,7 +34,7 @@ from trichord.store.pickles import load_pickle
 from trichord.store.spool import read_spooled
 from trichord.study.files import read_arrays
 from trichord.study.folder import is_plan_entry
-from trichord.training.files import write_json
+from trichord.files.writing import write_json
 from trichord.training.log import StageLog
 from trichord.training.models import load_model
 

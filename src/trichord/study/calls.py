@@ -14,7 +14,7 @@ from trichord.errors import TrichordError
 from trichord.recipes import Recipe
 from trichord.study.files import is_there, read_json
 from trichord.study.folder import machine, versions
-from trichord.training.files import write_json
+from trichord.files.writing import write_json
 
 CALLS = "calls.json"
 

@@ -23,7 +23,7 @@ from trichord.recipes import of_this_version, recipe_from_dict
 from trichord.study import factories
 from trichord.study.ranks import write_arrays
 from trichord.study.score import load_for_scoring
-from trichord.training.files import write_json
+from trichord.files.writing import write_json
 
 if TYPE_CHECKING:
     from trichord.recipes import Recipe

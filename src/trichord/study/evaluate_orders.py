@@ -28,7 +28,7 @@ from trichord.study.evaluate import PER_QUERY, RESULTS, Evaluation, evaluate, wr
 from trichord.study.files import check_sha256, is_there, read_arrays, read_json
 from trichord.study.lock import alone_in
 from trichord.study.trained_runs import TrainedRun, chosen_runs, read_plan, trained_runs
-from trichord.training.files import write_json
+from trichord.files.writing import write_json
 from trichord.training.models import DESCRIPTION
 from trichord.training.seals import digest, file_sha256, sealed
 

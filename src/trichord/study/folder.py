@@ -23,7 +23,7 @@ from trichord.recipes import Recipe
 from trichord.recipes.reading import read_yaml
 from trichord.study.files import damaged, is_there, read_json
 from trichord.study.plan import PlannedOrder, PlannedStage, training_settings
-from trichord.training.files import write_json, write_text
+from trichord.files.writing import write_json, write_text
 from trichord.training.seals import sealed
 
 if TYPE_CHECKING:

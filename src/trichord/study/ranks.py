@@ -18,7 +18,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.retrieval import QueryRanks, RetrievalResult
 from trichord.protocols.benchmarks import Benchmark
 from trichord.study.files import RUN_AGAIN, array_names, damaged, queries_path, read_arrays
-from trichord.training.files import replacing, write_json
+from trichord.files.writing import replacing, write_json
 
 if TYPE_CHECKING:
     from trichord.store import Store

@@ -26,7 +26,7 @@ from trichord.study.table import StudyTable, write_table
 from trichord.training import divergence
 from trichord.training.checkpoint import FOLDER as CHECKPOINTS
 from trichord.training.checkpoint import finish_checkpoints
-from trichord.training.files import write_text
+from trichord.files.writing import write_text
 from trichord.training.frozen import frozen_inputs
 from trichord.training.loop import train_stage
 from trichord.training.models import DESCRIPTION, WEIGHTS, description_of, load_weights, read_description, save_model

@@ -49,7 +49,7 @@ from trichord.study.ranks import (
     write_queries,
 )
 from trichord.training.checkpoint import best_checkpoint
-from trichord.training.files import write_json
+from trichord.files.writing import write_json
 from trichord.training.models import DESCRIPTION, TrainedModel, load_model
 from trichord.training.seals import file_sha256, sealed
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trichord.errors import printable
 from trichord.modality import Direction, Order
-from trichord.training.files import replacing, write_text
+from trichord.files.writing import replacing, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

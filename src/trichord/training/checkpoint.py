@@ -28,7 +28,7 @@ from trichord.training.checkpoint_folder import (
     write_numbers,
     write_tensors,
 )
-from trichord.training.files import remove_folder, replace_folder
+from trichord.files.writing import remove_folder, replace_folder
 from trichord.training.random_states import fault_of_random_states, random_states, set_random_states
 from trichord.training.training_state import Tensors, TrainingState
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS, Batch, ClipReader
 from trichord.errors import one_line
-from trichord.training.files import write_json
+from trichord.files.writing import write_json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from trichord.errors import opened_itself, printable
-from trichord.training.files import sync, write_text
+from trichord.files.writing import sync, write_text
 
 
 class StageLog:

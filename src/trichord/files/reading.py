@@ -1,0 +1,196 @@
+"""Open and read files without waiting forever and without reading without end.
+
+A file that is found in a folder, or that another file names, must be a regular file: a FIFO waits for a writer that never
+comes, and a device such as `/dev/zero` never ends. A file that the user names on the command line may also be a pipe
+(`--words <(zcat table.gz)`); it is copied to a temporary file, up to a bound.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import IO, Any, BinaryIO, TextIO, cast
+
+from trichord.errors import TrichordError, one_line
+
+MAX_BYTES = 1 << 30  # of a file that is read into memory whole, where the caller gives no bound of its own
+MAX_PIPED_BYTES = 16 << 30  # of a pipe that the user names
+_BLOCK_BYTES = 1 << 20
+
+
+class NotRegularFileError(OSError):
+    """The path leads to a folder, a FIFO, a socket or a device where a regular file belongs."""
+
+
+class FileTooLargeError(OSError):
+    """The file has more bytes than the format that is expected there can have."""
+
+
+def check_regular(path: str | Path) -> os.stat_result:
+    """Return the status of a file that another library is about to open by its path.
+
+    Raises:
+        OSError: The file does not exist or cannot be reached.
+        NotRegularFileError: The path leads to anything but a regular file, directly or through a link.
+    """
+    status = os.stat(path)
+    _refuse_irregular(status.st_mode, path)
+    return status
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading in binary mode. Never blocks, whatever the path leads to.
+
+    Raises:
+        OSError: The file does not exist or cannot be opened.
+        NotRegularFileError: The path leads to anything but a regular file, directly or through a link.
+    """
+    return cast(BinaryIO, open(path, "rb", opener=_open_regular))
+
+
+def open_regular_text(
+    path: str | Path, *, encoding: str = "utf-8", errors: str | None = None, newline: str | None = None
+) -> TextIO:
+    """Open a regular file for reading as text. Raises as `open_regular`."""
+    return cast(TextIO, open(path, encoding=encoding, errors=errors, newline=newline, opener=_open_regular))
+
+
+def open_given(path: str | Path, *, max_bytes: int = MAX_PIPED_BYTES) -> BinaryIO:
+    """Open a file that the user named: a regular file as it is, a pipe as a seekable temporary copy.
+
+    Args:
+        path: A path as the user typed it, for example `/dev/fd/63` from `<(zcat table.gz)`.
+        max_bytes: Most bytes that are taken from a pipe.
+
+    Raises:
+        OSError: The file does not exist or cannot be opened.
+        NotRegularFileError: The path leads to a folder, a socket or a device.
+        FileTooLargeError: The pipe gives more than `max_bytes`.
+    """
+    if not stat.S_ISFIFO(os.stat(path).st_mode):
+        return open_regular(path)
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller
+    try:
+        with open(path, "rb") as pipe:
+            while block := pipe.read(_BLOCK_BYTES):
+                if copy.tell() + len(block) > max_bytes:
+                    raise FileTooLargeError(errno.EFBIG, f"gives more than {max_bytes:,} bytes", str(path))
+                copy.write(block)
+        copy.seek(0)
+    except BaseException:
+        copy.close()
+        raise
+    return cast(BinaryIO, copy)
+
+
+def open_given_text(
+    path: str | Path,
+    *,
+    max_bytes: int = MAX_BYTES,
+    encoding: str = "utf-8",
+    errors: str | None = None,
+    newline: str | None = None,
+) -> TextIO:
+    """Open a file or pipe that the user named as text. Raises as `open_given`."""
+    binary = open_given(path, max_bytes=max_bytes)
+    return io.TextIOWrapper(cast(IO[bytes], binary), encoding=encoding, errors=errors, newline=newline)
+
+
+def read_bytes(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: As `open_regular`.
+        FileTooLargeError: The file has more than `max_bytes`.
+    """
+    with open_regular(path) as file:
+        return _read_bounded(file, path, max_bytes)
+
+
+def read_text(path: str | Path, *, encoding: str = "utf-8", errors: str = "strict", max_bytes: int = MAX_BYTES) -> str:
+    """Return the content of a regular text file, with `\\n` for every line break. Raises as `read_bytes`, or UnicodeError."""
+    text = read_bytes(path, max_bytes=max_bytes).decode(encoding, errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_given_text(
+    path: str | Path, *, encoding: str = "utf-8-sig", errors: str = "strict", max_bytes: int = MAX_BYTES
+) -> str:
+    """Return the content of a text file or pipe that the user named. Raises as `open_given` and `read_text`."""
+    with open_given(path, max_bytes=max_bytes) as file:
+        text = _read_bounded(file, path, max_bytes).decode(encoding, errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json_value(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Any:
+    """Return the value of a JSON file.
+
+    Raises:
+        OSError: As `read_bytes`.
+        ValueError: The file is not JSON, or its values are nested too deeply.
+    """
+    return parse_json(read_bytes(path, max_bytes=max_bytes))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text. Raises ValueError for everything that is no JSON, deep nesting included."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+
+
+def is_regular(path: str | Path) -> bool:
+    """Return whether the path leads to a regular file. A folder that may not be searched is no error."""
+    return os.path.isfile(path)
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Return why a file could not be read, in the system's words where there are any."""
+    return (getattr(error, "strerror", None) or one_line(error) or type(error).__name__)[:200]
+
+
+def unreadable(path: str | Path, error: OSError) -> TrichordError:
+    """Return the error to raise for a file that cannot be read; it distinguishes a missing file from a forbidden one."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return TrichordError(f"{path}: no such file; check the path")
+    if isinstance(error, PermissionError):
+        return TrichordError(f"{path}: cannot be read ({reason_of(error)}); ask its owner for the right to read it")
+    return TrichordError(f"{path}: cannot be read ({reason_of(error)}); check the path")
+
+
+def _read_bounded(file: BinaryIO, path: str | Path, max_bytes: int) -> bytes:
+    content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise FileTooLargeError(errno.EFBIG, f"has more than {max_bytes:,} bytes", str(path))
+    return content
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        _refuse_irregular(os.fstat(descriptor).st_mode, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_irregular(mode: int, path: str | Path) -> None:
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise NotRegularFileError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    kinds = (
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    kind = next((name for is_kind, name in kinds if is_kind(mode)), "something else")
+    raise NotRegularFileError(errno.EINVAL, f"is {kind}, not a regular file", str(path))
