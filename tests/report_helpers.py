@@ -12,12 +12,12 @@ import numpy as np
 from trichord.evaluation.geometry import measure_geometry
 from trichord.evaluation.ranks import RankCounts, chance_recall, metrics_from_counts
 from trichord.evaluation.retrieval import QueryRanks, RetrievalResult
+from trichord.files.writing import write_json
 from trichord.modality import Direction, Order
 from trichord.protocols.benchmarks import Benchmark
 from trichord.recipes import Recipe, load_recipe
 from trichord.study.files import queries_path
 from trichord.study.plan import plan_study
-from trichord.files.writing import write_json
 
 TERMS = {"VA": "contrast_VA", "VT": "contrast_VT", "AT": "contrast_AT"}
 ORDERS = ("av>t", "at>v", "vt>a", "avt")

@@ -22,6 +22,7 @@ from trichord.cli import main
 from trichord.errors import TrichordError, writing
 from trichord.features.model_files import check_module_names
 from trichord.features.weights import read_state
+from trichord.files.writing import write_json
 from trichord.nn import MCN
 from trichord.recipes import load_recipe
 from trichord.releases import IMPORTERS
@@ -34,7 +35,6 @@ from trichord.store.pickles import load_pickle
 from trichord.store.spool import read_spooled
 from trichord.study.files import read_arrays
 from trichord.study.folder import is_plan_entry
-from trichord.files.writing import write_json
 from trichord.training.log import StageLog
 from trichord.training.models import load_model
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError
+from trichord.files.writing import write_json
 from trichord.recipes import Recipe
 from trichord.study.files import is_there, read_json
 from trichord.study.folder import machine, versions
-from trichord.files.writing import write_json
 
 CALLS = "calls.json"
 

@@ -12,6 +12,7 @@ from trichord.errors import Diverged, TrichordError, writing
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, all_directions
 from trichord.evaluation.windows import Windows
+from trichord.files.writing import write_json
 from trichord.modality import Direction
 from trichord.parallel import on_main
 from trichord.protocols.benchmarks import benchmark_names, find_benchmark
@@ -23,7 +24,6 @@ from trichord.recipes import of_this_version, recipe_from_dict
 from trichord.study import factories
 from trichord.study.ranks import write_arrays
 from trichord.study.score import load_for_scoring
-from trichord.files.writing import write_json
 
 if TYPE_CHECKING:
     from trichord.recipes import Recipe

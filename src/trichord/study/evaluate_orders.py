@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.errors import Diverged, TrichordError, writing
+from trichord.files.writing import write_json
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
 from trichord.protocols.protocol import Options, Row
@@ -28,7 +29,6 @@ from trichord.study.evaluate import PER_QUERY, RESULTS, Evaluation, evaluate, wr
 from trichord.study.files import check_sha256, is_there, read_arrays, read_json
 from trichord.study.lock import alone_in
 from trichord.study.trained_runs import TrainedRun, chosen_runs, read_plan, trained_runs
-from trichord.files.writing import write_json
 from trichord.training.models import DESCRIPTION
 from trichord.training.seals import digest, file_sha256, sealed
 

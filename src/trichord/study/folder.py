@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from trichord.errors import Diverged, TrichordError, one_line
+from trichord.files.writing import write_json, write_text
 from trichord.modality import Order
 from trichord.protocols.benchmarks import Benchmark
 from trichord.recipes import Recipe
 from trichord.recipes.reading import read_yaml
 from trichord.study.files import damaged, is_there, read_json
 from trichord.study.plan import PlannedOrder, PlannedStage, training_settings
-from trichord.files.writing import write_json, write_text
 from trichord.training.seals import sealed
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import Diverged, TrichordError, printable, writing
+from trichord.files.writing import write_text
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
 from trichord.protocols.benchmarks import benchmark_names, find_benchmark
@@ -26,7 +27,6 @@ from trichord.study.table import StudyTable, write_table
 from trichord.training import divergence
 from trichord.training.checkpoint import FOLDER as CHECKPOINTS
 from trichord.training.checkpoint import finish_checkpoints
-from trichord.files.writing import write_text
 from trichord.training.frozen import frozen_inputs
 from trichord.training.loop import train_stage
 from trichord.training.models import DESCRIPTION, WEIGHTS, description_of, load_weights, read_description, save_model

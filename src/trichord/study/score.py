@@ -14,6 +14,7 @@ from trichord.data.reader import EMBEDDING_STREAMS, Clips
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.geometry import Geometry, measure_geometry
 from trichord.evaluation.retrieval import RetrievalResult
+from trichord.files.writing import write_json
 from trichord.modality import Direction
 from trichord.parallel import on_main
 from trichord.protocols.benchmarks import (
@@ -49,7 +50,6 @@ from trichord.study.ranks import (
     write_queries,
 )
 from trichord.training.checkpoint import best_checkpoint
-from trichord.files.writing import write_json
 from trichord.training.models import DESCRIPTION, TrainedModel, load_model
 from trichord.training.seals import file_sha256, sealed
 

@@ -11,8 +11,8 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import printable
-from trichord.modality import Direction, Order
 from trichord.files.writing import replacing, write_text
+from trichord.modality import Direction, Order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import one_line, printable
+from trichord.files.writing import remove_folder, replace_folder
 from trichord.training.checkpoint_folder import (
     Damaged,
     check_files,
@@ -28,7 +29,6 @@ from trichord.training.checkpoint_folder import (
     write_numbers,
     write_tensors,
 )
-from trichord.files.writing import remove_folder, replace_folder
 from trichord.training.random_states import fault_of_random_states, random_states, set_random_states
 from trichord.training.training_state import Tensors, TrainingState
 
