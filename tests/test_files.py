@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import stat
 import threading
 from contextlib import suppress
@@ -12,6 +14,7 @@ import pytest
 
 from trichord.errors import TrichordError
 from trichord.files import folders, reading, writing
+from trichord.files.locks import FileLock, LockedByAnotherProcess
 
 
 @pytest.fixture
@@ -124,10 +127,92 @@ def test_links_to_files_are_no_folder_links(tmp_path: Path) -> None:
     folders.check_no_links(tmp_path)
 
 
-def test_removing_a_link_to_a_folder_keeps_the_folder(tmp_path: Path) -> None:
+OWN = re.compile(r"\d+\.rows|done/\d+")
+
+
+def test_only_folders_of_own_files_are_removed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "file").write_text("mine")
-    for remove in (folders.remove_tree, writing.remove_folder):
-        (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-        remove(tmp_path / "link")
-        assert not (tmp_path / "link").exists() and (tmp_path / "elsewhere" / "file").read_text() == "mine"
+    (tmp_path / "elsewhere" / "0.rows").write_text("not made here")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name, files in {"mixed": ["0.rows", "thesis.tex"], "deep": ["0.rows", "done/1", "done/notes"]}.items():
+        for file in files:
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_text(file)
+    for name in ("link", "mixed", "deep"):
+        assert not folders.remove_folder(tmp_path / name, OWN)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "elsewhere" / "0.rows").exists()
+    assert (tmp_path / "mixed" / "0.rows").exists() and (tmp_path / "deep" / "done" / "1").exists()
+    (tmp_path / "mixed" / "thesis.tex").unlink()
+    (tmp_path / "deep" / "done" / "notes").unlink()
+    (tmp_path / "mixed" / "1.rows").symlink_to(tmp_path / "elsewhere" / "0.rows")
+    for name in ("mixed", "deep", "missing"):
+        assert folders.remove_folder(tmp_path / name, OWN)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "link"]
+    assert (tmp_path / "elsewhere" / "0.rows").exists()
+
+
+def test_a_folder_is_replaced_only_by_and_over_own_files(tmp_path: Path) -> None:
+    for name, text in (("new", "new"), ("final", "old")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.rows").write_text(text)
+    (tmp_path / "final" / "mine").write_text("mine")
+    with pytest.raises(TrichordError, match="holds files that trichord did not write"):
+        writing.replace_folder(tmp_path / "new", tmp_path / "final", OWN)
+    (tmp_path / "final" / "mine").unlink()
+    writing.replace_folder(tmp_path / "new", tmp_path / "final", OWN)
+    assert (tmp_path / "final" / "0.rows").read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["final"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_an_exclusive_write_never_replaces_a_file(tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*args: object, **options: object) -> None:
+        raise OSError(errno.EPERM, "the file system has no hard links")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with writing.replacing_file(tmp_path / "part", exclusive=True) as file:
+        file.write(b"first")
+    with pytest.raises(FileExistsError), writing.replacing_file(tmp_path / "part", exclusive=True) as file:
+        file.write(b"second")
+    assert (tmp_path / "part").read_bytes() == b"first" and [p.name for p in tmp_path.iterdir()] == ["part"]
+
+
+def test_a_lock_counts_only_while_its_file_has_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with FileLock(path) as first:
+        first.write(b"first")
+        with pytest.raises(LockedByAnotherProcess) as refused:
+            FileLock(path)
+        assert refused.value.holder == b"first"
+        first.check()
+        path.unlink()
+        with (
+            FileLock(path) as second,
+            pytest.raises(TrichordError, match="lock file was removed while this process held it"),
+        ):
+            first.check()
+        second.release()
+    with FileLock(path):
+        pass
+
+
+def test_who_waits_for_a_lock_whose_file_was_removed_locks_the_new_file(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    first = FileLock(path)
+    got: list[FileLock] = []
+    waiter = threading.Thread(target=lambda: got.append(FileLock(path, wait_s=None)))
+    waiter.start()
+    path.unlink()
+    waiter.join()
+    got[0].check()
+    first.release()
+    got[0].release()
+
+
+def test_a_lock_file_that_is_a_link_or_a_fifo_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "victim")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "fifo"):
+        with pytest.raises(OSError):
+            FileLock(tmp_path / name)
+    assert not (tmp_path / "victim").exists()

@@ -30,6 +30,7 @@ from trichord.data.frozen_parts import (
 )
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError, one_line
+from trichord.files.folders import make_folder
 from trichord.store import Store
 from trichord.store.leases import Leases
 
@@ -110,7 +111,7 @@ def frozen_rows(
     if not work.finished:
         say = say or (lambda line: None)
         try:
-            work.folder.parent.mkdir(exist_ok=True)
+            make_folder(work.folder.parent.parent, work.folder.parent.name)
             with Leases(work.folder.parent) as leases:
                 _make(work, encoder, leases, process, num_processes, say)
         except OSError as error:

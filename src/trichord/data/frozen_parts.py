@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -26,12 +27,18 @@ from trichord.data.batches import TrainingClips, read_ahead
 from trichord.data.listing import Listing, clips_at
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError
+from trichord.files.folders import remove_folder
+from trichord.files.writing import write_json
 from trichord.store.leases import Leases
 
 INDEX, PLAN, DONE = "index.json", "plan.json", "done"
 BLOCK = 256  # clips of one forward pass
 MOST_PARTS = 4096  # a part is one block until there are more of them
 Kind = Literal["embedding", "pooled"]
+_MARKS = re.compile(r"\d+")
+_FILES = re.compile(
+    r"(?:values|valid|row|begin)\.npy|(?:index|plan|progress)\.json|\.(?:index|plan)\.json\.(?:partial|tmp)|done/\d+"
+)
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def plan_parts(work: FrozenPass, leases: Leases) -> list[Part] | None:
 
 
 def _make_room(work: FrozenPass, plan: dict[str, int]) -> None:
-    shutil.rmtree(work.partial, ignore_errors=True)  # of an earlier version
+    _remove(work.partial)  # of an earlier version
     free = shutil.disk_usage(work.folder.parent).free
     if work.num_bytes > free:
         raise TrichordError(
@@ -122,7 +129,7 @@ def _make_room(work: FrozenPass, plan: dict[str, int]) -> None:
     num_clips = work.listing.num_clips
     np.lib.format.open_memmap(work.partial / "values.npy", "w+", np.float32, (num_clips, work.width)).flush()
     np.lib.format.open_memmap(work.partial / "valid.npy", "w+", np.bool_, (num_clips,)).flush()
-    _write(work.partial / PLAN, plan)
+    write_json(work.partial / PLAN, plan)
 
 
 def parts_done(work: FrozenPass) -> set[int]:
@@ -219,10 +226,10 @@ def finish(work: FrozenPass, parts: Sequence[Part], leases: Leases) -> bool:
                 file.flush()
                 os.fsync(file.fileno())
         index = {"modality": work.modality, "kind": work.kind, "width": work.width, "num_clips": work.listing.num_clips}
-        _write(work.partial / INDEX, {**index, **work.described})
-        shutil.rmtree(work.folder, ignore_errors=True)  # what a deletion left
-        os.replace(work.partial, work.folder)
-        shutil.rmtree(work.folder / DONE, ignore_errors=True)
+        write_json(work.partial / INDEX, {**index, **work.described})
+        _remove(work.folder)  # what a deletion left
+        os.rename(work.partial, work.folder)
+        remove_folder(work.folder / DONE, _MARKS)
         return True
     finally:
         leases.release(work.folder.name)
@@ -268,10 +275,8 @@ def _read(path: Path) -> object:
         return None
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+def _remove(folder: Path) -> None:
+    if not remove_folder(folder, _FILES):
+        raise TrichordError(
+            f"{folder}: is a link, or holds files that trichord did not write; move it away, then run the command again"
+        )

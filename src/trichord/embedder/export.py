@@ -7,7 +7,7 @@ from pathlib import Path
 from trichord.embedder.arguments import check_folder
 from trichord.embedder.card import hub_license
 from trichord.embedder.embedder import Embedder
-from trichord.embedder.folder import CARD
+from trichord.embedder.folder import CARD, check_target
 from trichord.errors import TrichordError
 from trichord.store.location import Location
 
@@ -27,16 +27,18 @@ def export_model(
 
     Args:
         run: Run, study or stage folder, or a published .pth file.
-        out: Folder; what it holds of a model is replaced, a model card that is there is left alone.
+        out: New or empty folder, or one with an earlier export, which is replaced. A model card that is there is left alone.
         store, words, results: As of `Embedder.from_run`.
         name: Of the model, in its card; None takes the folder's.
         license, language: Of the weights and of the texts, for the card.
 
-    Raises TrichordError when there is no such model, `out` is the run itself or a file, or the license holds no letter.
+    Raises TrichordError when there is no such model, `out` is a file or holds anything but an earlier export, or the license
+    holds no letter.
     """
     if out.resolve() == run.resolve():
         raise TrichordError(f"{out}: is the run itself; give another --out")
     check_folder(out)
+    check_target(out)
     hub = None if license is None else hub_license(license)
     embedder = Embedder.from_run(run, store, words=words, results=results)
     kept_card = (out / CARD).is_file()

@@ -17,6 +17,8 @@ import numpy as np
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError, one_line
 from trichord.features.weights import offline
+from trichord.files.folders import check_no_links
+from trichord.files.reading import read_json_value
 from trichord.files.writing import replacing, write_json
 from trichord.protocols.benchmarks import ScoringSettings
 from trichord.store.words import WordVectors
@@ -25,6 +27,8 @@ from trichord.training.models import DESCRIPTION, WEIGHTS, TrainedModel, load_mo
 from trichord.training.seals import file_sha256, sealed
 
 CONFIG, WORDS, CARD = "config.json", "words.safetensors", "README.md"
+STAGE_CONFIG = "config.yaml"  # of a trained stage
+LIBRARY = "trichord"
 FORMAT = 1
 AGAIN = "get the model again, or export it again"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -59,10 +63,42 @@ class Parts:
     results: list[dict[str, Any]] = field(default_factory=list)
 
 
+def check_target(folder: Path) -> None:
+    """Refuse to export a model to a folder that holds anything but an earlier export.
+
+    A new or empty folder, and one that holds only a card and hidden files (a new repository), are fine. Whether a folder
+    holds an earlier export is read from its `config.json`.
+
+    Raises TrichordError.
+    """
+    check_no_links(folder)
+    if not folder.is_dir():
+        return
+    held = sorted(path.name for path in folder.iterdir() if path.name != CARD and not path.name.startswith("."))
+    if not held:
+        return
+    try:
+        content = read_json_value(folder / CONFIG) if CONFIG in held else {}
+    except (OSError, ValueError):
+        content = {}
+    exported = isinstance(content, dict) and content.get("library_name") == LIBRARY
+    if not exported or STAGE_CONFIG in held:
+        raise TrichordError(
+            f"{folder}: holds {', '.join(held[:3])}, and is no earlier export of a model; give a new or empty folder"
+        )
+
+
 def write_folder(folder: Path, parts: Parts) -> None:
-    """Write all files but the card; `config.json` comes last."""
+    """Write all files but the card. `config.json` is whole last. Raises TrichordError as `check_target`."""
+    check_target(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     trained, scoring = parts.trained, parts.scoring
-    (folder / CONFIG).unlink(missing_ok=True)
+    begun = {
+        "format": FORMAT,
+        "library_name": LIBRARY,
+        "complete": False,
+    }  # says whose folder it is, should this be killed
+    write_json(folder / CONFIG, sealed(begun))
     save_model(
         folder, trained.model, trained=trained.trained, visual_streams=trained.visual_streams, audio=trained.audio,
         text=trained.text, settings=trained.settings, extra={"stage": parts.origin.get("order"), "seed": parts.origin.get("seed")},
@@ -74,7 +110,7 @@ def write_folder(folder: Path, parts: Parts) -> None:
         (folder / WORDS).unlink(missing_ok=True)
     content = {
         "format": FORMAT,
-        "library_name": "trichord",
+        "library_name": LIBRARY,
         "clips": {name: getattr(scoring, name) for name in _SCORING},
         "encoders": parts.encoders,
         "words": words,
@@ -102,6 +138,8 @@ def read_folder(folder: Path, words: Path | None = None) -> Parts:
     if content.get("format") != FORMAT:
         told = one_line(content.get("format"))[:20]
         raise TrichordError(f"{folder / CONFIG}: has format {told}, this version reads {FORMAT}; update trichord")
+    if content.get("complete") is False:
+        raise _damaged(folder, "its export was ended before it was complete")
     trained = load_model(folder)
     kinds = {"clips": dict, "encoders": dict, "origin": dict, "results": list}
     if wrong := [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]:

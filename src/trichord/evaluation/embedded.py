@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line, writing
+from trichord.files.writing import replacing
 from trichord.modality import NAMES
 
 MODALITIES = tuple(NAMES.values())
@@ -167,10 +168,9 @@ class Embedded:
         if self.captions is not None:
             texts["captions"] = self.captions
         kind = _kind(path)
-        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            with replacing(path) as partial:
                 if kind == ".npz":
                     with partial.open("wb") as file:
                         np.savez(file, **arrays, **texts)  # type: ignore[arg-type]
@@ -178,9 +178,6 @@ class Embedded:
                     from safetensors.numpy import save_file
 
                     save_file(arrays, partial, {name: json.dumps(v.tolist()) for name, v in texts.items()})
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Embedded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from trichord.store.committed import Committed
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER, RESOLVED, note
 from trichord.store.spool import FOLDER as SPOOL
-from trichord.store.spool import begun, read_spooled, remove_spooled, spool_name, spooled, spooled_bytes
+from trichord.store.spool import begun, read_spooled, remove_begun, remove_spooled, spool_name, spooled, spooled_bytes
 from trichord.store.words import word_vectors_for
 from trichord.store.writer import SHARD_BYTES
 
@@ -143,7 +142,7 @@ class Run:
         for path, name in begun(self.store):
             held = self.leases.holds(name)
             if self.leases.acquire(name):
-                shutil.rmtree(path, ignore_errors=True)
+                remove_begun(path)
                 if not held:
                     self.leases.release(name)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
 from trichord.features.encoders import Fingerprint
+from trichord.files.writing import write_json
 from trichord.store import Store
 from trichord.store.leases import Leases
 from trichord.store.spool import spooled
@@ -81,9 +81,5 @@ def claim_encoders(store: Path, leases: Leases, streams: Mapping[str, Fingerprin
 
 
 def _write(store: Path, fresh: dict[str, dict[str, Any]], recorded: dict[str, dict[str, Any]]) -> None:
-    if fresh == recorded:
-        return
-    path = store / ENCODERS_FILE
-    partial_path = path.with_name(f".{ENCODERS_FILE}.{os.getpid()}.tmp")
-    partial_path.write_text(json.dumps(fresh, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial_path, path)
+    if fresh != recorded:
+        write_json(store / ENCODERS_FILE, fresh, shared=True)

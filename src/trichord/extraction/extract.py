@@ -32,6 +32,7 @@ from trichord.extraction.ray_engine import RayEngine
 from trichord.extraction.sources import Source
 from trichord.extraction.table import TABLE_SUFFIXES, read_table
 from trichord.features.hashes import FileHashes
+from trichord.files.folders import check_no_links
 from trichord.media import choose_decoder
 from trichord.store import Store
 from trichord.store.leases import Leases
@@ -285,6 +286,7 @@ def _num_cores() -> int:
 def _make(store: Path) -> None:
     try:
         store.mkdir(parents=True, exist_ok=True)
+        check_no_links(store)
     except OSError as error:
         raise TrichordError(f"{store}: cannot be written to ({error.strerror}); name another folder") from None
 

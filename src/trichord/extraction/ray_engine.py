@@ -28,6 +28,7 @@ from trichord.errors import TrichordError, one_line
 from trichord.extraction.choice import EncoderChoice, describe
 from trichord.extraction.pool import Workers, outcome_of
 from trichord.extraction.work import Outcome, Task
+from trichord.files.folders import make_folder
 from trichord.store.spool import FOLDER, begun, spool_name
 
 FIRST_WAVE, MOST_WAVE = 64, 4096  # tasks
@@ -69,7 +70,7 @@ class RayEngine:
 
     def outcomes(self, tasks: Iterator[Task]) -> Iterator[tuple[str, Outcome]]:
         count = self.count  # before anything is hashed: the cluster may not be there
-        (self._store / FOLDER).mkdir(parents=True, exist_ok=True)
+        make_folder(self._store, FOLDER)
         wave = list(islice(tasks, max(FIRST_WAVE, 4 * count)))
         while wave:
             ahead: list[Task] = []

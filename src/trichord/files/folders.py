@@ -7,6 +7,7 @@ it, so it is refused before the first write. The output folder itself, and its p
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -47,18 +48,73 @@ def make_folder(root: Path, *names: str) -> Path:
     return folder
 
 
+def folder_in(root: Path, name: str) -> Path:
+    """Return `root/name` without creating it. Raises TrichordError when it is a link."""
+    folder = root / name
+    if folder.is_symlink():
+        raise link_error(folder)
+    return folder
+
+
 def is_real_folder(path: str | Path) -> bool:
     """Return whether the path is a folder itself, not a link to one."""
     return os.path.isdir(path) and not os.path.islink(path)
 
 
-def remove_tree(folder: Path) -> None:
-    """Remove a folder and all that it holds, if it exists. Of a link, only the link is removed; errors are ignored."""
-    if folder.is_symlink():
-        with suppress(OSError):
-            folder.unlink()
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+def holds_only(folder: Path, own: re.Pattern[str]) -> bool:
+    """Return whether a folder is a real one and holds only files that trichord made there.
+
+    Args:
+        folder: The folder.
+        own: Matches the whole name of such a file, relative to `folder` with slashes.
+    """
+    if not is_real_folder(folder):
+        return False
+    for entry in _entries_below(folder):
+        if entry.is_dir(follow_symlinks=False):
+            continue
+        name = Path(entry.path).relative_to(folder).as_posix()
+        if not own.fullmatch(name) or not (entry.is_symlink() or entry.is_file(follow_symlinks=False)):
+            return False
+    return True
+
+
+def remove_folder(folder: Path, own: re.Pattern[str]) -> bool:
+    """Remove a folder that trichord made: first its name, at once, then its files.
+
+    A link, a file, and a folder that holds anything else than files of trichord are left as they are. So are folders whose
+    removal the system refuses.
+
+    Args:
+        folder: The folder.
+        own: As of `holds_only`.
+
+    Returns:
+        Whether nothing is left under that name.
+    """
+    if folder.name.startswith(".") and folder.name.endswith(".old"):
+        return _remove_own(folder, own)
+    old = folder.with_name(f".{folder.name}.old")
+    if not os.path.lexists(folder):
+        _remove_own(old, own)
+        return True
+    if not holds_only(folder, own) or (os.path.lexists(old) and not _remove_own(old, own)):
+        return False
+    try:
+        os.rename(folder, old)
+    except FileNotFoundError:  # another process removed it
+        return True
+    except OSError:
+        return False
+    _remove_own(old, own)
+    return True
+
+
+def _remove_own(folder: Path, own: re.Pattern[str]) -> bool:
+    if not holds_only(folder, own):
+        return not os.path.lexists(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return not os.path.lexists(folder)
 
 
 def link_error(link: Path) -> TrichordError:

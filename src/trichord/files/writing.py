@@ -7,22 +7,33 @@ for, also when a library such as safetensors writes it for its owner alone.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from trichord.errors import TrichordError
-from trichord.files.folders import remove_tree
+from trichord.files.folders import remove_folder
+
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of some file systems
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, exclusive: bool = False, shared: bool = False) -> Iterator[Path]:
     """Yield a path to write a file to. At the end the file is brought to the disk and replaces `path`; after an error `path`
-    is as it was."""
-    partial = path.with_name(f".{path.name}.partial")
+    is as it was.
+
+    Args:
+        path: Where the file is to be.
+        exclusive: Raise FileExistsError in place of replacing a file that is there at the end.
+        shared: Several processes may write the file at the same time; the last one wins.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
     if path.is_dir():
         raise TrichordError(f"{path}: is a folder where a file belongs; move it away, then run the command again")
     try:
@@ -30,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         give_mode(partial, mode)
         sync(partial)
-        os.replace(partial, path)
+        _publish(partial, path, exclusive)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -55,37 +66,52 @@ def give_mode(path: Path, mode: int) -> None:
             os.chmod(path, mode)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+def write_text(path: Path, text: str, *, shared: bool = False) -> None:
+    """Write a UTF-8 file whole or not at all. Arguments as of `replacing`."""
+    with replacing(path, shared=shared) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: Path, content: object, *, shared: bool = False) -> None:
+    """Write a JSON file whole or not at all. Arguments as of `replacing`."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", shared=shared)
 
 
-def replace_folder(partial: Path, final: Path) -> None:
+def replace_folder(partial: Path, final: Path, own: re.Pattern[str]) -> None:
     """Bring a folder of files to the disk and let it replace the folder `final`.
 
     At no moment does `final` hold only part of the files. When it replaces a folder, there is a moment without `final`.
+
+    Args:
+        partial: The new folder, with files only.
+        final: Its name. A folder there is removed if it holds only files that `own` matches (`folders.holds_only`).
+
+    Raises TrichordError when `final` is a link or holds files that trichord did not make.
     """
     for file in partial.iterdir():
         sync(file)
     sync(partial)
-    remove_folder(final)
-    os.replace(partial, final)
+    if not remove_folder(final, own):
+        raise TrichordError(
+            f"{final}: is a link, or holds files that trichord did not write; move it away, then run the command again"
+        )
+    os.rename(partial, final)
     sync(final.parent)
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder if it exists: first its name, at once, then its files. A link to a folder is removed as a link."""
-    old = folder.with_name(f".{folder.name}.old")
-    remove_tree(old)
-    with suppress(FileNotFoundError):
-        os.replace(folder, old)
-    remove_tree(old)
+@contextmanager
+def replacing_file(path: Path, *, exclusive: bool = False) -> Iterator[BinaryIO]:
+    """Yield a new binary file, which replaces `path` as `replacing` does."""
+    with replacing(path, exclusive=exclusive) as partial, partial.open("wb") as file:
+        yield file
+
+
+@contextmanager
+def umask_mode(path: Path) -> Iterator[None]:
+    """Give the file that the block writes at `path` the mode that the umask asks for, whatever mode its writer chooses."""
+    mode = new_file(path)
+    yield
+    give_mode(path, mode)
 
 
 def sync(path: Path) -> None:
@@ -98,3 +124,19 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _publish(partial: Path, path: Path, exclusive: bool) -> None:
+    if not exclusive:
+        os.replace(partial, path)
+        return
+    try:
+        os.link(partial, path, follow_symlinks=False)  # unlike a rename, it never replaces anything
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.rename(partial, path)
+    else:
+        partial.unlink()

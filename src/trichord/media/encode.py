@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.writing import give_mode, new_file
 
 
 def write_video(
@@ -46,6 +47,7 @@ def write_video(
     if path.suffix.lower() in (".mp4", ".mov", ".m4v"):
         options["movflags"] = "+faststart"
     try:
+        mode = new_file(partial)
         with av.open(str(partial), "w", options=options) as container:
             video: Any = None
             audio: Any = _audio_stream(container, sample_rate_hz) if has_audio else None
@@ -67,6 +69,7 @@ def write_video(
                 assert waveform is not None
                 _mux_audio(container, audio, waveform, position, waveform.size)
                 container.mux(audio.encode(None))
+        give_mode(partial, mode)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

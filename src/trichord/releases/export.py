@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trichord.errors import TrichordError, disk_reason
+from trichord.files.folders import check_no_links
 from trichord.releases.common import Progress
 from trichord.releases.export_job import CaptionFiles, ExportSummary, Job
 from trichord.releases.exported_steps import write_steps
@@ -101,7 +102,8 @@ def claim(out: Path, mark: dict[str, Any]) -> None:
     if out.exists() and not out.is_dir():
         raise TrichordError(f"{out}: is no folder; name another with --out")
     out.mkdir(parents=True, exist_ok=True)
-    if all(path.name == f".{MARK}.tmp" for path in out.iterdir()):
+    check_no_links(out)
+    if all(path.name == f".{MARK}.partial" for path in out.iterdir()):
         return
     found = read_mark(out)
     if found is None:

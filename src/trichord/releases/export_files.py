@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from trichord.files.writing import new_file, replacing_file
 from trichord.releases import plain_pickle
 from trichord.releases.common import MEL_BINS, RATES_HZ
 from trichord.releases.export_job import Job, split_name
 from trichord.releases.records import INDEX, component, record_of, streams_of
-from trichord.store.shards import atomic_file
 
 NPY_INDEX = "index.csv"
 NPY_COLUMNS = ["video_id", "path", "collection", "split", "duration_s", "source"]
@@ -27,8 +27,9 @@ CAPTION_FOLDER = "captions"
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file that appears complete or not at all, unless the power fails: not forced to disk, as there are millions."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.partial")
     try:
+        new_file(temporary)
         with temporary.open("wb") as file:
             yield file
         os.replace(temporary, path)
@@ -53,7 +54,7 @@ def write_howto100m(job: Job) -> dict[str, int]:
     lists: dict[str, BinaryIO] = {}
     counts: dict[str, int] = {}
     with ExitStack() as stack:
-        index = stack.enter_context(atomic_file(job.out / INDEX))
+        index = stack.enter_context(replacing_file(job.out / INDEX))
         tables = _CaptionTables(job, stack)
         for i in job.each():
             record = record_of(store, i)
@@ -73,12 +74,12 @@ def write_howto100m(job: Job) -> dict[str, int]:
                 continue
             listed = "videopaths" + ("" if record["split"] in ("", "train") else f"_{split_name(record['split'])}")
             if listed not in lists:
-                lists[listed] = stack.enter_context(atomic_file(job.out / f"{listed}.txt"))
+                lists[listed] = stack.enter_context(replacing_file(job.out / f"{listed}.txt"))
                 lists[listed].write(b"path\n")
             lists[listed].write(f"{path}\n".encode())
             counts[f"{listed}.txt"] = counts.get(f"{listed}.txt", 0) + 1
         if "videopaths" not in lists:
-            stack.enter_context(atomic_file(job.out / "videopaths.txt")).write(b"path\n")
+            stack.enter_context(replacing_file(job.out / "videopaths.txt")).write(b"path\n")
         tables.end()
     return counts | {INDEX: len(job.items)}
 
@@ -124,10 +125,10 @@ class _CaptionTables:
     def __init__(self, job: Job, stack: ExitStack) -> None:
         self._pickle = self._json = None
         if job.captions in ("both", "pickle"):
-            self._pickle = stack.enter_context(atomic_file(job.out / "caption.pickle"))
+            self._pickle = stack.enter_context(replacing_file(job.out / "caption.pickle"))
             self._pickle.write(plain_pickle.START + plain_pickle.EMPTY_DICT)
         if job.captions in ("both", "json"):
-            self._json = stack.enter_context(atomic_file(job.out / "caption.json"))
+            self._json = stack.enter_context(replacing_file(job.out / "caption.json"))
             self._json.write(b"{")
         self._comma = b"\n"
 
@@ -157,7 +158,7 @@ def write_npy(job: Job) -> dict[str, int]:
     names = sorted(job.store.streams)
     text = io.StringIO(newline="")
     rows = csv.writer(text)  # lines end in \r\n, so that a \r in an id is quoted
-    with atomic_file(job.out / NPY_INDEX) as index:
+    with replacing_file(job.out / NPY_INDEX) as index:
         rows.writerow([*NPY_COLUMNS, *(f"{name}_rate_hz" for name in names)])
         for i in job.each():
             record = record_of(job.store, i)

@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.writing import replacing_file
 from trichord.releases import plain_pickle
 from trichord.releases.common import MEL_BINS, RATES_HZ
 from trichord.releases.export_job import Job
 from trichord.releases.records import component, record_of, streams_of
-from trichord.store.shards import atomic_file
 
 KEY = "trichord"  # of an entry of a YouCook2 pickle: its record and all that the layout has no place for
 
@@ -27,7 +27,7 @@ def write_youcook2(job: Job) -> dict[str, int]:
     counts: dict[str, int] = {}
     for split, items in job.by_split().items():
         name = f"youcook_{split}_audio.pkl"
-        with atomic_file(job.out / name) as file:
+        with replacing_file(job.out / name) as file:
             file.write(plain_pickle.START + plain_pickle.EMPTY_LIST)
             for i in job.each(items):
                 file.write(plain_pickle.encoded(youcook2_entry(job, i)) + plain_pickle.APPEND)
@@ -114,7 +114,7 @@ def write_webdataset(job: Job) -> dict[str, int]:
             name = f"{prefix}-{number:06d}.tar"
             counts[name] = 0
             with (
-                atomic_file(job.out / name) as file,
+                replacing_file(job.out / name) as file,
                 tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
             ):
                 while i is not None and not _full(job, counts[name], file.tell()):

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.writing import replacing_file
 from trichord.releases.records import MOST_JSON_BYTES, parsed, shown
 from trichord.store import Store
 from trichord.store.annotations import NO_STEP, StepSpan, read_annotations, step_items, steps_id, write_annotations
-from trichord.store.shards import atomic_file
 
 STEPS = "trichord.annotations.jsonl"
 _KINDS: dict[str, tuple[type, ...]] = {name: (str,) for name in ("collection", "video_id", "task", "text")} | {
@@ -43,7 +43,7 @@ def write_steps(folder: Path, store: Store, items: np.ndarray) -> tuple[int, lis
     if not lines:
         (folder / STEPS).unlink(missing_ok=True)  # of an export that was made here before
         return 0, []
-    with atomic_file(folder / STEPS) as file:
+    with replacing_file(folder / STEPS) as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
     notes = [f"{len(lines):,} annotated spans of steps are in {STEPS}, which published readers do not know"]
     if without:

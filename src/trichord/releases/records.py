@@ -18,8 +18,8 @@ import numpy as np
 
 from trichord.captions import Captions, tokenize
 from trichord.errors import TrichordError, one_line
+from trichord.files.writing import replacing_file
 from trichord.store import Item, Store, WordVectors
-from trichord.store.shards import atomic_file
 from trichord.store.words import read_word_vectors
 
 MARK = "trichord.json"  # what the folder holds; published readers do not look at it
@@ -169,7 +169,7 @@ def _wrong(where: str, name: str, expected: str) -> TrichordError:
 
 
 def write_mark(folder: Path, mark: dict[str, Any]) -> None:
-    with atomic_file(folder / MARK) as file:
+    with replacing_file(folder / MARK) as file:
         file.write(json.dumps(mark, indent=1).encode() + b"\n")
 
 
@@ -202,7 +202,7 @@ def write_words(folder: Path, store: Store) -> dict[str, Any]:
     rows = [row for row, word in enumerate(store.words) if word]
     said = {"source": store.word_source, "lowercase": store.lowercase, "dim": store.word_dim, "num_words": len(rows)}
     if rows:
-        with atomic_file(folder / WORD_VECTORS) as file:
+        with replacing_file(folder / WORD_VECTORS) as file:
             file.write(f"{len(rows)} {store.word_dim}\n".encode())
             for row in rows:
                 file.write(store.words[row].encode() + b" " + store.word_vectors[row].astype("<f4").tobytes() + b"\n")

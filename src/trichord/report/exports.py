@@ -7,14 +7,16 @@ import io
 import json
 import math
 import numbers
-import os
 import re
 import unicodedata
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError
+from trichord.files.folders import check_no_links, make_folder
+from trichord.files.writing import replacing
 from trichord.report.document import SLUG, Cell, Commands, Document, Figure, Table, Text, clean, folded
 from trichord.report.html import to_html
 from trichord.report.markdown import to_markdown
@@ -284,6 +286,7 @@ def write_document(
         )
         texts[Path(own)] = text
     texts[record] = json.dumps(to_json_dict(document), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    check_no_links(folder)
     try:
         stale = _parts_of(folder / record) - set(texts)
         _replace_all(folder, texts, stale)
@@ -297,20 +300,19 @@ def write_document(
 
 def _replace_all(folder: Path, texts: dict[Path, str], stale: set[Path]) -> None:
     """Write all texts beside their places, move them there in order, and remove what is stale before the last."""
-    partial = {path: folder / path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in texts}
-    last = list(texts)[-1]
-    try:
-        for path, text in texts.items():
-            partial[path].parent.mkdir(parents=True, exist_ok=True)
-            partial[path].write_text(text, encoding="utf-8", newline="\n")
-        for path in texts:
-            if path == last:
-                for old in stale:
-                    (folder / old).unlink(missing_ok=True)
-            os.replace(partial[path], folder / path)
-    finally:
-        for path in partial.values():
-            path.unlink(missing_ok=True)
+
+    def remove_stale(kind: type[BaseException] | None, *_: object) -> None:
+        for path in stale if kind is None else ():
+            (folder / path).unlink(missing_ok=True)
+
+    paths = list(texts)
+    with ExitStack() as placing:  # what is entered last is placed first
+        for path in reversed(paths):
+            make_folder(folder, *path.parent.parts)
+            partial = placing.enter_context(replacing(folder / path, shared=True))
+            partial.write_text(texts[path], encoding="utf-8", newline="\n")
+            if path == paths[-1]:
+                placing.push(remove_stale)
 
 
 def _parts_of(record: Path) -> set[Path]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trichord.errors import TrichordError
+from trichord.files.folders import folder_in
 from trichord.report.analysis import check_comparable
 from trichord.report.compare import compare_studies
 from trichord.report.document import slug
@@ -79,7 +80,7 @@ def write_evaluations(
 
     check_level(level)
     document = build(read_systems(folders), direction=direction, level=level)
-    folder = out or Path(folders[0]) / "report"
+    folder = out or folder_in(Path(folders[0]), "report")
     write_document(document, folder, "report")
     return ReportSummary(folder / "report.html", document.summary)
 
@@ -102,7 +103,7 @@ def write_report(study: Path, out: Path | None = None, *, direction: str = "", l
     read = read_study(study)
     check_comparable(read)
     document = build(read, direction=direction, level=level)
-    folder = out or Path(study) / "report"
+    folder = out or folder_in(Path(study), "report")
     write_document(document, folder, "report", extra={"recipe.yaml": recipe_text(read)})
     return ReportSummary(folder / "report.html", document.summary)
 
@@ -124,6 +125,6 @@ def write_comparison(
     for study in (one, two):
         check_comparable(study)
     document = compare_studies(one, two, direction=direction, level=level)
-    folder = out or two.path / f"compared-with-{slug(one.name)}"
+    folder = out or folder_in(two.path, f"compared-with-{slug(one.name)}")
     write_document(document, folder, "comparison")
     return ReportSummary(folder / "comparison.html", document.summary)

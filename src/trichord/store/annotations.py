@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trichord.errors import TrichordError
+from trichord.files.writing import replacing_file
 from trichord.store.leases import Leases
-from trichord.store.shards import atomic_file
 
 if TYPE_CHECKING:
     from trichord.store.store import Store
@@ -65,7 +65,7 @@ def write_annotations(store: Path, collection: str, spans: Iterable[StepSpan]) -
         with Leases(store) as leases:
             leases.wait(FILE)
             rows = [row for row in _rows(store / FILE) if tuple(row[name] for name in names) not in again] + given
-            with atomic_file(store / FILE) as file:
+            with replacing_file(store / FILE) as file:
                 pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file)
     except OSError as error:
         raise TrichordError(

@@ -20,7 +20,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 from trichord.errors import TrichordError
-from trichord.store.shards import sync_folder
+from trichord.files.writing import sync
 
 DEFAULT_GB = 20.0
 TOUCH_EVERY_S = 30.0
@@ -157,7 +157,7 @@ class ShardCache:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(self.folder)
+        sync(self.folder)
 
     def _make_room(self, descriptor: int, num_bytes: int) -> None:
         """Give the file under `descriptor` its size, after deleting what keeps it from fitting."""

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trichord.errors import TrichordError
+from trichord.files.writing import replacing_file
 from trichord.store.arrays import FREE_BYTES, LARGEST_RATIO
-from trichord.store.shards import atomic_file, damaged
+from trichord.store.shards import damaged
 
 FORMAT = 2  # 1 had no column `source`; it is still read
 MAX_ROWS = 10_000_000  # of one part; bounds what a damaged file can make us allocate
@@ -99,11 +100,14 @@ def rows_digest(columns: Mapping[str, Sequence[object]]) -> str:
 
 
 def write_manifest(path: Path, columns: Mapping[str, Sequence[object]], info: PartInfo) -> None:
-    """Write the part's rows (columns of `schema_for`) atomically; fills in `rows_sha256`."""
+    """Write the part's rows (columns of `schema_for`) whole or not at all, with `rows_sha256` filled in.
+
+    Raises FileExistsError when the part is there already: a committed part is never replaced.
+    """
     table = pa.table(dict(columns), schema=schema_for(list(info.streams)))
     described = {"format": FORMAT, **asdict(info), "rows_sha256": rows_digest(columns)}
     table = table.replace_schema_metadata({_KEY: json.dumps(described).encode()})
-    with atomic_file(path) as file:  # uncompressed: many small parts open twice as fast
+    with replacing_file(path, exclusive=True) as file:  # uncompressed: many small parts open twice as fast
         pq.write_table(
             table, file, compression="none", use_dictionary=["collection", "split"], write_page_checksum=True
         )

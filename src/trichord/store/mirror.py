@@ -22,13 +22,14 @@ from pathlib import Path
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.writing import replacing_file
 from trichord.store.annotations import FILE as ANNOTATIONS
 from trichord.store.cache import ShardCache, cache_bytes, shard_cache
 from trichord.store.ledger import LEDGER
 from trichord.store.location import cache_folder
 from trichord.store.manifest import PartInfo
 from trichord.store.remote import RemoteFile, RemoteFiles
-from trichord.store.shards import MAX_HEADER_BYTES, atomic_file, damaged, map_shard, parse_header, write_shard
+from trichord.store.shards import MAX_HEADER_BYTES, damaged, map_shard, parse_header, write_shard
 
 SMALL_FILES = ("encoders.json", ANNOTATIONS, LEDGER)
 MAX_SMALL_BYTES = 1 << 30  # of one small file; bounds what a strange server can make us copy
@@ -135,7 +136,7 @@ class RemoteStore:
             if path.relative_to(self.folder).as_posix() not in small:
                 path.unlink(missing_ok=True)
         if wanted or had.keys() != small.keys():
-            with atomic_file(self.folder / _TOKENS) as file:
+            with replacing_file(self.folder / _TOKENS) as file:
                 tokens = {"url": self.url, "tokens": {name: f.token for name, f in small.items()}}
                 file.write(json.dumps(tokens, indent=1).encode())
         return {name: file for name, file in parts.items() if _SHARD.fullmatch(name)}
@@ -151,7 +152,7 @@ class RemoteStore:
         if size > MAX_SMALL_BYTES:
             raise TrichordError(f"{self.url}/{name}: refused: has {size:,} bytes; copy the store anew")
         data = b"".join(self._files.read(name, begin, end) for begin, end in _blocks(size))
-        with atomic_file(self.folder / name) as file:
+        with replacing_file(self.folder / name) as file:
             file.write(data)
 
     def _download(self, info: PartInfo, descriptor: int) -> str:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.writing import replacing_file
 
 MAX_HEADER_BYTES = 1 << 20  # a part has some 15 tensors; this bounds what a damaged length can make us read
 _DTYPES = {"F64": "<f8", "I64": "<i8", "F32": "<f4", "I32": "<i4", "F16": "<f2", "U8": "|u1"}
@@ -33,37 +31,11 @@ def damaged(path: Path, what: str) -> TrichordError:
     )
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under `path` complete and on disk, or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        if temporary.is_symlink():
-            temporary.unlink()  # never written through
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and new names in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_shard(path: Path, tensors: Mapping[str, Sequence[np.ndarray]]) -> tuple[int, str]:
+def write_shard(path: Path, tensors: Mapping[str, Sequence[np.ndarray]], *, exclusive: bool = False) -> tuple[int, str]:
     """Write each tensor as the concatenation of its pieces (at least one) along the first axis.
 
-    Pieces of different precision are widened to the widest. Returns the file's size in bytes and its SHA-256.
+    Pieces of different precision are widened to the widest. Returns the file's size in bytes and its SHA-256. With
+    `exclusive`, a file that is there already raises FileExistsError.
     """
     dtypes = {name: np.dtype(np.result_type(*pieces)).newbyteorder("<") for name, pieces in tensors.items()}
     header: dict[str, dict[str, object]] = {}
@@ -77,7 +49,7 @@ def write_shard(path: Path, tensors: Mapping[str, Sequence[np.ndarray]]) -> tupl
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
-    with atomic_file(path) as file:
+    with replacing_file(path, exclusive=exclusive) as file:
         for block in (len(text).to_bytes(8, "little"), text):
             file.write(block)
             digest.update(block)

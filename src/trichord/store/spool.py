@@ -3,6 +3,9 @@
 Rows are appended to one plain file per stream as they are made, so that memory does not grow with a video's length. A
 folder gets its name only when its files are on disk: what a killed process had finished is still there, and what it
 had begun is not. The next run takes up what it finds.
+
+Only folders whose name and files have the form that is written here are read or removed; everything else in the spool is
+left alone, and a spool that is a link is refused.
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
-import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,11 +23,18 @@ import numpy as np
 import pyarrow as pa
 
 from trichord.captions import Captions
+from trichord.errors import TrichordError
+from trichord.files.folders import holds_only, link_error, make_folder, remove_folder
+from trichord.files.writing import sync
 from trichord.store.items import Item
-from trichord.store.shards import sync_folder
 
 FOLDER = "spool"
 _DESCRIPTION = "item.json"
+_ITEM = r"[0-9A-Za-z]{1,40}-[0-9A-Za-z]{0,24}-[0-9a-f]{8}"
+_NAME = re.compile(_ITEM)
+_UNFINISHED = r"\.(?:\d+-[0-9a-f]{8}\.tmp|\d+\.attempt|\d+\.gone)"  # `gone`: half removed by an earlier version
+_BEGUN = re.compile(rf"\.{{1,2}}(?P<item>{_ITEM})(?:{_UNFINISHED}(?:\.old)?|\.old)")
+_FILES = re.compile(r"\d+\.rows|item\.json")
 
 
 def spool_name(source: str, collection: str) -> str:
@@ -40,8 +50,8 @@ class SpoolWriter:
         self.source, self.collection = source, collection
         self._final = store / FOLDER / spool_name(source, collection)
         own = f"{os.getpid()}-{secrets.token_hex(4)}"  # processes of several machines may have one number
-        self.folder = self._final.with_name(f".{self._final.name}.{own}.tmp")
-        self.folder.mkdir(parents=True)
+        self.folder = make_folder(store, FOLDER) / f".{self._final.name}.{own}.tmp"
+        self.folder.mkdir()
         self._files: dict[str, BinaryIO] = {}
         self._streams: dict[str, dict[str, Any]] = {}
 
@@ -75,21 +85,21 @@ class SpoolWriter:
             json.dump(description, out)
             out.flush()
             os.fsync(out.fileno())
-        sync_folder(self.folder)
+        sync(self.folder)
         num_bytes = spooled_bytes(self.folder)
         try:
             os.rename(self.folder, self._final)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
-            shutil.rmtree(self.folder, ignore_errors=True)  # the same work, finished by another process
-        sync_folder(self._final.parent)
+            remove_folder(self.folder, _FILES)  # another process finished the same work
+        sync(self._final.parent)
         return num_bytes
 
     def discard(self) -> None:
         for file in self._files.values():
             file.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder, _FILES)
 
 
 def spooled_bytes(folder: Path) -> int:
@@ -98,11 +108,17 @@ def spooled_bytes(folder: Path) -> int:
 
 
 def spooled(store: Path) -> list[Path]:
-    """Folders of finished items, sorted by name."""
-    try:
-        return sorted(p for p in (store / FOLDER).iterdir() if not p.name.startswith(".") and p.is_dir())
-    except FileNotFoundError:
-        return []
+    """Return the folders of finished items, sorted by name.
+
+    Raises TrichordError when the spool is a link, or a folder with the name of an item holds files of somebody else.
+    """
+    folders = [path for path in _entries(store) if _NAME.fullmatch(path.name)]
+    for folder in folders:
+        if not holds_only(folder, _FILES):
+            raise TrichordError(
+                f"{folder}: is a link, or holds files that trichord does not write there; move it away, then run again"
+            )
+    return folders
 
 
 def read_spooled(folder: Path) -> Item | None:
@@ -142,19 +158,29 @@ def _mapped(path: Path, entry: dict[str, Any]) -> np.ndarray:
 
 
 def remove_spooled(folder: Path) -> None:
-    """Take an item out: first its name, so that a half-removed one is not taken for whole."""
-    doomed = folder.with_name(f".{folder.name}.{os.getpid()}.gone")
-    try:
-        os.rename(folder, doomed)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(doomed, ignore_errors=True)
+    """Remove an item from the spool: first its name, so that a half-removed one is not taken for whole."""
+    remove_folder(folder, _FILES)
 
 
 def begun(store: Path) -> list[tuple[Path, str]]:
-    """Folders that are not finished, each with the name of its work: of a process that works on it, or that died."""
+    """Return the unfinished folders, each with the name of its item: of a process that works on it, or that died.
+
+    Raises TrichordError when the spool is a link.
+    """
+    matches = ((path, _BEGUN.fullmatch(path.name)) for path in _entries(store))
+    return [(path, match["item"]) for path, match in matches if match]
+
+
+def remove_begun(folder: Path) -> None:
+    """Remove an unfinished folder, unless it holds files of somebody else."""
+    remove_folder(folder, _FILES)
+
+
+def _entries(store: Path) -> list[Path]:
+    spool = store / FOLDER
+    if spool.is_symlink():
+        raise link_error(spool)
     try:
-        folders = [path for path in (store / FOLDER).iterdir() if path.name.startswith(".")]
+        return sorted(spool.iterdir())
     except FileNotFoundError:
         return []
-    return [(path, path.name[1:].rsplit(".", 2)[0]) for path in sorted(folders)]

@@ -6,9 +6,8 @@ next writer removes it. One writer at a time.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
+import re
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +17,20 @@ import numpy as np
 
 from trichord.captions import tokenize
 from trichord.errors import TrichordError, one_line
+from trichord.files.folders import make_folder
+from trichord.files.locks import FileLock, LockedByAnotherProcess
+from trichord.files.writing import sync
 from trichord.store.committed import Committed, item_key
 from trichord.store.items import Item, checked_streams
 from trichord.store.ledger import note, read_ledger
 from trichord.store.location import local_folder
 from trichord.store.manifest import MAX_ROWS, MAX_WORDS, PartInfo, StreamInfo, schema_for, write_manifest
-from trichord.store.shards import sync_folder, write_shard
+from trichord.store.shards import write_shard
 from trichord.store.words import WordVectors
 
 SHARD_BYTES = 256 << 20
+_SHARD = re.compile(r"\d{5,}\.safetensors")
+_UNFINISHED = re.compile(r"\.\d{5,}\.(?:safetensors|parquet)\.(?:partial|tmp)")  # `tmp` by earlier versions
 
 
 @dataclass
@@ -64,7 +68,7 @@ class StoreWriter:
         self.num_skipped = 0
         self._shard_bytes = shard_bytes
         self._parts = self.path / "parts"
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
         self._buffer = _Buffer()
         self._ledger: set[tuple[str, str]] | None = None
         self._known = Committed() if committed is None else committed
@@ -73,8 +77,8 @@ class StoreWriter:
         if vectors.ndim != 2 or len(vectors) != len(words.words) or not np.isfinite(vectors).all():
             raise TrichordError(f"word vectors {words.source}: not a row of finite numbers per word; name another file")
         try:
-            self._parts.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.path / "lock", self.path, wait_s)
+            make_folder(self.path, "parts")
+            self._lock = _locked(self.path, wait_s)
             self._given = words
             self._given_rows = {word: row for row, word in reversed(list(enumerate(words.words)))}
             self._remove_leftovers()
@@ -175,7 +179,8 @@ class StoreWriter:
         new = range(self._committed_words, len(known.words))
         table = [*new, *sorted(used.difference(new))]  # what the part adds, then what it uses of earlier parts
         try:
-            num_bytes, sha256 = write_shard(self._parts / f"{stem}.safetensors", self._tensors(table))
+            self._lock.check()
+            num_bytes, sha256 = write_shard(self._parts / f"{stem}.safetensors", self._tensors(table), exclusive=True)
             info = PartInfo(
                 shard=f"{stem}.safetensors",
                 num_bytes=num_bytes,
@@ -195,7 +200,12 @@ class StoreWriter:
             names = [field.name for field in schema_for(list(info.streams))]
             absent = {name: float("nan") if name.endswith("_rate_hz") else 0 for name in names}
             columns = {name: [row.get(name, absent[name]) for row in buffer.rows] for name in names}
+            self._lock.check()
             write_manifest(self._parts / f"{stem}.parquet", columns, info)
+        except FileExistsError:
+            raise TrichordError(
+                f"{self.path}: another process has written part {stem} meanwhile, which is kept; run the command again"
+            ) from None
         except OSError as error:
             raise self._failed(f"cannot write part {stem}", error) from error
         self._committed_words = len(known.words)
@@ -260,11 +270,11 @@ class StoreWriter:
     def _remove_leftovers(self) -> None:
         for path in leftovers(self.path):
             path.unlink()
-        sync_folder(self._parts)
+        sync(self._parts)
 
     def _unlock(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def _failed(self, what: str, error: OSError) -> TrichordError:
@@ -276,9 +286,13 @@ class StoreWriter:
 def leftovers(store: Path) -> list[Path]:
     """Files that a killed writer left: unfinished ones, and shards without their Parquet file."""
     parts = store / "parts"
-    unfinished = [path for path in parts.glob(".*.tmp") if path.name[1:-4].partition(".")[0].isdecimal()]
-    shards = [path for path in parts.glob("*.safetensors") if path.stem.isdecimal()]
-    return sorted(unfinished) + sorted(path for path in shards if not path.with_suffix(".parquet").exists())
+    try:
+        names = set(os.listdir(parts))
+    except FileNotFoundError:
+        return []
+    unfinished = [name for name in names if _UNFINISHED.fullmatch(name)]
+    shards = [name for name in names if _SHARD.fullmatch(name) and f"{name.partition('.')[0]}.parquet" not in names]
+    return [parts / name for name in [*sorted(unfinished), *sorted(shards)]]
 
 
 def _bytes(texts: list[bytes]) -> np.ndarray:
@@ -289,20 +303,8 @@ def _offsets(sequences: Sequence[Sized]) -> np.ndarray:
     return np.cumsum([0, *map(len, sequences)], dtype=np.int64)
 
 
-def _locked(path: Path, store: Path, wait_s: float) -> int:
-    """An exclusive lock, held until the descriptor is closed or the process ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    until = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except OSError as error:
-            if isinstance(error, BlockingIOError) and time.monotonic() < until:
-                time.sleep(0.05)
-                continue
-            os.close(descriptor)
-            if not isinstance(error, BlockingIOError):
-                raise
-            break
-    raise TrichordError(f"{store}: another process writes to it; wait for its end or name another store")
+def _locked(store: Path, wait_s: float) -> FileLock:
+    try:
+        return FileLock(store / "lock", wait_s=wait_s)
+    except LockedByAnotherProcess:
+        raise TrichordError(f"{store}: another process writes to it; wait for its end or name another store") from None

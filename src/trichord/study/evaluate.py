@@ -12,6 +12,7 @@ from trichord.errors import Diverged, TrichordError, writing
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, all_directions
 from trichord.evaluation.windows import Windows
+from trichord.files.folders import check_no_links
 from trichord.files.writing import write_json
 from trichord.modality import Direction
 from trichord.parallel import on_main
@@ -312,6 +313,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
                 write_json(out, evaluation.results())
                 return
             out.mkdir(parents=True, exist_ok=True)
+            check_no_links(out)
             write_arrays(
                 out / PER_QUERY, {k: v for done in evaluation.benchmarks for k, v in done.outcome.kept().items()}
             )

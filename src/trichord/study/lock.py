@@ -6,8 +6,6 @@ when the process ends, however it ends; the file stays. Reports, and evaluations
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import platform
@@ -18,46 +16,41 @@ from functools import partial
 from pathlib import Path
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.folders import check_no_links
+from trichord.files.locks import FileLock, LockedByAnotherProcess
 from trichord.parallel import on_main
 
 FILE = ".lock"
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """Hold the lock of a run folder, which is made if need be.
+    """Hold the lock of a run folder, which is created if it is missing.
 
-    Raises TrichordError on all processes of the launch when another run holds it; it names that run's process and machine.
+    Raises TrichordError on all processes of the launch when another run holds it (the message names that run's process and
+    machine), or when a link to a folder lies in it: nothing is written through links.
     """
-    descriptors: list[int] = []
-    on_main(partial(_acquire, out, descriptors))
+    locks: list[FileLock] = []
+    on_main(partial(_acquire, out, locks))
     try:
         yield
     finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        for lock in locks:
+            lock.release()
 
 
-def _acquire(out: Path, descriptors: list[int]) -> None:
+def _acquire(out: Path, locks: list[FileLock]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    check_no_links(out)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(descriptor, 4096)
-        os.close(descriptor)
-        if error.errno in _NO_LOCKS:  # some network file systems know none: as it was before there were locks
-            return
-        if not isinstance(error, BlockingIOError):
-            raise
+        lock = FileLock(out / FILE)
+    except LockedByAnotherProcess as error:
         raise TrichordError(
-            f"{out}: another run is at work in this folder ({_told(holder)}); wait until it ends, or give another --out"
+            f"{out}: another run is at work in this folder ({_told(error.holder)}); wait until it ends, or give another --out"
         ) from None
-    descriptors.append(descriptor)
+    locks.append(lock)
     mine = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(mine).encode() + b"\n", 0)
+    lock.write(json.dumps(mine).encode() + b"\n")
 
 
 def _told(holder: bytes) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import Diverged, TrichordError, printable, writing
+from trichord.files.folders import remove_folder
 from trichord.files.writing import write_text
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
@@ -191,7 +191,7 @@ def _train(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, say: 
         raise
     if is_main():
         (folder / DIVERGED).unlink(missing_ok=True)
-        shutil.rmtree(folder / divergence.FOLDER, ignore_errors=True)
+        remove_folder(folder / divergence.FOLDER, divergence.FILES)
     return steps
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.errors import one_line, printable
-from trichord.files.writing import remove_folder, replace_folder
+from trichord.errors import TrichordError, one_line, printable
+from trichord.files.folders import is_real_folder, remove_folder
+from trichord.files.writing import replace_folder
 from trichord.training.checkpoint_folder import (
     Damaged,
     check_files,
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
 
 FOLDER, STATE = "checkpoints", "state.json"
 UNUSED = "unused-"  # before the name of a checkpoint that could not be used
+FILES = re.compile(  # of a checkpoint, also of those that the first versions wrote with accelerate
+    r"(?:[a-z_]+|random-\d+)\.safetensors|(?:state|model|checkpoint|progress)\.json"
+    r"|(?:optimizer|scheduler|sampler|dl_state_dict)(?:_\d+)?\.bin|(?:random_states|custom_checkpoint)_\d+\.pkl|scaler\.pt"
+)
+_CHECKPOINT = re.compile(r"step-\d{8,18}")
+_REMAINS = re.compile(r"\.(?:unused-)?step-\d{8,18}\.(?:partial|old)|\.\.step-\d{8,18}\.partial\.old")
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def save_checkpoint(
     partial = folder / f".{final.name}.partial"
     tensors, numbers = state.tensors(), state.numbers()
     if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial, FILES)
         partial.mkdir(parents=True)
     accelerator.wait_for_everyone()
     write_tensors(partial / _random(accelerator.process_index), random_states(accelerator.device))
@@ -98,7 +105,7 @@ def save_checkpoint(
                 "parts": sorted(tensors),
             },
         )
-        replace_folder(partial, final)
+        replace_folder(partial, final, FILES)
         _apply_policy(folder, keep_last, keep_best)
     accelerator.wait_for_everyone()
     return final
@@ -140,20 +147,22 @@ def load_newest(
 
 
 def finish_checkpoints(folder: Path, keep_best: int) -> None:
-    """Remove the checkpoints of a stage that is finished, but the `keep_best` best ones."""
-    if keep_best:
-        _clear_remains(folder)
-        _apply_policy(folder, 0, keep_best)
-        for unused in folder.glob(f"{UNUSED}*"):
-            remove_folder(unused)
-    if not keep_best or not checkpoints_of(folder):
-        remove_folder(folder)
+    """Remove the checkpoints of a finished stage except the `keep_best` best ones, then the folder if nothing else is in it."""
+    if not is_real_folder(folder):
+        return
+    _clear_remains(folder)
+    _apply_policy(folder, 0, keep_best)
+    for unused in folder.glob(f"{UNUSED}*"):
+        if _CHECKPOINT.fullmatch(unused.name.removeprefix(UNUSED)):
+            remove_folder(unused, FILES)
+    with suppress(OSError):  # a folder that still holds something stays
+        folder.rmdir()
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
     """The folders that are named as checkpoints, oldest first."""
     found = folder.iterdir() if os.path.isdir(folder) else ()
-    return sorted((path for path in found if re.fullmatch(r"step-\d{8,18}", path.name)), key=_step)
+    return sorted((path for path in found if _CHECKPOINT.fullmatch(path.name)), key=_step)
 
 
 def best_checkpoint(folder: Path) -> Path | None:
@@ -179,7 +188,10 @@ def _newest_whole(state: TrainingState, folder: Path, say: Callable[[str], None]
                 raise Damaged(fault)
         except Damaged as error:
             aside = path.with_name(f"{UNUSED}{path.name}")
-            remove_folder(aside)
+            if not remove_folder(aside, FILES):
+                raise TrichordError(
+                    f"{aside}: holds files that trichord did not write; move it away, then run the command again"
+                ) from None
             path.rename(aside)
             say(f"{path}: the checkpoint is not used ({one_line(error)}); it is set aside as {aside.name}")
             continue
@@ -216,7 +228,7 @@ def _apply_policy(folder: Path, keep_last: int, keep_best: int) -> None:
     kept |= set(sorted(losses, key=lambda path: (losses[path], _step(path)))[:keep_best])
     for path in checkpoints_of(folder):
         if path not in kept:
-            remove_folder(path)
+            remove_folder(path, FILES)
 
 
 def _mean_losses(folder: Path) -> dict[Path, float]:
@@ -232,9 +244,9 @@ def _mean_losses(folder: Path) -> dict[Path, float]:
 
 def _clear_remains(folder: Path) -> None:
     """Remove what killed processes left half written or half removed."""
-    for pattern in (".*.partial", ".*.old"):
-        for path in folder.glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.iterdir() if is_real_folder(folder) else ():
+        if _REMAINS.fullmatch(path.name):
+            remove_folder(path, FILES)
 
 
 def _name(step: int) -> str:

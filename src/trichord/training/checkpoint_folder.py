@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from trichord.errors import one_line
+from trichord.files.writing import umask_mode
 from trichord.training.seals import file_sha256, sealed, was_changed
 
 MANIFEST, FORMAT = "checkpoint.json", 1
@@ -30,7 +31,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file."""
     from safetensors.torch import save_file
 
-    save_file(dict(tensors), path)
+    with umask_mode(path):
+        save_file(dict(tensors), path)
 
 
 def write_numbers(path: Path, content: Mapping[str, Any]) -> None:

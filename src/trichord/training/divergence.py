@@ -14,8 +14,7 @@ Nothing is pickled, and the step draws no random number. The folder is whole or 
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,14 +25,16 @@ import torch
 from torch import Tensor
 
 from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS, Batch, ClipReader
-from trichord.errors import one_line
-from trichord.files.writing import write_json
+from trichord.errors import TrichordError, one_line
+from trichord.files.folders import remove_folder
+from trichord.files.writing import replace_folder, umask_mode, write_json
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 FOLDER, DESCRIPTION = "divergence", "divergence.json"
 MODEL, MEMORY = "model.safetensors", "memory.safetensors"
+FILES = re.compile(r"(?:model|memory|batch-\d+)\.safetensors|(?:divergence|clips-\d+)\.json")
 FORMAT = 1
 MOST_NAMED = 20  # bad inputs that are listed
 MODALITY = {"video": "video", "audio": "audio", "audio_pooled": "audio", "text": "text"}  # of a tensor of the batch
@@ -119,7 +120,7 @@ def write_dump(
     mine, rank = bad_inputs(batch, inputs, reader), accelerator.process_index
     problem = ""
     if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial, FILES)
         problem = _tried(lambda: partial.mkdir(parents=True))
     accelerator.wait_for_everyone()
     problem = problem or _tried(lambda: _write_batch(partial, rank, batch, inputs, mine, reader))
@@ -161,15 +162,14 @@ def _finish(
     if memory is not None:
         _save(memory, partial / MEMORY)
     write_json(partial / DESCRIPTION, {"format": FORMAT, **described})
-    if final.is_dir():
-        shutil.rmtree(final)
-    os.replace(partial, final)
+    replace_folder(partial, final, FILES)
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    with umask_mode(path):
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
 
 
 def _whole(tensor: Tensor) -> Tensor:
@@ -195,6 +195,6 @@ def _tried(write: Any) -> str:
 
     try:
         write()
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TrichordError) as error:
         return one_line(getattr(error, "strerror", None) or error)
     return ""

@@ -20,6 +20,7 @@ from trichord.data.batches import TrainingClips
 from trichord.data.frozen_parts import finish, make_parts, parts_done, plan_parts
 from trichord.data.reader import ClipReader
 from trichord.errors import TrichordError, one_line
+from trichord.files.folders import make_folder
 from trichord.nn import MCN
 from trichord.store.leases import Leases
 from trichord.training.frozen import FrozenSettings, frozen_passes
@@ -68,7 +69,7 @@ def freeze_on_ray(
         room = cluster.room()
         rows: list[dict[str, Any]] = []
         folder = passes[0][0].folder.parent
-        folder.mkdir(exist_ok=True)
+        make_folder(folder.parent, folder.name)
         with Leases(folder) as leases:
             for work, _ in passes:
                 parts = plan_parts(work, leases) or []

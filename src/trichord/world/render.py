@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.writing import write_text
 from trichord.world.information import Information, script_information
 from trichord.world.profiles import profile_named, record_of
 from trichord.world.script import VideoScript, vtt_text, write_script
 from trichord.world.speech import MAX_RATE_WPM, synthesize
-from trichord.world.truth import claim, truth_of, write_text
+from trichord.world.truth import claim, truth_of
 
 SAMPLE_RATE_HZ = 16000
 _CRF = 26  # H.264 quality: flat colours stay clean, a video of 40 s takes about 1.3 MB
@@ -125,7 +126,7 @@ def _render(video: VideoScript, out: Path, look: _Look) -> str:
 
     mp4_path, vtt_path = _paths(out, video)
     write_video(mp4_path, frames(video, look), look.frame_rate_hz, soundtrack(video), SAMPLE_RATE_HZ, crf=_CRF)
-    write_text(vtt_path, vtt_text(video.captions))
+    write_text(vtt_path, vtt_text(video.captions), shared=True)
     return video.video_id
 
 

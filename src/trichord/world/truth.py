@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError
+from trichord.files.folders import check_no_links
+from trichord.files.writing import write_text
 from trichord.world.information import Information, script_information
 from trichord.world.profiles import profile_of
 from trichord.world.script import VideoScript, write_script
@@ -17,15 +18,10 @@ from trichord.world.script import VideoScript, write_script
 _FORMAT = 1  # raise it when the same parameters give another world
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write the whole file or none of it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
-
-
 def claim(out: Path, truth: dict[str, Any]) -> None:
     """Write `world.json` first, so that an interrupted world can be gone on with; refuse a folder of other content."""
+    out.mkdir(parents=True, exist_ok=True)
+    check_no_links(out)
     path = out / "world.json"
     text = json.dumps(truth, indent=1) + "\n"
     if path.exists():
@@ -44,8 +40,7 @@ def claim(out: Path, truth: dict[str, Any]) -> None:
     for split in ("train", "test"):
         if (out / split).exists():
             raise TrichordError(f"{out} holds {split}/ but no world.json, so it is no world; give an empty folder")
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
+    write_text(path, text, shared=True)
 
 
 def truth_of(

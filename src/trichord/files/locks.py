@@ -1,0 +1,115 @@
+"""Locks on whole files: held until the process ends, however it ends.
+
+The lock file stays when the lock is released. If somebody deletes it ("a stale lock"), the next process locks a new file of
+that name, and two processes would hold "the" lock. So a lock counts only while its file still has its name: `acquire` tries
+again on the new file, and `check` tells a holder that it no longer holds anything. Some network file systems know no locks;
+there, nobody waits for anybody, as documented where a lock is used.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from trichord.errors import TrichordError
+from trichord.files.reading import NotRegularFileError, check_regular
+
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
+_POLL_S = 0.05
+
+
+class LockedByAnotherProcess(Exception):
+    """Another process holds the lock. `holder` is what it wrote into the file."""
+
+    def __init__(self, holder: bytes) -> None:
+        super().__init__("another process holds the lock")
+        self.holder = holder
+
+
+class FileLock:
+    """An exclusive lock on a file, which is created if it is missing.
+
+    Args:
+        path: The lock file. A link is refused.
+        wait_s: How long to wait for another process; None waits without end.
+
+    Raises:
+        LockedByAnotherProcess: Another process still holds the lock after `wait_s`.
+        OSError: The file cannot be created or opened.
+    """
+
+    def __init__(self, path: Path, *, wait_s: float | None = 0.0) -> None:
+        self.path = path
+        until = None if wait_s is None else time.monotonic() + wait_s
+        while True:
+            self.descriptor = _opened(path)
+            try:
+                if self._acquire(until) and self._has_its_name():
+                    return
+            except BaseException:
+                os.close(self.descriptor)
+                raise
+            os.close(self.descriptor)
+
+    def check(self) -> None:
+        """Raise TrichordError if the lock file was removed or replaced, so that another process may hold the lock."""
+        if not self._has_its_name():
+            raise TrichordError(
+                f"{self.path}: the lock file was removed while this process held it, so another process may write here; "
+                "end the other processes, then run the command again"
+            )
+
+    def write(self, content: bytes) -> None:
+        """Replace the content of the lock file, which says who holds the lock."""
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, content, 0)
+
+    def release(self) -> None:
+        """Let other processes have the lock."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __enter__(self) -> FileLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _acquire(self, until: float | None) -> bool:
+        """Wait for the lock on the open file. Returns False when the file lost its name meanwhile."""
+        while True:
+            try:
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if not self._has_its_name():
+                    return False
+                if until is not None and time.monotonic() >= until:
+                    raise LockedByAnotherProcess(os.pread(self.descriptor, 4096, 0)) from None
+                time.sleep(_POLL_S)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                return True
+
+    def _has_its_name(self) -> bool:
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self.descriptor))
+        except FileNotFoundError:
+            return False
+
+
+def _opened(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    try:
+        check_regular(path)
+    except FileNotFoundError:
+        pass  # removed in between; `_has_its_name` notices
+    except NotRegularFileError:
+        os.close(descriptor)
+        raise
+    return descriptor
