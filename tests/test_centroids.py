@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from trichord.errors import TrichordError
+from trichord.files.reading import file_sha256
 from trichord.losses.centroids import Centroids
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
@@ -26,7 +27,7 @@ from trichord.study import run
 from trichord.training.checkpoint import checkpoints_of
 from trichord.training.loop import train_stage
 from trichord.training.models import load_model, save_model
-from trichord.training.seals import file_sha256, sealed
+from trichord.training.seals import sealed
 
 SMALL: dict[str, Any] = {
     "video_dim": 6, "embed_dim": 4, "word_dim": 5, "reconstruction_dim": None, "audio_channels": (4, 4, 4, 4)

@@ -245,3 +245,25 @@ def test_the_bound_is_what_is_given_then_the_environment_then_20_gb(monkeypatch:
         monkeypatch.setenv("TRICHORD_CACHE_GB", wrong)
         with pytest.raises(TrichordError, match="TRICHORD_CACHE_GB"):
             cache_bytes()
+
+
+def test_files_of_others_in_the_cache_folder_are_neither_counted_nor_deleted(tmp_path: Path) -> None:
+    names = ["my-model-00001-of-00002.safetensors", "notes.tmp", f"{'a' * 63}.safetensors", f"{'A' * 64}.safetensors"]
+    for name in names:
+        (tmp_path / name).write_bytes(bytes(5000))
+    (tmp_path / f"{'b' * 64}.safetensors").mkdir()
+    cache = ShardCache(tmp_path, 1000)
+    for number in range(3):
+        get(cache, content(number, 400))
+    assert cache.num_bytes() == 800 and all((tmp_path / name).stat().st_size == 5000 for name in names)
+    assert (tmp_path / f"{'b' * 64}.safetensors").is_dir()
+
+
+def test_a_shard_that_the_disk_damaged_is_fetched_again_by_the_next_process(tmp_path: Path) -> None:
+    log: list[str] = []
+    path = get(ShardCache(tmp_path, 10_000), content(1), log)
+    path.write_bytes(content(1)[:50] + bytes(10) + content(1)[60:])
+    cache = ShardCache(tmp_path, 10_000)  # as of another process, which has checked nothing yet
+    for _ in range(3):
+        assert get(cache, content(1), log).read_bytes() == content(1)
+    assert len(log) == 2

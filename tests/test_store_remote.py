@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import pickle
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -19,6 +22,7 @@ from trichord.data.batches import TrainingClips
 from trichord.errors import TrichordError
 from trichord.recipes import load_recipe
 from trichord.store import Store, StoreWriter, remote
+from trichord.store import cache as caches
 from trichord.store.inspect import store_info, verify
 from trichord.store.location import local_folder, location
 from trichord.study.run import run_study
@@ -255,6 +259,81 @@ def test_a_cached_copy_that_the_disk_damaged_is_fetched_again(local: Path, cache
     path = opened.remote.shard(opened._infos[0])
     path.write_bytes(bytes(path.stat().st_size))
     assert np.array_equal(opened.rows("visual_2d", 0), Store(local).rows("visual_2d", 0))
+
+
+def test_copies_whose_bytes_changed_are_fetched_again_by_the_next_process(local: Path, cache: Path) -> None:
+    url = upload(local, "memory://store")
+    opened = Store(url)
+    assert opened.remote is not None and len(opened.words)
+    opened.rows("visual_2d", 0)
+    copies = [
+        *cache.glob("shards/*.safetensors"),
+        *cache.glob("stores/*/words/*"),
+        *cache.glob("stores/*/parts/*.parquet"),
+    ]
+    assert len(copies) >= 3
+    for path in copies:
+        data = bytearray(path.read_bytes())
+        data[-20] ^= 1  # in the data; no header or size tells
+        path.write_bytes(data)
+    caches._CACHES.clear()  # what this process has checked
+    again = Store(url)
+    assert np.array_equal(again.rows("visual_2d", 0), Store(local).rows("visual_2d", 0))
+    assert again.words == Store(local).words and np.array_equal(again.word_vectors, Store(local).word_vectors)
+    assert verify(url) == []
+
+
+class SilentServer:
+    """Accepts connections and never answers, or answers a byte now and then, without end."""
+
+    def __init__(self, drips: bool) -> None:
+        self.accepted: list[socket.socket] = []
+        self._drips, self._ended = drips, threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._accept)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+
+    def _accept(self) -> None:
+        self._server.settimeout(0.02)
+        while not self._ended.is_set():
+            with suppress(TimeoutError):
+                connection, _ = self._server.accept()
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" if self._drips else b"")
+                self.accepted.append(connection)
+            for connection in self.accepted if self._drips else ():
+                with suppress(OSError):
+                    connection.sendall(b" ")
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        for connection in [*self.accepted, self._server]:
+            connection.close()
+
+
+@pytest.mark.parametrize("drips", [False, True])
+def test_a_server_that_never_answers_is_given_up_and_said(
+    drips: bool, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(remote, "PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(remote, "READ_S", 0.1)
+    monkeypatch.setattr(remote, "REQUEST_S", 1.0 if drips else 60.0)
+    server = SilentServer(drips)
+    try:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        with pytest.raises(TrichordError, match=f"s3://{BUCKET}/silent-{drips}: cannot be read"):
+            Store(f"s3://{BUCKET}/silent-{drips}")
+        assert len(server.accepted) <= (2 if drips else 4)
+        assert ("no complete answer within 1 s" if drips else "Timeout") in caplog.text
+        assert f"s3://{BUCKET}/silent-{drips}" in caplog.text and "trying again (attempt 2 of 4)" in caplog.text
+    finally:
+        server.close()
+        fsspec.filesystem("s3").clear_instance_cache()
 
 
 @pytest.mark.slow

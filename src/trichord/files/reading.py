@@ -8,6 +8,7 @@ comes, and a device such as `/dev/zero` never ends. A file that the user names o
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -43,14 +44,14 @@ def check_regular(path: str | Path) -> os.stat_result:
     return status
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """Open a regular file for reading in binary mode. Never blocks, whatever the path leads to.
 
     Raises:
         OSError: The file does not exist or cannot be opened.
         NotRegularFileError: The path leads to anything but a regular file, directly or through a link.
     """
-    return cast(BinaryIO, open(path, "rb", opener=_open_regular))
+    return open(path, "rb", opener=_open_regular)
 
 
 def open_regular_text(
@@ -143,6 +144,12 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a regular file in hexadecimal. Raises as `open_regular`."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_regular(path: str | Path) -> bool:

@@ -1,14 +1,17 @@
 """A bounded folder of shards that came from elsewhere, each under its own checksum; several processes share it.
 
-A file in it is whole and has been compared with its checksum. The folder never holds more bytes than its bound, files under
-way included: those used longest ago are deleted. A process that has one mapped keeps reading it (POSIX keeps a deleted file
-until nobody has it open), so its blocks are free once the process drops the mapping, which it is told to do.
+A file in it is whole. Each process compares it with its checksum before it uses it for the first time; a file that the disk
+has damaged since is fetched again. Only files whose name is a checksum are counted and deleted. The folder never holds more
+bytes of them than its bound, files under way included: those used longest ago are deleted. A process that has one mapped
+keeps reading it (POSIX keeps a deleted file until nobody has it open), so its blocks are free once the process drops the
+mapping, which it is told to do.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import threading
@@ -20,12 +23,15 @@ from typing import Protocol
 from weakref import WeakSet
 
 from trichord.errors import TrichordError
+from trichord.files.locks import FileLock
+from trichord.files.reading import open_regular
 from trichord.files.writing import sync
 
 DEFAULT_GB = 20.0
 TOUCH_EVERY_S = 30.0
 _WAIT_S = 0.05
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
+_OWN = re.compile(r"[0-9a-f]{64}\.safetensors|\.[0-9a-f]{64}\.safetensors\.tmp")
 Download = Callable[[int], str]  # writes into a descriptor, gives the SHA-256 of what it wrote
 
 
@@ -57,6 +63,7 @@ class ShardCache:
         self.folder, self.max_bytes = folder, max_bytes
         self._used: dict[str, float] = {}  # when this process last used a shard, and last said so
         self._told: dict[str, float] = {}
+        self._verified: dict[str, tuple[int, int]] = {}  # device and inode of the files that this process has checked
         self._mapped: WeakSet[Mapped] = WeakSet()
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +91,7 @@ class ShardCache:
         with self._writing():
             if again:
                 final.unlink(missing_ok=True)
-            if _size(final) == num_bytes:
+            if _size(final) == num_bytes and self._is_sound(final, checksum):
                 self.used(checksum)
                 return final
             with self._claimed(final, num_bytes) as descriptor:
@@ -92,6 +99,21 @@ class ShardCache:
                     self._fill(descriptor, final, checksum, num_bytes, where, download)
             self.used(checksum)
             return final
+
+    def _is_sound(self, final: Path, checksum: str) -> bool:
+        """Return whether a file has the content that its name promises; one that has not is deleted."""
+        try:
+            with open_regular(final) as file:
+                status = os.fstat(file.fileno())
+                if self._verified.get(checksum) == (status.st_dev, status.st_ino):
+                    return True
+                if hashlib.file_digest(file, "sha256").hexdigest() == checksum:
+                    self._verified[checksum] = (status.st_dev, status.st_ino)
+                    return True
+        except FileNotFoundError:  # deleted in between to make room
+            return False
+        final.unlink(missing_ok=True)
+        return False
 
     def used(self, checksum: str) -> None:
         """Note that the shard is in use, for this process at once, for others every half minute."""
@@ -125,7 +147,7 @@ class ShardCache:
         """A locked file to download into, or None when another one has just brought the shard."""
         temporary = final.with_name(f".{final.name}.tmp")
         while True:
-            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)  # waits while another thread or process downloads it
                 if _size(final) == num_bytes:
@@ -154,6 +176,8 @@ class ShardCache:
             os.fsync(descriptor)
             with self._alone():  # who counts the files meanwhile would miss one that changes its name
                 os.replace(temporary, final)
+                status = os.fstat(descriptor)
+                self._verified[checksum] = (status.st_dev, status.st_ino)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -191,9 +215,9 @@ class ShardCache:
     def _files(self) -> list[tuple[Path, int, float]]:
         found = []
         for entry in os.scandir(self.folder):
-            if entry.name.endswith((".safetensors", ".tmp")):
+            if _OWN.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):  # another process deleted it
-                    status = entry.stat()
+                    status = entry.stat(follow_symlinks=False)
                     found.append((Path(entry.path), status.st_size, status.st_mtime))
         return found
 
@@ -203,12 +227,8 @@ class ShardCache:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Nobody else makes room meanwhile."""
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with FileLock(self.folder / "lock", wait_s=None):
             yield
-        finally:
-            os.close(descriptor)
 
 
 _CACHES: dict[tuple[int, Path, int], ShardCache] = {}
@@ -240,7 +260,7 @@ def _is_open_file(path: Path, descriptor: int) -> bool:
 def _delete_left(path: Path) -> bool:
     """Delete an unfinished file unless somebody downloads into it: the lock on it ends with its process."""
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
         return True
     try:

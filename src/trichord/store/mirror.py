@@ -8,21 +8,21 @@ checksum that the store keeps of it. What is larger than the cache is fetched ag
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.files.writing import replacing_file
+from trichord.files.folders import make_folder
+from trichord.files.locks import FileLock
+from trichord.files.reading import file_sha256, read_json_value
+from trichord.files.writing import replacing_file, write_json
 from trichord.store.annotations import FILE as ANNOTATIONS
 from trichord.store.cache import ShardCache, cache_bytes, shard_cache
 from trichord.store.ledger import LEDGER
@@ -37,7 +37,7 @@ BLOCK_BYTES, BLOCKS_AHEAD = 8 << 20, 4
 SHARDS_AT_ONCE, SMALL_AT_ONCE = 4, 16
 WORD_TENSORS = ("word_table_ids", "word_vectors", "word_spelling", "word_spelling_offsets")
 _MANIFEST, _SHARD = re.compile(r"[0-9]+\.parquet"), re.compile(r"[0-9]+\.safetensors")
-_TOKENS = "copied.json"
+_COPIED = "copied.json"
 Shard = dict[str, np.ndarray]
 
 
@@ -56,9 +56,9 @@ class RemoteStore:
         self._downloads = ThreadPoolExecutor(SHARDS_AT_ONCE * BLOCKS_AHEAD, thread_name_prefix="download")
         self._shards = ThreadPoolExecutor(SHARDS_AT_ONCE, thread_name_prefix="shard")
         try:
-            (self.folder / "parts").mkdir(parents=True, exist_ok=True)
-            (self.folder / "words").mkdir(exist_ok=True)
-            with _locked(self.folder / "lock"):
+            for name in ("parts", "words"):
+                make_folder(root, "stores", self.folder.name, name)
+            with FileLock(self.folder / "lock", wait_s=None):
                 self.shards = self._copy()
         except OSError as error:
             raise TrichordError(
@@ -126,34 +126,37 @@ class RemoteStore:
             raise TrichordError(
                 f"{self.url}: no such store; check the bucket and the path (a store has a folder `parts`)"
             )
-        had = self._tokens()
-        wanted = [name for name, file in small.items() if not file.token or had.get(name) != file.token
-                  or _size(self.folder / name) != file.size]  # fmt: skip
+        had = self._copied()
+        digests = {name: entry[1] for name, entry in had.items()}
+        wanted = [name for name, file in small.items() if not file.token or had.get(name, ("",))[0] != file.token
+                  or _sha256(self.folder / name) != digests[name]]  # fmt: skip
         with ThreadPoolExecutor(SMALL_AT_ONCE, thread_name_prefix="copy") as pool:
-            for _ in pool.map(lambda name: self._copy_one(name, small[name].size), wanted):
-                pass
-        for path in [*(self.folder / "parts").glob("*.parquet"), *(self.folder / name for name in SMALL_FILES)]:
+            digests |= zip(wanted, pool.map(lambda name: self._copy_one(name, small[name].size), wanted), strict=True)
+        parts_here = [path for path in (self.folder / "parts").iterdir() if _MANIFEST.fullmatch(path.name)]
+        for path in [*parts_here, *(self.folder / name for name in SMALL_FILES)]:
             if path.relative_to(self.folder).as_posix() not in small:
                 path.unlink(missing_ok=True)
         if wanted or had.keys() != small.keys():
-            with replacing_file(self.folder / _TOKENS) as file:
-                tokens = {"url": self.url, "tokens": {name: f.token for name, f in small.items()}}
-                file.write(json.dumps(tokens, indent=1).encode())
+            copied = {name: [file.token, digests[name]] for name, file in small.items()}
+            write_json(self.folder / _COPIED, {"url": self.url, "copied": copied})
         return {name: file for name, file in parts.items() if _SHARD.fullmatch(name)}
 
-    def _tokens(self) -> dict[str, str]:
+    def _copied(self) -> dict[str, tuple[str, str]]:
+        """The token and the SHA-256 of each small file that was copied."""
         try:
-            found = json.loads((self.folder / _TOKENS).read_text("utf-8"))["tokens"]
-            return found if isinstance(found, dict) else {}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            copied = read_json_value(self.folder / _COPIED)["copied"]
+            return {str(name): (str(token), str(digest)) for name, (token, digest) in copied.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
-    def _copy_one(self, name: str, size: int) -> None:
+    def _copy_one(self, name: str, size: int) -> str:
+        """Copy a small file. Returns its SHA-256."""
         if size > MAX_SMALL_BYTES:
             raise TrichordError(f"{self.url}/{name}: refused: has {size:,} bytes; copy the store anew")
         data = b"".join(self._files.read(name, begin, end) for begin, end in _blocks(size))
         with replacing_file(self.folder / name) as file:
             file.write(data)
+        return hashlib.sha256(data).hexdigest()
 
     def _download(self, info: PartInfo, descriptor: int) -> str:
         """Write the shard into the file, several blocks ahead. Returns the SHA-256 of what came."""
@@ -167,9 +170,11 @@ class RemoteStore:
         return digest.hexdigest()
 
     def _words_of(self, info: PartInfo) -> Shard:
-        path = self.folder / "words" / f"{info.sha256}.safetensors"
-        if path.exists():
-            return map_shard(path)
+        folder = self.folder / "words"
+        for path in folder.glob(f"{info.sha256}.*.safetensors"):
+            if _sha256(path) == path.name.split(".")[1]:
+                return map_shard(path)
+            path.unlink(missing_ok=True)  # the disk has damaged it
         name, where = f"parts/{info.shard}", self.folder / "parts" / info.shard
         length = int.from_bytes(self._files.read(name, 0, min(8, info.num_bytes)), "little")
         if length > min(MAX_HEADER_BYTES, info.num_bytes - 8):
@@ -184,7 +189,9 @@ class RemoteStore:
             tensors[key] = np.frombuffer(data, dtype).reshape(shape)
         if problem := _words_problem(tensors, info):
             raise damaged(where, problem)
-        write_shard(path, {key: [tensor] for key, tensor in tensors.items()})
+        unnamed = folder / f".{info.sha256}.{os.getpid()}.new"
+        _, digest = write_shard(unnamed, {key: [tensor] for key, tensor in tensors.items()})
+        os.replace(unnamed, folder / f"{info.sha256}.{digest}.safetensors")
         return tensors
 
 
@@ -251,19 +258,9 @@ def _ahead(
             future.cancel()
 
 
-def _size(path: Path) -> int:
+def _sha256(path: Path) -> str:
+    """The SHA-256 of a file; '' where there is none."""
     try:
-        return path.stat().st_size
+        return file_sha256(path)
     except OSError:
-        return -1
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait until no other process renews the copies."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        return ""

@@ -1,7 +1,13 @@
-"""Files behind a URL: list them, read spans of them; what fails for a moment is tried again, the rest is told in one line."""
+"""Files behind a URL: list them and read spans of them. What fails for a moment is tried again, a bounded number of times.
+
+Every request has a deadline, also where a server accepts it and never answers or sends a byte now and then. Trying again is
+left to this module alone: the libraries' own attempts would multiply to an hour of silence.
+"""
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +16,9 @@ from typing import Any, TypeVar
 from trichord.errors import TrichordError, one_line
 
 PAUSES_S = (0.5, 1.0, 2.0)  # between attempts
-CONNECT_S, READ_S = 10, 60
+CONNECT_S, READ_S = 10, 30  # without any answer
+REQUEST_S, SLOWEST_BYTES_PER_S = 120.0, 50_000  # the longest that a request may take, and the time that its bytes add
+_LOG = logging.getLogger(__name__)
 _TOKENS = ("ETag", "etag", "md5", "generation", "LastModified", "last_modified", "mtime", "created")
 _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "CredentialRetrievalError",
                 "ProfileNotFound", "NoAuthTokenError")  # fmt: skip
@@ -38,8 +46,8 @@ class RemoteFiles:
         protocol = url.partition("://")[0]
         options: dict[str, Any] = {}
         if protocol in ("s3", "s3a") and "config_kwargs" not in fsspec.config.conf.get(protocol, {}):
-            times = {"connect_timeout": CONNECT_S, "read_timeout": READ_S, "retries": {"max_attempts": 2}}
-            options["config_kwargs"] = times  # its own bounds, times those of s3fs, would be hours
+            times = {"connect_timeout": CONNECT_S, "read_timeout": READ_S, "retries": {"total_max_attempts": 1}}
+            options["config_kwargs"] = times
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url, **options)
         except ImportError as error:
@@ -47,6 +55,8 @@ class RemoteFiles:
             raise TrichordError(f"{url}: its file system is not installed; {mend}") from None
         except Exception as error:
             raise TrichordError(f"{url}: cannot be opened ({_cause(error)}); correct the URL") from None
+        if isinstance(getattr(self._fs, "retries", None), int):
+            self._fs.retries = 1  # of s3fs
 
     def listed(self, folder: str = "") -> dict[str, RemoteFile]:
         """Files directly in `folder` by their names, as they are now; empty when there is no such folder."""
@@ -77,20 +87,49 @@ class RemoteFiles:
                 raise ConnectionError(f"gave {len(data):,} bytes where {end - begin:,} were asked for")
             return data
 
-        return self._attempt(f"{self.url}/{name}", look)
+        return self._attempt(f"{self.url}/{name}", look, num_bytes=end - begin)
 
     def _size(self, path: str) -> int:
         return int(self._attempt(path, lambda: self._fs.size(path)) or 0)
 
-    def _attempt(self, where: str, action: Callable[[], Result]) -> Result:
-        for pause_s in (*PAUSES_S, None):
+    def _attempt(self, where: str, action: Callable[[], Result], num_bytes: int = 0) -> Result:
+        deadline_s = REQUEST_S + num_bytes / SLOWEST_BYTES_PER_S
+        for number, pause_s in enumerate((*PAUSES_S, None), 1):
             try:
-                return action()
+                return _within(deadline_s, action)
             except Exception as error:  # file systems raise their libraries' own errors
-                if pause_s is None or not _passes(error):
+                if pause_s is None or not _passes(error) or (isinstance(error, _TooSlow) and number > 1):
                     raise _failed(where, error) from None
+                _LOG.warning(
+                    "%s: %s; trying again (attempt %d of %d)", where, _cause(error), number + 1, len(PAUSES_S) + 1
+                )
                 time.sleep(pause_s)
         raise AssertionError
+
+
+class _TooSlow(OSError):
+    """A request that took longer than its deadline."""
+
+
+def _within(seconds: float, action: Callable[[], Result]) -> Result:
+    """Call `action` in a thread of its own and wait for it. A thread that is still waiting then does not keep the process."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            results.append(action())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call, name="request", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise _TooSlow(f"no complete answer within {seconds:.0f} s")
+    return results[0]
 
 
 def _token(entry: dict[str, Any]) -> str:
@@ -99,6 +138,8 @@ def _token(entry: dict[str, Any]) -> str:
 
 
 def _cause(error: BaseException) -> str:
+    if isinstance(error, _TooSlow):
+        return str(error)
     return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)[:200]
 
 

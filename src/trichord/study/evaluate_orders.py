@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.errors import Diverged, TrichordError, writing
+from trichord.files.reading import file_sha256
 from trichord.files.writing import write_json
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
@@ -30,7 +31,7 @@ from trichord.study.files import check_sha256, is_there, read_arrays, read_json
 from trichord.study.lock import alone_in
 from trichord.study.trained_runs import TrainedRun, chosen_runs, read_plan, trained_runs
 from trichord.training.models import DESCRIPTION
-from trichord.training.seals import digest, file_sha256, sealed
+from trichord.training.seals import digest, sealed
 
 if TYPE_CHECKING:
     from trichord.store import Store

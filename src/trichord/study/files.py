@@ -17,8 +17,9 @@ from urllib.parse import quote
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import file_sha256
 from trichord.store.arrays import check_member
-from trichord.training.seals import file_sha256, was_changed
+from trichord.training.seals import was_changed
 
 RUN_AGAIN = "run the study again, which trains nothing twice"
 KINDS = {dict: "an object", list: "a list"}

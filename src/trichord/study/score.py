@@ -14,6 +14,7 @@ from trichord.data.reader import EMBEDDING_STREAMS, Clips
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.geometry import Geometry, measure_geometry
 from trichord.evaluation.retrieval import RetrievalResult
+from trichord.files.reading import file_sha256
 from trichord.files.writing import write_json
 from trichord.modality import Direction
 from trichord.parallel import on_main
@@ -51,7 +52,7 @@ from trichord.study.ranks import (
 )
 from trichord.training.checkpoint import best_checkpoint
 from trichord.training.models import DESCRIPTION, TrainedModel, load_model
-from trichord.training.seals import file_sha256, sealed
+from trichord.training.seals import sealed
 
 if TYPE_CHECKING:
     import torch

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import file_sha256
 from trichord.files.writing import replacing
 from trichord.losses.centroids import Centroids
 from trichord.training.checkpoint_folder import MANIFEST
-from trichord.training.seals import file_sha256
 
 CENTROIDS, IN_CHECKPOINT = "centroids.safetensors", "clusters.safetensors"
 DIGEST, _NAME = "centroids_sha256", "centroids"

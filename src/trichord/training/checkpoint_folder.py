@@ -16,8 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from trichord.errors import one_line
+from trichord.files.reading import file_sha256
 from trichord.files.writing import umask_mode
-from trichord.training.seals import file_sha256, sealed, was_changed
+from trichord.training.seals import sealed, was_changed
 
 MANIFEST, FORMAT = "checkpoint.json", 1
 MOST_JSON = 64 << 20  # bytes of a JSON file; that of a model with thousands of parameters has some hundred thousand

@@ -15,12 +15,13 @@ import torch
 
 from trichord.data.reader import AudioInput, TextInput
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import file_sha256
 from trichord.files.writing import replacing, write_json
 from trichord.losses.centroids import Centroids
 from trichord.nn import MCN
 from trichord.training.centroids import CENTROIDS, read_centroids, write_centroids
 from trichord.training.checkpoint_folder import MANIFEST, Damaged, check_files, read_manifest, read_numbers
-from trichord.training.seals import file_sha256, sealed, was_changed
+from trichord.training.seals import sealed, was_changed
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 FORMAT = 2  # 1 had no digests; it is still read
