@@ -212,8 +212,10 @@ def test_what_a_killed_run_had_finished_is_taken_up(
         with pytest.raises(OSError, match="as if"):
             run(folder, tmp_path / "s")
     assert len(spooled(tmp_path / "s")) == 5 and not list((tmp_path / "s").glob("parts/*.parquet"))
-    half = tmp_path / "s" / FOLDER / ".half.999999999.tmp"
+    half = tmp_path / "s" / FOLDER / f".{spooled(tmp_path / 's')[0].name[:-8]}00000000.999999999-0123abcd.tmp"
     half.mkdir()
+    (tmp_path / "s" / FOLDER / "my_backup").mkdir()
+    (tmp_path / "s" / FOLDER / "my_backup" / "thesis.tex").write_text("mine")
     with pytest.raises(TrichordError, match="its visual_2d features were made by efficientnet-lite0-64"):
         run(folder, tmp_path / "s", visual_2d="efficientnet-lite0-96")  # the spool counts as well
     (spooled(tmp_path / "s")[0] / "item.json").write_text("{")  # torn by a power cut
@@ -221,6 +223,7 @@ def test_what_a_killed_run_had_finished_is_taken_up(
     summary = run(folder, tmp_path / "s", progress=lines.append)
     assert "4 videos that an earlier run had finished are now in the store" in summary.notes
     assert sorted(ids_of(tmp_path / "s")) == sorted(ids_of(stored[0]))
+    assert (tmp_path / "s" / FOLDER / "my_backup" / "thesis.tex").read_text() == "mine"
     assert not half.exists() and not spooled(tmp_path / "s") and verify(tmp_path / "s") == []
     assert sum(" captions, " in line for line in lines) == 1  # the torn one alone was extracted again
 

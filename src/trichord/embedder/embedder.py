@@ -29,7 +29,7 @@ from trichord.embedder.arguments import (
     texts_of,
 )
 from trichord.embedder.encoders import FeatureEncoders
-from trichord.embedder.folder import Parts, find_folder, read_folder, write_folder
+from trichord.embedder.folder import Parts, check_target, find_folder, read_folder, write_folder
 from trichord.embedder.inputs import Inputs
 from trichord.errors import TrichordError, writing
 from trichord.evaluation.retrieval import fuse, unit
@@ -172,10 +172,10 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         config: Any = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Write the model as a folder, with a model card. What it holds of a model is replaced; a README.md is left alone.
+        """Write the model as a folder, with a model card. A README.md that is there is left alone.
 
         Args:
-            save_directory: Is made.
+            save_directory: New or empty folder, or one with an earlier export, which is replaced.
             model_card_kwargs: As of `generate_model_card`.
             push_to_hub: Also upload it.
             repo_id: OWNER/NAME there; None takes the folder's name.
@@ -185,12 +185,14 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         Returns:
             The URL of the commit, where it was pushed.
 
-        Raises TrichordError for options that there are not or that have no effect, and where a file is in the way.
+        Raises TrichordError for options that there are not or that have no effect, where a file is in the way, and when the
+        folder holds anything but an earlier export.
         """
         folder = Path(save_directory)
         check_card_options(model_card_kwargs or {})
         check_push(push_to_hub, repo_id, push_to_hub_kwargs)
         check_folder(folder)
+        check_target(folder)
         kwargs = {"name": folder.resolve().name, **(model_card_kwargs or {})}
         with writing(folder):
             return super().save_pretrained(

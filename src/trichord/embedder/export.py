@@ -8,7 +8,6 @@ from trichord.embedder.arguments import check_folder
 from trichord.embedder.card import hub_license
 from trichord.embedder.embedder import Embedder
 from trichord.embedder.folder import CARD, check_target
-from trichord.errors import TrichordError
 from trichord.store.location import Location
 
 
@@ -35,8 +34,6 @@ def export_model(
     Raises TrichordError when there is no such model, `out` is a file or holds anything but an earlier export, or the license
     holds no letter.
     """
-    if out.resolve() == run.resolve():
-        raise TrichordError(f"{out}: is the run itself; give another --out")
     check_folder(out)
     check_target(out)
     hub = None if license is None else hub_license(license)

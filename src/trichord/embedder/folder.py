@@ -89,8 +89,7 @@ def check_target(folder: Path) -> None:
 
 
 def write_folder(folder: Path, parts: Parts) -> None:
-    """Write all files but the card. `config.json` is whole last. Raises TrichordError as `check_target`."""
-    check_target(folder)
+    """Write all files but the card. `config.json` is whole last."""
     folder.mkdir(parents=True, exist_ok=True)
     trained, scoring = parts.trained, parts.scoring
     begun = {

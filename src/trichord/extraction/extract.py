@@ -165,6 +165,7 @@ def extract_sources(
     if not 0 <= stall_s < 1e6:
         raise TrichordError(f"stall_s is {stall_s}; give seconds, such as 30 (0: wait for ever)")
     part = Shard.parse(shard)
+    check_no_links(store)
     described = describe(choice, device)
     known = Known(store, collection)
     known.renew()
@@ -286,7 +287,6 @@ def _num_cores() -> int:
 def _make(store: Path) -> None:
     try:
         store.mkdir(parents=True, exist_ok=True)
-        check_no_links(store)
     except OSError as error:
         raise TrichordError(f"{store}: cannot be written to ({error.strerror}); name another folder") from None
 
