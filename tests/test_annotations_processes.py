@@ -42,7 +42,7 @@ def test_two_imports_at_once_keep_each_other_s_spans(tmp_path: Path) -> None:
     assert [process.exitcode for process in processes] == [0, 0]
     for name in ("a", "b"):
         assert len(read_annotations(Store(tmp_path), name)) == WRITES, name
-    assert not list(tmp_path.glob(".*.tmp"))
+    assert not list(tmp_path.glob(".*.partial"))
 
 
 def test_waiting_ends_when_the_other_lets_go(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def there_and_back(layout: str, content: list[Item], items_per_part: int) -> Non
         store = write_store(root / "store", content, items_per_part=items_per_part)
         summary = export_store(root / "store", root / "out", layout=layout)  # type: ignore[arg-type]
         assert summary.num_items == len(content)
-        assert not [p for p in (root / "out").rglob("*") if p.name.endswith(".tmp")]
+        assert not [p for p in (root / "out").rglob("*") if p.name.endswith(".partial")]
         back = IMPORTERS[layout](root / "out", root / "back")
         assert (back.num_added, back.num_skipped, back.num_captions_dropped) == (len(content), 0, 0)
         same(store, Store(root / "back"))
@@ -269,7 +269,7 @@ def test_killed_it_is_not_taken_for_whole_and_run_again_it_is(layout: Any, tmp_p
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "store"), str(out), layout])
     assert ended.returncode == 9
     for name, digest in digests(out).items():
-        if not name.endswith(".tmp") and name != "trichord.json":
+        if not name.endswith(".partial") and name != "trichord.json":
             assert whole[name] == digest, name
     with pytest.raises(TrichordError, match="holds an export that did not end; run `trichord store export` again"):
         IMPORTERS[layout](out, tmp_path / "back")

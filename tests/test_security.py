@@ -251,6 +251,6 @@ def test_a_linked_writers_file_is_not_written_through(tmp_path: Path) -> None:
     outside.write_text("mine")
     (tmp_path / "s" / "parts").mkdir(parents=True)
     for name in ("00001.parquet", "00001.safetensors"):
-        (tmp_path / "s" / "parts" / f".{name}.tmp").symlink_to(outside)
+        (tmp_path / "s" / "parts" / f".{name}.partial").symlink_to(outside)
     write_store(tmp_path / "s", some_items(1))
     assert outside.read_text() == "mine" and verify(tmp_path / "s") == []

@@ -51,11 +51,6 @@ def printable(text: object) -> str:
     )
 
 
-def opened_itself(path: str, flags: int) -> int:
-    """An `opener` of `open` that writes to the file of that name, never through a link to another one."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
-
-
 def disk_error(error: BaseException, where: Path | str | None = None) -> TrichordError | None:
     """What a disk that is full, failing or not to be written to means to the user; None for any other error.
 

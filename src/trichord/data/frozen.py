@@ -31,6 +31,7 @@ from trichord.data.frozen_parts import (
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError, one_line
 from trichord.files.folders import make_folder
+from trichord.files.reading import check_regular, read_text
 from trichord.store import Store
 from trichord.store.leases import Leases
 
@@ -63,7 +64,9 @@ class FrozenRows:
     def open(cls, folder: Path) -> FrozenRows:
         """Raises TrichordError when a file is missing or torn; deleting the folder makes it anew."""
         try:
-            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            index = json.loads(read_text(folder / INDEX))
+            for name in ("values", "valid", "row", "begin"):
+                check_regular(folder / f"{name}.npy")
             values = np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False)
             valid, row, begin = (
                 np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("valid", "row", "begin")

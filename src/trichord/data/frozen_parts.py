@@ -28,6 +28,7 @@ from trichord.data.listing import Listing, clips_at
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError
 from trichord.files.folders import remove_folder
+from trichord.files.reading import check_regular, read_bytes
 from trichord.files.writing import write_json
 from trichord.store.leases import Leases
 
@@ -251,6 +252,7 @@ class _Rows:
         self.files = []
         for name in ("values", "valid"):
             path = work.partial / f"{name}.npy"
+            check_regular(path)
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             assert isinstance(array, np.memmap) and len(array) == work.listing.num_clips
             file = stack.enter_context(path.open("r+b"))
@@ -270,7 +272,7 @@ class _Rows:
 
 def _read(path: Path) -> object:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return None
 

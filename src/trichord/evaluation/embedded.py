@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line, writing
+from trichord.files.reading import check_regular, open_regular
 from trichord.files.writing import replacing
 from trichord.modality import NAMES
 
@@ -224,7 +225,7 @@ def _kind(path: Path, action: str = "give the file such a name") -> str:
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
         if any(name.endswith("data.pkl") for name in arrays.files):
             raise TrichordError(f"{path}: is a file of torch.save, which is not unpickled; {_WRITE}")
         found = {}
@@ -244,7 +245,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
 def _read_safetensors(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
-    path.open("rb").close()  # says what is wrong with the path
+    check_regular(path)
     found: dict[str, Any] = {}
     with safe_open(path, framework="pt") as tensors:  # numpy has no bfloat16
         for name in tensors.keys():  # noqa: SIM118 - no mapping

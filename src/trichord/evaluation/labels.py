@@ -30,6 +30,7 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.embedded import Embedded
+from trichord.files.reading import read_given_text, read_text
 
 SPLITS = ("train", "val", "test")
 _NO_LABELS = ("id", "start", "end", "video", "image", "audio", "text", "captions")
@@ -116,7 +117,7 @@ def read_labels(path: Path) -> LabelTable:
     if path.is_dir():
         return _official_lists(path)
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_given_text(path)
         if path.suffix == ".json":
             return _world(path, json.loads(text))
         if path.suffix == ".jsonl":
@@ -207,7 +208,7 @@ def _official_lists(folder: Path) -> LabelTable:
 def _lines(path: Path) -> Iterable[tuple[str, str]]:
     """(first field, last field or '') of each line."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = read_text(path, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise TrichordError(f"{path}: cannot be read ({one_line(error)}); unpack it again") from None
     for line in lines:

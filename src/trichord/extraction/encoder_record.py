@@ -9,6 +9,7 @@ from typing import Any
 
 from trichord.errors import TrichordError, one_line
 from trichord.features.encoders import Fingerprint
+from trichord.files.reading import read_text
 from trichord.files.writing import write_json
 from trichord.store import Store
 from trichord.store.leases import Leases
@@ -21,7 +22,7 @@ def read_encoders(store: Path) -> dict[str, dict[str, Any]]:
     """Stream -> fingerprint as recorded. Raises TrichordError when the record is damaged."""
     path = store / ENCODERS_FILE
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        recorded = json.loads(read_text(path)) if path.is_file() else {}
         return {stream: _whole(entry) for stream, entry in recorded.items()}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise TrichordError(f"{path}: cannot be read ({one_line(error)}); restore it or use another store") from None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from trichord.errors import TrichordError
 from trichord.extraction.sources import Source
+from trichord.files.reading import read_text
 
 if TYPE_CHECKING:
     from trichord.extraction.extract import ExtractSummary
@@ -132,7 +133,7 @@ def _stamps_folder(root: Path) -> Path:
 def _english(path: Path) -> str:
     """First line of a stamp's text; empty where there is none."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_text(path, errors="replace").splitlines()
     except OSError:
         return ""
     return lines[0].strip() if lines else ""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from trichord.errors import TrichordError, one_line
 from trichord.features.hashes import FileHashes
+from trichord.files.reading import check_regular, read_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -150,7 +151,7 @@ def _hashes(folder: str) -> FileHashes:
 
 def text_sha256(*paths: Path) -> str:
     """16 digits of the SHA-256 of small files such as configurations; those that are missing count as empty."""
-    content = [path.read_bytes() if path.is_file() else b"" for path in paths]
+    content = [read_bytes(path) if path.is_file() else b"" for path in paths]
     return hashlib.sha256(b"\0".join(hashlib.sha256(c).digest() for c in content)).hexdigest()[:16]
 
 
@@ -168,6 +169,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     from trichord.nn.published import check_tensors, check_torch_file
 
     try:
+        check_regular(path)
         tensors = path.suffix == ".safetensors"
         if not tensors:
             check_torch_file(path)

@@ -66,6 +66,18 @@ def give_mode(path: Path, mode: int) -> None:
             os.chmod(path, mode)
 
 
+def open_itself(path: str, flags: int) -> int:
+    """An `opener` of `open` for appending to a regular file of that name, never through a link to another one."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file", path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def write_text(path: Path, text: str, *, shared: bool = False) -> None:
     """Write a UTF-8 file whole or not at all. Arguments as of `replacing`."""
     with replacing(path, shared=shared) as partial:

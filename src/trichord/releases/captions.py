@@ -10,6 +10,7 @@ from typing import Any
 
 from trichord.captions import Captions
 from trichord.errors import TrichordError
+from trichord.files.reading import open_regular_text
 from trichord.releases.common import named_path, plain_texts, raw_captions
 from trichord.store.pickles import load_pickle
 
@@ -76,7 +77,7 @@ class CaptionFolder:
             return Captions.empty(), 0
         path = self._file(video_id)
         try:
-            with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            with open_regular_text(path, newline="", encoding="utf-8-sig", errors="replace") as file:
                 rows = list(csv.DictReader(file, skipinitialspace=True))
         except FileNotFoundError:
             return Captions.empty(), 0
@@ -116,7 +117,7 @@ def _found(root: Path) -> Path:
 
 def _json(path: Path) -> Any:
     try:
-        with path.open(encoding="utf-8") as file:
+        with open_regular_text(path) as file:
             return json.load(file)
     except OSError as error:
         raise TrichordError(f"{path}: cannot be read ({error.strerror}); check the path") from None

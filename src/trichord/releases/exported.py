@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.reading import open_regular
 from trichord.releases.clips import read_entries
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, import_entries
 from trichord.releases.exported_steps import read_steps, store_steps
@@ -142,7 +143,7 @@ def import_exported_howto100m(
 
 def _lines(path: Path) -> Iterator[Entry]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             number = begin = 0
             while line := file.readline(MOST_JSON_BYTES):
                 number += 1
@@ -160,7 +161,7 @@ def _lines(path: Path) -> Iterator[Entry]:
 
 def _record(entry: Entry) -> dict[str, Any]:
     try:
-        with entry.file.open("rb") as file:
+        with open_regular(entry.file) as file:
             file.seek(entry.begin)
             return parsed(file.read(entry.end - entry.begin), entry.where)
     except OSError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.reading import open_regular
 from trichord.files.writing import replacing_file
 from trichord.releases.records import MOST_JSON_BYTES, parsed, shown
 from trichord.store import Store
@@ -63,7 +64,7 @@ def read_steps(folder: Path, mark: dict[str, Any]) -> Spans:
         return {}
     path, found, count = folder / STEPS, Spans(), 0
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while line := file.readline(MOST_JSON_BYTES):
                 count += 1
                 collection, span = _span(parsed(line, f"{path}, line {count}"), f"{path}, line {count}")

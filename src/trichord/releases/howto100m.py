@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.reading import open_regular_text
 from trichord.releases.captions import CaptionSource, open_captions
 from trichord.releases.common import (
     RATES_HZ,
@@ -192,7 +193,7 @@ def find_path_list(root: Path) -> Path:
 def read_path_list(path: Path) -> list[Video]:
     """Videos of a text or CSV file with a column `path`; the `None/` that some rows hold is taken out."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_regular_text(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file, skipinitialspace=True)
             column = next((name for name in rows.fieldnames or [] if name and name.strip() == "path"), None)
             if column is None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError
+from trichord.files.reading import open_regular_text, read_text
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
 from trichord.releases.common import ImportSummary, Progress, existing_folder, named_path, plain_texts
 from trichord.releases.msrvtt_full import COLLECTION as FULL
@@ -119,7 +120,7 @@ def _import_full(
 def read_test_list(path: Path) -> dict[str, str]:
     """{video id: sentence} of the official test list, a CSV file with the columns video_id and sentence."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_regular_text(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TrichordError(f"{path}: cannot be read ({error}); download it again") from None
@@ -176,7 +177,7 @@ def _training_captions(root: Path, features: Path) -> dict[str, list[str]]:
         raise TrichordError(f"{features}: needs MSRVTT_data.json beside it, which has the captions; add it to {root}")
     texts: dict[str, list[str]] = {}
     try:
-        for row in json.loads(path.read_text("utf-8"))["sentences"]:
+        for row in json.loads(read_text(path))["sentences"]:
             texts.setdefault(str(row["video_id"]), []).append(str(row["caption"]))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         raise TrichordError(f"{path}: has no sentences with video_id and caption; download it again") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError
+from trichord.files.reading import read_text
 from trichord.releases.clips import Clip, first_file, read_entries
 from trichord.releases.common import named_path
 from trichord.store.pickles import load_pickle
@@ -47,7 +48,7 @@ def full_test_clips(root: Path, full: Path, pickles: Sequence[str]) -> list[Clip
 def captions_of_test(path: Path) -> dict[str, list[str]]:
     """Captions of every clip of split `test`, in the order of the file; of all clips where it names no splits."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_text(path))
         splits = {str(video["video_id"]): str(video["split"]) for video in content.get("videos", ())}
         texts: dict[str, list[str]] = {}
         for row in content["sentences"]:

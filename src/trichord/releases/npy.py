@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.reading import open_regular_text
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
 from trichord.releases.exported import Entry, broken, import_listed
 from trichord.releases.records import captions_of, component, export_mark, inside, item_of, parsed, read_small, shown
@@ -89,7 +90,7 @@ def import_npy(
 def read_index(path: Path) -> list[dict[Any, Any]]:
     """Rows of the index by column. Raises TrichordError when it is missing, broken or lacks a column."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with open_regular_text(path, newline="") as file:
             table = csv.DictReader(file, strict=True)
             lacking = [name for name in NEEDED if name not in (table.fieldnames or ())]
             if lacking:

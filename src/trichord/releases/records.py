@@ -18,6 +18,7 @@ import numpy as np
 
 from trichord.captions import Captions, tokenize
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import open_regular
 from trichord.files.writing import replacing_file
 from trichord.store import Item, Store, WordVectors
 from trichord.store.words import read_word_vectors
@@ -133,7 +134,7 @@ def captions_of(value: object, where: str) -> Captions:
 def read_small(path: Path) -> bytes:
     """The content of a JSON file. Raises TrichordError when it is missing or too large to be one of ours."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if (size := path.stat().st_size) > MOST_JSON_BYTES:
                 raise TrichordError(f"{path}: has {size:,} bytes, {MOST_JSON_BYTES:,} can be read; export it again")
             return file.read()

@@ -17,6 +17,7 @@ import numpy as np
 
 from trichord.captions import Captions
 from trichord.errors import TrichordError
+from trichord.files.reading import open_regular_text, read_text
 from trichord.releases.common import (
     RATES_HZ,
     ImportSummary,
@@ -245,7 +246,7 @@ def load_features(files: Files, video: Annotated) -> Streams:
 def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
     """These columns of a CSV file, row by row. Raises TrichordError when it is broken or lacks one."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_regular_text(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file, skipinitialspace=True)
             if not set(columns) <= set(table.fieldnames or ()):
                 raise TrichordError(f"{path}: needs the columns {' and '.join(columns)}; name the right file")
@@ -261,7 +262,7 @@ def find_table(root: Path, named: Path | None, columns: Sequence[str]) -> Path:
         return named_path(root, named, "videos")
     found = []
     for path in sorted(root.glob("*.csv")):
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
+        with open_regular_text(path, encoding="utf-8-sig", errors="replace") as file:
             header = [name.strip() for name in file.readline().split(",")]
         if set(columns) <= set(header):
             found.append(path)
@@ -274,7 +275,7 @@ def find_table(root: Path, named: Path | None, columns: Sequence[str]) -> Path:
 def lines_of(path: Path) -> list[str]:
     """Lines of a text file, stripped. Raises TrichordError when it cannot be read."""
     try:
-        return [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+        return [line.strip() for line in read_text(path, encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise TrichordError(f"{path}: cannot be read ({error}); download it again") from None
 

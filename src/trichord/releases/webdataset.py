@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.reading import open_regular
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
 from trichord.releases.exported import Entry, broken, entry_of, import_listed, texts_of
 from trichord.releases.records import MOST_JSON_BYTES, export_mark, inside, item_of, parsed, shown
@@ -76,7 +77,7 @@ def import_webdataset(
     def texts() -> Iterator[str]:
         for entry in entries:
             if not entry.problem:
-                with entry.file.open("rb") as file:
+                with open_regular(entry.file) as file:
                     for member in members(file, entry.file, entry.begin, entry.end):
                         if member.extension == "json":
                             yield from texts_of(_record(file, member, entry.where))
@@ -98,7 +99,7 @@ def list_shard(path: Path) -> Iterator[Entry]:
     """The items of a shard, in order; what cannot be read is an entry that says why."""
     group: list[Member] = []
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             try:
                 for member in members(file, path):
                     if group and member.key != group[0].key:
@@ -136,7 +137,7 @@ def read_item(entry: Entry) -> Made:
     streams: dict[str, np.ndarray] = {}
     record: dict[str, Any] = {}
     try:
-        with entry.file.open("rb") as file:
+        with open_regular(entry.file) as file:
             for member in list(members(file, entry.file, entry.begin, entry.end)):
                 if member.extension == "json":
                     record = _record(file, member, entry.where)

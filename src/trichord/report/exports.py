@@ -16,6 +16,7 @@ from typing import Any
 
 from trichord.errors import TrichordError
 from trichord.files.folders import check_no_links, make_folder
+from trichord.files.reading import read_text
 from trichord.files.writing import replacing
 from trichord.report.document import SLUG, Cell, Commands, Document, Figure, Table, Text, clean, folded
 from trichord.report.html import to_html
@@ -318,7 +319,7 @@ def _replace_all(folder: Path, texts: dict[Path, str], stale: set[Path]) -> None
 def _parts_of(record: Path) -> set[Path]:
     """The files of tables and figures that a report's JSON names; none where there is no such record."""
     try:
-        sections = json.loads(record.read_text(encoding="utf-8"))["sections"]
+        sections = json.loads(read_text(record))["sections"]
         blocks = [(str(block["type"]), str(block.get("name"))) for section in sections for block in section["blocks"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()

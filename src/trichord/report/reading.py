@@ -19,6 +19,7 @@ import numpy as np
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.geometry import Geometry
 from trichord.evaluation.retrieval import QueryRanks
+from trichord.files.reading import open_regular, read_bytes
 from trichord.modality import Order
 from trichord.study.calls import is_call
 from trichord.study.files import (
@@ -289,7 +290,7 @@ def _totals(path: Path) -> tuple[dict[str, Any], int]:
     """The last whole line of a metrics file, and the clips of all; read without parsing the lines before."""
     last, num_clips = b"", 0
     try:
-        with path.open("rb") as lines:
+        with open_regular(path) as lines:
             for line in lines:
                 if not line.endswith(b"\n"):
                     break
@@ -308,7 +309,7 @@ def _metrics(path: Path) -> Iterator[dict[str, Any]]:
     if not is_there(path):
         return
     try:
-        lines = [line for line in path.read_bytes().split(b"\n")[:-1] if line]
+        lines = [line for line in read_bytes(path).split(b"\n")[:-1] if line]
     except OSError as error:
         raise _damaged_metrics(path, error) from None
     every = math.ceil(len(lines) / CURVE_LINES) or 1

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trichord.errors import TrichordError
+from trichord.files.reading import check_regular
 from trichord.files.writing import replacing_file
 from trichord.store.leases import Leases
 
@@ -106,6 +107,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
+        check_regular(path)
         table = pq.read_table(path, use_threads=False)
         table.validate(full=True)
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:

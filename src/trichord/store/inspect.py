@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import file_sha256, read_text
 from trichord.store.cache import cache_bytes
 from trichord.store.content import shard_problem, spellings
 from trichord.store.ledger import LEDGER, entry_of
@@ -20,7 +20,6 @@ from trichord.store.shards import map_shard
 from trichord.store.store import Store
 from trichord.store.writer import leftovers
 
-_BLOCK_BYTES = 8 << 20
 _BLOCK_ROWS = 4096
 
 FROZEN = "frozen"  # folder of what frozen encoders gave (`data.frozen`)
@@ -180,7 +179,7 @@ def _part_problems(
         seen[key] = manifest.path
     if remote is None:
         check_size(manifest)
-        if sha256_of(path) != info.sha256:
+        if file_sha256(path) != info.sha256:
             yield f"{path}: its content does not match its checksum; {again}"
         shard = map_shard(path)
     else:
@@ -232,18 +231,9 @@ def _ledger_problems(store: Path) -> Iterator[str]:
     path = store / LEDGER
     if not path.exists():
         return
-    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(read_text(path, errors="replace").splitlines(), 1):
         if entry_of(line) is None:
             yield f"{path}: line {number} is not an entry and is ignored; delete the line"
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _counted(number: int, noun: str) -> str:

@@ -25,7 +25,7 @@ class Leases:
 
     def __init__(self, store: Path) -> None:
         try:
-            self._descriptor = os.open(store / FILE, os.O_RDWR | os.O_CREAT, 0o644)
+            self._descriptor = os.open(store / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         except OSError as error:
             raise TrichordError(f"{store}: cannot be written to ({error.strerror}); check the path") from None
         self._held: set[str] = set()

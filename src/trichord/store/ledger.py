@@ -10,7 +10,9 @@ import json
 import os
 from pathlib import Path
 
-from trichord.errors import TrichordError, one_line, opened_itself
+from trichord.errors import TrichordError, one_line
+from trichord.files.reading import read_text
+from trichord.files.writing import open_itself
 
 LEDGER = "skipped.jsonl"
 RESOLVED = "resolved"
@@ -41,7 +43,7 @@ def note(store: Path, source: str, reason: str, kind: str = "", key: str = "", c
     entry |= {name: value for name, value in further if value}
     line = json.dumps(entry) + "\n"
     try:
-        with open(store / LEDGER, "a+b", buffering=0, opener=opened_itself) as file:
+        with open(store / LEDGER, "a+b", buffering=0, opener=open_itself) as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 line = line if file.read(1) == b"\n" else "\n" + line  # a killed writer's torn line
@@ -57,7 +59,7 @@ def read_ledger(store: Path) -> list[dict[str, str]]:
     """Entries that stand: source, reason, and class, key and collection where they are known. Resolved ones are left out, of
     several with one key the last counts; lines that are not whole (a killed writer's last) are passed over."""
     try:
-        lines = (store / LEDGER).read_text("utf-8", "replace").splitlines()
+        lines = read_text(store / LEDGER, errors="replace").splitlines()
     except FileNotFoundError:
         return []
     entries: dict[tuple[str, ...], dict[str, str]] = {}

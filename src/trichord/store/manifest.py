@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trichord.errors import TrichordError
+from trichord.files.reading import check_regular
 from trichord.files.writing import replacing_file
 from trichord.store.arrays import FREE_BYTES, LARGEST_RATIO
 from trichord.store.shards import damaged
@@ -172,6 +173,7 @@ def _read_rows(path: Path, file: pq.ParquetFile) -> pa.Table:
 def read_manifest(path: Path) -> Manifest:
     """Read and check one part's rows. Raises TrichordError naming the file when it is damaged."""
     try:
+        check_regular(path)
         with pq.ParquetFile(
             path, page_checksum_verification=True, pre_buffer=False, read_dictionary=list(_REPEATED)
         ) as file:

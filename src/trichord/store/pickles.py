@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import open_regular
 from trichord.store.arrays import load_npz_array
 from trichord.store.pickled import BUILDS, NAMED, Storage, raw_bytes, storage_key
 from trichord.store.unpickle import UNREADABLE, Machine, Named, Py2Str, refused
@@ -40,7 +41,7 @@ def load_pickle(path: str | Path) -> Any:
     path = Path(path)
     source = str(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if path.stat().st_size == 0:
                 raise TrichordError(f"{path}: is empty; download or save it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import open_regular
 from trichord.files.writing import replacing_file
 
 MAX_HEADER_BYTES = 1 << 20  # a part has some 15 tensors; this bounds what a damaged length can make us read
@@ -69,7 +70,7 @@ def read_header(path: Path) -> tuple[int, dict[str, tuple[np.dtype, tuple[int, .
     """
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
                 raise damaged(path, "not a safetensors file or cut short")

@@ -25,6 +25,7 @@ import pyarrow as pa
 from trichord.captions import Captions
 from trichord.errors import TrichordError
 from trichord.files.folders import holds_only, link_error, make_folder, remove_folder
+from trichord.files.reading import read_text
 from trichord.files.writing import sync
 from trichord.store.items import Item
 
@@ -127,7 +128,7 @@ def read_spooled(folder: Path) -> Item | None:
     Raises OSError when it cannot be read, which is not its fault.
     """
     try:
-        values = json.loads((folder / _DESCRIPTION).read_text("utf-8"))
+        values = json.loads(read_text(folder / _DESCRIPTION))
         streams: dict[str, np.ndarray] = {}
         for name, entry in values["streams"].items():
             if Path(entry["file"]).name != entry["file"]:

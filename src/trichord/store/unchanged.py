@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trichord.errors import TrichordError
-from trichord.store.inspect import sha256_of
+from trichord.files.reading import file_sha256
 from trichord.store.manifest import part_paths, read_manifest, rows_digest
 from trichord.store.shards import damaged
 from trichord.store.store import Store
@@ -61,7 +61,7 @@ def _check_content(path: Path) -> None:
     ):
         raise damaged(path, "was changed since the run began")
     try:
-        same = sha256_of(manifest.shard_path) == manifest.info.sha256
+        same = file_sha256(manifest.shard_path) == manifest.info.sha256
     except OSError as error:
         raise TrichordError(f"{manifest.shard_path}: cannot be read ({error.strerror}); check the disk") from None
     if not same:

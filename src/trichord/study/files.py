@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import file_sha256
+from trichord.files.reading import file_sha256, open_regular, read_bytes
 from trichord.store.arrays import check_member
 from trichord.training.seals import was_changed
 
@@ -41,7 +41,7 @@ def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict, *
     Raises TrichordError when it is not there, cannot be read, holds something else, or was changed (`training.seals`).
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, _reason(error), mend) from None
     if not isinstance(content, kind):
@@ -83,10 +83,13 @@ def array_names(path: Path, *, mend: str = RUN_AGAIN) -> list[str]:
 @contextmanager
 def _opened(path: Path, mend: str) -> Iterator[Any]:
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
                 check_member(member, path)
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # given a path, it leaks torn files
+        with (
+            open_regular(path) as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):  # given a path, it leaks torn files
             yield arrays
     except Exception as error:  # zip, zlib, header and memory errors: whatever flipped bits make the readers raise
         raise damaged(path, _reason(error), mend) from None

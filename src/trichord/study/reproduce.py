@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import check_regular
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.kmeans import assign
 from trichord.nn import MCN, DAVEnet, Encoded
@@ -145,6 +146,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
+        check_regular(path)
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise damaged(path, one_line(error), MEND) from None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import file_sha256
+from trichord.files.reading import check_regular, file_sha256
 from trichord.files.writing import replacing
 from trichord.losses.centroids import Centroids
 from trichord.training.checkpoint_folder import MANIFEST
@@ -54,6 +54,7 @@ def read_centroids(folder: Path, described: Mapping[str, Any], width: int) -> Ce
     try:
         if not in_checkpoint and file_sha256(path) != described[DIGEST]:
             raise TrichordError(f"{path}: the centroids were changed since they were written; train the stage again")
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             rows = file.get_tensor(_NAME)
     except (OSError, SafetensorError) as error:

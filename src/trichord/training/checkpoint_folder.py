@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from trichord.errors import one_line
-from trichord.files.reading import file_sha256
+from trichord.files.reading import file_sha256, read_bytes
 from trichord.files.writing import umask_mode
 from trichord.training.seals import sealed, was_changed
 
@@ -82,7 +82,7 @@ def read_numbers(path: Path) -> dict[str, Any]:
     if (size := _size(path)) > MOST_JSON:
         raise Damaged(f"{path.name} has {size} bytes")
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise Damaged(f"{path.name} cannot be read: {one_line(error)}") from None
     if not isinstance(content, dict):

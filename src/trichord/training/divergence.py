@@ -27,6 +27,7 @@ from torch import Tensor
 from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS, Batch, ClipReader
 from trichord.errors import TrichordError, one_line
 from trichord.files.folders import remove_folder
+from trichord.files.reading import read_text
 from trichord.files.writing import replace_folder, umask_mode, write_json
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _of_all(partial: Path, num_processes: int) -> list[BadInput]:
     found: list[BadInput] = []
     for rank in range(num_processes):
         try:
-            content = json.loads((partial / f"clips-{rank}.json").read_text(encoding="utf-8"))
+            content = json.loads(read_text(partial / f"clips-{rank}.json"))
             found += [BadInput(**one) for one in content["bad_inputs"]]
         except (OSError, ValueError):  # the disk is full, or this machine does not see that process's files
             continue

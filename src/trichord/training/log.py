@@ -13,8 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from trichord.errors import opened_itself, printable
-from trichord.files.writing import sync, write_text
+from trichord.errors import printable
+from trichord.files.reading import read_text
+from trichord.files.writing import open_itself, sync, write_text
 
 
 class StageLog:
@@ -91,7 +92,7 @@ class StageLog:
         self.clips += num_clips
         seconds = time.monotonic() - self.started
         total_s = round(self.earlier_s + seconds, 3)
-        with open(self.path, "a", encoding="utf-8", opener=opened_itself) as lines:
+        with open(self.path, "a", encoding="utf-8", opener=open_itself) as lines:
             lines.write(
                 json.dumps({"step": step, "epoch": epoch, "clips": num_clips, "seconds": total_s, **values}) + "\n"
             )
@@ -113,7 +114,7 @@ def cut_lines(path: Path, num_steps: int) -> float:
     if not path.is_file():
         return 0.0
     kept, seconds = [], 0.0
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         try:
             values = json.loads(line)
             if values["step"] < num_steps:

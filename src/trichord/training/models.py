@@ -15,7 +15,7 @@ import torch
 
 from trichord.data.reader import AudioInput, TextInput
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import file_sha256
+from trichord.files.reading import check_regular, file_sha256
 from trichord.files.writing import replacing, write_json
 from trichord.losses.centroids import Centroids
 from trichord.nn import MCN
@@ -211,6 +211,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from trichord.errors import TrichordError
 from trichord.files.folders import check_no_links
+from trichord.files.reading import read_text
 from trichord.files.writing import write_text
 from trichord.world.information import Information, script_information
 from trichord.world.profiles import profile_of
@@ -26,7 +27,7 @@ def claim(out: Path, truth: dict[str, Any]) -> None:
     text = json.dumps(truth, indent=1) + "\n"
     if path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(read_text(path))
             parameters = found["parameters"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TrichordError(f"{path} is not a world's truth; remove {out} or give another folder") from error
@@ -87,7 +88,7 @@ def world_information(world: Path, *, split: str = "train") -> Information:
     if not path.exists():
         raise TrichordError(f"{path} is missing; give a folder made by `trichord world`")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
         parameters = found["parameters"]
         profile = profile_of(parameters["profile"])
         names = ("num_train", "num_test", "steps_per_video", "step_s", "seed")
