@@ -314,7 +314,7 @@ def test_a_published_checkpoint_becomes_a_folder(tmp_path: Path, capsys: pytest.
 def test_the_store_that_a_run_names_must_be_there(study: Path, tmp_path: Path) -> None:
     stage = tmp_path / "stage"
     shutil.copytree(stage_of(study, "avt"), stage)
-    with pytest.raises(TrichordError, match="does not say which store it was trained on; name it with --store"):
+    with pytest.raises(TrichordError, match="does not say which store it was trained on; pass it with --store"):
         Embedder.from_run(stage)
 
 
