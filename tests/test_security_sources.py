@@ -153,9 +153,13 @@ def test_yaml_is_read_in_one_place() -> None:
     readers = []
     for path in root.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "yaml":
-                if node.attr.endswith(("load", "load_all", "compose", "compose_all", "parse", "scan")):
-                    readers.append(path.relative_to(root).as_posix())
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "yaml"
+                and node.attr.endswith(("load", "load_all", "compose", "compose_all", "parse", "scan"))
+            ):
+                readers.append(path.relative_to(root).as_posix())
             if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ("yaml", "ruamel"):
                 readers.append(path.relative_to(root).as_posix())
     assert readers == ["recipes/reading.py"]
