@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from trichord.data.reader import EMBEDDING_STREAMS
+from trichord.embedder.watch import watched, watching
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.file_rows import FILE_ROWS
 from trichord.features.encoders import Fingerprint, VisualEncoder, same_features
@@ -140,7 +141,9 @@ class FeatureEncoders:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             if encoder.window > 1:
                 raise TrichordError(f"{path}: is a still picture, {stream} is made of moving ones; give a video")
-            return encoder.encode(image(path, encoder.frames)[None])
+            with watching(path):
+                picture = image(path, encoder.frames)
+            return encoder.encode(picture[None])
         first, last = _rows_between(start_s, end_s, encoder.rate_hz)
         decoder = choose_decoder(self._decoder_of(stream), self.device)
         found = pictures(
@@ -150,7 +153,7 @@ class FeatureEncoders:
             end_s=None if last is None else last / encoder.rate_hz,
             decoder=decoder,
         )
-        return _encoded(encoder, (picture for _, picture in found))
+        return _encoded(encoder, (picture for _, picture in watched(found, path)))
 
     def frame_rows(
         self, stream: str, frames: np.ndarray, rate_hz: float, start_s: float, end_s: float | None
@@ -175,7 +178,7 @@ class FeatureEncoders:
         encoder = self.get(stream)
         if not path.is_file():
             raise TrichordError(f"{path}: no such file; check the path")
-        rows = FILE_ROWS.get(path, encoder, lambda: sound(path, sample_rate_hz=encoder.sample_rate_hz))
+        rows = FILE_ROWS.get(path, encoder, lambda: watched(sound(path, sample_rate_hz=encoder.sample_rate_hz), path))
         if not len(rows):
             raise Absent(f"{path}: has no sound; name another file, or leave its audio out")
         return rows
@@ -206,7 +209,8 @@ class FeatureEncoders:
     def sound_duration_s(self, path: Path, num_rows: int, rate_hz: float) -> float:
         """When the sound of a file ends, as an extraction counts it where there are no pictures."""
         decoded_s = (num_rows - 1) / rate_hz
-        stated_s = probe(path).duration_s
+        with watching(path):
+            stated_s = probe(path).duration_s
         return min(stated_s, decoded_s) if stated_s else decoded_s
 
     # ---- text

@@ -18,7 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trichord.errors import TrichordError
+from trichord.store.arrays import most_unpacked
 from trichord.store.leases import Leases
+from trichord.store.manifest import written_out
 from trichord.store.shards import atomic_file
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ SPLIT = "steps"
 NO_STEP = -1
 _PREFIX = "steps/"
 _MEND = "import the annotations again"
+_ROW_BYTES = 40  # of a row at least, when it is read
 _SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("collection", "video_id", "task")]
     + [("step", pa.int32()), ("text", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())]
@@ -106,8 +109,14 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        table = pq.read_table(path, use_threads=False)
+        most = most_unpacked(path.stat().st_size)
+        with pq.ParquetFile(path, pre_buffer=False, read_dictionary=["collection", "video_id", "task", "text"]) as file:
+            if file.metadata.num_rows > most // _ROW_BYTES:
+                raise ValueError(f"it claims {file.metadata.num_rows:,} rows")
+            table = written_out(file.read(use_threads=False), path, most)
         table.validate(full=True)
+    except TrichordError:
+        raise
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
         raise TrichordError(f"{path}: is damaged ({str(error)[:120]}); delete it and {_MEND}") from None
     if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
-from trichord.store.arrays import check_member
+from trichord.store.arrays import check_archive
 from trichord.training.seals import file_sha256, was_changed
 
 RUN_AGAIN = "run the study again, which trains nothing twice"
@@ -83,8 +83,7 @@ def array_names(path: Path, *, mend: str = RUN_AGAIN) -> list[str]:
 def _opened(path: Path, mend: str) -> Iterator[Any]:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            for member in archive.infolist():
-                check_member(member, path)
+            check_archive(archive, path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # given a path, it leaks torn files
             yield arrays
     except Exception as error:  # zip, zlib, header and memory errors: whatever flipped bits make the readers raise
