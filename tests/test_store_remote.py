@@ -20,7 +20,7 @@ from trichord.errors import TrichordError
 from trichord.recipes import load_recipe
 from trichord.store import Store, StoreWriter, remote
 from trichord.store.inspect import store_info, verify
-from trichord.store.location import local_folder, location
+from trichord.store.location import SCHEMES, local_folder, location
 from trichord.study.run import run_study
 
 NUM_ITEMS = 20
@@ -290,6 +290,7 @@ class Failing(MemoryFileSystem):
 def test_attempts_are_bounded_and_the_last_cause_is_told(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "PAUSES_S", (0.0, 0.0, 0.0))
     fsspec.register_implementation("failing", Failing, clobber=True)
+    monkeypatch.setattr("trichord.store.location.SCHEMES", (*SCHEMES, "failing"))
     upload(local, "failing://store")
     monkeypatch.setattr(Failing, "left", 3)
     opened = Store("failing://store")

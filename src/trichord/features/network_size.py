@@ -8,11 +8,12 @@ and modules are counted, and building ends when they are more than those of the 
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ class WeightsSize:
 
     @classmethod
     def of(cls, files: Sequence[Path]) -> WeightsSize:
-        """Read the headers of the files. Damaged ones count by their bytes; the library that loads them says what is wrong."""
+        """Read the headers of the files. Raises TrichordError for a safetensors file whose header is damaged."""
         sizes = [_size_of(path) for path in files]
         return cls(sum(tensors for tensors, _ in sizes), sum(numbers for _, numbers in sizes))
 
@@ -135,11 +136,14 @@ def _size_of(path: Path) -> tuple[int, int]:
     """Tensors and numbers in a file of weights, at most."""
     num_bytes = path.stat().st_size
     if path.suffix == ".safetensors":
-        with suppress(ValueError, OSError, AttributeError, TypeError):
+        try:
             header = _safetensors_header(path, num_bytes)
             shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-            return len(shapes), min(sum(_product(shape) for shape in shapes), num_bytes)
-        return 0, 0
+            return len(shapes), min(sum(map(math.prod, shapes)), num_bytes)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise TrichordError(
+                f"{path}: cannot be loaded (it is not a whole safetensors file: {one_line(error)[:100]}); get the model again"
+            ) from None
     try:
         with zipfile.ZipFile(path) as archive:  # of torch.save
             return len(archive.infolist()), num_bytes // 2
@@ -156,15 +160,6 @@ def _safetensors_header(path: Path, num_bytes: int) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise ValueError("its header is no object")
     return header
-
-
-def _product(shape: Sequence[int]) -> int:
-    product = 1
-    for size in shape:
-        product *= int(size)
-        if product > 1 << 62:
-            break
-    return max(product, 0)
 
 
 def _json(path: Path) -> Any:
