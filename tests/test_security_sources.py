@@ -171,7 +171,7 @@ def test_an_encoder_that_a_model_names_is_no_path(name: str, tmp_path: Path, mon
     monkeypatch.setattr(FeatureEncoders, "_load", loaded)
     for stream in ("visual_2d", "text", "audio"):
         encoders = FeatureEncoders({stream: {"name": name, "digest": "x"}})
-        assert "a path, as the encoder of" in refusal(lambda encoders=encoders, s=stream: encoders.get(s))  # type: ignore[misc]
+        assert "a path; if you trust it" in refusal(lambda encoders=encoders, s=stream: encoders.get(s))  # type: ignore[misc]
     with pytest.raises(AssertionError, match="was loaded"):
         FeatureEncoders({"text": {"name": "hf:owner/name", "digest": "x"}}).get("text")
     with pytest.raises(AssertionError, match="was loaded"):

@@ -15,9 +15,9 @@ import numpy as np
 
 from trichord.data.reader import EMBEDDING_STREAMS
 from trichord.embedder.watch import watched, watching
-from trichord.errors import TrichordError, one_line
+from trichord.errors import TrichordError
 from trichord.extraction.file_rows import FILE_ROWS
-from trichord.features.encoders import Fingerprint, VisualEncoder, same_features
+from trichord.features.encoders import Fingerprint, VisualEncoder, recorded_name, same_features
 from trichord.media import choose_decoder, image, pictures, probe, sound
 from trichord.media.arrays import pictures_of
 from trichord.store.location import shown_url
@@ -25,7 +25,6 @@ from trichord.store.location import shown_url
 LOG_MEL_STREAM = "spectrogram"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".svg", ".svgz")
 _FRAMES_PER_BLOCK = 64
-_PATH = re.compile(r"\s*(?:[/~\\]|\.{1,2}(?:/|$))|.*/\.\.(?:/|$)")
 _URL = re.compile(
     r"((?:[^/]*::)?[A-Za-z][A-Za-z0-9+.-]+):/+"
 )  # a path has lost one of the two slashes; a drive has one letter
@@ -72,7 +71,7 @@ class FeatureEncoders:
     def get(self, stream: str) -> Any:
         """The encoder of a stream. Raises TrichordError when it is not known, not here, or another one."""
         if stream not in self._loaded:
-            name = self.names.get(stream) or self._recorded_name(stream)
+            name = self.names.get(stream) or recorded_name(self.recorded.get(stream, {}), stream)
             if not name and stream == LOG_MEL_STREAM:
                 name = "log-mel"
             if not name:
@@ -90,17 +89,6 @@ class FeatureEncoders:
             self._check(stream, encoder.fingerprint)
             self._loaded[stream] = encoder
         return self._loaded[stream]
-
-    def _recorded_name(self, stream: str) -> str:
-        """The name that the model's file gives. A model that lies elsewhere is named by its folder's own name there, so a
-        path is nothing that this library wrote; it would let the file choose what is read from this machine."""
-        name = self.recorded.get(stream, {}).get("name", "")
-        if not isinstance(name, str) or any(_PATH.match(part) for part in re.split("[:,]", name)):
-            raise TrichordError(
-                f"the model names {one_line(name)[:80]!r}, a path, as the encoder of {stream}; if you trust it, pass it "
-                f"yourself: encoders={{'{stream}': NAME}}"
-            )
-        return name
 
     def _load(self, stream: str, name: str) -> Any:
         if stream == LOG_MEL_STREAM:

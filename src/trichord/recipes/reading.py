@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
             raise _refused(f"its values are nested more than {DEEPEST} deep")
         if self.count > MOST_VALUES:
             raise _refused(f"it has more than {MOST_VALUES:,} keys and values")
-        node = super().compose_node(parent, index)
+        node: Any = super().compose_node(parent, index)
         self.depth -= 1
         if node.tag == _MERGE:
             raise _refused("merge keys (<<) are not read; write the values out", node.start_mark)

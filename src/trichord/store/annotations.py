@@ -32,6 +32,7 @@ NO_STEP = -1
 _PREFIX = "steps/"
 _MEND = "import the annotations again"
 _ROW_BYTES = 40  # of a row at least, when it is read
+_TEXTS = ["collection", "video_id", "task", "text"]
 _SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("collection", "video_id", "task")]
     + [("step", pa.int32()), ("text", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())]
@@ -110,9 +111,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         most = most_unpacked(path.stat().st_size)
-        with pq.ParquetFile(path, pre_buffer=False, read_dictionary=["collection", "video_id", "task", "text"]) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            if file.schema_arrow.names != _SCHEMA.names:
+                raise _odd_columns(path)
             if file.metadata.num_rows > most // _ROW_BYTES:
                 raise ValueError(f"it claims {file.metadata.num_rows:,} rows")
+        with pq.ParquetFile(path, pre_buffer=False, read_dictionary=_TEXTS) as file:  # texts as numbers, then measured
             table = written_out(file.read(use_threads=False), path, most)
         table.validate(full=True)
     except TrichordError:
@@ -120,10 +124,14 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
         raise TrichordError(f"{path}: is damaged ({str(error)[:120]}); delete it and {_MEND}") from None
     if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
-        raise TrichordError(f"{path}: its columns are not those of annotations; delete it and {_MEND}")
+        raise _odd_columns(path)
     rows = table.to_pylist()
     for row in rows:
         sound = row["step"] >= NO_STEP and np.isfinite([row["start_s"], row["end_s"]]).all() and row["start_s"] >= 0
         if not sound:
             raise TrichordError(f"{path}: has a span of {row['video_id']} that is none; delete it and {_MEND}")
     return rows
+
+
+def _odd_columns(path: Path) -> TrichordError:
+    return TrichordError(f"{path}: its columns are not those of annotations; delete it and {_MEND}")
