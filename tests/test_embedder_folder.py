@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tiny import VIDEO_DIM, WORDS, word_vectors
 from trichord import MCN, Embedder
 from trichord.cli import main
 from trichord.embedder import embedder as embedder_module
+from trichord.embedder import worker
+from trichord.embedder.files import embed_file
 from trichord.embedder.folder import CONFIG, read_folder
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError
@@ -314,7 +317,7 @@ def test_a_published_checkpoint_becomes_a_folder(tmp_path: Path, capsys: pytest.
 def test_the_store_that_a_run_names_must_be_there(study: Path, tmp_path: Path) -> None:
     stage = tmp_path / "stage"
     shutil.copytree(stage_of(study, "avt"), stage)
-    with pytest.raises(TrichordError, match="does not say which store it was trained on; name it with --store"):
+    with pytest.raises(TrichordError, match="does not say which store it was trained on; pass it with --store"):
         Embedder.from_run(stage)
 
 
@@ -333,10 +336,14 @@ def test_embed_writes_what_evaluate_reads(
         model, "encode_video", lambda *_, **__: np.ones((1, model.dim), np.float32)
     )  # its store has no encoder
     monkeypatch.setattr(embedder_module.Embedder, "from_pretrained", lambda *_, **__: model)
+    monkeypatch.setattr(
+        worker, "Worker", lambda load: nullcontext(lambda path, window_s: embed_file(load(), path, window_s))
+    )
     out = tmp_path / "clips.npz"
     words = ["embed", str(exported), str(tmp_path / "clips"), "--out", str(out), "--window-s", "3"]
     assert main(words) == 0
     told = capsys.readouterr().out
+    assert "1 of 3 files were left out" in told
     assert "4 clips (4 of video, 4 of audio, 4 of text)" in told and "left out: " in told and "broken.mp4" in told
     found = Embedded.load(out)
     assert found.end_s.tolist() == pytest.approx([3.0, 7.0] * 2, abs=0.1) and found.captions is not None

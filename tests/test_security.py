@@ -20,7 +20,6 @@ from release_helpers import SAMPLE
 from security_helpers import Payload, refusal
 from trichord.cli import main
 from trichord.errors import TrichordError, writing
-from trichord.features.model_files import check_module_names
 from trichord.features.weights import read_state
 from trichord.files.writing import write_json
 from trichord.nn import MCN
@@ -119,18 +118,6 @@ def test_yaml_runs_nothing(name: str, tmp_path: Path, marker: Path, capsys: pyte
     code = main(["train", "--config", str(path), "--store", "no store", "--out", str(tmp_path / "out")])
     told = capsys.readouterr().err
     assert code == 2 and told.count("\n") == 1 and "Traceback" not in told and not marker.exists()
-
-
-def test_model_folders_name_no_code(tmp_path: Path) -> None:
-    (tmp_path / "1_Dense").mkdir()
-    own = [{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Dense"}]
-    (tmp_path / "modules.json").write_text(json.dumps(own))
-    (tmp_path / "1_Dense" / "config.json").write_text('{"activation_function": "torch.nn.modules.activation.Tanh"}')
-    check_module_names(tmp_path)
-    (tmp_path / "1_Dense" / "config.json").write_text('{"activation_function": "os.abort"}')
-    assert "names 'os.abort', code that is not of torch.nn" in refusal(lambda: check_module_names(tmp_path))
-    (tmp_path / "modules.json").write_text(json.dumps([*own, {"type": "evil.Payload"}]))
-    assert "names 'evil.Payload'" in refusal(lambda: check_module_names(tmp_path))
 
 
 # ---- names that lead out, links

@@ -22,13 +22,14 @@ from export_helpers import some_items, write_store
 from release_helpers import SAMPLE
 from security_helpers import measured, refusal
 from trichord.captions import read_captions
+from trichord.evaluation.embedded import Embedded
 from trichord.features.weights import read_state
 from trichord.media import probe, write_video
 from trichord.media.images import image
 from trichord.media.sampling import FrameSpec
 from trichord.nn import MCN
 from trichord.releases import IMPORTERS
-from trichord.store import Store
+from trichord.store import Store, annotations
 from trichord.store.arrays import load_npy, load_npz_array
 from trichord.store.manifest import part_paths, read_manifest, write_manifest
 from trichord.store.shards import map_shard
@@ -92,6 +93,62 @@ def test_zip_bombs(tmp_path: Path) -> None:
     ):
         told, grown_mb = measured(prepare, attack)
         assert told.startswith(str(tmp_path)) and grown_mb < GROWTH_MB, (attack, told, grown_mb)
+
+
+def with_members(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez_compressed(path, video=np.ones((2, 3), np.float32), **arrays)  # type: ignore[arg-type]
+
+
+def test_many_members_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trichord.store.arrays.FREE_BYTES", 100_000)
+    path = tmp_path / "x.npz"
+    with_members(path, {f"world/geometry/x{i}": np.zeros(99_000, np.uint8) for i in range(3)})
+    for read in (
+        lambda: read_arrays(path),
+        lambda: read_arrays(path, {"video"}.__contains__),
+        lambda: Embedded.load(path),
+    ):
+        assert "refused: its 4 members unpack from" in refusal(read)
+    with_members(path, {"x": np.zeros(99_000, np.uint8)})
+    assert len(read_arrays(path)["x"]) == 99_000
+    with_members(path, {f"x{i}": np.random.default_rng(i).integers(0, 256, 99_000, np.uint8) for i in range(3)})
+    assert len(read_arrays(path)) == 4, "three arrays that the file holds in full"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for value in (0, 1):
+            with archive.open("video.npy", "w") as member:
+                np.lib.format.write_array(member, np.full((2, 3), value, np.float32))
+    for read in (read_arrays, Embedded.load):
+        assert "two of its members have the same name" in refusal(lambda read=read: read(path))  # type: ignore[misc]
+
+
+def test_one_long_text_among_many(tmp_path: Path) -> None:
+    texts = ["x" * 100_000] + [str(i) for i in range(5_000)]
+    found = Embedded.of({"video": np.ones((5_001, 2))}, source="x.npz")
+    for part in ({"ids": texts}, {"videos": texts}, {"captions": texts}, {"labels": {"class": texts}}):
+        assert "has 100,000 letters" in refusal(lambda part=part: found.but(**part))  # type: ignore[misc]
+    path = tmp_path / "x.safetensors"
+    ids = {"ids": json.dumps(texts)}
+    safetensors.torch.save_file({"video": torch.ones(5_001, 2)}, path, ids)
+    assert "has 100,000 letters" in refusal(lambda: Embedded.load(path))
+
+
+def test_annotations_that_unpack_to_more_than_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trichord.store.arrays.FREE_BYTES", 1_000_000)
+    monkeypatch.setattr("trichord.store.arrays.LARGEST_RATIO", 20)
+    path = tmp_path / "annotations.parquet"
+    for text, count, told in (
+        ("x" * 2_000, 10_000, "its column text unpacks to"),
+        ("", 300_000, "it claims 300,000 rows"),
+    ):
+        row = {"collection": "c", "video_id": "v", "task": "t", "step": 0, "text": text, "start_s": 0.0, "end_s": 1.0}
+        columns = {name: pa.array([value] * count, annotations._SCHEMA.field(name).type) for name, value in row.items()}
+        pq.write_table(pa.table(columns, schema=annotations._SCHEMA), path)
+        assert told in refusal(lambda: annotations._rows(path))
 
 
 def packed_safetensors(header: bytes | dict[str, Any], data: bytes = b"", length: int | None = None) -> bytes:

@@ -24,7 +24,7 @@ from trichord.recipes import load_recipe
 from trichord.store import Store, StoreWriter, remote
 from trichord.store import cache as caches
 from trichord.store.inspect import store_info, verify
-from trichord.store.location import local_folder, location
+from trichord.store.location import SCHEMES, local_folder, location
 from trichord.study.run import run_study
 
 NUM_ITEMS = 20
@@ -369,6 +369,7 @@ class Failing(MemoryFileSystem):
 def test_attempts_are_bounded_and_the_last_cause_is_told(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "PAUSES_S", (0.0, 0.0, 0.0))
     fsspec.register_implementation("failing", Failing, clobber=True)
+    monkeypatch.setattr("trichord.store.location.SCHEMES", (*SCHEMES, "failing"))
     upload(local, "failing://store")
     monkeypatch.setattr(Failing, "left", 3)
     opened = Store("failing://store")
@@ -396,7 +397,7 @@ def test_no_server_no_rights_and_no_bucket_are_told_in_one_line(
     monkeypatch.setattr(remote, "PAUSES_S", ())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert "check the network" in told(f"s3://{BUCKET}/store")
-    assert "correct the URL" in told("nosuch://store")
+    assert "not read from nosuch://" in told("nosuch://store")
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from trichord.cli.parsing import parse, parser_of, say, show
@@ -54,14 +55,15 @@ def embed(words: list[str]) -> int:
     values = parse(parser, [word.replace("--window-s", "--window_s") for word in words])
     from trichord.embedder.embedder import Embedder
     from trichord.embedder.files import embed_files
+    from trichord.embedder.worker import Worker
 
     if values.out.suffix not in (".safetensors", ".npz"):
         raise TrichordError(f"{values.out}: embeddings are kept as .safetensors or .npz; give the file such a name")
-    model = Embedder.from_pretrained(
-        values.model, revision=values.revision, words=values.words, encoders=values.encoders, weights=values.weights,
-        device=values.device,
-    )  # fmt: skip
-    embedded = embed_files(model, values.files, window_s=values.window_s, say=say)
+    options = {name: getattr(values, name) for name in ("revision", "words", "encoders", "weights", "device")}
+    load = partial(Embedder.from_pretrained, values.model, **options)
+    model = load()
+    with Worker(load) as worker:
+        embedded = embed_files(model, values.files, window_s=values.window_s, say=say, worker=worker)
     embedded.save(values.out)
     told = ", ".join(f"{int(there.sum())} of {m}" for m, there in embedded.valid.items())
     show(f"{values.out}: {embedded.num_clips} clips ({told}), {model.dim} numbers each")

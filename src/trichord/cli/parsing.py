@@ -101,15 +101,12 @@ def recipe_parser(command: str, description: str, example: str, words: list[str]
     from jsonargparse import ActionConfigFile
 
     from trichord.recipes import Recipe, load_recipe, recipe_names, refuse_renamed
-    from trichord.recipes.reading import check_config
 
     parser = parser_of(command, description, example)
     for word in words:
         refuse_renamed(word.partition("=")[0].removeprefix("--"), "the command line")
     name = value_of("--recipe", words) or default
-    for index in range(len(words)):
-        if config := value_of("--config", words[index : index + 2]):
-            check_config(Path(config))
+    _check_configs(words)
     parser.add_argument("--recipe", type=str, default=name, help=f"One of {', '.join(recipe_names())}, or a YAML file.")
     parser.add_argument("--config", action=ActionConfigFile, help="A file as --print_config prints it.")
     parser.add_class_arguments(Recipe)
@@ -117,6 +114,23 @@ def recipe_parser(command: str, description: str, example: str, words: list[str]
         {f"{group}.{key}": v for group, values in load_recipe(name).to_dict().items() for key, v in values.items()}
     )
     return parser
+
+
+def _check_configs(words: list[str]) -> None:
+    """Check the files that `--config FILE` and, of a group of settings, `--GROUP FILE` name before the parser opens them."""
+    from dataclasses import fields
+
+    from trichord.recipes import Recipe
+    from trichord.recipes.reading import check_config
+
+    groups = [f.name for f in fields(Recipe)]
+    for index in range(len(words)):
+        pair = words[index : index + 2]
+        if config := value_of("--config", pair):
+            check_config(Path(config), groups)
+        for group in groups:
+            if (config := value_of(f"--{group}", pair)) and Path(config).exists():
+                check_config(Path(config), groups)
 
 
 def value_of(option: str, words: list[str]) -> str | None:

@@ -14,16 +14,20 @@ from typing import Any
 import numpy as np
 
 from trichord.data.reader import EMBEDDING_STREAMS
+from trichord.embedder.watch import watched, watching
 from trichord.errors import TrichordError
 from trichord.extraction.file_rows import FILE_ROWS
-from trichord.features.encoders import Fingerprint, VisualEncoder, same_features
+from trichord.features.encoders import Fingerprint, VisualEncoder, recorded_name, same_features
 from trichord.media import choose_decoder, image, pictures, probe, sound
 from trichord.media.arrays import pictures_of
+from trichord.store.location import shown_url
 
 LOG_MEL_STREAM = "spectrogram"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".svg", ".svgz")
 _FRAMES_PER_BLOCK = 64
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a path has lost one of the two slashes; a drive has one letter
+_URL = re.compile(
+    r"((?:[^/]*::)?[A-Za-z][A-Za-z0-9+.-]+):/+"
+)  # a path has lost one of the two slashes; a drive has one letter
 
 
 class Absent(TrichordError):
@@ -35,10 +39,9 @@ def file_of(value: str | Path) -> Path:
     path = Path(value)
     if path.is_dir():
         raise TrichordError(f"{path}: is a folder; give the files in it")
-    if (found := _URL.match(str(value))) and not path.exists():
-        raise TrichordError(
-            f"{found[1]}://{str(value)[found.end() :]}: is a URL; files are read from a disk, so download it first"
-        )
+    if (match := _URL.match(str(value))) and not path.exists():
+        url = shown_url(f"{match[1]}://{str(value)[match.end() :]}")
+        raise TrichordError(f"{url}: is a URL; files are read from a disk, so download it first")
     return path
 
 
@@ -68,7 +71,7 @@ class FeatureEncoders:
     def get(self, stream: str) -> Any:
         """The encoder of a stream. Raises TrichordError when it is not known, not here, or another one."""
         if stream not in self._loaded:
-            name = self.names.get(stream) or self.recorded.get(stream, {}).get("name", "")
+            name = self.names.get(stream) or recorded_name(self.recorded.get(stream, {}), stream)
             if not name and stream == LOG_MEL_STREAM:
                 name = "log-mel"
             if not name:
@@ -126,7 +129,9 @@ class FeatureEncoders:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             if encoder.window > 1:
                 raise TrichordError(f"{path}: is a still picture, {stream} is made of moving ones; give a video")
-            return encoder.encode(image(path, encoder.frames)[None])
+            with watching(path):
+                picture = image(path, encoder.frames)
+            return encoder.encode(picture[None])
         first, last = _rows_between(start_s, end_s, encoder.rate_hz)
         decoder = choose_decoder(self._decoder_of(stream), self.device)
         found = pictures(
@@ -136,7 +141,7 @@ class FeatureEncoders:
             end_s=None if last is None else last / encoder.rate_hz,
             decoder=decoder,
         )
-        return _encoded(encoder, (picture for _, picture in found))
+        return _encoded(encoder, (picture for _, picture in watched(found, path)))
 
     def frame_rows(
         self, stream: str, frames: np.ndarray, rate_hz: float, start_s: float, end_s: float | None
@@ -161,7 +166,7 @@ class FeatureEncoders:
         encoder = self.get(stream)
         if not path.is_file():
             raise TrichordError(f"{path}: no such file; check the path")
-        rows = FILE_ROWS.get(path, encoder, lambda: sound(path, sample_rate_hz=encoder.sample_rate_hz))
+        rows = FILE_ROWS.get(path, encoder, lambda: watched(sound(path, sample_rate_hz=encoder.sample_rate_hz), path))
         if not len(rows):
             raise Absent(f"{path}: has no sound; name another file, or leave its audio out")
         return rows
@@ -192,7 +197,8 @@ class FeatureEncoders:
     def sound_duration_s(self, path: Path, num_rows: int, rate_hz: float) -> float:
         """When the sound of a file ends, as an extraction counts it where there are no pictures."""
         decoded_s = (num_rows - 1) / rate_hz
-        stated_s = probe(path).duration_s
+        with watching(path):
+            stated_s = probe(path).duration_s
         return min(stated_s, decoded_s) if stated_s else decoded_s
 
     # ---- text

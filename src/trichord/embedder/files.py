@@ -11,6 +11,7 @@ import numpy as np
 from trichord.captions import Captions
 from trichord.embedder.embedder import Embedder
 from trichord.embedder.encoders import IMAGE_SUFFIXES, Absent, file_of
+from trichord.embedder.watch import watching
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.extraction.folder import captions_of, sources_of_folder
@@ -18,6 +19,7 @@ from trichord.extraction.sources import Source
 from trichord.media import probe
 
 Say = Callable[[str], None]
+EmbeddedFile = tuple[list["Clip"], list[dict[str, np.ndarray]]]  # clips, and embeddings (D,) of each by modality
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,19 @@ class Clip:
         return self.file.as_posix() if self.is_whole else f"{self.file.as_posix()}@{self.start_s:.2f}-{self.end_s:.2f}"
 
 
+def embed_file(model: Embedder, path: Path, window_s: float | None = None) -> EmbeddedFile:
+    """Return the clips of one file and their embeddings. Raises TrichordError when the file cannot be used."""
+    clips = clips_of(path, model, window_s)
+    return clips, [_embedded(model, clip) for clip in clips]
+
+
 def embed_files(
-    model: Embedder, files: Sequence[Path], *, window_s: float | None = None, say: Say | None = None
+    model: Embedder,
+    files: Sequence[Path],
+    *,
+    window_s: float | None = None,
+    say: Say | None = None,
+    worker: Callable[[Path, float | None], EmbeddedFile] | None = None,
 ) -> Embedded:
     """Files as clips in the joint space of a model.
 
@@ -47,6 +60,8 @@ def embed_files(
         window_s: Cut longer files into clips of this length, each with the captions whose middle it holds; a rest below half
             of it joins the clip before. None: one clip a file.
         say: Takes a line for each file that cannot be used; the others are embedded.
+        worker: Embeds one file, given the file and `window_s`: a `worker.Worker` does it in another process, so that a file
+            that crashes or hangs its decoder is one of those that cannot be used. None: in this process.
 
     Raises TrichordError when a folder holds no videos, and when not one file can be used.
     """
@@ -55,21 +70,25 @@ def embed_files(
     wanted: list[Path] = []
     for path in files:
         wanted += [s.video for s in sources_of_folder(path) if s.video is not None] if path.is_dir() else [path]
+    say = say or (lambda line: None)
     clips: list[Clip] = []
     rows: list[dict[str, np.ndarray]] = []
+    num_unused = 0
     for path in wanted:
         try:
-            mine = clips_of(path, model, window_s)
-            found = [_embedded(model, clip) for clip in mine]
+            clips_of_file, rows_of_file = worker(path, window_s) if worker else embed_file(model, path, window_s)
         except TrichordError as error:
             if len(wanted) == 1:
                 raise
-            (say or (lambda line: None))(f"left out: {error}")
+            say(f"left out: {error}")
+            num_unused += 1
             continue
-        clips += mine
-        rows += found
+        clips += clips_of_file
+        rows += rows_of_file
     if not clips:
         raise TrichordError(f"none of {len(wanted)} files can be used; the lines above say why")
+    if num_unused:
+        say(f"{num_unused} of {len(wanted)} files were left out; the lines above say why")
     there = {m: np.array([m in row for row in rows]) for m in model.modalities}
     nothing = np.zeros(model.dim, np.float32)
     return Embedded.of(
@@ -90,11 +109,13 @@ def clips_of(path: Path, model: Embedder, window_s: float | None) -> list[Clip]:
         if "video" not in model.modalities:
             raise TrichordError(f"{path}: is a picture, which this model was not trained on")
         return [Clip(path, 0.0, 0.0, True, (), ("video",))]
-    info = probe(path)
+    with watching(path):
+        info = probe(path)
     has = {"video": info.has_video, "audio": info.has_audio}
     captions = Captions.empty()
     if "text" in model.modalities:
-        captions = captions_of(Source(path.stem, str(path), video=path), info.duration_s)
+        with watching(path):
+            captions = captions_of(Source(path.stem, str(path), video=path), info.duration_s)
     modalities = tuple(m for m in model.modalities if has.get(m, m == "text"))
     if window_s is None or info.duration_s <= window_s:
         return [Clip(path, 0.0, info.duration_s, True, tuple(captions.text), modalities)]

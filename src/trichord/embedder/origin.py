@@ -11,15 +11,18 @@ from trichord.embedder.arguments import streams_of
 from trichord.embedder.folder import Parts
 from trichord.embedder.results import figures_of_evaluation, figures_of_study
 from trichord.embedder.vocabulary import Vocabulary
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, one_line
 from trichord.extraction.encoder_record import ENCODERS_FILE, read_encoders
+from trichord.files.reading import parse_json
 from trichord.recipes import load_recipe, of_this_version, recipe_from_dict
+from trichord.recipes.reading import read_yaml
 from trichord.store import Store, WordVectors
-from trichord.store.location import Location
+from trichord.store.location import Location, recorded_folder
 from trichord.study import factories
 from trichord.study.score import check_widths, find_model
 from trichord.training.models import DESCRIPTION, PUBLISHED_SUFFIXES, TrainedModel, load_model
 
+_MOST_ENCODERS_BYTES = 16 << 20
 PUBLISHED_ENCODERS = {"visual_2d": {"name": "resnet152"}, "visual_3d": {"name": "resnext101-3d"}}
 
 
@@ -102,10 +105,14 @@ def encoders_of(store: Store) -> dict[str, dict[str, Any]]:
     if (found := files.listed().get(ENCODERS_FILE)) is None:
         return {}
     try:
-        content = json.loads(files.read(ENCODERS_FILE, 0, found.size))
+        if found.size > _MOST_ENCODERS_BYTES:
+            raise ValueError
+        content = parse_json(files.read(ENCODERS_FILE, 0, found.size))
         return {stream: dict(entry) for stream, entry in content.items() if isinstance(entry, dict) and "name" in entry}
     except (ValueError, AttributeError):
-        raise TrichordError(f"{store.path}/{ENCODERS_FILE}: cannot be read (no JSON); restore it") from None
+        raise TrichordError(
+            f"{store.path}/{ENCODERS_FILE}: cannot be read (it is not JSON of encoders); restore it"
+        ) from None
 
 
 def _needed(encoders: Mapping[str, Mapping[str, Any]], trained: TrainedModel) -> dict[str, dict[str, Any]]:
@@ -124,16 +131,17 @@ def _described(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def _store_of(folder: Path) -> str:
+def _store_of(folder: Path) -> Path:
     """The store that the run of a stage or checkpoint folder was trained on."""
-    import yaml
-
     for above in folder.resolve().parents[:4]:
-        if (above / "run.yaml").is_file():
+        path = above / "run.yaml"
+        if path.is_file():
             try:
-                found = yaml.safe_load((above / "run.yaml").read_bytes())
-            except (OSError, ValueError, yaml.YAMLError):
-                break
-            if isinstance(found, dict) and isinstance(found.get("store"), str):
-                return found["store"]
-    raise TrichordError(f"{folder}: does not say which store it was trained on; name it with --store")
+                content = read_yaml(path)
+            except (OSError, ValueError) as error:
+                raise TrichordError(
+                    f"{path}: cannot be read ({one_line(error)[:200]}); pass the store that the model was trained on with --store"
+                ) from None
+            if isinstance(content, dict) and isinstance(content.get("store"), str):
+                return recorded_folder(content["store"], path)
+    raise TrichordError(f"{folder}: does not say which store it was trained on; pass it with --store")

@@ -21,6 +21,7 @@ of strings under each name.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -32,6 +33,7 @@ from trichord.errors import TrichordError, one_line, writing
 from trichord.files.reading import check_regular, open_regular
 from trichord.files.writing import replacing
 from trichord.modality import NAMES
+from trichord.store.arrays import check_archive, text_array
 
 MODALITIES = tuple(NAMES.values())
 MOST_CLIPS = 1000  # for each text, where there are texts alone
@@ -104,7 +106,8 @@ class Embedded:
         there = {m: _mask((valid or {}).get(m), v, f"{source}: {m}_valid") for m, v in vectors.items()}
         names = _strings(range(num_clips) if ids is None else ids, num_clips, f"{source}: ids")
         if len(set(names.tolist())) < num_clips:
-            twice = next(name for name in names.tolist() if (names == name).sum() > 1)
+            spellings, counts = np.unique(names, return_counts=True)
+            twice = spellings[counts.argmax()]
             raise TrichordError(f"{source}: two clips are called '{twice}'; ids name each clip once")
         return cls(
             {m: np.where(there[m][:, None], v, np.float32(0)) for m, v in vectors.items()},
@@ -225,6 +228,8 @@ def _kind(path: Path, action: str = "give the file such a name") -> str:
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        check_archive(archive, path)
     with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
         if any(name.endswith("data.pkl") for name in arrays.files):
             raise TrichordError(f"{path}: is a file of torch.save, which is not unpickled; {_WRITE}")
@@ -344,7 +349,7 @@ def _strings(values: Any, count: int | None, where: str) -> np.ndarray:
     texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
     if count is not None and len(texts) != count:
         raise TrichordError(f"{where} has {len(texts)} entries for {count}; give one each")
-    return np.array(texts, dtype=np.str_) if texts else np.empty(0, np.str_)
+    return text_array(texts, where)
 
 
 def _seconds(value: Any, count: int, where: str) -> np.ndarray:

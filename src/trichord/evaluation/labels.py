@@ -31,6 +31,7 @@ import numpy as np
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.embedded import Embedded
 from trichord.files.reading import read_given_text, read_text
+from trichord.store.arrays import text_array
 
 SPLITS = ("train", "val", "test")
 _NO_LABELS = ("id", "start", "end", "video", "image", "audio", "text", "captions")
@@ -71,7 +72,7 @@ class LabelTable:
                 f"a video here '{own}'"
             )
         return {
-            name: np.array([values[row] if row >= 0 else "" for row in taken.tolist()], np.str_)
+            name: text_array([values[row] if row >= 0 else "" for row in taken.tolist()], f"{self.source}: {name}")
             for name, values in self.columns.items()
         }
 

@@ -36,6 +36,7 @@ from trichord.features.model_files import (
     loading,
     own_name,
     read_settings,
+    reading_settings,
     settings_digest,
     split_name,
     weights_digest,
@@ -106,6 +107,8 @@ def plan_of(folder: Path, hop_s: float | None = None) -> AudioPlan:
         what = f"this {model_type or 'unknown'} model states no sampling rate in preprocessor_config.json"
         raise TrichordError(f"{folder}: {what}; name an audio model, complete with that file")
     rate_hz = int(settings["sampling_rate"])
+    if rate_hz < 1:
+        raise TrichordError(f"{folder}: its sampling rate is {rate_hz} Hz; get the model again, or take another one")
     if family == "ast":
         window = int(settings.get("max_length", 1024)) * rate_hz // 100  # frames of 10 ms
     elif family == "whisper":
@@ -221,7 +224,8 @@ def _found(name: str) -> tuple[Path, AudioPlan, Fingerprint]:
         except (KeyError, ValueError):
             raise TrichordError(f"unknown option in '{name}'; known is {KNOWN_FORM}") from None
     folder = find_model(model, extra="hf")
-    plan = plan_of(folder, hop_s)
+    with reading_settings(folder):
+        plan = plan_of(folder, hop_s)
     parameters = {**plan.parameters(), "settings": settings_digest(folder)}
     own = f"hf:{own_name(model, folder)}" + (f"@hop={options['hop']}" if options else "")
     return folder, plan, Fingerprint(own, VERSION, parameters, weights_digest(folder))

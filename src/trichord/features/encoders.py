@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -16,8 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from trichord.captions import Captions
+from trichord.errors import TrichordError, one_line
 from trichord.media.sampling import FrameSpec
 
+_PATH = re.compile(r"\s*(?:[/~\\]|\.{1,2}(?:/|$))|.*/\.\.(?:/|$)")
 Sound = Callable[[], Iterator[np.ndarray]]
 """A pass over a file's sound, from the start at each call: mono float32 blocks (n,) in [-1, 1]."""
 
@@ -61,6 +64,25 @@ def same_features(recorded: Mapping[str, Any], found: Fingerprint) -> bool:
         return json.dumps([entry.get("version"), parameters, entry.get("weights")], sort_keys=True)
 
     return "weights" not in recorded or identity(recorded) == identity(found.to_dict())
+
+
+def recorded_name(entry: Mapping[str, Any], stream: str) -> str:
+    """Return the name of the encoder in a record of a store or model; empty where there is none.
+
+    Args:
+        entry: As of `Fingerprint.to_dict`.
+        stream: For the message.
+
+    Raises:
+        TrichordError: The name is a path. A folder is recorded by its own name, so this library wrote no path there, and a
+            record from others would choose what is read from this machine.
+    """
+    name = entry.get("name", "")
+    if not isinstance(name, str) or any(_PATH.match(part) for part in re.split("[:,]", name)):
+        raise TrichordError(
+            f"the encoder of {stream} is recorded as '{one_line(name)[:80]}', a path; if you trust it, name the encoder yourself"
+        )
+    return name
 
 
 class VisualEncoder(Protocol):

@@ -24,6 +24,7 @@ from trichord.features.model_files import (
     loading,
     own_name,
     read_settings,
+    reading_settings,
     weights_digest,
 )
 from trichord.features.network_encoder import NetworkEncoder, VisualInfo, network_encoder, parameters_of
@@ -54,7 +55,8 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
     config, processor = read_settings(folder), _processor_of(folder)
     if "architecture" in config and "model_type" not in config:
         raise TrichordError(f"{folder}: is a model of timm; give timm:{config['architecture']}")
-    frames = frames_of(processor)
+    with reading_settings(folder):
+        frames = frames_of(processor)
     configs = text_sha256(*(folder / file for file in _CONFIGS))
     parameters = parameters_of(frames, pooling=POOLING, configs=configs)
     fingerprint = Fingerprint(name, "1", parameters, weights_digest(folder))
@@ -72,6 +74,8 @@ def frames_of(processor: dict[str, Any], rate_hz: float = 1.0) -> FrameSpec:
         size = {"shortest_edge": size} if centre else {"height": size, "width": size}
     if not isinstance(size, dict) or not processor.get("do_resize", True):
         return FrameSpec(rate_hz)
+    if odd := [value for value in size.values() if value is not None and not (isinstance(value, int) and value > 0)]:
+        raise ValueError(f"the size of its pictures is {odd[0]!r:.40}")
     side = size.get("shortest_edge")
     if side and set(size) == {"shortest_edge"}:
         if "crop_pct" in processor or "ConvNext" in str(processor.get("image_processor_type")):

@@ -5,7 +5,6 @@ Nothing here imports torch. Without a network a missing model is an error within
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
+from trichord.features.model_folders import MOST_BYTES, check_model_folder
 from trichord.features.weights import offline, text_sha256, weights_sha256
+from trichord.files.reading import read_json_value
 
 _TIMEOUT_S = 5.0
 _FORMATS = ("*.safetensors", "pytorch_model*.bin", "model.bin")  # of several the first is the one that is read
@@ -47,8 +48,23 @@ def find_model(model: str, *, extra: str, packaged: Mapping[str, tuple[str, str]
         packaged: Models in PyPI packages: name -> (package as it is imported, package as pip knows it); the folder
             is `model` inside it.
 
-    Raises TrichordError that says which folder to put where.
+    Raises TrichordError that says which folder to put where, or why what the folder says of itself is refused.
     """
+    folder = _located(model, extra, packaged)
+    check_folder(folder)
+    return folder
+
+
+def check_folder(folder: Path) -> None:
+    """Raise TrichordError when a configuration in a model's folder names code, another model or file, or sizes that its weights
+    do not explain."""
+    from trichord.features.network_size import check_sizes
+
+    check_model_folder(folder)
+    check_sizes(folder, weight_files(folder))
+
+
+def _located(model: str, extra: str, packaged: Mapping[str, tuple[str, str]] | None) -> Path:
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -152,9 +168,21 @@ def read_settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json_value(path, max_bytes=MOST_BYTES)
+    except (OSError, ValueError) as error:
         raise TrichordError(f"{path}: is not readable JSON ({one_line(error)[:100]}); replace the file") from None
+
+
+@contextmanager
+def reading_settings(folder: Path) -> Iterator[None]:
+    """Values of another type or range than settings have become one line that names the folder."""
+    try:
+        yield
+    except TrichordError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+        what = f"its settings cannot be used ({type(error).__name__}: {one_line(error)[:100]})"
+        raise TrichordError(f"{folder}: {what}; get the model again, or take another one") from None
 
 
 def one_process_bars() -> None:
@@ -184,46 +212,26 @@ def import_transformers(name: str) -> Any:
 
 @contextmanager
 def loading(folder: Path) -> Iterator[None]:
-    """Whatever the libraries raise on files that are damaged or missing becomes one line that names the folder."""
+    """Check a model's folder before a library loads from it, and bound the network that it builds by the weights.
+
+    Whatever the libraries raise on files that are damaged or missing becomes one line that names the folder.
+    """
+    from trichord.features.network_size import bounded_by
     from trichord.nn.published import check_torch_file
 
-    for path in weight_files(folder):
+    check_folder(folder)
+    weights = weight_files(folder)
+    for path in weights:
         check_torch_file(path)
     try:
-        yield
+        with bounded_by(weights, folder):
+            yield
     except TrichordError:
         raise
     except Exception as error:
         what = f"cannot be loaded ({type(error).__name__}: {one_line(error)[:160]})"
         action = "check that the model's configuration, tokenizer and weights are all there"
         raise TrichordError(f"{folder}: {what}; {action}") from None
-
-
-def check_module_names(folder: Path) -> None:
-    """Raise TrichordError where the settings of a sentence-transformers folder name code of others to import and call.
-
-    Its earlier versions import whatever stands there, from the folder itself too.
-    """
-    for path in (folder / "modules.json", *folder.glob("*/modules.json")):
-        modules = _json(path) if path.is_file() else []
-        for module in modules if isinstance(modules, list) else [modules]:
-            _check_code_name(path, module.get("type") if isinstance(module, dict) else module, "sentence_transformers.")
-    for path in [*folder.glob("*.json"), *folder.glob("*/*.json")]:
-        settings = _json(path) if path.name.endswith("config.json") else None
-        if isinstance(settings, dict):
-            types = settings.get("types")
-            for name in types.values() if isinstance(types, dict) else ():
-                _check_code_name(path, name, "sentence_transformers.")
-            if (function := settings.get("activation_function")) is not None and "." in str(function):
-                _check_code_name(path, function, "torch.nn.")
-
-
-def _check_code_name(path: Path, name: object, start: str) -> None:
-    if not isinstance(name, str) or not name.startswith(start):
-        told = one_line(name)[:80]
-        raise TrichordError(
-            f"{path}: refused, since it names '{told}', code that is not of {start[:-1]}; take another model"
-        )
 
 
 def load_network(transformers: Any, folder: Path, device: str) -> Any:

@@ -25,13 +25,13 @@ from trichord.errors import TrichordError
 from trichord.features.encoders import Fingerprint
 from trichord.features.model_files import (
     check_device,
-    check_module_names,
     find_model,
     import_transformers,
     load_network,
     loading,
     own_name,
     read_settings,
+    reading_settings,
     settings_digest,
     split_name,
     weights_digest,
@@ -114,7 +114,8 @@ def _found(name: str) -> tuple[str, Path, Fingerprint]:
     if kind == "st":
         packaged = {**PACKAGED, **{f"sentence-transformers/{key}": value for key, value in PACKAGED.items()}}
     folder = find_model(model, extra="hf", packaged=packaged)
-    parameters = {**_parameters(kind, folder), "settings": settings_digest(folder)}
+    with reading_settings(folder):
+        parameters = {**_parameters(kind, folder), "settings": settings_digest(folder)}
     fingerprint = Fingerprint(f"{kind}:{own_name(model, folder)}", VERSION, parameters, weights_digest(folder))
     return kind, folder, fingerprint
 
@@ -150,7 +151,6 @@ def _sentence_transformer(name: str, transformers: Any, folder: Path, fingerprin
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise TrichordError(f"{name}: needs sentence-transformers; run: pip install 'trichord[hf]'") from None
-    check_module_names(folder)
     with loading(folder):
         model = SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False).eval()
 

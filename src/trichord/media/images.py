@@ -12,7 +12,7 @@ import numpy as np
 from trichord.errors import TrichordError, one_line
 from trichord.media.sampling import FrameSpec
 from trichord.media.scaling import fitted
-from trichord.media.svg import svg_text
+from trichord.media.svg import svg_text, without_content
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -97,12 +97,13 @@ def _drawn(path: Path, spec: FrameSpec) -> Picture:
 
     text = svg_text(path)
 
-    def drawn_within(side: int) -> Picture:
+    def drawn_within(side: int, text: str) -> Picture:
         png = resvg_py.svg_to_bytes(svg_string=text, background="#ffffff", width=side, height=side)
         return Image.open(io.BytesIO(bytes(png))).convert("RGB")
 
     try:
-        return drawn_within(max(fitted(path, spec, *drawn_within(_ASPECT_SIDE).size)[0]))
+        measured = drawn_within(_ASPECT_SIDE, without_content(text))
+        return drawn_within(max(fitted(path, spec, *measured.size)[0]), text)
     except TrichordError:
         raise
     except Exception as error:  # ValueError of resvg, or what Pillow says of its answer

@@ -16,7 +16,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.classification import PROMPTS_PER_BATCH, embed_prompts, found_prompts
 from trichord.evaluation.embedded import Embedded
 from trichord.extraction.encoder_record import read_encoders
-from trichord.features.encoders import same_features
+from trichord.features.encoders import recorded_name, same_features
 from trichord.features.text import TextModel, load_text_encoder
 from trichord.protocols.protocol import Options
 from trichord.protocols.subject import Subject
@@ -78,7 +78,7 @@ def _encoder(subject: Subject, what: str, name: str, device: str) -> TextModel:
     store, model = subject.store, subject.model
     assert store is not None and model is not None
     recorded = read_encoders(store.folder).get(STREAM, {})
-    chosen = name or str(recorded.get("name", ""))
+    chosen = name or recorded_name(recorded, STREAM)
     if not chosen:
         raise TrichordError(
             f"{store.path}: does not say what made its text embeddings, and {what} need some; name the encoder with "

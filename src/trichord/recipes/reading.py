@@ -1,46 +1,65 @@
-"""YAML files of settings, read as plain values: nothing in them is run, nothing is copied without end.
+"""YAML files of settings, read as plain values: nothing in them is run, nothing in them grows beyond the file.
 
-Tags that name Python objects are refused by PyYAML's safe loader; aliases (of which a few lines make billions of values),
-keys that stand there twice and files of a size or depth that no settings have are refused here.
+Every YAML file goes through `read_yaml`. Tags that name Python objects are refused by PyYAML's safe loader. Aliases and merge
+keys (with which a few lines make billions of values), repeated keys, numbers of thousands of digits, and files of a size, a
+depth or a count of values that no settings have are refused here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import FileTooLargeError, read_bytes
 
 MOST_BYTES = 256 << 10
+MOST_VALUES = 10_000  # keys, values, lists and mappings together; the settings of a study have some hundred
+MOST_DIGITS = 400  # of a number; a float has at most 17, an exact one 310 before its point
 DEEPEST = 20
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader without aliases, deep nesting and repeated keys."""
+    """The safe loader, with the bounds of this module."""
 
     depth = 0
+    count = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not read; write the value out")
+            raise _refused("aliases (*name) are not read; write the value out")
         self.depth += 1
+        self.count += 1
         if self.depth > DEEPEST:
-            raise yaml.constructor.ConstructorError(None, None, f"its values lie more than {DEEPEST} deep")
-        node = super().compose_node(parent, index)
+            raise _refused(f"its values are nested more than {DEEPEST} deep")
+        if self.count > MOST_VALUES:
+            raise _refused(f"it has more than {MOST_VALUES:,} keys and values")
+        node: Any = super().compose_node(parent, index)
         self.depth -= 1
+        if node.tag == _MERGE:
+            raise _refused("merge keys (<<) are not read; write the values out", node.start_mark)
+        if node.tag in _NUMBERS and len(node.value) > MOST_DIGITS:
+            raise _refused(f"a number has more than {MOST_DIGITS} digits", node.start_mark)
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if isinstance(key, str) and keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"'{twice[0][:80]}' stands there twice", node.start_mark
-            )
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str):
+                if key.value in seen:
+                    raise _refused(f"the key '{key.value[:80]}' is repeated", key.start_mark)
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _refused(reason: str, mark: Any = None) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, reason, mark)
 
 
 def read_yaml(path: Path) -> Any:
@@ -48,24 +67,40 @@ def read_yaml(path: Path) -> Any:
 
     Raises ValueError, in one line, for a file that is none, too large or refused; OSError when it cannot be read.
     """
-    with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+    try:
+        content = read_bytes(path, max_bytes=MOST_BYTES)
+    except FileTooLargeError:
+        raise ValueError(f"it has more than {MOST_BYTES:,} bytes") from None
     try:
         return yaml.load(content.decode("utf-8-sig"), _Loader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:  # also of odd dates and numbers
         raise ValueError(one_line(error)[:200]) from None
 
 
-def check_config(path: Path) -> None:
-    """Raise TrichordError for a file that `read_yaml` refuses, before another reader opens it."""
+def check_config(path: Path, groups: Collection[str]) -> None:
+    """Check a file of settings before the command-line parser opens it.
+
+    The parser would take text in the place of a group, or under `config`, for the name of a further file of settings.
+
+    Args:
+        path: The file.
+        groups: Names of the groups of settings.
+
+    Raises:
+        TrichordError: `read_yaml` refuses the file, or the file names another one.
+    """
     try:
-        read_yaml(path)
+        values = read_yaml(path)
     except (OSError, ValueError) as error:
         raise TrichordError(
             f"{path}: not a YAML file: {one_line(error)}; give one that --print_config printed"
         ) from None
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if (name in groups and not isinstance(value, dict)) or (name == "config" and value is not None):
+            raise TrichordError(
+                f"{path}: {_told(name)} is {_told(value)} where a group of settings belongs; settings are not read from "
+                "further files: write them out"
+            )
 
 
 def check_plain(values: object, source: str) -> None:

@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 from trichord.errors import TrichordError
 from trichord.files.reading import check_regular
 from trichord.files.writing import replacing_file
+from trichord.store.arrays import most_unpacked
 from trichord.store.leases import Leases
+from trichord.store.manifest import written_out
 
 if TYPE_CHECKING:
     from trichord.store.store import Store
@@ -30,6 +32,8 @@ SPLIT = "steps"
 NO_STEP = -1
 _PREFIX = "steps/"
 _MEND = "import the annotations again"
+_ROW_BYTES = 40  # of a row at least, when it is read
+_TEXTS = ["collection", "video_id", "task", "text"]
 _SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("collection", "video_id", "task")]
     + [("step", pa.int32()), ("text", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())]
@@ -107,16 +111,28 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        check_regular(path)
-        table = pq.read_table(path, use_threads=False)
+        most = most_unpacked(check_regular(path).st_size)
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            if file.schema_arrow.names != _SCHEMA.names:
+                raise _odd_columns(path)
+            if file.metadata.num_rows > most // _ROW_BYTES:
+                raise ValueError(f"it claims {file.metadata.num_rows:,} rows")
+        with pq.ParquetFile(path, pre_buffer=False, read_dictionary=_TEXTS) as file:  # texts as numbers, then measured
+            table = written_out(file.read(use_threads=False), path, most)
         table.validate(full=True)
+    except TrichordError:
+        raise
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
         raise TrichordError(f"{path}: is damaged ({str(error)[:120]}); delete it and {_MEND}") from None
     if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
-        raise TrichordError(f"{path}: its columns are not those of annotations; delete it and {_MEND}")
+        raise _odd_columns(path)
     rows = table.to_pylist()
     for row in rows:
         sound = row["step"] >= NO_STEP and np.isfinite([row["start_s"], row["end_s"]]).all() and row["start_s"] >= 0
         if not sound:
             raise TrichordError(f"{path}: has a span of {row['video_id']} that is none; delete it and {_MEND}")
     return rows
+
+
+def _odd_columns(path: Path) -> TrichordError:
+    return TrichordError(f"{path}: its columns are not those of annotations; delete it and {_MEND}")

@@ -1,4 +1,7 @@
-"""Arrays from .npy and .npz files of others: nothing is unpickled, nothing is allocated that the file does not hold."""
+"""Arrays from .npy and .npz files of others: nothing is unpickled, nothing is allocated that the file does not hold.
+
+A bound holds for all that is unpacked from one file together: `FREE_BYTES`, or `LARGEST_RATIO` times the file's size.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -14,8 +18,8 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 
-FREE_BYTES = 256 << 20  # a compressed array may be this large whatever its ratio
-LARGEST_RATIO = 200  # above that size: bytes of the array per byte in the file
+FREE_BYTES = 256 << 20  # what is unpacked from a file may have this size whatever its ratio
+LARGEST_RATIO = 200  # above that size: bytes unpacked per byte in the file
 LONGEST_HEADER = 10_000
 _PLAIN = re.compile(r"[|<>=]?(?:[biufc]\d{1,2}|[SU]\d{1,9})")
 _HEADER = re.compile(
@@ -74,13 +78,53 @@ def read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
         raise _broken(path, str(error)) from None
 
 
+def most_unpacked(packed_bytes: int) -> int:
+    """Return how many bytes may be unpacked from a file, or a part of a file, of `packed_bytes`."""
+    return max(FREE_BYTES, LARGEST_RATIO * packed_bytes)
+
+
+def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
+    """Check the members of a zip file before they are read, each by itself and all of them together.
+
+    Raises:
+        TrichordError: They unpack to more than the file can explain, or two have the same name.
+    """
+    members = archive.infolist()
+    for member in members:
+        check_member(member, path)
+    unpacked, packed = sum(member.file_size for member in members), path.stat().st_size
+    if unpacked > most_unpacked(packed):
+        raise TrichordError(
+            f"{path}: refused: its {len(members):,} members unpack from {packed:,} to {unpacked:,} bytes; "
+            "take the file from its publisher or save it again"
+        )
+    if len(members) != len({member.filename for member in members}):
+        raise TrichordError(f"{path}: refused: two of its members have the same name; save the file again")
+
+
 def check_member(member: zipfile.ZipInfo, path: Path) -> None:
     """Refuse a member of an archive whose declared size its packed bytes cannot explain."""
-    if member.file_size > max(FREE_BYTES, LARGEST_RATIO * member.compress_size):
+    if member.file_size > most_unpacked(member.compress_size):
         raise TrichordError(
             f"{path}: refused: {one_line(member.filename)[:80]} unpacks from {member.compress_size:,} to "
             f"{member.file_size:,} bytes; take the file from its publisher or save it again"
         )
+
+
+def text_array(texts: Sequence[str], source: str) -> np.ndarray:
+    """Return texts as an array of strings of one width, that of the longest.
+
+    Raises:
+        TrichordError: One text is so much longer than the others that the array has far more bytes than the texts.
+    """
+    longest = max(map(len, texts), default=0)
+    num_bytes = 4 * longest * len(texts)  # an array takes four bytes for each letter of its width
+    if num_bytes > most_unpacked(sum(map(len, texts))):
+        raise TrichordError(
+            f"{source}: one of its {len(texts):,} texts has {longest:,} letters, so that all of them as an array would take "
+            f"{num_bytes:,} bytes; shorten it"
+        )
+    return np.array(texts, np.str_) if len(texts) else np.empty(0, np.str_)
 
 
 def plain_dtype(name: object) -> np.dtype | None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from trichord.errors import TrichordError
 from trichord.files.reading import check_regular
 from trichord.files.writing import replacing_file
-from trichord.store.arrays import FREE_BYTES, LARGEST_RATIO
+from trichord.store.arrays import most_unpacked
 from trichord.store.shards import damaged
 
 FORMAT = 2  # 1 had no column `source`; it is still read
@@ -144,7 +144,7 @@ def _info(path: Path, metadata: Mapping[bytes, bytes] | None) -> tuple[PartInfo,
 def _read_rows(path: Path, file: pq.ParquetFile) -> pa.Table:
     """The rows with all texts written out. Raises TrichordError where a few bytes would become more than such a file has:
     texts that are told by number (dictionaries) are read as numbers and measured first."""
-    most = max(FREE_BYTES, LARGEST_RATIO * path.stat().st_size)
+    most = most_unpacked(path.stat().st_size)
     groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
     columns = [group.column(at) for group in groups for at in range(group.num_columns)]
     if (claimed := sum(column.total_uncompressed_size for column in columns)) > most:
@@ -159,6 +159,11 @@ def _read_rows(path: Path, file: pq.ParquetFile) -> pa.Table:
             path, page_checksum_verification=True, pre_buffer=False, read_dictionary=list(TEXTS)
         ) as again:
             table = again.read(use_threads=False)
+    return written_out(table, path, most)
+
+
+def written_out(table: pa.Table, path: Path, most: int) -> pa.Table:
+    """Return the table with texts in place of numbers of texts. Raises TrichordError for a column of more than `most` bytes."""
     for at, name in enumerate(table.column_names):
         column = table.column(at)
         if pa.types.is_dictionary(column.type):

@@ -75,7 +75,7 @@ class RemoteFiles:
             name = str(entry["name"]).rstrip("/").rpartition("/")[2]
             if entry.get("type") == "file":
                 size = entry.get("size")
-                files[name] = RemoteFile(self._size(entry["name"]) if size is None else int(size), _token(entry))
+                files[name] = RemoteFile(self._size(f"{root}/{name}") if size is None else int(size), _token(entry))
         return files
 
     def read(self, name: str, begin: int, end: int) -> bytes:

@@ -33,7 +33,7 @@ class Store:
     processes map the files themselves.
 
     Args:
-        path: A folder, or a URL that fsspec knows, such as `s3://bucket/store`.
+        path: A folder, or a URL, such as `s3://bucket/store` (`store.location` has the schemes).
         cache_gb: Of a URL: most gigabytes of its parts that are kept on this machine; None takes TRICHORD_CACHE_GB, or 20.
 
     Attributes:

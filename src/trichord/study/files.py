@@ -18,7 +18,7 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import file_sha256, open_regular, read_bytes
-from trichord.store.arrays import check_member
+from trichord.store.arrays import check_archive
 from trichord.training.seals import was_changed
 
 RUN_AGAIN = "run the study again, which trains nothing twice"
@@ -84,8 +84,7 @@ def array_names(path: Path, *, mend: str = RUN_AGAIN) -> list[str]:
 def _opened(path: Path, mend: str) -> Iterator[Any]:
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            for member in archive.infolist():
-                check_member(member, path)
+            check_archive(archive, path)
         with (
             open_regular(path) as file,
             np.load(file, allow_pickle=False) as arrays,

@@ -1,0 +1,99 @@
+"""Embed files in a process of its own: a file that crashes or hangs its decoder costs that process, not the run.
+
+The process loads the model when it starts. When it ends, a new one takes the next file.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from trichord.embedder.watch import HUNG_EXIT, set_stall
+from trichord.errors import TrichordError, one_line
+
+if TYPE_CHECKING:
+    from trichord.embedder.embedder import Embedder
+    from trichord.embedder.files import EmbeddedFile
+
+STALL_S = 30.0
+_model: Embedder | None = None
+_failure = ""
+
+
+class Worker:
+    """Embeds one file after the other in another process. Use it as a context manager.
+
+    Args:
+        load: Returns the model. It is called in that process, so it must be picklable.
+        stall_s: Seconds without a picture or sound after which a decoder is ended.
+    """
+
+    def __init__(self, load: Callable[[], Embedder], stall_s: float = STALL_S) -> None:
+        from pebble import ProcessPool
+
+        self.stall_s = stall_s
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPool(1, context=context, initializer=_start, initargs=(load, stall_s))
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.close() if kind is None else self._pool.stop()
+        self._pool.join()
+
+    def __call__(self, path: Path, window_s: float | None) -> EmbeddedFile:
+        """Return the clips of a file and their embeddings, as `files.embed_file`.
+
+        Raises:
+            TrichordError: The file cannot be used, or ended the process.
+        """
+        from pebble import ProcessExpired
+
+        try:
+            result: EmbeddedFile = self._pool.schedule(_run, args=(path, window_s)).result()
+            return result
+        except ProcessExpired as error:
+            raise TrichordError(f"{path}: {self._cause(error.exitcode)}") from None
+
+    def _cause(self, code: int | None) -> str:
+        if code == HUNG_EXIT:
+            return f"its decoder gave no picture or sound for {self.stall_s:g} s; convert or replace the file"
+        if code == -signal.SIGKILL:
+            return "its process was killed, most likely because memory ran out; make the file smaller or replace it"
+        name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        return f"its decoder ended abruptly ({name}); convert or replace the file"
+
+
+def _start(load: Callable[[], Embedder], stall_s: float) -> None:
+    """In the new process: load the model. What goes wrong is said by the first file."""
+    global _model, _failure
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    set_stall(stall_s)
+    try:
+        _model = load()
+    except Exception as error:
+        text = str(error) if isinstance(error, TrichordError) else f"{type(error).__name__}: {one_line(error)}"
+        _failure = f"the model cannot be loaded: {text}"
+
+
+def _run(path: Path, window_s: float | None) -> EmbeddedFile:
+    from trichord.embedder.files import embed_file
+
+    if _model is None:
+        raise TrichordError(_failure)
+    try:
+        return embed_file(_model, path, window_s)
+    except TrichordError:
+        raise
+    except MemoryError:
+        raise TrichordError(f"{path}: needs more memory than there is; make the file smaller or replace it") from None
+    except Exception as error:  # whatever a damaged file makes a decoder raise
+        reason = one_line(error) or type(error).__name__
+        raise TrichordError(f"{path}: cannot be embedded ({reason[:200]}); convert or replace the file") from None

@@ -1,0 +1,177 @@
+"""A network is built only as far as its weights explain it.
+
+The configuration of a model gives the sizes of its network in numbers whose names differ from model to model, and a few bytes
+can ask for millions of layers. The weights beside it cannot lie about their size. So sizes are checked twice: numbers that no
+network has are refused in the configurations, whatever their names; and while a network is built, its parameters, buffers
+and modules are counted, and building ends when they are more than those of the weights.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trichord.errors import TrichordError, one_line
+from trichord.features.model_folders import MOST_BYTES, keyed_values
+from trichord.files.reading import open_regular, parse_json, read_json_value
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FREE_TENSORS, FREE_NUMBERS, FREE_MODULES = 1000, 16 << 20, 10_000  # of a network with hardly any weights
+FREE_BUFFER_BYTES = 256 << 20
+MOST_HEADER_BYTES = 100 << 20  # as the safetensors library has it
+
+_MOST = 1 << 24  # of any number; the longest context of a language model is 10 million tokens
+_MOST_LABELS = 100_000
+_MOST_LAYERS = 1024  # where the weights have fewer tensors
+_MOST_PIXELS = 4096
+_MOST_SAMPLES_HZ = 768_000
+_LAYERS = re.compile(r"(?:.*_)?n?(?:layers?|depths?|blocks|stages?|experts|repeats?|num_hidden_groups)", re.IGNORECASE)
+_SIDES = ("height", "width", "shortest_edge", "longest_edge", "max_height", "max_width", "size", "crop_size", "image_size",
+          "feature_size", "num_mel_bins", "n_mels", "chunk_length", "max_length_s", "patch_size")  # fmt: skip
+_SHORT = ("n_fft", "fft_window_size", "fft_length", "hop_length", "frame_length", "win_length")
+_NO_SIZES = re.compile(r".*(?:_ids?|theta|seed|pixels|factor|temperature|eps|version)", re.IGNORECASE)
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+
+
+@dataclass(frozen=True)
+class WeightsSize:
+    """How much a model's files of weights hold: tensors, and numbers in them, at most."""
+
+    tensors: int
+    numbers: int
+
+    @classmethod
+    def of(cls, files: Sequence[Path]) -> WeightsSize:
+        """Read the headers of the files. Raises TrichordError for a safetensors file whose header is damaged."""
+        sizes = [_size_of(path) for path in files]
+        return cls(sum(tensors for tensors, _ in sizes), sum(numbers for _, numbers in sizes))
+
+
+def check_sizes(folder: Path, weights: Sequence[Path]) -> None:
+    """Check the numbers in a model's configurations, whatever they are called.
+
+    Raises:
+        TrichordError: A number is larger than a network or its inputs can have, or than its weights explain.
+    """
+    most_layers = max(WeightsSize.of(weights).tensors, _MOST_LAYERS)
+    for path in sorted([*folder.glob("config.json"), *folder.glob("*/config.json")]):
+        for key, value in keyed_values(_json(path)):
+            most = most_layers if _LAYERS.fullmatch(key) else _MOST_LABELS if key == "num_labels" else _MOST
+            _check_number(path, key, value, most)
+    for path in (folder / name for name in _PROCESSORS):
+        for key, value in keyed_values(_json(path)) if path.is_file() else ():
+            most = _MOST_PIXELS if key in _SIDES else 1 << 16 if key in _SHORT else _MOST
+            _check_number(path, key, value, _MOST_SAMPLES_HZ if key == "sampling_rate" else most)
+
+
+@contextmanager
+def bounded_by(weights: Sequence[Path], folder: Path) -> Iterator[None]:
+    """Networks that this thread builds inside have no more parameters, buffers and modules than the weights explain.
+
+    Raises:
+        TrichordError: A network has more. It is raised by the module that is one too many, when hardly any memory is used.
+    """
+    from torch.nn.modules import module
+
+    count = _Count(WeightsSize.of(weights), folder)
+    hooks = [
+        module.register_module_parameter_registration_hook(count.parameter),
+        module.register_module_buffer_registration_hook(count.buffer),
+        module.register_module_module_registration_hook(count.module),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Count:
+    """What was registered so far. Twice the weights are admitted: parts that a file leaves out, such as tied ones."""
+
+    def __init__(self, weights: WeightsSize, folder: Path) -> None:
+        self.folder, self.thread = folder, threading.get_ident()
+        self.left = {
+            "parameters": 4 * weights.tensors + FREE_TENSORS,
+            "numbers": 2 * weights.numbers + FREE_NUMBERS,
+            "bytes of buffers": 2 * weights.numbers + FREE_BUFFER_BYTES,
+            "modules": 16 * weights.tensors + FREE_MODULES,
+        }
+
+    def parameter(self, owner: nn.Module, name: str, value: nn.Parameter | None) -> None:
+        known = owner._parameters.get(name)
+        if value is not None and known is None:  # a parameter that takes the place of another is counted once
+            self._spend("parameters", 1)
+            self._spend("numbers", value.numel())
+
+    def buffer(self, owner: nn.Module, name: str, value: Any) -> None:
+        if value is not None and owner._buffers.get(name) is None:
+            self._spend("bytes of buffers", value.numel() * value.element_size())
+
+    def module(self, owner: nn.Module, name: str, value: nn.Module | None) -> None:
+        if value is not None and owner._modules.get(name) is None:
+            self._spend("modules", 1)
+
+    def _spend(self, kind: str, amount: int) -> None:
+        if threading.get_ident() != self.thread:
+            return
+        self.left[kind] -= amount
+        if self.left[kind] < 0:
+            raise TrichordError(
+                f"{self.folder}: refused: its configuration asks for a network of far more {kind} than its weights have; "
+                "get the model again, or take another one"
+            )
+
+
+def _size_of(path: Path) -> tuple[int, int]:
+    """Tensors and numbers in a file of weights, at most."""
+    num_bytes = path.stat().st_size
+    if path.suffix == ".safetensors":
+        try:
+            header = _safetensors_header(path, num_bytes)
+            shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+            return len(shapes), min(sum(map(math.prod, shapes)), num_bytes)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise TrichordError(
+                f"{path}: cannot be loaded (it is not a whole safetensors file: {one_line(error)[:100]}); get the model again"
+            ) from None
+    try:
+        with zipfile.ZipFile(path) as archive:  # of torch.save
+            return len(archive.infolist()), num_bytes // 2
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return num_bytes // 64, num_bytes // 2  # of an older form, in which a tensor takes more bytes
+
+
+def _safetensors_header(path: Path, num_bytes: int) -> dict[str, Any]:
+    with open_regular(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(num_bytes, MOST_HEADER_BYTES):
+            raise ValueError("its header is longer than the file")
+        header = parse_json(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    return header
+
+
+def _json(path: Path) -> Any:
+    try:
+        return read_json_value(path, max_bytes=MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise TrichordError(f"{path}: is not readable JSON ({one_line(error)[:100]}); replace the file") from None
+
+
+def _check_number(path: Path, key: str, value: Any, most: int) -> None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > most and not _NO_SIZES.fullmatch(key):
+        raise TrichordError(
+            f"{path}: refused: '{one_line(key)[:80]}' is {one_line(value)[:40]}, more than {most:,}, which is the most that its "
+            "weights or any model explain; get the model again, or take another one"
+        )

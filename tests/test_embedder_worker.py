@@ -1,0 +1,48 @@
+"""`trichord embed` decodes in a process of its own: a file that ends or stops it is named, and the others are embedded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from embed_helpers import NamedFiles, named_files, no_model
+from trichord.embedder.files import embed_files
+from trichord.embedder.worker import Worker
+from trichord.errors import TrichordError
+
+REASONS = {
+    "crash.png": "ended abruptly (SIGSEGV)",
+    "killed.png": "most likely because memory ran out",
+    "hang.png": "gave no picture or sound for 0.2 s",
+    "broken.png": "is broken; replace it",
+    "odd.png": "cannot be embedded ('what no decoder should raise')",
+}
+
+
+def test_files_that_end_the_decoder_are_named_and_the_others_embedded(tmp_path: Path) -> None:
+    names = ["a.png", *REASONS, "b.png"]
+    for name in names:
+        (tmp_path / name).touch()
+    lines: list[str] = []
+    with Worker(named_files, stall_s=0.2) as worker:
+        model: NamedFiles = named_files()
+        found = embed_files(model, [tmp_path / name for name in names], say=lines.append, worker=worker)  # type: ignore[arg-type]
+    assert found.ids.tolist() == [(tmp_path / name).as_posix() for name in ("a.png", "b.png")]
+    assert os.getpid() not in found.embeddings["video"][:, 0], "embedded in this process"
+    for line, (name, reason) in zip(lines, REASONS.items(), strict=False):
+        assert line.startswith(f"left out: {tmp_path / name}: ") and reason in line
+    assert lines[-1] == "5 of 7 files were left out; the lines above say why"
+
+
+def test_one_file_alone_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "crash.png").touch()
+    with Worker(named_files) as worker, pytest.raises(TrichordError, match="crash.png: its decoder ended abruptly"):
+        embed_files(named_files(), [tmp_path / "crash.png"], worker=worker)  # type: ignore[arg-type]
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    with Worker(no_model) as worker, pytest.raises(TrichordError, match="the model cannot be loaded: no model is here"):  # type: ignore[arg-type]
+        embed_files(named_files(), [tmp_path / "a.png"], worker=worker)  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+"""Every place in the source that opens a file goes through `trichord.files`, so that no FIFO or device is opened unawares."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import trichord
+
+SOURCE = Path(trichord.__file__).parent
+SAFE = {
+    "check_regular",
+    "open_regular",
+    "open_regular_text",
+    "open_given",
+    "open_given_text",
+    "file_sha256",
+    "check_sha256",
+}
+BY_PATH = {  # functions of libraries that open a path themselves
+    "ParquetFile", "read_table", "memory_map", "safe_open", "load_file", "ZipFile", "load", "open_memmap", "memmap", "VideoDecoder",
+}  # fmt: skip
+ALLOWED: dict[tuple[str, str], str] = {  # (file, function): why it may
+}
+
+
+def functions(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """Every outermost function, with its name, and the module without them."""
+    for node in ast.walk(tree):
+        for child in ast.iter_child_nodes(node):
+            child.parent = node  # type: ignore[attr-defined]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, node
+
+
+def called(node: ast.AST) -> Iterator[tuple[ast.Call, str, bool]]:
+    """Calls, with the name of what is called and whether it is a method."""
+    for call in ast.walk(node):
+        if isinstance(call, ast.Call):
+            if isinstance(call.func, ast.Attribute):
+                yield call, call.func.attr, True
+            elif isinstance(call.func, ast.Name):
+                yield call, call.func.id, False
+
+
+def mode_of(call: ast.Call, position: int) -> str:
+    given = [k.value for k in call.keywords if k.arg == "mode"] or call.args[position : position + 1]
+    return given[0].value if given and isinstance(given[0], ast.Constant) and isinstance(given[0].value, str) else "r"
+
+
+def offences(path: Path) -> Iterator[str]:
+    name = path.relative_to(SOURCE).as_posix()
+    for function, node in functions(ast.parse(path.read_text(encoding="utf-8"))):
+        calls = list(called(node))
+        if (name, function) in ALLOWED or SAFE & {called_name for _, called_name, _ in calls}:
+            continue
+        for call, what, is_method in calls:
+            reads = is_method and what in ("read_text", "read_bytes")
+            opens = what == "open" and mode_of(call, 0 if is_method else 1)[0] == "r"
+            by_path = what in BY_PATH and (what != "load" or _loads_a_path(call))
+            if reads or opens or by_path:
+                yield f"{name}:{call.lineno} {function}: {ast.unparse(call)[:80]}"
+
+
+def _loads_a_path(call: ast.Call) -> bool:
+    module = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+    return module in ("np", "torch") and not ast.unparse(call.args[0]).startswith("io.")
+
+
+def test_files_are_opened_in_one_way() -> None:
+    found = [line for path in sorted(SOURCE.rglob("*.py")) if path.parent.name != "files" for line in offences(path)]
+    assert found == []
+
+
+def test_what_is_allowed_is_still_there() -> None:
+    names = {
+        (path.relative_to(SOURCE).as_posix(), function)
+        for path in SOURCE.rglob("*.py")
+        for function, _ in functions(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert set(ALLOWED) <= names
