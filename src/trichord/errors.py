@@ -21,6 +21,13 @@ _ADVICE = {
 }
 
 
+# torch and Arrow's C++ raise RuntimeError or OSError; dlopen and thread creation fail too where no memory is left
+_NO_MEMORY = re.compile(
+    r"(?i)can(no|')t allocate memory|not enough memory|out of memory|failed to allocate|unable to allocate|std::bad_alloc|"
+    r"failed to map segment|insufficient memory|can't start new thread"
+)
+
+
 class TrichordError(ValueError):
     """A user's mistake or a user's data. The command line prints its message in one line and exits with 2.
 
@@ -71,6 +78,16 @@ def disk_error(error: BaseException, where: Path | str | None = None) -> Trichor
         f"{path or 'the disk'}: cannot be {'used' if number in (errno.EACCES, errno.EPERM, errno.EIO) else 'written'} "
         f"({os.strerror(number)}): {_ADVICE[number]}, then run the command again (train: with --resume)"
     )
+
+
+def memory_error(error: BaseException) -> TrichordError | None:
+    """Return the error to raise where memory could not be had, as Python, NumPy, Arrow and torch tell it; None for any other."""
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        return TrichordError(
+            f"not enough memory ({one_line(error)[:200] or type(error).__name__}); close other programs, raise the limit "
+            "(ulimit -v, a container's or a batch system's), or choose smaller batches"
+        )
+    return None
 
 
 def disk_reason(error: OSError) -> str:

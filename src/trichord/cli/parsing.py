@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,11 +41,8 @@ def _with_dashes(parser: ArgumentParser, text: str) -> str:
 
 
 def say(line: str) -> None:
-    """Print a line of progress. A reader that has gone (`| head`) does not end the work."""
-    try:
-        print(printable(line), flush=True)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    """Print a line of progress."""
+    print(printable(line), flush=True)
 
 
 def show(result: object) -> None:
