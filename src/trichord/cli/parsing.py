@@ -24,12 +24,19 @@ def parser_of(command: str, description: str, example: str) -> ArgumentParser:
 def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     import argparse
 
+    from trichord.cli.bounds import check_options
+    from trichord.recipes.bounds import plainly
+
     try:
-        return parser.parse_args(words)
+        values = parser.parse_args(words)
     except (argparse.ArgumentError, TypeError, ValueError, KeyError) as error:
         if isinstance(error, TrichordError):
             raise
-        raise TrichordError(f"{_with_dashes(parser, one_line(error))}; see {parser.prog} --help") from None
+        raise TrichordError(
+            f"{_with_dashes(parser, plainly(one_line(error), '--'))}; see {parser.prog} --help"
+        ) from None
+    check_options(parser, values)
+    return values
 
 
 def _with_dashes(parser: ArgumentParser, text: str) -> str:

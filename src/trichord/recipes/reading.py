@@ -76,7 +76,9 @@ def check_plain(values: object, source: str) -> None:
         if not isinstance(settings, dict):
             raise TrichordError(f"{source}: {_told(group)} is no group of settings but {_told(settings)}; correct it")
         for key, value in settings.items():
-            if value is None or isinstance(value, dict) or (isinstance(value, float) and not math.isfinite(value)):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise TrichordError(f"{source}: {_told(group)}.{_told(key)} is {value}; it must be a finite number")
+            if value is None or isinstance(value, dict):
                 what = "nothing" if value is None else _told(value)
                 raise TrichordError(f"{source}: {_told(group)}.{_told(key)} is {what}; give a value, or leave it out")
 

@@ -79,6 +79,7 @@ def train_order(
     """
     from trichord.store import Store
 
+    recipe.check()
     factories.build_accelerator(recipe)  # joins the other processes of a launch
     say = say if is_main() else _silent  # one process of a launch speaks
     store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
@@ -122,6 +123,7 @@ def run_study(
     """
     from trichord.store import Store
 
+    recipe.check()
     factories.build_accelerator(recipe)  # joins the other processes of a launch
     store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
     parsed = [Order.parse(order) for order in orders]
