@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Action
 from typing import TYPE_CHECKING, Any
 
-from trichord.recipes.bounds import SEED, Bounds
+from trichord.recipes.bounds import DRAW_SEED, SEED, Bounds
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -15,6 +15,7 @@ _WORKERS = Bounds(1, 4096)
 _SECONDS = Bounds(0, 1_000_000, above=True)
 OPTIONS = {  # by name, or by command and name where commands differ
     "seed": SEED,
+    "evaluate seed": DRAW_SEED,
     "seeds": SEED,
     "first_stage_seed": SEED,
     "num_train": _COUNT,

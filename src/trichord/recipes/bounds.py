@@ -57,6 +57,7 @@ class Bounds:
 
 
 SEED = Bounds(0, 2**63 - 1)
+DRAW_SEED = Bounds(0, 2**32 - 1)  # of what a benchmark draws: scikit-learn takes no larger one
 
 
 def bounded(default: Value, least: float, most: float = LARGEST, *, above: bool = False) -> Value:

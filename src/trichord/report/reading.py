@@ -33,6 +33,7 @@ from trichord.study.files import (
     read_queries,
 )
 from trichord.study.folder import divergence_of, is_benchmark, is_plan_entry
+from trichord.study.places import check_stage, identity_of_entry
 from trichord.study.ranks import CLIP_PARTS, fault_of_clips, fault_of_rows, read_ranks
 
 Status = Literal["done", "diverged", "unfinished"]
@@ -251,6 +252,8 @@ def _status(study: Path, entry: dict[str, Any], path: Path, identity: dict[str, 
     missing = [s["folder"] for s in entry["stages"] if not is_there(study / "stages" / s["folder"] / "model.json")]
     if missing:
         return "unfinished", f"stage {missing[0]} is not trained"
+    for entry_of_stage in entry["stages"]:
+        check_stage(study / "stages" / entry_of_stage["folder"], identity_of_entry(entry_of_stage))
     if not identity or not is_there(path.with_suffix(".npz")):
         return "unfinished", "not evaluated"
     if identity.get("stage") != entry["stages"][-1]["key"]:

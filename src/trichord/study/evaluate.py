@@ -21,6 +21,7 @@ from trichord.protocols.registry import find_protocol, protocols
 from trichord.protocols.saved_sets import scored_sets
 from trichord.protocols.subject import Subject, Untrained
 from trichord.recipes import of_this_version, recipe_from_dict
+from trichord.recipes.bounds import DRAW_SEED
 from trichord.study import factories
 from trichord.study.ranks import write_arrays
 from trichord.study.score import load_for_scoring
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 RESULTS, PER_QUERY = "results.json", "queries.npz"
 ALL = "all"
 BY_PRODUCTS = ("retrieval", "localization", "classification")  # kinds whose scores are of one embedding with another
-SEEDS = 2**32  # that generators of random numbers take
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,7 @@ def evaluate(
     ):
         if value not in known:
             raise TrichordError(f"{what} cannot be '{value}'; choose {', '.join(known)}")
-    if not 0 <= options.seed < SEEDS:
-        raise TrichordError(f"--seed {options.seed} cannot be; give a whole number from 0 to {SEEDS - 1:,}")
+    DRAW_SEED.check("--seed", options.seed)
     if run is None and embeddings is None:
         refuse_model_among(names)
     if (embeddings is None) == (run is None) or (run is None) != (store_path is None):

@@ -7,6 +7,7 @@ training went in chunks.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from trichord.nn import MCN, DAVEnet, Encoded
 from trichord.recipes import Recipe, recipe_from_dict
 from trichord.study import factories
 from trichord.study.files import damaged, read_json
+from trichord.study.places import check_described
 from trichord.training.divergence import DESCRIPTION, FOLDER, FORMAT, MEMORY, MODEL
 from trichord.training.stage import Stage, prepare_model
 
@@ -130,6 +132,7 @@ def read_dump(folder: Path) -> Dump:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, one_line(error), MEND) from None
+    check_described(Path(os.path.abspath(folder)).parent, {**told, "stage": stage.chain})
     try:
         model.load_state_dict(_tensors(folder / MODEL))
     except RuntimeError as error:

@@ -40,6 +40,7 @@ from trichord.study.files import (
     read_json,
     read_queries,
 )
+from trichord.study.places import check_described, check_stage, identity_of
 from trichord.study.plan import PlannedOrder
 from trichord.study.ranks import (
     fault_of_clips,
@@ -197,6 +198,7 @@ def _evaluate(
 ) -> None:
     """Evaluate an order's model on these benchmarks; its figures join `figures` of the main process."""
     folder = out / "stages" / planned.stages[-1].folder
+    check_stage(folder, identity_of(planned.stages[-1]))
     with mended_by_deleting(folder):
         trained = load_model(folder)
     possible = [d for d in directions if set(d.modalities) <= set(trained.trained)]
@@ -295,15 +297,19 @@ def find_model(run: Path) -> Path:
     """The model that a folder means: its own, or that of the last stage of the one order that was trained there; of a
     folder of checkpoints the best one.
 
-    Raises TrichordError when there is none, or when there are several to choose from.
+    Raises TrichordError when there is none, when there are several to choose from, or when a stage folder holds another stage.
     """
     if is_there(run) or is_there(run / DESCRIPTION):
+        check_stage(run)
         return run
     if best := best_checkpoint(run):
+        check_stage(best)
         return best
     found = {
         path.parent.name: read_json(path, mend=deleting(path.parent)) for path in run.glob(f"stages/*/{DESCRIPTION}")
     }
+    for name, described in found.items():
+        check_described(run / "stages" / name, described)
     last = sorted(set(found) - {described.get("parent") for described in found.values()})
     if not last:
         raise TrichordError(f"{run}: no trained model here; give a run folder, a stage folder or a published .pth file")
