@@ -38,6 +38,11 @@ class TrichordError(ValueError):
         super().__init__(printable(message))
 
 
+class Unavailable(TrichordError):
+    """A file that could not be looked at: no right to, a fault of the system, too little memory. It may be whole: nothing is
+    deleted or made anew because of it."""
+
+
 class Diverged(TrichordError):
     """A training whose loss or gradient is no longer finite."""
 
@@ -70,7 +75,7 @@ def disk_error(error: BaseException, where: Path | str | None = None) -> Trichor
         error: As Python, numpy, Arrow or safetensors raise it.
         where: The folder that is written to, named where the error names no file.
     """
-    number = _number(error)
+    number = error_number(error)
     if number not in _ADVICE:
         return None
     path = getattr(error, "filename", None) or where
@@ -92,11 +97,12 @@ def memory_error(error: BaseException) -> TrichordError | None:
 
 def disk_reason(error: OSError) -> str:
     """Why a write failed, in the system's words where there are any: numpy says `10 requested and 2 written`."""
-    number = _number(error)
+    number = error_number(error)
     return os.strerror(number) if number in _ADVICE else error.strerror or one_line(error)
 
 
-def _number(error: BaseException) -> int | None:
+def error_number(error: BaseException) -> int | None:
+    """Return the system's number of an error, as Python, NumPy, Arrow or safetensors raise it; None where there is none."""
     if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors
         return int(found[1])
     if not isinstance(error, OSError):

@@ -30,6 +30,7 @@ from trichord.data.frozen_parts import (
 )
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import reraise_unavailable
 from trichord.store import Store
 from trichord.store.leases import Leases
 
@@ -71,6 +72,7 @@ class FrozenRows:
                 raise ValueError(f"has {values.shape} values, not ({index['num_clips']}, {index['width']})")
             return cls(index["modality"], index["kind"], values, valid, row, begin)
         except (OSError, ValueError, KeyError, TypeError, MemoryError, RecursionError) as error:
+            reraise_unavailable(getattr(error, "filename", None) or folder / "values.npy", error)
             raise TrichordError(
                 f"{folder}: the frozen embeddings cannot be read ({one_line(error)}); delete that folder, they are made anew"
             ) from None

@@ -26,6 +26,7 @@ from trichord.data.batches import TrainingClips, read_ahead
 from trichord.data.listing import Listing, clips_at
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError
+from trichord.files.reading import reraise_unavailable
 from trichord.store.leases import Leases
 
 INDEX, PLAN, DONE = "index.json", "plan.json", "done"
@@ -264,7 +265,8 @@ class _Rows:
 def _read(path: Path) -> object:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError) as error:
+        reraise_unavailable(path, error)
         return None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import unreadable
 from trichord.recipes.bounds import bounded, bounded_list, check_bounds, plainly
 from trichord.recipes.reading import check_plain, read_yaml
 
@@ -354,7 +355,9 @@ def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise TrichordError(f"{path}: the recipe extends itself ({' > '.join((*seen, name))}); remove one `extends`")
     try:
         values = read_yaml(path) or {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError as error:
         raise TrichordError(f"{path}: not a YAML file: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise TrichordError(f"{path}: a recipe is a mapping of settings such as `training: {{epochs: 3}}`")

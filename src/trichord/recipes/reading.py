@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import unreadable
 
 MOST_BYTES = 256 << 10
 DEEPEST = 20
@@ -62,7 +63,9 @@ def check_config(path: Path) -> None:
     """Raise TrichordError for a file that `read_yaml` refuses, before another reader opens it."""
     try:
         read_yaml(path)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError as error:
         raise TrichordError(
             f"{path}: not a YAML file: {one_line(error)}; give one that --print_config printed"
         ) from None

@@ -19,6 +19,7 @@ import numpy as np
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.geometry import Geometry
 from trichord.evaluation.retrieval import QueryRanks
+from trichord.files.reading import unreadable
 from trichord.modality import Order
 from trichord.study.calls import is_call
 from trichord.study.files import (
@@ -37,6 +38,7 @@ from trichord.study.places import check_stage, identity_of_entry
 from trichord.study.ranks import CLIP_PARTS, fault_of_clips, fault_of_rows, read_ranks
 
 Status = Literal["done", "diverged", "unfinished"]
+_DELETE_CURVES = "delete that file; the report then lacks the curves of this stage"
 CURVE_LINES = 2000  # of a metrics file; a longer one is read in even steps
 NOT_TERMS = ("step", "epoch", "clips", "seconds")
 
@@ -333,5 +335,6 @@ def _parsed(path: Path, line: bytes) -> dict[str, Any]:
 
 def _damaged_metrics(path: Path, reason: object) -> TrichordError:
     """A stage is not trained again for its curves: this file alone cannot be had back."""
-    told = reason.strerror if isinstance(reason, OSError) else reason
-    return damaged(path, one_line(told), "delete that file; the report then lacks the curves of this stage")
+    if isinstance(reason, OSError):
+        return unreadable(path, reason, mend=_DELETE_CURVES)
+    return damaged(path, one_line(reason), _DELETE_CURVES)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trichord.errors import TrichordError
+from trichord.files.reading import unreadable
 from trichord.store.leases import Leases
 from trichord.store.shards import atomic_file
 
@@ -109,7 +110,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         table = pq.read_table(path, use_threads=False)
         table.validate(full=True)
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
-        raise TrichordError(f"{path}: is damaged ({str(error)[:120]}); delete it and {_MEND}") from None
+        raise unreadable(path, error, mend=f"delete it and {_MEND}") from None
     if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
         raise TrichordError(f"{path}: its columns are not those of annotations; delete it and {_MEND}")
     rows = table.to_pylist()

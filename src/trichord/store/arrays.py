@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import unreadable
 
 FREE_BYTES = 256 << 20  # a compressed array may be this large whatever its ratio
 LARGEST_RATIO = 200  # above that size: bytes of the array per byte in the file
@@ -45,7 +46,7 @@ def load_npz_array(path: Path, key: str) -> np.ndarray:
     except zipfile.BadZipFile as error:
         raise _broken(path, f"not a whole .npz file: {error}") from None
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except (EOFError, NotImplementedError, RuntimeError, ValueError, struct.error, zlib.error) as error:
         if isinstance(error, TrichordError):
             raise
@@ -59,7 +60,7 @@ def load_npy(path: Path) -> np.ndarray:
         with path.open("rb") as stream:
             return read_npy(stream, path.stat().st_size, path)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
@@ -67,7 +68,7 @@ def read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
     try:
         return _read_npy(stream, size, path)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except (EOFError, ValueError, struct.error) as error:
         if isinstance(error, TrichordError):
             raise
@@ -128,7 +129,3 @@ def _read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
 
 def _broken(path: Path, why: str) -> TrichordError:
     return TrichordError(f"{path}: is broken ({one_line(why)[:200]}); download or save it again")
-
-
-def _unreadable(path: Path, error: OSError) -> TrichordError:
-    return TrichordError(f"{path}: cannot be read ({error.strerror or one_line(error)}); check the path")

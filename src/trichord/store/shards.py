@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import unreadable
 
 MAX_HEADER_BYTES = 1 << 20  # a part has some 15 tensors; this bounds what a damaged length can make us read
 _DTYPES = {"F64": "<f8", "I64": "<i8", "F32": "<f4", "I32": "<i4", "F16": "<f2", "U8": "|u1"}
@@ -27,10 +28,17 @@ _NAMES = {np.dtype(spec): name for name, spec in _DTYPES.items()}
 
 def damaged(path: Path, what: str) -> TrichordError:
     """The error for a part that cannot be used: names the file, what is wrong and the way out."""
+    return TrichordError(one_line(f"{path}: {what}; {_mend(path)}"))
+
+
+def unreadable_part(path: Path, error: Exception) -> TrichordError:
+    """Return the error to raise for a file of a part that cannot be read: only a missing or damaged one is to be deleted."""
+    return unreadable(path, error, mend=_mend(path))
+
+
+def _mend(path: Path) -> str:
     both = f"{path.stem}.safetensors and {path.stem}.parquet"
-    return TrichordError(
-        one_line(f"{path}: {what}; run `trichord store verify {path.parent.parent}`, delete {both}, import again")
-    )
+    return one_line(f"run `trichord store verify {path.parent.parent}`, delete {both}, import again")
 
 
 @contextmanager
@@ -103,7 +111,7 @@ def read_header(path: Path) -> tuple[int, dict[str, tuple[np.dtype, tuple[int, .
                 raise damaged(path, "not a safetensors file or cut short")
             text = file.read(length)
     except OSError as error:
-        raise damaged(path, f"cannot be read ({error.strerror})") from None
+        raise unreadable_part(path, error) from None
     return 8 + length, parse_header(path, text, size)
 
 
@@ -149,8 +157,8 @@ def map_shard(path: Path) -> dict[str, np.ndarray]:
     try:
         with pa.memory_map(str(path)) as file:
             data = file.read_buffer()
-    except OSError as error:
-        raise damaged(path, f"cannot be mapped ({error})") from None
+    except (OSError, MemoryError) as error:
+        raise unreadable_part(path, error) from None
     return {
         name: np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
         for name, (dtype, shape, offset) in tensors.items()

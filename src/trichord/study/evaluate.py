@@ -12,6 +12,7 @@ from trichord.errors import Diverged, TrichordError, writing
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, all_directions
 from trichord.evaluation.windows import Windows
+from trichord.files.reading import unreadable
 from trichord.files.writing import write_json
 from trichord.modality import Direction
 from trichord.parallel import on_main
@@ -294,7 +295,7 @@ def read_gallery(path: Path) -> tuple[str, ...]:
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise TrichordError(f"{path}: cannot be read ({error}); give a text file with one clip id a line") from None
+        raise unreadable(path, error, mend="give a text file with one clip id a line") from None
     ids = tuple(line for line in lines if line)
     if not ids:
         raise TrichordError(f"{path}: names no clip; give a text file with one clip id a line")

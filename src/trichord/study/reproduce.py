@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import unreadable
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.kmeans import assign
 from trichord.nn import MCN, DAVEnet, Encoded
@@ -149,8 +150,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise damaged(path, one_line(error), MEND) from None
+    except (OSError, SafetensorError, MemoryError) as error:
+        raise unreadable(path, error, mend=MEND) from None
 
 
 def _tuples(value: Any) -> Any:

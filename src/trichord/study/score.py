@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.data.reader import EMBEDDING_STREAMS, Clips
-from trichord.errors import TrichordError, one_line
+from trichord.errors import TrichordError, Unavailable, one_line
 from trichord.evaluation.geometry import Geometry, measure_geometry
 from trichord.evaluation.retrieval import RetrievalResult
 from trichord.files.writing import write_json
@@ -143,6 +143,8 @@ def kept_figures(path: Path, identity: dict[str, Any], say: Callable[[str], None
         figures.lost = [name for name in names if isinstance(name, str)]
         check_sha256(path.with_suffix(".npz"), kept.get("arrays_sha256"), mend=ANEW)
         arrays = read_arrays(path.with_suffix(".npz"), mend=ANEW)
+    except Unavailable:
+        raise
     except TrichordError as error:
         say(str(error))
         return figures
@@ -180,6 +182,8 @@ def _mend_queries(
     """Write the clips and captions of a benchmark where they are not there whole."""
     try:
         read_queries(out, benchmark.name, num_clips, mend=ANEW)
+    except Unavailable:
+        raise
     except TrichordError as error:
         say(str(error))
         write_queries(out, store, benchmark, benchmark_clips(store, benchmark, factories.scoring_settings(recipe, ())))
