@@ -5,7 +5,6 @@ Anything may have happened to a file since it was written: torn by a full disk, 
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import zipfile
@@ -18,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from trichord.errors import TrichordError, Unavailable, one_line
-from trichord.files.reading import reraise_unavailable, unreadable
+from trichord.files.reading import parse_json, reraise_unavailable, unreadable
 from trichord.store.arrays import check_member
 from trichord.training.seals import file_sha256, was_changed
 
@@ -52,8 +51,8 @@ def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict, *
     Raises TrichordError when it is not there, cannot be read, holds something else, or was changed (`training.seals`).
     """
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError, MemoryError) as error:
         raise unreadable(path, error, mend=mend) from None
     if not isinstance(content, kind):
         raise damaged(path, f"what it holds is not {KINDS[kind]}", mend)
