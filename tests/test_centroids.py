@@ -244,9 +244,7 @@ def test_changed_ones_are_refused_byte_by_byte(folder: Path) -> None:
         with pytest.raises(TrichordError, match="the centroids were changed"):
             load_model(folder)
     path.unlink()
-    with pytest.raises(
-        TrichordError, match="centroids.safetensors: cannot be read .*; train the stage again"
-    ):
+    with pytest.raises(TrichordError, match="centroids.safetensors: cannot be read .*; train the stage again"):
         load_model(folder)
     path.mkdir()
     with pytest.raises(TrichordError, match="cannot be read"):
