@@ -245,12 +245,10 @@ def test_changed_ones_are_refused_byte_by_byte(folder: Path) -> None:
         with pytest.raises(TrichordError, match="the centroids were changed"):
             load_model(folder)
     path.unlink()
-    with pytest.raises(
-        TrichordError, match="centroids.safetensors: the centroids cannot be read .*; train the stage again"
-    ):
+    with pytest.raises(TrichordError, match="centroids.safetensors: cannot be read .*; train the stage again"):
         load_model(folder)
     path.mkdir()
-    with pytest.raises(TrichordError, match="the centroids cannot be read"):
+    with pytest.raises(TrichordError, match="cannot be read"):
         load_model(folder)
 
 
@@ -263,7 +261,7 @@ def test_changed_ones_are_refused_byte_by_byte(folder: Path) -> None:
         ({"centroids": torch.zeros((), dtype=torch.int8)}, r"no centroids of this model: \(\) torch.int8"),
         ({"centroids": torch.zeros(3, 32, dtype=torch.float64)}, "no centroids of this model: .*float64"),
         ({"centroids": torch.full((3, 32), math.nan)}, "the centroids are not finite: the model has diverged"),
-        ({"other": torch.zeros(3, 32)}, "the centroids cannot be read"),
+        ({"other": torch.zeros(3, 32)}, "cannot be read"),
     ],
 )
 def test_what_is_sealed_but_no_centroids_is_refused(content: dict[str, torch.Tensor], told: str, folder: Path) -> None:

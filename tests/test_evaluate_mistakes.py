@@ -102,7 +102,7 @@ def test_a_seed_that_none_can_draw_with(
     name: str, seed: str, labelled: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = told_by(["--embeddings", str(labelled), "--benchmark", name, "--seed", seed], capsys)
-    assert told == f"--seed {seed} cannot be; give a whole number from 0 to 4,294,967,295"
+    assert told == f"--seed is {seed}; it must be at least 0, and at most 4,294,967,295"
 
 
 def test_a_model_among_the_benchmarks_belongs_before_them(

@@ -229,7 +229,7 @@ def test_damage_is_one_line_when_the_store_is_opened(store_path: Path, kind: str
 
 def test_a_missing_shard_is_one_line(store_path: Path) -> None:
     (store_path / "parts" / SHARD).unlink()
-    with pytest.raises(TrichordError, match=f"parts/{SHARD}: is missing or cannot be read .No such file"):
+    with pytest.raises(TrichordError, match=f"parts/{SHARD}: cannot be read .No such file"):
         Store(store_path)
     assert len(verify(store_path)) == 1
 

@@ -18,7 +18,7 @@ from trichord.study.files import array_names, read_arrays, read_json
     [
         (b"", "Expecting value"),
         (b"\xff\xfe\x00", "decode"),
-        (b"[" * 100_000, "damaged"),
+        (b"[" * 100_000, "nested too deeply"),
         (b"[1]", "what it holds is not an object"),
         (b"null", "what it holds is not an object"),
     ],

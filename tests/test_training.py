@@ -164,7 +164,7 @@ def test_later_stage_settings_without_effect_are_refused() -> None:
         later(replay=True)
     with pytest.raises(TrichordError, match="training.max_steps bounds every stage"):
         later(epochs=3)
-    with pytest.raises(TrichordError, match="thaw lies between 0 and 1"):
+    with pytest.raises(TrichordError, match="later_stages.thaw is 2.0; it must be at least 0, and at most 1"):
         later(thaw=2.0)
 
 

@@ -21,6 +21,13 @@ _ADVICE = {
 }
 
 
+# torch and Arrow's C++ raise RuntimeError or OSError; dlopen and thread creation fail too where no memory is left
+_NO_MEMORY = re.compile(
+    r"(?i)can(no|')t allocate memory|not enough memory|out of memory|failed to allocate|unable to allocate|std::bad_alloc|"
+    r"failed to map segment|insufficient memory|can't start new thread"
+)
+
+
 class TrichordError(ValueError):
     """A user's mistake or a user's data. The command line prints its message in one line and exits with 2.
 
@@ -29,6 +36,11 @@ class TrichordError(ValueError):
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(message))
+
+
+class Unavailable(TrichordError):
+    """A file that could not be looked at: no right to, a fault of the system, too little memory. It may be whole: nothing is
+    deleted or made anew because of it."""
 
 
 class Diverged(TrichordError):
@@ -58,7 +70,7 @@ def disk_error(error: BaseException, where: Path | str | None = None) -> Trichor
         error: As Python, numpy, Arrow or safetensors raise it.
         where: The folder that is written to, named where the error names no file.
     """
-    number = _number(error)
+    number = error_number(error)
     if number not in _ADVICE:
         return None
     path = getattr(error, "filename", None) or where
@@ -68,13 +80,24 @@ def disk_error(error: BaseException, where: Path | str | None = None) -> Trichor
     )
 
 
+def memory_error(error: BaseException) -> TrichordError | None:
+    """Return the error to raise where memory could not be had, as Python, NumPy, Arrow and torch tell it; None for any other."""
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        return TrichordError(
+            f"not enough memory ({one_line(error)[:200] or type(error).__name__}); close other programs, raise the limit "
+            "(ulimit -v, a container's or a batch system's), or choose smaller batches"
+        )
+    return None
+
+
 def disk_reason(error: OSError) -> str:
     """Why a write failed, in the system's words where there are any: numpy says `10 requested and 2 written`."""
-    number = _number(error)
+    number = error_number(error)
     return os.strerror(number) if number in _ADVICE else error.strerror or one_line(error)
 
 
-def _number(error: BaseException) -> int | None:
+def error_number(error: BaseException) -> int | None:
+    """Return the system's number of an error, as Python, NumPy, Arrow or safetensors raise it; None where there is none."""
     if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors
         return int(found[1])
     if not isinstance(error, OSError):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
-from trichord.cli.launch import end_at_once_if_launched, loss_of_others, tells
-from trichord.errors import TrichordError, disk_error, one_line, printable
+from trichord.cli.bus_error import bus_errors_named
+from trichord.cli.launch import end_at_once_if_launched, is_launched, loss_of_others, tells
+from trichord.cli.output import lasting_output
+from trichord.cli.stopping import Stopped, stopping_on_signals
+from trichord.errors import TrichordError, disk_error, memory_error, one_line, printable
 
 USAGE = """\
 usage: trichord COMMAND [ARGUMENTS] [--debug]
@@ -52,34 +56,52 @@ COMMANDS = {  # each in a module of its kind, imported when it is called
     "store": "data:store",
     "doctor": "scoring:doctor",
 }
+PRINTING = ("evaluate", "reproduce", "store", "doctor")  # their result is what they print
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0, or 2 after a user's mistake (one line on standard error)."""
+    """Run one command.
+
+    Args:
+        argv: Words of the command line; None takes those of the process.
+
+    Returns:
+        The exit code: 0; 2 after an error, of which one line is on standard error; 128 + N after signal N.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
-    try:
-        code = _run(words)
+    with lasting_output(until_exit=argv is None) as lost_output, bus_errors_named():
+        code = _guarded(words, debug)
+        if why := lost_output():
+            prints_only = not words or words[0].startswith("-") or words[0] in PRINTING
+            print(f"trichord: {'error' if prints_only else 'warning'}: {why}", file=sys.stderr)
+            code = max(code, 2 * prints_only)
         if argv is None and code == 0:
             end_at_once_if_launched()
         return code
+
+
+def _guarded(words: list[str], debug: bool) -> int:
+    """Run one command; errors become one line and an exit code, unless `debug`."""
+    try:
+        if is_launched():  # the launcher's signals end a process that waits for others, which no handler would
+            return _run(words)
+        with stopping_on_signals():
+            return _run(words)
     except TrichordError as error:
         return _fail(error, debug)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Stopped) else signal.SIGINT
         if tells():
-            print("trichord: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 0
+            how = f"stopped by {signal.Signals(number).name}" if isinstance(error, Stopped) else "interrupted"
+            print(f"trichord: {how}; the same command goes on where it stopped", file=sys.stderr, flush=True)
+        return 128 + number
     except Exception as error:
-        if told := disk_error(error) or loss_of_others(error):
-            return _fail(told, debug, error)
+        if known := disk_error(error) or memory_error(error) or loss_of_others(error):
+            return _fail(known, debug, error)
         return _fail(
-            f"{type(error).__name__}: {error} (a defect, or an input nobody thought of; --debug shows where)",
+            f"internal error: {type(error).__name__}: {error}; please report it, with the traceback that --debug prints",
             debug,
             error,
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +24,19 @@ def parser_of(command: str, description: str, example: str) -> ArgumentParser:
 def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     import argparse
 
+    from trichord.cli.bounds import check_options
+    from trichord.recipes.bounds import plainly
+
     try:
-        return parser.parse_args(words)
+        values = parser.parse_args(words)
     except (argparse.ArgumentError, TypeError, ValueError, KeyError) as error:
         if isinstance(error, TrichordError):
             raise
-        raise TrichordError(f"{_with_dashes(parser, one_line(error))}; see {parser.prog} --help") from None
+        raise TrichordError(
+            f"{_with_dashes(parser, plainly(one_line(error), '--'))}; see {parser.prog} --help"
+        ) from None
+    check_options(parser, values)
+    return values
 
 
 def _with_dashes(parser: ArgumentParser, text: str) -> str:
@@ -43,11 +48,8 @@ def _with_dashes(parser: ArgumentParser, text: str) -> str:
 
 
 def say(line: str) -> None:
-    """Print a line of progress. A reader that has gone (`| head`) does not end the work."""
-    try:
-        print(printable(line), flush=True)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    """Print a line of progress."""
+    print(printable(line), flush=True)
 
 
 def show(result: object) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trichord.cli.launch import is_main
 from trichord.cli.parsing import parse, parser_of, parts_of, say, show
 from trichord.errors import TrichordError
+from trichord.recipes.bounds import SEED
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -168,9 +169,11 @@ def evaluate(words: list[str]) -> int:
 def _seeds(given: list[int] | int | str) -> list[int]:
     """Whole numbers, from a list, one of them, or text with commas."""
     try:
-        return [int(part) for part in parts_of(given if isinstance(given, str) else str(given).strip("[]"))]
+        seeds = [int(part) for part in parts_of(given if isinstance(given, str) else str(given).strip("[]"))]
     except ValueError:
         raise TrichordError(f"--seeds {given}: a seed is a whole number; give one, or several as 0,1") from None
+    SEED.check("--seeds", seeds)
+    return seeds
 
 
 def _is_of_orders(values: Namespace, names: list[str]) -> bool:

@@ -31,7 +31,7 @@ from trichord.data.frozen_parts import (
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError, one_line
 from trichord.files.folders import make_folder
-from trichord.files.reading import check_regular, read_text
+from trichord.files.reading import check_regular, read_text, reraise_unavailable, unreadable
 from trichord.store import Store
 from trichord.store.leases import Leases
 
@@ -75,6 +75,7 @@ class FrozenRows:
                 raise ValueError(f"has {values.shape} values, not ({index['num_clips']}, {index['width']})")
             return cls(index["modality"], index["kind"], values, valid, row, begin)
         except (OSError, ValueError, KeyError, TypeError, MemoryError, RecursionError) as error:
+            reraise_unavailable(getattr(error, "filename", None) or folder / "values.npy", error)
             raise TrichordError(
                 f"{folder}: the frozen embeddings cannot be read ({one_line(error)}); delete that folder, they are made anew"
             ) from None
@@ -82,10 +83,25 @@ class FrozenRows:
     def read(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
         """Values (B, C) and whether there is one (B,), of clips that `TrainingClips` drew."""
         assert clips.caption is not None, "only drawn clips know their captions"
+        self._check_size()
         begin = self.begin[clips.item]
         assert (begin >= 0).all(), "clips of videos that are not trained on"
         rows = self.row[begin + clips.caption]
         return self.values[rows], self.valid[rows]
+
+    def _check_size(self) -> None:
+        """Raise TrichordError when the values were cut short: reading beyond the end of the file would end the process (SIGBUS)."""
+        if not isinstance(self.values, np.memmap) or self.values.filename is None:
+            return
+        path = Path(self.values.filename)
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise unreadable(path, error, mend=f"delete the folder {path.parent}; it is made anew") from None
+        if size < self.values.offset + self.values.nbytes:
+            raise TrichordError(
+                f"{path}: was cut short while it was used; delete the folder {path.parent}, it is made anew"
+            )
 
 
 def frozen_folder(store: Store) -> Path:

@@ -28,7 +28,7 @@ from trichord.data.listing import Listing, clips_at
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError
 from trichord.files.folders import remove_folder
-from trichord.files.reading import check_regular, read_bytes
+from trichord.files.reading import check_regular, read_bytes, reraise_unavailable
 from trichord.files.writing import write_json
 from trichord.store.leases import Leases
 
@@ -273,7 +273,8 @@ class _Rows:
 def _read(path: Path) -> object:
     try:
         return json.loads(read_bytes(path))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError) as error:
+        reraise_unavailable(path, error)
         return None
 
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.embedded import Embedded
-from trichord.files.reading import read_given_text, read_text
+from trichord.files.reading import read_given_text, read_text, unreadable
 from trichord.store.arrays import text_array
 
 SPLITS = ("train", "val", "test")
@@ -130,8 +130,7 @@ def read_labels(path: Path) -> LabelTable:
                 f"{path}: labels are read from .csv, .jsonl, a world.json or a folder of official lists"
             )
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
-        raise TrichordError(f"{path}: cannot be read ({reason}); give a table of labels with a column id") from None
+        raise unreadable(path, error, mend="give a table of labels with a column id") from None
     return _table(path, rows)
 
 
@@ -211,7 +210,7 @@ def _lines(path: Path) -> Iterable[tuple[str, str]]:
     try:
         lines = read_text(path, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise TrichordError(f"{path}: cannot be read ({one_line(error)}); unpack it again") from None
+        raise unreadable(path, error, mend="unpack it again") from None
     for line in lines:
         name, _, mark = line.strip().partition(" ")
         if name:

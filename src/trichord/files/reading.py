@@ -11,17 +11,19 @@ import errno
 import hashlib
 import io
 import json
+import mmap
 import os
 import stat
 import tempfile
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TextIO, cast
 
-from trichord.errors import TrichordError, one_line
+from trichord.errors import TrichordError, Unavailable, error_number, memory_error, one_line
 
 MAX_BYTES = 1 << 30  # of a file that is read into memory whole, where the caller gives no bound of its own
 MAX_PIPED_BYTES = 16 << 30  # of a pipe that the user names
 _BLOCK_BYTES = 1 << 20
+_SPARE_BYTES = 64 << 20
 
 
 class NotRegularFileError(OSError):
@@ -30,6 +32,18 @@ class NotRegularFileError(OSError):
 
 class FileTooLargeError(OSError):
     """The file has more bytes than the format that is expected there can have."""
+
+
+_WRONG_KINDS = (NotRegularFileError, FileTooLargeError)
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_WRONG_CONTENT = (errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EFBIG, errno.EOVERFLOW)
+_ADVICE = {
+    errno.EACCES: "ask its owner for the right to read it",
+    errno.EPERM: "ask its owner for the right to read it",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), then run the command again",
+    errno.ENFILE: "close other programs, then run the command again",
+    errno.ENOMEM: "close other programs or raise the limit of memory, then run the command again",
+}
 
 
 def check_regular(path: str | Path) -> os.stat_result:
@@ -157,18 +171,63 @@ def is_regular(path: str | Path) -> bool:
     return os.path.isfile(path)
 
 
-def reason_of(error: OSError | ValueError) -> str:
+def reason_of(error: Exception) -> str:
     """Return why a file could not be read, in the system's words where there are any."""
+    number = error_number(error)
+    if number is not None and not isinstance(error, _WRONG_KINDS):
+        return os.strerror(number)
     return (getattr(error, "strerror", None) or one_line(error) or type(error).__name__)[:200]
 
 
-def unreadable(path: str | Path, error: OSError) -> TrichordError:
-    """Return the error to raise for a file that cannot be read; it distinguishes a missing file from a forbidden one."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
+def unreadable(path: str | Path, error: Exception, *, mend: str = "") -> TrichordError:
+    """Return the error to raise for a file that cannot be read; what it advises follows from the cause.
+
+    Args:
+        path: The file.
+        error: As Python or a library raised it. Where a library hides the system's error, the file is opened once more.
+        mend: What to do about a file that is missing or whose content is wrong, such as to delete it and make it anew.
+
+    Returns:
+        `Unavailable` where the content was never seen: no right to read it, a fault of the disk, too little memory. Its advice
+        is never `mend`. TrichordError for a file that is missing, of another kind, or damaged.
+    """
+    if (known := memory_error(error)) and not (isinstance(error, MemoryError) and _fits_into_memory(path)):
+        return Unavailable(f"{path}: cannot be read: {known}")
+    error = _cause_of(path, error)
+    number = None if isinstance(error, _WRONG_KINDS) else error_number(error)
+    if number in _MISSING and not mend:
         return TrichordError(f"{path}: no such file; check the path")
-    if isinstance(error, PermissionError):
-        return TrichordError(f"{path}: cannot be read ({reason_of(error)}); ask its owner for the right to read it")
-    return TrichordError(f"{path}: cannot be read ({reason_of(error)}); check the path")
+    if number in (None, *_MISSING, *_WRONG_CONTENT):
+        return TrichordError(f"{path}: cannot be read ({reason_of(error)}); {mend or 'check the path'}")
+    advice = _ADVICE.get(number, "check the disk or the network, then run the command again")
+    return Unavailable(f"{path}: cannot be read ({reason_of(error)}); {advice}")
+
+
+def reraise_unavailable(path: str | Path, error: Exception) -> None:
+    """Raise `Unavailable` for an error that says nothing of the file's content; for any other do nothing."""
+    told = unreadable(path, error)
+    if isinstance(told, Unavailable):
+        raise told from None
+
+
+def _fits_into_memory(path: str | Path) -> bool:
+    """Return whether there is memory for a file, so that a reader that lacked memory followed numbers that are wrong."""
+    try:
+        mmap.mmap(-1, os.stat(path).st_size + _SPARE_BYTES).close()
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _cause_of(path: str | Path, error: Exception) -> Exception:
+    """Return the system's error where a library hides it: safetensors calls a forbidden file missing."""
+    if not isinstance(error, OSError) or error.errno is not None:
+        return error
+    try:
+        open_regular(path).close()
+    except OSError as cause:
+        return cause
+    return error
 
 
 def _read_bounded(file: BinaryIO, path: str | Path, max_bytes: int) -> bytes:

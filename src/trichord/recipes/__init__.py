@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import unreadable
+from trichord.recipes.bounds import bounded, bounded_list, check_bounds, plainly
 from trichord.recipes.reading import check_plain, read_yaml
 
 FOLDER = Path(__file__).parent
 DEFAULT = "debug"
 RENAMED = {"training.sync_batch_norm": "training.batch_norm, `global` for true and `process` for false"}
+# Settings that earlier versions took below 0, where they meant the same as 0.
+OFF_BELOW_0 = (
+    ("data", "min_clip_s"), ("training", "warmup_steps"), ("training", "clip_grad_norm"), ("training", "frozen_cache_gb"),
+)  # fmt: skip
 
 
 @dataclass
@@ -36,9 +42,9 @@ class ModelSettings:
             where the store has them.
     """
 
-    embed_dim: int = 6144
-    reconstruction_dim: int = 1024
-    audio_channels: list[int] = field(default_factory=lambda: [128, 256, 512, 1024])
+    embed_dim: int = bounded(6144, 1)
+    reconstruction_dim: int = bounded(1024, 0)
+    audio_channels: list[int] = bounded_list([128, 256, 512, 1024], 1)
     mask_padding: bool = True
     reconstruction_relu: bool = True
     visual_3d: Literal["auto", "yes", "no"] = "auto"
@@ -66,15 +72,15 @@ class DataSettings:
 
     collection: str = ""
     train_split: str = "train"
-    videos_per_batch: int = 128
-    clips_per_video: int = 32
-    min_clip_s: float = 10.0
-    audio_frames: int = 1000
-    audio_pad_db: float = -80.0
-    max_words: int = 20
+    videos_per_batch: int = bounded(128, 1)
+    clips_per_video: int = bounded(32, 1)
+    min_clip_s: float = bounded(10.0, 0)
+    audio_frames: int = bounded(1000, 1)
+    audio_pad_db: float = bounded(-80.0, -1000, 1000)
+    max_words: int = bounded(20, 1)
     clip_sampling: Literal["distinct", "published"] = "distinct"
     word_order: Literal["time", "published"] = "time"
-    cache_gb: float = 0.0
+    cache_gb: float = bounded(0.0, 0)
 
 
 @dataclass
@@ -103,22 +109,22 @@ class LossSettings:
     """
 
     contrast: Literal["mms", "info_nce", "mil_nce"] = "mms"
-    contrast_weight: float = 1.0
-    margin: float = 0.001
-    temperature: float = 1.0
+    contrast_weight: float = bounded(1.0, 0)
+    margin: float = bounded(0.001, -1_000_000, 1_000_000)
+    temperature: float = bounded(1.0, 1e-6, 1_000_000)
     cosine: bool = False
-    cluster_weight: float = 1.0
-    num_clusters: int = 256
-    cluster_rows: int = 40960
-    cluster_refit_every_steps: int = 20
+    cluster_weight: float = bounded(1.0, 0)
+    num_clusters: int = bounded(256, 1)
+    cluster_rows: int = bounded(40960, 1)
+    cluster_refit_every_steps: int = bounded(20, 1)
     cluster_on: Literal["modalities", "fused"] = "modalities"
     cluster_cosine: bool = True
-    cluster_temperature: float = 0.1
+    cluster_temperature: float = bounded(0.1, 1e-6, 1_000_000)
     cluster_empty: Literal["reseed", "zero"] = "reseed"
     cluster_store: Literal["all", "first_half"] = "all"
     cluster_wait_until_full: bool = False
     cluster_reset_every_epoch: bool = False
-    reconstruction_weight: float = 50.0
+    reconstruction_weight: float = bounded(50.0, 0)
     reconstruction_detach: bool = True
 
 
@@ -158,26 +164,26 @@ class TrainingSettings:
             loss; false takes the plain ones, which give the same to rounding.
     """
 
-    epochs: int = 30
-    max_steps: int = 0
-    learning_rate: float = 1e-4
+    epochs: int = bounded(30, 1)
+    max_steps: int = bounded(0, 0)
+    learning_rate: float = bounded(1e-4, 0, 1_000_000, above=True)
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = 5000
-    clip_grad_norm: float = 0.0
+    warmup_steps: int = bounded(5000, 0)
+    clip_grad_norm: float = bounded(0.0, 0)
     precision: Literal["no", "bf16", "fp16"] = "no"
     batch_norm: Literal["global", "process"] = "global"
     shard: Literal["none", "full"] = "none"
-    process_timeout_s: int = 1800
-    checkpoint_every_steps: int = 0
-    keep_checkpoints: int = 2
-    keep_best: int = 0
-    loader_timeout_s: float = 300.0
-    log_every_steps: int = 20
+    process_timeout_s: int = bounded(1800, 1)
+    checkpoint_every_steps: int = bounded(0, 0)
+    keep_checkpoints: int = bounded(2, 1)
+    keep_best: int = bounded(0, 0)
+    loader_timeout_s: float = bounded(300.0, 0)
+    log_every_steps: int = bounded(20, 1)
     tensorboard: bool = True
     device: Literal["auto", "cpu"] = "auto"
     frozen_cache: Literal["auto", "off"] = "auto"
-    frozen_cache_gb: float = 20.0
-    chunk_clips: int = 0
+    frozen_cache_gb: float = bounded(20.0, 0)
+    chunk_clips: int = bounded(0, 0)
     chunk_norm: Literal["chunk", "running"] = "chunk"
     fast: bool = True
 
@@ -192,8 +198,8 @@ class LaterStageSettings:
         replay: With `thaw`: the terms of the earlier modalities (their pairs, clustering, reconstruction) count too.
     """
 
-    epochs: int = 0
-    thaw: float = 0.0
+    epochs: int = bounded(0, 0)
+    thaw: float = bounded(0.0, 0, 1)
     replay: bool = False
 
 
@@ -213,8 +219,8 @@ class EvaluationSettings:
     directions: list[str] = field(default_factory=lambda: ["t2v", "t2va", "v2t", "a2v", "v2a", "t2a", "a2t"])
     cosine: Literal["auto", "yes", "no"] = "auto"
     missing: Literal["auto", "drop", "miss"] = "auto"
-    audio_frames: int = 5120
-    block: int = 1024
+    audio_frames: int = bounded(5120, 1)
+    block: int = bounded(1024, 1)
 
 
 @dataclass
@@ -241,12 +247,11 @@ class Recipe:
         return asdict(self)
 
     def check(self) -> Recipe:
-        """Refuse settings that contradict each other or that would have no effect."""
-        loss, data, training = self.loss, self.data, self.training
+        """Raise TrichordError for settings that are out of bounds, contradict each other or have no effect."""
+        check_bounds(self)
+        loss, training = self.loss, self.training
         if loss.contrast == "mms" and loss.temperature != 1.0:
             raise TrichordError("loss.temperature has no effect with loss.contrast mms; use info_nce, or leave it at 1")
-        if loss.temperature <= 0 or loss.cluster_temperature <= 0:
-            raise TrichordError("loss.temperature and loss.cluster_temperature must be above 0")
         if loss.contrast_weight == loss.cluster_weight == loss.reconstruction_weight == 0:
             raise TrichordError("all loss weights are 0: nothing would train; set loss.contrast_weight")
         if loss.reconstruction_weight > 0 and self.model.reconstruction_dim == 0:
@@ -257,45 +262,18 @@ class Recipe:
             raise TrichordError(
                 f"loss.cluster_rows ({loss.cluster_rows}) must hold loss.num_clusters ({loss.num_clusters}) rows"
             )
-        for name, value in (
-            ("data.videos_per_batch", data.videos_per_batch),
-            ("data.clips_per_video", data.clips_per_video),
-            ("data.audio_frames", data.audio_frames),
-            ("data.max_words", data.max_words),
-            ("training.epochs", training.epochs),
-            ("model.embed_dim", self.model.embed_dim),
-            ("loss.num_clusters", loss.num_clusters),
-        ):
-            if value < 1:
-                raise TrichordError(f"{name} is {value}; it must be at least 1")
-        if data.cache_gb < 0:
-            raise TrichordError(f"data.cache_gb is {data.cache_gb}; give gigabytes, or 0 for TRICHORD_CACHE_GB")
-        if self.later_stages.epochs < 0 or not 0 <= self.later_stages.thaw <= 1:
-            raise TrichordError("later_stages.epochs must not be below 0, and later_stages.thaw lies between 0 and 1")
         if self.later_stages.epochs and training.max_steps:
             raise TrichordError("training.max_steps bounds every stage; set it to 0 to use later_stages.epochs")
         if self.later_stages.replay and not self.later_stages.thaw:
             raise TrichordError(
                 "later_stages.replay has no effect on frozen modalities; set later_stages.thaw, e.g. to 0.1"
             )
-        if training.chunk_clips < 0:
-            raise TrichordError(f"training.chunk_clips is {training.chunk_clips}; give 0 or a number of clips")
+        if not self.evaluation.directions:
+            raise TrichordError("evaluation.directions is empty; give at least one, for example t2v")
         if training.chunk_norm != "chunk" and not training.chunk_clips:
             raise TrichordError("training.chunk_norm has no effect without training.chunk_clips; set that, e.g. to 256")
         if training.shard == "full" and (training.precision == "fp16" or training.batch_norm == "process"):
             raise TrichordError("training.shard full goes with training.precision no or bf16, and batch_norm global")
-        if training.process_timeout_s < 1:
-            raise TrichordError(f"training.process_timeout_s is {training.process_timeout_s}; it must be at least 1")
-        if training.keep_checkpoints < 1 or training.keep_best < 0 or training.checkpoint_every_steps < 0:
-            raise TrichordError(
-                "training.keep_checkpoints must be at least 1, keep_best and checkpoint_every_steps not below 0"
-            )
-        if training.loader_timeout_s < 0:
-            raise TrichordError(
-                f"training.loader_timeout_s is {training.loader_timeout_s}; give seconds, or 0 for ever"
-            )
-        if training.learning_rate <= 0:
-            raise TrichordError(f"training.learning_rate is {training.learning_rate}; it must be above 0")
         return self
 
 
@@ -332,7 +310,7 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
     try:
         parsed = parser.parse_object({"recipe": values})
     except (argparse.ArgumentError, AttributeError, ValueError, TypeError, KeyError, RecursionError) as error:
-        text = one_line(error)[:500].replace("recipe.", "")
+        text = plainly(one_line(error)[:500].replace("recipe.", ""))
         raise TrichordError(f"{source}: {text}; `trichord train --print_config` shows every key") from None
     recipe = parser.instantiate(parsed)["recipe"]
     assert isinstance(recipe, Recipe)
@@ -351,6 +329,10 @@ def of_this_version(values: dict[str, Any]) -> dict[str, Any]:
     training = values.get("training")
     if isinstance(training, dict) and "sync_batch_norm" in training:
         training["batch_norm"] = "global" if training.pop("sync_batch_norm") else "process"
+    for group, key in OFF_BELOW_0:
+        settings = values.get(group)
+        if isinstance(settings, dict) and isinstance(settings.get(key), int | float) and settings[key] < 0:
+            settings[key] = 0
     return values
 
 
@@ -373,7 +355,9 @@ def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise TrichordError(f"{path}: the recipe extends itself ({' > '.join((*seen, name))}); remove one `extends`")
     try:
         values = read_yaml(path) or {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError as error:
         raise TrichordError(f"{path}: not a YAML file: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise TrichordError(f"{path}: a recipe is a mapping of settings such as `training: {{epochs: 3}}`")

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import FileTooLargeError, read_bytes
+from trichord.files.reading import FileTooLargeError, read_bytes, unreadable
 
 MOST_BYTES = 256 << 10
 MOST_VALUES = 10_000  # keys, values, lists and mappings together; the settings of a study have some hundred
@@ -91,7 +91,9 @@ def check_config(path: Path, groups: Collection[str]) -> None:
     """
     try:
         values = read_yaml(path)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError as error:
         raise TrichordError(
             f"{path}: not a YAML file: {one_line(error)}; give one that --print_config printed"
         ) from None
@@ -111,7 +113,9 @@ def check_plain(values: object, source: str) -> None:
         if not isinstance(settings, dict):
             raise TrichordError(f"{source}: {_told(group)} is no group of settings but {_told(settings)}; correct it")
         for key, value in settings.items():
-            if value is None or isinstance(value, dict) or (isinstance(value, float) and not math.isfinite(value)):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise TrichordError(f"{source}: {_told(group)}.{_told(key)} is {value}; it must be a finite number")
+            if value is None or isinstance(value, dict):
                 what = "nothing" if value is None else _told(value)
                 raise TrichordError(f"{source}: {_told(group)}.{_told(key)} is {what}; give a value, or leave it out")
 

@@ -19,7 +19,7 @@ import numpy as np
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.geometry import Geometry
 from trichord.evaluation.retrieval import QueryRanks
-from trichord.files.reading import open_regular, read_bytes
+from trichord.files.reading import open_regular, read_bytes, unreadable
 from trichord.modality import Order
 from trichord.study.calls import is_call
 from trichord.study.files import (
@@ -34,9 +34,11 @@ from trichord.study.files import (
     read_queries,
 )
 from trichord.study.folder import divergence_of, is_benchmark, is_plan_entry
+from trichord.study.places import check_stage, identity_of_entry
 from trichord.study.ranks import CLIP_PARTS, fault_of_clips, fault_of_rows, read_ranks
 
 Status = Literal["done", "diverged", "unfinished"]
+_DELETE_CURVES = "delete that file; the report then lacks the curves of this stage"
 CURVE_LINES = 2000  # of a metrics file; a longer one is read in even steps
 NOT_TERMS = ("step", "epoch", "clips", "seconds")
 
@@ -252,6 +254,8 @@ def _status(study: Path, entry: dict[str, Any], path: Path, identity: dict[str, 
     missing = [s["folder"] for s in entry["stages"] if not is_there(study / "stages" / s["folder"] / "model.json")]
     if missing:
         return "unfinished", f"stage {missing[0]} is not trained"
+    for entry_of_stage in entry["stages"]:
+        check_stage(study / "stages" / entry_of_stage["folder"], identity_of_entry(entry_of_stage))
     if not identity or not is_there(path.with_suffix(".npz")):
         return "unfinished", "not evaluated"
     if identity.get("stage") != entry["stages"][-1]["key"]:
@@ -331,5 +335,6 @@ def _parsed(path: Path, line: bytes) -> dict[str, Any]:
 
 def _damaged_metrics(path: Path, reason: object) -> TrichordError:
     """A stage is not trained again for its curves: this file alone cannot be had back."""
-    told = reason.strerror if isinstance(reason, OSError) else reason
-    return damaged(path, one_line(told), "delete that file; the report then lacks the curves of this stage")
+    if isinstance(reason, OSError):
+        return unreadable(path, reason, mend=_DELETE_CURVES)
+    return damaged(path, one_line(reason), _DELETE_CURVES)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trichord.errors import TrichordError
-from trichord.files.reading import check_regular
+from trichord.files.reading import check_regular, unreadable
 from trichord.files.writing import replacing_file
 from trichord.store.arrays import most_unpacked
 from trichord.store.leases import Leases
@@ -123,7 +123,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except TrichordError:
         raise
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
-        raise TrichordError(f"{path}: is damaged ({str(error)[:120]}); delete it and {_MEND}") from None
+        raise unreadable(path, error, mend=f"delete it and {_MEND}") from None
     if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
         raise _odd_columns(path)
     rows = table.to_pylist()

@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import unreadable
 
 FREE_BYTES = 256 << 20  # what is unpacked from a file may have this size whatever its ratio
 LARGEST_RATIO = 200  # above that size: bytes unpacked per byte in the file
@@ -49,7 +50,7 @@ def load_npz_array(path: Path, key: str) -> np.ndarray:
     except zipfile.BadZipFile as error:
         raise _broken(path, f"not a whole .npz file: {error}") from None
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except (EOFError, NotImplementedError, RuntimeError, ValueError, struct.error, zlib.error) as error:
         if isinstance(error, TrichordError):
             raise
@@ -63,7 +64,7 @@ def load_npy(path: Path) -> np.ndarray:
         with path.open("rb") as stream:
             return read_npy(stream, path.stat().st_size, path)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
@@ -71,7 +72,7 @@ def read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
     try:
         return _read_npy(stream, size, path)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except (EOFError, ValueError, struct.error) as error:
         if isinstance(error, TrichordError):
             raise
@@ -172,7 +173,3 @@ def _read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
 
 def _broken(path: Path, why: str) -> TrichordError:
     return TrichordError(f"{path}: is broken ({one_line(why)[:200]}); download or save it again")
-
-
-def _unreadable(path: Path, error: OSError) -> TrichordError:
-    return TrichordError(f"{path}: cannot be read ({error.strerror or one_line(error)}); check the path")

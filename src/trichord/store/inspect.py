@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from trichord.store.ledger import LEDGER, entry_of
 from trichord.store.location import Location, location
 from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest, rows_digest
 from trichord.store.mirror import RemoteStore
-from trichord.store.shards import map_shard
+from trichord.store.shards import map_shard, unreadable_part
 from trichord.store.store import Store
 from trichord.store.writer import leftovers
 
@@ -125,7 +127,9 @@ def store_info(store: Location) -> StoreInfo:
     )
 
 
-def verify(store: Location, progress: Callable[[str], None] | None = None) -> list[str]:
+def verify(
+    store: Location, progress: Callable[[str], None] | None = None, note: Callable[[str], None] | None = None
+) -> list[str]:
     """Read the whole store and list what is wrong, one line each; an empty list means that it is sound.
 
     Checked are sizes, checksums, offsets, word ids, finite values, that no item is there twice, that the parts fit
@@ -135,16 +139,20 @@ def verify(store: Location, progress: Callable[[str], None] | None = None) -> li
     Args:
         store: Folder or URL of the store.
         progress: Takes a line per part.
+        note: Takes a line where a writer is at work, whose unfinished files are no problem.
     """
     place = location(store)
     remote = RemoteStore(place) if isinstance(place, str) else None
     folder = remote.folder if remote else Path(place)
     if not folder.exists():
         Store(place)  # raises, with the way out
-    problems = [
-        f"{path}: was left by a writer that did not end; it is ignored, and removed when the store is next written"
-        for path in leftovers(folder)
-    ]
+    problems: list[str] = []
+    if unfinished := leftovers(folder):
+        if _has_writer(folder):
+            (note or progress or _silent)(f"{folder}: a writer is at work; what it has not finished is not checked")
+        else:
+            what = "was left by a writer that did not end; it is ignored, and removed when the store is next written"
+            problems = [f"{path}: {what}" for path in leftovers(folder) if path in unfinished]
     seen: dict[tuple[str, str], Path] = {}
     words: dict[int, str] = {}
     found: list[str] = []
@@ -156,6 +164,8 @@ def verify(store: Location, progress: Callable[[str], None] | None = None) -> li
                 found.append(problem)
         except TrichordError as error:
             found.append(str(error))
+        except OSError as error:
+            found.append(str(unreadable_part(path.with_suffix(".safetensors"), error)))
     if not found:  # every part is sound by itself: do they fit each other?
         try:
             _ = Store(place).words
@@ -163,6 +173,29 @@ def verify(store: Location, progress: Callable[[str], None] | None = None) -> li
             found.append(str(error))
     every = [*problems, *found, *_ledger_problems(folder)]
     return every if remote is None else [remote.told(problem) for problem in every]
+
+
+def _has_writer(store: Path) -> bool:
+    """Return whether a process holds the store's lock. Unknown, so False, where the file system knows no locks."""
+    try:
+        descriptor = os.open(store / "lock", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(
+            descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB
+        )  # let go of at once: a writer that starts now may have it
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 def _part_problems(

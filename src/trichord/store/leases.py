@@ -2,7 +2,8 @@
 
 A lease is a lock on one byte of one file; the byte follows from the name of the work. The system lets go of it when
 the process ends, however it ends, so nothing has to be cleaned up. It holds between processes, not within one, and on
-network file systems that know locks (NFS 4 does).
+network file systems that know locks (NFS 4 does). On a file system without locks every process gets every lease: work may be
+done twice, and comes out the same.
 """
 
 from __future__ import annotations
@@ -29,29 +30,24 @@ class Leases:
         except OSError as error:
             raise TrichordError(f"{store}: cannot be written to ({error.strerror}); check the path") from None
         self._held: set[str] = set()
+        self._knows_locks = True
 
     def acquire(self, name: str) -> bool:
         """Whether the work `name` is now this process's (again, if it was)."""
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _position(name))
-        except (BlockingIOError, PermissionError):
+        if not self._lock(name, fcntl.LOCK_EX | fcntl.LOCK_NB):
             return False
         self._held.add(name)
         return True
 
     def wait(self, name: str) -> None:
         """Acquire the work `name`, as soon as whoever has it lets go. On file systems that know no locks nobody waits."""
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _position(name))
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
+        self._lock(name, fcntl.LOCK_EX)
         self._held.add(name)
 
     def release(self, name: str) -> None:
         if name in self._held:
             self._held.discard(name)
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _position(name))
+            self._lock(name, fcntl.LOCK_UN)
 
     def holds(self, name: str) -> bool:
         return name in self._held
@@ -60,20 +56,32 @@ class Leases:
         """True: nobody else uses `name`, and nobody can until `share`. False: it is shared with others now."""
         while True:
             for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH):
-                try:
-                    fcntl.lockf(self._descriptor, kind | fcntl.LOCK_NB, 1, _position(name))
+                if self._lock(name, kind | fcntl.LOCK_NB):
                     return kind == fcntl.LOCK_EX
-                except (BlockingIOError, PermissionError):
-                    continue
             time.sleep(0.05)  # somebody is alone with it for a moment
 
     def share(self, name: str) -> None:
         """Let others use `name` too, but none alone."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_SH, 1, _position(name))
+        self._lock(name, fcntl.LOCK_SH)
 
     def close(self) -> None:
         """Let go of all."""
         os.close(self._descriptor)
+
+    def _lock(self, name: str, kind: int) -> bool:
+        """Return whether the lock was had. A file system without locks gives every lock."""
+        if not self._knows_locks:
+            return True
+        try:
+            fcntl.lockf(self._descriptor, kind, 1, _position(name))
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                self._knows_locks = False
+                return True
+            if not isinstance(error, BlockingIOError | PermissionError):
+                raise
+            return False
+        return True
 
     def __enter__(self) -> Leases:
         return self

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trichord.errors import TrichordError
-from trichord.files.reading import check_regular
+from trichord.files.reading import check_regular, unreadable
 from trichord.files.writing import replacing_file
 from trichord.store.arrays import most_unpacked
-from trichord.store.shards import damaged
+from trichord.store.shards import damaged, unreadable_part
 
 FORMAT = 2  # 1 had no column `source`; it is still read
 MAX_ROWS = 10_000_000  # of one part; bounds what a damaged file can make us allocate
@@ -77,8 +78,17 @@ class Manifest:
 
 
 def part_paths(store: Path) -> list[Path]:
-    """Parquet files of all parts, in order."""
-    return sorted((p for p in (store / "parts").glob("*.parquet") if p.stem.isdecimal()), key=lambda p: int(p.stem))
+    """Return the Parquet files of all parts, in order. Raises TrichordError when the folder of parts cannot be listed."""
+    folder = store / "parts"
+    try:
+        paths = [folder / name for name in os.listdir(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    return sorted(
+        (path for path in paths if path.suffix == ".parquet" and path.stem.isdecimal()), key=lambda path: int(path.stem)
+    )
 
 
 def texts_of(version: int) -> tuple[str, ...]:
@@ -195,7 +205,7 @@ def read_manifest(path: Path) -> Manifest:
         raise damaged(path, "is not a part of a store") from None
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
         # a damaged footer makes the Parquet reader raise more than its own errors
-        raise damaged(path, f"cannot be read ({error})") from None
+        raise unreadable_part(path, error) from None
     if not table.schema.equals(schema_for(list(info.streams), version)):
         raise damaged(path, "its columns are not those of a store")
     if any(column.null_count for column in table.columns):
@@ -214,6 +224,6 @@ def check_size(manifest: Manifest) -> None:
     try:
         size = manifest.shard_path.stat().st_size
     except OSError as error:
-        raise damaged(manifest.shard_path, f"is missing or cannot be read ({error.strerror})") from None
+        raise unreadable_part(manifest.shard_path, error) from None
     if size != manifest.info.num_bytes:
         raise damaged(manifest.shard_path, f"has {size} bytes where {manifest.info.num_bytes} were written")

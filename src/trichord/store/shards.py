@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import open_regular
+from trichord.files.reading import open_regular, unreadable
 from trichord.files.writing import replacing_file
 
 MAX_HEADER_BYTES = 1 << 20  # a part has some 15 tensors; this bounds what a damaged length can make us read
@@ -26,10 +26,17 @@ _NAMES = {np.dtype(spec): name for name, spec in _DTYPES.items()}
 
 def damaged(path: Path, what: str) -> TrichordError:
     """The error for a part that cannot be used: names the file, what is wrong and the way out."""
+    return TrichordError(one_line(f"{path}: {what}; {_mend(path)}"))
+
+
+def unreadable_part(path: Path, error: Exception) -> TrichordError:
+    """Return the error to raise for a file of a part that cannot be read: only a missing or damaged one is to be deleted."""
+    return unreadable(path, error, mend=_mend(path))
+
+
+def _mend(path: Path) -> str:
     both = f"{path.stem}.safetensors and {path.stem}.parquet"
-    return TrichordError(
-        one_line(f"{path}: {what}; run `trichord store verify {path.parent.parent}`, delete {both}, import again")
-    )
+    return one_line(f"run `trichord store verify {path.parent.parent}`, delete {both}, import again")
 
 
 def write_shard(path: Path, tensors: Mapping[str, Sequence[np.ndarray]], *, exclusive: bool = False) -> tuple[int, str]:
@@ -76,7 +83,7 @@ def read_header(path: Path) -> tuple[int, dict[str, tuple[np.dtype, tuple[int, .
                 raise damaged(path, "not a safetensors file or cut short")
             text = file.read(length)
     except OSError as error:
-        raise damaged(path, f"cannot be read ({error.strerror})") from None
+        raise unreadable_part(path, error) from None
     return 8 + length, parse_header(path, text, size)
 
 
@@ -122,8 +129,8 @@ def map_shard(path: Path) -> dict[str, np.ndarray]:
     try:
         with pa.memory_map(str(path)) as file:
             data = file.read_buffer()
-    except OSError as error:
-        raise damaged(path, f"cannot be mapped ({error})") from None
+    except (OSError, MemoryError) as error:
+        raise unreadable_part(path, error) from None
     return {
         name: np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
         for name, (dtype, shape, offset) in tensors.items()

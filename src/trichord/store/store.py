@@ -6,6 +6,7 @@ when first asked for. Reading a slice is then pure indexing. Of a store behind a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from trichord.store.location import Location, location
 from trichord.store.manifest import part_paths
 from trichord.store.mirror import MappedShards, RemoteStore
 from trichord.store.reading import Reading
-from trichord.store.shards import damaged, map_shard
+from trichord.store.shards import damaged, map_shard, unreadable_part
 
 
 class Store:
@@ -215,11 +216,19 @@ class Store:
         return (self._shards[part] or self._open(part))[name]
 
     def bring(self, items: np.ndarray) -> None:
-        """Fetch the parts of these items, several at once, as far as they fit; a local store has nothing to do."""
+        """Make ready to read items: fetch remote parts, several at once, as far as they fit; compare the sizes of local ones.
+
+        Raises TrichordError when the shard of a part has another size than when the store was opened. Reading beyond the end of a
+        shard that was cut short would end the process (SIGBUS).
+        """
         self.reading.begin("", items)
+        parts = np.flatnonzero(np.bincount(self._part[items])).tolist()
         if self.remote is not None:
-            parts = [part for part in np.unique(self._part[items]).tolist() if self._shards[part] is None]
-            self.remote.bring([self._infos[part] for part in parts])
+            self.remote.bring([self._infos[part] for part in parts if self._shards[part] is None])
+            return
+        for part in parts:
+            if self._shards[part] is not None:
+                self._check_size(part)
 
     @property
     def shard_bytes(self) -> int:
@@ -339,6 +348,18 @@ class Store:
             self.remote.read_ahead(self._infos[part + 1])  # parts are read in turn
         self._opened_last = part
         return shard
+
+    def _check_size(self, part: int) -> None:
+        path, expected = self._shard_paths[part], self._infos[part].num_bytes
+        try:
+            size = os.stat(path).st_size
+        except OSError as error:
+            raise unreadable_part(path, error) from None
+        if size != expected:
+            raise TrichordError(
+                f"{path}: was changed while it was used: it has {size:,} bytes, and had {expected:,}; restore the file, for "
+                "example from the store that it was copied from, then run the same command again"
+            )
 
     def _damaged(self, part: int, what: str) -> TrichordError:
         return self._told(damaged(self._shard_paths[part], what))

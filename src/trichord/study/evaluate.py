@@ -13,7 +13,7 @@ from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, all_directions
 from trichord.evaluation.windows import Windows
 from trichord.files.folders import check_no_links
-from trichord.files.reading import read_given_text
+from trichord.files.reading import read_given_text, unreadable
 from trichord.files.writing import write_json
 from trichord.modality import Direction
 from trichord.parallel import on_main
@@ -23,6 +23,7 @@ from trichord.protocols.registry import find_protocol, protocols
 from trichord.protocols.saved_sets import scored_sets
 from trichord.protocols.subject import Subject, Untrained
 from trichord.recipes import of_this_version, recipe_from_dict
+from trichord.recipes.bounds import DRAW_SEED
 from trichord.study import factories
 from trichord.study.ranks import write_arrays
 from trichord.study.score import load_for_scoring
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 RESULTS, PER_QUERY = "results.json", "queries.npz"
 ALL = "all"
 BY_PRODUCTS = ("retrieval", "localization", "classification")  # kinds whose scores are of one embedding with another
-SEEDS = 2**32  # that generators of random numbers take
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ def evaluate(
     ):
         if value not in known:
             raise TrichordError(f"{what} cannot be '{value}'; choose {', '.join(known)}")
-    if not 0 <= options.seed < SEEDS:
-        raise TrichordError(f"--seed {options.seed} cannot be; give a whole number from 0 to {SEEDS - 1:,}")
+    DRAW_SEED.check("--seed", options.seed)
     if run is None and embeddings is None:
         refuse_model_among(names)
     if (embeddings is None) == (run is None) or (run is None) != (store_path is None):
@@ -297,7 +296,7 @@ def read_gallery(path: Path) -> tuple[str, ...]:
     try:
         lines = [line.strip() for line in read_given_text(path).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise TrichordError(f"{path}: cannot be read ({error}); give a text file with one clip id a line") from None
+        raise unreadable(path, error, mend="give a text file with one clip id a line") from None
     ids = tuple(line for line in lines if line)
     if not ids:
         raise TrichordError(f"{path}: names no clip; give a text file with one clip id a line")

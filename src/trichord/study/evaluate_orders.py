@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trichord.errors import Diverged, TrichordError, writing
-from trichord.files.reading import file_sha256
+from trichord.errors import Diverged, TrichordError, Unavailable, writing
+from trichord.files.reading import file_sha256, unreadable
 from trichord.files.writing import write_json
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
@@ -290,6 +290,8 @@ class Index:
             return index
         try:
             content = read_json(out / RESULTS, mend=ANEW)
+        except Unavailable:
+            raise
         except TrichordError as error:
             say(str(error))
             return index
@@ -319,6 +321,8 @@ class Index:
                 told = files.get(name) if isinstance(files, dict) else ""
                 check_sha256(self.out / run.folder / name, told or "", mend=ANEW)
             return read_evaluated(run, self.out / run.folder)
+        except Unavailable:
+            raise
         except TrichordError as error:
             say(str(error))
             del self.models[run.folder]
@@ -352,7 +356,7 @@ def _sha256(path: Path) -> str:
     try:
         return file_sha256(path)
     except OSError as error:
-        raise TrichordError(f"{path}: cannot be read ({error.strerror}); check the rights") from None
+        raise unreadable(path, error) from None
 
 
 def _label_files(labels: Path) -> list[Path]:

@@ -5,8 +5,8 @@ Anything may have happened to a file since it was written: torn by a full disk, 
 
 from __future__ import annotations
 
-import json
 import os
+import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +16,14 @@ from urllib.parse import quote
 
 import numpy as np
 
-from trichord.errors import TrichordError, one_line
-from trichord.files.reading import file_sha256, open_regular, read_bytes
+from trichord.errors import TrichordError, Unavailable, one_line
+from trichord.files.reading import (
+    file_sha256,
+    open_regular,
+    read_json_value,
+    reraise_unavailable,
+    unreadable,
+)
 from trichord.store.arrays import check_archive
 from trichord.training.seals import was_changed
 
@@ -26,8 +32,18 @@ KINDS = {dict: "an object", list: "a list"}
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file. Unlike `Path.is_file`, a folder without the right to look into it is no error."""
-    return os.path.isfile(path)
+    """Return whether there is such a file, or a link to one.
+
+    Raises Unavailable when that cannot be known, as in a folder without the right to look into it: what is there must not be
+    made a second time.
+    """
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except ValueError:  # no path has such a name
+        return False
+    except OSError as error:
+        reraise_unavailable(path, error)
+        return False
 
 
 def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict, *, mend: str = RUN_AGAIN) -> Any:
@@ -41,9 +57,9 @@ def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict, *
     Raises TrichordError when it is not there, cannot be read, holds something else, or was changed (`training.seals`).
     """
     try:
-        content = json.loads(read_bytes(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, _reason(error), mend) from None
+        content = read_json_value(path)
+    except (OSError, ValueError, MemoryError) as error:
+        raise unreadable(path, error, mend=mend) from None
     if not isinstance(content, kind):
         raise damaged(path, f"what it holds is not {KINDS[kind]}", mend)
     if isinstance(content, dict) and was_changed(content):
@@ -57,7 +73,7 @@ def check_sha256(path: Path, told: object, *, mend: str = RUN_AGAIN) -> None:
         if told is not None and file_sha256(path) != told:
             raise damaged(path, "it is not the file that was written", mend)
     except OSError as error:
-        raise damaged(path, _reason(error), mend) from None
+        raise unreadable(path, error, mend=mend) from None
 
 
 def read_arrays(
@@ -91,6 +107,7 @@ def _opened(path: Path, mend: str) -> Iterator[Any]:
         ):  # given a path, it leaks torn files
             yield arrays
     except Exception as error:  # zip, zlib, header and memory errors: whatever flipped bits make the readers raise
+        reraise_unavailable(path, error)
         raise damaged(path, _reason(error), mend) from None
 
 
@@ -119,9 +136,14 @@ def damaged(path: Path, reason: str, mend: str) -> TrichordError:
 
 @contextmanager
 def mended_by_deleting(folder: Path) -> Iterator[None]:
-    """Errors of reading a trained stage end with the folder to delete: a second run trains what is not there."""
+    """Errors of reading a trained stage end with the folder to delete: a second run trains what is not there.
+
+    A stage that could not be looked at may be whole: its error stays as it is.
+    """
     try:
         yield
+    except Unavailable:
+        raise
     except TrichordError as error:
         raise TrichordError(f"{error}: {deleting(folder)}") from None
 

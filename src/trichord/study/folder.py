@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from trichord.errors import Diverged, TrichordError, one_line
+from trichord.errors import Diverged, TrichordError, Unavailable, one_line
+from trichord.files.reading import reraise_unavailable
 from trichord.files.writing import write_json, write_text
 from trichord.modality import Order
 from trichord.protocols.benchmarks import Benchmark
@@ -86,6 +87,8 @@ def _earlier(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     if is_there(path):
         try:
             content = read_json(path, mend=REBUILT)
+        except Unavailable:
+            raise
         except TrichordError as error:
             say(str(error))
     parts = {}
@@ -221,8 +224,10 @@ def _read_claim(path: Path) -> dict[str, Any]:
     try:
         found = read_yaml(path)
     except (OSError, ValueError) as error:
-        told = error.strerror if isinstance(error, OSError) and error.strerror else "damaged"
-        raise damaged(path, told, mend) from None
+        reraise_unavailable(path, error)
+        raise damaged(
+            path, error.strerror if isinstance(error, OSError) and error.strerror else "damaged", mend
+        ) from None
     if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
         raise damaged(path, "it holds no settings", mend)
     return found

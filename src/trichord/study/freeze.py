@@ -19,6 +19,7 @@ from trichord.parallel import on_main
 from trichord.recipes import Recipe, of_this_version, recipe_from_dict
 from trichord.study import factories
 from trichord.study.files import deleting, is_there, mended_by_deleting, read_json
+from trichord.study.places import check_described
 from trichord.training.frozen import frozen_passes
 from trichord.training.models import DESCRIPTION, load_model
 from trichord.training.stage import Stage, stages_of
@@ -100,6 +101,7 @@ def _stages(run: Path, order: Order | None) -> Iterator[tuple[Path, Stage, Recip
     )
     for folder in folders:
         described = read_json(folder / DESCRIPTION, mend=deleting(folder))
+        check_described(folder, described)
         chain, settings = described.get("stage"), described.get("settings")
         if not isinstance(chain, str) or not isinstance(settings, dict):
             raise TrichordError(f"{folder / DESCRIPTION}: does not tell its stage and settings; {deleting(folder)}")

@@ -7,8 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from trichord.errors import TrichordError
 from trichord.modality import Order
 from trichord.recipes import LaterStageSettings, Recipe
+from trichord.recipes.bounds import SEED
 from trichord.training.stage import Stage, stages_of
 
 DISPLAY_ONLY = (
@@ -53,7 +55,11 @@ def plan_order(
         recipe: Its training-relevant settings enter the keys.
         store_fingerprint: Of the data.
         first_stage_seed: Seed of the first stage of orders with several; given, all seeds share that stage.
+
+    Raises TrichordError for a seed that is out of bounds.
     """
+    SEED.check("seed", seed)
+    SEED.check("first_stage_seed", first_stage_seed)
     planned: list[PlannedStage] = []
     later = recipe.later_stages
     for index, stage in enumerate(stages_of(order, thaw=later.thaw > 0, replay=later.replay)):
@@ -72,10 +78,18 @@ def plan_study(
     store_fingerprint: str,
     first_stage_seed: int | None = None,
 ) -> list[PlannedOrder]:
-    """Orders x seeds, all orders of a seed before the next seed, so that an early look at the table compares orders."""
-    distinct = list(dict.fromkeys(orders))
+    """Return orders x seeds, each pair once: all orders of a seed before the next seed, so that an early table compares orders.
+
+    Raises TrichordError when there is no order or no seed.
+    """
+    if not orders:
+        raise TrichordError("the list of orders is empty; give at least one, for example av>t")
+    if not seeds:
+        raise TrichordError("the list of seeds is empty; give at least one, for example 0")
     return [
-        plan_order(order, seed, recipe, store_fingerprint, first_stage_seed) for seed in seeds for order in distinct
+        plan_order(order, seed, recipe, store_fingerprint, first_stage_seed)
+        for seed in dict.fromkeys(seeds)
+        for order in dict.fromkeys(orders)
     ]
 
 

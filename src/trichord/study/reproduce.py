@@ -7,6 +7,7 @@ training went in chunks.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -18,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import check_regular
+from trichord.files.reading import check_regular, unreadable
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.kmeans import assign
 from trichord.nn import MCN, DAVEnet, Encoded
 from trichord.recipes import Recipe, recipe_from_dict
 from trichord.study import factories
 from trichord.study.files import damaged, read_json
+from trichord.study.places import check_described
 from trichord.training.divergence import DESCRIPTION, FOLDER, FORMAT, MEMORY, MODEL
 from trichord.training.stage import Stage, prepare_model
 
@@ -131,6 +133,7 @@ def read_dump(folder: Path) -> Dump:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, one_line(error), MEND) from None
+    check_described(Path(os.path.abspath(folder)).parent, {**told, "stage": stage.chain})
     try:
         model.load_state_dict(_tensors(folder / MODEL))
     except RuntimeError as error:
@@ -148,8 +151,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         check_regular(path)
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise damaged(path, one_line(error), MEND) from None
+    except (OSError, SafetensorError, MemoryError) as error:
+        raise unreadable(path, error, mend=MEND) from None
 
 
 def _tuples(value: Any) -> Any:

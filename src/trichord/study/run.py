@@ -21,6 +21,7 @@ from trichord.study.calls import CALLS, begin_call, end_call
 from trichord.study.files import is_there, mended_by_deleting
 from trichord.study.folder import DIVERGED, check_store, claim, config_text, divergence_of, note_divergence, write_study
 from trichord.study.lock import alone_in
+from trichord.study.places import check_described, identity_of
 from trichord.study.plan import PlannedOrder, PlannedStage, distinct_stages, plan_order, plan_study
 from trichord.study.score import evaluate_order
 from trichord.study.table import StudyTable, write_table
@@ -79,6 +80,7 @@ def train_order(
     """
     from trichord.store import Store
 
+    recipe.check()
     factories.build_accelerator(recipe)  # joins the other processes of a launch
     say = say if is_main() else _silent  # one process of a launch speaks
     store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
@@ -122,6 +124,7 @@ def run_study(
     """
     from trichord.store import Store
 
+    recipe.check()
     factories.build_accelerator(recipe)  # joins the other processes of a launch
     store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
     parsed = [Order.parse(order) for order in orders]
@@ -198,7 +201,7 @@ def _train(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, say: 
 def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, say: Say | None) -> int:
     """Train a stage unless it is finished. Returns the steps done now."""
     folder = out / "stages" / planned.folder
-    if on_main(partial(_is_finished, folder, recipe)):
+    if on_main(partial(_is_finished, planned, folder, recipe)):
         return 0
     accelerator = factories.build_accelerator(recipe)
     folder.mkdir(parents=True, exist_ok=True)
@@ -263,11 +266,12 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
     return steps
 
 
-def _is_finished(folder: Path, recipe: Recipe) -> bool:
+def _is_finished(planned: PlannedStage, folder: Path, recipe: Recipe) -> bool:
     if not is_there(folder / DESCRIPTION):
         return False
     with mended_by_deleting(folder):
-        read_description(folder)
+        described = read_description(folder)
+    check_described(folder, described, identity_of(planned))
     finish_checkpoints(folder / CHECKPOINTS, recipe.training.keep_best)  # a kill may have come before
     return True
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.data.reader import EMBEDDING_STREAMS, Clips
-from trichord.errors import TrichordError, one_line
+from trichord.errors import TrichordError, Unavailable, one_line
 from trichord.evaluation.geometry import Geometry, measure_geometry
 from trichord.evaluation.retrieval import RetrievalResult
 from trichord.files.reading import file_sha256
@@ -41,6 +41,7 @@ from trichord.study.files import (
     read_json,
     read_queries,
 )
+from trichord.study.places import check_described, check_stage, identity_of
 from trichord.study.plan import PlannedOrder
 from trichord.study.ranks import (
     fault_of_clips,
@@ -143,6 +144,8 @@ def kept_figures(path: Path, identity: dict[str, Any], say: Callable[[str], None
         figures.lost = [name for name in names if isinstance(name, str)]
         check_sha256(path.with_suffix(".npz"), kept.get("arrays_sha256"), mend=ANEW)
         arrays = read_arrays(path.with_suffix(".npz"), mend=ANEW)
+    except Unavailable:
+        raise
     except TrichordError as error:
         say(str(error))
         return figures
@@ -180,6 +183,8 @@ def _mend_queries(
     """Write the clips and captions of a benchmark where they are not there whole."""
     try:
         read_queries(out, benchmark.name, num_clips, mend=ANEW)
+    except Unavailable:
+        raise
     except TrichordError as error:
         say(str(error))
         write_queries(out, store, benchmark, benchmark_clips(store, benchmark, factories.scoring_settings(recipe, ())))
@@ -198,6 +203,7 @@ def _evaluate(
 ) -> None:
     """Evaluate an order's model on these benchmarks; its figures join `figures` of the main process."""
     folder = out / "stages" / planned.stages[-1].folder
+    check_stage(folder, identity_of(planned.stages[-1]))
     with mended_by_deleting(folder):
         trained = load_model(folder)
     possible = [d for d in directions if set(d.modalities) <= set(trained.trained)]
@@ -296,15 +302,19 @@ def find_model(run: Path) -> Path:
     """The model that a folder means: its own, or that of the last stage of the one order that was trained there; of a
     folder of checkpoints the best one.
 
-    Raises TrichordError when there is none, or when there are several to choose from.
+    Raises TrichordError when there is none, when there are several to choose from, or when a stage folder holds another stage.
     """
     if is_there(run) or is_there(run / DESCRIPTION):
+        check_stage(run)
         return run
     if best := best_checkpoint(run):
+        check_stage(best)
         return best
     found = {
         path.parent.name: read_json(path, mend=deleting(path.parent)) for path in run.glob(f"stages/*/{DESCRIPTION}")
     }
+    for name, described in found.items():
+        check_described(run / "stages" / name, described)
     last = sorted(set(found) - {described.get("parent") for described in found.values()})
     if not last:
         raise TrichordError(f"{run}: no trained model here; give a run folder, a stage folder or a published .pth file")

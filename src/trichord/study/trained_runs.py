@@ -11,6 +11,7 @@ from trichord.errors import TrichordError
 from trichord.modality import Order
 from trichord.study.files import is_there, read_json
 from trichord.study.folder import divergence_of, is_plan_entry
+from trichord.study.places import check_stage
 from trichord.training.models import DESCRIPTION
 
 PLAN = "study.json"
@@ -90,7 +91,7 @@ def _why_not(study: Path, stages: list[dict[str, Any]]) -> str:
 def chosen_runs(study: Path, orders: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[TrainedRun]:
     """Those of some orders (any spelling) and seeds; empty takes all. Orders come as they are asked for.
 
-    Raises TrichordError when the study has not one of them, or none of its runs is finished.
+    Raises TrichordError when the study has not one of them, none of its runs is finished, or a folder holds another stage.
     """
     runs = trained_runs(study)
     known = list(dict.fromkeys(run.order for run in runs))
@@ -107,6 +108,8 @@ def chosen_runs(study: Path, orders: Sequence[str] = (), seeds: Sequence[int] = 
     if all(run.why for run in runs):
         told = "; ".join(f"{run}: {run.why}" for run in runs[:3])
         raise TrichordError(f"{study}: no finished run to evaluate ({told or 'no run at all'}); go on with the study")
+    for run in runs:
+        check_stage(study / "stages" / run.stage)
     return runs
 
 

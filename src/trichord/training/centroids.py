@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trichord.errors import TrichordError, one_line
-from trichord.files.reading import check_regular, file_sha256
+from trichord.errors import TrichordError
+from trichord.files.reading import check_regular, file_sha256, unreadable
 from trichord.files.writing import replacing
 from trichord.losses.centroids import Centroids
 from trichord.training.checkpoint_folder import MANIFEST
@@ -57,10 +57,8 @@ def read_centroids(folder: Path, described: Mapping[str, Any], width: int) -> Ce
         check_regular(path)
         with safe_open(path, framework="pt") as file:
             rows = file.get_tensor(_NAME)
-    except (OSError, SafetensorError) as error:
-        raise TrichordError(
-            f"{path}: the centroids cannot be read ({one_line(error)}); train the stage again"
-        ) from None
+    except (OSError, SafetensorError, MemoryError) as error:
+        raise unreadable(path, error, mend="train the stage again") from None
     if in_checkpoint and not rows.numel():  # before the first fit
         return None
     if rows.ndim != 2 or rows.shape[1] != width or not len(rows) or rows.dtype != torch.float32:

@@ -1,7 +1,8 @@
 """A checkpoint as a folder: files, and `checkpoint.json`, written last, with the size and SHA-256 of each of them and of
 itself. Nothing is pickled, so reading runs no code; what is read is bounded by the files' sizes.
 
-A changed byte, a missing file, a file that is no plain file: `Damaged`, with the reason.
+A changed byte, a missing file, a file that is no plain file: `Damaged`, with the reason. A file that could not be looked at, for
+want of rights or a fault of the disk, is `errors.Unavailable`: its checkpoint may be whole and is not set aside.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from trichord.errors import one_line
-from trichord.files.reading import file_sha256, read_bytes
+from trichord.files.reading import file_sha256, read_bytes, reraise_unavailable
 from trichord.files.writing import umask_mode
 from trichord.training.seals import sealed, was_changed
 
@@ -83,7 +84,8 @@ def read_numbers(path: Path) -> dict[str, Any]:
         raise Damaged(f"{path.name} has {size} bytes")
     try:
         content = json.loads(read_bytes(path))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        reraise_unavailable(path, error)
         raise Damaged(f"{path.name} cannot be read: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise Damaged(f"{path.name} holds no object")
@@ -98,7 +100,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     _size(path)
     try:
         return load_file(path)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError, MemoryError) as error:
+        reraise_unavailable(path, error)
         raise Damaged(f"{path.name} cannot be read: {one_line(error)}") from None
 
 
@@ -106,6 +109,7 @@ def _size(path: Path) -> int:
     try:
         found = os.lstat(path)
     except OSError as error:
+        reraise_unavailable(path, error)
         raise Damaged(f"{path.name} is not there ({error.strerror})") from None
     if not stat.S_ISREG(found.st_mode):
         raise Damaged(f"{path.name} is no plain file")
@@ -116,4 +120,5 @@ def _sha256(path: Path) -> str:
     try:
         return file_sha256(path)
     except OSError as error:
+        reraise_unavailable(path, error)
         raise Damaged(f"{path.name} cannot be read ({error.strerror})") from None

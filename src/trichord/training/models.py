@@ -15,7 +15,7 @@ import torch
 
 from trichord.data.reader import AudioInput, TextInput
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import check_regular, file_sha256
+from trichord.files.reading import check_regular, file_sha256, unreadable
 from trichord.files.writing import replacing, write_json
 from trichord.losses.centroids import Centroids
 from trichord.nn import MCN
@@ -25,6 +25,7 @@ from trichord.training.seals import sealed, was_changed
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 FORMAT = 2  # 1 had no digests; it is still read
+TRAIN_AGAIN = "train the stage again"
 PUBLISHED_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 
 
@@ -200,8 +201,8 @@ def load_weights(model: MCN, path: Path) -> None:
         if "weights_sha256" in described and file_sha256(path) != described["weights_sha256"]:
             raise TrichordError(f"{path}: the weights were changed since they were written; train the stage again")
         tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from None
+    except (OSError, SafetensorError, MemoryError) as error:
+        raise unreadable(path, error, mend=TRAIN_AGAIN) from None
     with torch.no_grad():
         model.load_state_dict(tensors)
 
@@ -214,12 +215,8 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         check_regular(path)
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> TrichordError:
-    return TrichordError(f"{path}: the weights cannot be read ({one_line(error)}); train the stage again")
+    except (OSError, SafetensorError, MemoryError) as error:
+        raise unreadable(path, error, mend=TRAIN_AGAIN) from None
 
 
 def _check_fit(model: MCN, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:

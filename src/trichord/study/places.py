@@ -1,0 +1,78 @@
+"""Whether a stage folder holds the stage that belongs there.
+
+The folder `av-t.seed0.1a2b3c4d` is the place of chain `av>t`, seed 0 and the key that begins with `1a2b3c4d`. A copy may have put
+a whole, sealed model of another stage there, whose figures would then stand for the wrong order.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trichord.errors import TrichordError, one_line
+from trichord.study.files import deleting, is_there, read_json
+from trichord.study.plan import PlannedStage
+from trichord.training.checkpoint import FOLDER as CHECKPOINTS
+from trichord.training.models import DESCRIPTION
+
+_NAME = re.compile(r"([a-z]+(?:-[a-z]+)*)\.seed([0-9]+)\.([0-9a-f]{8})")
+Identity = tuple[str, int, str]  # chain, seed, key or the beginning of a key
+
+
+def identity_of(stage: PlannedStage) -> Identity:
+    """Return what the folder of a planned stage must hold."""
+    return stage.stage.chain, stage.seed, stage.key
+
+
+def identity_of_entry(entry: Mapping[str, Any]) -> Identity | None:
+    """Return what the folder of a stage of `study.json` must hold; None where an earlier version did not write it."""
+    chain, seed, key = (entry.get(part) for part in ("chain", "seed", "key"))
+    return (str(chain), int(seed), str(key)) if chain is not None and seed is not None and key is not None else None
+
+
+def check_stage(model: Path, expected: Identity | None = None) -> None:
+    """Refuse a model that is not of the stage whose folder it lies in. What an earlier version did not write is not compared.
+
+    Args:
+        model: A stage folder, one of its checkpoints, or a file of either. Nothing is checked where no model is described, or
+            where neither `expected` nor the folder's name says what belongs there.
+        expected: What belongs there; None takes what the folder's name says.
+
+    Raises TrichordError when the folder holds another stage, or its description cannot be read.
+    """
+    folder = Path(os.path.abspath(model.parent if is_there(model) else model))
+    stage_folder = folder.parent.parent if folder.parent.name == CHECKPOINTS else folder
+    expected = expected or _identity_of_name(stage_folder.name)
+    if expected is not None and is_there(folder / DESCRIPTION):
+        check_described(stage_folder, read_json(folder / DESCRIPTION, mend=deleting(stage_folder)), expected)
+
+
+def check_described(folder: Path, described: Mapping[str, Any], expected: Identity | None = None) -> None:
+    """As `check_stage`, of a folder whose description has been read, or of a dump that has the same entries."""
+    expected = expected or _identity_of_name(folder.name)
+    if expected is None:
+        return
+    chain, seed, key = expected
+    wanted: dict[str, object] = {"stage": chain, "seed": seed}
+    differs = any(described.get(part, value) != value for part, value in wanted.items())
+    if differs or not str(described.get("key", key)).startswith(key):
+        raise TrichordError(
+            f"{folder}: holds a model of {_told(described.get('stage'), described.get('seed'), described.get('key'))}, where "
+            f"{_told(chain, seed, key)} belongs; move that folder away and run the study or `trichord train --resume` again, "
+            "which trains this stage anew"
+        )
+
+
+def _identity_of_name(name: str) -> Identity | None:
+    found = _NAME.fullmatch(name)
+    return (found[1].replace("-", ">"), int(found[2]), found[3]) if found else None
+
+
+def _told(chain: object, seed: object, key: object) -> str:
+    parts = [f"stage {one_line(chain)[:20]}" if chain is not None else "an unknown stage"]
+    parts += [f"seed {one_line(seed)[:20]}"] if seed is not None else []
+    parts += [f"key {one_line(key)[:8]}"] if key is not None else []
+    return ", ".join(parts)

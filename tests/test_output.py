@@ -1,0 +1,152 @@
+"""Commands whose output nobody reads any more: the work goes on, and the exit code is that of the work."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.progress import track
+
+from trichord.cli import main
+from trichord.cli.output import lasting_output
+
+TRAIN = [
+    "--recipe",
+    "debug",
+    "--training.max_steps",
+    "2",
+    "--training.tensorboard",
+    "false",
+    "--training.device",
+    "cpu",
+]
+
+
+def broken_pipe() -> io.TextIOWrapper:
+    """A stream to a pipe that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    return os.fdopen(write, "w")
+
+
+def hung_up_terminal() -> io.TextIOWrapper:
+    """A stream to a terminal that was closed: writes fail with EIO."""
+    near, far = pty.openpty()
+    os.close(near)
+    return os.fdopen(far, "w")
+
+
+def use(monkeypatch: pytest.MonkeyPatch, stream: io.TextIOWrapper | None, *names: str) -> None:
+    for name in names or ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, stream)
+
+
+@pytest.mark.parametrize("lost", [broken_pipe, hung_up_terminal])
+@pytest.mark.parametrize("command", ["study", "train"])
+def test_training_goes_on_when_nobody_reads(
+    command: str, lost: Any, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = ["--orders", "[vt]"] if command == "study" else ["--order", "vt"]
+    with lost() as stream:
+        use(monkeypatch, stream)
+        assert main([command, "--store", str(tiny_store), "--out", str(tmp_path / "out"), *what, *TRAIN]) == 0
+    assert len(list((tmp_path / "out").glob("stages/*/model.json"))) == 1
+
+
+@pytest.mark.parametrize("lost", [broken_pipe, hung_up_terminal, nullcontext])
+def test_every_writer_is_covered(lost: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lost() as stream:
+        use(monkeypatch, stream)
+        with lasting_output(until_exit=False) as why:
+            print("x" * 100_000, flush=True)
+            print("x", file=sys.stderr)
+            sys.stdout.buffer.write(b"x" * 100_000)
+            logging.StreamHandler().stream.write("x\n")
+            assert list(track([1], console=Console(force_terminal=True))) == [1]
+            assert not sys.stdout.isatty() or lost is nullcontext
+            assert why() == ""
+        assert sys.stdout is stream
+
+
+def test_a_mistake_is_one_whoever_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    with broken_pipe() as stream:
+        use(monkeypatch, stream)
+        assert main(["nope"]) == 2
+
+
+def test_a_full_disk_is_told_when_printing_is_all_that_a_command_does(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w") as stream:
+        use(monkeypatch, stream, "stdout")
+        assert main(["store", "info", str(tiny_store)]) == 2
+        told = capsys.readouterr().err
+        assert told == "trichord: error: standard output cannot be written (No space left on device)\n"
+        out = str(tmp_path / "out")
+        assert main(["train", "--store", str(tiny_store), "--out", out, "--order", "vt", *TRAIN]) == 0
+        assert "trichord: warning: standard output cannot be written" in capsys.readouterr().err
+
+
+def test_broken_pipes_of_the_work_itself_are_errors(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(words: list[str]) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("trichord.cli.scoring.doctor", broken)
+    assert main(["doctor"]) == 2
+    assert "trichord: error: internal error: BrokenPipeError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("redirection", ["| head -c 1", ">&-", ">&- 2>&-", "<&- >&- 2>&-", "2>&- | head -c 1"])
+def test_a_process_ends_without_a_word(redirection: str, tmp_path: Path) -> None:
+    """Also where the interpreter ends, and no file takes the number of a closed descriptor."""
+    code = (
+        "import sys, trichord.cli as cli\n"
+        "def run(words):\n"
+        "    with open(sys.argv[1], 'w') as file:\n"
+        "        print('line', flush=True); print('x' * 99_999); print('y', file=sys.stderr)\n"
+        "        assert file.fileno() > 2\n"
+        "        import contextlib, os\n"
+        "        with contextlib.suppress(BrokenPipeError): os.write(1, b'zzz')  # as a C library would\n"
+        "        file.write('done')\n"
+        "    return 0\n"
+        "cli._run = run\n"
+        "code = cli.main()\n"
+        "print('late', 'x' * 9999)\n"
+        "raise SystemExit(code)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    line = f"({sys.executable} {script} {tmp_path / 'file'}; echo $? > {tmp_path / 'code'}) {redirection}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert (tmp_path / "file").read_text() == "done"
+    assert "Exception" not in done.stderr and "Error" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_a_line_and_a_run_that_goes_on(number: int, tiny_store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "trichord", "train", "--store", str(tiny_store), "--out", str(out), "--order", "vt"]
+    words += ["--recipe", "debug", "--training.epochs", "100000", "--training.tensorboard", "false"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not list(out.glob("stages/*/checkpoints/step-*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        told = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number
+    assert told == f"trichord: stopped by {signal.Signals(number).name}; the same command goes on where it stopped\n"
