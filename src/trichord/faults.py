@@ -23,7 +23,10 @@ _OF_THE_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, e
 _NAMED_IN_TEXT = (
     *_DISK, errno.ENOMEM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN,
 )  # fmt: skip
-_MEMORY_TEXTS = ("out of memory", "defaultcpuallocator", "bad_alloc", "alloc_failed", "not enough memory")
+_MEMORY_TEXTS = (
+    "out of memory", "not enough memory", "could not allocate", "failed to allocate", "defaultcpuallocator", "bad_alloc",
+    "alloc_failed",
+)  # fmt: skip
 _MAX_CAUSES = 32
 
 
