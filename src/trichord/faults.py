@@ -31,7 +31,7 @@ _MAX_CAUSES = 32
 
 
 class SystemFaultError(TrichordError):
-    """The system kept a file from being read. The cause is chained; the same command succeeds at another time."""
+    """The system kept work from being done; the same command succeeds at another time. The cause, if known, is chained."""
 
 
 def fault_of(error: BaseException | None) -> str:
@@ -40,7 +40,9 @@ def fault_of(error: BaseException | None) -> str:
     An error that says something of the file gives an empty text. PyAV's errors count by their number, OSError by its errno,
     RuntimeError (torch, threads, torchcodec) by its text.
     """
-    return next(filter(None, map(_kind, _causes(error))), "")
+    causes = list(_causes(error))
+    unknown = SYSTEM if any(isinstance(cause, SystemFaultError) for cause in causes) else ""
+    return next(filter(None, map(_kind, causes)), unknown)
 
 
 def raise_fault(path: str | Path, error: BaseException) -> None:
