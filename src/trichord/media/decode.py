@@ -69,7 +69,7 @@ def opened(path: str | Path) -> Iterator[InputContainer]:
 
     with _opened_file(path) as file:
         try:
-            container = av.open(file, options={"protocol_whitelist": "file", "format_whitelist": _formats()})
+            container = av.open(file, "r", options={"protocol_whitelist": "file", "format_whitelist": _formats()})
         except (av.FFmpegError, ValueError, OSError, MemoryError) as error:
             file.raise_if_failed()
             raise_fault(path, error)
