@@ -111,9 +111,9 @@ def test_a_clip_does_not_begin_at_the_start(
     long = repeat_packets(path, tmp_path / f"long{path.suffix}", 20)
     decoded, num_decoded = video.decoded, 0
 
-    def counting(*args: object) -> object:
+    def counting(*args: object, **options: object) -> object:
         nonlocal num_decoded
-        for pair in decoded(*args):  # type: ignore[arg-type]
+        for pair in decoded(*args, **options):  # type: ignore[arg-type]
             num_decoded += 1
             yield pair
 

@@ -88,7 +88,7 @@ def test_a_plain_number_takes_one_draw(true: float, seed: int) -> None:
 
 
 def test_shares_that_exceed_one_are_no_channel() -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="shares are from 0 to 1"):
         Channel(0.7, 0.4)
 
 

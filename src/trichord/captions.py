@@ -7,6 +7,7 @@ times of captions is decided in `clean_captions`, which says what it did.
 from __future__ import annotations
 
 import csv
+import errno
 import html
 import io
 import json
@@ -45,7 +46,8 @@ class Captions:
         object.__setattr__(self, "end_s", np.asarray(self.end_s, np.float64))
         object.__setattr__(self, "text", tuple(self.text))
         shape = (len(self.text),)
-        assert self.start_s.shape == self.end_s.shape == shape, "captions need as many starts, ends and texts"
+        if not self.start_s.shape == self.end_s.shape == shape:
+            raise ValueError("captions need as many starts, ends and texts")
 
     def __len__(self) -> int:
         return len(self.text)
@@ -90,9 +92,19 @@ def find_sidecar(video_path: str | Path) -> Path | None:
     for suffix in SIDECAR_SUFFIXES:
         for language in _LANGUAGES:
             path = video_path.with_name(video_path.stem + language + suffix)
-            if path.is_file() and path != video_path:
+            if path != video_path and _is_file(path):
                 return path
     return None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file. A name that no file can have is no error; that the system cannot say is one (OSError)."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def read_captions(path: str | Path) -> Captions:

@@ -8,6 +8,8 @@ from typing import Any
 from trichord.cli.parsing import call, show
 from trichord.errors import TrichordError
 
+POSTPONED = 75  # EX_TEMPFAIL of sysexits.h: try again
+
 
 def world(words: list[str]) -> int:
     from trichord.world import write_world
@@ -35,7 +37,7 @@ def extract(words: list[str]) -> int:
     example = "trichord extract my_videos --store my_store --dry-run"
     summary = call(extract, "extract", words, positional=("videos",), example=example)
     show(summary)
-    return 130 if getattr(summary, "interrupted", False) else 0
+    return _code_of(summary)
 
 
 def import_(words: list[str]) -> int:
@@ -60,7 +62,14 @@ def import_(words: list[str]) -> int:
     example = f"trichord import {words[0]} {options} --store my_store"
     summary = call(importers[words[0]], f"import {words[0]}", words[1:], positional=(), example=example)
     show(summary)
-    return 130 if getattr(summary, "interrupted", False) else 0
+    return _code_of(summary)
+
+
+def _code_of(summary: object) -> int:
+    """Exit code: 130 after an interruption, POSTPONED where the system kept items from being done."""
+    if getattr(summary, "interrupted", False):
+        return 130
+    return POSTPONED if getattr(summary, "num_postponed", 0) else 0
 
 
 def store(words: list[str]) -> int:

@@ -115,7 +115,8 @@ class TrainingClips:
 
     def draw(self, epoch: int, step: int) -> Clips:
         """Clips of step `step` (0-based within the epoch), over all processes."""
-        assert 0 <= step < self.steps_per_epoch, f"step {step} of {self.steps_per_epoch}"
+        if not 0 <= step < self.steps_per_epoch:
+            raise ValueError(f"step {step} of {self.steps_per_epoch}")
         chosen = self._shuffled(epoch)[step * self.videos_per_batch : (step + 1) * self.videos_per_batch]
         rng = np.random.default_rng([self.seed, epoch, step])
         self.store.bring(chosen)

@@ -57,7 +57,8 @@ def words_published_order(
     `first` and `last` from `clip_spans`.
     """
     start, end = (times.tolist() for times in _times(start_s, end_s, min_duration_s))
-    assert 0 <= caption < len(start), f"caption {caption} of {len(start)}"
+    if not 0 <= caption < len(start):
+        raise ValueError(f"caption {caption} of {len(start)}")
     first = last = caption
     joined = [caption]
     while end[last] - start[first] < min_duration_s and (first > 0 or last < len(start) - 1):

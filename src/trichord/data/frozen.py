@@ -82,10 +82,12 @@ class FrozenRows:
 
     def read(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
         """Values (B, C) and whether there is one (B,), of clips that `TrainingClips` drew."""
-        assert clips.caption is not None, "only drawn clips know their captions"
+        if clips.caption is None:
+            raise ValueError("only drawn clips know their captions")
         self._check_size()
         begin = self.begin[clips.item]
-        assert (begin >= 0).all(), "clips of videos that are not trained on"
+        if not (begin >= 0).all():
+            raise ValueError("clips of videos that are not trained on")
         rows = self.row[begin + clips.caption]
         return self.values[rows], self.valid[rows]
 

@@ -254,13 +254,15 @@ class _Rows:
             path = work.partial / f"{name}.npy"
             check_regular(path)
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-            assert isinstance(array, np.memmap) and len(array) == work.listing.num_clips
+            if not (isinstance(array, np.memmap) and len(array) == work.listing.num_clips):
+                raise ValueError(f"{path}: holds {len(array)} rows for {work.listing.num_clips} clips")
             file = stack.enter_context(path.open("r+b"))
             self.files.append((file, array.dtype, array.offset, array[:1].nbytes, array.shape[1:]))
 
     def write(self, begin: int, end: int, *arrays: np.ndarray) -> None:
         for (file, dtype, offset, row_bytes, shape), array in zip(self.files, arrays, strict=True):
-            assert array.shape == (end - begin, *shape), f"the encoder gave {array.shape} for {end - begin} clips"
+            if array.shape != (end - begin, *shape):
+                raise ValueError(f"the encoder gave {array.shape} for {end - begin} clips")
             file.seek(offset + begin * row_bytes)
             file.write(np.ascontiguousarray(array, dtype).data)
 

@@ -158,7 +158,8 @@ def average_precision_chance(num: int, positives: int) -> float:
     A right item is at each place i as likely, and finds (P - 1) / (N - 1) of the i - 1 before it right. It is above P / N, which
     items that all score alike reach (they share one threshold), unless all are right.
     """
-    assert 1 <= positives <= num
+    if not 1 <= positives <= num:
+        raise ValueError(f"{positives} right items among {num}")
     place = np.arange(1, num + 1)
     return float(np.mean((1 + (place - 1) * ((positives - 1) / max(num - 1, 1))) / place))
 
@@ -175,7 +176,8 @@ def task_precision_chance(truth: Sequence[np.ndarray]) -> float:
 
 def _tasks(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """Names of the tasks, sorted, and (V,) which each video is of."""
-    assert len(hits) == len(present) == len(task)
+    if not len(hits) == len(present) == len(task):
+        raise ValueError("hits, present and task must have the same length")
     if not len(task) or not np.any(present > 0):
         raise TrichordError("no video has an annotated step; recall is not defined: check the annotations")
     names, of = np.unique(np.array(task, np.str_), return_inverse=True)

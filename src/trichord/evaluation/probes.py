@@ -141,7 +141,8 @@ def knn_scores(
         neighbours: The k, each 1 or more.
         temperature: Divides the cosine.
     """
-    assert all(k >= 1 for k in neighbours), "at least one neighbour votes"
+    if not all(k >= 1 for k in neighbours):
+        raise ValueError("at least one neighbour votes")
     num_classes = int(kind.max()) + 1
     member = np.zeros((len(kind), num_classes))
     member[np.arange(len(kind)), kind] = 1.0

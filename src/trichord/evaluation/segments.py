@@ -99,7 +99,10 @@ def overlaps(transcript: np.ndarray, truth: np.ndarray, found: np.ndarray) -> Ov
         truth: (S + 1,) annotated borders.
         found: (S + 1,) borders of the detection; both begin and end at the same frames.
     """
-    assert len(truth) == len(found) == len(transcript) + 1 and truth[0] == found[0] and truth[-1] == found[-1]
+    if not (len(truth) == len(found) == len(transcript) + 1 and truth[0] == found[0] and truth[-1] == found[-1]):
+        raise ValueError(
+            "both segmentations must have one boundary more than there are steps, and the same first and last"
+        )
     both = np.maximum(0, np.minimum(truth[1:], found[1:]) - np.maximum(truth[:-1], found[:-1]))
     length, true_length = np.diff(found), np.diff(truth)
     step = transcript != BACKGROUND

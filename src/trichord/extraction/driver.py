@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
+import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trichord.errors import TrichordError
 from trichord.extraction.choice import Described, EncoderChoice
 from trichord.extraction.engines import Engine
-from trichord.extraction.plan import Job, Known
+from trichord.extraction.plan import POSTPONED, Job, Known
 from trichord.extraction.progress import Meter, clock
 from trichord.extraction.work import Outcome, Task
+from trichord.faults import DISK, fault_of, reason_of
 from trichord.media import Decoder
 from trichord.store import Item, StoreWriter
 from trichord.store.committed import Committed
@@ -25,12 +30,14 @@ from trichord.store.writer import SHARD_BYTES
 
 _WAIT_FOR_WRITER_S = 3600.0
 _MOST_AT_ONCE = 4096  # items brought from the spool into the store in one go
+_ROOM_BYTES = 1 << 20
 _MOST_ENCODER_FAILURES = 5  # in a row, before it is clear that no video is to blame
 
 
 @dataclass
 class ExtractSummary:
-    """What an extraction did. `splits` counts all items of the collection that the store now holds."""
+    """What an extraction did. `splits` counts all items of the collection that the store now holds, `num_postponed` the
+    skipped items and unlisted folders for which the system is to blame; the next run tries them again."""
 
     store: Path
     collection: str
@@ -40,6 +47,7 @@ class ExtractSummary:
     num_skipped: int = 0
     num_present: int = 0
     num_leased: int = 0
+    num_postponed: int = 0
     video_s: float = 0.0
     elapsed_s: float = 0.0
     decode_s: float = 0.0
@@ -64,7 +72,36 @@ class ExtractSummary:
             lines.append("interrupted: what was finished is stored; the same command goes on")
         shown = self.notes[:10]
         more = [f"... and {len(self.notes) - len(shown)} more notes"] if len(self.notes) > len(shown) else []
-        return "\n".join([*lines, *(f"note: {text}" for text in shown), *more])
+        last = []
+        if self.num_postponed:
+            what = (
+                "were not done because of the system, not of the files"
+                if self.num_postponed > 1
+                else ("was not done because of the system, not of the file")
+            )
+            last = [f"{self.num_postponed} {what}: mend that, then run the same command again"]
+        return "\n".join([*lines, *(f"note: {text}" for text in shown), *more, *last])
+
+
+def check_room(store: Path) -> None:
+    """Raise TrichordError if not even a megabyte can be written to the store: then no other item can be stored either."""
+    folder = store / SPOOL
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_ROOM_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if fault_of(error) and error.errno != errno.EFBIG:  # a smaller item may still be stored
+            raise TrichordError(
+                f"{store}: cannot be written to ({reason_of(error)}); mend that, then run again: what was committed is safe"
+            ) from error
+
+
+def _folder_key(name: str) -> str:
+    """Key in the ledger of a folder that could not be listed."""
+    return f"folder:{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()}"
 
 
 class Run:
@@ -203,13 +240,12 @@ class Run:
             captions=self.choice.captions,
             decoder=self.decoder,
             stall_s=self.stall_s,
+            states=job.states,
         )
 
     def _done(self, job: Job, outcome: Outcome) -> None:
         self.summary.decode_s += outcome.decode_s
         self.summary.encode_s += outcome.encode_s
-        if outcome.kind == "disk":
-            raise TrichordError(f"{self.store}: {outcome.reason}; check the disk (and TMPDIR), then run again")
         if outcome.kind:
             self._order.remove(job)
             self.leases.release(self._name(job))
@@ -222,6 +258,8 @@ class Run:
             split = self.splits[job.source.video_id]
             line = f"{outcome.duration_s:.1f} s, {outcome.num_captions} captions, {split}"
         self.meter.done(job.source.name, line, job.num_bytes, outcome.duration_s, failed=bool(outcome.kind))
+        if outcome.kind == DISK:
+            check_room(self.store)
         self._encoder_failures = self._encoder_failures + 1 if outcome.kind == "encoder" else 0
         if self._encoder_failures >= _MOST_ENCODER_FAILURES:
             raise TrichordError(
@@ -229,6 +267,22 @@ class Run:
             )
 
     # ---- the ledger
+
+    def note_unlisted(self, root: Path, errors: Sequence[OSError]) -> None:
+        """Note the folders below `root` that could not be listed, and that those which failed before can be listed now."""
+        names = {f"{os.path.relpath(error.filename, root)}/": error for error in errors}
+        for name, error in names.items():
+            reason = f"cannot be listed ({reason_of(error)}); its videos are left out until it can be"
+            self.summary.num_postponed += 1
+            self.summary.notes.append(f"{name}: {reason}")
+            self.reasons.append(f"{name}: {reason}")
+            key = _folder_key(name)
+            if self.known.failed.get(key, {}).get("reason") != reason:
+                note(self.store, name, reason, "system", key, self.collection)
+        for key, entry in list(self.known.failed.items()):
+            if key == _folder_key(entry["source"]) and entry["source"] not in names:
+                del self.known.failed[key]
+                note(self.store, entry["source"], "can be listed now", RESOLVED, key, self.collection)
 
     def _note(self, job: Job, kind: str, reason: str) -> None:
         """Write to the ledger, unless it says the same already."""
@@ -239,6 +293,7 @@ class Run:
     def _count(self, job: Job, kind: str, reason: str) -> None:
         self.summary.num_skipped += 1
         self.summary.failures[kind] = self.summary.failures.get(kind, 0) + 1
+        self.summary.num_postponed += kind in POSTPONED
         self.reasons.append(f"{job.source.name}: {reason}")
 
     def _failed(self, job: Job, kind: str, reason: str) -> None:
@@ -294,6 +349,8 @@ class Run:
                 try:
                     writer.add(item, copy=False)
                 except TrichordError as error:  # another item took the id meanwhile, or another width
+                    if fault_of(error):
+                        raise
                     self.summary.num_skipped += 1
                     self.summary.failures["other"] = self.summary.failures.get("other", 0) + 1
                     self.summary.notes.append(str(error))

@@ -35,6 +35,7 @@ from trichord.features.hashes import FileHashes
 from trichord.files.folders import check_no_links
 from trichord.media import choose_decoder
 from trichord.store import Store
+from trichord.store.items import check_collection
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER
 from trichord.store.location import local_folder
@@ -82,7 +83,9 @@ def extract(
 
     Captions come from a .vtt, .srt, .json or .csv file beside each video, else from its subtitle track, else, with
     `speech`, from speech recognition. A video without sound or captions is stored without them and noted; one that
-    cannot be used is listed in the store's skipped.jsonl with a class and the reason.
+    cannot be used is listed in the store's skipped.jsonl with a class and the reason. What a fault of the system kept from
+    being done (an I/O error, no memory, a full disk, a folder that cannot be listed) is tried again by the next run; the exit
+    code is then 75, else 0.
 
     Args:
         videos: folder of video files (its sub-folders count too), or a table of clips: .csv, .jsonl or .parquet with
@@ -125,16 +128,18 @@ def extract(
     is_table = videos.suffix.lower() in TABLE_SUFFIXES and not videos.is_dir()
     store = local_folder(store)
     notes: list[str] = []
-    sources = read_table(videos, video_root, notes=notes) if is_table else sources_of_folder(videos)
+    unlisted: list[OSError] = []
+    sources = read_table(videos, video_root, notes=notes) if is_table else sources_of_folder(videos, unlisted)
     summary = extract_sources(
         sources, store, collection=collection, choice=choice, words=words, require=_names(require, MODALITIES, "require"),
         test_fraction=test_fraction, workers=workers, device=device, shard=shard, retry=_names(retry, RETRY, "retry"),
-        dry_run=dry_run, stall_s=stall_s, root=videos, progress=progress,
+        dry_run=dry_run, stall_s=stall_s, root=videos, unlisted=unlisted, progress=progress,
         cluster=_cluster(engine, ray_address, worker_cpus, worker_gpus),
     )  # fmt: skip
     if isinstance(summary, ExtractSummary):
         summary.notes[:0] = notes
         return summary
+    notes += [f"{error.filename}: cannot be listed ({error.strerror}); its videos are left out" for error in unlisted]
     return "\n".join([summary, *(f"note: {line}" for line in notes)])
 
 
@@ -154,10 +159,12 @@ def extract_sources(
     dry_run: bool = False,
     stall_s: float = 30.0,
     root: Path | None = None,
+    unlisted: Sequence[OSError] = (),
     progress: Callable[[str], None] | None = None,
     cluster: RayOptions | None = None,
 ) -> ExtractSummary | str:
-    """The same for sources that are known: see `extract`. A dry run returns its report as text. With `cluster`, on Ray."""
+    """The same for sources that are known: see `extract`. A dry run returns its report as text. With `cluster`, on Ray.
+    `unlisted`: errors for the folders below `root` that could not be listed."""
     started = time.monotonic()
     store = local_folder(store)
     if workers is not None and workers < 0:
@@ -165,6 +172,7 @@ def extract_sources(
     if not 0 <= stall_s < 1e6:
         raise TrichordError(f"stall_s is {stall_s}; give seconds, such as 30 (0: wait for ever)")
     part = Shard.parse(shard)
+    check_collection(collection)
     check_no_links(store)
     described = describe(choice, device)
     known = Known(store, collection)
@@ -202,6 +210,8 @@ def extract_sources(
             stall_s=stall_s, leases=leases, meter=meter,
         )  # fmt: skip
         run.adopt()
+        if root is not None and root.is_dir():
+            run.note_unlisted(root, unlisted)
         run.work(plan, engine)
     counts = Store(store).collections() if any((store / "parts").glob("*.parquet")) else {}
     summary.splits = {split: count for (name, split), count in counts.items() if name == collection}

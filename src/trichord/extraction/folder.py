@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,8 @@ import numpy as np
 from trichord.captions import Captions, find_sidecar, read_captions
 from trichord.errors import TrichordError
 from trichord.extraction.sources import Source
+from trichord.faults import fault_of
+from trichord.files.walking import files_below
 from trichord.media import probe, subtitles
 
 VIDEO_SUFFIXES = (
@@ -33,36 +34,41 @@ SPLITS = ("train", "val", "test")
 _MOST_PROBED = 50  # files opened in search of one that can be tested
 
 
-def sources_of_folder(folder: str | Path) -> list[Source]:
-    """All videos under `folder`, sorted by name: the path inside the folder; `video_id` is that without suffix.
+def sources_of_folder(folder: str | Path, unlisted: list[OSError] | None = None) -> list[Source]:
+    """Return all videos below `folder`, sorted by name: the path inside the folder; `video_id` is that without suffix.
 
     Files and folders whose name starts with a dot do not count. Two files may give one id (a.mkv, a.mp4).
-    Raises TrichordError if the folder is missing or holds no video.
+
+    Args:
+        folder: The folder.
+        unlisted: Takes an error for each sub-folder that cannot be listed.
+
+    Raises TrichordError if the folder is missing, cannot be listed or holds no video; for a sub-folder that cannot be listed
+    where `unlisted` is None.
     """
     folder = Path(folder)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
         raise TrichordError(f"{folder}: {what}; name the folder that holds the videos")
-    found, visited = [], set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(root)) in visited:  # a link back to a folder above
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for file in files:
-            path = Path(root, file)
-            if path.suffix.lower() in VIDEO_SUFFIXES and not file.startswith("."):
-                name = path.relative_to(folder)
-                id_ = name.with_suffix("").as_posix()
-                found.append(Source(id_, name.as_posix(), video=path, file_name=name.as_posix()))
-    if not found:
+    sources = []
+    for path in files_below(folder, unlisted):
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            name = path.relative_to(folder)
+            id_ = name.with_suffix("").as_posix()
+            sources.append(Source(id_, name.as_posix(), video=path, file_name=name.as_posix()))
+    if not sources:
+        if unlisted:
+            error = unlisted[0]
+            raise TrichordError(f"{error.filename}: cannot be listed ({error.strerror}); mend that, then run again")
         raise TrichordError(f"{folder}: no videos there ({', '.join(VIDEO_SUFFIXES[:6])}, ...); name another folder")
-    return sorted(found, key=lambda source: source.name)
+    return sorted(sources, key=lambda source: source.name)
 
 
 def can_be_tested(source: Source, needs_captions: bool = True) -> bool:
-    """Whether its files open and give pictures (sound, where it names no pictures), and captions if need be."""
+    """Whether its files open and give pictures (sound, where it names no pictures), and captions if need be.
+
+    Files that a fault of the system keeps from being read count as good: what is held out must not depend on such a fault.
+    """
     try:
         duration_s = 1.0
         if source.video is not None:
@@ -73,8 +79,8 @@ def can_be_tested(source: Source, needs_captions: bool = True) -> bool:
         else:
             usable = source.audio is not None and probe(source.audio).has_audio
         return usable and (not needs_captions or len(captions_of(source, duration_s)) > 0)
-    except TrichordError:
-        return False
+    except (TrichordError, OSError, MemoryError, RuntimeError) as error:
+        return bool(fault_of(error))
 
 
 def split_of(

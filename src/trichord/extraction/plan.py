@@ -10,18 +10,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trichord.captions import find_sidecar
-from trichord.errors import TrichordError, one_line
+from trichord.errors import TrichordError
 from trichord.extraction.choice import Described
 from trichord.extraction.folder import name_crc32
-from trichord.extraction.sources import Source
-from trichord.features.hashes import FileHashes
+from trichord.extraction.sources import Source, content_files
+from trichord.faults import fault_of, reason_of
+from trichord.features.hashes import FileHashes, FileState, state_of
+from trichord.files.reading import check_regular
 from trichord.store.committed import new_parts
 from trichord.store.ledger import LEDGER, read_ledger
 from trichord.store.manifest import Manifest
 
 _READ_AHEAD = 8
-ALWAYS_AGAIN = ("interrupted", "missing", "encoder", "system")  # classes that say nothing of the file
+POSTPONED = (
+    "system",
+    "out-of-memory",
+    "disk",
+    "modified",
+)  # classes that say nothing of the file: the next run tries again
+ALWAYS_AGAIN = ("interrupted", "missing", "encoder", *POSTPONED)
 
 
 @dataclass(frozen=True)
@@ -111,24 +118,20 @@ class Known:
 @dataclass(frozen=True)
 class Job:
     """A source and what is to be done with it: `status` is `todo`, `present`, `failed` (earlier, and not to be tried
-    again) or a class of failure that shows without opening the file."""
+    again) or a class of failure that shows without opening the file. `states`: of its files when they were hashed."""
 
     source: Source
     status: str
     key: str = ""
     reason: str = ""
     num_bytes: int = 0
+    states: Mapping[Path, FileState] | None = None
 
 
-def content_of(source: Source, hashes: FileHashes) -> str:
+def content_of(source: Source, hashes: FileHashes, files: Mapping[str, Path] | None = None) -> str:
     """SHA-256 of all that the item follows from: the content of its files, its span, its texts. Names do not count."""
-    captions = source.captions
-    if captions is None and not source.text:
-        beside = [path for path in (source.video, source.audio) if path is not None]
-        captions = next((found for path in beside if (found := find_sidecar(path)) is not None), None)
-    files = {"video": source.video, "image": source.image, "audio": source.audio, "captions": captions}
     values = {
-        **{name: hashes.sha256(path) for name, path in files.items() if path is not None},
+        **{name: hashes.sha256(path) for name, path in (content_files(source) if files is None else files).items()},
         "text": list(source.text),
         "span": [source.start_s, source.end_s],
     }
@@ -170,15 +173,15 @@ def jobs(
     again = {*ALWAYS_AGAIN, *retry, *({"no-audio"} - {f"no-{m}" for m in require})}
     again |= set() if "text" in require else {"no-captions"}
     seen_keys: dict[str, str] = {}
-    for source, content, num_bytes, problem in _hashed(sources, hashes, trust_names):
-        key, by_name = f"{content}:{described.digest}", name_key(source, described)
+    for source, hashed in _hashed(sources, hashes, trust_names):
+        key, by_name, num_bytes = f"{hashed.content}:{described.digest}", name_key(source, described), hashed.num_bytes
         if "\n" in source.video_id or not _is_unicode(source.video_id):
             yield Job(source, "name", by_name, "its name is not one line of UTF-8; rename it", num_bytes)
         elif names[source.video_id] != source.name:
             reason = f"has the same name as {names[source.video_id]}; rename one"
             yield Job(source, "name", by_name, reason, num_bytes)
-        elif problem:
-            yield Job(source, "missing", by_name, problem, num_bytes)
+        elif hashed.problem:
+            yield Job(source, hashed.kind, by_name, hashed.problem, num_bytes)
         elif known.conflict(source, key)[0]:
             yield Job(source, known.conflict(source, key)[0], by_name, known.conflict(source, key)[1], num_bytes)
         elif source.video_id in known.ids:
@@ -188,7 +191,7 @@ def jobs(
         elif key in known.failed and known.failed[key].get("class") not in again:
             yield Job(source, "failed", key, known.failed[key]["reason"], num_bytes)
         else:
-            yield Job(source, "todo", key, "", num_bytes)
+            yield Job(source, "todo", key, "", num_bytes, hashed.states)
 
 
 def _is_unicode(text: str) -> bool:
@@ -199,27 +202,45 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _hashed(sources: Sequence[Source], hashes: FileHashes, trust_names: bool) -> Iterator[tuple[Source, str, int, str]]:
-    """Each source with its content hash and size, or why it has none."""
+@dataclass(frozen=True)
+class _Hashed:
+    """The content hash, size and state of a source's files, or the class and the reason why there is none."""
 
-    def one(source: Source) -> tuple[str, int, str]:
-        try:
-            content = source.video_id.encode("utf-8", "replace").hex() if trust_names else content_of(source, hashes)
-            return content, sum(p.stat().st_size for p in source.files), ""
-        except OSError as error:
-            return "", 0, f"{error.filename}: cannot be read ({one_line(error.strerror)}); check the path"
+    content: str = ""
+    num_bytes: int = 0
+    states: Mapping[Path, FileState] | None = None
+    kind: str = ""
+    problem: str = ""
 
-    waiting: deque[tuple[Source, Future[tuple[str, int, str]]]] = deque()
+
+def _hash(source: Source, hashes: FileHashes, trust_names: bool) -> _Hashed:
+    try:
+        if trust_names:
+            content = source.video_id.encode("utf-8", "replace").hex()
+            return _Hashed(content, sum(check_regular(path).st_size for path in source.files))
+        files = content_files(source)
+        states = {path: state_of(path) for path in files.values()}  # before hashing: what is written meanwhile shows
+        return _Hashed(content_of(source, hashes, files), sum(states[path].size for path in source.files), states)
+    except OSError as error:
+        problem = f"{error.filename or source.name}: cannot be read ({reason_of(error)}); check the path"
+        return _Hashed(kind=fault_of(error) or "missing", problem=problem)
+    except MemoryError:
+        return _Hashed(kind="out-of-memory", problem="no memory is left to read it; use fewer workers")
+
+
+def _hashed(sources: Sequence[Source], hashes: FileHashes, trust_names: bool) -> Iterator[tuple[Source, _Hashed]]:
+    """Each source with its hash, a few ahead, in threads."""
+    waiting: deque[tuple[Source, Future[_Hashed]]] = deque()
     with ThreadPoolExecutor(2, thread_name_prefix="hash") as pool:
         try:
             for source in sources:
-                waiting.append((source, pool.submit(one, source)))
+                waiting.append((source, pool.submit(_hash, source, hashes, trust_names)))
                 if len(waiting) > _READ_AHEAD:
                     done, future = waiting.popleft()
-                    yield done, *future.result()
+                    yield done, future.result()
             while waiting:
                 done, future = waiting.popleft()
-                yield done, *future.result()
+                yield done, future.result()
         finally:
             hashes.stop()
             for _, future in waiting:

@@ -18,6 +18,7 @@ from trichord.extraction.choice import EncoderChoice, Encoders, load
 from trichord.extraction.folder import can_be_tested
 from trichord.extraction.sources import Source
 from trichord.extraction.work import HUNG_EXIT, Outcome, Task, run_task
+from trichord.faults import fault_of
 
 # Of the worker processes: one thread per computation, no semaphores that joblib leaves behind, and a C library that keeps
 # the memory of one picture's activations for the next (giving it back each time took a fifth of the whole time).
@@ -121,8 +122,8 @@ class Probes:
             self._pool = ProcessPool(1, context=multiprocessing.get_context("spawn"))
         try:
             return self._pool.schedule(can_be_tested, args=(source, self._needs_captions), timeout=30).result()
-        except Exception:  # it crashed, hung, or ran out of something
-            return False
+        except Exception as error:  # it crashed or hung; a fault of the system says nothing of the file
+            return bool(fault_of(error))
 
     def close(self) -> None:
         if self._pool is not None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from trichord.errors import TrichordError
 from trichord.extraction.sources import Source
 from trichord.files.reading import read_text
+from trichord.files.walking import own_files_below
 
 if TYPE_CHECKING:
     from trichord.extraction.extract import ExtractSummary
@@ -42,7 +43,8 @@ def find_stamps(root: str | Path, language: str = "es", *, notes: list[str] | No
     folder = _stamps_folder(Path(root))
     ending = f"_desc_{language}.ogg"
     sources, without_png, svg_alone, without_text = [], 0, 0, 0
-    for recording in sorted(folder.rglob(f"*{ending}")):
+    recordings = sorted(path for path in own_files_below(folder) if path.name.endswith(".ogg"))
+    for recording in (path for path in recordings if path.name.endswith(ending)):
         base = recording.with_name(recording.name.removesuffix(ending))
         name = base.relative_to(folder).as_posix()
         if name.startswith(f"{_LEFT_OUT}/"):
@@ -59,7 +61,7 @@ def find_stamps(root: str | Path, language: str = "es", *, notes: list[str] | No
                 Source(name, name, image=picture, audio=recording, text=(text,), split=split, file_name=name)
             )
     if not sources:
-        endings = (path.stem.rpartition("_desc_")[2] for path in folder.rglob("*_desc_*.ogg"))
+        endings = (path.stem.rpartition("_desc_")[2] for path in recordings if "_desc_" in path.stem)
         spoken = ", ".join(sorted({e for e in endings if "." not in e})) or "none"
         raise TrichordError(f"{folder}: no stamp is spoken in '{language}'; choose a language that is there: {spoken}")
     if notes is not None and without_png:

@@ -32,6 +32,7 @@ from typing import Any
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.folder import VIDEO_SUFFIXES
 from trichord.extraction.sources import Source
+from trichord.files.reading import open_given, open_given_text, unreadable
 from trichord.store.arrays import FREE_BYTES, LARGEST_RATIO
 
 TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -89,7 +90,7 @@ def read_table(path: str | Path, videos: Path | None = None, *, notes: list[str]
         listed = ", ".join(list(reader.unread)[:_NOTED_COLUMNS]) + (f" and {more} more" if more > 0 else "")
         notes.append(f"{path}: columns that are not read: {listed}")
     sources = [source for _, source in clips.values()]
-    if not any(file.is_file() for source in sources for file in source.files):
+    if all(_is_missing(file) for source in sources for file in source.files):
         where = f"relative to {path.parent}" if videos is None else f"videos in {videos}"
         raise TrichordError(
             f"{path}: none of the files that it names exists, e.g. {sources[0].files[0]}; paths are {where}: correct them"
@@ -97,12 +98,22 @@ def read_table(path: str | Path, videos: Path | None = None, *, notes: list[str]
     return sources
 
 
+def _is_missing(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # each is told why it cannot be used
+    return False
+
+
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number from 1, column -> value) of each row."""
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
         raise TrichordError(f"{path}: tables are read from {', '.join(TABLE_SUFFIXES)}; convert it to one of them")
-    if not path.is_file():
+    if not path.exists():
         raise TrichordError(f"{path}: no such file; name a table with a row per clip")
     return {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}[suffix](path)
 
@@ -110,7 +121,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_given_text(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             header = next(reader, [])
             if not any(name.strip() for name in header):
@@ -123,14 +134,16 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     what = f"has {len(cells)} cells for {len(header)} columns"
                     raise TrichordError(f"{path}, row {number}: {what}; put texts with commas between quotes")
                 yield number, dict(zip(header, cells, strict=False))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise TrichordError(f"{path}, row {number + 1}: is not CSV in UTF-8 ({one_line(error)}); correct it") from None
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with open_given_text(path, encoding="utf-8-sig") as file:
             for number, line in enumerate((line for line in file if line.strip()), start=1):
                 row = json.loads(line)
                 if not isinstance(row, dict):
@@ -138,7 +151,9 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, row
     except json.JSONDecodeError as error:
         raise TrichordError(f"{path}, row {number}: is not JSON ({error.msg}); write one object on each line") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except UnicodeDecodeError as error:
         raise TrichordError(f"{path}, row {number + 1}: is not UTF-8 text ({one_line(error)}); correct it") from None
 
 
@@ -147,13 +162,13 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as table:
+        with open_given(path) as file, pq.ParquetFile(file) as table:
             known = {name for names in COLUMNS.values() for name in names}
             names = table.schema_arrow.names
             wanted = [name for name in names if name.strip().lower() in known]
             unread = dict.fromkeys((name for name in names if name not in wanted), None)
             number = num_bytes = 0
-            most = max(FREE_BYTES, LARGEST_RATIO * path.stat().st_size)
+            most = max(FREE_BYTES, LARGEST_RATIO * os.fstat(file.fileno()).st_size)
             for batch in table.iter_batches(_batch_rows(table.metadata), columns=wanted):
                 for row in batch.to_pylist():
                     number += 1
@@ -186,7 +201,7 @@ def _files_by_stem(folder: Path) -> dict[str, Path]:
     """Stem -> file of the videos in a folder; of several the one whose suffix comes first in VIDEO_SUFFIXES."""
     if not folder.is_dir():
         raise TrichordError(f"{folder}: no such folder; name the folder that holds the videos of the table")
-    files = [Path(entry.path) for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith(".")]
+    files = [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
     ranked = [(VIDEO_SUFFIXES.index(f.suffix.lower()), f) for f in files if f.suffix.lower() in VIDEO_SUFFIXES]
     return {file.stem: file for _, file in sorted(ranked, reverse=True)}
 

@@ -9,12 +9,11 @@ the driver sees that and goes on with a new one.
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import functools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,9 +27,12 @@ from trichord.errors import TrichordError, one_line
 from trichord.extraction.choice import Encoders
 from trichord.extraction.file_rows import FILE_ROWS
 from trichord.extraction.folder import captions_of
-from trichord.extraction.sources import Source
+from trichord.extraction.sources import Source, content_files
 from trichord.extraction.windows import EncoderError, Windows, encoding
+from trichord.faults import DISK, FAULTS, OUT_OF_MEMORY, SystemFaultError, fault_of, reason_of
 from trichord.features.encoders import AudioEncoder
+from trichord.features.hashes import FileState, state_of
+from trichord.files.reading import NotRegularFileError, check_regular
 from trichord.media import Decoder, image, pictures, probe, sound
 from trichord.store.items import PER_CAPTION
 from trichord.store.spool import SpoolWriter
@@ -38,15 +40,18 @@ from trichord.store.spool import SpoolWriter
 HUNG_EXIT = 1  # exit code of a process that faulthandler ended
 ORPHAN_EXIT = 3
 parent: int | None = None  # of a worker process: the driver, for which it works
-_DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
-_SYSTEM_ERRORS = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES)
+_FAULTS = {
+    OUT_OF_MEMORY: "memory ran out; use fewer workers",
+    DISK: "there is no room for it in the store or in the folder of temporary files (TMPDIR)",
+}
 _STILL_S = 1.0  # duration of an item that is a picture alone
 _FLUSH_ROWS = 64
 
 
 @dataclass(frozen=True)
 class Task:
-    """One item to extract. `key` is CONTENT:FINGERPRINT. `sample_s`: only the first seconds, to see how long it takes."""
+    """One item to extract. `key` is CONTENT:FINGERPRINT. `sample_s`: only the first seconds, to see how long it takes.
+    `states`: of its files when they were hashed; what has changed since is not stored."""
 
     source: Source
     split: str
@@ -58,11 +63,12 @@ class Task:
     decoder: Decoder | None = None
     stall_s: float = 30.0
     sample_s: float | None = None
+    states: Mapping[Path, FileState] | None = None
 
 
 @dataclass
 class Outcome:
-    """What became of a task: `kind` is empty, or the class of failure (`store.ledger.CLASSES`, `disk` ends the run)."""
+    """What became of a task: `kind` is empty, or the class of failure (`store.ledger.CLASSES`)."""
 
     kind: str = ""
     reason: str = ""
@@ -88,13 +94,14 @@ def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
     try:
         writer = SpoolWriter(task.store, task.key, task.collection)
     except OSError as error:
-        return Outcome("disk", f"{task.store}: cannot be written to ({error.strerror}); check the disk")
+        return Outcome(fault_of(error) or "disk", f"{task.store}: cannot be written to ({error.strerror})")
     try:
         _Item(task, encoders, threads, writer, outcome).extract()
     except ItemError as error:
         outcome.kind, outcome.reason = error.kind, str(error)
     except Exception as error:  # whatever a damaged file makes a decoder raise
-        outcome.kind, outcome.reason = kind_of(error), one_line(error) or type(error).__name__
+        outcome.kind = kind_of(error)
+        outcome.reason = _reason(error) if outcome.kind in FAULTS else one_line(error) or type(error).__name__
     finally:
         faulthandler.cancel_dump_traceback_later()
         writer.discard()  # nothing is left of it after a commit
@@ -106,21 +113,31 @@ def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
 
 def kind_of(error: BaseException) -> str:
     """The class of an error that no part of the extractor foresaw."""
+    if fault := fault_of(error):
+        return fault
+    cause = (error.__cause__ or error.__context__) if isinstance(error, EncoderError) else error
+    if isinstance(cause, ImportError) or "pip install" in str(cause):  # the file may be good: a library is not here
+        return "system"
     if isinstance(error, EncoderError):
-        cause = kind_of(error.__cause__ or error.__context__ or ValueError())
-        return cause if cause in ("out-of-memory", "disk", "system") else "encoder"
-    text = str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in text:
-        return "out-of-memory"
-    if isinstance(error, ImportError) or "pip install" in text:  # the file may be good: a library is not here
-        return "system"
-    if isinstance(error, FileNotFoundError):
-        return "missing"
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return "disk"
-    if isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS:
-        return "system"
-    return "unreadable"
+        return "encoder"
+    return "missing" if isinstance(error, FileNotFoundError | NotRegularFileError) else "unreadable"
+
+
+def _reason(error: BaseException) -> str:
+    """What a fault of the system was, with the file on which it struck and what to do."""
+    if isinstance(error, SystemFaultError | EncoderError):
+        return str(error)
+    where = f"{name}: " if (name := getattr(error, "filename", None)) else ""
+    return f"{where}{_FAULTS.get(fault_of(error), 'the system failed')} ({reason_of(error)}); the next run tries again"
+
+
+def _check_there(path: Path) -> None:
+    try:
+        check_regular(path)
+    except NotRegularFileError as error:
+        raise ItemError("missing", f"{path}: {reason_of(error)}; remove it or name another file") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise ItemError("missing", f"{path}: no such file; check the path") from None
 
 
 class _Item:
@@ -137,8 +154,7 @@ class _Item:
         if "video" in self.task.require and source.video is None and source.image is None:
             raise ItemError("no-video-stream", "has no pictures, which are required")
         for path in source.files:
-            if not path.is_file():
-                raise ItemError("missing", f"{path}: no such file; check the path")
+            _check_there(path)
         stated_s, has_sound = self._probed()
         if source.image is not None:
             self._still(source.image)
@@ -160,6 +176,7 @@ class _Item:
         captions = self._captions(outcome.duration_s, sound_path if has_sound else None)
         if not self.rates_hz and not len(captions):
             raise ItemError("unreadable", "gives neither pictures, sound nor captions; remove it or name its files")
+        self._check_unchanged()
         outcome.num_bytes = self.writer.commit(
             video_id=source.video_id,
             split=self.task.split,
@@ -167,6 +184,14 @@ class _Item:
             rates_hz=self.rates_hz,
             captions=captions,
         )
+
+    def _check_unchanged(self) -> None:
+        """Raise ItemError if a file is not the one that was hashed: its features would be kept under another's hash."""
+        if self.task.states is None:
+            return
+        files = content_files(self.source).values()
+        if {path: state_of(path) for path in files} != dict(self.task.states):
+            raise ItemError("modified", "was written to or replaced while it was extracted; the next run tries again")
 
     def _probed(self) -> tuple[float, bool]:
         """Length of the clip as its files state it (0.0: unknown), and whether there is sound."""
@@ -288,7 +313,7 @@ class _Item:
                 with self._watched(source.captions or source.video or source.audio):
                     captions = captions_of(source, duration_s)
             except TrichordError as error:
-                raise ItemError("captions", str(error)) from None
+                raise ItemError(fault_of(error) or "captions", str(error)) from None
         if not len(captions) and self.encoders.recognizer is not None and sound_path is not None:
             recognizer = self.encoders.recognizer
             captions = recognizer.transcribe(

@@ -179,7 +179,8 @@ class AudioModel:
                 padded = self.plan.window if self.plan.family == "whisper" else windows[0].size
                 outputs = torch.cat([mean_per_hop(states, padded, length, self.plan.hop) for states in outputs])
             rows = torch.nn.functional.normalize(outputs, dim=1).half().cpu().numpy()
-        assert rows.shape[1] == self.dim, f"rows of width {rows.shape[1]}, expected {self.dim}"
+        if rows.shape[1] != self.dim:
+            raise ValueError(f"rows of width {rows.shape[1]}, expected {self.dim}")
         return rows
 
     def _outputs(self, windows: list[np.ndarray]) -> Any:

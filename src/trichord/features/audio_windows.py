@@ -24,7 +24,8 @@ class _Tail:
             block = next(self._blocks, None)
             if block is None:
                 return False
-            assert block.ndim == 1, "blocks of mono sound are (n,)"
+            if block.ndim != 1:
+                raise ValueError("blocks of mono sound are (n,)")
             if block.size:
                 self._kept.append(np.asarray(block, np.float32))
                 self.end += block.size
@@ -45,7 +46,8 @@ def centred_windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iter
     Near both ends the window is shifted inside, so that it is whole; sound shorter than a window is one window (n,)
     by itself, given for each of its hops. No sound gives none.
     """
-    assert 0 < hop <= window
+    if not 0 < hop <= window:
+        raise ValueError(f"the hop is {hop} and the window {window} samples; give a hop from 1 to the window")
     tail, row = _Tail(blocks), 0
     while tail.read_to((begin := _centred(row, window, hop)) + window):
         yield tail.take(begin, begin + window)
@@ -63,7 +65,8 @@ def _centred(row: int, window: int, hop: int) -> int:
 
 def pieces(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
     """The sound cut into consecutive pieces (length,); the last one is as long as what is left. No sound gives none."""
-    assert length > 0
+    if length <= 0:
+        raise ValueError(f"the length is {length} samples; give 1 or more")
     tail, begin = _Tail(blocks), 0
     while tail.read_to(begin + length):
         yield tail.take(begin, begin + length)

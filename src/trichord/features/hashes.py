@@ -7,10 +7,28 @@ import errno
 import hashlib
 import json
 import threading
+from dataclasses import dataclass
 from pathlib import Path
+
+from trichord.files.reading import check_regular, open_regular, read_text
 
 FILE = "hashes.jsonl"
 _BLOCK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What changes when a file is written to or replaced. Changes of its rights and links count too, which does no harm."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def state_of(path: Path) -> FileState:
+    """Return the state of a regular file. Raises OSError as `check_regular`."""
+    status = check_regular(path)
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class FileHashes:
@@ -30,8 +48,8 @@ class FileHashes:
         self._known: dict[str, tuple[int, int, str]] = {}
         self._lock = threading.Lock()
         try:
-            lines = self._path.read_text("utf-8", "replace").splitlines()
-        except OSError:
+            lines = read_text(self._path, errors="replace").splitlines()
+        except OSError:  # it only saves time
             lines = []
         for line in lines:
             try:
@@ -41,8 +59,8 @@ class FileHashes:
                 continue
 
     def sha256(self, path: Path) -> str:
-        """Digest of the file's content, hexadecimal. Raises OSError when it cannot be read."""
-        status, name = path.stat(), str(path.absolute())
+        """Digest of the file's content, hexadecimal. Raises OSError when it cannot be read or is no regular file."""
+        status, name = check_regular(path), str(path.absolute())
         known = self._known.get(name)
         if known is not None and known[:2] == (status.st_size, status.st_mtime_ns):
             return known[2]
@@ -57,7 +75,7 @@ class FileHashes:
 
     def _read(self, path: Path) -> str:
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while block := file.read(_BLOCK_BYTES):
                 if self._stopped.is_set():
                     raise InterruptedError(errno.EINTR, "the run was ended", str(path))

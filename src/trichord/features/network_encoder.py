@@ -134,8 +134,10 @@ class NetworkEncoder:
         import torch
 
         is_window = self.window > 1
-        assert pictures.dtype == np.uint8 and pictures.ndim == 4 + is_window and pictures.shape[-1] == 3, "see above"
-        assert not is_window or pictures.shape[1] == self.window, f"a window has {self.window} pictures"
+        if not (pictures.dtype == np.uint8 and pictures.ndim == 4 + is_window and pictures.shape[-1] == 3):
+            raise ValueError(f"pictures are uint8 RGB, not {pictures.dtype} of shape {pictures.shape}")
+        if is_window and pictures.shape[1] != self.window:
+            raise ValueError(f"a window has {self.window} pictures")
         rows = np.zeros((len(pictures), self.dim), np.float16)
         with torch.inference_mode():
             for begin in range(0, len(pictures), self.batch_size):

@@ -53,7 +53,8 @@ class ResNeXt3D(nn.Module):
         self, layers: tuple[tuple[int, int], ...] = _LAYERS, cardinality: int = 32, num_classes: int = 400
     ) -> None:
         super().__init__()
-        assert len(layers) == 4, "four layers"
+        if len(layers) != 4:
+            raise ValueError("ResNeXt-101 has four layers")
         self.conv1 = nn.Conv3d(3, 64, 7, (1, 2, 2), 3, bias=False)
         self.bn1 = nn.BatchNorm3d(64)
         width = 64

@@ -9,6 +9,7 @@ from typing import IO
 
 import numpy as np
 
+from trichord.faults import SystemFaultError
 from trichord.features.encoders import Fingerprint, Sound
 
 SAMPLE_RATE_HZ = 16000
@@ -129,7 +130,8 @@ class LogMel:
                 loudest = max(loudest, power.max())
                 num_frames += power.shape[1]
                 file.write((10.0 * np.log10(power.T)).tobytes())
-            assert num_frames == 1 + num_samples // HOP, "the sound was not the same in both passes"
+            if num_frames != 1 + num_samples // HOP:
+                raise SystemFaultError("the sound was not the same when it was read again; run the command again")
             yield from _levelled(file, num_frames, 10.0 * np.log10(loudest))
 
 

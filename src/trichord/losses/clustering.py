@@ -41,7 +41,8 @@ def cluster_contrast(
         temperature: divides the scores; 1.0 is published.
         count: valid rows of all processes, where these are the part of one: its share of the mean.
     """
-    assert temperature > 0, "the temperature must be positive"
+    if not temperature > 0:
+        raise ValueError("the temperature must be positive")
     if valid is not None:
         embedding, labels = embedding[valid], labels[valid]
     if not len(embedding):

@@ -71,7 +71,8 @@ class CombinedLoss:
         reconstruction_weight: float = 50.0,
         reconstruction_detach: bool = True,
     ) -> None:
-        assert memory is not None or not cluster, "clustering needs a memory"
+        if memory is None and cluster:
+            raise ValueError("clustering needs a memory")
         self.pairs, self.contrast, self.contrast_weight, self.cosine = tuple(pairs), contrast, contrast_weight, cosine
         self.share = share
         self.cluster, self.cluster_weight, self.cluster_on = tuple(cluster), cluster_weight, cluster_on

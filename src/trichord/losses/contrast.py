@@ -14,7 +14,8 @@ _NOTHING = -1e30  # the logarithm of an empty sum; finite, so that gradients sta
 
 
 def _kept(scores: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-    assert scores.ndim == 2 and scores.shape[0] == scores.shape[1], f"scores must be square, not {tuple(scores.shape)}"
+    if not (scores.ndim == 2 and scores.shape[0] == scores.shape[1]):
+        raise ValueError(f"scores must be square, not {tuple(scores.shape)}")
     return scores if valid is None else scores[valid][:, valid]
 
 
@@ -57,7 +58,8 @@ def info_nce(scores: torch.Tensor, temperature: float = 0.07, valid: torch.Tenso
         temperature: divides the scores; a smaller one weighs the hardest negatives more.
         valid: (B,) bool, or None for all.
     """
-    assert temperature > 0, "the temperature must be positive"
+    if not temperature > 0:
+        raise ValueError("the temperature must be positive")
     kept = _kept(scores, valid)
     return kept.sum() if not kept.numel() else 0.5 * _both_directions(kept / temperature)
 

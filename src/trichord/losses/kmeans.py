@@ -267,15 +267,18 @@ def fit_kmeans(
         block: rows that are held in float32 at a time.
         path: None for the fastest, or one of them; `plain` turns all that is done for speed off. See the module.
     """
-    assert data.ndim == 2 and len(data) > 0, f"data must be (N, D) with N >= 1, not {tuple(data.shape)}"
-    assert num_clusters >= 1 and empty in ("reseed", "zero")
+    if not (data.ndim == 2 and len(data) > 0):
+        raise ValueError(f"data must be (N, D) with N >= 1, not {tuple(data.shape)}")
+    if not (num_clusters >= 1 and empty in ("reseed", "zero")):
+        raise ValueError(f"num_clusters is {num_clusters} and empty '{empty}'; give 1 or more, and reseed or zero")
     if init_centroids is None:
         picked = torch.randperm(len(data), generator=generator)[:num_clusters]
         if len(picked) < num_clusters:
             again = torch.randint(len(data), (num_clusters - len(picked),), generator=generator)
             picked = torch.cat([picked, again])
         init_centroids = data[picked.to(data.device)]
-    assert init_centroids.shape == (num_clusters, data.shape[1]), "init_centroids must be (K, D)"
+    if init_centroids.shape != (num_clusters, data.shape[1]):
+        raise ValueError("init_centroids must be (K, D)")
     centroids = init_centroids.to(data.device, torch.float32).clone()
     if normalize:
         centroids = functional.normalize(centroids, dim=1)

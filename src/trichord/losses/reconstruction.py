@@ -28,7 +28,8 @@ def reconstruction_loss(
         valid: (B,) bool, or None for all. When none is valid the loss is 0.
         count: valid clips of all processes, where these rows are the part of one: its share of the mean.
     """
-    assert reconstruction.shape == target.shape, f"{tuple(reconstruction.shape)} and {tuple(target.shape)} differ"
+    if reconstruction.shape != target.shape:
+        raise ValueError(f"{tuple(reconstruction.shape)} and {tuple(target.shape)} differ")
     if detach_target:
         target = target.detach()
     if valid is not None:

@@ -9,6 +9,18 @@ from fractions import Fraction
 from trichord.media.sampling import FrameSpec
 
 EPSILON_S = 6e-4  # containers such as Matroska round times to milliseconds
+LEAP_S = 3600.0  # a frame this far past the one before it has a damaged time stamp
+_FREE_S = 3600.0  # what a file of any size may show
+_SLOWEST_BYTES_PER_S = 10.0  # of a longer file; a still picture without sound takes several times that
+
+
+def longest_s(num_bytes: int) -> float:
+    """The longest time that a file of that size is taken to last. What it says of later times is damaged.
+
+    Pictures and samples are made for every second that a file lasts, also for those without a frame. Without a bound, two
+    frames in a kilobyte would make as many of them as their time stamps say.
+    """
+    return _FREE_S + num_bytes / _SLOWEST_BYTES_PER_S
 
 
 class Clock:
@@ -17,7 +29,8 @@ class Clock:
     def __init__(self, spec: FrameSpec, start_s: float = 0.0, end_s: float | None = None) -> None:
         self.spec, self.start_s, self.count = spec, start_s, 0
         self._rate = Fraction(spec.rate_hz).limit_denominator(1001)
-        assert self._rate > 0, f"{spec.rate_hz} pictures per second"
+        if self._rate <= 0:
+            raise ValueError(f"{spec.rate_hz} pictures per second; give a rate above 0")
         self._limit = math.inf if end_s is None else self.num_pictures(end_s)
         self._first = 0
 

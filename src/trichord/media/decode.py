@@ -7,6 +7,7 @@ what was wrong goes as one line into `notes`. Pictures are in `video`, sound in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trichord.captions import Captions, plain_text
 from trichord.errors import TrichordError, one_line
+from trichord.faults import raise_fault, reason_of
+from trichord.files.reading import unreadable
+from trichord.media.clock import LEAP_S, longest_s
+from trichord.media.media_file import MediaFile
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -23,7 +28,6 @@ if TYPE_CHECKING:
 FRAME_WIDTH, FRAME_HEIGHT = 454, 256  # the picture size of the order study
 SAMPLE_RATE_HZ = 16000
 _BEYOND_S = 60.0  # a time stamp this far past the stated end is damaged
-_LEAP_S = 3600.0  # in a file that states no end: one this far past the frame before it
 _TAIL_S = 1.0  # a stream that ends this much before its stated end is noted as cut off
 
 
@@ -56,20 +60,36 @@ def _formats() -> str:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[InputContainer]:
-    """The container of `path`. Raises TrichordError if it is missing or no media file."""
+    """The container of `path`.
+
+    Raises TrichordError if it is missing or no media file, SystemFaultError if the system kept it from being read, also when
+    that shows only at the end.
+    """
     import av
 
-    path = Path(path)
-    if not path.is_file():
-        raise TrichordError(f"{path}: no such file; check the path")
+    with _opened_file(path) as file:
+        try:
+            container = av.open(file, "r", options={"protocol_whitelist": "file", "format_whitelist": _formats()})
+        except (av.FFmpegError, ValueError, OSError, MemoryError) as error:
+            file.raise_if_failed()
+            raise_fault(path, error)
+            what = f"cannot be opened as a video ({reason_of(error)})"
+            raise TrichordError(f"{path}: {what}; check that the file is complete") from None
+        try:
+            with container:
+                yield container
+        except Exception:
+            file.raise_if_failed()
+            raise
+        file.raise_if_failed()
+
+
+def _opened_file(path: str | Path) -> MediaFile:
     try:
-        container = av.open(str(path), options={"protocol_whitelist": "file", "format_whitelist": _formats()})
-    except (av.FFmpegError, ValueError) as error:
-        reason = one_line(getattr(error, "strerror", None) or error)
-        what = f"cannot be opened as a video ({reason})"
-        raise TrichordError(f"{path}: {what}; check that the file is complete") from None
-    with container:
-        yield container
+        return MediaFile(path)
+    except OSError as error:
+        raise_fault(path, error)
+        raise unreadable(path, error) from None
 
 
 def stream_of(container: InputContainer, kind: Literal["video", "audio", "subtitle"]) -> Any:
@@ -96,8 +116,8 @@ def _measured_duration_s(container: InputContainer, streams: list[Any]) -> float
         for packet in container.demux(streams):
             if packet.pts is not None and packet.time_base is not None:
                 end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-    except av.FFmpegError:
-        pass
+    except av.FFmpegError as error:  # a file that is cut off: what came before the cut counts
+        raise_fault(container.name, error)
     return max(end_s - origin_s(container), 0.0)
 
 
@@ -127,11 +147,16 @@ def decoded(
     stream: Any,
     notes: list[str] | None,
     num_threads: int | None = None,
+    *,
+    sought: bool = False,
 ) -> Iterator[tuple[float, Any]]:
     """(time_s, frame) of every frame of `stream` that decodes, from where the container stands on.
 
-    Damage is skipped and noted once, when the stream is used up or closed. `num_threads` None leaves the number to
-    FFmpeg.
+    Damage is skipped and noted once, when the stream is used up or closed. A time stamp is damaged that lies a minute past
+    the end that the file states, an hour past the frame before it, or later than a file of that size lasts. `num_threads`
+    None leaves the number to FFmpeg; `sought`: the container does not stand at its beginning.
+
+    Raises SystemFaultError for what the system failed to do, which is no damage.
     """
     import av
 
@@ -142,6 +167,8 @@ def decoded(
     if stream.type == "video" and stream.time_base:
         start_s = float(round(start_s / stream.time_base) * stream.time_base)  # whole ticks, as FFmpeg's own tools do
     stated_s = container.duration / 1e6 if container.duration else 0.0
+    latest_s = min(stated_s + _BEYOND_S if stated_s else math.inf, longest_s(container.size))
+    leap_from_s = math.inf if sought else 0.0
     stream_end_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else stated_s
     kind, packets = stream.type, container.demux(stream)
     try:
@@ -151,11 +178,14 @@ def decoded(
             except StopIteration:
                 break
             except av.FFmpegError as error:
+                if isinstance(error, MemoryError):
+                    raise_fault(path, error)
                 cut = one_line(error.strerror)
                 break
             try:
                 frames = packet.decode()
-            except av.FFmpegError:
+            except av.FFmpegError as error:
+                raise_fault(path, error)
                 num_bad += 1
                 continue
             for frame in frames:
@@ -163,10 +193,10 @@ def decoded(
                 time_s = last_s + duration_s_of(frame, stream)
                 if ticks is not None:
                     time_s = float(ticks * frame.time_base) - start_s
-                if time_s > stated_s + _BEYOND_S if stated_s else time_s > last_s + _LEAP_S:
+                if time_s > latest_s or time_s > leap_from_s + LEAP_S:
                     num_bad += 1
                     continue
-                last_s = time_s
+                last_s = leap_from_s = time_s
                 yield time_s, frame
         is_through = True
     finally:
@@ -208,6 +238,6 @@ def subtitles(path: str | Path) -> Captions | None:
                     dialogue = getattr(subtitle, "dialogue", b"").decode("utf-8", errors="replace")
                     if text := plain_text(dialogue.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ")):
                         rows.append((start_s, end_s, text))
-        except av.FFmpegError:  # a file that is cut off: what came before the cut is good
-            pass
+        except av.FFmpegError as error:  # a file that is cut off: what came before the cut is good
+            raise_fault(path, error)
     return Captions.from_rows(rows) if rows else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -40,7 +41,7 @@ def write_video(
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = path.absolute().with_name(f".{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
     rate = Fraction(rate_hz).limit_denominator(1001)
     has_audio = waveform is not None and waveform.size > 0
     options = {"fflags": "+bitexact"}

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.faults import raise_fault
+from trichord.files.reading import check_regular, unreadable
 from trichord.media.sampling import FrameSpec
 from trichord.media.scaling import fitted
 from trichord.media.svg import svg_text, without_content
@@ -32,8 +34,11 @@ def image(path: str | Path, spec: FrameSpec) -> np.ndarray:
     Raises TrichordError if the file is missing, is no picture, is cut off, or holds more than 179 million pixels.
     """
     path = Path(path)
-    if not path.is_file():
-        raise TrichordError(f"{path}: no such file; check the path")
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise_fault(path, error)
+        raise unreadable(path, error) from None
     picture = _drawn(path, spec) if path.suffix.lower() in _SVG else _loaded(path)
     size, box = fitted(path, spec, *picture.size)
     if picture.size != size:
@@ -56,7 +61,8 @@ def _loaded(path: Path) -> Picture:
         raise TrichordError(f"{path}: has more than 179 million pixels; make it smaller or remove it") from None
     except UnidentifiedImageError:
         raise TrichordError(f"{path}: is no picture of a known format; convert it to PNG or JPEG") from None
-    except Exception as error:  # OSError, SyntaxError, struct.error, EOFError: each plugin of Pillow has its own
+    except Exception as error:
+        raise_fault(path, error)  # else OSError, SyntaxError, struct.error, EOFError: each plugin of Pillow has its own
         reason = one_line(error) or type(error).__name__
         raise TrichordError(f"{path}: cannot be decoded ({reason}); check that the file is complete") from None
 
@@ -107,4 +113,5 @@ def _drawn(path: Path, spec: FrameSpec) -> Picture:
     except TrichordError:
         raise
     except Exception as error:  # ValueError of resvg, or what Pillow says of its answer
+        raise_fault(path, error)
         raise TrichordError(f"{path}: cannot be drawn ({one_line(error)}); convert it to PNG") from None

@@ -6,6 +6,7 @@ antialias), a few grey levels off the reference: so the decoder is part of a fea
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
-from trichord.media.clock import Clock, due_pictures
+from trichord.faults import raise_fault
+from trichord.media.clock import Clock, due_pictures, longest_s
 from trichord.media.decode import opened, origin_s, stream_of
 from trichord.media.sampling import FrameSpec
 from trichord.media.scaling import fitted
@@ -46,15 +48,20 @@ def pictures(
         stream = stream_of(container, "video")
         if stream is None:
             raise TrichordError(f"{path}: has no video stream; remove it from the folder or replace it")
-        first_s, stream_index = origin_s(container), stream.index
+        first_s, stream_index, latest_s = origin_s(container), stream.index, longest_s(container.size)
     try:
         decoder = VideoDecoder(
-            str(path), stream_index=stream_index, num_ffmpeg_threads=num_threads or 0, device=device, seek_mode="exact"
+            os.path.abspath(path),  # a relative name such as http:x.mp4 would be an address
+            stream_index=stream_index,
+            num_ffmpeg_threads=num_threads or 0,
+            device=device,
+            seek_mode="exact",
         )
     except Exception as error:  # RuntimeError mostly; torchcodec does not narrow it
         raise _unreadable(path, error) from None
     metadata = decoder.metadata
     begin_s, stop_s = metadata.begin_stream_seconds - first_s, metadata.end_stream_seconds - first_s
+    stop_s = min(stop_s, latest_s)
     if start_s and stop_s <= start_s:
         what = f"the clip begins at {start_s:g} s, its pictures end at {stop_s:.2f} s"
         raise TrichordError(f"{path}: {what}; correct its start")
@@ -87,5 +94,6 @@ def _scaled(frame: torch.Tensor, size: tuple[int, int], box: tuple[int, int, int
 
 
 def _unreadable(path: str | Path, error: Exception) -> TrichordError:
+    raise_fault(path, error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return TrichordError(f"{path}: torchcodec cannot decode it ({one_line(lines[0])[:160]}); use decoder pyav")

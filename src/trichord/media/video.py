@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.media.clock import Clock, due_pictures
+from trichord.media.clock import Clock, due_pictures, longest_s
 from trichord.media.decode import (
     FRAME_HEIGHT,
     FRAME_WIDTH,
@@ -88,7 +88,7 @@ def pictures(
                 for index in due_pictures(clocks, [clock.before(time_s) for clock in clocks]):
                     yield index, scalers[index](shown)
             shown = frame
-            video_end_s = time_s + _credible_s(duration_s_of(frame, stream), time_s, stream)
+            video_end_s = time_s + _credible_s(duration_s_of(frame, stream), time_s, stream.container)
             if all(clock.is_done for clock in clocks):
                 return
         if shown is None:
@@ -114,11 +114,12 @@ def frames(
         yield picture
 
 
-def _credible_s(duration_s: float, time_s: float, stream: Any) -> float:
-    """A frame's length, unless a damaged header makes it reach far past the end that the file states: then up to there."""
-    stated_s = (stream.container.duration or 0) / 1e6
-    longest_s = max(stated_s - time_s, 0.0) + _PAST_END_S if stated_s else _LONGEST_FRAME_S
-    return min(duration_s, longest_s)
+def _credible_s(duration_s: float, time_s: float, container: Any) -> float:
+    """A frame's length. Where a damaged header makes it reach far past the end that the file states, or past what a file of
+    that size lasts, it is up to there."""
+    stated_s = (container.duration or 0) / 1e6
+    most_s = max(stated_s - time_s, 0.0) + _PAST_END_S if stated_s else _LONGEST_FRAME_S
+    return min(duration_s, most_s, max(longest_s(container.size) - time_s, 0.0))
 
 
 # ---- where reading begins
@@ -143,7 +144,7 @@ def _frames_from(
             break
         if _seek(container, stream, start_s - back_s):
             held: list[str] = []
-            frames = _from_key_frame(decoded(path, container, stream, held, num_threads), start_s)
+            frames = _from_key_frame(decoded(path, container, stream, held, num_threads, sought=True), start_s)
             first = next(frames, None)
             if first is not None and first[0] <= start_s and first[1].pts is not None:
                 return stream, size, _noted(first, frames, held, notes)

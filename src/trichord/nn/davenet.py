@@ -118,7 +118,8 @@ class DAVEnet(nn.Module):
 
     def __init__(self, mel_bins: int = 40, channels: Sequence[int] = (128, 256, 512, 1024)) -> None:
         super().__init__()
-        assert len(channels) == 4, "DAVEnet has four stages"
+        if len(channels) != 4:
+            raise ValueError("DAVEnet has four stages")
         self.fast = True
         self.mel_bins = mel_bins
         self.channels = tuple(channels)

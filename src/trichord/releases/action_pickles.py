@@ -18,6 +18,7 @@ import numpy as np
 
 from trichord.captions import class_text
 from trichord.errors import TrichordError
+from trichord.files.walking import own_files_below
 from trichord.releases.clips import Clip, import_clips
 from trichord.releases.common import ImportSummary, Progress, existing_folder, plain_text
 from trichord.store.pickles import load_pickle
@@ -49,7 +50,7 @@ def import_actions(
     """
     root = existing_folder(root)
     found: dict[str, list[Path]] = {}
-    for path in sorted(p for p in root.rglob("*") if p.suffix in SUFFIXES and p.is_file()):
+    for path in sorted(p for p in own_files_below(root) if p.suffix in SUFFIXES and p.is_file()):
         if name := next((c for part, c in COLLECTIONS.items() if part in path.name.lower()), ""):
             found.setdefault(name, []).append(path)
     if not found:

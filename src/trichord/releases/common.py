@@ -17,6 +17,7 @@ import numpy as np
 from trichord.captions import Captions
 from trichord.errors import TrichordError, one_line, printable
 from trichord.store import Item, StoreWriter, WordVectors
+from trichord.store.items import check_collection
 from trichord.store.ledger import LEDGER
 from trichord.store.words import word_vectors_for
 
@@ -118,6 +119,8 @@ def import_entries(
     first_reason = ""
     began = reported = time.monotonic()
     of = collection_of or (lambda entry: collection)
+    for name in dict.fromkeys(map(of, entries)):
+        check_collection(name)
     vectors = word_vectors_for(texts, words) if vectors is None else vectors
     precision: dict[str, int] = {}
     with StoreWriter(store, vectors) as writer:

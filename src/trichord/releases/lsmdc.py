@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trichord.errors import TrichordError
+from trichord.files.walking import own_files_below
 from trichord.releases.clips import Clip, import_clips, numbered, read_entries
 from trichord.releases.common import ImportSummary, Progress, existing_folder, plain_texts
 
@@ -36,7 +37,9 @@ def import_lsmdc(
     Raises TrichordError when there is no pickle, two are of one split, one is refused or empty, or nothing could be imported.
     """
     root = existing_folder(root)
-    paths = sorted(p for p in root.rglob("*") if "lsmdc" in p.name.lower() and p.suffix in SUFFIXES and p.is_file())
+    paths = sorted(
+        p for p in own_files_below(root) if "lsmdc" in p.name.lower() and p.suffix in SUFFIXES and p.is_file()
+    )
     if not paths:
         raise TrichordError(f"{root}: no LSMDC pickle (*lsmdc*.pkl); name the folder that holds one with --root")
     clips: list[Clip] = []

@@ -54,7 +54,8 @@ def encoded(value: Any) -> bytes:
         return EMPTY_DICT + b"(" + b"".join(encoded(k) + encoded(v) for k, v in value.items()) + b"u"
     if kind is Tensor:
         return _tensor(value.array)
-    assert isinstance(value, np.ndarray), f"{kind} is not plain data"
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{kind} is not plain data")
     return _array(value)
 
 

@@ -38,7 +38,8 @@ def component(text: str, *, dots: bool = True) -> str:
     Different texts have different names; those of YouTube ids are the ids. A leading dot, and with `dots=False` every
     dot, is escaped too; what is longer than 100 bytes is cut there and gets `~` and a hash.
     """
-    assert text, "a name is not empty"
+    if not text:
+        raise ValueError("a name is not empty")
     raw = text.encode("utf-8", "surrogatepass")
     name = _ODD.sub(lambda found: b"%%%02X" % found.group()[0], raw).decode()
     if not dots:

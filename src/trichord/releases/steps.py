@@ -18,6 +18,7 @@ import numpy as np
 from trichord.captions import Captions
 from trichord.errors import TrichordError
 from trichord.files.reading import open_regular_text, read_text
+from trichord.files.walking import raise_unlisted
 from trichord.releases.common import (
     RATES_HZ,
     ImportSummary,
@@ -69,7 +70,7 @@ class Files:
     def __init__(self, roots: Iterable[Path]) -> None:
         self._paths: dict[str, Path] = {}
         for root in roots:
-            for folder, folders, names in os.walk(root):
+            for folder, folders, names in os.walk(root, onerror=raise_unlisted):
                 folders.sort()
                 for name in sorted(names):
                     self._paths.setdefault(name, Path(folder) / name)

@@ -72,9 +72,12 @@ class Table:
     separators: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        assert SLUG.fullmatch(self.name), f"the table's name {self.name!r} is no slug"
-        assert self.columns, f"the table {self.name} has no columns"
-        assert all(len(row) == len(self.columns) for row in self.rows), f"the table {self.name} has ragged rows"
+        if not SLUG.fullmatch(self.name):
+            raise ValueError(f"the table's name {self.name!r} is no slug")
+        if not self.columns:
+            raise ValueError(f"the table {self.name} has no columns")
+        if not all(len(row) == len(self.columns) for row in self.rows):
+            raise ValueError(f"the table {self.name} has ragged rows")
 
     def headings(self) -> tuple[str, ...]:
         """A heading for each column, none twice: a repeated one is numbered."""
@@ -122,7 +125,8 @@ class Figure:
     alt: str
 
     def __post_init__(self) -> None:
-        assert SLUG.fullmatch(self.name), f"the figure's name {self.name!r} is no slug"
+        if not SLUG.fullmatch(self.name):
+            raise ValueError(f"the figure's name {self.name!r} is no slug")
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,8 @@ class Document:
     def __post_init__(self) -> None:
         for kind, names in (("table", [t.name for t in self.tables()]), ("figure", [f.name for f in self.figures()])):
             twice = {name for name in names if names.count(name) > 1}
-            assert not twice, f"two {kind}s have the same name: {sorted(twice)}"
+            if twice:
+                raise ValueError(f"two {kind}s have the same name: {sorted(twice)}")
 
     def blocks(self) -> Iterator[Block]:
         """All blocks of all sections, in order."""

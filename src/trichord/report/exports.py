@@ -275,16 +275,16 @@ def write_document(
     Raises:
         TrichordError: The folder or a file cannot be written.
     """
-    assert SLUG.fullmatch(name), f"the report's name {name!r} is no slug"
+    if not SLUG.fullmatch(name):
+        raise ValueError(f"the report's name {name!r} is no slug")
     record = Path(f"{name}.json")  # the last to be replaced: until then the earlier one says what there is to remove
     texts = {Path(f"{name}.html"): to_html(document), Path(f"{name}.md"): to_markdown(document, FIGURES)}
     texts[Path(f"{name}.tex")] = to_latex(document)
     texts |= {Path(TABLES, f"{table.name}.csv"): to_csv(table) for table in document.tables()}
     texts |= {Path(FIGURES, f"{figure.name}.svg"): clean(figure.svg) for figure in document.figures()}
     for own, text in (extra or {}).items():
-        assert Path(own).name == own and Path(own) not in {*texts, record}, (
-            f"the report's further file {own!r} has no place"
-        )
+        if not (Path(own).name == own and Path(own) not in {*texts, record}):
+            raise ValueError(f"the report's further file {own!r} has no place")
         texts[Path(own)] = text
     texts[record] = json.dumps(to_json_dict(document), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     check_no_links(folder)

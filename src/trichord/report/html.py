@@ -152,8 +152,9 @@ def inline_svg(svg: str, name: str, alt: str) -> str:
     try:
         parser.Parse(clean(svg), True)
     except expat.ExpatError as error:
-        raise AssertionError(f"the figure {name} is no well-formed SVG: {error}") from error
-    assert writer.parts and writer.parts[0].startswith("<svg"), f"the figure {name} is no SVG"
+        raise ValueError(f"the figure {name} is no well-formed SVG: {error}") from error
+    if not (writer.parts and writer.parts[0].startswith("<svg")):
+        raise ValueError(f"the figure {name} is no SVG")
     return "".join(writer.parts)
 
 
@@ -197,7 +198,7 @@ class _SvgWriter:
             self.parts.append(escape(text))
 
     def entity(self, *_: object) -> None:
-        raise AssertionError(f"the figure {self.prefix.removesuffix('--')} declares entities")
+        raise ValueError(f"the figure {self.prefix.removesuffix('--')} declares entities")
 
     def attribute(self, key: str, value: str) -> str | None:
         """The attribute's new value; `None`: it is left out."""

@@ -15,6 +15,7 @@ from trichord.errors import TrichordError
 PER_CAPTION = -1.0  # rate of a stream that has one row per caption
 _STREAM_NAME = re.compile(r"(?!caption|word|__)[A-Za-z0-9_.-]+")
 _BLOCK_ROWS = 65536
+_MAX_COLLECTION_BYTES = 128
 _AGAIN = "extract or export it again"
 
 
@@ -37,6 +38,22 @@ class Item:
     source: str = ""
 
 
+def check_collection(name: str) -> None:
+    """Raise TrichordError for a name that a collection may not have, because later commands could not name it: `NAME/SPLIT`
+    is a benchmark, commas separate benchmarks, and results lie in files of that name."""
+    if not name.strip() or name != name.strip() or not name.isprintable():
+        raise TrichordError(f"the collection is named '{name}'; give it a name of letters and digits")
+    for sign, what in (("/", "a slash"), (",", "a comma")):
+        if sign in name:
+            raise TrichordError(
+                f"the collection is named '{name}', with {what}; use '{name.replace(sign, '-')}' instead"
+            )
+    if len(name.encode()) > _MAX_COLLECTION_BYTES:
+        raise TrichordError(
+            f"the collection's name is longer than {_MAX_COLLECTION_BYTES} bytes; give it a shorter one"
+        )
+
+
 def checked_streams(item: Item, dims: Mapping[str, int], *, copy: bool = True) -> dict[str, np.ndarray]:
     """Copies of the item's streams as they are stored: float16 as it is, float32 and float64 as float32.
 
@@ -49,6 +66,7 @@ def checked_streams(item: Item, dims: Mapping[str, int], *, copy: bool = True) -
                        ("source", item.source)):  # fmt: skip
         if not _is_line(text) or not (text or name in ("split", "source")):
             raise TrichordError(f"item {ascii(where)}: its {name} is not a line of text; give it another")
+    check_collection(item.collection)
     if not (math.isfinite(item.duration_s) and item.duration_s >= 0):
         raise TrichordError(f"{where}: its duration is {item.duration_s} s; check its source and import it again")
     captions = item.captions

@@ -59,7 +59,9 @@ class SpoolWriter:
     def append(self, stream: str, rows: np.ndarray) -> None:
         """Add rows (n, dim) of a stream; all of one width and dtype."""
         entry = self._streams.setdefault(stream, {"dim": rows.shape[1], "dtype": str(rows.dtype), "num_rows": 0})
-        assert (rows.shape[1], str(rows.dtype)) == (entry["dim"], entry["dtype"]), "a stream has one width and dtype"
+        if (rows.shape[1], str(rows.dtype)) != (entry["dim"], entry["dtype"]):
+            what = f"rows of width {rows.shape[1]} and type {rows.dtype} after {entry['dim']} and {entry['dtype']}"
+            raise ValueError(f"{stream}: {what}; a stream has one width and one type")
         if stream not in self._files:
             self._files[stream] = (self.folder / f"{len(self._files)}.rows").open("wb")
             entry["file"] = f"{len(self._files) - 1}.rows"

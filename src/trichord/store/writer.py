@@ -172,7 +172,8 @@ class StoreWriter:
         buffer = self._buffer
         if not buffer.rows:
             return
-        assert self._lock is not None, "the writer is closed"
+        if self._lock is None:
+            raise ValueError("the writer is closed")
         known = self._known
         stem = f"{known.next_part:05d}"
         used = {word for ids in buffer.word_ids for word in ids}

@@ -62,7 +62,8 @@ class GradientCache:
         chunk: int,
         norm: Norm = "chunk",
     ) -> None:
-        assert chunk > 0 and norm in ("chunk", "running")
+        if not (chunk > 0 and norm in ("chunk", "running")):
+            raise ValueError(f"chunk is {chunk} and norm '{norm}'; give a chunk above 0, and the norm chunk or running")
         self.trained = tuple(trained)
         self.network, self.accelerator, self.chunk, self.norm = network, accelerator, chunk, norm
         self.leaves: dict[str, Encoded] = {}

@@ -29,7 +29,8 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
     has_gauss, gauss), `torch` bytes, `cuda` bytes where `device` is a GPU."""
     _, words, gauss = random.getstate()
     legacy = np.random.get_state(legacy=False)
-    assert isinstance(legacy, dict) and legacy["bit_generator"] == "MT19937", "numpy's global generator was replaced"
+    if not (isinstance(legacy, dict) and legacy["bit_generator"] == "MT19937"):
+        raise RuntimeError("numpy's global generator was replaced")
     states = {
         "python": torch.tensor(words, dtype=torch.int64),
         "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),

@@ -17,7 +17,8 @@ def rate_factor(schedule: str, *, warmup_steps: int, num_steps: int) -> Callable
     Linear warm-up over `warmup_steps` (factor (step + 1) / warmup), then `constant` at 1 or `cosine` from 1 to 0 at
     `num_steps`. Past `num_steps` the cosine stays at 0: it never rises again.
     """
-    assert schedule in ("cosine", "constant")
+    if schedule not in ("cosine", "constant"):
+        raise ValueError(f"there is no schedule '{schedule}'; choose cosine or constant")
 
     def factor(step: int) -> float:
         if step < warmup_steps:

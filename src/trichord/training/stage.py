@@ -141,7 +141,8 @@ def frozen_guard(model: MCN, stage: Stage) -> Iterator[None]:
     before = {name: tensor.detach().clone() for name, tensor in frozen.items()}
     yield
     changed = [name for name, tensor in frozen.items() if not _bits_equal(tensor.detach(), before[name])]
-    assert not changed, f"frozen tensors changed in stage {stage.chain}: {changed[:5]}"
+    if changed:
+        raise RuntimeError(f"frozen tensors changed in stage {stage.chain}: {changed[:5]}")
 
 
 def _tensors(module: nn.Module) -> Iterable[object]:

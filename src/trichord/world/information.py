@@ -120,7 +120,8 @@ def counted_information(content: Sequence[Hashable], shown: Sequence[Hashable]) 
 
     The bound is the plug-in entropy, as it is printed beside it.
     """
-    assert len(content) == len(shown)
+    if len(content) != len(shown):
+        raise ValueError("content and shown must have the same length")
     both = list(zip(content, shown, strict=True))
     bits = counted_entropy(content) + counted_entropy(shown) - counted_entropy(both)
     return min(max(bits, 0.0), plug_in_entropy(content))
@@ -298,7 +299,8 @@ def script_information(videos: Sequence[VideoScript], profile: Profile, *, split
         split: `train` or `test`.
     """
     chosen = [video for video in videos if video.split == split]
-    assert chosen, f"no videos of {split}"
+    if not chosen:
+        raise ValueError(f"no videos of {split}")
     exact = exact_information(profile, seed=chosen[0].seed[0], steps_per_video=len(chosen[0].steps), split=split)
     content = [step for video in chosen for step in _content(video)]
     shown = [step for video in chosen for step in shown_by(video)]

@@ -26,7 +26,8 @@ class Channel:
     other: float = 0.0
 
     def __post_init__(self) -> None:
-        assert 0 <= self.true <= 1 and self.other >= 0 and self.true + self.other <= 1 + 1e-9, self
+        if not (0 <= self.true <= 1 and self.other >= 0 and self.true + self.other <= 1 + 1e-9):
+            raise ValueError(f"{self}: shares are from 0 to 1, and together no more than 1")
 
 
 T = TypeVar("T")
