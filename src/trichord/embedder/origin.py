@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from trichord.embedder.results import figures_of_evaluation, figures_of_study
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.encoder_record import ENCODERS_FILE, read_encoders
-from trichord.files.reading import parse_json
+from trichord.files.reading import parse_json, read_json_value
 from trichord.recipes import load_recipe, of_this_version, recipe_from_dict
 from trichord.recipes.reading import read_yaml
 from trichord.store import Store, WordVectors
@@ -127,8 +126,7 @@ def _vocabulary(store: Store, trained: TrainedModel, words: Path | None) -> Voca
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    found = json.loads((folder / DESCRIPTION).read_bytes())  # `load_model` has read and checked it
-    return dict(found)
+    return dict(read_json_value(folder / DESCRIPTION))  # `load_model` has read and checked it
 
 
 def _store_of(folder: Path) -> Path:

@@ -145,7 +145,7 @@ def _size_of(path: Path) -> tuple[int, int]:
                 f"{path}: cannot be loaded (it is not a whole safetensors file: {one_line(error)[:100]}); get the model again"
             ) from None
     try:
-        with zipfile.ZipFile(path) as archive:  # of torch.save
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:  # of torch.save
             return len(archive.infolist()), num_bytes // 2
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return num_bytes // 64, num_bytes // 2  # of an older form, in which a tensor takes more bytes

@@ -11,7 +11,7 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.faults import raise_fault
-from trichord.files.reading import check_regular, unreadable
+from trichord.files.reading import check_regular, open_regular, unreadable
 from trichord.media.sampling import FrameSpec
 from trichord.media.scaling import fitted
 from trichord.media.svg import svg_text, without_content
@@ -54,7 +54,7 @@ def _loaded(path: Path) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures and odd metadata: judged here, not printed
-            with Image.open(path) as opened:
+            with open_regular(path) as file, Image.open(file) as opened:
                 opened.load()
                 return _rgb(ImageOps.exif_transpose(opened))
     except Image.DecompressionBombError:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import open_regular
 
 # Published prefix -> prefix in MCN, in the published order.
 LAYOUTS: dict[str, dict[str, str]] = {
@@ -81,7 +82,7 @@ def _listed(keys: Sequence[str], most: int = 8) -> str:
 def check_torch_file(path: Path) -> None:
     """Raise TrichordError for a file of torch.save that unpacks to more than it holds: torch packs nothing."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):  # of older form, or damaged: torch will say
         return

@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import unreadable
+from trichord.files.reading import open_regular, unreadable
 
 FREE_BYTES = 256 << 20  # what is unpacked from a file may have this size whatever its ratio
 LARGEST_RATIO = 200  # above that size: bytes unpacked per byte in the file
@@ -37,7 +37,7 @@ def load_npz_array(path: Path, key: str) -> np.ndarray:
     """
     path = Path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             member = next((m for m in archive.infolist() if m.filename in (f"{key}.npy", key)), None)
             if member is None:
                 found = ", ".join(m.filename.removesuffix(".npy") for m in archive.infolist()[:5]) or "nothing"
@@ -61,7 +61,7 @@ def load_npy(path: Path) -> np.ndarray:
     """The array of an .npy file, read-only, in its own dtype. Raises TrichordError as `load_npz_array`."""
     path = Path(path)
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return read_npy(stream, path.stat().st_size, path)
     except OSError as error:
         raise unreadable(path, error) from None
