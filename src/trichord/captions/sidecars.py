@@ -133,6 +133,15 @@ def _is_other_data(path: Path) -> bool:
     if path.suffix.lower() not in (".json", ".csv", ".tsv"):
         return False
     try:
+        status = path.stat()
+    except OSError:
+        return False
+    return _holds_other_data(str(path), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=256)
+def _holds_other_data(path: str, changed_ns: int, size: int) -> bool:
+    try:
         read_captions(path)
     except NoCaptionsError:
         return True

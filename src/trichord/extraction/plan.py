@@ -10,10 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trichord.captions import find_sidecar
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.choice import Described
-from trichord.extraction.folder import name_crc32
+from trichord.extraction.folder import name_crc32, sidecar_of
 from trichord.extraction.sources import Source
 from trichord.features.hashes import FileHashes
 from trichord.store.committed import new_parts
@@ -125,7 +124,7 @@ def content_of(source: Source, hashes: FileHashes) -> str:
     captions = source.captions
     if captions is None and not source.text:
         beside = [path for path in (source.video, source.audio) if path is not None]
-        captions = next((found for path in beside if (found := find_sidecar(path)) is not None), None)
+        captions = next((found for path in beside if (found := sidecar_of(path).path) is not None), None)
     files = {"video": source.video, "image": source.image, "audio": source.audio, "captions": captions}
     values = {
         **{name: hashes.sha256(path) for name, path in files.items() if path is not None},

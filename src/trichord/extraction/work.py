@@ -286,7 +286,7 @@ class _Item:
         if self.task.captions != "none" or source.text:
             try:
                 with self._watched(source.captions or source.video or source.audio):
-                    captions = captions_of(source, duration_s)
+                    captions = captions_of(source, duration_s, notes)
             except TrichordError as error:
                 raise ItemError("captions", str(error)) from None
         if not len(captions) and self.encoders.recognizer is not None and sound_path is not None:
