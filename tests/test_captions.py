@@ -166,7 +166,9 @@ def long_file(name: str, num: int = 20_000) -> str:
     if name == "one.vtt":
         body = "same<00:00:00.500><c> line</c>\n" * (num // 2 - 1)
         return "WEBVTT\n\n" + "".join(f"{times[i]} --> {times[i + 1]}\n{body}end {i}\n\n" for i in range(2))
-    texts = [f"line {i}\nline<00:00:00.500><c> {i + 1}</c>" if name == "roll.vtt" else f"<i>a</i> b {i}" for i in range(num)]
+    texts = [
+        f"line {i}\nline<00:00:00.500><c> {i + 1}</c>" if name == "roll.vtt" else f"<i>a</i> b {i}" for i in range(num)
+    ]
     return "WEBVTT\n\n" + "".join(f"{times[i]} --> {times[i + 1]}\n{texts[i]}\n\n" for i in range(num))
 
 

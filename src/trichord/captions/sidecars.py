@@ -23,9 +23,30 @@ _PARTIAL = ("forced", "signs", "foreign")  # files that translate a few lines on
 _OTHER_WORDS = ("sdh", "cc", "hi", "default", "auto", "asr", "orig", "full", "sub", "subs", "captions")
 _ENGLISH = (".en", ".en-US", ".en-GB", ".en-orig")
 _UNREAD = (".sub", ".sbv", ".smi", ".lrc", ".scc", ".stl", ".srv1", ".srv2", ".srv3")
-_MEDIA = (
-    ".mp4 .mkv .webm .mov .avi .m4v .mpg .mpeg .wmv .flv .3gp .ts .ogv .wav .mp3 .ogg .oga .opus .flac .m4a .aac .wma"
-).split()
+_MEDIA = [
+    ".mp4",
+    ".mkv",
+    ".webm",
+    ".mov",
+    ".avi",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ts",
+    ".ogv",
+    ".wav",
+    ".mp3",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".flac",
+    ".m4a",
+    ".aac",
+    ".wma",
+]
 _SETTLED_S = 2.0  # a folder changed so lately may change again within the same time stamp
 
 

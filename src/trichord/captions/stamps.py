@@ -48,8 +48,7 @@ def spoken_rows(start_s: float, end_s: float, pieces: Sequence[tuple[float, str]
         return []
     ends = [*times[1:], max(end_s, times[-1] + _WORD_S)]
     words = [
-        Word(time_s, min(until_s, time_s + _WORD_S), text)
-        for (time_s, text), until_s in zip(pieces, ends, strict=True)
+        Word(time_s, min(until_s, time_s + _WORD_S), text) for (time_s, text), until_s in zip(pieces, ends, strict=True)
     ]
     captions = group_words(in_order(words))
     return list(zip(captions.start_s.tolist(), captions.end_s.tolist(), captions.text, strict=True))

@@ -21,7 +21,9 @@ _CLASS_CUT = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _APOSTROPHES = "'\u2018\u2019\u02bc\uff07\u00b4`"
 _STRAIGHT = str.maketrans(dict.fromkeys(_APOSTROPHES, "'"))
 # Soft hyphens, marks of direction, joiners of words and variation selectors change how a word looks, not which word it is.
-_INVISIBLE = re.compile("[\u00ad\u061c\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]")
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]"
+)
 _ZWNJ, _ZWJ = "\u200c", "\u200d"
 
 

@@ -84,7 +84,7 @@ def extract(
     cannot be used is listed in the store's skipped.jsonl with a class and the reason.
 
     Args:
-        videos: folder of video files (its sub-folders count too), or a table of clips: .csv, .jsonl or .parquet with
+        videos: folder of video files (its sub-folders count too), or a table of clips: .csv, .tsv, .jsonl or .parquet with
             the columns id, video or image, audio, text or captions, start, end, split, as far as there are any.
         store: store folder; made if it is not there, added to if it is.
         visual_2d: image encoder: efficientnet-lite0, resnet152, hf:MODEL, timm:MODEL or none; -PIXELS after the first

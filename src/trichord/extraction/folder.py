@@ -42,7 +42,9 @@ def sources_of_folder(folder: str | Path) -> list[Source]:
     folder = Path(folder)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
-        raise TrichordError(f"{folder}: {what}; name the folder that holds the videos")
+        raise TrichordError(
+            f"{folder}: {what}; name the folder that holds the videos, or a table (.csv, .tsv, .jsonl, .parquet)"
+        )
     found, visited = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(root)) in visited:  # a link back to a folder above

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from trichord.captions import Captions
+from trichord.captions import Captions, tokenize
 from trichord.errors import TrichordError, one_line, printable
 from trichord.store import Item, StoreWriter, WordVectors
 from trichord.store.ledger import LEDGER
@@ -288,3 +288,8 @@ def plain_texts(value: object) -> list[str]:
         return []
     many = value.tolist() if isinstance(value, np.ndarray) else value
     return [plain_text(text) for text in (many if isinstance(many, list | tuple) else [many])]
+
+
+def first_with_words(texts: list[str]) -> list[str]:
+    """The first of several captions that has a word, as a list of one; the first where none has, [] of none."""
+    return [next((text for text in texts if tokenize(text)), texts[0])] if texts else []

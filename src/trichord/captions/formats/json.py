@@ -77,7 +77,9 @@ def _rows_of(path: Path, data: Any) -> list[dict[str, Any]]:
         if _is_rows(rows) and (not rows or any(_has_times(row) for row in rows)):
             return list(rows)
     known = 'neither {"start": [], "end": [], "text": []} nor a list of {"start", "end", "text"}'
-    raise NoCaptionsError(f"{path}, line 1: is {known}, nor what a speech recogniser writes; correct the file or remove it")
+    raise NoCaptionsError(
+        f"{path}, line 1: is {known}, nor what a speech recogniser writes; correct the file or remove it"
+    )
 
 
 def _has_times(row: dict[str, Any]) -> bool:
@@ -107,7 +109,8 @@ def _json3(events: list[dict[str, Any]]) -> Iterator[Cue]:
         if start_ms is None or not _is_rows(pieces):
             continue  # a window or a style
         stamped = tuple(
-            ((start_ms + (seconds_of(piece.get("tOffsetMs")) or 0.0)) / 1000, str(piece.get("utf8") or "")) for piece in pieces
+            ((start_ms + (seconds_of(piece.get("tOffsetMs")) or 0.0)) / 1000, str(piece.get("utf8") or ""))
+            for piece in pieces
         )
         lines = _lines("".join(text for _, text in stamped))
         if not lines:

@@ -66,7 +66,9 @@ def _cues(
         return
     begin, end, duration = (element.get(name) for name in ("begin", "end", "dur"))
     own_start_s, own_end_s, duration_s = (clock.seconds(text) for text in (begin, end, duration))
-    wrong = next((t for t, s in ((begin, own_start_s), (end, own_end_s), (duration, duration_s)) if t and s is None), None)
+    wrong = next(
+        (t for t, s in ((begin, own_start_s), (end, own_end_s), (duration, duration_s)) if t and s is None), None
+    )
     from_s = start_s + (own_start_s or 0.0)
     until_s = end_s if own_end_s is None else start_s + own_end_s
     if duration_s is not None:
