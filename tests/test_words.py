@@ -138,7 +138,10 @@ BAD = {
     "not finite": (binary(["the"], np.full((1, 5), np.nan, np.float32)), "the vector of 'the' is not finite"),
     "text cut in a row": (TEXT[:-30], "row 8 is not a word and 5 numbers"),
     "text cut at a row": (TEXT[: TEXT[:-1].rindex(b"\n") + 1], "says 8 words of 5 numbers but holds 7"),
-    "text of other dims": (b"2 2\nof 1 2 3\nthe 1 2 3\n", "row 1 is not a word and 2 numbers (3 fields after the word)"),
+    "text of other dims": (
+        b"2 2\nof 1 2 3\nthe 1 2 3\n",
+        "row 1 is not a word and 2 numbers (3 fields after the word)",
+    ),
     "text with a long row": (b"2 2\nof 1 2\n" + b"x" * 200_000, "row 2 is too long for 2 numbers"),
     "text not finite": (b"1 2\nthe 1 inf\n", "the vector of 'the' is not finite"),
     "GloVe with a short row": (b"of 1 2\nthe 1\nto 1 2\n", "row 2 is not a word and 2 numbers (1 fields after"),

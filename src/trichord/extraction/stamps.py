@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from trichord.errors import TrichordError
 from trichord.extraction.sources import Source
+from trichord.store.manifest import word_splitting_of
 
 if TYPE_CHECKING:
     from trichord.extraction.extract import ExtractSummary
@@ -110,6 +111,7 @@ def import_stamps(
         collection=f"stamps-{language}",
         choice=EncoderChoice(visual_2d=visual_2d, audio=audio, text=text),
         words=words,
+        word_splitting=word_splitting_of(Path(store)) or "published",
         workers=workers,
         device=device,
         root=Path(root),

@@ -18,6 +18,7 @@ from trichord.captions import Captions, tokenize
 from trichord.errors import TrichordError, one_line, printable
 from trichord.store import Item, StoreWriter, WordVectors
 from trichord.store.ledger import LEDGER
+from trichord.store.manifest import word_splitting_of
 from trichord.store.words import word_vectors_for
 
 RATES_HZ = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}  # rows per second in all releases
@@ -118,7 +119,9 @@ def import_entries(
     first_reason = ""
     began = reported = time.monotonic()
     of = collection_of or (lambda entry: collection)
-    vectors = word_vectors_for(texts, words) if vectors is None else vectors
+    if vectors is None:
+        splitting = word_splitting_of(Path(store)) or "published"
+        vectors = word_vectors_for(texts, words, splitting, notes=summary.notes)
     precision: dict[str, int] = {}
     with StoreWriter(store, vectors) as writer:
         present = [writer.contains(of(entry), video_id(entry)) for entry in entries]

@@ -144,6 +144,16 @@ def word_vectors_for(
     return replace(vectors, splitting=splitting)
 
 
+def few_words(num_known: int, num_words: int, source: str) -> str:
+    """What to say of captions of which a word table has `num_known` of `num_words` words."""
+    if not num_words:
+        return "has captions without a word; text cannot be learnt or tested with it"
+    share = "none of its words is" if not num_known else f"only {num_known} of its {num_words} words are"
+    return (
+        f"{share} in {source}; name word vectors of its language with --words, or read sentences with --text st:MODEL"
+    )
+
+
 class _Found:
     """What a scan keeps: vectors of wanted words, and whether any word of the table has a capital."""
 
