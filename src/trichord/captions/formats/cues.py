@@ -131,7 +131,7 @@ def _timing(at: int, line: str) -> _Timing | None:
     has_start = start is not None and start.end() == len(left)
     if start is not None and has_start and end is not None:
         return _Timing(at, _seconds(start), _seconds(end))
-    if _TIME_LIKE.fullmatch(left) is None and (end is None or not (end[4] or end[2])):
+    if _TIME_LIKE.fullmatch(left) is None and (end is None or not (end[2] or end[5])):
         return None
     if not left or not ends:
         return _Timing(at, wrong=f"'{line.strip()[:60]}' lacks a start or an end")

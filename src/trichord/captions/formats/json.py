@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from trichord.captions.formats import NoCaptionsError, broken
 from trichord.captions.model import Cue
@@ -61,7 +61,7 @@ def seconds_of(value: object) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-def _is_rows(value: object) -> bool:
+def _is_rows(value: object) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and all(isinstance(row, dict) for row in value)
 
 

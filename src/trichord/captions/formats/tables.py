@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 from trichord.captions.formats import NoCaptionsError, broken
 from trichord.captions.formats.json import seconds_of
@@ -34,7 +35,9 @@ def read_tsv(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
 
 
 def _cues(path: Path, text: str, skipped: list[str], delimiter: str) -> list[Cue]:
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL  # whisper writes quotes as they are
+    quoting: Literal[0, 3] = (
+        csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    )  # whisper writes quotes as they are
     reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, delimiter=delimiter, quoting=quoting)
     cues: list[Cue] = []
     wrong = ""
