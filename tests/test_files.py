@@ -50,20 +50,22 @@ def test_reading_is_bounded(tmp_path: Path) -> None:
 
 
 def test_a_pipe_that_the_user_names_is_read_up_to_a_bound(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-
-    def write() -> None:
-        with suppress(BrokenPipeError):
-            fifo.write_bytes(b"words" * 3)
-
     for max_bytes in (15, 14):
+        fifo = tmp_path / f"fifo-{max_bytes}"
+        os.mkfifo(fifo)
+
+        def write(fifo: Path = fifo) -> None:
+            with suppress(BrokenPipeError):
+                fifo.write_bytes(b"words" * 3)
+
         writer = threading.Thread(target=write)
         writer.start()
         try:
             if max_bytes == 15:
                 with reading.open_given(fifo, max_bytes=max_bytes) as file:
                     assert file.read(5) == b"words" and file.seek(0) == 0 and file.read() == b"words" * 3
+                with reading.open_given(fifo) as again:  # the process has kept a copy
+                    assert again.read() == b"words" * 3
             else:
                 with pytest.raises(reading.FileTooLargeError, match="gives more than 14 bytes"):
                     reading.open_given(fifo, max_bytes=max_bytes)

@@ -343,7 +343,7 @@ def test_verify_finds_a_flipped_bit_that_opening_cannot_see(store_path: Path) ->
 
 
 DESCRIPTION = {
-    "another format": ({"format": 3}, "has format 3, this version reads 1 and 2; install a newer trichord"),
+    "another format": ({"format": 4}, "has format 4, this version reads 1 to 3; install a newer trichord"),
     "a path outside": ({"shard": "../../secret"}, "its description is not valid"),
     "a negative size": ({"num_bytes": -1}, "its description is not valid"),
     "endless words": ({"first_word": 10**12}, "its description is not valid"),

@@ -167,7 +167,7 @@ def test_values_of_another_kind(tmp_path: Path, row: Row, column: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.txt", "x", r"t\.txt: tables are read from \.csv, \.jsonl, \.parquet"),
+        ("t.txt", "x", r"t\.txt: tables are read from \.csv, \.tsv, \.jsonl, \.parquet"),
         ("t.csv", "", r"t\.csv: has no header row"),
         ("t.csv", "video,text\n", r"t\.csv: holds no row"),
         ("t.csv", "video,video\na,b\n", r"t\.csv: has the column 'video' twice"),

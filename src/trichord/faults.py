@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from trichord.errors import TrichordError, one_line
+from trichord.errors import Unavailable, one_line
 from trichord.files.reading import FileTooLargeError, NotRegularFileError
 
 OUT_OF_MEMORY, DISK, SYSTEM = FAULTS = ("out-of-memory", "disk", "system")
@@ -30,7 +30,7 @@ _MEMORY_TEXTS = (
 _MAX_CAUSES = 32
 
 
-class SystemFaultError(TrichordError):
+class SystemFaultError(Unavailable):
     """The system kept work from being done; the same command succeeds at another time. The cause, if known, is chained."""
 
 
@@ -41,7 +41,7 @@ def fault_of(error: BaseException | None) -> str:
     RuntimeError (torch, threads, torchcodec) by its text.
     """
     causes = list(_causes(error))
-    unknown = SYSTEM if any(isinstance(cause, SystemFaultError) for cause in causes) else ""
+    unknown = SYSTEM if any(isinstance(cause, Unavailable) for cause in causes) else ""
     return next(filter(None, map(_kind, causes)), unknown)
 
 

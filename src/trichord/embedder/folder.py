@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from trichord.captions import WORD_SPLITTINGS
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError, one_line
 from trichord.features.weights import offline
@@ -176,6 +177,7 @@ def _write_words(path: Path, words: WordVectors) -> dict[str, Any]:
     return {
         "source": words.source,
         "lowercase": words.lowercase,
+        "splitting": words.splitting,
         "dim": words.vectors.shape[1],
         "count": len(words.words),
         "sha256": digest,
@@ -187,6 +189,11 @@ def _read_words(folder: Path, told: Any) -> WordVectors:
 
     if not isinstance(told, dict) or not isinstance(told.get("source"), str) or type(told.get("lowercase")) is not bool:
         raise _damaged(folder, "what it says of the words is not whole")
+    splitting = told.get("splitting", "published")  # models of earlier versions state none
+    if splitting not in WORD_SPLITTINGS:
+        raise _damaged(
+            folder, f"splits text into words as '{one_line(splitting)[:20]}', which this version does not know"
+        )
     path = folder / WORDS
     check_sha256(path, told.get("sha256"), mend=AGAIN)
     try:
@@ -197,7 +204,7 @@ def _read_words(folder: Path, told: Any) -> WordVectors:
             raise ValueError("words and vectors do not fit each other")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrichordError(f"{path}: cannot be read ({one_line(error)[:120]}); {AGAIN}") from None
-    return WordVectors(words, vectors, told["source"], told["lowercase"])
+    return WordVectors(words, vectors, told["source"], told["lowercase"], splitting)
 
 
 def find_folder(

@@ -121,7 +121,7 @@ def _needed(encoders: Mapping[str, Mapping[str, Any]], trained: TrainedModel) ->
 def _vocabulary(store: Store, trained: TrainedModel, words: Path | None) -> Vocabulary | None:
     if "text" not in trained.trained or trained.text != "words":
         return None
-    known = WordVectors(store.words, store.word_vectors, store.word_source, store.lowercase)
+    known = WordVectors(store.words, store.word_vectors, store.word_source, store.lowercase, store.word_splitting)
     return Vocabulary(known, words)
 
 

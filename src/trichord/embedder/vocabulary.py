@@ -25,6 +25,7 @@ class Vocabulary:
 
     def __init__(self, known: WordVectors, table: Path | None = None) -> None:
         self.source, self.lowercase, self.dim = known.source, known.lowercase, known.vectors.shape[1]
+        self.splitting = known.splitting
         self.table = table
         self._vectors = dict(zip(known.words, known.vectors, strict=True))
         self._missed: set[str] = set()
@@ -37,7 +38,7 @@ class Vocabulary:
     def words(self) -> WordVectors:
         """Every word that it came with or has met since."""
         vectors = np.array(list(self._vectors.values()), np.float32).reshape(-1, self.dim)
-        return WordVectors(list(self._vectors), vectors, self.source, self.lowercase)
+        return WordVectors(list(self._vectors), vectors, self.source, self.lowercase, self.splitting)
 
     def vectors_of(self, texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """For each text, given as its captions in order, the vectors (L, W) float32 of its known words, in order.
@@ -46,7 +47,9 @@ class Vocabulary:
 
         Raises TrichordError when the table cannot be read or is another one.
         """
-        tokens = [[self._spelling(token) for caption in text for token in tokenize(caption)] for text in texts]
+        tokens = [
+            [self._spelling(token) for caption in text for token in tokenize(caption, self.splitting)] for text in texts
+        ]
         self._look_up({token for words in tokens for token in words})
         found = [[self._vectors[token] for token in words if token in self._vectors] for words in tokens]
         return [np.array(rows, np.float32).reshape(-1, self.dim) for rows in found]

@@ -48,7 +48,7 @@ def embed_prompts(
     if not store.words:
         raise TrichordError(f"{store.path}: has no word vectors, which class names need; import it with --words")
     cased = (lambda word: word.lower()) if store.lowercase else (lambda word: word)
-    texts = [[cased(word) for word in tokenize(prompt)] for prompt in prompts]
+    texts = [[cased(word) for word in tokenize(prompt, store.word_splitting)] for prompt in prompts]
     place = {word: row for row, word in enumerate(store.words) if word}
     vectors = {word: store.word_vectors[place[word]] for words in texts for word in words if word in place}
     if lacking := {word for words in texts for word in words} - set(vectors):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from trichord.captions import tokenize
 from trichord.errors import TrichordError
 from trichord.extraction.choice import Described, EncoderChoice
 from trichord.extraction.engines import Engine
@@ -25,9 +26,10 @@ from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER, RESOLVED, note
 from trichord.store.spool import FOLDER as SPOOL
 from trichord.store.spool import begun, read_spooled, remove_begun, remove_spooled, spool_name, spooled, spooled_bytes
-from trichord.store.words import word_vectors_for
+from trichord.store.words import WordVectors, few_words, word_vectors_for
 from trichord.store.writer import SHARD_BYTES
 
+_FEW_WORDS = 0.5  # of the words of an item, for a note
 _WAIT_FOR_WRITER_S = 3600.0
 _MOST_AT_ONCE = 4096  # items brought from the spool into the store in one go
 _ROOM_BYTES = 1 << 20
@@ -111,6 +113,7 @@ class Run:
         store: The store's folder.
         collection: Collection of the items.
         words: File of word vectors, or None for the default ones.
+        word_splitting: How captions become words.
         splits: video_id -> split.
         known: What the store holds.
         described: The encoders.
@@ -124,11 +127,12 @@ class Run:
     """
 
     def __init__(
-        self, store: Path, *, collection: str, words: Path | None, splits: dict[str, str], known: Known,
+        self, store: Path, *, collection: str, words: Path | None, word_splitting: str, splits: dict[str, str], known: Known,
         described: Described, summary: ExtractSummary, require: tuple[str, ...], choice: EncoderChoice,
         decoder: Decoder, stall_s: float, leases: Leases, meter: Meter,
     ) -> None:  # fmt: skip
         self.store, self.collection, self.words, self.splits = store, collection, words, splits
+        self.word_splitting = word_splitting
         self.known, self.described, self.summary = known, described, summary
         self.require, self.choice, self.decoder, self.stall_s = require, choice, decoder, stall_s
         self.leases, self.meter = leases, meter
@@ -340,8 +344,22 @@ class Run:
         self.summary.num_added += added
         return added
 
+    def _note_unknown_words(self, items: list[Item], vectors: WordVectors) -> None:
+        """Say of which items the table has few or no words, unless an encoder of sentences reads their text."""
+        if "text" in self.described.streams:
+            return
+        known = set(vectors.words)
+        for item in items:
+            words = [word for text in item.captions.text for word in tokenize(text, vectors.splitting)]
+            found = sum((word.lower() if vectors.lowercase else word) in known for word in words)
+            if len(item.captions) and found < len(words) * _FEW_WORDS or (len(item.captions) and not words):
+                self.summary.notes.append(f"{item.video_id}: {few_words(found, len(words), vectors.source)}")
+
     def _write_items(self, items: list[Item]) -> int:
-        vectors = word_vectors_for((text for item in items for text in item.captions.text), self.words)
+        vectors = word_vectors_for(
+            (text for item in items for text in item.captions.text), self.words, self.word_splitting
+        )
+        self._note_unknown_words(items, vectors)
         with StoreWriter(self.store, vectors, wait_s=_WAIT_FOR_WRITER_S, committed=self._committed) as writer:
             for item in items:
                 if writer.has_source(item.collection, item.source):

@@ -62,6 +62,7 @@ def extract(
     weights_2d: Path | None = None,
     weights_3d: Path | None = None,
     words: Path | None = None,
+    word_splitting: Literal["unicode", "published"] | None = None,
     collection: str = "videos",
     video_root: Path | None = None,
     require: str = "",
@@ -81,14 +82,14 @@ def extract(
 ) -> ExtractSummary | str:
     """Extract features of a folder of videos, or of the clips of a table, into a store; what is there already is left alone.
 
-    Captions come from a .vtt, .srt, .json or .csv file beside each video, else from its subtitle track, else, with
+    Captions come from a .vtt, .srt, .ass, .ttml, .json or .csv file beside each video, else from its subtitle track, else, with
     `speech`, from speech recognition. A video without sound or captions is stored without them and noted; one that
     cannot be used is listed in the store's skipped.jsonl with a class and the reason. What a fault of the system kept from
     being done (an I/O error, no memory, a full disk, a folder that cannot be listed) is tried again by the next run; the exit
     code is then 75, else 0.
 
     Args:
-        videos: folder of video files (its sub-folders count too), or a table of clips: .csv, .jsonl or .parquet with
+        videos: folder of video files (its sub-folders count too), or a table of clips: .csv, .tsv, .jsonl or .parquet with
             the columns id, video or image, audio, text or captions, start, end, split, as far as there are any.
         store: store folder; made if it is not there, added to if it is.
         visual_2d: image encoder: efficientnet-lite0, resnet152, hf:MODEL, timm:MODEL or none; -PIXELS after the first
@@ -101,6 +102,8 @@ def extract(
         weights_2d: weights file (for hf: also a folder) of the image encoder, in place of the usual one.
         weights_3d: weights file of the video encoder.
         words: word vectors (word2vec binary or text, GloVe text); GloVe 6B 50-d if not given.
+        word_splitting: how text becomes words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, that of the store; unicode for a new one.
         collection: name under which the store keeps these videos.
         video_root: for a table that names videos by id alone: the folder that holds them.
         require: modalities without which a video is skipped, with commas between: video,audio,text.
@@ -131,7 +134,8 @@ def extract(
     unlisted: list[OSError] = []
     sources = read_table(videos, video_root, notes=notes) if is_table else sources_of_folder(videos, unlisted)
     summary = extract_sources(
-        sources, store, collection=collection, choice=choice, words=words, require=_names(require, MODALITIES, "require"),
+        sources, store, collection=collection, choice=choice, words=words,
+        word_splitting=word_splitting, require=_names(require, MODALITIES, "require"),
         test_fraction=test_fraction, workers=workers, device=device, shard=shard, retry=_names(retry, RETRY, "retry"),
         dry_run=dry_run, stall_s=stall_s, root=videos, unlisted=unlisted, progress=progress,
         cluster=_cluster(engine, ray_address, worker_cpus, worker_gpus),
@@ -150,6 +154,7 @@ def extract_sources(
     collection: str,
     choice: EncoderChoice = EncoderChoice(),  # noqa: B008 - frozen
     words: Path | None = None,
+    word_splitting: str | None = None,
     require: tuple[str, ...] = (),
     test_fraction: float = 0.2,
     workers: int | None = None,
@@ -177,7 +182,7 @@ def extract_sources(
     described = describe(choice, device)
     known = Known(store, collection)
     known.renew()
-    check_words(store, words)
+    word_splitting = check_words(store, words, word_splitting)
     notes = check_encoders(store, described.streams)
     probes = Probes(needs_captions=choice.captions == "auto" and choice.speech == "none", in_process=workers == 0)
     try:
@@ -205,8 +210,8 @@ def extract_sources(
         claim_encoders(store, leases, described.streams)
         meter = Meter(progress, len(mine), _size(mine), 0.0 if len(mine) <= _FEW else _QUIET_EVERY_S)
         run = Run(
-            store, collection=collection, words=words, splits=splits, known=known, described=described,
-            summary=summary, require=require, choice=choice, decoder=choose_decoder(choice.decoder, device),
+            store, collection=collection, words=words, word_splitting=word_splitting, splits=splits, known=known,
+            described=described, summary=summary, require=require, choice=choice, decoder=choose_decoder(choice.decoder, device),
             stall_s=stall_s, leases=leases, meter=meter,
         )  # fmt: skip
         run.adopt()
@@ -224,16 +229,26 @@ def extract_sources(
     return summary
 
 
-def check_words(store: Path, words: Path | None) -> None:
-    """Refuse word vectors that cannot be read or are not the store's, before anything is done."""
+def check_words(store: Path, words: Path | None, splitting: str | None = None) -> str:
+    """Refuse word vectors that cannot be read or are not the store's, before anything is done.
+
+    Returns how text is split into words: as `splitting` states, else as the store states, else by the rules of Unicode.
+    """
     given = word_vectors_for((), words)
     if any((store / "parts").glob("*.parquet")):
         existing = Store(store)
+        if splitting not in (None, existing.word_splitting):
+            raise TrichordError(
+                f"{store}: has its words split as '{existing.word_splitting}', not as '{splitting}'; "
+                f"use --word_splitting {existing.word_splitting}, or another store"
+            )
+        splitting = existing.word_splitting
         if (existing.word_source, existing.word_dim) != (given.source, given.vectors.shape[1]):
             raise TrichordError(
                 f"{store}: holds words of {existing.word_source}, not of {given.source}; "
                 "name the same word vectors with --words, or another store"
             )
+    return splitting or "unicode"
 
 
 def _by_file(sources: Sequence[Source]) -> list[Source]:

@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from trichord.captions import Captions, find_sidecar, read_captions
+from trichord.captions import Captions, Sidecar, choose_sidecar, read_captions
 from trichord.errors import TrichordError
 from trichord.extraction.sources import Source
 from trichord.faults import fault_of
 from trichord.files.walking import files_below
-from trichord.media import probe, subtitles
+from trichord.media import probe, sound_language, subtitles
 
 VIDEO_SUFFIXES = (
     ".mp4",
@@ -49,7 +49,9 @@ def sources_of_folder(folder: str | Path, unlisted: list[OSError] | None = None)
     folder = Path(folder)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
-        raise TrichordError(f"{folder}: {what}; name the folder that holds the videos")
+        raise TrichordError(
+            f"{folder}: {what}; name the folder that holds the videos, or a table (.csv, .tsv, .jsonl, .parquet)"
+        )
     sources = []
     for path in files_below(folder, unlisted):
         if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -137,35 +139,49 @@ def name_crc32(name: str) -> int:
     return zlib.crc32(name.encode("utf-8", "surrogateescape"))
 
 
-def captions_of(source: Source, duration_s: float) -> Captions:
+def captions_of(source: Source, duration_s: float, notes: list[str] | None = None) -> Captions:
     """Captions of an item in its own time, which begins at `source.start_s` of its files. Not yet cleaned.
 
-    Its `text`, each spanning [0, duration_s); else its caption file; else the file beside the video, else the video's
-    subtitle track, else the file beside the sound. Timed captions are cut to the clip and shifted.
+    Its `text`, each spanning [0, duration_s); else its caption file; else the file beside the video (if it has words), else
+    the video's subtitle track, else the file beside the sound. Timed captions are cut to the clip and shifted.
 
     Args:
         source: The item.
         duration_s: Its length in seconds.
+        notes: Takes lines on which file or track was chosen of several, and on captions that could not be read.
 
     Raises TrichordError if a caption file or the video cannot be read.
     """
     if source.text:
         count = len(source.text)
         return Captions(np.zeros(count), np.full(count, duration_s), source.text)
-    return _cut(_timed_captions(source), source.start_s, source.end_s)
+    return _cut(_timed_captions(source, notes), source.start_s, source.end_s)
 
 
-def _timed_captions(source: Source) -> Captions:
+def sidecar_of(path: Path) -> Sidecar:
+    """The caption file beside a video or sound, in the language of its sound where there are several."""
+    return choose_sidecar(path, lambda: sound_language(path))
+
+
+def _timed_captions(source: Source, notes: list[str] | None) -> Captions:
     if source.captions is not None:
-        return read_captions(source.captions)
+        return read_captions(source.captions, notes=notes)
     if source.video is not None:
-        if (sidecar := find_sidecar(source.video)) is not None:
-            return read_captions(sidecar)
-        if (track := subtitles(source.video)) is not None and len(track):
+        if (captions := _captions_beside(source.video, notes)) is not None and any(captions.text):
+            return captions
+        track = subtitles(source.video) if notes is None else subtitles(source.video, notes)
+        if track is not None and len(track):
             return track
-    if source.audio is not None and (sidecar := find_sidecar(source.audio)) is not None:
-        return read_captions(sidecar)
+    if source.audio is not None and (captions := _captions_beside(source.audio, notes)) is not None:
+        return captions
     return Captions.empty()
+
+
+def _captions_beside(path: Path, notes: list[str] | None) -> Captions | None:
+    sidecar = sidecar_of(path)
+    if notes is not None:
+        notes += sidecar.notes
+    return None if sidecar.path is None else read_captions(sidecar.path, notes=notes)
 
 
 def _cut(captions: Captions, start_s: float, end_s: float | None) -> Captions:
@@ -180,3 +196,13 @@ def _cut(captions: Captions, start_s: float, end_s: float | None) -> Captions:
         captions.end_s[kept].clip(start_s, stop_s) - start_s,
         tuple(captions.text[i] for i in kept),
     )
+
+
+def content_files(source: Source) -> dict[str, Path]:
+    """Return the files that the item follows from by what they are to it, the caption file beside its video included."""
+    captions = source.captions
+    if captions is None and not source.text:
+        beside = [path for path in (source.video, source.audio) if path is not None]
+        captions = next((found for path in beside if (found := sidecar_of(path).path) is not None), None)
+    files = {"video": source.video, "image": source.image, "audio": source.audio, "captions": captions}
+    return {name: path for name, path in files.items() if path is not None}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from trichord.errors import TrichordError
 from trichord.extraction.choice import Described
-from trichord.extraction.folder import name_crc32
-from trichord.extraction.sources import Source, content_files
+from trichord.extraction.folder import content_files, name_crc32
+from trichord.extraction.sources import Source
 from trichord.faults import fault_of, reason_of
 from trichord.features.hashes import FileHashes, FileState, state_of
 from trichord.files.reading import check_regular

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trichord.captions import find_sidecar
-
 
 @dataclass(frozen=True)
 class Source:
@@ -43,13 +41,3 @@ class Source:
     def files(self) -> tuple[Path, ...]:
         """All files that it names."""
         return tuple(p for p in (self.video, self.image, self.audio, self.captions) if p is not None)
-
-
-def content_files(source: Source) -> dict[str, Path]:
-    """Return the files that the item follows from by what they are to it, the caption file beside its video included."""
-    captions = source.captions
-    if captions is None and not source.text:
-        beside = [path for path in (source.video, source.audio) if path is not None]
-        captions = next((found for path in beside if (found := find_sidecar(path)) is not None), None)
-    files = {"video": source.video, "image": source.image, "audio": source.audio, "captions": captions}
-    return {name: path for name, path in files.items() if path is not None}

@@ -17,6 +17,7 @@ from trichord.errors import TrichordError
 from trichord.extraction.sources import Source
 from trichord.files.reading import read_text
 from trichord.files.walking import own_files_below
+from trichord.store.manifest import word_splitting_of
 
 if TYPE_CHECKING:
     from trichord.extraction.extract import ExtractSummary
@@ -113,6 +114,7 @@ def import_stamps(
         collection=f"stamps-{language}",
         choice=EncoderChoice(visual_2d=visual_2d, audio=audio, text=text),
         words=words,
+        word_splitting=word_splitting_of(Path(store)) or "published",
         workers=workers,
         device=device,
         root=Path(root),

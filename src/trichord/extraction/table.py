@@ -1,4 +1,4 @@
-"""A table of clips: CSV, JSON lines or Parquet, one row per clip (or per caption of a clip).
+"""A table of clips: CSV, TSV, JSON lines or Parquet, one row per clip (or per caption of a clip).
 
 | field    | columns               | what stands there |
 |----------|-----------------------|-------------------|
@@ -24,7 +24,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,7 +35,7 @@ from trichord.extraction.sources import Source
 from trichord.files.reading import open_given, open_given_text, unreadable
 from trichord.store.arrays import FREE_BYTES, LARGEST_RATIO
 
-TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 COLUMNS = {
     "id": ("id", "clip_id"),
     "video_id": ("video_id",),
@@ -60,7 +60,7 @@ def read_table(path: str | Path, videos: Path | None = None, *, notes: list[str]
     A file that is missing is no error here, unless all are.
 
     Args:
-        path: The table: .csv, .jsonl or .parquet.
+        path: The table: .csv, .tsv, .jsonl or .parquet.
         videos: Folder of the videos that the column video_id names.
         notes: Takes one line on columns that are not read.
 
@@ -115,22 +115,34 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise TrichordError(f"{path}: tables are read from {', '.join(TABLE_SUFFIXES)}; convert it to one of them")
     if not path.exists():
         raise TrichordError(f"{path}: no such file; name a table with a row per clip")
-    return {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}[suffix](path)
+    readers = {".csv": _csv_rows, ".tsv": _tsv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
+    return readers[suffix](path)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _is_blank(values: Iterable[Any]) -> bool:
+    """Whether a row holds nothing, as the last one of a table that Excel wrote."""
+    return all(value is None or (isinstance(value, str) and not value.strip()) for value in values)
+
+
+def _tsv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    return _csv_rows(path, "\t")
+
+
+def _csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         with open_given_text(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, delimiter=delimiter)
             header = next(reader, [])
+            while header and not header[-1].strip():
+                header.pop()
             if not any(name.strip() for name in header):
                 raise TrichordError(f"{path}: has no header row; name its columns in the first row")
             if len(set(header)) < len(header):
                 twice = next(name for name in header if header.count(name) > 1)
                 raise TrichordError(f"{path}: has the column '{twice}' twice; rename one")
-            for number, cells in enumerate((c for c in reader if c), start=1):
-                if len(cells) > len(header):
+            for number, cells in enumerate((c for c in reader if not _is_blank(c)), start=1):
+                if len(cells) > len(header) and not _is_blank(cells[len(header) :]):
                     what = f"has {len(cells)} cells for {len(header)} columns"
                     raise TrichordError(f"{path}, row {number}: {what}; put texts with commas between quotes")
                 yield number, dict(zip(header, cells, strict=False))
@@ -148,7 +160,8 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise TrichordError(f"{path}, row {number}: is no JSON object; write {{...}} on each line")
-                yield number, row
+                if not _is_blank(row.values()):
+                    yield number, row
     except json.JSONDecodeError as error:
         raise TrichordError(f"{path}, row {number}: is not JSON ({error.msg}); write one object on each line") from None
     except OSError as error:
@@ -176,7 +189,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     if num_bytes > most:
                         what = f"refused: unpacks to more than {most:,} bytes"
                         raise TrichordError(f"{path}: {what}; write it as .jsonl or in parts")
-                    yield number, unread | row
+                    if not _is_blank(row.values()):
+                        yield number, unread | row
             if not table.metadata.num_rows:
                 return
             if not wanted:

@@ -26,8 +26,8 @@ from trichord.captions import Captions, clean_captions
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.choice import Encoders
 from trichord.extraction.file_rows import FILE_ROWS
-from trichord.extraction.folder import captions_of
-from trichord.extraction.sources import Source, content_files
+from trichord.extraction.folder import captions_of, content_files
+from trichord.extraction.sources import Source
 from trichord.extraction.windows import EncoderError, Windows, encoding
 from trichord.faults import DISK, FAULTS, OUT_OF_MEMORY, SystemFaultError, fault_of, reason_of
 from trichord.features.encoders import AudioEncoder
@@ -311,7 +311,7 @@ class _Item:
         if self.task.captions != "none" or source.text:
             try:
                 with self._watched(source.captions or source.video or source.audio):
-                    captions = captions_of(source, duration_s)
+                    captions = captions_of(source, duration_s, notes)
             except TrichordError as error:
                 raise ItemError(fault_of(error) or "captions", str(error)) from None
         if not len(captions) and self.encoders.recognizer is not None and sound_path is not None:

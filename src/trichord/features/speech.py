@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from trichord.captions import Captions
+from trichord.captions.grouping import LONGEST_S, PAUSE_S, Word, group_words, in_order
 from trichord.errors import TrichordError, one_line
-from trichord.features.asr_captions import LONGEST_S, PAUSE_S, Word, group_words, in_order
 from trichord.features.encoders import Fingerprint, Sound
 from trichord.features.model_files import (
     find_model,

@@ -23,6 +23,7 @@ from trichord.errors import TrichordError, Unavailable, error_number, memory_err
 MAX_BYTES = 1 << 30  # of a file that is read into memory whole, where the caller gives no bound of its own
 MAX_PIPED_BYTES = 16 << 30  # of a pipe that the user names
 _BLOCK_BYTES = 1 << 20
+_PIPES: dict[tuple[int, int], IO[bytes]] = {}  # device and inode of a pipe -> its copy
 _SPARE_BYTES = 64 << 20
 
 
@@ -78,6 +79,8 @@ def open_regular_text(
 def open_given(path: str | Path, *, max_bytes: int = MAX_PIPED_BYTES) -> BinaryIO:
     """Open a file that the user named: a regular file as it is, a pipe as a seekable temporary copy.
 
+    A pipe can be read once; this process keeps the copy, so that the same path may be opened again.
+
     Args:
         path: A path as the user typed it, for example `/dev/fd/63` from `<(zcat table.gz)`.
         max_bytes: Most bytes that are taken from a pipe.
@@ -87,8 +90,18 @@ def open_given(path: str | Path, *, max_bytes: int = MAX_PIPED_BYTES) -> BinaryI
         NotRegularFileError: The path leads to a folder, a socket or a device.
         FileTooLargeError: The pipe gives more than `max_bytes`.
     """
-    if not stat.S_ISFIFO(os.stat(path).st_mode):
+    status = os.stat(path)
+    if not stat.S_ISFIFO(status.st_mode):
         return open_regular(path)
+    pipe_id = (status.st_dev, status.st_ino)
+    if pipe_id not in _PIPES:
+        _PIPES[pipe_id] = _copy_of_pipe(path, max_bytes)
+    file = open(f"/dev/fd/{_PIPES[pipe_id].fileno()}", "rb")
+    file.seek(0)
+    return file
+
+
+def _copy_of_pipe(path: str | Path, max_bytes: int) -> IO[bytes]:
     copy = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller
     try:
         with open(path, "rb") as pipe:
@@ -96,11 +109,11 @@ def open_given(path: str | Path, *, max_bytes: int = MAX_PIPED_BYTES) -> BinaryI
                 if copy.tell() + len(block) > max_bytes:
                     raise FileTooLargeError(errno.EFBIG, f"gives more than {max_bytes:,} bytes", str(path))
                 copy.write(block)
-        copy.seek(0)
+        copy.flush()
     except BaseException:
         copy.close()
         raise
-    return cast(BinaryIO, copy)
+    return copy
 
 
 def open_given_text(

@@ -1,8 +1,9 @@
-"""What a media file holds, and its frames as a stream: opening, choosing a stream, decoding past damage, subtitles.
+"""What a media file holds, and its frames as a stream: opening, choosing a stream, decoding past damage.
 
 Of several streams of a kind the one is read that FFmpeg itself prefers: marked as default, then the highest bit rate.
 All times are seconds from the file's own start. A file that is cut off or damaged gives what can still be decoded;
-what was wrong goes as one line into `notes`. Pictures are in `video`, sound in `audio`.
+what was wrong goes as one line into `notes`. Pictures are in `video`, sound in `audio`, captions in
+`subtitles`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trichord.captions import Captions, plain_text
 from trichord.errors import TrichordError, one_line
 from trichord.faults import raise_fault, reason_of
 from trichord.files.reading import unreadable
@@ -216,28 +216,3 @@ def duration_s_of(frame: Any, stream: Any) -> float:
     if frame.duration:
         return float(frame.duration * frame.time_base)
     return float(1 / stream.average_rate) if stream.average_rate else 0.0
-
-
-def subtitles(path: str | Path) -> Captions | None:
-    """The captions of the preferred subtitle track, or None if the file has no subtitle track with text."""
-    import av
-
-    rows: list[tuple[float, float, str]] = []
-    with opened(path) as container:
-        stream = stream_of(container, "subtitle")
-        if stream is None:
-            return None
-        first_s = origin_s(container)
-        try:
-            for packet in container.demux(stream):
-                if packet.pts is None or packet.time_base is None:
-                    continue
-                start_s = float(packet.pts * packet.time_base) - first_s
-                end_s = start_s + float((packet.duration or 0) * packet.time_base)
-                for subtitle in packet.decode():
-                    dialogue = getattr(subtitle, "dialogue", b"").decode("utf-8", errors="replace")
-                    if text := plain_text(dialogue.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ")):
-                        rows.append((start_s, end_s, text))
-        except av.FFmpegError as error:  # a file that is cut off: what came before the cut is good
-            raise_fault(path, error)
-    return Captions.from_rows(rows) if rows else None

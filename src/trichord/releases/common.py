@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from trichord.captions import Captions
+from trichord.captions import Captions, tokenize
 from trichord.errors import TrichordError, one_line, printable
 from trichord.store import Item, StoreWriter, WordVectors
 from trichord.store.items import check_collection
 from trichord.store.ledger import LEDGER
+from trichord.store.manifest import word_splitting_of
 from trichord.store.words import word_vectors_for
 
 RATES_HZ = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}  # rows per second in all releases
@@ -121,7 +122,9 @@ def import_entries(
     of = collection_of or (lambda entry: collection)
     for name in dict.fromkeys(map(of, entries)):
         check_collection(name)
-    vectors = word_vectors_for(texts, words) if vectors is None else vectors
+    if vectors is None:
+        splitting = word_splitting_of(Path(store)) or "published"
+        vectors = word_vectors_for(texts, words, splitting, notes=summary.notes)
     precision: dict[str, int] = {}
     with StoreWriter(store, vectors) as writer:
         present = [writer.contains(of(entry), video_id(entry)) for entry in entries]
@@ -291,3 +294,8 @@ def plain_texts(value: object) -> list[str]:
         return []
     many = value.tolist() if isinstance(value, np.ndarray) else value
     return [plain_text(text) for text in (many if isinstance(many, list | tuple) else [many])]
+
+
+def first_with_words(texts: list[str]) -> list[str]:
+    """The first of several captions that has a word, as a list of one; the first where none has, [] of none."""
+    return [next((text for text in texts if tokenize(text)), texts[0])] if texts else []

@@ -146,7 +146,10 @@ def gt_spans(path: Path, fps: float) -> list[Span]:
 def srt_spans(path: Path) -> list[Span]:
     """Spans of an .srt file in the order of time, background left out. Raises TrichordError for one that ends before it
     starts."""
-    said = read_captions(path)
+    problems: list[str] = []
+    said = read_captions(path, notes=problems, merge_repeats=False)
+    if problems:
+        raise TrichordError(f"{problems[0]}; mend it")
     spans = sorted(zip(said.start_s.tolist(), said.end_s.tolist(), said.text, strict=True))
     for start_s, end_s, text in spans:
         if not 0 <= start_s < end_s:

@@ -21,7 +21,7 @@ from typing import Any
 from trichord.errors import TrichordError
 from trichord.files.reading import open_regular_text, read_text
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
-from trichord.releases.common import ImportSummary, Progress, existing_folder, named_path, plain_texts
+from trichord.releases.common import ImportSummary, Progress, existing_folder, first_with_words, named_path, plain_texts
 from trichord.releases.msrvtt_full import COLLECTION as FULL
 from trichord.releases.msrvtt_full import full_test_clips
 from trichord.store.pickles import load_pickle
@@ -148,7 +148,7 @@ def _pickled(path: Path | None, split: str) -> list[Clip]:
     for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
         names = ("eval_caption", "caption") if split == "test" else ("caption", "eval_caption")
         captions = next((texts for name in names if (texts := plain_texts(entry.get(name)))), [])
-        kept = captions[:1] if split == "test" else captions
+        kept = first_with_words(captions) if split == "test" else captions
         clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", kept, entry))
     return clips
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from trichord.captions import Captions, tokenize
+from trichord.captions import WORD_SPLITTINGS, Captions, tokenize
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import open_regular
 from trichord.files.writing import replacing_file
@@ -203,6 +203,8 @@ def write_words(folder: Path, store: Store) -> dict[str, Any]:
     """Write the store's word vectors as a word2vec file; what the mark says about them."""
     rows = [row for row, word in enumerate(store.words) if word]
     said = {"source": store.word_source, "lowercase": store.lowercase, "dim": store.word_dim, "num_words": len(rows)}
+    if store.word_splitting != "published":
+        said["splitting"] = store.word_splitting
     if rows:
         with replacing_file(folder / WORD_VECTORS) as file:
             file.write(f"{len(rows)} {store.word_dim}\n".encode())
@@ -217,10 +219,13 @@ def exported_words(root: Path, mark: dict[str, Any], texts: Iterable[str]) -> Wo
     kinds = {"source": str, "lowercase": bool, "dim": int, "num_words": int}
     if not all(type(said.get(name)) is kind for name, kind in kinds.items()) or not 0 <= said["dim"] <= 1 << 16:
         raise TrichordError(f"{root / MARK}: does not say which words it has; name word vectors with --words")
+    splitting = said.get("splitting", "published")
+    if splitting not in WORD_SPLITTINGS:
+        raise TrichordError(f"{root / MARK}: splits text into words in a way unknown here; install a newer trichord")
     if said["num_words"] == 0:
-        return WordVectors([], np.zeros((0, said["dim"]), np.float32), said["source"], said["lowercase"])
-    wanted = {token for text in texts for token in tokenize(text)}
+        return WordVectors([], np.zeros((0, said["dim"]), np.float32), said["source"], said["lowercase"], splitting)
+    wanted = {token for text in texts for token in tokenize(text, splitting)}
     if said["lowercase"]:
         wanted = {token.lower() for token in wanted}
     vectors = read_word_vectors(root / WORD_VECTORS, wanted)
-    return replace(vectors, source=said["source"], lowercase=said["lowercase"])
+    return replace(vectors, source=said["source"], lowercase=said["lowercase"], splitting=splitting)

@@ -48,6 +48,10 @@ def merged_streams(parts: list[Manifest]) -> dict[str, StreamInfo]:
     first = parts[0].info
     for part in parts:
         own = part.info
+        if own.word_splitting != first.word_splitting:
+            raise damaged(
+                part.path, f"its words are split as {own.word_splitting}, earlier ones {first.word_splitting}"
+            )
         if (own.word_source, own.lowercase, own.word_dim) != (first.word_source, first.lowercase, first.word_dim):
             raise damaged(part.path, f"its words are of {own.word_source}, earlier ones of {first.word_source}")
         for name, info in own.streams.items():

@@ -17,6 +17,8 @@ from trichord.store.columns import checked_parts
 from trichord.store.manifest import Manifest, part_paths
 from trichord.store.store import Store
 
+WordTable = tuple[str, bool, int, str]
+
 
 def new_parts(store: Path, seen: list[str]) -> tuple[list[Manifest], bool]:
     """The parts that are not among those `seen`, in order, and whether one of these is gone, when all parts are given.
@@ -34,7 +36,7 @@ class Committed:
     Attributes:
         keys: `item_key` of each item.
         dims: Width of each stream.
-        word_table: (source, lowercase, width) of the words; None while the store is empty.
+        word_table: (source, lowercase, width, splitting) of the words; None while the store is empty.
         words, vectors: By word id.
         word_ids: Id of each word.
     """
@@ -46,7 +48,7 @@ class Committed:
         """Forget everything, so that the next look reads it again."""
         self.keys: set[str] = set()
         self.dims: dict[str, int] = {}
-        self.word_table: tuple[str, bool, int] | None = None
+        self.word_table: WordTable | None = None
         self.words: list[str] = []
         self.vectors: list[np.ndarray] = []
         self.word_ids: dict[str, int] = {}
@@ -71,12 +73,12 @@ class Committed:
         self.keys = {item_key(opened.collection(i), opened.video_id(i)) for i in rows}
         self._sources = {_digest(opened.collection(i), source) for i in rows if (source := opened.source(i))}
         self.dims = {name: info.dim for name, info in opened.streams.items()}
-        self.word_table = (opened.word_source, opened.lowercase, opened.word_dim)
+        self.word_table = (opened.word_source, opened.lowercase, opened.word_dim, opened.word_splitting)
         self.words, self.vectors = list(opened.words), list(opened.word_vectors)
         self.word_ids = {word: i for i, word in enumerate(self.words) if word}
         self._parts = names
 
-    def add_part(self, name: str, rows: Iterator[tuple[str, str]], word_table: tuple[str, bool, int]) -> None:
+    def add_part(self, name: str, rows: Iterator[tuple[str, str]], word_table: WordTable) -> None:
         """Note a part that was just committed: (collection, source) of its items; the rest is there already."""
         self._parts.append(name)
         self._sources |= {_digest(collection, source) for collection, source in rows if source}

@@ -52,6 +52,7 @@ class StoreInfo:
     num_words: int
     word_dim: int
     word_source: str
+    word_splitting: str
     num_skipped: int
     fingerprint: str
     num_frozen: int = 0
@@ -74,7 +75,8 @@ class StoreInfo:
             )
         lines += [
             f"captions     {self.num_captions:,}",
-            f"words        {self.num_words:,} of {self.word_source}",
+            f"words        {self.num_words:,} of {self.word_source}"
+            + (f", split as {self.word_splitting}" if self.word_splitting != "published" else ""),
             f"skipped      {self.num_skipped:,}" + (f" (see {self.path}/{LEDGER})" if self.num_skipped else ""),
             f"fingerprint  {self.fingerprint}",
         ]
@@ -118,6 +120,7 @@ def store_info(store: Location) -> StoreInfo:
         num_words=sum(map(bool, opened.words)),
         word_dim=opened.word_dim,
         word_source=opened.word_source,
+        word_splitting=opened.word_splitting,
         num_skipped=len(opened.skipped()),
         fingerprint=opened.fingerprint,
         num_frozen=len(frozen),

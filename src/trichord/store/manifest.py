@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trichord.captions import WORD_SPLITTINGS
 from trichord.errors import TrichordError
 from trichord.files.reading import check_regular, unreadable
 from trichord.files.writing import replacing_file
@@ -24,6 +25,7 @@ from trichord.store.arrays import most_unpacked
 from trichord.store.shards import damaged, unreadable_part
 
 FORMAT = 2  # 1 had no column `source`; it is still read
+_SPLITTING_FORMAT = 3  # format 2 that states how text was split into words, where that is not as published
 MAX_ROWS = 10_000_000  # of one part; bounds what a damaged file can make us allocate
 MAX_WORDS = 10_000_000  # of a store
 _KEY = b"trichord"
@@ -54,6 +56,7 @@ class PartInfo:
     first_word: int
     num_new_words: int
     num_words: int
+    word_splitting: str = "published"
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,12 @@ def part_paths(store: Path) -> list[Path]:
     )
 
 
+def word_splitting_of(store: Path) -> str | None:
+    """How the store's captions were split into words; None while it holds no part."""
+    paths = part_paths(store)
+    return read_manifest(paths[0]).info.word_splitting if paths else None
+
+
 def texts_of(version: int) -> tuple[str, ...]:
     """Columns of text in a part of that format."""
     return TEXTS if version > 1 else TEXTS[:3]
@@ -117,6 +126,10 @@ def write_manifest(path: Path, columns: Mapping[str, Sequence[object]], info: Pa
     """
     table = pa.table(dict(columns), schema=schema_for(list(info.streams)))
     described = {"format": FORMAT, **asdict(info), "rows_sha256": rows_digest(columns)}
+    if info.word_splitting == "published":
+        del described["word_splitting"]
+    else:
+        described["format"] = _SPLITTING_FORMAT
     table = table.replace_schema_metadata({_KEY: json.dumps(described).encode()})
     with replacing_file(path, exclusive=True) as file:  # uncompressed: many small parts open twice as fast
         pq.write_table(
@@ -130,9 +143,9 @@ def _info(path: Path, metadata: Mapping[bytes, bytes] | None) -> tuple[PartInfo,
         version = values.pop("format")
     except (KeyError, ValueError, AttributeError, RecursionError):
         raise damaged(path, "is not a part of a store") from None
-    if version not in (1, FORMAT):
+    if version not in (1, FORMAT, _SPLITTING_FORMAT):
         raise TrichordError(
-            f"{path}: has format {version}, this version reads 1 and {FORMAT}; install a newer trichord"
+            f"{path}: has format {version}, this version reads 1 to {_SPLITTING_FORMAT}; install a newer trichord"
         )
     try:
         streams = {name: StreamInfo(**entry) for name, entry in values.pop("streams").items()}
@@ -143,6 +156,7 @@ def _info(path: Path, metadata: Mapping[bytes, bytes] | None) -> tuple[PartInfo,
         sound = all(type(n) is int and n >= 0 for n in whole) and all(type(word) is str for word in words)
         sound = sound and info.num_new_words <= info.num_words and info.first_word + info.num_words <= 2 * MAX_WORDS
         sound = sound and info.first_word + info.num_new_words <= MAX_WORDS and type(info.lowercase) is bool
+        sound = sound and info.word_splitting in WORD_SPLITTINGS
         sound = sound and all(stream.dtype in ("float16", "float32") for stream in streams.values())
     except (AttributeError, TypeError, ValueError):
         sound = False

@@ -77,6 +77,7 @@ class Store:
         self._columns = {name: column(name, info, parts) for name, info in self.streams.items()}
         info = parts[0].info
         self.word_source, self.lowercase, self.word_dim = info.word_source, info.lowercase, info.word_dim
+        self.word_splitting = info.word_splitting
         self.reading = Reading()
         self.fingerprint = fingerprint(parts)
         self._infos = [part.info for part in parts]
@@ -258,6 +259,14 @@ class Store:
         shard, position = self._caption(i, c)
         offsets = shard["word_offsets"]
         return shard["word_ids"][offsets.item(position) : offsets.item(position + 1)]
+
+    def num_known_words(self, i: int) -> int:
+        """How many words of the item's captions have a vector."""
+        begin, end = self._caption_begin.item(i), self._caption_end.item(i)
+        if begin == end:
+            return 0
+        offsets = self._shard_of(i)["word_offsets"]
+        return offsets.item(end) - offsets.item(begin)
 
     def _caption(self, i: int, c: int) -> tuple[dict[str, np.ndarray], int]:
         if not 0 <= c < self.num_captions(i):

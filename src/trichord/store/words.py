@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,13 +17,15 @@ import numpy as np
 
 from trichord.captions import tokenize
 from trichord.errors import TrichordError
-from trichord.files.reading import unreadable
+from trichord.files.reading import open_given, unreadable
 
 MAX_DIM = 4096
 _MAX_WORD_BYTES = 4096
 _MAX_LINE_BYTES = _MAX_WORD_BYTES + MAX_DIM * 32
 _BLOCK_BYTES = 8 << 20
 _HASHED_BYTES = 1 << 20  # at each end of the file
+_LOOKED_AT = 100  # rows of GloVe text, for their width
+_SOME_OF = 1000  # a text file may state one word of so many too many or too few
 _MEND = "download it again or name another file with --words"
 
 
@@ -29,27 +34,36 @@ class WordVectors:
     """Word vectors of one source.
 
     words: V spellings. vectors: (V, W) float32. source: names the table by content, so that one store holds vectors
-    of one table only. lowercase: the table is uncased, tokens are lower-cased before look-up.
+    of one table only. lowercase: the table is uncased, tokens are lower-cased before look-up. splitting: how text becomes
+    the words that are looked up (`captions.WORD_SPLITTINGS`).
     """
 
     words: list[str]
     vectors: np.ndarray
     source: str
     lowercase: bool = False
+    splitting: str = "published"
 
 
-def read_word_vectors(path: str | Path, wanted: set[str]) -> WordVectors:
+def read_word_vectors(path: str | Path, wanted: set[str], *, notes: list[str] | None = None) -> WordVectors:
     """Read the vectors of the `wanted` words that a word2vec (binary or text) or GloVe text file holds.
 
     The format is told from the content. The file is streamed, so memory grows with the words found, not with the
     file; its head's count is checked, never trusted. Words come in the file's order, of a repeated word the first.
-    word2vec tables are cased, as all published readers take them; a GloVe table without any capital is uncased.
+    word2vec tables are cased, as all published readers take them; a GloVe table without any capital is uncased. Words are
+    wanted in NFC; a table that spells them with accents of their own (NFD) is read alike.
+
+    Args:
+        path: The file.
+        wanted: Words whose vectors are kept.
+        notes: Takes a line where a text file holds a few more or fewer words than it says.
 
     Raises TrichordError for a file that is missing, compressed, of no such format, cut short or not finite.
     """
     path = Path(path)
     try:
-        with path.open("rb", buffering=_BLOCK_BYTES) as file:
+        with open_given(path) as file:
+            begin = _after_byte_order_mark(file)
             first = file.readline(_MAX_LINE_BYTES)
             if first[:2] == b"\x1f\x8b":
                 raise TrichordError(f"{path}: is compressed; unpack it first with gunzip")
@@ -61,16 +75,21 @@ def read_word_vectors(path: str | Path, wanted: set[str]) -> WordVectors:
                 is_text = _is_text_row(file.readline(_MAX_LINE_BYTES), dim)
                 file.seek(begin)
                 found = _Found(path, dim, wanted)
-                (_scan_text if is_text else _scan_binary)(file, found, num_words)
+                if is_text:
+                    if (other := _dim_of_rows(file)) > dim:
+                        raise _wrong_row(found, 1, other)
+                    _scan_text(file, found, num_words, notes)
+                else:
+                    _scan_binary(file, found, num_words)
                 kind = "word2vec"
             else:
-                dim = len(first.split()) - 1
+                file.seek(begin)
+                dim = _dim_of_rows(file)
                 if len(first) == _MAX_LINE_BYTES or not _is_text_row(first, dim):
                     raise TrichordError(f"{path}: is neither word2vec nor GloVe text; name such a file with --words")
                 _check_dim(path, dim)
-                file.seek(0)
                 found = _Found(path, dim, wanted | {word.lower() for word in wanted})
-                _scan_text(file, found, None)
+                _scan_text(file, found, None, notes)
                 kind = "GloVe"
     except OSError as error:
         raise unreadable(path, error, mend="name a word file with --words") from None
@@ -105,10 +124,34 @@ def default_word_vectors(wanted: set[str]) -> WordVectors:
     return WordVectors(words, vectors, f"GloVe 6B {table.shape[1]}-d {_content(table_path)}", lowercase=True)
 
 
-def word_vectors_for(texts: Iterable[str], path: str | Path | None = None) -> WordVectors:
-    """Vectors of all words of `texts`, from the file `path`, or from the default table when it is None."""
-    wanted = {token for text in texts for token in tokenize(text)}
-    return default_word_vectors(wanted) if path is None else read_word_vectors(path, wanted)
+def word_vectors_for(
+    texts: Iterable[str],
+    path: str | Path | None = None,
+    splitting: str = "published",
+    *,
+    notes: list[str] | None = None,
+) -> WordVectors:
+    """Vectors of all words of `texts`, from the file `path`, or from the default table when it is None.
+
+    `notes` takes what `read_word_vectors` notes, and a line where the table has none of the words.
+    """
+    wanted = {token for text in texts for token in tokenize(text, splitting)}
+    vectors = default_word_vectors(wanted) if path is None else read_word_vectors(path, wanted, notes=notes)
+    if notes is not None and wanted and not vectors.words:
+        name = vectors.source if path is None else path
+        advice = "text cannot be learnt; name word vectors of its language with --words"
+        notes.append(f"0 of {len(wanted)} words of the captions are in {name}: {advice}")
+    return replace(vectors, splitting=splitting)
+
+
+def few_words(num_known: int, num_words: int, source: str) -> str:
+    """What to say of captions of which a word table has `num_known` of `num_words` words."""
+    if not num_words:
+        return "has captions without a word; text cannot be learnt or tested with it"
+    share = "none of its words is" if not num_known else f"only {num_known} of its {num_words} words are"
+    return (
+        f"{share} in {source}; name word vectors of its language with --words, or read sentences with --text st:MODEL"
+    )
 
 
 class _Found:
@@ -116,11 +159,12 @@ class _Found:
 
     def __init__(self, path: Path, dim: int, wanted: set[str]):
         self.path, self.dim, self.cased = path, dim, False
-        self.wanted = {word.encode("utf-8", "replace") for word in wanted}
+        self.wanted = {unicodedata.normalize("NFD", word).encode("utf-8", "replace"): word for word in wanted}
+        self.wanted |= {word.encode("utf-8", "replace"): word for word in wanted}
         self.vectors: dict[str, np.ndarray] = {}
 
     def keep(self, word: bytes, vector: np.ndarray) -> None:
-        spelling = word.decode("utf-8", "replace")
+        spelling = self.wanted[word]
         if not np.isfinite(vector).all():
             raise TrichordError(f"{self.path}: the vector of '{spelling}' is not finite; {_MEND}")
         self.vectors.setdefault(spelling, vector)
@@ -139,8 +183,26 @@ def _is_text_row(line: bytes, dim: int) -> bool:
         return False
 
 
-def _scan_text(file: BinaryIO, found: _Found, num_words: int | None) -> None:
-    """Rows `word number ... number`. A word with a blank inside (some tables have them) is no token: passed over."""
+def _after_byte_order_mark(file: BinaryIO) -> int:
+    """Move to the first byte of the table, and return its place."""
+    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+        file.seek(0)
+    return file.tell()
+
+
+def _dim_of_rows(file: BinaryIO) -> int:
+    """Numbers of a row of text: those of most of the next rows, since some tokens have blanks in them. Stays in its place."""
+    begin = file.tell()
+    lines = [file.readline(_MAX_LINE_BYTES) for _ in range(_LOOKED_AT)]
+    file.seek(begin)
+    whole = [line for line in lines if line.endswith(b"\n")] or lines[:1]  # the last one may be cut off
+    counts = Counter(len(line.split()) - 1 for line in whole if line.strip())
+    most = max(counts.values(), default=0)
+    return min((dim for dim, count in counts.items() if count == most), default=-1)
+
+
+def _scan_text(file: BinaryIO, found: _Found, num_words: int | None, notes: list[str] | None) -> None:
+    """Rows `word number ... number`. A token with a blank inside, which some tables have, is no word: passed over."""
     count, row = 0, b""
     for line in iter(lambda: file.readline(_MAX_LINE_BYTES), b""):
         if len(line) == _MAX_LINE_BYTES:
@@ -151,16 +213,20 @@ def _scan_text(file: BinaryIO, found: _Found, num_words: int | None) -> None:
         word = row.split(None, 1)[0]
         if not found.cased and word != word.lower():
             found.cased = True
-        if word in found.wanted:
-            numbers = row.split()[1:]
-            if len(numbers) == found.dim and _is_text_row(row, found.dim):
-                found.keep(word, np.array(numbers).astype(np.float32))
-            elif len(numbers) <= found.dim or _is_text_row(row, len(numbers)):
+        if row.count(b" ") < found.dim and (num_numbers := len(row.split()) - 1) < found.dim:
+            if num_numbers != found.dim - 1 or not _is_text_row(b"- " + row, found.dim):  # a token of white space
+                raise _wrong_row(found, count, num_numbers)
+        elif word in found.wanted and len(numbers := row.split()[1:]) == found.dim:
+            if not _is_text_row(row, found.dim):
                 raise _wrong_row(found, count, len(numbers))
-    if count and not _is_text_row(row, found.dim):
+            found.keep(word, np.array(numbers).astype(np.float32))
+    if count and not _is_text_row(b"- " + row if len(row.split()) == found.dim else row, found.dim):
         raise _wrong_row(found, count, len(row.split()) - 1)
     if num_words is not None and count != num_words:
-        raise _wrong_count(found, num_words, count)
+        if abs(count - num_words) > num_words // _SOME_OF:
+            raise _wrong_count(found, num_words, count)
+        if notes is not None:
+            notes.append(f"{found.path}: says {num_words:,} words and holds {count:,}; all of these were read")
 
 
 def _wrong_row(found: _Found, count: int, numbers: int) -> TrichordError:
@@ -209,7 +275,7 @@ def _scan_binary(file: BinaryIO, found: _Found, num_words: int) -> None:
 
 def _content(path: Path) -> str:
     """Short hash of a file's size, beginning and end: tells tables apart without reading gigabytes."""
-    with path.open("rb") as file:
+    with open_given(path) as file:
         size = os.fstat(file.fileno()).st_size
         digest = hashlib.sha256(str(size).encode())
         digest.update(file.read(_HASHED_BYTES))

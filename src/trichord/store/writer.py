@@ -20,7 +20,7 @@ from trichord.errors import TrichordError, one_line
 from trichord.files.folders import make_folder
 from trichord.files.locks import FileLock, LockedByAnotherProcess
 from trichord.files.writing import sync
-from trichord.store.committed import Committed, item_key
+from trichord.store.committed import Committed, WordTable, item_key
 from trichord.store.items import Item, checked_streams
 from trichord.store.ledger import note, read_ledger
 from trichord.store.location import local_folder
@@ -197,6 +197,7 @@ class StoreWriter:
                 first_word=self._committed_words,
                 num_new_words=len(new),
                 num_words=len(table),
+                word_splitting=self._given.splitting,
             )
             names = [field.name for field in schema_for(list(info.streams))]
             absent = {name: float("nan") if name.endswith("_rate_hz") else 0 for name in names}
@@ -237,7 +238,7 @@ class StoreWriter:
     def _ids_of(self, text: str) -> list[int]:
         """Ids of the text's known words; a word met for the first time gets the next id."""
         ids, known = [], self._known
-        for token in tokenize(text):
+        for token in tokenize(text, self._given.splitting):
             word = token.lower() if self._given.lowercase else token
             number = known.word_ids.get(word)
             if number is None:
@@ -254,8 +255,9 @@ class StoreWriter:
         return ids
 
     @property
-    def _given_table(self) -> tuple[str, bool, int]:
-        return self._given.source, self._given.lowercase, self._given.vectors.shape[1]
+    def _given_table(self) -> WordTable:
+        given = self._given
+        return given.source, given.lowercase, given.vectors.shape[1], given.splitting
 
     def _load(self) -> None:
         """What earlier sessions committed: keys, widths, words."""
@@ -263,6 +265,10 @@ class StoreWriter:
         own, given = self._known.word_table, self._given_table
         if own not in (None, given):
             assert own is not None
+            if own[:3] == given[:3]:
+                raise TrichordError(
+                    f"{self.path}: has its words split as '{own[3]}', not as '{given[3]}'; name that, or another store"
+                )
             raise TrichordError(
                 f"{self.path}: holds words of {own[0]}, not of {given[0]}; name the same word vectors or another store"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -127,6 +128,26 @@ def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
         reconstruction_weight=loss.reconstruction_weight,
         reconstruction_detach=loss.reconstruction_detach,
     )
+
+
+def check_data(recipe: Recipe, store: Store, stages: Sequence[Stage]) -> list[str]:
+    """Refuse a store that lacks a modality which one of the stages needs, before the first is trained.
+
+    Returns lines for the user: videos whose captions have no word in the table count as videos without text.
+    """
+    audio, text = audio_input_of(store, recipe.model.audio), text_input_of(store, recipe.model.text)
+    for stage in stages:
+        require_modalities(store, stage.modalities, f"order {stage.chain}", audio=audio, text=text)
+    if text != "words" or store.remote is not None or not any("text" in stage.modalities for stage in stages):
+        return []
+    captioned = [i for i in range(len(store)) if store.num_captions(i)]
+    unknown = sum(not store.num_known_words(i) for i in captioned)
+    if not unknown:
+        return []
+    return [
+        f"{unknown:,} of {len(captioned):,} videos with captions have no word in {store.word_source} and count as videos "
+        "without text; extract them with word vectors of their language (--words), or with --text st:MODEL"
+    ]
 
 
 def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tuple[TrainingClips, ClipReader]:

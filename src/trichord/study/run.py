@@ -87,6 +87,8 @@ def train_order(
     planned = plan_order(Order.parse(order), seed, recipe, store.fingerprint)
     with writing(out), alone_in(out):
         on_main(lambda: claim(out, store, recipe, must_be_new=not resume))
+        for line in factories.check_data(recipe, store, [stage.stage for stage in planned.stages]):
+            (say or _print)(line)
         steps = 0
         for stage in planned.stages:
             folder = out / "stages" / stage.folder
@@ -137,6 +139,8 @@ def run_study(
         )
     chosen = [find_benchmark(store, name) for name in dict.fromkeys(names)]
     say = say or _print if is_main() else _silent
+    for line in factories.check_data(recipe, store, [stage.stage for stage in distinct_stages(plan)]):
+        say(line)
     results: list[dict[str, Any]] = []
     table = None
     with writing(out), alone_in(out):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trichord.captions import Captions
-from trichord.features.asr_captions import LONGEST_S, PAUSE_S, Word, group_words, in_order
+from trichord.captions.grouping import LONGEST_S, PAUSE_S, Word, group_words, in_order
 
 REAL = Path(__file__).parent / "data" / "parity" / "howto100m_captions.json.gz"
 

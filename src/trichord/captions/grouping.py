@@ -21,25 +21,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from trichord.captions import Captions
+from trichord.captions.model import Captions, Word
 from trichord.errors import one_line
 
 PAUSE_S = 1.0
 LONGEST_S = 3.4
 _SHORTEST_WORD_S = 0.02
-
-
-@dataclass(frozen=True)
-class Word:
-    """A recognised word: `text` with the white space before it, as recognisers give it; seconds from the start."""
-
-    start_s: float
-    end_s: float
-    text: str
 
 
 def group_words(words: Sequence[Word], *, pause_s: float = PAUSE_S, longest_s: float = LONGEST_S) -> Captions:

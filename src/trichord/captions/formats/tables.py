@@ -1,0 +1,76 @@
+"""Captions in CSV and TSV: the columns start, end and text, in any order. A row of empty cells is no row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from trichord.captions.formats import NoCaptionsError, broken
+from trichord.captions.formats.json import seconds_of
+from trichord.captions.model import Cue
+from trichord.captions.text import plain_lines
+from trichord.errors import TrichordError, one_line
+
+_MILLISECONDS = 100.0  # no caption is shown for so many seconds, each is for more milliseconds
+
+
+def read_csv(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
+    """Cues of a CSV file, with commas, or with semicolons as Excel writes it where the comma is the decimal point."""
+    header = text.partition("\n")[0]
+    delimiter = ";" if "," not in header and ";" in header else "\t" if "," not in header and "\t" in header else ","
+    return iter(_cues(path, text, skipped, delimiter))
+
+
+def read_tsv(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
+    """Cues of a file with tabs. Whisper writes whole milliseconds there."""
+    cues = _cues(path, text, skipped, "\t")
+    is_whole = all(cue.start_s.is_integer() and cue.end_s.is_integer() for cue in cues)
+    if cues and is_whole and median(cue.end_s - cue.start_s for cue in cues) >= _MILLISECONDS:
+        cues = [Cue(cue.start_s / 1000, cue.end_s / 1000, cue.lines, cue.speaker) for cue in cues]
+    return iter(cues)
+
+
+def _cues(path: Path, text: str, skipped: list[str], delimiter: str) -> list[Cue]:
+    quoting: Literal[0, 3] = (
+        csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    )  # whisper writes quotes as they are
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, delimiter=delimiter, quoting=quoting)
+    cues: list[Cue] = []
+    wrong = ""
+    try:
+        names = {_unquoted(name).strip().lower(): name for name in reader.fieldnames or [] if name}
+        if not {"start", "end", "text"} <= set(names):
+            columns = delimiter.join(reader.fieldnames or [])[:60]
+            what = f"needs the columns start,end,text and has '{one_line(columns)}'"
+            kind = NoCaptionsError if reader.fieldnames else TrichordError
+            raise kind(f"{path}, line 1: {what}; correct the file or remove it")
+        for row in reader:
+            start, end, said = (_unquoted(row[names[name]]) for name in ("start", "end", "text"))
+            if not any(value.strip() for value in (start, end, said)):
+                continue
+            start_s, end_s = (seconds_of(_decimal(value, delimiter)) for value in (start, end))
+            if start_s is None or end_s is None:
+                skipped.append(f"line {reader.line_num}: start or end is not a number of seconds")
+                wrong = wrong or skipped[-1]
+                continue
+            cues.append(Cue(start_s, end_s, plain_lines(said), one_line(row.get(names.get("speaker", "")) or "")))
+    except csv.Error as error:
+        raise broken(path, reader.line_num, f"is not CSV ({error})") from None
+    if wrong and not cues:
+        line, _, what = wrong.removeprefix("line ").partition(": ")
+        raise broken(path, int(line), what)
+    return cues
+
+
+def _decimal(value: str, delimiter: str) -> str:
+    return value.replace(",", ".") if delimiter != "," else value
+
+
+def _unquoted(value: str | None) -> str:
+    """A cell of a file with tabs without the quotes around it."""
+    value = value or ""
+    return value[1:-1].replace('""', '"') if len(value) > 1 and value[0] == value[-1] == '"' else value

@@ -1,0 +1,115 @@
+"""TTML (.ttml, .dfxp): XML whose `<p begin="..." end="...">` are cues. Times may be clock times or offsets such as `1.5s`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+from trichord.captions.formats import broken
+from trichord.captions.model import Cue
+from trichord.captions.text import plain_lines
+
+_CLOCK = re.compile(r"(?:(\d{1,9}):)?(\d{1,4}):(\d{1,2})(?:[.,](\d{1,9})|:(\d{1,4})(?:\.\d+)?)?")
+_OFFSET = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(h|ms|m|s|f|t)?")
+_DEEPEST = 100
+
+
+class _Clock:
+    """Turns the times of a document into seconds, by the rates that its root states."""
+
+    def __init__(self, root: ElementTree.Element) -> None:
+        stated = {_name(key): value for key, value in root.attrib.items()}
+        self._frame_hz = _rate(stated.get("frameRate"), 30.0)
+        scale = (stated.get("frameRateMultiplier") or "1 1").replace(":", " ").split()
+        if len(scale) == 2:
+            self._frame_hz *= _rate(scale[0], 1.0) / _rate(scale[1], 1.0)
+        tick_hz = self._frame_hz if "frameRate" in stated else 1.0
+        self._tick_hz = _rate(stated.get("tickRate"), tick_hz)
+
+    def seconds(self, text: str | None) -> float | None:
+        """Seconds of a time; None where there is none or it is no time."""
+        text = (text or "").strip()
+        if match := _CLOCK.fullmatch(text):
+            hours, minutes, seconds, fraction, frames = match.groups()
+            value = int(hours or 0) * 3600.0 + int(minutes) * 60 + int(seconds)
+            value += int(fraction) / 10 ** len(fraction) if fraction else 0.0
+            return value + int(frames or 0) / self._frame_hz
+        if match := _OFFSET.fullmatch(text):
+            units = {"h": 3600.0, "m": 60.0, "ms": 1e-3, "f": 1 / self._frame_hz, "t": 1 / self._tick_hz}
+            return float(match[1]) * units.get(match[2] or "s", 1.0)
+        return None
+
+
+def read_ttml(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
+    """Cues of a document: each `<p>`, or each of its `<span>` where only these have times."""
+    if not text.strip():
+        return
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise broken(path, 1, "declares a document type or entities, which captions do not need")
+    try:
+        root = ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text))
+    except (ElementTree.ParseError, ValueError) as error:
+        line = getattr(error, "position", (1, 0))[0]
+        raise broken(path, line, f"is not XML ({error})") from None
+    if _name(root.tag) != "tt":
+        raise broken(path, 1, f"is XML of another kind (<{_name(root.tag)[:20]}> in place of <tt>)")
+    yield from _cues(root, _Clock(root), 0.0, None, skipped, 0)
+
+
+def _cues(
+    element: ElementTree.Element, clock: _Clock, start_s: float, end_s: float | None, skipped: list[str], depth: int
+) -> Iterator[Cue]:
+    """Cues below an element that begins at `start_s`: times count from the begin of the element above."""
+    if depth > _DEEPEST:
+        return
+    begin, end, duration = (element.get(name) for name in ("begin", "end", "dur"))
+    own_start_s, own_end_s, duration_s = (clock.seconds(text) for text in (begin, end, duration))
+    wrong = next(
+        (t for t, s in ((begin, own_start_s), (end, own_end_s), (duration, duration_s)) if t and s is None), None
+    )
+    from_s = start_s + (own_start_s or 0.0)
+    until_s = end_s if own_end_s is None else start_s + own_end_s
+    if duration_s is not None:
+        until_s = min(from_s + duration_s, until_s if until_s is not None else from_s + duration_s)
+    is_paragraph = _name(element.tag) == "p"
+    spans = [child for child in element if child.get("begin") is not None] if is_paragraph and begin is None else []
+    if is_paragraph and not spans or (_name(element.tag) == "span" and begin is not None):
+        markup = "".join(_markup(element, 0))
+        if wrong is not None or until_s is None:
+            what = f"'{wrong[:40]}' is not a time" if wrong is not None else "has no end"
+            skipped.append(f"caption '{' '.join(markup.split())[:30]}': {what}")
+            return
+        speaker = next((value for key, value in element.attrib.items() if _name(key) == "agent"), "")
+        yield Cue(from_s, until_s, plain_lines(markup), speaker)
+        return
+    for child in element:
+        yield from _cues(child, clock, from_s, until_s, skipped, depth + 1)
+
+
+def _markup(element: ElementTree.Element, depth: int) -> Iterator[str]:
+    """The text of an element with `&` and `<` as markup has them; white space folds, `<br/>` ends a line."""
+    if _name(element.tag) == "br":
+        yield "\n"
+    elif depth <= _DEEPEST and isinstance(element.tag, str) and _name(element.tag) != "metadata":
+        yield _escaped(element.text)
+        for child in element:
+            yield from _markup(child, depth + 1)
+            yield _escaped(child.tail)
+
+
+def _escaped(text: str | None) -> str:
+    return re.sub(r"\s+", " ", text or "").replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _name(tag: object) -> str:
+    """A tag or attribute without its name space."""
+    return str(tag).rpartition("}")[2]
+
+
+def _rate(text: str | None, default: float) -> float:
+    try:
+        return float(text or "") if 0 < float(text or "") < 1e12 else default
+    except ValueError:
+        return default

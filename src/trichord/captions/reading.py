@@ -1,0 +1,84 @@
+"""Caption files: which formats there are, and one file as captions."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from trichord.captions.formats import broken
+from trichord.captions.formats.ass import read_ass
+from trichord.captions.formats.cues import read_srt, read_vtt
+from trichord.captions.formats.json import read_json
+from trichord.captions.formats.tables import read_csv, read_tsv
+from trichord.captions.formats.ttml import read_ttml
+from trichord.captions.model import Captions, Cue
+from trichord.captions.rolling import merged, unmerged
+from trichord.errors import TrichordError
+from trichord.files.reading import read_bytes, unreadable
+
+_Reader = Callable[[Path, str, list[str]], Iterator[Cue]]
+_READERS: dict[str, _Reader] = {
+    ".vtt": read_vtt,
+    ".srt": read_srt,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".ass": read_ass,
+    ".ssa": read_ass,
+    ".ttml": read_ttml,
+    ".dfxp": read_ttml,
+    ".json3": read_json,
+    ".tsv": read_tsv,
+}
+CAPTION_SUFFIXES = tuple(_READERS)
+MAX_BYTES = 256 << 20
+_MOST_NOTED = 3
+_END_OF_LINE = re.compile(r"\r++\n|\r")  # of text that was converted twice, CR CR LF
+_ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def read_captions(path: str | Path, *, notes: list[str] | None = None, merge_repeats: bool = True) -> Captions:
+    """Captions of a file, in the order of the file, times unchecked.
+
+    A cue whose times cannot be read is left out; when there is no other, that is an error. Lines that the file shows more
+    than once are one caption: see `rolling`.
+
+    Args:
+        path: A file with a suffix of `CAPTION_SUFFIXES`; `formats` says what they hold.
+        notes: Takes a line about the cues that are left out.
+        merge_repeats: False makes one caption of each cue.
+
+    Raises:
+        NoCaptionsError: The file is whole and holds something else.
+        TrichordError: With the file and the line: it is missing, not UTF-8 or broken.
+    """
+    path = Path(path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise TrichordError(
+            f"{path}: captions are read from {', '.join(CAPTION_SUFFIXES)}; convert the file to one of them"
+        )
+    skipped: list[str] = []
+    cues = list(reader(path, _read_text(path), skipped))
+    if skipped and notes is not None:
+        more = f" and {len(skipped) - _MOST_NOTED} more" if len(skipped) > _MOST_NOTED else ""
+        total = len(cues) + len(skipped)
+        notes.append(
+            f"{path}: {len(skipped)} of {total} captions cannot be read and are left out: "
+            f"{'; '.join(skipped[:_MOST_NOTED])}{more}"
+        )
+    return merged(cues) if merge_repeats else unmerged(cues)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        data = read_bytes(path, max_bytes=MAX_BYTES)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    try:
+        text = data.decode(_ENCODINGS.get(data[:2], "utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise broken(path, line, "is not UTF-8 text", "save the file as UTF-8") from None
+    return _END_OF_LINE.sub("\n", text)

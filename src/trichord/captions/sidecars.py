@@ -1,0 +1,219 @@
+"""The caption file beside a video: which files are candidates, and which of them is read.
+
+Beside `talk.mp4` these are `talk.vtt`, `talk.de.vtt`, `talk.eng.srt`, `talk.en_US.forced.srt`, `talk.mp4.srt`, `talk.SRT`: the
+name of the video with or without its suffix, then a language, then words such as `forced` and `sdh`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from trichord.captions.formats import NoCaptionsError
+from trichord.captions.languages import language_of
+from trichord.captions.reading import CAPTION_SUFFIXES, read_captions
+from trichord.errors import TrichordError, Unavailable
+
+_PARTIAL = ("forced", "signs", "foreign")  # files that translate a few lines only
+_OTHER_WORDS = ("sdh", "cc", "hi", "default", "auto", "asr", "orig", "full", "sub", "subs", "captions")
+_ENGLISH = (".en", ".en-US", ".en-GB", ".en-orig")
+_UNREAD = (".sub", ".sbv", ".smi", ".lrc", ".scc", ".stl", ".srv1", ".srv2", ".srv3")
+_MEDIA = [
+    ".mp4",
+    ".mkv",
+    ".webm",
+    ".mov",
+    ".avi",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ts",
+    ".ogv",
+    ".wav",
+    ".mp3",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".flac",
+    ".m4a",
+    ".aac",
+    ".wma",
+]
+_SETTLED_S = 2.0  # a folder changed so lately may change again within the same time stamp
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The caption file of a video.
+
+    Attributes:
+        path: The file; None where there is none.
+        notes: What was chosen and what else lies there, where that is not plain.
+    """
+
+    path: Path | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A caption file beside a video. `addition` is what its name adds to the video's: `.en-US.sdh`."""
+
+    path: Path
+    addition: str
+    language: str
+    is_partial: bool
+
+
+def find_sidecar(video_path: str | Path) -> Path | None:
+    """The caption file beside a video, or None: see `choose_sidecar`."""
+    return choose_sidecar(video_path).path
+
+
+def choose_sidecar(video_path: str | Path, sound_language: Callable[[], str] | None = None) -> Sidecar:
+    """The caption file beside a video.
+
+    Whole captions come before forced ones; a name without a language and the language of the sound (English, where it is
+    unknown) before English and that before others; then formats count in the order of `CAPTION_SUFFIXES`, then names. A file
+    without words is passed over if another has some, and JSON or CSV that holds no captions is none.
+
+    Args:
+        video_path: The video; it need not exist.
+        sound_language: Gives the language of its sound, '' if unknown. Asked only where the choice depends on it.
+    """
+    video_path = Path(video_path)
+    candidates = _candidates(video_path)
+    if not candidates:
+        return Sidecar(None, _unread_notes(video_path))
+    languages = {candidate.language for candidate in candidates if candidate.language}
+    spoken = language_of(sound_language()) if sound_language is not None and len(languages) > 1 else ""
+    ranked = sorted(candidates, key=lambda candidate: _rank(candidate, spoken))
+    captions = [candidate for candidate in ranked if not _is_other_data(candidate.path)]
+    if not captions:
+        names = ", ".join(candidate.path.name for candidate in ranked[:5])
+        return Sidecar(None, (f"{video_path}: {names} beside it holds no captions and is not read",))
+    chosen = captions[0]
+    if len(captions) > 1:
+        chosen = next((candidate for candidate in captions if _has_words(candidate.path)), chosen)
+    others = [candidate.path.name for candidate in captions if candidate is not chosen]
+    if not others and chosen.language in ("", "en") and not chosen.is_partial:
+        return Sidecar(chosen.path)
+    beside = f"; not read: {', '.join(others[:5])}{' and more' if len(others) > 5 else ''}" if others else ""
+    return Sidecar(chosen.path, (f"{video_path}: captions are read from {chosen.path.name}{beside}",))
+
+
+def _rank(candidate: _Candidate, spoken: str) -> tuple[object, ...]:
+    is_wanted = candidate.language in ("", spoken or "en")
+    addition = candidate.addition
+    return (
+        candidate.is_partial,
+        0 if is_wanted else 1 if candidate.language == "en" else 2,
+        CAPTION_SUFFIXES.index(candidate.path.suffix.lower()),
+        addition != "",
+        _ENGLISH.index(addition) if addition in _ENGLISH else len(_ENGLISH),
+        len(candidate.path.name),
+        candidate.path.name,
+    )
+
+
+def _candidates(video_path: Path) -> list[_Candidate]:
+    names = _names(video_path)
+    videos = {Path(name).stem for name in names if name.lower().endswith(tuple(_MEDIA))} - {video_path.stem}
+    candidates = []
+    for name in names:
+        path = video_path.with_name(name)
+        suffix = path.suffix.lower()
+        if suffix not in CAPTION_SUFFIXES or name == video_path.name or path.stem in videos or not path.is_file():
+            continue
+        addition = name[len(video_path.stem) : -len(suffix)]
+        if video_path.suffix and addition.lower().startswith(video_path.suffix.lower()):
+            addition = addition[len(video_path.suffix) :]
+        words = addition.split(".")[1:] if addition else []
+        if addition[:1] not in ("", ".") or not all(_is_known(word) for word in words):
+            continue
+        language = next((code for word in words if (code := language_of(word))), "")
+        is_partial = any(word.lower() in _PARTIAL for word in words)
+        candidates.append(_Candidate(path, addition, language, is_partial))
+    return candidates
+
+
+def _is_known(word: str) -> bool:
+    return word.lower() in (*_PARTIAL, *_OTHER_WORDS) or bool(language_of(word))
+
+
+def _is_other_data(path: Path) -> bool:
+    """Whether a file of a general format is whole and holds something else than captions."""
+    if path.suffix.lower() not in (".json", ".csv", ".tsv"):
+        return False
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return _holds_other_data(str(path), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=256)
+def _holds_other_data(path: str, changed_ns: int, size: int) -> bool:
+    try:
+        read_captions(path)
+    except NoCaptionsError:
+        return True
+    except Unavailable:
+        raise
+    except TrichordError:
+        pass  # damaged captions: reading them says so
+    return False
+
+
+def _has_words(path: Path) -> bool:
+    try:
+        return any(text for text in read_captions(path).text)
+    except Unavailable:
+        raise
+    except TrichordError:
+        return False
+
+
+def _unread_notes(video_path: Path) -> tuple[str, ...]:
+    unread = [name for name in _names(video_path) if name.lower().endswith(_UNREAD)]
+    known = ", ".join(CAPTION_SUFFIXES)
+    return tuple(
+        f"{video_path}: {name} lies beside it and is not read; convert it to one of {known}" for name in unread[:3]
+    )
+
+
+def _names(video_path: Path) -> list[str]:
+    """Names in the folder of a video that begin with its own name and a dot."""
+    folder = video_path.parent
+    try:
+        changed_ns = os.stat(folder).st_mtime_ns
+    except OSError:
+        return []
+    is_settled = time.time() - changed_ns / 1e9 > _SETTLED_S
+    names = _listed(str(folder), changed_ns) if is_settled else _list(str(folder))
+    begin = f"{video_path.stem}."
+    at = bisect_left(names, begin)
+    end = at
+    while end < len(names) and names[end].startswith(begin):
+        end += 1
+    return names[at:end]
+
+
+@lru_cache(maxsize=16)
+def _listed(folder: str, changed_ns: int) -> list[str]:
+    return _list(folder)
+
+
+def _list(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []

@@ -1,0 +1,73 @@
+"""The plain text of a cue: tags, entities and line breaks of all caption formats resolved, drawings left out, NFC.
+
+Formats leak into each other when files are converted, so one function serves them all. A tag is what has the form of one: a
+name with attributes (`<font color="red">`), with classes (`<c.yellow>`) or alone (`<i>`, `</i>`), a voice (`<v Anna>`) or a
+word stamp. Everything else between `<` and `>` is text: `if a<b then c>d`.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+from trichord.errors import one_line
+
+# Possessive quantifiers keep every pattern linear in the length of the text.
+_ATTRIBUTES = r"""(?>\s++[\w:.-]++\s*+=\s*+(?>"[^"]*+"|'[^']*+'|[^\s"'<>]++))*+\s*+(?:/\s*+)?+"""
+_BLOCK = re.compile(r"(\{[^{}]*+\})")
+_OVERRIDE = re.compile(r"\{\s*+\\|\{[a-zA-Z]:")  # {\an8} of ASS, {y:i} of MicroDVD
+_DRAWING = re.compile(r"\\p(\d)")
+_BREAK = re.compile(rf"<\s*+(?:/\s*+)?+(?:br|p|div|li|tr){_ATTRIBUTES}>|\\[Nn]", re.IGNORECASE)
+STAMP = re.compile(r"<(\d++:\d\d[\d:.]*+)>")
+_VOICE = re.compile(r"(?<!\w)<v(?:\.[^\s<>]*+)?+\s++([^<>]++)>")
+_TAG = re.compile(
+    rf"<!--[^<>]*+>|</?>|<\d++:[\d:.,]++>|</[A-Za-z][\w.:-]*+\s*+>"
+    rf"|<(?:font|span|img)\b[^<>]*+>"
+    rf"|(?<!\w)<(?:v|lang)(?:\.[^\s<>]*+)?+\s++[^<>=]++>"
+    rf"|<(?:[abciqsuv](?![\w:-])|[A-Za-z][\w:-]++)(?:\.[^\s<>&]*+)?+{_ATTRIBUTES}>"
+)
+_LONG_ENTITY = re.compile(r"&#[0-9]{1000,};?")  # Python reads no number of some thousand digits
+_ESCAPED_TWICE = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos|nbsp);")
+
+
+def plain_text(markup: str) -> str:
+    """The text of a cue on one line: see this module."""
+    return " ".join(plain_lines(markup))
+
+
+def plain_lines(markup: str, *, ass: bool = False) -> tuple[str, ...]:
+    """The lines of a cue that have text, each with its white space folded.
+
+    Args:
+        markup: As the file has it, with `\\n` between its lines.
+        ass: Whether it is a dialogue of ASS, where everything between braces is hidden.
+    """
+    text = markup.replace("\ufeff", "")
+    if "{" in text:
+        text = _without_blocks(text, ass)
+    if "<" in text or "\\" in text:
+        text = _BREAK.sub("\n", text).replace("\\h", " ")
+        text = _TAG.sub("", text)
+    if "&" in text:
+        resolved = html.unescape(_LONG_ENTITY.sub("\ufffd", text))
+        text = html.unescape(resolved) if resolved != text and _ESCAPED_TWICE.search(resolved) else resolved
+    lines = unicodedata.normalize("NFC", text).split("\n")
+    return tuple(folded for line in lines if (folded := one_line(line)))
+
+
+def speaker_of(markup: str) -> str:
+    """The names in the voice tags of a WebVTT cue."""
+    return one_line(" ".join(_VOICE.findall(markup))) if "<v" in markup else ""
+
+
+def _without_blocks(text: str, ass: bool) -> str:
+    """The text without ASS overrides, and without the drawings that some of them begin and end."""
+    kept, draws = [], False
+    for at, piece in enumerate(_BLOCK.split(text)):
+        is_hidden = at % 2 == 1 and (ass or _OVERRIDE.match(piece) is not None)
+        if is_hidden and (modes := _DRAWING.findall(piece)):
+            draws = modes[-1] != "0"
+        if not is_hidden and not draws:
+            kept.append(piece)
+    return "".join(kept)

@@ -1,0 +1,139 @@
+"""The captions of a media file's subtitle tracks: which track is read, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trichord.captions.formats.ass import cue_of_event
+from trichord.captions.formats.cues import cue_of
+from trichord.captions.languages import language_of
+from trichord.captions.model import Captions, Cue
+from trichord.captions.rolling import merged
+from trichord.errors import TrichordError
+from trichord.faults import raise_fault
+from trichord.media.decode import opened, origin_s, stream_of
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+_PLAIN_TEXT = ("webvtt", "subrip", "srt", "text")  # codecs whose packets hold the text of the cue as files have it
+_MP4_BOXES = (b"vttc", b"vtte", b"vttx")
+
+
+def subtitles(path: str | Path, notes: list[str] | None = None) -> Captions | None:
+    """The captions of a subtitle track, or None if no track has text.
+
+    Tracks of text come before those of pictures, which are not read, whole ones before forced ones, then the language of the
+    sound, then the one marked as default, then the first. A track without words is passed over.
+
+    Args:
+        path: The media file.
+        notes: Takes one line where the file has several tracks, or pictures only: which is read, and what else there is.
+    """
+    with opened(path) as container:
+        tracks = _ranked(container)
+        described = [_described(stream) for stream in tracks]
+        indices = [stream.index for stream in tracks if not _is_pictures(stream)]
+    chosen, captions = None, Captions.empty()
+    for at, index in enumerate(indices):
+        with opened(path) as container:
+            cues = list(_cues(container, container.streams[index]))
+        captions = merged(cue for cue in cues if cue.lines)
+        if len(captions):
+            chosen = at
+            break
+    if notes is not None and tracks and (chosen is None or len(tracks) > 1):
+        others = [name for at, name in enumerate(described) if at != chosen]
+        if chosen is None and not indices:
+            what = f"its subtitles are pictures, which are not read: {', '.join(others)}"
+        elif chosen is None:
+            what = f"its subtitle tracks have no text: {', '.join(others)}"
+        else:
+            what = f"captions are read from subtitle track {described[chosen]}; not read: {', '.join(others)}"
+        notes.append(f"{path}: {what}")
+    return captions if chosen is not None else None
+
+
+def sound_language(path: str | Path) -> str:
+    """Short code of the language of a file's sound; '' where the file does not state it or cannot be read."""
+    try:
+        with opened(path) as container:
+            return _sound_language(container)
+    except TrichordError:
+        return ""
+
+
+def _sound_language(container: InputContainer) -> str:
+    sound = stream_of(container, "audio")
+    return language_of(sound.language or "") if sound is not None else ""
+
+
+def _ranked(container: InputContainer) -> list[Any]:
+    """The subtitle tracks that can be decoded, the best first."""
+    from av.stream import Disposition
+
+    spoken = _sound_language(container)
+
+    def rank(stream: Any) -> tuple[object, ...]:
+        title, flags = _title(stream).lower(), stream.disposition
+        return (
+            _is_pictures(stream),
+            Disposition.forced in flags or any(word in title for word in ("forced", "sign", "song")),
+            Disposition.comment in flags or "commentary" in title,
+            bool(spoken) and language_of(stream.language or "") != spoken,
+            Disposition.default not in flags,
+            stream.index,
+        )
+
+    tracks: list[Any] = [stream for stream in container.streams.subtitles if stream.codec_context is not None]
+    return sorted(tracks, key=rank)
+
+
+def _is_pictures(stream: Any) -> bool:
+    return bool(stream.codec_context.codec.bitmap_sub)
+
+
+def _title(stream: Any) -> str:
+    return str(stream.metadata.get("title", ""))
+
+
+def _described(stream: Any) -> str:
+    named = [name for name in (stream.language or "", stream.codec_context.codec.name, _title(stream)[:30]) if name]
+    return f"{stream.index} ({', '.join(named)})"
+
+
+def _cues(container: InputContainer, stream: Any) -> Iterator[Cue]:
+    """The cues of a track, of a file that is cut off those before the cut."""
+    import av
+
+    first_s = origin_s(container)
+    is_plain = stream.codec_context.codec.name in _PLAIN_TEXT
+    try:
+        for packet in container.demux(stream):
+            if packet.pts is None or packet.time_base is None:
+                continue
+            start_s = float(packet.pts * packet.time_base) - first_s
+            end_s = start_s + float((packet.duration or 0) * packet.time_base)
+            if is_plain:
+                payload = bytes(packet)
+                if payload[4:8] not in _MP4_BOXES:
+                    yield cue_of(start_s, end_s, payload.decode("utf-8", "replace").rstrip("\0"))
+                continue
+            yield from _decoded(packet, start_s, end_s)
+    except av.FFmpegError as error:
+        raise_fault(container.name, error)
+
+
+def _decoded(packet: Any, start_s: float, end_s: float) -> Iterator[Cue]:
+    import av
+
+    try:
+        events = packet.decode()
+    except av.FFmpegError as error:  # one damaged event
+        raise_fault("a subtitle track", error)
+        return
+    for event in events:
+        if ass := getattr(event, "ass", None):
+            yield cue_of_event(start_s, end_s, ass.decode("utf-8", "replace"))
