@@ -11,6 +11,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.contributions import aligned
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import RetrievalResult, all_directions, score_direction
+from trichord.ids import IdIndex, match_ids
 from trichord.modality import Direction
 from trichord.parallel import on_main
 from trichord.protocols.full_video import Groups, full_video_outcome, own_videos, youcook2_videos
@@ -52,20 +53,23 @@ class _Retrieval:
         if options.windows is not None:
             notes.append(f"{head}: {options.windows.note}")
         if options.gallery is not None:
-            found, more = _chosen(found, options.gallery, head)
+            found, more = _chosen(found, options.gallery, head, options.missing)
             notes += more
         return found, notes
 
 
-def _chosen(found: Embedded, gallery: tuple[str, ...], name: str) -> tuple[Embedded, list[str]]:
-    places = {clip: i for i, clip in enumerate(found.ids.tolist())}
+def _chosen(found: Embedded, gallery: tuple[str, ...], name: str, missing: str) -> tuple[Embedded, list[str]]:
+    """The clips of a gallery. missing: as the user gave it; anything but `auto` allows that most of them are not here."""
     wanted = list(dict.fromkeys(gallery))
-    kept = np.array([places[clip] for clip in wanted if clip in places], np.int64)
-    if not len(kept):
-        example = found.ids[0] if found.num_clips else "none"
-        raise TrichordError(
-            f"{found.source}: has none of the {len(wanted):,} clips of the gallery; an id here is '{example}'"
-        )
+    places = {clip: i for i, clip in enumerate(found.ids.tolist())}
+    matched = match_ids(
+        wanted,
+        IdIndex(places, found.source),
+        source="the gallery",
+        allow_missing=missing != "auto",
+        option="--missing drop or --missing miss",
+    )
+    kept = np.array([places[clip] for clip in matched.values()], np.int64)
     lacking = len(wanted) - len(kept)
     notes = [f"{name}: {lacking:,} of {len(wanted):,} clips of the gallery are not here"] if lacking else []
     return found.take(kept), notes

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trichord.captions import Captions
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, one_line
 from trichord.releases.common import RATES_HZ, ImportSummary, Made, Progress, as_array, import_entries, time_major
 from trichord.store import Item
 from trichord.store.pickles import load_pickle
@@ -60,6 +60,21 @@ def numbered(ids: Iterable[object]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         result.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
     return result
+
+
+def without_repeats(clips: list[Clip]) -> list[Clip]:
+    """The clips without those that repeat one, whose ids `numbered` told apart.
+
+    Raises TrichordError where a clip is there twice with different captions.
+    """
+    first: dict[str, Clip] = {}
+    for clip in clips:
+        name = str(clip.entry["id"])
+        if (known := first.setdefault(name, clip)).captions != clip.captions:
+            raise TrichordError(
+                f"{clip.source}: has another caption of clip '{one_line(name)}' than {known.source}; keep one of them"
+            )
+    return list(first.values())
 
 
 def import_clips(

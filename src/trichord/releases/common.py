@@ -24,6 +24,7 @@ RATES_HZ = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}  # rows pe
 MEL_BINS = 40
 REPORT_EVERY_S = 5.0
 READ_AHEAD = 4  # videos per thread
+ALLOW_MISSING = "--allow_missing true"
 
 Entry = TypeVar("Entry")
 Progress = Callable[[str], None]
