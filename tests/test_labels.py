@@ -55,7 +55,7 @@ def test_labels_of_less_than_half_of_the_clips_are_refused(tmp_path: Path) -> No
     table, found = read_labels(path), clips(["v0", "v1", "v2", "v3"])
     with pytest.raises(TrichordError) as caught:
         table.of_clips(found)
-    assert "3 of its 4 clips are not in" in str(caught.value) and "--missing drop" in str(caught.value)
+    assert "3 of its 4 ids are not in" in str(caught.value) and "--missing drop" in str(caught.value)
     assert "'clip 1', 'clip 2', 'clip 3'" in str(caught.value) and "'w1', 'w2'" in str(caught.value)
     assert table.of_clips(found, allow_missing=True)["class"].tolist() == ["a", "", "", ""]
 

@@ -143,7 +143,7 @@ def test_msrvtt_clips_without_features_are_items_without_streams(tmp_path: Path)
     rows = "key,vid_key,video_id,sentence\nret0,msr1,video7000,a b\nret1,msr2,video1,stir milk\nret2,msr3,video2,boil\n"
     (root / "msrvtt_test.csv").write_text(rows)
     text = refused(import_msrvtt, root, tmp_path / "store")
-    assert "2 of its 3 clips are not in" in text and "'video1', 'video2'; " in text and "'video7001', 'video7002'" in text
+    assert "2 of its 3 ids are not in" in text and "'video1', 'video2'; " in text and "'video7001', 'video7002'" in text
     summary = import_msrvtt(root, tmp_path / "store", WORDS, allow_missing=True)
     assert summary.num_added == 14 and summary.streams["visual_2d"] == 12
     assert "2 of the 3 test clips of" in str(summary) and "evaluation can count them as missed" in str(summary)
@@ -174,8 +174,8 @@ def test_msrvtt_ids_with_and_without_a_suffix_are_the_same_clips(listed: str, fe
 def test_msrvtt_lists_that_do_not_fit_or_name_a_clip_twice(tmp_path: Path) -> None:
     msrvtt_lists(tmp_path / "other", "msr{}", "video{}")
     text = refused(import_msrvtt, tmp_path / "other", tmp_path / "store")
-    assert "none of its 6 clips is in" in text and "'msr0', 'msr1', 'msr2'" in text and "'video0', 'video1'" in text
-    assert "none of its 6 clips" in refused(import_msrvtt, tmp_path / "other", tmp_path / "store", allow_missing=True)
+    assert "none of its 6 ids is in" in text and "'msr0', 'msr1', 'msr2'" in text and "'video0', 'video1'" in text
+    assert "none of its 6 ids" in refused(import_msrvtt, tmp_path / "other", tmp_path / "store", allow_missing=True)
     root = tmp_path / "twice"
     msrvtt_lists(root, "video{}", "video{}")
     path = root / "MSRVTT_JSFUSION_test.csv"

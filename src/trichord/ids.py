@@ -111,11 +111,11 @@ def check_matched(
     sides = f"names in {source}: {_examples(missing)}; names in {index.source}: {_examples(others)}"
     if not found:
         raise TrichordError(
-            f"{source}: none of its {len(names):,} clips is in {index.source}; {sides}; check that the two belong together and "
+            f"{source}: none of its {len(names):,} ids is in {index.source}; {sides}; check that the two belong together and "
             "spell ids alike"
         )
     raise TrichordError(
-        f"{source}: {len(missing):,} of its {len(names):,} clips are not in {index.source}; {sides}; check that the two "
+        f"{source}: {len(missing):,} of its {len(names):,} ids are not in {index.source}; {sides}; check that the two "
         f"belong together, or allow missing clips with {option}"
     )
 

@@ -137,12 +137,29 @@ def read_json_value(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Any:
     return parse_json(read_bytes(path, max_bytes=max_bytes))
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text. Raises ValueError for everything that is no JSON, deep nesting included."""
+def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        text: The text.
+        unique_keys: Whether an object that has a key twice is an error; otherwise the last one counts.
+
+    Raises:
+        ValueError: The text is not JSON, its values are nested too deeply, or a key is repeated and may not be.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object_of_unique_keys if unique_keys else None)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
+
+
+def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the key '{one_line(twice)[:80]}' twice")
+    return made
 
 
 def is_regular(path: str | Path) -> bool:

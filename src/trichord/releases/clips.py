@@ -20,6 +20,9 @@ from trichord.store import Item
 from trichord.store.pickles import load_pickle
 
 
+_KEYS = {"visual_2d": "2d", "visual_3d": "3d"}
+
+
 @dataclass
 class Clip:
     """One clip of a release: its entry as read, and its captions."""
@@ -100,6 +103,7 @@ def import_clips(
         store=Path(store),
         words=words,
         progress=progress,
+        widths_of=lambda clip: _widths(clip, full_resolution),
     )
 
 
@@ -112,7 +116,7 @@ def make_clip(clip: Clip, collection: str, full_resolution: bool) -> Made:
         raise TrichordError(f"{clip.source}: has no caption")
     streams: dict[str, np.ndarray] = {}
     rates: dict[str, float] = {}
-    for name, key in (("visual_2d", "2d"), ("visual_3d", "3d")):
+    for name, key in _KEYS.items():
         array = _visual(clip, key, full_resolution)
         if array is not None:
             streams[name] = array[None] if array.ndim == 1 else array
@@ -127,7 +131,16 @@ def make_clip(clip: Clip, collection: str, full_resolution: bool) -> Made:
     item = Item(
         clip.video_id, collection, clip.split, duration_s, streams, rates, Captions(*times, tuple(clip.captions))
     )
-    return Made(item)
+    return Made(item, source=clip.source)
+
+
+def _widths(clip: Clip, full_resolution: bool) -> dict[str, int] | None:
+    """Widths of the visual features of a clip; None where it cannot be read."""
+    try:
+        found = {name: _visual(clip, key, full_resolution) for name, key in _KEYS.items()}
+    except TrichordError:
+        return None
+    return {name: array.shape[-1] for name, array in found.items() if array is not None}
 
 
 def _visual(clip: Clip, key: str, full_resolution: bool) -> np.ndarray | None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from trichord.captions import Captions, tokenize
 from trichord.errors import TrichordError, one_line
+from trichord.files.reading import parse_json
 from trichord.store import Item, Store, WordVectors
 from trichord.store.shards import atomic_file
 from trichord.store.words import read_word_vectors
@@ -141,11 +142,11 @@ def read_small(path: Path) -> bytes:
         raise TrichordError(f"{path}: cannot be read ({error.strerror}); copy or export it again") from None
 
 
-def parsed(line: bytes | str, where: str) -> dict[str, Any]:
-    """A JSON object. Raises TrichordError when it is anything else."""
+def parsed(line: bytes | str, where: str, *, unique_keys: bool = False) -> dict[str, Any]:
+    """A JSON object. Raises TrichordError when it is anything else, or has a key twice where that is an error."""
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(line, unique_keys=unique_keys)
+    except ValueError as error:
         raise TrichordError(f"{where}: is not JSON ({shown(error)}); export it again") from None
     if not isinstance(value, dict):
         raise TrichordError(f"{where}: is no JSON object but a {type(value).__name__}; export it again")
