@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,16 @@ from trichord.releases.common import (
 )
 from trichord.releases.records import parsed, read_small
 from trichord.store import Item, Store
-from trichord.store.annotations import NO_STEP, SPLIT, StepSpan, step_items, steps_id, write_annotations
+from trichord.store.annotations import (
+    NO_STEP,
+    SPLIT,
+    StepSpan,
+    beyond_note,
+    step_items,
+    steps_beyond,
+    steps_id,
+    write_annotations,
+)
 from trichord.store.arrays import load_npy, load_npz_array
 
 AUDIO_KEY, VISUAL_KEY = "arr_0", "features"
@@ -113,8 +123,15 @@ def import_steps(
     """Store tasks, videos and annotations. Raises TrichordError when nothing can be imported, or the store has other steps of a
     task."""
 
+    beyond: dict[str, int] = {}
+
     def make(entry: Task | Annotated) -> Made:
-        return task_item(entry, collection) if isinstance(entry, Task) else _video_item(entry, load, collection)
+        if isinstance(entry, Task):
+            return task_item(entry, collection)
+        made = _video_item(entry, load, collection)
+        if lost := steps_beyond(entry.spans, math.ceil(made.item.duration_s)):
+            beyond[entry.video_id] = lost
+        return made
 
     entries: list[Task | Annotated] = [*videos, *tasks]
     summary = import_entries(
@@ -131,6 +148,7 @@ def import_steps(
     )
     check_steps(Store(store), collection, tasks)
     write_annotations(store, collection, [span for video in videos if not video.problem for span in video.spans])
+    summary.notes += beyond_note(len(beyond), sum(beyond.values()))
     summary.notes.append(
         f"among these {len(tasks):,} tasks with {sum(len(task.steps) for task in tasks):,} steps, as items of split {SPLIT}"
     )
