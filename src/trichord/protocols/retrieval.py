@@ -315,7 +315,8 @@ PROTOCOLS: tuple[Protocol, ...] = (
     _protocol(
         _Retrieval(None), "retrieval", "Retrieval on any clips",
         "Clips of the store that are held out, or embeddings from a file. In a store neighbouring captions are joined until "
-        "the clip is long enough, each caption is used once, clips do not overlap; clips that lack a modality are left out. "
+        "the clip is long enough, each caption is used once, clips do not overlap; captions that span a whole video are texts "
+        "of one clip. Clips that lack a modality are left out. "
         "Say which as retrieval:COLLECTION/SPLIT, or COLLECTION/SPLIT alone.",
         "Clips with the modalities of a direction.",
     ),

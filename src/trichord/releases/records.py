@@ -108,15 +108,17 @@ def item_of(record: dict[str, Any], streams: dict[str, np.ndarray], where: str) 
         duration_s=_number(record.get("duration_s"), "duration_s", where),
         streams=streams,
         rates_hz={name: _number(rates.get(name), f"rate of {name}", where) for name in streams},
-        captions=captions_of(record.get("captions", {}), where),
+        captions=captions_of(record.get("captions", {}), where, _number(record.get("duration_s"), "duration_s", where)),
         source=texts["source"],
     )
 
 
-def captions_of(value: object, where: str) -> Captions:
-    """Captions of a record, every one as it stands."""
+def captions_of(value: object, where: str, duration_s: float = 0.0) -> Captions:
+    """Captions of a record, every one as it stands; a list of texts without times is of the whole item."""
     if value == {}:
         return Captions.empty()
+    if isinstance(value, dict) and isinstance(texts := value.get("text"), list) and not value.keys() & {"start", "end"}:
+        value = {"start": [0.0] * len(texts), "end": [duration_s] * len(texts), "text": texts}
     if not isinstance(value, dict) or not all(isinstance(value.get(name), list) for name in ("start", "end", "text")):
         raise _wrong(where, "captions", "lists start, end and text")
     starts, ends, texts = value["start"], value["end"], value["text"]
