@@ -27,8 +27,13 @@ def clip(name: str, width: int, more: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_pickles(name: str, root: Path, widths: list[int]) -> None:
-    more = [{"video": f"v{i}.avi", "class": "jump", "training": False} if name == "actions" else {} for i, _ in enumerate(widths)]
-    file = {"youcook2": "youcook_val.pkl", "msrvtt": "msrvtt_jsfusion_test.pkl", "lsmdc": "lsmdc_test.pkl"}.get(name, "ucf101.pkl")
+    more = [
+        {"video": f"v{i}.avi", "class": "jump", "training": False} if name == "actions" else {}
+        for i, _ in enumerate(widths)
+    ]
+    file = {"youcook2": "youcook_val.pkl", "msrvtt": "msrvtt_jsfusion_test.pkl", "lsmdc": "lsmdc_test.pkl"}.get(
+        name, "ucf101.pkl"
+    )
     write(root / file, [clip(f"v{i}", width, more[i]) for i, width in enumerate(widths)])
 
 
@@ -59,7 +64,15 @@ def items(num: int, text: str = "stir") -> list[Item]:
     rng = np.random.default_rng(0)
     spans = Captions(np.zeros(1), np.ones(1), (text,))
     return [
-        Item(f"v{i}", "mine", "test", 1.0, {"visual_2d": rng.random((2, 6)).astype(np.float32)}, {"visual_2d": 2.0}, spans)
+        Item(
+            f"v{i}",
+            "mine",
+            "test",
+            1.0,
+            {"visual_2d": rng.random((2, 6)).astype(np.float32)},
+            {"visual_2d": 2.0},
+            spans,
+        )
         for i in range(num)
     ]
 
@@ -93,7 +106,9 @@ def test_webdataset_by_the_majority(exported: Callable[..., Path], tmp_path: Pat
     shutil.copy(next(root.glob("*.tar")), both / "1.tar")
     text = refused(import_webdataset, both, tmp_path / "back")  # v0 is in both shards
     assert "has other content of 'v0' than" in text
-    write_store(tmp_path / "other-store", [Item("w", "mine", "test", 1.0, odd[0].streams, {"visual_2d": 2.0}, odd[0].captions)])
+    write_store(
+        tmp_path / "other-store", [Item("w", "mine", "test", 1.0, odd[0].streams, {"visual_2d": 2.0}, odd[0].captions)]
+    )
     export_store(tmp_path / "other-store", tmp_path / "other", layout="webdataset")
     shutil.copy(next((tmp_path / "other").glob("*.tar")), both / "0.tar")
     summary = import_webdataset(both, tmp_path / "back", WORDS)
@@ -113,11 +128,15 @@ def test_rows_of_an_index_that_name_a_clip_twice(exported: Callable[..., Path], 
     again[rows[0].index("video_id")] = "v0"
     with index.open("w", newline="") as file:
         csv.writer(file).writerows([*rows, again])
-    with pytest.raises(TrichordError, match=r"index.csv, item 6: has other content of 'v0' than .*index.csv, item 1; keep one"):
+    with pytest.raises(
+        TrichordError, match=r"index.csv, item 6: has other content of 'v0' than .*index.csv, item 1; keep one"
+    ):
         import_npy(root, tmp_path / "back", WORDS)
 
 
-@pytest.mark.parametrize(("num", "most", "first"), [(0, 10, 3), (1, 10, 3), (7, 10, 3), (100, 10, 3), (100, 1000, 33), (5000, 1000, 33)])
+@pytest.mark.parametrize(
+    ("num", "most", "first"), [(0, 10, 3), (1, 10, 3), (7, 10, 3), (100, 10, 3), (100, 1000, 33), (5000, 1000, 33)]
+)
 def test_probes_are_spread_over_the_list(num: int, most: int, first: int) -> None:
     found = _spread(num, most, first)
     assert len(set(found)) == len(found) == min(num, most) and all(0 <= at < num for at in found)

@@ -65,7 +65,9 @@ def test_a_clip_with_two_contents_is_an_error_that_names_it(rows: tuple[str, ...
     for order in (rows, rows[::-1]):
         path = tmp_path / "labels.csv"
         path.write_text("\n".join(["id,class,split", *order]))
-        with pytest.raises(TrichordError, match=r"clip 'v' has two values of (class|split) \(.+, .+\), in rows \d and \d"):
+        with pytest.raises(
+            TrichordError, match=r"clip 'v' has two values of (class|split) \(.+, .+\), in rows \d and \d"
+        ):
             read_labels(path)
 
 

@@ -183,7 +183,13 @@ def test_checkpoints_as_training_code_writes_them(wrapped: str, new_zip: bool, t
     held._metadata = kept._metadata
     for wrapper in reversed(wrapped.split("/")):
         held = {wrapper: held}
-    more = {"epoch": 3, "best": np.float64(0.5), "device": torch.device("cpu"), "dtype": torch.float16, "loss": [np.float32(1)]}
+    more = {
+        "epoch": 3,
+        "best": np.float64(0.5),
+        "device": torch.device("cpu"),
+        "dtype": torch.float16,
+        "loss": [np.float32(1)],
+    }
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))]).state_dict()
     torch.save({**held, **more, "optimizer": optimizer}, tmp_path / "x.pth", _use_new_zipfile_serialization=new_zip)
     read = MCN.from_published(tmp_path / "x.pth").to_published()

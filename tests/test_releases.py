@@ -161,14 +161,18 @@ def msrvtt_lists(root: Path, listed: str, features: str, num: int = 6) -> None:
     write(root / "msrvtt_jsfusion_test.pkl", [clip(features.format(i), i) for i in range(num - 1)])
 
 
-@pytest.mark.parametrize(("listed", "features"), [("video{}.mp4", "video{}"), ("video{}", "video{}.MP4"), ("v{}", "v{}")])
+@pytest.mark.parametrize(
+    ("listed", "features"), [("video{}.mp4", "video{}"), ("video{}", "video{}.MP4"), ("v{}", "v{}")]
+)
 def test_msrvtt_ids_with_and_without_a_suffix_are_the_same_clips(listed: str, features: str, tmp_path: Path) -> None:
     root = tmp_path / "release"
     msrvtt_lists(root, listed, features)
     summary = import_msrvtt(root, tmp_path / "store", WORDS)
     assert summary.num_added == 6 and "1 of the 6 test clips" in str(summary)
     store = Store(tmp_path / "store")
-    assert sorted(store.video_id(i) for i in range(6)) == sorted([*(features.format(i) for i in range(5)), listed.format(5)])
+    assert sorted(store.video_id(i) for i in range(6)) == sorted(
+        [*(features.format(i) for i in range(5)), listed.format(5)]
+    )
 
 
 def test_msrvtt_lists_that_do_not_fit_or_name_a_clip_twice(tmp_path: Path) -> None:

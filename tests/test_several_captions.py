@@ -16,7 +16,13 @@ from trichord.captions import Captions
 from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.modality import Direction
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import ScoringSettings, embed_benchmark, evaluate_retrieval, find_benchmark, score_embeddings
+from trichord.protocols.benchmarks import (
+    ScoringSettings,
+    embed_benchmark,
+    evaluate_retrieval,
+    find_benchmark,
+    score_embeddings,
+)
 from trichord.protocols.protocol import Options
 from trichord.protocols.registry import find_protocol
 from trichord.protocols.subject import Subject
@@ -42,7 +48,9 @@ def whole(*texts: str, end: float = 9.0) -> Captions:
 
 def network() -> MCN:
     torch.manual_seed(0)
-    return MCN(modalities=("video", "text"), video_dim=VIDEO_DIM, embed_dim=8, word_dim=WORD_DIM, reconstruction_dim=None).eval()
+    return MCN(
+        modalities=("video", "text"), video_dim=VIDEO_DIM, embed_dim=8, word_dim=WORD_DIM, reconstruction_dim=None
+    ).eval()
 
 
 def sizes(store: Store) -> tuple[int, int]:
@@ -52,7 +60,9 @@ def sizes(store: Store) -> tuple[int, int]:
     outcome = find_protocol("retrieval").run(made, Options(on="mine/test", directions=("t2v", "v2t")))
     rows = {row["direction"]: (row["num_queries"], row["num_gallery"]) for row in outcome.details["results"]}
     assert rows == {"t2v": (found.num_texts, found.num_clips), "v2t": (found.num_clips, found.num_texts)}
-    plain = evaluate_retrieval(network(), store, find_benchmark(store, "mine"), [Direction.parse("t2v"), Direction.parse("v2t")], SETTINGS)
+    plain = evaluate_retrieval(
+        network(), store, find_benchmark(store, "mine"), [Direction.parse("t2v"), Direction.parse("v2t")], SETTINGS
+    )
     for ours, row in zip(plain, outcome.details["results"], strict=True):
         assert {**ours.to_dict(), "benchmark": ""} == {**row, "benchmark": ""}
     return found.num_clips, found.num_texts
@@ -88,7 +98,9 @@ def test_what_spans_the_whole_but_for_rounding(said: Captions, tmp_path: Path) -
         ([0.0, 0.0, 5.0], [9.0, 4.5, 9.0], 2),  # a title over the whole and timed captions
     ],
 )
-def test_timed_captions_stay_clips_of_their_own(start: list[float], end: list[float], clips: int, tmp_path: Path) -> None:
+def test_timed_captions_stay_clips_of_their_own(
+    start: list[float], end: list[float], clips: int, tmp_path: Path
+) -> None:
     said = Captions(np.array(start), np.array(end), tuple(TEXTS[: len(start)]))
     store = write(tmp_path / "s", [said])
     texts = evaluation_clips(store, store.select("mine"), 4.0)
@@ -112,7 +124,15 @@ def test_a_study_keeps_the_ranks_of_every_text(tmp_path: Path) -> None:
 
 def test_npy_captions_without_times_are_of_the_whole_clip(tmp_path: Path) -> None:
     items = [
-        Item(f"v{i}", "mine", "test", 2.0, {"visual_2d": np.ones((2, 6), np.float32)}, {"visual_2d": 1.0}, whole("a", end=2.0))
+        Item(
+            f"v{i}",
+            "mine",
+            "test",
+            2.0,
+            {"visual_2d": np.ones((2, 6), np.float32)},
+            {"visual_2d": 1.0},
+            whole("a", end=2.0),
+        )
         for i in range(3)
     ]
     write_store(tmp_path / "store", items)

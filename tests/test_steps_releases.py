@@ -21,9 +21,9 @@ from steps_helpers import (
     write_mining_original,
 )
 from trichord.errors import TrichordError
-from trichord.releases import import_crosstask, import_mining_youtube
 from trichord.protocols.step_scores import store_notes
 from trichord.protocols.subject import Subject
+from trichord.releases import import_crosstask, import_mining_youtube
 from trichord.store import Store
 from trichord.store.annotations import (
     FILE,

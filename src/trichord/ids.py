@@ -64,7 +64,9 @@ class IdIndex:
         return candidates[0] if candidates else None
 
 
-def match_ids(wanted: Iterable[str], index: IdIndex, *, source: str, allow_missing: bool, option: str) -> dict[str, str]:
+def match_ids(
+    wanted: Iterable[str], index: IdIndex, *, source: str, allow_missing: bool, option: str
+) -> dict[str, str]:
     """Match the names of a list with those of an index; names that the index does not have are left out.
 
     Args:

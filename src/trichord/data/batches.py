@@ -87,9 +87,10 @@ def clips_of_texts(store: Store, texts: Clips) -> tuple[np.ndarray, np.ndarray]:
     begins = np.flatnonzero(np.diff(texts.item, prepend=-1)) if len(texts) else key
     for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(texts)], strict=True):
         rows = slice(begin, end)
-        if end > begin + 1 and _is_whole(
-            texts.start_s[rows], texts.end_s[rows], store.duration_s(int(texts.item[begin]))
-        ).all():
+        if (
+            end > begin + 1
+            and _is_whole(texts.start_s[rows], texts.end_s[rows], store.duration_s(int(texts.item[begin]))).all()
+        ):
             key[rows] = begin
     first, text_clip = np.unique(key, return_inverse=True)
     return text_clip, first
@@ -138,6 +139,14 @@ class TrainingClips:
         self.videos_per_batch = min(videos_per_batch, len(self.items))
         self.clips_per_video, self.distinct, self.published_words = clips_per_video, distinct, published_words
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    @property
+    def most_clips(self) -> int:
+        """The most clips that a batch can hold."""
+        if self.videos_per_batch > 1 or not self.distinct:
+            return self.videos_per_batch * self.clips_per_video
+        _, begin, end, _ = self.store.located("caption", self.items)
+        return min(self.clips_per_video, int((end - begin).max()))
 
     @property
     def steps_per_epoch(self) -> int:

@@ -31,6 +31,7 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.embedded import Embedded
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.ids import IdIndex, check_matched, without_media_suffix
 
 SPLITS = ("train", "val", "test")
@@ -71,12 +72,12 @@ class LabelTable:
         names = [self._id_of(found, clip, lookups) for clip in range(found.num_clips)]
         known = {clip: name for clip, name in zip(found.ids.tolist(), names, strict=True) if name is not None}
         index, option = IdIndex(self.ids, self.source), "--missing drop"
-        check_matched(
-            found.ids.tolist(), known, index, source=found.source, allow_missing=allow_missing, option=option
-        )
+        check_matched(found.ids.tolist(), known, index, source=found.source, allow_missing=allow_missing, option=option)
         taken = np.array([self._row(found, clip, lookups[0], name) for clip, name in enumerate(names)], np.int64)
         if not (taken >= 0).any():
-            raise TrichordError(f"{self.source}: no span of it shares a second with one of {found.source}; check its times")
+            raise TrichordError(
+                f"{self.source}: no span of it shares a second with one of {found.source}; check its times"
+            )
         return {
             name: np.array([values[row] if row >= 0 else "" for row in taken.tolist()], np.str_)
             for name, values in self.columns.items()
@@ -95,7 +96,10 @@ class LabelTable:
         return exact, plain, last
 
     def _id_of(
-        self, found: Embedded, clip: int, lookups: tuple[dict[str, list[int]], dict[str, list[str]], dict[str, list[str]]]
+        self,
+        found: Embedded,
+        clip: int,
+        lookups: tuple[dict[str, list[int]], dict[str, list[str]], dict[str, list[str]]],
     ) -> str | None:
         """The id here that a clip means, or None."""
         exact, plain, last = lookups
@@ -142,6 +146,7 @@ def read_labels(path: Path) -> LabelTable:
     """Read a file as the module describes it. Raises TrichordError, one line, when it is none of these."""
     if path.is_dir():
         return _official_lists(path)
+    refuse_lfs_pointer(path)
     try:
         text = path.read_text("utf-8-sig")
         if path.suffix == ".json":
@@ -190,7 +195,9 @@ def _refuse_conflicts(
     first: dict[tuple[str, str], int] = {}
     whole = {name for name, (start, _) in zip(ids, spans, strict=True) if math.isnan(start)}
     for row, (name, span) in enumerate(zip(ids, spans, strict=True)):
-        known = first.setdefault((name, "" if name in whole else str(span)), row)  # a whole clip has one content, no spans
+        known = first.setdefault(
+            (name, "" if name in whole else str(span)), row
+        )  # a whole clip has one content, no spans
         for column, values in columns.items():
             if values[row] != values[known]:
                 told = ", ".join(values[r] or "nothing" for r in (known, row))
@@ -233,7 +240,9 @@ def _official_lists(folder: Path) -> LabelTable:
     fold: dict[str, dict[str, str]] = {}  # column -> id -> train or test
     for path in sorted(folder.iterdir()):
         if listed := _UCF.fullmatch(path.name):
-            _add_listed(path, fold.setdefault(f"fold-{int(listed[2])}", {}), {name: listed[1] for name, _ in _lines(path)})
+            _add_listed(
+                path, fold.setdefault(f"fold-{int(listed[2])}", {}), {name: listed[1] for name, _ in _lines(path)}
+            )
         elif listed := _HMDB.fullmatch(path.name):
             here = fold.setdefault(f"fold-{int(listed[2])}", {})
             for name, mark in _lines(path):
@@ -253,7 +262,9 @@ def _add_listed(path: Path, fold: dict[str, str], listed: dict[str, str]) -> Non
     for name, mark in listed.items():
         if fold.setdefault(name, mark) != mark:
             told = ", ".join(one or "neither" for one in (fold[name], mark))
-            raise TrichordError(f"{path}: clip '{one_line(name)}' is in two parts of one fold ({told}); unpack the lists again")
+            raise TrichordError(
+                f"{path}: clip '{one_line(name)}' is in two parts of one fold ({told}); unpack the lists again"
+            )
 
 
 def _lines(path: Path) -> Iterable[tuple[str, str]]:

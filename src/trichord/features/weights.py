@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from trichord.errors import TrichordError, one_line
 from trichord.features.hashes import FileHashes
+from trichord.files.lfs import refuse_lfs_pointer
 
 if TYPE_CHECKING:
     import torch
@@ -167,6 +168,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
     from trichord.nn.published import check_tensors, check_torch_file
 
+    refuse_lfs_pointer(path)
     try:
         tensors = path.suffix == ".safetensors"
         if not tensors:

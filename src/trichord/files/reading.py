@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, TextIO, cast
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.lfs import lfs_pointer_error
 
 MAX_BYTES = 1 << 30  # of a file that is read into memory whole, where the caller gives no bound of its own
 MAX_PIPED_BYTES = 16 << 30  # of a pipe that the user names
@@ -174,6 +175,8 @@ def reason_of(error: OSError | ValueError) -> str:
 
 def unreadable(path: str | Path, error: OSError) -> TrichordError:
     """Return the error to raise for a file that cannot be read; it distinguishes a missing file from a forbidden one."""
+    if pointer := lfs_pointer_error(path):
+        return pointer
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return TrichordError(f"{path}: no such file; check the path")
     if isinstance(error, PermissionError):

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.lfs import refuse_lfs_pointer
 
 # Published prefix -> prefix in MCN, in the published order.
 LAYOUTS: dict[str, dict[str, str]] = {
@@ -104,6 +105,7 @@ def check_tensors(state: Mapping[str, Any], name: str) -> None:
 def _load_file(path: Path) -> Any:
     if not path.is_file():
         raise TrichordError(f"{path}: there is no such checkpoint file; give a .pth, .pt or .safetensors file")
+    refuse_lfs_pointer(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -25,7 +25,14 @@ from trichord.evaluation.localization import (
 from trichord.evaluation.segments import BACKGROUND, Overlaps, align_transcript, overlaps, transcript_of
 from trichord.parallel import on_main
 from trichord.protocols.protocol import Options, Outcome, Protocol, Row
-from trichord.protocols.step_scores import StepVideo, given_notes, require_videos, step_directions, step_videos, store_notes
+from trichord.protocols.step_scores import (
+    StepVideo,
+    given_notes,
+    require_videos,
+    step_directions,
+    step_videos,
+    store_notes,
+)
 from trichord.protocols.subject import Subject
 
 POOLED, PER_VIDEO = "recall, pooled per task", "recall, mean over videos"

@@ -19,7 +19,6 @@ from trichord.releases.common import RATES_HZ, ImportSummary, Made, Progress, as
 from trichord.store import Item
 from trichord.store.pickles import load_pickle
 
-
 _KEYS = {"visual_2d": "2d", "visual_3d": "3d"}
 
 

@@ -213,9 +213,7 @@ def _other_width(made: Made, widths: Mapping[str, int]) -> str:
         if width is not None and rows.ndim == 2 and rows.shape[1] != width:
             source = made.sources.get(name) or made.source or f"{made.item.collection}/{made.item.video_id}"
             told = "" if name in made.sources else f"its {name} "
-            return (
-                f"{source}: {told}is {rows.shape[1]} wide where the others are {width}; extract it again as the others were"
-            )
+            return f"{source}: {told}is {rows.shape[1]} wide where the others are {width}; extract it again as the others were"
     return ""
 
 
@@ -350,6 +348,12 @@ def plain_text(text: object) -> str:
         except (OverflowError, ValueError):  # thousands of digits
             return ""
     return ""
+
+
+def first_text(value: object) -> list[str]:
+    """The first caption that says something, of one caption or a list, in a list; an empty one where none does."""
+    texts = plain_texts(value)
+    return next(([text] for text in texts if text.strip()), texts[:1])
 
 
 def plain_texts(value: object) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trichord.errors import TrichordError
 from trichord.releases.clips import Clip, import_clips, numbered, read_entries
-from trichord.releases.common import ImportSummary, Progress, existing_folder, plain_texts
+from trichord.releases.common import ImportSummary, Progress, existing_folder, first_text
 
 COLLECTION = "lsmdc"
 SUFFIXES = (".pkl", ".pickle")
@@ -52,8 +52,8 @@ def import_lsmdc(
         if not entries:
             raise TrichordError(f"{path}: holds no clips; download it again")
         for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
-            captions = plain_texts(entry.get("caption"))
-            clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", captions[:1], entry))
+            captions = first_text(entry.get("caption"))
+            clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", captions, entry))
     return import_clips(
         clips,
         collection=COLLECTION,

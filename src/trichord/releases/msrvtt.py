@@ -21,7 +21,15 @@ from typing import Any
 from trichord.errors import TrichordError, one_line
 from trichord.ids import IdIndex, match_ids
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries, without_repeats
-from trichord.releases.common import ALLOW_MISSING, ImportSummary, Progress, existing_folder, named_path, plain_texts
+from trichord.releases.common import (
+    ALLOW_MISSING,
+    ImportSummary,
+    Progress,
+    existing_folder,
+    first_text,
+    named_path,
+    plain_texts,
+)
 from trichord.releases.msrvtt_full import COLLECTION as FULL
 from trichord.releases.msrvtt_full import full_test_clips
 from trichord.store.pickles import load_pickle
@@ -72,9 +80,7 @@ def import_msrvtt(
     lacking: list[Clip] = []
     if test and official:
         index = IdIndex((clip.video_id for clip in test), str(test_path or root / "MSRVTT_JSFUSION_test.pth"))
-        matched = match_ids(
-            official, index, source=str(test_list), allow_missing=allow_missing, option=ALLOW_MISSING
-        )
+        matched = match_ids(official, index, source=str(test_list), allow_missing=allow_missing, option=ALLOW_MISSING)
         lacking = [
             Clip(video_id, "test", f"{test_list}: {video_id}", [caption])
             for video_id, caption in official.items()
@@ -169,7 +175,7 @@ def _pickled(path: Path | None, split: str) -> list[Clip]:
     names = ("eval_caption", "caption") if split == "test" else ("caption", "eval_caption")
     for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
         captions = next((texts for name in names if (texts := plain_texts(entry.get(name)))), [])
-        kept = captions[:1] if split == "test" else captions
+        kept = first_text(captions) if split == "test" else captions
         clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", kept, entry))
     return without_repeats(clips) if split == "test" else clips
 

@@ -55,7 +55,9 @@ def captions_of_test(path: Path) -> dict[str, list[str]]:
         for video in content.get("videos", ()):
             name, split = str(video["video_id"]), str(video["split"])
             if splits.setdefault(name, split) != split:
-                raise TrichordError(f"{path}: clip '{one_line(name)}' is in two splits ({splits[name]}, {split}); keep one")
+                raise TrichordError(
+                    f"{path}: clip '{one_line(name)}' is in two splits ({splits[name]}, {split}); keep one"
+                )
         texts: dict[str, list[str]] = {}
         for row in content["sentences"]:
             if splits.get(str(row["video_id"]), "test" if not splits else "") == "test":

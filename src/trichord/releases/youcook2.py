@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trichord.errors import TrichordError
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
-from trichord.releases.common import ImportSummary, Progress, existing_folder, plain_texts
+from trichord.releases.common import ImportSummary, Progress, existing_folder, first_text
 from trichord.releases.exported import import_exported_youcook2
 from trichord.releases.records import export_mark
 
@@ -50,7 +50,7 @@ def import_youcook2(
         if not entries:
             raise TrichordError(f"{path}: holds no clips; download it again")
         for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
-            captions = plain_texts(entry.get("caption"))[:1]
+            captions = first_text(entry.get("caption"))
             clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", captions, entry))
     if not clips:
         what = "no YouCook2 pickle (youcook_train_audio.pkl, youcook_val_audio.pkl, youcook_train.pkl, youcook_val.pkl)"

@@ -329,7 +329,9 @@ def _groups(bench: Bench, target: Target) -> tuple[list[_Group], list[str]]:
     for group in groups:
         numbered = [name for name in group.values if are_numbered(*bench.models[name].one)]
         if len(group.values) > 1 and numbered:
-            why.append(f"{', '.join(numbered)} have no ids, so rows were paired by number; give ids to be sure of the pairs")
+            why.append(
+                f"{', '.join(numbered)} have no ids, so rows were paired by number; give ids to be sure of the pairs"
+            )
     return groups, why
 
 

@@ -7,8 +7,8 @@ the item `steps/TASK` of split `steps` of the collection, in order: so they have
 
 from __future__ import annotations
 
-import os
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

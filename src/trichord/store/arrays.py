@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.lfs import lfs_pointer_error
 
 FREE_BYTES = 256 << 20  # a compressed array may be this large whatever its ratio
 LARGEST_RATIO = 200  # above that size: bytes of the array per byte in the file
@@ -127,7 +128,9 @@ def _read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
 
 
 def _broken(path: Path, why: str) -> TrichordError:
-    return TrichordError(f"{path}: is broken ({one_line(why)[:200]}); download or save it again")
+    return lfs_pointer_error(path) or TrichordError(
+        f"{path}: is broken ({one_line(why)[:200]}); download or save it again"
+    )
 
 
 def _unreadable(path: Path, error: OSError) -> TrichordError:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.store.arrays import load_npz_array
 from trichord.store.pickled import BUILDS, NAMED, Storage, raw_bytes, storage_key
 from trichord.store.unpickle import UNREADABLE, Machine, Named, Py2Str, refused
@@ -39,6 +40,7 @@ def load_pickle(path: str | Path) -> Any:
     """
     path = Path(path)
     source = str(path)
+    refuse_lfs_pointer(path)
     try:
         with path.open("rb") as file:
             if path.stat().st_size == 0:

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.lfs import lfs_pointer_error
 
 MAX_HEADER_BYTES = 1 << 20  # a part has some 15 tensors; this bounds what a damaged length can make us read
 _DTYPES = {"F64": "<f8", "I64": "<i8", "F32": "<f4", "I32": "<i4", "F16": "<f2", "U8": "|u1"}
@@ -27,10 +28,15 @@ _NAMES = {np.dtype(spec): name for name, spec in _DTYPES.items()}
 
 def damaged(path: Path, what: str) -> TrichordError:
     """The error for a part that cannot be used: names the file, what is wrong and the way out."""
+    if pointer := lfs_pointer_error(path):
+        return pointer
+    return TrichordError(one_line(f"{path}: {what}; run `trichord store verify {path.parent.parent}`, {mend_of(path)}"))
+
+
+def mend_of(path: Path) -> str:
+    """What to do about a part whose file `path` is damaged; it is deleted only where there is no other copy."""
     both = f"{path.stem}.safetensors and {path.stem}.parquet"
-    return TrichordError(
-        one_line(f"{path}: {what}; run `trichord store verify {path.parent.parent}`, delete {both}, import again")
-    )
+    return f"copy the part again if the store was copied or downloaded, else delete {both}, import again"
 
 
 @contextmanager

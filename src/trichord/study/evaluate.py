@@ -12,6 +12,7 @@ from trichord.errors import Diverged, TrichordError, writing
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, all_directions
 from trichord.evaluation.windows import Windows
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.writing import write_json
 from trichord.modality import Direction
 from trichord.parallel import on_main
@@ -292,6 +293,7 @@ def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, sub
 
 def read_gallery(path: Path) -> tuple[str, ...]:
     """Ids of clips, one a line. Raises TrichordError when there is no such file or it names none."""
+    refuse_lfs_pointer(path)
     try:
         lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

@@ -13,6 +13,8 @@ from typing import Any
 
 SEAL = "sha256"
 
+_EXPORTED = "config.json"  # lies beside the weights of a model that `trichord export-model` wrote
+
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content with its digest, as it is written to a file."""
@@ -39,3 +41,9 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def again(folder: Path) -> str:
+    """What to do about a damaged model: one that was exported was not trained here."""
+    exported = (folder / _EXPORTED).is_file()
+    return "get the model again, or export it again" if exported else "train the stage again"
