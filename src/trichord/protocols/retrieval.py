@@ -81,8 +81,10 @@ def _possible(found: Embedded, directions: list[Direction], name: str) -> tuple[
             lost.append(direction)
     if not lost or not possible:
         return directions, []
-    codes, lacking = ", ".join(d.code for d in lost), " and ".join(min((d.modalities for d in lost), key=len))
-    return possible, [f"{name}: {codes} left out: no clip has {lacking}{', or what else they need' * (len(lost) > 1)}"]
+    codes = ", ".join(direction.code for direction in lost)
+    return possible, [
+        f"{name}: {codes} left out: no clip has all modalities of {'this' if len(lost) == 1 else 'these'}"
+    ]
 
 
 def _chosen(found: Embedded, gallery: tuple[str, ...], name: str, missing: str) -> tuple[Embedded, list[str]]:

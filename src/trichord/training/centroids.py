@@ -58,15 +58,14 @@ def read_centroids(folder: Path, described: Mapping[str, Any], width: int) -> Ce
         with safe_open(path, framework="pt") as file:
             rows = file.get_tensor(_NAME)
     except (OSError, SafetensorError) as error:
-        raise lfs_pointer_error(path) or TrichordError(
-            f"{path}: the centroids cannot be read ({one_line(error)}); {again(folder)}"
-        ) from None
+        told = f"{path}: the centroids cannot be read ({one_line(error)}); {again(folder)}"
+        raise (lfs_pointer_error(path) or TrichordError(told)) from None
     if in_checkpoint and not rows.numel():  # before the first fit
         return None
     if rows.ndim != 2 or rows.shape[1] != width or not len(rows) or rows.dtype != torch.float32:
         raise TrichordError(
             f"{path}: holds no centroids of this model: {tuple(rows.shape)} {rows.dtype} for a width of {width}; "
-            "{again(folder)}"
+            f"{again(folder)}"
         )
     if not rows.isfinite().all():
         raise TrichordError(f"{path}: the centroids are not finite: the model has diverged; train it anew")
