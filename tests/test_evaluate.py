@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,8 +149,15 @@ def test_youcook2_galleries(tmp_path: Path) -> None:
     some = find_protocol("youcook2-mteb").run(made, Options(directions=("t2v",), gallery=gallery))
     assert some.details["results"][0]["num_gallery"] == 2
     assert "youcook2-mteb: 1 of 3 clips of the gallery are not here" in some.notes
-    with pytest.raises(TrichordError, match="has none of the 1 clips of the gallery; an id here is 'video-0-abc_0'"):
+    with pytest.raises(
+        TrichordError, match="the gallery: none of its 1 ids is in .* names in the gallery: 'x'; names in "
+    ):
         find_protocol("youcook2-mteb").run(made, Options(directions=("t2v",), gallery=("x",)))
+    few = Options(directions=("t2v",), gallery=("video-0-abc_0.mp4", "x", "y"))
+    with pytest.raises(TrichordError, match="2 of its 3 ids are not in .* 'x', 'y'; .*--missing drop"):
+        find_protocol("youcook2-mteb").run(made, few)
+    kept = find_protocol("youcook2-mteb").run(made, replace(few, missing="drop"))
+    assert kept.arrays["youcook2-mteb/id"].tolist() == ["video-0-abc_0"]
     films = find_protocol("youcook2-videos").run(made, options)
     assert films.arrays["youcook2-videos/video"].tolist() == [f"video-{i}-abc"[:11] for i in range(3)]
     assert {row.num for row in films.rows} == {10, 3}

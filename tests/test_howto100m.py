@@ -312,7 +312,7 @@ def test_release_that_lacks_a_part_says_which_and_what_to_do(release: Path, tmp_
     listed.write_bytes(b"path\n\xff\xfe\n")
     assert f"{listed}: cannot be read as a path list" in refused(import_howto100m, release, store)
     listed.write_text("path\ncooking/vid_z\n")
-    assert "has captions of none of the 1 videos of" in refused(import_howto100m, release, store)
+    assert "none of its 1 ids is in" in refused(import_howto100m, release, store)
     table = release / "caption.json"
     table.write_text(json.dumps({"vid_z": captions()}))
     text = refused(import_howto100m, release, store)

@@ -24,10 +24,70 @@ def clips(videos: list[str], spans: list[tuple[float, float]] | None = None, ids
 def test_rows_by_clip_by_video_by_plain_name_and_by_its_last_part(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("id,class,split\nclip 0,a,train\nv1,b,test\nc/v2.avi,c,\nelsewhere/v3,d,test\nx/v4,e,\ny/v4,f,\n")
-    found = clips(["v1", "v1", "train/c/v2", "v3", "v4", "v5"])
+    found = clips(["v1", "v1", "train/c/v2", "v3", "v5"])
     columns = read_labels(path).of_clips(found)
-    assert columns["class"].tolist() == ["a", "b", "c", "d", "", ""]  # two rows end in v4: neither
-    assert columns["split"].tolist() == ["train", "test", "", "test", "", ""]
+    assert columns["class"].tolist() == ["a", "b", "c", "d", ""]
+    assert columns["split"].tolist() == ["train", "test", "", "test", ""]
+    with pytest.raises(TrichordError, match="clip 'v4' may be 'x/v4' or 'y/v4'; give labels the ids of the clips"):
+        read_labels(path).of_clips(clips(["v1", "v4"]))
+
+
+@pytest.mark.parametrize("label", ["{}", "{}.mp4", "{}.MKV", "train/{}", "x/y/{}.wav"])
+@pytest.mark.parametrize("clip", ["{}", "{}.mp4", "test/{}.avi"])
+def test_labels_are_found_with_and_without_suffixes_on_either_side(label: str, clip: str, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,class\n" + "".join(f"{label.format(name)},{name}\n" for name in ("a.b", "a")))
+    found = read_labels(path).of_clips(clips([clip.format(name) for name in ("a", "a.b")]))
+    assert found["class"].tolist() == ["a", "a.b"]
+
+
+def test_a_clip_that_two_ids_may_mean_and_exact_ids_first(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,class\nv.mp4,a\nv.avi,b\n")
+    assert read_labels(path).of_clips(clips(["v.avi"]))["class"].tolist() == ["b"]
+    with pytest.raises(TrichordError, match="clip 'v' may be 'v.mp4' or 'v.avi'"):
+        read_labels(path).of_clips(clips(["v"]))
+
+
+def test_labels_of_less_than_half_of_the_clips_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,class\nv0,a\nw1,b\nw2,b\n")
+    table, found = read_labels(path), clips(["v0", "v1", "v2", "v3"])
+    with pytest.raises(TrichordError) as caught:
+        table.of_clips(found)
+    assert "3 of its 4 ids are not in" in str(caught.value) and "--missing drop" in str(caught.value)
+    assert "'clip 1', 'clip 2', 'clip 3'" in str(caught.value) and "'w1', 'w2'" in str(caught.value)
+    assert table.of_clips(found, allow_missing=True)["class"].tolist() == ["a", "", "", ""]
+
+
+@pytest.mark.parametrize("rows", [("v,dog,", "w,cat,", "v,cat,"), ("v,cat,", "v,cat,train"), ("v,,", "v,dog,")])
+def test_a_clip_with_two_contents_is_an_error_that_names_it(rows: tuple[str, ...], tmp_path: Path) -> None:
+    for order in (rows, rows[::-1]):
+        path = tmp_path / "labels.csv"
+        path.write_text("\n".join(["id,class,split", *order]))
+        with pytest.raises(
+            TrichordError, match=r"clip 'v' has two values of (class|split) \(.+, .+\), in rows \d and \d"
+        ):
+            read_labels(path)
+
+
+def test_rows_that_say_the_same_twice_and_spans_of_one_clip(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,start,end,class\nv,0,2,a\nv,2,4,b\nv,0,2,a\n")
+    assert read_labels(path).of_clips(clips(["v"], [(2.0, 3.0)]))["class"].tolist() == ["b"]
+    path.write_text("id,start,end,class\nv,0,2,a\nv,0,2,b\n")
+    with pytest.raises(TrichordError, match="clip 'v' has two values of class"):
+        read_labels(path)
+    path.write_text("id,start,end,class\nv,0,2,a\nv,,,b\n")
+    with pytest.raises(TrichordError, match="clip 'v' has two values of class"):
+        read_labels(path)
+
+
+def test_official_lists_that_put_a_clip_in_both_parts(tmp_path: Path) -> None:
+    (tmp_path / "trainlist01.txt").write_text("a/v1.avi 1\na/v2.avi 1\n")
+    (tmp_path / "testlist01.txt").write_text("a/v2.avi\n")
+    with pytest.raises(TrichordError, match=r"clip 'a/v2.avi' is in two parts of one fold \("):
+        read_labels(tmp_path)
 
 
 def test_a_table_of_clips_may_serve_as_labels(tmp_path: Path) -> None:
@@ -53,7 +113,7 @@ def test_the_row_that_shares_most_seconds(rows: list[tuple[float, float]], clip:
     # seconds counted one by one: all bounds are whole
     shared = [len(set(range(int(s), int(e))) & set(range(int(clip[0]), int(clip[1])))) for s, e in rows]
     if not max(shared):
-        with pytest.raises(TrichordError, match="t: labels none of the 1 clips of embeddings; an id there is 'v'"):
+        with pytest.raises(TrichordError, match="t: no span of it shares a second with one of embeddings"):
             table.of_clips(clips(["v"], [clip]))
     else:
         assert table.of_clips(clips(["v"], [clip]))["class"].tolist() == [str(shared.index(max(shared)))]

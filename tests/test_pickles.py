@@ -106,7 +106,7 @@ BY_NAME = {
     "torch.jit.unsupported_tensor_ops.execWrapper": (TOUCH, {}, {}),
     "torch._dynamo.guards.GuardBuilder.get": (TOUCH,),
     "torch.serialization._load": (),
-    "torch._utils._rebuild_parameter": (),
+    "torch._utils._rebuild_qtensor": (),
     "copyreg._reconstructor": (OrderedDict, object, None),
     "copy_reg._reconstructor": (OrderedDict, object, None),
     "collections.OrderedDict.__init__.__globals__": (),

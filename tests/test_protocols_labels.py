@@ -163,7 +163,12 @@ def test_classes_without_training_clips_are_errors() -> None:
         ),
         ("zero-shot-classification", {}, {"templates": ("hm",)}, "template 'hm' has no place for the class"),
         ("clustering", {}, {"missing": "maybe"}, "missing cannot be 'maybe'; choose drop or miss"),
-        ("knn", {"valid": {"audio": [False] * 24}}, {}, "no clip with a label of class has audio"),
+        (
+            "knn",
+            {"valid": {m: [False] * 24 for m in ("video", "audio")}},
+            {},
+            "no test clip with a label of class has video",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_told(name: str, more: dict, options: dict, told: str) -> None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -169,6 +170,32 @@ def test_missing_and_unknown_keys() -> None:
         MCN.from_published(many)
 
 
+@pytest.mark.parametrize("wrapped", ["net", "state_dict", "model", "model_state_dict", "model/state_dict"])
+@pytest.mark.parametrize("new_zip", [True, False])
+def test_checkpoints_as_training_code_writes_them(wrapped: str, new_zip: bool, tmp_path: Path) -> None:
+    network = small()
+    state: Any = network.to_published()
+    module = torch.nn.Module()
+    for key, value in state.items():
+        module.register_parameter(key.replace(".", "|"), torch.nn.Parameter(value, requires_grad=False))
+    kept = module.state_dict(keep_vars=True)  # an OrderedDict with _metadata, of Parameters
+    held: Any = type(kept)((key.replace("|", "."), value) for key, value in kept.items())
+    held._metadata = kept._metadata
+    for wrapper in reversed(wrapped.split("/")):
+        held = {wrapper: held}
+    more = {
+        "epoch": 3,
+        "best": np.float64(0.5),
+        "device": torch.device("cpu"),
+        "dtype": torch.float16,
+        "loss": [np.float32(1)],
+    }
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))]).state_dict()
+    torch.save({**held, **more, "optimizer": optimizer}, tmp_path / "x.pth", _use_new_zipfile_serialization=new_zip)
+    read = MCN.from_published(tmp_path / "x.pth").to_published()
+    assert all(torch.equal(read[key], value) for key, value in state.items())
+
+
 class Tripwire:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("executed",)
@@ -187,11 +214,11 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     torch.save({"weight": torch.zeros(2)}, "other.pth")
     torch.save({**state, "epoch": 3}, "mixed.pth")
     expected = {
-        "evil.pth": "evil.pth: refused, since it holds more than tensors and plain values",
-        "torn.pth": "torn.pth: cannot be read as a checkpoint (",
+        "evil.pth": "evil.pth: refused: holds posix.mkdir, which is not an array, tensor, list",
+        "torn.pth": "torn.pth: is a broken zip file of torch.save (",
         "text.pth": "text.pth: ",
         "torn.safetensors": "torn.safetensors: cannot be read as a checkpoint (",
-        "empty.pth": "empty.pth: cannot be read as a checkpoint (",
+        "empty.pth": "empty.pth: is empty; download or save it again",
         "list.pth": "list.pth: holds no state dict (names with tensors)",
         "none.pth": "none.pth: holds no state dict",
         "other.pth": "other.pth: no key is one of MCN, AVLnet or HowTo100M (it has weight)",

@@ -142,7 +142,9 @@ def test_msrvtt_clips_without_features_are_items_without_streams(tmp_path: Path)
     shutil.copy(SAMPLE / "msrvtt_test.pkl", root)
     rows = "key,vid_key,video_id,sentence\nret0,msr1,video7000,a b\nret1,msr2,video1,stir milk\nret2,msr3,video2,boil\n"
     (root / "msrvtt_test.csv").write_text(rows)
-    summary = import_msrvtt(root, tmp_path / "store", WORDS)
+    text = refused(import_msrvtt, root, tmp_path / "store")
+    assert "2 of its 3 ids are not in" in text and "'video1', 'video2'; " in text and "'video7001', 'video7002'" in text
+    summary = import_msrvtt(root, tmp_path / "store", WORDS, allow_missing=True)
     assert summary.num_added == 14 and summary.streams["visual_2d"] == 12
     assert "2 of the 3 test clips of" in str(summary) and "evaluation can count them as missed" in str(summary)
     store = Store(tmp_path / "store")
@@ -150,6 +152,52 @@ def test_msrvtt_clips_without_features_are_items_without_streams(tmp_path: Path)
     assert (~store.has("visual_2d")).sum() == (~store.has("spectrogram")).sum() == 2
     i = item(store, "video1")
     assert store.caption_text(i, 0) == "stir milk" and len(store.word_ids(i, 0)) == 2
+
+
+def msrvtt_lists(root: Path, listed: str, features: str, num: int = 6) -> None:
+    rows = "".join(f"a,b,{listed.format(i)},stir milk {i}\n" for i in range(num))
+    root.mkdir()
+    (root / "MSRVTT_JSFUSION_test.csv").write_text(f"key,vid_key,video_id,sentence\n{rows}")
+    write(root / "msrvtt_jsfusion_test.pkl", [clip(features.format(i), i) for i in range(num - 1)])
+
+
+@pytest.mark.parametrize(
+    ("listed", "features"), [("video{}.mp4", "video{}"), ("video{}", "video{}.MP4"), ("v{}", "v{}")]
+)
+def test_msrvtt_ids_with_and_without_a_suffix_are_the_same_clips(listed: str, features: str, tmp_path: Path) -> None:
+    root = tmp_path / "release"
+    msrvtt_lists(root, listed, features)
+    summary = import_msrvtt(root, tmp_path / "store", WORDS)
+    assert summary.num_added == 6 and "1 of the 6 test clips" in str(summary)
+    store = Store(tmp_path / "store")
+    assert sorted(store.video_id(i) for i in range(6)) == sorted(
+        [*(features.format(i) for i in range(5)), listed.format(5)]
+    )
+
+
+def test_msrvtt_lists_that_do_not_fit_or_name_a_clip_twice(tmp_path: Path) -> None:
+    msrvtt_lists(tmp_path / "other", "msr{}", "video{}")
+    text = refused(import_msrvtt, tmp_path / "other", tmp_path / "store")
+    assert "none of its 6 ids is in" in text and "'msr0', 'msr1', 'msr2'" in text and "'video0', 'video1'" in text
+    assert "none of its 6 ids" in refused(import_msrvtt, tmp_path / "other", tmp_path / "store", allow_missing=True)
+    root = tmp_path / "twice"
+    msrvtt_lists(root, "video{}", "video{}")
+    path = root / "MSRVTT_JSFUSION_test.csv"
+    whole = path.read_text()
+    path.write_text(whole + "a,b,video3,stir milk 3\n")  # the same again
+    assert import_msrvtt(root, tmp_path / "same", WORDS).num_added == 6
+    path.write_text(whole + "a,b,video3,boil\n")
+    assert "row 7 has another sentence of clip 'video3'" in refused(import_msrvtt, root, tmp_path / "store")
+    path.write_text(whole + "a,b,video3.mp4,boil\n")
+    assert "'video3' and 'video3.mp4' both mean the clip 'video3'" in refused(import_msrvtt, root, tmp_path / "store")
+    path.write_text(whole)
+    write(root / "msrvtt_jsfusion_test.pkl", [clip("video1.mp4", 0), clip("video1.avi", 1), clip("video2", 2)])
+    assert "'video1' may mean 'video1.mp4' or 'video1.avi'" in refused(import_msrvtt, root, tmp_path / "store")
+    path.unlink()
+    write(root / "msrvtt_jsfusion_test.pkl", [clip("a", 0), clip("b", 1), clip("a", 0)])
+    assert import_msrvtt(root, tmp_path / "again", WORDS).num_added == 2
+    write(root / "msrvtt_jsfusion_test.pkl", [clip("a", 0), clip("b", 1), clip("a", 0, caption="boil")])
+    assert "entry 2 (a#2): has another caption of clip 'a'" in refused(import_msrvtt, root, tmp_path / "store")
 
 
 def test_msrvtt_training_clips_have_several_captions(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_without_captions_units_have_their_names(tmp_path: Path) -> None:
     ]
     write_evaluations(folders)
     rows = table(tmp_path / "a" / "report", "units-retrieval")
-    assert rows and all(re.fullmatch(r"clip\d+", row["unit"]) for row in rows)
+    assert rows and all(re.fullmatch(r"clip\d+", row["id"]) and "caption" not in row for row in rows)
 
 
 def test_seeds_of_orders(orders: Path, tmp_path: Path) -> None:

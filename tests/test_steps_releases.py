@@ -21,6 +21,8 @@ from steps_helpers import (
     write_mining_original,
 )
 from trichord.errors import TrichordError
+from trichord.protocols.step_scores import store_notes
+from trichord.protocols.subject import Subject
 from trichord.releases import import_crosstask, import_mining_youtube
 from trichord.store import Store
 from trichord.store.annotations import (
@@ -208,3 +210,15 @@ def test_damaged_annotations_say_so(tmp_path: Path) -> None:
         read_annotations(store, "crosstask")
     path.unlink()
     assert read_annotations(store, "crosstask") == {}
+
+
+def test_steps_beyond_the_features_are_told(tmp_path: Path) -> None:
+    root = write_crosstask_original(tmp_path / "r")
+    (root / "annotations" / "23521_w1.csv").write_text("1,0.6,2.2\n2,15,19\n3,20,30\n")  # 7 s of features
+    (root / "annotations" / "111_w2.csv").write_text("1,3.5,12\n")  # 5 s of features: it begins within
+    told = "1 video is shorter than its annotation: 2 annotated steps lie beyond the features"
+    assert told in str(import_crosstask(root, tmp_path / "s", WORDS))
+    subject = Subject("model", ("video",), store=Store(tmp_path / "s"))
+    (note,) = store_notes(subject, "crosstask", "test")
+    assert note.startswith(told)
+    assert store_notes(subject, "crosstask", "train") == []

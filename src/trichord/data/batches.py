@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trichord.store import Store
 
 READ_AHEAD = 2
+WHOLE_S, WHOLE_SHARE = 0.1, 0.01  # a caption may lack so many seconds, and such a share, of what it spans as a whole
 Place = TypeVar("Place")
 Made = TypeVar("Made")
 
@@ -41,7 +42,8 @@ def evaluation_clips(store: Store, items: np.ndarray, min_clip_s: float) -> Clip
     """Disjoint clips that together hold every caption once, in time order.
 
     Neighbouring captions are joined until the clip lasts `min_clip_s`; what is left at the end of a video joins its
-    last clip. A video whose captions share one span gives one clip per caption.
+    last clip. A video whose captions share one span, or all span the whole of it, gives one row per caption, whose spans are
+    equal; `clips_of_texts` says which of these are one clip.
     """
     rows: list[tuple[int, float, float, np.ndarray]] = []
     store.bring(items)
@@ -51,6 +53,9 @@ def evaluation_clips(store: Store, items: np.ndarray, min_clip_s: float) -> Clip
             continue
         if (start_s == start_s[0]).all() and (end_s == end_s[0]).all():
             rows += [(item, start_s[c], end_s[c], np.array([c])) for c in range(len(start_s))]
+            continue
+        if _is_whole(start_s, end_s, store.duration_s(item)).all():
+            rows += [(item, start_s.min(), end_s.max(), np.array([c])) for c in range(len(start_s))]
             continue
         groups: list[list[int]] = [[]]
         for caption in np.argsort(start_s, kind="stable").tolist():
@@ -68,6 +73,33 @@ def evaluation_clips(store: Store, items: np.ndarray, min_clip_s: float) -> Clip
         np.array([r[2] for r in rows], np.float64),
         [r[3] for r in rows],
     )
+
+
+def clips_of_texts(store: Store, texts: Clips) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows of `evaluation_clips` are texts of one clip: those of a video whose captions all span the whole of it.
+
+    Captions with times of their own stay clips of their own.
+
+    Returns:
+        (M,) the clip of each row, and (N,) the first row of each clip.
+    """
+    key = np.arange(len(texts), dtype=np.int64)
+    begins = np.flatnonzero(np.diff(texts.item, prepend=-1)) if len(texts) else key
+    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(texts)], strict=True):
+        rows = slice(begin, end)
+        if (
+            end > begin + 1
+            and _is_whole(texts.start_s[rows], texts.end_s[rows], store.duration_s(int(texts.item[begin]))).all()
+        ):
+            key[rows] = begin
+    first, text_clip = np.unique(key, return_inverse=True)
+    return text_clip, first
+
+
+def _is_whole(start_s: np.ndarray, end_s: np.ndarray, duration_s: float) -> np.ndarray:
+    """(N,) whether captions span the whole of a video, but for what rounding leaves, or have no times at all."""
+    near_s = WHOLE_S + WHOLE_SHARE * duration_s
+    return (start_s <= near_s) & ((end_s >= duration_s - near_s) | (end_s <= start_s))
 
 
 class TrainingClips:
@@ -107,6 +139,14 @@ class TrainingClips:
         self.videos_per_batch = min(videos_per_batch, len(self.items))
         self.clips_per_video, self.distinct, self.published_words = clips_per_video, distinct, published_words
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    @property
+    def most_clips(self) -> int:
+        """The most clips that a batch can hold."""
+        if self.videos_per_batch > 1 or not self.distinct:
+            return self.videos_per_batch * self.clips_per_video
+        _, begin, end, _ = self.store.located("caption", self.items)
+        return min(self.clips_per_video, int((end - begin).max()))
 
     @property
     def steps_per_epoch(self) -> int:

@@ -81,11 +81,15 @@ def _tables(
         assert query_ids is not None
         own, other = list(query_ids[base]), list(query_ids[name])
         if own != other:
+            place = {query: at for at, query in enumerate(other)}
+            if len(place) == len(own) == len(set(own)) and place.keys() == set(own):
+                tables[name] = tables[name][:, [place[query] for query in own]]
+                continue
             differs = next((i for i, pair in enumerate(zip(own, other, strict=False)) if pair[0] != pair[1]), None)
             told = f"{len(own)} and {len(other)} ids" if differs is None else f"'{own[differs]}' and '{other[differs]}'"
             raise TrichordError(
                 f"{where}: {base} and {name} have different queries, first at {differs or 0}: {told}; "
-                "evaluate both on the same clips in the same order"
+                "evaluate both on the same clips"
             )
     return tables
 
@@ -104,7 +108,7 @@ def compare_orders(
     Args:
         hits: of each order, (S, N) or (N,), the same N queries in the same order.
         level: of the recalls' intervals, of the differences' (not adjusted), and of the family of all pairs (Holm).
-        query_ids: the N ids of each order, compared where given.
+        query_ids: the N ids of each order; where given, queries are paired by them, in whatever order each has them.
         seeds: of the rows of each order. Two orders are compared over their common seeds, seed by seed, where they have two or
             more. None: row i is seed i where two orders have as many rows.
         benchmark: its name, for errors.

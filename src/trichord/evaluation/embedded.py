@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line, writing
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import check_regular, open_regular
 from trichord.files.writing import replacing
 from trichord.modality import NAMES
@@ -39,6 +40,7 @@ MODALITIES = tuple(NAMES.values())
 MOST_CLIPS = 1000  # for each text, where there are texts alone
 _WRITE = "write one with np.savez('x.npz', video=..., text=...) and name it"
 LABELS, CLASSES = "labels/", "classes/"
+_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # of safetensors
 OWN = ("text_clip", "ids", "videos", "start_s", "end_s", "captions")
 
 
@@ -190,6 +192,7 @@ class Embedded:
         try:
             if path.is_dir():
                 raise TrichordError(f"{path}: is a folder; name the file of embeddings")
+            refuse_lfs_pointer(path)
             if not path.stat().st_size:
                 raise TrichordError(f"{path}: is empty; write it again")
             found = _read_npz(path) if kind == ".npz" else _read_safetensors(path)
@@ -198,7 +201,7 @@ class Embedded:
         except Exception as error:  # whatever torn zips, headers and lists make the readers raise
             if isinstance(error, OSError) and error.strerror:
                 raise TrichordError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-            raise TrichordError(f"{path}: is damaged, or no {kind} file; write it again") from None
+            raise TrichordError(f"{path}: is damaged, or no {kind} file; get it again, or write it again") from None
         given = {m: found[m] for m in MODALITIES if m in found}
         valid = {m: found[f"{m}_valid"] for m in given if f"{m}_valid" in found}
         labels, classes = (
@@ -254,6 +257,10 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with safe_open(path, framework="pt") as tensors:  # numpy has no bfloat16
         for name in tensors.keys():  # noqa: SIM118 - no mapping
+            if (kind := tensors.get_slice(name).get_dtype()) not in _DTYPES:
+                raise TrichordError(
+                    f"{path}: '{one_line(name)}' is of type {kind}, which is not read here; write it as float16 or float32"
+                )
             tensor = tensors.get_tensor(name)
             found[name] = (
                 tensor.float() if tensor.dtype.itemsize == 2 and tensor.is_floating_point() else tensor

@@ -10,9 +10,10 @@ Read are, N clips and R rows:
 
 A column `split`, or one whose name begins with `fold`, says `train` or `test`; every other column is a labelling.
 
-Which rows are a clip's: those with its id; else those of its video; else those whose id is the video's without a leading
-folder `train`, `val` or `test` and without a file's suffix; else those with the same last part, where one id alone has it.
-Of rows with a span the clip takes the one that it shares most seconds with (the first of equals), none if it shares none.
+Which rows are a clip's: those with its id, as it stands or without a leading folder `train`, `val` or `test` and without the
+suffix of a media file; else those of its video, in the same way; else those with the same last part. Two different ids that a
+clip may mean in one of these ways are an error, and so is an id that has two rows of one span with different content. Of rows
+with a span the clip takes the one that it shares most seconds with (the first of equals), none if it shares none.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.embedded import Embedded
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import read_given_text, read_text, unreadable
+from trichord.ids import IdIndex, check_matched, without_media_suffix
 from trichord.store.arrays import text_array
 
 SPLITS = ("train", "val", "test")
 _NO_LABELS = ("id", "start", "end", "video", "image", "audio", "text", "captions")
-_SUFFIX = re.compile(r"\.(avi|mp4|mkv|webm|mov|mpg|mpeg|wav|flac|mp3|jpg|jpeg|png)$", re.IGNORECASE)
 _UCF = re.compile(r"(train|test)list(\d+)\.txt")
 _HMDB = re.compile(r"(.+)_test_split(\d+)\.txt")
 _HMDB_MARKS = {"1": "train", "2": "test"}  # 0: in neither
@@ -58,43 +60,72 @@ class LabelTable:
     end_s: np.ndarray
     columns: dict[str, list[str]]
 
-    def of_clips(self, found: Embedded) -> dict[str, np.ndarray]:
+    def of_clips(self, found: Embedded, *, allow_missing: bool = False) -> dict[str, np.ndarray]:
         """By column (N,) texts of these clips, '' where the file says nothing.
 
-        Raises TrichordError when it says nothing of any clip.
+        Args:
+            found: The clips.
+            allow_missing: Whether the file may say nothing of more than half of the clips.
+
+        Raises TrichordError when it says nothing of any clip, or of more than half and that is not allowed, or a clip may be
+        two of its ids.
         """
         lookups = self._lookups()
-        taken = np.array([self._row(found, clip, lookups) for clip in range(found.num_clips)], np.int64)
+        names = [self._id_of(found, clip, lookups) for clip in range(found.num_clips)]
+        known = {clip: name for clip, name in zip(found.ids.tolist(), names, strict=True) if name is not None}
+        index, option = IdIndex(self.ids, self.source), "--missing drop"
+        check_matched(found.ids.tolist(), known, index, source=found.source, allow_missing=allow_missing, option=option)
+        taken = np.array([self._row(found, clip, lookups[0], name) for clip, name in enumerate(names)], np.int64)
         if not (taken >= 0).any():
-            example, own = (one_line(names[0]) if len(names) else "none" for names in (self.ids, found.videos))
             raise TrichordError(
-                f"{self.source}: labels none of the {found.num_clips:,} clips of {found.source}; an id there is '{example}', "
-                f"a video here '{own}'"
+                f"{self.source}: no span of it shares a second with one of {found.source}; check its times"
             )
         return {
             name: text_array([values[row] if row >= 0 else "" for row in taken.tolist()], f"{self.source}: {name}")
             for name, values in self.columns.items()
         }
 
-    def _lookups(self) -> tuple[dict[str, list[int]], dict[str, list[int]], dict[str, list[int]]]:
-        """Rows by id, by plain name, and by its last part where one plain name has it."""
+    def _lookups(self) -> tuple[dict[str, list[int]], dict[str, list[str]], dict[str, list[str]]]:
+        """Rows by id, ids by plain name, and ids by the last part of it."""
         exact: dict[str, list[int]] = {}
-        plain: dict[str, list[int]] = {}
-        last: dict[str, set[str]] = {}
+        plain: dict[str, list[str]] = {}
+        last: dict[str, list[str]] = {}
         for row, name in enumerate(self.ids):
             exact.setdefault(name, []).append(row)
-            plain.setdefault(plain_name(name), []).append(row)
-            last.setdefault(plain_name(name).rpartition("/")[2], set()).add(plain_name(name))
-        return exact, plain, {part: plain[next(iter(of))] for part, of in last.items() if len(of) == 1}
+        for name in exact:
+            plain.setdefault(plain_name(name), []).append(name)
+            last.setdefault(plain_name(name).rpartition("/")[2], []).append(name)
+        return exact, plain, last
 
-    def _row(self, found: Embedded, clip: int, lookups: tuple[dict[str, list[int]], ...]) -> int:
-        """The row that labels a clip, or -1."""
+    def _id_of(
+        self,
+        found: Embedded,
+        clip: int,
+        lookups: tuple[dict[str, list[int]], dict[str, list[str]], dict[str, list[str]]],
+    ) -> str | None:
+        """The id here that a clip means, or None."""
         exact, plain, last = lookups
-        name, video = str(found.ids[clip]), str(found.videos[clip])
-        rows = exact.get(name) or exact.get(video) or plain.get(plain_name(video))
-        rows = rows or last.get(plain_name(video).rpartition("/")[2]) or []
+        for name in (str(found.ids[clip]), str(found.videos[clip])):
+            if name in exact:
+                return name
+            if candidates := plain.get(plain_name(name)):
+                return self._only(name, candidates)
+        name = str(found.videos[clip])
+        candidates = last.get(plain_name(name).rpartition("/")[2])
+        return self._only(name, candidates) if candidates else None
+
+    def _only(self, name: str, candidates: list[str]) -> str:
+        if len(candidates) > 1:
+            raise TrichordError(
+                f"{self.source}: clip '{one_line(name)}' may be '{one_line(candidates[0])}' or '{one_line(candidates[1])}'; "
+                "give labels the ids of the clips"
+            )
+        return candidates[0]
+
+    def _row(self, found: Embedded, clip: int, rows: dict[str, list[int]], name: str | None) -> int:
+        """The row that labels a clip, or -1."""
         best, most = -1, 0.0
-        for row in rows:
+        for row in rows[name] if name is not None else ():
             if math.isnan(self.start_s[row]):
                 return row
             shared = min(found.end_s[clip], self.end_s[row]) - max(found.start_s[clip], self.start_s[row])
@@ -104,9 +135,9 @@ class LabelTable:
 
 
 def plain_name(name: str) -> str:
-    """A video's name without a leading folder of a split and without a file's suffix."""
+    """A video's name without a leading folder of a split and without the suffix of a media file."""
     top, _, rest = name.partition("/")
-    return _SUFFIX.sub("", rest if rest and top in SPLITS else name)
+    return without_media_suffix(rest if rest and top in SPLITS else name)
 
 
 def is_fold(column: str) -> bool:
@@ -117,6 +148,7 @@ def read_labels(path: Path) -> LabelTable:
     """Read a file as the module describes it. Raises TrichordError, one line, when it is none of these."""
     if path.is_dir():
         return _official_lists(path)
+    refuse_lfs_pointer(path)
     try:
         text = read_given_text(path)
         if path.suffix == ".json":
@@ -152,8 +184,28 @@ def _table(path: Path, rows: list[Any]) -> LabelTable:
             values.append(_text(row.get(name)))
     if not ids or not columns:
         raise TrichordError(f"{path}: holds no labels; give it a column id and one of labels, e.g. class")
+    _refuse_conflicts(path, ids, spans, columns)
     times = np.array(spans, np.float64).reshape(-1, 2)
     return LabelTable(str(path), ids, times[:, 0], times[:, 1], columns)
+
+
+def _refuse_conflicts(
+    path: Path, ids: list[str], spans: list[tuple[float, float]], columns: dict[str, list[str]]
+) -> None:
+    """Raise TrichordError where a clip, or one span of it, has two rows with different content."""
+    first: dict[tuple[str, str], int] = {}
+    whole = {name for name, (start, _) in zip(ids, spans, strict=True) if math.isnan(start)}
+    for row, (name, span) in enumerate(zip(ids, spans, strict=True)):
+        known = first.setdefault(
+            (name, "" if name in whole else str(span)), row
+        )  # a whole clip has one content, no spans
+        for column, values in columns.items():
+            if values[row] != values[known]:
+                told = ", ".join(values[r] or "nothing" for r in (known, row))
+                raise TrichordError(
+                    f"{path}: clip '{one_line(name)}' has two values of {one_line(column)} ({one_line(told)}), in rows "
+                    f"{known + 1} and {row + 1}; keep one of them"
+                )
 
 
 def _text(value: object) -> str:
@@ -189,11 +241,13 @@ def _official_lists(folder: Path) -> LabelTable:
     fold: dict[str, dict[str, str]] = {}  # column -> id -> train or test
     for path in sorted(folder.iterdir()):
         if listed := _UCF.fullmatch(path.name):
-            here = fold.setdefault(f"fold-{int(listed[2])}", {})
-            here |= {name: listed[1] for name, _ in _lines(path)}
+            _add_listed(
+                path, fold.setdefault(f"fold-{int(listed[2])}", {}), {name: listed[1] for name, _ in _lines(path)}
+            )
         elif listed := _HMDB.fullmatch(path.name):
             here = fold.setdefault(f"fold-{int(listed[2])}", {})
-            here |= {f"{listed[1]}/{name}": _HMDB_MARKS.get(mark, "") for name, mark in _lines(path)}
+            for name, mark in _lines(path):
+                _add_listed(path, here, {f"{listed[1]}/{name}": _HMDB_MARKS.get(mark, "")})
     ids = sorted({name for marks in fold.values() for name in marks})
     if not ids:
         raise TrichordError(f"{folder}: holds no lists of UCF101 (trainlist01.txt) or HMDB51 (CLASS_test_split1.txt)")
@@ -203,6 +257,15 @@ def _official_lists(folder: Path) -> LabelTable:
     columns |= {name: [fold[name].get(one, "") for one in ids] for name in sorted(fold)}
     nowhere = np.full(len(ids), np.nan)
     return LabelTable(str(folder), ids, nowhere, nowhere, columns)
+
+
+def _add_listed(path: Path, fold: dict[str, str], listed: dict[str, str]) -> None:
+    for name, mark in listed.items():
+        if fold.setdefault(name, mark) != mark:
+            told = ", ".join(one or "neither" for one in (fold[name], mark))
+            raise TrichordError(
+                f"{path}: clip '{one_line(name)}' is in two parts of one fold ({told}); unpack the lists again"
+            )
 
 
 def _lines(path: Path) -> Iterable[tuple[str, str]]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from trichord.errors import TrichordError, one_line
 from trichord.features.hashes import FileHashes
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import check_regular, read_bytes
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
     from trichord.nn.published import check_tensors, check_torch_file
 
+    refuse_lfs_pointer(path)
     try:
         check_regular(path)
         tensors = path.suffix == ".safetensors"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, TextIO, cast
 
 from trichord.errors import TrichordError, Unavailable, error_number, memory_error, one_line
+from trichord.files.lfs import lfs_pointer_error
 
 MAX_BYTES = 1 << 30  # of a file that is read into memory whole, where the caller gives no bound of its own
 MAX_PIPED_BYTES = 16 << 30  # of a pipe that the user names
@@ -96,7 +97,7 @@ def open_given(path: str | Path, *, max_bytes: int = MAX_PIPED_BYTES) -> BinaryI
     pipe_id = (status.st_dev, status.st_ino)
     if pipe_id not in _PIPES:
         _PIPES[pipe_id] = _copy_of_pipe(path, max_bytes)
-    file = open(f"/dev/fd/{_PIPES[pipe_id].fileno()}", "rb")
+    file = open(f"/dev/fd/{_PIPES[pipe_id].fileno()}", "rb")  # noqa: SIM115 - handed to the caller
     file.seek(0)
     return file
 
@@ -165,12 +166,29 @@ def read_json_value(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Any:
     return parse_json(read_bytes(path, max_bytes=max_bytes))
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text. Raises ValueError for everything that is no JSON, deep nesting included."""
+def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        text: The text.
+        unique_keys: Whether an object that has a key twice is an error; otherwise the last one counts.
+
+    Raises:
+        ValueError: The text is not JSON, its values are nested too deeply, or a key is repeated and may not be.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object_of_unique_keys if unique_keys else None)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
+
+
+def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the key '{one_line(twice)[:80]}' twice")
+    return made
 
 
 def file_sha256(path: str | Path) -> str:
@@ -204,6 +222,8 @@ def unreadable(path: str | Path, error: Exception, *, mend: str = "") -> Trichor
         `Unavailable` where the content was never seen: no right to read it, a fault of the disk, too little memory. Its advice
         is never `mend`. TrichordError for a file that is missing, of another kind, or damaged.
     """
+    if pointer := lfs_pointer_error(path):
+        return pointer
     if (known := memory_error(error)) and not (isinstance(error, MemoryError) and _fits_into_memory(path)):
         return Unavailable(f"{path}: cannot be read: {known}")
     error = _cause_of(path, error)

@@ -325,7 +325,8 @@ class MCN(nn.Module):
 
         Args:
             source: a .pth/.pt or .safetensors file (nothing in it is executed), or a state dict; bare or wrapped as
-                {"state_dict": ...} or {"net": ...}, with or without `module.` prefixes.
+                {"state_dict": ...}, {"net": ...}, {"model": ...} or {"model_state_dict": ...}, with or without `module.`
+                prefixes.
             mask_padding: as for `MCN`; False is the published behaviour.
             reconstruction_relu: as for `MCN`.
             normalize: as for `MCN`; None: as published, True for HowTo100M and False for the others.

@@ -6,7 +6,6 @@ heads. `howto100m`: the text-video model of HowTo100M.
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import open_regular
 
 # Published prefix -> prefix in MCN, in the published order.
@@ -44,6 +44,7 @@ LAYOUTS: dict[str, dict[str, str]] = {
         "GU_video.cg.fc.": "encoders.video.gated.gate.",
     },
 }
+WRAPPERS = ("net", "state_dict", "model_state_dict", "model")  # keys of a checkpoint under which its state dict lies
 UNUSED = ("DAVEnet.batchnorm1.*", "GU_*.cg.batch_norm.*")  # in the files, never read by the published code
 
 
@@ -105,20 +106,17 @@ def check_tensors(state: Mapping[str, Any], name: str) -> None:
 def _load_file(path: Path) -> Any:
     if not path.is_file():
         raise TrichordError(f"{path}: there is no such checkpoint file; give a .pth, .pt or .safetensors file")
+    refuse_lfs_pointer(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        check_torch_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        from trichord.store.pickles import load_pickle  # a reader of files alone, for all pickles of others
+
+        return load_pickle(path)
     except TrichordError:
         raise
-    except pickle.UnpicklingError as error:
-        raise TrichordError(
-            f"{path}: refused, since it holds more than tensors and plain values, which would have to be executed; "
-            f"save its state dict alone and give that file"
-        ) from error
     except Exception as error:  # each reader has its own error classes for a damaged file
         reason = one_line(error)[:120] or type(error).__name__
         raise TrichordError(f"{path}: cannot be read as a checkpoint ({reason}); is it damaged or not one?") from error
@@ -131,9 +129,8 @@ def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, torch.
     """
     name = str(source) if isinstance(source, str | Path) else "the state dict"
     state = _load_file(Path(source)) if isinstance(source, str | Path) else source
-    for wrapper in ("net", "state_dict"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
+    while isinstance(state, Mapping) and (inner := [state[w] for w in WRAPPERS if isinstance(state.get(w), Mapping)]):
+        state = inner[0]
     if not isinstance(state, Mapping) or not state or not all(isinstance(key, str) for key in state):
         raise TrichordError(f"{name}: holds no state dict (names with tensors); give a checkpoint of MCN or a relative")
     if all(key.startswith("module.") for key in state):
@@ -244,7 +241,7 @@ def check_fit(
     if problems:
         raise TrichordError(
             f"{name}: does not fit the published {layout} network; {'; '.join(problems)}; "
-            "keys to leave out can be permitted with allow=[...]"
+            "if keys may be left out, load it in Python with MCN.from_published(path, allow=[...]), and export that model"
         )
     return missing, unexpected, ignored
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trichord.data.batches import evaluation_clips
+from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.data.reader import AudioInput, ClipReader, Clips, TextInput, require_modalities
 from trichord.errors import TrichordError
 from trichord.evaluation.retrieval import RetrievalResult, score_direction
@@ -79,7 +79,8 @@ def find_benchmark(store: Store, name: str) -> Benchmark:
     chosen = "test" if "test" in splits else sorted(splits)[0]
     protocol = (
         f"Clips of {collection}/{chosen}: neighbouring captions are joined until the clip is long enough, each caption is "
-        "used once, clips do not overlap; clips that lack a modality are left out."
+        "used once, clips do not overlap; captions of a whole video are texts of one clip; clips that lack a modality are left "
+        "out."
     )
     return Benchmark(name, collection, chosen, "drop", 0, name, protocol)
 
@@ -170,11 +171,21 @@ def benchmark_clips(store: Store, benchmark: Benchmark, settings: ScoringSetting
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedClips:
-    """A benchmark's clips in the joint space: per modality (N, D) embeddings and (N,) whether the clip has it."""
+    """A benchmark's texts, each with its clip, in the joint space.
+
+    Attributes:
+        clips: (M,) a row per text; several rows may be texts of one clip.
+        embeddings: By modality (M, D).
+        valid: By modality (M,), whether there is one.
+        text_clip: (M,) the clip of each row.
+        first: (N,) the first row of each clip.
+    """
 
     clips: Clips
     embeddings: dict[str, Tensor]
     valid: dict[str, np.ndarray]
+    text_clip: np.ndarray
+    first: np.ndarray
 
 
 def embed_benchmark(
@@ -188,7 +199,8 @@ def embed_benchmark(
     require_modalities(store, needed, f"benchmark {benchmark.name}", audio=settings.audio, text=settings.text)
     clips = benchmark_clips(store, benchmark, settings)
     frames = benchmark.audio_frames or settings.audio_frames
-    return EmbeddedClips(clips, *embed_clips(model, store, clips, needed, frames, settings))
+    embeddings, valid = embed_clips(model, store, clips, needed, frames, settings)
+    return EmbeddedClips(clips, embeddings, valid, *clips_of_texts(store, clips))
 
 
 def score_embeddings(
@@ -201,12 +213,18 @@ def score_embeddings(
     Raises TrichordError when no clip has all that a direction needs.
     """
     embeddings = {m: rows.numpy() for m, rows in found.embeddings.items()}
+    valid, text_clip = found.valid, None
+    if len(found.first) < len(found.clips):
+        embeddings = {m: rows if m == "text" else rows[found.first] for m, rows in embeddings.items()}
+        valid = {m: there if m == "text" else there[found.first] for m, there in valid.items()}
+        text_clip = found.text_clip
     return [
         score_direction(
             embeddings,
-            found.valid,
+            valid,
             direction,
             name=benchmark.name,
+            text_clip=text_clip,
             fusion="mean_normalized" if settings.cosine else "sum",
             missing=benchmark.missing if settings.missing == "auto" else settings.missing,
             block=settings.block,

@@ -20,14 +20,15 @@ SIDES = (("video",), ("audio",), ("video", "audio"))
 
 @dataclass(frozen=True)
 class LabelRun:
-    """A run of one protocol: name of its rows, the clips, the sides that can be scored, and how.
+    """A run of one protocol: name of its rows, the clips, the sides that are known, and how.
 
-    fusion: how video and audio become one. missing: `drop` or `miss`.
+    pairs: the sides and labellings that can be scored. fusion: how video and audio become one. missing: `drop` or `miss`.
     """
 
     name: str
     data: Labelled
     sides: tuple[tuple[str, ...], ...]
+    pairs: tuple[tuple[tuple[str, ...], str], ...]
     fusion: str
     missing: str
     seed: int
@@ -66,7 +67,7 @@ class LabelRun:
 
 
 def start_run(
-    protocol: Protocol, subject: Subject, options: Options, *, train: bool, text: bool = False
+    protocol: Protocol, subject: Subject, options: Options, *, train: bool, text: bool = False, by_fold: bool = True
 ) -> tuple[LabelRun, Outcome]:
     """The labelled clips of a run, and an outcome that names them.
 
@@ -74,6 +75,7 @@ def start_run(
         protocol, subject, options: As of `Protocol.run`.
         train: Whether clips to learn from are needed.
         text: Whether the texts of the clips are embedded too.
+        by_fold: Whether the test clips of each fold are scored, and not all clips together.
 
     Raises TrichordError when there is neither video nor audio, or no label.
     """
@@ -90,7 +92,41 @@ def start_run(
     missing = "drop" if options.missing == "auto" else options.missing
     outcome.details["fusion"] = fusion
     windows = "" if options.windows is None else options.windows.told
-    return LabelRun(name, data, sides, fusion, missing, options.seed, windows), outcome
+    pairs, lacking = _pairs(data, sides, train=train, by_fold=by_fold)
+    if not pairs:
+        raise TrichordError(f"benchmark {name}: {'; '.join(lacking) or 'no side can be scored'}")
+    outcome.notes += [f"{name}: {why}, so it is left out" for why in lacking]
+    return LabelRun(name, data, sides, tuple(pairs), fusion, missing, options.seed, windows), outcome
+
+
+def _pairs(
+    data: Labelled, sides: tuple[tuple[str, ...], ...], *, train: bool, by_fold: bool
+) -> tuple[list[tuple[tuple[str, ...], str]], list[str]]:
+    """Sides and labellings that clips of every fold have, and why others cannot be scored."""
+    pairs, lacking = [], []
+    for side in sides:
+        there = np.logical_and.reduce([data.found.valid[m] for m in side])
+        for label, values in data.labels.items():
+            if not by_fold:
+                if ((values != "") & there).sum() > 1:
+                    pairs.append((side, label))
+                else:
+                    lacking.append(f"fewer than two clips with {label} have {' and '.join(side)}")
+                continue
+            named = values != ""
+            parts = [
+                ("test " if data.folds else "", np.isin(np.arange(len(named)), clips))
+                for clips in data.tests().values()
+            ]
+            parts += [("training ", part == "train") for part in data.folds.values()] if train else []
+            empty = next(
+                (what for what, part in parts if (part & named).any() and not (part & named & there).any()), None
+            )
+            if empty is None:
+                pairs.append((side, label))
+            else:
+                lacking.append(f"no {empty}clip with a label of {label} has {' and '.join(side)}")
+    return pairs, lacking
 
 
 def side_name(side: tuple[str, ...]) -> str:

@@ -99,7 +99,7 @@ def labelled(subject: Subject, options: Options, modalities: tuple[str, ...], *,
     own = {name: values for name, values in found.labels.items() if name not in _NO_LABELS}
     if len(parts) > 1:
         own["split"] = np.repeat(list(parts), [part.num_clips for part in parts.values()])
-    columns = own | ({} if table is None else table.of_clips(found))
+    columns = own | ({} if table is None else table.of_clips(found, allow_missing=options.missing != "auto"))
     labels = {name: values for name, values in columns.items() if not is_fold(name)}
     classes = {name: {*values.tolist(), *found.classes.get(name, ())} for name, values in labels.items()}
     if table is not None:

@@ -51,16 +51,15 @@ def _zero_shot(protocol: Protocol, subject: Subject, options: Options) -> Outcom
                 raise TrichordError(_silent_classes(run.name, label, names[0], prompts[0], bool(unknown)))
 
     def figures() -> Outcome:
-        for side in run.sides:
-            for label, names in run.data.classes.items():
-                folds = {}
-                for fold, clips in run.data.tests().items():
-                    clips, lacking = run.tested(side, label, clips, outcome)
-                    truth = np.searchsorted(names, run.data.labels[label][clips])
-                    rows = run.rows(side, clips[~lacking])
-                    counts = retrieval_ranks(rows, classes[label], truth[~lacking], options.block)
-                    folds[fold] = Scored.of(clips, truth, counts, lacking)
-                add_figure(run, outcome, run.of(side, label), folds, dict.fromkeys(folds, names))
+        for side, label in run.pairs:
+            names, folds = run.data.classes[label], {}
+            for fold, clips in run.data.tests().items():
+                clips, lacking = run.tested(side, label, clips, outcome)
+                truth = np.searchsorted(names, run.data.labels[label][clips])
+                rows = run.rows(side, clips[~lacking])
+                counts = retrieval_ranks(rows, classes[label], truth[~lacking], options.block)
+                folds[fold] = Scored.of(clips, truth, counts, lacking)
+            add_figure(run, outcome, run.of(side, label), folds, dict.fromkeys(folds, names))
         outcome.details["classes"] = {label: len(names) for label, names in run.data.classes.items()}
         return outcome
 
@@ -125,24 +124,23 @@ def _linear(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
 
     def figures() -> Outcome:
         chosen: list[dict[str, Any]] = []
-        for side in run.sides:
-            for label in run.data.labels:
-                folds, names, usual = {}, {}, []
-                for fold, data in _folds(run, side, label, outcome):
-                    probe = linear_probe(data.train, data.kind, data.test, groups=data.videos, seed=run.seed)
-                    folds[fold] = Scored.of_scores(data.clips, data.truth, probe.scores, data.lacking)
-                    names[fold] = data.names
-                    most = np.bincount(data.kind).argmax()
-                    usual.append((data.clips, ((data.truth == most) & ~data.lacking).astype(np.float64)))
-                    of = f"{run.of(side, label)}, {fold}"
-                    chosen.append({"of": of, "penalty": probe.penalty, "validated": list(probe.validated)})
-                    if not probe.converged:
-                        outcome.notes.append(f"{run.name}: {of}: the fit did not converge; its figure may be low")
-                add_figure(run, outcome, run.of(side, label), folds, names)
-                num = sum(len(scored.clip) for scored in folds.values())
-                of, value = f"{run.of(side, label)}: the most frequent class", 100.0 * mean_of_folds(usual)
-                values = over_folds(usual, run.data.found.num_clips)
-                outcome.rows.append(Row(run.name, of, "top-1", value, num).over(values, f"{run.name}/id"))
+        for side, label in run.pairs:
+            folds, names, usual = {}, {}, []
+            for fold, data in _folds(run, side, label, outcome):
+                probe = linear_probe(data.train, data.kind, data.test, groups=data.videos, seed=run.seed)
+                folds[fold] = Scored.of_scores(data.clips, data.truth, probe.scores, data.lacking)
+                names[fold] = data.names
+                most = np.bincount(data.kind).argmax()
+                usual.append((data.clips, ((data.truth == most) & ~data.lacking).astype(np.float64)))
+                of = f"{run.of(side, label)}, {fold}"
+                chosen.append({"of": of, "penalty": probe.penalty, "validated": list(probe.validated)})
+                if not probe.converged:
+                    outcome.notes.append(f"{run.name}: {of}: the fit did not converge; its figure may be low")
+            add_figure(run, outcome, run.of(side, label), folds, names)
+            num = sum(len(scored.clip) for scored in folds.values())
+            of, value = f"{run.of(side, label)}: the most frequent class", 100.0 * mean_of_folds(usual)
+            values = over_folds(usual, run.data.found.num_clips)
+            outcome.rows.append(Row(run.name, of, "top-1", value, num).over(values, f"{run.name}/id"))
         outcome.details["probes"] = chosen
         penalties = ", ".join(dict.fromkeys(f"{probe['penalty']:g}" for probe in chosen))
         outcome.notes.append(f"{run.name}: inverse penalties {penalties}, by cross-validation on the training clips")
@@ -155,19 +153,18 @@ def _knn(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
     run, outcome = start_run(protocol, subject, options, train=True)
 
     def figures() -> Outcome:
-        for side in run.sides:
-            for label in run.data.labels:
-                by_k: dict[int, dict[str, Scored]] = {}
-                names = {}
-                folds = dict(_folds(run, side, label, outcome))
-                fewest = min(len(data.train) for data in folds.values())
-                for fold, data in folds.items():
-                    votes = knn_scores(data.train, data.kind, data.test, [k for k in NEIGHBOURS if k <= fewest])
-                    names[fold] = data.names
-                    for k, scores in votes.items():
-                        by_k.setdefault(k, {})[fold] = Scored.of_scores(data.clips, data.truth, scores, data.lacking)
-                for k, scored in by_k.items():
-                    add_figure(run, outcome, f"{run.of(side, label)}, k = {k}", scored, names)
+        for side, label in run.pairs:
+            by_k: dict[int, dict[str, Scored]] = {}
+            names = {}
+            folds = dict(_folds(run, side, label, outcome))
+            fewest = min(len(data.train) for data in folds.values())
+            for fold, data in folds.items():
+                votes = knn_scores(data.train, data.kind, data.test, [k for k in NEIGHBOURS if k <= fewest])
+                names[fold] = data.names
+                for k, scores in votes.items():
+                    by_k.setdefault(k, {})[fold] = Scored.of_scores(data.clips, data.truth, scores, data.lacking)
+            for k, scored in by_k.items():
+                add_figure(run, outcome, f"{run.of(side, label)}, k = {k}", scored, names)
         return outcome
 
     return on_main(figures)
@@ -179,24 +176,20 @@ def _knn(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
 def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome:
     own = subject.centroids
     text = own is not None and bool(usable(subject, ("text",)))
-    run, outcome = start_run(protocol, subject, options, train=False, text=text)
+    run, outcome = start_run(protocol, subject, options, train=False, text=text, by_fold=False)
     if own is None and subject.model is not None:
         outcome.notes.append(
             f"{run.name}: no rows of the model's own centroids: it was trained without clustering, or is of a file without them"
         )
 
     def figures() -> Outcome:
-        for side in run.sides:
-            for label, values in run.data.labels.items():
-                clips = np.flatnonzero((values != "") & run.valid(side))
-                if len(clips) < 2:
-                    raise TrichordError(
-                        f"benchmark {run.name}: fewer than two clips with {label} have {side_name(side)}"
-                    )
-                num = len(np.unique(values[clips]))
-                cluster = cluster_embeddings(run.rows(side, clips), num, run.seed)
-                told = f"{int(cluster.max()) + 1} clusters"
-                _add_clusters(run, outcome, label, run.of(side, label), told, clips, cluster)
+        for side, label in run.pairs:
+            values = run.data.labels[label]
+            clips = np.flatnonzero((values != "") & run.valid(side))
+            num = len(np.unique(values[clips]))
+            cluster = cluster_embeddings(run.rows(side, clips), num, run.seed)
+            told = f"{int(cluster.max()) + 1} clusters"
+            _add_clusters(run, outcome, label, run.of(side, label), told, clips, cluster)
         num_own = 0 if own is None else len(own.rows)
         used: dict[str, str] = {}  # by side
         for side, there, cluster in () if own is None else own_sides(run.data.found, own, run.sides):

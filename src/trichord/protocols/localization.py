@@ -25,7 +25,14 @@ from trichord.evaluation.localization import (
 from trichord.evaluation.segments import BACKGROUND, Overlaps, align_transcript, overlaps, transcript_of
 from trichord.parallel import on_main
 from trichord.protocols.protocol import Options, Outcome, Protocol, Row
-from trichord.protocols.step_scores import StepVideo, given_notes, require_videos, step_directions, step_videos
+from trichord.protocols.step_scores import (
+    StepVideo,
+    given_notes,
+    require_videos,
+    step_directions,
+    step_videos,
+    store_notes,
+)
 from trichord.protocols.subject import Subject
 
 POOLED, PER_VIDEO = "recall, pooled per task", "recall, mean over videos"
@@ -75,7 +82,8 @@ def _run(how: _Steps, protocol: Protocol, subject: Subject, options: Options) ->
     outcome = on_main(lambda: localization_outcome(name, videos, codes, fusion, missing, how))
     with_steps = [video for video in videos if video.truth.any()]
     sizes = {"videos": len(with_steps), "tasks": len({video.task for video in with_steps})}
-    rows_noted = [] if subject.given is None else [f"{name}: {note}" for note in given_notes(subject.given)]
+    noted = store_notes(subject, collection, split) if subject.given is None else given_notes(subject.given)
+    rows_noted = [f"{name}: {note}" for note in noted]
     outcome.notes = [*protocol.size_notes(sizes), *rows_noted, *outcome.notes]
     return outcome
 

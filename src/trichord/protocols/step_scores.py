@@ -23,7 +23,7 @@ from trichord.modality import Direction
 from trichord.protocols.benchmarks import embed_clips
 from trichord.protocols.subject import Subject
 from trichord.protocols.text_rows import embed_texts
-from trichord.store.annotations import read_annotations, step_items, truth_matrix
+from trichord.store.annotations import beyond_note, read_annotations, step_items, steps_beyond, truth_matrix
 
 if TYPE_CHECKING:
     from trichord.store import Store
@@ -170,6 +170,21 @@ class AnnotatedVideos:
 
     videos: list[tuple[str, str, int, int, np.ndarray]]
     tasks: dict[str, int]
+
+
+def store_notes(subject: Subject, collection: str, split: str) -> list[str]:
+    """What a reader should know of the annotated videos of a store: steps that lie beyond a video's features."""
+    store = subject.store
+    assert store is not None
+    spans, tasks = read_annotations(store, collection), step_items(store, collection)
+    items = {store.video_id(int(i)): int(i) for i in store.select(collection, split)}
+    beyond = {
+        (task, video): lost
+        for (task, video), of in spans.items()
+        if video in items and task in tasks
+        and (lost := steps_beyond(of, math.ceil(store.duration_s(items[video]))))
+    }  # fmt: skip
+    return beyond_note(len({video for _, video in beyond}), sum(beyond.values()))
 
 
 def annotated_videos(subject: Subject, collection: str, split: str, modalities: tuple[str, ...]) -> AnnotatedVideos:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from trichord.data.batches import evaluation_clips
+from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.data.reader import Clips, require_modalities
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.embedded import MODALITIES, Embedded
@@ -32,7 +32,8 @@ class ClipSet:
     Attributes:
         collection, split: Of the store.
         audio_frames: Spectrogram frames of a clip; 0 takes the model's.
-        texts: `each`: every caption of a span makes a clip of its own, with one text; `all`: one clip with several texts.
+        texts: `each`: every caption that has times of its own makes a clip of its own, with one text; captions of a whole
+            video are texts of one clip. `all`: all captions of one span are texts of one clip.
     """
 
     collection: str
@@ -145,9 +146,11 @@ class Subject:
         where = f"{clip_set.collection}/{clip_set.split}"
         require_modalities(store, modalities, where, audio=settings.audio, text=settings.text)
         texts = evaluation_clips(store, store.select(clip_set.collection, clip_set.split), settings.min_clip_s)
-        clips, text_clip = texts, np.arange(len(texts))
         if clip_set.texts == "all":
             clips, text_clip = distinct_spans(texts)
+        else:
+            text_clip, first = clips_of_texts(store, texts)
+            clips = texts if len(first) == len(texts) else texts.take(first)
         frames = clip_set.audio_frames or settings.audio_frames
         vectors: dict[str, np.ndarray] = {}
         valid: dict[str, np.ndarray] = {}

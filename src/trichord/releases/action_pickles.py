@@ -19,13 +19,13 @@ import numpy as np
 from trichord.captions import class_text
 from trichord.errors import TrichordError
 from trichord.files.walking import own_files_below
+from trichord.ids import without_media_suffix
 from trichord.releases.clips import Clip, import_clips
 from trichord.releases.common import ImportSummary, Progress, existing_folder, plain_text
 from trichord.store.pickles import load_pickle
 
 COLLECTIONS = {"ucf": "ucf101", "hmdb": "hmdb51"}  # by what the file's name holds
 SUFFIXES = (".pkl", ".pickle")
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".webm")
 
 
 def import_actions(
@@ -116,6 +116,4 @@ def _clip(entry: dict[str, Any], path: Path, row: int) -> Clip:
 
 def _stem(video: str) -> str:
     """The file's name without folders and suffix."""
-    name = video.replace("\\", "/").rstrip("/").rpartition("/")[2].strip()
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in VIDEO_SUFFIXES else name
+    return without_media_suffix(video.replace("\\", "/").rstrip("/").rpartition("/")[2].strip())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from trichord.captions import Captions
 from trichord.errors import TrichordError
-from trichord.files.reading import open_regular_text
+from trichord.files.reading import open_regular_text, parse_json
+from trichord.ids import IdIndex
 from trichord.releases.common import named_path, plain_texts, raw_captions
 from trichord.store.pickles import load_pickle
 
@@ -32,19 +32,20 @@ class CaptionTable:
         if not isinstance(table, dict):
             raise TrichordError(f"{path}: is no table of captions by video id; name the caption file with --captions")
         self._table: dict[Any, Any] = table
+        self.index = IdIndex((name for name in table if isinstance(name, str)), str(path))
 
-    def has(self, video_id: str) -> bool:
-        return video_id in self._table
+    def _entry(self, video_id: str, default: Any = None) -> Any:
+        return self._table.get(self.index.find(video_id), default)
 
     def texts(self, video_id: str) -> Iterator[str]:
         """Texts of a video, for their words; none when its entry is broken."""
-        entry = self._table.get(video_id)
+        entry = self._entry(video_id)
         return iter(plain_texts(entry.get("text")) if isinstance(entry, dict) else ())
 
     def captions(self, video_id: str) -> tuple[Captions, int]:
         """Captions in file order, and how many were dropped. Raises TrichordError when the entry is broken."""
         source = f"{self.path}: {video_id}"
-        entry = self._table.get(video_id, {})
+        entry = self._entry(video_id, {})
         if entry == {}:
             return Captions.empty(), 0
         if not isinstance(entry, dict) or any(entry.get(name) is None for name in FIELDS):
@@ -57,12 +58,7 @@ class CaptionFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    def _file(self, video_id: str) -> Path:
-        return self.path / f"{video_id}.csv"
-
-    def has(self, video_id: str) -> bool:
-        return is_name(video_id) and self._file(video_id).is_file()
+        self.index = IdIndex((file.name.removesuffix(".csv") for file in path.glob("*.csv")), str(path))
 
     def texts(self, video_id: str) -> Iterator[str]:
         """Texts of a video, for their words; none when its file is missing or broken."""
@@ -73,9 +69,10 @@ class CaptionFolder:
 
     def captions(self, video_id: str) -> tuple[Captions, int]:
         """Captions in file order, and how many were dropped. Raises TrichordError when the file is broken."""
-        if not is_name(video_id):
+        name = self.index.find(video_id)
+        if name is None or not is_name(name):
             return Captions.empty(), 0
-        path = self._file(video_id)
+        path = self.path / f"{name}.csv"
         try:
             with open_regular_text(path, newline="", encoding="utf-8-sig", errors="replace") as file:
                 rows = list(csv.DictReader(file, skipinitialspace=True))
@@ -117,11 +114,10 @@ def _found(root: Path) -> Path:
 
 def _json(path: Path) -> Any:
     try:
-        with open_regular_text(path) as file:
-            return json.load(file)
+        return parse_json(read_text(path), unique_keys=True)
     except OSError as error:
         raise TrichordError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise TrichordError(f"{path}: is not JSON ({error}); download it again") from None
 
 

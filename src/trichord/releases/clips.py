@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from trichord.captions import Captions
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, one_line
 from trichord.releases.common import RATES_HZ, ImportSummary, Made, Progress, as_array, import_entries, time_major
 from trichord.store import Item
 from trichord.store.pickles import load_pickle
+
+_KEYS = {"visual_2d": "2d", "visual_3d": "3d"}
 
 
 @dataclass
@@ -62,6 +64,21 @@ def numbered(ids: Iterable[object]) -> list[str]:
     return result
 
 
+def without_repeats(clips: list[Clip]) -> list[Clip]:
+    """The clips without those that repeat one, whose ids `numbered` told apart.
+
+    Raises TrichordError where a clip is there twice with different captions.
+    """
+    first: dict[str, Clip] = {}
+    for clip in clips:
+        name = str(clip.entry["id"])
+        if (known := first.setdefault(name, clip)).captions != clip.captions:
+            raise TrichordError(
+                f"{clip.source}: has another caption of clip '{one_line(name)}' than {known.source}; keep one of them"
+            )
+    return list(first.values())
+
+
 def import_clips(
     clips: list[Clip],
     *,
@@ -85,6 +102,7 @@ def import_clips(
         store=Path(store),
         words=words,
         progress=progress,
+        widths_of=lambda clip: _widths(clip, full_resolution),
     )
 
 
@@ -97,7 +115,7 @@ def make_clip(clip: Clip, collection: str, full_resolution: bool) -> Made:
         raise TrichordError(f"{clip.source}: has no caption")
     streams: dict[str, np.ndarray] = {}
     rates: dict[str, float] = {}
-    for name, key in (("visual_2d", "2d"), ("visual_3d", "3d")):
+    for name, key in _KEYS.items():
         array = _visual(clip, key, full_resolution)
         if array is not None:
             streams[name] = array[None] if array.ndim == 1 else array
@@ -112,7 +130,16 @@ def make_clip(clip: Clip, collection: str, full_resolution: bool) -> Made:
     item = Item(
         clip.video_id, collection, clip.split, duration_s, streams, rates, Captions(*times, tuple(clip.captions))
     )
-    return Made(item)
+    return Made(item, source=clip.source)
+
+
+def _widths(clip: Clip, full_resolution: bool) -> dict[str, int] | None:
+    """Widths of the visual features of a clip; None where it cannot be read."""
+    try:
+        found = {name: _visual(clip, key, full_resolution) for name, key in _KEYS.items()}
+    except TrichordError:
+        return None
+    return {name: array.shape[-1] for name, array in found.items() if array is not None}
 
 
 def _visual(clip: Clip, key: str, full_resolution: bool) -> np.ndarray | None:

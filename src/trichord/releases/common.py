@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from trichord.captions import Captions, tokenize
 from trichord.errors import TrichordError, one_line, printable
-from trichord.store import Item, StoreWriter, WordVectors
+from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.items import check_collection
 from trichord.store.ledger import LEDGER
 from trichord.store.manifest import word_splitting_of
@@ -26,6 +27,8 @@ RATES_HZ = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}  # rows pe
 MEL_BINS = 40
 REPORT_EVERY_S = 5.0
 READ_AHEAD = 4  # videos per thread
+WIDTH_PROBES, MOST_PROBES = 33, 1000  # entries whose widths count, entries that are tried for these
+ALLOW_MISSING = "--allow_missing true"
 
 Entry = TypeVar("Entry")
 Progress = Callable[[str], None]
@@ -74,11 +77,12 @@ class ImportSummary:
 
 @dataclass
 class Made:
-    """An item ready to be stored, where its streams came from, and how many of its captions were left out."""
+    """An item ready to be stored, the files of its streams, how many of its captions were left out, and where it is from."""
 
     item: Item
     sources: Mapping[str, Path] = field(default_factory=dict)
     num_dropped: int = 0
+    source: str = ""
 
 
 def import_entries(
@@ -96,6 +100,7 @@ def import_entries(
     collection_of: Callable[[Entry], str] | None = None,
     vectors: WordVectors | None = None,
     keep_precision: bool = False,
+    widths_of: Callable[[Entry], Mapping[str, int] | None] | None = None,
 ) -> ImportSummary:
     """Store what `make` gives for each entry; what it refuses is noted in the store's ledger and counted.
 
@@ -113,6 +118,9 @@ def import_entries(
         collection_of: Collection of an entry, where they are of several; `collection` is then for messages.
         vectors: Word vectors that are at hand, in place of those of `words`; `texts` is then not read.
         keep_precision: Begin a new part where a stream changes between float16 and float32, which a part would widen.
+        widths_of: Widths of the streams of an entry, where they are known without reading it; else some entries are read.
+
+    A stream of a new store is as wide as most entries have it (`expected_widths`); entries of another width are skipped.
 
     Raises TrichordError when nothing is in the store in the end, or the store cannot be written.
     """
@@ -126,6 +134,10 @@ def import_entries(
         splitting = word_splitting_of(Path(store)) or "published"
         vectors = word_vectors_for(texts, words, splitting, notes=summary.notes)
     precision: dict[str, int] = {}
+    if widths_of is None:
+        widths = expected_widths(Path(store), entries, partial(_widths_of_made, make), WIDTH_PROBES)
+    else:
+        widths = expected_widths(Path(store), entries, widths_of, len(entries))
     with StoreWriter(store, vectors) as writer:
         present = [writer.contains(of(entry), video_id(entry)) for entry in entries]
         wanted = itertools.compress(entries, (not p for p in present))
@@ -137,6 +149,8 @@ def import_entries(
                     writer.flush()
                     precision = {}
                 precision |= sizes
+            if isinstance(made, Made) and (problem := _other_width(made, widths)):
+                made = TrichordError(problem)
             reason = str(made) if isinstance(made, TrichordError) else _added(writer, made, summary)
             if reason:
                 writer.skip(f"{of(entry)}/{one_line(video_id(entry))}", reason)
@@ -153,6 +167,60 @@ def import_entries(
             f"{one_line(first_reason)} (all reasons: {summary.skipped_path})"
         )
     return summary
+
+
+def expected_widths(
+    store: Path, entries: Sequence[Entry], widths_of: Callable[[Entry], Mapping[str, int] | None], num_probes: int
+) -> dict[str, int]:
+    """Width of each stream: the store's, or what most of some entries have, which are spread over all of them.
+
+    Args:
+        store: Folder of the store; it need not be there yet.
+        entries: What is imported.
+        widths_of: Widths of the streams of an entry; None where it cannot be read.
+        num_probes: Entries that count.
+    """
+    try:
+        return {name: info.dim for name, info in Store(store).streams.items()}
+    except TrichordError:  # no store yet; a damaged one is refused when it is opened for writing
+        pass
+    counts: dict[str, Counter[int]] = {}
+    num_read = 0
+    for at in _spread(len(entries), max(num_probes, MOST_PROBES), num_probes):
+        if (widths := widths_of(entries[at])) is None:
+            continue
+        for name, width in widths.items():
+            counts.setdefault(name, Counter())[width] += 1
+        num_read += 1
+        if num_read == num_probes:
+            break
+    return {name: count.most_common(1)[0][0] for name, count in counts.items()}
+
+
+def _spread(num: int, most: int, first_ones: int) -> list[int]:
+    """At most `most` of the numbers below `num`, of which the first ones are spread over all."""
+    chosen = np.unique(np.linspace(0, num - 1, min(num, most)).astype(np.int64)).tolist() if num else []
+    step = max(1, len(chosen) // max(first_ones, 1))
+    return [chosen[at] for first in range(step) for at in range(first, len(chosen), step)]
+
+
+def _widths_of_made(make: Callable[[Entry], Made], entry: Entry) -> dict[str, int] | None:
+    try:
+        streams = make(entry).item.streams
+    except TrichordError:
+        return None
+    return {name: rows.shape[1] for name, rows in streams.items() if rows.ndim == 2}
+
+
+def _other_width(made: Made, widths: Mapping[str, int]) -> str:
+    """Why an item does not fit the streams of the store, or an empty string."""
+    for name, rows in made.item.streams.items():
+        width = widths.get(name)
+        if width is not None and rows.ndim == 2 and rows.shape[1] != width:
+            source = made.sources.get(name) or made.source or f"{made.item.collection}/{made.item.video_id}"
+            told = "" if name in made.sources else f"its {name} "
+            return f"{source}: {told}is {rows.shape[1]} wide where the others are {width}; extract it again as the others were"
+    return ""
 
 
 def _read(
@@ -286,6 +354,12 @@ def plain_text(text: object) -> str:
         except (OverflowError, ValueError):  # thousands of digits
             return ""
     return ""
+
+
+def first_text(value: object) -> list[str]:
+    """The first caption that says something, of one caption or a list, in a list; an empty one where none does."""
+    texts = plain_texts(value)
+    return next(([text] for text in texts if text.strip()), texts[:1])
 
 
 def plain_texts(value: object) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.ids import IdIndex
 from trichord.releases.common import ImportSummary, Progress, as_array, existing_folder, named_path
 from trichord.releases.steps import (
     Annotated,
@@ -33,6 +34,7 @@ from trichord.releases.steps import (
     matrix_videos,
     read_rows,
     read_steps,
+    steps_of,
 )
 from trichord.store.annotations import NO_STEP, StepSpan
 from trichord.store.arrays import load_npy
@@ -53,6 +55,7 @@ def import_crosstask(
     features: Path | None = None,
     audio: Path | None = None,
     cooking: bool = False,
+    allow_missing: bool = False,
     num_threads: int = 4,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -70,6 +73,7 @@ def import_crosstask(
         features: Folder of the features where they are not in root.
         audio: Of layout mcn, folder of the spectrograms where they are not in root.
         cooking: Import the tasks of cook.txt alone (layout mcn).
+        allow_missing: Of layout mcn, import also where step.json lacks more than half of the listed tasks.
         num_threads: Videos that are read at the same time.
         progress: Takes lines that tell how far the import is.
 
@@ -85,7 +89,7 @@ def import_crosstask(
         tasks, found = _original(files, root)
         load = load_original
     else:
-        tasks, found = _published(files, root, videos, cooking)
+        tasks, found = _published(files, root, videos, cooking, allow_missing)
         load = load_features
     return import_steps(
         tasks, found, partial(load, files), collection=COLLECTION, root=root, store=Path(store), words=words,
@@ -107,7 +111,9 @@ def _layout(files: Files, root: Path, asked: str) -> str:
 # ---- MCN's layout
 
 
-def _published(files: Files, root: Path, videos: Path | None, cooking: bool) -> tuple[list[Task], list[Annotated]]:
+def _published(
+    files: Files, root: Path, videos: Path | None, cooking: bool, allow_missing: bool
+) -> tuple[list[Task], list[Annotated]]:
     path = files.find("step.json")
     assert path is not None
     steps = read_steps(path)
@@ -121,7 +127,9 @@ def _published(files: Files, root: Path, videos: Path | None, cooking: bool) -> 
         pairs = [pair for pair in pairs if pair[0] in wanted]
     if not pairs:
         raise TrichordError(f"{table}: lists no video; name another with --videos")
-    tasks = [Task(name, steps[name]) for name in dict.fromkeys(task for task, _ in pairs) if name in steps]
+    names = list(dict.fromkeys(task for task, _ in pairs))
+    steps = steps_of(names, steps, table=table, path=path, allow_missing=allow_missing)
+    tasks = [Task(name, steps[name]) for name in names if name in steps]
     return tasks, matrix_videos(pairs, steps, files, "{task}_{video}.npy", "test")
 
 
@@ -180,9 +188,14 @@ def _listed(path: Path | None) -> list[tuple[str, str]]:
 def _original(files: Files, root: Path) -> tuple[list[Task], list[Annotated]]:
     path = files.find(TASKS)
     assert path is not None
-    tasks = {task.name: task for task in read_tasks(path)}
-    evaluated = _listed(files.find(EVALUATED))
-    pairs = list(dict.fromkeys([*_listed(files.find(LIST)), *evaluated]))
+    tasks: dict[str, Task] = {}
+    for task in read_tasks(path):
+        if tasks.setdefault(task.name, task) != task:
+            raise TrichordError(f"{path}: has two lists of steps of task '{task.name}'; keep one of them")
+    listed, evaluated = _listed(files.find(LIST)), _listed(files.find(EVALUATED))
+    index = IdIndex((video for _, video in listed), LIST)
+    evaluated = [(name, index.find(video) or video) for name, video in evaluated]
+    pairs = list(dict.fromkeys([*listed, *evaluated]))
     if not pairs:
         raise TrichordError(f"{root}: holds no {LIST} and no {EVALUATED} that list videos; download them")
     held_out = {video for _, video in evaluated}

@@ -27,6 +27,7 @@ from trichord.releases.records import (
     parsed,
     shown,
 )
+from trichord.store import Item
 from trichord.store.arrays import load_npz_array
 
 KEY = "trichord"
@@ -69,6 +70,7 @@ def import_listed(
             raise TrichordError(entry.problem)
         return make(entry)
 
+    _refuse_conflicts(entries, checked)
     summary = import_entries(
         entries,
         collection=name,
@@ -86,6 +88,30 @@ def import_listed(
     )
     summary.notes += store_steps(Path(store), steps)
     return summary
+
+
+def _refuse_conflicts(entries: Sequence[Entry], make: Callable[[Entry], Made]) -> None:
+    """Raise TrichordError where an item is there twice with different content."""
+    first: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        if entry.problem or (known := first.setdefault((entry.collection, entry.video_id), entry)) is entry:
+            continue
+        try:
+            same = _same(make(known).item, make(entry).item)
+        except TrichordError:  # one of them is skipped, with the reason
+            continue
+        if not same:
+            raise TrichordError(
+                f"{entry.where}: has other content of '{shown(entry.video_id)}' than {known.where}; keep one of them"
+            )
+
+
+def _same(a: Item, b: Item) -> bool:
+    plain = all(getattr(a, part) == getattr(b, part) for part in ("split", "duration_s", "rates_hz"))
+    said = a.captions.text == b.captions.text and all(
+        np.array_equal(getattr(a.captions, part), getattr(b.captions, part)) for part in ("start_s", "end_s")
+    )
+    return plain and said and all(np.array_equal(rows, b.streams[name]) for name, rows in a.streams.items())
 
 
 def entry_of(record: dict[str, Any], file: Path, where: str, begin: int = 0, end: int = 0) -> Entry:

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, one_line
 from trichord.files.reading import open_regular_text
+from trichord.ids import match_ids, without_media_suffix
 from trichord.releases.captions import CaptionSource, open_captions
 from trichord.releases.common import (
+    ALLOW_MISSING,
     RATES_HZ,
     ImportSummary,
     Made,
@@ -34,7 +35,7 @@ from trichord.releases.common import (
 )
 from trichord.releases.exported import import_exported_howto100m
 from trichord.releases.records import export_mark
-from trichord.store import Item, Store
+from trichord.store import Item
 from trichord.store.arrays import load_npy, load_npz_array
 
 COLLECTION = "howto100m"
@@ -54,8 +55,8 @@ SEPARATE_PATTERNS = (
 KEYS = {"visual_2d": "features", "visual_3d": "features", "spectrogram": "arr_0"}
 OPTIONS = {"visual_2d": "features", "visual_3d": "features_3d", "spectrogram": "audio"}
 WORDS = {"visual_2d": "2-D features", "visual_3d": "3-D features", "spectrogram": "spectrograms"}
+DOWNLOADED = (".mp4", ".mkv", ".webm")  # suffixes of videos of HowTo100M
 PROBES = 1000
-WIDTH_PROBES = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +74,28 @@ class Stream:
     name: str
     base: Path
     patterns: tuple[str, ...]
+    suffix: str = ""  # of media files, which the names of the features have and the list has not
 
     def find(self, video: Video) -> Path | None:
         if leads_out(video):
             return None
-        for pattern in self.patterns:
-            path = self.base / pattern.format(path=video.path, id=video.video_id)
-            if path.is_file():
-                if pattern != self.patterns[0]:
-                    self.patterns = (pattern, *(p for p in self.patterns if p != pattern))
-                return path
+        for path, video_id in self._spellings(video):
+            for pattern in self.patterns:
+                file = self.base / pattern.format(path=path, id=video_id)
+                if file.is_file():
+                    if pattern != self.patterns[0]:
+                        self.patterns = (pattern, *(p for p in self.patterns if p != pattern))
+                    return file
         return None
+
+    def _spellings(self, video: Video) -> Iterator[tuple[str, str]]:
+        """The path and id of a video as they stand, then without and with the suffix of a media file."""
+        yield video.path, video.video_id
+        path, video_id = without_media_suffix(video.path), without_media_suffix(video.video_id)
+        if (path, video_id) != (video.path, video.video_id):
+            yield path, video_id
+        if self.suffix:
+            yield path + self.suffix, video_id + self.suffix
 
     def expected(self, video: Video) -> Path:
         return self.base / self.patterns[0].format(path=video.path, id=video.video_id)
@@ -112,6 +124,7 @@ def import_howto100m(
     captions: Path | None = None,
     use_3d: Use = "auto",
     use_audio: Use = "auto",
+    allow_missing: bool = False,
     num_threads: int = 4,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -132,6 +145,7 @@ def import_howto100m(
         captions: Pickle or JSON file, or a folder of one CSV per video; else found in root.
         use_3d: Whether 3-D features are imported, and videos without them skipped; auto: when there are any.
         use_audio: The same for spectrograms.
+        allow_missing: Import also where more than half of the listed videos have no captions.
         num_threads: Videos that are read at the same time.
         progress: Takes lines that tell how far the import is.
 
@@ -147,13 +161,9 @@ def import_howto100m(
     list_path = named_path(root, paths, "paths") if paths else find_path_list(root)
     videos = read_path_list(list_path)
     source = open_captions(root, captions)
-    if not any(source.has(video.video_id) for video in videos):
-        raise TrichordError(
-            f"{source.path}: has captions of none of the {len(videos):,} videos of {list_path}; "
-            "check that the two belong together"
-        )
+    ids = (video.video_id for video in videos)
+    match_ids(ids, source.index, source=str(list_path), allow_missing=allow_missing, option=ALLOW_MISSING)
     streams = find_streams(root, videos, features, features_3d, audio, use_3d, use_audio)
-    widths = expected_widths(Path(store), videos, streams)
     if progress:
         progress(
             f"{COLLECTION}: {len(videos):,} videos of {list_path}, {' + '.join(s.name for s in streams)} "
@@ -161,7 +171,7 @@ def import_howto100m(
         )
 
     def make(video: Video) -> Made:
-        return read_video(video, streams, widths, source)
+        return read_video(video, streams, source)
 
     summary = import_entries(
         videos,
@@ -205,6 +215,13 @@ def read_path_list(path: Path) -> list[Video]:
         ) from None
     if not videos:
         raise TrichordError(f"{path}: lists no video; name a path list that does with --paths")
+    first: dict[str, str] = {}
+    for video in videos:
+        if (known := first.setdefault(video.video_id, video.path)) != video.path:
+            raise TrichordError(
+                f"{path}: lists the video '{one_line(video.video_id)}' at two paths ({one_line(known)}, {one_line(video.path)}); "
+                "keep one of them"
+            )
     return videos
 
 
@@ -234,8 +251,9 @@ def find_streams(
 
     def found(name: str, option: Path | None, places: list[Path], extra: tuple[str, ...] = ()) -> Stream | None:
         bases = [named_path(root, option, OPTIONS[name])] if option else places
-        streams = [Stream(name, base, PATTERNS[name] + extra) for base in bases]
-        for probes in (videos[:: max(1, len(videos) // PROBES)], videos):
+        some = videos[:: max(1, len(videos) // PROBES)]
+        for suffix, probes in (("", some), ("", videos), *((suffix, some) for suffix in DOWNLOADED)):
+            streams = [Stream(name, base, PATTERNS[name] + extra, suffix) for base in bases]
             for video in probes:
                 for stream in streams:
                     if stream.find(video):
@@ -266,29 +284,7 @@ def find_streams(
     return streams
 
 
-def expected_widths(store: Path, videos: Iterable[Video], streams: list[Stream]) -> dict[str, int]:
-    """Width of each visual stream: the store's, or what most of the first readable files have."""
-    try:
-        widths = {name: info.dim for name, info in Store(store).streams.items()}
-    except TrichordError:  # no store yet; a damaged one is refused when it is opened for writing
-        widths = {}
-    for stream in streams:
-        if stream.name not in widths:
-            common = Counter(itertools.islice(_widths(stream, videos), WIDTH_PROBES)).most_common(1)
-            widths |= {stream.name: common[0][0]} if common else {}
-    return widths
-
-
-def _widths(stream: Stream, videos: Iterable[Video]) -> Iterator[int]:
-    for video in itertools.islice(videos, PROBES):
-        if path := stream.find(video):
-            try:
-                yield stream.load(path).shape[1]
-            except TrichordError:
-                continue
-
-
-def read_video(video: Video, streams: list[Stream], widths: dict[str, int], source: CaptionSource) -> Made:
+def read_video(video: Video, streams: list[Stream], source: CaptionSource) -> Made:
     """One video, ready for the store. Raises TrichordError saying what it lacks."""
     if leads_out(video):
         raise TrichordError(f"{video.path}: leads out of the features' folder; correct the path list")
@@ -304,11 +300,6 @@ def read_video(video: Video, streams: list[Stream], widths: dict[str, int], sour
         array = stream.load(path)
         if not len(array):
             raise TrichordError(f"{path}: is empty, {array.shape}; download it again")
-        if array.shape[1] != widths.get(stream.name, array.shape[1]):
-            width = widths[stream.name]
-            raise TrichordError(
-                f"{path}: is {array.shape[1]} wide where the others are {width}; extract it again as the others were"
-            )
         arrays[stream.name], sources[stream.name] = array, path
     last = streams[-1].name  # the spectrogram where there is one: its rate is the finest
     duration_s = len(arrays[last]) / RATES_HZ[last]

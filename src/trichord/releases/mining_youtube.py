@@ -17,6 +17,7 @@ from typing import Literal
 
 from trichord.captions import read_captions
 from trichord.errors import TrichordError
+from trichord.ids import IdIndex
 from trichord.releases.common import ImportSummary, Progress, existing_folder, named_path
 from trichord.releases.steps import (
     Annotated,
@@ -29,6 +30,7 @@ from trichord.releases.steps import (
     matrix_videos,
     read_rows,
     read_steps,
+    steps_of,
 )
 from trichord.store.annotations import StepSpan
 
@@ -48,6 +50,7 @@ def import_mining_youtube(
     features: Path | None = None,
     audio: Path | None = None,
     fps: float | None = None,
+    allow_missing: bool = False,
     num_threads: int = 4,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -65,6 +68,7 @@ def import_mining_youtube(
         features: Folder of the features where they are not in root.
         audio: Folder of the spectrograms where they are not in root.
         fps: Of the original layout, frames per second of .gt files, for videos without .srt.
+        allow_missing: Of layout mcn, import also where step.json lacks more than half of the listed videos.
         num_threads: Videos that are read at the same time.
         progress: Takes lines that tell how far the import is.
 
@@ -77,7 +81,7 @@ def import_mining_youtube(
     if _layout(files, root, layout) == "mcn":
         if fps is not None:
             raise TrichordError("--fps has no effect on layout mcn, whose rows are seconds; leave it out")
-        tasks, found = _published(files, root, videos)
+        tasks, found = _published(files, root, videos, allow_missing)
     else:
         if videos is not None:
             raise TrichordError(f"--videos has no effect on the original layout, which has {LIST}; leave it out")
@@ -104,7 +108,9 @@ def _layout(files: Files, root: Path, asked: str) -> str:
     return have[0] if asked == "auto" else asked
 
 
-def _published(files: Files, root: Path, videos: Path | None) -> tuple[list[Task], list[Annotated]]:
+def _published(
+    files: Files, root: Path, videos: Path | None, allow_missing: bool
+) -> tuple[list[Task], list[Annotated]]:
     path = files.find("step.json")
     assert path is not None
     steps = read_steps(path)
@@ -112,6 +118,7 @@ def _published(files: Files, root: Path, videos: Path | None) -> tuple[list[Task
     ids = list(dict.fromkeys(row[0] for row in read_rows(table, ("video_id",))))
     if not ids:
         raise TrichordError(f"{table}: lists no video; name another with --videos")
+    steps = steps_of(ids, steps, table=table, path=path, allow_missing=allow_missing)
     tasks = [Task(name, steps[name]) for name in ids if name in steps]
     return tasks, matrix_videos([(name, name) for name in ids], steps, files, "{video}.npy", "test")
 
@@ -163,7 +170,9 @@ def _original(files: Files, root: Path, fps: float | None) -> tuple[list[Task], 
     srt, gt, grammar = (files.with_suffix(suffix) for suffix in (".srt", ".gt", ".grammar"))
     dictionary, listed = files.find(CLASSES), files.find(LIST)
     classes = read_classes(dictionary) if dictionary else None
-    test = {Path(line.split()[0]).stem for line in lines_of(listed) if line} if listed else None
+    index = IdIndex((*srt, *gt), f"the annotations in {root}")
+    test = {_listed_video(line.split()[0], index) for line in lines_of(listed) if line} if listed else None
+    grammars = IdIndex(grammar, f"the grammars in {root}")
     tasks: list[Task] = []
     videos: list[Annotated] = []
     other_order = 0
@@ -175,8 +184,8 @@ def _original(files: Files, root: Path, fps: float | None) -> tuple[list[Task], 
             names = [name for _, _, name in spans]
             if unknown := sorted(set(names) - (classes or set(names))):
                 raise TrichordError(f"{video_id}: '{unknown[0]}' is no class of {dictionary}; mend its annotation")
-            if video_id in grammar:
-                other_order += names not in read_grammar(grammar[video_id])
+            if (own := grammars.find(video_id)) is not None:
+                other_order += names not in read_grammar(grammar[own])
         except TrichordError as error:
             video.problem = str(error)
             continue
@@ -190,6 +199,12 @@ def _original(files: Files, root: Path, fps: float | None) -> tuple[list[Task], 
         ]
     notes = [f"{other_order:,} videos whose .grammar tells another order than their annotation, which counts"]
     return tasks, videos, notes if other_order else []
+
+
+def _listed_video(name: str, index: IdIndex) -> str:
+    """The video that a line of the list means: its id, or the name of a file of it, in whatever folder."""
+    name = Path(name).name
+    return index.find(name) or index.find(Path(name).stem) or Path(name).stem
 
 
 def _spans(video_id: str, srt: dict[str, Path], gt: dict[str, Path], fps: float | None) -> list[Span]:

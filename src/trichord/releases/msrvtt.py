@@ -8,7 +8,7 @@ captions in `MSRVTT_data.json`.
 With a JSON file of the full test set (`full`) those clips alone are imported, as collection `msrvtt-full`.
 
 The test set is 1,000 clips. Where a CSV file lists them, those without features are stored as items without streams,
-so that evaluation can count them as missed.
+so that evaluation can count them as missed. Ids of lists, captions and features match as `trichord.ids` says.
 """
 
 from __future__ import annotations
@@ -18,10 +18,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, one_line
 from trichord.files.reading import open_regular_text, read_text
-from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
-from trichord.releases.common import ImportSummary, Progress, existing_folder, first_with_words, named_path, plain_texts
+from trichord.ids import IdIndex, match_ids
+from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries, without_repeats
+from trichord.releases.common import (
+    ALLOW_MISSING,
+    ImportSummary,
+    Progress,
+    existing_folder,
+    first_with_words,
+    named_path,
+    plain_texts,
+)
 from trichord.releases.msrvtt_full import COLLECTION as FULL
 from trichord.releases.msrvtt_full import full_test_clips
 from trichord.store.pickles import load_pickle
@@ -40,6 +49,7 @@ def import_msrvtt(
     train: Path | None = None,
     full: Path | None = None,
     full_resolution: bool = False,
+    allow_missing: bool = False,
     progress: Progress | None = None,
 ) -> ImportSummary:
     """Import MSR-VTT clips, test and training, into a store.
@@ -52,6 +62,7 @@ def import_msrvtt(
         full: test_videodatainfo.json: import the full test set (2,990 clips, all their captions) as collection msrvtt-full,
             and nothing else.
         full_resolution: Store features per time step where there are any, instead of those pooled over time.
+        allow_missing: Import also where more than half of the clips of a list have no features, or of the features no captions.
         progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when there is no file of the release, one is refused or empty, or nothing could be imported.
@@ -62,19 +73,22 @@ def import_msrvtt(
             raise TrichordError(
                 f"{train}: --train has no effect with --full, which imports the test set alone; leave it out"
             )
-        return _import_full(root, full, store, words, full_resolution, progress)
+        return _import_full(root, full, store, words, full_resolution, allow_missing, progress)
     test_list = first_file(root, TEST_LISTS)
     official = read_test_list(test_list) if test_list else {}
-    test = _pickled(first_file(root, TEST_PICKLES), "test") or _tensors(
-        root, "MSRVTT_JSFUSION_test.pth", "test", official
-    )
-    have = {clip.video_id for clip in test}
-    lacking = [
-        Clip(video_id, "test", f"{test_list}: {video_id}", [caption])
-        for video_id, caption in official.items()
-        if test and video_id not in have
-    ]
-    trained = _pickled(_train_pickle(root, train), "train") or _tensors(root, "MSRVTT_train.pth", "train", {})
+    test_path = first_file(root, TEST_PICKLES)
+    test = _pickled(test_path, "test") or _tensors(root, "MSRVTT_JSFUSION_test.pth", "test", official, allow_missing)
+    lacking: list[Clip] = []
+    if test and official:
+        index = IdIndex((clip.video_id for clip in test), str(test_path or root / "MSRVTT_JSFUSION_test.pth"))
+        matched = match_ids(official, index, source=str(test_list), allow_missing=allow_missing, option=ALLOW_MISSING)
+        lacking = [
+            Clip(video_id, "test", f"{test_list}: {video_id}", [caption])
+            for video_id, caption in official.items()
+            if video_id not in matched
+        ]
+    trained = _pickled(_train_pickle(root, train), "train")
+    trained = trained or _tensors(root, "MSRVTT_train.pth", "train", {}, allow_missing)
     if not test and not trained:
         what = (
             f"no MSR-VTT file ({', '.join(TEST_PICKLES + TRAIN_PICKLES)}, MSRVTT_JSFUSION_test.pth, MSRVTT_train.pth)"
@@ -98,9 +112,15 @@ def import_msrvtt(
 
 
 def _import_full(
-    root: Path, full: Path, store: Path, words: Path | None, full_resolution: bool, progress: Progress | None
+    root: Path,
+    full: Path,
+    store: Path,
+    words: Path | None,
+    full_resolution: bool,
+    allow_missing: bool,
+    progress: Progress | None,
 ) -> ImportSummary:
-    clips = full_test_clips(root, full, TEST_PICKLES + TRAIN_PICKLES)
+    clips = full_test_clips(root, full, TEST_PICKLES + TRAIN_PICKLES, allow_missing)
     summary = import_clips(
         clips,
         collection=FULL,
@@ -126,7 +146,15 @@ def read_test_list(path: Path) -> dict[str, str]:
         raise TrichordError(f"{path}: cannot be read ({error}); download it again") from None
     if not rows or not {"video_id", "sentence"} <= set(rows[0]):
         raise TrichordError(f"{path}: needs the columns video_id and sentence and at least one row; download it again")
-    return {row["video_id"]: row["sentence"] or "" for row in rows if row["video_id"]}
+    sentences: dict[str, str] = {}
+    for number, row in enumerate(rows, 1):
+        video_id, sentence = (row["video_id"] or "").strip(), row["sentence"] or ""
+        if video_id and sentences.setdefault(video_id, sentence) != sentence:
+            raise TrichordError(
+                f"{path}: row {number} has another sentence of clip '{one_line(video_id)}' than a row before it; keep one of "
+                "them"
+            )
+    return sentences
 
 
 def _train_pickle(root: Path, train: Path | None) -> Path | None:
@@ -145,15 +173,15 @@ def _pickled(path: Path | None, split: str) -> list[Clip]:
     if not entries:
         raise TrichordError(f"{path}: holds no clips; download it again")
     clips = []
+    names = ("eval_caption", "caption") if split == "test" else ("caption", "eval_caption")
     for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
-        names = ("eval_caption", "caption") if split == "test" else ("caption", "eval_caption")
         captions = next((texts for name in names if (texts := plain_texts(entry.get(name)))), [])
         kept = first_with_words(captions) if split == "test" else captions
         clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", kept, entry))
-    return clips
+    return without_repeats(clips) if split == "test" else clips
 
 
-def _tensors(root: Path, name: str, split: str, captions: dict[str, str]) -> list[Clip]:
+def _tensors(root: Path, name: str, split: str, captions: dict[str, str], allow_missing: bool) -> list[Clip]:
     """Clips of a .pth file of the original release, with the captions of the test list or of MSRVTT_data.json."""
     path = first_file(root, (name,))
     if path is None:
@@ -164,10 +192,15 @@ def _tensors(root: Path, name: str, split: str, captions: dict[str, str]) -> lis
     texts = {key: [text] for key, text in captions.items()} if split == "test" else _training_captions(root, path)
     if not texts:
         raise TrichordError(f"{path}: needs {TEST_LISTS[0]} beside it, which has the captions; add it to {root}")
+    index = IdIndex(texts, "the captions")
+    matched = match_ids(
+        map(str, tables["2d"]), index, source=str(path), allow_missing=allow_missing, option=ALLOW_MISSING
+    )
     clips = []
     for video_id, features in tables["2d"].items():
         entry: dict[str, Any] = {"2d": features, "3d": tables["3d"].get(video_id)}
-        clips.append(Clip(str(video_id), split, f"{path}: {video_id}", texts.get(str(video_id), []), entry))
+        said = texts.get(matched.get(str(video_id), ""), [])
+        clips.append(Clip(str(video_id), split, f"{path}: {video_id}", said, entry))
     return clips
 
 

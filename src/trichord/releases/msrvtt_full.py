@@ -12,35 +12,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, one_line
 from trichord.files.reading import read_text
+from trichord.ids import IdIndex, match_ids
 from trichord.releases.clips import Clip, first_file, read_entries
-from trichord.releases.common import named_path
+from trichord.releases.common import ALLOW_MISSING, named_path
 from trichord.store.pickles import load_pickle
 
 COLLECTION = "msrvtt-full"
 TENSORS = ("MSRVTT_JSFUSION_test.pth", "MSRVTT_test.pth", "MSRVTT_train.pth")
 
 
-def full_test_clips(root: Path, full: Path, pickles: Sequence[str]) -> list[Clip]:
+def full_test_clips(root: Path, full: Path, pickles: Sequence[str], allow_missing: bool = False) -> list[Clip]:
     """The clips of the JSON's test split, each with its captions; those without features have none.
 
     Args:
         root: Folder of the release.
         full: The JSON file, as it stands or inside `root`.
         pickles: Names of the release's pickles.
+        allow_missing: Whether more than half of the clips may have no features.
 
-    Raises TrichordError when the JSON has no test clips, or no file has features of any.
+    Raises TrichordError when the JSON has no test clips, no file has features of any, or more than half have none and that
+    is not allowed.
     """
     path = named_path(root, full, "full")
     captions = captions_of_test(path)
     entries = _features(root, pickles)
-    if not set(entries) & set(captions):
-        raise TrichordError(
-            f"{root}: no file has features of a clip of {path}; it needs {', '.join((*pickles, *TENSORS))}"
-        )
+    if not entries:
+        raise TrichordError(f"{root}: holds no features; they are in {', '.join((*pickles, *TENSORS))}")
+    index = IdIndex(entries, f"the features in {root}")
+    matched = match_ids(captions, index, source=str(path), allow_missing=allow_missing, option=ALLOW_MISSING)
     return [
-        Clip(video, "test", f"{path}: {video}", texts, {"id": video, **entries.get(video, {})})
+        Clip(video, "test", f"{path}: {video}", texts, {"id": video, **entries.get(matched.get(video, ""), {})})
         for video, texts in captions.items()
     ]
 
@@ -49,11 +52,19 @@ def captions_of_test(path: Path) -> dict[str, list[str]]:
     """Captions of every clip of split `test`, in the order of the file; of all clips where it names no splits."""
     try:
         content = json.loads(read_text(path))
-        splits = {str(video["video_id"]): str(video["split"]) for video in content.get("videos", ())}
+        splits: dict[str, str] = {}
+        for video in content.get("videos", ()):
+            name, split = str(video["video_id"]), str(video["split"])
+            if splits.setdefault(name, split) != split:
+                raise TrichordError(
+                    f"{path}: clip '{one_line(name)}' is in two splits ({splits[name]}, {split}); keep one"
+                )
         texts: dict[str, list[str]] = {}
         for row in content["sentences"]:
             if splits.get(str(row["video_id"]), "test" if not splits else "") == "test":
                 texts.setdefault(str(row["video_id"]), []).append(str(row["caption"]))
+    except TrichordError:
+        raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise TrichordError(f"{path}: has no sentences with video_id and caption; download it again") from None
     if not texts:

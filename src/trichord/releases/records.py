@@ -18,7 +18,7 @@ import numpy as np
 
 from trichord.captions import WORD_SPLITTINGS, Captions, tokenize
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import open_regular
+from trichord.files.reading import open_regular, parse_json
 from trichord.files.writing import replacing_file
 from trichord.store import Item, Store, WordVectors
 from trichord.store.words import read_word_vectors
@@ -109,15 +109,17 @@ def item_of(record: dict[str, Any], streams: dict[str, np.ndarray], where: str) 
         duration_s=_number(record.get("duration_s"), "duration_s", where),
         streams=streams,
         rates_hz={name: _number(rates.get(name), f"rate of {name}", where) for name in streams},
-        captions=captions_of(record.get("captions", {}), where),
+        captions=captions_of(record.get("captions", {}), where, _number(record.get("duration_s"), "duration_s", where)),
         source=texts["source"],
     )
 
 
-def captions_of(value: object, where: str) -> Captions:
-    """Captions of a record, every one as it stands."""
+def captions_of(value: object, where: str, duration_s: float = 0.0) -> Captions:
+    """Captions of a record, every one as it stands; a list of texts without times is of the whole item."""
     if value == {}:
         return Captions.empty()
+    if isinstance(value, dict) and isinstance(texts := value.get("text"), list) and not value.keys() & {"start", "end"}:
+        value = {"start": [0.0] * len(texts), "end": [duration_s] * len(texts), "text": texts}
     if not isinstance(value, dict) or not all(isinstance(value.get(name), list) for name in ("start", "end", "text")):
         raise _wrong(where, "captions", "lists start, end and text")
     starts, ends, texts = value["start"], value["end"], value["text"]
@@ -143,11 +145,11 @@ def read_small(path: Path) -> bytes:
         raise TrichordError(f"{path}: cannot be read ({error.strerror}); copy or export it again") from None
 
 
-def parsed(line: bytes | str, where: str) -> dict[str, Any]:
-    """A JSON object. Raises TrichordError when it is anything else."""
+def parsed(line: bytes | str, where: str, *, unique_keys: bool = False) -> dict[str, Any]:
+    """A JSON object. Raises TrichordError when it is anything else, or has a key twice where that is an error."""
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(line, unique_keys=unique_keys)
+    except ValueError as error:
         raise TrichordError(f"{where}: is not JSON ({shown(error)}); export it again") from None
     if not isinstance(value, dict):
         raise TrichordError(f"{where}: is no JSON object but a {type(value).__name__}; export it again")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from trichord.captions import Captions
 from trichord.errors import TrichordError
 from trichord.files.reading import open_regular_text, read_text
 from trichord.files.walking import raise_unlisted
+from trichord.ids import IdIndex, file_without_media_suffix, match_ids
 from trichord.releases.common import (
+    ALLOW_MISSING,
     RATES_HZ,
     ImportSummary,
     Made,
@@ -31,7 +34,16 @@ from trichord.releases.common import (
 )
 from trichord.releases.records import parsed, read_small
 from trichord.store import Item, Store
-from trichord.store.annotations import NO_STEP, SPLIT, StepSpan, step_items, steps_id, write_annotations
+from trichord.store.annotations import (
+    NO_STEP,
+    SPLIT,
+    StepSpan,
+    beyond_note,
+    step_items,
+    steps_beyond,
+    steps_id,
+    write_annotations,
+)
 from trichord.store.arrays import load_npy, load_npz_array
 
 AUDIO_KEY, VISUAL_KEY = "arr_0", "features"
@@ -65,19 +77,33 @@ class Annotated:
 
 
 class Files:
-    """All files below some folders by name; of several with one name the first in order of their paths."""
+    """All files below some folders by name; of several with one name the first in order of their paths.
+
+    A name that is not there is looked up without the suffixes of media files: `a_2d.npy` finds `a.mp4_2d.npy`, and the
+    other way round.
+    """
 
     def __init__(self, roots: Iterable[Path]) -> None:
         self._paths: dict[str, Path] = {}
+        self._bare: dict[str, list[str]] = {}
         for root in roots:
             for folder, folders, names in os.walk(root, onerror=raise_unlisted):
                 folders.sort()
                 for name in sorted(names):
                     self._paths.setdefault(name, Path(folder) / name)
+        for name in self._paths:
+            self._bare.setdefault(file_without_media_suffix(name), []).append(name)
 
     def find(self, *names: str) -> Path | None:
-        """The first of these that there is."""
-        return next((self._paths[name] for name in names if name in self._paths), None)
+        """The first of these that there is. Raises TrichordError where one may be two files."""
+        if exact := next((self._paths[name] for name in names if name in self._paths), None):
+            return exact
+        for name in names:
+            if len(candidates := self._bare.get(file_without_media_suffix(name), [])) > 1:
+                raise TrichordError(f"{name}: may be {candidates[0]} or {candidates[1]}; remove or rename one of them")
+            if candidates:
+                return self._paths[candidates[0]]
+        return None
 
     def with_suffix(self, suffix: str) -> dict[str, Path]:
         """Files by name without suffix."""
@@ -99,8 +125,15 @@ def import_steps(
     """Store tasks, videos and annotations. Raises TrichordError when nothing can be imported, or the store has other steps of a
     task."""
 
+    beyond: dict[str, int] = {}
+
     def make(entry: Task | Annotated) -> Made:
-        return task_item(entry, collection) if isinstance(entry, Task) else _video_item(entry, load, collection)
+        if isinstance(entry, Task):
+            return task_item(entry, collection)
+        made = _video_item(entry, load, collection)
+        if lost := steps_beyond(entry.spans, math.ceil(made.item.duration_s)):
+            beyond[entry.video_id] = lost
+        return made
 
     entries: list[Task | Annotated] = [*videos, *tasks]
     summary = import_entries(
@@ -117,6 +150,7 @@ def import_steps(
     )
     check_steps(Store(store), collection, tasks)
     write_annotations(store, collection, [span for video in videos if not video.problem for span in video.spans])
+    summary.notes += beyond_note(len(beyond), sum(beyond.values()))
     summary.notes.append(
         f"among these {len(tasks):,} tasks with {sum(len(task.steps) for task in tasks):,} steps, as items of split {SPLIT}"
     )
@@ -160,11 +194,21 @@ def _video_item(video: Annotated, load: Callable[[Annotated], Streams], collecti
 
 def read_steps(path: Path) -> dict[str, tuple[str, ...]]:
     """{task or video id: step texts} of a step.json. Raises TrichordError when it is anything else."""
-    table = parsed(read_small(path), str(path))
+    table = parsed(read_small(path), str(path), unique_keys=True)
     for name, steps in table.items():
         if not isinstance(steps, list) or not steps or not all(isinstance(s, str) for s in steps):
             raise TrichordError(f"{path}: has no list of step texts for '{name}'; download it again")
     return {str(name): tuple(steps) for name, steps in table.items()}
+
+
+def steps_of(
+    names: Iterable[str], steps: Mapping[str, tuple[str, ...]], *, table: Path, path: Path, allow_missing: bool
+) -> dict[str, tuple[str, ...]]:
+    """The steps of these tasks or videos of a table, by the names that it has. Raises TrichordError as `match_ids`."""
+    matched = match_ids(
+        names, IdIndex(steps, str(path)), source=str(table), allow_missing=allow_missing, option=ALLOW_MISSING
+    )
+    return {name: steps[own] for name, own in matched.items()}
 
 
 def matrix_spans(path: Path, video_id: str, task: str, steps: Sequence[str]) -> tuple[list[StepSpan], int]:

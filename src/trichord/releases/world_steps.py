@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError
-from trichord.releases.common import ImportSummary, Progress, existing_folder, import_entries
+from trichord.ids import IdIndex, match_ids
+from trichord.releases.common import ALLOW_MISSING, ImportSummary, Progress, existing_folder, import_entries
 from trichord.releases.records import parsed, read_small
 from trichord.releases.steps import Task, check_steps, task_item
 from trichord.store import Store
@@ -25,6 +26,7 @@ def import_world_steps(
     words: Path | None = None,
     *,
     collection: str = "world",
+    allow_missing: bool = False,
     progress: Progress | None = None,
 ) -> ImportSummary:
     """Add the true steps of a world to a store that holds its videos.
@@ -34,24 +36,27 @@ def import_world_steps(
         store: Folder of the store that `trichord extract` made of it.
         words: The word vectors that the store was made with; GloVe 6B 50-d when not given.
         collection: Of the world's videos in the store.
+        allow_missing: Import also where the store lacks more than half of the world's videos.
         progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when there is no world, or the store has none of its videos.
     """
     root = existing_folder(root)
     opened = Store(store)
-    have = {opened.video_id(int(i)) for i in opened.select(collection)}
-    tasks, spans = [], []
-    for name, steps in read_truth(root / TRUTH).items():
-        if name in have:
-            tasks.append(Task(name, tuple(text for _, _, text in steps)))
-            spans += [StepSpan(name, name, k, text, start, end) for k, (start, end, text) in enumerate(steps)]
-    if not tasks:
+    truth = read_truth(root / TRUTH)
+    have = [opened.video_id(int(i)) for i in opened.select(collection)]
+    if not have:
         known = ", ".join(dict.fromkeys(c for c, _ in opened.collections()))
         raise TrichordError(
             f"{store}: holds no video of {root} as collection {collection} (it has {known}); run `trichord extract {root} "
             f"--store {store}` first, or name --collection"
         )
+    index = IdIndex(have, f"{store} {collection}")
+    matched = match_ids(truth, index, source=str(root), allow_missing=allow_missing, option=ALLOW_MISSING)
+    tasks, spans = [], []
+    for listed, name in matched.items():
+        tasks.append(Task(name, tuple(text for _, _, text in truth[listed])))
+        spans += [StepSpan(name, name, k, text, start, end) for k, (start, end, text) in enumerate(truth[listed])]
     summary = import_entries(
         tasks,
         collection=collection,

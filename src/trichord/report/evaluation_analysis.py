@@ -22,7 +22,7 @@ from trichord.modality import Order
 from trichord.protocols.protocol import has_interval, interval_over_units
 from trichord.report.evaluation_reading import Measured, Scored, Scores, fusion_of, target_of
 from trichord.report.evaluation_systems import System
-from trichord.report.evaluation_units import difference_of_scoring, names_of_units
+from trichord.report.evaluation_units import are_numbered, difference_of_scoring, places_of_units
 from trichord.study.order_figures import distinct_runs
 
 _MEAN = re.compile(r"(.+), mean of \d+ folds", re.DOTALL)
@@ -64,6 +64,11 @@ class Models:
     scored: tuple[Scored, ...]
     first_stages: tuple[str, ...]
 
+    @property
+    def one(self) -> tuple[Scores, Scored]:
+        """The first seed."""
+        return self.scores[0], self.scored[0]
+
     def rows(self, target: str, measure: str) -> list[Measured] | None:
         """The figure of each seed; None where one has none."""
         found = [scored.row(target, measure) for scored in self.scored]
@@ -74,12 +79,21 @@ class Models:
         rows = self.rows(target, measure)
         if rows is None or not all(row.each for row in rows):
             return None
-        values = [scores.each(row) for scores, row in zip(self.scores, rows, strict=True)]
-        units = [names_of_units(scores, row) for scores, row in zip(self.scores, rows, strict=True)]
-        for own, names in zip(values, units, strict=True):
-            if not np.array_equal(names, units[0]) or not np.array_equal(np.isnan(own), np.isnan(values[0])):
+        values = []
+        for scores, scored, row in zip(self.scores, self.scored, rows, strict=True):
+            if (places := places_of_units(self.one, rows[0], (scores, scored), row)) is None:
+                return None
+            values.append(scores.each(row)[places])
+            if not np.array_equal(np.isnan(values[-1]), np.isnan(values[0])):
                 return None
         return np.stack(values)
+
+    def places(self, of: Models, target: str, measure: str) -> np.ndarray | None:
+        """(n,) where the units of the first seed of `of` stand among those of the first seed here; None where they differ."""
+        one, two = of.rows(target, measure), self.rows(target, measure)
+        if not one or not two:
+            return None
+        return places_of_units(of.one, one[0], self.one, two[0])
 
     def distinct(self, target: str, measure: str) -> tuple[np.ndarray, tuple[int, ...]] | None:
         """The table (S, n), and the seeds of its rows, without models that are an earlier one as far as this figure goes: they
@@ -295,20 +309,29 @@ def _groups(bench: Bench, target: Target) -> tuple[list[_Group], list[str]]:
         found = models.distinct(target.name, target.main)
         assert found is not None
         own, first = (models.scores[0], models.scored[0]), ""
+        places: np.ndarray | None = None
         for group in groups:
             theirs = bench.models[next(iter(group.values))]
             told = difference_of_scoring((theirs.scores[0], theirs.scored[0]), own, target.name, target.main)
             if not told:
+                places = models.places(theirs, target.name, target.main)
                 break
             first = first or told
         else:
             groups.append(group := _Group())
             apart.append(first)
-        group.values[system] = found[0][:, ~np.isnan(found[0][0])]
+        table = found[0] if places is None else found[0][:, places]
+        group.values[system] = table[:, ~np.isnan(table[0])]
         group.seeds[system] = found[1]
     for group, told in zip(groups[1:], apart[1:], strict=True):
         one, two = (", ".join(some.values) for some in (groups[0], group))
         why.append(f"{one} {'is' if len(groups[0].values) == 1 else 'are'} not compared with {two}: {told}")
+    for group in groups:
+        numbered = [name for name in group.values if are_numbered(*bench.models[name].one)]
+        if len(group.values) > 1 and numbered:
+            why.append(
+                f"{', '.join(numbered)} have no ids, so rows were paired by number; give ids to be sure of the pairs"
+            )
     return groups, why
 
 

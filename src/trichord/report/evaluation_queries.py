@@ -76,8 +76,12 @@ def clearest_duel(bench: Bench) -> UnitDuel | None:
     ranks = bench.first.kind == "retrieval"
     if values[0] is None or values[1] is None or len(values[0]) != len(values[1]):
         return None
-    counted = ~np.isnan(values[0]) & ~np.isnan(values[1])
-    one, two = values[0][counted], values[1][counted]
+    places = second.places(first, target.name, target.main)
+    if places is None:
+        return None
+    value_b = values[1][places]
+    counted = ~np.isnan(values[0]) & ~np.isnan(value_b)
+    one, two = values[0][counted], value_b[counted]
     names = names_of_units(first.scores[0], rows[0])
     captions = _captions(first, target)
     ahead, behind = int((one > two).sum()), int((one < two).sum())

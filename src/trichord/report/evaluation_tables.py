@@ -184,23 +184,26 @@ def comparison_table(benches: Sequence[Bench], level: float) -> Table:
 def units_table(bench: Bench, slug: str, found: UnitDuel, count: int = 8) -> Table:
     """The units where one of two systems is furthest ahead of the other."""
     better_a, better_b = found.furthest(count)
+    captioned = any(found.captions)
     rows = []
     for ahead, units in ((found.a, better_a), (found.b, better_b)):
         for unit in units.tolist():
             name, caption = str(found.names[unit]), str(found.captions[unit])
-            line = folded(caption or name)
+            line = folded(caption)
             short = line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
             values = [
                 Cell(f"{v[unit]:.1f}" if found.ranks else f"{v[unit]:.2f}", float(v[unit]))
                 for v in (found.value_a, found.value_b)
             ]
-            rows.append((Cell(ahead), Cell(short, line, values=(("unit", name),)), *values))
+            known = (Cell(short, line),) if captioned else ()
+            rows.append((Cell(ahead), Cell(folded(name), name), *known, *values))
     heading = found.what + (
         ", mean over seeds" if max(len(bench.models[s].seeds) for s in (found.a, found.b)) > 1 else ""
     )
     columns = (
         Column("ahead", numeric=False),
-        Column("unit", numeric=False),
+        Column("id", numeric=False),
+        *((Column("caption", numeric=False),) if captioned else ()),
         Column(found.a, heading),
         Column(found.b, heading),
     )

@@ -1,12 +1,18 @@
-"""Whether two evaluations may be compared in one figure: the same units, the same truth, the same choices; and if not, why."""
+"""Whether two evaluations may be compared in one figure: the same units, the same truth, the same choices; and if not, why.
+
+Units are known by their names, in whatever order each evaluation has them, with and without the suffixes of media files
+(`trichord.ids`). Units that were numbered, since a file of embeddings has no ids, are paired by number.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
+from trichord.ids import without_media_suffix
 from trichord.report.document import folded
 from trichord.report.evaluation_reading import Measured, Scored, Scores, fusion_of
 
@@ -22,16 +28,98 @@ def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
     rows = [scored.row(target, measure) for _, scored in (a, b)]
     assert rows[0] is not None and rows[1] is not None
     names = names_of_units(a[0], rows[0]), names_of_units(b[0], rows[1])
-    if why := _difference("units", *names):
-        return why
+    places = places_of_units(a, rows[0], b, rows[1])
+    if places is None:
+        return _difference("units", *names)
+    in_order = np.array_equal(places, np.arange(len(places))) and np.array_equal(*names)
     counts = [~np.isnan(scores.each(row)) for (scores, _), row in zip((a, b), rows, strict=True) if row is not None]
-    if not np.array_equal(*counts):
-        at = int(np.argmax(counts[0] != counts[1]))
+    if not np.array_equal(counts[0], counts[1][places]):
+        at = int(np.argmax(counts[0] != counts[1][places]))
         return f"unit '{_short(names[0][at])}' counts in one alone"
     truths = _truth(a, rows[0]), _truth(b, rows[1])
+    if not in_order:
+        return _difference_of_named(named_truth(a, rows[0], truths[0]), named_truth(b, rows[1], truths[1]))
     for what in truths[0]:
         if what in truths[1] and (why := _difference(what, truths[0][what], truths[1][what])):
             return why
+    return ""
+
+
+def places_of_units(a: One, row_a: Measured, b: One, row_b: Measured) -> np.ndarray | None:
+    """(n,) where each unit of figure `row_a` stands among those of `row_b`; None where the units are not the same."""
+    names = names_of_units(a[0], row_a), names_of_units(b[0], row_b)
+    if np.array_equal(*names):
+        keys = [_keys(*one, row, own) for one, row, own in ((a, row_a, names[0]), (b, row_b, names[1]))]
+        if keys[0] is None or keys[1] is None or keys[0] == keys[1] or Counter(keys[0]) != Counter(keys[1]):
+            return np.arange(len(names[0]))  # what differs then are captions
+    if len(names[0]) != len(names[1]):
+        return None
+    for spelling in (str, without_media_suffix):
+        spelt = [np.array([spelling(name) for name in own.tolist()], np.str_) for own in names]
+        if any(len(set(new.tolist())) < len(set(old.tolist())) for new, old in zip(spelt, names, strict=True)):
+            continue  # two units would have one name
+        told = [_keys(*a, row_a, spelt[0]), _keys(*b, row_b, spelt[1])]
+        if told[0] is None or told[1] is None or Counter(told[0]) != Counter(told[1]):
+            told = [spelt[0].tolist(), spelt[1].tolist()]
+        numbered = [_numbered(keys or []) for keys in told]
+        if set(numbered[0]) == set(numbered[1]):
+            place = {key: at for at, key in enumerate(numbered[1])}
+            return np.array([place[key] for key in numbered[0]], np.int64)
+    return None
+
+
+def _keys(scores: Scores, scored: Scored, row: Measured, names: np.ndarray) -> list[Any] | None:
+    """What tells the texts of one clip from each other: name and caption; None where captions are not known."""
+    captions = scores.named(f"{scored.head}/caption", "U", len(names)) if row.each_of.endswith("/text_id") else None
+    return None if captions is None else list(zip(names.tolist(), captions.tolist(), strict=True))
+
+
+def _numbered(keys: list[Any]) -> list[tuple[Any, int]]:
+    """Each key with how often it was there before."""
+    seen: Counter[Any] = Counter()
+    numbered = []
+    for key in keys:
+        numbered.append((key, seen[key]))
+        seen[key] += 1
+    return numbered
+
+
+def are_numbered(scores: Scores, scored: Scored) -> bool:
+    """Whether the clips of an evaluation have no names but their numbers, as in a file of embeddings without ids."""
+    ids = scores.named(f"{scored.head}/id", "U")
+    return ids is not None and ids.tolist() == [str(i) for i in range(len(ids))]
+
+
+def named_truth(one: One, row: Measured, truth: dict[str, np.ndarray]) -> dict[str, list[tuple[str, ...]]]:
+    """What is right for each unit, by names in place of numbers and in an order that depends on the names alone."""
+    scores, scored = one
+    ids, videos = (scores.named(f"{scored.head}/{part}", "U") for part in ("id", "video"))
+    found: dict[str, list[tuple[str, ...]]] = {}
+    texts, captions = truth.get("the clips of the texts"), truth.get("captions")
+    if texts is not None:
+        rows = [texts.tolist()] if captions is None else [texts.tolist(), captions.tolist()]
+        found["captions"] = [(without_media_suffix(name), *rest) for name, *rest in zip(*rows, strict=True)]
+    for what, table in (("the queries' clips", ids), ("the queries' videos", videos)):
+        if what in truth and table is not None:
+            found[what] = [(without_media_suffix(name),) for name in table[truth[what]].tolist()]
+    if "annotated steps" in truth:
+        shown = (names_of_units(scores, row).tolist(), map(str, truth["annotated steps"].tolist()))
+        found["annotated steps"] = list(zip(*shown, strict=True))
+    for what, places in truth.items():
+        part = what.removeprefix("the clips with labels of ")
+        labels, classes = truth.get(f"labels of {part}"), truth.get(f"classes of {part}")
+        if part == what or ids is None or labels is None or classes is None:
+            continue
+        clips = [without_media_suffix(name) for name in ids[places].tolist()]
+        found[f"labels of {part}"] = list(zip(clips, classes[labels].tolist(), strict=True))
+    return {what: sorted(rows) for what, rows in found.items()}
+
+
+def _difference_of_named(one: dict[str, list[tuple[str, ...]]], two: dict[str, list[tuple[str, ...]]]) -> str:
+    for what, rows in one.items():
+        if what in two and rows != two[what] and len({*map(len, rows), *map(len, two[what])}) == 1:
+            alone = next(iter((Counter(rows) - Counter(two[what])) or (Counter(two[what]) - Counter(rows))))
+            return f"{what} differ: '{_short(': '.join(alone))}' is in one alone"
     return ""
 
 

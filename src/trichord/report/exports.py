@@ -49,7 +49,9 @@ _GREEK_SMALL = (
 )
 _GREEK_CAPITAL = "gamma|delta|theta|lamda|xi|pi|sigma|upsilon|phi|psi|omega"
 _GREEK = re.compile(f"greek (?:small letter ({_GREEK_SMALL})|capital letter ({_GREEK_CAPITAL}))")
-_PREAMBLE = r"""% Each table can be copied on its own; it needs the package booktabs.
+_PREAMBLE = r"""% Compile with xelatex or lualatex where names or captions are in other scripts than Latin (Arabic, Japanese, ...):
+% pdflatex has no letters for these, and reports "Unicode character ... not set up for use with LaTeX".
+% Each table can be copied on its own; it needs the package booktabs.
 \documentclass{article}
 \usepackage[a4paper, margin=2cm]{geometry}
 \usepackage{iftex}

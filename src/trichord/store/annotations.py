@@ -7,6 +7,7 @@ the item `steps/TASK` of split `steps` of the collection, in order: so they have
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -105,6 +106,20 @@ def truth_matrix(spans: Iterable[StepSpan], num_seconds: int, num_steps: int) ->
         if span.step != NO_STEP:
             truth[int(np.floor(span.start_s)) : int(np.ceil(span.end_s)), span.step] = True
     return truth
+
+
+def steps_beyond(spans: Iterable[StepSpan], num_seconds: float) -> int:
+    """How many annotated steps begin where a video of so many seconds has ended; `truth_matrix` leaves them out."""
+    return sum(span.step != NO_STEP and math.floor(span.start_s) >= num_seconds for span in spans)
+
+
+def beyond_note(num_videos: int, num_steps: int) -> list[str]:
+    """A note on the videos that are shorter than their annotation, or none."""
+    if not num_videos:
+        return []
+    are, lie = ("video is", "its") if num_videos == 1 else ("videos are", "their")
+    steps = f"{num_steps:,} annotated step{' lies' if num_steps == 1 else 's lie'} beyond the features"
+    return [f"{num_videos:,} {are} shorter than {lie} annotation: {steps} and cannot be found (download them again)"]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.lfs import lfs_pointer_error
 from trichord.files.reading import open_regular, unreadable
 
 FREE_BYTES = 256 << 20  # what is unpacked from a file may have this size whatever its ratio
@@ -172,4 +173,6 @@ def _read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
 
 
 def _broken(path: Path, why: str) -> TrichordError:
-    return TrichordError(f"{path}: is broken ({one_line(why)[:200]}); download or save it again")
+    return lfs_pointer_error(path) or TrichordError(
+        f"{path}: is broken ({one_line(why)[:200]}); download or save it again"
+    )

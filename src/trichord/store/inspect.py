@@ -18,7 +18,7 @@ from trichord.store.ledger import LEDGER, entry_of
 from trichord.store.location import Location, location
 from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest, rows_digest
 from trichord.store.mirror import RemoteStore
-from trichord.store.shards import map_shard, unreadable_part
+from trichord.store.shards import map_shard, mend_of, unreadable_part
 from trichord.store.store import Store
 from trichord.store.writer import leftovers
 
@@ -205,7 +205,7 @@ def _part_problems(
     manifest: Manifest, seen: dict[tuple[str, str], Path], words: dict[int, str], remote: RemoteStore | None
 ) -> Iterator[str]:
     info, path = manifest.info, manifest.shard_path
-    again = f"delete {manifest.path.stem}.safetensors and {manifest.path.stem}.parquet in {path.parent}, import again"
+    again = mend_of(path)
     texts = {name: column.to_pylist() for name, column in manifest.texts.items()}
     if rows_digest(texts | {name: column.tolist() for name, column in manifest.numbers.items()}) != info.rows_sha256:
         yield f"{manifest.path}: its rows are not those that were written; {again}"

@@ -110,5 +110,7 @@ def _checked(where: str, name: str, array: np.ndarray, item: Item, dim: int | No
         finite = np.isfinite(kept[begin : begin + _BLOCK_ROWS]).all(axis=1)
         if not finite.all():
             row = begin + int(np.flatnonzero(~finite)[0])
-            raise TrichordError(f"{where}: {name} holds NaN or infinity (first in row {row}); {_AGAIN}")
+            what = "numbers beyond what float32 holds" if np.isfinite(array[row]).all() else "NaN or infinity"
+            what = what.replace("float32", np.dtype(dtype).name)
+            raise TrichordError(f"{where}: {name} holds {what} (first in row {row}); {_AGAIN}")
     return kept

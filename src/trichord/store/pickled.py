@@ -32,6 +32,8 @@ STORAGES = {
     "BoolStorage": "bool",
 }
 
+_TORCH_DTYPES = (*dict.fromkeys(STORAGES.values()), "complex64", "complex128", "float8_e4m3fn", "float8_e5m2")
+
 
 # ---- numpy
 
@@ -175,6 +177,24 @@ def _tensor(
     return flat.as_strided(shape, steps, offset)
 
 
+def _parameter(machine: Machine, tensor: object, *rest: object) -> torch.Tensor:
+    if (type(tensor).__module__, type(tensor).__name__) != ("torch", "Tensor"):
+        machine.refuse(f"a parameter made of a {type(tensor).__name__}")
+    return tensor  # type: ignore[return-value]
+
+
+def _device(machine: Machine, *parts: object) -> str:
+    if not 1 <= len(parts) <= 2 or not all(isinstance(part, str | int) for part in parts):
+        machine.refuse("a device of no name")
+    return ":".join(str(part)[:20] for part in parts)
+
+
+def _ignore_state(machine: Machine, made: OrderedDict, state: object) -> None:
+    """A state dict of a module carries the versions of its modules beside its items; nothing needs them."""
+    if not isinstance(state, dict) or set(state) != {"_metadata"}:
+        machine.refuse("the state of a OrderedDict")
+
+
 def storage_key(machine: Machine, key: Any) -> tuple[str, str, int, int]:
     """Name, dtype, number of elements and bytes of the storage that a persistent id asks for."""
     if type(key) is not tuple or len(key) < 5 or str(key[0]) != "storage" or any(view is not None for view in key[5:]):
@@ -198,6 +218,9 @@ def _table() -> dict[str, Named]:
         "collections.OrderedDict": lambda m, *a: _mapping(m, *a, kind=OrderedDict),
         "torch._utils._rebuild_tensor": _tensor,
         "torch._utils._rebuild_tensor_v2": _tensor,
+        "torch._utils._rebuild_parameter": _parameter,
+        "torch._utils._rebuild_parameter_with_state": _parameter,
+        "torch.device": _device,
         "torch.Size": lambda m, *a: tuple(_items(m, *a)),
         **{f"torch.{name}": None for name in STORAGES},
     }
@@ -217,8 +240,9 @@ def _table() -> dict[str, Named]:
         for kind in (int, float, bool, complex):
             calls[f"{builtins}.{kind.__name__}"] = _number(kind)
         calls[f"{builtins}.long"] = _number(int)
-    return {name: Named(name, call) for name, call in calls.items()}
+    texts = {name: Named(name, text=name) for name in (f"torch.{dtype}" for dtype in _TORCH_DTYPES)}
+    return texts | {name: Named(name, call) for name, call in calls.items()}
 
 
 NAMED: Mapping[str, Named] = _table()
-BUILDS: Mapping[type, Any] = {np.ndarray: _set_array, np.dtype: _set_dtype}
+BUILDS: Mapping[type, Any] = {np.ndarray: _set_array, np.dtype: _set_dtype, OrderedDict: _ignore_state}

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import open_regular
 from trichord.store.arrays import load_npz_array
 from trichord.store.pickled import BUILDS, NAMED, Storage, raw_bytes, storage_key
@@ -40,6 +41,7 @@ def load_pickle(path: str | Path) -> Any:
     """
     path = Path(path)
     source = str(path)
+    refuse_lfs_pointer(path)
     try:
         with open_regular(path) as file:
             if path.stat().st_size == 0:

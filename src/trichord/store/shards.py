@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.lfs import lfs_pointer_error
 from trichord.files.reading import open_regular, unreadable
 from trichord.files.writing import replacing_file
 
@@ -26,17 +27,20 @@ _NAMES = {np.dtype(spec): name for name, spec in _DTYPES.items()}
 
 def damaged(path: Path, what: str) -> TrichordError:
     """The error for a part that cannot be used: names the file, what is wrong and the way out."""
-    return TrichordError(one_line(f"{path}: {what}; {_mend(path)}"))
+    if pointer := lfs_pointer_error(path):
+        return pointer
+    return TrichordError(one_line(f"{path}: {what}; run `trichord store verify {path.parent.parent}`, {mend_of(path)}"))
 
 
 def unreadable_part(path: Path, error: Exception) -> TrichordError:
-    """Return the error to raise for a file of a part that cannot be read: only a missing or damaged one is to be deleted."""
-    return unreadable(path, error, mend=_mend(path))
+    """Return the error to raise for a file of a part that cannot be read: only a missing or damaged one is to be replaced."""
+    return unreadable(path, error, mend=one_line(f"run `trichord store verify {path.parent.parent}`, {mend_of(path)}"))
 
 
-def _mend(path: Path) -> str:
+def mend_of(path: Path) -> str:
+    """What to do about a part whose file `path` is damaged; it is deleted only where there is no other copy."""
     both = f"{path.stem}.safetensors and {path.stem}.parquet"
-    return one_line(f"run `trichord store verify {path.parent.parent}`, delete {both}, import again")
+    return f"copy the part again if the store was copied or downloaded, else delete {both}, import again"
 
 
 def write_shard(path: Path, tensors: Mapping[str, Sequence[np.ndarray]], *, exclusive: bool = False) -> tuple[int, str]:

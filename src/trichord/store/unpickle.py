@@ -57,12 +57,12 @@ class Py2Str(str):
 
 
 class Named:
-    """What a name in a pickle stands for: a function of this project, or (without `call`) a mere marker."""
+    """What a name in a pickle stands for: a function of this project, a text, or (without both) a mere marker."""
 
-    __slots__ = ("call", "name")
+    __slots__ = ("call", "name", "text")
 
-    def __init__(self, name: str, call: Callable[..., object] | None = None) -> None:
-        self.name, self.call = name, call
+    def __init__(self, name: str, call: Callable[..., object] | None = None, text: str | None = None) -> None:
+        self.name, self.call, self.text = name, call, text
 
 
 def refused(source: str, what: str) -> TrichordError:
@@ -277,7 +277,7 @@ class Machine:
         found = self.named.get(full)
         if found is None:
             self.refuse(full)
-        self.stack.append(found)
+        self.stack.append(found if found.text is None else found.text)
 
     def _stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()

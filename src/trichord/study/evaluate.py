@@ -13,6 +13,7 @@ from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, all_directions
 from trichord.evaluation.windows import Windows
 from trichord.files.folders import check_no_links
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import read_given_text, unreadable
 from trichord.files.writing import write_json
 from trichord.modality import Direction
@@ -293,6 +294,7 @@ def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, sub
 
 def read_gallery(path: Path) -> tuple[str, ...]:
     """Ids of clips, one a line. Raises TrichordError when there is no such file or it names none."""
+    refuse_lfs_pointer(path)
     try:
         lines = [line.strip() for line in read_given_text(path).splitlines()]
     except (OSError, UnicodeDecodeError) as error:

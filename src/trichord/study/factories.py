@@ -267,3 +267,13 @@ def build_accelerator(recipe: Recipe) -> Accelerator:
     patience = InitProcessGroupKwargs(timeout=timedelta(seconds=training.process_timeout_s))
     AcceleratorState._reset_state()  # else the first precision of a Python process would be that of all its stages
     return Accelerator(mixed_precision=training.precision, cpu=on_cpu, kwargs_handlers=[patience])
+
+
+def training_accelerator(recipe: Recipe) -> Accelerator:
+    """As `build_accelerator`, for training. Raises TrichordError for fp16 on a CPU, where encoders would run in float32."""
+    accelerator = build_accelerator(recipe)
+    if recipe.training.precision == "fp16" and accelerator.device.type == "cpu":
+        raise TrichordError(
+            "training.precision fp16 needs a GPU: on a CPU encoders would run in float32; set training.precision to bf16 or no"
+        )
+    return accelerator

@@ -64,7 +64,7 @@ def freeze(
     ready: list[Path] = []
     for folder, stage, recipe in stages:
         recipe.training.device = "cpu" if device == "cpu" else recipe.training.device
-        accelerator = factories.build_accelerator(recipe)
+        accelerator = factories.training_accelerator(recipe)
         data = Store(store, cache_gb=recipe.data.cache_gb or None)
         with mended_by_deleting(folder):
             model = load_model(folder).model

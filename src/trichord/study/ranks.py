@@ -32,9 +32,16 @@ WORDS = ("benchmark", "direction", "missing")
 
 
 def rank_arrays(
-    store: Store, benchmark: Benchmark, clips: Clips, results: Sequence[RetrievalResult]
+    store: Store, benchmark: Benchmark, clips: Clips, results: Sequence[RetrievalResult], first: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The arrays of one benchmark by their names in the file."""
+    """The arrays of one benchmark by their names in the file.
+
+    Args:
+        store, benchmark: What was scored.
+        clips: A row per text.
+        results: By direction.
+        first: The first row of each clip.
+    """
     arrays = {
         f"{benchmark.name}/video_id": np.array([store.video_id(int(i)) for i in clips.item], dtype=np.str_),
         f"{benchmark.name}/start_s": clips.start_s,
@@ -43,7 +50,10 @@ def rank_arrays(
     for result in results:
         if result.ranks is not None:
             head = f"{benchmark.name}/{result.direction}"
-            arrays[f"{head}/clip"] = result.ranks.clip.astype(np.int32)
+            row = first[result.ranks.clip] if result.ranks.text is None else result.ranks.text
+            arrays[f"{head}/clip"] = row.astype(np.int32)
+            if result.ranks.truths is not None:
+                arrays[f"{head}/truths"] = result.ranks.truths.astype(np.int32)
             arrays[f"{head}/greater"] = result.ranks.greater.astype(np.int32)
             arrays[f"{head}/equal"] = result.ranks.equal.astype(np.int32)
             arrays[f"{head}/num_gallery"] = np.array(result.ranks.num_gallery)

@@ -81,7 +81,7 @@ def train_order(
     from trichord.store import Store
 
     recipe.check()
-    factories.build_accelerator(recipe)  # joins the other processes of a launch
+    factories.training_accelerator(recipe)  # joins the other processes of a launch
     say = say if is_main() else _silent  # one process of a launch speaks
     store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
     planned = plan_order(Order.parse(order), seed, recipe, store.fingerprint)
@@ -127,7 +127,7 @@ def run_study(
     from trichord.store import Store
 
     recipe.check()
-    factories.build_accelerator(recipe)  # joins the other processes of a launch
+    factories.training_accelerator(recipe)  # joins the other processes of a launch
     store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
     parsed = [Order.parse(order) for order in orders]
     plan = plan_study(parsed, seeds, recipe, store.fingerprint, first_stage_seed)
@@ -207,7 +207,7 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
     folder = out / "stages" / planned.folder
     if on_main(partial(_is_finished, planned, folder, recipe)):
         return 0
-    accelerator = factories.build_accelerator(recipe)
+    accelerator = factories.training_accelerator(recipe)
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         write_text(folder / "config.yaml", config_text(store, recipe, planned))
@@ -232,6 +232,11 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
         accelerator,
         say=say,
     )
+    if say and source.most_clips == 1:
+        say(
+            "note: a batch of one clip has no negatives, so contrast teaches nothing; raise data.videos_per_batch or "
+            "data.clips_per_video, or add videos"
+        )
     order = Order.parse(planned.stage.chain)
     title = f"{order} stage {len(order.stages)} seed {planned.seed}"
     kept: dict[str, Any] = {

@@ -219,7 +219,7 @@ def _evaluate(
         figures.names.append(benchmark.name)
         figures.rows += [{"order": planned.order.code, "seed": planned.seed, **row.to_dict()} for row in scored]
         figures.labels[benchmark.name] = label_name
-        figures.arrays |= rank_arrays(store, benchmark, found.clips, scored)
+        figures.arrays |= rank_arrays(store, benchmark, found.clips, scored, found.first)
         figures.arrays |= geometry.to_arrays(f"{benchmark.name}/geometry") if geometry is not None else {}
         write_queries(out, store, benchmark, found.clips)
         for first in scored[:1]:

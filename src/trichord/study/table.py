@@ -152,9 +152,15 @@ def to_csv(table: StudyTable) -> str:
 
 
 def inert(text: str) -> str:
-    """Text of a CSV cell: one that a spreadsheet would run as a formula gets an apostrophe before it."""
+    """Text of a CSV cell: one that a spreadsheet would run as a formula gets an apostrophe before it.
+
+    An id such as `-abc_d` is left as it is, so that tables can be joined by ids: it calls nothing and names no other file.
+    """
     start = text.lstrip()
-    formula = start.startswith(("=", "@")) or (start.startswith(("+", "-")) and re.search(r"[A-Za-z|!]", start))
+    is_id = text.startswith("-") and not re.search(r"[\s(|!\[\]'\"=+*/,;<>^{}]", text)
+    formula = start.startswith(("=", "@")) or (
+        start.startswith(("+", "-")) and re.search(r"[A-Za-z|!]", start) and not is_id
+    )
     return f"'{text}" if formula else text
 
 

@@ -18,6 +18,7 @@ from trichord.files.reading import check_regular, file_sha256, unreadable
 from trichord.files.writing import replacing
 from trichord.losses.centroids import Centroids
 from trichord.training.checkpoint_folder import MANIFEST
+from trichord.training.seals import again
 
 CENTROIDS, IN_CHECKPOINT = "centroids.safetensors", "clusters.safetensors"
 DIGEST, _NAME = "centroids_sha256", "centroids"
@@ -53,18 +54,18 @@ def read_centroids(folder: Path, described: Mapping[str, Any], width: int) -> Ce
         return None
     try:
         if not in_checkpoint and file_sha256(path) != described[DIGEST]:
-            raise TrichordError(f"{path}: the centroids were changed since they were written; train the stage again")
+            raise TrichordError(f"{path}: the centroids were changed since they were written; {again(folder)}")
         check_regular(path)
         with safe_open(path, framework="pt") as file:
             rows = file.get_tensor(_NAME)
     except (OSError, SafetensorError, MemoryError) as error:
-        raise unreadable(path, error, mend="train the stage again") from None
+        raise unreadable(path, error, mend=again(folder)) from None
     if in_checkpoint and not rows.numel():  # before the first fit
         return None
     if rows.ndim != 2 or rows.shape[1] != width or not len(rows) or rows.dtype != torch.float32:
         raise TrichordError(
             f"{path}: holds no centroids of this model: {tuple(rows.shape)} {rows.dtype} for a width of {width}; "
-            "train the stage again"
+            f"{again(folder)}"
         )
     if not rows.isfinite().all():
         raise TrichordError(f"{path}: the centroids are not finite: the model has diverged; train it anew")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 LEAST_SCALE = 1.0
+LEAST_TEMPERATURE = 1e-3  # below it scores leave what floats tell apart
 
 
 class Guard:
@@ -132,6 +133,12 @@ class Guard:
             f"{self._advice(kind, bad)}; {told}"
         )
 
+    def _temperature(self) -> float | None:
+        settings = self.described.get("settings")
+        loss = settings.get("loss") if isinstance(settings, Mapping) else None
+        value = loss.get("temperature") if isinstance(loss, Mapping) else None
+        return float(value) if isinstance(value, int | float) else None
+
     def _advice(self, kind: str, bad: list[BadInput]) -> str:
         if bad:
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
@@ -139,4 +146,7 @@ class Guard:
             return (
                 f"the features of {bad[0]}{more} hold NaN or infinity; `trichord store verify {store}` says what to do"
             )
+        temperature = self._temperature()
+        if temperature is not None and temperature < LEAST_TEMPERATURE:
+            return f"raise loss.temperature, by which scores are divided: it is {temperature:g}, usual are 0.01 to 1"
         return "lower training.learning_rate" + (", or look at the batch's features" if kind == "loss" else "")

@@ -15,13 +15,14 @@ import torch
 
 from trichord.data.reader import AudioInput, TextInput
 from trichord.errors import TrichordError, one_line
+from trichord.files.lfs import lfs_pointer_error
 from trichord.files.reading import check_regular, file_sha256, unreadable
 from trichord.files.writing import replacing, write_json
 from trichord.losses.centroids import Centroids
 from trichord.nn import MCN
 from trichord.training.centroids import CENTROIDS, read_centroids, write_centroids
 from trichord.training.checkpoint_folder import MANIFEST, Damaged, check_files, read_manifest, read_numbers
-from trichord.training.seals import sealed, was_changed
+from trichord.training.seals import again, sealed, was_changed
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 FORMAT = 2  # 1 had no digests; it is still read
@@ -157,7 +158,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     except Damaged as error:
         raise _no_description(folder, error) from None
     if was_changed(described) or (described.get("format") == FORMAT and "sha256" not in described):
-        raise TrichordError(f"{folder / DESCRIPTION}: was changed since it was written; train the stage again")
+        raise TrichordError(f"{folder / DESCRIPTION}: was changed since it was written; {again(folder)}")
     if described.get("format", 1) not in (1, FORMAT):
         told = one_line(described["format"])[:20]
         raise TrichordError(f"{folder / DESCRIPTION}: has format {told}, this version reads 1 and {FORMAT}; update it")
@@ -166,7 +167,9 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 def _no_description(folder: Path, error: object) -> TrichordError:
     told = one_line(error)[:200]
-    return TrichordError(f"{folder / DESCRIPTION}: not a model description ({told}); train the stage again")
+    return lfs_pointer_error(folder / DESCRIPTION) or TrichordError(
+        f"{folder / DESCRIPTION}: not a model description ({told}); {again(folder)}"
+    )
 
 
 def _texts(values: object) -> tuple[str, ...]:
@@ -199,7 +202,7 @@ def load_weights(model: MCN, path: Path) -> None:
     described = read_description(path.parent) if (path.parent / DESCRIPTION).is_file() else {}
     try:
         if "weights_sha256" in described and file_sha256(path) != described["weights_sha256"]:
-            raise TrichordError(f"{path}: the weights were changed since they were written; train the stage again")
+            raise TrichordError(f"{path}: the weights were changed since they were written; {again(path.parent)}")
         tensors = load_file(path)
     except (OSError, SafetensorError, MemoryError) as error:
         raise unreadable(path, error, mend=TRAIN_AGAIN) from None
@@ -216,7 +219,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, MemoryError) as error:
-        raise unreadable(path, error, mend=TRAIN_AGAIN) from None
+        raise unreadable(path, error, mend=again(path.parent)) from None
 
 
 def _check_fit(model: MCN, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 SEAL = "sha256"
 
+_EXPORTED = "config.json"  # lies beside the weights of a model that `trichord export-model` wrote
+
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content with its digest, as it is written to a file."""
@@ -32,3 +34,9 @@ def digest(content: Mapping[str, Any]) -> str:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     except RecursionError:
         return ""
+
+
+def again(folder: Path) -> str:
+    """What to do about a damaged model: one that was exported was not trained here."""
+    exported = (folder / _EXPORTED).is_file()
+    return "get the model again, or export it again" if exported else "train the stage again"

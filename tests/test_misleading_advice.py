@@ -1,0 +1,204 @@
+"""Errors that name the cause and an action that helps: pointers in place of files, numbers that no float holds, settings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from release_helpers import WORDS, reasons, write
+from steps_helpers import write_crosstask
+from tiny import write_tiny_store
+from trichord.errors import TrichordError
+from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.labels import read_labels
+from trichord.files.lfs import lfs_pointer_error
+from trichord.files.reading import unreadable
+from trichord.nn import MCN
+from trichord.protocols.protocol import Options
+from trichord.protocols.registry import find_protocol
+from trichord.protocols.subject import Subject
+from trichord.recipes import load_recipe
+from trichord.releases import import_youcook2
+from trichord.report.document import Cell, Column, Document, Section, Table
+from trichord.report.exports import to_csv, to_latex
+from trichord.store import Store
+from trichord.store.arrays import load_npy, load_npz_array
+from trichord.store.inspect import verify
+from trichord.store.pickles import load_pickle
+from trichord.study.evaluate import read_gallery
+from trichord.study.run import train_order
+from trichord.study.table import inert
+from trichord.training.models import load_model
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 234446\n"
+TOLD = "is a git-lfs pointer in place of the file"
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("x.safetensors", Embedded.load), ("x.npz", Embedded.load), ("x.pkl", load_pickle), ("x.pth", MCN.from_published),
+        ("x.safetensors", MCN.from_published), ("x.npy", load_npy), ("x.npz", lambda path: load_npz_array(path, "a")),
+        ("x.csv", read_labels), ("x.txt", read_gallery),
+    ],
+)  # fmt: skip
+def test_a_pointer_of_git_lfs_is_told_for_what_it_is(name: str, read: Any, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(POINTER)
+    with pytest.raises(TrichordError, match=TOLD) as caught:
+        read(tmp_path / name)
+    assert "git lfs pull" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_no_pointer(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for content in (b"", POINTER[:20], b"version https://example.org", POINTER + bytes(2000)):
+        path.write_bytes(content)
+        assert lfs_pointer_error(path) is None
+    assert lfs_pointer_error(tmp_path) is None and lfs_pointer_error(tmp_path / "none") is None
+    path.write_bytes(POINTER)
+    assert TOLD in str(unreadable(path, OSError("what a library said")))
+
+
+def test_a_model_that_was_got_is_not_to_be_trained_again(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(json.dumps({"format": 1}))
+    (tmp_path / "model.safetensors").write_bytes(b"half a download")
+    with pytest.raises(TrichordError, match="train the stage again"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(TrichordError, match="get the model again, or export it again"):
+        load_model(tmp_path)
+    (tmp_path / "model.json").write_bytes(POINTER)
+    with pytest.raises(TrichordError, match=TOLD):
+        load_model(tmp_path)
+
+
+def test_a_part_of_a_store_is_copied_again_before_it_is_deleted(tmp_path: Path) -> None:
+    store = write_tiny_store(tmp_path / "store", num_train=2)
+    part = Store(store).shard_path(0)
+    whole = part.read_bytes()
+    part.write_bytes(POINTER)
+    assert all(TOLD in problem for problem in verify(store)) and verify(store)
+    with pytest.raises(TrichordError, match=TOLD):
+        Store(store)
+    part.write_bytes(whole[:-8])
+    (problem, *_) = verify(store)
+    assert "copy the part again if the store was copied or downloaded, else delete" in problem
+
+
+def test_types_that_are_not_read_and_numbers_that_no_float_holds(tmp_path: Path) -> None:
+    save_file({"video": torch.ones(2, 3).to(torch.float8_e4m3fn)}, tmp_path / "x.safetensors")
+    with pytest.raises(TrichordError, match="'video' is of type F8_E4M3, which is not read here; write it as float16"):
+        Embedded.load(tmp_path / "x.safetensors")
+    entries = [
+        {"id": f"v{i}", "2d": np.full(4, value), "caption": "stir"} for i, value in enumerate([1.0, 1e300, np.nan])
+    ]
+    write(tmp_path / "r" / "youcook_val.pkl", entries)
+    import_youcook2(tmp_path / "r", tmp_path / "s", WORDS)
+    told = reasons(tmp_path / "s")
+    assert "visual_2d holds numbers beyond what float32 holds (first in row 0)" in told["youcook2/v1"]
+    assert "visual_2d holds NaN or infinity (first in row 0)" in told["youcook2/v2"]
+
+
+def test_the_first_caption_that_says_something_is_taken(tmp_path: Path) -> None:
+    write(
+        tmp_path / "youcook_val.pkl",
+        [{"id": "a", "2d": np.ones(4, np.float32), "caption": ["", " ", "add salt", "stir"]}],
+    )
+    import_youcook2(tmp_path, tmp_path / "s", WORDS)
+    assert Store(tmp_path / "s").caption_text(0, 0) == "add salt"
+
+
+def debug(**more: Any) -> Any:
+    training = {"tensorboard": False, "device": "cpu", "max_steps": 1} | more.pop("training", {})
+    return load_recipe("debug", training=training, **more)
+
+
+def test_fp16_on_a_cpu_is_refused(tiny_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrichordError, match="training.precision fp16 needs a GPU"):
+        train_order(tiny_store, tmp_path / "run", "vt", 0, debug(training={"precision": "fp16"}), say=lambda line: None)
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+@pytest.mark.parametrize(("videos", "clips", "noted"), [(1, 1, True), (2, 1, False), (1, 2, False)])
+def test_a_batch_of_one_clip_is_noted(videos: int, clips: int, noted: bool, tiny_store: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    recipe = debug(data={"videos_per_batch": videos, "clips_per_video": clips})
+    train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=lines.append)
+    assert any("a batch of one clip has no negatives" in line for line in lines) == noted
+
+
+def test_a_temperature_near_zero_is_the_cause(tiny_store: Path, tmp_path: Path) -> None:
+    recipe = debug(loss={"contrast": "info_nce", "temperature": 1e-30})
+    with pytest.raises(TrichordError, match="raise loss.temperature, by which scores are divided: it is 1e-30"):
+        train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=lambda line: None)
+
+
+def test_ids_in_csv_stay_what_joins() -> None:
+    table = Table("t", "t", (Column("id"), Column("caption")), ((Cell("-abc_d%&#", "-abc_d%&#"), Cell("- stir")),))
+    assert list(csv.reader(io.StringIO(to_csv(table))))[1] == ["-abc_d%&#", "'- stir"]
+    for text in ("-1+cmd|' /C calc'!A0", "-A1(B2)", "=a", "@a", "+abc", "-a!b", "-a b", "-2+3+x"):
+        assert inert(text) == f"'{text}"
+
+
+def test_latex_names_the_engine_for_other_scripts() -> None:
+    text = to_latex(Document("t", "", (Section("s", ("x",), ""),), ()))
+    assert "xelatex or lualatex" in text.splitlines()[0]
+
+
+def test_youcook2_full_counts_clips_without_full_features_as_errors() -> None:
+    rows = np.eye(12, dtype=np.float32)
+    found = Embedded.of({"video": rows, "text": rows}, labels={"visual": ["rows"] * 10 + ["pooled"] * 2})
+    scored = {}
+    for missing in ("auto", "miss"):
+        options = Options(directions=("t2v", "v2t"), missing=missing)
+        outcome = find_protocol("youcook2-full").run(Subject.of_embeddings(found), options)
+        scored[missing] = [
+            (r["r1"], r["num_queries"], r["num_gallery"], r["num_missing"]) for r in outcome.details["results"]
+        ]
+        assert not any("12 clips here" in note for note in outcome.notes)
+    assert scored["auto"] == [(100.0, 10, 10, 0)] * 2
+    assert scored["miss"] == [(pytest.approx(1000 / 12), 12, 10, 2)] * 2
+    paragraph = find_protocol("youcook2-full").explanation()
+    assert "counts the 11 as errors" in paragraph and "--missing miss" in paragraph and "3,350" in paragraph
+
+
+def test_a_side_that_test_clips_lack_leaves_the_others() -> None:
+    rng = np.random.default_rng(0)
+    kind = np.arange(40) % 2
+    rows = (kind[:, None] + 0.1 * rng.normal(size=(40, 4))).astype(np.float32)
+    labels = {"class": [f"c{k}" for k in kind], "split": ["train"] * 28 + ["test"] * 12}
+    found = Embedded.of({"video": rows, "audio": rows}, valid={"audio": np.arange(40) < 28}, labels=labels)
+    outcome = find_protocol("knn").run(Subject.of_embeddings(found), Options())
+    assert {row.of.partition(",")[0] for row in outcome.rows} == {"video"}
+    assert "knn: no test clip with a label of class has audio, so it is left out" in outcome.notes
+    outcome = find_protocol("clustering").run(Subject.of_embeddings(found), Options())
+    assert {row.of.partition(",")[0] for row in outcome.rows} == {"video", "audio", "video+audio"}
+
+
+def test_directions_that_no_clip_has_are_left_out_unless_they_are_asked_for() -> None:
+    rows = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    found = Embedded.of({"video": rows, "audio": rows, "text": rows}, valid={"audio": [False] * 6})
+    outcome = find_protocol("retrieval").run(Subject.of_embeddings(found), Options())
+    assert [row["direction"] for row in outcome.details["results"]] == ["t2v", "v2t"]
+    assert any(
+        "t2a, t2va, " in note and "left out: no clip has all modalities of these" in note for note in outcome.notes
+    )
+    with pytest.raises(TrichordError, match="no clip has text and audio; direction t2a cannot be scored"):
+        find_protocol("retrieval").run(Subject.of_embeddings(found), Options(directions=("t2a",)))
+
+
+def test_a_pointer_among_the_features_of_a_release(tmp_path: Path) -> None:
+    from trichord.releases import import_crosstask
+
+    root = write_crosstask(tmp_path / "r")
+    next(root.rglob("v1_2d.npy")).write_bytes(POINTER)
+    import_crosstask(root, tmp_path / "s", WORDS)
+    assert any(TOLD in reason for reason in reasons(tmp_path / "s").values())

@@ -1,0 +1,113 @@
+"""Reports pair the units of two evaluations by their names, whatever the order of the rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation_report_helpers import planted, write_folder
+from trichord.evaluation.comparison import compare_orders
+from trichord.evaluation.embedded import Embedded
+from trichord.report.evaluation_analysis import Bench, analyse
+from trichord.report.evaluation_queries import clearest_duel
+from trichord.report.evaluation_systems import read_systems
+
+NAMES = ("retrieval", "zero-shot-classification")
+
+
+def shuffled(found: Embedded, seed: int = 5, **changes: Any) -> Embedded:
+    """The same clips in another order, with their texts in yet another one."""
+    rng = np.random.default_rng(seed)
+    moved = found.take(rng.permutation(found.num_clips))
+    texts = rng.permutation(moved.num_texts)
+    return moved.but(
+        embeddings=moved.embeddings | {"text": moved.embeddings["text"][texts]},
+        valid=moved.valid | {"text": moved.valid["text"][texts]},
+        text_clip=moved.text_clip[texts],
+        captions=None if moved.captions is None else moved.captions[texts],
+        **changes,
+    )
+
+
+def benches(tmp_path: Path, one: Embedded, two: Embedded, names: tuple[str, ...] = NAMES) -> list[Bench]:
+    directions = ("t2v", "v2a") if "retrieval" in names else ()
+    folders = [write_folder(tmp_path / name, found, names, directions) for name, found in (("one", one), ("two", two))]
+    return analyse(read_systems(folders))
+
+
+def pairs(found: list[Bench]) -> list[tuple[float, float, float]]:
+    return [
+        (d.estimate, d.p, d.low) for bench in found for t in bench.targets for c in t.comparisons for d in c.differences
+    ]
+
+
+@pytest.mark.parametrize("ids", ["clip{}", "-clip_0%&#{}", "clip{}.mp4"])
+def test_rows_in_another_order(ids: str, tmp_path: Path) -> None:
+    one, two = planted(0.6, ids=ids), planted(1.8, 1, ids=ids)
+    plain = benches(tmp_path / "plain", one, two)
+    moved = benches(tmp_path / "moved", one, shuffled(two))
+    assert len(pairs(plain)) > 2 and not any(bench.apart for bench in moved)
+    np.testing.assert_allclose(pairs(moved), pairs(plain), rtol=1e-9)
+    duels = clearest_duel(plain[0]), clearest_duel(moved[0])
+    assert duels[0] is not None and duels[1] is not None
+    for part in ("names", "captions", "value_a", "value_b"):
+        assert getattr(duels[0], part).tolist() == getattr(duels[1], part).tolist()
+
+
+def test_ids_with_and_without_a_suffix(tmp_path: Path) -> None:
+    plain = benches(tmp_path / "plain", planted(0.6), planted(1.8, 1))
+    spelt = benches(tmp_path / "spelt", planted(0.6), shuffled(planted(1.8, 1, ids="clip{}.mp4")))
+    assert not any(bench.apart for bench in spelt)
+    np.testing.assert_allclose(pairs(spelt), pairs(plain), rtol=1e-9)
+
+
+def test_several_texts_of_a_clip_are_paired_by_their_captions(tmp_path: Path) -> None:
+    def several(noise: float, seed: int) -> Embedded:
+        made = planted(noise, seed)
+        return made.but(text_clip=np.arange(60) // 2, captions=[f"text {i}" for i in range(60)])
+
+    plain = benches(tmp_path / "plain", several(0.6, 0), several(1.8, 1), ("retrieval",))
+    moved = benches(tmp_path / "moved", several(0.6, 0), shuffled(several(1.8, 1)), ("retrieval",))
+    assert not moved[0].apart
+    np.testing.assert_allclose(pairs(moved), pairs(plain), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"labels": {"class": ["stir", "fry"] * 30}}, "labels of"),
+        ({"captions": ["other"] + [f"text {i}" for i in range(59)]}, "captions differ: "),
+    ],
+)
+def test_another_truth_in_another_order_is_not_compared(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    name = "zero-shot-classification" if "labels" in change else "retrieval"
+    one = planted(0.6).but(captions=[f"text {i}" for i in range(60)]) if "captions" in change else planted(0.6)
+    two = shuffled(planted(1.8, 1).but(**change) if "captions" in change else planted(1.8, 1))
+    two = two.but(**change) if "labels" in change else two
+    (bench,) = benches(tmp_path, one, two, (name,))
+    assert any(told in sentence and "is in one alone" in sentence for sentence in bench.apart), bench.apart
+    assert not bench.targets[0].comparisons
+
+
+def test_rows_without_ids_are_paired_by_number_with_a_note(tmp_path: Path) -> None:
+    one, two = (planted(noise, seed, captions=False, ids="{}") for noise, seed in ((0.6, 0), (1.8, 1)))
+    found = benches(tmp_path, one, two, ("retrieval",))
+    assert pairs(found)
+    assert found[0].apart == [
+        "one.npz, two.npz have no ids, so rows were paired by number; give ids to be sure of the pairs"
+    ]
+
+
+def test_queries_are_paired_by_their_ids() -> None:
+    hits = np.array([[1.0, 0, 1, 0, 1, 1]])
+    names = list("abcdef")
+    order = [3, 0, 5, 1, 2, 4]
+    plain = compare_orders({"x": hits, "y": 1 - hits}, query_ids={"x": names, "y": names})
+    moved = compare_orders(
+        {"x": hits, "y": (1 - hits)[:, order]}, query_ids={"x": names, "y": [names[i] for i in order]}
+    )
+    for part in ("estimate", "low", "high", "p"):
+        assert getattr(moved.differences[0], part) == pytest.approx(getattr(plain.differences[0], part))
