@@ -9,7 +9,7 @@ from typing import Any
 
 from trichord.captions import Captions
 from trichord.errors import TrichordError
-from trichord.files.reading import open_regular_text, parse_json
+from trichord.files.reading import open_regular_text, parse_json, read_text
 from trichord.ids import IdIndex
 from trichord.releases.common import named_path, plain_texts, raw_captions
 from trichord.store.pickles import load_pickle

@@ -26,7 +26,6 @@ from trichord.training.seals import again, sealed, was_changed
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 FORMAT = 2  # 1 had no digests; it is still read
-TRAIN_AGAIN = "train the stage again"
 PUBLISHED_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 
 
@@ -205,7 +204,7 @@ def load_weights(model: MCN, path: Path) -> None:
             raise TrichordError(f"{path}: the weights were changed since they were written; {again(path.parent)}")
         tensors = load_file(path)
     except (OSError, SafetensorError, MemoryError) as error:
-        raise unreadable(path, error, mend=TRAIN_AGAIN) from None
+        raise unreadable(path, error, mend=again(path.parent)) from None
     with torch.no_grad():
         model.load_state_dict(tensors)
 
