@@ -356,12 +356,6 @@ def plain_text(text: object) -> str:
     return ""
 
 
-def first_text(value: object) -> list[str]:
-    """The first caption that says something, of one caption or a list, in a list; an empty one where none does."""
-    texts = plain_texts(value)
-    return next(([text] for text in texts if text.strip()), texts[:1])
-
-
 def plain_texts(value: object) -> list[str]:
     """Texts of a caption, or of a list of captions."""
     if value is None:
