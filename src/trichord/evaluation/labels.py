@@ -18,7 +18,6 @@ Of rows with a span the clip takes the one that it shares most seconds with (the
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -30,7 +29,7 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.embedded import Embedded
-from trichord.files.reading import unreadable
+from trichord.files.reading import parse_json, parse_json_row, unreadable
 
 SPLITS = ("train", "val", "test")
 _NO_LABELS = ("id", "start", "end", "video", "image", "audio", "text", "captions")
@@ -119,9 +118,9 @@ def read_labels(path: Path) -> LabelTable:
     try:
         text = path.read_text("utf-8-sig")
         if path.suffix == ".json":
-            return _world(path, json.loads(text))
+            return _world(path, parse_json(text))
         if path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [parse_json_row(line) for line in text.splitlines() if line.strip()]
         elif path.suffix == ".csv":
             rows = list(csv.DictReader(text.splitlines()))
         else:

@@ -152,11 +152,27 @@ def read_json_value(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text. Raises ValueError for everything that is no JSON, deep nesting included."""
+    """Return the value of a JSON text. Raises ValueError for everything that is no JSON, for deep nesting and for numbers of
+    thousands of digits."""
     try:
         return json.loads(text)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:
+        raise ValueError("a number in it has too many digits") from None
+
+
+def parse_json_row(text: str) -> Any:
+    """Return the value of a line of a JSON table. Raises ValueError as `parse_json`, and for texts that are not Unicode."""
+    value = parse_json(text)
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
+    return value
 
 
 def is_regular(path: str | Path) -> bool:
