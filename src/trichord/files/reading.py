@@ -208,7 +208,7 @@ def unreadable(path: str | Path, error: Exception, *, mend: str = "") -> Trichor
         return TrichordError(f"{path}: no such file; check the path")
     if number in (None, *_MISSING, *_WRONG_CONTENT):
         return TrichordError(f"{path}: cannot be read ({reason_of(error)}); {mend or 'check the path'}")
-    advice = _ADVICE.get(number, "check the disk or the network, then run the command again")  # type: ignore[arg-type]
+    advice = _ADVICE.get(number, "check the disk or the network, then run the command again")
     return Unavailable(f"{path}: cannot be read ({reason_of(error)}); {advice}")
 
 

@@ -25,7 +25,8 @@ def drawing(look: Mapping[str, Any] | None = None) -> Iterator[None]:
         log.setLevel(logging.ERROR)
         try:
             matplotlib.rcdefaults()
-            matplotlib.rcParams.update({**(look or {}), **LITERAL})
+            settings: Any = {**(look or {}), **LITERAL}
+            matplotlib.rcParams.update(settings)
             yield
         finally:
             log.setLevel(level)
