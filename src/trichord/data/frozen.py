@@ -8,7 +8,10 @@ another one. `data.frozen_parts` makes it, with the help of all processes that n
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,11 +36,13 @@ from trichord.errors import TrichordError, one_line
 from trichord.files.folders import make_folder
 from trichord.files.reading import check_regular, read_text, reraise_unavailable, unreadable
 from trichord.store import Store
+from trichord.store.leases import FILE as LEASES
 from trichord.store.leases import Leases
 
 FOLDER = "frozen"
 POLL_S = 0.2  # between looks at what other processes do
 SAY_EVERY_S = 10.0
+_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(eq=False)
@@ -106,9 +111,31 @@ class FrozenRows:
             )
 
 
+class NotWritable(TrichordError):
+    """The store may not be written to, so that nothing can be kept in it."""
+
+
 def frozen_folder(store: Store) -> Path:
     """Where the caches of a store lie."""
     return store.folder / FOLDER
+
+
+def why_not_writable(folder: Path) -> str:
+    """Return why nothing can be kept in the folder of a store's caches: it is read-only, or another user's; '' where it can.
+
+    Nothing is left in it.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder if folder.is_dir() else folder.parent):
+            pass
+        leases = folder / LEASES
+        if leases.exists() and not os.access(
+            leases, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids
+        ):
+            raise PermissionError(errno.EACCES, f"no right to write {leases}")
+    except OSError as error:
+        return error.strerror or one_line(error)
+    return ""
 
 
 def frozen_rows(
@@ -127,7 +154,7 @@ def frozen_rows(
         process, num_processes: Of a launch: each process begins with its own share. Others help without being counted.
         say: Takes a line now and then.
 
-    Raises TrichordError when the store cannot be written to or the disk is full.
+    Raises NotWritable when the store may not be written to, TrichordError when the disk is full or fails.
     """
     if not work.finished:
         say = say or (lambda line: None)
@@ -136,7 +163,8 @@ def frozen_rows(
             with Leases(work.folder.parent) as leases:
                 _make(work, encoder, leases, process, num_processes, say)
         except OSError as error:
-            raise TrichordError(
+            kind = NotWritable if error.errno in _NO_RIGHT else TrichordError
+            raise kind(
                 f"{work.folder}: the frozen embeddings cannot be written ({error.strerror or one_line(error)}); "
                 "free the space or the rights, or set training.frozen_cache to off"
             ) from None

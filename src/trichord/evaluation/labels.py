@@ -19,7 +19,6 @@ with a span the clip takes the one that it shares most seconds with (the first o
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -32,7 +31,7 @@ import numpy as np
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.embedded import Embedded
 from trichord.files.lfs import refuse_lfs_pointer
-from trichord.files.reading import read_given_text, read_text, unreadable
+from trichord.files.reading import parse_json, parse_json_row, read_given_text, read_text, unreadable
 from trichord.ids import IdIndex, check_matched, without_media_suffix
 from trichord.store.arrays import text_array
 
@@ -152,9 +151,9 @@ def read_labels(path: Path) -> LabelTable:
     try:
         text = read_given_text(path)
         if path.suffix == ".json":
-            return _world(path, json.loads(text))
+            return _world(path, parse_json(text))
         if path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [parse_json_row(line) for line in text.splitlines() if line.strip()]
         elif path.suffix == ".csv":
             rows = list(csv.DictReader(text.splitlines()))
         else:

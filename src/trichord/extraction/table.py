@@ -21,7 +21,6 @@ where no id or clip_id gives it, is VIDEO_ID_START-END.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -32,7 +31,7 @@ from typing import Any
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.folder import VIDEO_SUFFIXES
 from trichord.extraction.sources import Source
-from trichord.files.reading import open_given, open_given_text, unreadable
+from trichord.files.reading import open_given, open_given_text, parse_json_row, unreadable
 from trichord.store.arrays import FREE_BYTES, LARGEST_RATIO
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -157,13 +156,15 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         with open_given_text(path, encoding="utf-8-sig") as file:
             for number, line in enumerate((line for line in file if line.strip()), start=1):
-                row = json.loads(line)
+                try:
+                    row = parse_json_row(line)
+                except ValueError as error:
+                    what = f"is not JSON ({getattr(error, 'msg', error)})"
+                    raise TrichordError(f"{path}, row {number}: {what}; write one object on each line") from None
                 if not isinstance(row, dict):
                     raise TrichordError(f"{path}, row {number}: is no JSON object; write {{...}} on each line")
                 if not _is_blank(row.values()):
                     yield number, row
-    except json.JSONDecodeError as error:
-        raise TrichordError(f"{path}, row {number}: is not JSON ({error.msg}); write one object on each line") from None
     except OSError as error:
         raise unreadable(path, error) from error
     except UnicodeDecodeError as error:

@@ -174,12 +174,28 @@ def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
         unique_keys: Whether an object that has a key twice is an error; otherwise the last one counts.
 
     Raises:
-        ValueError: The text is not JSON, its values are nested too deeply, or a key is repeated and may not be.
+        ValueError: The text is not JSON, its values are nested too deeply, a number has thousands of digits, or a key is
+            repeated and may not be.
     """
     try:
         return json.loads(text, object_pairs_hook=_object_of_unique_keys if unique_keys else None)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
+    except ValueError as error:
+        if "integer string conversion" not in str(error):
+            raise
+        raise ValueError("a number in it has too many digits") from None
+
+
+def parse_json_row(text: str) -> Any:
+    """Return the value of a line of a JSON table. Raises ValueError as `parse_json`, and for texts that are not Unicode."""
+    value = parse_json(text)
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
+    return value
 
 
 def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

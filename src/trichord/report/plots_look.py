@@ -8,8 +8,6 @@ fonts are narrower, so that nothing overlaps. The colours are those of Okabe and
 from __future__ import annotations
 
 import io
-import logging
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.modality import LETTERS, Order
+from trichord.study.drawing import drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +46,6 @@ LOOK: Any = {
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
     "legend.frameon": False,
-    "text.parse_math": False,
     "text.color": INK,
     "grid.color": LIGHT,
     "grid.linewidth": 0.6,
@@ -58,20 +56,8 @@ LOOK: Any = {
 @contextmanager
 def look() -> Iterator[None]:
     """Within it figures have the common look, and letters that the layout's font lacks are nobody's mistake."""
-    import matplotlib
-    from matplotlib import font_manager
-
-    log = logging.getLogger(font_manager.__name__)
-    level = log.level
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        log.setLevel(logging.ERROR)
-        try:
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(LOOK)
-            yield
-        finally:
-            log.setLevel(level)
+    with drawing(LOOK):
+        yield
 
 
 def svg_text(figure: Figure) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trichord.data.frozen import frozen_folder, why_not_writable
 from trichord.errors import Diverged, TrichordError, printable, writing
 from trichord.files.folders import remove_folder
 from trichord.files.writing import write_text
@@ -90,6 +91,7 @@ def train_order(
         for line in factories.check_data(recipe, store, [stage.stage for stage in planned.stages]):
             (say or _print)(line)
         steps = 0
+        on_main(partial(_note_read_only, planned.stages, out, store, recipe, say or _print))
         for stage in planned.stages:
             folder = out / "stages" / stage.folder
             if why := on_main(partial(_diverged, folder)):
@@ -153,6 +155,7 @@ def run_study(
         say(
             f"{len(plan)} orders x seeds, {len(stages)} stages to train ({sum(len(p.stages) for p in plan)} without sharing)"
         )
+        on_main(partial(_note_read_only, stages, out, store, recipe, say))
         for planned in plan:
             if why := _train_all(planned, out, store, recipe, say):
                 say(f"{planned.order} seed {planned.seed}  diverged and is left out: {why}")
@@ -166,6 +169,17 @@ def run_study(
     if table is None:
         raise Diverged(f"{out}: every order diverged; lower training.learning_rate, in another --out")
     return table
+
+
+def _note_read_only(stages: Sequence[PlannedStage], out: Path, store: Store, recipe: Recipe, say: Say) -> None:
+    """Say before the first step what a store that cannot be written to costs the later stages."""
+    lacking = [s for s in stages if s.stage.frozen and not is_there(out / "stages" / s.folder / DESCRIPTION)]
+    folder = frozen_folder(store)
+    if lacking and recipe.training.frozen_cache == "auto" and (why := why_not_writable(folder)):
+        say(
+            f"{folder}: cannot be written ({why}): what frozen encoders give is not kept; later stages compute it at every step, "
+            "which takes longer (training.frozen_cache off does the same without this note)"
+        )
 
 
 def _train_all(planned: PlannedOrder, out: Path, store: Store, recipe: Recipe, say: Say) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trichord.errors import printable
 from trichord.files.writing import replacing, write_text
 from trichord.modality import Direction, Order
+from trichord.study.drawing import drawing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from trichord.evaluation.retrieval import RetrievalResult
 
 RECALLS = ("r1", "r5", "r10")
+MAX_TITLE = 60  # characters above a panel
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,11 @@ def write_table(table: StudyTable, folder: Path) -> None:
 
 def draw_orders(table: StudyTable, path: Path) -> None:
     """R@10 of every order as bars, one panel per benchmark, chance as a line."""
+    with drawing():
+        _draw_orders(table, path)
+
+
+def _draw_orders(table: StudyTable, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -266,7 +273,12 @@ def draw_orders(table: StudyTable, path: Path) -> None:
         if name in table.chance:
             axes.axhline(table.chance[name][2], color="#c44e52", linewidth=1.2, label="chance")
             axes.legend(frameon=False, fontsize=8)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(_shortened(title), fontsize=10)
         axes.set_ylabel(f"{Direction.parse(table.direction)} R@10 (%)", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150, format="png", metadata={"Software": None})
+
+
+def _shortened(title: str) -> str:
+    text = printable(title)
+    return text if len(text) <= MAX_TITLE else text[: MAX_TITLE - 1] + "…"

@@ -12,17 +12,20 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from trichord.data.batches import TrainingClips
-from trichord.data.frozen import FrozenRows, frozen_folder, frozen_rows
+from trichord.data.frozen import FrozenRows, NotWritable, frozen_folder, frozen_rows, why_not_writable
 from trichord.data.frozen_parts import Encoder, FrozenPass, Kind
 from trichord.data.listing import list_clips
 from trichord.data.reader import Batch, ClipReader, Clips
 from trichord.nn import MCN
+from trichord.parallel import on_main
 from trichord.training.stage import Stage
 
 if TYPE_CHECKING:
@@ -52,7 +55,8 @@ def frozen_inputs(
     *,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, FrozenRows]:
-    """By modality, what the stage's frozen encoders give for every clip; {} where it is not worth it or not wanted.
+    """By modality, what the stage's frozen encoders give for every clip; {} where it is not worth it or not wanted. What is not
+    there and cannot be written, because the store is read-only, is left out with a word: it is encoded at every step.
 
     Args:
         model: Holds the frozen weights.
@@ -63,20 +67,38 @@ def frozen_inputs(
         accelerator: Device and precision; processes.
         say: Takes lines.
 
-    Raises TrichordError when the store cannot be written to.
+    Raises TrichordError when the disk is full or fails.
     """
     if not settings.enabled:
         return {}
-    return {
-        work.modality: frozen_rows(
-            work,
-            encoder,
-            process=accelerator.process_index,
-            num_processes=accelerator.num_processes,
-            say=say if accelerator.is_main_process else None,
-        )
-        for work, encoder in frozen_passes(model, stage, source, reader, settings, accelerator, say=say)
-    }
+    tell = say if say is not None and accelerator.is_main_process else (lambda line: None)
+    passes = frozen_passes(model, stage, source, reader, settings, accelerator, say=say)
+    folder = frozen_folder(source.store)
+    kept, why = on_main(partial(_obtainable, [work for work, _ in passes], folder))
+    found: dict[str, FrozenRows] = {}
+    for work, encoder in passes:
+        if work.folder.name not in kept:
+            tell(f"frozen {work.modality}: {folder} cannot be written ({why}), so it is encoded each step")
+            continue
+        try:
+            found[work.modality] = frozen_rows(
+                work,
+                encoder,
+                process=accelerator.process_index,
+                num_processes=accelerator.num_processes,
+                say=tell,
+            )
+        except NotWritable as error:  # rights below the folder
+            if accelerator.num_processes > 1:  # the others may have the right
+                raise
+            tell(f"frozen {work.modality}: is encoded each step: {error}")
+    return found
+
+
+def _obtainable(passes: list[FrozenPass], folder: Path) -> tuple[list[str], str]:
+    """Return the names of the passes that are finished or can be made, and why others cannot be made."""
+    why = "" if all(work.finished for work in passes) else why_not_writable(folder)
+    return [work.folder.name for work in passes if work.finished or not why], why
 
 
 def frozen_passes(

@@ -114,13 +114,13 @@ def cut_lines(path: Path, num_steps: int) -> float:
     if not path.is_file():
         return 0.0
     kept, seconds = [], 0.0
-    for line in read_text(path).splitlines():
+    for line in read_text(path, errors="replace").splitlines():
         try:
             values = json.loads(line)
             if values["step"] < num_steps:
                 kept.append(line)
                 seconds = float(values.get("seconds", 0.0))
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, RecursionError, ArithmeticError):
             break
     write_text(path, "".join(f"{line}\n" for line in kept))
     return seconds

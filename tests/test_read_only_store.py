@@ -1,0 +1,97 @@
+"""A store that may be read and not written: a study says so before its first step, and computes frozen encoders at every step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from privileges import plain_user
+from trichord.data.frozen import why_not_writable
+from trichord.errors import TrichordError
+from trichord.recipes import load_recipe
+from trichord.study.freeze import freeze
+from trichord.study.run import run_study, train_order
+
+
+def quick(**training: Any) -> Any:
+    return load_recipe("debug", training={"max_steps": 4, "device": "cpu", "tensorboard": False, **training})
+
+
+@pytest.fixture
+def store(tiny_store: Path, tmp_path: Path) -> Path:
+    shutil.copytree(tiny_store, tmp_path / "store", ignore=shutil.ignore_patterns("frozen"))
+    return tmp_path / "store"
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    folder.chmod(0o555)
+    try:
+        with plain_user():
+            yield
+    finally:
+        folder.chmod(0o755)
+
+
+def losses(out: Path) -> list[float]:
+    (path,) = out.glob("stages/av-t.*/metrics.jsonl")
+    return [json.loads(line)["loss"] for line in path.read_text().splitlines()]
+
+
+def test_a_study_says_it_first_and_takes_the_slow_way(store: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    with read_only(store):
+        run_study(store, tmp_path / "study", ["av>t"], [0], quick(), say=lines.append)
+    notes = [
+        number for number, line in enumerate(lines) if f"{store}/frozen: cannot be written (Permission denied)" in line
+    ]
+    steps = [number for number, line in enumerate(lines) if " step " in line]
+    assert len(notes) == 1 and notes[0] < steps[0]
+    assert "later stages compute it at every step" in lines[notes[0]]
+    assert any("is encoded each step" in line for line in lines)
+    assert not (store / "frozen").exists()
+    train_order(store, tmp_path / "off", "av>t", 0, quick(frozen_cache="off"), say=lambda line: None)
+    assert losses(tmp_path / "study") == losses(tmp_path / "off")
+
+
+def test_what_is_kept_already_is_read(store: Path, tmp_path: Path) -> None:
+    train_order(store, tmp_path / "first", "av>t", 0, quick(), say=lambda line: None)
+    kept = sorted(path.name for path in (store / "frozen").iterdir())
+    lines: list[str] = []
+    with read_only(store / "frozen"), read_only(store):
+        train_order(store, tmp_path / "second", "av>t", 0, quick(), say=lines.append)
+    assert not any("is encoded each step" in line for line in lines)
+    assert sorted(path.name for path in (store / "frozen").iterdir()) == kept
+    assert losses(tmp_path / "first") == losses(tmp_path / "second")
+
+
+def test_a_pass_that_another_user_has_begun_is_computed_at_every_step(store: Path, tmp_path: Path) -> None:
+    """Here the store and its folder may be written, and what lies in it may not."""
+    (store / "frozen").mkdir()
+    (store / "frozen" / "leases").touch(mode=0o400)
+    with plain_user():
+        assert why_not_writable(store / "frozen") == f"no right to write {store / 'frozen' / 'leases'}"
+        lines: list[str] = []
+        train_order(store, tmp_path / "run", "av>t", 0, quick(), say=lines.append)
+    assert any("is encoded each step" in line for line in lines)
+
+
+def test_making_ahead_needs_the_right_to_write(store: Path, tmp_path: Path) -> None:
+    train_order(store, tmp_path / "run", "av>t", 0, quick(frozen_cache="auto"), say=lambda line: None)
+    shutil.rmtree(store / "frozen")
+    with (
+        read_only(store),
+        pytest.raises(TrichordError, match=r"frozen embeddings cannot be written \(Permission denied\)"),
+    ):
+        freeze(tmp_path / "run", store)
+
+
+def test_nothing_is_left_by_looking(store: Path) -> None:
+    assert why_not_writable(store / "frozen") == ""
+    assert not (store / "frozen").exists()
