@@ -144,7 +144,7 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
         whole().save(path)
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
-        with pytest.raises(TrichordError, match=f"is damaged, or no {suffix} file; write it again"):
+        with pytest.raises(TrichordError, match=f"is damaged, or no {suffix} file; get it again, or write it again"):
             Embedded.load(path)
     with pytest.raises(TrichordError, match="is neither .npz nor .safetensors, as embeddings are kept"):
         Embedded.load(tmp_path / "x.pkl")
@@ -185,7 +185,7 @@ def test_common_mistakes_are_told_with_what_mends_them(tmp_path: Path) -> None:
             tmp_path / name
         )
     (tmp_path / "npy.npz").write_bytes((tmp_path / "a.npy").read_bytes())
-    assert "is damaged, or no .npz file; write it again" in told(tmp_path / "npy.npz")
+    assert "is damaged, or no .npz file; get it again, or write it again" in told(tmp_path / "npy.npz")
     (tmp_path / "folder.npz").mkdir()
     assert "is a folder; name the file of embeddings" in told(tmp_path / "folder.npz")
     assert "is a folder; write one with np.savez(" in told(tmp_path)

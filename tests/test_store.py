@@ -215,7 +215,7 @@ AT_OPENING = {
 def test_damage_is_one_line_when_the_store_is_opened(store_path: Path, kind: str) -> None:
     name, change, text = AT_OPENING[kind]
     overwrite(store_path / "parts" / name, change)
-    way_out = f"run `trichord store verify .*s`, delete {SHARD} and {ROWS}, import again"
+    way_out = f"run `trichord store verify .*s`, copy the part again .*, else delete {SHARD} and {ROWS} in .*parts, import again"
     with pytest.raises(TrichordError, match=f"parts/{name}: .*{text}.*; {way_out}$") as caught:
         Store(store_path)
     assert "\n" not in str(caught.value)
@@ -339,7 +339,9 @@ def test_verify_finds_a_flipped_bit_that_opening_cannot_see(store_path: Path) ->
     overwrite(store_path / "parts" / SHARD, lambda data: data[:-90] + bytes([data[-90] ^ 1]) + data[-89:])
     Store(store_path)
     (problem,) = [line for line in verify(store_path) if "checksum" in line]
-    assert problem.startswith(f"{store_path / 'parts' / SHARD}: its content does not match its checksum; delete")
+    assert problem.startswith(
+        f"{store_path / 'parts' / SHARD}: its content does not match its checksum; copy the part again"
+    )
 
 
 DESCRIPTION = {
@@ -396,7 +398,8 @@ def test_wrong_rows_are_one_line(store_path: Path, columns: dict[str, list], tex
 def test_verify_finds_changed_rows_and_items_that_are_there_twice(store_path: Path) -> None:
     redescribe(store_path, {"video_id": ["a", "d"]})
     rows = store_path / "parts" / ROWS
-    again = f"delete {SHARD} and {ROWS} in {rows.parent}, import again"
+    again = "copy the part again if the store was copied or downloaded, else "
+    again += f"delete {SHARD} and {ROWS} in {rows.parent}, import again"
     assert verify(store_path) == [
         f"{rows}: its rows are not those that were written; {again}",
         f"{rows}: holds howto/a again, which 00000.parquet has; {again}",

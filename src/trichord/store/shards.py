@@ -40,7 +40,9 @@ def unreadable_part(path: Path, error: Exception) -> TrichordError:
 def mend_of(path: Path) -> str:
     """What to do about a part whose file `path` is damaged; it is deleted only where there is no other copy."""
     both = f"{path.stem}.safetensors and {path.stem}.parquet"
-    return f"copy the part again if the store was copied or downloaded, else delete {both}, import again"
+    return (
+        f"copy the part again if the store was copied or downloaded, else delete {both} in {path.parent}, import again"
+    )
 
 
 def write_shard(path: Path, tensors: Mapping[str, Sequence[np.ndarray]], *, exclusive: bool = False) -> tuple[int, str]:
