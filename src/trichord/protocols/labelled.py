@@ -12,6 +12,7 @@ from trichord.data.reader import require_modalities
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.labels import is_fold, plain_name, read_labels
+from trichord.store.arrays import text_array
 
 if TYPE_CHECKING:
     from trichord.protocols.protocol import Options
@@ -161,7 +162,7 @@ def _folders(
         every |= {_folder(store.video_id(int(i))) for i in store.select(collection)}
     if not all(values) or len(every - {""}) < 2:
         return {}, {}
-    return {FOLDER: np.array(values, np.str_)}, {FOLDER: every}
+    return {FOLDER: text_array(values, "the labels")}, {FOLDER: every}
 
 
 def _folder(video: str) -> str:

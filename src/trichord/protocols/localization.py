@@ -34,6 +34,7 @@ from trichord.protocols.step_scores import (
     store_notes,
 )
 from trichord.protocols.subject import Subject
+from trichord.store.arrays import text_array
 
 POOLED, PER_VIDEO = "recall, pooled per task", "recall, mean over videos"
 BEST = "best second of each step"
@@ -105,8 +106,8 @@ def localization_outcome(
     present = np.array([video.truth.any(axis=0).sum() for video in videos], np.int64)
     outcome = Outcome(
         arrays={
-            f"{name}/video": np.array([video.video for video in videos], np.str_),
-            f"{name}/task": np.array([video.task for video in videos], np.str_),
+            f"{name}/video": text_array([video.video for video in videos], "the video ids"),
+            f"{name}/task": text_array([video.task for video in videos], "the tasks"),
             f"{name}/present": present,
         }
     )

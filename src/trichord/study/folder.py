@@ -23,6 +23,7 @@ from trichord.modality import Order
 from trichord.protocols.benchmarks import Benchmark
 from trichord.recipes import Recipe
 from trichord.recipes.reading import read_yaml
+from trichord.store.location import shown_url
 from trichord.study.files import damaged, is_there, read_json
 from trichord.study.plan import PlannedOrder, PlannedStage, training_settings
 from trichord.training.seals import sealed
@@ -194,7 +195,7 @@ def claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None
     found = _read_claim(path)
     if found.get("fingerprint") != mine["fingerprint"]:
         raise TrichordError(
-            f"{out}: was run on another or since changed store ({found.get('store')}); give another --out"
+            f"{out}: was run on another or since changed store ({shown_url(str(found.get('store')))}); give another --out"
         )
     if changed := _first_difference(found["settings"], mine["settings"]):
         raise TrichordError(f"{out}: was run with other settings ({changed}); give another --out, or the same settings")

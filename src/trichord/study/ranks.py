@@ -18,6 +18,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.retrieval import QueryRanks, RetrievalResult
 from trichord.files.writing import replacing, write_json
 from trichord.protocols.benchmarks import Benchmark
+from trichord.store.arrays import text_array
 from trichord.study.files import RUN_AGAIN, array_names, damaged, queries_path, read_arrays
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def rank_arrays(
         first: The first row of each clip.
     """
     arrays = {
-        f"{benchmark.name}/video_id": np.array([store.video_id(int(i)) for i in clips.item], dtype=np.str_),
+        f"{benchmark.name}/video_id": text_array(
+            [store.video_id(int(i)) for i in clips.item], f"the video ids of {store.path}"
+        ),
         f"{benchmark.name}/start_s": clips.start_s,
         f"{benchmark.name}/end_s": clips.end_s,
     }

@@ -28,6 +28,7 @@ from trichord.study import factories
 from trichord.study.files import damaged, read_json
 from trichord.study.places import check_described
 from trichord.training.divergence import DESCRIPTION, FOLDER, FORMAT, MEMORY, MODEL
+from trichord.training.models import network_of
 from trichord.training.stage import Stage, prepare_model
 
 MEND = "train the stage again, which writes it anew"
@@ -122,7 +123,7 @@ def read_dump(folder: Path) -> Dump:
     try:
         recipe = recipe_from_dict(told["settings"], source=str(path))
         stage = Stage(**{k: _tuples(v) for k, v in told["stage"].items()})
-        model = MCN(**told["model"])
+        model = network_of(told["model"], folder / MODEL)
         numbers = range(int(told["num_processes"]))
         _ = (
             told["kind"],

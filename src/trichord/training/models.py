@@ -130,7 +130,7 @@ def load_model(path: Path | str) -> TrainedModel:
         _require_whole(path)
     described = read_description(path)
     try:
-        model = _made(described["arguments"], path / WEIGHTS)
+        model = network_of(described["arguments"], path / WEIGHTS)
         found = TrainedModel(
             model.eval(),
             _texts(described["trained"]),
@@ -177,8 +177,8 @@ def _texts(values: object) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _made(arguments: dict[str, Any], path: Path) -> MCN:
-    """A network of these arguments. One that the weights file would not fill is refused before it has memory."""
+def network_of(arguments: dict[str, Any], path: Path) -> MCN:
+    """Return a network of these arguments. One that does not fit the weights file `path` is refused before it takes memory."""
     with torch.device("meta"):
         _check_fit(MCN(**arguments), _shapes(path), path)
     return MCN(**arguments)
