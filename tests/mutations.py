@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle
 import random
 import zipfile
@@ -96,7 +97,7 @@ def _bytes(path: Path, rng: random.Random) -> str:
 
 
 def _file(path: Path, files: list[Path], rng: random.Random) -> str:
-    kind = rng.choice(["gone", "empty", "swapped", "copied", "a folder", "a link"])
+    kind = rng.choice(["gone", "empty", "swapped", "copied", "a folder", "a link", "a fifo", "a pointer", "a folder link"])
     others = [other for other in files if other != path and other.suffix == path.suffix] or [path]
     other = rng.choice(others)
     mine, theirs = path.read_bytes(), other.read_bytes()
@@ -112,7 +113,13 @@ def _file(path: Path, files: list[Path], rng: random.Random) -> str:
         elif kind == "a folder":
             path.mkdir()
         elif kind == "a link":
-            path.symlink_to(rng.choice(["/etc/passwd", "nowhere", str(path.name)]))
+            path.symlink_to(rng.choice(["/etc/passwd", "nowhere", str(path.name), "/dev/zero", "/dev/null", "/dev/tty"]))
+        elif kind == "a fifo":
+            os.mkfifo(path)
+        elif kind == "a pointer":
+            path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize {len(mine)}\n")
+        elif kind == "a folder link":
+            path.symlink_to(rng.choice([".", "..", "/usr"]))
     return kind
 
 
