@@ -97,7 +97,9 @@ def _bytes(path: Path, rng: random.Random) -> str:
 
 
 def _file(path: Path, files: list[Path], rng: random.Random) -> str:
-    kind = rng.choice(["gone", "empty", "swapped", "copied", "a folder", "a link", "a fifo", "a pointer", "a folder link"])
+    kind = rng.choice(
+        ["gone", "empty", "swapped", "copied", "a folder", "a link", "a fifo", "a pointer", "a folder link"]
+    )
     others = [other for other in files if other != path and other.suffix == path.suffix] or [path]
     other = rng.choice(others)
     mine, theirs = path.read_bytes(), other.read_bytes()
@@ -113,7 +115,9 @@ def _file(path: Path, files: list[Path], rng: random.Random) -> str:
         elif kind == "a folder":
             path.mkdir()
         elif kind == "a link":
-            path.symlink_to(rng.choice(["/etc/passwd", "nowhere", str(path.name), "/dev/zero", "/dev/null", "/dev/tty"]))
+            path.symlink_to(
+                rng.choice(["/etc/passwd", "nowhere", str(path.name), "/dev/zero", "/dev/null", "/dev/tty"])
+            )
         elif kind == "a fifo":
             os.mkfifo(path)
         elif kind == "a pointer":
