@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 
-from trichord.cli.bus_error import bus_errors_named
 from trichord.cli.launch import end_at_once_if_launched, is_launched, loss_of_others, tells
 from trichord.cli.output import lasting_output
 from trichord.cli.stopping import Stopped, stopping_on_signals
@@ -71,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    with lasting_output(until_exit=argv is None) as lost_output, bus_errors_named():
+    with lasting_output(until_exit=argv is None) as lost_output:
         code = _guarded(words, debug)
         if why := lost_output():
             prints_only = not words or words[0].startswith("-") or words[0] in PRINTING
@@ -129,5 +128,8 @@ def _run(words: list[str]) -> int:
         raise TrichordError(f"no command '{command}'; known are {', '.join(COMMANDS)}: see trichord --help")
     from importlib import import_module
 
+    from trichord.cli.bus_error import bus_errors_named
+
     module, _, name = COMMANDS[command].partition(":")
-    return getattr(import_module(f"trichord.cli.{module}"), name)(rest) or 0
+    with bus_errors_named():
+        return getattr(import_module(f"trichord.cli.{module}"), name)(rest) or 0
