@@ -210,7 +210,7 @@ def test_leftover_checkpoints_of_a_finished_stage_go(tiny_store: Path, tmp_path:
 
 
 def test_settings_that_keep_nothing_are_refused() -> None:
-    with pytest.raises(TrichordError, match="keep_checkpoints must be at least 1"):
+    with pytest.raises(TrichordError, match="keep_checkpoints is 0; it must be at least 1"):
         recipe_of({"keep_checkpoints": 0})
-    with pytest.raises(TrichordError, match="keep_best and checkpoint_every_steps not below 0"):
+    with pytest.raises(TrichordError, match="keep_best is -1; it must be at least 0"):
         recipe_of({"keep_best": -1})

@@ -67,7 +67,7 @@ def test_it_is_as_if_read_anew(steps: list[str], tmp_path_factory: pytest.TempPa
         assert Store(fresh).fingerprint == opened.fingerprint
 
 
-def _no_space(*_: object) -> None:
+def _no_space(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
 
 

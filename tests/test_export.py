@@ -67,7 +67,7 @@ def test_any_store_comes_back_as_it_was_tried_often(layout: str, content: list[I
 def test_all_odd_ids_at_once(layout: str) -> None:
     content = []
     for video_id in ODD_IDS:
-        for collection in ("howto100m", "b", "b/howto100m"):
+        for collection in ("howto100m", "b", "b-howto100m"):
             item = some_items(1)[0]
             item.video_id, item.collection = video_id, collection
             content.append(item)

@@ -390,7 +390,7 @@ def test_a_dry_run_says_what_would_be_done_and_leaves_no_trace(
     text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)
     assert isinstance(text, str) and not (tmp_path / "s").exists()
     assert text.startswith(f"7 of 7 to extract with {SMALL} + log-mel into {tmp_path / 's'}")
-    assert "hours of video, about 0:00:0" in text and "on cpu (measured on 2 samples)" in text
+    assert "hours of video, about 0:0" in text and "on cpu (measured on 2 samples)" in text
     shutil.copytree(stored[0], tmp_path / "s")
     before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*"))
     text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)

@@ -17,9 +17,10 @@ import pytest
 from tiny import tiny_item, word_vectors, write_tiny_store
 from trichord.cli import main
 from trichord.errors import TrichordError
+from trichord.files import locks
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store, StoreWriter, unchanged
-from trichord.study import folder, lock, run
+from trichord.study import folder, run
 from trichord.study.lock import alone_in
 
 
@@ -100,9 +101,9 @@ def test_a_lock_file_that_tells_nothing(content: bytes, tmp_path: Path) -> None:
 
 def test_a_file_system_without_locks_is_used_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(descriptor: int, operation: int) -> None:
-        raise OSError(lock._NO_LOCKS[0], "No locks available")
+        raise OSError(locks.NO_LOCKS[0], "No locks available")
 
-    monkeypatch.setattr(lock.fcntl, "flock", none)
+    monkeypatch.setattr(locks.fcntl, "flock", none)
     with alone_in(tmp_path), alone_in(tmp_path):
         pass
 

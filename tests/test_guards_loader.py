@@ -143,4 +143,4 @@ def test_notes_of_reading_change_no_batch(tiny_store: Path) -> None:
 def test_a_limit_below_zero_is_refused(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "--store", str(tiny_store), "--out", str(tmp_path / "run"), "--training.loader_timeout_s", "-1"]
     assert main(words) == 2
-    assert "training.loader_timeout_s is -1.0; give seconds, or 0 for ever" in capsys.readouterr().err
+    assert "training.loader_timeout_s is -1.0; it must be at least 0" in capsys.readouterr().err

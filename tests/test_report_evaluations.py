@@ -516,7 +516,7 @@ def test_the_command_line(weak: Path, strong: Path, tmp_path: Path, capsys: pyte
         ([str(study), str(study)], "a report is of one study; compare two with trichord report --compare A B"),
         ([str(weak), str(weak)], "is " + str(weak) + " once more; give each folder once"),
         ([str(tmp_path)], "no study here (no study.json) and no evaluation (no results.json)"),
-        ([str(weak), "--level", "95"], "level 95.0 must lie between 0 and 1"),
+        ([str(weak), "--level", "95"], "--level is 95.0; it must be above 0"),
         ([str(weak), "--direction", "x"], "x"),
         ([], "folders of evaluations"),
     ):

@@ -88,6 +88,7 @@ def tokens(text: str) -> list[str]:
 def check_latex(text: str) -> None:
     """Braces and environments balance, no bare special sign, and every row of a table has as many cells as columns."""
     depth, math_depth = 0, []
+    text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("%"))  # comments
     for at, token in enumerate(all_tokens := tokens(text)):
         if token == "{":
             depth += 1

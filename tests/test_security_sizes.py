@@ -255,6 +255,7 @@ def test_a_store_of_impossible_counts_is_refused(tmp_path: Path) -> None:
     manifest = read_manifest(path)
     columns: dict[str, Any] = {n: c.to_pylist() for n, c in manifest.texts.items()}
     columns |= {n: c.tolist() for n, c in manifest.numbers.items()}
+    path.unlink()
     write_manifest(path, {**columns, "caption_end": [2**62], "visual_2d_end": [2**62]}, manifest.info)
     refusal(lambda: Store(tmp_path / "s").caption_spans(0))
     refusal(lambda: Store(tmp_path / "s").rows("visual_2d", 0))

@@ -203,7 +203,7 @@ def test_damaged_annotations_say_so(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for damaged in (whole[:-9], b"", b"x" * 100):
         path.write_bytes(damaged)
-        with pytest.raises(TrichordError, match="annotations.parquet: is damaged.*delete it and import"):
+        with pytest.raises(TrichordError, match="annotations.parquet: cannot be read .*delete it and import"):
             read_annotations(store, "crosstask")
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(TrichordError, match="its columns are not those of annotations"):

@@ -219,7 +219,10 @@ NAN_ROW = np.where(np.arange(4)[:, None] == 2, np.nan, GRID)
     [
         ({"streams": {"visual_2d": NAN_ROW}}, "howto/v: visual_2d holds NaN or infinity (first in row 2); extract"),
         ({"streams": {"visual_2d": GRID * np.inf}}, "howto/v: visual_2d holds NaN or infinity (first in row 0)"),
-        ({"streams": {"visual_2d": GRID.astype(np.float64) * 1e300}}, "howto/v: visual_2d holds NaN or infinity"),
+        (
+            {"streams": {"visual_2d": GRID.astype(np.float64) * 1e300}},
+            "howto/v: visual_2d holds numbers beyond what float32",
+        ),
         ({"streams": {"visual_2d": np.ones((4, 5), np.float32)}}, "howto/v: visual_2d is 5 wide, but 4 in this store"),
         ({"streams": {"visual_2d": np.ones(4, np.float32)}}, "shape (4,), expected (time steps, width); extract"),
         ({"streams": {"visual_2d": np.ones((4, 4), int)}}, "visual_2d holds int64, expected float16 or float32"),

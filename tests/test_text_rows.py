@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -74,11 +75,14 @@ def subject_of(store: Path, text: str = "embeddings") -> Subject:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """A store records a model folder by its own name, which is found in the working directory."""
     root = tmp_path_factory.mktemp("texts")
-    encoder = f"hf:{tiny_transformers.bert(root / 'bert')}"
-    write_store(root / "store", encoder)
-    return Made(subject_of(root / "store"), root / "store", encoder)
+    tiny_transformers.bert(root / "bert")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        write_store(root / "store", "hf:bert")
+        yield Made(subject_of(root / "store"), root / "store", "hf:bert")
 
 
 def joint(made: Made, texts: tuple[str, ...]) -> np.ndarray:

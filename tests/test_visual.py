@@ -295,7 +295,7 @@ def test_fingerprints_need_no_torch(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"any")
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text('{"model_type": "vit"}')
-    (tmp_path / "m" / "model.safetensors").write_bytes(b"any")
+    (tmp_path / "m" / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     code = f"""
 import sys
 from pathlib import Path

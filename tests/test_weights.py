@@ -137,7 +137,7 @@ def test_a_model_that_is_not_there_offline(caches: Path, monkeypatch: pytest.Mon
 
 FILES = {
     "config.json": b'{"model_type": "vit"}',
-    "model.safetensors": b"tensors",
+    "model.safetensors": (2).to_bytes(8, "little") + b"{}",
     "pytorch_model.bin": b"the same again, as a pickle",
     "README.md": b"not wanted",
 }

@@ -31,7 +31,8 @@ def tokenize(text: object, splitting: str = "published") -> list[str]:
     """Return the words of `text` by a rule of `WORD_SPLITTINGS`; case is kept."""
     if splitting == "published":
         return _PUBLISHED.findall(str(text))
-    assert splitting == "unicode", f"no word splitting '{splitting}'"
+    if splitting != "unicode":
+        raise ValueError(f"unknown word splitting '{splitting}'; expected 'unicode' or 'published'")
     plain = _INVISIBLE.sub("", unicodedata.normalize("NFC", str(text))).replace("\u02bc", "'")
     return [word.translate(_STRAIGHT) for word in _unicode_word().findall(plain)]
 

@@ -280,7 +280,10 @@ def _cause_of(path: str | Path, error: Exception) -> Exception:
 
 
 def _read_bounded(file: BinaryIO, path: str | Path, max_bytes: int) -> bytes:
-    content = file.read(max_bytes + 1)
+    size = os.fstat(file.fileno()).st_size  # a read of more would allocate it all
+    content = file.read(min(size, max_bytes) + 1)
+    while size < len(content) <= max_bytes and (more := file.read(_BLOCK_BYTES)):  # the file has grown meanwhile
+        content += more
     if len(content) > max_bytes:
         raise FileTooLargeError(errno.EFBIG, f"has more than {max_bytes:,} bytes", str(path))
     return content

@@ -149,6 +149,7 @@ def verify(
     folder = remote.folder if remote else Path(place)
     if not folder.exists():
         Store(place)  # raises, with the way out
+    paths = part_paths(folder)
     problems: list[str] = []
     if unfinished := leftovers(folder):
         if _has_writer(folder):
@@ -159,7 +160,7 @@ def verify(
     seen: dict[tuple[str, str], Path] = {}
     words: dict[int, str] = {}
     found: list[str] = []
-    for path in part_paths(folder):
+    for path in paths:
         if progress:
             progress(f"checking {path}")
         try:
