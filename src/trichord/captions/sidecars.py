@@ -18,35 +18,13 @@ from trichord.captions.formats import NoCaptionsError
 from trichord.captions.languages import language_of
 from trichord.captions.reading import CAPTION_SUFFIXES, read_captions
 from trichord.errors import TrichordError, Unavailable
+from trichord.files.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 
 _PARTIAL = ("forced", "signs", "foreign")  # files that translate a few lines only
 _OTHER_WORDS = ("sdh", "cc", "hi", "default", "auto", "asr", "orig", "full", "sub", "subs", "captions")
 _ENGLISH = (".en", ".en-US", ".en-GB", ".en-orig")
 _UNREAD = (".sub", ".sbv", ".smi", ".lrc", ".scc", ".stl", ".srv1", ".srv2", ".srv3")
-_MEDIA = [
-    ".mp4",
-    ".mkv",
-    ".webm",
-    ".mov",
-    ".avi",
-    ".m4v",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".flv",
-    ".3gp",
-    ".ts",
-    ".ogv",
-    ".wav",
-    ".mp3",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".flac",
-    ".m4a",
-    ".aac",
-    ".wma",
-]
+_MEDIA = (*VIDEO_SUFFIXES, *SOUND_SUFFIXES)
 _SETTLED_S = 2.0  # a folder changed so lately may change again within the same time stamp
 
 
@@ -126,7 +104,7 @@ def _rank(candidate: _Candidate, spoken: str) -> tuple[object, ...]:
 
 def _candidates(video_path: Path) -> list[_Candidate]:
     names = _names(video_path)
-    videos = {Path(name).stem for name in names if name.lower().endswith(tuple(_MEDIA))} - {video_path.stem}
+    videos = {Path(name).stem for name in names if name.lower().endswith(_MEDIA)} - {video_path.stem}
     candidates = []
     for name in names:
         path = video_path.with_name(name)

@@ -67,10 +67,14 @@ def embed_files(
     """
     if window_s is not None and not 0 < window_s < float("inf"):
         raise TrichordError(f"clips of {window_s} s cannot be cut; give a length above 0")
-    wanted: list[Path] = []
-    for path in files:
-        wanted += [s.video for s in sources_of_folder(path) if s.video is not None] if path.is_dir() else [path]
     say = say or (lambda line: None)
+    wanted: list[Path] = []
+    notes: list[str] = []
+    for path in files:
+        found = [s.video for s in sources_of_folder(path, notes=notes)] if path.is_dir() else [path]
+        wanted += [file for file in found if file is not None]
+    for note in notes:
+        say(f"note: {note}")
     clips: list[Clip] = []
     rows: list[dict[str, np.ndarray]] = []
     num_unused = 0
