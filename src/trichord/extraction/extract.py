@@ -132,10 +132,7 @@ def extract(
     store = local_folder(store)
     notes: list[str] = []
     unlisted: list[OSError] = []
-    if is_table:
-        sources = read_table(videos, video_root, notes=notes)
-    else:
-        sources = sources_of_folder(videos, unlisted, notes)
+    sources = read_table(videos, video_root, notes=notes) if is_table else sources_of_folder(videos, unlisted, notes)
     summary = extract_sources(
         sources, store, collection=collection, choice=choice, words=words,
         word_splitting=word_splitting, require=_names(require, MODALITIES, "require"),

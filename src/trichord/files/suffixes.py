@@ -6,15 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-# Where two videos of a table's folder have one name, the suffix that comes first counts.
-VIDEO_SUFFIXES = tuple(
-    (
-        ".mp4 .mkv .webm .mov .avi .m4v .mpg .mpeg .wmv .flv .3gp .ts .ogv "
-        ".m2ts .mts .m2t .trp .tp .vob .evo .mod .tod .mpe .mpv .m1v .m2v .m2p .mp4v .qt .3g2 .3gpp .f4v .ismv .mj2 .mk3d "
-        ".divx .xvid .asf .ogm .ogx .mxf .gxf .dv .dif .rm .rmvb .nut .nsv .wtv .amv .ivf .y4m .mjpg .mjpeg .gif "
-        ".h264 .264 .avc .h265 .265 .hevc .h266 .266 .vvc .obu .vc1 .bik .smk .dav .kux .viv .swf"
-    ).split()
+_VIDEO = (
+    ".mp4 .mkv .webm .mov .avi .m4v .mpg .mpeg .wmv .flv .3gp .ts .ogv "
+    ".m2ts .mts .m2t .trp .tp .vob .evo .mod .tod .mpe .mpv .m1v .m2v .m2p .mp4v .qt .3g2 .3gpp .f4v .ismv .mj2 .mk3d "
+    ".divx .xvid .asf .ogm .ogx .mxf .gxf .dv .dif .rm .rmvb .nut .nsv .wtv .amv .ivf .y4m .mjpg .mjpeg .gif "
+    ".h264 .264 .avc .h265 .265 .hevc .h266 .266 .vvc .obu .vc1 .bik .smk .dav .kux .viv .swf"
 )
+VIDEO_SUFFIXES = tuple(_VIDEO.split())  # where two videos of a table's folder have one name, the first of these counts
 SOUND_SUFFIXES = (".wav", ".mp3", ".ogg", ".oga", ".opus", ".flac", ".m4a", ".aac", ".wma", ".mka", ".aif", ".aiff")
 _MOST_SHOWN = 8
 
