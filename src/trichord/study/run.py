@@ -246,8 +246,8 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
         accelerator,
         say=say,
     )
-    if say and source.most_clips == 1:
-        say(
+    if source.most_clips == 1:
+        (say or _print)(
             "note: a batch of one clip has no negatives, so contrast teaches nothing; raise data.videos_per_batch or "
             "data.clips_per_video, or add videos"
         )
