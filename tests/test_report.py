@@ -341,7 +341,7 @@ def test_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (["report", str(folder), "--compare", "a", "b"], "give a study folder, or --compare"),
         (["report", str(tmp_path)], "no study here (no study.json)"),
         (["report", str(folder), "--direction", "a2t"], "choose one of t2v, v2a"),
-        (["report", str(folder), "--level", "95"], "level 95.0 must lie between 0 and 1"),
+        (["report", str(folder), "--level", "95"], "--level is 95.0; it must be above 0, and at most 1"),
         (["report", "--compare", str(folder), str(tmp_path)], "no study here"),
     ):
         assert main(words) == 2

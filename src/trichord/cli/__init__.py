@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 
@@ -56,6 +57,14 @@ COMMANDS = {  # each in a module of its kind, imported when it is called
     "store": "data:store",
     "doctor": "scoring:doctor",
 }
+CONTINUING = (
+    "demo",
+    "world",
+    "import",
+    "extract",
+    "freeze",
+    "study",
+)  # they keep what is finished when they are stopped
 PRINTING = ("evaluate", "reproduce", "store", "doctor")  # their result is what they print
 
 
@@ -95,7 +104,7 @@ def _guarded(words: list[str], debug: bool) -> int:
         number = error.number if isinstance(error, Stopped) else signal.SIGINT
         if tells():
             how = f"stopped by {signal.Signals(number).name}" if isinstance(error, Stopped) else "interrupted"
-            print(f"trichord: {how}; the same command goes on where it stopped", file=sys.stderr, flush=True)
+            print(f"trichord: {how}; {_next_command(words)}", file=sys.stderr, flush=True)
         return 128 + number
     except Exception as error:
         if known := disk_error(error) or memory_error(error) or loss_of_others(error):
@@ -105,6 +114,16 @@ def _guarded(words: list[str], debug: bool) -> int:
             debug,
             error,
         )
+
+
+def _next_command(words: list[str]) -> str:
+    """What to do after an interruption."""
+    if words[:1] == ["train"]:
+        again = words if "--resume" in words else [*words, "--resume"]
+        return f"to go on where it stopped, run: {printable(shlex.join(['trichord', *again]))}"
+    if words and words[0] in CONTINUING:
+        return "the same command goes on where it stopped"
+    return "run the same command again"
 
 
 def _fail(message: object, debug: bool, error: Exception | None = None) -> int:
