@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trichord.files.paths import accepts_text_paths
+
 if TYPE_CHECKING:
     from trichord.study.table import StudyTable
 
 
+@accepts_text_paths
 def run_demo(
     out: Path = Path("demo"),
     *,

@@ -8,9 +8,11 @@ from trichord.embedder.arguments import check_folder
 from trichord.embedder.card import hub_license, num_figures
 from trichord.embedder.embedder import Embedder
 from trichord.embedder.folder import CARD, check_target
+from trichord.files.paths import accepts_text_paths
 from trichord.store.location import Location
 
 
+@accepts_text_paths
 def export_model(
     run: Path,
     out: Path,

@@ -16,6 +16,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.extraction.folder import captions_of, sources_of_folder
 from trichord.extraction.sources import Source
+from trichord.files.paths import accepts_text_paths
 from trichord.media import probe
 
 Say = Callable[[str], None]
@@ -44,6 +45,7 @@ def embed_file(model: Embedder, path: Path, window_s: float | None = None) -> Em
     return clips, [_embedded(model, clip) for clip in clips]
 
 
+@accepts_text_paths
 def embed_files(
     model: Embedder,
     files: Sequence[Path],

@@ -33,6 +33,7 @@ from trichord.extraction.sources import Source
 from trichord.extraction.table import TABLE_SUFFIXES, read_table
 from trichord.features.hashes import FileHashes
 from trichord.files.folders import check_no_links
+from trichord.files.paths import accepts_text_paths
 from trichord.media import choose_decoder
 from trichord.store import Store
 from trichord.store.items import check_collection
@@ -49,6 +50,7 @@ MODALITIES = ("video", "audio", "text")
 RETRY = ("all", *CLASSES)
 
 
+@accepts_text_paths
 def extract(
     videos: Path,
     store: Path,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from trichord.errors import TrichordError
 from trichord.extraction.sources import Source
+from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import read_text
 from trichord.files.walking import own_files_below
 from trichord.store.manifest import word_splitting_of
@@ -74,6 +75,7 @@ def find_stamps(root: str | Path, language: str = "es", *, notes: list[str] | No
     return sorted(sources, key=lambda source: source.name)
 
 
+@accepts_text_paths
 def import_stamps(
     root: Path,
     store: Path,

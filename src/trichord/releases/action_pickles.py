@@ -18,6 +18,7 @@ import numpy as np
 
 from trichord.captions import class_text
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.files.walking import own_files_below
 from trichord.ids import without_media_suffix
 from trichord.releases.clips import Clip, import_clips
@@ -28,6 +29,7 @@ COLLECTIONS = {"ucf": "ucf101", "hmdb": "hmdb51"}  # by what the file's name hol
 SUFFIXES = (".pkl", ".pickle")
 
 
+@accepts_text_paths
 def import_actions(
     root: Path,
     store: Path,

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex
 from trichord.releases.common import ImportSummary, Progress, as_array, existing_folder, named_path
 from trichord.releases.steps import (
@@ -45,6 +46,7 @@ RECORD = 6  # lines of a task
 TASKS, LIST, EVALUATED = "tasks_primary.txt", "videos.csv", "videos_val.csv"
 
 
+@accepts_text_paths
 def import_crosstask(
     root: Path,
     store: Path,

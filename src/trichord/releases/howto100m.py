@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular_text
 from trichord.ids import match_ids, without_media_suffix
 from trichord.releases.captions import CaptionSource, open_captions
@@ -112,6 +113,7 @@ class Stream:
         return array
 
 
+@accepts_text_paths
 def import_howto100m(
     root: Path,
     store: Path,

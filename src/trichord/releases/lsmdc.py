@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.files.walking import own_files_below
 from trichord.releases.clips import Clip, import_clips, numbered, read_entries
 from trichord.releases.common import ImportSummary, Progress, existing_folder, first_with_words, plain_texts
@@ -17,6 +18,7 @@ COLLECTION = "lsmdc"
 SUFFIXES = (".pkl", ".pickle")
 
 
+@accepts_text_paths
 def import_lsmdc(
     root: Path,
     store: Path,

@@ -17,6 +17,7 @@ from typing import Literal
 
 from trichord.captions import read_captions
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex
 from trichord.releases.common import ImportSummary, Progress, existing_folder, named_path
 from trichord.releases.steps import (
@@ -40,6 +41,7 @@ CLASSES, LIST = "weakYouTube_dict.txt", "videos_test.txt"
 Span = tuple[float, float, str]  # start_s, end_s, class
 
 
+@accepts_text_paths
 def import_mining_youtube(
     root: Path,
     store: Path,

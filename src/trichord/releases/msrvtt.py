@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular_text, read_text
 from trichord.ids import IdIndex, match_ids
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries, without_repeats
@@ -41,6 +42,7 @@ TRAIN_PICKLES = ("msrvtt_train.pkl", "msrvtt_1k-A_train.pkl")
 TEST_LISTS = ("MSRVTT_JSFUSION_test.csv", "msrvtt_jsfusion_test.csv", "msrvtt_test.csv")
 
 
+@accepts_text_paths
 def import_msrvtt(
     root: Path,
     store: Path,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular_text
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
 from trichord.releases.exported import Entry, broken, import_listed
@@ -27,6 +28,7 @@ RATE = "_rate_hz"
 NEEDED = ("video_id", "path", "duration_s")
 
 
+@accepts_text_paths
 def import_npy(
     root: Path,
     store: Path,

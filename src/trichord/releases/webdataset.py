@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
 from trichord.releases.exported import Entry, broken, entry_of, import_listed, texts_of
@@ -37,6 +38,7 @@ class Member(NamedTuple):
     next: int
 
 
+@accepts_text_paths
 def import_webdataset(
     root: Path,
     store: Path,

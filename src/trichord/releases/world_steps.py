@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex, match_ids
 from trichord.releases.common import ALLOW_MISSING, ImportSummary, Progress, existing_folder, import_entries
 from trichord.releases.records import parsed, read_small
@@ -20,6 +21,7 @@ from trichord.world.vocabulary import ACTIONS
 TRUTH = "world.json"
 
 
+@accepts_text_paths
 def import_world_steps(
     root: Path,
     store: Path,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
 from trichord.releases.common import ImportSummary, Progress, existing_folder, first_with_words, plain_texts
 from trichord.releases.exported import import_exported_youcook2
@@ -19,6 +20,7 @@ COLLECTION = "youcook2"
 SPLITS = ("train", "val")
 
 
+@accepts_text_paths
 def import_youcook2(
     root: Path,
     store: Path,

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.files.writing import write_text
 from trichord.world.information import Information, script_information
 from trichord.world.profiles import profile_named, record_of
@@ -144,6 +145,7 @@ def _check(num_train: int, num_test: int, steps_per_video: int, step_s: float, s
         raise TrichordError(f"frame_rate_hz is {look.frame_rate_hz}; give 1 to 60")
 
 
+@accepts_text_paths
 def write_world(
     out: Path,
     *,
