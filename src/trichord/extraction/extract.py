@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from trichord.captions import WordSplitting
 from trichord.cluster import RayOptions
 from trichord.errors import TrichordError
 from trichord.extraction.choice import EncoderChoice, describe
@@ -40,6 +41,7 @@ from trichord.store.items import check_collection
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER
 from trichord.store.location import local_folder
+from trichord.store.manifest import splitting_for
 from trichord.store.words import word_vectors_for
 
 _MAX_WORKERS = {"cpu": 64, "cuda": 16}
@@ -64,7 +66,7 @@ def extract(
     weights_2d: Path | None = None,
     weights_3d: Path | None = None,
     words: Path | None = None,
-    word_splitting: Literal["unicode", "published"] | None = None,
+    word_splitting: WordSplitting | None = None,
     collection: str = "videos",
     video_root: Path | None = None,
     require: str = "",
@@ -237,14 +239,9 @@ def check_words(store: Path, words: Path | None, splitting: str | None = None) -
     Returns how text is split into words: as `splitting` states, else as the store states, else by the rules of Unicode.
     """
     given = word_vectors_for((), words)
+    splitting = splitting_for(store, splitting)
     if any((store / "parts").glob("*.parquet")):
         existing = Store(store)
-        if splitting not in (None, existing.word_splitting):
-            raise TrichordError(
-                f"{store}: has its words split as '{existing.word_splitting}', not as '{splitting}'; "
-                f"use --word_splitting {existing.word_splitting}, or another store"
-            )
-        splitting = existing.word_splitting
         if (existing.word_source, existing.word_dim) != (given.source, given.vectors.shape[1]):
             raise TrichordError(
                 f"{store}: holds words of {existing.word_source}, not of {given.source}; "

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from trichord.captions import class_text
+from trichord.captions import WordSplitting, class_text
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.files.walking import own_files_below
@@ -35,6 +35,7 @@ def import_actions(
     store: Path,
     words: Path | None = None,
     *,
+    word_splitting: WordSplitting | None = None,
     full_resolution: bool = False,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -44,6 +45,8 @@ def import_actions(
         root: Folder with the pickles of one data set.
         store: Folder of the store; made when it is not there, added to when it is.
         words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, as in the store; published for a new one.
         full_resolution: Store features per time step where there are any, instead of their mean over time.
         progress: Takes lines that tell how far the import is.
 
@@ -80,6 +83,7 @@ def import_actions(
         root=root,
         store=store,
         words=words,
+        word_splitting=word_splitting,
         progress=progress,
     )
     if other:

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex
@@ -52,6 +53,7 @@ def import_crosstask(
     store: Path,
     words: Path | None = None,
     *,
+    word_splitting: WordSplitting | None = None,
     layout: Literal["auto", "mcn", "original"] = "auto",
     videos: Path | None = None,
     features: Path | None = None,
@@ -70,6 +72,8 @@ def import_crosstask(
         root: Folder of the release; files are found in all its folders.
         store: Folder of the store; made when it is not there, added to when it is.
         words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, as in the store; published for a new one.
         layout: `mcn` (step.json, matrices), `original` (tasks_primary.txt), or auto: by what is in root.
         videos: Of layout mcn, the CSV file of videos; else the only one in root with the columns task and video_id.
         features: Folder of the features where they are not in root.
@@ -95,6 +99,7 @@ def import_crosstask(
         load = load_features
     return import_steps(
         tasks, found, partial(load, files), collection=COLLECTION, root=root, store=Path(store), words=words,
+        word_splitting=word_splitting,
         num_threads=num_threads, progress=progress,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.files.walking import own_files_below
@@ -24,6 +25,7 @@ def import_lsmdc(
     store: Path,
     words: Path | None = None,
     *,
+    word_splitting: WordSplitting | None = None,
     full_resolution: bool = False,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -33,6 +35,8 @@ def import_lsmdc(
         root: Folder of the release.
         store: Folder of the store; made when it is not there, added to when it is.
         words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, as in the store; published for a new one.
         full_resolution: Store features per time step where there are any, instead of those pooled over time.
         progress: Takes lines that tell how far the import is.
 
@@ -66,5 +70,6 @@ def import_lsmdc(
         root=root,
         store=store,
         words=words,
+        word_splitting=word_splitting,
         progress=progress,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex, match_ids
@@ -27,6 +28,7 @@ def import_world_steps(
     store: Path,
     words: Path | None = None,
     *,
+    word_splitting: WordSplitting | None = None,
     collection: str = "world",
     allow_missing: bool = False,
     progress: Progress | None = None,
@@ -37,6 +39,8 @@ def import_world_steps(
         root: Folder of the world, with world.json.
         store: Folder of the store that `trichord extract` made of it.
         words: The word vectors that the store was made with; GloVe 6B 50-d when not given.
+        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, as in the store; published for a new one.
         collection: Of the world's videos in the store.
         allow_missing: Import also where the store lacks more than half of the world's videos.
         progress: Takes lines that tell how far the import is.
@@ -68,6 +72,7 @@ def import_world_steps(
         root=root,
         store=Path(store),
         words=words,
+        word_splitting=word_splitting,
         progress=progress,
     )
     check_steps(Store(store), collection, tasks)
