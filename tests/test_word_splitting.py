@@ -18,10 +18,11 @@ from trichord.evaluation.classification import embed_prompts
 from trichord.extraction.extract import check_words
 from trichord.nn import MCN
 from trichord.releases import IMPORTERS, export_store, import_npy, import_webdataset, import_youcook2
+from trichord.releases.common import first_with_words
 from trichord.store import Item, Store, StoreWriter
 from trichord.store.inspect import store_info
 from trichord.store.manifest import word_splitting_of
-from trichord.store.words import WordVectors, few_words
+from trichord.store.words import WordVectors, few_words, table_name
 
 WORDS = ["सूप", "स", "don't"]
 
@@ -149,6 +150,20 @@ def test_a_study_says_before_training_which_videos_have_no_known_word(tmp_path: 
         (line,) = check_data(load_recipe("debug"), Store(tmp_path / "s"), stages)
         assert line.startswith("1 of 2 videos with captions have no word in GloVe 3-d abc")
         assert check_data(load_recipe("debug"), Store(tmp_path / "s"), stages[:1]) == []
+
+
+def test_notes_name_a_word_table_without_the_hash_of_its_content() -> None:
+    assert table_name("GloVe 6B 50-d 9abcdbc80257") == "GloVe 6B (50-d)"
+    assert table_name("word2vec 300-d 0123456789ab") == "word2vec (300-d)" and table_name("other") == "other"
+    assert "is in GloVe 6B (50-d); name" in few_words(0, 4, "GloVe 6B 50-d 9abcdbc80257")
+
+
+@pytest.mark.parametrize(
+    ("texts", "first"),
+    [([], []), (["", " ", "!?"], [""]), (["...", "add salt", "stir"], ["add salt"]), (["सूप", "a"], ["सूप"])],
+)
+def test_the_first_caption_with_words(texts: list[str], first: list[str]) -> None:
+    assert first_with_words(texts) == first
 
 
 def test_what_is_said_of_captions_without_known_words() -> None:

@@ -68,6 +68,11 @@ def choose_sidecar(video_path: str | Path, sound_language: Callable[[], str] | N
         sound_language: Gives the language of its sound, '' if unknown. Asked only where the choice depends on it.
     """
     video_path = Path(video_path)
+    sidecar = _chosen(video_path, sound_language)
+    return Sidecar(sidecar.path, (*sidecar.notes, *_irregular_notes(video_path)))
+
+
+def _chosen(video_path: Path, sound_language: Callable[[], str] | None) -> Sidecar:
     candidates = _candidates(video_path)
     if not candidates:
         return Sidecar(None, _unread_notes(video_path))
@@ -166,6 +171,18 @@ def _unread_notes(video_path: Path) -> tuple[str, ...]:
     return tuple(
         f"{video_path}: {name} lies beside it and is not read; convert it to one of {known}" for name in unread[:3]
     )
+
+
+def _irregular_notes(video_path: Path) -> tuple[str, ...]:
+    """Lines on what has the name of a caption file and is a pipe, a device or a folder."""
+    irregular = [
+        name
+        for name in _names(video_path)
+        if name.lower().endswith(CAPTION_SUFFIXES)
+        and (path := video_path.with_name(name)).exists()
+        and not path.is_file()
+    ]
+    return tuple(f"{video_path}: {name} beside it is no regular file and is not read" for name in irregular[:3])
 
 
 def _names(video_path: Path) -> list[str]:

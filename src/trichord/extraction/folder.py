@@ -178,7 +178,13 @@ def _captions_beside(path: Path, notes: list[str] | None) -> Captions | None:
     sidecar = sidecar_of(path)
     if notes is not None:
         notes += sidecar.notes
-    return None if sidecar.path is None else read_captions(sidecar.path, notes=notes)
+    if sidecar.path is None:
+        return None
+    own_notes: list[str] = []
+    captions = read_captions(sidecar.path, notes=own_notes)
+    if notes is not None:
+        notes += [note.replace(str(sidecar.path), f"{path}: {sidecar.path.name}") for note in own_notes]
+    return captions
 
 
 def _cut(captions: Captions, start_s: float, end_s: float | None) -> Captions:
