@@ -57,7 +57,7 @@ class Cue:
         lines: Plain text of the lines, none of them empty.
         speaker: Name of the speaker, where the file states it.
         stamped: For each line, (second, text) of the pieces between its word stamps; empty for a cue without stamps.
-        highlight: Where the part of the text that tags set off begins, in characters; None where they set off all or nothing.
+        highlight: Where the part that tags set off begins in the markup; None where they set off all of the text or nothing.
     """
 
     start_s: float

@@ -63,14 +63,14 @@ def speaker_of(markup: str) -> str:
 
 
 def highlight_of(markup: str) -> int | None:
-    """Where in the plain text the first part begins that tags set off; None where they set off all of it or nothing."""
+    """Where the first part begins that tags set off; None where they set off all of the text or nothing."""
     if "<" not in markup or (tag := _SET_OFF.search(markup)) is None:
         return None
     end = markup.find("</", tag.end())
-    if end < 0 or not plain_text(markup[tag.end() : end]):
+    if end <= tag.end():
         return None
-    before, after = plain_text(markup[: tag.start()]), plain_text(markup[end:])
-    return len(before) if before or after else None
+    has_more = any(_TAG.sub("", part).strip() for part in (markup[end:], markup[: tag.start()]) if part)
+    return tag.start() if has_more else None
 
 
 def _without_blocks(text: str, ass: bool) -> str:

@@ -145,6 +145,9 @@ def _not_a_time(text: str) -> str:
 
 def _seconds(stamp: re.Match[str]) -> float:
     sign, hours, minutes, seconds, _, fraction, thousandths = stamp.groups()
-    fraction = re.sub("[.,]", "", fraction or thousandths or "0")[:18]  # some write parts of a millisecond: 000.0999
+    fraction = fraction or thousandths or "0"
+    if not fraction.isdigit():  # some write parts of a millisecond: 000.0999
+        fraction = re.sub("[.,]", "", fraction)
+    fraction = fraction[:18]
     value = int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + int(fraction) / 10 ** len(fraction)
     return -value if sign else value
