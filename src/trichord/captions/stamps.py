@@ -23,7 +23,8 @@ def stamped_lines(start_s: float, markup: str) -> tuple[tuple[str, ...], tuple[t
     stamps = [_stamp_s(stamp) for stamp in STAMP.findall(markup)]
     if not stamps:
         return plain_lines(markup), ()
-    lines, pieces = [], []
+    lines: list[str] = []
+    pieces: list[tuple[tuple[float, str], ...]] = []
     times = iter(stamps)
     now_s = start_s
     for line in plain_lines(STAMP.sub(_PLACE, markup.replace(_PLACE, ""))):

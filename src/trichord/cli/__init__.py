@@ -15,24 +15,24 @@ from trichord.errors import TrichordError, disk_error, memory_error, one_line, p
 USAGE = """\
 usage: trichord COMMAND [ARGUMENTS] [--debug]
 
-In which order should video, audio and text be combined? Train in stages, compare the orders.
+In which order should video, audio and text be combined? Train in stages and compare the orders.
 
 commands:
-  demo       render the built-in world, run the study on it, print the order table
+  demo       render the built-in world, run the study on it and print the order table
   world      write the built-in world: narrated how-to videos as real files
   import     bring published features or data into a store: howto100m, youcook2, msrvtt, lsmdc, crosstask,
              mining-youtube, actions, world-steps, stamps, webdataset, npy
-  extract    features of a folder of narrated videos, or of a table of clips, into a store
-  train      train one order, e.g. av>t
-  freeze     compute ahead what later stages will read of a run's trained encoders: on other machines, or on Ray
-  evaluate   score a model, a published checkpoint or a file of embeddings, on the benchmarks of the field
-  study      train and compare orders, print the order table
-  report     one page of a study: intervals, comparisons, curves, the joint space; or of what two studies differ in
-  export-model  a trained model as a folder for others: weights, encoders, words, model card
-  embed      files with an exported model, as a file of embeddings
-  reproduce  run a diverged training step again, and say where the numbers stop being finite
-  store      info STORE, verify STORE, export STORE --out DIR (published layouts, webdataset, npy)
-  doctor     what works here, what is missing, and the command that mends it
+  extract    extract features of a folder of narrated videos, or of a table of clips, into a store
+  train      train one order, such as av>t
+  freeze     compute ahead the embeddings that later stages will read: on other machines, or on Ray
+  evaluate   score a model, a published checkpoint or a file of embeddings on the benchmarks of the field
+  study      train and compare orders, and print the order table
+  report     write one page on a study (intervals, comparisons, curves, the joint space), or on how two studies differ
+  export-model  write a trained model as a folder for others: weights, encoders, words, model card
+  embed      embed files with an exported model, and write a file of embeddings
+  reproduce  repeat a diverged training step, and report where the numbers stop being finite
+  store      inspect, verify or export a store: info STORE, verify STORE, export STORE --out DIR
+  doctor     report what works here, what is missing, and the command that installs it
 
 example, from videos to the table:
   trichord extract my_videos --store my_store

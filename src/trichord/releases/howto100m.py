@@ -140,8 +140,8 @@ def import_howto100m(
 
     Args:
         root: Folder of the release.
-        store: Folder of the store; made when it is not there, added to when it is.
-        words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        store: Folder of the store; created if it does not exist, else added to.
+        words: word2vec or GloVe file. By default, GloVe 6B (50-d).
         word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
             published loaders do). If not given, as in the store; published for a new one.
         paths: Path list, a text or CSV file with a column `path`; else the one in root named *paths*.txt or .csv.

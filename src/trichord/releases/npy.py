@@ -46,8 +46,8 @@ def import_npy(
 
     Args:
         root: Folder with index.csv.
-        store: Folder of the store; made when it is not there, added to when it is.
-        words: word2vec or GloVe file; when not given, the words of the export, else GloVe 6B 50-d.
+        store: Folder of the store; created if it does not exist, else added to.
+        words: word2vec or GloVe file. By default, the words of the export, else GloVe 6B (50-d).
         word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
             published loaders do). If not given, as in the store; published for a new one.
         num_threads: Items that are read at the same time.

@@ -172,9 +172,9 @@ def write_world(
         num_test: held-out videos.
         steps_per_video: steps in each video.
         step_s: seconds per step, 1 to 60.
-        seed: draws everything; another seed gives another world.
-        width: of the pictures in pixels, even.
-        height: of the pictures in pixels, even.
+        seed: seed of everything that is drawn; another seed gives another world.
+        width: of the pictures, an even number of pixels.
+        height: of the pictures, an even number of pixels.
         frame_rate_hz: pictures per second, 1 to 60.
         profile: how much each modality knows of the content: `balanced` (picture and words tell most of it),
             `procedure` (speech and captions tell the steps, the picture shows the place and busy hands), `scene` (the
