@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -349,3 +350,47 @@ def test_rows_of_nothing_are_no_rows(tmp_path: Path, suffix: str, mark: str) -> 
     path.write_bytes("\ufeffvideo,start,end,text,,\r\nv.mp4,0,4,stir it,,\r\n,,,,,\r\n\r\n".replace(",", mark).encode())
     clips = read_table(path)
     assert [(clip.start_s, clip.end_s, clip.text) for clip in clips] == [(0, 4, ("stir it",))]
+
+
+def test_ttml_is_read_to_a_depth_and_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.ttml"
+    shallow, deep = '<p begin="1s" end="2s">stir it</p>', '<p begin="3s" end="4s">too deep</p>'
+    nested = f"{'<div>' * 20_000}{deep}{'</div>' * 20_000}"
+    path.write_text(f"<tt><body>{shallow}{nested}</body></tt>")
+    notes: list[str] = []
+    assert read_captions(path, notes=notes).text == ("stir it",)
+    assert notes == [f"{path}: 1 of 2 captions cannot be read and are left out: elements more than 100 deep"]
+    path.write_text(
+        f'<tt><body><p begin="1s" end="2s">cut {"<span>" * 20_000}it{"</span>" * 20_000} up</p></body></tt>'
+    )
+    assert read_captions(path).text == ("cut up",)
+    monkeypatch.setattr("trichord.captions.reading.MAX_BYTES", 100)
+    with pytest.raises(TrichordError, match="a.ttml: "):
+        read_captions(path)
+
+
+def test_a_pipe_named_like_captions_is_noted_and_not_opened(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    video.touch()
+    os.mkfifo(tmp_path / "a.srt")
+    assert choose_sidecar(video).path is None
+    assert choose_sidecar(video).notes == (f"{video}: a.srt beside it is no regular file and is not read",)
+    (tmp_path / "a.de.vtt").write_text("WEBVTT\n\n00:00.000 --> 00:01.000\nSuppe\n")
+    (tmp_path / "a.vtt").mkdir()
+    chosen = choose_sidecar(video)
+    assert chosen.path == tmp_path / "a.de.vtt"
+    assert [note.partition(": ")[2] for note in chosen.notes] == [
+        "captions are read from a.de.vtt",
+        "a.srt beside it is no regular file and is not read",
+        "a.vtt beside it is no regular file and is not read",
+    ]
+
+
+def test_notes_on_cues_of_a_file_beside_a_video_name_both(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    video.touch()
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nstir\n\n2\n00:00:0x,000 --> 00:00:03,000\ncut\n")
+    notes: list[str] = []
+    assert captions_of(Source("a", "a.mp4", video=video), 9.0, notes).text == ("stir",)
+    (note,) = notes
+    assert note.startswith(f"{video}: a.srt: 1 of 2 captions cannot be read and are left out: line 6: ")

@@ -186,14 +186,51 @@ def test_what_was_joined_or_lost_its_blanks_is_cleaned(tmp_path: Path) -> None:
     assert read(tmp_path / "blank.vtt") == [(1, 2, "cut the onion in half"), (3, 4, ""), (5, 6, "serve")]
 
 
+def test_a_line_whose_words_are_highlighted_one_by_one_is_one_caption(tmp_path: Path) -> None:
+    cues = [
+        (0.5, 0.8, ["<u>stir</u> the"]),
+        (1.0, 1.3, ["<u>stir</u> the soup"]),
+    ]  # as whisper and its variants write them
+    cues += [(1.3, 1.6, ["stir <u>the</u> soup"]), (1.8, 2.0, ["stir the <u>soup</u>"])]
+    assert read(write_vtt(tmp_path / "pauses.vtt", cues)) == [(0.5, 2.0, "stir the soup")]
+    again = [(start + 2, end + 2, lines) for start, end, lines in cues[1:]]
+    assert read(write_vtt(tmp_path / "twice.vtt", cues + again)) == [
+        (0.5, 2.0, "stir the soup"),
+        (3.0, 4.0, "stir the soup"),
+    ]
+    soon = [(start + 1.2, end + 1.2, lines) for start, end, lines in cues[1:]]  # 0.2 s after its end: said again
+    assert len(read(write_vtt(tmp_path / "soon.vtt", cues + soon))) == 2
+    late = [cues[1], (2.4, 2.7, ["stir <u>the</u> soup"])]
+    assert len(read(write_vtt(tmp_path / "late.vtt", late))) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("go home", "go home"),  # nothing is highlighted
+        ("<i>go home</i>", "<i>go home</i>"),  # nor where all of it is
+        ("<i>go</i> home", "<i>go</i> home"),  # it does not move on
+        ("go <u>home</u>", "<u>go</u> home"),
+        ("<v Anna><u>go</u> home", "<v Bob>go <u>home</u>"),
+        ("<u>go</u> home", "go back <u>home</u>"),
+    ],
+)
+def test_what_is_said_again_after_a_pause_stays(tmp_path: Path, first: str, second: str) -> None:
+    path = write_vtt(tmp_path / "a.vtt", [(1.0, 1.4, [first]), (1.8, 2.2, [second])])
+    assert [row[:2] for row in read(path)] == [(1.0, 1.4), (1.8, 2.2)]
+
+
 LINES = st.lists(st.sampled_from(["a", "b", "a b", "b c", "c"]), min_size=1, max_size=2).map(tuple)
 CUES = st.lists(
     st.builds(
-        lambda start, length, lines, speaker: Cue(start / 4, (start + length) / 4, lines, speaker),
+        lambda start, length, lines, speaker, highlight: Cue(
+            start / 4, (start + length) / 4, lines, speaker, highlight=highlight
+        ),
         st.integers(0, 20),
         st.integers(0, 8),
         LINES,
         st.sampled_from(["", "Anna"]),
+        st.sampled_from([None, 0, 2]),
     ),
     max_size=12,
 )

@@ -262,6 +262,11 @@ def test_figures_of_an_evaluation_take_their_place(
     assert first["value"] == rows[0]["r1"] and first["low"] <= first["value"] <= first["high"]
     with pytest.raises(TrichordError, match="evaluate again with --out"):
         Embedder.from_run(run, results=tmp_path / "none")
+    for text, count in (((out / "README.md").read_text(), 4), ("# Written by hand\n", 0), ("---\n{[\n---\n", 0)):
+        (out / "README.md").write_text(text)
+        assert main(["export-model", str(run), "--out", str(out)]) == 0  # a card that is there is left alone
+        told = capsys.readouterr()
+        assert f"  {count} figures in the model card\n" in told.out and not told.err
 
 
 # ---- words, published checkpoints, commands

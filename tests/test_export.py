@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,16 @@ def test_all_odd_ids_at_once(layout: str) -> None:
             item.video_id, item.collection = video_id, collection
             content.append(item)
     there_and_back(layout, content, 100)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_names_as_long_as_file_systems_take(layout: Any, tmp_path: Path) -> None:
+    item = some_items(1)[0]
+    content = [replace(item, video_id=f"{'i' * 254}{end}", collection="c" * 128) for end in "ab"]
+    store = write_store(tmp_path / ("s" * 255), content)
+    export_store(store.folder, tmp_path / ("o" * 255), layout=layout)
+    IMPORTERS[layout](tmp_path / ("o" * 255), tmp_path / ("b" * 255))
+    same(store, Store(tmp_path / ("b" * 255)))
 
 
 @pytest.mark.parametrize("words", [WORDS, None])

@@ -96,6 +96,30 @@ def test_nothing_is_written_through_a_link_in_the_place_of_a_partial_file(tmp_pa
     assert (tmp_path / "victim").read_text() == "mine" and (tmp_path / "file").read_text() == "new"
 
 
+@pytest.mark.parametrize("name", ["x" * 251 + ".txt", "é" * 127, "ab"])
+def test_names_of_any_length_are_written_and_replaced(name: str, tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        writing.write_text(tmp_path / name, text)
+        writing.write_text(tmp_path / f"{name[:-1]}s", text, shared=True)
+        assert (tmp_path / name).read_text() == text
+    with writing.replacing_file(tmp_path / f"{name[:-1]}e", exclusive=True) as file:
+        file.write(b"third")
+    assert len(list(tmp_path.iterdir())) == 3
+    for text in ("old", "new"):
+        (partial := tmp_path / "partial").mkdir()
+        (partial / "a.json").write_text(text)
+        writing.replace_folder(partial, tmp_path / f"{name[:-1]}f", re.compile("a.json"))
+    assert (tmp_path / f"{name[:-1]}f" / "a.json").read_text() == "new"
+    assert folders.remove_folder(tmp_path / f"{name[:-1]}f", re.compile("a.json"))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_hidden_names_differ_as_their_names_do(tmp_path: Path) -> None:
+    names = ["x" * 254 + end for end in "ab"]
+    assert len({folders.hidden_beside(tmp_path / name, ".partial") for name in names}) == 2
+    assert folders.hidden_beside(tmp_path / "a.csv", ".partial") == tmp_path / ".a.csv.partial"
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     with pytest.raises(ZeroDivisionError), writing.replacing(tmp_path / "file") as partial:

@@ -47,6 +47,26 @@ def test_folders_that_give_nothing(tmp_path: Path, name: str, message: str) -> N
         sources_of_folder(tmp_path / name)
 
 
+def test_videos_of_every_container_are_read_and_other_files_are_counted(tmp_path: Path) -> None:
+    videos = ("a.MTS", "b.m2ts", "c.vob", "d.gif", "e.wmv", "f.mxf", "g.3g2", "h.ogv", "i.rmvb", "j.h264")
+    captions = ("a.srt", "b.VTT")
+    others = ("k", "l.wav", "m.WAV", "n.txt", *(f"{i}.s{i:02}" for i in range(9)))
+    for name in (*videos, *captions, *others, ".x.txt"):
+        (tmp_path / name).touch()
+    notes: list[str] = []
+    assert [source.name for source in sources_of_folder(tmp_path, notes=notes)] == sorted(videos)
+    assert notes == [
+        f"{tmp_path}: files that are neither videos nor captions by their suffix are not read: "
+        "2 .wav, 1 without a suffix, 1 .s00, 1 .s01, 1 .s02, 1 .s03, 1 .s04, 1 .s05, 4 with other suffixes"
+    ]
+    for name in videos:
+        (tmp_path / name).unlink()
+    with pytest.raises(
+        TrichordError, match=r"no videos there .+; it holds 2 \.wav, .+, which a table of clips can name"
+    ):
+        sources_of_folder(tmp_path)
+
+
 def named(*ids: str, split: str = "") -> list[Source]:
     return [Source(i, f"{i}.mp4", video=Path(i), split=split) for i in ids]
 

@@ -135,9 +135,17 @@ def test_a_batch_of_one_clip_is_noted(videos: int, clips: int, noted: bool, tiny
     assert any("a batch of one clip has no negatives" in line for line in lines) == noted
 
 
+def test_the_command_notes_a_batch_of_one_clip(
+    tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = debug(data={"videos_per_batch": 1, "clips_per_video": 1})
+    train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)  # as `trichord train` calls it
+    assert "a batch of one clip has no negatives" in capsys.readouterr().out
+
+
 def test_a_temperature_near_zero_is_the_cause(tiny_store: Path, tmp_path: Path) -> None:
-    recipe = debug(loss={"contrast": "info_nce", "temperature": 1e-30})
-    with pytest.raises(TrichordError, match="raise loss.temperature, by which scores are divided: it is 1e-30"):
+    recipe = debug(loss={"contrast": "info_nce", "temperature": 1e-6}, training={"learning_rate": 1e6, "max_steps": 9})
+    with pytest.raises(TrichordError, match="raise loss.temperature, by which scores are divided: it is 1e-06"):
         train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=lambda line: None)
 
 

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -149,4 +150,53 @@ def test_a_signal_leaves_a_line_and_a_run_that_goes_on(number: int, tiny_store: 
         process.send_signal(number)
         told = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + number
-    assert told == f"trichord: stopped by {signal.Signals(number).name}; the same command goes on where it stopped\n"
+    again = shlex.join(["trichord", *words[3:], "--resume"])
+    assert told == f"trichord: stopped by {signal.Signals(number).name}; to go on where it stopped, run: {again}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["study", "--store", "s", "--out", "o"], "the same command goes on where it stopped"),
+        (["export-model", "r", "--out", "m"], "run the same command again"),
+        (
+            ["train", "--out", "my run", "--resume"],
+            "to go on where it stopped, run: trichord train --out 'my run' --resume",
+        ),
+    ],
+)
+def test_an_interrupted_command_says_what_goes_on(
+    words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trichord.cli._run", interrupted)
+    assert main(words) == 130
+    assert capsys.readouterr().err == f"trichord: interrupted; {told}\n"
+
+
+def test_the_command_after_an_interruption_goes_on(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "train",
+        "--store",
+        str(tiny_store),
+        "--out",
+        str(tmp_path / "a run"),
+        "--order",
+        "vt>a",
+        "--recipe",
+        "debug",
+    ]
+    words += ["--training.max_steps", "1", "--training.tensorboard", "false"]
+
+    def interrupted(*given: object, **options: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trichord.study.run._train", interrupted)
+        assert main(words) == 130
+    command = capsys.readouterr().err.partition("run: ")[2]
+    assert main(shlex.split(command)[1:]) == 0

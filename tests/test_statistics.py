@@ -285,6 +285,18 @@ def test_one_seed_never_wins() -> None:
     assert "one seed" in interaction({"a": hits[0], "b": hits[1]}, {"a": hits[1], "b": hits[0]})[1]
 
 
+def test_at_a_tie_no_order_is_called_ahead() -> None:
+    hits = np.array([[1.0, 0.0, 1.0, 0.0]])
+    level = compare_orders({"avt": hits, "av>t": hits[:, ::-1], "at>v": 0 * hits})
+    assert (
+        level.winner is None
+        and "avt and av>t are level, but one seed" in level.verdict
+        and "ahead" not in level.verdict
+    )
+    several = {name: np.repeat(values, 3, 0) for name, values in (("a", hits), ("b", hits[:, ::-1]))}
+    assert "a and b are level (adjusted p 1)" in compare_orders(several).verdict
+
+
 def test_interaction() -> None:
     rng = np.random.default_rng(12)
     one, more, crossed, same = (

@@ -7,15 +7,22 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from release_helpers import write as write_pickle
 from trichord.captions import Captions
+from trichord.cli import main
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError
+from trichord.evaluation.classification import embed_prompts
 from trichord.extraction.extract import check_words
+from trichord.nn import MCN
+from trichord.releases import IMPORTERS, export_store, import_npy, import_webdataset, import_youcook2
+from trichord.releases.common import first_with_words
 from trichord.store import Item, Store, StoreWriter
 from trichord.store.inspect import store_info
 from trichord.store.manifest import word_splitting_of
-from trichord.store.words import WordVectors, few_words
+from trichord.store.words import WordVectors, few_words, table_name
 
 WORDS = ["सूप", "स", "don't"]
 
@@ -62,6 +69,51 @@ def test_extraction_goes_on_as_the_store_says(tmp_path: Path, monkeypatch: pytes
         check_words(tmp_path / "p", None, "unicode")
 
 
+def release(folder: Path) -> tuple[Path, Path]:
+    """A YouCook2 release with a Hindi caption, and its word vectors."""
+    table = folder / "words.txt"
+    table.write_text("".join(f"{word} {k}.5 1 2\n" for k, word in enumerate(WORDS)))
+    entries = [{"id": "a", "2d": np.ones(4, np.float32), "caption": "सूप don\u2019t"}]
+    write_pickle(folder / "release" / "youcook_val.pkl", entries)
+    return folder / "release", table
+
+
+def test_importers_split_words_as_asked_and_exports_bring_it_back(tmp_path: Path) -> None:
+    root, table = release(tmp_path)
+    import_youcook2(root, tmp_path / "p", table)
+    import_youcook2(root, tmp_path / "u", table, word_splitting="unicode")
+    assert words_of(Store(tmp_path / "p")) == ["स"] and words_of(Store(tmp_path / "u")) == ["सूप", "don't"]
+    import_youcook2(root, tmp_path / "u", table)  # goes on as the store says
+    with pytest.raises(TrichordError, match="use --word_splitting unicode, or another store"):
+        import_youcook2(root, tmp_path / "u", table, word_splitting="published")
+    for layout, importer in (("youcook2", import_youcook2), ("webdataset", import_webdataset), ("npy", import_npy)):
+        out = tmp_path / layout
+        export_store(tmp_path / "u", out, layout=layout)
+        for name, words in (("own", None), ("named", table)):
+            back = tmp_path / f"{layout}-{name}"
+            importer(out, back, words)
+            assert Store(back).word_splitting == "unicode" and words_of(Store(back)) == ["सूप", "don't"]
+        with pytest.raises(TrichordError, match="its words were split as 'unicode', not as 'published'"):
+            importer(out, tmp_path / "new", word_splitting="published")
+        importer(out, tmp_path / f"{layout}-published", table, word_splitting="published")
+        assert words_of(Store(tmp_path / f"{layout}-published")) == ["स"]
+
+
+@pytest.mark.parametrize("name", [*IMPORTERS, "stamps"])
+def test_every_importer_has_the_option(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", name, "--root", "r", "--store", str(tmp_path / "s"), "--word_splitting", "other"]) == 2
+    assert "--word_splitting is other; it must be one of unicode, published" in capsys.readouterr().err
+
+
+def test_class_prompts_are_split_as_the_store_says(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = MCN(video_dim=4, embed_dim=8, word_dim=3, reconstruction_dim=4, audio_channels=(8, 16, 16, 32))
+    for splitting, unknown in (("unicode", {}), ("published", {"सूप": ["प"]})):
+        store = write(tmp_path / splitting, splitting)
+        rows, lacking = embed_prompts(model, store, ["सूप"], 5)
+        assert lacking == unknown and np.isfinite(rows).all()
+
+
 @pytest.mark.parametrize(("splitting", "expected"), [("unicode", 2), ("published", 1)])
 def test_a_model_splits_text_as_its_store_did(tmp_path: Path, splitting: str, expected: int) -> None:
     from trichord.embedder.folder import _read_words, _write_words
@@ -98,6 +150,20 @@ def test_a_study_says_before_training_which_videos_have_no_known_word(tmp_path: 
         (line,) = check_data(load_recipe("debug"), Store(tmp_path / "s"), stages)
         assert line.startswith("1 of 2 videos with captions have no word in GloVe 3-d abc")
         assert check_data(load_recipe("debug"), Store(tmp_path / "s"), stages[:1]) == []
+
+
+def test_notes_name_a_word_table_without_the_hash_of_its_content() -> None:
+    assert table_name("GloVe 6B 50-d 9abcdbc80257") == "GloVe 6B (50-d)"
+    assert table_name("word2vec 300-d 0123456789ab") == "word2vec (300-d)" and table_name("other") == "other"
+    assert "is in GloVe 6B (50-d); name" in few_words(0, 4, "GloVe 6B 50-d 9abcdbc80257")
+
+
+@pytest.mark.parametrize(
+    ("texts", "first"),
+    [([], []), (["", " ", "!?"], [""]), (["...", "add salt", "stir"], ["add salt"]), (["सूप", "a"], ["सूप"])],
+)
+def test_the_first_caption_with_words(texts: list[str], first: list[str]) -> None:
+    assert first_with_words(texts) == first
 
 
 def test_what_is_said_of_captions_without_known_words() -> None:

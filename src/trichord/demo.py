@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trichord.files.paths import accepts_text_paths
+
 if TYPE_CHECKING:
     from trichord.study.table import StudyTable
 
 
+@accepts_text_paths
 def run_demo(
     out: Path = Path("demo"),
     *,
@@ -19,14 +22,14 @@ def run_demo(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[StudyTable, Path]:
-    """Render the built-in world, extract its features, train and compare the orders; a second call goes on where the first stopped.
+    """Render the built-in world, extract its features, train and compare the orders. A second call continues.
 
     Args:
         out: Folder for the world's videos, the store and the study.
         recipe: Recipe of the study.
         num_train: Videos to train on.
         num_test: Held-out videos, which show combinations never trained on.
-        seed: Of the world and of the study.
+        seed: Seed of the world and of the study.
         progress: Takes lines.
 
     Returns:

@@ -37,20 +37,24 @@ def examine() -> Iterator[str]:
     yield from _encoders()
     yield from _speech_and_words()
     if missing:
-        yield f"mend: pip install {' '.join(missing)}"
+        yield f"to install what is missing: pip install {' '.join(missing)}"
 
 
 def _device() -> Iterator[str]:
     import torch
 
-    yield f"device: CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    yield f"device: CPU, {_counted(os.cpu_count() or 1, 'core')}, {_counted(torch.get_num_threads(), 'thread')}"
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             found = torch.cuda.get_device_properties(index)
-            bf16 = "yes" if torch.cuda.is_bf16_supported() else "no"
-            yield f"device: {found.name}, {found.total_memory / 2**30:.0f} GiB, bf16 {bf16}"
+            bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+            yield f"device: {found.name}, {found.total_memory / 2**30:.0f} GiB, {bf16}"
     else:
         yield "device: no GPU that torch can use; training runs on the CPU"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _decoder() -> Iterator[str]:
@@ -60,10 +64,12 @@ def _decoder() -> Iterator[str]:
 
     chosen = choose_decoder("auto", "cuda" if _has_gpu() else "cpu")
     for decoder in available_decoders():
-        state = decoder.problem or ("used" if decoder.name == chosen.name else "works, not used")
+        state = decoder.problem.removeprefix(f"{decoder.name} ") or (
+            "used" if decoder.name == chosen.name else "works, but is not used"
+        )
         yield f"decoder: {decoder.name} {decoder.version}: {state}".replace("  ", " ").replace(" :", ":")
     if "libx264" not in av.codecs_available:
-        yield "  no H.264 encoder: the built-in world cannot be rendered; mend: pip install --force-reinstall av"
+        yield "  no H.264 encoder: the built-in world cannot be rendered; run: pip install --force-reinstall av"
 
 
 def _has_gpu() -> bool:
@@ -87,7 +93,7 @@ def _encoders() -> Iterator[str]:
         import_torchvision()
         yield "torchvision: its models load"
     except (ImportError, RuntimeError, TrichordError) as error:
-        yield f"torchvision: does not load ({error}); mend: pip install torchvision of the release that fits torch"
+        yield f"torchvision: does not load ({error}); install the release of torchvision that fits this torch"
     for extra, packages, purpose in (
         ("hf", ("transformers", "timm", "sentence-transformers"), "encoders of the hub (hf:, timm:, st:)"),
         ("asr", ("faster-whisper",), "speech recognition (--speech whisper:MODEL)"),
@@ -97,7 +103,7 @@ def _encoders() -> Iterator[str]:
         ("mteb", ("mteb",), "the model as an encoder of MTEB"),
     ):
         lacking = [package for package in packages if not _installed(package)]
-        state = f"{', '.join(lacking)} missing; to add: pip install 'trichord[{extra}]'" if lacking else "installed"
+        state = f"{', '.join(lacking)} missing; run: pip install 'trichord[{extra}]'" if lacking else "installed"
         yield f"{purpose}: {state}"
 
 
@@ -119,4 +125,4 @@ def _speech_and_words() -> Iterator[str]:
             importlib.import_module(module)
             yield f"{purpose}: found ({module})"
         except ImportError:
-            yield f"{purpose}: missing; mend: pip install {module.replace('_', '-')}"
+            yield f"{purpose}: missing; run: pip install {module.replace('_', '-')}"

@@ -17,7 +17,7 @@ from trichord.captions.reading import CAPTION_SUFFIXES as SIDECAR_SUFFIXES
 from trichord.captions.reading import read_captions
 from trichord.captions.sidecars import Sidecar, choose_sidecar, find_sidecar
 from trichord.captions.text import plain_text
-from trichord.captions.words import WORD_SPLITTINGS, class_text, tokenize
+from trichord.captions.words import WORD_SPLITTINGS, WordSplitting, class_text, tokenize
 
 CAPTION_RULES = 2
 
@@ -27,6 +27,7 @@ __all__ = [
     "WORD_SPLITTINGS",
     "Captions",
     "Sidecar",
+    "WordSplitting",
     "choose_sidecar",
     "class_text",
     "clean_captions",

@@ -57,6 +57,7 @@ class Cue:
         lines: Plain text of the lines, none of them empty.
         speaker: Name of the speaker, where the file states it.
         stamped: For each line, (second, text) of the pieces between its word stamps; empty for a cue without stamps.
+        highlight: Where the part that tags set off begins in the markup; None where they set off all of the text or nothing.
     """
 
     start_s: float
@@ -64,3 +65,4 @@ class Cue:
     lines: tuple[str, ...]
     speaker: str = ""
     stamped: tuple[tuple[tuple[float, str], ...], ...] = ()
+    highlight: int | None = None

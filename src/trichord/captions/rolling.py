@@ -5,6 +5,7 @@ word by word, or stand twice in a file. A cue is compared with those that touch 
 
 - Lines at its beginning that are the last lines of the earlier cue are not new. What follows them is.
 - A cue that equals an earlier one, or extends its last line at the end of a word, adds to that one.
+- Where words are highlighted one by one, such a cue adds to the one before also across a short pause, if the highlight moved on.
 
 A caption begins where its words are first shown. It ends where the next line rolls up below it; when the same words are only
 shown again, where they are shown last. The same words after a gap are said again, and stay. So do equal words of two speakers.
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from trichord.captions.grouping import PAUSE_S
 from trichord.captions.model import Captions, Cue
 from trichord.captions.stamps import spoken_rows
 
@@ -46,6 +48,7 @@ class _Screen:
     end_s: float
     speaker: str
     newest: _Spoken
+    highlight: int | None = None
 
 
 @dataclass
@@ -75,6 +78,8 @@ def merged(cues: Iterable[Cue]) -> Captions:
         if match is None and is_rolling and latest is not None and latest not in touching:
             match = _best([latest], cue)
             match = None if match is None or match.num == len(cue.lines) or match.growth else match
+        if match is None and latest is not None:
+            match = _moved_on(latest, cue)
         if match is not None and match.num == len(cue.lines):
             _extend(match, cue)
             latest = match.screen
@@ -84,7 +89,7 @@ def merged(cues: Iterable[Cue]) -> Captions:
             _roll(match, cue)
             if match.screen in screens:
                 screens.remove(match.screen)
-        latest = _Screen(cue.lines, cue.end_s, cue.speaker, new)
+        latest = _Screen(cue.lines, cue.end_s, cue.speaker, new, cue.highlight)
         screens.append(latest)
     rows = (row for at in sorted(spoken) for row in _rows(spoken[at]))
     return Captions.from_rows(rows)
@@ -114,6 +119,8 @@ def _extend(match: _Match, cue: Cue) -> None:
     if match.growth or cue.end_s - cue.start_s > BLINK_S:
         newest.end_s = max(newest.end_s, cue.end_s)
     screen.lines, screen.end_s = cue.lines, max(screen.end_s, cue.end_s)
+    if cue.highlight is not None:
+        screen.highlight = cue.highlight
 
 
 def _roll(match: _Match, cue: Cue) -> None:
@@ -144,6 +151,17 @@ def _best(screens: Iterable[_Screen], cue: Cue) -> _Match | None:
         if match is not None and (best is None or match.num >= best.num):
             best = match
     return best
+
+
+def _moved_on(screen: _Screen, cue: Cue) -> _Match | None:
+    """The match of a cue whose highlight is at a later word of the same line, shortly after the cue before ended."""
+    if cue.highlight is None or screen.highlight is None or cue.start_s - screen.end_s >= PAUSE_S:
+        return None
+    match = _best([screen], cue)
+    if match is None or match.num < len(cue.lines):
+        return None
+    is_later = cue.highlight >= screen.highlight if match.growth else cue.highlight > screen.highlight
+    return match if is_later else None
 
 
 def _match(screen: _Screen, lines: tuple[str, ...]) -> _Match | None:

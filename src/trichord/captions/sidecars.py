@@ -18,35 +18,13 @@ from trichord.captions.formats import NoCaptionsError
 from trichord.captions.languages import language_of
 from trichord.captions.reading import CAPTION_SUFFIXES, read_captions
 from trichord.errors import TrichordError, Unavailable
+from trichord.files.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 
 _PARTIAL = ("forced", "signs", "foreign")  # files that translate a few lines only
 _OTHER_WORDS = ("sdh", "cc", "hi", "default", "auto", "asr", "orig", "full", "sub", "subs", "captions")
 _ENGLISH = (".en", ".en-US", ".en-GB", ".en-orig")
 _UNREAD = (".sub", ".sbv", ".smi", ".lrc", ".scc", ".stl", ".srv1", ".srv2", ".srv3")
-_MEDIA = [
-    ".mp4",
-    ".mkv",
-    ".webm",
-    ".mov",
-    ".avi",
-    ".m4v",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".flv",
-    ".3gp",
-    ".ts",
-    ".ogv",
-    ".wav",
-    ".mp3",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".flac",
-    ".m4a",
-    ".aac",
-    ".wma",
-]
+_MEDIA = (*VIDEO_SUFFIXES, *SOUND_SUFFIXES)
 _SETTLED_S = 2.0  # a folder changed so lately may change again within the same time stamp
 
 
@@ -90,6 +68,11 @@ def choose_sidecar(video_path: str | Path, sound_language: Callable[[], str] | N
         sound_language: Gives the language of its sound, '' if unknown. Asked only where the choice depends on it.
     """
     video_path = Path(video_path)
+    sidecar = _chosen(video_path, sound_language)
+    return Sidecar(sidecar.path, (*sidecar.notes, *_irregular_notes(video_path)))
+
+
+def _chosen(video_path: Path, sound_language: Callable[[], str] | None) -> Sidecar:
     candidates = _candidates(video_path)
     if not candidates:
         return Sidecar(None, _unread_notes(video_path))
@@ -126,7 +109,7 @@ def _rank(candidate: _Candidate, spoken: str) -> tuple[object, ...]:
 
 def _candidates(video_path: Path) -> list[_Candidate]:
     names = _names(video_path)
-    videos = {Path(name).stem for name in names if name.lower().endswith(tuple(_MEDIA))} - {video_path.stem}
+    videos = {Path(name).stem for name in names if name.lower().endswith(_MEDIA)} - {video_path.stem}
     candidates = []
     for name in names:
         path = video_path.with_name(name)
@@ -188,6 +171,18 @@ def _unread_notes(video_path: Path) -> tuple[str, ...]:
     return tuple(
         f"{video_path}: {name} lies beside it and is not read; convert it to one of {known}" for name in unread[:3]
     )
+
+
+def _irregular_notes(video_path: Path) -> tuple[str, ...]:
+    """Lines on what has the name of a caption file and is a pipe, a device or a folder."""
+    irregular = [
+        name
+        for name in _names(video_path)
+        if name.lower().endswith(CAPTION_SUFFIXES)
+        and (path := video_path.with_name(name)).exists()
+        and not path.is_file()
+    ]
+    return tuple(f"{video_path}: {name} beside it is no regular file and is not read" for name in irregular[:3])
 
 
 def _names(video_path: Path) -> list[str]:

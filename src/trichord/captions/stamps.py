@@ -23,16 +23,21 @@ def stamped_lines(start_s: float, markup: str) -> tuple[tuple[str, ...], tuple[t
     stamps = [_stamp_s(stamp) for stamp in STAMP.findall(markup)]
     if not stamps:
         return plain_lines(markup), ()
-    lines, pieces = [], []
+    lines: list[str] = []
+    pieces: list[tuple[tuple[float, str], ...]] = []
     times = iter(stamps)
     now_s = start_s
     for line in plain_lines(STAMP.sub(_PLACE, markup.replace(_PLACE, ""))):
+        if _PLACE not in line:
+            lines.append(line)
+            pieces.append(((now_s, f" {line}"),))
+            continue
         first, *later = line.split(_PLACE)
         parts = [(now_s, f" {first}")]
         for text in later:
             now_s = next(times)
             parts.append((now_s, text))
-        text = " ".join("".join(text for _, text in parts).split())
+        text = " ".join(line.replace(_PLACE, "").split())
         if text:
             lines.append(text)
             pieces.append(tuple(part for part in parts if part[1].strip()))

@@ -19,6 +19,7 @@ _BLOCK = re.compile(r"(\{[^{}]*+\})")
 _OVERRIDE = re.compile(r"\{\s*+\\|\{[a-zA-Z]:")  # {\an8} of ASS, {y:i} of MicroDVD
 _DRAWING = re.compile(r"\\p(\d)")
 _BREAK = re.compile(rf"<\s*+(?:/\s*+)?+(?:br|p|div|li|tr){_ATTRIBUTES}>|\\[Nn]", re.IGNORECASE)
+_SET_OFF = re.compile(r"<(?:[biu]|em|strong|c|font|span)(?:[.\s][^<>]*+)?+>", re.IGNORECASE)
 STAMP = re.compile(r"<(\d++:\d\d[\d:.]*+)>")
 _VOICE = re.compile(r"(?<!\w)<v(?:\.[^\s<>]*+)?+\s++([^<>]++)>")
 _TAG = re.compile(
@@ -59,6 +60,17 @@ def plain_lines(markup: str, *, ass: bool = False) -> tuple[str, ...]:
 def speaker_of(markup: str) -> str:
     """The names in the voice tags of a WebVTT cue."""
     return one_line(" ".join(_VOICE.findall(markup))) if "<v" in markup else ""
+
+
+def highlight_of(markup: str) -> int | None:
+    """Where the first part begins that tags set off; None where they set off all of the text or nothing."""
+    if "<" not in markup or (tag := _SET_OFF.search(markup)) is None:
+        return None
+    end = markup.find("</", tag.end())
+    if end <= tag.end():
+        return None
+    has_more = any(_TAG.sub("", part).strip() for part in (markup[end:], markup[: tag.start()]) if part)
+    return tag.start() if has_more else None
 
 
 def _without_blocks(text: str, ass: bool) -> str:

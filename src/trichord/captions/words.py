@@ -13,8 +13,10 @@ import re
 import sys
 import unicodedata
 from functools import cache
+from typing import Literal
 
-WORD_SPLITTINGS = ("unicode", "published")
+WordSplitting = Literal["unicode", "published"]
+WORD_SPLITTINGS: tuple[WordSplitting, ...] = ("unicode", "published")
 
 _PUBLISHED = re.compile(r"[\w']+")
 _CLASS_CUT = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

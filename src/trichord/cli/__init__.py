@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 
@@ -13,24 +14,24 @@ from trichord.errors import TrichordError, disk_error, memory_error, one_line, p
 USAGE = """\
 usage: trichord COMMAND [ARGUMENTS] [--debug]
 
-In which order should video, audio and text be combined? Train in stages, compare the orders.
+In which order should video, audio and text be combined? Train in stages and compare the orders.
 
 commands:
-  demo       render the built-in world, run the study on it, print the order table
+  demo       render the built-in world, run the study on it and print the order table
   world      write the built-in world: narrated how-to videos as real files
   import     bring published features or data into a store: howto100m, youcook2, msrvtt, lsmdc, crosstask,
              mining-youtube, actions, world-steps, stamps, webdataset, npy
-  extract    features of a folder of narrated videos, or of a table of clips, into a store
-  train      train one order, e.g. av>t
-  freeze     compute ahead what later stages will read of a run's trained encoders: on other machines, or on Ray
-  evaluate   score a model, a published checkpoint or a file of embeddings, on the benchmarks of the field
-  study      train and compare orders, print the order table
-  report     one page of a study: intervals, comparisons, curves, the joint space; or of what two studies differ in
-  export-model  a trained model as a folder for others: weights, encoders, words, model card
-  embed      files with an exported model, as a file of embeddings
-  reproduce  run a diverged training step again, and say where the numbers stop being finite
-  store      info STORE, verify STORE, export STORE --out DIR (published layouts, webdataset, npy)
-  doctor     what works here, what is missing, and the command that mends it
+  extract    extract features of a folder of narrated videos, or of a table of clips, into a store
+  train      train one order, such as av>t
+  freeze     compute ahead the embeddings that later stages will read: on other machines, or on Ray
+  evaluate   score a model, a published checkpoint or a file of embeddings on the benchmarks of the field
+  study      train and compare orders, and print the order table
+  report     write one page on a study (intervals, comparisons, curves, the joint space), or on how two studies differ
+  export-model  write a trained model as a folder for others: weights, encoders, words, model card
+  embed      embed files with an exported model, and write a file of embeddings
+  reproduce  repeat a diverged training step, and report where the numbers stop being finite
+  store      inspect, verify or export a store: info STORE, verify STORE, export STORE --out DIR
+  doctor     report what works here, what is missing, and the command that installs it
 
 example, from videos to the table:
   trichord extract my_videos --store my_store
@@ -55,6 +56,14 @@ COMMANDS = {  # each in a module of its kind, imported when it is called
     "store": "data:store",
     "doctor": "scoring:doctor",
 }
+CONTINUING = (
+    "demo",
+    "world",
+    "import",
+    "extract",
+    "freeze",
+    "study",
+)  # they keep what is finished when they are stopped
 PRINTING = ("evaluate", "reproduce", "store", "doctor")  # their result is what they print
 
 
@@ -94,7 +103,7 @@ def _guarded(words: list[str], debug: bool) -> int:
         number = error.number if isinstance(error, Stopped) else signal.SIGINT
         if tells():
             how = f"stopped by {signal.Signals(number).name}" if isinstance(error, Stopped) else "interrupted"
-            print(f"trichord: {how}; the same command goes on where it stopped", file=sys.stderr, flush=True)
+            print(f"trichord: {how}; {_next_command(words)}", file=sys.stderr, flush=True)
         return 128 + number
     except Exception as error:
         if known := disk_error(error) or memory_error(error) or loss_of_others(error):
@@ -104,6 +113,16 @@ def _guarded(words: list[str], debug: bool) -> int:
             debug,
             error,
         )
+
+
+def _next_command(words: list[str]) -> str:
+    """What to do after an interruption."""
+    if words[:1] == ["train"]:
+        again = words if "--resume" in words else [*words, "--resume"]
+        return f"to go on where it stopped, run: {printable(shlex.join(['trichord', *again]))}"
+    if words and words[0] in CONTINUING:
+        return "the same command goes on where it stopped"
+    return "run the same command again"
 
 
 def _fail(message: object, debug: bool, error: Exception | None = None) -> int:

@@ -17,14 +17,26 @@ def export_model(words: list[str]) -> int:
     )
     parser.add_argument("run", type=Path, help="Run, study or stage folder, or a published .pth file.")
     parser.add_argument("--out", type=Path, required=True, help="Folder of the model.")
-    parser.add_argument("--store", type=str | None, help="That it was trained on; default the one that the run names.")
-    parser.add_argument("--words", type=Path | None, help="The whole word table; default the words of the store.")
     parser.add_argument(
-        "--results", type=Path | None, help="Of `trichord evaluate --out`; default the study's figures."
+        "--store",
+        type=str | None,
+        help="The store that the model was trained on. By default, the one that the run names.",
     )
-    parser.add_argument("--name", type=str | None, help="Of the model, in its card; default the folder's.")
-    parser.add_argument("--license", type=str | None, help="Of the weights: cc-by-4.0, as the hub has it, or a name.")
-    parser.add_argument("--language", type=str | None, help="Of the texts: en.")
+    parser.add_argument("--words", type=Path | None, help="The whole word table. By default, the words of the store.")
+    parser.add_argument(
+        "--results",
+        type=Path | None,
+        help="Folder of `trichord evaluate --out` with the figures for the card. By default, those of the study.",
+    )
+    parser.add_argument(
+        "--name", type=str | None, help="Name of the model in its card. By default, that of the folder."
+    )
+    parser.add_argument(
+        "--license",
+        type=str | None,
+        help="License of the weights: an identifier of the hub such as cc-by-4.0, or a name.",
+    )
+    parser.add_argument("--language", type=str | None, help="Language of the texts, such as en.")
     values = parse(parser, words)
     from trichord.embedder.export import export_model
 
@@ -40,18 +52,20 @@ def export_model(words: list[str]) -> int:
 def embed(words: list[str]) -> int:
     parser = parser_of(
         "embed",
-        "Embed files with an exported model; captions beside them too. What it writes is a file of embeddings.",
+        "Embed files, and the captions beside them, with an exported model, and write a file of embeddings.",
         "trichord embed my_model clips/*.mp4 --out clips.safetensors; trichord evaluate --embeddings clips.safetensors",
     )
     parser.add_argument("model", type=str, help="Folder of an exported model, or OWNER/NAME of the hub.")
-    parser.add_argument("files", type=Path, nargs="+", help="Media files; a folder stands for the videos in it.")
-    parser.add_argument("--out", type=Path, required=True, help="A .safetensors or .npz file.")
+    parser.add_argument("files", type=Path, nargs="+", help="Media files. A folder stands for the videos in it.")
+    parser.add_argument("--out", type=Path, required=True, help="The .safetensors or .npz file to write.")
     parser.add_argument("--window_s", type=float | None, help="Cut longer files into clips of this length.")
-    parser.add_argument("--words", type=Path | None, help="The whole word table; default the words of the model.")
-    parser.add_argument("--encoders", type=dict[str, str] | None, help="Encoders by stream, in place of the recorded.")
-    parser.add_argument("--weights", type=dict[str, Path] | None, help="Weights files of encoders by stream.")
-    parser.add_argument("--revision", type=str | None, help="Of the hub's repository.")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda.")
+    parser.add_argument("--words", type=Path | None, help="The whole word table. By default, the words of the model.")
+    parser.add_argument(
+        "--encoders", type=dict[str, str] | None, help="Encoders by stream, in place of the recorded ones."
+    )
+    parser.add_argument("--weights", type=dict[str, Path] | None, help="Files with the weights of encoders, by stream.")
+    parser.add_argument("--revision", type=str | None, help="Revision of the hub's repository.")
+    parser.add_argument("--device", type=str, default="cpu", help="Where to compute: cpu or cuda.")
     values = parse(parser, [word.replace("--window-s", "--window_s") for word in words])
     from trichord.embedder.embedder import Embedder
     from trichord.embedder.files import embed_files

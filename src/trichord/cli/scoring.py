@@ -27,14 +27,19 @@ def report(words: list[str]) -> int:
         "folders", type=Path, nargs="*", default=[], metavar="FOLDER",
         help="A study folder, or one or more --out folders of `trichord evaluate`.",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path | None, default=None, help="Folder of the report; default FOLDER/report.")
     parser.add_argument(
-        "--direction", type=str, default="", help="Of the main table, e.g. t2v; default the first one that was scored."
+        "--out", type=Path | None, default=None, help="Folder of the report. By default, FOLDER/report."
     )
-    parser.add_argument("--level", type=float, default=0.95, help="Of all intervals.")
+    parser.add_argument(
+        "--direction",
+        type=str,
+        default="",
+        help="Direction of the main table, such as t2v. By default, the first one that was scored.",
+    )
+    parser.add_argument("--level", type=float, default=0.95, help="Confidence level of all intervals.")
     parser.add_argument(
         "--compare", type=Path, nargs=2, default=None, metavar=("A", "B"),
-        help="What changed from study A to B; of two evaluations the same as giving both.",
+        help="Report what changed from study A to study B. Of two evaluations, the same as naming both.",
     )  # fmt: skip
     values = parse(parser, words)
     if bool(values.folders) == (values.compare is not None):
@@ -65,58 +70,92 @@ def evaluate(words: list[str]) -> int:
     parser.add_argument("--store", type=str | None, help="Store with the clips: a folder, or a URL (s3://...).")
     parser.add_argument(
         "--benchmark", type=str, nargs="+", default=[], metavar="NAME",
-        help="As --list shows them, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT; none takes all that is held out.",
+        help="Benchmarks: a name that --list shows, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT. By default, all held-out clips.",
     )  # fmt: skip
     parser.add_argument("--benchmarks", type=list[str] | str, default=[], help="The same as one list, or with commas.")
     parser.add_argument(
         "--orders", type=list[str] | str, default=[],
-        help="Of a study folder: which, e.g. 'av>t' or 'av>t,vt>a'; empty takes all.",
+        help="Orders of a study to score, such as 'av>t' or 'av>t,vt>a'. Empty: all.",
     )  # fmt: skip
     parser.add_argument(
         "--seeds",
         type=list[int] | int | str,
         default=[],
-        help="Of a study folder: which, e.g. 0 or 0,1; empty takes all.",
+        help="Seeds of a study to score, such as 0 or 0,1. Empty: all.",
     )
-    parser.add_argument("--list", action="store_true", help="List the benchmarks, and end.")
-    parser.add_argument("--explain", type=str | None, metavar="NAME", help="Tell the protocol of a benchmark, and end.")
+    parser.add_argument("--list", action="store_true", help="List the benchmarks and exit.")
+    parser.add_argument(
+        "--explain", type=str | None, metavar="NAME", help="Explain the protocol of a benchmark and exit."
+    )
     parser.add_argument(
         "--embeddings", type=Path | None, help="A .safetensors or .npz file in place of a run and a store."
     )
-    parser.add_argument("--save_embeddings", type=Path | None, help="Write such a file of the clips that were scored.")
     parser.add_argument(
-        "--directions", type=list[str] | str, default=[], help="E.g. [t2v,t2va]; all; empty takes the recipe's."
+        "--save_embeddings", type=Path | None, help="Write the embeddings of the scored clips to such a file."
     )
     parser.add_argument(
-        "--fusion", type=str, default="auto", help="Of several modalities: sum, mean_normalized; auto: as in training."
+        "--directions",
+        type=list[str] | str,
+        default=[],
+        help="Retrieval directions, such as [t2v,t2va], or all. Empty: those of the recipe.",
     )
     parser.add_argument(
-        "--dual_softmax", type=float, default=0.0, help="Its scale, e.g. 100; uses the whole set of queries."
-    )
-    parser.add_argument("--missing", type=str, default="auto", help="drop, miss, or auto: as the benchmark has it.")
-    parser.add_argument("--gallery", type=Path | None, help="File with the ids of the clips that count, one a line.")
-    parser.add_argument("--windows", type=int, default=0, help="Cut longer clips into so many windows (MIL-NCE: 10).")
-    parser.add_argument("--window_s", type=float | None, help="Their length; default the recipe's shortest clip.")
-    parser.add_argument("--window_pool", type=str, default="mean", help="mean or max of the windows' embeddings.")
-    parser.add_argument(
-        "--audio_window_s", type=float, default=8.0, help="Sound around a second, where steps are looked for."
+        "--fusion",
+        type=str,
+        default="auto",
+        help="How several modalities are combined: sum, mean_normalized, or auto (as in training).",
     )
     parser.add_argument(
-        "--labels", type=Path | None, help="Labels of clips: .csv, .jsonl, world.json, or a folder of official lists."
+        "--dual_softmax",
+        type=float,
+        default=0.0,
+        help="Scale of the dual softmax, such as 100; it uses the whole set of queries. 0: none.",
+    )
+    parser.add_argument(
+        "--missing",
+        type=str,
+        default="auto",
+        help="What clips count as that lack a modality: drop (left out), miss (errors), or auto (as the benchmark has it).",
+    )
+    parser.add_argument("--gallery", type=Path | None, help="File with the ids of the clips to score, one per line.")
+    parser.add_argument(
+        "--windows",
+        type=int,
+        default=0,
+        help="Number of windows that longer clips are cut into (MIL-NCE uses 10). 0: none.",
+    )
+    parser.add_argument(
+        "--window_s",
+        type=float | None,
+        help="Length of the windows in seconds. By default, that of the recipe's shortest clip.",
+    )
+    parser.add_argument(
+        "--window_pool", type=str, default="mean", help="How the embeddings of windows are combined: mean or max."
+    )
+    parser.add_argument(
+        "--audio_window_s",
+        type=float,
+        default=8.0,
+        help="Seconds of sound around each second in which steps are searched.",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path | None,
+        help="Labels of the clips: .csv, .jsonl, world.json, or a folder of official lists.",
     )
     parser.add_argument(
         "--templates", type=list[str] | str, default=[],
-        help="Around class names: 'a video of {}', or several as ['{} in a video','a photo of {}']; empty: the name alone.",
+        help="Texts around class names: 'a video of {}', or several as ['{} in a video','a photo of {}']. Empty: the name alone.",
     )  # fmt: skip
     parser.add_argument(
         "--text_encoder", type=str, default="",
-        help="Of step texts and class names, e.g. st:all-minilm-l6-v2; empty: as the store recorded it.",
+        help="Encoder of step texts and class names, such as st:all-minilm-l6-v2. Empty: the one that the store recorded.",
     )  # fmt: skip
     parser.add_argument(
         "--recipe", type=str | None, default=None,
-        help="How clips are read and scored; default: as the model was trained, for a published checkpoint mcn.",
+        help="Recipe by which clips are read and scored. By default, that of the training; for a published checkpoint, mcn.",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="Of what a benchmark draws.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of what a benchmark draws at random.")
     parser.add_argument(
         "--out", type=Path | None, default=None, help="Folder for results and per-query files; a .json takes the rows."
     )

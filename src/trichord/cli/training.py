@@ -18,9 +18,9 @@ def train(words: list[str]) -> int:
         "--store", type=str, required=True, help="The store to train on: a folder, or a URL (s3://...)."
     )
     parser.add_argument("--out", type=Path, required=True, help="Run folder.")
-    parser.add_argument("--order", type=str, default="av>t", help="E.g. av>t, at>v, vt>a, avt.")
-    parser.add_argument("--seed", type=int, default=0, help="Of initial weights, batches and clustering.")
-    parser.add_argument("--resume", action="store_true", help="Go on where the run of --out stopped.")
+    parser.add_argument("--order", type=str, default="av>t", help="The order, such as av>t, at>v, vt>a or avt.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the initial weights, batches and clustering.")
+    parser.add_argument("--resume", action="store_true", help="Continue the run in --out where it stopped.")
     values = parse(parser, words)
     from trichord.study.run import train_order
 
@@ -37,7 +37,7 @@ def train(words: list[str]) -> int:
 def study(words: list[str]) -> int:
     example = "trichord study --store my_store --out my_study --recipe debug --seeds '[0,1,2]'"
     parser = recipe_parser(
-        "study", "Train and compare orders; a second call goes on where the first stopped.", example, words, "debug"
+        "study", "Train and compare orders. A second call continues where the first stopped.", example, words, "debug"
     )
     parser.add_argument(
         "--store",
@@ -47,16 +47,19 @@ def study(words: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="Study folder.")
     parser.add_argument(
-        "--orders", type=list[str], default=["av>t", "at>v", "vt>a", "avt"], help="Orders; avt is the joint reference."
+        "--orders",
+        type=list[str],
+        default=["av>t", "at>v", "vt>a", "avt"],
+        help="The orders to compare; avt is joint training.",
     )
     parser.add_argument("--seeds", type=list[int], default=[0], help="Each order is trained once per seed.")
     parser.add_argument(
-        "--benchmarks", type=list[str], default=[], help="Names; empty takes all that the store has clips for."
+        "--benchmarks", type=list[str], default=[], help="Names of benchmarks. Empty: all that the store has clips for."
     )
     parser.add_argument(
-        "--first_stage_seed", type=int | None, default=None, help="Let all seeds share first stages of this seed."
+        "--first_stage_seed", type=int | None, default=None, help="Let all seeds share the first stages of this seed."
     )
-    parser.add_argument("--resume", action="store_true", help="Accepted for symmetry: a study always goes on.")
+    parser.add_argument("--resume", action="store_true", help="Has no effect: a study always continues.")
     values = parse(parser, words)
     from trichord.study.run import run_study
 
@@ -84,20 +87,30 @@ def print_study(table: Any, out: Path) -> None:
 def freeze(words: list[str]) -> int:
     parser = parser_of(
         "freeze",
-        "Compute what later stages will read of a run's trained encoders; several processes and machines share the work.",
+        "Compute ahead what later stages will read of a run's trained encoders. Several processes and machines can share the work.",
         "trichord freeze my_study --store my_store --order 'av>t'",
     )
     parser.add_argument("run", type=Path, help="Run, study or stage folder.")
-    parser.add_argument("--store", type=str, required=True, help="The store that it is trained on: a folder, or a URL.")
     parser.add_argument(
-        "--order", type=str | None, default=None, help="Only for its later stages; without it for all that may follow."
+        "--store", type=str, required=True, help="The store that the run is trained on: a folder, or a URL."
+    )
+    parser.add_argument(
+        "--order",
+        type=str | None,
+        default=None,
+        help="Compute only for the later stages of this order. By default, for all that may follow.",
     )
     parser.add_argument("--device", type=Literal["auto", "cpu"], default="auto", help="Where to compute.")
     parser.add_argument(
         "--ray", type=str | None, default=None,
-        help="Let a Ray cluster do it: auto (the one that runs here), local, HOST:PORT or ray://HOST:PORT.",
+        help="Compute on a Ray cluster: auto (the one that runs here), local, HOST:PORT or ray://HOST:PORT.",
     )  # fmt: skip
-    parser.add_argument("--workers", type=int | None, default=None, help="On Ray; without it as many as have room.")
+    parser.add_argument(
+        "--workers",
+        type=int | None,
+        default=None,
+        help="Number of workers on Ray. By default, as many as there is room for.",
+    )
     values = parse(parser, words)
     if values.workers is not None and values.ray is None:
         raise TrichordError(f"--workers {values.workers} has no effect without --ray; add that, or leave it out")
@@ -122,10 +135,10 @@ def freeze(words: list[str]) -> int:
 def reproduce(words: list[str]) -> int:
     parser = parser_of(
         "reproduce",
-        "Run a diverged step again from what it left, and say where the numbers stop being finite.",
+        "Repeat a diverged training step from the files that it left, and report where the numbers stop being finite.",
         "trichord reproduce my_study/stages/STAGE/divergence",
     )
-    parser.add_argument("dump", type=Path, help="The folder `divergence` of a stage, or the stage folder.")
+    parser.add_argument("dump", type=Path, help="The folder `divergence` of a stage, or the stage folder itself.")
     values = parse(parser, words)
     from trichord.study.reproduce import reproduce
 

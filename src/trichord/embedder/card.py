@@ -7,18 +7,22 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from yaml import YAMLError
 
 from trichord.embedder.card_results import evaluation_result, limits_section, results_section, slug, table
 from trichord.embedder.folder import Parts
 from trichord.embedder.results import is_figure
 from trichord.errors import TrichordError
+from trichord.files.reading import read_text
 from trichord.modality import NAMES, Order
 from trichord.report.document import folded
 from trichord.report.markdown import plain
 
+_MOST_CARD_BYTES = 16 << 20
 TAGS = ("trichord", "video-text-retrieval", "audio-visual", "multimodal-embeddings")
 
 
@@ -55,6 +59,18 @@ def make_card(
     if _as_written(read.eval_results or []) != _as_written(results) or read.library_name != "trichord":
         raise TrichordError("the model card is not read back as it was written; export without results")
     return card
+
+
+def num_figures(path: Path) -> int:
+    """The number of figures in the metadata of the card that lies there; 0 where it has no metadata of the hub's form."""
+    text = read_text(path, errors="replace", max_bytes=_MOST_CARD_BYTES)
+    if not text.startswith("---"):
+        return 0
+    try:
+        data = cast(ModelCardData, ModelCard(text, ignore_metadata_errors=False).data)
+    except (ValueError, TypeError, YAMLError):  # written by hand
+        return 0
+    return len(data.eval_results or [])
 
 
 def hub_license(told: str) -> tuple[str, str | None]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from trichord.embedder.arguments import check_folder
-from trichord.embedder.card import hub_license
+from trichord.embedder.card import hub_license, num_figures
 from trichord.embedder.embedder import Embedder
 from trichord.embedder.folder import CARD, check_target
+from trichord.files.paths import accepts_text_paths
 from trichord.store.location import Location
 
 
+@accepts_text_paths
 def export_model(
     run: Path,
     out: Path,
@@ -49,7 +51,8 @@ def export_model(
         count = 0 if parts.vocabulary is None else len(parts.vocabulary.words().words)
         source = "no table" if parts.vocabulary is None else parts.vocabulary.source
         lines.append(f"  {count:,} words of {source}")
-    lines.append(f"  {len(parts.results)} figures in the model card")
+    count = num_figures(out / CARD)
+    lines.append(f"  {count} figure{'s' if count != 1 else ''} in the model card")
     if kept_card:
         lines.append(f"note: {out / CARD} was there and was left as it is; delete it for a new one")
     elif hub is None:

@@ -16,6 +16,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.extraction.folder import captions_of, sources_of_folder
 from trichord.extraction.sources import Source
+from trichord.files.paths import accepts_text_paths
 from trichord.media import probe
 
 Say = Callable[[str], None]
@@ -44,6 +45,7 @@ def embed_file(model: Embedder, path: Path, window_s: float | None = None) -> Em
     return clips, [_embedded(model, clip) for clip in clips]
 
 
+@accepts_text_paths
 def embed_files(
     model: Embedder,
     files: Sequence[Path],
@@ -67,10 +69,14 @@ def embed_files(
     """
     if window_s is not None and not 0 < window_s < float("inf"):
         raise TrichordError(f"clips of {window_s} s cannot be cut; give a length above 0")
-    wanted: list[Path] = []
-    for path in files:
-        wanted += [s.video for s in sources_of_folder(path) if s.video is not None] if path.is_dir() else [path]
     say = say or (lambda line: None)
+    wanted: list[Path] = []
+    notes: list[str] = []
+    for path in files:
+        found = [s.video for s in sources_of_folder(path, notes=notes)] if path.is_dir() else [path]
+        wanted += [file for file in found if file is not None]
+    for note in notes:
+        say(f"note: {note}")
     clips: list[Clip] = []
     rows: list[dict[str, np.ndarray]] = []
     num_unused = 0

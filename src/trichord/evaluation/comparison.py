@@ -6,6 +6,7 @@ verdict is "not distinguishable", and what it would take. One seed tells trained
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -173,11 +174,12 @@ def _decided(
     num_pairs: int,
     explain: bool,
 ) -> Comparison:
-    best = max(recalls, key=lambda name: recalls[name].estimate)
+    best, *level_with_it = leaders({name: recall.estimate for name, recall in recalls.items()})
     against = [pair for pair in differences if best in (pair.a, pair.b)]
     open_pairs = [pair for pair in against if not pair.p_adjusted < alpha]
     if any(recall.num_seeds == 1 for recall in recalls.values()):
-        verdict = f"not distinguishable: {best} is ahead, but one seed compares trained models, not orders; train three or more"
+        told = f"{listed([best, *level_with_it])} are level" if level_with_it else f"{best} is ahead"
+        verdict = f"not distinguishable: {told}, but one seed compares trained models, not orders; train three or more"
         return Comparison(recalls, differences, None, verdict)
     if not open_pairs:
         largest = max(pair.p_adjusted for pair in against)
@@ -190,11 +192,24 @@ def _decided(
     return Comparison(recalls, differences, None, f"not distinguishable: {what_it_takes(hardest, level, num_pairs)}")
 
 
+def leaders(estimates: Mapping[str, float]) -> list[str]:
+    """The names with the highest value: several at a tie."""
+    highest = max(estimates.values())
+    return [name for name, value in estimates.items() if math.isclose(value, highest, rel_tol=1e-9, abs_tol=1e-12)]
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def what_it_takes(pair: Difference, level: float = 0.95, num_pairs: int = 1, power: float = 0.8) -> str:
     """How large a study would see the difference of `pair`, were it as large as estimated."""
-    ahead, behind = (pair.a, pair.b) if pair.estimate >= 0 else (pair.b, pair.a)
+    if pair.estimate == 0:
+        return f"{pair.a} and {pair.b} are level (adjusted p {pair.p_adjusted:.2g})"
+    ahead, behind = (pair.a, pair.b) if pair.estimate > 0 else (pair.b, pair.a)
     told = f"{ahead} is {abs(pair.estimate):.2f} points ahead of {behind} (adjusted p {pair.p_adjusted:.2g})"
-    if pair.estimate == 0 or pair.components is None:
+    if pair.components is None:
         return told
     if pair.num_seeds == 1:
         return told + "; more seeds would tell what it takes"

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from trichord.captions import WordSplitting
 from trichord.cluster import RayOptions
 from trichord.errors import TrichordError
 from trichord.extraction.choice import EncoderChoice, describe
@@ -33,12 +34,14 @@ from trichord.extraction.sources import Source
 from trichord.extraction.table import TABLE_SUFFIXES, read_table
 from trichord.features.hashes import FileHashes
 from trichord.files.folders import check_no_links
+from trichord.files.paths import accepts_text_paths
 from trichord.media import choose_decoder
 from trichord.store import Store
 from trichord.store.items import check_collection
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER
 from trichord.store.location import local_folder
+from trichord.store.manifest import splitting_for
 from trichord.store.words import word_vectors_for
 
 _MAX_WORKERS = {"cpu": 64, "cuda": 16}
@@ -49,6 +52,7 @@ MODALITIES = ("video", "audio", "text")
 RETRY = ("all", *CLASSES)
 
 
+@accepts_text_paths
 def extract(
     videos: Path,
     store: Path,
@@ -62,7 +66,7 @@ def extract(
     weights_2d: Path | None = None,
     weights_3d: Path | None = None,
     words: Path | None = None,
-    word_splitting: Literal["unicode", "published"] | None = None,
+    word_splitting: WordSplitting | None = None,
     collection: str = "videos",
     video_root: Path | None = None,
     require: str = "",
@@ -80,7 +84,7 @@ def extract(
     stall_s: float = 30.0,
     progress: Callable[[str], None] | None = None,
 ) -> ExtractSummary | str:
-    """Extract features of a folder of videos, or of the clips of a table, into a store; what is there already is left alone.
+    """Extract features of a folder of videos, or of the clips of a table, into a store; what is already there is kept.
 
     Captions come from a .vtt, .srt, .ass, .ttml, .json or .csv file beside each video, else from its subtitle track, else, with
     `speech`, from speech recognition. A video without sound or captions is stored without them and noted; one that
@@ -95,9 +99,9 @@ def extract(
         visual_2d: image encoder: efficientnet-lite0, resnet152, hf:MODEL, timm:MODEL or none; -PIXELS after the first
             two sets the short side.
         visual_3d: video encoder: resnext101-3d, tv:MODEL or none.
-        audio: log-mel, hf:MODEL, both with a comma between, or none.
-        text: words (word vectors alone), or besides them an encoder of whole captions: hf:MODEL or st:MODEL.
-        captions: auto (files beside the videos, subtitle tracks) or none.
+        audio: audio encoder: log-mel, hf:MODEL, both separated by a comma, or none.
+        text: words (word vectors alone), or a further encoder of whole captions: hf:MODEL or st:MODEL.
+        captions: where captions come from: auto (files beside the videos, subtitle tracks) or none.
         speech: recognise speech where there are no captions: whisper:MODEL or none.
         weights_2d: weights file (for hf: also a folder) of the image encoder, in place of the usual one.
         weights_3d: weights file of the video encoder.
@@ -106,20 +110,20 @@ def extract(
             published loaders do). If not given, that of the store; unicode for a new one.
         collection: name under which the store keeps these videos.
         video_root: for a table that names videos by id alone: the folder that holds them.
-        require: modalities without which a video is skipped, with commas between: video,audio,text.
-        test_fraction: share of the videos held out as split `test`, where nothing else says it.
+        require: modalities without which a video is skipped, separated by commas, such as audio,text.
+        test_fraction: share of the videos without a stated split that are held out as `test`, chosen by a hash of their names.
         workers: worker processes; one per processor core (on Ray: as many as the nodes have room for) if not given. 0
             works in this process, without protection against files that crash a decoder.
         device: where the encoders compute: cpu or cuda.
-        decoder: auto, pyav or torchcodec.
+        decoder: what decodes: auto, pyav or torchcodec.
         engine: what runs the workers: local (processes of this machine) or ray (a Ray cluster whose nodes share the
             file system of videos and store).
-        ray_address: auto (the cluster that runs here, if not given), local (one of this machine alone) or HOST:PORT.
+        ray_address: the Ray cluster: auto (the one that runs here; the default), local (this machine alone) or HOST:PORT.
         worker_cpus: cores of each worker on Ray; 1 if not given.
-        worker_gpus: GPUs of each worker on Ray, also a fraction; 1 with --device cuda, else none.
+        worker_gpus: GPUs of each worker on Ray, which may be a fraction; 1 with --device cuda, else none.
         shard: part of the work, such as 2/8 for the second of eight machines.
-        retry: classes of earlier failures to try again, with commas between, such as unreadable,hung; `all` for all.
-        dry_run: say what would be done and how long it would take, and do nothing.
+        retry: classes of earlier failures to try again, separated by commas, such as unreadable,hung; `all` tries every class.
+        dry_run: report what would be done and how long it would take, and do nothing.
         stall_s: seconds without a picture or sound after which a decoder is ended.
         progress: called with lines of progress.
 
@@ -132,7 +136,7 @@ def extract(
     store = local_folder(store)
     notes: list[str] = []
     unlisted: list[OSError] = []
-    sources = read_table(videos, video_root, notes=notes) if is_table else sources_of_folder(videos, unlisted)
+    sources = read_table(videos, video_root, notes=notes) if is_table else sources_of_folder(videos, unlisted, notes)
     summary = extract_sources(
         sources, store, collection=collection, choice=choice, words=words,
         word_splitting=word_splitting, require=_names(require, MODALITIES, "require"),
@@ -235,14 +239,9 @@ def check_words(store: Path, words: Path | None, splitting: str | None = None) -
     Returns how text is split into words: as `splitting` states, else as the store states, else by the rules of Unicode.
     """
     given = word_vectors_for((), words)
+    splitting = splitting_for(store, splitting)
     if any((store / "parts").glob("*.parquet")):
         existing = Store(store)
-        if splitting not in (None, existing.word_splitting):
-            raise TrichordError(
-                f"{store}: has its words split as '{existing.word_splitting}', not as '{splitting}'; "
-                f"use --word_splitting {existing.word_splitting}, or another store"
-            )
-        splitting = existing.word_splitting
         if (existing.word_source, existing.word_dim) != (given.source, given.vectors.shape[1]):
             raise TrichordError(
                 f"{store}: holds words of {existing.word_source}, not of {given.source}; "

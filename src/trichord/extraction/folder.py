@@ -8,33 +8,21 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from trichord.captions import Captions, Sidecar, choose_sidecar, read_captions
+from trichord.captions import SIDECAR_SUFFIXES, Captions, Sidecar, choose_sidecar, read_captions
 from trichord.errors import TrichordError
 from trichord.extraction.sources import Source
 from trichord.faults import fault_of
+from trichord.files.suffixes import VIDEO_SUFFIXES, counted_by_suffix
 from trichord.files.walking import files_below
 from trichord.media import probe, sound_language, subtitles
 
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".mkv",
-    ".webm",
-    ".mov",
-    ".avi",
-    ".m4v",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".flv",
-    ".3gp",
-    ".ts",
-    ".ogv",
-)
 SPLITS = ("train", "val", "test")
 _MOST_PROBED = 50  # files opened in search of one that can be tested
 
 
-def sources_of_folder(folder: str | Path, unlisted: list[OSError] | None = None) -> list[Source]:
+def sources_of_folder(
+    folder: str | Path, unlisted: list[OSError] | None = None, notes: list[str] | None = None
+) -> list[Source]:
     """Return all videos below `folder`, sorted by name: the path inside the folder; `video_id` is that without suffix.
 
     Files and folders whose name starts with a dot do not count. Two files may give one id (a.mkv, a.mp4).
@@ -42,6 +30,7 @@ def sources_of_folder(folder: str | Path, unlisted: list[OSError] | None = None)
     Args:
         folder: The folder.
         unlisted: Takes an error for each sub-folder that cannot be listed.
+        notes: Takes a line that counts the files that are neither videos nor captions, by suffix.
 
     Raises TrichordError if the folder is missing, cannot be listed or holds no video; for a sub-folder that cannot be listed
     where `unlisted` is None.
@@ -52,17 +41,25 @@ def sources_of_folder(folder: str | Path, unlisted: list[OSError] | None = None)
         raise TrichordError(
             f"{folder}: {what}; name the folder that holds the videos, or a table (.csv, .tsv, .jsonl, .parquet)"
         )
-    sources = []
+    sources, others = [], []
     for path in files_below(folder, unlisted):
         if path.suffix.lower() in VIDEO_SUFFIXES:
             name = path.relative_to(folder)
             id_ = name.with_suffix("").as_posix()
             sources.append(Source(id_, name.as_posix(), video=path, file_name=name.as_posix()))
+        elif path.suffix.lower() not in SIDECAR_SUFFIXES:
+            others.append(path)
     if not sources:
         if unlisted:
             error = unlisted[0]
             raise TrichordError(f"{error.filename}: cannot be listed ({error.strerror}); mend that, then run again")
-        raise TrichordError(f"{folder}: no videos there ({', '.join(VIDEO_SUFFIXES[:6])}, ...); name another folder")
+        known = ", ".join(VIDEO_SUFFIXES[:6])
+        there = f"; it holds {counted_by_suffix(others)}, which a table of clips can name" if others else ""
+        raise TrichordError(f"{folder}: no videos there ({known}, ...){there}; name another folder")
+    if others and notes is not None:
+        notes.append(
+            f"{folder}: files that are neither videos nor captions by their suffix are not read: {counted_by_suffix(others)}"
+        )
     return sorted(sources, key=lambda source: source.name)
 
 
@@ -181,7 +178,13 @@ def _captions_beside(path: Path, notes: list[str] | None) -> Captions | None:
     sidecar = sidecar_of(path)
     if notes is not None:
         notes += sidecar.notes
-    return None if sidecar.path is None else read_captions(sidecar.path, notes=notes)
+    if sidecar.path is None:
+        return None
+    own_notes: list[str] = []
+    captions = read_captions(sidecar.path, notes=own_notes)
+    if notes is not None:
+        notes += [note.replace(str(sidecar.path), f"{path}: {sidecar.path.name}") for note in own_notes]
+    return captions
 
 
 def _cut(captions: Captions, start_s: float, end_s: float | None) -> Captions:

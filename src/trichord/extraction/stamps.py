@@ -13,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
 from trichord.extraction.sources import Source
+from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import read_text
 from trichord.files.walking import own_files_below
-from trichord.store.manifest import word_splitting_of
+from trichord.store.manifest import splitting_for
 
 if TYPE_CHECKING:
     from trichord.extraction.extract import ExtractSummary
@@ -74,6 +76,7 @@ def find_stamps(root: str | Path, language: str = "es", *, notes: list[str] | No
     return sorted(sources, key=lambda source: source.name)
 
 
+@accepts_text_paths
 def import_stamps(
     root: Path,
     store: Path,
@@ -83,6 +86,7 @@ def import_stamps(
     audio: str = "log-mel",
     text: str = "words",
     words: Path | None = None,
+    word_splitting: WordSplitting | None = None,
     workers: int | None = None,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
@@ -97,6 +101,8 @@ def import_stamps(
         audio: log-mel, hf:MODEL, or both with a comma between.
         text: words (word vectors alone), or besides them an encoder of whole captions: hf:MODEL or st:MODEL.
         words: word vectors; GloVe 6B 50-d if not given.
+        word_splitting: how captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, as in the store; published for a new one.
         workers: worker processes; if not given, one per processor core.
         device: where the encoders compute: cpu or cuda.
         progress: called with lines of progress.
@@ -114,7 +120,7 @@ def import_stamps(
         collection=f"stamps-{language}",
         choice=EncoderChoice(visual_2d=visual_2d, audio=audio, text=text),
         words=words,
-        word_splitting=word_splitting_of(Path(store)) or "published",
+        word_splitting=splitting_for(Path(store), word_splitting) or "published",
         workers=workers,
         device=device,
         root=Path(root),

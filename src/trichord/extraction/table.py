@@ -29,9 +29,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
-from trichord.extraction.folder import VIDEO_SUFFIXES
 from trichord.extraction.sources import Source
 from trichord.files.reading import open_given, open_given_text, parse_json_row, unreadable
+from trichord.files.suffixes import VIDEO_SUFFIXES
 from trichord.store.arrays import FREE_BYTES, LARGEST_RATIO
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")

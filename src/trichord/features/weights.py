@@ -64,14 +64,14 @@ def torch_hub_file(url: str, model: str, option: str, *, download: bool = True) 
     path = torch_hub_folder() / url.rpartition("/")[2]
     if path.is_file():
         return path
-    reason = "is not there"
+    reason = ""
     if download and offline():
         reason = "HF_HUB_OFFLINE forbids to download it"
     elif download:
         reason = _downloaded(url, path)
         if not reason:
             return path
-    what = f"the weights of {model} are needed and {reason}"
+    what = f"the weights of {model} are {f'needed and {reason}' if reason else 'missing'}"
     raise TrichordError(f"{path}: {what}; put {url} there, or name a copy with {option}")
 
 

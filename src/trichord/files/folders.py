@@ -6,6 +6,7 @@ it, so it is refused before the first write. The output folder itself, and its p
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -14,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from trichord.errors import TrichordError
+
+LONGEST_NAME = 255  # bytes of a file name on the usual file systems
 
 
 def check_no_links(root: Path) -> None:
@@ -56,6 +59,14 @@ def folder_in(root: Path, name: str) -> Path:
     return folder
 
 
+def hidden_beside(path: Path, suffix: str) -> Path:
+    """The hidden path `.NAME` + `suffix` beside `path`, with a hash in place of a NAME that is too long for that."""
+    name = f".{path.name}{suffix}"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{suffix}"
+    return path.with_name(name)
+
+
 def is_real_folder(path: str | Path) -> bool:
     """Return whether the path is a folder itself, not a link to one."""
     return os.path.isdir(path) and not os.path.islink(path)
@@ -94,7 +105,7 @@ def remove_folder(folder: Path, own: re.Pattern[str]) -> bool:
     """
     if folder.name.startswith(".") and folder.name.endswith(".old"):
         return _remove_own(folder, own)
-    old = folder.with_name(f".{folder.name}.old")
+    old = hidden_beside(folder, ".old")
     if not os.path.lexists(folder):
         _remove_own(old, own)
         return True

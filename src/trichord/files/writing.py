@@ -1,8 +1,8 @@
 """Files and folders that are written whole or not at all, whenever the process is killed or the machine stops.
 
 New content lies beside its place until it is on the disk; then it is renamed. A killed process leaves at most a hidden
-`.NAME.partial` or `.NAME.old`; the next writer of the same name replaces it. A new file has the mode that the umask asks
-for, also when a library such as safetensors writes it for its owner alone.
+`.NAME.partial` or `.NAME.old` (with a hash in place of a long NAME); the next writer of the same name replaces it. A new file
+has the mode that the umask asks for, also when a library such as safetensors writes it for its owner alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trichord.errors import TrichordError
-from trichord.files.folders import remove_folder
+from trichord.files.folders import hidden_beside, remove_folder
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of some file systems
 
@@ -33,7 +33,7 @@ def replacing(path: Path, *, exclusive: bool = False, shared: bool = False) -> I
         exclusive: Raise FileExistsError in place of replacing a file that is there at the end.
         shared: Several processes may write the file at the same time; the last one wins.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
+    partial = hidden_beside(path, f".{os.getpid()}.partial" if shared else ".partial")
     if path.is_dir():
         raise TrichordError(f"{path}: is a folder where a file belongs; move it away, then run the command again")
     try:

@@ -95,7 +95,16 @@ def plainly(complaint: str, prefix: str = "") -> str:
         name, kind, value = found.groups()
         return f"{prefix}{name} is {value}; it must be {_KINDS[kind]}"
 
+    def chosen(found: re.Match[str]) -> str:
+        name, choices, value = found.groups()
+        return f"{prefix}{name} is {value}; it must be one of {choices.replace(chr(39), '')}"
+
     kinds = "|".join(_KINDS)
+    complaint = re.sub(
+        r"""Parser key "(\S+)":.*?Expected a (?:typing\.)?Literal\[(.+?)\].*? (?:Given value:|Got value:) (.*)""",
+        chosen,
+        complaint,
+    )
     return re.sub(rf"""Parser key "(\S+)": Expected a <class '({kinds})'>\. Got value: (.*)""", replaced, complaint)
 
 

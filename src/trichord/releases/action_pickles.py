@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from trichord.captions import class_text
+from trichord.captions import WordSplitting, class_text
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.files.walking import own_files_below
 from trichord.ids import without_media_suffix
 from trichord.releases.clips import Clip, import_clips
@@ -28,11 +29,13 @@ COLLECTIONS = {"ucf": "ucf101", "hmdb": "hmdb51"}  # by what the file's name hol
 SUFFIXES = (".pkl", ".pickle")
 
 
+@accepts_text_paths
 def import_actions(
     root: Path,
     store: Path,
     words: Path | None = None,
     *,
+    word_splitting: WordSplitting | None = None,
     full_resolution: bool = False,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -40,8 +43,10 @@ def import_actions(
 
     Args:
         root: Folder with the pickles of one data set.
-        store: Folder of the store; made when it is not there, added to when it is.
-        words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        store: Folder of the store; created if it does not exist, else added to.
+        words: word2vec or GloVe file. By default, GloVe 6B (50-d).
+        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, as in the store; published for a new one.
         full_resolution: Store features per time step where there are any, instead of their mean over time.
         progress: Takes lines that tell how far the import is.
 
@@ -78,6 +83,7 @@ def import_actions(
         root=root,
         store=store,
         words=words,
+        word_splitting=word_splitting,
         progress=progress,
     )
     if other:

@@ -87,6 +87,7 @@ def import_clips(
     root: Path,
     store: Path,
     words: Path | None,
+    word_splitting: str | None,
     progress: Progress | None,
 ) -> ImportSummary:
     """Store the clips. Raises TrichordError when there are none or none can be stored."""
@@ -101,6 +102,7 @@ def import_clips(
         root=root,
         store=Path(store),
         words=words,
+        word_splitting=word_splitting,
         progress=progress,
         widths_of=lambda clip: _widths(clip, full_resolution),
     )

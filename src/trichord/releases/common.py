@@ -20,7 +20,7 @@ from trichord.errors import TrichordError, one_line, printable
 from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.items import check_collection
 from trichord.store.ledger import LEDGER
-from trichord.store.manifest import word_splitting_of
+from trichord.store.manifest import splitting_for
 from trichord.store.words import word_vectors_for
 
 RATES_HZ = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}  # rows per second in all releases
@@ -95,6 +95,7 @@ def import_entries(
     root: Path,
     store: Path,
     words: Path | None,
+    word_splitting: str | None = None,
     num_threads: int = 1,
     progress: Progress | None = None,
     collection_of: Callable[[Entry], str] | None = None,
@@ -113,6 +114,7 @@ def import_entries(
         root: The release, for messages.
         store: Folder of the store.
         words: File of word vectors, or None for the default ones.
+        word_splitting: How captions become words; None takes the rule of `vectors`, else of the store, else `published`.
         num_threads: Entries that are read at the same time; they are stored in the order of the list.
         progress: Takes lines that tell how far the import is.
         collection_of: Collection of an entry, where they are of several; `collection` is then for messages.
@@ -130,9 +132,15 @@ def import_entries(
     of = collection_of or (lambda entry: collection)
     for name in dict.fromkeys(map(of, entries)):
         check_collection(name)
+    if word_splitting is not None or vectors is None:
+        word_splitting = splitting_for(Path(store), word_splitting) or "published"
     if vectors is None:
-        splitting = word_splitting_of(Path(store)) or "published"
-        vectors = word_vectors_for(texts, words, splitting, notes=summary.notes)
+        vectors = word_vectors_for(texts, words, word_splitting or "published", notes=summary.notes)
+    elif word_splitting not in (None, vectors.splitting):
+        raise TrichordError(
+            f"{root}: its words were split as '{vectors.splitting}', not as '{word_splitting}'; "
+            "leave --word_splitting out, or name word vectors with --words"
+        )
     precision: dict[str, int] = {}
     if widths_of is None:
         widths = expected_widths(Path(store), entries, partial(_widths_of_made, make), WIDTH_PROBES)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from trichord.errors import TrichordError, disk_reason
 from trichord.files.folders import check_no_links
+from trichord.files.paths import accepts_text_paths
 from trichord.releases.common import Progress
 from trichord.releases.export_job import CaptionFiles, ExportSummary, Job
 from trichord.releases.exported_steps import write_steps
@@ -28,6 +29,7 @@ SHARD_ITEMS = 1000
 SHARD_BYTES = 1 << 30
 
 
+@accepts_text_paths
 def export_store(
     store: Location,
     out: Path,

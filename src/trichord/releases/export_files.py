@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from trichord.files.folders import hidden_beside
 from trichord.files.writing import new_file, replacing_file
 from trichord.releases import plain_pickle
 from trichord.releases.common import MEL_BINS, RATES_HZ
@@ -27,7 +28,7 @@ CAPTION_FOLDER = "captions"
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file that appears complete or not at all, unless the power fails: not forced to disk, as there are millions."""
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = hidden_beside(path, ".partial")
     try:
         new_file(temporary)
         with temporary.open("wb") as file:

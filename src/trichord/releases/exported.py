@@ -21,6 +21,7 @@ from trichord.releases.records import (
     INDEX,
     MOST_JSON_BYTES,
     captions_of,
+    exported_splitting,
     exported_words,
     inside,
     item_of,
@@ -29,6 +30,7 @@ from trichord.releases.records import (
 )
 from trichord.store import Item
 from trichord.store.arrays import load_npz_array
+from trichord.store.manifest import word_splitting_of
 
 KEY = "trichord"
 
@@ -53,6 +55,7 @@ def import_listed(
     root: Path,
     store: Path,
     words: Path | None,
+    word_splitting: str | None,
     mark: dict[str, Any] | None,
     num_threads: int = 1,
     progress: Progress | None = None,
@@ -71,6 +74,9 @@ def import_listed(
         return make(entry)
 
     _refuse_conflicts(entries, checked)
+    vectors = exported_words(root, mark, texts()) if mark and words is None else None
+    if mark and word_splitting is None and word_splitting_of(Path(store)) is None:
+        word_splitting = exported_splitting(root, mark)
     summary = import_entries(
         entries,
         collection=name,
@@ -80,10 +86,11 @@ def import_listed(
         root=root,
         store=Path(store),
         words=words,
+        word_splitting=word_splitting,
         num_threads=num_threads,
         progress=progress,
         collection_of=lambda entry: entry.collection,
-        vectors=exported_words(root, mark, texts()) if mark and words is None else None,
+        vectors=vectors,
         keep_precision=True,
     )
     summary.notes += store_steps(Path(store), steps)
@@ -143,6 +150,7 @@ def import_exported_howto100m(
     words: Path | None,
     mark: dict[str, Any],
     *,
+    word_splitting: str | None = None,
     left_out: Sequence[str] = (),
     num_threads: int = 4,
     progress: Progress | None = None,
@@ -163,7 +171,16 @@ def import_exported_howto100m(
                 yield from texts_of(_record(entry))
 
     return import_listed(
-        entries, make, texts, root=root, store=store, words=words, mark=mark, num_threads=num_threads, progress=progress
+        entries,
+        make,
+        texts,
+        root=root,
+        store=store,
+        words=words,
+        word_splitting=word_splitting,
+        mark=mark,
+        num_threads=num_threads,
+        progress=progress,
     )
 
 
@@ -220,7 +237,13 @@ def _howto100m_item(record: dict[str, Any], root: Path, where: str, left_out: Se
 
 
 def import_exported_youcook2(
-    root: Path, store: Path, words: Path | None, mark: dict[str, Any], *, progress: Progress | None = None
+    root: Path,
+    store: Path,
+    words: Path | None,
+    mark: dict[str, Any],
+    *,
+    word_splitting: str | None = None,
+    progress: Progress | None = None,
 ) -> ImportSummary:
     """Import an export in the layout of YouCook2; its pickles are read whole, as all of this layout are."""
     entries: list[Entry] = []
@@ -255,6 +278,7 @@ def import_exported_youcook2(
         root=root,
         store=store,
         words=words,
+        word_splitting=word_splitting,
         mark=mark,
         progress=progress,
     )

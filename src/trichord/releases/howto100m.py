@@ -17,7 +17,9 @@ from typing import Literal
 
 import numpy as np
 
+from trichord.captions import WordSplitting
 from trichord.errors import TrichordError, one_line
+from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular_text
 from trichord.ids import match_ids, without_media_suffix
 from trichord.releases.captions import CaptionSource, open_captions
@@ -112,11 +114,13 @@ class Stream:
         return array
 
 
+@accepts_text_paths
 def import_howto100m(
     root: Path,
     store: Path,
     words: Path | None = None,
     *,
+    word_splitting: WordSplitting | None = None,
     paths: Path | None = None,
     features: Path | None = None,
     features_3d: Path | None = None,
@@ -136,8 +140,10 @@ def import_howto100m(
 
     Args:
         root: Folder of the release.
-        store: Folder of the store; made when it is not there, added to when it is.
-        words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        store: Folder of the store; created if it does not exist, else added to.
+        words: word2vec or GloVe file. By default, GloVe 6B (50-d).
+        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, as in the store; published for a new one.
         paths: Path list, a text or CSV file with a column `path`; else the one in root named *paths*.txt or .csv.
         features: Folder that the paths start from; else found in root.
         features_3d: Folder of the 3-D features where it is another one, with the same paths.
@@ -156,7 +162,14 @@ def import_howto100m(
     if mark:
         left_out = [name for name, use in (("visual_3d", use_3d), ("spectrogram", use_audio)) if use == "no"]
         return import_exported_howto100m(
-            root, store, words, mark, left_out=left_out, num_threads=num_threads, progress=progress
+            root,
+            store,
+            words,
+            mark,
+            word_splitting=word_splitting,
+            left_out=left_out,
+            num_threads=num_threads,
+            progress=progress,
         )
     list_path = named_path(root, paths, "paths") if paths else find_path_list(root)
     videos = read_path_list(list_path)
@@ -182,6 +195,7 @@ def import_howto100m(
         root=root,
         store=Path(store),
         words=words,
+        word_splitting=word_splitting,
         num_threads=num_threads,
         progress=progress,
     )

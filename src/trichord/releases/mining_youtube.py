@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from trichord.captions import read_captions
+from trichord.captions import WordSplitting, read_captions
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex
 from trichord.releases.common import ImportSummary, Progress, existing_folder, named_path
 from trichord.releases.steps import (
@@ -40,11 +41,13 @@ CLASSES, LIST = "weakYouTube_dict.txt", "videos_test.txt"
 Span = tuple[float, float, str]  # start_s, end_s, class
 
 
+@accepts_text_paths
 def import_mining_youtube(
     root: Path,
     store: Path,
     words: Path | None = None,
     *,
+    word_splitting: WordSplitting | None = None,
     layout: Literal["auto", "mcn", "original"] = "auto",
     videos: Path | None = None,
     features: Path | None = None,
@@ -61,8 +64,10 @@ def import_mining_youtube(
 
     Args:
         root: Folder of the release; files are found in all its folders.
-        store: Folder of the store; made when it is not there, added to when it is.
-        words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        store: Folder of the store; created if it does not exist, else added to.
+        words: word2vec or GloVe file. By default, GloVe 6B (50-d).
+        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, as in the store; published for a new one.
         layout: `mcn` (step.json, matrices), `original` (.srt or .gt), or auto: by what is in root.
         videos: Of layout mcn, the CSV file of videos; else the only one in root with a column video_id.
         features: Folder of the features where they are not in root.
@@ -88,6 +93,7 @@ def import_mining_youtube(
         tasks, found, notes = _original(files, root, fps)
     summary = import_steps(
         tasks, found, partial(load_features, files), collection=COLLECTION, root=root, store=Path(store), words=words,
+        word_splitting=word_splitting,
         num_threads=num_threads, progress=progress,
     )  # fmt: skip
     summary.notes += notes

@@ -18,7 +18,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trichord.captions import WordSplitting
 from trichord.errors import TrichordError, one_line
+from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular_text, read_text
 from trichord.ids import IdIndex, match_ids
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries, without_repeats
@@ -41,11 +43,13 @@ TRAIN_PICKLES = ("msrvtt_train.pkl", "msrvtt_1k-A_train.pkl")
 TEST_LISTS = ("MSRVTT_JSFUSION_test.csv", "msrvtt_jsfusion_test.csv", "msrvtt_test.csv")
 
 
+@accepts_text_paths
 def import_msrvtt(
     root: Path,
     store: Path,
     words: Path | None = None,
     *,
+    word_splitting: WordSplitting | None = None,
     train: Path | None = None,
     full: Path | None = None,
     full_resolution: bool = False,
@@ -56,8 +60,10 @@ def import_msrvtt(
 
     Args:
         root: Folder of the release.
-        store: Folder of the store; made when it is not there, added to when it is.
-        words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        store: Folder of the store; created if it does not exist, else added to.
+        words: word2vec or GloVe file. By default, GloVe 6B (50-d).
+        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, as in the store; published for a new one.
         train: Training pickle, needed where root has that of the 7k and that of the 9k split.
         full: test_videodatainfo.json: import the full test set (2,990 clips, all their captions) as collection msrvtt-full,
             and nothing else.
@@ -73,7 +79,7 @@ def import_msrvtt(
             raise TrichordError(
                 f"{train}: --train has no effect with --full, which imports the test set alone; leave it out"
             )
-        return _import_full(root, full, store, words, full_resolution, allow_missing, progress)
+        return _import_full(root, full, store, words, word_splitting, full_resolution, allow_missing, progress)
     test_list = first_file(root, TEST_LISTS)
     official = read_test_list(test_list) if test_list else {}
     test_path = first_file(root, TEST_PICKLES)
@@ -101,6 +107,7 @@ def import_msrvtt(
         root=root,
         store=store,
         words=words,
+        word_splitting=word_splitting,
         progress=progress,
     )
     if lacking:
@@ -116,6 +123,7 @@ def _import_full(
     full: Path,
     store: Path,
     words: Path | None,
+    word_splitting: str | None,
     full_resolution: bool,
     allow_missing: bool,
     progress: Progress | None,
@@ -128,6 +136,7 @@ def _import_full(
         root=root,
         store=store,
         words=words,
+        word_splitting=word_splitting,
         progress=progress,
     )
     if lacking := sum(len(clip.entry) == 1 for clip in clips):

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular_text
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
 from trichord.releases.exported import Entry, broken, import_listed
@@ -27,11 +29,13 @@ RATE = "_rate_hz"
 NEEDED = ("video_id", "path", "duration_s")
 
 
+@accepts_text_paths
 def import_npy(
     root: Path,
     store: Path,
     words: Path | None = None,
     *,
+    word_splitting: WordSplitting | None = None,
     num_threads: int = 4,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -42,8 +46,10 @@ def import_npy(
 
     Args:
         root: Folder with index.csv.
-        store: Folder of the store; made when it is not there, added to when it is.
-        words: word2vec or GloVe file; when not given, the words of the export, else GloVe 6B 50-d.
+        store: Folder of the store; created if it does not exist, else added to.
+        words: word2vec or GloVe file. By default, the words of the export, else GloVe 6B (50-d).
+        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, as in the store; published for a new one.
         num_threads: Items that are read at the same time.
         progress: Takes lines that tell how far the import is.
 
@@ -81,6 +87,7 @@ def import_npy(
         root=root,
         store=store,
         words=words,
+        word_splitting=word_splitting,
         mark=mark,
         num_threads=num_threads,
         progress=progress,

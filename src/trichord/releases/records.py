@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from trichord.captions import WORD_SPLITTINGS, Captions, tokenize
+from trichord.captions import WORD_SPLITTINGS, Captions, WordSplitting, tokenize
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import open_regular, parse_json
 from trichord.files.writing import replacing_file
@@ -215,15 +215,21 @@ def write_words(folder: Path, store: Store) -> dict[str, Any]:
     return said
 
 
+def exported_splitting(root: Path, mark: dict[str, Any]) -> WordSplitting:
+    """How the captions of an export are split into words."""
+    splitting = mark["words"].get("splitting", "published")
+    if splitting not in WORD_SPLITTINGS:
+        raise TrichordError(f"{root / MARK}: splits text into words in a way unknown here; install a newer trichord")
+    return splitting
+
+
 def exported_words(root: Path, mark: dict[str, Any], texts: Iterable[str]) -> WordVectors:
     """The exported vectors of the words of `texts`, under the name of the table that they came from."""
     said = mark["words"]
     kinds = {"source": str, "lowercase": bool, "dim": int, "num_words": int}
     if not all(type(said.get(name)) is kind for name, kind in kinds.items()) or not 0 <= said["dim"] <= 1 << 16:
         raise TrichordError(f"{root / MARK}: does not say which words it has; name word vectors with --words")
-    splitting = said.get("splitting", "published")
-    if splitting not in WORD_SPLITTINGS:
-        raise TrichordError(f"{root / MARK}: splits text into words in a way unknown here; install a newer trichord")
+    splitting = exported_splitting(root, mark)
     if said["num_words"] == 0:
         return WordVectors([], np.zeros((0, said["dim"]), np.float32), said["source"], said["lowercase"], splitting)
     wanted = {token for text in texts for token in tokenize(text, splitting)}

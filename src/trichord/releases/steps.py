@@ -119,6 +119,7 @@ def import_steps(
     root: Path,
     store: Path,
     words: Path | None,
+    word_splitting: str | None,
     num_threads: int,
     progress: Progress | None,
 ) -> ImportSummary:
@@ -145,6 +146,7 @@ def import_steps(
         root=root,
         store=store,
         words=words,
+        word_splitting=word_splitting,
         num_threads=num_threads,
         progress=progress,
     )

@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex, match_ids
 from trichord.releases.common import ALLOW_MISSING, ImportSummary, Progress, existing_folder, import_entries
 from trichord.releases.records import parsed, read_small
@@ -20,11 +22,13 @@ from trichord.world.vocabulary import ACTIONS
 TRUTH = "world.json"
 
 
+@accepts_text_paths
 def import_world_steps(
     root: Path,
     store: Path,
     words: Path | None = None,
     *,
+    word_splitting: WordSplitting | None = None,
     collection: str = "world",
     allow_missing: bool = False,
     progress: Progress | None = None,
@@ -35,6 +39,8 @@ def import_world_steps(
         root: Folder of the world, with world.json.
         store: Folder of the store that `trichord extract` made of it.
         words: The word vectors that the store was made with; GloVe 6B 50-d when not given.
+        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, as in the store; published for a new one.
         collection: Of the world's videos in the store.
         allow_missing: Import also where the store lacks more than half of the world's videos.
         progress: Takes lines that tell how far the import is.
@@ -66,6 +72,7 @@ def import_world_steps(
         root=root,
         store=Path(store),
         words=words,
+        word_splitting=word_splitting,
         progress=progress,
     )
     check_steps(Store(store), collection, tasks)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
 from trichord.releases.common import ImportSummary, Progress, existing_folder, first_with_words, plain_texts
 from trichord.releases.exported import import_exported_youcook2
@@ -19,11 +21,13 @@ COLLECTION = "youcook2"
 SPLITS = ("train", "val")
 
 
+@accepts_text_paths
 def import_youcook2(
     root: Path,
     store: Path,
     words: Path | None = None,
     *,
+    word_splitting: WordSplitting | None = None,
     full_resolution: bool = False,
     progress: Progress | None = None,
 ) -> ImportSummary:
@@ -31,8 +35,10 @@ def import_youcook2(
 
     Args:
         root: Folder of the release.
-        store: Folder of the store; made when it is not there, added to when it is.
-        words: word2vec or GloVe file; GloVe 6B 50-d when not given.
+        store: Folder of the store; created if it does not exist, else added to.
+        words: word2vec or GloVe file. By default, GloVe 6B (50-d).
+        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
+            published loaders do). If not given, as in the store; published for a new one.
         full_resolution: Store features per time step where there are any, instead of those pooled over time.
         progress: Takes lines that tell how far the import is.
 
@@ -40,7 +46,7 @@ def import_youcook2(
     """
     root = existing_folder(root)
     if mark := export_mark(root, "youcook2"):
-        return import_exported_youcook2(root, store, words, mark, progress=progress)
+        return import_exported_youcook2(root, store, words, mark, word_splitting=word_splitting, progress=progress)
     clips: list[Clip] = []
     for split in SPLITS:
         path = first_file(root, (f"youcook_{split}_audio.pkl", f"youcook_{split}.pkl"))
@@ -62,5 +68,6 @@ def import_youcook2(
         root=root,
         store=store,
         words=words,
+        word_splitting=word_splitting,
         progress=progress,
     )

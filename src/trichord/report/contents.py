@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from trichord.evaluation.comparison import leaders, listed
 from trichord.modality import Direction, Order
 from trichord.report import plots
 from trichord.report.analysis import MAIN_RECALL, BenchmarkPair, Duel, Group, analyse, duel, interactions
@@ -75,13 +76,19 @@ def build(study: Study, *, direction: str = "", level: float = 0.95) -> Document
 def _sentence(group: Group) -> str:
     if not group.comparisons:
         return f"{group.title}: {group.verdict}."
-    best = max(group.compared, key=lambda order: group.recalls[order][MAIN_RECALL].estimate)
-    found = group.recalls[best][MAIN_RECALL]
+    recalls = {order: group.recalls[order][MAIN_RECALL] for order in group.compared}
+    best = leaders({order: recall.estimate for order, recall in recalls.items()})
+    found = recalls[best[0]]
+    value = f"{found.estimate:.1f} %"
+    if len(best) > 1:
+        highest = f"The highest are {listed([str(Order.parse(order)) for order in best])} with {value} each"
+    else:
+        highest = f"The highest is {Order.parse(best[0])} with {value} [{found.low:.1f}, {found.high:.1f}]"
     apart = [] if group.comparisons[MAIN_RECALL].winner else told_apart(group)
     also = f" Told apart: {'; '.join(apart)}." if apart else ""
     return (
-        f"{group.title}, R@{MAIN_RECALL}: {group.verdict}.{also} The highest is {Order.parse(best)} with {found.estimate:.1f} % "
-        f"[{found.low:.1f}, {found.high:.1f}]; chance is {group.chance[MAIN_RECALL].estimate:.1f} %."
+        f"{group.title}, R@{MAIN_RECALL}: {group.verdict}.{also} {highest}; "
+        f"chance is {group.chance[MAIN_RECALL].estimate:.1f} %."
     )
 
 

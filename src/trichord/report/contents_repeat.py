@@ -17,19 +17,20 @@ LEVEL = 0.95  # what `trichord report` takes by itself
 
 
 def repeat_section(study: Study, direction: str, level: float) -> Section:
-    """Commands for the folder that holds the study's folder; paths in them are as they stand in study.json."""
+    """Commands that work in any folder: their paths are absolute."""
     content = study.content
-    store, name = content["store"], study.name
+    store, folder = content["store"], study.path.resolve()
     versions = ", ".join(f"{package} {number}" for package, number in content["versions"].items())
     elsewhere = places_table(study)
     last = " That is the last call; the table tells where stages were trained otherwise." if elsewhere else ""
     texts = (
-        f"Data: the store {store['path']} (its path as it was given then), fingerprint {store['fingerprint']}. "
+        f"Data: the store {store['path']}, fingerprint {store['fingerprint']}. "
         "trichord store info prints a store's fingerprint.",
         f"Versions: {versions}.{_machine_words(content.get('machine'))}{last}",
-        f"Run the commands in the folder that holds {name}; where the store's path leads elsewhere from there, put the right one. "
+        "The commands work in any folder of the machine on which this report was written. Where the store, the study or the "
+        "report was moved since, or the store's path is not absolute (as earlier versions recorded it), put the path of today. "
         "The recipe, every setting resolved, lies beside this page as recipe.yaml; the command takes it from "
-        f"{name}/report, where a report lies unless it was written elsewhere.",
+        f"{folder / 'report'}, where a report lies unless it was written elsewhere.",
         "On a CPU the same versions, kind of processor, number of threads and of processes give the same figures bit for bit.",
     )
     return Section(
@@ -47,7 +48,8 @@ def commands(study: Study, direction: str, level: float = LEVEL) -> tuple[str, .
     """Lines for a shell: the study again into NAME-again, call by call, and its report."""
     content = study.content
     machine = content.get("machine") or {}
-    out = _word(f"{study.name}-again")
+    folder = study.path.resolve()
+    out = _word(f"{folder}-again")
     benchmarks = [benchmark["name"] for benchmark in content["benchmarks"]]
     threads = f"OMP_NUM_THREADS={int(machine['threads'])} " if machine.get("threads") else ""
     device = " --training.device cpu" if machine.get("device") == "cpu" else ""
@@ -56,7 +58,7 @@ def commands(study: Study, direction: str, level: float = LEVEL) -> tuple[str, .
         shared = "" if first is None else f" --first_stage_seed {first}"
         lines += [
             f"{threads}trichord study --store {_word(content['store']['path'])} --out {out} \\",
-            f"  --recipe {_word(f'{study.name}/report/recipe.yaml')}{device} \\",
+            f"  --recipe {_word(str(folder / 'report' / 'recipe.yaml'))}{device} \\",
             f"  --orders {_list(orders)} --seeds {_list(seeds)} --benchmarks {_list(benchmarks)}{shared}",
         ]
     wished = "" if level == LEVEL else f" --level {level!r}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trichord.evaluation.comparison import Comparison
+from trichord.evaluation.comparison import Comparison, leaders, listed
 from trichord.evaluation.statistics import Difference
 from trichord.modality import Direction
 from trichord.report import plots
@@ -89,11 +89,13 @@ def _sentence(bench: Bench, several: bool) -> str:
     groups = [(list(found.recalls), found) for found in target.comparisons] if target.main else [(list(figures), None)]
     told = []
     for names, comparison in groups:
-        best = max(names, key=lambda name: figures[name].estimate)
-        whole = len(names) == len(figures)
-        among = "the highest is" if whole else f"of {', '.join(names)} the highest is"
+        best, *level_with_it = leaders({name: figures[name].estimate for name in names})
+        among = "" if len(names) == len(figures) else f"of {', '.join(names)} "
         verdict = _verdict(target, comparison, best) if comparison is not None else ""
-        told.append(f"{among} {best} with {_value(figures[best])}{chance}.{verdict}")
+        highest = f"the highest is {best} with {_value(figures[best])}"
+        if level_with_it:
+            highest = f"the highest are {listed([best, *level_with_it])}, of which {best} has {_value(figures[best])}"
+        told.append(f"{among}{highest}{chance}.{verdict}")
     alone = [name for name in figures if not any(name in names for names, _ in groups)]
     told += [
         f"not compared: {', '.join(f'{name} {_value(figures[name])}' for name in alone)}{'' if told else chance}."
@@ -344,8 +346,8 @@ def _finding(bench: Bench) -> str:
     highest: dict[str, int] = {}
     for target in others:
         values = {name: of[target.main].estimate for name, of in target.figures.items() if target.main in of}
-        best = max(values, key=lambda name: values[name])
-        highest[best] = highest.get(best, 0) + 1
+        for best in leaders(values):
+            highest[best] = highest.get(best, 0) + 1
     rows = f"{len(others)} further rows" if len(others) > 1 else "one further row"
     who = ", ".join(f"{name} in {count}" for name, count in sorted(highest.items(), key=lambda item: -item[1]))
     return f"{told} In {rows} the highest is {who}; {apart} of their {len(pairs)} pairs differ after the correction."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,8 +38,11 @@ def repeat_section(systems: Sequence[System], direction: str, level: float) -> S
         lines += command(mine, scores, folder)
     wished = f" --direction {_word(direction)}" if direction else ""
     wished += "" if level == LEVEL else f" --level {level!r}"
-    lines.append(f"trichord report {' '.join(_word(str(folder)) for folder in folders)}{wished}")
-    told = ["What was called is known as far as results.json tells it; paths are as they were given then."]
+    lines.append(f"trichord report {' '.join(_word(os.path.abspath(folder)) for folder in folders)}{wished}")
+    told = [
+        "What was called is known as far as results.json tells it. A path that is not absolute is as it was given then: it counts "
+        "from the folder in which trichord evaluate was called."
+    ]
     if gallery:
         told.append("--gallery took a list of clips, of which the number alone was kept: put its file for GALLERY.")
     if recipe:
@@ -63,7 +67,7 @@ def command(systems: Sequence[System], scores: Scores, folder: Path) -> list[str
         first = f"{head} \\"
         lines += [
             first,
-            f"  --benchmark {' '.join(_word(name) for name in names)}{options} --out {_word(folder.name or 'results')}",
+            f"  --benchmark {' '.join(_word(name) for name in names)}{options} --out {_word(os.path.abspath(folder))}",
         ]
     return lines
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trichord.errors import TrichordError
 from trichord.files.folders import folder_in
+from trichord.files.paths import accepts_text_paths
 from trichord.report.analysis import check_comparable
 from trichord.report.compare import compare_studies
 from trichord.report.document import slug
@@ -27,6 +28,7 @@ class ReportSummary:
         return "\n".join([*self.sentences, f"report: {self.page} (also .md, .tex, .json, tables/*.csv, figures/*.svg)"])
 
 
+@accepts_text_paths
 def write_reports(
     folders: Sequence[Path],
     out: Path | None = None,
@@ -61,6 +63,7 @@ def write_reports(
     return write_report(Path(folders[0]), out, direction=direction, level=level)
 
 
+@accepts_text_paths
 def write_evaluations(
     folders: Sequence[Path], out: Path | None = None, *, direction: str = "", level: float = 0.95
 ) -> ReportSummary:
@@ -85,6 +88,7 @@ def write_evaluations(
     return ReportSummary(folder / "report.html", document.summary)
 
 
+@accepts_text_paths
 def write_report(study: Path, out: Path | None = None, *, direction: str = "", level: float = 0.95) -> ReportSummary:
     """Write the report of a study.
 
@@ -108,6 +112,7 @@ def write_report(study: Path, out: Path | None = None, *, direction: str = "", l
     return ReportSummary(folder / "report.html", document.summary)
 
 
+@accepts_text_paths
 def write_comparison(
     a: Path, b: Path, out: Path | None = None, *, direction: str = "", level: float = 0.95
 ) -> ReportSummary:

@@ -100,6 +100,19 @@ def word_splitting_of(store: Path) -> str | None:
     return read_manifest(paths[0]).info.word_splitting if paths else None
 
 
+def splitting_for(store: Path, asked: str | None) -> str | None:
+    """The rule by which captions for a store are split into words: the store's, else the one asked for, if any.
+
+    Raises TrichordError where the store has another rule than the one asked for.
+    """
+    existing = word_splitting_of(store)
+    if None not in (existing, asked) and existing != asked:
+        raise TrichordError(
+            f"{store}: has its words split as '{existing}', not as '{asked}'; use --word_splitting {existing}, or another store"
+        )
+    return existing or asked
+
+
 def texts_of(version: int) -> tuple[str, ...]:
     """Columns of text in a part of that format."""
     return TEXTS if version > 1 else TEXTS[:3]

@@ -138,10 +138,15 @@ def word_vectors_for(
     wanted = {token for text in texts for token in tokenize(text, splitting)}
     vectors = default_word_vectors(wanted) if path is None else read_word_vectors(path, wanted, notes=notes)
     if notes is not None and wanted and not vectors.words:
-        name = vectors.source if path is None else path
+        name = table_name(vectors.source) if path is None else path
         advice = "text cannot be learnt; name word vectors of its language with --words"
         notes.append(f"0 of {len(wanted)} words of the captions are in {name}: {advice}")
     return replace(vectors, splitting=splitting)
+
+
+def table_name(source: str) -> str:
+    """The name of a word table for people, without the hash of its content: `GloVe 6B (50-d)`."""
+    return re.sub(r" (\d+-d)(?: [0-9a-f]{12})?$", r" (\1)", source)
 
 
 def few_words(num_known: int, num_words: int, source: str) -> str:
@@ -149,9 +154,8 @@ def few_words(num_known: int, num_words: int, source: str) -> str:
     if not num_words:
         return "has captions without a word; text cannot be learnt or tested with it"
     share = "none of its words is" if not num_known else f"only {num_known} of its {num_words} words are"
-    return (
-        f"{share} in {source}; name word vectors of its language with --words, or read sentences with --text st:MODEL"
-    )
+    table = table_name(source)
+    return f"{share} in {table}; name word vectors of its language with --words, or read sentences with --text st:MODEL"
 
 
 class _Found:

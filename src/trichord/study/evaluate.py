@@ -14,6 +14,7 @@ from trichord.evaluation.retrieval import FUSIONS, all_directions
 from trichord.evaluation.windows import Windows
 from trichord.files.folders import check_no_links
 from trichord.files.lfs import refuse_lfs_pointer
+from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import read_given_text, unreadable
 from trichord.files.writing import write_json
 from trichord.modality import Direction
@@ -66,6 +67,7 @@ class Evaluation:
         ]
 
 
+@accepts_text_paths
 def evaluate(
     run: Path | None,
     store_path: Location | Store | None,
@@ -328,8 +330,8 @@ def _described(evaluation: Evaluation) -> dict[str, Any]:
     subject = evaluation.subject
     store = subject.store
     return {
-        "subject": subject.name,
-        "store": None if store is None else {"path": str(store.path), "fingerprint": store.fingerprint},
+        "subject": _address(subject.name),
+        "store": None if store is None else {"path": store.address, "fingerprint": store.fingerprint},
         "notes": evaluation.notes,
         "benchmarks": [
             {
@@ -348,6 +350,11 @@ def _described(evaluation: Evaluation) -> dict[str, Any]:
             for done in evaluation.benchmarks
         ],
     }
+
+
+def _address(name: str) -> str:
+    """The absolute path where `name` is that of a file or folder, else the name as it is."""
+    return os.path.abspath(name) if os.path.exists(name) else name
 
 
 def _clips(subject: Subject, done: Evaluated) -> str:

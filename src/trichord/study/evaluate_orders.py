@@ -7,6 +7,7 @@ call that was interrupted goes on with the next one: what was made from the same
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.errors import Diverged, TrichordError, Unavailable, writing
+from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import file_sha256, unreadable
 from trichord.files.writing import write_json
 from trichord.modality import Direction, Order
@@ -81,6 +83,7 @@ class OrdersEvaluation:
         return told + [f"{run} is left out: {why}" for run, why in self.left_out.items()]
 
 
+@accepts_text_paths
 def evaluate_orders(
     study: Path,
     store_path: Location,
@@ -280,8 +283,8 @@ class Index:
         gallery = plain["options"]["gallery"]
         told = {**plain, "options": {**plain["options"], "gallery": None if gallery is None else len(gallery)}}
         head = {
-            "study": str(study),
-            "store": {"path": str(store.path), "fingerprint": store.fingerprint},
+            "study": os.path.abspath(study),
+            "store": {"path": store.address, "fingerprint": store.fingerprint},
             "asked": told,
         }
         runs = trained_runs(study)

@@ -29,6 +29,7 @@ from trichord.losses.combined import CombinedLoss, Contrast, Share
 from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce, softmax_share
 from trichord.nn import MCN
 from trichord.protocols.benchmarks import ScoringSettings
+from trichord.store.words import table_name
 from trichord.training.frozen import FrozenSettings
 from trichord.training.loop import LoopSettings, num_steps_of
 from trichord.training.stage import Stage
@@ -144,9 +145,10 @@ def check_data(recipe: Recipe, store: Store, stages: Sequence[Stage]) -> list[st
     unknown = sum(not store.num_known_words(i) for i in captioned)
     if not unknown:
         return []
+    table = table_name(store.word_source)
     return [
-        f"{unknown:,} of {len(captioned):,} videos with captions have no word in {store.word_source} and count as videos "
-        "without text; extract them with word vectors of their language (--words), or with --text st:MODEL"
+        f"{unknown:,} of {len(captioned):,} videos with captions have no word in {table} and count as videos without text; "
+        "extract them with word vectors of their language (--words), or with --text st:MODEL"
     ]
 
 

@@ -73,7 +73,7 @@ def write_study(
     content = {
         "versions": versions(),
         "machine": machine(recipe),
-        "store": {"path": str(store.path), "fingerprint": store.fingerprint},
+        "store": {"path": store.address, "fingerprint": store.fingerprint},
         "recipe": recipe.to_dict(),
         "benchmarks": list({b["name"]: b for b in [*earlier["benchmarks"], *map(vars, benchmarks)]}.values()),
         "orders": [entry for entry in earlier["orders"] if _run_of(entry) not in asked] + mine,
@@ -256,7 +256,7 @@ def config_text(store: Store, recipe: Recipe, planned: PlannedStage) -> str:
         },
         "seed": planned.seed,
         "parent": planned.parent.folder if planned.parent else None,
-        "store": {"path": str(store.path), "fingerprint": store.fingerprint},
+        "store": {"path": store.address, "fingerprint": store.fingerprint},
         "recipe": recipe.to_dict(),
         "versions": versions(),
     }

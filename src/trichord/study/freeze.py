@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from trichord.data.frozen import frozen_folder, frozen_rows
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.modality import NAMES, Order
 from trichord.parallel import on_main
 from trichord.recipes import Recipe, of_this_version, recipe_from_dict
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from trichord.store.location import Location
 
 
+@accepts_text_paths
 def freeze(
     run: Path,
     store: Location,

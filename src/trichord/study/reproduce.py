@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import check_regular, unreadable
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.kmeans import assign
@@ -77,6 +78,7 @@ class Reproduction:
         return "\n".join([self.title, f"  {'':<20} {'then':<12} now", *terms, verdict, *self.where])
 
 
+@accepts_text_paths
 def reproduce(dump: Path) -> Reproduction:
     """Run the step again.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trichord.data.frozen import frozen_folder, why_not_writable
 from trichord.errors import Diverged, TrichordError, printable, writing
 from trichord.files.folders import remove_folder
+from trichord.files.paths import accepts_text_paths
 from trichord.files.writing import write_text
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
@@ -55,6 +56,7 @@ class TrainSummary:
         return self.stage_folders[-1]
 
 
+@accepts_text_paths
 def train_order(
     store_path: Location,
     out: Path,
@@ -100,6 +102,7 @@ def train_order(
     return TrainSummary(planned.order.code, tuple(out / "stages" / s.folder for s in planned.stages), steps)
 
 
+@accepts_text_paths
 def run_study(
     store_path: Location,
     out: Path,
@@ -246,8 +249,8 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
         accelerator,
         say=say,
     )
-    if say and source.most_clips == 1:
-        say(
+    if source.most_clips == 1:
+        (say or _print)(
             "note: a batch of one clip has no negatives, so contrast teaches nothing; raise data.videos_per_batch or "
             "data.clips_per_video, or add videos"
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.files.paths import accepts_text_paths
 from trichord.files.writing import write_text
 from trichord.world.information import Information, script_information
 from trichord.world.profiles import profile_named, record_of
@@ -144,6 +145,7 @@ def _check(num_train: int, num_test: int, steps_per_video: int, step_s: float, s
         raise TrichordError(f"frame_rate_hz is {look.frame_rate_hz}; give 1 to 60")
 
 
+@accepts_text_paths
 def write_world(
     out: Path,
     *,
@@ -170,9 +172,9 @@ def write_world(
         num_test: held-out videos.
         steps_per_video: steps in each video.
         step_s: seconds per step, 1 to 60.
-        seed: draws everything; another seed gives another world.
-        width: of the pictures in pixels, even.
-        height: of the pictures in pixels, even.
+        seed: seed of everything that is drawn; another seed gives another world.
+        width: of the pictures, an even number of pixels.
+        height: of the pictures, an even number of pixels.
         frame_rate_hz: pictures per second, 1 to 60.
         profile: how much each modality knows of the content: `balanced` (picture and words tell most of it),
             `procedure` (speech and captions tell the steps, the picture shows the place and busy hands), `scene` (the

@@ -15,7 +15,7 @@ from pathlib import Path
 from trichord.captions.formats import broken
 from trichord.captions.model import Cue
 from trichord.captions.stamps import stamped_lines
-from trichord.captions.text import speaker_of
+from trichord.captions.text import highlight_of, speaker_of
 
 _STAMP = re.compile(
     r"\s*+([-\u2212]?)\s*+(?:(\d{1,9})\s*+:\s*+)?(\d{1,4})\s*+:\s*+(\d{1,2})(?:\s*+([.,])\s*+(\d++(?:[.,]\d++)?+)|[:;](\d{3}))?(?=\s|\Z)"
@@ -54,7 +54,8 @@ def read_srt(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
 def cue_of(start_s: float, end_s: float, markup: str) -> Cue:
     """A cue of a WebVTT or SubRip text, as it stands in a file or in a subtitle track."""
     lines, stamped = stamped_lines(start_s, markup)
-    return Cue(start_s, end_s, lines, speaker_of(markup), stamped)
+    highlight = None if stamped else highlight_of(markup)
+    return Cue(start_s, end_s, lines, speaker_of(markup), stamped, highlight)
 
 
 def _cues(path: Path, text: str, skipped: list[str], *, is_vtt: bool) -> Iterator[Cue]:
@@ -144,6 +145,9 @@ def _not_a_time(text: str) -> str:
 
 def _seconds(stamp: re.Match[str]) -> float:
     sign, hours, minutes, seconds, _, fraction, thousandths = stamp.groups()
-    fraction = re.sub("[.,]", "", fraction or thousandths or "0")[:18]  # some write parts of a millisecond: 000.0999
+    fraction = fraction or thousandths or "0"
+    if not fraction.isdigit():  # some write parts of a millisecond: 000.0999
+        fraction = re.sub("[.,]", "", fraction)
+    fraction = fraction[:18]
     value = int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + int(fraction) / 10 ** len(fraction)
     return -value if sign else value

@@ -63,6 +63,7 @@ def _cues(
 ) -> Iterator[Cue]:
     """Cues below an element that begins at `start_s`: times count from the begin of the element above."""
     if depth > _DEEPEST:
+        skipped.append(f"elements more than {_DEEPEST} deep")
         return
     begin, end, duration = (element.get(name) for name in ("begin", "end", "dur"))
     own_start_s, own_end_s, duration_s = (clock.seconds(text) for text in (begin, end, duration))
