@@ -1,0 +1,303 @@
+"""The clock of a media file: where each packet lies on one time line, whatever its own time stamps say.
+
+Pictures, sound and captions read a file through `placed_packets`. It sees the packets of all of them in the order in which
+they lie in the file, so that all three place a jump of the clock alike. `FrameTimes` then gives the time of each frame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trichord.media.clock import LEAP_S, longest_s
+from trichord.media.streams import origin_s
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+CLOCK_RULES = 2
+"""Version of the rules that give frames their times.
+
+Rules 1 took every time stamp as it was: frames without a presentation time, and those whose presentation times are wrong,
+were out of order; a clock that restarts put the rest of the pictures at times that had passed, and appended the rest of the
+sound; a frame more than an hour past the one before it, or a minute past the stated end, was dropped; sound whose stamps
+overlap was appended; sound of another program, or of a codec without a decoder, was preferred to one that fits.
+
+Results of rules 1 and 2 can differ for containers whose clock is not counted by the header (MPEG-TS, MPEG-PS, FLV, AVI, Ogg, raw
+streams, ...), for Matroska and MP4 only where stamps jump, overlap or are missing, where the stated length is wrong, or where
+streams are chosen otherwise. `clock_can_differ` says which a file is.
+"""
+
+BACK_S = 0.5  # a decoding time that steps back further is a jump, not jitter
+_BEGIN_BACK_S = 0.2  # the same, where it steps back to the beginning
+_OVERLAP_S = 10.0  # one stream alone that steps back by up to this overlaps with itself
+_BROADCAST_LEAP_S = 10.0  # a leap of the clock of a container that is made to be joined; FFmpeg's own tool has the same
+_ADOPT_S = 1.0  # how closely a packet must fit to be placed by an earlier clock of the file
+_REORDER_S = 60.0  # a presentation time is at most this far from the decoding time in a broadcast container
+_BROADCAST = {"mpegts", "mpeg", "live_flv", "mpegtsraw"}
+_COUNTED = {"matroska", "mp4"}  # containers that count in one clock, and state its length
+_PEEK_PACKETS, _PEEK_SAME, _MAX_PEEKS = 256, 4, 100
+_MAX_OFFSETS = 16  # earlier clocks of a file that are remembered
+
+
+@dataclass
+class _Track:
+    """Where a stream stands: times in seconds on the file's time line."""
+
+    offset_s: float = 0.0  # added to its stamps
+    first_s: float = 0.0  # of its packets since the last jump
+    last_s: float | None = None  # of its last packet
+    next_s: float = 0.0  # end of its last packet
+
+
+@dataclass
+class Timeline:
+    """The clock of one file, as its packets go by in the order of the file.
+
+    Time goes on where a clock jumps: where a decoding time steps back, or leaps ahead of all streams by more than an hour (ten
+    seconds in MPEG-TS and MPEG-PS, as FFmpeg has it). A longer hole of Matroska or MP4 is believed where it ends within
+    the length that the header states and a file of that size can have. Where one stream alone steps back by a few seconds, it
+    overlaps with itself: its stamps are kept.
+
+    Attributes:
+        end_s: The end of what has gone by.
+        first_jump: (time, seconds that the clock jumped), or None.
+        num_jumps: How often it jumped.
+    """
+
+    container: InputContainer
+    indices: Sequence[int]
+    sought: bool = False
+    end_s: float = 0.0
+    first_jump: tuple[float, float] | None = None
+    num_jumps: int = 0
+
+    def __post_init__(self) -> None:
+        names = set(self.container.format.name.split(","))
+        self.origin_s = origin_s(self.container)
+        self._is_broadcast = bool(names & _BROADCAST)
+        self._leap_s = _BROADCAST_LEAP_S if self._is_broadcast else LEAP_S
+        self._is_matroska = "matroska" in names
+        stated_s = (self.container.duration or 0) / 1e6 if names & _COUNTED else 0.0
+        self._believed_s = min(stated_s + 1.0, longest_s(self.container.size)) if stated_s else 0.0
+        self._tracks = {index: _Track() for index in self.indices}
+        self._offsets_s = [0.0]
+        self._has_begun, self._num_peeks = not self.sought, 0
+
+    def place(self, packet: Any, ahead: Iterator[Any]) -> None:
+        """Bring a packet's stamps onto the time line. `ahead`: the packets after it, looked at only where the clock jumps."""
+        base = packet.time_base
+        track = self._tracks.get(packet.stream_index)
+        if track is None:
+            self._shift(packet, self._nearest_s(packet))
+            return
+        length_s = float((packet.duration or 0) * base) or _interval_s(packet.stream)
+        if packet.dts is None and packet.pts is None:
+            if packet.size:
+                track.next_s += length_s
+                self.end_s = max(self.end_s, track.next_s)
+            return
+        if packet.dts is not None:
+            stamp_s = float(packet.dts * base) - self.origin_s
+            time_s = stamp_s + track.offset_s
+            jump = self._jump(track, time_s)
+            if jump:
+                self._move(packet.stream_index, stamp_s, jump, ahead)
+                time_s = stamp_s + track.offset_s
+            self._check_pts(packet)
+            if jump or track.last_s is None:
+                track.first_s = time_s
+            track.last_s = time_s
+        else:
+            time_s = float(packet.pts * base) - self.origin_s + track.offset_s
+            if time_s - track.next_s > self._limit_s(time_s):
+                packet.pts = None
+                return
+        self._shift(packet, track.offset_s)
+        if packet.pts is not None:
+            time_s = max(time_s, float(packet.pts * base) - self.origin_s)
+        track.next_s = time_s + min(length_s, LEAP_S)
+        self.end_s = max(self.end_s, track.next_s)
+        self._has_begun = True
+
+    def notes(self) -> list[str]:
+        """What to tell of the clock, in one line or none."""
+        if self.first_jump is None:
+            return []
+        (time_s, by_s), more = self.first_jump, self.num_jumps - 1
+        others = f", and {more} times more" if more > 1 else ", and once more" if more else ""
+        where = f"jump by {by_s:+.1f} s at {time_s:.1f} s{others}"
+        return [f"its time stamps {where}; this is taken as a joint or as damaged stamps, and time goes on there"]
+
+    def is_beyond(self, time_s: float) -> bool:
+        """Whether a frame's time is ahead of all packets by more than its clock may leap."""
+        return time_s > self.end_s + LEAP_S
+
+    # ---- jumps
+
+    def _limit_s(self, time_s: float) -> float:
+        return math.inf if time_s <= self._believed_s else self._leap_s
+
+    def _jump(self, track: _Track, time_s: float) -> float:
+        """By how many seconds the clock jumps at a packet; 0.0 if it goes on."""
+        if track.last_s is not None and time_s < track.last_s:
+            back_s = track.last_s - time_s
+            to_begin = time_s <= track.first_s + 0.05
+            return -back_s if back_s > (_BEGIN_BACK_S if to_begin else BACK_S) else 0.0
+        hole_s = time_s - max(self.end_s, track.next_s)
+        return hole_s if self._has_begun and hole_s > self._limit_s(time_s) else 0.0
+
+    def _move(self, index: int, stamp_s: float, jump_s: float, ahead: Iterator[Any]) -> None:
+        """Give a stream that jumps a new offset."""
+        track = self._tracks[index]
+        for offset_s in reversed(self._offsets_s):
+            time_s = stamp_s + offset_s
+            is_last = offset_s == self._offsets_s[-1]
+            is_close = is_last or abs(time_s - track.next_s) <= _ADOPT_S or abs(time_s - self.end_s) <= _ADOPT_S
+            if offset_s != track.offset_s and is_close and not self._jump(track, time_s):
+                self._set_offset(track, offset_s)
+                return
+        if jump_s < 0:
+            is_alone = self._goes_on_alone(index, ahead)
+            to_begin = stamp_s + track.offset_s <= track.first_s + 0.05
+            if is_alone is None:
+                is_alone = self._is_matroska and not to_begin
+            if is_alone and -jump_s <= _OVERLAP_S:
+                return
+            next_s = track.next_s if is_alone else self.end_s
+        else:
+            next_s = track.next_s
+        self._set_offset(track, next_s - stamp_s)
+        self.first_jump = self.first_jump or (next_s, jump_s)
+        self.num_jumps += 1
+
+    def _set_offset(self, track: _Track, offset_s: float) -> None:
+        track.offset_s = offset_s
+        earlier = [other_s for other_s in self._offsets_s if other_s != offset_s]
+        self._offsets_s = [*earlier[-_MAX_OFFSETS:], offset_s]
+
+    def _goes_on_alone(self, index: int, ahead: Iterator[Any]) -> bool | None:
+        """Whether the other streams go on where stream `index` steps back; None where there are no others."""
+        others = {i: 0 for i, track in self._tracks.items() if i != index and track.last_s is not None}
+        if not others or self._num_peeks >= _MAX_PEEKS:
+            return None
+        self._num_peeks += 1
+        for _, packet in zip(range(_PEEK_PACKETS), ahead, strict=False):
+            if packet.stream_index not in others or packet.dts is None:
+                continue
+            track = self._tracks[packet.stream_index]
+            if self._jump(track, float(packet.dts * packet.time_base) - self.origin_s + track.offset_s) < 0:
+                return False
+            others[packet.stream_index] += 1
+            if all(count >= _PEEK_SAME for count in others.values()):
+                return True
+        return any(others.values()) or None
+
+    # ---- stamps
+
+    def _check_pts(self, packet: Any) -> None:
+        """Take away a presentation time that cannot belong to its decoding time."""
+        if packet.pts is not None:
+            ahead_s = abs(float((packet.pts - packet.dts) * packet.time_base))
+            if ahead_s > (_REORDER_S if self._is_broadcast else LEAP_S):
+                packet.pts = None
+
+    def _nearest_s(self, packet: Any) -> float:
+        """For a stream of captions: the offset that brings its packet closest to what goes by."""
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is None or len(self._offsets_s) == 1:
+            return 0.0
+        stamp_s = float(stamp * packet.time_base) - self.origin_s
+        return min(reversed(self._offsets_s), key=lambda offset_s: abs(stamp_s + offset_s - self.end_s))
+
+    @staticmethod
+    def _shift(packet: Any, offset_s: float) -> None:
+        if offset_s:
+            ticks = round(offset_s / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+            packet.dts = None if packet.dts is None else packet.dts + ticks
+
+
+def _interval_s(stream: Any) -> float:
+    """One interval of a video's rate, for packets that do not say how long they last."""
+    rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
+    return float(1 / rate) if rate else 0.0
+
+
+def placed_packets(container: InputContainer, streams: Sequence[Any], timeline: Timeline) -> Iterator[Any]:
+    """The packets of `streams` with their stamps on the time line. Raises what the demuxer raises, after what came before."""
+    source = container.demux(list(streams))
+    held: deque[Any] = deque()
+    failures: list[Exception] = []
+
+    def ahead() -> Iterator[Any]:
+        yield from tuple(held)
+        while not failures:
+            try:
+                packet = next(source)
+            except StopIteration:
+                return
+            except Exception as error:  # it comes up again below, in its place
+                failures.append(error)
+                return
+            held.append(packet)
+            yield packet
+
+    while True:
+        if held:
+            packet = held.popleft()
+        elif failures:
+            raise failures[0]
+        else:
+            try:
+                packet = next(source)
+            except StopIteration:
+                return
+        timeline.place(packet, ahead())
+        yield packet
+
+
+class FrameTimes:
+    """The ticks of each frame of a stream: FFmpeg's best-effort time stamps, brought into order.
+
+    As FFmpeg does, it counts how often presentation times, and decoding times, do not ascend, and takes the presentation
+    time unless those are the worse. A frame without either begins where the one before it ends.
+
+    Args:
+        in_order: A frame that is not later than the one before it follows that by half a frame.
+    """
+
+    def __init__(self, in_order: bool) -> None:
+        self._in_order = in_order
+        self._last_pts = self._last_dts = -math.inf
+        self._num_bad_pts = self._num_bad_dts = 0
+        self._last: float | None = None
+        self._last_length = 0.0
+
+    def ticks_of(self, frame: Any, length: float) -> float:
+        """Its time in ticks; `length`: how many ticks it lasts."""
+        guess = self._guess(frame.pts, frame.dts)
+        if guess is None:
+            guess = 0 if self._last is None else self._last + self._last_length
+        elif self._in_order and self._last is not None and guess <= self._last:
+            guess = self._last + self._last_length / (1 if frame.dts is None else 2)
+        self._last, self._last_length = guess, length
+        return guess
+
+    def _guess(self, pts: int | None, dts: int | None) -> float | None:
+        if dts is not None:
+            self._num_bad_dts += dts <= self._last_dts
+            self._last_dts = dts
+        elif pts is not None:
+            self._last_dts = pts
+        if pts is not None:
+            self._num_bad_pts += pts <= self._last_pts
+            self._last_pts = pts
+        elif dts is not None:
+            self._last_pts = dts
+        if pts is not None and (dts is None or self._num_bad_pts <= self._num_bad_dts):
+            return pts
+        return dts
