@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trichord.media.decode import SAMPLE_RATE_HZ, decoded, opened
-from trichord.media.streams import choice_notes, stream_of
+from trichord.media.streams import no_sound, stream_of, undecodable
 
 BLOCK_S = 10.0  # length of a block: 640 kB at 16 kHz
 _GAP_S = 0.1  # a longer hole between two audio frames is filled with silence, of a longer overlap the later sound is left out
@@ -29,8 +29,9 @@ def sound(
     """The sound of a file, or of the clip [start_s, end_s) of it, as mono float32 blocks (n,) in [-1, 1].
 
     Sample i of all blocks together is heard at start_s + i / sample_rate_hz seconds. Sound that starts late or has
-    holes is filled with silence there; of sound that overlaps with what came before, the rest is kept. A block is at most ten seconds long, whatever the file, and so is the memory.
-    For every ten seconds of sound before start_s there comes an empty block (0,), so that who waits sees progress.
+    holes is filled with silence there; of sound that overlaps with what came before, the rest is kept. A block is at most
+    ten seconds long, whatever the file, and so is the memory. For every ten seconds of sound before start_s there comes an
+    empty block (0,), so that who waits sees progress.
 
     A clip is bit for bit what the whole file has between its first and last sample: resamplers and codecs remember,
     so decoding starts at the file's beginning (and stops at end_s). A file without sound, and a clip that begins after
@@ -74,8 +75,8 @@ def _pieces(
     with opened(path) as container:
         stream = stream_of(container, "audio")
         if stream is None:
-            if notes is not None:
-                notes += [note for line in choice_notes(container) if (note := f"{path}: {line}") not in notes]
+            if notes is not None and undecodable(container, "audio"):
+                _add(notes, f"{path}: {no_sound(container)}")
             return
         length, num_late, layout, resampler, levels = 0, 0, None, None, _Levels()
         for time_s, frame in decoded(path, container, stream, notes, num_threads):
@@ -101,8 +102,13 @@ def _pieces(
         for piece in _resampled(resampler, None):
             yield piece[num_late:]
             num_late = max(num_late - piece.size, 0)
-        if notes is not None and (what := levels.note()) and (note := f"{path}: {what}") not in notes:
-            notes.append(note)
+        if notes is not None and (what := levels.note()):
+            _add(notes, f"{path}: {what}")
+
+
+def _add(notes: list[str], note: str) -> None:
+    if note not in notes:
+        notes.append(note)
 
 
 class _Levels:

@@ -103,7 +103,11 @@ def decoded(
     kind, choices = stream.type, choice_notes(container)
     streams = {each.index: each for each in [*av_streams(container), stream]}
     timeline = Timeline(container, list(streams), sought)
-    times, start_s, latest_s = FrameTimes(kind == "video"), timeline.origin_s, longest_s(container.size)
+    times, start_s, latest_s = (
+        FrameTimes(kind == "video", stream.start_time),
+        timeline.origin_s,
+        longest_s(container.size),
+    )
     if kind == "video" and stream.time_base:
         start_s = float(round(start_s / stream.time_base) * stream.time_base)  # whole ticks, as FFmpeg's own tools do
     stated_s, stream_end_s = _stated_ends_s(container, stream, start_s)
@@ -120,7 +124,7 @@ def decoded(
                     raise_fault(path, error)
                 cut = one_line(error.strerror)
                 break
-            if packet.stream_index != stream.index:
+            if packet.stream.index != stream.index:
                 continue
             try:
                 frames = packet.decode()
@@ -142,7 +146,9 @@ def decoded(
             is_short = end_s < stream_end_s - _TAIL_S or timeline.end_s < stated_s - _TAIL_S
             lines = [*choices, *timeline.notes()]
             if is_through and (cut or (is_short and not timeline.num_jumps)):
-                what = f"the {kind} ends at {end_s:.1f} s of {stream_end_s or stated_s:.1f} s" + (f" ({cut})" if cut else "")
+                what = f"the {kind} ends at {end_s:.1f} s of {stream_end_s or stated_s:.1f} s" + (
+                    f" ({cut})" if cut else ""
+                )
                 lines.append(f"{what}; the rest is missing from the file")
             elif num_bad:
                 lines.append(f"{num_bad} damaged {kind} packets skipped")

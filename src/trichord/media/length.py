@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from trichord.faults import raise_fault
 from trichord.media.clock import LEAP_S, longest_s
 from trichord.media.decode import opened
-from trichord.media.streams import av_streams, choice_notes, stream_of, undecodable
+from trichord.media.streams import av_streams, choice_notes, no_sound, no_video, stream_of
 from trichord.media.timeline import Timeline, placed_packets
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _TAIL_S = 1.0  # how far before the stated end a check of the end begins
 class MediaInfo:
     """What a file holds. `duration_s` and `frame_rate_hz` are 0.0 and the sizes 0 where they do not apply.
 
-    `notes`: what is in the file and cannot be read, such as sound of a codec that this FFmpeg cannot decode.
+    `no_video`, `no_audio`: why there are no pictures, or no sound; empty where there are.
     """
 
     duration_s: float
@@ -37,7 +37,8 @@ class MediaInfo:
     has_video: bool
     has_audio: bool
     has_subtitles: bool
-    notes: tuple[str, ...] = ()
+    no_video: str = ""
+    no_audio: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,8 @@ class Span:
 def probe(path: str | Path) -> MediaInfo:
     """What `path` holds. Raises TrichordError if it is missing or no media file."""
     with opened(path) as container:
-        video, audio, text = (stream_of(container, kind) for kind in ("video", "audio", "subtitle"))  # type: ignore[arg-type]
+        video, audio, text = (stream_of(container, kind) for kind in ("video", "audio", "subtitle"))
         rate = video.average_rate or video.guessed_rate if video else None
-        notes = choice_notes(container) if undecodable(container, "video") or undecodable(container, "audio") else []
         return MediaInfo(
             duration_s=span_of(path).duration_s,
             width=video.width if video else 0,
@@ -62,7 +62,8 @@ def probe(path: str | Path) -> MediaInfo:
             has_video=video is not None,
             has_audio=audio is not None,
             has_subtitles=text is not None,
-            notes=tuple(notes),
+            no_video="" if video is not None else no_video(container),
+            no_audio="" if audio is not None else no_sound(container),
         )
 
 
@@ -78,9 +79,7 @@ def clock_can_differ(path: str | Path) -> bool:
         names = set(container.format.name.split(","))
         if names & _EXACT:
             return False
-        if not names & COUNTED or not container.duration or choice_notes(container):
-            return True
-        if _sound_overlaps(container):
+        if not names & COUNTED or not container.duration or choice_notes(container) or _sound_overlaps(container):
             return True
     return not _span_at_the_end(path).is_plain
 
@@ -94,7 +93,9 @@ def span_of(path: str | Path) -> Span:
         state = os.stat(path)
     except OSError:
         return _measured(path)
-    return _remembered(os.path.abspath(path), (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+    return _remembered(
+        os.path.abspath(path), (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    )
 
 
 @lru_cache(maxsize=256)
@@ -115,7 +116,9 @@ def _measured(path: str | Path) -> Span:
     with opened(path) as container:
         timeline = _run(container)
     is_plain = not timeline.num_jumps
-    is_kept = is_plain and (abs(stated_s - timeline.end_s) <= _AGREES_S or bool(names & COUNTED and timeline.end_s < stated_s))
+    is_kept = is_plain and (
+        abs(stated_s - timeline.end_s) <= _AGREES_S or bool(names & COUNTED and timeline.end_s < stated_s)
+    )
     return Span(stated_s if stated_s and is_kept else max(timeline.end_s, 0.0), is_plain)
 
 
@@ -128,7 +131,9 @@ def _span_at_the_end(path: str | Path) -> Span:
         if _leaps(container):
             return Span(stated_s, False)
         begin = int(max(stated_s - _TAIL_S, 0.0) * 1e6) + (container.start_time or 0)
-        sound = stream_of(container, "audio") if "mp4" in container.format.name else None  # it has a key frame everywhere
+        sound = (
+            stream_of(container, "audio") if "mp4" in container.format.name else None
+        )  # it has a key frame everywhere
         try:
             if sound is not None:
                 container.seek(int(begin / 1e6 / sound.time_base), stream=sound)

@@ -59,15 +59,21 @@ def no_video(container: InputContainer) -> str:
     return "has no video stream; remove it from the folder or replace it"
 
 
+def no_sound(container: InputContainer) -> str:
+    """Why a file has no sound."""
+    if names := undecodable(container, "audio"):
+        return f"its sound is {names[0]}, which this FFmpeg cannot decode"
+    return "has no sound"
+
+
 def choice_notes(container: InputContainer) -> list[str]:
     """What was passed over: tracks that cannot be decoded, and other programs of a transport stream."""
     notes = []
-    for kind, what in (("video", "video"), ("audio", "sound")):
-        if names := undecodable(container, kind):  # type: ignore[arg-type]
-            chosen = stream_of(container, kind)  # type: ignore[arg-type]
-            other = f"; track {chosen.index} ({chosen.codec_context.name}) is read instead" if chosen else ""
-            subject = f"its {what} is {names[0]}" if not other else f"a {what} track is {names[0]}"
-            notes.append(f"{subject}, which this FFmpeg cannot decode{other}")
+    for kind, what in zip(_KINDS, ("video", "sound"), strict=True):
+        chosen = stream_of(container, kind)
+        if chosen is not None and (names := undecodable(container, kind)):
+            other = f"track {chosen.index} ({chosen.codec_context.name}) is read"
+            notes.append(f"a {what} track is {names[0]}, which this FFmpeg cannot decode; {other}")
     if len(programs := _programs(container)) > 1:
         read = {stream.index for stream in av_streams(container)}
         name, indices = max(programs, key=lambda program: len(read & program[1]))
@@ -118,6 +124,6 @@ def _dumped(container: InputContainer) -> str:
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
     try:
-        return str(container.dumps_format())
+        return str(container.dumps_format())  # type: ignore[attr-defined]
     finally:
         av.logging.set_level(level)

@@ -116,7 +116,7 @@ def _cues(container: InputContainer, stream: Any) -> Iterator[Cue]:
     is_plain = stream.codec_context.codec.name in _PLAIN_TEXT
     try:
         for packet in placed_packets(container, list(streams.values()), timeline):
-            if packet.stream_index != stream.index or packet.pts is None:
+            if packet.stream.index != stream.index or packet.pts is None:
                 continue
             start_s = float(packet.pts * packet.time_base) - first_s
             end_s = start_s + float((packet.duration or 0) * packet.time_base)

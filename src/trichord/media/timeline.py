@@ -90,7 +90,7 @@ class Timeline:
     def place(self, packet: Any, ahead: Iterator[Any]) -> None:
         """Bring a packet's stamps onto the time line. `ahead`: the packets after it, looked at only where the clock jumps."""
         base = packet.time_base
-        track = self._tracks.get(packet.stream_index)
+        track = self._tracks.get(packet.stream.index)
         if track is None:
             self._shift(packet, self._nearest_s(packet))
             return
@@ -105,7 +105,7 @@ class Timeline:
             time_s = stamp_s + track.offset_s
             jump = self._jump(track, time_s)
             if jump:
-                self._move(packet.stream_index, stamp_s, jump, ahead)
+                self._move(packet.stream.index, stamp_s, jump, ahead)
                 time_s = stamp_s + track.offset_s
             self._check_pts(packet)
             if jump or track.last_s is None:
@@ -186,12 +186,12 @@ class Timeline:
             return None
         self._num_peeks += 1
         for _, packet in zip(range(_PEEK_PACKETS), ahead, strict=False):
-            if packet.stream_index not in others or packet.dts is None:
+            if packet.stream.index not in others or packet.dts is None:
                 continue
-            track = self._tracks[packet.stream_index]
+            track = self._tracks[packet.stream.index]
             if self._jump(track, float(packet.dts * packet.time_base) - self.origin_s + track.offset_s) < 0:
                 return False
-            others[packet.stream_index] += 1
+            others[packet.stream.index] += 1
             if all(count >= _PEEK_SAME for count in others.values()):
                 return True
         return any(others.values()) or None
@@ -268,10 +268,12 @@ class FrameTimes:
 
     Args:
         in_order: A frame that is not later than the one before it follows that by half a frame.
+        first: The stream's first time stamp in ticks, on which frames without a time stand that come before it; None where the
+            stream has none.
     """
 
-    def __init__(self, in_order: bool) -> None:
-        self._in_order = in_order
+    def __init__(self, in_order: bool, first: int | None = None) -> None:
+        self._in_order, self._first = in_order, first
         self._last_pts = self._last_dts = -math.inf
         self._num_bad_pts = self._num_bad_dts = 0
         self._last: float | None = None
@@ -280,9 +282,12 @@ class FrameTimes:
     def ticks_of(self, frame: Any, length: float) -> float:
         """Its time in ticks; `length`: how many ticks it lasts."""
         guess = self._guess(frame.pts, frame.dts)
-        if guess is None:
-            guess = 0 if self._last is None else self._last + self._last_length
-        elif self._in_order and self._last is not None and guess <= self._last:
+        if self._last is None:
+            if guess is None:
+                guess, length = (0, length) if self._first is None else (self._first, 0.0)
+        elif guess is None:
+            guess, length = self._last + self._last_length, length if self._last_length else 0.0
+        elif self._in_order and guess <= self._last:
             guess = self._last + self._last_length / (1 if frame.dts is None else 2)
         self._last, self._last_length = guess, length
         return guess

@@ -46,8 +46,8 @@ def pictures(
     of another size further on are stretched to it. Pixels are taken to be square.
 
     A clip is read from a key frame before it on where the container allows that exactly (MP4, Matroska, MPEG-TS, without a
-    jump of the clock), else from the start; its pictures are the same either way. One array may be handed out several times in a row: where
-    one frame is seen for longer than an interval.
+    jump of the clock), else from the start; its pictures are the same either way. One array may be handed out several times
+    in a row: where one frame is seen for longer than an interval.
 
     Args:
         notes: gets a line about damage, see `decode`.
