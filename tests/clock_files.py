@@ -55,7 +55,9 @@ def write_seconds(
             if audio_format.startswith("s16"):
                 wave = (wave * 32767).astype(np.int16)
             for begin in range(0, wave.size, 1024):
-                block: Any = av.AudioFrame.from_ndarray(wave[None, begin : begin + 1024], format=audio_format, layout="mono")
+                block: Any = av.AudioFrame.from_ndarray(
+                    wave[None, begin : begin + 1024], format=audio_format, layout="mono"
+                )
                 block.sample_rate, block.pts, block.time_base = SOUND_HZ, begin, Fraction(1, SOUND_HZ)
                 packets += audio.encode(block)
             packets += audio.encode(None)

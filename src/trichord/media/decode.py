@@ -143,7 +143,7 @@ def decoded(
         is_through = True
     finally:
         if notes is not None:  # nothing of the stream is touched here: its container may be closed by now
-            is_short = end_s < stream_end_s - _TAIL_S or timeline.end_s < stated_s - _TAIL_S
+            is_short = end_s < stream_end_s - _TAIL_S or timeline.end_s + max(start_s, 0.0) < stated_s - _TAIL_S
             lines = [*choices, *timeline.notes()]
             if is_through and (cut or (is_short and not timeline.num_jumps)):
                 what = f"the {kind} ends at {end_s:.1f} s of {stream_end_s or stated_s:.1f} s" + (

@@ -35,7 +35,8 @@ BACK_S = 0.5  # a decoding time that steps back further is a jump, not jitter
 _BEGIN_BACK_S = 0.2  # the same, where it steps back to the beginning
 _OVERLAP_S = 10.0  # one stream alone that steps back by up to this overlaps with itself
 _BROADCAST_LEAP_S = 10.0  # a leap of the clock of a container that is made to be joined; FFmpeg's own tool has the same
-_ADOPT_S = 1.0  # how closely a packet must fit to be placed by an earlier clock of the file
+_ADOPT_S = 1.0  # how closely a packet that jumps must fit to be placed by an earlier clock of the file
+_RETURN_S = 0.3  # the same of one that is late by more than that, but does not jump
 _REORDER_S = 60.0  # a presentation time is at most this far from the decoding time in a broadcast container
 _BROADCAST = {"mpegts", "mpeg", "live_flv", "mpegtsraw"}
 _COUNTED = {"matroska", "mp4"}  # containers that count in one clock, and state its length
@@ -84,41 +85,43 @@ class Timeline:
         stated_s = (self.container.duration or 0) / 1e6 if names & _COUNTED else 0.0
         self._believed_s = min(stated_s + 1.0, longest_s(self.container.size)) if stated_s else 0.0
         self._tracks = {index: _Track() for index in self.indices}
+        self._video = next((i for i in self.indices if self.container.streams[i].type == "video"), None)
         self._offsets_s = [0.0]
         self._has_begun, self._num_peeks = not self.sought, 0
 
     def place(self, packet: Any, ahead: Iterator[Any]) -> None:
         """Bring a packet's stamps onto the time line. `ahead`: the packets after it, looked at only where the clock jumps."""
-        base = packet.time_base
         track = self._tracks.get(packet.stream.index)
         if track is None:
             self._shift(packet, self._nearest_s(packet))
             return
-        length_s = float((packet.duration or 0) * base) or _interval_s(packet.stream)
+        length_s = _length_s(packet)
         if packet.dts is None and packet.pts is None:
             if packet.size:
                 track.next_s += length_s
                 self.end_s = max(self.end_s, track.next_s)
             return
         if packet.dts is not None:
-            stamp_s = float(packet.dts * base) - self.origin_s
+            stamp_s = self._stamp_s(packet, packet.dts)
             time_s = stamp_s + track.offset_s
             jump = self._jump(track, time_s)
             if jump:
-                self._move(packet.stream.index, stamp_s, jump, ahead)
+                self._move(packet, jump, ahead)
+                time_s = stamp_s + track.offset_s
+            elif len(self._offsets_s) > 1 and time_s - track.next_s > _ADOPT_S and self._returns(track, stamp_s):
                 time_s = stamp_s + track.offset_s
             self._check_pts(packet)
             if jump or track.last_s is None:
                 track.first_s = time_s
             track.last_s = time_s
         else:
-            time_s = float(packet.pts * base) - self.origin_s + track.offset_s
+            time_s = self._stamp_s(packet, packet.pts) + track.offset_s
             if time_s - track.next_s > self._limit_s(time_s):
                 packet.pts = None
                 return
         self._shift(packet, track.offset_s)
         if packet.pts is not None:
-            time_s = max(time_s, float(packet.pts * base) - self.origin_s)
+            time_s = max(time_s, self._stamp_s(packet, packet.pts))
         track.next_s = time_s + min(length_s, LEAP_S)
         self.end_s = max(self.end_s, track.next_s)
         self._has_begun = True
@@ -150,8 +153,9 @@ class Timeline:
         hole_s = time_s - max(self.end_s, track.next_s)
         return hole_s if self._has_begun and hole_s > self._limit_s(time_s) else 0.0
 
-    def _move(self, index: int, stamp_s: float, jump_s: float, ahead: Iterator[Any]) -> None:
+    def _move(self, packet: Any, jump_s: float, ahead: Iterator[Any]) -> None:
         """Give a stream that jumps a new offset."""
+        index, stamp_s = packet.stream.index, self._stamp_s(packet, packet.dts)
         track = self._tracks[index]
         for offset_s in reversed(self._offsets_s):
             time_s = stamp_s + offset_s
@@ -160,41 +164,67 @@ class Timeline:
             if offset_s != track.offset_s and is_close and not self._jump(track, time_s):
                 self._set_offset(track, offset_s)
                 return
-        if jump_s < 0:
-            is_alone = self._goes_on_alone(index, ahead)
-            to_begin = stamp_s + track.offset_s <= track.first_s + 0.05
-            if is_alone is None:
-                is_alone = self._is_matroska and not to_begin
-            if is_alone and -jump_s <= _OVERLAP_S:
-                return
-            next_s = track.next_s if is_alone else self.end_s
+        ends_s = {i: other.next_s for i, other in self._tracks.items()}
+        together = self._jumping(packet, ahead, ends_s)
+        is_alone = together == {} if together is not None else self._is_matroska and jump_s < 0
+        to_begin = stamp_s + track.offset_s <= track.first_s + 0.05
+        if is_alone and not to_begin and -_OVERLAP_S <= jump_s < 0:
+            return
+        if together:
+            offset_s = self._joint_s({index: self._shown_s(packet), **together}, ends_s)
         else:
-            next_s = track.next_s
-        self._set_offset(track, next_s - stamp_s)
-        self.first_jump = self.first_jump or (next_s, jump_s)
+            offset_s = (track.next_s if is_alone or jump_s > 0 else self.end_s) - self._shown_s(packet)
+        self.first_jump = self.first_jump or (self._shown_s(packet) + offset_s, jump_s)
         self.num_jumps += 1
+        self._set_offset(track, offset_s)
+
+    def _returns(self, track: _Track, stamp_s: float) -> bool:
+        """Whether a hole is none by an earlier clock of the file, to which the stream returns then."""
+        for offset_s in reversed(self._offsets_s):
+            if abs(stamp_s + offset_s - track.next_s) <= _RETURN_S:
+                self._set_offset(track, offset_s)
+                return True
+        return False
+
+    def _joint_s(self, starts_s: dict[int, float], ends_s: dict[int, float]) -> float:
+        """The offset of a part that follows a joint: its pictures follow those before, unless sound goes on for much longer.
+
+        So pictures stay in time over many joints, though the sound of a part is mostly some hundredths of a second longer.
+        """
+        end_s = max(self.end_s, *ends_s.values())
+        if self._video in starts_s and end_s - ends_s[self._video] <= BACK_S:
+            return ends_s[self._video] - starts_s[self._video]
+        return end_s - min(starts_s.values())
 
     def _set_offset(self, track: _Track, offset_s: float) -> None:
         track.offset_s = offset_s
         earlier = [other_s for other_s in self._offsets_s if other_s != offset_s]
         self._offsets_s = [*earlier[-_MAX_OFFSETS:], offset_s]
 
-    def _goes_on_alone(self, index: int, ahead: Iterator[Any]) -> bool | None:
-        """Whether the other streams go on where stream `index` steps back; None where there are no others."""
-        others = {i: 0 for i, track in self._tracks.items() if i != index and track.last_s is not None}
+    def _jumping(self, packet: Any, ahead: Iterator[Any], ends_s: dict[int, float]) -> dict[int, float] | None:
+        """The other streams that jump where the stream of `packet` does, and where they begin then.
+
+        Empty where the others go on; None where there are no others, or none comes any more. `ends_s`, where each stream ends
+        before the jump, is brought up to date: transport streams hold packets back beyond a joint.
+        """
+        others = {i: 0 for i, track in self._tracks.items() if i != packet.stream.index and track.last_s is not None}
         if not others or self._num_peeks >= _MAX_PEEKS:
             return None
         self._num_peeks += 1
-        for _, packet in zip(range(_PEEK_PACKETS), ahead, strict=False):
-            if packet.stream.index not in others or packet.dts is None:
+        starts_s: dict[int, float] = {}
+        for _, other in zip(range(_PEEK_PACKETS), ahead, strict=False):
+            index = other.stream.index
+            if index not in others or index in starts_s or other.dts is None:
                 continue
-            track = self._tracks[packet.stream.index]
-            if self._jump(track, float(packet.dts * packet.time_base) - self.origin_s + track.offset_s) < 0:
-                return False
-            others[packet.stream.index] += 1
-            if all(count >= _PEEK_SAME for count in others.values()):
-                return True
-        return any(others.values()) or None
+            track = self._tracks[index]
+            if self._jump(track, self._stamp_s(other, other.dts) + track.offset_s):
+                starts_s[index] = self._shown_s(other)
+            else:
+                ends_s[index] = max(ends_s[index], self._shown_s(other) + track.offset_s + _length_s(other))
+            others[index] += 1
+            if all(i in starts_s or count >= _PEEK_SAME for i, count in others.items()):
+                break
+        return starts_s if any(others.values()) else None
 
     # ---- stamps
 
@@ -210,8 +240,16 @@ class Timeline:
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None or len(self._offsets_s) == 1:
             return 0.0
-        stamp_s = float(stamp * packet.time_base) - self.origin_s
+        stamp_s = self._stamp_s(packet, stamp)
         return min(reversed(self._offsets_s), key=lambda offset_s: abs(stamp_s + offset_s - self.end_s))
+
+    def _stamp_s(self, packet: Any, ticks: int) -> float:
+        return float(ticks * packet.time_base) - self.origin_s
+
+    def _shown_s(self, packet: Any) -> float:
+        """The time at which a packet is shown, by its own stamps."""
+        self._check_pts(packet)
+        return self._stamp_s(packet, packet.dts if packet.pts is None else packet.pts)
 
     @staticmethod
     def _shift(packet: Any, offset_s: float) -> None:
@@ -221,9 +259,11 @@ class Timeline:
             packet.dts = None if packet.dts is None else packet.dts + ticks
 
 
-def _interval_s(stream: Any) -> float:
-    """One interval of a video's rate, for packets that do not say how long they last."""
-    rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
+def _length_s(packet: Any) -> float:
+    """How long a packet lasts: of pictures that do not say so, one interval of their rate."""
+    if packet.duration:
+        return float(packet.duration * packet.time_base)
+    rate = (packet.stream.average_rate or packet.stream.guessed_rate) if packet.stream.type == "video" else None
     return float(1 / rate) if rate else 0.0
 
 
@@ -277,7 +317,7 @@ class FrameTimes:
         self._last_pts = self._last_dts = -math.inf
         self._num_bad_pts = self._num_bad_dts = 0
         self._last: float | None = None
-        self._last_length = 0.0
+        self._last_length, self._steps = 0.0, (0.0, 0.0)  # steps: between the latest frames in order
 
     def ticks_of(self, frame: Any, length: float) -> float:
         """Its time in ticks; `length`: how many ticks it lasts."""
@@ -288,7 +328,10 @@ class FrameTimes:
         elif guess is None:
             guess, length = self._last + self._last_length, length if self._last_length else 0.0
         elif self._in_order and guess <= self._last:
-            guess = self._last + self._last_length / (1 if frame.dts is None else 2)
+            step = min(self._steps) or self._last_length  # AVI may say that every frame lasts for one tick
+            guess = self._last + step / (1 if frame.dts is None else 2)
+        else:
+            self._steps = self._steps[1], guess - self._last
         self._last, self._last_length = guess, length
         return guess
 
