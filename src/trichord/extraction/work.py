@@ -176,7 +176,10 @@ class _Item:
         outcome.duration_s = duration_s or _STILL_S
         captions = self._captions(outcome.duration_s, sound_path if has_sound else None)
         if not self.rates_hz and not len(captions):
-            raise ItemError("unreadable", "gives neither pictures, sound nor captions; remove it or name its files")
+            why = "" if self.no_audio == "has no sound" else f" ({self.no_audio})"
+            raise ItemError(
+                "unreadable", f"gives neither pictures, sound nor captions{why}; remove it or name its files"
+            )
         self._check_unchanged()
         outcome.num_bytes = self.writer.commit(
             video_id=source.video_id,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FRAME_WIDTH, FRAME_HEIGHT = 454, 256  # the picture size of the order study
 SAMPLE_RATE_HZ = 16000
 _STATING = {"asf", "avi", "flac", "flv", "matroska", "mp4", "nut", "wav"}  # containers whose header states their length
+_STATING_TRACKS = {"avi", "mp4"}  # containers whose header states the length of every track
 _TAIL_S = 1.0  # a stream that ends this much before its stated end is noted as cut off
 
 
@@ -157,10 +158,9 @@ def decoded(
 
 def _stated_ends_s(container: InputContainer, stream: Any, start_s: float) -> tuple[float, float]:
     """Where the file, and the stream, end by what the container states; 0.0 where it does not (FFmpeg may still guess it)."""
-    stated_s = (container.duration or 0) / 1e6 if _STATING & set(container.format.name.split(",")) else 0.0
-    if not stated_s:
-        return 0.0, 0.0
-    if not stream.duration or not stream.time_base:
+    names = set(container.format.name.split(","))
+    stated_s = (container.duration or 0) / 1e6 if names & _STATING else 0.0
+    if not stated_s or not names & _STATING_TRACKS or not stream.duration or not stream.time_base:
         return stated_s, 0.0
     end_s = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - start_s
     return stated_s, min(end_s, stated_s)

@@ -317,11 +317,15 @@ class FrameTimes:
         self._last_pts = self._last_dts = -math.inf
         self._num_bad_pts = self._num_bad_dts = 0
         self._last: float | None = None
-        self._last_length, self._steps = 0.0, (0.0, 0.0)  # steps: between the latest frames in order
+        self._is_moved, self._last_length, self._steps = (
+            False,
+            0.0,
+            (0.0, 0.0),
+        )  # steps: between the latest frames in order
 
     def ticks_of(self, frame: Any, length: float) -> float:
         """Its time in ticks; `length`: how many ticks it lasts."""
-        guess = self._guess(frame.pts, frame.dts)
+        guess, is_moved = self._guess(frame.pts, frame.dts), False
         if self._last is None:
             if guess is None:
                 guess, length = (0, length) if self._first is None else (self._first, 0.0)
@@ -329,9 +333,10 @@ class FrameTimes:
             guess, length = self._last + self._last_length, length if self._last_length else 0.0
         elif self._in_order and guess <= self._last:
             step = min(self._steps) or self._last_length  # AVI may say that every frame lasts for one tick
-            guess = self._last + step / (1 if frame.dts is None else 2)
-        else:
+            guess, is_moved = self._last + step / (1 if frame.dts is None else 2), True
+        elif not self._is_moved:
             self._steps = self._steps[1], guess - self._last
+        self._is_moved = is_moved
         self._last, self._last_length = guess, length
         return guess
 
