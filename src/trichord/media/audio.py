@@ -115,17 +115,17 @@ class _Levels:
     """How loud the sound is, as its frames go by: whether all of it is silence, or its channels cancel each other."""
 
     def __init__(self) -> None:
-        self._mix = self._channels = 0.0
+        self._mix = 0.0
         self._num_cancelled = self._num_heard = 0
+        self._has_samples = False
 
     def add(self, mix: np.ndarray, frame: Any) -> None:
         level = float(np.abs(mix).max(initial=0.0))
-        self._mix = max(self._mix, level)
+        self._mix, self._has_samples = max(self._mix, level), self._has_samples or mix.size > 0
         if level > _SILENT * 100 or frame.layout.nb_channels < 2:
             self._num_heard += level > _SILENT
             return
         channels = _level_of(frame)
-        self._channels = max(self._channels, channels)
         if channels > _SILENT and level < _CANCELLED * channels:
             self._num_cancelled += 1
         else:
@@ -134,7 +134,7 @@ class _Levels:
     def note(self) -> str:
         if self._num_cancelled > self._num_heard:
             return "the channels of its sound cancel each other: their mix, which is used, is silence"
-        return "its sound is silence" if self._mix <= _SILENT else ""
+        return "its sound is silence" if self._has_samples and self._mix <= _SILENT else ""
 
 
 def _level_of(frame: Any) -> float:

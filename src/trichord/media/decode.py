@@ -147,8 +147,11 @@ def decoded(
             is_short = end_s < stream_end_s - _TAIL_S or timeline.end_s + max(start_s, 0.0) < stated_s - _TAIL_S
             lines = [*choices, *timeline.notes()]
             if is_through and (cut or (is_short and not timeline.num_jumps)):
-                what = f"the {kind} ends at {end_s:.1f} s of {stream_end_s or stated_s:.1f} s" + (
-                    f" ({cut})" if cut else ""
+                whole_s = stream_end_s or stated_s
+                what = (
+                    f"the {kind} ends at {end_s:.1f} s"
+                    + (f" of {whole_s:.1f} s" if whole_s else "")
+                    + (f" ({cut})" if cut else "")
                 )
                 lines.append(f"{what}; the rest is missing from the file")
             elif num_bad:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COUNTED = {"matroska", "mp4"}  # containers whose header states their length, and which can be read from any place
 _EXACT = {"wav", "w64", "flac", "aiff", "au", "caf"}  # containers of sound whose times are counted, not stamped
 _AGREES_S = 1.0  # a stated length that differs by less is kept
+_OVERLAP_S = 0.2  # sound that holds this much more than its stamps leave room for overlaps
 _TAIL_S = 1.0  # how far before the stated end a check of the end begins
 
 
@@ -181,4 +182,4 @@ def _sound_overlaps(container: InputContainer) -> bool:
     if sound is None or not sound.frames or not sound.duration or not sound.codec_context.frame_size:
         return False
     held_s = sound.frames * sound.codec_context.frame_size / sound.codec_context.sample_rate
-    return bool(held_s - float(sound.duration * sound.time_base) > _AGREES_S)
+    return bool(held_s - float(sound.duration * sound.time_base) > _OVERLAP_S)
