@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,7 +71,7 @@ def test_frame_times_are_those_of_the_ffmpeg_tool(tmp_path: Path, suffix: str, c
 def test_the_guess_is_ffmpegs() -> None:
     def times(stamps: list[tuple[int | None, int | None]], in_order: bool = True, first: int | None = 0) -> list[float]:
         guess = FrameTimes(in_order, first)
-        return [guess.ticks_of(SimpleNamespace(pts=pts, dts=dts), 4) for pts, dts in stamps]
+        return [guess.ticks_of(SimpleNamespace(pts=pts, dts=dts), 4.0, Fraction(1)) for pts, dts in stamps]
 
     assert times([(0, 8), (4, 12), (8, None)]) == [0, 4, 8]
     assert times([(0, 4), (12, 8), (8, 12), (20, 16), (16, None)]) == [0, 12, 14, 16, 20]  # faulty pts: dts, at last on

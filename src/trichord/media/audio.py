@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from trichord.media.streams import no_sound, stream_of, undecodable
 
 BLOCK_S = 10.0  # length of a block: 640 kB at 16 kHz
 _GAP_S = 0.1  # a longer hole between two audio frames is filled with silence, of a longer overlap the later sound is left out
-_SILENT = 1e-4  # a level that no sample passes: 80 dB below the loudest possible
+_SILENT = 1e-5  # a level 100 dB below the loudest possible
+_FAINT = 1e-3  # sound above this level is not looked at more closely
 _CANCELLED = 0.01  # part of a channel's level that is left in the mix where channels cancel each other
 
 
@@ -115,36 +117,35 @@ class _Levels:
     """How loud the sound is, as its frames go by: whether all of it is silence, or its channels cancel each other."""
 
     def __init__(self) -> None:
-        self._mix = 0.0
-        self._num_cancelled = self._num_heard = 0
-        self._has_samples = False
+        self._num_silent = self._num_cancelled = self._num_heard = 0
 
     def add(self, mix: np.ndarray, frame: Any) -> None:
-        level = float(np.abs(mix).max(initial=0.0))
-        self._mix, self._has_samples = max(self._mix, level), self._has_samples or mix.size > 0
-        if level > _SILENT * 100 or frame.layout.nb_channels < 2:
-            self._num_heard += level > _SILENT
+        energy = float(mix.dot(mix)) / mix.size if mix.size else 0.0
+        if energy > _FAINT**2:
+            self._num_heard += 1
             return
-        channels = _level_of(frame)
-        if channels > _SILENT and level < _CANCELLED * channels:
+        level = math.sqrt(energy)
+        if frame.layout.nb_channels > 1 and level < _CANCELLED * (channels := _level_of(frame)) and channels > _SILENT:
             self._num_cancelled += 1
+        elif level > _SILENT:
+            self._num_heard += 1
         else:
-            self._num_heard += level > _SILENT
+            self._num_silent += 1
 
     def note(self) -> str:
         if self._num_cancelled > self._num_heard:
             return "the channels of its sound cancel each other: their mix, which is used, is silence"
-        return "its sound is silence" if self._has_samples and self._mix <= _SILENT else ""
+        return "its sound is silence" if self._num_silent and not self._num_heard + self._num_cancelled else ""
 
 
 def _level_of(frame: Any) -> float:
-    """The highest level of any channel, 1.0 being the loudest possible."""
+    """The level (root mean square) of all channels, 1.0 being the loudest possible."""
     samples = frame.to_ndarray()
-    if samples.dtype.kind == "f":
-        return float(np.abs(samples).max(initial=0.0))
-    bounds = np.iinfo(samples.dtype)
-    middle = 128 if bounds.min == 0 else 0
-    return float(np.abs(samples.astype(np.float64) - middle).max(initial=0.0)) / (bounds.max - middle)
+    if samples.dtype.kind != "f":
+        bounds = np.iinfo(samples.dtype)
+        middle = 128 if bounds.min == 0 else 0
+        samples = (samples.astype(np.float64) - middle) / (bounds.max - middle)
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if samples.size else 0.0
 
 
 def _resampled(resampler: Any, frame: Any) -> Iterator[np.ndarray]:

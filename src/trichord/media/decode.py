@@ -135,7 +135,8 @@ def decoded(
                 continue
             for frame in frames:
                 length_s = duration_s_of(frame, stream)
-                time_s = float(times.ticks_of(frame, length_s / frame.time_base) * frame.time_base) - start_s
+                base = frame.time_base
+                time_s = float(times.ticks_of(frame, length_s, base) * base) - start_s
                 if time_s > latest_s or timeline.is_beyond(time_s):
                     num_bad += 1
                     continue

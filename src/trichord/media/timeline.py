@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from trichord.media.clock import LEAP_S, longest_s
@@ -52,6 +53,8 @@ class _Track:
     first_s: float = 0.0  # of its packets since the last jump
     last_s: float | None = None  # of its last packet
     next_s: float = 0.0  # end of its last packet
+    tick_s: float = 0.0  # of its time base
+    length_s: float = 0.0  # of a packet that does not say how long it lasts
 
 
 @dataclass
@@ -81,6 +84,7 @@ class Timeline:
         self.origin_s = origin_s(self.container)
         self._is_broadcast = bool(names & _BROADCAST)
         self._leap_s = _BROADCAST_LEAP_S if self._is_broadcast else LEAP_S
+        self._reorder_s = _REORDER_S if self._is_broadcast else LEAP_S
         self._is_matroska = "matroska" in names
         stated_s = (self.container.duration or 0) / 1e6 if names & _COUNTED else 0.0
         self._believed_s = min(stated_s + 1.0, longest_s(self.container.size)) if stated_s else 0.0
@@ -89,41 +93,61 @@ class Timeline:
         self._offsets_s = [0.0]
         self._has_begun, self._num_peeks = not self.sought, 0
 
-    def place(self, packet: Any, ahead: Iterator[Any]) -> None:
-        """Bring a packet's stamps onto the time line. `ahead`: the packets after it, looked at only where the clock jumps."""
-        track = self._tracks.get(packet.stream.index)
+    def place(self, packet: Any, ahead: Callable[[], Iterator[Any]]) -> None:
+        """Bring a packet's stamps onto the time line. `ahead`, called where the clock jumps, gives the packets after it."""
+        stream, pts, dts = packet.stream, packet.pts, packet.dts
+        track = self._tracks.get(stream.index)
         if track is None:
             self._shift(packet, self._nearest_s(packet))
             return
-        length_s = _length_s(packet)
-        if packet.dts is None and packet.pts is None:
-            if packet.size:
-                track.next_s += length_s
-                self.end_s = max(self.end_s, track.next_s)
+        if not track.tick_s:
+            track.tick_s, track.length_s = float(packet.time_base), _interval_s(stream)
+        duration, tick_s = packet.duration, track.tick_s
+        length_s = duration * tick_s if duration else track.length_s
+        if dts is None:
+            self._place_by_pts(packet, track, length_s)
             return
-        if packet.dts is not None:
-            stamp_s = self._stamp_s(packet, packet.dts)
-            time_s = stamp_s + track.offset_s
-            jump = self._jump(track, time_s)
-            if jump:
-                self._move(packet, jump, ahead)
-                time_s = stamp_s + track.offset_s
-            elif len(self._offsets_s) > 1 and time_s - track.next_s > _ADOPT_S and self._returns(track, stamp_s):
-                time_s = stamp_s + track.offset_s
-            self._check_pts(packet)
-            if jump or track.last_s is None:
-                track.first_s = time_s
-            track.last_s = time_s
-        else:
+        time_s = dts * tick_s - self.origin_s + track.offset_s
+        if track.last_s is None or not track.last_s <= time_s <= track.next_s + _ADOPT_S:
+            time_s = self._settle(packet, track, dts * tick_s - self.origin_s, ahead)
+        track.last_s = shown_s = time_s
+        if pts is not None and pts != dts:
+            if abs(pts - dts) * tick_s > self._reorder_s:
+                packet.pts = None
+            else:
+                shown_s = max(time_s, pts * tick_s - self.origin_s + track.offset_s)
+        if track.offset_s:
+            self._shift(packet, track.offset_s)
+        self._go_on(track, shown_s + (length_s if length_s < LEAP_S else LEAP_S))
+
+    def _settle(self, packet: Any, track: _Track, stamp_s: float, ahead: Callable[[], Iterator[Any]]) -> float:
+        """The time of a packet that does not follow the one before it: after a jump, a hole, or at the beginning."""
+        time_s = stamp_s + track.offset_s
+        jump_s = self._jump(track, time_s)
+        if jump_s:
+            self._move(packet, jump_s, ahead())
+        elif len(self._offsets_s) > 1 and time_s - track.next_s > _ADOPT_S:
+            self._return(track, stamp_s)
+        if jump_s or track.last_s is None:
+            track.first_s = stamp_s + track.offset_s
+        return stamp_s + track.offset_s
+
+    def _place_by_pts(self, packet: Any, track: _Track, length_s: float) -> None:
+        """Place a packet without a decoding time, or without any."""
+        if packet.pts is not None:
             time_s = self._stamp_s(packet, packet.pts) + track.offset_s
             if time_s - track.next_s > self._limit_s(time_s):
                 packet.pts = None
                 return
-        self._shift(packet, track.offset_s)
-        if packet.pts is not None:
-            time_s = max(time_s, self._stamp_s(packet, packet.pts))
-        track.next_s = time_s + min(length_s, LEAP_S)
-        self.end_s = max(self.end_s, track.next_s)
+            self._shift(packet, track.offset_s)
+            self._go_on(track, time_s + min(length_s, LEAP_S))
+        elif packet.size:
+            self._go_on(track, track.next_s + length_s)
+
+    def _go_on(self, track: _Track, next_s: float) -> None:
+        track.next_s = next_s
+        if next_s > self.end_s:
+            self.end_s = next_s
         self._has_begun = True
 
     def notes(self) -> list[str]:
@@ -178,13 +202,12 @@ class Timeline:
         self.num_jumps += 1
         self._set_offset(track, offset_s)
 
-    def _returns(self, track: _Track, stamp_s: float) -> bool:
-        """Whether a hole is none by an earlier clock of the file, to which the stream returns then."""
+    def _return(self, track: _Track, stamp_s: float) -> None:
+        """Return to an earlier clock of the file, by which a hole is none."""
         for offset_s in reversed(self._offsets_s):
             if abs(stamp_s + offset_s - track.next_s) <= _RETURN_S:
                 self._set_offset(track, offset_s)
-                return True
-        return False
+                return
 
     def _joint_s(self, starts_s: dict[int, float], ends_s: dict[int, float]) -> float:
         """The offset of a part that follows a joint: its pictures follow those before, unless sound goes on for much longer.
@@ -220,20 +243,14 @@ class Timeline:
             if self._jump(track, self._stamp_s(other, other.dts) + track.offset_s):
                 starts_s[index] = self._shown_s(other)
             else:
-                ends_s[index] = max(ends_s[index], self._shown_s(other) + track.offset_s + _length_s(other))
+                length_s = (other.duration or 0) * track.tick_s or track.length_s
+                ends_s[index] = max(ends_s[index], self._shown_s(other) + track.offset_s + length_s)
             others[index] += 1
             if all(i in starts_s or count >= _PEEK_SAME for i, count in others.items()):
                 break
         return starts_s if any(others.values()) else None
 
     # ---- stamps
-
-    def _check_pts(self, packet: Any) -> None:
-        """Take away a presentation time that cannot belong to its decoding time."""
-        if packet.pts is not None:
-            ahead_s = abs(float((packet.pts - packet.dts) * packet.time_base))
-            if ahead_s > (_REORDER_S if self._is_broadcast else LEAP_S):
-                packet.pts = None
 
     def _nearest_s(self, packet: Any) -> float:
         """For a stream of captions: the offset that brings its packet closest to what goes by."""
@@ -247,9 +264,10 @@ class Timeline:
         return float(ticks * packet.time_base) - self.origin_s
 
     def _shown_s(self, packet: Any) -> float:
-        """The time at which a packet is shown, by its own stamps."""
-        self._check_pts(packet)
-        return self._stamp_s(packet, packet.dts if packet.pts is None else packet.pts)
+        """The time at which a packet is shown, by its own stamps; its presentation time must be near its decoding time."""
+        dts_s = self._stamp_s(packet, packet.dts)
+        pts_s = dts_s if packet.pts is None else self._stamp_s(packet, packet.pts)
+        return pts_s if abs(pts_s - dts_s) <= self._reorder_s else dts_s
 
     @staticmethod
     def _shift(packet: Any, offset_s: float) -> None:
@@ -259,11 +277,9 @@ class Timeline:
             packet.dts = None if packet.dts is None else packet.dts + ticks
 
 
-def _length_s(packet: Any) -> float:
-    """How long a packet lasts: of pictures that do not say so, one interval of their rate."""
-    if packet.duration:
-        return float(packet.duration * packet.time_base)
-    rate = (packet.stream.average_rate or packet.stream.guessed_rate) if packet.stream.type == "video" else None
+def _interval_s(stream: Any) -> float:
+    """One interval of a video's rate; 0.0 for other streams."""
+    rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
     return float(1 / rate) if rate else 0.0
 
 
@@ -296,7 +312,7 @@ def placed_packets(container: InputContainer, streams: Sequence[Any], timeline: 
                 packet = next(source)
             except StopIteration:
                 return
-        timeline.place(packet, ahead())
+        timeline.place(packet, ahead)
         yield packet
 
 
@@ -323,21 +339,20 @@ class FrameTimes:
             (0.0, 0.0),
         )  # steps: between the latest frames in order
 
-    def ticks_of(self, frame: Any, length: float) -> float:
-        """Its time in ticks; `length`: how many ticks it lasts."""
+    def ticks_of(self, frame: Any, length_s: float, base: Fraction) -> float:
+        """Its time in ticks of `base` seconds; `length_s`: how long it lasts."""
         guess, is_moved = self._guess(frame.pts, frame.dts), False
         if self._last is None:
             if guess is None:
-                guess, length = (0, length) if self._first is None else (self._first, 0.0)
+                guess, length_s = (0, length_s) if self._first is None else (self._first, 0.0)
         elif guess is None:
-            guess, length = self._last + self._last_length, length if self._last_length else 0.0
+            guess, length_s = self._last + self._last_length_s / base, length_s if self._last_length_s else 0.0
         elif self._in_order and guess <= self._last:
-            step = min(self._steps) or self._last_length  # AVI may say that every frame lasts for one tick
+            step = min(self._steps) or self._last_length_s / base  # AVI may say that every frame lasts for one tick
             guess, is_moved = self._last + step / (1 if frame.dts is None else 2), True
         elif not self._is_moved:
             self._steps = self._steps[1], guess - self._last
-        self._is_moved = is_moved
-        self._last, self._last_length = guess, length
+        self._last, self._last_length_s, self._is_moved = guess, length_s, is_moved
         return guess
 
     def _guess(self, pts: int | None, dts: int | None) -> float | None:
