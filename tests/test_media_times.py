@@ -13,7 +13,7 @@ import pytest
 import fake_torchcodec
 from clock_files import FFMPEG, H264, heard, join, remux, restamp_flv, seen, state_length, write_seconds
 from odd_media import card_of, write
-from trichord.media import CLOCK_RULES, FrameSpec, choose_decoder, clock_can_differ, pictures, probe
+from trichord.media import CLOCK_RULES, FrameSpec, choose_decoder, clock_can_differ, pictures, probe, subtitles
 from trichord.media.decode import decoded, opened
 from trichord.media.streams import stream_of
 from trichord.media.timeline import FrameTimes
@@ -149,6 +149,15 @@ def test_an_flv_lasts_as_long_as_its_frames(tmp_path: Path, name: str) -> None:
     assert all("time goes on there" in note for note in notes) and bool(notes) == (name != "far from zero")
 
 
+def test_many_holes_are_bounded(tmp_path: Path) -> None:
+    path = write_seconds(tmp_path / "a.flv", range(12))
+    restamp_flv(path, lambda kind, n, ms: ms + ms // 100 * 3_000_000)  # 50 minutes after every tenth of a second
+    path.write_bytes(path.read_bytes() + bytes(1 << 20))  # a file of that size could last for a day
+    with opened(path) as container:
+        times_s = [time_s for time_s, _ in decoded(path, container, stream_of(container, "audio"), None)]
+    assert max(times_s) < 7 * 3600 and 3000 < probe(path).duration_s < 7 * 3600
+
+
 def test_every_stamp_at_random_ends(tmp_path: Path) -> None:
     path, random = write_seconds(tmp_path / "a.flv", range(6)), np.random.RandomState(0)
     restamp_flv(path, lambda kind, n, ms: int(random.randint(0, 2**31)))
@@ -199,6 +208,22 @@ def test_sound_alone_that_steps_back_overlaps(tmp_path: Path) -> None:
     assert seen(path)[:8] == list(range(8))
     sounds = heard(path)
     assert sounds[:3] == [0, 1, 2] and sounds[3:7] in ([4, 5, 6, 7], [3, 5, 6, 7])
+
+
+def test_captions_inside_joined_files_are_on_the_same_clock(tmp_path: Path) -> None:
+    parts = []
+    for k in range(2):
+        (tmp_path / "a.srt").write_text(f"1\n00:00:00,500 --> 00:00:01,500\ncaption {k}\n")
+        whole = write_seconds(tmp_path / f"{k}.mkv", range(3 * k, 3 * k + 3))
+        parts.append(tmp_path / f"part{k}.mkv")
+        subprocess.run(
+            [FFMPEG, "-v", "error", "-i", whole, "-i", tmp_path / "a.srt", "-c", "copy", parts[-1]], check=True
+        )
+    path = join(tmp_path / "a.mkv", parts)
+    captions = subtitles(path)
+    assert seen(path) == heard(path) == list(range(6))
+    assert captions is not None and captions.text == ("caption 0", "caption 1")
+    assert captions.start_s == pytest.approx([0.5, 3.5], abs=0.15)
 
 
 def test_the_rules_have_a_version() -> None:

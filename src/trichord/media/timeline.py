@@ -35,13 +35,17 @@ streams are chosen otherwise. `clock_can_differ` says which a file is.
 BACK_S = 0.5  # a decoding time that steps back further is a jump, not jitter
 _BEGIN_BACK_S = 0.2  # the same, where it steps back to the beginning
 _OVERLAP_S = 10.0  # one stream alone that steps back by up to this overlaps with itself
+_HOLE_S, _HOLES_S = (
+    60.0,
+    6 * 3600.0,
+)  # holes longer than the first may add up to the second, unless the header states them
 _BROADCAST_LEAP_S = 10.0  # a leap of the clock of a container that is made to be joined; FFmpeg's own tool has the same
 _ADOPT_S = 1.0  # how closely a packet that jumps must fit to be placed by an earlier clock of the file
 _RETURN_S = 0.3  # the same of one that is late by more than that, but does not jump
 _REORDER_S = 60.0  # a presentation time is at most this far from the decoding time in a broadcast container
 _BROADCAST = {"mpegts", "mpeg", "live_flv", "mpegtsraw"}
 _COUNTED = {"matroska", "mp4"}  # containers that count in one clock, and state its length
-_PEEK_PACKETS, _PEEK_SAME, _MAX_PEEKS = 256, 4, 100
+_PEEK_PACKETS, _PEEK_SAME, _MAX_PEEKS = 256, 4, 1000
 _MAX_OFFSETS = 16  # earlier clocks of a file that are remembered
 
 
@@ -63,8 +67,8 @@ class Timeline:
 
     Time goes on where a clock jumps: where a decoding time steps back, or leaps ahead of all streams by more than an hour (ten
     seconds in MPEG-TS and MPEG-PS, as FFmpeg has it). A longer hole of Matroska or MP4 is believed where it ends within
-    the length that the header states and a file of that size can have. Where one stream alone steps back by a few seconds, it
-    overlaps with itself: its stamps are kept.
+    the length that the header states and a file of that size can have; other holes may add up to six hours. Where one
+    stream alone steps back by a few seconds, it overlaps with itself: its stamps are kept.
 
     Attributes:
         end_s: The end of what has gone by.
@@ -91,7 +95,7 @@ class Timeline:
         self._tracks = {index: _Track() for index in self.indices}
         self._video = next((i for i in self.indices if self.container.streams[i].type == "video"), None)
         self._offsets_s = [0.0]
-        self._has_begun, self._num_peeks = not self.sought, 0
+        self._has_begun, self._num_peeks, self._holes_s = not self.sought, 0, 0.0
 
     def place(self, packet: Any, ahead: Callable[[], Iterator[Any]]) -> None:
         """Bring a packet's stamps onto the time line. `ahead`, called where the clock jumps, gives the packets after it."""
@@ -128,6 +132,9 @@ class Timeline:
             self._move(packet, jump_s, ahead())
         elif len(self._offsets_s) > 1 and time_s - track.next_s > _ADOPT_S:
             self._return(track, stamp_s)
+        hole_s = stamp_s + track.offset_s - max(self.end_s, track.next_s)
+        if self._has_begun and hole_s > _HOLE_S:
+            self._holes_s += hole_s
         if jump_s or track.last_s is None:
             track.first_s = stamp_s + track.offset_s
         return stamp_s + track.offset_s
@@ -136,7 +143,7 @@ class Timeline:
         """Place a packet without a decoding time, or without any."""
         if packet.pts is not None:
             time_s = self._stamp_s(packet, packet.pts) + track.offset_s
-            if time_s - track.next_s > self._limit_s(time_s):
+            if self._has_begun and time_s - max(self.end_s, track.next_s) > self._limit_s(time_s):
                 packet.pts = None
                 return
             self._shift(packet, track.offset_s)
@@ -166,7 +173,8 @@ class Timeline:
     # ---- jumps
 
     def _limit_s(self, time_s: float) -> float:
-        return math.inf if time_s <= self._believed_s else self._leap_s
+        """How long a hole before `time_s` may be."""
+        return math.inf if time_s <= self._believed_s else min(self._leap_s, max(_HOLES_S - self._holes_s, _HOLE_S))
 
     def _jump(self, track: _Track, time_s: float) -> float:
         """By how many seconds the clock jumps at a packet; 0.0 if it goes on."""
@@ -333,6 +341,7 @@ class FrameTimes:
         self._last_pts = self._last_dts = -math.inf
         self._num_bad_pts = self._num_bad_dts = 0
         self._last: float | None = None
+        self._last_length_s: float = 0.0
         self._is_moved, self._last_length, self._steps = (
             False,
             0.0,
