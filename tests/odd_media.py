@@ -207,9 +207,9 @@ def _odd_times(folder: Path, sound: np.ndarray, second: tuple[int, ...]) -> dict
     path = write(folder / "short.mp4", num_frames=4, sound=tone(0.4))
     made["short"] = OddFile(path, (0,), sound_s=0.4)
     path = write(folder / "late_video.mkv", start=15, sound=sound)
-    made["late_video"] = OddFile(path, (0, 0, 5, 15, 25), sound_s=3.0, note="the audio ends at 2.9 s of 4.5 s")
+    made["late_video"] = OddFile(path, (0, 0, 5, 15, 25), sound_s=3.0)
     path = write(folder / "negative_times.mkv", start=-12, avoid_negative_ts="disabled")
-    made["negative_times"] = OddFile(path, (0, 9))  # Matroska has no number below zero: such frames have no time
+    made["negative_times"] = OddFile(path, (12, 22))  # Matroska has no number below zero: such frames have no time
     path = write(folder / "edit_list.mp4", start=-12, avoid_negative_ts="disabled", sound=sound)
     made["edit_list"] = OddFile(path, (12, 22), sound_s=3.0)  # what lies before zero is not shown, the key frame too
     return made

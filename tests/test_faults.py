@@ -151,6 +151,7 @@ def test_the_length_of_a_file_that_states_none_is_not_cut_by_a_failed_read(
     with av.open(str(path)) as container:
         assert not container.duration
     assert probe(path).duration_s == pytest.approx(6.0, abs=0.1)
+    os.utime(path, ns=(1, 1))  # the length of a file that has not changed is remembered
     failed = fail_reads(monkeypatch, errno.ESTALE, after=8)
     with pytest.raises((SystemFaultError, OSError)) as caught:
         probe(path)
@@ -174,15 +175,27 @@ class Packets:
     """A container whose packets, or whose decoder, end with an error in the middle."""
 
     start_time, duration, size, name = 0, 4_000_000, 1 << 20, "a.mp4"
+    format = SimpleNamespace(name="mov,mp4")
 
     def __init__(self, demux_error: Exception | None = None, decode_error: Exception | None = None) -> None:
         self.demux_error, self.decode_error = demux_error, decode_error
 
-    def demux(self, stream: object) -> Iterator[Any]:
+    @property
+    def streams(self) -> Any:
+        class Streams(list[Any]):
+            video = (VIDEO,)
+
+            def best(self, kind: str, related: object = None) -> Any:
+                return VIDEO if kind == "video" else None
+
+        return Streams([VIDEO])
+
+    def demux(self, streams: object) -> Iterator[Any]:
         for n in range(4):
             if n == 2 and self.demux_error is not None:
                 raise self.demux_error
-            yield SimpleNamespace(decode=lambda n=n: self.decode(n))
+            times = {"pts": n, "dts": n, "duration": 1, "time_base": 1}
+            yield SimpleNamespace(stream=VIDEO, size=1, decode=lambda n=n: self.decode(n), **times)
 
     def decode(self, n: int) -> list[Any]:
         if n == 2 and self.decode_error is not None:
@@ -190,7 +203,10 @@ class Packets:
         return [SimpleNamespace(pts=n, dts=n, time_base=1, duration=1)]
 
 
-VIDEO = SimpleNamespace(type="video", time_base=1, duration=4, thread_type="", average_rate=1)
+VIDEO = SimpleNamespace(
+    type="video", index=0, time_base=1, start_time=0, duration=4, thread_type="", average_rate=1, disposition=(),
+    codec_context=SimpleNamespace(),
+)  # fmt: skip
 NO_MEMORY = av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")
 DAMAGE = av.error.InvalidDataError(-1094995529, "Invalid data found when processing input")
 
@@ -218,7 +234,7 @@ def test_damage_is_skipped_and_noted_as_before() -> None:
     assert [time_s for time_s, _ in decoded("a.mp4", container, VIDEO, notes)] == [0, 1]
     assert notes == [
         "a.mp4: 1 damaged video packets skipped",
-        "a.mp4: the video ends at 1.0 s of 4.0 s (Invalid data found when processing input); the rest is missing from the file",
+        "a.mp4: the video ends at 2.0 s of 4.0 s (Invalid data found when processing input); the rest is missing from the file",
     ]
 
 

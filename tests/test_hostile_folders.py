@@ -192,7 +192,8 @@ def test_pictures_are_bounded_by_the_size_of_the_file(tmp_path: Path, suffix: st
     notes: list[str] = []
     num_pictures = sum(1 for _ in frames_of(path, width=16, height=16, notes=notes))
     assert num_pictures <= longest_s(path.stat().st_size) + 2 and num_pictures < 40_000
-    assert len(notes) == 1 and notes[0].startswith(f"{path}: ")
+    assert len(notes) == len(set(notes)) <= 2 and all(note.startswith(f"{path}: ") for note in notes)
+    assert notes or num_pictures < 3  # MP4 has no number for the longest of these times: its file lasts for a second
 
 
 def test_a_frame_that_lasts_for_years(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ class _Item:
         self.writer, self.outcome = writer, outcome
         self.rates_hz: dict[str, float] = {}
         self.decoded_s = 0.0
+        self.no_audio = "has no sound"  # what to say where there is none
 
     def extract(self) -> None:
         source, outcome = self.source, self.outcome
@@ -162,20 +163,23 @@ class _Item:
             self._visual(source.video)
         sound_path = source.audio or source.video
         if "audio" in self.task.require and not has_sound:
-            raise ItemError("no-audio", "has no sound, which is required")
+            raise ItemError("no-audio", f"{self.no_audio}, but sound is required")
         if self.encoders.audio and sound_path is not None and has_sound:
             for encoder in self.encoders.audio:
                 self._audio(encoder, sound_path)
         if self.encoders.audio and not any(self.writer.num_rows(e.stream) for e in self.encoders.audio):
             if "audio" in self.task.require:
-                raise ItemError("no-audio", "has no sound, which is required")
+                raise ItemError("no-audio", f"{self.no_audio}, but sound is required")
             if source.video is not None or source.audio is not None:
-                outcome.notes.append(f"{source.name}: has no sound; stored without {self.encoders.audio[0].stream}")
+                outcome.notes.append(f"{source.name}: {self.no_audio}; stored without {self.encoders.audio[0].stream}")
         duration_s = min(stated_s, self.decoded_s) if stated_s and self.decoded_s else stated_s or self.decoded_s
         outcome.duration_s = duration_s or _STILL_S
         captions = self._captions(outcome.duration_s, sound_path if has_sound else None)
         if not self.rates_hz and not len(captions):
-            raise ItemError("unreadable", "gives neither pictures, sound nor captions; remove it or name its files")
+            why = "" if self.no_audio == "has no sound" else f" ({self.no_audio})"
+            raise ItemError(
+                "unreadable", f"gives neither pictures, sound nor captions{why}; remove it or name its files"
+            )
         self._check_unchanged()
         outcome.num_bytes = self.writer.commit(
             video_id=source.video_id,
@@ -200,14 +204,15 @@ class _Item:
         if source.video is not None:
             with self._watched(source.video):
                 info = probe(source.video)
+            self.no_audio = info.no_audio or self.no_audio
             if not info.has_video and (self.encoders.visual or "video" in self.task.require):
-                raise ItemError("no-video-stream", "has no video stream; remove it from the folder or replace it")
+                raise ItemError("no-video-stream", info.no_video)
             stated_s, has_sound = info.duration_s, info.has_audio
         if source.audio is not None:
             with self._watched(source.audio):
                 info = probe(source.audio)
             if not info.has_audio:
-                raise ItemError("no-audio", f"{source.audio}: has no sound; name another file")
+                raise ItemError("no-audio", f"{source.audio}: {info.no_audio}; name another file")
             stated_s, has_sound = stated_s or info.duration_s, True
         if stated_s and (source.start_s or source.end_s is not None):
             end_s = stated_s if source.end_s is None else min(source.end_s, stated_s)
@@ -265,13 +270,12 @@ class _Item:
         source, notes = self.source, self.outcome.notes
 
         def blocks(start_s: float, end_s: float | None) -> Iterator[np.ndarray]:
-            fresh = notes if not any(str(path) in note for note in notes) else None  # the second pass says it again
             stream = sound(
                 path,
                 sample_rate_hz=encoder.sample_rate_hz,
                 start_s=start_s,
                 end_s=end_s,
-                notes=fresh,
+                notes=notes,
                 num_threads=self.threads,
             )
             yield from self._guarded(stream, path)

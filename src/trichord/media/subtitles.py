@@ -13,7 +13,9 @@ from trichord.captions.model import Captions, Cue
 from trichord.captions.rolling import merged
 from trichord.errors import TrichordError
 from trichord.faults import raise_fault
-from trichord.media.decode import opened, origin_s, stream_of
+from trichord.media.decode import opened
+from trichord.media.streams import av_streams, stream_of
+from trichord.media.timeline import Timeline, placed_packets
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -108,11 +110,13 @@ def _cues(container: InputContainer, stream: Any) -> Iterator[Cue]:
     """The cues of a track, of a file that is cut off those before the cut."""
     import av
 
-    first_s = origin_s(container)
+    streams = {each.index: each for each in [*av_streams(container), stream]}
+    timeline = Timeline(container, [index for index in streams if index != stream.index])
+    first_s = timeline.origin_s
     is_plain = stream.codec_context.codec.name in _PLAIN_TEXT
     try:
-        for packet in container.demux(stream):
-            if packet.pts is None or packet.time_base is None:
+        for packet in placed_packets(container, list(streams.values()), timeline):
+            if packet.stream.index != stream.index or packet.pts is None:
                 continue
             start_s = float(packet.pts * packet.time_base) - first_s
             end_s = start_s + float((packet.duration or 0) * packet.time_base)

@@ -1,7 +1,9 @@
 """Pictures by torchcodec: decoded, scaled and cropped on a GPU (or the CPU), handed over as NumPy arrays.
 
 The frames are those that PyAV's way takes. Their colours and scaling are torchcodec's and torch's (bicubic with
-antialias), a few grey levels off the reference: so the decoder is part of a feature's fingerprint.
+antialias), a few grey levels off the reference: so the decoder is part of a feature's fingerprint. It takes presentation times
+as they are: `media.pictures` calls it only for files whose times are plain. It is tested on a stand-in; it was not run on
+torchcodec itself.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ import numpy as np
 from trichord.errors import TrichordError, one_line
 from trichord.faults import raise_fault
 from trichord.media.clock import Clock, due_pictures, longest_s
-from trichord.media.decode import opened, origin_s, stream_of
+from trichord.media.decode import opened
 from trichord.media.sampling import FrameSpec
 from trichord.media.scaling import fitted
+from trichord.media.streams import no_video, origin_s, stream_of
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +50,7 @@ def pictures(
     with opened(path) as container:
         stream = stream_of(container, "video")
         if stream is None:
-            raise TrichordError(f"{path}: has no video stream; remove it from the folder or replace it")
+            raise TrichordError(f"{path}: {no_video(container)}")
         first_s, stream_index, latest_s = origin_s(container), stream.index, longest_s(container.size)
     try:
         decoder = VideoDecoder(

@@ -11,18 +11,12 @@ import numpy as np
 
 from trichord.errors import TrichordError
 from trichord.media.clock import Clock, due_pictures, longest_s
-from trichord.media.decode import (
-    FRAME_HEIGHT,
-    FRAME_WIDTH,
-    decoded,
-    duration_s_of,
-    opened,
-    origin_s,
-    stream_of,
-)
+from trichord.media.decode import FRAME_HEIGHT, FRAME_WIDTH, decoded, duration_s_of, opened
 from trichord.media.decoders import Decoder, choose_decoder
+from trichord.media.length import span_of
 from trichord.media.sampling import FrameSpec
 from trichord.media.scaling import Scaler, upright_size
+from trichord.media.streams import no_video, origin_s, stream_of
 
 _SEEKABLE = {"matroska", "mp4", "mpegts"}  # containers whose frames carry the same times wherever reading begins
 _PAST_END_S = 1.0  # how far past the stated end the last frame may reach
@@ -51,13 +45,14 @@ def pictures(
     picture by bicubic scaling as in the ffmpeg tool, then cropped. The size is settled by the file's header: pictures
     of another size further on are stretched to it. Pixels are taken to be square.
 
-    A clip is read from a key frame before it on where the container allows that exactly (MP4, Matroska, MPEG-TS), else
-    from the start; its pictures are the same either way. One array may be handed out several times in a row: where
-    one frame is seen for longer than an interval.
+    A clip is read from a key frame before it on where the container allows that exactly (MP4, Matroska, MPEG-TS, without a
+    jump of the clock), else from the start; its pictures are the same either way. One array may be handed out several times
+    in a row: where one frame is seen for longer than an interval.
 
     Args:
         notes: gets a line about damage, see `decode`.
-        decoder: `media.decoders.Decoder` or a name; None is PyAV.
+        decoder: `media.decoders.Decoder` or a name; None is PyAV, which also reads the files whose time stamps torchcodec
+            would not put in order (other containers than those above, and clocks that jump).
         num_threads: threads of the decoder; None leaves the number to FFmpeg. It changes no picture.
 
     Raises TrichordError if the file is missing or no media file, has no video stream, or not one frame decodes; if the
@@ -66,7 +61,7 @@ def pictures(
     if end_s is not None and end_s <= start_s:
         raise TrichordError(f"{path}: a clip from {start_s:g} s to {end_s:g} s is empty; correct its start and end")
     chosen = choose_decoder(decoder or "pyav") if decoder is None or isinstance(decoder, str) else decoder
-    if chosen.name == "torchcodec":
+    if chosen.name == "torchcodec" and _has_plain_times(path):
         from trichord.media.torchcodec import pictures as by_torchcodec
 
         yield from by_torchcodec(
@@ -136,10 +131,10 @@ def _frames_from(
     (open groups of pictures). If what comes first then is later than `start_s`, or has no time stamp, the seek is
     tried again further back, and at last not at all.
     """
-    for back_s in _BACK_S if start_s > 0 else ():
+    for back_s in _BACK_S if start_s > 0 and _has_plain_times(path) else ():
         attempt = stack.enter_context(ExitStack())
         container, stream, size = _opened_video(path, attempt)
-        if start_s - back_s <= 0 or not _SEEKABLE & set(container.format.name.split(",")):
+        if start_s - back_s <= 0:
             attempt.close()
             break
         if _seek(container, stream, start_s - back_s):
@@ -153,11 +148,18 @@ def _frames_from(
     return stream, size, decoded(path, container, stream, notes, num_threads)
 
 
+def _has_plain_times(path: str | Path) -> bool:
+    """Whether the frames carry the same times wherever reading begins."""
+    with opened(path) as container:
+        is_seekable = bool(_SEEKABLE & set(container.format.name.split(",")))
+    return is_seekable and span_of(path).is_plain
+
+
 def _opened_video(path: str | Path, stack: ExitStack) -> tuple[Any, Any, tuple[int, int]]:
     container = stack.enter_context(opened(path))
     stream = stream_of(container, "video")
     if stream is None:
-        raise TrichordError(f"{path}: has no video stream; remove it from the folder or replace it")
+        raise TrichordError(f"{path}: {no_video(container)}")
     return container, stream, (stream.width, stream.height)
 
 

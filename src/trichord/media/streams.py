@@ -1,0 +1,129 @@
+"""Which streams of a container are read: one that FFmpeg can decode, and sound of the same program as the pictures."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+Kind = Literal["video", "audio", "subtitle"]
+_KINDS: tuple[Kind, ...] = ("video", "audio")
+_STREAM_LINE = r"^\s*Stream #0:{index}\b.*?: (?:Video|Audio|Subtitle): ([\w.-]+)"
+
+
+def stream_of(container: InputContainer, kind: Kind) -> Any:
+    """The stream of `kind` that is read, or None. Cover pictures are not video.
+
+    It is the one that FFmpeg prefers (marked as default, then the highest bit rate). Sound is looked for in the program of
+    the pictures first. Where FFmpeg has no decoder for that stream, another one of the kind is taken.
+    """
+    best = container.streams.best(kind, related=stream_of(container, "video") if kind == "audio" else None)
+    if best is None or _is_readable(best):
+        return best
+    return max((s for s in _streams(container, kind) if _is_readable(s)), key=_rank, default=None)
+
+
+def av_streams(container: InputContainer) -> list[Any]:
+    """The pictures and the sound that are read: the streams that make up the clock of the file."""
+    return [stream for kind in _KINDS if (stream := stream_of(container, kind)) is not None]
+
+
+def origin_s(container: InputContainer) -> float:
+    """The file's own start, from which all times count, as the container has it.
+
+    The programs of a transport stream each have a clock of their own: there it is the start of the program that is read.
+    """
+    if len(container.streams.video) > 1 and "mpegts" in container.format.name:
+        read = [s for s in av_streams(container) if s.start_time is not None]
+        if read:
+            return min(float(stream.start_time * stream.time_base) for stream in read)
+    return (container.start_time or 0) / 1e6
+
+
+def undecodable(container: InputContainer, kind: Kind) -> list[str]:
+    """Names of the codecs of `kind` in the file for which this FFmpeg has no decoder."""
+    indices = [stream.index for stream in _streams(container, kind) if stream.codec_context is None]
+    if not indices:
+        return []
+    text = _dumped(container)
+    names = [re.search(_STREAM_LINE.format(index=index), text, re.MULTILINE) for index in indices]
+    return sorted({"of an unknown codec" if m is None or m[1] in ("none", "unknown") else m[1] for m in names})
+
+
+def no_video(container: InputContainer) -> str:
+    """Why a file has no pictures, and what to do."""
+    if names := undecodable(container, "video"):
+        return f"its video is {names[0]}, which this FFmpeg cannot decode; convert it to another codec"
+    return "has no video stream; remove it from the folder or replace it"
+
+
+def no_sound(container: InputContainer) -> str:
+    """Why a file has no sound."""
+    if names := undecodable(container, "audio"):
+        return f"its sound is {names[0]}, which this FFmpeg cannot decode"
+    return "has no sound"
+
+
+def choice_notes(container: InputContainer) -> list[str]:
+    """What was passed over: tracks that cannot be decoded, and other programs of a transport stream."""
+    notes = []
+    for kind, what in zip(_KINDS, ("video", "sound"), strict=True):
+        chosen = stream_of(container, kind)
+        if chosen is not None and (names := undecodable(container, kind)):
+            other = f"track {chosen.index} ({chosen.codec_context.name}) is read"
+            notes.append(f"a {what} track is {names[0]}, which this FFmpeg cannot decode; {other}")
+    if len(programs := _programs(container)) > 1:
+        read = {stream.index for stream in av_streams(container)}
+        name, indices = max(programs, key=lambda program: len(read & program[1]))
+        which = "pictures and sound" if len(read & indices) > 1 else "the pictures" if read & indices else "nothing"
+        others = ", ".join(other for other, _ in programs if other != name)
+        notes.append(f"it holds {len(programs)} programs; {which} of program {name} are read; not read: {others}")
+    return notes
+
+
+def _streams(container: InputContainer, kind: Kind) -> list[Any]:
+    return [stream for stream in container.streams if stream.type == kind]
+
+
+def _is_readable(stream: Any) -> bool:
+    from av.stream import Disposition
+
+    return stream.codec_context is not None and Disposition.attached_pic not in stream.disposition
+
+
+def _rank(stream: Any) -> tuple[bool, int, int]:
+    from av.stream import Disposition
+
+    return Disposition.default in stream.disposition, stream.codec_context.bit_rate or 0, -stream.index
+
+
+def _programs(container: InputContainer) -> list[tuple[str, set[int]]]:
+    """The programs of a transport stream that hold pictures or sound: name, and the indices of their streams."""
+    kinds = [stream.type for stream in container.streams]
+    if "mpegts" not in container.format.name or max(kinds.count("video"), kinds.count("audio")) < 2:
+        return []
+    programs: list[tuple[str, set[int]]] = []
+    for line in _dumped(container).splitlines():
+        if start := re.match(r"\s*Program (\d+)", line):
+            programs.append((start[1], set()))
+        elif re.match(r"\s*No Program", line):
+            programs.append(("", set()))
+        elif programs and (title := re.match(r"\s*service_name\s*:\s*(\S.*)", line)):
+            programs[-1] = (f"{programs[-1][0]} ({title[1].strip()[:30]})", programs[-1][1])
+        elif programs and (stream := re.match(r"\s*Stream #0:(\d+).*: (?:Video|Audio): ", line)):
+            programs[-1][1].add(int(stream[1]))
+    return [(name, indices) for name, indices in programs if name and indices]
+
+
+def _dumped(container: InputContainer) -> str:
+    """FFmpeg's description of the file, which names what PyAV does not: programs, and codecs without a decoder."""
+    import av.logging
+
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        return str(container.dumps_format())  # type: ignore[attr-defined]
+    finally:
+        av.logging.set_level(level)
