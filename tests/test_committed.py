@@ -20,7 +20,7 @@ TEXTS = (("add the salt",), ("stir now",), ("crème",), ())
 
 def told(known: Committed) -> tuple[object, ...]:
     vectors = [vector.tolist() for vector in known.vectors]
-    return known.keys, known.dims, known.word_table, known.words, vectors, known.word_ids, known.next_part
+    return known.splits, known.dims, known.word_table, known.words, vectors, known.word_ids, known.next_part
 
 
 def anew(store: Path) -> tuple[object, ...]:
@@ -67,7 +67,7 @@ def test_it_is_as_if_read_anew(steps: list[str], tmp_path_factory: pytest.TempPa
         assert Store(fresh).fingerprint == opened.fingerprint
 
 
-def _no_space(*_: object) -> None:
+def _no_space(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
 
 

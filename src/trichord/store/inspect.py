@@ -13,6 +13,7 @@ import numpy as np
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import file_sha256, read_text
 from trichord.store.cache import cache_bytes
+from trichord.store.columns import extent
 from trichord.store.content import shard_problem, spellings
 from trichord.store.ledger import LEDGER, entry_of
 from trichord.store.location import Location, location
@@ -59,6 +60,7 @@ class StoreInfo:
     frozen_bytes: int = 0
     folder: Path | None = None  # where copies of a remote store lie
     cache_bytes: int = 0
+    num_superseded: int = 0
 
     def __str__(self) -> str:
         lines = [
@@ -66,6 +68,10 @@ class StoreInfo:
             f"items        {self.num_items:,} in {_counted(self.num_parts, 'part')}, "
             f"{self.num_bytes / 1e6:,.1f} MB, {self.duration_s / 3600:,.2f} hours",
         ]
+        if self.num_superseded:
+            lines.append(
+                f"superseded   {_counted(self.num_superseded, 'earlier version')} of items, still in the parts"
+            )
         for (collection, split), count in self.collections.items():
             lines.append(f"  {f'{collection} {split}'.strip():<20} {count:,}")
         for name, stream in self.streams.items():
@@ -127,6 +133,7 @@ def store_info(store: Location) -> StoreInfo:
         frozen_bytes=sum(p.stat().st_size for folder in frozen for p in folder.iterdir()),
         folder=opened.folder if opened.remote else None,
         cache_bytes=cache_bytes() if opened.remote else 0,
+        num_superseded=opened.num_superseded,
     )
 
 
@@ -209,10 +216,16 @@ def _part_problems(
     texts = {name: column.to_pylist() for name, column in manifest.texts.items()}
     if rows_digest(texts | {name: column.tolist() for name, column in manifest.numbers.items()}) != info.rows_sha256:
         yield f"{manifest.path}: its rows are not those that were written; {again}"
+    repeated = []
     for key in zip(texts["collection"], texts["video_id"], strict=True):
-        if key in seen:
+        if key in seen and (seen[key] == manifest.path or not info.supersedes):
             yield one_line(f"{manifest.path}: holds {'/'.join(key)} again, which {seen[key].name} has; {again}")
+        elif key in seen:
+            repeated.append("/".join(key))
         seen[key] = manifest.path
+    if len(repeated) > info.supersedes > 0:
+        what = f"supersedes {len(repeated)} items and says {info.supersedes}"
+        yield one_line(f"{manifest.path}: {what} (the last is {repeated[-1]}); {again}")
     if remote is None:
         check_size(manifest)
         if file_sha256(path) != info.sha256:
@@ -222,8 +235,7 @@ def _part_problems(
         remote.check_size(info)
         remote.shard(info, again=True)  # compares checksums
         shard = remote.mapped(info)
-    rows = {name: int(manifest.numbers[f"{name}_end"].max()) for name in info.streams}
-    captions = int(manifest.numbers["caption_end"].max())
+    rows, captions = extent(manifest)
     if problem := shard_problem(shard, info.streams, rows, captions, (info.num_words, info.word_dim)):
         yield f"{path}: {problem}; {again}"
         return
