@@ -21,7 +21,7 @@ from typing import Literal
 from trichord.cluster import RayOptions
 from trichord.errors import TrichordError
 from trichord.extraction.choice import EncoderChoice, describe
-from trichord.extraction.driver import ExtractSummary, Run
+from trichord.extraction.driver import Run
 from trichord.extraction.encoder_record import check_encoders, claim_encoders
 from trichord.extraction.engines import Engine, LocalEngine
 from trichord.extraction.folder import sources_of_folder, split_of
@@ -30,6 +30,7 @@ from trichord.extraction.pool import Probes
 from trichord.extraction.progress import Meter
 from trichord.extraction.ray_engine import RayEngine
 from trichord.extraction.sources import Source
+from trichord.extraction.summary import ExtractSummary
 from trichord.extraction.table import TABLE_SUFFIXES, read_table
 from trichord.features.hashes import FileHashes
 from trichord.files.folders import check_no_links
@@ -186,7 +187,7 @@ def extract_sources(
     notes = check_encoders(store, described.streams)
     probes = Probes(needs_captions=choice.captions == "auto" and choice.speech == "none", in_process=workers == 0)
     try:
-        splits = split_of(sources, test_fraction, has_test=known.splits.get("test", 0) > 0, usable=probes)
+        splits = split_of(sources, test_fraction, has_test=known.has_test, usable=probes)
     finally:
         probes.close()
     mine = [source for source in _by_file(sources) if part.has(source)]

@@ -19,6 +19,7 @@ from trichord.store.ledger import LEDGER, entry_of
 from trichord.store.location import Location, location
 from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest, rows_digest
 from trichord.store.mirror import RemoteStore
+from trichord.store.rules import outdated
 from trichord.store.shards import map_shard, mend_of, unreadable_part
 from trichord.store.store import Store
 from trichord.store.writer import leftovers
@@ -61,6 +62,7 @@ class StoreInfo:
     folder: Path | None = None  # where copies of a remote store lie
     cache_bytes: int = 0
     num_superseded: int = 0
+    num_outdated: int = 0
 
     def __str__(self) -> str:
         lines = [
@@ -86,6 +88,11 @@ class StoreInfo:
             f"skipped      {self.num_skipped:,}" + (f" (see {self.path}/{LEDGER})" if self.num_skipped else ""),
             f"fingerprint  {self.fingerprint}",
         ]
+        if self.num_outdated:
+            lines.append(
+                f"older rules  {_counted(self.num_outdated, 'item')} extracted by older rules for clocks or captions; run the same "
+                "`trichord extract` again, which makes those anew whose result differs"
+            )
         if self.num_frozen:
             lines.append(
                 f"frozen       {_counted(self.num_frozen, 'encoder')} computed for every clip, {self.frozen_bytes / 1e6:,.1f} MB "
@@ -134,6 +141,7 @@ def store_info(store: Location) -> StoreInfo:
         folder=opened.folder if opened.remote else None,
         cache_bytes=cache_bytes() if opened.remote else 0,
         num_superseded=opened.num_superseded,
+        num_outdated=len(outdated(opened)),
     )
 
 

@@ -27,7 +27,7 @@ from trichord.store.columns import (
     texts_in,
 )
 from trichord.store.content import shard_problem, words_problem
-from trichord.store.ledger import LEDGER, read_ledger
+from trichord.store.ledger import no_items, read_ledger
 from trichord.store.location import Location, location
 from trichord.store.manifest import part_paths
 from trichord.store.mirror import MappedShards, RemoteStore
@@ -72,7 +72,7 @@ class Store:
         if last_part is not None:
             paths = [path for path in paths if int(path.stem) <= int(Path(last_part).stem)]
         if not paths:
-            raise self._nothing()
+            raise no_items(self.path, self.folder)
         try:
             parts = checked_parts(paths, self.remote)
             self.streams = merged_streams(parts)
@@ -93,8 +93,9 @@ class Store:
         self._part = self._part if rows is None else self._part[rows]
         self.num_superseded = sum(sizes) - len(self._part)
         self._ids, self._sources = text("video_id"), text("source")
-        self._medias = text("media") if any("media" in part.texts for part in parts) else None
-        self._rule_texts, self._rule = coded(text("rules")) if self._medias is not None else ([""], None)
+        self._medias = self._rules = None
+        if any("media" in part.texts for part in parts):
+            self._medias, self._rules = text("media"), text("rules").dictionary_encode()
         self._collections, self._collection = coded(text("collection"))
         self._splits, self._split = coded(text("split"))
         self._duration_s = number("duration_s")
@@ -146,7 +147,13 @@ class Store:
 
     def rules(self, i: int) -> str:
         """Versions of the rules by which the item was made (`Item.rules`); empty where unknown."""
-        return "" if self._rule is None else self._rule_texts[self._rule.item(i)]
+        return "" if self._rules is None else self._rules[int(i)].as_py()
+
+    def texts(self, name: str) -> pa.Array:
+        """A text of every item, "video_id", "source", "media" or "rules", as an Arrow array."""
+        known = {"video_id": self._ids, "source": self._sources, "media": self._medias, "rules": self._rules}[name]
+        known = pa.repeat(pa.scalar("", pa.large_string()), len(self)) if known is None else known
+        return known.cast(pa.large_string())
 
     def shard_path(self, i: int) -> Location:
         """The file, or its URL, that holds the item's features and captions."""
@@ -345,15 +352,6 @@ class Store:
     def skipped(self) -> list[dict[str, str]]:
         """The ledger: source and reason (and class and key, where known) of all that was to be stored but could not be."""
         return read_ledger(self.folder)
-
-    def _nothing(self) -> TrichordError:
-        if not self.folder.exists():
-            return TrichordError(f"{self.path}: no such store; make it with `trichord import` or `trichord extract`")
-        if skipped := len(read_ledger(self.folder)):
-            return TrichordError(
-                f"{self.path}: this store holds no items, {skipped} were skipped; {self.path}/{LEDGER} says why"
-            )
-        return TrichordError(f"{self.path}: holds no items; fill it with `trichord import` or `trichord extract`")
 
     def _shard_of(self, i: int) -> dict[str, np.ndarray]:
         part = self._part.item(i)
