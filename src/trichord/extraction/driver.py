@@ -236,7 +236,8 @@ class Run:
             self.leases.release(self._name(job))
             self.summary.notes += outcome.notes
             self.known.settle(job.source.video_id, job.key)
-            self._to_do(replace(job, status="present"))
+            self.summary.num_present += 1
+            self._resolve(job)
             line = "is as the store has it"
         else:
             self._finished[job.key] = outcome
