@@ -114,7 +114,9 @@ def test_captions_added_and_corrected_are_taken_up(root: Path, monkeypatch: pyte
     lines: list[str] = []
     summary = run(root / "videos", root / "s", progress=lines.append)
     assert (summary.num_renewed, summary.num_present, summary.num_added, summary.num_skipped) == (2, 1, 0, 0)
-    assert "2 that were there were made anew" in str(summary) and any("1 captions, test" in line for line in lines)
+    assert "2 more were made anew because of new captions" in str(summary) and any(
+        "1 captions, test" in line for line in lines
+    )
     store = Store(root / "s")
     assert captions(store) == {
         "test/egg": ["pour the honey"],

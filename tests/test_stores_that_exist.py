@@ -64,8 +64,10 @@ def test_it_is_read_with_the_same_figures(root: Path) -> None:
 def test_extract_extracts_nothing_again_whose_result_is_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Store(root / "store").fingerprint
     monkeypatch.setattr("trichord.extraction.work.pictures", None)
-    summary = run(root / "videos", root / "store")
-    assert (summary.num_present, summary.num_renewed, summary.num_skipped) == (3, 0, 0)
+    lines: list[str] = []
+    summary = run(root / "videos", root / "store", progress=lines.append)
+    assert (summary.num_present, summary.num_renewed, summary.num_skipped, summary.notes) == (3, 0, 0, [])
+    assert lines[-1].startswith("3/3 ")
     assert Store(root / "store").fingerprint == before and len(outdated(Store(root / "store"))) == 0
 
 

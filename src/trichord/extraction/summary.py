@@ -40,9 +40,8 @@ class ExtractSummary:
             f"{self.num_present} were there already, {self.num_skipped} skipped; '{self.collection}' now has {splits}",
         ]
         if self.num_renewed:
-            lines.append(
-                f"{self.num_renewed} that were there were made anew, by new captions or newer rules, in their split"
-            )
+            were = "was" if self.num_renewed == 1 else "were"
+            lines.append(f"{self.num_renewed} more {were} made anew because of new captions or newer rules")
         if self.num_leased:
             lines.append(f"{self.num_leased} are being extracted by other processes")
         if self.num_skipped:

@@ -178,6 +178,8 @@ class _Item:
         outcome.is_unchanged = not len(captions) or same_captions(captions, stored.captions)
         if not outcome.is_unchanged:
             self._commit(captions)
+        elif not stored.is_asked:
+            outcome.notes.clear()  # they were told when the item was extracted
 
     def _can_differ(self, path: Path) -> bool:
         try:
