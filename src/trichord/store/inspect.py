@@ -19,6 +19,7 @@ from trichord.store.ledger import LEDGER, entry_of
 from trichord.store.location import Location, location
 from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest, rows_digest
 from trichord.store.mirror import RemoteStore
+from trichord.store.overlap import same_content
 from trichord.store.rules import outdated
 from trichord.store.shards import map_shard, mend_of, unreadable_part
 from trichord.store.store import Store
@@ -63,6 +64,7 @@ class StoreInfo:
     cache_bytes: int = 0
     num_superseded: int = 0
     num_outdated: int = 0
+    overlaps: int = 0
 
     def __str__(self) -> str:
         lines = [
@@ -88,6 +90,11 @@ class StoreInfo:
             f"skipped      {self.num_skipped:,}" + (f" (see {self.path}/{LEDGER})" if self.num_skipped else ""),
             f"fingerprint  {self.fingerprint}",
         ]
+        if self.overlaps:
+            lines.append(
+                f"overlap      {_counted(self.overlaps, 'video')} of other splits with the content of a training video; a run that "
+                "scores these and trains on the others is refused"
+            )
         if self.num_outdated:
             lines.append(
                 f"older rules  {_counted(self.num_outdated, 'item')} extracted by older rules for clocks or captions; run the same "
@@ -142,7 +149,13 @@ def store_info(store: Location) -> StoreInfo:
         cache_bytes=cache_bytes() if opened.remote else 0,
         num_superseded=opened.num_superseded,
         num_outdated=len(outdated(opened)),
+        overlaps=len(same_content(opened, opened.select(split="train"), _held_out(opened))),
     )
+
+
+def _held_out(store: Store) -> np.ndarray:
+    """Numbers of the items that no recipe trains on by default."""
+    return np.setdiff1d(np.arange(len(store)), store.select(split="train"))
 
 
 def verify(
