@@ -14,9 +14,13 @@ import torch
 
 from extract_helpers import load_once, run
 from trichord.extraction import pool
+from trichord.modality import Order
+from trichord.recipes import load_recipe
 from trichord.store import Store
 from trichord.store.inspect import store_info, verify
 from trichord.store.rules import outdated
+from trichord.study.factories import check_data
+from trichord.study.plan import plan_order
 
 DATA = Path(__file__).parent / "data" / "store-9eaa247"
 
@@ -59,6 +63,17 @@ def test_it_is_read_with_the_same_figures(root: Path) -> None:
     assert (store.fingerprint, digest(store.word_vectors)) == (figures["fingerprint"], figures["word_vectors"])
     assert set(figures["info"]) <= set(str(store_info(root / "store")).splitlines())
     assert verify(root / "store") == [] and len(outdated(store)) == 3
+
+
+def test_a_study_says_in_one_line_that_older_rules_made_it(root: Path) -> None:
+    store, told = (
+        Store(root / "store"),
+        "3 of 3 videos were extracted by older rules for clocks or captions; the same `trichord",
+    )
+    stages = [stage.stage for stage in plan_order(Order.parse("vt"), 0, load_recipe("debug"), store.fingerprint).stages]
+    assert [line for line in check_data(load_recipe("debug"), store, stages) if line.startswith(told)]
+    run(root / "videos", root / "store")
+    assert check_data(load_recipe("debug"), Store(root / "store"), stages) == []
 
 
 def test_extract_extracts_nothing_again_whose_result_is_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

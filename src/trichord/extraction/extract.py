@@ -83,6 +83,9 @@ def extract(
 ) -> ExtractSummary | str:
     """Extract features of a folder of videos, or of the clips of a table, into a store; what is there already is left alone.
 
+    Captions that were added or corrected since are taken up, without extracting pictures and sound again. What older rules for
+    times or captions extracted is made anew where the result differs. A video never changes its split.
+
     Captions come from a .vtt, .srt, .ass, .ttml, .json or .csv file beside each video, else from its subtitle track, else, with
     `speech`, from speech recognition. A video without sound or captions is stored without them and noted; one that
     cannot be used is listed in the store's skipped.jsonl with a class and the reason. What a fault of the system kept from
