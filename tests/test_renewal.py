@@ -12,16 +12,20 @@ import pytest
 import torch
 
 from extract_helpers import SMALL, VTT, ledger, load_once, pictures, run, sound
+from store_helpers import build, item
+from store_helpers import captions as spoken
+from trichord import media
+from trichord.captions import Captions
 from trichord.extraction import driver, plan, pool, renewal, work
 from trichord.extraction.extract import extract
 from trichord.extraction.summary import ExtractSummary
 from trichord.media import write_video
 from trichord.store import Store, StoreWriter
 from trichord.store.inspect import store_info, verify
-from trichord.store.items import Item
+from trichord.store.items import PER_CAPTION, Item
 from trichord.store.manifest import part_paths
-from trichord.store.rules import CURRENT_RULES, SETTLED, outdated
-from trichord.store.spool import spooled
+from trichord.store.rules import CLOCK_RULES, CURRENT_RULES, SETTLED, outdated
+from trichord.store.spool import SpooledItem, spooled
 
 SAID = "WEBVTT\n\n00:00.000 --> 00:01.000\npour the honey\n"
 
@@ -294,3 +298,27 @@ def test_the_plan_reads_nothing_of_other_collections(root: Path) -> None:
     store = Store(root / "s")
     told = [(store.collection(i), store.caption_text(i, 0)) for i in range(6) if store.video_id(i) == "train/tea"]
     assert told == [("videos", "Crack the egg"), ("other", "pour the honey")]
+
+
+def test_embeddings_of_captions_are_made_anew_with_them(tmp_path: Path) -> None:
+    one = item("v", split="test", texts=("add", "the"))
+    one.streams["text"], one.rates_hz["text"] = np.ones((2, 3), np.float32), PER_CAPTION
+    store = Store(build(tmp_path / "s", [one]))
+    read = SpooledItem(
+        "v", "howto", "train", 9.0, {"text": np.zeros((1, 3), np.float32)}, {"text": PER_CAPTION}, spoken("salt"),
+        renews=renewal.CAPTIONS,
+    )  # fmt: skip
+    new = renewal.merged(read, store, 0)
+    assert (new.split, new.duration_s, new.captions.text) == ("test", 6.0, ("salt",))
+    assert new.streams["text"].tolist() == [[0, 0, 0]] and new.rates_hz["text"] == PER_CAPTION
+    assert np.array_equal(new.streams["visual_2d"], one.streams["visual_2d"]) and new.rates_hz["spectrogram"] == 3.0
+    assert renewal.merged(
+        replace(read, captions=Captions.empty(), streams={}, rates_hz={}), store, 0
+    ).streams.keys() == {
+        "visual_2d",
+        "spectrogram",
+    }
+
+
+def test_the_clock_is_that_of_the_media() -> None:
+    assert getattr(media, "CLOCK_RULES", CLOCK_RULES) == CLOCK_RULES
