@@ -227,7 +227,7 @@ def outcome_s(count: int = 400) -> float:
     from pebble import ProcessPool
 
     from trichord.extraction.pool import first_done
-    from trichord.extraction.work import Outcome
+    from trichord.extraction.task import Outcome
 
     with ProcessPool(1, context=multiprocessing.get_context("spawn")) as pool:
         pool.schedule(_nothing, args=(0,)).result()

@@ -20,7 +20,7 @@ TEXTS = (("add the salt",), ("stir now",), ("crème",), ())
 
 def told(known: Committed) -> tuple[object, ...]:
     vectors = [vector.tolist() for vector in known.vectors]
-    return known.keys, known.dims, known.word_table, known.words, vectors, known.word_ids, known.next_part
+    return known.splits, known.dims, known.word_table, known.words, vectors, known.word_ids, known.next_part
 
 
 def anew(store: Path) -> tuple[object, ...]:

@@ -26,6 +26,7 @@ from trichord.features.encoders import Fingerprint
 from trichord.features.hashes import FileHashes
 from trichord.store.leases import Leases
 from trichord.store.ledger import RESOLVED, note, read_ledger
+from trichord.store.rules import CURRENT_RULES
 from trichord.store.spool import SpoolWriter, begun, read_spooled, remove_spooled, spool_name, spooled
 
 HOLD = """
@@ -219,6 +220,7 @@ def test_the_plan_names_what_is_to_be_done_and_why_not(tmp_path: Path) -> None:
     hashes, encoders = FileHashes(tmp_path / "s"), described()
     keys = [f"{content_of(source, hashes)}:{encoders.digest}" for source in files]
     known = Known(tmp_path / "s", "c", sources={keys[0]: "0", keys[2]: "elsewhere"}, ids={"0", "3", "elsewhere", "old"})
+    known.rules = {"0": CURRENT_RULES}
     known.recorded = {"0": keys[0], "elsewhere": keys[2], "3": "other:print"}
     known.failed = {keys[4]: {"class": "hung", "source": "4.mp4", "reason": "stuck", "key": keys[4]}}
     names = first_names(sources)

@@ -17,7 +17,8 @@ from trichord.errors import TrichordError
 from trichord.extraction import pool
 from trichord.extraction.choice import EncoderChoice, load
 from trichord.extraction.sources import Source
-from trichord.extraction.work import Task, run_task
+from trichord.extraction.task import Task
+from trichord.extraction.work import run_task
 from trichord.store import Store
 from trichord.store.inspect import verify
 from trichord.store.spool import FOLDER, spooled

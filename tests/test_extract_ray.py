@@ -21,7 +21,7 @@ from trichord.extraction import driver, extract, pool, ray_engine
 from trichord.extraction.choice import EncoderChoice, describe
 from trichord.extraction.ray_engine import MOST_ATTEMPTS, Extractor, RayEngine, attempts
 from trichord.extraction.sources import Source
-from trichord.extraction.work import Outcome, Task
+from trichord.extraction.task import Outcome, Task
 from trichord.store import Store
 from trichord.store.inspect import verify
 from trichord.store.spool import FOLDER, begun, spool_name, spooled

@@ -345,7 +345,9 @@ def test_verify_finds_a_flipped_bit_that_opening_cannot_see(store_path: Path) ->
 
 
 DESCRIPTION = {
-    "another format": ({"format": 4}, "has format 4, this version reads 1 to 3; install a newer trichord"),
+    "another format": ({"format": 5}, "has format 5, this version reads 1 to 4; install a newer trichord"),
+    "a newer format than its columns": ({"format": 4}, "its columns are not those of a store"),
+    "items to supersede in an old format": ({"supersedes": 1}, "its description is not valid"),
     "a path outside": ({"shard": "../../secret"}, "its description is not valid"),
     "a negative size": ({"num_bytes": -1}, "its description is not valid"),
     "endless words": ({"first_word": 10**12}, "its description is not valid"),

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from trichord.captions import tokenize
@@ -16,16 +16,28 @@ from trichord.errors import TrichordError
 from trichord.extraction.choice import Described, EncoderChoice
 from trichord.extraction.engines import Engine
 from trichord.extraction.plan import POSTPONED, Job, Known
-from trichord.extraction.progress import Meter, clock
-from trichord.extraction.work import Outcome, Task
+from trichord.extraction.progress import Meter
+from trichord.extraction.renewal import is_same, merged, stored_part
+from trichord.extraction.summary import ExtractSummary
+from trichord.extraction.task import Outcome, Task
 from trichord.faults import DISK, fault_of, reason_of
 from trichord.media import Decoder
-from trichord.store import Item, StoreWriter
-from trichord.store.committed import Committed
+from trichord.store import Item, Store, StoreWriter
+from trichord.store.committed import Committed, item_key
 from trichord.store.leases import Leases
-from trichord.store.ledger import CLASSES, LEDGER, RESOLVED, note
+from trichord.store.ledger import CLASSES, RESOLVED, note
+from trichord.store.manifest import part_paths
 from trichord.store.spool import FOLDER as SPOOL
-from trichord.store.spool import begun, read_spooled, remove_begun, remove_spooled, spool_name, spooled, spooled_bytes
+from trichord.store.spool import (
+    SpooledItem,
+    begun,
+    read_spooled,
+    remove_begun,
+    remove_spooled,
+    spool_name,
+    spooled,
+    spooled_bytes,
+)
 from trichord.store.words import WordVectors, few_words, word_vectors_for
 from trichord.store.writer import SHARD_BYTES
 
@@ -34,55 +46,6 @@ _WAIT_FOR_WRITER_S = 3600.0
 _MOST_AT_ONCE = 4096  # items brought from the spool into the store in one go
 _ROOM_BYTES = 1 << 20
 _MOST_ENCODER_FAILURES = 5  # in a row, before it is clear that no video is to blame
-
-
-@dataclass
-class ExtractSummary:
-    """What an extraction did. `splits` counts all items of the collection that the store now holds, `num_postponed` the
-    skipped items and unlisted folders for which the system is to blame; the next run tries them again."""
-
-    store: Path
-    collection: str
-    encoders: str
-    num_videos: int
-    num_added: int = 0
-    num_skipped: int = 0
-    num_present: int = 0
-    num_leased: int = 0
-    num_postponed: int = 0
-    video_s: float = 0.0
-    elapsed_s: float = 0.0
-    decode_s: float = 0.0
-    encode_s: float = 0.0
-    interrupted: bool = False
-    splits: dict[str, int] = field(default_factory=dict)
-    failures: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        splits = ", ".join(f"{count} {split}" for split, count in sorted(self.splits.items())) or "nothing"
-        lines = [
-            f"{self.num_added} videos ({self.video_s:.0f} s) extracted with {self.encoders} in {clock(self.elapsed_s)}",
-            f"{self.num_present} were there already, {self.num_skipped} skipped; '{self.collection}' now has {splits}",
-        ]
-        if self.num_leased:
-            lines.append(f"{self.num_leased} are being extracted by other processes")
-        if self.num_skipped:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
-            lines.append(f"why they were skipped ({kinds}): {self.store / LEDGER}; --retry CLASS tries a class again")
-        if self.interrupted:
-            lines.append("interrupted: what was finished is stored; the same command goes on")
-        shown = self.notes[:10]
-        more = [f"... and {len(self.notes) - len(shown)} more notes"] if len(self.notes) > len(shown) else []
-        last = []
-        if self.num_postponed:
-            what = (
-                "were not done because of the system, not of the files"
-                if self.num_postponed > 1
-                else ("was not done because of the system, not of the file")
-            )
-            last = [f"{self.num_postponed} {what}: mend that, then run the same command again"]
-        return "\n".join([*lines, *(f"note: {text}" for text in shown), *more, *last])
 
 
 def check_room(store: Path) -> None:
@@ -202,10 +165,12 @@ class Run:
 
     def _to_do(self, job: Job) -> bool:
         """Whether the job is to be worked on, after taking its lease."""
-        if job.status == "todo":
+        if job.status in ("todo", "renew"):
             return self._leased(job)
         if job.status == "present":
             self.summary.num_present += 1
+            if job.reason:
+                self.summary.notes.append(f"{job.source.name}: {job.reason}")
             self._resolve(job)
         elif job.status == "failed":
             self._count(job, self.known.failed[job.key].get("class", "other"), job.reason)
@@ -227,16 +192,25 @@ class Run:
             self._finished[job.key] = Outcome(num_bytes=spooled_bytes(self.store / SPOOL / self._name(job)))
             self.meter.passed(job.num_bytes)
             return False
-        kind, reason = self.known.conflict(job.source, job.key)
-        if not kind and job.source.video_id not in self.known.ids:
+        video_id = job.source.video_id
+        kind, reason = ("", "") if job.replaces is not None else self.known.conflict(job.source, job.key)
+        if not kind and (video_id not in self.known.ids or job.replaces == self.known.version(video_id)):
             return True
         self.leases.release(self._name(job))
         return self._to_do(replace(job, status=kind or "present", reason=reason))
 
+    def _split(self, job: Job) -> str:
+        """Of a job's item: that which it has in the store, so that a video never moves."""
+        return self.known.split_of.get(job.source.video_id, self.splits[job.source.video_id])
+
     def _task(self, job: Job) -> Task:
+        stored = None
+        if job.status == "renew":
+            store, i = self.known.stored(job.source.video_id)
+            stored = stored_part(store, i, is_asked=job.replaces is None or job.replaces[0] != job.key)
         return Task(
             source=job.source,
-            split=self.splits[job.source.video_id],
+            split=self._split(job),
             key=job.key,
             collection=self.collection,
             store=self.store,
@@ -245,6 +219,8 @@ class Run:
             decoder=self.decoder,
             stall_s=self.stall_s,
             states=job.states,
+            media=job.media,
+            stored=stored,
         )
 
     def _done(self, job: Job, outcome: Outcome) -> None:
@@ -255,12 +231,19 @@ class Run:
             self.leases.release(self._name(job))
             self._failed(job, outcome.kind, outcome.reason)
             line = f"skipped: {outcome.reason}"
+        elif outcome.is_unchanged:
+            self._order.remove(job)
+            self.leases.release(self._name(job))
+            self.summary.notes += outcome.notes
+            self.known.settle(job.source.video_id, job.key)
+            self.summary.num_present += 1
+            self._resolve(job)
+            line = "is as the store has it"
         else:
             self._finished[job.key] = outcome
-            self.summary.video_s += outcome.duration_s
+            self.summary.video_s += outcome.duration_s if job.replaces is None else 0.0
             self.summary.notes += outcome.notes
-            split = self.splits[job.source.video_id]
-            line = f"{outcome.duration_s:.1f} s, {outcome.num_captions} captions, {split}"
+            line = f"{outcome.duration_s:.1f} s, {outcome.num_captions} captions, {self._split(job)}"
         self.meter.done(job.source.name, line, job.num_bytes, outcome.duration_s, failed=bool(outcome.kind))
         if outcome.kind == DISK:
             check_room(self.store)
@@ -344,7 +327,7 @@ class Run:
         self.summary.num_added += added
         return added
 
-    def _note_unknown_words(self, items: list[Item], vectors: WordVectors) -> None:
+    def _note_unknown_words(self, items: Sequence[Item], vectors: WordVectors) -> None:
         """Say of which items the table has few or no words, unless an encoder of sentences reads their text."""
         if "text" in self.described.streams:
             return
@@ -355,17 +338,22 @@ class Run:
             if len(item.captions) and found < len(words) * _FEW_WORDS or (len(item.captions) and not words):
                 self.summary.notes.append(f"{item.video_id}: {few_words(found, len(words), vectors.source)}")
 
-    def _write_items(self, items: list[Item]) -> int:
+    def _write_items(self, items: list[SpooledItem]) -> int:
         vectors = word_vectors_for(
             (text for item in items for text in item.captions.text), self.words, self.word_splitting
         )
         self._note_unknown_words(items, vectors)
+        before = self.summary.num_renewed
         with StoreWriter(self.store, vectors, wait_s=_WAIT_FOR_WRITER_S, committed=self._committed) as writer:
+            stored = _stored(self.store, items)
             for item in items:
-                if writer.has_source(item.collection, item.source):
+                if writer.has_source(item.collection, item.source, item.rules):
                     continue  # committed by a run that was killed before it could clean up
                 try:
-                    writer.add(item, copy=False)
+                    if item.renews:
+                        self._renew(item, stored, writer)
+                    else:
+                        writer.add(item, copy=False)
                 except TrichordError as error:  # another item took the id meanwhile, or another width
                     if fault_of(error):
                         raise
@@ -373,4 +361,30 @@ class Run:
                     self.summary.failures["other"] = self.summary.failures.get("other", 0) + 1
                     self.summary.notes.append(str(error))
                     note(self.store, item.video_id, str(error), "other", item.source, item.collection)
-            return writer.num_added
+            return writer.num_added - (self.summary.num_renewed - before)
+
+    def _renew(self, item: SpooledItem, stored: tuple[Store, dict[str, int]] | None, writer: StoreWriter) -> None:
+        """Let an item take the place of the stored one, unless it is the same."""
+        i = None if stored is None else stored[1].get(item_key(item.collection, item.video_id))
+        if stored is None or i is None:
+            where = f"{item.collection}/{item.video_id}"
+            raise TrichordError(f"{where}: is not in {self.store} any more; run the same command again")
+        whole = merged(item, stored[0], i)
+        if is_same(whole, stored[0], i):
+            self.known.settle(item.video_id, item.source)
+            return
+        writer.add(whole, copy=False, supersede=True)
+        self.summary.num_renewed += 1
+
+
+def _stored(store: Path, items: Sequence[SpooledItem]) -> tuple[Store, dict[str, int]] | None:
+    """The store and the numbers of those items that are in it, where some are to be made anew."""
+    renewed = [item for item in items if item.renews]
+    if not renewed or not part_paths(store):
+        return None
+    opened = Store(store)
+    numbers: dict[str, int] = {}
+    for collection in {item.collection for item in renewed}:
+        names = (item.video_id for item in renewed if item.collection == collection)
+        numbers |= {item_key(collection, name): i for name, i in opened.numbered(collection, names).items()}
+    return opened, numbers

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from trichord.extraction.choice import EncoderChoice
 from trichord.extraction.pool import Workers, first_done, outcome_of
-from trichord.extraction.work import Outcome, Task
+from trichord.extraction.task import Outcome, Task
 
 
 class Engine(Protocol):

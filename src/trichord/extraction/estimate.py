@@ -14,7 +14,7 @@ from trichord.extraction.choice import EncoderChoice
 from trichord.extraction.plan import Job
 from trichord.extraction.pool import Workers, outcome_of
 from trichord.extraction.progress import clock
-from trichord.extraction.work import Task
+from trichord.extraction.task import Task
 from trichord.media import choose_decoder, probe
 
 SAMPLES = 3
@@ -31,10 +31,15 @@ def report(plan: Sequence[Job], choice: EncoderChoice, device: str, workers: int
     todo = [job for job in plan if job.status == "todo"]
     counts = Counter(job.status for job in plan)
     lines = [f"{len(todo)} of {len(plan)} to extract with {encoders} into {store}"]
-    for status, text in (("present", "are in the store"), ("failed", "failed before; --retry CLASS tries them again")):
+    again = "are in the store and are looked at again: their captions are new, or older rules made them"
+    for status, text in (
+        ("present", "are in the store"),
+        ("renew", again),
+        ("failed", "failed before; --retry CLASS tries them again"),
+    ):
         if counts[status]:
             lines.append(f"{counts[status]} {text}")
-    problems = [job for job in plan if job.status not in ("todo", "present", "failed")]
+    problems = [job for job in plan if job.status not in ("todo", "renew", "present", "failed")]
     lines += [f"{job.source.name}: {job.reason}" for job in problems[:10]]
     if len(problems) > 10:
         lines.append(f"... and {len(problems) - 10} more that cannot be used")

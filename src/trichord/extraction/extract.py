@@ -22,7 +22,7 @@ from trichord.captions import WordSplitting
 from trichord.cluster import RayOptions
 from trichord.errors import TrichordError
 from trichord.extraction.choice import EncoderChoice, describe
-from trichord.extraction.driver import ExtractSummary, Run
+from trichord.extraction.driver import Run
 from trichord.extraction.encoder_record import check_encoders, claim_encoders
 from trichord.extraction.engines import Engine, LocalEngine
 from trichord.extraction.folder import sources_of_folder, split_of
@@ -31,6 +31,7 @@ from trichord.extraction.pool import Probes
 from trichord.extraction.progress import Meter
 from trichord.extraction.ray_engine import RayEngine
 from trichord.extraction.sources import Source
+from trichord.extraction.summary import ExtractSummary
 from trichord.extraction.table import TABLE_SUFFIXES, read_table
 from trichord.features.hashes import FileHashes
 from trichord.files.folders import check_no_links
@@ -85,6 +86,9 @@ def extract(
     progress: Callable[[str], None] | None = None,
 ) -> ExtractSummary | str:
     """Extract features of a folder of videos, or of the clips of a table, into a store; what is already there is kept.
+
+    Captions that were added or corrected since are taken up, without extracting pictures and sound again. What older rules for
+    times or captions extracted is made anew where the result differs. A video never changes its split.
 
     Captions come from a .vtt, .srt, .ass, .ttml, .json or .csv file beside each video, else from its subtitle track, else, with
     `speech`, from speech recognition. A video without sound or captions is stored without them and noted; one that
@@ -190,7 +194,7 @@ def extract_sources(
     notes = check_encoders(store, described.streams)
     probes = Probes(needs_captions=choice.captions == "auto" and choice.speech == "none", in_process=workers == 0)
     try:
-        splits = split_of(sources, test_fraction, has_test=known.splits.get("test", 0) > 0, usable=probes)
+        splits = split_of(sources, test_fraction, has_test=known.has_test, usable=probes)
     finally:
         probes.close()
     mine = [source for source in _by_file(sources) if part.has(source)]

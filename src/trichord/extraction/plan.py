@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trichord.errors import TrichordError
 from trichord.extraction.choice import Described
 from trichord.extraction.folder import content_files, name_crc32
+from trichord.extraction.renewal import (
+    content_hash,
+    had_same_media,
+    media_hash,
+    stored_captions,
+)
 from trichord.extraction.sources import Source
 from trichord.faults import fault_of, reason_of
 from trichord.features.hashes import FileHashes, FileState, state_of
 from trichord.files.reading import check_regular
+from trichord.store import Store
 from trichord.store.committed import new_parts
 from trichord.store.ledger import LEDGER, read_ledger
-from trichord.store.manifest import Manifest
+from trichord.store.manifest import TEXTS, Manifest
+from trichord.store.rules import Settled, is_older
 
 _READ_AHEAD = 8
 POSTPONED = (
@@ -59,8 +67,14 @@ class Known:
     sources: dict[str, str] = field(default_factory=dict)  # key -> video_id
     ids: set[str] = field(default_factory=set)
     recorded: dict[str, str] = field(default_factory=dict)  # video_id -> key, where it is known
+    medias: dict[str, str] = field(
+        default_factory=dict
+    )  # video_id -> hash of its media files and span, where it is known
+    rules: dict[str, str] = field(default_factory=dict)  # video_id -> rules by which it was made, where they are known
+    split_of: dict[str, str] = field(default_factory=dict)  # video_id -> split
     failed: dict[str, dict[str, str]] = field(default_factory=dict)
-    splits: dict[str, int] = field(default_factory=dict)
+    settled: Settled | None = None
+    _opened: tuple[str, Store, dict[str, int]] | None = None
     _ledger_size: int = -1
     _parts: list[str] = field(default_factory=list)
 
@@ -84,21 +98,53 @@ class Known:
             self._ledger_size = size
         parts, gone = new_parts(self.store, self._parts)
         if gone:
-            self.sources, self.ids, self.recorded, self.splits, self._parts = {}, set(), {}, {}, []
+            self.sources, self.ids, self.recorded, self._parts = {}, set(), {}, []
+            self.medias, self.rules, self.split_of = {}, {}, {}
         for part in parts:
             self._take(part)
 
     def _take(self, part: Manifest) -> None:
-        texts = [part.texts[name].to_pylist() for name in ("collection", "split", "video_id")]
-        made_from = part.texts["source"].to_pylist() if "source" in part.texts else [""] * part.num_rows
-        for collection, split, video_id, key in zip(*texts, made_from, strict=True):
+        unknown = [""] * part.num_rows
+        texts = [part.texts[name].to_pylist() if name in part.texts else unknown for name in TEXTS]
+        for video_id, collection, split, key, media, rules in zip(*texts, strict=True):
             if collection == self.collection:
+                if self.sources.get(superseded := self.recorded.pop(video_id, "")) == video_id:
+                    del self.sources[superseded]
                 self.ids.add(video_id)
-                self.splits[split] = self.splits.get(split, 0) + 1
+                self.split_of[video_id] = sys.intern(split)
                 if key:
                     self.sources[key] = video_id
                     self.recorded[video_id] = key
+                if media or rules:
+                    self.medias[video_id], self.rules[video_id] = media, sys.intern(rules)
         self._parts.append(part.path.name)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the store holds a video to test with."""
+        return "test" in self.split_of.values()
+
+    def version(self, video_id: str) -> tuple[str, str]:
+        """What the stored item was made from, and by which rules: another version of it has others."""
+        return self.recorded.get(video_id, ""), self.rules.get(video_id, "")
+
+    def stored(self, video_id: str) -> tuple[Store, int]:
+        """The store, opened as it is known here, and the number of an item that it holds."""
+        if self._opened is None or self._opened[0] != self._parts[-1]:
+            opened = Store(self.store, last_part=self._parts[-1])
+            numbers = {opened.video_id(i): i for i in opened.select(self.collection).tolist()}
+            self._opened = self._parts[-1], opened, numbers
+        return self._opened[1], self._opened[2][video_id]
+
+    def settle(self, video_id: str, key: str) -> None:
+        """Note that the work `key` gives what the store holds of the item already."""
+        self.settled = self.settled or Settled(self.store)
+        self.settled.add(self.recorded.get(video_id, ""), key)
+
+    def is_settled(self, video_id: str, key: str) -> bool:
+        """Whether the work `key` was seen to give what the store holds of the item already."""
+        self.settled = self.settled or Settled(self.store)
+        return self.settled.has(self.recorded.get(video_id, ""), key)
 
     def conflict(self, source: Source, key: str) -> tuple[str, str]:
         """Class and reason why the store cannot take `source`, besides that it holds it already; empty if it can."""
@@ -110,15 +156,32 @@ class Known:
             return "", ""
         if recorded.partition(":")[0] == key.partition(":")[0]:
             what = "is in the store, made by other encoders or settings; use those"
+        elif self.medias.get(source.video_id):
+            what = "is in the store, made from other content; rename it"
         else:
-            what = "is in the store, made from other content or captions; rename it"
+            what = (
+                "is in the store, made from other content, which may be other captions: the version that extracted it did not tell "
+                "these apart. If only captions are new, put the earlier caption file back, run this command, put the new file "
+                "there and run it again; else rename the video"
+            )
         return "changed", f"{what}, or name another collection or store"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A source and what is to be done with it: `status` is `todo`, `present`, `failed` (earlier, and not to be tried
-    again) or a class of failure that shows without opening the file. `states`: of its files when they were hashed."""
+    """A source and what is to be done with it.
+
+    Attributes:
+        source: The source.
+        status: `todo`, `renew` (in the store, and made anew if it comes out otherwise), `present`, `failed` (earlier, and not to be
+            tried again) or a class of failure that shows without opening the file.
+        key: What identifies the work.
+        reason: Why it is not done, or a note on what is there.
+        num_bytes: Of its files.
+        states: Of its files when they were hashed.
+        media: Hash of its media files and span.
+        replaces: Of an item that is made anew, the version that the store holds (`Known.version`).
+    """
 
     source: Source
     status: str
@@ -126,16 +189,14 @@ class Job:
     reason: str = ""
     num_bytes: int = 0
     states: Mapping[Path, FileState] | None = None
+    media: str = ""
+    replaces: tuple[str, str] | None = None
 
 
-def content_of(source: Source, hashes: FileHashes, files: Mapping[str, Path] | None = None) -> str:
+def content_of(source: Source, hashes: FileHashes) -> str:
     """SHA-256 of all that the item follows from: the content of its files, its span, its texts. Names do not count."""
-    values = {
-        **{name: hashes.sha256(path) for name, path in (content_files(source) if files is None else files).items()},
-        "text": list(source.text),
-        "span": [source.start_s, source.end_s],
-    }
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    digests = {name: hashes.sha256(path) for name, path in content_files(source).items()}
+    return content_hash(digests, source.text, source.start_s, source.end_s)
 
 
 def name_key(source: Source, described: Described) -> str:
@@ -182,16 +243,44 @@ def jobs(
             yield Job(source, "name", by_name, reason, num_bytes)
         elif hashed.problem:
             yield Job(source, hashed.kind, by_name, hashed.problem, num_bytes)
+        elif known.sources.get(key, source.video_id) == source.video_id and source.video_id in known.ids:
+            job = _known_job(source, key, by_name, hashed, known, hashes)
+            if job.replaces is not None and key in known.failed and known.failed[key].get("class") not in again:
+                job = Job(source, "failed", key, known.failed[key]["reason"], num_bytes)
+            yield job
         elif known.conflict(source, key)[0]:
             yield Job(source, known.conflict(source, key)[0], by_name, known.conflict(source, key)[1], num_bytes)
-        elif source.video_id in known.ids:
-            yield Job(source, "present", key, "", num_bytes)
         elif seen_keys.setdefault(key, source.name) != source.name:
             yield Job(source, "duplicate", by_name, f"has the same content as {seen_keys[key]}; remove one", num_bytes)
         elif key in known.failed and known.failed[key].get("class") not in again:
             yield Job(source, "failed", key, known.failed[key]["reason"], num_bytes)
         else:
-            yield Job(source, "todo", key, "", num_bytes, hashed.states)
+            yield Job(source, "todo", key, "", num_bytes, hashed.states, hashed.media)
+
+
+def _known_job(source: Source, key: str, by_name: str, hashed: _Hashed, known: Known, hashes: FileHashes) -> Job:
+    """The job of a source whose id the store holds: nothing to do, to be looked at again, or a conflict."""
+    recorded, num_bytes = known.recorded.get(source.video_id, ""), hashed.num_bytes
+    present = Job(source, "present", key, "", num_bytes, hashed.states, hashed.media)
+    if not recorded or known.is_settled(source.video_id, key):
+        return present
+    if recorded != key:
+        content, _, made_by = recorded.partition(":")
+        if made_by != key.partition(":")[2] or not _has_same_media(source, content, hashed, known, hashes):
+            kind, reason = known.conflict(source, key)
+            return Job(source, kind, by_name, reason, num_bytes)
+        if "captions" not in hashed.digests and not source.text:
+            return replace(present, reason="its caption file is not there any more; the store keeps its captions")
+    elif not any(is_older(known.rules.get(source.video_id, ""))):
+        return present
+    return replace(present, status="renew", replaces=known.version(source.video_id))
+
+
+def _has_same_media(source: Source, content: str, hashed: _Hashed, known: Known, hashes: FileHashes) -> bool:
+    if media := known.medias.get(source.video_id):
+        return media == hashed.media
+    store, i = known.stored(source.video_id)
+    return had_same_media(content, source, hashed.digests, hashes, stored_captions(store, i).text)
 
 
 def _is_unicode(text: str) -> bool:
@@ -204,11 +293,13 @@ def _is_unicode(text: str) -> bool:
 
 @dataclass(frozen=True)
 class _Hashed:
-    """The content hash, size and state of a source's files, or the class and the reason why there is none."""
+    """Hashes, size and state of a source's files, or the class and the reason why there are none. digests: of each file."""
 
     content: str = ""
     num_bytes: int = 0
     states: Mapping[Path, FileState] | None = None
+    media: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
     kind: str = ""
     problem: str = ""
 
@@ -220,7 +311,10 @@ def _hash(source: Source, hashes: FileHashes, trust_names: bool) -> _Hashed:
             return _Hashed(content, sum(check_regular(path).st_size for path in source.files))
         files = content_files(source)
         states = {path: state_of(path) for path in files.values()}  # before hashing: what is written meanwhile shows
-        return _Hashed(content_of(source, hashes, files), sum(states[path].size for path in source.files), states)
+        digests = {name: hashes.sha256(path) for name, path in files.items()}
+        span = source.start_s, source.end_s
+        content, media = content_hash(digests, source.text, *span), media_hash(digests, *span)
+        return _Hashed(content, sum(states[path].size for path in source.files), states, media, digests)
     except OSError as error:
         problem = f"{error.filename or source.name}: cannot be read ({reason_of(error)}); check the path"
         return _Hashed(kind=fault_of(error) or "missing", problem=problem)

@@ -17,7 +17,8 @@ from trichord.extraction import work
 from trichord.extraction.choice import EncoderChoice, Encoders, load
 from trichord.extraction.folder import can_be_tested
 from trichord.extraction.sources import Source
-from trichord.extraction.work import HUNG_EXIT, Outcome, Task, run_task
+from trichord.extraction.task import Outcome, Task
+from trichord.extraction.work import HUNG_EXIT, run_task
 from trichord.faults import fault_of
 
 # Of the worker processes: one thread per computation, no semaphores that joblib leaves behind, and a C library that keeps

@@ -27,7 +27,7 @@ from trichord.cluster import Cluster, RayOptions
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.choice import EncoderChoice, describe
 from trichord.extraction.pool import Workers, outcome_of
-from trichord.extraction.work import Outcome, Task
+from trichord.extraction.task import Outcome, Task
 from trichord.files.folders import make_folder
 from trichord.store.spool import FOLDER, begun, spool_name
 

@@ -13,10 +13,9 @@ import faulthandler
 import functools
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,16 @@ from trichord.errors import TrichordError, one_line
 from trichord.extraction.choice import Encoders
 from trichord.extraction.file_rows import FILE_ROWS
 from trichord.extraction.folder import captions_of, content_files
-from trichord.extraction.sources import Source
+from trichord.extraction.renewal import ALL, CAPTIONS, Stored, same_captions
+from trichord.extraction.task import Outcome, Task
 from trichord.extraction.windows import EncoderError, Windows, encoding
 from trichord.faults import DISK, FAULTS, OUT_OF_MEMORY, SystemFaultError, fault_of, reason_of
 from trichord.features.encoders import AudioEncoder
-from trichord.features.hashes import FileState, state_of
+from trichord.features.hashes import state_of
 from trichord.files.reading import NotRegularFileError, check_regular
-from trichord.media import Decoder, image, pictures, probe, sound
+from trichord.media import clock_can_differ, image, pictures, probe, sound
 from trichord.store.items import PER_CAPTION
+from trichord.store.rules import CURRENT_RULES
 from trichord.store.spool import SpoolWriter
 
 HUNG_EXIT = 1  # exit code of a process that faulthandler ended
@@ -46,38 +47,6 @@ _FAULTS = {
 }
 _STILL_S = 1.0  # duration of an item that is a picture alone
 _FLUSH_ROWS = 64
-
-
-@dataclass(frozen=True)
-class Task:
-    """One item to extract. `key` is CONTENT:FINGERPRINT. `sample_s`: only the first seconds, to see how long it takes.
-    `states`: of its files when they were hashed; what has changed since is not stored."""
-
-    source: Source
-    split: str
-    key: str
-    collection: str
-    store: Path
-    require: tuple[str, ...] = ()
-    captions: str = "auto"
-    decoder: Decoder | None = None
-    stall_s: float = 30.0
-    sample_s: float | None = None
-    states: Mapping[Path, FileState] | None = None
-
-
-@dataclass
-class Outcome:
-    """What became of a task: `kind` is empty, or the class of failure (`store.ledger.CLASSES`)."""
-
-    kind: str = ""
-    reason: str = ""
-    duration_s: float = 0.0
-    num_captions: int = 0
-    num_bytes: int = 0
-    notes: list[str] = field(default_factory=list)
-    decode_s: float = 0.0
-    encode_s: float = 0.0
 
 
 class ItemError(Exception):
@@ -96,7 +65,8 @@ def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
     except OSError as error:
         return Outcome(fault_of(error) or "disk", f"{task.store}: cannot be written to ({error.strerror})")
     try:
-        _Item(task, encoders, threads, writer, outcome).extract()
+        item = _Item(task, encoders, threads, writer, outcome)
+        item.extract() if task.stored is None else item.renew(task.stored)
     except ItemError as error:
         outcome.kind, outcome.reason = error.kind, str(error)
     except Exception as error:  # whatever a damaged file makes a decoder raise
@@ -149,6 +119,7 @@ class _Item:
         self.rates_hz: dict[str, float] = {}
         self.decoded_s = 0.0
         self.no_audio = "has no sound"  # what to say where there is none
+        self.renews = ""
 
     def extract(self) -> None:
         source, outcome = self.source, self.outcome
@@ -180,13 +151,60 @@ class _Item:
             raise ItemError(
                 "unreadable", f"gives neither pictures, sound nor captions{why}; remove it or name its files"
             )
+        self._commit(captions)
+
+    def renew(self, stored: Stored) -> None:
+        """Make a stored item anew where newer rules can give it other times; else read its captions, and spool them if they are
+        others."""
+        source, outcome = self.source, self.outcome
+        for path in source.files:
+            _check_there(path)
+        if stored.has_old_clock and any(map(self._can_differ, filter(None, (source.video, source.audio)))):
+            self.renews = ALL
+            self.extract()
+            return
+        self.renews = CAPTIONS
+        outcome.duration_s = stored.duration_s
+        sound_path = source.audio or source.video
+        hears = (
+            self.encoders.recognizer is not None and stored.is_asked and sound_path is not None and self._probed()[1]
+        )
+        try:
+            captions = self._captions(stored.duration_s, sound_path if hears else None)
+        except ItemError as error:
+            if stored.is_asked or error.kind in FAULTS:
+                raise
+            outcome.notes.append(f"{source.name}: {error}; the store keeps the captions that earlier rules read")
+            outcome.is_unchanged = True
+            return
+        if not len(captions) and len(stored.captions) and stored.is_asked:
+            raise ItemError("captions", "its captions are empty now; the store keeps those that it has; mend the file")
+        outcome.is_unchanged = not len(captions) or same_captions(captions, stored.captions)
+        if not outcome.is_unchanged:
+            self._commit(captions)
+        elif not stored.is_asked:
+            outcome.notes.clear()  # they were told when the item was extracted
+
+    def _can_differ(self, path: Path) -> bool:
+        try:
+            with self._watched(path):
+                return clock_can_differ(path)
+        except TrichordError as error:
+            if fault_of(error):
+                raise
+            return False
+
+    def _commit(self, captions: Captions) -> None:
         self._check_unchanged()
-        outcome.num_bytes = self.writer.commit(
-            video_id=source.video_id,
+        self.outcome.num_bytes = self.writer.commit(
+            video_id=self.source.video_id,
             split=self.task.split,
-            duration_s=outcome.duration_s,
+            duration_s=self.outcome.duration_s,
             rates_hz=self.rates_hz,
             captions=captions,
+            media=self.task.media,
+            rules=CURRENT_RULES,
+            renews=self.renews,
         )
 
     def _check_unchanged(self) -> None:

@@ -7,9 +7,11 @@ import errno
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trichord.captions import SIDECAR_SUFFIXES
 from trichord.files.reading import check_regular, open_regular, read_text
 
 FILE = "hashes.jsonl"
@@ -47,6 +49,7 @@ class FileHashes:
         self._stopped = threading.Event()
         self._known: dict[str, tuple[int, int, str]] = {}
         self._lock = threading.Lock()
+        self._captions: dict[str, set[str]] | None = None
         try:
             lines = read_text(self._path, errors="replace").splitlines()
         except OSError:  # it only saves time
@@ -72,6 +75,29 @@ class FileHashes:
                 with contextlib.suppress(OSError), self._path.open("ab", buffering=0) as file:  # it only saves time
                     file.write((json.dumps([name, *entry]) + "\n").encode())
         return digest
+
+    def earlier_captions(self, path: Path) -> set[str]:
+        """Digests of all files with the name of `path` and a suffix of captions that were ever read, whatever their folder."""
+        with self._lock:
+            if self._captions is None:
+                self._captions = {}
+                for name, digest in self._lines():
+                    if name.lower().endswith(SIDECAR_SUFFIXES):
+                        parts = name.split(".")
+                        for count in range(1, len(parts)):
+                            self._captions.setdefault(".".join(parts[:count]), set()).add(digest)
+        return self._captions.get(path.stem, set())
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        """Name and digest of every file that was ever read, also of files that have changed since."""
+        try:
+            lines = read_text(self._path, errors="replace").splitlines()
+        except OSError:  # it only saves time
+            lines = []
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
+                path, _, _, digest = json.loads(line)
+                yield Path(path).name, str(digest)
 
     def _read(self, path: Path) -> str:
         digest = hashlib.sha256()

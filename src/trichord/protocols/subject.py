@@ -14,6 +14,7 @@ from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.embedded import MODALITIES, Embedded
 from trichord.evaluation.windows import Windows, pooled, window_clips
 from trichord.protocols.benchmarks import ScoringSettings, benchmark_names, embed_clips, find_benchmark
+from trichord.store.overlap import check_overlap
 
 if TYPE_CHECKING:
     from trichord.losses.centroids import Centroids
@@ -55,6 +56,7 @@ class Subject:
         given: Embeddings that were made elsewhere; they stand for every set of clips.
         fusion: `sum` or `mean_normalized`: how sides of several modalities are made where nobody chooses.
         centroids: That the model was trained towards; None where it has none.
+        trained_on: Numbers of the items of the store that it was trained on; None where that is another store.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Subject:
     given: Embedded | None = None
     fusion: str = "sum"
     centroids: Centroids | None = None
+    trained_on: np.ndarray | None = None
     _made: dict[object, Embedded] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -76,10 +79,11 @@ class Subject:
         settings: ScoringSettings,
         modalities: tuple[str, ...] = MODALITIES,
         centroids: Centroids | None = None,
+        trained_on: np.ndarray | None = None,
     ) -> Subject:
         """A model on a store. `settings.cosine` says whether its scores are cosines."""
         fusion = "mean_normalized" if settings.cosine else "sum"
-        return cls(name, modalities, model, store, settings, fusion=fusion, centroids=centroids)
+        return cls(name, modalities, model, store, settings, fusion=fusion, centroids=centroids, trained_on=trained_on)
 
     @classmethod
     def of_embeddings(cls, given: Embedded) -> Subject:
@@ -145,7 +149,10 @@ class Subject:
         assert store is not None and model is not None and settings is not None
         where = f"{clip_set.collection}/{clip_set.split}"
         require_modalities(store, modalities, where, audio=settings.audio, text=settings.text)
-        texts = evaluation_clips(store, store.select(clip_set.collection, clip_set.split), settings.min_clip_s)
+        items = store.select(clip_set.collection, clip_set.split)
+        if self.trained_on is not None:
+            check_overlap(store, self.trained_on, items, where)
+        texts = evaluation_clips(store, items, settings.min_clip_s)
         if clip_set.texts == "all":
             clips, text_clip = distinct_spans(texts)
         else:

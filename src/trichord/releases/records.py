@@ -79,6 +79,7 @@ def record_of(store: Store, i: int) -> dict[str, Any]:
         "split": store.split(i),
         "duration_s": store.duration_s(i),
         "source": store.source(i),
+        **{name: text for name, text in (("media", store.media(i)), ("rules", store.rules(i))) if text},
         "rates_hz": {name: store.rate_hz(name, i) for name in streams_of(store, i)},
         "captions": {
             "start": start_s.tolist(),
@@ -98,7 +99,7 @@ def item_of(record: dict[str, Any], streams: dict[str, np.ndarray], where: str) 
     rates = record.get("rates_hz", {})
     if not isinstance(rates, dict):
         raise _wrong(where, "rates_hz", "numbers by stream")
-    texts = {name: record.get(name, "") for name in ("id", "collection", "split", "source")}
+    texts = {name: record.get(name, "") for name in ("id", "collection", "split", "source", "media", "rules")}
     for name, text in texts.items():
         if not isinstance(text, str):
             raise _wrong(where, name, "text")
@@ -111,6 +112,8 @@ def item_of(record: dict[str, Any], streams: dict[str, np.ndarray], where: str) 
         rates_hz={name: _number(rates.get(name), f"rate of {name}", where) for name in streams},
         captions=captions_of(record.get("captions", {}), where, _number(record.get("duration_s"), "duration_s", where)),
         source=texts["source"],
+        media=texts["media"],
+        rules=texts["rules"],
     )
 
 

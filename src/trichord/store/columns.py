@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trichord.store.manifest import Manifest, StreamInfo, check_size, read_manifest
 from trichord.store.mirror import RemoteStore
@@ -36,10 +37,32 @@ def checked_parts(paths: list[Path], remote: RemoteStore | None) -> list[Manifes
     return parts
 
 
-def coded(columns: list[pa.Array]) -> tuple[list[str], np.ndarray]:
+def coded(column: pa.Array) -> tuple[list[str], np.ndarray]:
     """The different texts in order of first appearance, and the number of each item's text (N,)."""
-    encoded = pa.concat_arrays(columns).dictionary_encode()
+    encoded = column.dictionary_encode()
     return encoded.dictionary.to_pylist(), np.array(encoded.indices)
+
+
+def texts_in(parts: list[Manifest], name: str) -> pa.Array:
+    """A column of text of all parts; empty text in the parts of an older format, which lack it."""
+    absent = pa.scalar("", pa.large_string())
+    return pa.concat_arrays([part.texts.get(name, pa.repeat(absent, part.num_rows)) for part in parts])
+
+
+def newest_rows(parts: list[Manifest]) -> np.ndarray | None:
+    """(N,) Of each item the row that holds it, in the order in which the items came into the store; None where that is every row.
+
+    A part says how many of its items supersede those of earlier parts, so that nothing is compared where there are none.
+    """
+    if not any(part.info.supersedes for part in parts):
+        return None
+    keys = pc.binary_join_element_wise(
+        texts_in(parts, "collection"), texts_in(parts, "video_id"), pa.scalar("\n", pa.large_string())
+    )
+    items = np.array(keys.dictionary_encode().indices)
+    newest = np.zeros(int(items.max()) + 1, dtype=np.int64)
+    np.maximum.at(newest, items, np.arange(len(items)))
+    return newest
 
 
 def merged_streams(parts: list[Manifest]) -> dict[str, StreamInfo]:
@@ -62,14 +85,15 @@ def merged_streams(parts: list[Manifest]) -> dict[str, StreamInfo]:
     return merged
 
 
-def column(name: str, info: StreamInfo, parts: list[Manifest]) -> Column:
-    """The column of a stream; parts that do not know it have none of its rows."""
+def column(name: str, info: StreamInfo, parts: list[Manifest], rows: np.ndarray | None) -> Column:
+    """The column of a stream; parts that do not know it have none of its rows. rows: as of `newest_rows`."""
 
     def gather(suffix: str, absent: float, dtype: type) -> np.ndarray:
         key = f"{name}_{suffix}"
-        return np.concatenate(
+        values = np.concatenate(
             [p.numbers[key] if key in p.numbers else np.full(p.num_rows, absent, dtype) for p in parts]
         )
+        return values if rows is None else values[rows]
 
     return Column(
         begin=gather("begin", 0, np.int64),
@@ -77,6 +101,12 @@ def column(name: str, info: StreamInfo, parts: list[Manifest]) -> Column:
         rate_hz=gather("rate_hz", np.nan, np.float64),
         empty=np.empty((0, info.dim), dtype=info.dtype),
     )
+
+
+def extent(part: Manifest) -> tuple[dict[str, int], int]:
+    """How many rows of each stream, and how many captions, the rows of a part ask its tensors for."""
+    rows = {name: int(part.numbers[f"{name}_end"].max(initial=0)) for name in part.info.streams}
+    return rows, int(part.numbers["caption_end"].max(initial=0))
 
 
 def fingerprint(parts: list[Manifest]) -> str:

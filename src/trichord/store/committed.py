@@ -34,7 +34,7 @@ class Committed:
     """Keys, widths and words of a store's committed items, for its writers (`StoreWriter`).
 
     Attributes:
-        keys: `item_key` of each item.
+        splits: Split of each item by its `item_key`.
         dims: Width of each stream.
         word_table: (source, lowercase, width, splitting) of the words; None while the store is empty.
         words, vectors: By word id.
@@ -46,7 +46,7 @@ class Committed:
 
     def clear(self) -> None:
         """Forget everything, so that the next look reads it again."""
-        self.keys: set[str] = set()
+        self.splits: dict[str, str] = {}
         self.dims: dict[str, int] = {}
         self.word_table: WordTable | None = None
         self.words: list[str] = []
@@ -70,23 +70,25 @@ class Committed:
             return
         opened = Store(store)
         rows = range(len(opened))
-        self.keys = {item_key(opened.collection(i), opened.video_id(i)) for i in rows}
-        self._sources = {_digest(opened.collection(i), source) for i in rows if (source := opened.source(i))}
+        self.splits = {item_key(opened.collection(i), opened.video_id(i)): opened.split(i) for i in rows}
+        self._sources = {
+            _digest(opened.collection(i), source, opened.rules(i)) for i in rows if (source := opened.source(i))
+        }
         self.dims = {name: info.dim for name, info in opened.streams.items()}
         self.word_table = (opened.word_source, opened.lowercase, opened.word_dim, opened.word_splitting)
         self.words, self.vectors = list(opened.words), list(opened.word_vectors)
         self.word_ids = {word: i for i, word in enumerate(self.words) if word}
         self._parts = names
 
-    def add_part(self, name: str, rows: Iterator[tuple[str, str]], word_table: WordTable) -> None:
-        """Note a part that was just committed: (collection, source) of its items; the rest is there already."""
+    def add_part(self, name: str, rows: Iterator[tuple[str, str, str]], word_table: WordTable) -> None:
+        """Note a part that was just committed: (collection, source, rules) of its items; the rest is there already."""
         self._parts.append(name)
-        self._sources |= {_digest(collection, source) for collection, source in rows if source}
+        self._sources |= {_digest(*row) for row in rows if row[1]}
         self.word_table = word_table
 
-    def has_source(self, collection: str, source: str) -> bool:
-        """Whether a committed item of the collection was made from and by just that (`Item.source`)."""
-        return _digest(collection, source) in self._sources
+    def has_source(self, collection: str, source: str, rules: str = "") -> bool:
+        """Whether a committed item of the collection was made from and by just that (`Item.source`, `Item.rules`)."""
+        return _digest(collection, source, rules) in self._sources
 
 
 def item_key(collection: str, video_id: str) -> str:
@@ -94,5 +96,6 @@ def item_key(collection: str, video_id: str) -> str:
     return f"{collection}\n{video_id}"
 
 
-def _digest(collection: str, source: str) -> bytes:
-    return hashlib.blake2b(item_key(collection, source).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _digest(collection: str, source: str, rules: str) -> bytes:
+    text = f"{item_key(collection, source)}\n{rules}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

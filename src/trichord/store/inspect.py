@@ -13,11 +13,14 @@ import numpy as np
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import file_sha256, read_text
 from trichord.store.cache import cache_bytes
+from trichord.store.columns import extent
 from trichord.store.content import shard_problem, spellings
 from trichord.store.ledger import LEDGER, entry_of
 from trichord.store.location import Location, location
 from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest, rows_digest
 from trichord.store.mirror import RemoteStore
+from trichord.store.overlap import same_content
+from trichord.store.rules import outdated
 from trichord.store.shards import map_shard, mend_of, unreadable_part
 from trichord.store.store import Store
 from trichord.store.writer import leftovers
@@ -59,6 +62,9 @@ class StoreInfo:
     frozen_bytes: int = 0
     folder: Path | None = None  # where copies of a remote store lie
     cache_bytes: int = 0
+    num_superseded: int = 0
+    num_outdated: int = 0
+    overlaps: int = 0
 
     def __str__(self) -> str:
         lines = [
@@ -66,6 +72,10 @@ class StoreInfo:
             f"items        {self.num_items:,} in {_counted(self.num_parts, 'part')}, "
             f"{self.num_bytes / 1e6:,.1f} MB, {self.duration_s / 3600:,.2f} hours",
         ]
+        if self.num_superseded:
+            lines.append(
+                f"superseded   {_counted(self.num_superseded, 'earlier version')} of items, still in the parts"
+            )
         for (collection, split), count in self.collections.items():
             lines.append(f"  {f'{collection} {split}'.strip():<20} {count:,}")
         for name, stream in self.streams.items():
@@ -80,6 +90,16 @@ class StoreInfo:
             f"skipped      {self.num_skipped:,}" + (f" (see {self.path}/{LEDGER})" if self.num_skipped else ""),
             f"fingerprint  {self.fingerprint}",
         ]
+        if self.overlaps:
+            lines.append(
+                f"overlap      {_counted(self.overlaps, 'video')} of other splits with the content of a training video; a run that "
+                "scores these and trains on the others is refused"
+            )
+        if self.num_outdated:
+            lines.append(
+                f"older rules  {_counted(self.num_outdated, 'item')} extracted by older rules for clocks or captions; run the same "
+                "`trichord extract` again, which makes those anew whose result differs"
+            )
         if self.num_frozen:
             lines.append(
                 f"frozen       {_counted(self.num_frozen, 'encoder')} computed for every clip, {self.frozen_bytes / 1e6:,.1f} MB "
@@ -127,7 +147,15 @@ def store_info(store: Location) -> StoreInfo:
         frozen_bytes=sum(p.stat().st_size for folder in frozen for p in folder.iterdir()),
         folder=opened.folder if opened.remote else None,
         cache_bytes=cache_bytes() if opened.remote else 0,
+        num_superseded=opened.num_superseded,
+        num_outdated=len(outdated(opened)),
+        overlaps=len(same_content(opened, opened.select(split="train"), _held_out(opened))),
     )
+
+
+def _held_out(store: Store) -> np.ndarray:
+    """Numbers of the items that no recipe trains on by default."""
+    return np.setdiff1d(np.arange(len(store)), store.select(split="train"))
 
 
 def verify(
@@ -210,10 +238,16 @@ def _part_problems(
     texts = {name: column.to_pylist() for name, column in manifest.texts.items()}
     if rows_digest(texts | {name: column.tolist() for name, column in manifest.numbers.items()}) != info.rows_sha256:
         yield f"{manifest.path}: its rows are not those that were written; {again}"
+    repeated = []
     for key in zip(texts["collection"], texts["video_id"], strict=True):
-        if key in seen:
+        if key in seen and (seen[key] == manifest.path or not info.supersedes):
             yield one_line(f"{manifest.path}: holds {'/'.join(key)} again, which {seen[key].name} has; {again}")
+        elif key in seen:
+            repeated.append("/".join(key))
         seen[key] = manifest.path
+    if len(repeated) > info.supersedes > 0:
+        what = f"supersedes {len(repeated)} items and says {info.supersedes}"
+        yield one_line(f"{manifest.path}: {what} (the last is {repeated[-1]}); {again}")
     if remote is None:
         check_size(manifest)
         if file_sha256(path) != info.sha256:
@@ -223,8 +257,7 @@ def _part_problems(
         remote.check_size(info)
         remote.shard(info, again=True)  # compares checksums
         shard = remote.mapped(info)
-    rows = {name: int(manifest.numbers[f"{name}_end"].max()) for name in info.streams}
-    captions = int(manifest.numbers["caption_end"].max())
+    rows, captions = extent(manifest)
     if problem := shard_problem(shard, info.streams, rows, captions, (info.num_words, info.word_dim)):
         yield f"{path}: {problem}; {again}"
         return

@@ -26,6 +26,8 @@ class Item:
     streams: name -> (rows, dim) float array, rows are time steps. rates_hz: name -> rows per second; 0.0 where one row
     stands for the whole item, PER_CAPTION where each row stands for a caption. A stream without rows counts as missing.
     source: what the features were made from and by (hashes), so that nothing is extracted twice; empty where unknown.
+    media: hash of the media files and the span alone, which other captions leave as it is; empty where unknown.
+    rules: versions of the rules by which it was made (`store.rules`); empty where unknown.
     """
 
     video_id: str
@@ -36,6 +38,8 @@ class Item:
     rates_hz: dict[str, float]
     captions: Captions
     source: str = ""
+    media: str = ""
+    rules: str = ""
 
 
 def check_collection(name: str) -> None:
@@ -62,9 +66,9 @@ def checked_streams(item: Item, dims: Mapping[str, int], *, copy: bool = True) -
     stream, when the item cannot be stored.
     """
     where = f"{item.collection}/{item.video_id}"
-    for name, text in (("video_id", item.video_id), ("collection", item.collection), ("split", item.split),
-                       ("source", item.source)):  # fmt: skip
-        if not _is_line(text) or not (text or name in ("split", "source")):
+    for name in ("video_id", "collection", "split", "source", "media", "rules"):
+        text = getattr(item, name)
+        if not _is_line(text) or not (text or name not in ("video_id", "collection")):
             raise TrichordError(f"item {ascii(where)}: its {name} is not a line of text; give it another")
     check_collection(item.collection)
     if not (math.isfinite(item.duration_s) and item.duration_s >= 0):

@@ -13,6 +13,7 @@ from pathlib import Path
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import read_text
 from trichord.files.writing import open_itself
+from trichord.store.location import Location
 
 LEDGER = "skipped.jsonl"
 RESOLVED = "resolved"
@@ -88,3 +89,12 @@ def entry_of(line: str) -> dict[str, str] | None:
         return entry | {name: str(values[name]) for name in ("class", "key", "collection") if name in values}
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def no_items(store: Location, folder: Path) -> TrichordError:
+    """The error for a store without parts; `folder` holds its files."""
+    if not folder.exists():
+        return TrichordError(f"{store}: no such store; make it with `trichord import` or `trichord extract`")
+    if skipped := len(read_ledger(folder)):
+        return TrichordError(f"{store}: this store holds no items, {skipped} were skipped; {store}/{LEDGER} says why")
+    return TrichordError(f"{store}: holds no items; fill it with `trichord import` or `trichord extract`")

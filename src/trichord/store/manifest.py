@@ -26,10 +26,11 @@ from trichord.store.shards import damaged, unreadable_part
 
 FORMAT = 2  # 1 had no column `source`; it is still read
 _SPLITTING_FORMAT = 3  # format 2 that states how text was split into words, where that is not as published
+_RENEWABLE_FORMAT = 4  # adds the columns `media` and `rules`, and how many earlier items the part supersedes
 MAX_ROWS = 10_000_000  # of one part; bounds what a damaged file can make us allocate
 MAX_WORDS = 10_000_000  # of a store
 _KEY = b"trichord"
-TEXTS = ("video_id", "collection", "split", "source")
+TEXTS = ("video_id", "collection", "split", "source", "media", "rules")
 _REPEATED = ("collection", "split")  # written once, and told by number
 
 
@@ -43,7 +44,8 @@ class StreamInfo:
 
 @dataclass(frozen=True)
 class PartInfo:
-    """What a part is. Its captions use `num_words` words, of which it adds `num_new_words` from id `first_word` on."""
+    """What a part is. Its captions use `num_words` words, of which it adds `num_new_words` from id `first_word` on.
+    `supersedes` of its items take the place of items of earlier parts that have the same collection and id."""
 
     shard: str
     num_bytes: int
@@ -57,13 +59,15 @@ class PartInfo:
     num_new_words: int
     num_words: int
     word_splitting: str = "published"
+    supersedes: int = 0
 
 
 @dataclass(frozen=True)
 class Manifest:
     """One part: its Parquet file, its description and its rows by column (text as Arrow, numbers as int64 or float64).
 
-    Format 1 has no text `source`. An item that lacks a stream has 0 for begin and end there and NaN for the rate.
+    Format 1 has no text `source`; `media` and `rules` are there from format 4 on. An item that lacks a stream has 0 for begin and
+    end there and NaN for the rate.
     """
 
     path: Path
@@ -115,7 +119,14 @@ def splitting_for(store: Path, asked: str | None) -> str | None:
 
 def texts_of(version: int) -> tuple[str, ...]:
     """Columns of text in a part of that format."""
-    return TEXTS if version > 1 else TEXTS[:3]
+    return TEXTS if version >= _RENEWABLE_FORMAT else TEXTS[: 4 if version > 1 else 3]
+
+
+def format_of(info: PartInfo, rows: Sequence[Mapping[str, object]] = ()) -> int:
+    """The oldest format that can hold a part and its rows, so that as many versions as possible read it."""
+    if info.supersedes or any(row.get("media") or row.get("rules") for row in rows):
+        return _RENEWABLE_FORMAT
+    return FORMAT if info.word_splitting == "published" else _SPLITTING_FORMAT
 
 
 def schema_for(streams: Sequence[str], version: int = FORMAT) -> pa.Schema:
@@ -137,12 +148,13 @@ def write_manifest(path: Path, columns: Mapping[str, Sequence[object]], info: Pa
 
     Raises FileExistsError when the part is there already: a committed part is never replaced.
     """
-    table = pa.table(dict(columns), schema=schema_for(list(info.streams)))
-    described = {"format": FORMAT, **asdict(info), "rows_sha256": rows_digest(columns)}
-    if info.word_splitting == "published":
+    version = _RENEWABLE_FORMAT if "media" in columns else format_of(info)
+    table = pa.table(dict(columns), schema=schema_for(list(info.streams), version))
+    described = {"format": version, **asdict(info), "rows_sha256": rows_digest(columns)}
+    if version < _RENEWABLE_FORMAT:
+        del described["supersedes"]
+    if version == FORMAT:
         del described["word_splitting"]
-    else:
-        described["format"] = _SPLITTING_FORMAT
     table = table.replace_schema_metadata({_KEY: json.dumps(described).encode()})
     with replacing_file(path, exclusive=True) as file:  # uncompressed: many small parts open twice as fast
         pq.write_table(
@@ -156,20 +168,21 @@ def _info(path: Path, metadata: Mapping[bytes, bytes] | None) -> tuple[PartInfo,
         version = values.pop("format")
     except (KeyError, ValueError, AttributeError, RecursionError):
         raise damaged(path, "is not a part of a store") from None
-    if version not in (1, FORMAT, _SPLITTING_FORMAT):
+    if version not in (1, FORMAT, _SPLITTING_FORMAT, _RENEWABLE_FORMAT):
         raise TrichordError(
-            f"{path}: has format {version}, this version reads 1 to {_SPLITTING_FORMAT}; install a newer trichord"
+            f"{path}: has format {version}, this version reads 1 to {_RENEWABLE_FORMAT}; install a newer trichord"
         )
     try:
         streams = {name: StreamInfo(**entry) for name, entry in values.pop("streams").items()}
         info = PartInfo(**values, streams=streams)
-        whole = [info.num_bytes, info.word_dim, info.first_word, info.num_new_words, info.num_words]
+        whole = [info.num_bytes, info.word_dim, info.first_word, info.num_new_words, info.num_words, info.supersedes]
         whole += [stream.dim for stream in streams.values()]
         words = (info.shard, info.sha256, info.rows_sha256, info.word_source)
         sound = all(type(n) is int and n >= 0 for n in whole) and all(type(word) is str for word in words)
         sound = sound and info.num_new_words <= info.num_words and info.first_word + info.num_words <= 2 * MAX_WORDS
         sound = sound and info.first_word + info.num_new_words <= MAX_WORDS and type(info.lowercase) is bool
         sound = sound and info.word_splitting in WORD_SPLITTINGS
+        sound = sound and (version >= _RENEWABLE_FORMAT or not info.supersedes)
         sound = sound and all(stream.dtype in ("float16", "float32") for stream in streams.values())
     except (AttributeError, TypeError, ValueError):
         sound = False
@@ -178,7 +191,7 @@ def _info(path: Path, metadata: Mapping[bytes, bytes] | None) -> tuple[PartInfo,
     return info, version
 
 
-def _read_rows(path: Path, file: pq.ParquetFile) -> pa.Table:
+def _read_rows(path: Path, file: pq.ParquetFile, texts: Sequence[str]) -> pa.Table:
     """The rows with all texts written out. Raises TrichordError where a few bytes would become more than such a file has:
     texts that are told by number (dictionaries) are read as numbers and measured first."""
     most = most_unpacked(path.stat().st_size)
@@ -189,11 +202,11 @@ def _read_rows(path: Path, file: pq.ParquetFile) -> pa.Table:
     if odd := [c.path_in_schema for c in columns if any("DELTA" in encoding for encoding in c.encodings)]:
         raise damaged(path, f"its column {odd[0]} is packed as no store's is")
     told = {c.path_in_schema for c in columns if any("DICTIONARY" in encoding for encoding in c.encodings)}
-    if told & set(TEXTS) <= set(_REPEATED):
+    if told & set(texts) <= set(_REPEATED):
         table = file.read(use_threads=False)
     else:
         with pq.ParquetFile(
-            path, page_checksum_verification=True, pre_buffer=False, read_dictionary=list(TEXTS)
+            path, page_checksum_verification=True, pre_buffer=False, read_dictionary=list(texts)
         ) as again:
             table = again.read(use_threads=False)
     return written_out(table, path, most)
@@ -224,7 +237,7 @@ def read_manifest(path: Path) -> Manifest:
             info, version = _info(path, file.schema_arrow.metadata)
             if file.schema_arrow.names != schema_for(list(info.streams), version).names:
                 raise damaged(path, "its columns are not those of a store")
-            table = _read_rows(path, file)
+            table = _read_rows(path, file, texts_of(version))
         table.validate(full=True)  # also refuses text that is not UTF-8
     except TrichordError:
         raise

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,6 +43,14 @@ def spool_name(source: str, collection: str) -> str:
     """Folder name of the item of a collection that is made from and by `source`, of the form CONTENT:FINGERPRINT."""
     content, _, fingerprint = source.partition(":")
     return f"{content[:40]}-{fingerprint[:24]}-{hashlib.sha256(collection.encode()).hexdigest()[:8]}"
+
+
+@dataclass
+class SpooledItem(Item):
+    """An item of the spool. renews: what of an item that the store holds it takes the place of, `captions` (it has no other streams
+    than those of captions) or `all`; empty for a new item."""
+
+    renews: str = ""
 
 
 class SpoolWriter:
@@ -72,8 +81,9 @@ class SpoolWriter:
         return self._streams[stream]["num_rows"] if stream in self._streams else 0
 
     def commit(
-        self, *, video_id: str, split: str, duration_s: float, rates_hz: dict[str, float], captions: Captions
-    ) -> int:
+        self, *, video_id: str, split: str, duration_s: float, rates_hz: dict[str, float], captions: Captions,
+        media: str = "", rules: str = "", renews: str = "",
+    ) -> int:  # fmt: skip
         """Make the item durable and give it its name. Returns its size in bytes."""
         for file in self._files.values():
             file.flush()
@@ -81,7 +91,7 @@ class SpoolWriter:
             file.close()
         description = {
             "video_id": video_id, "collection": self.collection, "split": split, "duration_s": duration_s,
-            "source": self.source, "streams": self._streams, "rates_hz": rates_hz,
+            "source": self.source, "media": media, "rules": rules, "renews": renews, "streams": self._streams, "rates_hz": rates_hz,
             "start_s": captions.start_s.tolist(), "end_s": captions.end_s.tolist(), "text": list(captions.text),
         }  # fmt: skip
         with (self.folder / _DESCRIPTION).open("w", encoding="utf-8") as out:
@@ -124,7 +134,7 @@ def spooled(store: Path) -> list[Path]:
     return folders
 
 
-def read_spooled(folder: Path) -> Item | None:
+def read_spooled(folder: Path) -> SpooledItem | None:
     """The item of a folder, its streams memory-mapped; None where the folder does not hold a whole one.
 
     Raises OSError when it cannot be read, which is not its fault.
@@ -137,7 +147,7 @@ def read_spooled(folder: Path) -> Item | None:
                 raise ValueError("a file of another folder")
             if entry["num_rows"]:
                 streams[name] = _mapped(folder / entry["file"], entry)
-        return Item(
+        return SpooledItem(
             video_id=values["video_id"],
             collection=values["collection"],
             split=values["split"],
@@ -146,6 +156,7 @@ def read_spooled(folder: Path) -> Item | None:
             rates_hz=values["rates_hz"],
             captions=Captions(np.array(values["start_s"]), np.array(values["end_s"]), tuple(values["text"])),
             source=values["source"],
+            **{name: values.get(name, "") for name in ("media", "rules", "renews")},  # earlier versions wrote none
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
         return None

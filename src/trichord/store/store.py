@@ -13,39 +13,52 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trichord.errors import TrichordError, one_line
-from trichord.store.columns import checked_parts, coded, column, fingerprint, merged_streams
-from trichord.store.content import shard_problem, spellings, words_problem
-from trichord.store.ledger import LEDGER, read_ledger
+from trichord.store.columns import (
+    checked_parts,
+    coded,
+    column,
+    extent,
+    fingerprint,
+    merged_streams,
+    newest_rows,
+    texts_in,
+)
+from trichord.store.content import shard_problem, words_problem
+from trichord.store.ledger import no_items, read_ledger
 from trichord.store.location import Location, location
 from trichord.store.manifest import part_paths
 from trichord.store.mirror import MappedShards, RemoteStore
 from trichord.store.reading import Reading
 from trichord.store.shards import damaged, map_shard, unreadable_part
+from trichord.store.vocabulary import gathered_words, num_words_of
 
 
 class Store:
     """A folder written by `StoreWriter`, or a copy of one behind a URL; read-only and memory-mapped. Items are numbered in
-    the order of writing.
+    the order of writing. Of an item that was superseded only the newest version is seen, under the number of the first.
 
     Sizes are checked here, checksums by `trichord store verify`, those of remote parts also when they are fetched. Parts
-    that a writer commits later are seen by a store opened later; numbers stay valid. Pickles as its path, so worker
-    processes map the files themselves.
+    that a writer commits later are seen by a store opened later; numbers stay valid. Pickles as its path and its last part, so
+    that worker processes map the same files themselves.
 
     Args:
         path: A folder, or a URL, such as `s3://bucket/store` (`store.location` has the schemes).
         cache_gb: Of a URL: most gigabytes of its parts that are kept on this machine; None takes TRICHORD_CACHE_GB, or 20.
+        last_part: Name of the last part to read; None reads all.
 
     Attributes:
         path: The folder (Path) or the URL (text), as given.
         folder: Where files about the store can be kept on this machine: the folder itself, or that of the copies.
         remote: What fetches a remote store, or None.
+        num_superseded: Rows of parts that hold an earlier version of an item.
 
     Raises TrichordError when the store is missing, holds no items yet, holds a damaged part or cannot be reached.
     """
 
-    def __init__(self, path: str | Path, *, cache_gb: float | None = None):
+    def __init__(self, path: str | Path, *, cache_gb: float | None = None, last_part: str | None = None):
         self.path = location(path)
         self._cache_gb = cache_gb
         if isinstance(self.path, str):
@@ -56,39 +69,54 @@ class Store:
         else:
             self.remote, self.folder = None, self.path
         paths = part_paths(self.folder)
+        if last_part is not None:
+            paths = [path for path in paths if int(path.stem) <= int(Path(last_part).stem)]
         if not paths:
-            raise self._nothing()
+            raise no_items(self.path, self.folder)
         try:
             parts = checked_parts(paths, self.remote)
             self.streams = merged_streams(parts)
         except TrichordError as error:
             raise self._told(error) from None
+        rows = newest_rows(parts)
+
+        def number(name: str) -> np.ndarray:
+            values = np.concatenate([part.numbers[name] for part in parts])
+            return values if rows is None else values[rows]
+
+        def text(name: str) -> pa.Array:
+            values = texts_in(parts, name)
+            return values if rows is None else values.take(pa.array(rows))
+
         sizes = [part.num_rows for part in parts]
-        self._first = np.concatenate([[0], np.cumsum(sizes)])
         self._part = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-        self._ids = pa.concat_arrays([part.texts["video_id"] for part in parts])
-        unknown = [pa.repeat(pa.scalar("", pa.large_string()), part.num_rows) for part in parts]
-        self._sources = pa.concat_arrays([p.texts.get("source", u) for p, u in zip(parts, unknown, strict=True)])
-        self._collections, self._collection = coded([part.texts["collection"] for part in parts])
-        self._splits, self._split = coded([part.texts["split"] for part in parts])
-        self._duration_s = np.concatenate([part.numbers["duration_s"] for part in parts])
-        self._caption_begin = np.concatenate([part.numbers["caption_begin"] for part in parts])
-        self._caption_end = np.concatenate([part.numbers["caption_end"] for part in parts])
-        self._columns = {name: column(name, info, parts) for name, info in self.streams.items()}
+        self._part = self._part if rows is None else self._part[rows]
+        self.num_superseded = sum(sizes) - len(self._part)
+        self._ids, self._sources = text("video_id"), text("source")
+        self._medias = self._rules = None
+        if any("media" in part.texts for part in parts):
+            self._medias, self._rules = text("media"), text("rules").dictionary_encode()
+        self._collections, self._collection = coded(text("collection"))
+        self._splits, self._split = coded(text("split"))
+        self._duration_s = number("duration_s")
+        self._caption_begin, self._caption_end = number("caption_begin"), number("caption_end")
+        self._columns = {name: column(name, info, parts, rows) for name, info in self.streams.items()}
+        self._extents = [extent(part) for part in parts]
         info = parts[0].info
         self.word_source, self.lowercase, self.word_dim = info.word_source, info.lowercase, info.word_dim
         self.word_splitting = info.word_splitting
         self.reading = Reading()
         self.fingerprint = fingerprint(parts)
         self._infos = [part.info for part in parts]
+        self._last_part = parts[-1].path.name
         self._shard_paths = [part.shard_path for part in parts]
         self._opened_last = -1
         self._shards: list[dict[str, np.ndarray] | None] | MappedShards = [None] * len(sizes)
         if self.remote is not None:
             self._shards = MappedShards(self._infos, self.remote.cache)
 
-    def __reduce__(self) -> tuple[Callable[[Location, float | None], Store], tuple[Location, float | None]]:
-        return _reopened, (self.path, self._cache_gb)
+    def __reduce__(self) -> tuple[Callable[[Location, float | None, str], Store], tuple[Location, float | None, str]]:
+        return _reopened, (self.path, self._cache_gb, self._last_part)
 
     @property
     def address(self) -> str:
@@ -112,6 +140,20 @@ class Store:
     def source(self, i: int) -> str:
         """What the item was made from and by (`Item.source`); empty where unknown."""
         return self._sources[int(i)].as_py()
+
+    def media(self, i: int) -> str:
+        """Hash of the media files and the span that the item was made from (`Item.media`); empty where unknown."""
+        return "" if self._medias is None else self._medias[int(i)].as_py()
+
+    def rules(self, i: int) -> str:
+        """Versions of the rules by which the item was made (`Item.rules`); empty where unknown."""
+        return "" if self._rules is None else self._rules[int(i)].as_py()
+
+    def texts(self, name: str) -> pa.Array:
+        """A text of every item, "video_id", "source", "media" or "rules", as an Arrow array."""
+        known = {"video_id": self._ids, "source": self._sources, "media": self._medias, "rules": self._rules}[name]
+        known = pa.repeat(pa.scalar("", pa.large_string()), len(self)) if known is None else known
+        return known.cast(pa.large_string())
 
     def shard_path(self, i: int) -> Location:
         """The file, or its URL, that holds the item's features and captions."""
@@ -141,6 +183,13 @@ class Store:
             if wanted is not None:
                 chosen &= codes == (names.index(wanted) if wanted in names else -1)
         return np.flatnonzero(chosen).astype(np.int64)
+
+    def numbered(self, collection: str, video_ids: Iterable[str]) -> dict[str, int]:
+        """Number of each of these videos of a collection; those that the store does not hold are left out."""
+        items = self.select(collection)
+        wanted = pa.array(list(dict.fromkeys(video_ids)), pa.large_string())
+        places = np.array(pc.fill_null(pc.index_in(wanted, self._ids.take(pa.array(items))), -1))
+        return {name: int(items[at]) for name, at in zip(wanted.to_pylist(), places.tolist(), strict=True) if at >= 0}
 
     def sources(self, collection: str | None = None) -> dict[str, int]:
         """What the items of a collection were made from and by (`Item.source`) -> their numbers; unknown ones left out."""
@@ -276,32 +325,8 @@ class Store:
     # ---- words
 
     @cached_property
-    def _num_words(self) -> int:
-        return max(info.first_word + info.num_new_words for info in self._infos)
-
-    @cached_property
     def _words(self) -> tuple[list[str], np.ndarray]:
-        size = self._num_words
-        words, vectors = [""] * size, np.zeros((size, self.word_dim), dtype=np.float32)
-        known = np.zeros(size, dtype=bool)
-
-        def take(part: int, count: int, shard: dict[str, np.ndarray]) -> None:
-            ids = shard["word_table_ids"][:count]
-            if count and not 0 <= ids.min() <= ids.max() < size:
-                raise self._damaged(part, "its word ids are out of range")
-            vectors[ids] = shard["word_vectors"][:count]
-            known[ids] = True
-            for word, spelling in zip(ids.tolist(), spellings(shard, count), strict=True):
-                words[word] = spelling
-
-        adding = [part for part, info in enumerate(self._infos) if info.num_new_words]
-        for part, shard in zip(adding, self._word_shards(adding), strict=True):
-            take(part, self._infos[part].num_new_words, shard)
-        if not known.all():  # a part was deleted: the others carry what they use of its words
-            every = list(range(len(self._infos)))
-            for part, shard in zip(every, self._word_shards(every), strict=True):
-                take(part, self._infos[part].num_words, shard)
-        return words, vectors
+        return gathered_words(self._infos, self._word_shards, self._damaged)
 
     def _word_shards(self, parts: list[int]) -> Iterable[dict[str, np.ndarray]]:
         """Of each part its tensors, or of a remote one those of words alone."""
@@ -328,15 +353,6 @@ class Store:
         """The ledger: source and reason (and class and key, where known) of all that was to be stored but could not be."""
         return read_ledger(self.folder)
 
-    def _nothing(self) -> TrichordError:
-        if not self.folder.exists():
-            return TrichordError(f"{self.path}: no such store; make it with `trichord import` or `trichord extract`")
-        if skipped := len(read_ledger(self.folder)):
-            return TrichordError(
-                f"{self.path}: this store holds no items, {skipped} were skipped; {self.path}/{LEDGER} says why"
-            )
-        return TrichordError(f"{self.path}: holds no items; fill it with `trichord import` or `trichord extract`")
-
     def _shard_of(self, i: int) -> dict[str, np.ndarray]:
         part = self._part.item(i)
         return self._shards[part] or self._open(part)
@@ -346,11 +362,9 @@ class Store:
         self.reading.open(self._told_path(part))
         shard = map_shard(self._shard_paths[part]) if self.remote is None else self.remote.mapped(info)
         self.reading.opened()
-        items = slice(self._first[part], self._first[part + 1])
-        rows = {name: int(self._columns[name].end[items].max(initial=0)) for name in info.streams}
-        captions = int(self._caption_end[items].max(initial=0))
+        rows, captions = self._extents[part]
         problem = shard_problem(shard, info.streams, rows, captions, (info.num_words, info.word_dim))
-        if problem := problem or words_problem(shard, self._num_words):
+        if problem := problem or words_problem(shard, num_words_of(self._infos)):
             raise self._damaged(part, problem)
         self._shards[part] = shard
         if self.remote is not None and self._opened_last == part - 1 and part + 1 < len(self._infos):
@@ -378,5 +392,5 @@ class Store:
         return error if self.remote is None else TrichordError(self.remote.told(error))
 
 
-def _reopened(path: Location, cache_gb: float | None) -> Store:
-    return Store(path, cache_gb=cache_gb)
+def _reopened(path: Location, cache_gb: float | None, last_part: str) -> Store:
+    return Store(path, cache_gb=cache_gb, last_part=last_part)

@@ -24,7 +24,7 @@ from trichord.store.committed import Committed, WordTable, item_key
 from trichord.store.items import Item, checked_streams
 from trichord.store.ledger import note, read_ledger
 from trichord.store.location import local_folder
-from trichord.store.manifest import MAX_ROWS, MAX_WORDS, PartInfo, StreamInfo, schema_for, write_manifest
+from trichord.store.manifest import MAX_ROWS, MAX_WORDS, PartInfo, StreamInfo, format_of, schema_for, write_manifest
 from trichord.store.shards import write_shard
 from trichord.store.words import WordVectors
 
@@ -45,6 +45,7 @@ class _Buffer:
     texts: list[bytes] = field(default_factory=list)
     word_ids: list[list[int]] = field(default_factory=list)
     num_bytes: int = 0
+    supersedes: int = 0
 
 
 class StoreWriter:
@@ -110,11 +111,11 @@ class StoreWriter:
 
     def contains(self, collection: str, video_id: str) -> bool:
         """Whether the store holds the item, committed or not yet."""
-        return item_key(collection, video_id) in self._known.keys
+        return item_key(collection, video_id) in self._known.splits
 
-    def has_source(self, collection: str, source: str) -> bool:
-        """Whether a committed item of the collection was made from and by just that (`Item.source`)."""
-        return self._known.has_source(collection, source)
+    def has_source(self, collection: str, source: str, rules: str = "") -> bool:
+        """Whether a committed item of the collection was made from and by just that (`Item.source`, `Item.rules`)."""
+        return self._known.has_source(collection, source, rules)
 
     def skip(self, source: str, reason: str) -> None:
         """Note in the store's ledger that `source` could not be stored. No note is written twice."""
@@ -126,15 +127,18 @@ class StoreWriter:
             self._ledger.add(entry)
             note(self.path, *entry)
 
-    def add(self, item: Item, *, copy: bool = True) -> None:
+    def add(self, item: Item, *, copy: bool = True, supersede: bool = False) -> None:
         """Take in one item; its arrays are copied, unless `copy` is False: then they must not change before `flush`.
+
+        supersede: Where the store has an item of that collection and id, readers find this one in its place, under the
+            same number. Its split must be the same, so that no video moves from testing into training.
 
         Raises TrichordError, and takes in nothing of the item, when it is there already or its data cannot be stored:
         names the video and the stream.
         """
-        if self.contains(item.collection, item.video_id):
-            where = f"{item.collection}/{item.video_id}"
-            raise TrichordError(f"{where}: is in {self.path} already; skip it or name another collection")
+        is_there = self.contains(item.collection, item.video_id)
+        if is_there:
+            self._check_supersedes(item, supersede)
         streams = checked_streams(item, self._known.dims, copy=copy)
         texts = [text.encode("utf-8", "replace") for text in item.captions.text]
         word_ids = [self._ids_of(text) for text in item.captions.text]
@@ -144,6 +148,8 @@ class StoreWriter:
             "collection": item.collection,
             "split": item.split,
             "source": item.source,
+            "media": item.media,
+            "rules": item.rules,
             "duration_s": float(item.duration_s),
             "caption_begin": begin,
             "caption_end": begin + len(texts),
@@ -162,10 +168,25 @@ class StoreWriter:
         buffer.word_ids += word_ids
         buffer.num_bytes += sum(array.nbytes for array in streams.values())
         buffer.num_bytes += sum(map(len, texts)) + sum(4 * len(ids) + 32 for ids in word_ids)
-        self._known.keys.add(item_key(item.collection, item.video_id))
+        buffer.supersedes += is_there
+        self._known.splits[item_key(item.collection, item.video_id)] = item.split
         self.num_added += 1
         if buffer.num_bytes >= self._shard_bytes or len(buffer.rows) >= MAX_ROWS:
             self.flush()
+
+    def _check_supersedes(self, item: Item, supersede: bool) -> None:
+        where, split = (
+            f"{item.collection}/{item.video_id}",
+            self._known.splits[item_key(item.collection, item.video_id)],
+        )
+        if not supersede:
+            raise TrichordError(f"{where}: is in {self.path} already; skip it or name another collection")
+        if item.split != split:
+            raise TrichordError(
+                f"{where}: is in split '{split}' of {self.path} and cannot move to '{item.split}'; name another collection"
+            )
+        if any((row["collection"], row["video_id"]) == (item.collection, item.video_id) for row in self._buffer.rows):
+            self.flush()  # a part holds an item once
 
     def flush(self) -> None:
         """Commit what was added as one part, now."""
@@ -198,8 +219,9 @@ class StoreWriter:
                 num_new_words=len(new),
                 num_words=len(table),
                 word_splitting=self._given.splitting,
+                supersedes=buffer.supersedes,
             )
-            names = [field.name for field in schema_for(list(info.streams))]
+            names = [field.name for field in schema_for(list(info.streams), format_of(info, buffer.rows))]
             absent = {name: float("nan") if name.endswith("_rate_hz") else 0 for name in names}
             columns = {name: [row.get(name, absent[name]) for row in buffer.rows] for name in names}
             self._lock.check()
@@ -211,7 +233,7 @@ class StoreWriter:
         except OSError as error:
             raise self._failed(f"cannot write part {stem}", error) from error
         self._committed_words = len(known.words)
-        rows = ((str(row["collection"]), str(row["source"])) for row in buffer.rows)
+        rows = ((str(row["collection"]), str(row["source"]), str(row["rules"])) for row in buffer.rows)
         known.add_part(f"{stem}.parquet", rows, self._given_table)
         self._buffer = _Buffer()
 

@@ -28,7 +28,7 @@ from trichord.recipes import of_this_version, recipe_from_dict
 from trichord.recipes.bounds import DRAW_SEED
 from trichord.study import factories
 from trichord.study.ranks import write_arrays
-from trichord.study.score import load_for_scoring
+from trichord.study.score import items_trained_on, load_for_scoring
 
 if TYPE_CHECKING:
     from trichord.recipes import Recipe
@@ -135,7 +135,15 @@ def evaluate(
         assert run is not None and store_path is not None
         store, trained, used, settings = load_for_scoring(run, store_path, recipe)
         evaluation = Evaluation(
-            Subject.of_model(str(run), trained.model, store, settings, trained.trained, trained.centroids)
+            Subject.of_model(
+                str(run),
+                trained.model,
+                store,
+                settings,
+                trained.trained,
+                trained.centroids,
+                items_trained_on(run, trained, store),
+            )  # fmt: skip
         )
         evaluation.notes += trained.notes
         if recipe is not None and trained.settings:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,9 @@ from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss, Contrast, Share
 from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce, softmax_share
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import ScoringSettings
+from trichord.protocols.benchmarks import Benchmark, ScoringSettings
+from trichord.store.overlap import check_overlap
+from trichord.store.rules import outdated
 from trichord.store.words import table_name
 from trichord.training.frozen import FrozenSettings
 from trichord.training.loop import LoopSettings, num_steps_of
@@ -134,22 +137,43 @@ def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
 def check_data(recipe: Recipe, store: Store, stages: Sequence[Stage]) -> list[str]:
     """Refuse a store that lacks a modality which one of the stages needs, before the first is trained.
 
-    Returns lines for the user: videos whose captions have no word in the table count as videos without text.
+    Returns lines for the user: videos that older rules extracted, and videos whose captions have no word in the table, which count
+    as videos without text.
     """
     audio, text = audio_input_of(store, recipe.model.audio), text_input_of(store, recipe.model.text)
     for stage in stages:
         require_modalities(store, stage.modalities, f"order {stage.chain}", audio=audio, text=text)
+    lines = []
+    if old := len(outdated(store)):
+        lines.append(
+            f"{old:,} of {len(store):,} videos were extracted by older rules for clocks or captions; the same `trichord extract` "
+            "again makes those anew whose result differs"
+        )
     if text != "words" or store.remote is not None or not any("text" in stage.modalities for stage in stages):
-        return []
+        return lines
     captioned = [i for i in range(len(store)) if store.num_captions(i)]
     unknown = sum(not store.num_known_words(i) for i in captioned)
     if not unknown:
-        return []
+        return lines
     table = table_name(store.word_source)
-    return [
+    return lines + [
         f"{unknown:,} of {len(captioned):,} videos with captions have no word in {table} and count as videos without text; "
         "extract them with word vectors of their language (--words), or with --text st:MODEL"
     ]
+
+
+def trained_items(recipe: Recipe, store: Store) -> np.ndarray:
+    """Numbers of the videos of a store that a recipe trains on."""
+    items = store.select(recipe.data.collection or None, recipe.data.train_split)
+    _, begin, end, _ = store.located("caption", items)
+    return items[end > begin]
+
+
+def check_overlaps(recipe: Recipe, store: Store, benchmarks: Sequence[Benchmark]) -> None:
+    """Refuse to score videos that are trained on under another name. Raises TrichordError that names some."""
+    for benchmark in benchmarks:
+        scored = store.select(benchmark.collection, benchmark.split)
+        check_overlap(store, trained_items(recipe, store), scored, f"benchmark {benchmark.name}")
 
 
 def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tuple[TrainingClips, ClipReader]:

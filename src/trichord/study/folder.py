@@ -220,6 +220,20 @@ def check_store(out: Path, store: Store) -> None:
         write_json(path, {"files": now})
 
 
+def was_trained_on(model: Path, store: Store) -> bool:
+    """Whether the run in whose folder a model lies was trained on this store, as it was then or is now."""
+    path = model.parent.parent / "run.yaml"
+    if not is_there(path):
+        return False
+    try:
+        found = _read_claim(path)
+    except Unavailable:
+        raise
+    except TrichordError:
+        return False
+    return store.fingerprint == found.get("fingerprint") or store.address == found.get("store")
+
+
 def _read_claim(path: Path) -> dict[str, Any]:
     mend = "if the folder is of this store and these settings, delete that file and go on; else give another --out"
     try:

@@ -143,6 +143,7 @@ def run_study(
             f"{store.path}: no clips to evaluate on (every video is in split train); give --benchmarks COLLECTION/train"
         )
     chosen = [find_benchmark(store, name) for name in dict.fromkeys(names)]
+    factories.check_overlaps(recipe, store, chosen)
     say = say or _print if is_main() else _silent
     for line in factories.check_data(recipe, store, [stage.stage for stage in distinct_stages(plan)]):
         say(line)

@@ -30,6 +30,7 @@ from trichord.protocols.benchmarks import (
     score_embeddings,
 )
 from trichord.recipes import Recipe, load_recipe, of_this_version, recipe_from_dict
+from trichord.store.overlap import check_overlap
 from trichord.study import factories
 from trichord.study.files import (
     check_sha256,
@@ -41,6 +42,7 @@ from trichord.study.files import (
     read_json,
     read_queries,
 )
+from trichord.study.folder import was_trained_on
 from trichord.study.places import check_described, check_stage, identity_of
 from trichord.study.plan import PlannedOrder
 from trichord.study.ranks import (
@@ -278,6 +280,9 @@ def evaluate_model(
                 f"it knows {', '.join(trained.trained)}"
             )
     chosen = [find_benchmark(store, name) for name in benchmarks or benchmark_names(store)]
+    if len(trained_on := items_trained_on(run, trained, store)):
+        for b in chosen:
+            check_overlap(store, trained_on, store.select(b.collection, b.split), f"benchmark {b.name}")
     return [row for b in chosen for row in evaluate_retrieval(trained.model, store, b, parsed, settings)], trained.notes
 
 
@@ -296,6 +301,13 @@ def load_for_scoring(
     settings = factories.scoring_settings(used, trained.visual_streams, trained.audio, trained.text)
     trained.model.to(factories.scoring_device(used))
     return store, trained, used, settings
+
+
+def items_trained_on(run: Path, trained: TrainedModel, store: Store) -> np.ndarray:
+    """Numbers of the videos of a store that a model was trained on; none where it was trained on another store."""
+    if not trained.settings or not was_trained_on(find_model(run), store):
+        return np.empty(0, np.int64)
+    return factories.trained_items(recipe_from_dict(of_this_version(trained.settings)), store)
 
 
 def find_model(run: Path) -> Path:

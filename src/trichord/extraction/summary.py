@@ -1,0 +1,62 @@
+"""What an extraction did, as it is told at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trichord.extraction.progress import clock
+from trichord.store.ledger import LEDGER
+
+
+@dataclass
+class ExtractSummary:
+    """What an extraction did. `splits` counts all items of the collection that the store now holds, `num_postponed` the
+    skipped items and unlisted folders for which the system is to blame; the next run tries them again."""
+
+    store: Path
+    collection: str
+    encoders: str
+    num_videos: int
+    num_added: int = 0
+    num_skipped: int = 0
+    num_present: int = 0
+    num_renewed: int = 0
+    num_leased: int = 0
+    num_postponed: int = 0
+    video_s: float = 0.0
+    elapsed_s: float = 0.0
+    decode_s: float = 0.0
+    encode_s: float = 0.0
+    interrupted: bool = False
+    splits: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        splits = ", ".join(f"{count} {split}" for split, count in sorted(self.splits.items())) or "nothing"
+        lines = [
+            f"{self.num_added} videos ({self.video_s:.0f} s) extracted with {self.encoders} in {clock(self.elapsed_s)}",
+            f"{self.num_present} were there already, {self.num_skipped} skipped; '{self.collection}' now has {splits}",
+        ]
+        if self.num_renewed:
+            were = "was" if self.num_renewed == 1 else "were"
+            lines.append(f"{self.num_renewed} more {were} made anew because of new captions or newer rules")
+        if self.num_leased:
+            lines.append(f"{self.num_leased} are being extracted by other processes")
+        if self.num_skipped:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
+            lines.append(f"why they were skipped ({kinds}): {self.store / LEDGER}; --retry CLASS tries a class again")
+        if self.interrupted:
+            lines.append("interrupted: what was finished is stored; the same command goes on")
+        shown = self.notes[:10]
+        more = [f"... and {len(self.notes) - len(shown)} more notes"] if len(self.notes) > len(shown) else []
+        last = []
+        if self.num_postponed:
+            what = (
+                "were not done because of the system, not of the files"
+                if self.num_postponed > 1
+                else ("was not done because of the system, not of the file")
+            )
+            last = [f"{self.num_postponed} {what}: mend that, then run the same command again"]
+        return "\n".join([*lines, *(f"note: {text}" for text in shown), *more, *last])

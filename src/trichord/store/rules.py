@@ -1,0 +1,82 @@
+"""The versions of the rules by which items were extracted, and the items that newer rules leave as they are.
+
+An item records `clock N, captions M`: by which rules time stamps of its media files became seconds (`CLOCK_RULES`), and by which
+its captions were read (`trichord.captions.CAPTION_RULES`). Items of earlier versions record nothing, which counts as 1.
+`settled.jsonl` in the store's folder lists work that was compared with what the store holds, and gave the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trichord.captions import CAPTION_RULES
+from trichord.files.reading import read_text
+from trichord.files.writing import open_itself
+
+if TYPE_CHECKING:
+    from trichord.store.store import Store
+
+SETTLED = "settled.jsonl"
+CLOCK_RULES = 2  # of `trichord.media`, which takes long to import
+CURRENT_RULES = f"clock {CLOCK_RULES}, captions {CAPTION_RULES}"
+_RULES = re.compile(r"clock (\d{1,6}), captions (\d{1,6})")
+
+
+def is_older(rules: str) -> tuple[bool, bool]:
+    """Whether the rules for clocks, and those for captions, are older than those of this version."""
+    match = _RULES.fullmatch(rules)
+    clock, captions = (int(match[1]), int(match[2])) if match else (1, 1)
+    return clock < CLOCK_RULES, captions < CAPTION_RULES
+
+
+class Settled:
+    """Work that gives what the store holds already, under the rules of this version; kept in the store's folder."""
+
+    def __init__(self, store: Path) -> None:
+        self._path = store / SETTLED
+        self._pairs: set[tuple[str, str]] = set()
+        try:
+            lines = read_text(self._path, errors="replace").splitlines()
+        except OSError:  # it only saves time
+            lines = []
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):  # a killed process's torn line
+                values = json.loads(line)
+                if values["rules"] == CURRENT_RULES:
+                    self._pairs.add((str(values["source"]), str(values["key"])))
+
+    @property
+    def sources(self) -> list[str]:
+        """`Item.source` of the items for which there is such work."""
+        return sorted({source for source, _ in self._pairs})
+
+    def has(self, source: str, key: str) -> bool:
+        """Whether the work `key` gives the item that was made from `source`."""
+        return (source, key) in self._pairs
+
+    def add(self, source: str, key: str) -> None:
+        """Note that the work `key` gives the item that was made from `source`."""
+        if self.has(source, key):
+            return
+        self._pairs.add((source, key))
+        line = json.dumps({"source": source, "key": key, "rules": CURRENT_RULES}) + "\n"
+        with contextlib.suppress(OSError), open(self._path, "ab", buffering=0, opener=open_itself) as file:
+            file.write(line.encode())
+
+
+def outdated(store: Store) -> np.ndarray:
+    """Numbers of the items that `trichord extract` made by older rules, unless newer ones were seen to give the same."""
+    rules = store.texts("rules").dictionary_encode()
+    old = np.array([any(is_older(text)) for text in rules.dictionary.to_pylist()])
+    items = np.flatnonzero(old[np.array(rules.indices)])
+    sources = store.texts("source").take(pa.array(items))
+    settled = pc.is_in(sources, value_set=pa.array(Settled(store.folder).sources, pa.large_string()))
+    return items[np.array(pc.and_not(pc.greater(pc.binary_length(sources), 0), settled), dtype=bool)]

@@ -1,0 +1,130 @@
+"""Items that a later part supersedes: readers take the newest, under the number of the first; `verify` and `info` know both."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from store_helpers import build, captions, item, word_vectors
+from trichord.errors import TrichordError
+from trichord.store import Item, Store, StoreWriter
+from trichord.store.inspect import store_info, verify
+from trichord.store.manifest import part_paths, read_manifest, write_manifest
+
+
+def renewed(store: Path, *items: Item) -> Store:
+    with StoreWriter(store, word_vectors()) as writer:
+        for one in items:
+            writer.add(one, supersede=True)
+    return Store(store)
+
+
+def seen(store: Store) -> list[tuple[str, str, list[str], list[str]]]:
+    def texts(i: int) -> list[str]:
+        return [store.caption_text(i, c) for c in range(store.num_captions(i))]
+
+    def words(i: int) -> list[str]:
+        return [store.words[w] for c in range(store.num_captions(i)) for w in store.word_ids(i, c)]
+
+    return [(store.video_id(i), store.split(i), texts(i), words(i)) for i in range(len(store))]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return build(tmp_path / "s", [item(f"v{i}", split="test" if i == 1 else "train") for i in range(5)])
+
+
+def test_readers_take_the_newest_under_the_number_of_the_first(path: Path) -> None:
+    before = Store(path)
+    old = seen(before)
+    fresh = [item(f"v{i}", split="test" if i == 1 else "train", texts=("stir", "now")) for i in (3, 1)]
+    store = renewed(path, *fresh)
+    assert [name for name, *_ in seen(store)] == [f"v{i}" for i in range(5)]
+    for i in range(5):
+        name, split, texts, words = seen(store)[i]
+        assert (name, split) == old[i][:2]
+        assert texts == words == ["stir", "now"] if i in (1, 3) else (texts, words) == old[i][2:]
+        assert np.array_equal(store.rows("visual_2d", i), before.rows("visual_2d", i))
+    assert store.fingerprint != before.fingerprint and store.num_superseded == 2
+    assert store.collections() == before.collections() and store.select("howto", "test").tolist() == [1]
+    assert store.numbered("howto", ["v3", "absent", "v1"]) == {"v3": 3, "v1": 1}
+    assert verify(path) == []
+    info = store_info(path)
+    assert (info.num_items, info.num_captions, info.num_superseded) == (5, 7, 2)
+    assert "superseded   2 earlier versions of items" in str(info)
+
+
+def test_an_item_can_be_superseded_again_and_within_one_session(path: Path) -> None:
+    renewed(path, item("v0", texts=("stir",)), item("v0", texts=("now",)), item("new", texts=("salt",)))
+    store = renewed(path, item("v4", texts=("add",)), item("new", texts=("it's",)))
+    assert [texts for _, _, texts, _ in seen(store)][::5] == [["now"], ["it's"]]
+    assert len(store) == 6 and store.num_superseded == 4 and verify(path) == []
+    assert [read_manifest(part).info.supersedes for part in part_paths(path)] == [0, 0, 0, 1, 1, 2]
+
+
+def test_a_video_keeps_its_split_and_is_not_superseded_unasked(path: Path) -> None:
+    with StoreWriter(path, word_vectors()) as writer:
+        with pytest.raises(TrichordError, match="howto/v1: is in split 'test' of .* and cannot move to 'train'; name"):
+            writer.add(item("v1"), supersede=True)
+        with pytest.raises(TrichordError, match="howto/v1: is in .* already; skip it"):
+            writer.add(item("v1", split="test"))
+    assert len(part_paths(path)) == 3
+
+
+def test_a_pickled_store_does_not_see_what_superseded_it_since(path: Path) -> None:
+    store = Store(path)
+    old = seen(store)
+    renewed(path, item("v0", texts=("now",)))
+    assert seen(pickle.loads(pickle.dumps(store))) == old != seen(Store(path))
+
+
+def test_other_items_and_parts_are_as_they_were(path: Path) -> None:
+    first = {part.name: part.read_bytes() for part in (path / "parts").iterdir()}
+    renewed(path, item("v0", texts=("now",)))
+    assert {name: (path / "parts" / name).read_bytes() for name in first} == first
+    newest = part_paths(path)[-1]
+    for file in (newest, newest.with_suffix(".safetensors")):
+        file.unlink()  # what is renewed can be undone: the part that supersedes is a part like any other
+    assert verify(path) == [] and seen(Store(path))[0][2] == ["add the salt"]
+
+
+def test_a_store_without_renewed_items_has_the_format_that_earlier_versions_read(path: Path, tmp_path: Path) -> None:
+    assert all("media" not in read_manifest(part).texts for part in part_paths(path))
+    renewed(path, item("v0"))
+    formats = [part.read_bytes().count(b'"format": 4') > 0 for part in part_paths(path)]
+    assert formats == [False, False, False, True], "an earlier version refuses the new part alone"
+    told = build(tmp_path / "t", [replace(item("a"), media="m", rules="clock 2, captions 2"), item("b"), item("c")])
+    store = Store(told)
+    assert [(store.media(i), store.rules(i)) for i in range(3)] == [("m", "clock 2, captions 2"), ("", ""), ("", "")]
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"), [(0, "holds howto/v0 again, which 00000.parquet has"), (1, "supersedes 2 items")]
+)
+def test_verify_finds_what_is_there_twice_without_superseding(path: Path, said: int, problem: str) -> None:
+    renewed(path, item("v0"), item("v2"))
+    newest = part_paths(path)[-1]
+    manifest = read_manifest(newest)
+    columns = {name: column.to_pylist() for name, column in manifest.texts.items()}
+    columns |= {name: column.tolist() for name, column in manifest.numbers.items()}
+    newest.unlink()
+    write_manifest(newest, columns, replace(manifest.info, supersedes=said))
+    assert any(problem in line for line in verify(path))
+
+
+def test_captions_with_embeddings_are_superseded_with_them(tmp_path: Path) -> None:
+    def with_text(*texts: str) -> Item:
+        one = item("v", texts=texts)
+        rows = np.arange(len(texts) * 2, dtype=np.float32).reshape(-1, 2) + len(texts)
+        return replace(
+            one, streams=one.streams | {"text": rows}, rates_hz=one.rates_hz | {"text": -1.0}, captions=captions(*texts)
+        )
+
+    path = build(tmp_path / "s", [with_text("add"), item("w")])
+    store = renewed(path, with_text("add", "the", "salt"))
+    assert store.num_rows("text", 0) == store.num_captions(0) == 3 and store.num_rows("text", 1) == 0
+    assert store.rows("text", 0).tolist() == [[3, 4], [5, 6], [7, 8]]
