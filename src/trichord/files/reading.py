@@ -7,6 +7,7 @@ comes, and a device such as `/dev/zero` never ends. A file that the user names o
 
 from __future__ import annotations
 
+import atexit
 import errno
 import hashlib
 import io
@@ -111,6 +112,7 @@ def _copy_of_pipe(path: str | Path, max_bytes: int) -> IO[bytes]:
                     raise FileTooLargeError(errno.EFBIG, f"gives more than {max_bytes:,} bytes", str(path))
                 copy.write(block)
         copy.flush()
+        atexit.register(copy.close)
     except BaseException:
         copy.close()
         raise
