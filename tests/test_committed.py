@@ -91,10 +91,10 @@ def test_the_plan_sees_what_others_commit_and_delete(tmp_path: Path) -> None:
     commit(store, None, 1)
     known.renew()
     assert known.ids == {"v0", "v1"}
-    assert known.sources == {"key 0": "v0", "key 1": "v1"} and known.splits == {"train": 2}
+    assert known.sources == {"key 0": "v0", "key 1": "v1"} and known.split_of == {"v0": "train", "v1": "train"}
     (store / "parts" / "00000.parquet").unlink()
     known.renew()
-    assert known.ids == {"v1"} and known.sources == {"key 1": "v1"} and known.splits == {"train": 1}
+    assert known.ids == {"v1"} and known.sources == {"key 1": "v1"} and known.split_of == {"v1": "train"}
     other = Known(store, "none")
     other.renew()
     assert not other.ids

@@ -11,6 +11,7 @@ import pytest
 
 from store_helpers import build, captions, item, word_vectors
 from trichord.errors import TrichordError
+from trichord.releases import IMPORTERS, export_store
 from trichord.store import Item, Store, StoreWriter
 from trichord.store.inspect import store_info, verify
 from trichord.store.manifest import part_paths, read_manifest, write_manifest
@@ -128,3 +129,14 @@ def test_captions_with_embeddings_are_superseded_with_them(tmp_path: Path) -> No
     store = renewed(path, with_text("add", "the", "salt"))
     assert store.num_rows("text", 0) == store.num_captions(0) == 3 and store.num_rows("text", 1) == 0
     assert store.rows("text", 0).tolist() == [[3, 4], [5, 6], [7, 8]]
+
+
+@pytest.mark.parametrize("layout", ["howto100m", "youcook2", "webdataset", "npy"])
+def test_an_export_holds_the_newest_and_what_it_was_made_from(path: Path, tmp_path: Path, layout: str) -> None:
+    renewed(path, replace(item("v0", texts=("stir",)), source="c:f", media="m", rules="clock 2, captions 2"))
+    export_store(path, tmp_path / "out", layout=layout)  # type: ignore[arg-type]
+    IMPORTERS[layout](tmp_path / "out", tmp_path / "back")
+    store = Store(tmp_path / "back")
+    i = store.numbered("howto", ["v0"])["v0"]
+    assert len(store) == 5 and store.caption_text(i, 0) == "stir" and store.num_superseded == 0
+    assert (store.source(i), store.media(i), store.rules(i)) == ("c:f", "m", "clock 2, captions 2")

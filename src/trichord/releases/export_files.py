@@ -160,7 +160,9 @@ def write_npy(job: Job) -> dict[str, int]:
     text = io.StringIO(newline="")
     rows = csv.writer(text)  # lines end in \r\n, so that a \r in an id is quoted
     with replacing_file(job.out / NPY_INDEX) as index:
-        rows.writerow([*NPY_COLUMNS, *(f"{name}_rate_hz" for name in names)])
+        known = any(job.store.media(i) or job.store.rules(i) for i in job.items.tolist())
+        columns = [*NPY_COLUMNS, *(("media", "rules") if known else ())]
+        rows.writerow([*columns, *(f"{name}_rate_hz" for name in names)])
         for i in job.each():
             record = record_of(job.store, i)
             path = f"{component(record['collection'])}/{component(record['id'])}"
@@ -170,7 +172,7 @@ def write_npy(job: Job) -> dict[str, int]:
                     job.summary.num_bytes += file.tell()
             with _file(job.out / CAPTION_FOLDER / f"{path}.json") as file:
                 file.write(json.dumps(record["captions"]).encode() + b"\n")
-            head = [record["id"], f"{path}.npy", *(record[name] for name in NPY_COLUMNS[2:])]
+            head = [record["id"], f"{path}.npy", *(record.get(name, "") for name in columns[2:])]
             rows.writerow([*head, *(record["rates_hz"].get(name, "") for name in names)])
             index.write(text.getvalue().encode())
             text.seek(0)

@@ -1,7 +1,8 @@
 """A folder of .npy files per stream with an index, as `trichord store export --layout npy` writes it, into a store.
 
 `index.csv` has one row per item: `video_id`, `path` (with or without `.npy`, the same in every stream's folder),
-`collection`, `split`, `duration_s`, `source`, and per stream a column `STREAM_rate_hz`, empty where the item lacks it.
+`collection`, `split`, `duration_s`, `source`, `media` and `rules` where they are known, and per stream a column
+`STREAM_rate_hz`, empty where the item lacks it.
 Features are `STREAM/PATH.npy` (rows, width), captions `captions/PATH.json` (lists start, end, text).
 """
 
@@ -130,7 +131,7 @@ def read_item(row: dict[str, str], root: Path, entry: Entry) -> Made:
         "id": entry.video_id,
         "collection": entry.collection,
         "split": row.get("split", ""),
-        "source": row.get("source", ""),
+        **{name: row.get(name, "") for name in ("source", "media", "rules")},
         "duration_s": _number(row["duration_s"], "duration_s", where),
         "rates_hz": rates,
         "captions": read_captions(row, root, where),
