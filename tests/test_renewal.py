@@ -322,10 +322,3 @@ def test_embeddings_of_captions_are_made_anew_with_them(tmp_path: Path) -> None:
 
 def test_the_clock_is_that_of_the_media() -> None:
     assert getattr(media, "CLOCK_RULES", CLOCK_RULES) == CLOCK_RULES
-
-
-def test_stores_record_the_clock_rules_of_the_media_room() -> None:
-    from trichord.media import CLOCK_RULES
-    from trichord.store import rules
-
-    assert rules.CLOCK_RULES == CLOCK_RULES
