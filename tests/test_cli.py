@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from trichord.cli import COMMANDS, main
+from trichord.files.reading import NotRegularFileError
 
 QUICK = [
     "--recipe",
@@ -114,6 +116,35 @@ def test_mistakes_get_one_line(tiny_store: Path, tmp_path: Path, capsys: pytest.
     assert fails(capsys, "store", "info", str(tmp_path / "none"))
     (tmp_path / "fake.pth").write_bytes(b"not a checkpoint")
     assert "fake.pth" in fails(capsys, "evaluate", str(tmp_path / "fake.pth"), "--store", store)
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (NotRegularFileError(errno.EINVAL, "is a FIFO, not a regular file", "x/y"), "x/y: cannot be read (is a FIFO"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x/y"), "x/y: no such file"),
+        (OSError(errno.ESTALE, "Stale file handle", "x/y"), "x/y: cannot be read (Stale file handle)"),
+        (OSError(errno.ETIMEDOUT, "Connection timed out"), "the system failed (Connection timed out)"),
+        (OSError(errno.EMFILE, "Too many open files"), "the system failed (Too many open files)"),
+        (OSError("no number and no file"), "internal error: OSError"),
+        (ValueError("a defect"), "internal error: ValueError: a defect"),
+    ],
+)
+def test_errors_of_the_system_are_no_internal_errors(
+    error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(words: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("trichord.cli.scoring.doctor", failing)
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err.startswith(f"trichord: error: {line}")
+
+
+def test_a_study_whose_lock_is_a_fifo(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / ".lock")
+    assert main(["study", "--store", str(tiny_store), "--out", str(tmp_path), "--orders", "[vt]", *QUICK]) == 2
+    assert ".lock: cannot be read (is a FIFO, not a regular file)" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -82,6 +82,28 @@ def test_a_table_that_names_a_fifo(tmp_path: Path, videos: list[Path], column: s
     assert (summary.num_added, list(ledger(tmp_path / "s").values())) == (1, ["missing"])
 
 
+@pytest.mark.parametrize("name", ["hashes.jsonl", "skipped.jsonl"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "link"])
+def test_files_of_a_store_that_lines_are_appended_to(tmp_path: Path, videos: list[Path], name: str, kind: str) -> None:
+    """A store from elsewhere: nothing waits for a FIFO, and nothing is appended to the file that a link leads to."""
+    folder, store = tmp_path / "v", tmp_path / "s"
+    folder.mkdir()
+    store.mkdir()
+    shutil.copy(videos[0], folder / "good.mp4")
+    (folder / "bad.mp4").write_bytes(b"no video")
+    (tmp_path / "profile").write_text("mine\n")
+    if kind == "link":
+        (store / name).symlink_to(tmp_path / "profile")
+    else:
+        irregular(store / name, kind)
+    if name == "hashes.jsonl":  # it only saves time
+        assert run(folder, store, visual_2d="none").num_added == 1
+    else:
+        with pytest.raises(TrichordError, match=r"skipped\.jsonl"):
+            run(folder, store, visual_2d="none")
+    assert (tmp_path / "profile").read_text() == "mine\n"
+
+
 def test_a_table_may_be_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "t.csv")
     (tmp_path / "a.png").write_bytes(b"")

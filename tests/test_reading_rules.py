@@ -100,6 +100,20 @@ def test_files_are_opened_in_one_way() -> None:
     assert found == []
 
 
+def test_files_are_appended_to_in_one_way() -> None:
+    """Through `open_itself`: a link in the place of the file would lead the lines elsewhere, a FIFO would wait."""
+    found = [
+        f"{path.relative_to(SOURCE)}:{call.lineno}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        for call, what, is_method in called(ast.parse(path.read_text(encoding="utf-8")))
+        if what == "open"
+        and ast.unparse(call.func) != "os.open"
+        and mode_of(call, 0 if is_method else 1)[0] in "a"
+        and "opener=open_itself" not in ast.unparse(call)
+    ]
+    assert found == []
+
+
 def test_what_is_allowed_is_still_there() -> None:
     names = {
         (path.relative_to(SOURCE).as_posix(), function)

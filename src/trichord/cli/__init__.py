@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -106,7 +107,7 @@ def _guarded(words: list[str], debug: bool) -> int:
             print(f"trichord: {how}; {_next_command(words)}", file=sys.stderr, flush=True)
         return 128 + number
     except Exception as error:
-        if known := disk_error(error) or memory_error(error) or loss_of_others(error):
+        if known := disk_error(error) or memory_error(error) or loss_of_others(error) or _system_error(error):
             return _fail(known, debug, error)
         return _fail(
             f"internal error: {type(error).__name__}: {error}; please report it, with the traceback that --debug prints",
@@ -123,6 +124,20 @@ def _next_command(words: list[str]) -> str:
     if words and words[0] in CONTINUING:
         return "the same command goes on where it stopped"
     return "run the same command again"
+
+
+def _system_error(error: Exception) -> TrichordError | None:
+    """Return the error to print for one of the operating system that no command has worded; None for any other error."""
+    if not isinstance(error, OSError):
+        return None
+    from trichord.faults import fault_of, reason_of
+    from trichord.files.reading import unreadable
+
+    if isinstance(error.filename, str | os.PathLike):
+        return unreadable(os.fspath(error.filename), error)
+    if fault_of(error) and not isinstance(error, ConnectionError):
+        return TrichordError(f"the system failed ({reason_of(error)}); mend that, then run the command again")
+    return None
 
 
 def _fail(message: object, debug: bool, error: Exception | None = None) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trichord.captions import SIDECAR_SUFFIXES
 from trichord.files.reading import check_regular, open_regular, read_text
+from trichord.files.writing import open_itself
 
 FILE = "hashes.jsonl"
 _BLOCK_BYTES = 4 << 20
@@ -72,8 +73,12 @@ class FileHashes:
         with self._lock:
             self._known[name] = entry
             if self._keep and self._path.parent.is_dir():
-                with contextlib.suppress(OSError), self._path.open("ab", buffering=0) as file:  # it only saves time
-                    file.write((json.dumps([name, *entry]) + "\n").encode())
+                line = (json.dumps([name, *entry]) + "\n").encode()
+                with (
+                    contextlib.suppress(OSError),  # it only saves time
+                    open(self._path, "ab", buffering=0, opener=open_itself) as file,
+                ):
+                    file.write(line)
         return digest
 
     def earlier_captions(self, path: Path) -> set[str]:

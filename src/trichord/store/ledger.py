@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import read_text
+from trichord.files.reading import read_text, unreadable
 from trichord.files.writing import open_itself
 from trichord.store.location import Location
 
@@ -65,6 +65,8 @@ def read_ledger(store: Path) -> list[dict[str, str]]:
         lines = read_text(store / LEDGER, errors="replace").splitlines()
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise unreadable(store / LEDGER, error, mend="move it away, then run the command again") from None
     entries: dict[tuple[str, ...], dict[str, str]] = {}
     for line in lines:
         entry = entry_of(line)
