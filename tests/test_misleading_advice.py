@@ -210,3 +210,20 @@ def test_a_pointer_among_the_features_of_a_release(tmp_path: Path) -> None:
     next(root.rglob("v1_2d.npy")).write_bytes(POINTER)
     import_crosstask(root, tmp_path / "s", WORDS)
     assert any(TOLD in reason for reason in reasons(tmp_path / "s").values())
+
+
+def test_pointers_among_videos_pictures_words_and_models_are_named(tmp_path: Path) -> None:
+    from trichord.features.network_size import WeightsSize
+    from trichord.media import FrameSpec, image, probe
+    from trichord.store.words import read_word_vectors
+
+    for name, read in (
+        ("a.mp4", probe),
+        ("a.png", lambda path: image(path, FrameSpec(width=8, height=8))),
+        ("words.txt", lambda path: read_word_vectors(path, {"salt"})),
+        ("model.safetensors", lambda path: WeightsSize.of([path])),
+    ):
+        path = tmp_path / name
+        path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123456\n")
+        with pytest.raises(TrichordError, match=f"{name}: is a git-lfs pointer in place of the file"):
+            read(path)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from trichord.errors import TrichordError, one_line
 from trichord.features.model_folders import MOST_BYTES, keyed_values
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import open_regular, parse_json, read_json_value
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class _Count:
 
 def _size_of(path: Path) -> tuple[int, int]:
     """Tensors and numbers in a file of weights, at most."""
+    refuse_lfs_pointer(path)
     num_bytes = path.stat().st_size
     if path.suffix == ".safetensors":
         try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from trichord.errors import TrichordError, one_line
 from trichord.faults import raise_fault, reason_of
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import unreadable
 from trichord.media.clock import longest_s
 from trichord.media.media_file import MediaFile
@@ -72,6 +73,7 @@ def opened(path: str | Path) -> Iterator[InputContainer]:
 
 
 def _opened_file(path: str | Path) -> MediaFile:
+    refuse_lfs_pointer(path)
     try:
         return MediaFile(path)
     except OSError as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.faults import raise_fault
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import check_regular, open_regular, unreadable
 from trichord.media.sampling import FrameSpec
 from trichord.media.scaling import fitted
@@ -51,6 +52,7 @@ def image(path: str | Path, spec: FrameSpec) -> np.ndarray:
 def _loaded(path: Path) -> Picture:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    refuse_lfs_pointer(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures and odd metadata: judged here, not printed

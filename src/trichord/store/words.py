@@ -17,6 +17,7 @@ import numpy as np
 
 from trichord.captions import tokenize
 from trichord.errors import TrichordError
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import open_given, unreadable
 
 MAX_DIM = 4096
@@ -61,6 +62,7 @@ def read_word_vectors(path: str | Path, wanted: set[str], *, notes: list[str] | 
     Raises TrichordError for a file that is missing, compressed, of no such format, cut short or not finite.
     """
     path = Path(path)
+    refuse_lfs_pointer(path)
     try:
         with open_given(path) as file:
             begin = _after_byte_order_mark(file)
