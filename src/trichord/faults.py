@@ -48,7 +48,8 @@ def fault_of(error: BaseException | None) -> str:
 def raise_fault(path: str | Path, error: BaseException) -> None:
     """Raise SystemFaultError, naming the file, if the error is a fault of the system; return otherwise."""
     if fault_of(error):
-        raise SystemFaultError(f"{path}: cannot be read now ({reason_of(error)}); run the command again") from error
+        fault = next(filter(_kind, _causes(error)), error)  # a library may have taken it for damage
+        raise SystemFaultError(f"{path}: cannot be read now ({reason_of(fault)}); run the command again") from error
 
 
 def reason_of(error: BaseException) -> str:

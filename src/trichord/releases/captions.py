@@ -9,7 +9,7 @@ from typing import Any
 
 from trichord.captions import Captions
 from trichord.errors import TrichordError
-from trichord.files.reading import open_regular_text, parse_json, read_text
+from trichord.files.reading import open_regular_text, parse_json, read_text, unreadable
 from trichord.ids import IdIndex
 from trichord.releases.common import named_path, plain_texts, raw_captions
 from trichord.store.pickles import load_pickle
@@ -79,7 +79,7 @@ class CaptionFolder:
         except FileNotFoundError:
             return Captions.empty(), 0
         except (OSError, csv.Error) as error:
-            raise TrichordError(f"{path}: cannot be read ({error})") from None
+            raise unreadable(path, error) from None
         if rows and not set(FIELDS) <= set(rows[0]):
             raise TrichordError(f"{path}: needs the columns start, end and text")
         start, end, text = ([row[name] for row in rows] for name in FIELDS)
@@ -116,7 +116,7 @@ def _json(path: Path) -> Any:
     try:
         return parse_json(read_text(path), unique_keys=True)
     except OSError as error:
-        raise TrichordError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+        raise unreadable(path, error) from None
     except ValueError as error:
         raise TrichordError(f"{path}: is not JSON ({error}); download it again") from None
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from trichord.captions import Captions, tokenize
 from trichord.errors import TrichordError, one_line, printable
+from trichord.faults import fault_of
 from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.items import check_collection
 from trichord.store.ledger import LEDGER
@@ -44,6 +45,7 @@ class ImportSummary:
         num_added: Items stored by this run.
         num_present: Items that were in the store already.
         num_skipped: Items that could not be stored.
+        num_postponed: Those of them that a fault of the system kept from being read.
         skipped_path: The list of these with the reasons, or None when there are none.
         num_captions: Captions of the added items.
         num_captions_dropped: Captions left out since their times are not finite or end before they start.
@@ -56,6 +58,7 @@ class ImportSummary:
     num_added: int = 0
     num_present: int = 0
     num_skipped: int = 0
+    num_postponed: int = 0
     skipped_path: Path | None = None
     num_captions: int = 0
     num_captions_dropped: int = 0
@@ -72,6 +75,11 @@ class ImportSummary:
         ]
         if self.skipped_path:
             lines.append(f"skipped, each with its reason: {self.skipped_path}")
+        if self.num_postponed:
+            lines.append(
+                f"{self.num_postponed:,} of them because of the system, not of the files: mend that, then run the same command "
+                "again"
+            )
         return "\n".join(lines)
 
 
@@ -161,8 +169,10 @@ def import_entries(
                 made = TrichordError(problem)
             reason = str(made) if isinstance(made, TrichordError) else _added(writer, made, summary)
             if reason:
-                writer.skip(f"{of(entry)}/{one_line(video_id(entry))}", reason)
+                fault = fault_of(made) if isinstance(made, TrichordError) else ""
+                writer.skip(f"{of(entry)}/{one_line(video_id(entry))}", reason, fault)
                 summary.num_skipped += 1
+                summary.num_postponed += bool(fault)
                 first_reason = first_reason or reason
             if progress and time.monotonic() - reported > REPORT_EVERY_S:
                 reported = time.monotonic()

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trichord.errors import TrichordError
-from trichord.files.reading import open_regular
+from trichord.errors import TrichordError, Unavailable
+from trichord.files.reading import open_regular, unreadable
 from trichord.releases.clips import read_entries
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, import_entries
 from trichord.releases.exported_steps import read_steps, store_steps
@@ -36,7 +36,8 @@ KEY = "trichord"
 
 
 class Entry(NamedTuple):
-    """Where one item of an export lies: a piece of a file. `problem` is why it cannot be read, found while listing."""
+    """Where one item of an export lies: a piece of a file. `problem` is why it cannot be read, found while listing;
+    `unavailable` says that this is the system's fault, not the file's."""
 
     collection: str
     video_id: str
@@ -45,6 +46,7 @@ class Entry(NamedTuple):
     begin: int = 0
     end: int = 0
     problem: str = ""
+    unavailable: bool = False
 
 
 def import_listed(
@@ -70,7 +72,7 @@ def import_listed(
 
     def checked(entry: Entry) -> Made:
         if entry.problem:
-            raise TrichordError(entry.problem)
+            raise (Unavailable if entry.unavailable else TrichordError)(entry.problem)
         return make(entry)
 
     _refuse_conflicts(entries, checked)
@@ -129,8 +131,9 @@ def entry_of(record: dict[str, Any], file: Path, where: str, begin: int = 0, end
     return broken(file, where, f"{where}: its record has no id or no collection; export it again")
 
 
-def broken(file: Path, where: str, problem: str) -> Entry:
-    return Entry("export", where.replace(str(file.parent), "").lstrip("/"), where, file, problem=problem)
+def broken(file: Path, where: str, problem: str, *, unavailable: bool = False) -> Entry:
+    name = where.replace(str(file.parent), "").lstrip("/")
+    return Entry("export", name, where, file, problem=problem, unavailable=unavailable)
 
 
 def texts_of(record: dict[str, Any]) -> list[str]:
@@ -199,7 +202,7 @@ def _lines(path: Path) -> Iterator[Entry]:
                     yield broken(path, where, str(error))
                 begin = file.tell()
     except OSError as error:
-        raise TrichordError(f"{path}: cannot be read ({error.strerror}); export it again") from None
+        raise unreadable(path, error, mend="export it again") from None
 
 
 def _record(entry: Entry) -> dict[str, Any]:
@@ -208,7 +211,7 @@ def _record(entry: Entry) -> dict[str, Any]:
             file.seek(entry.begin)
             return parsed(file.read(entry.end - entry.begin), entry.where)
     except OSError as error:
-        raise TrichordError(f"{entry.file}: cannot be read ({error.strerror}); check the path") from None
+        raise unreadable(entry.file, error) from None
 
 
 def _howto100m_item(record: dict[str, Any], root: Path, where: str, left_out: Sequence[str]) -> Made:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.files.reading import open_regular
+from trichord.files.reading import open_regular, unreadable
 from trichord.files.writing import replacing_file
 from trichord.releases.records import MOST_JSON_BYTES, parsed, shown
 from trichord.store import Store
@@ -70,7 +70,7 @@ def read_steps(folder: Path, mark: dict[str, Any]) -> Spans:
                 collection, span = _span(parsed(line, f"{path}, line {count}"), f"{path}, line {count}")
                 found.setdefault(collection, []).append(span)
     except OSError as error:
-        raise TrichordError(f"{path}: cannot be read ({error.strerror}); copy or export it again") from None
+        raise unreadable(path, error, mend="copy or export it again") from None
     if count != mark["annotations"]:
         raise TrichordError(f"{path}: has {count:,} of {shown(mark['annotations'])} lines; copy or export it again")
     return found

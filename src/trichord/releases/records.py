@@ -18,7 +18,7 @@ import numpy as np
 
 from trichord.captions import WORD_SPLITTINGS, Captions, WordSplitting, tokenize
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import open_regular, parse_json
+from trichord.files.reading import check_regular, open_regular, parse_json, unreadable
 from trichord.files.writing import replacing_file
 from trichord.store import Item, Store, WordVectors
 from trichord.store.words import read_word_vectors
@@ -145,7 +145,7 @@ def read_small(path: Path) -> bytes:
                 raise TrichordError(f"{path}: has {size:,} bytes, {MOST_JSON_BYTES:,} can be read; export it again")
             return file.read()
     except OSError as error:
-        raise TrichordError(f"{path}: cannot be read ({error.strerror}); copy or export it again") from None
+        raise unreadable(path, error, mend="copy or export it again") from None
 
 
 def parsed(line: bytes | str, where: str, *, unique_keys: bool = False) -> dict[str, Any]:
@@ -238,5 +238,9 @@ def exported_words(root: Path, mark: dict[str, Any], texts: Iterable[str]) -> Wo
     wanted = {token for text in texts for token in tokenize(text, splitting)}
     if said["lowercase"]:
         wanted = {token.lower() for token in wanted}
+    try:
+        check_regular(root / WORD_VECTORS)  # what the user names may be a pipe, what lies in a folder may not
+    except OSError as error:
+        raise unreadable(root / WORD_VECTORS, error, mend="name a word file with --words") from None
     vectors = read_word_vectors(root / WORD_VECTORS, wanted)
     return replace(vectors, source=said["source"], lowercase=said["lowercase"], splitting=splitting)

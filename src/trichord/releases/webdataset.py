@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from trichord.captions import WordSplitting
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, Unavailable
 from trichord.files.paths import accepts_text_paths
-from trichord.files.reading import open_regular
+from trichord.files.reading import open_regular, unreadable
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
 from trichord.releases.exported import Entry, broken, entry_of, import_listed, texts_of
 from trichord.releases.records import MOST_JSON_BYTES, export_mark, inside, item_of, parsed, shown
@@ -122,7 +122,8 @@ def list_shard(path: Path) -> Iterator[Entry]:
             if group:
                 yield _listed(file, path, group)
     except OSError as error:
-        yield broken(path, str(path), f"{path}: cannot be read ({error.strerror}); copy or export it again")
+        told = unreadable(path, error, mend="copy or export it again")
+        yield broken(path, str(path), str(told), unavailable=isinstance(told, Unavailable))
 
 
 def _listed(file: BinaryIO, path: Path, group: list[Member]) -> Entry:
@@ -159,7 +160,7 @@ def read_item(entry: Entry) -> Made:
                         raise TrichordError(f"{source}: is there twice; export it again")
                     streams[name] = array
     except OSError as error:
-        raise TrichordError(f"{entry.file}: cannot be read ({error.strerror}); check the path") from None
+        raise unreadable(entry.file, error) from None
     rates = record.get("rates_hz")
     lacking = [name for name in rates if name not in streams] if isinstance(rates, dict) else []
     if lacking:

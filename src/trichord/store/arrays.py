@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.faults import raise_fault
 from trichord.files.lfs import lfs_pointer_error
 from trichord.files.reading import open_regular, unreadable
 
@@ -49,6 +50,7 @@ def load_npz_array(path: Path, key: str) -> np.ndarray:
             with archive.open(member) as stream:
                 return _read_npy(stream, member.file_size, path)
     except zipfile.BadZipFile as error:
+        raise_fault(path, error)  # which zipfile takes for a file that is no zip file
         raise _broken(path, f"not a whole .npz file: {error}") from None
     except OSError as error:
         raise unreadable(path, error) from None

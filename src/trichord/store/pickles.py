@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.faults import raise_fault
 from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import open_regular
 from trichord.store.arrays import load_npz_array
@@ -90,6 +91,7 @@ def _load_torch_zip(file: io.BufferedReader, path: Path) -> Any:
     except (zipfile.BadZipFile, zlib.error, *UNREADABLE) as error:
         if isinstance(error, TrichordError):
             raise
+        raise_fault(path, error)
         what = f"is a broken zip file of torch.save ({one_line(error)[:200]})"
         raise TrichordError(f"{path}: {what}; download or save it again") from None
 

@@ -117,15 +117,21 @@ class StoreWriter:
         """Whether a committed item of the collection was made from and by just that (`Item.source`, `Item.rules`)."""
         return self._known.has_source(collection, source, rules)
 
-    def skip(self, source: str, reason: str) -> None:
-        """Note in the store's ledger that `source` could not be stored. No note is written twice."""
+    def skip(self, source: str, reason: str, kind: str = "") -> None:
+        """Note in the store's ledger that `source` could not be stored. No note is written twice.
+
+        Args:
+            source: What could not be stored.
+            reason: Why.
+            kind: The class of the reason (`ledger.CLASSES`), where it has one.
+        """
         self.num_skipped += 1
         entry = (one_line(source), one_line(reason))
         if self._ledger is None:
             self._ledger = {(entry["source"], entry["reason"]) for entry in read_ledger(self.path)}
         if entry not in self._ledger:
             self._ledger.add(entry)
-            note(self.path, *entry)
+            note(self.path, *entry, kind)
 
     def add(self, item: Item, *, copy: bool = True, supersede: bool = False) -> None:
         """Take in one item; its arrays are copied, unless `copy` is False: then they must not change before `flush`.
