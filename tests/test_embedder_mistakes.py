@@ -69,7 +69,7 @@ def test_the_device_of_a_command_and_of_a_recipe(
     run, store, recipe = (str(path) for path in (root / "run", root / "store", tmp_path / "recipe.yaml"))
     assert main(["evaluate", run, "--store", store, "--recipe", recipe]) == 2
     error = capsys.readouterr().err
-    assert "training.device" in error and "['auto', 'cpu']" in error and error.count("\n") == 1
+    assert "training.device" in error and "it must be one of auto, cpu" in error and error.count("\n") == 1
 
 
 def test_texts_that_are_none(model: Embedder) -> None:

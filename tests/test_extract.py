@@ -298,7 +298,7 @@ def test_one_encoder_per_store(folder: Path, tmp_path: Path, stored: tuple[Path,
     assert str(caught.value).endswith("use the same encoder and weights, or another store")
     (store / "encoders.json").unlink()
     summary = run(folder, store)
-    assert "what made its visual_2d features is not recorded; only their width is compared" in summary.notes[0]
+    assert "what made its visual_2d features is not recorded; only their width is compared" in " ".join(summary.notes)
     assert json.loads((store / "encoders.json").read_text()) == recorded
     (store / "encoders.json").write_text("{")
     with pytest.raises(TrichordError, match=r"encoders\.json: cannot be read"):

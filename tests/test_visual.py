@@ -205,7 +205,7 @@ def test_resnet152_offline_says_which_file_to_put_where(tmp_path: Path, monkeypa
     assert message.endswith(
         "put https://download.pytorch.org/models/resnet152-394f9c45.pth there, or name a copy with --weights_2d"
     )
-    with pytest.raises(TrichordError, match="and is not there; put https"):
+    with pytest.raises(TrichordError, match="the weights of resnet152 are missing; put https"):
         find_weights("resnet152", download=False)
     folder.mkdir(parents=True)
     (folder / "resnet152-394f9c45.pth").touch()

@@ -75,7 +75,7 @@ def test_a_file_of_torchs_hub_that_cannot_be_had(caches: Path, monkeypatch: pyte
         message.startswith(f"{path}: the weights of net are needed and the download failed (") and "\n" not in message
     )
     assert message.endswith(f"; put {url} there, or name a copy with --weights_3d")
-    with pytest.raises(TrichordError, match="and is not there; put"):
+    with pytest.raises(TrichordError, match="the weights of net are missing; put"):
         weights.torch_hub_file(url, "net", "--w", download=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: pytest.fail("offline"))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from yaml import YAMLError
 
 from trichord.embedder.card_results import evaluation_result, limits_section, results_section, slug, table
 from trichord.embedder.folder import Parts
@@ -19,6 +18,7 @@ from trichord.embedder.results import is_figure
 from trichord.errors import TrichordError
 from trichord.files.reading import read_text
 from trichord.modality import NAMES, Order
+from trichord.recipes.reading import parse_metadata
 from trichord.report.document import folded
 from trichord.report.markdown import plain
 
@@ -64,13 +64,14 @@ def make_card(
 def num_figures(path: Path) -> int:
     """The number of figures in the metadata of the card that lies there; 0 where it has no metadata of the hub's form."""
     text = read_text(path, errors="replace", max_bytes=_MOST_CARD_BYTES)
-    if not text.startswith("---"):
+    begin, end = text.find("---"), text.find("\n---", 3)
+    if begin != 0 or end < 0:
         return 0
     try:
-        data = cast(ModelCardData, ModelCard(text, ignore_metadata_errors=False).data)
-    except (ValueError, TypeError, YAMLError):  # written by hand
+        models = parse_metadata(text[3:end]).get("model-index", [])
+        return sum(len(result["metrics"]) for model in models for result in model["results"])
+    except (ValueError, TypeError, KeyError, AttributeError):  # written by hand
         return 0
-    return len(data.eval_results or [])
 
 
 def hub_license(told: str) -> tuple[str, str | None]:

@@ -30,6 +30,7 @@ class _Loader(yaml.SafeLoader):
 
     depth = 0
     count = 0
+    most_values = MOST_VALUES
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -38,8 +39,8 @@ class _Loader(yaml.SafeLoader):
         self.count += 1
         if self.depth > DEEPEST:
             raise _refused(f"its values are nested more than {DEEPEST} deep")
-        if self.count > MOST_VALUES:
-            raise _refused(f"it has more than {MOST_VALUES:,} keys and values")
+        if self.count > self.most_values:
+            raise _refused(f"it has more than {self.most_values:,} keys and values")
         node: Any = super().compose_node(parent, index)
         self.depth -= 1
         if node.tag == _MERGE:
@@ -58,6 +59,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _MetadataLoader(_Loader):
+    most_values = 1_000_000
+
+
 def _refused(reason: str, mark: Any = None) -> yaml.constructor.ConstructorError:
     return yaml.constructor.ConstructorError(None, None, reason, mark)
 
@@ -71,8 +76,27 @@ def read_yaml(path: Path) -> Any:
         content = read_bytes(path, max_bytes=MOST_BYTES)
     except FileTooLargeError:
         raise ValueError(f"it has more than {MOST_BYTES:,} bytes") from None
+    return _parsed(_decoded(content), _Loader)
+
+
+def _decoded(content: bytes) -> str:
     try:
-        return yaml.load(content.decode("utf-8-sig"), _Loader)  # noqa: S506 - a safe loader
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(one_line(error)[:200]) from None
+
+
+def parse_metadata(text: str) -> Any:
+    """Return the plain values of the metadata of a model card, of which there may be more than of settings.
+
+    Raises ValueError as `read_yaml`.
+    """
+    return _parsed(text, _MetadataLoader)
+
+
+def _parsed(text: str, loader: type[_Loader]) -> Any:
+    try:
+        return yaml.load(text, loader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:  # also of odd dates and numbers
         raise ValueError(one_line(error)[:200]) from None
 
