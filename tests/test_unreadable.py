@@ -107,6 +107,14 @@ def test_wrong_content_is_to_be_mended(error: Exception, tmp_path: Path) -> None
     assert not isinstance(told, Unavailable) and str(told).endswith(f"; {MEND}")
 
 
+def test_a_fault_that_has_passed_is_no_missing_file(tmp_path: Path) -> None:
+    """safetensors calls whatever it cannot open missing, and the file may be opened a moment later."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"whole")
+    told = unreadable(path, FileNotFoundError(f"No such file or directory: {path}"), mend=MEND)
+    assert isinstance(told, Unavailable) and MEND not in str(told) and "run the command again" in str(told)
+
+
 def test_too_little_memory_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x")

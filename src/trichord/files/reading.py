@@ -278,6 +278,8 @@ def _cause_of(path: str | Path, error: Exception) -> Exception:
         open_regular(path).close()
     except OSError as cause:
         return cause
+    if isinstance(error, FileNotFoundError):  # the file is there: what kept it from being opened has passed
+        return OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path))
     return error
 
 

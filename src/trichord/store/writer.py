@@ -19,6 +19,7 @@ from trichord.captions import tokenize
 from trichord.errors import TrichordError, one_line
 from trichord.files.folders import make_folder
 from trichord.files.locks import FileLock, LockedByAnotherProcess
+from trichord.files.reading import unreadable
 from trichord.files.writing import sync
 from trichord.store.committed import Committed, WordTable, item_key
 from trichord.store.items import Item, checked_streams
@@ -325,6 +326,8 @@ def leftovers(store: Path) -> list[Path]:
         names = set(os.listdir(parts))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise unreadable(parts, error) from None
     unfinished = [name for name in names if _UNFINISHED.fullmatch(name)]
     shards = [name for name in names if _SHARD.fullmatch(name) and f"{name.partition('.')[0]}.parquet" not in names]
     return [parts / name for name in [*sorted(unfinished), *sorted(shards)]]
