@@ -22,9 +22,12 @@ LONGEST_NAME = 255  # bytes of a file name on the usual file systems
 def check_no_links(root: Path) -> None:
     """Refuse an output folder in which a link to a folder lies, at any depth. A missing folder is fine.
 
+    Hidden folders, such as a virtual environment beside the results, are not searched: those that trichord makes are refused
+    as links where they are made and removed.
+
     Raises TrichordError naming the link and where it leads.
     """
-    for entry in _entries_below(root):
+    for entry in _entries_below(root, hidden=False):
         if entry.is_symlink() and entry.is_dir():
             raise link_error(Path(entry.path))
 
@@ -136,12 +139,12 @@ def link_error(link: Path) -> TrichordError:
     )
 
 
-def _entries_below(root: Path) -> Iterator[os.DirEntry[str]]:
+def _entries_below(root: Path, *, hidden: bool = True) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(root) as entries:
             for entry in entries:
                 yield entry
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _entries_below(Path(entry.path))
+                if entry.is_dir(follow_symlinks=False) and (hidden or not entry.name.startswith(".")):
+                    yield from _entries_below(Path(entry.path), hidden=hidden)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
