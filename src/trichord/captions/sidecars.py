@@ -186,7 +186,7 @@ def _irregular_notes(video_path: Path) -> tuple[str, ...]:
 
 
 def _names(video_path: Path) -> list[str]:
-    """Names in the folder of a video that begin with its own name and a dot."""
+    """Return the names of the files beside a video that begin with the stem of its name and a dot."""
     folder = video_path.parent
     try:
         changed_ns = os.stat(folder).st_mtime_ns

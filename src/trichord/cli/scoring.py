@@ -109,7 +109,7 @@ def evaluate(words: list[str]) -> int:
         "--dual_softmax",
         type=float,
         default=0.0,
-        help="Scale of the dual softmax, such as 100; it uses the whole set of queries. 0: none.",
+        help="Scale of the dual softmax, such as 100. Its scores depend on all queries of the benchmark. 0 turns it off.",
     )
     parser.add_argument(
         "--missing",

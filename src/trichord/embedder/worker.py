@@ -93,7 +93,9 @@ def _run(path: Path, window_s: float | None) -> EmbeddedFile:
     except TrichordError:
         raise
     except MemoryError:
-        raise TrichordError(f"{path}: needs more memory than there is; make the file smaller or replace it") from None
+        raise TrichordError(
+            f"{path}: there is not enough memory to embed it; make the file smaller or free memory"
+        ) from None
     except Exception as error:  # whatever a damaged file makes a decoder raise
         reason = one_line(error) or type(error).__name__
         raise TrichordError(f"{path}: cannot be embedded ({reason[:200]}); convert or replace the file") from None

@@ -85,7 +85,7 @@ class LabelTable:
         }
 
     def _lookups(self) -> tuple[dict[str, list[int]], dict[str, list[str]], dict[str, list[str]]]:
-        """Rows by id, ids by plain name, and ids by the last part of it."""
+        """Return three indexes: id to rows, id without media suffix to ids, and last path component to ids."""
         exact: dict[str, list[int]] = {}
         plain: dict[str, list[str]] = {}
         last: dict[str, list[str]] = {}

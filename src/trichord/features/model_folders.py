@@ -180,7 +180,7 @@ def _check_text(path: Path, key: str, value: str) -> None:
 
 
 def _leads_out(key: str, value: str) -> bool:
-    """Whether a text is the path of something on this machine that the model did not bring."""
+    """Return whether a text is a path outside the model folder."""
     is_path = (
         value.startswith(("/", "~", "\\"))
         or ".." in re.split(r"[/\\]", value)

@@ -22,7 +22,7 @@ _POLL_S = 0.05
 
 
 class LockedByAnotherProcess(Exception):
-    """Another process holds the lock. `holder` is what it wrote into the file."""
+    """Raised when another process holds the lock. `holder` is the content that it wrote to the lock file."""
 
     def __init__(self, holder: bytes) -> None:
         super().__init__("another process holds the lock")

@@ -173,7 +173,7 @@ class AnnotatedVideos:
 
 
 def store_notes(subject: Subject, collection: str, split: str) -> list[str]:
-    """What a reader should know of the annotated videos of a store: steps that lie beyond a video's features."""
+    """Return notes on the annotated videos of a store, such as steps that lie beyond the end of a video's features."""
     store = subject.store
     assert store is not None
     spans, tasks = read_annotations(store, collection), step_items(store, collection)

@@ -177,7 +177,7 @@ def remove_spooled(folder: Path) -> None:
 
 
 def begun(store: Path) -> list[tuple[Path, str]]:
-    """Return the unfinished folders, each with the name of its item: of a process that works on it, or that died.
+    """Return the unfinished folders, each with the name of its item. Its process is still at work, or has died.
 
     Raises TrichordError when the spool is a link.
     """
