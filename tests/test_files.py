@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from trichord.errors import TrichordError
 from trichord.files import folders, reading, writing
 from trichord.files.locks import FileLock, LockedByAnotherProcess
+from trichord.store.words import read_word_vectors
 
 
 @pytest.fixture
@@ -71,6 +73,20 @@ def test_a_pipe_that_the_user_names_is_read_up_to_a_bound(tmp_path: Path) -> Non
                     reading.open_given(fifo, max_bytes=max_bytes)
         finally:
             writer.join()
+
+
+def test_a_fifo_that_nobody_writes_to_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "WRITER_WAIT_S", 0.1)
+    os.mkfifo(tmp_path / "words.bin")
+    before = threading.active_count()
+    with pytest.raises(reading.NotRegularFileError, match="a FIFO that no process writes to"):
+        reading.open_given(tmp_path / "words.bin")
+    with pytest.raises(TrichordError, match=r"words\.bin: cannot be read \(is a FIFO that no process writes to\)"):
+        read_word_vectors(tmp_path / "words.bin", frozenset({"egg"}))
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before, "the waiting thread has been let go"
 
 
 def test_deep_json_is_a_value_error() -> None:

@@ -16,7 +16,10 @@ import mmap
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import IO, Any, BinaryIO, TextIO, cast
 
 from trichord.errors import TrichordError, Unavailable, error_number, memory_error, one_line
@@ -24,6 +27,7 @@ from trichord.files.lfs import lfs_pointer_error
 
 MAX_BYTES = 1 << 30  # of a file that is read into memory whole, where the caller gives no bound of its own
 MAX_PIPED_BYTES = 16 << 30  # of a pipe that the user names
+WRITER_WAIT_S = 10.0  # until another process must have opened a FIFO that the user names
 _BLOCK_BYTES = 1 << 20
 _PIPES: dict[tuple[int, int], IO[bytes]] = {}  # device and inode of a pipe -> its copy
 _SPARE_BYTES = 64 << 20
@@ -89,7 +93,7 @@ def open_given(path: str | Path, *, max_bytes: int = MAX_PIPED_BYTES) -> BinaryI
 
     Raises:
         OSError: The file does not exist or cannot be opened.
-        NotRegularFileError: The path leads to a folder, a socket or a device.
+        NotRegularFileError: The path leads to a folder, a socket or a device, or to a FIFO that no process opens for writing.
         FileTooLargeError: The pipe gives more than `max_bytes`.
     """
     status = os.stat(path)
@@ -106,7 +110,7 @@ def open_given(path: str | Path, *, max_bytes: int = MAX_PIPED_BYTES) -> BinaryI
 def _copy_of_pipe(path: str | Path, max_bytes: int) -> IO[bytes]:
     copy = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller
     try:
-        with open(path, "rb") as pipe:
+        with open(_open_pipe(path), "rb") as pipe:
             while block := pipe.read(_BLOCK_BYTES):
                 if copy.tell() + len(block) > max_bytes:
                     raise FileTooLargeError(errno.EFBIG, f"gives more than {max_bytes:,} bytes", str(path))
@@ -117,6 +121,28 @@ def _copy_of_pipe(path: str | Path, max_bytes: int) -> IO[bytes]:
         copy.close()
         raise
     return copy
+
+
+def _open_pipe(path: str | Path) -> int:
+    """Return the descriptor of a pipe that is open for reading; a FIFO that nobody writes to is given up after a while."""
+    opened: SimpleQueue[int | OSError] = SimpleQueue()
+
+    def wait_for_writer() -> None:
+        try:
+            opened.put(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            opened.put(error)
+
+    Thread(target=wait_for_writer, daemon=True).start()
+    try:
+        descriptor = opened.get(timeout=WRITER_WAIT_S)
+    except Empty:
+        with suppress(OSError):  # as a writer, so that the waiting thread returns
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        raise NotRegularFileError(errno.ENXIO, "is a FIFO that no process writes to", str(path)) from None
+    if isinstance(descriptor, OSError):
+        raise descriptor
+    return descriptor
 
 
 def open_given_text(
