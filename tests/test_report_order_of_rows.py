@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,18 @@ import numpy as np
 import pytest
 
 from evaluation_report_helpers import planted, write_folder
+from report_helpers import SKILL, write_study_folder
+from trichord.errors import TrichordError
 from trichord.evaluation.comparison import compare_orders
 from trichord.evaluation.embedded import Embedded
+from trichord.report.compare import compare_studies
 from trichord.report.evaluation_analysis import Bench, analyse
 from trichord.report.evaluation_queries import clearest_duel
 from trichord.report.evaluation_systems import read_systems
+from trichord.report.pairing import places_of
+from trichord.report.reading import read_study
+from trichord.study.files import queries_path
+from trichord.study.ranks import CLIP_PARTS
 
 NAMES = ("retrieval", "zero-shot-classification")
 
@@ -111,3 +119,55 @@ def test_queries_are_paired_by_their_ids() -> None:
     )
     for part in ("estimate", "low", "high", "p"):
         assert getattr(moved.differences[0], part) == pytest.approx(getattr(plain.differences[0], part))
+
+
+def shuffle_study(folder: Path, suffix: str = "") -> None:
+    """Give the clips of a study's benchmark, and its queries, another order; `suffix` is added to the ids of videos."""
+    queries = json.loads(queries_path(folder, "tiny").read_text())
+    rng = np.random.default_rng(3)
+    clips = rng.permutation(len(queries))
+    queries_path(folder, "tiny").write_text(json.dumps([queries[at] for at in clips]))
+    for path in folder.glob("orders/*/*.npz"):
+        arrays = dict(np.load(path))
+        for part in CLIP_PARTS:
+            arrays[f"tiny/{part}"] = arrays[f"tiny/{part}"][clips]
+        arrays["tiny/video_id"] = np.char.add(arrays["tiny/video_id"], suffix)
+        for direction in ("t2v", "v2a"):
+            order = np.random.default_rng(4).permutation(len(arrays[f"tiny/{direction}/clip"]))
+            head = f"tiny/{direction}"
+            arrays[f"{head}/clip"] = np.argsort(clips)[arrays[f"{head}/clip"]][order].astype(np.int32)
+            for part in ("greater", "equal"):
+                arrays[f"{head}/{part}"] = arrays[f"{head}/{part}"][order]
+        np.savez_compressed(path, **arrays)
+
+
+@pytest.mark.parametrize("suffix", ["", ".mp4"])
+@pytest.mark.parametrize("num_missing", [0, 4])
+def test_two_studies_whose_clips_are_in_another_order(suffix: str, num_missing: int, tmp_path: Path) -> None:
+    better = {order: skill + 1.5 for order, skill in SKILL.items()}
+    a = write_study_folder(tmp_path / "a", num_missing=num_missing)
+    b = write_study_folder(tmp_path / "b", num_missing=num_missing, skill=better)
+    plain = compare_studies(read_study(a), read_study(b))
+    shuffle_study(b, suffix)
+    moved = compare_studies(read_study(a), read_study(b))
+    shown = [[[cell.text for cell in row] for row in found.tables()[-1].rows] for found in (plain, moved)]
+    assert moved.summary == plain.summary and shown[0] == shown[1] and len(shown[0]) > 4
+
+
+def test_studies_of_other_clips_in_another_order_are_refused(tmp_path: Path) -> None:
+    a, b = write_study_folder(tmp_path / "a"), write_study_folder(tmp_path / "b", caption="stir {n} eggs")
+    shuffle_study(b)
+    with pytest.raises(TrichordError, match=r"the captions differ: clip v0 .* is 'cut the 0 onions' in A and 'stir 0"):
+        compare_studies(read_study(a), read_study(b))
+    for path in b.glob("orders/*/*.npz"):
+        arrays = dict(np.load(path))
+        arrays["tiny/video_id"] = np.where(arrays["tiny/video_id"] == "v7", "x", arrays["tiny/video_id"])
+        np.savez_compressed(path, **arrays)
+    with pytest.raises(TrichordError, match=r"the galleries differ: clip v7 0\.000-5\.000 s is in A alone"):
+        compare_studies(read_study(a), read_study(b))
+
+
+def test_the_texts_of_a_clip_are_paired_by_their_captions_else_in_order() -> None:
+    assert places_of([("a", "x"), ("a", "y")], [("a", "y"), ("a", "x")]).tolist() == [1, 0]  # type: ignore[union-attr]
+    assert places_of(["a", "a", "b"], ["b", "a", "a"]).tolist() == [1, 2, 0]  # type: ignore[union-attr]
+    assert places_of(["a", "a", "b"], ["b", "b", "a"]) is None and places_of(["a"], []) is None

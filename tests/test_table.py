@@ -125,6 +125,25 @@ def test_a_folder_of_videos(tmp_path: Path) -> None:
     assert [s.video_id for s in read_table(write(tmp_path, rows), videos)] == ["c0", "c1", "c2", "c3"]
 
 
+def test_ids_with_the_suffix_of_a_file_name_the_videos_of_a_folder(tmp_path: Path) -> None:
+    """As everywhere: the exact name first, else without known media suffixes, in both directions."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("x.webm", "y.mkv", "y.mp4", "a.mp4.webm", "b.mp4.webm", "b.mkv.webm"):
+        (videos / name).touch()
+
+    def named(video_id: str) -> Path | None:
+        return read_table(write(tmp_path, [{"video_id": "x"}, {"video_id": video_id, "clip_id": "c"}]), videos)[1].video
+
+    assert [named(name) for name in ("x.mp4", "y.mkv", "y.webm", "y.mp4", "a", "a.mp4", "gone.mp4", "d.e")] == [
+        videos / name
+        for name in ("x.webm", "y.mkv", "y.mp4", "y.mp4", "a.mp4.webm", "a.mp4.webm", "gone.mp4", "d.e.mp4")
+    ]
+    assert named("b.mkv") == videos / "b.mkv.webm"
+    with pytest.raises(TrichordError, match=r"'b' may mean 'b\.m..' or 'b\.m..'"):
+        named("b")
+
+
 @pytest.mark.parametrize(
     ("row", "column", "what"),
     [

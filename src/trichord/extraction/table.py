@@ -32,6 +32,7 @@ from trichord.errors import TrichordError, one_line
 from trichord.extraction.sources import Source
 from trichord.files.reading import open_given, open_given_text, parse_json_row, unreadable
 from trichord.files.suffixes import VIDEO_SUFFIXES
+from trichord.ids import IdIndex, without_media_suffix
 from trichord.store.arrays import FREE_BYTES, LARGEST_RATIO
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -68,7 +69,7 @@ def read_table(path: str | Path, videos: Path | None = None, *, notes: list[str]
     """
     path = Path(path)
     rows = _rows(path)
-    reader = _Reader(path, _files_by_stem(videos) if videos is not None else None, videos)
+    reader = _Reader(path, _VideoFolder(videos) if videos is not None else None)
     clips: dict[str, tuple[int, Source]] = {}
     for number, row in rows:
         source = reader.source(number, row)
@@ -212,13 +213,34 @@ def _batch_rows(metadata: Any) -> int:
     return min(max(BATCH_BYTES // max(largest, 1), 1), 4096)
 
 
-def _files_by_stem(folder: Path) -> dict[str, Path]:
-    """Stem -> file of the videos in a folder; of several the one whose suffix comes first in VIDEO_SUFFIXES."""
-    if not folder.is_dir():
-        raise TrichordError(f"{folder}: no such folder; name the folder that holds the videos of the table")
-    files = [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    ranked = [(VIDEO_SUFFIXES.index(f.suffix.lower()), f) for f in files if f.suffix.lower() in VIDEO_SUFFIXES]
-    return {file.stem: file for _, file in sorted(ranked, reverse=True)}
+class _VideoFolder:
+    """The videos of a folder, by the names that a table may give them.
+
+    Raises TrichordError when there is no such folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise TrichordError(f"{folder}: no such folder; name the folder that holds the videos of the table")
+        self._folder = folder
+        files = [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        ranked = [(VIDEO_SUFFIXES.index(f.suffix.lower()), f) for f in files if f.suffix.lower() in VIDEO_SUFFIXES]
+        self._by_stem = {file.stem: file for _, file in sorted(ranked, reverse=True)}
+        self._by_name = {file.name: file for _, file in ranked}
+        self._stems = IdIndex(self._by_stem, str(folder))
+
+    def file(self, video_id: str) -> Path:
+        """Return the file that an id names: by its name, by its stem, or by its stem without known media suffixes.
+
+        Of several files with one stem it is the one whose suffix comes first in VIDEO_SUFFIXES. Where there is no such file,
+        the path is that of the MP4 file that is missing.
+
+        Raises TrichordError when the id may mean two videos.
+        """
+        if video_id in self._by_name:
+            return self._by_name[video_id]
+        stem = self._stems.find(video_id)
+        return self._folder / f"{without_media_suffix(video_id)}.mp4" if stem is None else self._by_stem[stem]
 
 
 @dataclass
@@ -226,8 +248,7 @@ class _Reader:
     """Turns rows into sources. `unread` collects the names of columns that mean nothing here."""
 
     path: Path
-    files: dict[str, Path] | None
-    videos: Path | None
+    videos: _VideoFolder | None
     unread: dict[str, None] = field(default_factory=dict)
     _fields: dict[str, str] = field(default_factory=dict)  # column as it is spelt -> field
 
@@ -246,8 +267,8 @@ class _Reader:
         ids: dict[str, str] = {
             name: self._line(number, columns[name], values[name]) for name in ("id", "video_id") if name in values
         }
-        if self.files is not None and self.videos is not None and "video_id" in ids and "video" not in files:
-            files["video"] = self.files.get(ids["video_id"], self.videos / f"{ids['video_id']}.mp4")
+        if self.videos is not None and "video_id" in ids and "video" not in files:
+            files["video"] = self.videos.file(ids["video_id"])
         if texts and "captions" in files:
             raise wrong("captions", "names a file beside a text, which takes its place; keep one of them")
         if "video" in files and "image" in files:
@@ -273,12 +294,12 @@ class _Reader:
 
     def _file_name(self, ids: dict[str, str], values: dict[str, Any]) -> str:
         """The file as the table names it: by its path, or by the id of a video in `videos`."""
-        if "video_id" in ids and self.files is not None:
+        if "video_id" in ids and self.videos is not None:
             return ids["video_id"]
         return str(next((values[f] for f in ("video", "image", "audio") if f in values), "")).strip()
 
     def _made_id(self, ids: dict[str, str], values: dict[str, Any], start_s: float | None, end_s: float | None) -> str:
-        if "video_id" in ids and self.files is None:
+        if "video_id" in ids and self.videos is None:
             return ids["video_id"]
         if "video_id" in ids:
             stem = ids["video_id"]

@@ -71,6 +71,10 @@ class Ranked:
         every = np.where(self.lost, 0.0, hits_at(self.rank, k, self.equal))
         return np.stack([every[[u == unit for u in self.units]].mean(0) for unit in self.unit_seeds])
 
+    def reordered(self, places: np.ndarray) -> Ranked:
+        """The same ranks with the queries at `places` (N,) in their place."""
+        return replace(self, rank=self.rank[:, places], equal=self.equal[:, places], lost=self.lost[:, places])
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -158,7 +162,27 @@ NAMES_OF = {
 
 
 def difference_of_scoring(a: Study, one: Run, b: Study, two: Run, benchmark: str, direction: str) -> str:
-    """In what two runs differ that were scored on a benchmark in a direction, in words; '' where they may be compared."""
+    """In what two runs differ that were scored on a benchmark in a direction, in words; '' where they may be compared.
+
+    Their clips and queries must stand in the same order.
+    """
+    if why := difference_of_rules(one, two, benchmark, direction):
+        return why
+    clips, others = a.clips(one, benchmark), b.clips(two, benchmark)
+    if len(clips) != len(others):
+        return f"the galleries differ: {len(clips)} clips and {len(others)}"
+    for number, (clip, other) in enumerate(zip(clips, others, strict=True)):
+        if clip != other:
+            return f"the galleries differ: clip {number} is {clip} in one and {other} in the other"
+    queries = a.ranks(one, benchmark, direction).clip, b.ranks(two, benchmark, direction).clip
+    if not np.array_equal(*queries):
+        at = int(np.argmax(queries[0] != queries[1])) if len(queries[0]) == len(queries[1]) else 0
+        return f"other clips were scored: query {at} is clip {queries[0][at]} in one and clip {queries[1][at]} in the other"
+    return ""
+
+
+def difference_of_rules(one: Run, two: Run, benchmark: str, direction: str) -> str:
+    """In what the rules differ by which two runs were scored, in words; '' where they are the same."""
     for key in sorted(set(one.evaluation) | set(two.evaluation)):
         if key not in ("directions", "block") and one.evaluation.get(key) != two.evaluation.get(key):
             return f"evaluation.{key} is {one.evaluation.get(key)} in one and {two.evaluation.get(key)} in the other"
@@ -167,22 +191,6 @@ def difference_of_scoring(a: Study, one: Run, b: Study, two: Run, benchmark: str
     for key, name in NAMES_OF.items():
         if row.get(key, "expected") != other.get(key, "expected"):
             return f"{name} is {row.get(key)} in one and {other.get(key)} in the other"
-    if why := difference_of_clips(a.clips(one, benchmark), b.clips(two, benchmark)):
-        return why
-    queries = a.ranks(one, benchmark, direction).clip, b.ranks(two, benchmark, direction).clip
-    if not np.array_equal(*queries):
-        at = int(np.argmax(queries[0] != queries[1])) if len(queries[0]) == len(queries[1]) else 0
-        return f"other clips were scored: query {at} is clip {queries[0][at]} in one and clip {queries[1][at]} in the other"
-    return ""
-
-
-def difference_of_clips(one: list[str], two: list[str]) -> str:
-    """In what two lists of clips differ, in words; '' where they are the same."""
-    if len(one) != len(two):
-        return f"the galleries differ: {len(one)} clips and {len(two)}"
-    for number, (a, b) in enumerate(zip(one, two, strict=True)):
-        if a != b:
-            return f"the galleries differ: clip {number} is {a} in one and {b} in the other"
     return ""
 
 

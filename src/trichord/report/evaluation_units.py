@@ -15,6 +15,7 @@ import numpy as np
 from trichord.ids import without_media_suffix
 from trichord.report.document import folded
 from trichord.report.evaluation_reading import Measured, Scored, Scores, fusion_of
+from trichord.report.pairing import places_of
 
 One = tuple[Scores, Scored]
 
@@ -61,10 +62,8 @@ def places_of_units(a: One, row_a: Measured, b: One, row_b: Measured) -> np.ndar
         told = [_keys(*a, row_a, spelt[0]), _keys(*b, row_b, spelt[1])]
         if told[0] is None or told[1] is None or Counter(told[0]) != Counter(told[1]):
             told = [spelt[0].tolist(), spelt[1].tolist()]
-        numbered = [_numbered(keys or []) for keys in told]
-        if set(numbered[0]) == set(numbered[1]):
-            place = {key: at for at, key in enumerate(numbered[1])}
-            return np.array([place[key] for key in numbered[0]], np.int64)
+        if (places := places_of(told[0] or [], told[1] or [])) is not None:
+            return places
     return None
 
 
@@ -72,16 +71,6 @@ def _keys(scores: Scores, scored: Scored, row: Measured, names: np.ndarray) -> l
     """What tells the texts of one clip from each other: name and caption; None where captions are not known."""
     captions = scores.named(f"{scored.head}/caption", "U", len(names)) if row.each_of.endswith("/text_id") else None
     return None if captions is None else list(zip(names.tolist(), captions.tolist(), strict=True))
-
-
-def _numbered(keys: list[Any]) -> list[tuple[Any, int]]:
-    """Each key with how often it was there before."""
-    seen: Counter[Any] = Counter()
-    numbered = []
-    for key in keys:
-        numbered.append((key, seen[key]))
-        seen[key] += 1
-    return numbered
 
 
 def are_numbered(scores: Scores, scored: Scored) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -152,10 +152,10 @@ class Study:
     def ranks(self, run: Run, benchmark: str, direction: str) -> QueryRanks:
         return read_ranks(run.path.with_suffix(".npz"), benchmark, direction)
 
-    def clips(self, run: Run, benchmark: str) -> list[str]:
-        """A name of each of the benchmark's clips: video and span."""
+    def clips(self, run: Run, benchmark: str, spelling: Callable[[str], str] = str) -> list[str]:
+        """A name of each of the benchmark's clips: the video as `spelling` gives it, and the span."""
         parts = self._clip_arrays(run, benchmark)
-        return [f"{video} {start:.3f}-{end:.3f} s" for video, start, end in zip(*parts, strict=True)]
+        return [f"{spelling(str(video))} {start:.3f}-{end:.3f} s" for video, start, end in zip(*parts, strict=True)]
 
     def _clip_arrays(self, run: Run, benchmark: str) -> tuple[np.ndarray, ...]:
         path = run.path.with_suffix(".npz")
