@@ -69,6 +69,7 @@ def test_what_the_system_does_not_read_is_read_by_the_next_import(
     summary = IMPORTERS[layout](tmp_path / "release", tmp_path / "s")
     assert (summary.num_skipped, summary.num_postponed) == (0, 0)
     assert sorted(ids_of(tmp_path / "s")) == sorted(ids_of(store))
+    assert read_ledger(tmp_path / "s") == [], "what is stored now is no longer listed"
 
 
 def test_a_damaged_file_is_not_the_fault_of_the_system(store: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from trichord.errors import TrichordError, one_line, printable
 from trichord.faults import fault_of
 from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.items import check_collection
-from trichord.store.ledger import LEDGER
+from trichord.store.ledger import LEDGER, resolve
 from trichord.store.manifest import splitting_for
 from trichord.store.words import word_vectors_for
 
@@ -156,6 +156,7 @@ def import_entries(
         widths = expected_widths(Path(store), entries, widths_of, len(entries))
     with StoreWriter(store, vectors) as writer:
         present = [writer.contains(of(entry), video_id(entry)) for entry in entries]
+        stored = {_source_of(of(entry), video_id(entry)) for entry in itertools.compress(entries, present)}
         wanted = itertools.compress(entries, (not p for p in present))
         summary.num_present = sum(present)
         for done, (entry, made) in enumerate(_read(wanted, make, num_threads), 1):
@@ -170,13 +171,16 @@ def import_entries(
             reason = str(made) if isinstance(made, TrichordError) else _added(writer, made, summary)
             if reason:
                 fault = fault_of(made) if isinstance(made, TrichordError) else ""
-                writer.skip(f"{of(entry)}/{one_line(video_id(entry))}", reason, fault)
+                writer.skip(_source_of(of(entry), video_id(entry)), reason, fault)
                 summary.num_skipped += 1
                 summary.num_postponed += bool(fault)
                 first_reason = first_reason or reason
+            else:
+                stored.add(_source_of(of(entry), video_id(entry)))
             if progress and time.monotonic() - reported > REPORT_EVERY_S:
                 reported = time.monotonic()
                 progress(_progress_line(summary, done, len(entries) - sum(present), reported - began))
+    resolve(store, stored.__contains__)
     if summary.num_skipped:
         summary.skipped_path = store / LEDGER
     if not summary.num_added and not summary.num_present:
@@ -185,6 +189,11 @@ def import_entries(
             f"{one_line(first_reason)} (all reasons: {summary.skipped_path})"
         )
     return summary
+
+
+def _source_of(collection: str, video_id: str) -> str:
+    """An entry as the ledger names it."""
+    return f"{collection}/{one_line(video_id)}"
 
 
 def expected_widths(

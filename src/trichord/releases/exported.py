@@ -30,9 +30,11 @@ from trichord.releases.records import (
 )
 from trichord.store import Item
 from trichord.store.arrays import load_npz_array
+from trichord.store.ledger import resolve
 from trichord.store.manifest import word_splitting_of
 
 KEY = "trichord"
+_BROKEN = "export"  # stands in the ledger for the collection of what cannot be read
 
 
 class Entry(NamedTuple):
@@ -95,6 +97,9 @@ def import_listed(
         vectors=vectors,
         keep_precision=True,
     )
+    sound = {entry.file for entry in entries} - {entry.file for entry in entries if entry.problem}
+    files = {f"{_BROKEN}/{file.name}" for file in sound}
+    resolve(Path(store), lambda source: source.partition(":")[0] in files)
     summary.notes += store_steps(Path(store), steps)
     return summary
 
@@ -133,7 +138,7 @@ def entry_of(record: dict[str, Any], file: Path, where: str, begin: int = 0, end
 
 def broken(file: Path, where: str, problem: str, *, unavailable: bool = False) -> Entry:
     name = where.replace(str(file.parent), "").lstrip("/")
-    return Entry("export", name, where, file, problem=problem, unavailable=unavailable)
+    return Entry(_BROKEN, name, where, file, problem=problem, unavailable=unavailable)
 
 
 def texts_of(record: dict[str, Any]) -> list[str]:

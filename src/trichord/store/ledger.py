@@ -1,13 +1,14 @@
 """The ledger: one JSON line for everything that was to be stored and could not be, with the class of what went wrong.
 
 Lines are only ever appended, each in one write, so several processes may note at the same time. An entry that was put
-right later is followed by a line of the class `resolved` with the same key.
+right later is followed by a line of the class `resolved` with the same key; without a key it is for all entries of its source.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from trichord.errors import TrichordError, one_line
@@ -75,12 +76,21 @@ def read_ledger(store: Path) -> list[dict[str, str]]:
         key = (
             (entry["key"], entry.get("collection", "")) if entry.get("key") else (entry["source"], entry["reason"], "")
         )
-        if entry.get("class") == RESOLVED:
+        if entry.get("class") == RESOLVED and not entry.get("key"):
+            entries = {key: other for key, other in entries.items() if other.get("key") or key[0] != entry["source"]}
+        elif entry.get("class") == RESOLVED:
             entries.pop(key, None)
         elif entry.get("key") or key not in entries:
             entries.pop(key, None)
             entries[key] = entry
     return list(entries.values())
+
+
+def resolve(store: Path, is_stored: Callable[[str], bool]) -> None:
+    """Append a line for each source with an entry without a key of which `is_stored` says that it is in the store now."""
+    for source in {entry["source"] for entry in read_ledger(store) if not entry.get("key")}:
+        if is_stored(source):
+            note(store, source, "stored by a later run", RESOLVED)
 
 
 def entry_of(line: str) -> dict[str, str] | None:
