@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 import stat
 import threading
 import time
@@ -257,10 +258,13 @@ def test_who_waits_for_a_lock_whose_file_was_removed_locks_the_new_file(tmp_path
     got[0].release()
 
 
-def test_a_lock_file_that_is_a_link_or_a_fifo_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_lock_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "victim")
     os.mkfifo(tmp_path / "fifo")
-    for name in ("link", "fifo"):
-        with pytest.raises(OSError):
-            FileLock(tmp_path / name)
+    (tmp_path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        for name in ("link", "fifo", "folder", "socket"):
+            with pytest.raises(TrichordError, match=f"/{name}: cannot be read .*: move it away, then run"):
+                FileLock(tmp_path / name)
     assert not (tmp_path / "victim").exists()

@@ -107,6 +107,21 @@ def test_a_folder_without_a_study(tmp_path: Path) -> None:
         read_study(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ({}, "its recipe has no evaluation.directions"),
+        ({"evaluation": {"directions": "t2v"}}, "its recipe has no evaluation.directions"),
+        ({"evaluation": {"directions": [{"t2v": 1}]}}, "its recipe has no evaluation.directions"),
+        ({"evaluation": {"directions": ["t2v"]}, "later_stages": [1]}, "later_stages of its recipe is not an object"),
+    ],
+)
+def test_a_recipe_of_other_form_is_refused(own: Path, recipe: dict[str, Any], told: str) -> None:
+    edit(own / "study.json", lambda c: c.update(recipe=recipe))
+    with pytest.raises(TrichordError, match=f"study.json: {told}"):
+        read_study(own)
+
+
 def test_unfinished_and_diverged_runs_are_said_and_left_out(own: Path) -> None:
     study = read_study(own)
     stages = {run.order: run.stages for run in study.runs if run.seed == 0}

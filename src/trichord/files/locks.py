@@ -15,9 +15,11 @@ import time
 from pathlib import Path
 
 from trichord.errors import TrichordError
-from trichord.files.reading import NotRegularFileError, check_regular
+from trichord.files.reading import NotRegularFileError, check_regular, unreadable
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
+_WRONG_KIND = (errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)  # folders, links, sockets, devices
+_MEND = "it is no lock file: move it away, then run the command again"
 _POLL_S = 0.05
 
 
@@ -33,11 +35,12 @@ class FileLock:
     """An exclusive lock on a file, which is created if it is missing.
 
     Args:
-        path: The lock file. A link is refused.
+        path: The lock file.
         wait_s: How long to wait for another process; None waits without end.
 
     Raises:
         LockedByAnotherProcess: Another process still holds the lock after `wait_s`.
+        TrichordError: A link, a folder, a FIFO or a device lies in the place of the lock file.
         OSError: The file cannot be created or opened.
     """
 
@@ -104,12 +107,18 @@ class FileLock:
 
 
 def _opened(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in _WRONG_KIND:
+            raise unreadable(path, error, mend=_MEND) from None
+        raise
     try:
         check_regular(path)
     except FileNotFoundError:
         pass  # removed in between; `_has_its_name` notices
-    except NotRegularFileError:
+    except NotRegularFileError as error:
         os.close(descriptor)
-        raise
+        raise unreadable(path, error, mend=_MEND) from None
     return descriptor

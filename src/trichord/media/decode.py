@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,7 @@ def decoded(
             for frame in frames:
                 length_s = duration_s_of(frame, stream)
                 base = frame.time_base
-                time_s = float(times.ticks_of(frame, length_s, base) * base) - start_s
+                time_s = seconds(times.ticks_of(frame, length_s, base), base) - start_s
                 if time_s > latest_s or timeline.is_beyond(time_s):
                     num_bad += 1
                     continue
@@ -177,5 +178,10 @@ def duration_s_of(frame: Any, stream: Any) -> float:
     if stream.type == "audio":
         return frame.samples / frame.sample_rate
     if frame.duration:
-        return float(frame.duration * frame.time_base)
+        return seconds(frame.duration, frame.time_base)
     return float(1 / stream.average_rate) if stream.average_rate else 0.0
+
+
+def seconds(ticks: float, base: Fraction) -> float:
+    """`float(ticks * base)`, without making a fraction of it."""
+    return ticks * base.numerator / base.denominator if isinstance(ticks, int) else ticks * float(base)

@@ -223,8 +223,11 @@ def _check_content(path: Path, content: dict[str, Any]) -> None:
     if not all(map(is_benchmark, content["benchmarks"])):
         raise TrichordError(f"{path}: its benchmarks have no names; {RUN_AGAIN}")
     evaluation = content["recipe"].get("evaluation")
-    if not isinstance(evaluation, dict) or not isinstance(evaluation.get("directions"), list):
+    directions = evaluation.get("directions") if isinstance(evaluation, dict) else None
+    if not isinstance(directions, list) or not all(isinstance(direction, str) for direction in directions):
         raise TrichordError(f"{path}: its recipe has no evaluation.directions; {RUN_AGAIN}")
+    if not isinstance(content["recipe"].get("later_stages", {}), dict):
+        raise TrichordError(f"{path}: later_stages of its recipe is not an object; {RUN_AGAIN}")
 
 
 def _read_run(study: Path, entry: dict[str, Any]) -> Run:
