@@ -11,8 +11,9 @@ import pytest
 
 from store_helpers import build, item
 from trichord.store import Store
-from trichord.store.annotations import FILE, StepSpan, read_annotations, write_annotations
+from trichord.store.annotations import StepSpan, read_annotations, write_annotations
 from trichord.store.leases import Leases
+from trichord.store.names import ANNOTATIONS
 
 WRITES = 15
 
@@ -25,9 +26,9 @@ def write_many(store: Path, collection: str, barrier: Any) -> None:
 
 def wait_for_lease(store: Path, queue: Any) -> None:
     with Leases(store) as leases:
-        queue.put(leases.acquire(FILE))
-        leases.wait(FILE)
-        queue.put(leases.holds(FILE))
+        queue.put(leases.acquire(ANNOTATIONS))
+        leases.wait(ANNOTATIONS)
+        queue.put(leases.holds(ANNOTATIONS))
 
 
 def test_two_imports_at_once_keep_each_other_s_spans(tmp_path: Path) -> None:
@@ -49,13 +50,13 @@ def test_waiting_ends_when_the_other_lets_go(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     with Leases(tmp_path) as leases:
-        leases.wait(FILE)
+        leases.wait(ANNOTATIONS)
         process = context.Process(target=wait_for_lease, args=(tmp_path, queue))
         process.start()
         assert queue.get(timeout=60) is False, "it is ours"
         with pytest.raises(Empty):  # it waits
             queue.get(timeout=0.3)
-        leases.release(FILE)
+        leases.release(ANNOTATIONS)
         assert queue.get(timeout=60) is True
         process.join(60)
     assert process.exitcode == 0
@@ -67,5 +68,5 @@ def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("trichord.store.leases.fcntl.lockf", refuse)
     with Leases(tmp_path) as leases:
-        leases.wait(FILE)
-        assert leases.holds(FILE)
+        leases.wait(ANNOTATIONS)
+        assert leases.holds(ANNOTATIONS)

@@ -24,7 +24,8 @@ from trichord.store import Store, StoreWriter
 from trichord.store.inspect import store_info, verify
 from trichord.store.items import PER_CAPTION, Item
 from trichord.store.manifest import part_paths
-from trichord.store.rules import CLOCK_RULES, CURRENT_RULES, SETTLED, outdated
+from trichord.store.names import SETTLED
+from trichord.store.rules import CLOCK_RULES, CURRENT_RULES, outdated
 from trichord.store.spool import SpooledItem, spooled
 
 SAID = "WEBVTT\n\n00:00.000 --> 00:01.000\npour the honey\n"

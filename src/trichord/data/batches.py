@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from trichord.data.ahead import Ahead
+from trichord.data.batch import Batch, Clips
 from trichord.data.clips import clip_spans, words_published_orders
-from trichord.data.reader import Batch, ClipReader, Clips
+from trichord.data.reader import ClipReader
 from trichord.errors import TrichordError
 
 if TYPE_CHECKING:

@@ -19,23 +19,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from trichord.data.batch import Clips
 from trichord.data.batches import TrainingClips, read_ahead
+from trichord.data.frozen_rows import INDEX, Kind
 from trichord.data.listing import Listing, clips_at
-from trichord.data.reader import Clips
 from trichord.errors import TrichordError
 from trichord.files.folders import remove_folder
 from trichord.files.reading import check_regular, read_bytes, reraise_unavailable
 from trichord.files.writing import write_json
 from trichord.store.leases import Leases
 
-INDEX, PLAN, DONE = "index.json", "plan.json", "done"
+PLAN, DONE = "plan.json", "done"
 BLOCK = 256  # clips of one forward pass
 MOST_PARTS = 4096  # a part is one block until there are more of them
-Kind = Literal["embedding", "pooled"]
 _MARKS = re.compile(r"\d+")
 _FILES = re.compile(
     r"(?:values|valid|row|begin)\.npy|(?:index|plan|progress)\.json|\.(?:index|plan)\.json\.(?:partial|tmp)|done/\d+"

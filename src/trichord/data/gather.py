@@ -18,7 +18,7 @@ from trichord.store.items import PER_CAPTION
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trichord.data.reader import Clips
+    from trichord.data.batch import Clips
     from trichord.store import Store
 
 _BLOCK = 64  # clips whose pooled rows stay in the cache while they are widened and normalised

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trichord.data.batch import Clips
 from trichord.data.batches import TrainingClips, item_clips
 from trichord.data.clips import words_published_order
-from trichord.data.reader import Clips
 
 
 @dataclass(frozen=True, eq=False)

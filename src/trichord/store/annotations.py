@@ -24,11 +24,11 @@ from trichord.files.writing import replacing_file
 from trichord.store.arrays import most_unpacked
 from trichord.store.leases import Leases
 from trichord.store.manifest import written_out
+from trichord.store.names import ANNOTATIONS
 
 if TYPE_CHECKING:
     from trichord.store.store import Store
 
-FILE = "annotations.parquet"
 SPLIT = "steps"
 NO_STEP = -1
 _PREFIX = "steps/"
@@ -69,13 +69,15 @@ def write_annotations(store: Path, collection: str, spans: Iterable[StepSpan]) -
     again = {tuple(row[name] for name in names) for row in given}
     try:
         with Leases(store) as leases:
-            leases.wait(FILE)
-            rows = [row for row in _rows(store / FILE) if tuple(row[name] for name in names) not in again] + given
-            with replacing_file(store / FILE) as file:
+            leases.wait(ANNOTATIONS)
+            rows = [
+                row for row in _rows(store / ANNOTATIONS) if tuple(row[name] for name in names) not in again
+            ] + given
+            with replacing_file(store / ANNOTATIONS) as file:
                 pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file)
     except OSError as error:
         raise TrichordError(
-            f"{store / FILE}: cannot be written ({os.strerror(error.errno) if error.errno else error}); check the disk, "
+            f"{store / ANNOTATIONS}: cannot be written ({os.strerror(error.errno) if error.errno else error}); check the disk, "
             "then run again"
         ) from error
 
@@ -86,7 +88,7 @@ def read_annotations(store: Store, collection: str) -> dict[tuple[str, str], lis
     Raises TrichordError when the file is damaged.
     """
     found: dict[tuple[str, str], list[StepSpan]] = {}
-    for row in _rows(store.folder / FILE):
+    for row in _rows(store.folder / ANNOTATIONS):
         if row.pop("collection") == collection:
             span = StepSpan(**row)
             found.setdefault((span.task, span.video_id), []).append(span)

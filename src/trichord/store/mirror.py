@@ -23,13 +23,12 @@ from trichord.files.folders import make_folder
 from trichord.files.locks import FileLock
 from trichord.files.reading import file_sha256, read_json_value
 from trichord.files.writing import replacing_file, write_json
-from trichord.store.annotations import FILE as ANNOTATIONS
 from trichord.store.cache import ShardCache, cache_bytes, shard_cache
 from trichord.store.ledger import LEDGER
 from trichord.store.location import cache_folder
 from trichord.store.manifest import PartInfo
+from trichord.store.names import ANNOTATIONS, SETTLED
 from trichord.store.remote import RemoteFile, RemoteFiles
-from trichord.store.rules import SETTLED
 from trichord.store.shards import MAX_HEADER_BYTES, damaged, map_shard, parse_header, write_shard
 
 SMALL_FILES = ("encoders.json", ANNOTATIONS, LEDGER, SETTLED)

@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 from trichord.captions import CAPTION_RULES
 from trichord.files.reading import read_text
 from trichord.files.writing import open_itself
+from trichord.store.names import SETTLED
 
 if TYPE_CHECKING:
     from trichord.store.store import Store
 
-SETTLED = "settled.jsonl"
 CLOCK_RULES = 2  # of `trichord.media`, which takes long to import
 CURRENT_RULES = f"clock {CLOCK_RULES}, captions {CAPTION_RULES}"
 _RULES = re.compile(r"clock (\d{1,6}), captions (\d{1,6})")

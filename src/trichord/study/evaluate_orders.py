@@ -26,7 +26,7 @@ from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
 from trichord.protocols.protocol import Options, Row
 from trichord.recipes import load_recipe, of_this_version, recipe_from_dict
-from trichord.store.annotations import FILE as ANNOTATIONS
+from trichord.store.names import ANNOTATIONS
 from trichord.study import factories
 from trichord.study.evaluate import PER_QUERY, RESULTS, Evaluation, evaluate, write_evaluation
 from trichord.study.files import check_sha256, is_there, read_arrays, read_json

@@ -1,0 +1,6 @@
+"""Names of the files of a store that several modules need."""
+
+from __future__ import annotations
+
+ANNOTATIONS = "annotations.parquet"
+SETTLED = "settled.jsonl"
