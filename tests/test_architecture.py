@@ -21,6 +21,9 @@ def test_chains_and_circles() -> None:
 
 
 def test_lines_of_code() -> None:
-    source = '"""Module."""\n\nimport os  # a comment\n\n\ndef f() -> str:\n    """Docs\n    of two lines."""\n    # why\n    return """a\n\nb"""\n'
+    source = (
+        '"""Module."""\n\nimport os  # a comment\n\n\ndef f() -> str:\n    """Docs\n    of two lines."""\n'
+        '    # why\n    return """a\n\nb"""\n'
+    )
     assert code_lines(source) == 5, "import, def, and the three lines of the text that is returned"
     assert code_lines("") == 0 and code_lines("'a'\n'b'\n") == 1

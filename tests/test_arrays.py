@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from trichord.errors import TrichordError
-from trichord.store import arrays
-from trichord.store.arrays import load_npy
-from trichord.store.pickles import load_npz_array
+from trichord.files import arrays
+from trichord.files.arrays import load_npy
+from trichord.files.pickles import load_npz_array
 
 
 @pytest.fixture

@@ -23,12 +23,12 @@ from hypothesis.extra.numpy import arrays
 from export_helpers import LAYOUTS, ODD_IDS, content_of, digests, same, some_items, stores, texts, write_store
 from release_helpers import SAMPLE, WORDS
 from trichord.errors import TrichordError
+from trichord.files.pickles import load_pickle
 from trichord.releases import IMPORTERS, export_store, import_howto100m, import_youcook2
 from trichord.releases.plain_pickle import APPEND, EMPTY_LIST, START, STOP, Tensor, encoded
 from trichord.releases.records import component
 from trichord.store import Item, Store
 from trichord.store.inspect import verify
-from trichord.store.pickles import load_pickle
 
 
 @pytest.fixture(autouse=True)

@@ -312,7 +312,7 @@ def test_howto100m_what_is_harmed_is_listed(exported: Callable[[str], Path]) -> 
 
 def test_youcook2_what_is_harmed_is_listed(exported: Callable[[str], Path]) -> None:
     from release_helpers import write
-    from trichord.store.pickles import load_pickle
+    from trichord.files.pickles import load_pickle
 
     root = exported("youcook2")
     path = root / "youcook_train_audio.pkl"

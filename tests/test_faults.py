@@ -22,7 +22,7 @@ from trichord.errors import TrichordError
 from trichord.extraction import work
 from trichord.extraction.folder import can_be_tested
 from trichord.extraction.sources import Source
-from trichord.faults import SystemFaultError, fault_of
+from trichord.files.faults import SystemFaultError, fault_of
 from trichord.files.reading import FileTooLargeError, NotRegularFileError
 from trichord.media import FrameSpec, image, media_file, probe, subtitles, write_video
 from trichord.media import pictures as pictures_of

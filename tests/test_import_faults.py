@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+import trichord.files.arrays as arrays
 import trichord.releases.webdataset as webdataset
-import trichord.store.arrays as arrays
 from extract_helpers import ids_of
 from tiny import write_tiny_store
 from trichord.cli import main

@@ -19,7 +19,9 @@ from tiny import write_tiny_store
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.labels import read_labels
+from trichord.files.arrays import load_npy, load_npz_array
 from trichord.files.lfs import lfs_pointer_error
+from trichord.files.pickles import load_pickle
 from trichord.files.reading import unreadable
 from trichord.nn import MCN
 from trichord.protocols.protocol import Options
@@ -30,9 +32,7 @@ from trichord.releases import import_youcook2
 from trichord.report.document import Cell, Column, Document, Section, Table
 from trichord.report.exports import to_csv, to_latex
 from trichord.store import Store
-from trichord.store.arrays import load_npy, load_npz_array
 from trichord.store.inspect import verify
-from trichord.store.pickles import load_pickle
 from trichord.study.evaluate import read_gallery
 from trichord.study.run import train_order
 from trichord.study.table import inert

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
-from trichord.store.pickles import load_pickle
+from trichord.files.pickles import load_pickle
 
 SAMPLE = Path(__file__).parent / "data" / "release-sample"
 PROTOCOLS = range(6)
@@ -334,8 +334,8 @@ def test_damaged_releases_never_give_anything_else_than_data_or_one_line(data: s
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = SAMPLE.parent / "parity" / "never written.pkl"
-    from trichord.store import pickles
-    from trichord.store.unpickle import Machine
+    from trichord.files import pickles
+    from trichord.files.unpickle import Machine
 
     with contextlib.suppress(TrichordError), warnings.catch_warnings():
         warnings.simplefilter("error")

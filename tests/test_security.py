@@ -21,16 +21,16 @@ from security_helpers import Payload, refusal
 from trichord.cli import main
 from trichord.errors import TrichordError, writing
 from trichord.features.weights import read_state
+from trichord.files.arrays import load_npy, load_npz_array
+from trichord.files.pickles import load_pickle
 from trichord.files.writing import write_json
 from trichord.nn import MCN
 from trichord.recipes import load_recipe
 from trichord.releases import IMPORTERS
 from trichord.releases.export import export_store
 from trichord.store import Store
-from trichord.store.arrays import load_npy, load_npz_array
 from trichord.store.inspect import verify
 from trichord.store.ledger import note
-from trichord.store.pickles import load_pickle
 from trichord.store.spool import read_spooled
 from trichord.study.files import read_arrays
 from trichord.study.folder import is_plan_entry

@@ -24,13 +24,13 @@ from security_helpers import measured, refusal
 from trichord.captions import read_captions
 from trichord.evaluation.embedded import Embedded
 from trichord.features.weights import read_state
+from trichord.files.arrays import load_npy, load_npz_array
 from trichord.media import probe, write_video
 from trichord.media.images import image
 from trichord.media.sampling import FrameSpec
 from trichord.nn import MCN
 from trichord.releases import IMPORTERS
 from trichord.store import Store, annotations
-from trichord.store.arrays import load_npy, load_npz_array
 from trichord.store.manifest import part_paths, read_manifest, write_manifest
 from trichord.store.shards import map_shard
 from trichord.study.files import read_arrays, read_json
@@ -85,11 +85,11 @@ def test_zip_bombs(tmp_path: Path) -> None:
             packed.writestr(member.filename, plain.read(member))
     npz, pth = (f"Path({str(tmp_path / name)!r})" for name in ("x.npz", "x.pth"))
     for prepare, attack in (
-        ("from trichord.store.arrays import load_npz_array", f"load_npz_array({npz}, 'features')"),
+        ("from trichord.files.arrays import load_npz_array", f"load_npz_array({npz}, 'features')"),
         ("from trichord.study.files import read_arrays", f"read_arrays({npz})"),
         ("from trichord.nn import MCN", f"MCN.from_published({pth})"),
         ("from trichord.features.weights import read_state", f"import torch; read_state({pth})"),
-        ("from trichord.store.pickles import load_pickle", f"load_pickle({pth})"),
+        ("from trichord.files.pickles import load_pickle", f"load_pickle({pth})"),
     ):
         told, grown_mb = measured(prepare, attack)
         assert told.startswith(str(tmp_path)) and grown_mb < GROWTH_MB, (attack, told, grown_mb)
@@ -100,7 +100,7 @@ def with_members(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def test_many_members_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trichord.store.arrays.FREE_BYTES", 100_000)
+    monkeypatch.setattr("trichord.files.arrays.FREE_BYTES", 100_000)
     path = tmp_path / "x.npz"
     with_members(path, {f"world/geometry/x{i}": np.zeros(99_000, np.uint8) for i in range(3)})
     for read in (
@@ -138,8 +138,8 @@ def test_one_long_text_among_many(tmp_path: Path) -> None:
 
 
 def test_annotations_that_unpack_to_more_than_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trichord.store.arrays.FREE_BYTES", 1_000_000)
-    monkeypatch.setattr("trichord.store.arrays.LARGEST_RATIO", 20)
+    monkeypatch.setattr("trichord.files.arrays.FREE_BYTES", 1_000_000)
+    monkeypatch.setattr("trichord.files.arrays.LARGEST_RATIO", 20)
     path = tmp_path / "annotations.parquet"
     for text, count, told in (
         ("x" * 2_000, 10_000, "its column text unpacks to"),

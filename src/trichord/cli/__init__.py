@@ -130,7 +130,7 @@ def _system_error(error: Exception) -> TrichordError | None:
     """Return the error to print for one of the operating system that no command has worded; None for any other error."""
     if not isinstance(error, OSError):
         return None
-    from trichord.faults import fault_of, reason_of
+    from trichord.files.faults import fault_of, reason_of
     from trichord.files.reading import unreadable
 
     if isinstance(error.filename, str | os.PathLike):

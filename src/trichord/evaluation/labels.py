@@ -30,10 +30,10 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.embedded import Embedded
+from trichord.files.arrays import text_array
 from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import parse_json, parse_json_row, read_given_text, read_text, unreadable
 from trichord.ids import IdIndex, check_matched, without_media_suffix
-from trichord.store.arrays import text_array
 
 SPLITS = ("train", "val", "test")
 _NO_LABELS = ("id", "start", "end", "video", "image", "audio", "text", "captions")

@@ -20,7 +20,7 @@ from trichord.extraction.progress import Meter
 from trichord.extraction.renewal import is_same, merged, stored_part
 from trichord.extraction.summary import ExtractSummary
 from trichord.extraction.task import Outcome, Task
-from trichord.faults import DISK, fault_of, reason_of
+from trichord.files.faults import DISK, fault_of, reason_of
 from trichord.media import Decoder
 from trichord.store import Item, Store, StoreWriter
 from trichord.store.committed import Committed, item_key

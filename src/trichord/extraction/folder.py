@@ -11,7 +11,7 @@ import numpy as np
 from trichord.captions import SIDECAR_SUFFIXES, Captions, Sidecar, choose_sidecar, read_captions
 from trichord.errors import TrichordError
 from trichord.extraction.sources import Source
-from trichord.faults import fault_of
+from trichord.files.faults import fault_of
 from trichord.files.suffixes import VIDEO_SUFFIXES, counted_by_suffix
 from trichord.files.walking import files_below
 from trichord.media import probe, sound_language, subtitles

@@ -20,8 +20,8 @@ from trichord.extraction.renewal import (
     stored_captions,
 )
 from trichord.extraction.sources import Source
-from trichord.faults import fault_of, reason_of
 from trichord.features.hashes import FileHashes, FileState, state_of
+from trichord.files.faults import fault_of, reason_of
 from trichord.files.reading import check_regular
 from trichord.store import Store
 from trichord.store.committed import new_parts

@@ -30,10 +30,10 @@ from typing import Any
 
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.sources import Source
+from trichord.files.arrays import FREE_BYTES, LARGEST_RATIO
 from trichord.files.reading import open_given, open_given_text, parse_json_row, unreadable
 from trichord.files.suffixes import VIDEO_SUFFIXES
 from trichord.ids import IdIndex, without_media_suffix
-from trichord.store.arrays import FREE_BYTES, LARGEST_RATIO
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 COLUMNS = {

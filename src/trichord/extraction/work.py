@@ -29,9 +29,9 @@ from trichord.extraction.folder import captions_of, content_files
 from trichord.extraction.renewal import ALL, CAPTIONS, Stored, same_captions
 from trichord.extraction.task import Outcome, Task
 from trichord.extraction.windows import EncoderError, Windows, encoding
-from trichord.faults import DISK, FAULTS, OUT_OF_MEMORY, SystemFaultError, fault_of, reason_of
 from trichord.features.encoders import AudioEncoder
 from trichord.features.hashes import state_of
+from trichord.files.faults import DISK, FAULTS, OUT_OF_MEMORY, SystemFaultError, fault_of, reason_of
 from trichord.files.reading import NotRegularFileError, check_regular
 from trichord.media import clock_can_differ, image, pictures, probe, sound
 from trichord.store.items import PER_CAPTION

@@ -9,8 +9,8 @@ from typing import IO
 
 import numpy as np
 
-from trichord.faults import SystemFaultError
 from trichord.features.encoders import Fingerprint, Sound
+from trichord.files.faults import SystemFaultError
 
 SAMPLE_RATE_HZ = 16000
 NUM_MELS = 40

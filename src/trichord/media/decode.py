@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import TrichordError, one_line
-from trichord.faults import raise_fault, reason_of
+from trichord.files.faults import raise_fault, reason_of
 from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import unreadable
 from trichord.media.clock import longest_s

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
-from trichord.faults import raise_fault
+from trichord.files.faults import raise_fault
 from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import check_regular, open_regular, unreadable
 from trichord.media.sampling import FrameSpec

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trichord.faults import raise_fault
+from trichord.files.faults import raise_fault
 from trichord.media.clock import LEAP_S, longest_s
 from trichord.media.decode import opened
 from trichord.media.streams import av_streams, choice_notes, no_sound, no_video, stream_of

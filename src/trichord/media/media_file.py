@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-from trichord.faults import raise_fault
+from trichord.files.faults import raise_fault
 from trichord.files.reading import open_regular
 
 

@@ -12,7 +12,7 @@ from trichord.captions.languages import language_of
 from trichord.captions.model import Captions, Cue
 from trichord.captions.rolling import merged
 from trichord.errors import TrichordError
-from trichord.faults import raise_fault
+from trichord.files.faults import raise_fault
 from trichord.media.decode import opened
 from trichord.media.streams import av_streams, stream_of
 from trichord.media.timeline import Timeline, placed_packets

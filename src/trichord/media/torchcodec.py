@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
-from trichord.faults import raise_fault
+from trichord.files.faults import raise_fault
 from trichord.media.clock import Clock, due_pictures, longest_s
 from trichord.media.decode import opened
 from trichord.media.sampling import FrameSpec

@@ -112,7 +112,7 @@ def _load_file(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        from trichord.store.pickles import load_pickle  # a reader of files alone, for all pickles of others
+        from trichord.files.pickles import load_pickle  # a reader of files alone, for all pickles of others
 
         return load_pickle(path)
     except TrichordError:

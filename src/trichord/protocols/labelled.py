@@ -12,7 +12,7 @@ from trichord.data.reader import require_modalities
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.labels import is_fold, plain_name, read_labels
-from trichord.store.arrays import text_array
+from trichord.files.arrays import text_array
 
 if TYPE_CHECKING:
     from trichord.protocols.protocol import Options

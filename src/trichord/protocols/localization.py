@@ -23,6 +23,7 @@ from trichord.evaluation.localization import (
     task_precision_chance,
 )
 from trichord.evaluation.segments import BACKGROUND, Overlaps, align_transcript, overlaps, transcript_of
+from trichord.files.arrays import text_array
 from trichord.parallel import on_main
 from trichord.protocols.protocol import Options, Outcome, Protocol, Row
 from trichord.protocols.step_scores import (
@@ -34,7 +35,6 @@ from trichord.protocols.step_scores import (
     store_notes,
 )
 from trichord.protocols.subject import Subject
-from trichord.store.arrays import text_array
 
 POOLED, PER_VIDEO = "recall, pooled per task", "recall, mean over videos"
 BEST = "best second of each step"

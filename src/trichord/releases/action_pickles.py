@@ -19,11 +19,11 @@ import numpy as np
 from trichord.captions import WordSplitting, class_text
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
+from trichord.files.pickles import load_pickle
 from trichord.files.walking import own_files_below
 from trichord.ids import without_media_suffix
 from trichord.releases.clips import Clip, import_clips
 from trichord.releases.common import ImportSummary, Progress, existing_folder, plain_text
-from trichord.store.pickles import load_pickle
 
 COLLECTIONS = {"ucf": "ucf101", "hmdb": "hmdb51"}  # by what the file's name holds
 SUFFIXES = (".pkl", ".pickle")

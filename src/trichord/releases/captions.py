@@ -9,10 +9,10 @@ from typing import Any
 
 from trichord.captions import Captions
 from trichord.errors import TrichordError
+from trichord.files.pickles import load_pickle
 from trichord.files.reading import open_regular_text, parse_json, read_text, unreadable
 from trichord.ids import IdIndex
 from trichord.releases.common import named_path, plain_texts, raw_captions
-from trichord.store.pickles import load_pickle
 
 FIELDS = ("start", "end", "text")
 PICKLES = (".pickle", ".pkl")

@@ -15,9 +15,9 @@ import numpy as np
 
 from trichord.captions import Captions
 from trichord.errors import TrichordError, one_line
+from trichord.files.pickles import load_pickle
 from trichord.releases.common import RATES_HZ, ImportSummary, Made, Progress, as_array, import_entries, time_major
 from trichord.store import Item
-from trichord.store.pickles import load_pickle
 
 _KEYS = {"visual_2d": "2d", "visual_3d": "3d"}
 

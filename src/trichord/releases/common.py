@@ -17,7 +17,7 @@ import numpy as np
 
 from trichord.captions import Captions, tokenize
 from trichord.errors import TrichordError, one_line, printable
-from trichord.faults import fault_of
+from trichord.files.faults import fault_of
 from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.items import check_collection
 from trichord.store.ledger import LEDGER, resolve

@@ -20,6 +20,7 @@ import numpy as np
 
 from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
+from trichord.files.arrays import load_npy
 from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex
 from trichord.releases.common import ImportSummary, Progress, as_array, existing_folder, named_path
@@ -39,7 +40,6 @@ from trichord.releases.steps import (
     steps_of,
 )
 from trichord.store.annotations import NO_STEP, StepSpan
-from trichord.store.arrays import load_npy
 
 COLLECTION = "crosstask"
 WIDTHS = {"visual_3d": 1024, "visual_2d": 2048, "audio": 128}  # side by side, in this order

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trichord.errors import TrichordError, Unavailable
+from trichord.files.arrays import load_npz_array
 from trichord.files.reading import open_regular, unreadable
 from trichord.releases.clips import read_entries
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, import_entries
@@ -29,7 +30,6 @@ from trichord.releases.records import (
     shown,
 )
 from trichord.store import Item
-from trichord.store.arrays import load_npz_array
 from trichord.store.ledger import resolve
 from trichord.store.manifest import word_splitting_of
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from trichord.captions import WordSplitting
 from trichord.errors import TrichordError, one_line
+from trichord.files.arrays import load_npy, load_npz_array
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular_text
 from trichord.ids import match_ids, without_media_suffix
@@ -38,7 +39,6 @@ from trichord.releases.common import (
 from trichord.releases.exported import import_exported_howto100m
 from trichord.releases.records import export_mark
 from trichord.store import Item
-from trichord.store.arrays import load_npy, load_npz_array
 
 COLLECTION = "howto100m"
 Use = Literal["auto", "yes", "no"]

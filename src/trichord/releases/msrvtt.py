@@ -21,6 +21,7 @@ from typing import Any
 from trichord.captions import WordSplitting
 from trichord.errors import TrichordError, one_line
 from trichord.files.paths import accepts_text_paths
+from trichord.files.pickles import load_pickle
 from trichord.files.reading import open_regular_text, read_text
 from trichord.ids import IdIndex, match_ids
 from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries, without_repeats
@@ -35,7 +36,6 @@ from trichord.releases.common import (
 )
 from trichord.releases.msrvtt_full import COLLECTION as FULL
 from trichord.releases.msrvtt_full import full_test_clips
-from trichord.store.pickles import load_pickle
 
 COLLECTION = "msrvtt"
 TEST_PICKLES = ("msrvtt_jsfusion_test.pkl", "msrvtt_test.pkl")

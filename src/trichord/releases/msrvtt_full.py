@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.pickles import load_pickle
 from trichord.files.reading import read_text
 from trichord.ids import IdIndex, match_ids
 from trichord.releases.clips import Clip, first_file, read_entries
 from trichord.releases.common import ALLOW_MISSING, named_path
-from trichord.store.pickles import load_pickle
 
 COLLECTION = "msrvtt-full"
 TENSORS = ("MSRVTT_JSFUSION_test.pth", "MSRVTT_test.pth", "MSRVTT_train.pth")

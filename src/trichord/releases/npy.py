@@ -17,12 +17,12 @@ import numpy as np
 
 from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
+from trichord.files.arrays import load_npy
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular_text
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
 from trichord.releases.exported import Entry, broken, import_listed
 from trichord.releases.records import captions_of, component, export_mark, inside, item_of, parsed, read_small, shown
-from trichord.store.arrays import load_npy
 
 INDEX = "index.csv"
 CAPTIONS = "captions"

@@ -2,7 +2,7 @@
 
 `pickle.dumps` would need all of a release at once, names numpy 2's inner modules (which numpy 1 lacks) and, for a torch
 tensor, puts a memory address into the file. What is written here has no memo, so pieces can follow each other; any
-Python with numpy and torch opens it with `pickle.load`, and `trichord.store.pickles` reads it without running it.
+Python with numpy and torch opens it with `pickle.load`, and `trichord.files.pickles` reads it without running it.
 """
 
 from __future__ import annotations

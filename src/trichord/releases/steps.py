@@ -18,6 +18,7 @@ import numpy as np
 
 from trichord.captions import Captions
 from trichord.errors import TrichordError
+from trichord.files.arrays import load_npy, load_npz_array
 from trichord.files.reading import open_regular_text, read_text
 from trichord.files.walking import raise_unlisted
 from trichord.ids import IdIndex, file_without_media_suffix, match_ids
@@ -44,7 +45,6 @@ from trichord.store.annotations import (
     steps_id,
     write_annotations,
 )
-from trichord.store.arrays import load_npy, load_npz_array
 
 AUDIO_KEY, VISUAL_KEY = "arr_0", "features"
 Streams = tuple[dict[str, np.ndarray], dict[str, float], dict[str, Path]]  # arrays, rates_hz, files

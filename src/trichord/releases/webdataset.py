@@ -17,12 +17,12 @@ import numpy as np
 
 from trichord.captions import WordSplitting
 from trichord.errors import TrichordError, Unavailable
+from trichord.files.arrays import read_npy
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular, unreadable
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
 from trichord.releases.exported import Entry, broken, entry_of, import_listed, texts_of
 from trichord.releases.records import MOST_JSON_BYTES, export_mark, inside, item_of, parsed, shown
-from trichord.store.arrays import read_npy
 
 MOST_HEADER_BYTES = 1 << 20
 TAR_ERRORS = (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError, EOFError, TypeError)

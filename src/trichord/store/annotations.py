@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trichord.errors import TrichordError
+from trichord.files.arrays import most_unpacked
 from trichord.files.reading import check_regular, unreadable
 from trichord.files.writing import replacing_file
-from trichord.store.arrays import most_unpacked
 from trichord.store.leases import Leases
 from trichord.store.manifest import written_out
 from trichord.store.names import ANNOTATIONS

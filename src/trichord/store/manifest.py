@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from trichord.captions import WORD_SPLITTINGS
 from trichord.errors import TrichordError
+from trichord.files.arrays import most_unpacked
 from trichord.files.reading import check_regular, unreadable
 from trichord.files.writing import replacing_file
-from trichord.store.arrays import most_unpacked
 from trichord.store.shards import damaged, unreadable_part
 
 FORMAT = 2  # 1 had no column `source`; it is still read

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from trichord.errors import TrichordError, Unavailable, one_line
+from trichord.files.arrays import check_archive
 from trichord.files.reading import (
     file_sha256,
     open_regular,
@@ -24,7 +25,6 @@ from trichord.files.reading import (
     reraise_unavailable,
     unreadable,
 )
-from trichord.store.arrays import check_archive
 from trichord.training.seals import was_changed
 
 RUN_AGAIN = "run the study again, which trains nothing twice"

@@ -16,9 +16,9 @@ import numpy as np
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError
 from trichord.evaluation.retrieval import QueryRanks, RetrievalResult
+from trichord.files.arrays import text_array
 from trichord.files.writing import replacing, write_json
 from trichord.protocols.benchmarks import Benchmark
-from trichord.store.arrays import text_array
 from trichord.study.files import RUN_AGAIN, array_names, damaged, queries_path, read_arrays
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trichord.store.arrays import plain_dtype
-from trichord.store.unpickle import Machine, Named, Py2Str
+from trichord.files.arrays import plain_dtype
+from trichord.files.unpickle import Machine, Named, Py2Str
 
 if TYPE_CHECKING:
     import torch

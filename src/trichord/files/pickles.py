@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
-from trichord.faults import raise_fault
+from trichord.files.arrays import load_npz_array
+from trichord.files.faults import raise_fault
 from trichord.files.lfs import refuse_lfs_pointer
+from trichord.files.pickled import BUILDS, NAMED, Storage, raw_bytes, storage_key
 from trichord.files.reading import open_regular
-from trichord.store.arrays import load_npz_array
-from trichord.store.pickled import BUILDS, NAMED, Storage, raw_bytes, storage_key
-from trichord.store.unpickle import UNREADABLE, Machine, Named, Py2Str, refused
+from trichord.files.unpickle import UNREADABLE, Machine, Named, Py2Str, refused
 
 __all__ = ["load_npz_array", "load_pickle"]
 

@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
-from trichord.faults import raise_fault
+from trichord.files.faults import raise_fault
 from trichord.files.lfs import lfs_pointer_error
 from trichord.files.reading import open_regular, unreadable
 
