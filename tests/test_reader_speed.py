@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny import NUM_WORDS, WORDS, word_vectors
+from trichord.audio_frames import time_to_frame
 from trichord.captions import Captions
 from trichord.data.batches import TrainingClips, batches, item_clips, read_ahead
 from trichord.data.clips import clip_spans, words_published_order, words_published_orders
 from trichord.data.gather import Memory, _signed_max
 from trichord.data.reader import Batch, ClipReader, Clips
 from trichord.errors import TrichordError
-from trichord.features.spectrogram import time_to_frame
 from trichord.store import Item, Store, StoreWriter
 from trichord.store.items import PER_CAPTION
 

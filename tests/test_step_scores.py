@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from release_helpers import WORDS
 from steps_helpers import MATRICES, STEPS, rows, write_crosstask, write_mining
+from trichord.audio_frames import time_to_frame
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.localization import task_precision_chance
-from trichord.features.spectrogram import time_to_frame
 from trichord.protocols.benchmarks import ScoringSettings
 from trichord.protocols.localization import MAP, PER_VIDEO, POOLED, segment_overlaps
 from trichord.protocols.protocol import Options

@@ -147,7 +147,7 @@ def reproduce(words: list[str]) -> int:
 
 
 def demo(words: list[str]) -> int:
-    from trichord.demo import run_demo
+    from trichord.cli.demo import run_demo
 
     table, out = call(run_demo, "demo", words, positional=(), example="trichord demo --out demo")
     print_study(table, out)

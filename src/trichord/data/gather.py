@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trichord.features.spectrogram import HOP, SAMPLE_RATE_HZ, WINDOW
+from trichord.audio_frames import HOP, SAMPLE_RATE_HZ, WINDOW
 from trichord.store.items import PER_CAPTION
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from trichord.audio_frames import time_to_frame
 from trichord.data.batch import Batch, Clips
 from trichord.data.gather import (
     Memory,
@@ -16,7 +17,6 @@ from trichord.data.gather import (
     write_spectrograms,
 )
 from trichord.errors import TrichordError
-from trichord.features.spectrogram import time_to_frame
 from trichord.store.items import PER_CAPTION
 
 if TYPE_CHECKING:

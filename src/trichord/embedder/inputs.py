@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from trichord.audio_frames import NUM_MELS, time_to_frame
 from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS
 from trichord.embedder.encoders import Absent, FeatureEncoders, file_of
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError
-from trichord.features.spectrogram import NUM_MELS, time_to_frame
 from trichord.protocols.benchmarks import ScoringSettings
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trichord.features.spectrogram import log_mel, time_to_frame
+    from trichord.audio_frames import time_to_frame
+    from trichord.features.spectrogram import log_mel
     from trichord.features.visual import VisualEncoder, load_visual_encoder
 
 __all__ = ["VisualEncoder", "load_visual_encoder", "log_mel", "time_to_frame"]
 
 _HOMES = {
-    "log_mel": "spectrogram",
-    "time_to_frame": "spectrogram",
-    "VisualEncoder": "visual",
-    "load_visual_encoder": "visual",
+    "log_mel": "trichord.features.spectrogram",
+    "time_to_frame": "trichord.audio_frames",
+    "VisualEncoder": "trichord.features.visual",
+    "load_visual_encoder": "trichord.features.visual",
 }
 
 
@@ -24,6 +25,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -9,13 +9,10 @@ from typing import IO
 
 import numpy as np
 
+from trichord.audio_frames import HOP, NUM_MELS, SAMPLE_RATE_HZ, WINDOW
 from trichord.features.encoders import Fingerprint, Sound
 from trichord.files.faults import SystemFaultError
 
-SAMPLE_RATE_HZ = 16000
-NUM_MELS = 40
-WINDOW = 400  # samples: 25 ms
-HOP = 160  # samples: 10 ms, hence 100 frames per second
 FRAMES_PER_S = SAMPLE_RATE_HZ / HOP
 PREEMPHASIS = 0.97
 DYNAMIC_RANGE_DB = 80.0
@@ -175,14 +172,3 @@ def _levelled(file: IO[bytes], num_frames: int, level: np.float32) -> Iterator[n
         count = min(_BLOCK, num_frames - begin) * NUM_MELS
         decibels = np.frombuffer(file.read(4 * count), np.float32).reshape(-1, NUM_MELS)
         yield np.maximum(decibels - level, floor).astype(np.float16)
-
-
-def time_to_frame(time_s: float, *, published: bool = False) -> int:
-    """The spectrogram frame at `time_s`, at 16 kHz and 160 samples per frame, as an index from 0.
-
-    As in the published loaders it is (16000 t - 200) // 160: the first frame whose window of 400 samples, were it not
-    centred, would hold the sample. There times before 12.5 ms give -2 or -1, and the slice taken with it is empty.
-    `published=True` keeps that; otherwise such times give frame 0.
-    """
-    frame = (int(time_s * SAMPLE_RATE_HZ) - WINDOW // 2) // HOP
-    return frame if published else max(frame, 0)
