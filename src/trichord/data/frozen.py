@@ -33,7 +33,7 @@ from trichord.data.frozen_parts import (
 )
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError, one_line
-from trichord.files.folders import make_folder
+from trichord.files.folders import is_real_folder, make_folder
 from trichord.files.reading import check_regular, read_text, reraise_unavailable, unreadable
 from trichord.store import Store
 from trichord.store.leases import FILE as LEASES
@@ -125,6 +125,8 @@ def why_not_writable(folder: Path) -> str:
 
     Nothing is left in it.
     """
+    if os.path.lexists(folder) and not is_real_folder(folder):
+        return "it is a link or a file, not a folder"
     try:
         with tempfile.TemporaryFile(dir=folder if folder.is_dir() else folder.parent):
             pass
