@@ -186,3 +186,22 @@ def test_the_encoders_are_listed_by_their_options(capsys: pytest.CaptureFixture[
     ]
     for name in ("resnet152", "resnext101-3d", "tv:r3d_18", "log-mel", "st:all-minilm-l6-v2", "whisper:tiny.en"):
         assert any(line.startswith(f"  {name}") for line in lines), name
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "LOCAL_RANK"])
+@pytest.mark.parametrize("number", ["abc", "", "-1", "9" * 30, "1.5"])
+def test_numbers_of_a_launch_that_are_none(
+    name: str, number: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, number)
+    assert f"the environment variable {name} is '{number}'" in fails(capsys, "doctor")
+
+
+def test_a_current_folder_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert "the current folder was removed; change to another folder" in fails(capsys, "doctor")

@@ -94,6 +94,8 @@ def test_errors_of_every_library_are_known(tmp_path: Path) -> None:
         (errno.EROFS, "Read-only file system): name a folder that can be written to"),
         (errno.EACCES, "Permission denied): check the rights"),
         (errno.EIO, "Input/output error): check the disk"),
+        (errno.EEXIST, "File exists): a file lies where a folder belongs"),
+        (errno.ENOTDIR, "Not a directory): a file lies where a folder belongs"),
     ],
 )
 def test_each_says_what_to_do(number: int, advice: str, tmp_path: Path) -> None:

@@ -60,6 +60,23 @@ def test_a_study_says_it_first_and_takes_the_slow_way(store: Path, tmp_path: Pat
     assert losses(tmp_path / "study") == losses(tmp_path / "off")
 
 
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_is_no_folder_is_said_first_and_left_alone(store: Path, tmp_path: Path, kind: str) -> None:
+    frozen, elsewhere = store / "frozen", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if kind == "link":
+        frozen.symlink_to(elsewhere)
+    else:
+        frozen.write_text("mine")
+    lines: list[str] = []
+    train_order(store, tmp_path / "run", "av>t", 0, quick(), say=lines.append)
+    first_step = next(number for number, line in enumerate(lines) if " step " in line)
+    assert any(
+        "frozen: cannot be written (it is a link or a file, not a folder)" in line for line in lines[:first_step]
+    )
+    assert not list(elsewhere.iterdir()) and (frozen.is_symlink() if kind == "link" else frozen.read_text() == "mine")
+
+
 def test_what_is_kept_already_is_read(store: Path, tmp_path: Path) -> None:
     train_order(store, tmp_path / "first", "av>t", 0, quick(), say=lambda line: None)
     kept = sorted(path.name for path in (store / "frozen").iterdir())

@@ -17,9 +17,11 @@ _ADVICE = {
     errno.EACCES: "check the rights, or name another folder",
     errno.EPERM: "check the rights, or name another folder",
     errno.EIO: "check the disk",
+    errno.EEXIST: "a file lies where a folder belongs; move it away, or name another folder",
+    errno.ENOTDIR: "a file lies where a folder belongs; move it away, or name another folder",
     errno.ELOOP: "it is a link, which is not written through; remove the link",
 }
-
+_NOT_ONLY_WRITTEN = (errno.EACCES, errno.EPERM, errno.EIO, errno.EEXIST, errno.ENOTDIR)
 
 # torch and Arrow's C++ raise RuntimeError or OSError; dlopen and thread creation fail too where no memory is left
 _NO_MEMORY = re.compile(
@@ -75,7 +77,7 @@ def disk_error(error: BaseException, where: Path | str | None = None) -> Trichor
         return None
     path = getattr(error, "filename", None) or where
     return TrichordError(
-        f"{path or 'the disk'}: cannot be {'used' if number in (errno.EACCES, errno.EPERM, errno.EIO) else 'written'} "
+        f"{path or 'the disk'}: cannot be {'used' if number in _NOT_ONLY_WRITTEN else 'written'} "
         f"({os.strerror(number)}): {_ADVICE[number]}, then run the command again (train: with --resume)"
     )
 

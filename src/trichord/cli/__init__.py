@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 
-from trichord.cli.launch import end_at_once_if_launched, is_launched, loss_of_others, tells
+from trichord.cli.launch import check_launch, end_at_once_if_launched, is_launched, loss_of_others, tells
 from trichord.cli.output import lasting_output
 from trichord.cli.stopping import Stopped, stopping_on_signals
 from trichord.errors import TrichordError, disk_error, memory_error, one_line, printable
@@ -148,6 +148,14 @@ def _fail(message: object, debug: bool, error: Exception | None = None) -> int:
     return 2
 
 
+def _check_current_folder() -> None:
+    """Raise TrichordError where the current folder was removed: relative paths lead nowhere, and torch is not loaded there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise TrichordError("the current folder was removed; change to another folder") from None
+
+
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, flush=True)
@@ -160,6 +168,8 @@ def _run(words: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         raise TrichordError(f"no command '{command}'; known are {', '.join(COMMANDS)}: see trichord --help")
+    check_launch()
+    _check_current_folder()
     from importlib import import_module
 
     from trichord.cli.bus_error import bus_errors_named

@@ -5,9 +5,24 @@ from __future__ import annotations
 import os
 import sys
 
+from trichord.errors import TrichordError, one_line
+
 
 def is_launched() -> bool:
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+    """Whether this process is one of several, as torchrun says in WORLD_SIZE. See `check_launch` for other values."""
+    number = os.environ.get("WORLD_SIZE", "1")
+    return number.isdecimal() and int(number) > 1
+
+
+def check_launch() -> None:
+    """Raise TrichordError for numbers of processes that no launcher sets."""
+    for name, least in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)):
+        number = os.environ.get(name, str(least))
+        if not (number.isdecimal() and number.isascii() and least <= int(number[:9]) < 1_000_000):
+            raise TrichordError(
+                f"the environment variable {name} is '{one_line(number)[:40]}', which is no number of a launcher; unset it, "
+                "or start the command with torchrun"
+            )
 
 
 def tells() -> bool:

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from trichord.cli.parsing import parse, parser_of, say, show
-from trichord.errors import TrichordError
 
 
 def export_model(words: list[str]) -> int:
@@ -70,9 +69,9 @@ def embed(words: list[str]) -> int:
     from trichord.embedder.embedder import Embedder
     from trichord.embedder.files import embed_files
     from trichord.embedder.worker import Worker
+    from trichord.evaluation.embedded import check_target
 
-    if values.out.suffix not in (".safetensors", ".npz"):
-        raise TrichordError(f"{values.out}: embeddings are kept as .safetensors or .npz; give the file such a name")
+    check_target(values.out)
     options = {name: getattr(values, name) for name in ("revision", "words", "encoders", "weights", "device")}
     load = partial(Embedder.from_pretrained, values.model, **options)
     model = load()

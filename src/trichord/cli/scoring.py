@@ -164,8 +164,10 @@ def evaluate(words: list[str]) -> int:
     values.orders, values.seeds = parts_of(values.orders), _seeds(values.seeds)
     from rich.console import Console
 
+    from trichord.evaluation import embedded
     from trichord.protocols.protocol import Options
     from trichord.study.evaluate import evaluate, explanation_of, read_gallery, save_embeddings, write_evaluation
+    from trichord.study.evaluation_files import check_target
     from trichord.study.evaluation_tables import evaluation_tables, footer, protocols_table
 
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -176,6 +178,10 @@ def evaluate(words: list[str]) -> int:
     if values.explain is not None:
         show(explanation_of(values.explain, values.store))
         return 0
+    if values.save_embeddings is not None:
+        embedded.check_target(values.save_embeddings)
+    if values.out is not None:
+        check_target(values.out)
     gallery = None if values.gallery is None else read_gallery(values.gallery)
     how = {
         "directions": values.directions, "recipe": values.recipe,

@@ -27,7 +27,7 @@ from trichord.data.frozen_parts import (
 )
 from trichord.data.frozen_rows import FrozenRows
 from trichord.errors import TrichordError, one_line
-from trichord.files.folders import make_folder
+from trichord.files.folders import is_real_folder, make_folder
 from trichord.store import Store
 from trichord.store.leases import FILE as LEASES
 from trichord.store.leases import Leases
@@ -52,6 +52,8 @@ def why_not_writable(folder: Path) -> str:
 
     Nothing is left in it.
     """
+    if os.path.lexists(folder) and not is_real_folder(folder):
+        return "it is a link or a file, not a folder"
     try:
         with tempfile.TemporaryFile(dir=folder if folder.is_dir() else folder.parent):
             pass

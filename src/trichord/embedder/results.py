@@ -25,7 +25,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.retrieval import FUSIONS, QueryRanks
 from trichord.evaluation.statistics import Interval, median_rank_interval, recall_interval
 from trichord.report.reading import read_study
-from trichord.study.evaluate import RESULTS
+from trichord.study.evaluation_files import RESULTS
 from trichord.study.files import is_there, read_json
 
 Figure = dict[str, Any]

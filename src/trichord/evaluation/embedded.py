@@ -33,7 +33,7 @@ from trichord.errors import TrichordError, one_line, writing
 from trichord.files.arrays import check_archive, text_array
 from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import check_regular, open_regular
-from trichord.files.writing import replacing
+from trichord.files.writing import refuse_foreign, replacing
 from trichord.modality import NAMES
 
 MODALITIES = tuple(NAMES.values())
@@ -165,7 +165,7 @@ class Embedded:
         )
 
     def save(self, path: Path) -> None:
-        """Write the file that the module describes, whole or not at all. Raises TrichordError for another suffix."""
+        """Write the file that the module describes, whole or not at all. Raises TrichordError as `check_target`."""
         arrays = {m: np.ascontiguousarray(v) for m, v in self.embeddings.items()}
         arrays |= {f"{m}_valid": v for m, v in self.valid.items()}
         arrays |= {"text_clip": self.text_clip, "start_s": self.start_s, "end_s": self.end_s}
@@ -173,7 +173,7 @@ class Embedded:
         texts |= {f"{CLASSES}{name}": v for name, v in self.classes.items()}
         if self.captions is not None:
             texts["captions"] = self.captions
-        kind = _kind(path)
+        kind = check_target(path)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial:
@@ -221,6 +221,32 @@ class Embedded:
         if bad := [m for m in made.valid if m not in valid and not made.valid[m].any()]:
             raise TrichordError(f"{path}: no row of {bad[0]} is finite; leave it out, or write it again")
         return made
+
+
+def check_target(path: Path) -> str:
+    """Return the suffix of a file of embeddings that is to be written.
+
+    Raises TrichordError for another suffix, and where a file lies that `Embedded.save` did not write.
+    """
+    kind = _kind(path)
+    refuse_foreign([path], _is_saved, "a file of embeddings")
+    return kind
+
+
+def _is_saved(path: Path) -> bool:
+    """Return whether `Embedded.save` wrote a file: it always writes the clip of each text and the span of each clip."""
+    if path.suffix == ".npz":
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+    else:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="np") as tensors:
+                names = {*tensors.keys(), *(tensors.metadata() or {})}
+        except SafetensorError:
+            return False
+    return names >= {"text_clip", "start_s", "end_s", "ids", "videos"}
 
 
 def _kind(path: Path, action: str = "give the file such a name") -> str:

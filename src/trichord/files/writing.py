@@ -12,7 +12,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -87,6 +88,31 @@ def write_text(path: Path, text: str, *, shared: bool = False) -> None:
 def write_json(path: Path, content: object, *, shared: bool = False) -> None:
     """Write a JSON file whole or not at all. Arguments as of `replacing`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", shared=shared)
+
+
+def refuse_foreign(paths: Iterable[Path], is_own: Callable[[Path], bool], kind: str) -> None:
+    """Refuse to replace files that trichord did not write. Empty files and links hold nothing and may be replaced.
+
+    Args:
+        paths: The files that are about to be written.
+        is_own: Returns whether a file is an earlier one of the same kind; an error of reading it means that it is not.
+        kind: What the files hold, for the message.
+
+    Raises TrichordError naming the first file that is not.
+    """
+    for path in paths:
+        try:
+            status = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if stat.S_ISLNK(status.st_mode) or (stat.S_ISREG(status.st_mode) and not status.st_size):
+            continue
+        with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+            if stat.S_ISREG(status.st_mode) and is_own(path):
+                continue
+        raise TrichordError(
+            f"{path}: is not {kind} that trichord wrote, and is not replaced; move it away, or name another place"
+        )
 
 
 def replace_folder(partial: Path, final: Path, own: re.Pattern[str]) -> None:

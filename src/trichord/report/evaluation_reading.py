@@ -16,7 +16,7 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.protocols.protocol import MEDIAN_RANK
-from trichord.study.evaluate import PER_QUERY, RESULTS
+from trichord.study.evaluation_files import PER_QUERY, RESULTS
 from trichord.study.files import damaged, read_arrays, read_json
 
 AGAIN = "evaluate again with the same --out"

@@ -12,7 +12,7 @@ from trichord.errors import TrichordError, one_line
 from trichord.modality import Order
 from trichord.report.document import folded
 from trichord.report.evaluation_reading import AGAIN, Scores, fault, read_scores, scores_of
-from trichord.study.evaluate import PER_QUERY, RESULTS
+from trichord.study.evaluation_files import PER_QUERY, RESULTS
 from trichord.study.files import check_sha256, is_there, read_json
 
 Folder = Literal["study", "evaluation"]

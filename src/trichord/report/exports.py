@@ -16,15 +16,16 @@ from typing import Any
 
 from trichord.errors import TrichordError
 from trichord.files.folders import check_no_links, make_folder
-from trichord.files.reading import read_text
-from trichord.files.writing import replacing
+from trichord.files.reading import open_regular, read_text
+from trichord.files.writing import refuse_foreign, replacing
 from trichord.report.document import SLUG, Cell, Commands, Document, Figure, Table, Text, clean, folded
-from trichord.report.html import to_html
+from trichord.report.html import CONTENT_POLICY, to_html
 from trichord.report.markdown import to_markdown
 from trichord.study.table import inert
 
 TABLES, FIGURES = "tables", "figures"
 WIDE_LATEX = 8  # columns from which a table is set smaller
+_HEAD_BYTES = 4096  # of a page, in which its content policy stands
 LONG_LATEX = 36  # letters from which a column of texts breaks its lines
 
 _LATEX = {
@@ -290,6 +291,8 @@ def write_document(
         texts[Path(own)] = text
     texts[record] = json.dumps(to_json_dict(document), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     check_no_links(folder)
+    is_report = _is_record(folder / record) or _is_page(folder / f"{name}.html")
+    refuse_foreign([folder / path for path in texts], lambda _: is_report, "a file of a report")
     try:
         stale = _parts_of(folder / record) - set(texts)
         _replace_all(folder, texts, stale)
@@ -316,6 +319,21 @@ def _replace_all(folder: Path, texts: dict[Path, str], stale: set[Path]) -> None
             partial.write_text(texts[path], encoding="utf-8", newline="\n")
             if path == paths[-1]:
                 placing.push(remove_stale)
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        return bool(json.loads(read_text(path)).keys() >= {"title", "sections", "tables"})
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def _is_page(path: Path) -> bool:
+    try:
+        with open_regular(path) as file:
+            return CONTENT_POLICY.encode() in file.read(_HEAD_BYTES)
+    except OSError:
+        return False
 
 
 def _parts_of(record: Path) -> set[Path]:

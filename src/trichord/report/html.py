@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TEMPLATE = "page.html.j2"
+CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 WIDE_TABLE = 7  # columns; from here on the first column stays in sight while the rest scrolls
 LONG_TEXT = 36  # letters from which a cell's text may break, in a column that is not too narrow
 
@@ -68,7 +69,7 @@ def to_html(document: Document) -> str:
     )
     environment.filters["folded"] = folded
     template = environment.from_string(files("trichord.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    return template.render(document=document, sections=list(_sections(document)))
+    return template.render(document=document, sections=list(_sections(document)), content_policy=CONTENT_POLICY)
 
 
 def _sections(document: Document) -> Iterator[dict[str, Any]]:

@@ -27,6 +27,7 @@ from trichord.protocols.subject import Subject, Untrained
 from trichord.recipes import of_this_version, recipe_from_dict
 from trichord.recipes.bounds import DRAW_SEED
 from trichord.study import factories
+from trichord.study.evaluation_files import PER_QUERY, RESULTS, check_target
 from trichord.study.ranks import write_arrays
 from trichord.study.score import items_trained_on, load_for_scoring
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from trichord.store import Store
     from trichord.store.location import Location
 
-RESULTS, PER_QUERY = "results.json", "queries.npz"
 ALL = "all"
 BY_PRODUCTS = ("retrieval", "localization", "classification")  # kinds whose scores are of one embedding with another
 
@@ -315,11 +315,21 @@ def read_gallery(path: Path) -> tuple[str, ...]:
     return ids
 
 
-def write_evaluation(evaluation: Evaluation, out: Path) -> None:
+def write_evaluation(evaluation: Evaluation, out: Path, *, anew: bool = False) -> None:
     """A folder with `results.json` (protocols in words, rows, notes, choices) and `queries.npz` (per query, video or item, as
-    studies keep them: `study.ranks.read_ranks`); of a name in .json the retrieval rows alone."""
+    studies keep them: `study.ranks.read_ranks`); of a name in .json the retrieval rows alone.
+
+    Args:
+        evaluation: What is written.
+        out: The folder or the file.
+        anew: Whether the files that are there are known to be of an evaluation, damaged or not.
+
+    Raises TrichordError as `check_target`, unless `anew`.
+    """
 
     def write() -> None:
+        if not anew:
+            check_target(out)
         with writing(out):
             if out.suffix == ".json":
                 write_json(out, evaluation.results())

@@ -28,7 +28,8 @@ from trichord.protocols.protocol import Options, Row
 from trichord.recipes import load_recipe, of_this_version, recipe_from_dict
 from trichord.store.names import ANNOTATIONS
 from trichord.study import factories
-from trichord.study.evaluate import PER_QUERY, RESULTS, Evaluation, evaluate, write_evaluation
+from trichord.study.evaluate import Evaluation, evaluate, write_evaluation
+from trichord.study.evaluation_files import PER_QUERY, RESULTS
 from trichord.study.files import check_sha256, is_there, read_arrays, read_json
 from trichord.study.lock import alone_in
 from trichord.study.trained_runs import TrainedRun, chosen_runs, read_plan, trained_runs
@@ -153,7 +154,7 @@ def evaluate_orders(
                 on_main(partial(index.leave_out, run, why))
                 continue
             if out is not None:
-                write_evaluation(evaluation, out / run.folder)
+                write_evaluation(evaluation, out / run.folder, anew=True)
                 on_main(partial(index.add, run, begun))
             found.runs.append(_evaluated(run, evaluation))
             tell(f"{run}: evaluated ({finished.index(run) + 1} of {len(finished)})")

@@ -13,7 +13,8 @@ from trichord.data.frozen import frozen_folder, why_not_writable
 from trichord.errors import Diverged, TrichordError, printable, writing
 from trichord.files.folders import remove_folder
 from trichord.files.paths import accepts_text_paths
-from trichord.files.writing import write_text
+from trichord.files.reading import read_json_value
+from trichord.files.writing import refuse_foreign, write_text
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
 from trichord.protocols.benchmarks import benchmark_names, find_benchmark
@@ -26,7 +27,7 @@ from trichord.study.lock import alone_in
 from trichord.study.places import check_described, identity_of
 from trichord.study.plan import PlannedOrder, PlannedStage, distinct_stages, plan_order, plan_study
 from trichord.study.score import evaluate_order
-from trichord.study.table import StudyTable, write_table
+from trichord.study.table import TABLE_FILES, StudyTable, write_table
 from trichord.training import divergence
 from trichord.training.checkpoint import FOLDER as CHECKPOINTS
 from trichord.training.checkpoint import finish_checkpoints
@@ -150,6 +151,7 @@ def run_study(
     results: list[dict[str, Any]] = []
     table = None
     with writing(out), alone_in(out):
+        on_main(partial(_check_new, out))
         on_main(lambda: claim(out, store, recipe, must_be_new=False))
         write = partial(
             write_study, out, store, recipe, plan, chosen, results, first_stage_seed=first_stage_seed, say=say
@@ -173,6 +175,21 @@ def run_study(
     if table is None:
         raise Diverged(f"{out}: every order diverged; lower training.learning_rate, in another --out")
     return table
+
+
+def _check_new(out: Path) -> None:
+    """Refuse a folder without a run in which a file of others has the name of a file of a study."""
+    if not is_there(out / "run.yaml"):
+        is_study = is_there(out / "study.json") and _is_study(out / "study.json")
+        refuse_foreign([out / name for name in ("study.json", *TABLE_FILES)], lambda _: is_study, "a file of a study")
+
+
+def _is_study(path: Path) -> bool:
+    try:
+        content = read_json_value(path)
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.keys() >= {"recipe", "orders", "results"}
 
 
 def _note_read_only(stages: Sequence[PlannedStage], out: Path, store: Store, recipe: Recipe, say: Say) -> None:

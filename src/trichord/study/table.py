@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trichord.evaluation.retrieval import RetrievalResult
 
 RECALLS = ("r1", "r5", "r10")
+TABLE_FILES = ("table.md", "table.csv", "table.tex", "orders.png")
 MAX_TITLE = 60  # characters above a panel
 
 
