@@ -14,6 +14,7 @@ from trichord.captions.formats.json import seconds_of
 from trichord.captions.model import Cue
 from trichord.captions.text import plain_lines
 from trichord.errors import TrichordError, one_line
+from trichord.files.tables import delimiter_of
 
 # Captions are not shown for so many seconds, but for more milliseconds. The commas of a CSV may also hold chapters.
 _MILLISECONDS = {"\t": 100.0, ",": 1000.0, ";": 1000.0}
@@ -21,8 +22,7 @@ _MILLISECONDS = {"\t": 100.0, ",": 1000.0, ";": 1000.0}
 
 def read_csv(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
     """Cues of a CSV file, with commas, or with semicolons as Excel writes it where the comma is the decimal point."""
-    header = text.partition("\n")[0]
-    delimiter = ";" if "," not in header and ";" in header else "\t" if "," not in header and "\t" in header else ","
+    delimiter = delimiter_of(text.partition("\n")[0])
     return iter(_in_seconds(_cues(path, text, skipped, delimiter), delimiter))
 
 
