@@ -41,7 +41,7 @@ _ENCODINGS = {  # by the byte order mark; the longer marks first
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_UTF16_BY_ZEROS = {  # two letters of ASCII without a byte order mark: which bytes are zero
+_UTF16_BY_ZEROS: dict[tuple[bool, ...], str] = {  # by which of the first four bytes are zero, of letters of ASCII
     (False, True, False, True): "utf-16-le",
     (True, False, True, False): "utf-16-be",
 }
