@@ -114,6 +114,37 @@ def remux(source: Path, target: Path, time_of: Callable[[str, float], float], **
     return target
 
 
+def shift_fragments(path: Path, by_s: float) -> Path:
+    """Move the clock of an MP4 in fragments, as a recording of a live stream has it."""
+    data = bytearray(path.read_bytes())
+    rates_hz = [int.from_bytes(data[at + 16 : at + 20], "big") for at in places(data, b"mdhd")]
+    for at in places(data, b"tfdt"):
+        header = data.rfind(b"tfhd", 0, at)
+        rate_hz = rates_hz[int.from_bytes(data[header + 8 : header + 12], "big") - 1]
+        ticks = int.from_bytes(data[at + 8 : at + 16], "big") + round(by_s * rate_hz)
+        data[at + 8 : at + 16] = ticks.to_bytes(8, "big")
+    path.write_bytes(data)
+    return path
+
+
+def join_fragments(path: Path, parts: Sequence[Path]) -> Path:
+    """One file of the fragments of several, with the head of the first."""
+    data = [part.read_bytes() for part in parts]
+    begins = [part.index(b"moof") - 4 for part in data]
+    ends = [part.rindex(b"mfra") - 4 for part in data]
+    fragments = [part[begin:end] for part, begin, end in zip(data, begins, ends, strict=True)]
+    path.write_bytes(data[0][: begins[0]] + b"".join(fragments))
+    return path
+
+
+def places(data: bytes | bytearray, name: bytes) -> list[int]:
+    """Where the boxes of that name are."""
+    found: list[int] = []
+    while (at := data.find(name, found[-1] + 4 if found else 0)) >= 0:
+        found.append(at)
+    return found
+
+
 def seen(path: Path, *, start_s: float = 0.0, notes: list[str] | None = None, **options: Any) -> list[int]:
     """The second that is shown in the middle of each second."""
     shown = pictures(path, [FrameSpec(rate_hz=2, short_side=32)], start_s=start_s, notes=notes, **options)

@@ -12,6 +12,7 @@ import pytest
 from release_helpers import WORDS, refused
 from steps_helpers import STEPS, write_crosstask, write_crosstask_original, write_mining, write_mining_original
 from trichord.errors import TrichordError
+from trichord.files.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 from trichord.ids import IdIndex, file_without_media_suffix, match_ids, without_media_suffix
 from trichord.releases import import_crosstask, import_howto100m, import_mining_youtube
 from trichord.store import Store
@@ -188,3 +189,8 @@ def test_mining_youtube_with_other_suffixes(original: bool, tmp_path: Path) -> N
     summary = import_mining_youtube(root, tmp_path / "s", WORDS)
     assert (summary.num_added, summary.num_skipped) == (plain.num_added, plain.num_skipped)
     assert Store(tmp_path / "s").collections() == Store(tmp_path / "p").collections()
+
+
+def test_suffixes_of_all_files_that_a_folder_gives_are_known() -> None:
+    for suffix in (*VIDEO_SUFFIXES, *SOUND_SUFFIXES):
+        assert IdIndex(["clip.1"], "here").find(f"clip.1{suffix.upper()}") == "clip.1"

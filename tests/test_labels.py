@@ -174,7 +174,7 @@ def test_plain_names() -> None:
         ("a.jsonl", "[1]\n", "row 1 has no id"),
         ("a.jsonl", "{", "cannot be read"),
         ("world.json", "{}", "is no truth of a built-in world; labels come as .csv or .jsonl too"),
-        ("a.txt", "x", "labels are read from .csv, .jsonl, a world.json or a folder of official lists"),
+        ("a.txt", "x", "labels are read from .csv, .tsv, .jsonl, a world.json or a folder of official lists"),
     ],
 )
 def test_what_is_no_table_of_labels_is_told(name: str, content: str, told: str, tmp_path: Path) -> None:
@@ -193,3 +193,20 @@ def test_a_missing_file_and_a_folder_without_lists(tmp_path: Path) -> None:
     (tmp_path / "trainlist01.txt").write_text("v.avi 1\n")
     with pytest.raises(TrichordError, match="'v.avi' has no class before it"):
         read_labels(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "\ufeffID,class,,\r\na,x,,\r\nb,y,,\r\n,,,\r\n"),
+        ("a.csv", "id;class\na;x\nb;y\n;\n"),
+        ("a.csv", "sep=;\r\nid;class\r\na;x\r\nb;y\r\n"),
+        ("a.CSV", "id\tclass\na\tx\nb\ty\n"),
+        ("a.tsv", "id\tclass\na\tx\nb\ty\n"),
+    ],
+)
+def test_labels_as_spreadsheets_write_them(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode())
+    table = read_labels(path)
+    assert table.ids == ["a", "b"] and table.columns == {"class": ["x", "y"]}

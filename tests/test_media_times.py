@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 
 import fake_torchcodec
-from clock_files import FFMPEG, H264, heard, join, remux, restamp_flv, seen, state_length, write_seconds
+from clock_files import (
+    FFMPEG,
+    H264,
+    heard,
+    join,
+    join_fragments,
+    remux,
+    restamp_flv,
+    seen,
+    shift_fragments,
+    state_length,
+    write_seconds,
+)
 from odd_media import card_of, write
 from trichord.media import CLOCK_RULES, FrameSpec, choose_decoder, clock_can_differ, pictures, probe, subtitles
 from trichord.media.decode import decoded, opened
@@ -177,6 +189,33 @@ def test_a_stated_length_that_is_wrong_cuts_nothing(tmp_path: Path, suffix: str,
     if stated_s < 8:
         assert probe(path).duration_s == pytest.approx(8.05, abs=0.15) and notes == [] and clock_can_differ(path)
         assert seen(path, start_s=5.0) == [5, 6, 7]
+
+
+FRAGMENTS = {"movflags": "+frag_keyframe+empty_moov+default_base_moof"}
+
+
+@pytest.mark.parametrize("offset_s", [30.0, 5000.0, 1e6])
+@pytest.mark.parametrize("name", ["a.mkv", "fragments.mp4"])
+def test_the_length_counts_from_the_start_of_a_clock_that_does_not_begin_at_zero(
+    tmp_path: Path, name: str, offset_s: float
+) -> None:
+    path = write_seconds(tmp_path / name, range(6), **(FRAGMENTS if name == "fragments.mp4" else {}))
+    if name == "a.mkv":
+        path = remux(path, tmp_path / "late.mkv", lambda kind, time_s: time_s + offset_s)
+    else:
+        shift_fragments(path, offset_s)
+    notes: list[str] = []
+    assert seen(path, notes=notes) == list(range(6)) and heard(path, notes)[:6] == list(range(6))
+    assert probe(path).duration_s == pytest.approx(6.0, abs=0.3) and notes == []
+    assert seen(path, start_s=3.0) == [3, 4, 5] and clock_can_differ(path)
+
+
+def test_time_goes_on_where_fragments_of_mp4_are_joined(tmp_path: Path) -> None:
+    parts = [write_seconds(tmp_path / f"{i}.mp4", range(3 * i, 3 * i + 3), **FRAGMENTS) for i in range(3)]
+    path, notes = join_fragments(tmp_path / "joined.mp4", parts), list[str]()
+    assert seen(path, notes=notes) == list(range(9)) and heard(path)[:9] == list(range(9))
+    assert probe(path).duration_s == pytest.approx(9.0, abs=0.3)
+    assert len(notes) == 1 and "time goes on there" in notes[0]
 
 
 def test_a_hole_of_hours_that_the_header_states_is_kept(tmp_path: Path) -> None:

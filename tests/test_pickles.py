@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copyreg
 import io
@@ -11,9 +12,9 @@ import pickle
 import struct
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -185,6 +186,26 @@ def test_instructions_that_make_or_change_objects_are_refused(case: str, tmp_pat
     finally:
         copyreg.remove_extension("os", "system", 240)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_namespaces_and_paths_are_plain_data(protocol: int, tmp_path: Path) -> None:
+    value = [argparse.Namespace(lr=0.1, names=["a"]), PurePosixPath("/a/b"), Counter("aab"), defaultdict(int, x=1)]
+    expected = [{"lr": 0.1, "names": ["a"]}, "/a/b", {"a": 2, "b": 1}, {"x": 1}]
+    assert read(tmp_path, pickle.dumps(value, protocol)) == expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"cargparse\nNamespace\n(I1\nt\x81.",  # with arguments
+        b"cargparse\nNamespace\n)\x81]b.",  # a state that is no dict
+        b"cargparse\nNamespace\n)\x81}(I1\nI2\nsb.",  # an attribute without a name
+        b"cargparse\nNamespace\n.",  # the class itself
+    ],
+)
+def test_a_namespace_is_its_attributes_and_nothing_else(data: bytes, tmp_path: Path) -> None:
+    refusal(tmp_path, data)
 
 
 def test_objects_in_arrays_are_refused(tmp_path: Path, marker: Path) -> None:

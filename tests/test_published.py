@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+from collections import Counter, defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -170,7 +173,9 @@ def test_missing_and_unknown_keys() -> None:
         MCN.from_published(many)
 
 
-@pytest.mark.parametrize("wrapped", ["net", "state_dict", "model", "model_state_dict", "model/state_dict"])
+@pytest.mark.parametrize(
+    "wrapped", ["net", "state_dict", "model", "model_state_dict", "model/state_dict", "checkpoint/model"]
+)
 @pytest.mark.parametrize("new_zip", [True, False])
 def test_checkpoints_as_training_code_writes_them(wrapped: str, new_zip: bool, tmp_path: Path) -> None:
     network = small()
@@ -189,10 +194,21 @@ def test_checkpoints_as_training_code_writes_them(wrapped: str, new_zip: bool, t
         "device": torch.device("cpu"),
         "dtype": torch.float16,
         "loss": [np.float32(1)],
+        "args": argparse.Namespace(lr=0.1, root=Path("/data/x"), names=["a"], more=SimpleNamespace(depth=2)),
+        "counts": Counter("ab"),
+        "meters": defaultdict(list, loss=[1.0]),
     }
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))]).state_dict()
     torch.save({**held, **more, "optimizer": optimizer}, tmp_path / "x.pth", _use_new_zipfile_serialization=new_zip)
     read = MCN.from_published(tmp_path / "x.pth").to_published()
+    assert all(torch.equal(read[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("prefix", ["module.module.", "_orig_mod.", "model.", "module._orig_mod.net."])
+def test_the_prefixes_of_wrapped_networks_are_removed(prefix: str, tmp_path: Path) -> None:
+    state: Any = small().to_published()
+    torch.save({"state_dict": {prefix + key: value for key, value in state.items()}}, tmp_path / "x.ckpt")
+    read = MCN.from_published(tmp_path / "x.ckpt").to_published()
     assert all(torch.equal(read[key], value) for key, value in state.items())
 
 

@@ -222,3 +222,20 @@ def test_paths_outside_the_folder_give_their_stem(tmp_path: Path) -> None:
     folder.mkdir()
     path = write(folder, [{"video": "../v.mp4"}, {"video": str(folder / "sub" / "w.mkv")}])
     assert [s.video_id for s in read_table(path)] == ["v", "w"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "video;text;start;end\r\nv.mp4;stir, it;0,5;2,5\r\n;;;\r\n",
+        "sep=;\nvideo;text;start;end\nv.mp4;stir, it;0,5;2,5\n",
+        "video\ttext\tstart\tend\nv.mp4\tstir, it\t0.5\t2.5\n",
+        'video,text,start,end\nv.mp4,"stir, it",0:00.5,00:00:02.500\n',
+    ],
+)
+def test_a_csv_as_spreadsheets_write_it(tmp_path: Path, content: str) -> None:
+    (tmp_path / "v.mp4").touch()
+    (tmp_path / "t.csv").write_bytes(content.encode())
+    assert [(clip.start_s, clip.end_s, clip.text) for clip in read_table(tmp_path / "t.csv")] == [
+        (0.5, 2.5, ("stir, it",))
+    ]

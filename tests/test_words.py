@@ -137,7 +137,7 @@ BAD = {
     "no blank": (b"8 5\n" + b"x" * 20_000, "says 8 words of 5 numbers but holds 0"),
     "not finite": (binary(["the"], np.full((1, 5), np.nan, np.float32)), "the vector of 'the' is not finite"),
     "text cut in a row": (TEXT[:-30], "row 8 is not a word and 5 numbers"),
-    "text cut at a row": (TEXT[: TEXT[:-1].rindex(b"\n") + 1], "says 8 words of 5 numbers but holds 7"),
+    "text cut at a row": (b"".join(TEXT.splitlines(True)[:5]), "says 8 words of 5 numbers but holds 4"),
     "text of other dims": (
         b"2 2\nof 1 2 3\nthe 1 2 3\n",
         "row 1 is not a word and 2 numbers (3 fields after the word)",
@@ -231,6 +231,14 @@ def test_a_head_that_is_off_by_a_few_words_is_noted(tmp_path: Path) -> None:
     (tmp_path / "vec").write_bytes(content.replace(b"2000 2\n", b"2100 2\n", 1))
     with pytest.raises(TrichordError, match="says 2100 words of 2 numbers but holds 2000"):
         read_word_vectors(tmp_path / "vec", {"the"})
+
+
+@pytest.mark.parametrize("stated", [5, 7, 9, 11])
+def test_the_head_of_a_small_table_may_be_off_by_a_few_words_too(tmp_path: Path, stated: int) -> None:
+    (tmp_path / "vec").write_bytes(TEXT.replace(b"8 5\n", b"%d 5\n" % stated, 1))
+    notes: list[str] = []
+    assert read_word_vectors(tmp_path / "vec", {"the"}, notes=notes).words == ["the"]
+    assert len(notes) == 1 and f"says {stated} words and holds 8" in notes[0]
 
 
 def test_a_table_without_a_word_of_the_captions_is_noted(tmp_path: Path) -> None:

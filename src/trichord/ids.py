@@ -11,13 +11,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 
-MEDIA_SUFFIXES = (
-    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".m2ts", ".vob"),
-    *(".ogv", ".3gp", ".3g2", ".asf", ".f4v", ".divx", ".mxf", ".ogm", ".mp4v", ".qt", ".gif"),
-    *(".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".aif", ".aiff"),
-    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".svg"),
-)
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".svg")
+MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *SOUND_SUFFIXES, *PICTURE_SUFFIXES)
 _SUFFIX = "|".join(re.escape(suffix) for suffix in MEDIA_SUFFIXES)
 _AT_END = re.compile(rf"(?<=[^/\\])(?:{_SUFFIX})+(?=(?:@[\d.]+-[\d.]+)?(?:#\d+)?$)", re.IGNORECASE)
 _INSIDE = re.compile(rf"(?<=[^/\\])(?:{_SUFFIX})+(?=[._]|$)", re.IGNORECASE)

@@ -35,7 +35,16 @@ CAPTION_SUFFIXES = tuple(_READERS)
 MAX_BYTES = 256 << 20
 _MOST_NOTED = 3
 _END_OF_LINE = re.compile(r"\r++\n|\r")  # of text that was converted twice, CR CR LF
-_ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_ENCODINGS = {  # by the byte order mark; the longer marks first
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_UTF16_BY_ZEROS: dict[tuple[bool, ...], str] = {  # by which of the first four bytes are zero, of letters of ASCII
+    (False, True, False, True): "utf-16-le",
+    (True, False, True, False): "utf-16-be",
+}
 
 
 def read_captions(path: str | Path, *, notes: list[str] | None = None, merge_repeats: bool = True) -> Captions:
@@ -77,8 +86,14 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise unreadable(path, error) from None
     try:
-        text = data.decode(_ENCODINGS.get(data[:2], "utf-8-sig"))
+        text = data.decode(_encoding_of(data))
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise broken(path, line, "is not UTF-8 text", "save the file as UTF-8") from None
     return _END_OF_LINE.sub("\n", text)
+
+
+def _encoding_of(data: bytes) -> str:
+    """UTF-16 or UTF-32 where the first bytes show it, else UTF-8."""
+    marked = (name for mark, name in _ENCODINGS.items() if data.startswith(mark))
+    return next(marked, _UTF16_BY_ZEROS.get(tuple(byte == 0 for byte in data[:4]), "utf-8-sig"))

@@ -22,8 +22,10 @@ from trichord.files.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 
 _PARTIAL = ("forced", "signs", "foreign")  # files that translate a few lines only
 _OTHER_WORDS = ("sdh", "cc", "hi", "default", "auto", "asr", "orig", "full", "sub", "subs", "captions")
+_NO_LANGUAGE = ("und", "mul", "mis", "zxx")  # of ISO 639: not stated, several, another, none
 _ENGLISH = (".en", ".en-US", ".en-GB", ".en-orig")
 _UNREAD = (".sub", ".sbv", ".smi", ".lrc", ".scc", ".stl", ".srv1", ".srv2", ".srv3")
+_GENERAL = (".json", ".csv", ".tsv")  # of formats that hold other things than captions too
 _MEDIA = (*VIDEO_SUFFIXES, *SOUND_SUFFIXES)
 _SETTLED_S = 2.0  # a folder changed so lately may change again within the same time stamp
 
@@ -73,9 +75,9 @@ def choose_sidecar(video_path: str | Path, sound_language: Callable[[], str] | N
 
 
 def _chosen(video_path: Path, sound_language: Callable[[], str] | None) -> Sidecar:
-    candidates = _candidates(video_path)
+    candidates, strangers = _candidates(video_path)
     if not candidates:
-        return Sidecar(None, _unread_notes(video_path))
+        return Sidecar(None, (*_unread_notes(video_path), *_stranger_notes(video_path, strangers)))
     languages = {candidate.language for candidate in candidates if candidate.language}
     spoken = language_of(sound_language()) if sound_language is not None and len(languages) > 1 else ""
     ranked = sorted(candidates, key=lambda candidate: _rank(candidate, spoken))
@@ -86,7 +88,7 @@ def _chosen(video_path: Path, sound_language: Callable[[], str] | None) -> Sidec
     chosen = captions[0]
     if len(captions) > 1:
         chosen = next((candidate for candidate in captions if _has_words(candidate.path)), chosen)
-    others = [candidate.path.name for candidate in captions if candidate is not chosen]
+    others = [*(candidate.path.name for candidate in captions if candidate is not chosen), *strangers]
     if not others and chosen.language in ("", "en") and not chosen.is_partial:
         return Sidecar(chosen.path)
     beside = f"; not read: {', '.join(others[:5])}{' and more' if len(others) > 5 else ''}" if others else ""
@@ -107,10 +109,11 @@ def _rank(candidate: _Candidate, spoken: str) -> tuple[object, ...]:
     )
 
 
-def _candidates(video_path: Path) -> list[_Candidate]:
+def _candidates(video_path: Path) -> tuple[list[_Candidate], list[str]]:
+    """The caption files beside a video, and names of others that may be its captions, but say more than a language."""
     names = _names(video_path)
     videos = {Path(name).stem for name in names if name.lower().endswith(_MEDIA)} - {video_path.stem}
-    candidates = []
+    candidates, strangers = [], []
     for name in names:
         path = video_path.with_name(name)
         suffix = path.suffix.lower()
@@ -121,20 +124,22 @@ def _candidates(video_path: Path) -> list[_Candidate]:
             addition = addition[len(video_path.suffix) :]
         words = addition.split(".")[1:] if addition else []
         if addition[:1] not in ("", ".") or not all(_is_known(word) for word in words):
+            if suffix not in _GENERAL and not any(name.startswith(f"{stem}.") for stem in videos):
+                strangers.append(name)
             continue
         language = next((code for word in words if (code := language_of(word))), "")
         is_partial = any(word.lower() in _PARTIAL for word in words)
         candidates.append(_Candidate(path, addition, language, is_partial))
-    return candidates
+    return candidates, strangers
 
 
 def _is_known(word: str) -> bool:
-    return word.lower() in (*_PARTIAL, *_OTHER_WORDS) or bool(language_of(word))
+    return word.lower() in (*_PARTIAL, *_OTHER_WORDS, *_NO_LANGUAGE) or bool(language_of(word))
 
 
 def _is_other_data(path: Path) -> bool:
     """Whether a file of a general format is whole and holds something else than captions."""
-    if path.suffix.lower() not in (".json", ".csv", ".tsv"):
+    if path.suffix.lower() not in _GENERAL:
         return False
     try:
         status = path.stat()
@@ -170,6 +175,14 @@ def _unread_notes(video_path: Path) -> tuple[str, ...]:
     known = ", ".join(CAPTION_SUFFIXES)
     return tuple(
         f"{video_path}: {name} lies beside it and is not read; convert it to one of {known}" for name in unread[:3]
+    )
+
+
+def _stranger_notes(video_path: Path, names: list[str]) -> tuple[str, ...]:
+    return tuple(
+        f"{video_path}: {name} lies beside it and is not read; rename it to {video_path.stem}{Path(name).suffix} if it "
+        "holds its captions"
+        for name in names[:3]
     )
 
 

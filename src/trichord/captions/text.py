@@ -19,6 +19,9 @@ _BLOCK = re.compile(r"(\{[^{}]*+\})")
 _OVERRIDE = re.compile(r"\{\s*+\\|\{[a-zA-Z]:")  # {\an8} of ASS, {y:i} of MicroDVD
 _DRAWING = re.compile(r"\\p(\d)")
 _BREAK = re.compile(rf"<\s*+(?:/\s*+)?+(?:br|p|div|li|tr){_ATTRIBUTES}>|\\[Nn]", re.IGNORECASE)
+_READING = re.compile(
+    r"<r[tp](?:[.\s][^<>]*+)?+>[^<]*+(?:</r[tp]\s*+>)?+", re.IGNORECASE
+)  # above a word, how it is read
 _SET_OFF = re.compile(r"<(?:[biu]|em|strong|c|font|span)(?:[.\s][^<>]*+)?+>", re.IGNORECASE)
 STAMP = re.compile(r"<(\d++:\d\d[\d:.]*+)>")
 _VOICE = re.compile(r"(?<!\w)<v(?:\.[^\s<>]*+)?+\s++([^<>]++)>")
@@ -28,6 +31,7 @@ _TAG = re.compile(
     rf"|(?<!\w)<(?:v|lang)(?:\.[^\s<>]*+)?+\s++[^<>=]++>"
     rf"|<(?:[abciqsuv](?![\w:-])|[A-Za-z][\w:-]++)(?:\.[^\s<>&]*+)?+{_ATTRIBUTES}>"
 )
+_LONGEST_PADDING = 16
 _LONG_ENTITY = re.compile(r"&#[0-9]{1000,};?")  # Python reads no number of some thousand digits
 _ESCAPED_TWICE = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos|nbsp);")
 
@@ -49,12 +53,17 @@ def plain_lines(markup: str, *, ass: bool = False) -> tuple[str, ...]:
         text = _without_blocks(text, ass)
     if "<" in text or "\\" in text:
         text = _BREAK.sub("\n", text).replace("\\h", " ")
-        text = _TAG.sub("", text)
+        text = _TAG.sub("", _READING.sub("", text))
     if "&" in text:
         resolved = html.unescape(_LONG_ENTITY.sub("\ufffd", text))
         text = html.unescape(resolved) if resolved != text and _ESCAPED_TWICE.search(resolved) else resolved
     lines = unicodedata.normalize("NFC", text).split("\n")
-    return tuple(folded for line in lines if (folded := one_line(line)))
+    return tuple(folded for line in lines if (folded := one_line(line)) and not _is_invisible(folded))
+
+
+def _is_invisible(line: str) -> bool:
+    """Whether a line has nothing but marks of direction, joiners and spaces of no width, by which others pad captions."""
+    return len(line) <= _LONGEST_PADDING and all(unicodedata.category(c) in ("Cf", "Zs") for c in line)
 
 
 def speaker_of(markup: str) -> str:

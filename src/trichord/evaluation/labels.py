@@ -4,7 +4,7 @@ Read are, N clips and R rows:
 
 | file | what it is |
 |---|---|
-| `.csv`, `.jsonl` | a row per clip, video or span: `id` (the clip's or the video's), maybe `start` and `end` (seconds), labels |
+| `.csv`, `.tsv`, `.jsonl` | a row per clip, video or span: `id` (of the clip or video), maybe `start` and `end` (seconds), labels |
 | `world.json` | the truth of a built-in world: action, tool, object and place of each step |
 | a folder | the official lists of UCF101 (`trainlist01.txt`, ...) or HMDB51 (`CLASS_test_split1.txt`, ...): class, three folds |
 
@@ -19,6 +19,7 @@ with a span the clip takes the one that it shares most seconds with (the first o
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from collections.abc import Iterable
@@ -33,6 +34,7 @@ from trichord.evaluation.embedded import Embedded
 from trichord.files.arrays import text_array
 from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import parse_json, parse_json_row, read_given_text, read_text, unreadable
+from trichord.files.tables import lines_and_delimiter
 from trichord.ids import IdIndex, check_matched, without_media_suffix
 
 SPLITS = ("train", "val", "test")
@@ -150,15 +152,19 @@ def read_labels(path: Path) -> LabelTable:
     refuse_lfs_pointer(path)
     try:
         text = read_given_text(path)
-        if path.suffix == ".json":
+        suffix = path.suffix.lower()
+        if suffix == ".json":
             return _world(path, parse_json(text))
-        if path.suffix == ".jsonl":
+        if suffix == ".jsonl":
             rows = [parse_json_row(line) for line in text.splitlines() if line.strip()]
-        elif path.suffix == ".csv":
-            rows = list(csv.DictReader(text.splitlines()))
+        elif suffix in (".csv", ".tsv"):
+            lines, delimiter = lines_and_delimiter(iter(io.StringIO(text, newline="")))
+            reader = csv.DictReader(lines, delimiter=delimiter)
+            reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
+            rows = [row for row in reader if _has_cells(row)]
         else:
             raise TrichordError(
-                f"{path}: labels are read from .csv, .jsonl, a world.json or a folder of official lists"
+                f"{path}: labels are read from .csv, .tsv, .jsonl, a world.json or a folder of official lists"
             )
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise unreadable(path, error, mend="give a table of labels with a column id") from None
@@ -168,7 +174,7 @@ def read_labels(path: Path) -> LabelTable:
 def _table(path: Path, rows: list[Any]) -> LabelTable:
     ids: list[str] = []
     spans: list[tuple[float, float]] = []
-    names = list(dict.fromkeys(str(name) for row in rows if isinstance(row, dict) for name in row if name is not None))
+    names = list(dict.fromkeys(str(name) for row in rows if isinstance(row, dict) for name in row if name))
     columns: dict[str, list[str]] = {name: [] for name in names if name not in _NO_LABELS}
     for number, row in enumerate(rows, 1):
         where = f"{path}: row {number}"
@@ -205,6 +211,17 @@ def _refuse_conflicts(
                     f"{path}: clip '{one_line(name)}' has two values of {one_line(column)} ({one_line(told)}), in rows "
                     f"{known + 1} and {row + 1}; keep one of them"
                 )
+
+
+def _column(name: str) -> str:
+    """A column's name; in those that are no labels capitals do not count."""
+    plain = name.strip()
+    return plain.lower() if plain.lower() in _NO_LABELS else plain
+
+
+def _has_cells(row: dict[Any, Any]) -> bool:
+    """Whether a row holds anything: Excel ends a table with rows of nothing."""
+    return any(_text(value) for value in row.values())
 
 
 def _text(value: object) -> str:

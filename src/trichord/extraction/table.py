@@ -28,11 +28,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from trichord.captions.formats.cues import clock_seconds
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.sources import Source
 from trichord.files.arrays import FREE_BYTES, LARGEST_RATIO
 from trichord.files.reading import open_given, open_given_text, parse_json_row, unreadable
 from trichord.files.suffixes import VIDEO_SUFFIXES
+from trichord.files.tables import lines_and_delimiter
 from trichord.ids import IdIndex, without_media_suffix
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -128,11 +130,12 @@ def _tsv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     return _csv_rows(path, "\t")
 
 
-def _csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_rows(path: Path, delimiter: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         with open_given_text(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter)
+            lines, own = lines_and_delimiter(iter(file))
+            reader = csv.reader(lines, delimiter=delimiter or own)
             header = next(reader, [])
             while header and not header[-1].strip():
                 header.pop()
@@ -145,11 +148,19 @@ def _csv_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str,
                 if len(cells) > len(header) and not _is_blank(cells[len(header) :]):
                     what = f"has {len(cells)} cells for {len(header)} columns"
                     raise TrichordError(f"{path}, row {number}: {what}; put texts with commas between quotes")
-                yield number, dict(zip(header, cells, strict=False))
+                yield number, _with_points(dict(zip(header, cells, strict=False)), own)
     except OSError as error:
         raise unreadable(path, error) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise TrichordError(f"{path}, row {number + 1}: is not CSV in UTF-8 ({one_line(error)}); correct it") from None
+
+
+def _with_points(row: dict[str, Any], delimiter: str) -> dict[str, Any]:
+    """The row with a decimal point in its times, where semicolons separate cells because the comma is the decimal point."""
+    if delimiter != ";":
+        return row
+    times = (*COLUMNS["start"], *COLUMNS["end"])
+    return {name: cell.replace(",", ".") if name.strip().lower() in times else cell for name, cell in row.items()}
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -375,10 +386,11 @@ class _Reader:
             return None
         value = values[name]
         try:
-            seconds = math.nan if isinstance(value, bool) else float(value)
+            is_clock = isinstance(value, str) and ":" in value
+            seconds = math.nan if isinstance(value, bool) else (clock_seconds(value) if is_clock else float(value))
         except (TypeError, ValueError):
             seconds = math.nan
-        if not (math.isfinite(seconds) and seconds >= 0):
+        if seconds is None or not (math.isfinite(seconds) and seconds >= 0):
             raise self._wrong(number, columns[name], f"'{str(value)[:40]}' is not a number of seconds; correct it")
         return seconds
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.files.arrays import plain_dtype
-from trichord.files.unpickle import Machine, Named, Py2Str
+from trichord.files.unpickle import PLAIN_OBJECTS, Machine, Named, Py2Str
 
 if TYPE_CHECKING:
     import torch
@@ -144,6 +144,32 @@ def _encoded(machine: Machine, text: object = b"", encoding: object = "latin1") 
     return text if isinstance(text, bytes) else bytes(raw_bytes(machine, text))
 
 
+class Attributes(dict):
+    """The attributes of an object that has nothing else, such as the parsed arguments of a command, by name."""
+
+
+def _no_attributes(machine: Machine, *arguments: object) -> Attributes:
+    if arguments:
+        machine.refuse("attributes with arguments")
+    return Attributes()
+
+
+def _set_attributes(machine: Machine, made: Attributes, state: object) -> None:
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        machine.refuse("attributes without names")
+    made.update(state)
+
+
+def _path(machine: Machine, *parts: object) -> str:
+    texts = [_string(machine, part) for part in parts]
+    machine.spend(sum(len(text) + 1 for text in texts))
+    return texts[0] + "/".join(texts[1:]) if texts[:1] == ["/"] else "/".join(texts)
+
+
+def _counts(machine: Machine, counts: object = ()) -> dict:
+    return _mapping(machine, list(counts.items()) if isinstance(counts, dict) else counts)
+
+
 # ---- torch
 
 
@@ -216,6 +242,8 @@ def _table() -> dict[str, Named]:
         "numpy.ndarray": None,
         "_codecs.encode": _encoded,
         "collections.OrderedDict": lambda m, *a: _mapping(m, *a, kind=OrderedDict),
+        "collections.defaultdict": lambda m, factory=None: {},
+        "collections.Counter": _counts,
         "torch._utils._rebuild_tensor": _tensor,
         "torch._utils._rebuild_tensor_v2": _tensor,
         "torch._utils._rebuild_parameter": _parameter,
@@ -224,6 +252,10 @@ def _table() -> dict[str, Named]:
         "torch.Size": lambda m, *a: tuple(_items(m, *a)),
         **{f"torch.{name}": None for name in STORAGES},
     }
+    for name in PLAIN_OBJECTS:
+        calls[name] = _no_attributes
+    for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"):
+        calls[f"pathlib.{name}"] = calls[f"pathlib._local.{name}"] = _path
     for core in ("numpy.core", "numpy._core"):
         calls[f"{core}.multiarray._reconstruct"] = _array
         calls[f"{core}.multiarray.scalar"] = _scalar
@@ -245,4 +277,9 @@ def _table() -> dict[str, Named]:
 
 
 NAMED: Mapping[str, Named] = _table()
-BUILDS: Mapping[type, Any] = {np.ndarray: _set_array, np.dtype: _set_dtype, OrderedDict: _ignore_state}
+BUILDS: Mapping[type, Any] = {
+    np.ndarray: _set_array,
+    np.dtype: _set_dtype,
+    OrderedDict: _ignore_state,
+    Attributes: _set_attributes,
+}

@@ -21,7 +21,7 @@ from trichord.errors import TrichordError, one_line
 from trichord.files.arrays import load_npz_array
 from trichord.files.faults import raise_fault
 from trichord.files.lfs import refuse_lfs_pointer
-from trichord.files.pickled import BUILDS, NAMED, Storage, raw_bytes, storage_key
+from trichord.files.pickled import BUILDS, NAMED, Attributes, Storage, raw_bytes, storage_key
 from trichord.files.reading import open_regular
 from trichord.files.unpickle import UNREADABLE, Machine, Named, Py2Str, refused
 
@@ -29,14 +29,15 @@ __all__ = ["load_npz_array", "load_pickle"]
 
 DEEPEST = 64  # levels of lists in lists; releases have 4
 LEAVES = frozenset({str, Py2Str, int, float, complex, bool, bytes, bytearray, type(None), np.ndarray})
-CONTAINERS = frozenset({list, tuple, set, frozenset, dict, OrderedDict})
+CONTAINERS = frozenset({list, tuple, set, frozenset, dict, OrderedDict, Attributes})
 TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of old torch.save start
 
 
 def load_pickle(path: str | Path) -> Any:
     """The object in a pickle or a file of torch.save, from plain data only. Nothing that the file says is run.
 
-    Arrays are numpy arrays, tensors are torch tensors on the CPU.
+    Arrays are numpy arrays, tensors are torch tensors on the CPU. Of a namespace the attributes are kept as a dict, a path is
+    its text.
     Raises TrichordError naming the file when it is missing, damaged, claims more than it holds, or holds anything else
     than arrays, tensors, lists, dicts, tuples, sets, strings, bytes, numbers and None.
     """

@@ -23,6 +23,7 @@ from trichord.errors import TrichordError, one_line
 FLOAT_RUN = re.compile(rb"(?:G.{8}){2,1000}+", re.DOTALL)  # instructions BINFLOAT in a row
 FLOAT_RUN_DTYPE = np.dtype([("instruction", "u1"), ("value", ">f8")])
 PLAIN_KEYS = frozenset({str, int, float, bool, bytes, type(None)})
+PLAIN_OBJECTS = frozenset({"argparse.Namespace", "types.SimpleNamespace"})  # which have attributes and nothing else
 NEWEST_PROTOCOL = 5
 GROWTH = 8  # bytes that calls may return per byte of the file
 SPARE_BYTES = 1 << 16
@@ -291,6 +292,11 @@ class Machine:
             self.refuse(f"a call of {function.name}")
         self.stack.append(function.call(self, *arguments))
 
+    def _new_object(self) -> None:
+        if not isinstance(self.stack[-2], Named) or self.stack[-2].name not in PLAIN_OBJECTS:
+            self._make("an instance of")
+        self._reduce()
+
     def _build(self) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
@@ -404,7 +410,7 @@ STEPS: dict[int, Callable[[Machine], None]] = {
     # refused whatever they name
     0x69: Machine._inst,
     0x6F: lambda m: m._make("an instance of"),
-    0x81: lambda m: m._make("an instance of"),
+    0x81: Machine._new_object,
     0x92: lambda m: m._make("an instance of"),
     0x82: _extension(1),
     0x83: _extension(2),

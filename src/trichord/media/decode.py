@@ -169,7 +169,8 @@ def _stated_ends_s(container: InputContainer, stream: Any, start_s: float) -> tu
     stated_s = (container.duration or 0) / 1e6 if names & _STATING else 0.0
     if not stated_s or not names & _STATING_TRACKS or not stream.duration or not stream.time_base:
         return stated_s, 0.0
-    end_s = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - start_s
+    begin = (stream.start_time or 0) if stream.frames else 0  # of an MP4 in fragments, FFmpeg counts the length from 0
+    end_s = float((begin + stream.duration) * stream.time_base) - start_s
     return stated_s, min(end_s, stated_s)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from trichord.files.faults import raise_fault
 from trichord.media.clock import LEAP_S, longest_s
 from trichord.media.decode import opened
-from trichord.media.streams import av_streams, choice_notes, no_sound, no_video, stream_of
+from trichord.media.streams import av_streams, choice_notes, no_sound, no_video, origin_s, stream_of
 from trichord.media.timeline import Timeline, placed_packets
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def clock_can_differ(path: str | Path) -> bool:
             return False
         if not names & COUNTED or not container.duration or choice_notes(container) or _sound_overlaps(container):
             return True
+        if origin_s(container) > _AGREES_S:
+            return True
     return not _span_at_the_end(path).is_plain
 
 
@@ -116,6 +118,7 @@ def _measured(path: str | Path) -> Span:
             return span
     with opened(path) as container:
         timeline = _run(container)
+        stated_s = _from_start_s(container, stated_s, timeline.end_s)
     is_plain = not timeline.num_jumps
     is_kept = is_plain and (
         abs(stated_s - timeline.end_s) <= _AGREES_S or bool(names & COUNTED and timeline.end_s < stated_s)
@@ -131,7 +134,9 @@ def _span_at_the_end(path: str | Path) -> Span:
         stated_s = (container.duration or 0) / 1e6
         if _leaps(container):
             return Span(stated_s, False)
-        begin = int(max(stated_s - _TAIL_S, 0.0) * 1e6) + (container.start_time or 0)
+        begin_s = origin_s(container)
+        tail_s = max(stated_s - _TAIL_S, begin_s if begin_s > _AGREES_S else 0.0)
+        begin = int(tail_s * 1e6) + (0 if begin_s > _AGREES_S else container.start_time or 0)
         sound = (
             stream_of(container, "audio") if "mp4" in container.format.name else None
         )  # it has a key frame everywhere
@@ -145,7 +150,19 @@ def _span_at_the_end(path: str | Path) -> Span:
                 raise_fault(path, error)
             return Span(stated_s, not stated_s > longest_s(container.size))
         timeline = _run(container, sought=True)
+        stated_s = _from_start_s(container, stated_s, timeline.end_s)
         return Span(stated_s, not timeline.num_jumps and timeline.end_s <= stated_s + _AGREES_S)
+
+
+def _from_start_s(container: InputContainer, stated_s: float, end_s: float) -> float:
+    """The stated length of a file that ends at `end_s`, counted from its own start.
+
+    Matroska, and MP4 in fragments, may state the last time stamp instead, though the clock does not begin at 0: recordings of
+    live streams do.
+    """
+    begin_s = origin_s(container)
+    counts_from_zero = begin_s > _AGREES_S and abs(stated_s - begin_s - end_s) <= _AGREES_S
+    return stated_s - begin_s if counts_from_zero else stated_s
 
 
 def _run(container: InputContainer, sought: bool = False) -> Timeline:
@@ -163,12 +180,14 @@ def _run(container: InputContainer, sought: bool = False) -> Timeline:
 
 
 def _leaps(container: InputContainer) -> bool:
-    """Whether the index of a file that lasts more than an hour shows a jump."""
-    if not container.duration or container.duration / 1e6 <= LEAP_S:
+    """Whether the index of a file that lasts more than an hour, or of an MP4 in fragments, shows a jump."""
+    lasts_s, streams = (container.duration or 0) / 1e6, av_streams(container)
+    is_fragmented = "mp4" in container.format.name and not any(stream.frames for stream in streams)
+    if not lasts_s or (lasts_s <= LEAP_S and not is_fragmented):
         return False
-    if container.duration / 1e6 > longest_s(container.size):
+    if lasts_s > longest_s(container.size):
         return True
-    for stream in av_streams(container):
+    for stream in streams:
         leap = LEAP_S / stream.time_base
         stamps = [entry.timestamp for entry in stream.index_entries]
         if any(not 0 <= after - before <= leap for before, after in zip(stamps, stamps[1:], strict=False)):

@@ -166,6 +166,11 @@ class Timeline:
         where = f"jump by {by_s:+.1f} s at {time_s:.1f} s{others}"
         return [f"its time stamps {where}; this is taken as a joint or as damaged stamps, and time goes on there"]
 
+    def is_moved(self, packet: Any) -> bool:
+        """Whether a joint lies between the beginning of the file and a packet that was placed."""
+        track = self._tracks.get(packet.stream.index)
+        return track is not None and track.offset_s != 0.0
+
     def is_beyond(self, time_s: float) -> bool:
         """Whether a frame's time is ahead of all packets by more than its clock may leap."""
         return time_s > self.end_s + LEAP_S
@@ -321,7 +326,22 @@ def placed_packets(container: InputContainer, streams: Sequence[Any], timeline: 
             except StopIteration:
                 return
         timeline.place(packet, ahead)
-        yield packet
+        yield _undiscarded(packet) if packet.is_discard and timeline.is_moved(packet) else packet
+
+
+def _undiscarded(packet: Any) -> Any:
+    """The packet without the mark by which FFmpeg drops what it decodes.
+
+    FFmpeg marks the packets of an MP4's fragments whose times have gone by before. After a joint they are no repetition.
+    """
+    import av
+
+    copy: Any = av.Packet(bytes(packet))
+    copy.stream, copy.time_base = packet.stream, packet.time_base
+    copy.pts, copy.dts, copy.duration, copy.is_keyframe = packet.pts, packet.dts, packet.duration, packet.is_keyframe
+    for side_data in packet.iter_sidedata():
+        copy.set_sidedata(side_data)
+    return copy
 
 
 class FrameTimes:

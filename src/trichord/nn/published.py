@@ -44,7 +44,16 @@ LAYOUTS: dict[str, dict[str, str]] = {
         "GU_video.cg.fc.": "encoders.video.gated.gate.",
     },
 }
-WRAPPERS = ("net", "state_dict", "model_state_dict", "model")  # keys of a checkpoint under which its state dict lies
+WRAPPERS = (
+    "net",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "checkpoint",
+    "weights",
+    "params",
+)  # keys of a checkpoint under which its state dict lies
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # what wrappers of a network put before every key
 UNUSED = ("DAVEnet.batchnorm1.*", "GU_*.cg.batch_norm.*")  # in the files, never read by the published code
 
 
@@ -123,7 +132,7 @@ def _load_file(path: Path) -> Any:
 
 
 def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], str]:
-    """The bare state dict of a file or a dict, unwrapped and without `module.` prefixes, and a name for messages.
+    """The bare state dict of a file or a dict, unwrapped and without the prefixes of `PREFIXES`, and a name for messages.
 
     Nothing in a file is executed. Raises TrichordError for a file that is missing, damaged, refused or no checkpoint.
     """
@@ -133,8 +142,8 @@ def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, torch.
         state = inner[0]
     if not isinstance(state, Mapping) or not state or not all(isinstance(key, str) for key in state):
         raise TrichordError(f"{name}: holds no state dict (names with tensors); give a checkpoint of MCN or a relative")
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), ""):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     if bad := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
         raise TrichordError(f"{name}: holds no state dict, {_listed(bad)} is not a tensor; give the state dict alone")
     if isinstance(source, str | Path):

@@ -26,7 +26,7 @@ _MAX_LINE_BYTES = _MAX_WORD_BYTES + MAX_DIM * 32
 _BLOCK_BYTES = 8 << 20
 _HASHED_BYTES = 1 << 20  # at each end of the file
 _LOOKED_AT = 100  # rows of GloVe text, for their width
-_SOME_OF = 1000  # a text file may state one word of so many too many or too few
+_FEW, _SOME_OF = 3, 1000  # a text file may state a few words too many or too few, or one of so many
 _MEND = "download it again or name another file with --words"
 
 
@@ -229,7 +229,7 @@ def _scan_text(file: BinaryIO, found: _Found, num_words: int | None, notes: list
     if count and not _is_text_row(b"- " + row if len(row.split()) == found.dim else row, found.dim):
         raise _wrong_row(found, count, len(row.split()) - 1)
     if num_words is not None and count != num_words:
-        if abs(count - num_words) > num_words // _SOME_OF:
+        if abs(count - num_words) > max(_FEW, num_words // _SOME_OF):
             raise _wrong_count(found, num_words, count)
         if notes is not None:
             notes.append(f"{found.path}: says {num_words:,} words and holds {count:,}; all of these were read")

@@ -25,6 +25,10 @@ _TIME_LIKE = re.compile(r"[-\u2212+\d:.,;\s]*:[-\u2212+\d:.,;\s]*")
 _BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:[ \t]|\Z)")
 _HEADER = re.compile(r"\ufeff?WEBVTT(?:[ \t]|\Z)")
 _TIMESTAMP_MAP = "X-TIMESTAMP-MAP="
+_ODD_ARROW = re.compile(  # between two times: `->`, a dash of typography, an arrow, `--&gt;`
+    r"^([ \t]*+\d++:[\d:.,]++)[ \t]*+(?:-{1,3}+>|- ?->|[\u2013\u2014]+>|[\u2192\u27f6]|=+>|-{1,3}&gt;)[ \t]*+(?=\d++:\d)",
+    re.MULTILINE,
+)
 
 
 @dataclass
@@ -39,6 +43,7 @@ class _Timing:
 
 def read_vtt(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
     """Cues of a WebVTT file. A cue ends at the first empty line after its text."""
+    text = _ODD_ARROW.sub(r"\1 --> ", text)
     if text.strip() and not text.startswith("WEBVTT") and "-->" not in text:
         raise broken(path, 1, "has neither a WEBVTT header nor a timing line")
     return _cues(path, text, skipped, is_vtt=True)
@@ -46,6 +51,7 @@ def read_vtt(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
 
 def read_srt(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
     """Cues of a SubRip file. A cue ends at the next one, so that empty lines in the text lose nothing."""
+    text = _ODD_ARROW.sub(r"\1 --> ", text)
     if text.strip() and "-->" not in text:
         raise broken(path, 1, "has no timing line such as 00:00:01,000 --> 00:00:02,500")
     return _cues(path, text, skipped, is_vtt=False)
@@ -56,6 +62,12 @@ def cue_of(start_s: float, end_s: float, markup: str) -> Cue:
     lines, stamped = stamped_lines(start_s, markup)
     highlight = None if stamped else highlight_of(markup)
     return Cue(start_s, end_s, lines, speaker_of(markup), stamped, highlight)
+
+
+def clock_seconds(text: str) -> float | None:
+    """Seconds of a time such as `0:01:02.500` or `01:02,5`; None for anything else."""
+    match = _STAMP.fullmatch(text.strip())
+    return None if match is None else _seconds(match)
 
 
 def _cues(path: Path, text: str, skipped: list[str], *, is_vtt: bool) -> Iterator[Cue]:

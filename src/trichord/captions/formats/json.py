@@ -5,9 +5,12 @@
 | HowTo100M | `{"start": [], "end": [], "text": []}` |
 | anyone | a list of `{"start", "end", "text"}`, also `duration` in place of `end` (youtube-transcript-api) |
 | whisper, whisperX, OpenAI | `{"segments": [...]}` of such rows |
+| OpenAI, by word | `{"words": [{"word", "start", "end"}]}`, grouped into captions |
 | whisper.cpp | `{"transcription": [{"offsets": {"from", "to"}, "text"}]}`, in milliseconds |
 | transformers | `{"chunks": [{"timestamp": [start, end], "text"}]}` |
 | YouTube (json3) | `{"events": [{"tStartMs", "dDurationMs", "segs": [{"utf8", "tOffsetMs"}]}]}` |
+
+A list of rows may lie in a list of its own, or be a row per line of the file. Times are seconds, or clock times in text.
 """
 
 from __future__ import annotations
@@ -15,30 +18,44 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from trichord.captions.formats import NoCaptionsError, broken
-from trichord.captions.model import Cue
+from trichord.captions.formats.cues import clock_seconds
+from trichord.captions.grouping import group_words, in_order
+from trichord.captions.model import Cue, Word
 from trichord.captions.text import plain_lines
 from trichord.errors import TrichordError, one_line
 
-_LISTS = ("segments", "chunks", "transcription", "snippets", "captions", "subtitles", "transcript")
+_LISTS = (
+    "segments",
+    "chunks",
+    "transcription",
+    "snippets",
+    "captions",
+    "subtitles",
+    "transcript",
+    "word_segments",
+    "words",
+)
 _ENDS = ("end", "duration", "dur")
+_TEXTS = ("text", "transcript", "sentence", "caption", "segment")
 
 
 def read_json(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
     """Cues of a file in one of the forms above. Raises NoCaptionsError for JSON in no such form."""
-    try:
-        data = json.loads(text, parse_int=str)  # of any length: `seconds_of` judges them
-    except json.JSONDecodeError as error:
-        raise broken(path, error.lineno, f"is not JSON ({error.msg})") from None
-    except RecursionError:
-        raise broken(path, 1, "is JSON nested too deeply for captions") from None
+    data = _parsed(path, text)
     if isinstance(data, dict) and _is_rows(data.get("events")):
         yield from _json3(data["events"])
         return
     rows = _rows_of(path, data)
+    texts = next((name for name in _TEXTS if any(name in row for row in rows)), "")
+    if not texts and any("word" in row for row in rows):
+        yield from _spoken_words(rows)
+        return
     wrong = 0
     for number, row in enumerate(rows, start=1):
         start_s, end_s = _times(row)
@@ -49,11 +66,43 @@ def read_json(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
             if wrong == len(rows):
                 raise TrichordError(f"{path}, caption 1: {what}; correct the file or remove it")
             continue
-        yield Cue(start_s, end_s, _lines(row.get("text") or ""), one_line(row.get("speaker") or ""))
+        yield Cue(start_s, end_s, _lines(row.get(texts) or ""), one_line(row.get("speaker") or ""))
+
+
+def _parsed(path: Path, text: str) -> Any:
+    try:
+        try:
+            return json.loads(text, parse_int=str)  # of any length: `seconds_of` judges them
+        except json.JSONDecodeError as error:
+            if error.msg != "Extra data":
+                raise
+            try:
+                return [json.loads(line, parse_int=str) for line in text.split("\n") if line.strip()]
+            except json.JSONDecodeError:
+                raise error from None
+    except json.JSONDecodeError as error:
+        raise broken(path, error.lineno, f"is not JSON ({error.msg})") from None
+    except RecursionError:
+        raise broken(path, 1, "is JSON nested too deeply for captions") from None
+
+
+def _spoken_words(rows: list[dict[str, Any]]) -> Iterator[Cue]:
+    """Captions of rows that hold a word each; a word without times is spoken right after the one before it."""
+    words, now_s = [], 0.0
+    for row in rows:
+        start_s, end_s = _times(row)
+        start_s = now_s if start_s is None else start_s
+        now_s = start_s if end_s is None else end_s
+        words.append(Word(start_s, now_s, f" {' '.join(_lines(row.get('word') or ''))}"))
+    captions = group_words(in_order(words))
+    for start, end, spoken in zip(captions.start_s.tolist(), captions.end_s.tolist(), captions.text, strict=True):
+        yield Cue(start, end, (spoken,))
 
 
 def seconds_of(value: object) -> float | None:
-    """`value` as finite seconds, or None."""
+    """`value`, a number or a clock time, as finite seconds, or None."""
+    if isinstance(value, str) and ":" in value:
+        return clock_seconds(value)
     try:
         seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -72,6 +121,8 @@ def _rows_of(path: Path, data: Any) -> list[dict[str, Any]]:
             lengths = ", ".join(f"{len(data[key])} {key}" for key in keys)
             raise broken(path, 1, f"the lists differ in length ({lengths})")
         return [dict(zip(keys, row, strict=True)) for row in zip(*(data[key] for key in keys), strict=True)]
+    while isinstance(data, list) and len(data) == 1 and isinstance(data[0], list):  # of one video, of several
+        data = data[0]
     candidates = [data, *(data.get(name) for name in _LISTS)] if isinstance(data, dict) else [data]
     for rows in candidates:
         if _is_rows(rows) and (not rows or any(_has_times(row) for row in rows)):
@@ -100,31 +151,54 @@ def _times(row: dict[str, Any]) -> tuple[float | None, float | None]:
     return start_s, None if duration_s is None else start_s + duration_s
 
 
+@dataclass
+class _Line:
+    """A line of YouTube's captions. `pieces`: (second, text)."""
+
+    start_s: float
+    end_s: float
+    pieces: list[tuple[float, str]]
+    window: object
+    is_rolling: bool
+    is_open: bool = True  # whether an event that appends to the window goes on with this line
+
+    def cue(self) -> Cue:
+        lines = _lines("".join(text for _, text in self.pieces))
+        words = tuple(part for part in self.pieces if part[1].strip()) if self.is_rolling and len(lines) == 1 else ()
+        return Cue(self.start_s, self.end_s, lines, "", (words,) if len(self.pieces) > 1 and words else ())
+
+
 def _json3(events: list[dict[str, Any]]) -> Iterator[Cue]:
     """Events of YouTube. A line of automatic captions is shown until it scrolls off: it is spoken until the next begins."""
-    cues: list[tuple[Cue, bool]] = []
+    lines: list[_Line] = []
     for event in events:
         start_ms, duration_ms = seconds_of(event.get("tStartMs")), seconds_of(event.get("dDurationMs"))
         pieces = event.get("segs")
         if start_ms is None or not _is_rows(pieces):
             continue  # a window or a style
-        stamped = tuple(
+        stamped = [
             ((start_ms + (seconds_of(piece.get("tOffsetMs")) or 0.0)) / 1000, str(piece.get("utf8") or ""))
             for piece in pieces
-        )
-        lines = _lines("".join(text for _, text in stamped))
-        if not lines:
-            continue
-        is_rolling = any("tOffsetMs" in piece for piece in pieces) or "wWinId" in event
-        words = tuple(part for part in stamped if part[1].strip()) if len(stamped) > 1 and is_rolling else ()
-        end_s = (start_ms + (duration_ms or 0.0)) / 1000
-        cues.append((Cue(start_ms / 1000, end_s, lines, "", (words,) if words and len(lines) == 1 else ()), is_rolling))
-    for at, (cue, is_rolling) in enumerate(cues):
-        end_s = cue.end_s
-        if is_rolling and at + 1 < len(cues) and (next_s := cues[at + 1][0].start_s) > cue.start_s:
-            end_s = min(end_s, next_s)
-        yield Cue(cue.start_s, end_s, cue.lines, cue.speaker, cue.stamped)
+        ]
+        text, window, end_s = "".join(part for _, part in stamped), event.get("wWinId"), start_ms / 1000
+        end_s += (duration_ms or 0.0) / 1000
+        last = lines[-1] if lines and event.get("aAppend") and lines[-1].window == window else None
+        if not _lines(text):
+            if last is not None and "\n" in text:
+                last.is_open = False
+        elif last is not None and last.is_open and "\n" not in text:
+            last.pieces += stamped
+            last.end_s = max(last.end_s, end_s)
+        else:
+            is_rolling = any("tOffsetMs" in piece for piece in pieces) or window is not None
+            lines.append(_Line(start_ms / 1000, end_s, stamped, window, is_rolling))
+    for line, following in zip_longest(lines, lines[1:]):
+        if line.is_rolling and following is not None and following.start_s > line.start_s:
+            line.end_s = min(line.end_s, following.start_s)
+        yield line.cue()
 
 
 def _lines(value: object) -> tuple[str, ...]:
+    if isinstance(value, list):
+        value = "\n".join(str(part) for part in value)
     return plain_lines(str(value).encode("utf-8", "replace").decode())  # JSON can hold half a character: \ud800

@@ -14,24 +14,29 @@ from trichord.captions.formats.json import seconds_of
 from trichord.captions.model import Cue
 from trichord.captions.text import plain_lines
 from trichord.errors import TrichordError, one_line
+from trichord.files.tables import delimiter_of
 
-_MILLISECONDS = 100.0  # no caption is shown for so many seconds, each is for more milliseconds
+# Captions are not shown for so many seconds, but for more milliseconds. The commas of a CSV may also hold chapters.
+_MILLISECONDS = {"\t": 100.0, ",": 1000.0, ";": 1000.0}
 
 
 def read_csv(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
     """Cues of a CSV file, with commas, or with semicolons as Excel writes it where the comma is the decimal point."""
-    header = text.partition("\n")[0]
-    delimiter = ";" if "," not in header and ";" in header else "\t" if "," not in header and "\t" in header else ","
-    return iter(_cues(path, text, skipped, delimiter))
+    delimiter = delimiter_of(text.partition("\n")[0])
+    return iter(_in_seconds(_cues(path, text, skipped, delimiter), delimiter))
 
 
 def read_tsv(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
-    """Cues of a file with tabs. Whisper writes whole milliseconds there."""
-    cues = _cues(path, text, skipped, "\t")
+    """Cues of a file with tabs."""
+    return iter(_in_seconds(_cues(path, text, skipped, "\t"), "\t"))
+
+
+def _in_seconds(cues: list[Cue], delimiter: str) -> list[Cue]:
+    """The cues in seconds. Whisper writes whole milliseconds in TSV, whisper.cpp in CSV."""
     is_whole = all(cue.start_s.is_integer() and cue.end_s.is_integer() for cue in cues)
-    if cues and is_whole and median(cue.end_s - cue.start_s for cue in cues) >= _MILLISECONDS:
+    if cues and is_whole and median(cue.end_s - cue.start_s for cue in cues) >= _MILLISECONDS[delimiter]:
         cues = [Cue(cue.start_s / 1000, cue.end_s / 1000, cue.lines, cue.speaker) for cue in cues]
-    return iter(cues)
+    return cues
 
 
 def _cues(path: Path, text: str, skipped: list[str], delimiter: str) -> list[Cue]:

@@ -27,6 +27,9 @@ class _Clock:
             self._frame_hz *= _rate(scale[0], 1.0) / _rate(scale[1], 1.0)
         tick_hz = self._frame_hz if "frameRate" in stated else 1.0
         self._tick_hz = _rate(stated.get("tickRate"), tick_hz)
+        self._is_smpte = stated.get("timeBase") == "smpte"
+        self._nominal_hz = _rate(stated.get("frameRate"), 30.0)
+        self._drops = stated.get("dropMode") == "dropNTSC"
 
     def seconds(self, text: str | None) -> float | None:
         """Seconds of a time; None where there is none or it is no time."""
@@ -35,11 +38,19 @@ class _Clock:
             hours, minutes, seconds, fraction, frames = match.groups()
             value = int(hours or 0) * 3600.0 + int(minutes) * 60 + int(seconds)
             value += int(fraction) / 10 ** len(fraction) if fraction else 0.0
+            if self._is_smpte and not fraction:
+                return self._counted(value, int(frames or 0)) / self._frame_hz
             return value + int(frames or 0) / self._frame_hz
         if match := _OFFSET.fullmatch(text):
             units = {"h": 3600.0, "m": 60.0, "ms": 1e-3, "f": 1 / self._frame_hz, "t": 1 / self._tick_hz}
             return float(match[1]) * units.get(match[2] or "s", 1.0)
         return None
+
+    def _counted(self, seconds: float, frames: int) -> float:
+        """Frames up to a time of SMPTE, which counts frames: at 29.97 Hz its seconds are longer than real ones."""
+        minutes = int(seconds) // 60
+        dropped = 2 * (minutes - minutes // 10) if self._drops else 0
+        return seconds * self._nominal_hz + frames - dropped
 
 
 def read_ttml(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
