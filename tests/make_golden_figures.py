@@ -26,11 +26,11 @@ from trichord.store import StoreWriter
 from trichord.study.run import run_study
 
 RECIPE = """\
-extends: debug
-model: {embed_dim: 8, audio_channels: [2, 2, 2, 2], reconstruction_dim: 8}
-data: {videos_per_batch: 2, clips_per_video: 2}
-loss: {num_clusters: 2, cluster_rows: 8}
-training: {epochs: 5, max_steps: 0, learning_rate: 0.01, tensorboard: false, device: cpu}
+extends: small
+model: {embed_dim: 16, audio_channels: [4, 4, 4, 8], reconstruction_dim: 8}
+data: {videos_per_batch: 8, clips_per_video: 2, min_clip_s: 2.0, audio_frames: 200}
+loss: {num_clusters: 2, cluster_rows: 16}
+training: {epochs: 15, learning_rate: 0.01, tensorboard: false, device: cpu, frozen_cache: "off"}
 """
 NUM_TRAIN, NUM_TEST, NUM_CLIPS = 16, 24, 40
 
