@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tiny import write_tiny_store
@@ -215,3 +216,35 @@ def test_seeds_that_share_a_first_stage_begin_the_later_one_with_weights_of_thei
         for modality in ("video", "audio"):
             assert equal(parts_of(begun[name], modality), parts_of(trained, modality)), modality
     assert not equal(parts_of(begun[later[0]], "text"), parts_of(begun[later[1]], "text"))
+
+
+# --- Resuming within an epoch
+
+
+class Stopped(Exception):
+    """A run is stopped right after its first checkpoint."""
+
+
+def test_centroids_are_reset_when_an_epoch_starts_and_not_when_it_goes_on(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = debug(
+        data={"videos_per_batch": 2, "clips_per_video": 2, "min_clip_s": 1.0},
+        loss={"cluster_reset_every_epoch": True, "num_clusters": 2, "cluster_rows": 16, "cluster_refit_every_steps": 9},
+        training={"max_steps": 4, "checkpoint_every_steps": 1},
+    )
+    whole = run.train_order(store_path, tmp_path / "whole", "vt", 0, recipe, say=silent)
+
+    def save_and_stop(*arguments: Any, **options: Any) -> None:
+        save(*arguments, **options)
+        raise Stopped
+
+    save = loop.save_checkpoint
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(loop, "save_checkpoint", save_and_stop)
+        run.train_order(store_path, tmp_path / "resumed", "vt", 0, recipe, say=silent)
+    resumed = run.train_order(store_path, tmp_path / "resumed", "vt", 0, recipe, resume=True, say=silent)
+    assert (whole.num_steps, resumed.num_steps) == (4, 3)
+    for name in ("model.safetensors", "centroids.safetensors"):
+        first, second = (load_file(summary.model_folder / name) for summary in (whole, resumed))
+        assert equal(first, second), name
