@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow mutants lint bench clean
 
 demo: $(VENV)/.installed  ## set up, render the built-in world, run the study, print the table
 	$(BIN)/trichord demo --out $(DEMO)
@@ -14,6 +14,9 @@ test: $(VENV)/.installed-dev  ## the fast tests
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
+
+mutants: $(VENV)/.installed-dev  ## faults put into a copy of the source one by one, each of which the tests must notice
+	$(BIN)/python tests/mutants.py
 
 lint: $(VENV)/.installed-dev  ## style, types, import contracts
 	$(BIN)/ruff check src tests benchmarks

@@ -1,0 +1,162 @@
+"""What trichord offers to others, as the code has it: imports, commands with their options, settings, and what files hold.
+
+`python tests/api_lists.py` writes the tables of docs/api.md anew; `test_api.py` compares them with the code. What an earlier
+version had and this one has not is a change that users notice: an import keeps working with a DeprecationWarning for one release.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib
+import io
+import json
+import pkgutil
+import re
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import trichord
+from trichord.cli import COMMANDS, main
+from trichord.recipes import Recipe
+
+Lists = dict[str, tuple[str, ...]]
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "api.md"
+DATA = Path(__file__).parent / "data"
+EARLIER, SAMPLE = DATA / "earlier.tar.xz", DATA / "earlier-figures.tar.xz"
+TABLES = ("runs", "stages", "costs", "differences")  # whose columns do not depend on what was scored
+SHOWN = {  # in README and docs, of modules that say nothing of `__all__`
+    "trichord.recipes": ("load_recipe",),
+    "trichord.study.run": ("run_study",),
+    "trichord.evaluation.mteb": ("TrichordEncoder",),
+}
+SUBCOMMANDS = {
+    "import": (
+        "howto100m", "youcook2", "msrvtt", "lsmdc", "crosstask", "mining-youtube", "actions", "world-steps", "stamps",
+        "webdataset", "npy",
+    ),
+    "store": ("info", "verify", "export"),
+}  # fmt: skip
+_OPTION = re.compile(r"^  (?:-\w, )?(--[a-z][\w.-]*)", re.MULTILINE)
+_SETTINGS = re.compile(r"--(?:model|data|loss|training|later_stages|evaluation)(?:\.|$)")
+
+
+def imports() -> Lists:
+    """By module, the names that it offers."""
+    found = {"trichord": tuple(trichord.__all__)}
+    for info in pkgutil.iter_modules(trichord.__path__, "trichord."):
+        if info.ispkg and (names := getattr(importlib.import_module(info.name), "__all__", None)):
+            found[info.name] = tuple(names)
+    return found | {name: tuple(sorted({*found.get(name, ()), *names})) for name, names in SHOWN.items()}
+
+
+def options() -> Lists:
+    """By command, its options; those of settings are in `settings`."""
+    words = [[name] for name in COMMANDS if name not in SUBCOMMANDS]
+    words += [[name, sub] for name, subs in SUBCOMMANDS.items() for sub in subs]
+    return {" ".join(command): options_of(command) for command in sorted(words)}
+
+
+def options_of(command: list[str]) -> tuple[str, ...]:
+    if command in (["store", "info"], ["store", "verify"]):  # take a store and nothing else
+        return ()
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        main([*command, "--help"])
+    found = [name for name in _OPTION.findall(shown.getvalue()) if not _SETTINGS.match(name)]
+    return tuple(sorted(set(found) - {"--help"}))
+
+
+def settings() -> Lists:
+    return {section: tuple(values) for section, values in Recipe().to_dict().items()}
+
+
+def files(folder: Path) -> Lists:
+    """By file, its columns, keys or arrays, as this version writes it into `folder`, from the samples of an earlier version."""
+    for archive in (EARLIER, SAMPLE):
+        with tarfile.open(archive) as content:
+            content.extractall(folder / archive.name, filter="data")
+    small, sample, out = folder / EARLIER.name, folder / SAMPLE.name, folder / "out"
+    common = ("--store", small / "store", "--recipe", small / "recipe.yaml")
+    run("study", *common, "--out", small / "study", "--orders", "[av>t,avt]", "--seeds", "[0]")  # trains nothing
+    run("train", *common, "--out", small / "stopped", "--order", "vt", "--resume")
+    run("evaluate", "--embeddings", sample / "near.npz", "--benchmark", "retrieval", "--directions", "t2v",
+        "--out", out / "results")  # fmt: skip
+    run("report", sample / "study", "--out", out / "study")
+    run("report", sample / "near", sample / "far", "--out", out / "both")
+    (stage,) = (small / "stopped" / "stages").iterdir()
+    study, results = read(small / "study" / "study.json"), read(out / "results" / "results.json")
+    step = json.loads((stage / "metrics.jsonl").read_text().splitlines()[-1])
+    terms = ("contrast_", "cluster", "reconstruction_")
+    with np.load(sample / "near.npz") as arrays:
+        embeddings = tuple(arrays)
+    tables = {name: columns(out / "study" / "tables" / f"{name}.csv") for name in TABLES}
+    return {
+        "STUDY/study.json": tuple(study),
+        "STUDY/study.json, results": tuple(study["results"][0]),
+        "STUDY/table.csv": columns(small / "study" / "table.csv"),
+        "STUDY/stages/STAGE/model.json": tuple(read(stage / "model.json")),
+        "STUDY/stages/STAGE/metrics.jsonl": tuple(key for key in step if not key.startswith(terms)),
+        "RESULTS/results.json": tuple(results),
+        "RESULTS/results.json, benchmarks": tuple(results["benchmarks"][0]),
+        "RESULTS/results.json, benchmarks, rows": tuple(results["benchmarks"][0]["rows"][0]),
+        "report.json": tuple(read(out / "study" / "report.json")),
+        **{f"tables/{name}.csv of a study": found for name, found in tables.items()},
+        "tables/differences.csv of evaluations": columns(out / "both" / "tables" / "differences.csv"),
+        "embeddings (.npz, .safetensors)": embeddings,
+    }
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def run(*words: object) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        if main([str(word) for word in words]) != 0:
+            raise RuntimeError(f"trichord {' '.join(map(str, words))} failed")
+
+
+def columns(path: Path) -> tuple[str, ...]:
+    with path.open(newline="") as lines:
+        return tuple(next(csv.reader(lines)))
+
+
+def documented(title: str) -> Lists:
+    """The table under a heading of docs/api.md: names by its first column."""
+    section = DOCUMENT.read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): tuple(re.findall(r"`([^`]+)`", row[1])) if len(row) > 1 else () for row in rows}
+
+
+def table(lists: Lists) -> str:
+    return "".join(f"| `{name}` | {' '.join(f'`{entry}`' for entry in entries)} |\n" for name, entries in lists.items())
+
+
+def rewritten(text: str, title: str, lists: Lists) -> str:
+    """The document with the rows under a heading replaced."""
+    before, heading, rest = text.partition(f"\n## {title}\n")
+    section, following, after = rest.partition("\n## ")
+    lines = section.splitlines(keepends=True)
+    head = next(i for i, line in enumerate(lines) if line.startswith("|---"))
+    kept = "".join(lines[: head + 1]), "".join(line for line in lines[head + 1 :] if not line.startswith("|"))
+    return f"{before}{heading}{kept[0]}{table(lists)}{kept[1]}{following}{after}"
+
+
+TITLES: dict[str, Callable[[], Lists]] = {"Imports": imports, "Commands": options, "Settings": settings}
+
+if __name__ == "__main__":
+    document = DOCUMENT.read_text()
+    for title, make in TITLES.items():
+        document = rewritten(document, title, make())
+    with tempfile.TemporaryDirectory() as place:
+        document = rewritten(document, "Files", files(Path(place)))
+    DOCUMENT.write_text(document)
+    sys.exit(0)

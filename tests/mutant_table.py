@@ -1,0 +1,170 @@
+"""The mutants that `mutants.py` tries: what is changed where, and the tests that must notice it."""
+
+# ruff: noqa: E501 - a mutant is read best on two lines, whatever the length of the text
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault: in `file` (below src/trichord) the text `old`, which is there once, becomes `new`. `tests` must notice it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+PINNED = "test_pinned_training.py"
+CACHE_NAME = (f"{PINNED}::test_the_name_of_a_frozen_cache_depends_on",)
+KEYS = ("test_golden_keys.py",)
+
+LOSSES = (
+    Mutant("mms one way", "losses/contrast.py", "(logits.logsumexp(0) - truth).mean()",
+           "(logits.logsumexp(1) - truth).mean()", ("test_contrast.py",)),
+    Mutant("mms margin", "losses/contrast.py", "kept - margin * torch.eye", "kept + margin * torch.eye", ("test_contrast.py",)),
+    Mutant("share of invalid rows", "losses/contrast.py", "kept = scores[valid[place]][:, valid]", "kept = scores[valid[place]]",
+           ("test_contrast.py::test_shares_add_up_to_the_contrast_and_so_do_their_gradients",)),
+    Mutant("mil-nce column negatives", "losses/contrast.py", "column_negatives = _logsumexp(kept, ~positives, 0)",
+           "column_negatives = _logsumexp(kept, ~positives, 1)", ("test_contrast.py::test_mil_nce_oracle",)),
+    Mutant("contrast weight", "losses/combined.py", "total = self.contrast_weight * sum(", "total = sum(",
+           ("test_combined.py", "test_pinned_losses.py")),
+    Mutant("fused mean", "losses/combined.py", "return total / count.clamp(min=1)[:, None], count > 0",
+           "return total / len(names), count > 0", ("test_combined.py", "test_pinned_losses.py")),
+    Mutant("reconstruction target", "losses/reconstruction.py", "    if detach_target:", "    if not detach_target:",
+           ("test_contrast.py",)),
+    Mutant("cluster margin", "losses/clustering.py", "scores = scores - margin * functional.one_hot(labels",
+           "scores = scores - 0 * functional.one_hot(labels", ("test_clustering.py",)),
+    Mutant("refit one step late", "losses/clustering.py", "self.steps_since_fit >= self.refit_every",
+           "self.steps_since_fit > self.refit_every", ("test_clustering.py",)),
+    Mutant("same draw at each fit", "losses/clustering.py", "self.seed * 1_000_003 + self.num_fits", "self.seed * 1_000_003",
+           ("test_clustering.py::test_reset_draws_afresh",)),
+    Mutant("plain k-means sums", "losses/kmeans.py", "members.T @ (units if normalize else rows)", "members.T @ rows",
+           ("test_kmeans.py::test_oracle",)),
+    Mutant("reseed with the best row", "losses/kmeans.py", "value, place = misfit.max(0)", "value, place = misfit.min(0)",
+           ("test_kmeans.py::test_empty_clusters",)),
+)  # fmt: skip
+
+DATA = (
+    Mutant("clip growth tie", "data/clips.py", "take_left = with_left <= with_right", "take_left = with_left < with_right",
+           ("test_clips.py",)),
+    Mutant("clips leave their video", "data/clips.py", "has_left, has_right = left >= lowest[grows], right <= highest[grows]",
+           "has_left, has_right = left >= 0, right < len(end)",
+           ("test_clips.py::test_all_videos_at_once_are_the_videos_one_by_one",)),
+    Mutant("first clips of each video", "data/batches.py", "return shuffled[np.sort(kept)]", "return shuffled[kept]",
+           ("test_pinned_batches.py",)),
+    Mutant("same shuffle in each epoch", "data/batches.py", "np.random.default_rng([self.seed, epoch]).permutation",
+           "np.random.default_rng([self.seed]).permutation", ("test_pinned_batches.py",)),
+    Mutant("same clips in each epoch", "data/batches.py", "rng = np.random.default_rng([self.seed, epoch, step])",
+           "rng = np.random.default_rng([self.seed, step])", ("test_pinned_batches.py",)),
+    Mutant("first half rounded down", "data/batches.py", "mine[: (len(mine) + 1) // 2]", "mine[: len(mine) // 2]",
+           ("test_batches.py",)),
+    Mutant("positives of other videos", "data/batches.py", "return same & touch", "return touch", ("test_batches.py",)),
+    Mutant("silent clips count", "data/reader.py", 'batch.valid["audio"] = batch.audio_frames > 0',
+           'batch.valid["audio"] = batch.audio_frames >= 0', ("test_batches.py",)),
+    Mutant("pooled features without length", "data/gather.py", "            block /= np.maximum(lengths, np.float32(1e-12))[:, None]\n",
+           "            block /= np.maximum(lengths.max(), np.float32(1e-12))\n", ("test_batches.py",)),
+    Mutant("padded words in the maximum", "nn/mcn.py", "words = words.masked_fill(~keep[:, :, None], 0.0)",
+           "words = words.masked_fill(keep[:, :, None] & False, 0.0)", ("test_nn.py::test_text_padding",)),
+    Mutant("padded frames in the mean", "nn/mcn.py", "return (sums / num_steps.clamp(min=1)[:, None])",
+           "return (sums / features.shape[-1])", ("test_nn.py::test_audio_padding_changes_nothing",)),
+)  # fmt: skip
+
+TRAINING = (
+    Mutant("pairs of frozen modalities", "training/stage.py", "for pair in pairs_of(train + before) if set(pair) & set(train) or",
+           "for pair in pairs_of(train + before) if set(pair) or", ("test_stages.py",)),
+    Mutant("frozen norms in train mode", "training/stage.py", "    model.requires_grad_(False)\n    model.eval()\n",
+           "    model.requires_grad_(False)\n    model.train()\n", ("test_stages.py",)),
+    Mutant("unguarded buffers", "training/stage.py", "for name, tensor in model.state_dict(keep_vars=True).items() if",
+           "for name, tensor in model.named_parameters() if", ("test_stages.py",)),
+    Mutant("no fresh weights", "study/run.py",
+           "model = _with_fresh(model, factories.build_model(recipe, store, planned.seed), planned)", "model = model",
+           (f"{PINNED}::test_seeds_that_share_a_first_stage_begin_the_later_one_with_weights_of_their_own",)),
+    Mutant("one seed for all weights", "study/factories.py", "torch.manual_seed(seed)", "torch.manual_seed(0)",
+           ("test_training.py::test_initial_weights_depend_on_the_seed_alone",)),
+    Mutant("no clipping", "training/loop.py", "    if limit > 0 and math.isfinite(norm):", "    if limit < 0:",
+           (PINNED,)),
+    Mutant("clipping after the step", "training/loop.py", "norm = _grad_norm(accelerator, parameters, settings.clip_grad_norm)",
+           "norm = _grad_norm(accelerator, parameters, 0.0)", (PINNED,)),
+    Mutant("thawed at the full rate", "training/loop.py", "stage.thawed: settings.learning_rate * settings.thaw",
+           "stage.thawed: settings.learning_rate", ("test_training.py::test_thawed_modalities_train_on_at_their_part_of_the_rate",)),
+    Mutant("reset of centroids on resuming", "training/loop.py",
+           "settings.reset_clusters_every_epoch and position.epoch_step == 0:", "settings.reset_clusters_every_epoch:",
+           (PINNED,)),
+    Mutant("cosine from step 0", "training/schedule.py", "progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)",
+           "progress = step / max(1, num_steps)", ("test_stages.py::test_the_rate_rises_then_never_rises_again", PINNED)),
+    Mutant("whole warm-up", "training/schedule.py", "return min(warmup_steps, num_steps // 10)", "return min(warmup_steps, num_steps)",
+           ("test_stages.py::test_the_rate_rises_then_never_rises_again",)),
+    Mutant("norms move twice a step", "training/gradient_cache.py", "                buffer.copy_(before)", "                pass",
+           ("test_gradient_cache.py",)),
+    Mutant("gradient of the first chunk", "training/gradient_cache.py", "leaf.grad[rows].to", "leaf.grad[: rows.stop - rows.start].to",
+           ("test_gradient_cache.py",)),
+    Mutant("gradient not looked at", "training/loop.py", "                guard.check_gradient(norm)\n", "",
+           ("test_guards.py::test_a_gradient_that_is_not_finite",)),
+    Mutant("dump of moved buffers", "training/guard.py", "yield name, self._kept.get(name, tensor)", "yield name, tensor",
+           ("test_guards.py::test_what_is_left_is_the_step_before_it_was_done",)),
+    Mutant("worst checkpoints kept", "training/checkpoint.py", "key=lambda path: (losses[path], _step(path)))[:keep_best]",
+           "key=lambda path: (-losses[path], _step(path)))[:keep_best]",
+           ("test_checkpoint.py::test_the_policy_keeps_the_last_and_the_best",)),
+    Mutant("torch's state not restored", "training/random_states.py", 'torch.set_rng_state(states["torch"])', "pass",
+           ("test_checkpoint.py::test_every_bit_comes_back",)),
+    Mutant("cache without max_words", "training/frozen.py", '        "max_words": reader.max_words,\n', "", CACHE_NAME),
+    Mutant("cache without min_clip_s", "training/frozen.py", '        "min_clip_s": source.min_clip_s,\n', "", CACHE_NAME),
+    Mutant("cache without videos", "training/frozen.py", '        "videos": hashlib.sha256(source.items.tobytes()).hexdigest(),\n', "",
+           CACHE_NAME),
+    Mutant("cache without weights", "training/frozen.py", '        "weights": weights.hexdigest(),\n', "",
+           (f"{PINNED}::test_the_name_of_a_frozen_cache_depends_on_the_encoder_of_its_modality_alone",)),
+    Mutant("key without the parent", "study/plan.py", '"parent": parent.key if parent else None', '"parent": None', KEYS),
+    Mutant("key without clipping", "study/plan.py", '"log_every_steps", "tensorboard",', '"log_every_steps", "clip_grad_norm", "tensorboard",', KEYS),
+)  # fmt: skip
+
+EVALUATION = (
+    Mutant("ties for the truth", "evaluation/ranks.py", "ranks = 1 + greater + (equal - 1) / 2 if", "ranks = 1 + greater if",
+           ("test_ranks.py::test_expected_over_random_tie_breaks",)),
+    Mutant("missing queries at the end of the gallery", "evaluation/ranks.py", "float(num_gallery + num_missing)", "float(num_gallery)",
+           ("test_ranks.py::test_missing_queries",)),
+    Mutant("missing queries dropped", "evaluation/ranks.py", "        num_queries += num_missing\n", "",
+           ("test_ranks.py::test_missing_queries",)),
+    Mutant("NaN first", "evaluation/counts.py", "greater[lost], equal[lost] = num_gallery, 1", "greater[lost], equal[lost] = 0, 1",
+           ("test_ranks.py::test_nan_is_the_worst_and_never_a_hit",)),
+    Mutant("chance of the found", "evaluation/retrieval.py", "chance_recall(k, len(gallery), truths) * share for k",
+           "chance_recall(k, len(gallery), truths) for k", ("test_retrieval.py",)),
+    Mutant("dual softmax over the gallery", "evaluation/dual_softmax.py", "    scores -= attention\n", "    scores -= attention.mean()\n",
+           ("test_retrieval.py::test_dual_softmax_against_loops",)),
+    Mutant("biased variance of queries", "evaluation/variance.py", "of_queries.var(-1, ddof=1)", "of_queries.var(-1, ddof=0)",
+           ("test_statistics.py::test_one_seed_is_the_paired_t_test", "test_statistics.py::test_mean_squares_against_loops")),
+    Mutant("few wins overrated", "evaluation/statistics.py", "return replace(found, within=found.within + extra)", "return found",
+           ("test_statistics.py::test_one_seed_agrees_with_mcnemar", "test_statistics.py::test_few_wins_are_not_overrated")),
+    Mutant("holm not cumulative", "evaluation/statistics.py", "np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))",
+           "(p[order] * np.arange(len(p), 0, -1))", ("test_statistics.py::test_holm_against_its_definition",)),
+    Mutant("power without holm", "evaluation/power.py", "alpha = check_level(level) / num_pairs", "alpha = check_level(level)",
+           ("test_statistics.py::test_what_is_needed", "test_pinned_losses.py")),
+    Mutant("winner without holm", "evaluation/comparison.py", "if not pair.p_adjusted < alpha]", "if not pair.p < alpha]",
+           ("test_statistics.py", "test_pinned_losses.py")),
+    Mutant("cosine of raw rows", "embedder/embedder.py", "one, two = unit(one), unit(two)", "one, two = unit(one), two",
+           ("test_embedder.py::test_similarity_and_fusion_are_those_of_the_recipe",)),
+)  # fmt: skip
+
+SOURCES = (
+    Mutant("oldest version of an item", "store/columns.py", "newest = np.zeros(int(items.max()) + 1, dtype=np.int64)\n    np.maximum.at",
+           "newest = np.full(int(items.max()) + 1, len(items), dtype=np.int64)\n    np.minimum.at", ("test_superseded.py",)),
+    Mutant("fingerprint of tensors alone", "store/columns.py", 'f"{part.info.sha256} {part.info.rows_sha256}\\n"', 'f"{part.info.sha256}\\n"',
+           ("test_store.py::test_the_fingerprint_depends_on_content_alone",)),
+    Mutant("doubtful ids", "ids.py", "if len(candidates) > 1:", "if len(candidates) > 2:", ("test_ids.py",)),
+    Mutant("two names of one clip", "ids.py", "        if match in first:", "        if match in names:", ("test_ids.py",)),
+    Mutant("rolled lines overlap", "captions/rolling.py", "newest.end_s = min(newest.end_s, cue.start_s)",
+           "newest.end_s = max(newest.end_s, cue.start_s)", ("test_captions_rolling.py",)),
+    Mutant("growth inside a word", "captions/rolling.py", "is_inside = (after.isalnum() or after in", "is_inside = False and (after.isalnum() or after in",
+           ("test_captions_rolling.py::test_growth_is_at_the_end_of_a_word",)),
+    Mutant("captions of unequal length", "captions/grouping.py", "(word.start_s + word.end_s) / 2 - begin_s", "word.start_s - begin_s",
+           ("test_captions_grouping.py",)),
+    Mutant("clock goes back", "media/timeline.py", "return -back_s if back_s > (_BEGIN_BACK_S if to_begin else BACK_S) else 0.0", "return 0.0",
+           ("test_media_times.py::test_time_goes_on_where_transport_streams_are_joined",)),
+    Mutant("holes without end", "media/timeline.py", "            self._holes_s += hole_s\n", "            pass\n",
+           ("test_media_times.py::test_many_holes_are_bounded",)),
+)  # fmt: skip
+
+MUTANTS = (*LOSSES, *DATA, *TRAINING, *EVALUATION, *SOURCES)

@@ -1,0 +1,50 @@
+"""What makes one batch differ from another: videos are shuffled anew in each epoch, and their clips are drawn anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tiny import CLIPS, write_tiny_store
+from trichord.data.batches import TrainingClips
+from trichord.store import Store
+
+NUM_VIDEOS, EPOCHS = 6, 30
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(write_tiny_store(tmp_path_factory.mktemp("pinned") / "store", num_train=NUM_VIDEOS, num_test=1))
+
+
+def clips_of(store: Store, *, clips_per_video: int = 2, videos_per_batch: int = NUM_VIDEOS) -> TrainingClips:
+    items = store.select(None, "train")
+    return TrainingClips(
+        store, items, seed=0, videos_per_batch=videos_per_batch, clips_per_video=clips_per_video, min_clip_s=1.0
+    )
+
+
+def test_every_epoch_has_an_order_of_its_own(store: Store) -> None:
+    orders = {tuple(clips_of(store, clips_per_video=1).draw(epoch, 0).item.tolist()) for epoch in range(EPOCHS)}
+    assert len(orders) > EPOCHS // 2 and {tuple(sorted(order)) for order in orders} == {tuple(range(NUM_VIDEOS))}
+
+
+def drawn_captions(store: Store) -> np.ndarray:
+    """(EPOCHS, NUM_VIDEOS, 2) captions that are drawn of the first, second, ... video of each batch."""
+    drawn = [clips_of(store).draw(epoch, 0).caption for epoch in range(EPOCHS)]
+    assert all(captions is not None for captions in drawn)
+    return np.stack(drawn).reshape(EPOCHS, NUM_VIDEOS, 2)  # type: ignore[arg-type]
+
+
+def test_clips_are_drawn_anew_in_each_epoch(store: Store) -> None:
+    captions = drawn_captions(store)
+    for place in range(NUM_VIDEOS):
+        assert len({tuple(pair) for pair in captions[:, place].tolist()}) > EPOCHS // 3
+
+
+def test_all_clips_of_a_video_are_drawn_alike_often(store: Store) -> None:
+    """360 draws from 8 clips: 45 each, standard deviation 6."""
+    captions = drawn_captions(store)
+    assert (captions[..., 0] != captions[..., 1]).all()
+    counts = np.bincount(captions.ravel(), minlength=CLIPS)
+    assert len(counts) == CLIPS and counts.min() >= 25 and counts.max() <= 65
