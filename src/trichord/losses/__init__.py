@@ -1,9 +1,16 @@
-"""Losses: contrast between modalities, clustering, reconstruction. Plain tensors in, a scalar out, in float32."""
+"""Losses: contrast between modalities, clustering, reconstruction. Plain tensors in, a scalar out, in float32.
 
-from trichord.losses.clustering import ClusterMemory, cluster_contrast
-from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce
-from trichord.losses.kmeans import KMeans, assign, fit_kmeans
-from trichord.losses.reconstruction import reconstruction_loss
+The names below are imported when they are first used, because the settings of the losses are read without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trichord.losses.clustering import ClusterMemory, cluster_contrast
+    from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce
+    from trichord.losses.kmeans import KMeans, assign, fit_kmeans
+    from trichord.losses.reconstruction import reconstruction_loss
 
 __all__ = [
     "ClusterMemory",
@@ -16,3 +23,16 @@ __all__ = [
     "mil_nce",
     "reconstruction_loss",
 ]
+_MODULES = {
+    "clustering": ("ClusterMemory", "cluster_contrast"),
+    "contrast": ("info_nce", "masked_margin_softmax", "mil_nce"),
+    "kmeans": ("KMeans", "assign", "fit_kmeans"),
+    "reconstruction": ("reconstruction_loss",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"trichord.losses.{module}"), name)
+    raise AttributeError(f"module 'trichord.losses' has no attribute '{name}'")
