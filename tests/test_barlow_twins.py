@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from trichord.losses.pair import PairBatch
+from trichord.losses.pairwise import barlow_twins
 from trichord.losses.pairwise.barlow_twins import BarlowTwins
 
 
@@ -64,6 +66,12 @@ def test_neither_scale_nor_offset_of_an_embedding_matters() -> None:
     valid = torch.ones(8, dtype=torch.bool)
     moved = PairBatch(first * torch.tensor([1.0, 2, 3, 4]) + 5, second * 7 - 2, valid)
     assert torch.allclose(BarlowTwins()(moved), BarlowTwins()(PairBatch(first, second, valid)), rtol=1e-5)
+
+
+def test_the_page_about_adding_a_loss_shows_the_file() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "add-a-loss.md").read_text()
+    source = Path(barlow_twins.__file__).read_text()
+    assert f"```python\n{source}```\n" in page
 
 
 @pytest.mark.parametrize("num_valid", [0, 1])

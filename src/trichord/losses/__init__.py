@@ -10,24 +10,32 @@ if TYPE_CHECKING:
     from trichord.losses.clustering import ClusterMemory, cluster_contrast
     from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce
     from trichord.losses.kmeans import KMeans, assign, fit_kmeans
+    from trichord.losses.pair import DividedLoss, PairBatch, PairwiseLoss
     from trichord.losses.reconstruction import reconstruction_loss
+    from trichord.losses.registry import pairwise_losses
 
 __all__ = [
     "ClusterMemory",
+    "DividedLoss",
     "KMeans",
+    "PairBatch",
+    "PairwiseLoss",
     "assign",
     "cluster_contrast",
     "fit_kmeans",
     "info_nce",
     "masked_margin_softmax",
     "mil_nce",
+    "pairwise_losses",
     "reconstruction_loss",
 ]
 _MODULES = {
     "clustering": ("ClusterMemory", "cluster_contrast"),
     "contrast": ("info_nce", "masked_margin_softmax", "mil_nce"),
     "kmeans": ("KMeans", "assign", "fit_kmeans"),
+    "pair": ("DividedLoss", "PairBatch", "PairwiseLoss"),
     "reconstruction": ("reconstruction_loss",),
+    "registry": ("pairwise_losses",),
 }
 
 

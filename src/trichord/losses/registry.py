@@ -1,4 +1,7 @@
-"""The pairwise losses, found by the modules of `losses/pairwise`, and their settings. Free of torch."""
+"""The pairwise losses and their settings. Every module of `losses/pairwise` is a loss, unless its name begins with an underscore.
+
+Nothing here imports torch.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class Setting:
 @cache
 def pairwise_losses() -> dict[str, type[PairwiseLoss]]:
     """Return the class of every pairwise loss by its name, in alphabetical order."""
-    names = sorted(module.name for module in iter_modules(pairwise.__path__))
+    names = sorted(module.name for module in iter_modules(pairwise.__path__) if not module.name.startswith("_"))
     return {name: _class_of(import_module(f"{pairwise.__name__}.{name}")) for name in names}
 
 
