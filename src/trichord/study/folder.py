@@ -22,7 +22,7 @@ from trichord.files.reading import reraise_unavailable
 from trichord.files.writing import write_json, write_text
 from trichord.modality import Order
 from trichord.protocols.benchmarks import Benchmark
-from trichord.recipes import EvaluationSettings, Recipe
+from trichord.recipes import Recipe
 from trichord.recipes.identity import training_settings
 from trichord.recipes.reading import read_yaml
 from trichord.store.location import shown_url
@@ -109,10 +109,8 @@ def _still_true(
 ) -> list[dict[str, Any]]:
     """Earlier results, without those that this call computed again and those of runs that it trains or scores otherwise."""
     trained = {_run_of(entry): entry["stages"][-1]["key"] for entry in earlier["orders"]}
-    evaluation = earlier["evaluation"]
-    scored_alike = isinstance(evaluation, dict) and asdict(EvaluationSettings()) | evaluation == asdict(
-        recipe.evaluation
-    )
+    defaults, kept = asdict(type(recipe.evaluation)()), earlier["evaluation"]
+    scored_alike = isinstance(kept, dict) and {**defaults, **kept} == asdict(recipe.evaluation)
     other = {
         _run_of(entry)
         for entry in mine
