@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from trichord.losses.combined import CombinedLoss
-from trichord.losses.contrast import masked_margin_softmax
+from trichord.losses.pairwise.mms import MaskedMarginSoftmax
 from trichord.nn import MCN, DAVEnet, Encoded
 from trichord.training.memory import keep_freed_memory
 
@@ -58,7 +58,7 @@ class OurStep:
         pairs = [p for p in (("text", "video"), ("audio", "text"), ("audio", "video")) if set(p) & set(train)]
         self.loss = CombinedLoss(
             pairs=pairs,
-            contrast=lambda scores, valid, positives: masked_margin_softmax(scores, 0.001, valid),
+            contrast=MaskedMarginSoftmax(0.001),
             reconstruct=train,
         )
         self.valid = {m: torch.ones(num_clips, dtype=torch.bool) for m in MODALITIES}

@@ -29,7 +29,7 @@ from trichord.evaluation.ranks import retrieval_ranks
 from trichord.losses import combined
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
-from trichord.losses.contrast import masked_margin_softmax, softmax_share
+from trichord.losses.pairwise.mms import MaskedMarginSoftmax
 from trichord.nn import MCN, Encoded
 from trichord.nn.batch_norm import BatchNorm2d, set_over_processes
 from trichord.parallel import digest
@@ -79,8 +79,7 @@ class Widths:
     def loss(self, memory: ClusterMemory | None) -> CombinedLoss:
         return CombinedLoss(
             pairs=[pair for pair in PAIRS if set(pair) & set(self.train)],
-            contrast=lambda scores, valid, positives: masked_margin_softmax(scores, 0.001, valid),
-            share=partial(softmax_share, margin=0.001),
+            contrast=MaskedMarginSoftmax(0.001),
             cluster=self.train if memory else (), cluster_temperature=0.1, memory=memory, reconstruct=self.train,
         )  # fmt: skip
 

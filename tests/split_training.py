@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ from torch import Tensor
 
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
-from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce, softmax_share
+from trichord.losses.registry import pairwise_loss
 from trichord.modality import Order
 from trichord.nn import MCN, DAVEnet
 from trichord.nn.batch_norm import set_over_processes
+from trichord.recipes import LossSettings
 from trichord.training.gradient_cache import GradientCache
 from trichord.training.stage import prepare_model, stages_of
 
@@ -105,23 +105,8 @@ def masks(step: int) -> dict[str, Tensor]:
 
 def the_loss(case: Case) -> CombinedLoss:
     stage = stages_of(Order.parse(case.order))[-1]
-
-    def mms(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
-        return masked_margin_softmax(scores, valid=valid)
-
-    def mil(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
-        return mil_nce(scores, positives, valid=valid)
-
-    def nce(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
-        return info_nce(scores, temperature=0.5, valid=valid)
-
-    def half(scores: Tensor, place: Tensor, valid: Tensor) -> Tensor:
-        return 0.5 * softmax_share(scores, place, valid, temperature=0.5)
-
-    shares = {"mms": partial(softmax_share, margin=0.001), "info_nce": half, "mil_nce": None}
     return CombinedLoss(
-        pairs=stage.pairs, contrast={"mms": mms, "info_nce": nce, "mil_nce": mil}[case.contrast],
-        share=shares[case.contrast] if case.fast else None,
+        pairs=stage.pairs, contrast=pairwise_loss(case.contrast, LossSettings(temperature=0.5)), divide=case.fast,
         cluster=stage.cluster if case.clusters else (), cluster_weight=0.7, cluster_on=case.cluster_on,
         cluster_temperature=0.5, reconstruct=stage.reconstruct, reconstruction_weight=2.0, reconstruction_detach=case.detach,
         memory=ClusterMemory(num_clusters=3, size=12, refit_every=1, seed=1) if case.clusters else None,

@@ -15,9 +15,10 @@ from trichord.cli import COMMANDS, _run, main
 from trichord.cli.bounds import bounds_of, is_numeric
 from trichord.errors import TrichordError
 from trichord.recipes import Recipe, load_recipe, of_this_version, recipe_from_dict
-from trichord.recipes.bounds import KEY, Bounds
+from trichord.recipes.identity import training_settings
 from trichord.releases import IMPORTERS
-from trichord.study.plan import plan_study, training_settings
+from trichord.settings import KEY, Bounds
+from trichord.study.plan import plan_study
 from trichord.study.run import run_study
 
 

@@ -20,7 +20,7 @@ from trichord.files.reading import file_sha256
 from trichord.losses.centroids import Centroids
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
-from trichord.losses.contrast import info_nce
+from trichord.losses.pairwise.info_nce import InfoNCE
 from trichord.nn import MCN, Encoded
 from trichord.recipes import Recipe, load_recipe
 from trichord.study import run
@@ -88,7 +88,7 @@ def test_ties_go_to_the_first_and_lengths_weigh_where_the_loss_lets_them() -> No
 def test_clips_are_assigned_as_training_does_it(cosine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = ClusterMemory(4, 64, refit_every=1, normalize=cosine)
     loss = CombinedLoss(
-        pairs=[("video", "audio")], contrast=lambda scores, valid, positives: info_nce(scores, valid=valid),
+        pairs=[("video", "audio")], contrast=InfoNCE(0.07),
         cluster=("video", "audio"), cluster_cosine=cosine, memory=memory,
     )  # fmt: skip
     labelled: list[torch.Tensor] = []

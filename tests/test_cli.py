@@ -11,6 +11,7 @@ import pytest
 
 from trichord.cli import COMMANDS, main
 from trichord.files.reading import NotRegularFileError
+from trichord.recipes import Recipe
 
 QUICK = [
     "--recipe",
@@ -22,6 +23,15 @@ QUICK = [
     "--training.device",
     "cpu",
 ]
+HELP = """
+import sys
+from trichord.cli import main
+try:
+    main({words})
+except SystemExit:
+    pass
+sys.exit("torch" in sys.modules)
+"""
 
 
 def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -33,10 +43,18 @@ def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_help_names_every_command_and_imports_no_torch() -> None:
-    code = "import sys; from trichord.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", HELP.format(words=["--help"])], capture_output=True, text=True)
     assert done.returncode == 0
     assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["study", "train"])
+def test_help_names_every_setting_and_imports_no_torch(command: str) -> None:
+    code = HELP.format(words=[command, "--help"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    settings = [f"--{section}.{name} " for section, values in Recipe().to_dict().items() for name in values]
+    assert [setting for setting in settings if f"\n  {setting}" not in done.stdout] == []
 
 
 def test_the_module_runs_as_the_command_does() -> None:

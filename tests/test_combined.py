@@ -14,13 +14,10 @@ from torch import Tensor, nn
 from trichord.losses.clustering import ClusterMemory, cluster_contrast
 from trichord.losses.combined import CombinedLoss, fuse
 from trichord.losses.contrast import masked_margin_softmax
+from trichord.losses.pairwise.mms import MaskedMarginSoftmax
 from trichord.nn import Encoded
 
 DIM, ROWS = 5, 7
-
-
-def mms(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
-    return masked_margin_softmax(scores, valid=valid)
 
 
 def outputs_of(rows: dict[str, Tensor], head: nn.Module) -> dict[str, Encoded]:
@@ -39,7 +36,7 @@ def test_the_terms_are_those_of_the_stage() -> None:
     head = nn.Linear(DIM, DIM)
     loss = CombinedLoss(
         pairs=(("video", "text"), ("audio", "text")),
-        contrast=mms,
+        contrast=MaskedMarginSoftmax(),
         contrast_weight=2.0,
         reconstruct=("text",),
         reconstruction_weight=50.0,
@@ -47,7 +44,7 @@ def test_the_terms_are_those_of_the_stage() -> None:
     terms = loss(outputs_of(rows, head), valid)
     assert set(terms) == {"loss", "contrast_VT", "contrast_AT", "reconstruction_T"}
     both = valid["video"] & valid["text"]
-    expected = mms((rows["video"] @ rows["text"].T)[both][:, both], torch.ones(int(both.sum()), dtype=torch.bool), both)
+    expected = masked_margin_softmax((rows["video"] @ rows["text"].T)[both][:, both])
     assert torch.allclose(terms["contrast_VT"], expected)
     kept = valid["text"]
     error = ((head(rows["text"]) - 2 * rows["text"]) ** 2).mean(1)[kept].mean()
@@ -60,7 +57,9 @@ def test_the_objective_of_the_clusters_is_told_beside_the_loss_and_is_no_part_of
     rows, valid = example(1)
     memory = ClusterMemory(num_clusters=ROWS + 1, size=64, refit_every=1)
     pairs = (("video", "text"),)
-    loss = CombinedLoss(pairs=pairs, contrast=mms, cluster=("text",), cluster_weight=3.0, memory=memory)
+    loss = CombinedLoss(
+        pairs=pairs, contrast=MaskedMarginSoftmax(), cluster=("text",), cluster_weight=3.0, memory=memory
+    )
     inputs = {m: x.clone().requires_grad_(True) for m, x in rows.items()}
     first = loss(outputs_of(inputs, nn.Identity()), valid)
     assert set(first) == {"loss", "contrast_VT", "cluster"}  # too few rows for a fit as yet
@@ -78,7 +77,7 @@ def test_clustering_pulls_the_named_modalities_towards_shared_centroids(cosine: 
     rows, valid = example(1)
     memory, twin = (ClusterMemory(num_clusters=3, size=16, refit_every=2, normalize=cosine, seed=4) for _ in range(2))
     loss = CombinedLoss(
-        pairs=(("video", "text"),), contrast=mms, contrast_weight=0.0, cluster=("text",), cluster_on=on,
+        pairs=(("video", "text"),), contrast=MaskedMarginSoftmax(), contrast_weight=0.0, cluster=("text",), cluster_on=on,
         cluster_cosine=cosine, cluster_temperature=0.5, memory=memory,
     )  # fmt: skip
     found = loss(outputs_of(rows, nn.Identity()), valid)["cluster"]
@@ -125,8 +124,8 @@ def losses_and_gradients(part: slice) -> tuple[dict[str, Tensor], list[Tensor]]:
     encoder, head = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
     memory = ClusterMemory(num_clusters=3, size=20, refit_every=1, seed=1)
     loss = CombinedLoss(
-        pairs=(("video", "text"), ("audio", "text"), ("video", "audio")), contrast=mms, cluster=("video", "audio", "text"),
-        memory=memory, reconstruct=("video", "text"), cosine=False,
+        pairs=(("video", "text"), ("audio", "text"), ("video", "audio")), contrast=MaskedMarginSoftmax(),
+        cluster=("video", "audio", "text"), memory=memory, reconstruct=("video", "text"), cosine=False,
     )  # fmt: skip
     for _ in range(2):
         encoder.zero_grad()

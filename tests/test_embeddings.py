@@ -16,10 +16,10 @@ from trichord.data.reader import ClipReader, Clips, audio_input_of, require_moda
 from trichord.errors import TrichordError
 from trichord.nn import MCN
 from trichord.recipes import Recipe, load_recipe
+from trichord.recipes.identity import training_settings
 from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.items import PER_CAPTION
 from trichord.study import factories, run, score
-from trichord.study.plan import training_settings
 from trichord.training.models import load_model
 
 AUDIO_DIM, TEXT_DIM, RATE_HZ = 6, 9, 2.0

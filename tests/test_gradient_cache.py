@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trichord.losses.combined import CombinedLoss
-from trichord.losses.contrast import info_nce
+from trichord.losses.pairwise.info_nce import InfoNCE
 from trichord.nn import MCN
 from trichord.training.gradient_cache import GradientCache, chunks_of
 
@@ -38,7 +38,7 @@ def inputs(num_rows: int, dtype: torch.dtype = torch.float64) -> dict[str, Tenso
 def the_loss(detach: bool) -> CombinedLoss:
     return CombinedLoss(
         pairs=[("video", "audio"), ("video", "text"), ("audio", "text")],
-        contrast=lambda scores, valid, positives: info_nce(scores, temperature=0.5, valid=valid),
+        contrast=InfoNCE(0.5),
         cosine=True,
         reconstruct=("video", "audio", "text"),
         reconstruction_weight=2.0,
@@ -119,7 +119,7 @@ def test_frozen_modalities_are_not_encoded_again() -> None:
     network.register_forward_pre_hook(lambda _, __, given: seen.append(set(given)), with_kwargs=True)
     loss = CombinedLoss(
         pairs=[("video", "text"), ("audio", "text")],
-        contrast=lambda scores, valid, positives: info_nce(scores, temperature=0.5, valid=valid),
+        contrast=InfoNCE(0.5),
     )
     cache, given_inputs = GradientCache(network, Accelerator(cpu=True), ["text"], chunk=4), inputs(8)
     loss(cache.encode(given_inputs), valid(8))["loss"].backward()

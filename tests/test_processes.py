@@ -17,12 +17,12 @@ from split_training import (
     train,
     train_all,
 )
+from trichord.losses.registry import pairwise_losses
 
 F32 = torch.float32
 TWO = {
     "avt": Case(),
     "avt, plain paths": Case(fast=False),
-    "avt, info_nce": Case(contrast="info_nce", sizes=(5, 2)),
     "at>v, info_nce, whole": Case("at>v", contrast="info_nce", fast=False),
     "avt, no padding": Case(padded=False),
     "avt, float32": Case(dtype=F32),
@@ -31,13 +31,16 @@ TWO = {
     "avt, the first part of none": Case(sizes=(0, 7), fast=False),
     "avt, targets with gradient": Case(detach=False),
     "avt, fused clusters": Case(cluster_on="fused", sizes=(2, 5)),
-    "avt, several positives": Case(contrast="mil_nce", sizes=(5, 2)),
     "av>t": Case("av>t"),
     "vt>a": Case("vt>a", sizes=(6, 1)),
     "vt>a, several positives, float32": Case("vt>a", contrast="mil_nce", dtype=F32),
     "av>t, chunks": Case("av>t", chunk=2),
     "at>v, chunks, a part of none": Case("at>v", chunk=2, sizes=(0, 7)),
 }
+for loss in pairwise_losses():
+    TWO[f"avt, {loss}, a part of none"] = Case(contrast=loss, sizes=(7, 0))
+    TWO[f"avt, {loss}"] = Case(contrast=loss, sizes=(5, 2))
+    TWO[f"at>v, {loss}, chunks"] = Case("at>v", contrast=loss, chunk=2)
 OTHER = {
     "bfloat16": Case(dtype=F32, bfloat16=True, sizes=(3, 4)),
     "process": Case("vt>a", norm="process", sizes=(4, 3), clusters=False),

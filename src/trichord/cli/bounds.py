@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Action
 from typing import TYPE_CHECKING, Any
 
-from trichord.recipes.bounds import DRAW_SEED, SEED, Bounds
+from trichord.settings import DRAW_SEED, SEED, Bounds
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace

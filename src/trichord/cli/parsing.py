@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import TrichordError, one_line, printable, writing
+from trichord.settings import descriptions_of
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -64,8 +64,9 @@ def call(
     """Build the command line of a library function from its signature, parse, call."""
     summary = one_line((function.__doc__ or "").split("\n\n")[0])
     parser = parser_of(command, summary, example)
+    descriptions = descriptions_of(function)
     for name in positional:
-        parser.add_argument(name, type=str if name == "store" else Path, help=_help_of(function, name))
+        parser.add_argument(name, type=str if name == "store" else Path, help=descriptions.get(name, ""))
     parser.add_function_arguments(function, skip={*positional, "progress"}, fail_untyped=False)
     for group in parser._action_groups:
         if group.title and group.title.rstrip(":.") == summary.rstrip("."):  # the description says it already
@@ -73,12 +74,6 @@ def call(
     values = parse(parser, _as_typed(function, words)).as_dict()
     with writing(values.get("out") or values.get("store")):
         return function(**{k: v for k, v in values.items() if k != "config"}, progress=say)
-
-
-def _help_of(function: Callable[..., Any], name: str) -> str:
-    """What the docstring of a function says about an argument."""
-    found = re.search(rf"^ {{8}}{name}: (.+(?:\n {{12}}.+)*)", function.__doc__ or "", re.MULTILINE)
-    return one_line(found[1]) if found else ""
 
 
 def _as_typed(function: Callable[..., Any], words: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trichord.cli.launch import is_main
 from trichord.cli.parsing import parse, parser_of, parts_of, say, show
 from trichord.errors import TrichordError
-from trichord.recipes.bounds import SEED
+from trichord.settings import SEED
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace

@@ -1,18 +1,46 @@
-"""Losses: contrast between modalities, clustering, reconstruction. Plain tensors in, a scalar out, in float32."""
+"""Losses: contrast between modalities, clustering, reconstruction. Plain tensors in, a scalar out, in float32.
 
-from trichord.losses.clustering import ClusterMemory, cluster_contrast
-from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce
-from trichord.losses.kmeans import KMeans, assign, fit_kmeans
-from trichord.losses.reconstruction import reconstruction_loss
+The names below are imported when they are first used, because the settings of the losses are read without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trichord.losses.clustering import ClusterMemory, cluster_contrast
+    from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce
+    from trichord.losses.kmeans import KMeans, assign, fit_kmeans
+    from trichord.losses.pair import DividedLoss, PairBatch, PairwiseLoss
+    from trichord.losses.reconstruction import reconstruction_loss
+    from trichord.losses.registry import pairwise_losses
 
 __all__ = [
     "ClusterMemory",
+    "DividedLoss",
     "KMeans",
+    "PairBatch",
+    "PairwiseLoss",
     "assign",
     "cluster_contrast",
     "fit_kmeans",
     "info_nce",
     "masked_margin_softmax",
     "mil_nce",
+    "pairwise_losses",
     "reconstruction_loss",
 ]
+_MODULES = {
+    "clustering": ("ClusterMemory", "cluster_contrast"),
+    "contrast": ("info_nce", "masked_margin_softmax", "mil_nce"),
+    "kmeans": ("KMeans", "assign", "fit_kmeans"),
+    "pair": ("DividedLoss", "PairBatch", "PairwiseLoss"),
+    "reconstruction": ("reconstruction_loss",),
+    "registry": ("pairwise_losses",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"trichord.losses.{module}"), name)
+    raise AttributeError(f"module 'trichord.losses' has no attribute '{name}'")

@@ -7,7 +7,7 @@ embeddings still take part as the other side of a pair, and in the mean that k-m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trichord.losses.clustering import ClusterMemory, cluster_contrast
+from trichord.losses.pair import DividedLoss, PairBatch, PairwiseLoss
 from trichord.losses.precision import at_least_float32
 from trichord.losses.reconstruction import reconstruction_loss
 from trichord.modality import NAMES, Pair, letter_of
@@ -23,21 +24,15 @@ from trichord.parallel import gather_rows, process_index, rows_of_each, sum_over
 if TYPE_CHECKING:
     from trichord.nn import Encoded
 
-Contrast = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(scores (B, B), valid (B,), positives (B, B)) -> scalar"""
-Share = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(scores (b, B), true column of each row (b,), valid (B,)) -> scalar; over all rows, and both ways, they add up to the
-contrast of a pair"""
-
 
 class CombinedLoss:
     """All terms of one stage. Called with the outputs of this process, it returns terms over the batch of all processes.
 
     Args:
         pairs: Pairs of modality names that the contrast term compares.
-        contrast: The contrast of one pair, from a score matrix.
-        share: The same of some rows in one direction. With it several processes divide all terms: each computes those of its
-            own clips against all. Without, each computes the contrast of the whole batch.
+        contrast: The loss of one pair.
+        divide: Several processes divide all terms where `contrast` can be divided: each computes those of its own clips
+            against all. Else each computes the contrast of the whole batch.
         contrast_weight: Weight of the contrast term (sum over pairs).
         cosine: Scores are cosines instead of raw dot products.
         cluster: Modalities that the clustering term pulls towards centroids; empty for none.
@@ -56,8 +51,8 @@ class CombinedLoss:
         self,
         *,
         pairs: Sequence[Pair],
-        contrast: Contrast,
-        share: Share | None = None,
+        contrast: PairwiseLoss,
+        divide: bool = True,
         contrast_weight: float = 1.0,
         cosine: bool = False,
         cluster: Sequence[str] = (),
@@ -74,7 +69,7 @@ class CombinedLoss:
         if memory is None and cluster:
             raise ValueError("clustering needs a memory")
         self.pairs, self.contrast, self.contrast_weight, self.cosine = tuple(pairs), contrast, contrast_weight, cosine
-        self.share = share
+        self.divide = divide
         self.cluster, self.cluster_weight, self.cluster_on = tuple(cluster), cluster_weight, cluster_on
         self.cluster_cosine, self.cluster_margin = cluster_cosine, cluster_margin
         self.cluster_temperature, self.memory = cluster_temperature, memory
@@ -109,11 +104,9 @@ class CombinedLoss:
         own = slice(begin, begin + len(first)) if len(sizes) > 1 else None
         embeddings = {m: gather_rows(rows, sizes) for m, rows in here.items()}
         present = {m: gather_rows(valid[m], sizes) for m in modalities}
-        if own is None or self.share is None:
+        if not (self.divide and isinstance(self.contrast, DividedLoss)):
             own = None
-            terms = self._contrast_terms(embeddings, present, positives)
-        else:
-            terms = self._contrast_shares(embeddings, present, own, self.share)
+        terms = self._contrast_terms(embeddings, present, positives, own)
         contrasts, weights = list(terms), {}
         if self.cluster:
             terms["cluster"] = self._cluster_term(embeddings, present, stored, own)
@@ -132,37 +125,28 @@ class CombinedLoss:
             terms["cluster_objective"] = total.new_tensor(self.memory.objective)
         return {"loss": total, **terms}
 
-    def _pair(self, embeddings: Mapping[str, Tensor], pair: Pair) -> tuple[Tensor, Tensor]:
-        rows, columns = embeddings[pair[0]], embeddings[pair[1]]
-        return (F.normalize(rows, dim=1), F.normalize(columns, dim=1)) if self.cosine else (rows, columns)
-
     def _contrast_terms(
-        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], positives: Tensor | None
+        self,
+        embeddings: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        positives: Tensor | None,
+        own: slice | None,
     ) -> dict[str, Tensor]:
         terms = {}
         for first, second in self.pairs:
-            rows, columns = self._pair(embeddings, (first, second))
-            with torch.autocast(rows.device.type, enabled=False):
-                scores = rows @ columns.T
-            true = positives
-            if true is None:
-                true = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-            both = present[first] & present[second]
-            terms[_name(first, second)] = self.contrast(scores, both, true)
+            rows = embeddings[first], embeddings[second]
+            if self.cosine:
+                rows = F.normalize(rows[0], dim=1), F.normalize(rows[1], dim=1)
+            pair = PairBatch(*rows, present[first] & present[second], positives)
+            with torch.autocast(pair.first.device.type, enabled=False):
+                terms[_name(first, second)] = self._contrast_term(pair, own)
         return terms
 
-    def _contrast_shares(
-        self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], own: slice, share: Share
-    ) -> dict[str, Tensor]:
-        terms = {}
-        for first, second in self.pairs:
-            rows, columns = self._pair(embeddings, (first, second))
-            place = torch.arange(len(rows), device=rows.device)[own]
-            both = present[first] & present[second]
-            with torch.autocast(rows.device.type, enabled=False):
-                strips = rows[own] @ columns.T, columns[own] @ rows.T
-            terms[_name(first, second)] = sum((share(strip, place, both) for strip in strips), rows.new_zeros(()))
-        return terms
+    def _contrast_term(self, pair: PairBatch, own: slice | None) -> Tensor:
+        if own is None:
+            return self.contrast(pair)
+        assert isinstance(self.contrast, DividedLoss)
+        return self.contrast.share(pair, own)
 
     def _reconstruction_term(self, out: Encoded, present: Tensor, sizes: list[int], own: slice | None) -> Tensor:
         assert out.reconstruction is not None, "a modality has no reconstruction head"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from trichord.losses.pair import PairBatch
 from trichord.losses.precision import full_precision
 
 _NOTHING = -1e30  # the logarithm of an empty sum; finite, so that gradients stay zero and not NaN
@@ -94,6 +95,18 @@ def softmax_share(
     logits = logits / temperature
     truth = logits.gather(1, column[:, None])[:, 0]
     return (logits.logsumexp(1) - truth).sum() / kept.shape[1]
+
+
+def softmax_shares(
+    pair: PairBatch, part: slice, *, margin: float = 0.0, temperature: float = 1.0, weight: float = 1.0
+) -> torch.Tensor:
+    """Return `weight` times what the clips `part` give to both directions, as `softmax_share` computes each."""
+    place = torch.arange(len(pair.first), device=pair.first.device)[part]
+    strips = pair.first[part] @ pair.second.T, pair.second[part] @ pair.first.T
+    shares = [
+        weight * softmax_share(strip, place, pair.valid, margin=margin, temperature=temperature) for strip in strips
+    ]
+    return shares[0] + shares[1]
 
 
 def _logsumexp(scores: torch.Tensor, where: torch.Tensor, dim: int) -> torch.Tensor:

@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import unreadable
-from trichord.recipes.bounds import bounded, bounded_list, check_bounds, plainly
+from trichord.recipes.bounds import check_bounds, plainly
+from trichord.recipes.loss import LossSettings, check_effect
 from trichord.recipes.reading import check_plain, read_yaml
+from trichord.settings import bounded, bounded_list
 
 FOLDER = Path(__file__).parent
 DEFAULT = "debug"
@@ -81,51 +83,6 @@ class DataSettings:
     clip_sampling: Literal["distinct", "published"] = "distinct"
     word_order: Literal["time", "published"] = "time"
     cache_gb: float = bounded(0.0, 0)
-
-
-@dataclass
-class LossSettings:
-    """Contrast between pairs, clustering towards shared centroids, reconstruction; and their weights.
-
-    Args:
-        contrast: `mms` (masked margin softmax), `info_nce` or `mil_nce`.
-        contrast_weight: Weight of the contrast term.
-        margin: MMS: subtracted from the true pair's score; clustering: from the assigned centroid's.
-        temperature: InfoNCE and MIL-NCE: scores are divided by it. MMS has none and takes 1 only.
-        cosine: Scores are cosines (embeddings of length one) instead of raw dot products.
-        cluster_weight: Weight of the clustering term; 0 leaves it out.
-        num_clusters: Number K of centroids.
-        cluster_rows: Past embeddings that the queue keeps (published: 40,960).
-        cluster_refit_every_steps: Steps between two k-means fits.
-        cluster_on: `modalities`: every modality towards the centroids; `fused`: their mean.
-        cluster_cosine: Unit vectors throughout: spherical k-means and cosine logits; false is the published mixture.
-        cluster_temperature: Cluster logits are divided by it.
-        cluster_empty: An empty cluster is `reseed`-ed, or gets the `zero` centroid as published.
-        cluster_store: Clips that enter the queue: `all`, or the `first_half` of each video's, as published.
-        cluster_wait_until_full: Fit on the batch alone while the queue is not full, as published.
-        cluster_reset_every_epoch: Forget the centroids when an epoch starts, as published.
-        reconstruction_weight: Weight of the reconstruction term (published: 50); 0 leaves it out.
-        reconstruction_detach: Targets carry no gradient; false is the published behaviour.
-    """
-
-    contrast: Literal["mms", "info_nce", "mil_nce"] = "mms"
-    contrast_weight: float = bounded(1.0, 0)
-    margin: float = bounded(0.001, -1_000_000, 1_000_000)
-    temperature: float = bounded(1.0, 1e-6, 1_000_000)
-    cosine: bool = False
-    cluster_weight: float = bounded(1.0, 0)
-    num_clusters: int = bounded(256, 1)
-    cluster_rows: int = bounded(40960, 1)
-    cluster_refit_every_steps: int = bounded(20, 1)
-    cluster_on: Literal["modalities", "fused"] = "modalities"
-    cluster_cosine: bool = True
-    cluster_temperature: float = bounded(0.1, 1e-6, 1_000_000)
-    cluster_empty: Literal["reseed", "zero"] = "reseed"
-    cluster_store: Literal["all", "first_half"] = "all"
-    cluster_wait_until_full: bool = False
-    cluster_reset_every_epoch: bool = False
-    reconstruction_weight: float = bounded(50.0, 0)
-    reconstruction_detach: bool = True
 
 
 @dataclass
@@ -250,8 +207,7 @@ class Recipe:
         """Raise TrichordError for settings that are out of bounds, contradict each other or have no effect."""
         check_bounds(self)
         loss, training = self.loss, self.training
-        if loss.contrast == "mms" and loss.temperature != 1.0:
-            raise TrichordError("loss.temperature has no effect with loss.contrast mms; use info_nce, or leave it at 1")
+        check_effect(loss)
         if loss.contrast_weight == loss.cluster_weight == loss.reconstruction_weight == 0:
             raise TrichordError("all loss weights are 0: nothing would train; set loss.contrast_weight")
         if loss.reconstruction_weight > 0 and self.model.reconstruction_dim == 0:

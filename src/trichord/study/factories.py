@@ -6,12 +6,10 @@ import os
 import warnings
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from trichord.data.batches import TrainingClips
 from trichord.data.reader import (
@@ -26,8 +24,8 @@ from trichord.data.reader import (
 )
 from trichord.errors import TrichordError
 from trichord.losses.clustering import ClusterMemory
-from trichord.losses.combined import CombinedLoss, Contrast, Share
-from trichord.losses.contrast import info_nce, masked_margin_softmax, mil_nce, softmax_share
+from trichord.losses.combined import CombinedLoss
+from trichord.losses.registry import pairwise_loss, pairwise_losses
 from trichord.nn import MCN
 from trichord.protocols.benchmarks import Benchmark, ScoringSettings
 from trichord.store.overlap import check_overlap
@@ -40,7 +38,7 @@ from trichord.training.stage import Stage
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from trichord.recipes import LossSettings, Recipe
+    from trichord.recipes import Recipe
     from trichord.store import Store
 
 
@@ -75,30 +73,6 @@ def build_model(recipe: Recipe, store: Store, seed: int) -> MCN:
         )
 
 
-def contrast_of(loss: LossSettings) -> Contrast:
-    """The contrast of one pair as a function of (scores, valid, positives)."""
-
-    def mms(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
-        return masked_margin_softmax(scores, margin=loss.margin, valid=valid)
-
-    def nce(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
-        return info_nce(scores, temperature=loss.temperature, valid=valid)
-
-    def mil(scores: Tensor, valid: Tensor, positives: Tensor) -> Tensor:
-        return mil_nce(scores / loss.temperature, positives, valid=valid)
-
-    return {"mms": mms, "info_nce": nce, "mil_nce": mil}[loss.contrast]
-
-
-def share_of(loss: LossSettings) -> Share | None:
-    """What some rows give to `contrast_of`, so that processes divide it; None for MIL-NCE, whose columns cannot be."""
-    if loss.contrast == "mms":
-        return partial(softmax_share, margin=loss.margin)
-    if loss.contrast == "info_nce":
-        return lambda scores, place, valid: 0.5 * softmax_share(scores, place, valid, temperature=loss.temperature)
-    return None
-
-
 def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
     """The terms of a stage."""
     loss = recipe.loss
@@ -117,8 +91,8 @@ def build_loss(recipe: Recipe, stage: Stage, seed: int) -> CombinedLoss:
         )
     return CombinedLoss(
         pairs=stage.pairs,
-        contrast=contrast_of(loss),
-        share=share_of(loss) if recipe.training.fast else None,
+        contrast=pairwise_loss(loss.contrast, loss),
+        divide=recipe.training.fast,
         contrast_weight=loss.contrast_weight,
         cosine=loss.cosine,
         cluster=clustered,
@@ -228,7 +202,7 @@ def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
         loader_timeout_s=training.loader_timeout_s,
         tensorboard=training.tensorboard,
         reset_clusters_every_epoch=recipe.loss.cluster_reset_every_epoch,
-        with_positives=recipe.loss.contrast == "mil_nce",
+        with_positives=pairwise_losses()[recipe.loss.contrast].needs_positives,
         with_first_half=recipe.loss.cluster_store == "first_half",
         thaw=later.thaw if is_later else 0.0,
         chunk_clips=training.chunk_clips,

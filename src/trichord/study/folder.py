@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,11 @@ from trichord.files.writing import write_json, write_text
 from trichord.modality import Order
 from trichord.protocols.benchmarks import Benchmark
 from trichord.recipes import Recipe
+from trichord.recipes.identity import training_settings
 from trichord.recipes.reading import read_yaml
 from trichord.store.location import shown_url
 from trichord.study.files import damaged, is_there, read_json
-from trichord.study.plan import PlannedOrder, PlannedStage, training_settings
+from trichord.study.plan import PlannedOrder, PlannedStage
 from trichord.training.seals import sealed
 
 if TYPE_CHECKING:
@@ -107,7 +109,8 @@ def _still_true(
 ) -> list[dict[str, Any]]:
     """Earlier results, without those that this call computed again and those of runs that it trains or scores otherwise."""
     trained = {_run_of(entry): entry["stages"][-1]["key"] for entry in earlier["orders"]}
-    scored_alike = earlier["evaluation"] == recipe.to_dict()["evaluation"]
+    defaults, kept = asdict(type(recipe.evaluation)()), earlier["evaluation"]
+    scored_alike = isinstance(kept, dict) and {**defaults, **kept} == asdict(recipe.evaluation)
     other = {
         _run_of(entry)
         for entry in mine
@@ -255,7 +258,8 @@ def _first_difference(a: dict[str, Any], b: dict[str, Any], prefix: str = "") ->
             if inner := _first_difference(a[key], b[key], f"{name}."):
                 return inner
         elif a.get(key) != b.get(key):
-            return f"{name} {a.get(key)} there, {b.get(key)} now"
+            there, now = (values.get(key, "at its default") for values in (a, b))
+            return f"{name} {there} there, {now} now"
     return ""
 
 

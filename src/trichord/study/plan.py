@@ -5,18 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from trichord.errors import TrichordError
 from trichord.modality import Order
-from trichord.recipes import LaterStageSettings, Recipe
-from trichord.recipes.bounds import SEED
+from trichord.recipes import Recipe
+from trichord.recipes.identity import training_settings
+from trichord.settings import SEED
 from trichord.training.stage import Stage, stages_of
 
-DISPLAY_ONLY = (
-    "log_every_steps", "tensorboard", "checkpoint_every_steps", "device", "frozen_cache", "frozen_cache_gb",
-    "process_timeout_s", "shard", "loader_timeout_s", "keep_checkpoints", "keep_best",
-)  # fmt: skip
 FORMAT = 1  # raised when the same settings would train differently
 
 
@@ -96,28 +92,6 @@ def plan_study(
 def distinct_stages(plan: list[PlannedOrder]) -> list[PlannedStage]:
     """Every stage to train, once, parents before their children."""
     return list({stage.key: stage for planned in plan for stage in planned.stages}.values())
-
-
-def training_settings(recipe: Recipe) -> dict[str, Any]:
-    """The settings that decide which weights come out."""
-    values = recipe.to_dict()
-    values.pop("evaluation")
-    if recipe.later_stages == LaterStageSettings():  # came later: the default must not change the keys either
-        values.pop("later_stages")
-    for name in ("audio", "text"):  # came later: `auto` must not change the keys of what was trained before
-        if values["model"][name] == "auto":
-            values["model"].pop(name)
-    if not values["training"]["chunk_clips"]:
-        values["training"].pop("chunk_clips"), values["training"].pop("chunk_norm")
-    if values["training"]["batch_norm"] == "global":  # its name and value before, which in one process was the same
-        values["training"].pop("batch_norm")
-        values["training"]["sync_batch_norm"] = False
-    if values["training"]["fast"]:
-        values["training"].pop("fast")
-    values["data"].pop("cache_gb")
-    for name in DISPLAY_ONLY:
-        values["training"].pop(name)
-    return values
 
 
 def _key(stage: Stage, seed: int, recipe: Recipe, store_fingerprint: str, parent: PlannedStage | None) -> str:

@@ -30,6 +30,7 @@ from trichord.protocols.benchmarks import (
     score_embeddings,
 )
 from trichord.recipes import Recipe, load_recipe, of_this_version, recipe_from_dict
+from trichord.recipes.identity import evaluation_settings
 from trichord.store.overlap import check_overlap
 from trichord.study import factories
 from trichord.study.files import (
@@ -99,7 +100,7 @@ def evaluate_order(
     path = results_path(out, planned)
     identity = {
         "stage": planned.stages[-1].key,
-        "evaluation": recipe.to_dict()["evaluation"],
+        "evaluation": evaluation_settings(recipe),
         "contents": CONTENTS,
     }
     device = factories.scoring_device(recipe)

@@ -1,0 +1,33 @@
+"""Symmetric InfoNCE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trichord.losses.pair import DividedLoss, PairBatch
+from trichord.settings import bounded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class InfoNCE(DividedLoss):
+    """Symmetric InfoNCE (van den Oord et al. 2018), as in CLIP.
+
+    Args:
+        temperature: Scores are divided by it.
+    """
+
+    temperature: float = bounded(1.0, 1e-6, 1_000_000)
+
+    def __call__(self, pair: PairBatch) -> Tensor:
+        from trichord.losses.contrast import info_nce
+
+        return info_nce(pair.scores, temperature=self.temperature, valid=pair.valid)
+
+    def share(self, pair: PairBatch, part: slice) -> Tensor:
+        from trichord.losses.contrast import softmax_shares
+
+        return softmax_shares(pair, part, temperature=self.temperature, weight=0.5)

@@ -1,0 +1,127 @@
+"""The pairwise losses and their settings. Every module of `losses/pairwise` is a loss, unless its name begins with an underscore.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any, Literal, get_type_hints
+
+from trichord.losses import pairwise
+from trichord.losses.pair import PairwiseLoss
+from trichord.settings import KEY, descriptions_of, summary_of
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of one or more losses.
+
+    Attributes:
+        name: Its name below `loss`.
+        kind: Its type.
+        default: Its default.
+        bounds: Its bounds; None where it is no number.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    bounds: Any
+
+
+@cache
+def pairwise_losses() -> dict[str, type[PairwiseLoss]]:
+    """Return the class of every pairwise loss by its name, in alphabetical order."""
+    names = sorted(module.name for module in iter_modules(pairwise.__path__) if not module.name.startswith("_"))
+    return {name: _class_of(import_module(f"{pairwise.__name__}.{name}")) for name in names}
+
+
+def pairwise_loss(name: str, settings: object) -> PairwiseLoss:
+    """Build a loss.
+
+    Args:
+        name: Of the loss.
+        settings: An object with its settings as attributes, such as the section `loss` of a recipe.
+    """
+    kind = pairwise_losses()[name]
+    return kind(**{entry.name: getattr(settings, entry.name) for entry in fields(kind)})
+
+
+@cache
+def own_settings(common: type) -> dict[Setting, list[str]]:
+    """Return the settings that only pairwise losses read, each with the names of these losses.
+
+    Args:
+        common: A dataclass of the settings that other terms of the loss read too. A loss may use them as well.
+
+    Raises TypeError where two settings of one name differ in their type, default or bounds.
+    """
+    known = {setting.name: setting for setting in _settings_of(common)}
+    shared = set(known)
+    readers: dict[Setting, list[str]] = {}
+    for loss, kind in pairwise_losses().items():
+        for setting in _settings_of(kind):
+            if known.setdefault(setting.name, setting) != setting:
+                raise TypeError(f"loss {loss}: the setting {setting.name} exists with another type, default or bounds")
+            if setting.name not in shared:
+                readers.setdefault(setting, []).append(loss)
+    return readers
+
+
+def with_own_settings(common: type, name: str) -> type:
+    """Return a dataclass of the settings of `common` and of all pairwise losses, whose docstring describes all of them.
+
+    The type of `contrast` becomes the choice of their names.
+    """
+    choices: Any = Literal[tuple(pairwise_losses())]
+    added: list[Any] = [("contrast", choices, common.contrast)] + [  # type: ignore[attr-defined]
+        (
+            setting.name,
+            setting.kind,
+            field(default=setting.default, metadata={KEY: setting.bounds} if setting.bounds else {}),
+        )
+        for setting in own_settings(common)
+    ]
+    namespace = {"__doc__": _documentation(common), "__module__": common.__module__}
+    return make_dataclass(name, added, bases=(common,), namespace=namespace)
+
+
+def _class_of(module: ModuleType) -> type[PairwiseLoss]:
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, PairwiseLoss) and value.__module__ == module.__name__
+    ]
+    if len(own) != 1:
+        raise TypeError(f"{module.__name__} defines {len(own)} subclasses of PairwiseLoss; define exactly one")
+    return own[0]
+
+
+def _settings_of(kind: type) -> Iterable[Setting]:
+    hints = get_type_hints(kind)
+    for entry in fields(kind):
+        yield Setting(entry.name, hints[entry.name], _default_of(kind, entry), entry.metadata.get(KEY))
+
+
+def _default_of(kind: type, entry: Field[Any]) -> Any:
+    if entry.default is MISSING:
+        raise TypeError(f"{kind.__name__}.{entry.name} has no default; give it one that is a number, text or switch")
+    return entry.default
+
+
+def _documentation(common: type) -> str:
+    descriptions, losses_of = descriptions_of(common), dict[tuple[str, str], list[str]]()
+    for loss, kind in pairwise_losses().items():
+        descriptions["contrast"] += f" {loss}: {summary_of(kind)}."
+        for described in descriptions_of(kind).items():
+            losses_of.setdefault(described, []).append(loss)
+    for (name, text), losses in losses_of.items():
+        descriptions[name] = f"{descriptions.get(name, '')} {', '.join(losses)}: {text}".strip()
+    arguments = "\n".join(f"    {name}: {text}" for name, text in descriptions.items())
+    return f"{summary_of(common)}.\n\nArgs:\n{arguments}\n"

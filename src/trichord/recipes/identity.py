@@ -1,0 +1,70 @@
+"""The settings that identify a result: those that enter the key of a trained stage, or stand with the figures of a run.
+
+A setting that is added later enters only where it differs from its default. What was trained or scored before the setting
+existed then keeps its identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from trichord.recipes import Recipe
+
+# The settings that enter whatever their value. Settings that are added to a recipe are not added here.
+ALWAYS = {
+    "model": ("embed_dim", "reconstruction_dim", "audio_channels", "mask_padding", "reconstruction_relu", "visual_3d"),
+    "data": (
+        "collection", "train_split", "videos_per_batch", "clips_per_video", "min_clip_s", "audio_frames", "audio_pad_db",
+        "max_words", "clip_sampling", "word_order",
+    ),
+    "loss": (
+        "contrast", "contrast_weight", "margin", "temperature", "cosine", "cluster_weight", "num_clusters", "cluster_rows",
+        "cluster_refit_every_steps", "cluster_on", "cluster_cosine", "cluster_temperature", "cluster_empty",
+        "cluster_store", "cluster_wait_until_full", "cluster_reset_every_epoch", "reconstruction_weight",
+        "reconstruction_detach",
+    ),
+    "training": (
+        "epochs", "max_steps", "learning_rate", "schedule", "warmup_steps", "clip_grad_norm", "precision",
+    ),
+    "evaluation": ("directions", "cosine", "missing", "audio_frames", "block"),
+}  # fmt: skip
+# The settings that enter together as soon as one of them differs from its default.
+TOGETHER = {"later_stages": ("epochs", "thaw", "replay"), "training": ("chunk_clips", "chunk_norm")}
+# The settings that change no weights.
+NEVER = {
+    "data": ("cache_gb",),
+    "training": (
+        "log_every_steps", "tensorboard", "checkpoint_every_steps", "device", "frozen_cache", "frozen_cache_gb",
+        "process_timeout_s", "shard", "loader_timeout_s", "keep_checkpoints", "keep_best",
+    ),
+}  # fmt: skip
+
+
+def training_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that decide which weights come out."""
+    values = _identifying(recipe)
+    values.pop("evaluation")
+    if not values["later_stages"]:
+        values.pop("later_stages")
+    if "batch_norm" not in values["training"]:  # the name and value that the default had in an earlier version
+        values["training"]["sync_batch_norm"] = False
+    return values
+
+
+def evaluation_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that decide how a model is scored."""
+    return _identifying(recipe)["evaluation"]
+
+
+def _identifying(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    return {entry.name: _of_section(entry.name, getattr(recipe, entry.name)) for entry in fields(recipe)}
+
+
+def _of_section(section: str, settings: Any) -> dict[str, Any]:
+    values, defaults = asdict(settings), asdict(type(settings)())
+    entering = {name for name, value in values.items() if value != defaults[name]}
+    if entering & set(TOGETHER.get(section, ())):
+        entering |= set(TOGETHER[section])
+    entering = (entering | set(ALWAYS.get(section, ()))) - set(NEVER.get(section, ()))
+    return {name: value for name, value in values.items() if name in entering}
