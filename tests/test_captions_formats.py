@@ -63,6 +63,14 @@ def test_hostile_markup_takes_linear_time(part: str) -> None:
     plain_text("<i" + part * 20_000)  # the timeout of the tests would end a quadratic pattern
 
 
+@pytest.mark.parametrize("line", ["9" * 300_000 + ":00:00", "1:" * 300_000 + "x", "1 " * 300_000 + "x:"])
+def test_hostile_timing_lines_take_linear_time(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.srt"
+    path.write_text(f"1\n{line} --> 00:00:01,000\nhello\n")
+    with pytest.raises(TrichordError, match="is not a time"):
+        read_captions(path)
+
+
 @given(st.text(alphabet="ab<>{}\\&;/= \n\"'pNh0", max_size=40))
 def test_any_markup_becomes_one_line(markup: str) -> None:
     assert "\n" not in plain_text(markup)

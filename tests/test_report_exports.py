@@ -215,7 +215,7 @@ def test_only_an_earlier_reports_own_parts_are_removed(tmp_path: Path) -> None:
 def test_a_strange_record_removes_nothing(tmp_path: Path, record: str) -> None:
     (tmp_path / "keep.csv").write_text("kept")
     folder = tmp_path / "a"
-    folder.mkdir()
+    write_document(sample_document(), folder)
     (folder / "report.json").write_bytes(record.encode("latin-1"))
     write_document(sample_document(), folder)
     assert (tmp_path / "keep.csv").is_file()

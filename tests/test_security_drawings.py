@@ -16,7 +16,7 @@ from PIL import Image
 from security_helpers import refusal
 from trichord.media.images import image
 from trichord.media.sampling import FrameSpec
-from trichord.media.svg import without_content
+from trichord.media.svg import svg_text, without_content
 
 
 def png(width: int, height: int) -> str:
@@ -73,6 +73,20 @@ def test_drawings_are_no_more_work_than_pictures(name: str, tmp_path: Path, monk
     (tmp_path / "x.svgz").write_bytes(gzip.compress(text.encode()))
     for path in (tmp_path / "x.svg", tmp_path / "x.svgz"):
         assert reason in refusal(lambda path=path: image(path, FrameSpec()))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        '<filter id="f"><feGaussianBlur stdDeviation="{}"/></filter>'.format(" " * 500_000),
+        '<rect fill="url({}"/>'.format(" " * 500_000),
+        '<g width="{}x"/>'.format("1" * 500_000),
+    ],
+)
+def test_hostile_attributes_take_linear_time(element: str, tmp_path: Path) -> None:
+    (tmp_path / "x.svg").write_text(svg(element))
+    assert svg_text(tmp_path / "x.svg")  # the timeout of the tests would end a quadratic pattern
+    without_content(element)
 
 
 def test_usual_drawings_are_drawn(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def error_number(error: BaseException) -> int | None:
         return int(found[1])
     if not isinstance(error, OSError):
         return None
-    if error.errno is None and re.search(r"\d+ requested and \d+ written", str(error)):
+    if error.errno is None and re.search(r"(?<!\d)\d++ requested and \d+ written", str(error)):
         return errno.ENOSPC  # numpy does not say why
     return error.errno
 

@@ -16,14 +16,20 @@ from trichord.files.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".svg")
 MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *SOUND_SUFFIXES, *PICTURE_SUFFIXES)
 _SUFFIX = "|".join(re.escape(suffix) for suffix in MEDIA_SUFFIXES)
-_AT_END = re.compile(rf"(?<=[^/\\])(?:{_SUFFIX})+(?=(?:@[\d.]+-[\d.]+)?(?:#\d+)?$)", re.IGNORECASE)
+_PLACE = re.compile(r"(?:@[\d.]++-[\d.]++)?+(?:#\d++)?+\Z")
+_LAST = re.compile(rf"(?<=[^/\\])(?:{_SUFFIX})\Z", re.IGNORECASE)
+_LONGEST_SUFFIX = max(map(len, MEDIA_SUFFIXES))
 _INSIDE = re.compile(rf"(?<=[^/\\])(?:{_SUFFIX})+(?=[._]|$)", re.IGNORECASE)
 _NUM_EXAMPLES = 3
 
 
 def without_media_suffix(name: str) -> str:
     """`video7010` for `video7010.mp4` and `video7010.MP4.webm`, `a@0.00-3.00` for `a.mp4@0.00-3.00`; other names as they are."""
-    return _AT_END.sub("", name)
+    place = _PLACE.search(name)
+    begin = end = len(name) if place is None else place.start()
+    while found := _LAST.search(name, max(0, begin - _LONGEST_SUFFIX), begin):
+        begin = found.start()
+    return name[:begin] + name[end:]
 
 
 def file_without_media_suffix(name: str) -> str:

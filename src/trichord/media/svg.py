@@ -28,10 +28,11 @@ MOST_OCTAVES, MOST_KERNEL, MOST_BLUR, MOST_REGION = 16, 16, 200.0, 20.0  # of fi
 _OWN = re.compile(r"\s*(#|data:image/(png|jpeg|jpg|gif|webp)\s*[;,])", re.IGNORECASE)
 _RASTER_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 _DRAWN = ("image", "feImage", "use")
-_INNER = re.compile(r"url\(\s*['\"]?\s*#([^)'\"]*)")
-_NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+# Possessive quantifiers keep every pattern linear in the length of the text.
+_INNER = re.compile(r"url\(\s*+['\"]?+\s*+#([^)'\"]*+)")
+_NUMBER = re.compile(r"[-+]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][-+]?+\d++)?+")
 _SIZES = ("width", "height", "viewBox", "preserveAspectRatio")
-_LENGTH = re.compile(r"\s*\d+\.?\d*(?:px|pt|pc|mm|cm|in)?\s*")
+_LENGTH = re.compile(r"\s*+\d++\.?+\d*+(?:px|pt|pc|mm|cm|in)?+\s*+")
 _REGION = ("x", "y", "width", "height")
 
 

@@ -20,8 +20,8 @@ from trichord.captions.text import highlight_of, speaker_of
 _STAMP = re.compile(
     r"\s*+([-\u2212]?)\s*+(?:(\d{1,9})\s*+:\s*+)?(\d{1,4})\s*+:\s*+(\d{1,2})(?:\s*+([.,])\s*+(\d++(?:[.,]\d++)?+)|[:;](\d{3}))?(?=\s|\Z)"
 )
-_NUMBER = re.compile(r"\s*+\d++\s++(?=\d++:)")  # of a cue, on its timing line
-_TIME_LIKE = re.compile(r"[-\u2212+\d:.,;\s]*:[-\u2212+\d:.,;\s]*")
+_NUMBER = re.compile(r"\A\s*+\d++\s++(?=\d++:)")  # of a cue, on its timing line
+_TIME_LIKE = re.compile(r"[-\u2212+\d.,;\s]*+:[-\u2212+\d:.,;\s]*+")
 _BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:[ \t]|\Z)")
 _HEADER = re.compile(r"\ufeff?WEBVTT(?:[ \t]|\Z)")
 _TIMESTAMP_MAP = "X-TIMESTAMP-MAP="
