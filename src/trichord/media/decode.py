@@ -166,6 +166,7 @@ def _stated_ends_s(container: InputContainer, stream: Any, start_s: float) -> tu
     """Where the file, and the stream, end by what the container states; 0.0 where it does not (FFmpeg may still guess it)."""
     names = set(container.format.name.split(","))
     stated_s = (container.duration or 0) / 1e6 if names & _STATING else 0.0
+    stated_s = stated_s if stated_s <= longest_s(container.size) else 0.0
     if not stated_s or not names & _STATING_TRACKS or not stream.duration or not stream.time_base:
         return stated_s, 0.0
     begin = (stream.start_time or 0) if stream.frames else 0  # of an MP4 in fragments, FFmpeg counts the length from 0
