@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from trichord.captions import choose_sidecar, plain_text, read_captions
+from trichord.errors import TrichordError
 
 Rows = list[tuple[float, float, str]]
 SRT = "1\n00:00:01,000 --> 00:00:02,000\nstir it\n"
@@ -26,6 +27,30 @@ def read(path: Path, content: str | bytes) -> Rows:
 def test_captions_in_unicode_of_any_width_are_read(tmp_path: Path, encoding: str) -> None:
     mark = "\ufeff" if encoding == "utf-32-be" else ""
     assert read(tmp_path / "a.srt", (mark + SRT).encode(encoding)) == [(1, 2, "stir it")]
+
+
+CUES = [f"00:00:0{n}.000 --> 00:00:0{n + 1}.000\n{text}\n\n".encode() for n, text in enumerate(("stir it", "serve it"))]
+WRONG_BYTES = {
+    "a.srt": CUES[0] + b"00:00:05.000 --> 00:00:06.000\ncr\xe8me\n\n" + CUES[1],
+    "a.vtt": b"WEBVTT\n\nNOTE caf\xe9\n\n" + CUES[0] + b"00:00:05.000 --> 00:00:06.000\n\xe2\x80\n\n" + CUES[1],
+    "a.csv": b"start,end,text\n0,1,stir it\n5,6,cr\xe8me\n1,2,serve it\n",
+    "a.json": b'[{"start":0,"end":1,"text":"stir it"},{"start":5,"end":6,"text":"cr\xe8me"},{"start":1,"end":2,"text":"serve it"}]',
+}
+
+
+@pytest.mark.parametrize("name", WRONG_BYTES)
+def test_a_cue_with_wrong_bytes_costs_that_cue_alone(tmp_path: Path, name: str) -> None:
+    path, notes = tmp_path / name, list[str]()
+    assert read(path, WRONG_BYTES[name]) == [(0, 1, "stir it"), (1, 2, "serve it")]
+    read_captions(path, notes=notes)
+    assert len(notes) == 1 and "1 of 3 captions cannot be read and are left out: line " in notes[0]
+    assert notes[0].endswith("is not UTF-8 text")
+
+
+@pytest.mark.parametrize("content", [CUES[0].replace(b"stir", b"r\xfchr"), b"\xff\x00\x80", CUES[0][:20] + b"\xe9"])
+def test_a_file_in_another_encoding_is_an_error(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(TrichordError, match="is not UTF-8 text; save the file as UTF-8"):
+        read(tmp_path / "a.srt", content)
 
 
 @pytest.mark.parametrize("arrow", ["->", "--->", "- ->", "\u2013>", "\u2014>", "\u2192", "=>", "--&gt;"])

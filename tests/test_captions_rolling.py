@@ -261,3 +261,13 @@ def test_a_file_that_repeats_nothing_is_left_alone(cues: list[Cue]) -> None:
     assert rows_of(once) == [(round(c.start_s, 3), round(c.end_s, 3), c.lines[0]) for c in distinct]
     again = merged(Cue(s, e, (t,)) for s, e, t in zip(once.start_s, once.end_s, once.text, strict=True))
     assert rows_of(again) == rows_of(once)
+
+
+@pytest.mark.parametrize(("text", "step"), [("stir the soup", 1), ("stir the soup", 2), ("I'm here", 1)])
+def test_lines_that_are_typed_letter_by_letter_are_one_caption(text: str, step: int) -> None:
+    ends = [*range(step, len(text), step), len(text)]
+    typed = [(0.1 * n, 0.1 * (n + 1), text[:end].strip()) for n, end in enumerate(ends)]
+    end_s = round(typed[-1][0], 3) + 2.0
+    rows = merge((0.0, 0.0, "x"), *typed[:-1], (typed[-1][0], end_s, text), (end_s, end_s + 2, "serve it"))[1:]
+    assert rows == [(0.0, round(end_s, 3), text), (round(end_s, 3), round(end_s + 2, 3), "serve it")]
+    assert merge((0, 2, "no"), (2, 4, "not now")) == [(0, 2, "no"), (2, 4, "not now")]

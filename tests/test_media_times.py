@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ from clock_files import (
     restamp_flv,
     seen,
     shift_fragments,
+    sound_of,
     state_length,
     write_seconds,
 )
@@ -189,6 +191,33 @@ def test_a_stated_length_that_is_wrong_cuts_nothing(tmp_path: Path, suffix: str,
     if stated_s < 8:
         assert probe(path).duration_s == pytest.approx(8.05, abs=0.15) and notes == [] and clock_can_differ(path)
         assert seen(path, start_s=5.0) == [5, 6, 7]
+
+
+def test_a_length_that_no_file_of_that_size_can_have_is_none(tmp_path: Path) -> None:
+    path = state_length(write_seconds(tmp_path / "a.mkv", range(4)), 1e9)
+    notes: list[str] = []
+    assert seen(path, notes=notes) == heard(path, notes) == list(range(4)) and notes == []
+    assert probe(path).duration_s == pytest.approx(4.0, abs=0.15)
+
+
+@pytest.mark.parametrize(("num_parts", "stated_s"), [(1, 1), (1, 0), (2, 3), (1, 3)])
+def test_a_flac_lasts_as_long_as_its_frames(tmp_path: Path, num_parts: int, stated_s: int) -> None:
+    path = tmp_path / "a.flac"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("flac", rate=16000, layout="mono")
+        wave = (sound_of(range(3)) * 32767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts = 16000, 0
+        fifo = av.AudioFifo()
+        fifo.write(frame)
+        blocks = [block for block in iter(lambda: fifo.read(1600), None) if block is not None]
+        for packet in [packet for block in [*blocks, None] for packet in stream.encode(block)]:
+            out.mux(packet)
+    data = bytearray(path.read_bytes())
+    data[21:26] = bytes([data[21] & 0xF0]) + (stated_s * 16000).to_bytes(4, "big")  # samples that the head states
+    path.write_bytes(data * num_parts)
+    assert heard(path)[:5] == ([*range(3)] * num_parts)[:5]  # FFmpeg's reader loses a little sound at a joint
+    assert probe(path).duration_s == pytest.approx(3.0 * num_parts, abs=0.4)
 
 
 FRAGMENTS = {"movflags": "+frag_keyframe+empty_moov+default_base_moof"}

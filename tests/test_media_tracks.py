@@ -14,7 +14,7 @@ import pytest
 from clock_files import FFMPEG, heard, seen, sound_of, write_seconds
 from trichord.errors import TrichordError
 from trichord.extraction.extract import ExtractSummary, extract
-from trichord.media import probe, sound, waveform
+from trichord.media import FrameSpec, pictures, probe, sound, waveform
 
 REAL = Path(__file__).parent / "data" / "videos"
 
@@ -210,3 +210,14 @@ def test_nothing_is_said_of_usual_files(name: str) -> None:
     notes: list[str] = []
     waveform(REAL / name, notes=notes)
     assert notes == []
+
+
+def test_encrypted_tracks_are_called_so(tmp_path: Path) -> None:
+    source, path = write_seconds(tmp_path / "source.mp4", range(3)), tmp_path / "a.mp4"
+    key = ["-encryption_scheme", "cenc-aes-ctr", "-encryption_key", "00" * 16, "-encryption_kid", "11" * 16]
+    subprocess.run([FFMPEG, "-v", "error", "-i", source, "-c", "copy", *key, "-y", path], check=True)
+    with pytest.raises(TrichordError, match="a.mp4: its video is encrypted; get the file without encryption"):
+        list(pictures(path, [FrameSpec()]))
+    notes: list[str] = []
+    assert waveform(path, notes=notes).size == 0
+    assert notes == [f"{path}: its sound is encrypted; get the file without encryption"]

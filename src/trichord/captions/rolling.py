@@ -5,6 +5,7 @@ word by word, or stand twice in a file. A cue is compared with those that touch 
 
 - Lines at its beginning that are the last lines of the earlier cue are not new. What follows them is.
 - A cue that equals an earlier one, or extends its last line at the end of a word, adds to that one.
+- A cue too short to be read that the next one extends inside a word is being typed: it adds to that one too.
 - Where words are highlighted one by one, such a cue adds to the one before also across a short pause, if the highlight moved on.
 
 A caption begins where its words are first shown. It ends where the next line rolls up below it; when the same words are only
@@ -24,6 +25,7 @@ from trichord.captions.stamps import spoken_rows
 
 TOUCH_S = 0.05  # cues this far apart touch: a frame, or a rounded time
 BLINK_S = 0.05  # a cue as short as this shows nothing: YouTube writes one of 10 ms between any two lines
+TYPED_S = 0.3  # a cue that is shown for less is not read: where the next one extends it, it is being typed
 _MOST_SCREENS = 8
 _MOST_LINES = 50  # of a cue, for growth to be looked for
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -49,6 +51,7 @@ class _Screen:
     speaker: str
     newest: _Spoken
     highlight: int | None = None
+    shown_s: float = TYPED_S  # how long the latest cue that shows these lines lasts
 
 
 @dataclass
@@ -89,7 +92,7 @@ def merged(cues: Iterable[Cue]) -> Captions:
             _roll(match, cue)
             if match.screen in screens:
                 screens.remove(match.screen)
-        latest = _Screen(cue.lines, cue.end_s, cue.speaker, new, cue.highlight)
+        latest = _Screen(cue.lines, cue.end_s, cue.speaker, new, cue.highlight, cue.end_s - cue.start_s)
         screens.append(latest)
     rows = (row for at in sorted(spoken) for row in _rows(spoken[at]))
     return Captions.from_rows(rows)
@@ -118,7 +121,7 @@ def _extend(match: _Match, cue: Cue) -> None:
         newest.stamped = ()
     if match.growth or cue.end_s - cue.start_s > BLINK_S:
         newest.end_s = max(newest.end_s, cue.end_s)
-    screen.lines, screen.end_s = cue.lines, max(screen.end_s, cue.end_s)
+    screen.lines, screen.end_s, screen.shown_s = cue.lines, max(screen.end_s, cue.end_s), cue.end_s - cue.start_s
     if cue.highlight is not None:
         screen.highlight = cue.highlight
 
@@ -165,26 +168,26 @@ def _moved_on(screen: _Screen, cue: Cue) -> _Match | None:
 
 
 def _match(screen: _Screen, lines: tuple[str, ...]) -> _Match | None:
-    num = num_repeated(screen.lines, lines)
+    num, is_typed = num_repeated(screen.lines, lines), BLINK_S / 2 < screen.shown_s < TYPED_S
     if len(lines) <= _MOST_LINES:
         for longer in range(min(len(lines), len(screen.lines)), num, -1):
-            growth = _growth(screen.lines[-1], lines[longer - 1])
+            growth = _growth(screen.lines[-1], lines[longer - 1], is_typed)
             if growth and screen.lines[len(screen.lines) - longer : -1] == lines[: longer - 1]:
                 return _Match(screen, longer, growth)
     if not num:  # the lines may be broken at other places
         shown, text = " ".join(screen.lines), " ".join(lines)
-        if shown == text or (growth := _growth(shown, text)):
+        if shown == text or (growth := _growth(shown, text, is_typed)):
             return _Match(screen, len(lines), "" if shown == text else growth)
         return None
     return _Match(screen, num)
 
 
-def _growth(shown: str, line: str) -> str:
-    """What `line` has after `shown`, if it begins with that and `shown` ends at the end of a word; else ''."""
+def _growth(shown: str, line: str, is_typed: bool) -> str:
+    """What `line` has after `shown`, if it begins with that and `shown` ends at the end of a word or is being typed; else ''."""
     if len(line) <= len(shown) or not line.startswith(shown):
         return ""
     after = line[len(shown)]
-    is_inside = (after.isalnum() or after in "'\u2019-") and shown[-1].isalnum()
+    is_inside = not is_typed and (after.isalnum() or after in "'\u2019-") and shown[-1].isalnum()
     return line[len(shown) :] if not is_inside or _UNSPACED.match(after) else ""
 
 

@@ -115,7 +115,7 @@ def decoded(
     if kind == "video" and stream.time_base:
         start_s = float(round(start_s / stream.time_base) * stream.time_base)  # whole ticks, as FFmpeg's own tools do
     stated_s, stream_end_s = _stated_ends_s(container, stream, start_s)
-    num_bad, end_s, cut, is_through = 0, 0.0, "", False
+    num_bad, end_s, cut, is_through, is_first = 0, 0.0, "", False, True
     packets = placed_packets(container, list(streams.values()), timeline)
     try:
         while True:
@@ -130,6 +130,13 @@ def decoded(
                 break
             if packet.stream.index != stream.index:
                 continue
+            if is_first and packet.has_sidedata("encryption_info"):
+                what = f"its {'video' if kind == 'video' else 'sound'} is encrypted; get the file without encryption"
+                if kind == "video":
+                    raise TrichordError(f"{path}: {what}")
+                choices = [*choices, what]
+                break
+            is_first = False
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
@@ -145,7 +152,7 @@ def decoded(
                     continue
                 end_s = max(end_s, time_s + length_s)
                 yield time_s, frame
-        is_through = True
+        is_through = not is_first
     finally:
         if notes is not None:  # nothing of the stream is touched here: its container may be closed by now
             is_short = end_s < stream_end_s - _TAIL_S or timeline.end_s + max(start_s, 0.0) < stated_s - _TAIL_S
@@ -167,6 +174,7 @@ def _stated_ends_s(container: InputContainer, stream: Any, start_s: float) -> tu
     """Where the file, and the stream, end by what the container states; 0.0 where it does not (FFmpeg may still guess it)."""
     names = set(container.format.name.split(","))
     stated_s = (container.duration or 0) / 1e6 if names & _STATING else 0.0
+    stated_s = stated_s if stated_s <= longest_s(container.size) else 0.0
     if not stated_s or not names & _STATING_TRACKS or not stream.duration or not stream.time_base:
         return stated_s, 0.0
     begin = (stream.start_time or 0) if stream.frames else 0  # of an MP4 in fragments, FFmpeg counts the length from 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COUNTED = {"matroska", "mp4"}  # containers whose header states their length, and which can be read from any place
 _EXACT = {"wav", "w64", "flac", "aiff", "au", "caf"}  # containers of sound whose times are counted, not stamped
+_STREAMED = {"flac"}  # of these, one whose parts say where they lie, so that they can be joined and cut
 _AGREES_S = 1.0  # a stated length that differs by less is kept
 _OVERLAP_S = 0.2  # sound that holds this much more than its stamps leave room for overlaps
 _TAIL_S = 1.0  # how far before the stated end a check of the end begins
@@ -110,7 +111,7 @@ def _measured(path: str | Path) -> Span:
     with opened(path) as container:
         names = set(container.format.name.split(","))
         stated_s = (container.duration or 0) / 1e6
-        if stated_s and names & _EXACT:
+        if stated_s and names & _EXACT - _STREAMED:
             return Span(stated_s, True)
     if stated_s and names & COUNTED:
         span = _span_at_the_end(path)
@@ -119,11 +120,11 @@ def _measured(path: str | Path) -> Span:
     with opened(path) as container:
         timeline = _run(container)
         stated_s = _from_start_s(container, stated_s, timeline.end_s)
-    is_plain = not timeline.num_jumps
-    is_kept = is_plain and (
+        is_kept = not timeline.num_jumps and stated_s <= longest_s(container.size)
+    is_kept = is_kept and (
         abs(stated_s - timeline.end_s) <= _AGREES_S or bool(names & COUNTED and timeline.end_s < stated_s)
     )
-    return Span(stated_s if stated_s and is_kept else max(timeline.end_s, 0.0), is_plain)
+    return Span(stated_s if stated_s and is_kept else max(timeline.end_s, 0.0), not timeline.num_jumps)
 
 
 def _span_at_the_end(path: str | Path) -> Span:
