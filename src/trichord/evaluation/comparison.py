@@ -117,9 +117,7 @@ def compare_orders(
         benchmark: its name, for errors.
         explain: whether the verdict says what it would take, which costs some tenths of a second.
     """
-    return compare_on_benchmarks(
-        {benchmark: hits}, level, query_ids=query_ids, explain=explain
-    )[benchmark]
+    return compare_on_benchmarks({benchmark: hits}, level, query_ids=query_ids, explain=explain)[benchmark]
 
 
 def compare_on_benchmarks(

@@ -138,8 +138,10 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def weighted_rank(values: np.ndarray, weights: np.ndarray, share: float, method: str) -> float:
-    """The quantile that `numpy.quantile` gives with method `lower` or `higher` if each value stands there as often as its weight."""
+    """The quantile of `numpy.quantile` with method `lower` or `higher` if each value stands there as often as its weight."""
     order = np.argsort(values, kind="stable")
     counts = np.cumsum(weights[order])
     place = share * (int(counts[-1]) - 1)
-    return float(values[order][np.searchsorted(counts, math.floor(place) if method == "lower" else math.ceil(place), "right")])
+    return float(
+        values[order][np.searchsorted(counts, math.floor(place) if method == "lower" else math.ceil(place), "right")]
+    )

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.evaluation.printed import spanned
 from trichord.evaluation.replication import (
     ONE_SEED,
     Runs,
@@ -57,7 +58,7 @@ class Interval:
     num_runs: int = 0
 
     def __str__(self) -> str:
-        return f"{self.estimate:.1f} [{self.low:.1f}, {self.high:.1f}]"
+        return spanned(self.estimate, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -242,9 +243,7 @@ def paired_difference(
     """
     runs = Runs.of(hits_a), Runs.of(hits_b)
     one, two = matched(*runs) if paired_seeds is None else runs
-    first, second = (
-        table_of_hits(of.replicates, name, bounded) for of, name in zip((one, two), names, strict=True)
-    )
+    first, second = (table_of_hits(of.replicates, name, bounded) for of, name in zip((one, two), names, strict=True))
     if first.shape[1] != second.shape[1]:
         raise TrichordError(
             f"{names[0]} has {first.shape[1]} queries and {names[1]} has {second.shape[1]}; "

@@ -10,12 +10,13 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.evaluation.contributions import aligned
 from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS
 from trichord.evaluation.retrieval import RetrievalResult, all_directions, score_direction
 from trichord.ids import IdIndex, match_ids
 from trichord.modality import Direction
 from trichord.parallel import on_main
 from trichord.protocols.full_video import Groups, full_video_outcome, own_videos, youcook2_videos
-from trichord.protocols.protocol import MEDIAN_RANK, RECALLS, Options, Outcome, Protocol, Row
+from trichord.protocols.protocol import Options, Outcome, Protocol, Row
 from trichord.protocols.subject import ClipSet, Subject
 
 Keep = Callable[[Embedded], np.ndarray]
@@ -180,7 +181,7 @@ def retrieval_rows(result: RetrievalResult, found: Embedded) -> list[Row]:
     units = f"{name}/text_id" if texts else f"{name}/id"
     missed = result.missing == "miss"
     rows = []
-    for k, (measure, key) in zip((1, 5, 10), RECALLS.items(), strict=True):
+    for measure, key, k in RECALLS:
         row = Row(name, of, measure, getattr(result, key), num, getattr(result, f"chance_{key}"))
         rows.append(row.over(aligned(ranks.hits(k), at, total, 0.0 if missed else np.nan), units))
     last = float(ranks.num_gallery + result.num_missing) if missed else np.nan
