@@ -33,7 +33,7 @@ class Runs:
     """What each unit (query, clip, video) gives in each run of one order.
 
     Attributes:
-        values: (R, N), a row per run.
+        values: (R, N), a row per run; leading axes are those of several studies alike.
         first_stages: (R,) the seed of each run's first stage, or another name of it; runs with the same one share it.
         seeds: (R,) the seed of each run.
     """
@@ -57,7 +57,7 @@ class Runs:
 
     @property
     def num_runs(self) -> int:
-        return len(self.values)
+        return self.values.shape[-2]
 
     @property
     def num_seeds(self) -> int:
@@ -80,7 +80,7 @@ class Runs:
         if self.num_seeds in (1, self.num_runs):
             return self.values
         labels = np.array([self.labels.index(first) for first in self.first_stages])
-        return np.stack([self.values[labels == place].mean(0) for place in range(self.num_seeds)])
+        return np.stack([self.values[..., labels == place, :].mean(-2) for place in range(self.num_seeds)], -2)
 
     @property
     def weights(self) -> np.ndarray:

@@ -63,6 +63,10 @@ def order_table(groups: Sequence[Group], direction: str) -> Table:
     ]
     chance = [interval_cell(found) for group in groups for found in (group.chance[k] for k in KS)]
     rows.append([Cell("chance"), *chance])
+    seeds = [next(_seeds(group, order) for group in groups if order in group.orders) for order in orders]
+    if len({cell.text for cell in seeds}) > 1:
+        columns.append(Column("seeds"))
+        rows = [[*row, cell] for row, cell in zip(rows, [*seeds, DASH], strict=True)]
     rules = {len(rows) - 1} | ({len([o for o in orders if o in compared])} if len(compared) < len(orders) else set())
     caption = (
         f"Zero-shot retrieval {Direction.parse(direction)} ({direction}), recall in percent with {share(groups)} intervals "
@@ -73,6 +77,11 @@ def order_table(groups: Sequence[Group], direction: str) -> Table:
         f"orders-{direction}", f"Orders by recall, {direction}", tuple(columns), tuple(map(tuple, rows)), caption,
         tuple(sorted(rules)),
     )  # fmt: skip
+
+
+def _seeds(group: Group, order: str) -> Cell:
+    found = group.recalls[order][MAIN_RECALL]
+    return Cell(seeds_text(found.num_seeds, found.num_runs), found.num_seeds, values=(("runs", found.num_runs),))
 
 
 def _recalls(group: Group, order: str) -> list[Cell]:
