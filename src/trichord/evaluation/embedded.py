@@ -33,10 +33,9 @@ from trichord.errors import TrichordError, one_line, writing
 from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import check_regular, open_regular
 from trichord.files.writing import replacing
-from trichord.modality import NAMES
+from trichord.modality import MODALITIES
 from trichord.store.arrays import check_archive, text_array
 
-MODALITIES = tuple(NAMES.values())
 MOST_CLIPS = 1000  # for each text, where there are texts alone
 _WRITE = "write one with np.savez('x.npz', video=..., text=...) and name it"
 LABELS, CLASSES = "labels/", "classes/"
