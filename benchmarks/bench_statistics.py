@@ -3,6 +3,9 @@
 Hit of order o, seed s, query q: Bernoulli(Phi(m_o + difficulty_q + taste_oq + luck_s + shift_os)), all normal. Difficulty
 and luck are common to the orders (they correlate them), taste and shift are each order's own. The truth of an order is then
 Phi(m / sqrt(1 + variances)), exactly; with one seed it is that of the trained model, given its luck and shift. One core.
+
+Where runs share first stages (`nested`), luck, shift and a taste for single queries are those of the first stage, and each run adds
+a shift of its own. With one first stage the truth is that of all runs that continue it.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from scipy.special import ndtr, ndtri, stdtr  # noqa: E402
 
 from trichord.evaluation.comparison import compare_orders  # noqa: E402
 from trichord.evaluation.power import predicted_power  # noqa: E402
+from trichord.evaluation.replication import Runs  # noqa: E402
 from trichord.evaluation.statistics import difference_spread, wilson  # noqa: E402
 from trichord.evaluation.variance import Spread, components, half_width, spread, two_sided  # noqa: E402
 
@@ -32,6 +36,8 @@ class World:
     taste: float = 0.5
     luck: float = 0.03
     shift: float = 0.05
+    later: float = 0.05
+    leaning: float = 0.3
 
     def offset(self, recall: float) -> float:
         """m of a recall."""
@@ -72,6 +78,61 @@ def coverage(
         first, second = hits[0].astype(np.float32), hits[1].astype(np.float32)
         of = spread(first)
         low, high = wilson(of.mean, half_width(of, 0.05), 0.05, queries, seeds)
+        single += int(((low <= truth[0]) & (truth[0] <= high)).sum())
+        between = difference_spread(first, second, True)
+        paired += int((two_sided(between.mean - (truth[0] - truth[1]), between) >= 0.05).sum())
+    return 100 * single / studies, 100 * paired / studies
+
+
+def nested(
+    rng: np.random.Generator,
+    world: World,
+    recalls: tuple[float, ...],
+    studies: int,
+    sharing: tuple[int, ...],
+    queries: int,
+) -> tuple[list[Runs], np.ndarray]:
+    """(runs of each order with values (studies, R, N), truth of each (orders, studies)).
+
+    sharing: How many runs share each first stage.
+    """
+    f, normal = np.float32, rng.standard_normal
+    first = np.repeat(np.arange(len(sharing)), sharing)
+    variance = 1 + world.difficulty**2 + world.taste**2 + world.leaning**2 + world.later**2
+    of_stages = world.luck**2 + world.shift**2
+    difficulty = f(world.difficulty) * normal((studies, 1, queries), f)
+    luck = f(world.luck) * normal((studies, len(sharing), 1), f)
+    orders, truths = [], []
+    for recall in recalls:
+        offset = float(ndtri(recall) * np.sqrt(variance + of_stages))
+        shift = luck + f(world.shift) * normal(luck.shape, f)
+        stage = shift + f(world.leaning) * normal((studies, len(sharing), queries), f)
+        later = f(world.later) * normal((studies, len(first), 1), f)
+        taste = f(world.taste) * normal((studies, 1, queries), f)
+        level = f(offset) + difficulty + taste + stage[:, first] + later
+        hits = (rng.random(level.shape, f) < ndtr(level)).astype(f)
+        orders.append(Runs(hits, tuple(first.tolist()), tuple(range(len(first)))))
+        conditional = ndtr((offset + shift[:, 0, 0]) / np.sqrt(variance))
+        truths.append(conditional if len(sharing) == 1 else np.full(studies, recall))
+    return orders, np.stack(truths)
+
+
+def nested_coverage(
+    rng: np.random.Generator,
+    world: World,
+    recalls: tuple[float, float],
+    sharing: tuple[int, ...],
+    queries: int,
+    studies: int,
+) -> tuple[float, float]:
+    """As `coverage`, of runs that share first stages."""
+    single = paired = 0
+    block = max(1, 2_000_000 // (sum(sharing) * queries))
+    for start in range(0, studies, block):
+        orders, truth = nested(rng, world, recalls, min(block, studies - start), sharing, queries)
+        first, second = (runs.replicates for runs in orders)
+        of, num_runs = spread(first), sum(sharing)
+        low, high = wilson(of.mean, half_width(of, 0.05), 0.05, queries, first.shape[-2], num_runs * queries)
         single += int(((low <= truth[0]) & (truth[0] <= high)).sum())
         between = difference_spread(first, second, True)
         paired += int((two_sided(between.mean - (truth[0] - truth[1]), between) >= 0.05).sum())
@@ -168,6 +229,16 @@ def main() -> None:
         name = "unsteady seeds, " if world is unsteady else ""
         rows.append((f"coverage %, {name}S = {seeds}, N = {queries}", *cell(found, True)))
         print(rows[-1], flush=True)
+    very = World(luck=0.15, shift=0.15, later=0.15)
+    for sharing in ((3,), (10,), (3, 3), (3, 3, 3), (1, 1, 4), (3,) * 5, (1, 2, 3, 1, 4), (3,) * 10):
+        for world, queries in ((usual, 131), (usual, 1000), (very, 1000)):
+            found = [nested_coverage(rng, world, pair, sharing, queries, studies) for pair in pairs]
+            lowest, highest = min(lowest, *map(min, found)), max(highest, *map(max, found))
+            name = "unsteady seeds, " if world is very else ""
+            told = f"{sharing[0]} each" if len(set(sharing)) == 1 else ", ".join(map(str, sharing))
+            what = f"coverage %, {name}first stages {len(sharing)} (runs: {told}), N = {queries}"
+            rows.append((what, *cell(found, True)))
+            print(rows[-1], flush=True)
     rows.append(("lowest and highest coverage of all", f"{lowest:.1f}, {highest:.1f}", "93, 97"))
     for alpha, name in ((0.05, "95"), (0.05 / 6, "99.17 (Holm, six pairs)")):
         for seeds in (2, 3, 5, 10):

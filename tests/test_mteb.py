@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader
 from tiny import WORD_DIM, WORDS, word_vectors
 from trichord.embedder import Embedder
 from trichord.embedder.folder import Parts
+from trichord.embedder.mteb import TrichordEncoder
+from trichord.embedder.mteb_items import sound_of, video_of
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError
 from trichord.evaluation.counts import RankCounts
-from trichord.evaluation.mteb import TrichordEncoder
-from trichord.evaluation.mteb_items import sound_of, video_of
 from trichord.evaluation.ranks import retrieval_ranks
 from trichord.evaluation.retrieval import QueryRanks, score_direction
 from trichord.extraction.encoder_record import read_encoders
@@ -370,3 +370,12 @@ def test_media_columns_of_datasets_are_read_as_files(world: tuple[Path, Path]) -
     )
     gallery = joint.encode_video(paths) + joint.encode_audio(paths)
     check_figures(scores, retrieval_ranks(joint.encode_text(texts), gallery))
+
+
+def test_the_former_place_still_works() -> None:
+    from trichord.evaluation import mteb as former
+
+    with pytest.warns(DeprecationWarning, match="is now trichord.embedder.mteb"):
+        assert former.TrichordEncoder is TrichordEncoder
+    with pytest.raises(AttributeError):
+        former.Nothing  # noqa: B018

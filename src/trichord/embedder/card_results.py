@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult
 from trichord.embedder.results import LABELLED, Figure
 from trichord.errors import TrichordError
 from trichord.modality import Direction
+from trichord.protocols.benchmarks import PUBLISHED
 from trichord.report.document import folded
 from trichord.report.markdown import plain
 
@@ -33,9 +34,9 @@ _TASKS = {
     "clustering": ("clustering", "Clustering"),
 }
 _DATA_SETS = {
-    "youcook2": ("youcook2", "YouCook2"),
-    "msrvtt": ("msr-vtt", "MSR-VTT"),
-    "msrvtt-full": ("msr-vtt", "MSR-VTT"),
+    "youcook2": ("youcook2", PUBLISHED["youcook2"].title),
+    "msrvtt": ("msr-vtt", PUBLISHED["msrvtt"].title),
+    "msrvtt-full": ("msr-vtt", PUBLISHED["msrvtt"].title),
     "lsmdc": ("lsmdc", "LSMDC"),
     "crosstask": ("crosstask", "CrossTask"),
     "mining-youtube": ("mining-youtube", "Mining YouTube"),

@@ -19,9 +19,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trichord.errors import TrichordError
+from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS
 from trichord.evaluation.retrieval import FUSIONS, QueryRanks
 from trichord.evaluation.statistics import Interval, median_rank_interval, recall_interval
 from trichord.report.reading import read_study
@@ -32,7 +31,6 @@ Figure = dict[str, Any]
 TEXTS, NUMBERS = ("benchmark", "title", "protocol", "kind", "of", "measure", "unit"), ("value", "num")
 PLACES = ("clips", "collection", "split")
 LABELLED = ("classification", "probe", "clustering")
-_RECALLS = {"r1": ("R@1", 1), "r5": ("R@5", 5), "r10": ("R@10", 10)}
 _NOT_SHOWN = "MeanR"  # of retrieval: the median rank is there
 _MEND = "evaluate again with --out FOLDER"
 
@@ -166,22 +164,16 @@ def _of_study(row: dict[str, Any], about: dict[str, Any], ranks: QueryRanks | No
         "num": int(row["num_queries"]), "gallery": int(row["num_gallery"]), "how": how,
     }  # fmt: skip
     missed = int(row["num_missing"]) if row["missing"] == "miss" else 0
-    figures = []
-    for key, (measure, k) in _RECALLS.items():
-        found = None
-        if ranks is not None and len(ranks.clip) + missed > 1:
-            found = recall_interval(np.concatenate([ranks.hits(k), np.zeros(missed)]))
-        figures.append(
-            {
-                **common, "measure": measure, "unit": "%", "value": float(row[key]), **_interval(found),
-                "chance": float(row[f"chance_{key}"]),
-            }
-        )  # fmt: skip
-    found = None
-    if ranks is not None and len(ranks.clip) + missed > 1:
-        last = np.full(missed, float(ranks.num_gallery + missed))
-        found = median_rank_interval(np.concatenate([ranks.rank(), last]))
-    rank = {"measure": "MedR", "unit": "rank", "value": float(row["medr"]), **_interval(found), "chance": None}
+    each = ranks.each(missed) if ranks is not None and len(ranks.clip) + missed > 1 else {}
+    figures = [
+        {
+            **common, "measure": measure, "unit": "%", "value": float(row[key]),
+            **_interval(recall_interval(each[measure]) if each else None), "chance": float(row[f"chance_{key}"]),
+        }
+        for measure, key, _ in RECALLS
+    ]  # fmt: skip
+    found = median_rank_interval(each[MEDIAN_RANK]) if each else None
+    rank = {"measure": MEDIAN_RANK, "unit": "rank", "value": float(row["medr"]), **_interval(found), "chance": None}
     return [*figures, {**common, **rank}]
 
 

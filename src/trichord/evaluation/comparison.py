@@ -16,6 +16,7 @@ import numpy as np
 
 from trichord.errors import TrichordError
 from trichord.evaluation.power import queries_needed, seeds_needed
+from trichord.evaluation.replication import Runs, matched
 from trichord.evaluation.statistics import (
     Difference,
     Interval,
@@ -24,7 +25,6 @@ from trichord.evaluation.statistics import (
     holm,
     mean_interval,
     paired_difference,
-    seeds_note,
 )
 from trichord.evaluation.variance import Spread, half_width, independent_spread, table_of_hits, two_sided
 
@@ -66,16 +66,19 @@ class Interaction:
 
 def _tables(
     hits: Mapping[str, Any], query_ids: Mapping[str, Sequence[str]] | None, where: str, bounded: bool = True
-) -> dict[str, np.ndarray]:
+) -> dict[str, Runs]:
     """Every order's hits, checked to be over the same queries."""
     if len(hits) < 2:
         raise TrichordError(f"{where}: {len(hits)} order has nothing to be compared with; give two or more")
-    tables = {name: table_of_hits(values, f"{where}: order {name}", bounded) for name, values in hits.items()}
+    tables = {}
+    for name, values in hits.items():
+        runs = Runs.of(values)
+        tables[name] = runs.with_values(table_of_hits(runs.values, f"{where}: order {name}", bounded))
     base = next(iter(tables))
-    for name, values in tables.items():
-        if values.shape[1] != tables[base].shape[1]:
+    for name, runs in tables.items():
+        if runs.values.shape[1] != tables[base].values.shape[1]:
             raise TrichordError(
-                f"{where}: {base} has {tables[base].shape[1]} queries and {name} has {values.shape[1]}; "
+                f"{where}: {base} has {tables[base].values.shape[1]} queries and {name} has {runs.values.shape[1]}; "
                 "compare runs over the same queries"
             )
     for name in tables if query_ids else ():
@@ -84,7 +87,8 @@ def _tables(
         if own != other:
             place = {query: at for at, query in enumerate(other)}
             if len(place) == len(own) == len(set(own)) and place.keys() == set(own):
-                tables[name] = tables[name][:, [place[query] for query in own]]
+                values = tables[name].values[:, [place[query] for query in own]]
+                tables[name] = tables[name].with_values(values)
                 continue
             differs = next((i for i, pair in enumerate(zip(own, other, strict=False)) if pair[0] != pair[1]), None)
             told = f"{len(own)} and {len(other)} ids" if differs is None else f"'{own[differs]}' and '{other[differs]}'"
@@ -100,24 +104,20 @@ def compare_orders(
     level: float = 0.95,
     *,
     query_ids: Mapping[str, Sequence[str]] | None = None,
-    seeds: Mapping[str, Sequence[int]] | None = None,
     benchmark: str = "benchmark",
     explain: bool = True,
 ) -> Comparison:
     """Compare orders by a recall on one benchmark.
 
     Args:
-        hits: of each order, (S, N) or (N,), the same N queries in the same order.
+        hits: of each order, (S, N) or (N,) or `Runs`, the same N queries in the same order. Two orders are compared over their
+            common seeds, seed by seed, where they have two or more.
         level: of the recalls' intervals, of the differences' (not adjusted), and of the family of all pairs (Holm).
         query_ids: the N ids of each order; where given, queries are paired by them, in whatever order each has them.
-        seeds: of the rows of each order. Two orders are compared over their common seeds, seed by seed, where they have two or
-            more. None: row i is seed i where two orders have as many rows.
         benchmark: its name, for errors.
         explain: whether the verdict says what it would take, which costs some tenths of a second.
     """
-    return compare_on_benchmarks(
-        {benchmark: hits}, level, query_ids=query_ids, seeds={benchmark: seeds} if seeds else None, explain=explain
-    )[benchmark]
+    return compare_on_benchmarks({benchmark: hits}, level, query_ids=query_ids, explain=explain)[benchmark]
 
 
 def compare_on_benchmarks(
@@ -125,7 +125,6 @@ def compare_on_benchmarks(
     level: float = 0.95,
     *,
     query_ids: Mapping[str, Sequence[str]] | None = None,
-    seeds: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
     explain: bool = True,
     bounded: bool = True,
 ) -> dict[str, Comparison]:
@@ -139,9 +138,11 @@ def compare_on_benchmarks(
     recalls, found = {}, {}
     for benchmark, of in hits.items():
         tables = _tables(of, query_ids, benchmark, bounded)
-        recalls[benchmark] = {name: mean_interval(values, level) for name, values in tables.items()}
-        own = (seeds or {}).get(benchmark)
-        found[benchmark] = [_difference(tables, pair, own, level) for pair in combinations(tables, 2)]
+        recalls[benchmark] = {name: mean_interval(runs, level) for name, runs in tables.items()}
+        found[benchmark] = [
+            paired_difference(tables[a], tables[b], level, names=(a, b), bounded=False)
+            for a, b in combinations(tables, 2)
+        ]
     adjusted = iter(holm([pair.p for pairs in found.values() for pair in pairs]))
     num_pairs = sum(map(len, found.values()))
     differences = {
@@ -149,21 +150,6 @@ def compare_on_benchmarks(
         for benchmark, pairs in found.items()
     }
     return {name: _decided(recalls[name], differences[name], level, alpha, num_pairs, explain) for name in hits}
-
-
-def _difference(
-    tables: Mapping[str, np.ndarray], names: tuple[str, str], seeds: Mapping[str, Sequence[int]] | None, level: float
-) -> Difference:
-    """Of two orders, over their common seeds where there are two or more."""
-    a, b = names
-    if seeds is None:
-        return paired_difference(tables[a], tables[b], level, names=names, bounded=False)
-    common = [seed for seed in seeds[a] if seed in seeds[b]]
-    if len(common) < 2:
-        same = list(seeds[a]) == list(seeds[b])
-        return paired_difference(tables[a], tables[b], level, names=names, bounded=False, paired_seeds=same)
-    first, second = (tables[name][[list(seeds[name]).index(seed) for seed in common]] for name in names)
-    return paired_difference(first, second, level, names=names, bounded=False, paired_seeds=True)
 
 
 def _decided(
@@ -252,8 +238,8 @@ def interaction(
     and Gail and Simon's of crossing, which sees that another order is ahead. Only the second speaks of "the best order".
 
     Args:
-        hits_1, hits_2: of each order, (S, N) on benchmark 1 and (S, M) on benchmark 2. With equal S row i is the same
-            trained model on both.
+        hits_1, hits_2: of each order, (S, N) on benchmark 1 and (S, M) on benchmark 2, or `Runs`. Seeds that all have in common
+            are paired where there are two or more; of arrays with equal S row i is the same trained model on both.
         level: of the contrast's intervals and of the families of pairs.
 
     Returns:
@@ -263,14 +249,16 @@ def interaction(
         raise TrichordError(
             f"benchmark 1 has the orders {', '.join(hits_1)} and benchmark 2 {', '.join(hits_2)}; compare the same orders"
         )
-    one, two, alpha = _tables(hits_1, None, "benchmark 1"), _tables(hits_2, None, "benchmark 2"), check_level(level)
+    alpha, tables = check_level(level), (_tables(hits_1, None, "benchmark 1"), _tables(hits_2, None, "benchmark 2"))
+    every = iter(matched(*(table[name] for table in tables for name in hits_1)))
+    one, two = ({name: next(every) for name in hits_1} for _ in tables)
     found = []
     for a, b in combinations(one, 2):
-        of = _contrast((one[a], one[b]), (two[a], two[b]))
+        of = _contrast(*((table[a].replicates, table[b].replicates) for table in (one, two)))
         first = paired_difference(one[a], one[b], level, names=(a, b))
         second = paired_difference(two[a], two[b], level, names=(a, b))
         crosses = first.estimate * second.estimate < 0
-        half, num_seeds = float(half_width(of, alpha)), min(first.num_seeds, second.num_seeds)
+        half = float(half_width(of, alpha))
         p, crossing = float(two_sided(of.mean, of)), max(first.p, second.p) / 2 if crosses else 1.0
         low, high = max(of.mean - half, -2.0), min(of.mean + half, 2.0)
         found.append(
@@ -287,7 +275,7 @@ def interaction(
                 crossing,
                 first,
                 second,
-                seeds_note(num_seeds),
+                min(first, second, key=lambda pair: pair.num_seeds).note,
             )  # fmt: skip
         )
     adjusted, crossings = holm([x.p for x in found]), holm([x.p_crossing for x in found])

@@ -34,9 +34,8 @@ from trichord.files.arrays import check_archive, text_array
 from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import check_regular, open_regular
 from trichord.files.writing import refuse_foreign, replacing
-from trichord.modality import NAMES
+from trichord.modality import MODALITIES
 
-MODALITIES = tuple(NAMES.values())
 MOST_CLIPS = 1000  # for each text, where there are texts alone
 _WRITE = "write one with np.savez('x.npz', video=..., text=...) and name it"
 LABELS, CLASSES = "labels/", "classes/"

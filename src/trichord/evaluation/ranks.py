@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -55,6 +55,17 @@ Ties = Literal["expected", "best", "worst"]
 Missing = Literal["drop", "miss"]
 Arithmetic = Literal["filtered", "float64"]
 
+
+class Recall(NamedTuple):
+    """A recall that is reported: how it is printed, its field in figures, and K."""
+
+    measure: str
+    field: str
+    k: int
+
+
+RECALLS = tuple(Recall(f"R@{k}", f"r{k}", k) for k in (1, 5, 10))
+MEDIAN_RANK = "MedR"
 MOST_OPEN = 128  # pairs of a query and a tile that are scored one by one; with more, float64 throughout is cheaper
 
 

@@ -23,6 +23,8 @@ from trichord.errors import TrichordError
 from trichord.evaluation.counts import BestCounts, RankCounts
 from trichord.evaluation.dual_softmax import dual_softmax_ranks
 from trichord.evaluation.ranks import (
+    MEDIAN_RANK,
+    RECALLS,
     best_truth_ranks,
     chance_recall,
     expected_hits,
@@ -63,6 +65,13 @@ class QueryRanks:
     def rank(self) -> np.ndarray:
         """(Q,) ranks from 1, expected over ties: what median and mean rank are made of."""
         return expected_ranks(self.greater, self.equal, self.num_gallery, self.truths)
+
+    def each(self, num_errors: int = 0) -> dict[str, np.ndarray]:
+        """(Q + E,) what every query gives to each recall, and its rank; E queries that could not be ranked and count as errors
+        come last, with the rank of the last item of a gallery that holds them."""
+        last = np.full(num_errors, float(self.num_gallery + num_errors))
+        hits = {recall.measure: np.concatenate([self.hits(recall.k), np.zeros(num_errors)]) for recall in RECALLS}
+        return hits | {MEDIAN_RANK: np.concatenate([self.rank(), last])}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """What a recall is worth: intervals, paired differences, chance, Holm's correction. Percent and points throughout.
 
-S seeds, N queries; hits (S, N) in [0, 1] (a tie counts at its expected value), ranks (S, N) from 1. The truth meant is
-the recall over all queries and all seeds of which these are a sample. With one seed it is that of the one trained model
-over all queries: the interval then says nothing of other seeds, and its note says so.
+S seeds, N queries; hits (S, N) in [0, 1] (a tie counts at its expected value), ranks (S, N) from 1. Values are arrays, or
+`replication.Runs` where runs share first stages: `replication` says what is estimated, and which runs count as seeds.
 
 A recall has Wilson's interval (JASA 22, 1927) with the effective number of queries n that gives the half width of
 `variance.half_width` (Korn and Graubard, Survey Methodology 24, 1998, use it with Clopper-Pearson's): it stays within
@@ -22,6 +21,15 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.evaluation.printed import spanned
+from trichord.evaluation.replication import (
+    ONE_SEED,
+    Runs,
+    matched,
+    replication_note,
+    weighted_median,
+    weighted_rank,
+)
 from trichord.evaluation.variance import (
     Components,
     Spread,
@@ -34,13 +42,11 @@ from trichord.evaluation.variance import (
     two_sided,
 )
 
-ONE_SEED = "one seed: over queries only, says nothing of other seeds"
-TWO_SEEDS = "two seeds: wide, covers up to 99 %"
-
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its interval. Recalls in percent; ranks as they are. note: what narrows its meaning, or ''."""
+    """An estimate with its interval. Recalls in percent; ranks as they are. num_seeds: first stages; num_runs: runs that continue
+    them. note: what narrows its meaning, or ''."""
 
     estimate: float
     low: float
@@ -49,9 +55,10 @@ class Interval:
     num_seeds: int
     num_queries: int
     note: str = ""
+    num_runs: int = 0
 
     def __str__(self) -> str:
-        return f"{self.estimate:.1f} [{self.low:.1f}, {self.high:.1f}]"
+        return spanned(self.estimate, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ class Difference:
 
     low, high: interval at `level`, not adjusted. p: two-sided, p < 1 - level where the interval excludes 0. p_adjusted:
     Holm's over all pairs of a comparison (p itself for a lone pair). paired_seeds: whether seed i of `a` was compared
-    with seed i of `b`. components: of the difference of two hits; None where seeds are not paired.
+    with seed i of `b`. num_seeds: 1 where a side has one first stage. components: of the difference of two hits; None where
+    seeds are not paired or share a first stage.
     """
 
     a: str
@@ -83,10 +91,6 @@ def check_level(level: float) -> float:
     if not 0 < level < 1:
         raise TrichordError(f"level {level} must lie between 0 and 1, for instance 0.95")
     return 1 - level
-
-
-def seeds_note(num_seeds: int) -> str:
-    return ONE_SEED if num_seeds == 1 else TWO_SEEDS if num_seeds == 2 else ""
 
 
 def hits_at(ranks: Any, k: int, equal: Any = None) -> np.ndarray:
@@ -126,53 +130,49 @@ def wilson(
 
 def recall_interval(hits: Any, level: float = 0.95) -> Interval:
     """Recall in percent of hits (S, N) or (N,), with its interval over queries and seeds."""
-    values, alpha = table_of_hits(hits), check_level(level)
-    of = spread(values)
-    low, high = wilson(of.mean, half_width(of, alpha), alpha, values.shape[1], len(values))
-    return Interval(
-        100 * float(of.mean),
-        100 * float(low),
-        100 * float(high),
-        level,
-        len(values),
-        values.shape[1],
-        seeds_note(len(values)),
-    )
+    runs = Runs.of(hits)
+    return mean_interval(runs.with_values(table_of_hits(runs.values)), level)
 
 
 def mean_interval(values: Any, level: float = 0.95, *, shares: bool = False) -> Interval:
-    """Mean in percent of values (S, N) or (N,), with its interval over units and seeds: that of `recall_interval` where all
-    lie in [0, 1]; of others (`evaluation.contributions`) plus and minus the half width, within [0, 100].
+    """Mean in percent of values (S, N) or (N,), with its interval over units and seeds.
+
+    Where all values lie in [0, 1] the interval is that of a recall; of others (`evaluation.contributions`) it is plus and minus
+    the half width, within [0, 100].
 
     shares: each value is a mean of its own, as the recall of a video is: they scatter less than hits do, so that N of them
     may be worth more than N hits.
     """
-    table, alpha = table_of_hits(values, bounded=False), check_level(level)
-    within = table.min() >= 0 and table.max() <= 1
-    if within and not shares:
-        return recall_interval(table, level)
-    of = spread(table)
-    mean, half = float(of.mean), float(half_width(of, alpha))
-    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
-    if within:
-        low, high = (float(end) for end in wilson(mean, half, alpha, table.shape[1], len(table), most=np.inf))
-    note = seeds_note(len(table))
-    return Interval(100 * mean, 100 * low, 100 * high, level, len(table), table.shape[1], note)
+    runs, alpha = Runs.of(values), check_level(level)
+    table = table_of_hits(runs.replicates, bounded=False)
+    of, num_units = spread(table), table.shape[1]
+    half = half_width(of, alpha)
+    low, high = np.maximum(of.mean - half, 0.0), np.minimum(of.mean + half, 1.0)
+    if table.min() >= 0 and table.max() <= 1:
+        most = np.inf if shares else runs.num_runs * num_units
+        low, high = wilson(of.mean, half, alpha, num_units, len(table), most)
+    return _interval(runs, 100 * float(of.mean), 100 * float(low), 100 * float(high), level)
 
 
 def median_rank_interval(ranks: Any, level: float = 0.95) -> Interval:
-    """Median of all ranks (S, N) or (N,), seeds and queries together, with its interval."""
+    """Median of all ranks (S, N) or (N,), seeds and queries together, with its interval. Every first stage weighs the same."""
     from scipy.stats import norm
 
-    values, alpha = np.atleast_2d(np.asarray(ranks, np.float64)), check_level(level)
+    runs, alpha = Runs.of(ranks), check_level(level)
+    values = runs.values
     if values.ndim != 2 or values.shape[1] < 2 or not np.isfinite(values).all() or values.min() < 1:
         raise TrichordError("ranks must be finite, from 1, and of the shape seeds by queries, with two queries or more")
-    median = float(np.median(values))
-    half = float(half_width(spread((values <= median).astype(np.float64)), alpha))
+    each, weights = values.ravel(), np.repeat(runs.weights, values.shape[1])
+    median = weighted_median(each, weights)
+    half = float(half_width(spread(runs.with_values((values <= median).astype(np.float64)).replicates), alpha))
     half = max(half, float(norm.isf(alpha / 2)) / 2 / np.sqrt(values.size))
-    low = np.quantile(values, max(0.5 - half, 0.0), method="lower")
-    high = np.quantile(values, min(0.5 + half, 1.0), method="higher")
-    return Interval(median, float(low), float(high), level, len(values), values.shape[1], seeds_note(len(values)))
+    low = weighted_rank(each, weights, max(0.5 - half, 0.0), "lower")
+    high = weighted_rank(each, weights, min(0.5 + half, 1.0), "higher")
+    return _interval(runs, median, low, high, level)
+
+
+def _interval(runs: Runs, estimate: float, low: float, high: float, level: float) -> Interval:
+    return Interval(estimate, low, high, level, runs.num_seeds, runs.values.shape[1], runs.note, runs.num_runs)
 
 
 def chance_interval(k: int, num_gallery: int, num_queries: int, level: float = 0.95) -> Interval:
@@ -201,7 +201,7 @@ def binomial_interval(recall: float, num_queries: int, level: float = 0.95) -> I
             f"a recall of {recall} % over {num_queries} queries has no interval; give percent and a count"
         )
     found = binomtest(round(recall * num_queries / 100), num_queries).proportion_ci(level, method="wilson")
-    return Interval(recall, 100 * float(found.low), 100 * float(found.high), level, 1, num_queries, ONE_SEED)
+    return Interval(recall, 100 * float(found.low), 100 * float(found.high), level, 1, num_queries, ONE_SEED, 1)
 
 
 def difference_spread(first: np.ndarray, second: np.ndarray, paired_seeds: bool) -> Spread:
@@ -234,29 +234,34 @@ def paired_difference(
     """Difference of two recalls over the same queries.
 
     Args:
-        hits_a, hits_b: (S, N) and (S', N), or (N,).
+        hits_a, hits_b: (S, N) and (S', N), or (N,); or `Runs`, of which the replicates are compared.
         level: of the interval.
         names: of the two, for errors and the result.
-        paired_seeds: whether row i of both had the same seed; None: where both have as many.
+        paired_seeds: whether row i of both had the same seed. None: seeds are paired where both have two or more in common, and
+            the others are left out.
         bounded: whether values must lie in [0, 1], as hits do; False for those of `evaluation.contributions`.
     """
-    first, second = (table_of_hits(h, n, bounded) for h, n in zip((hits_a, hits_b), names, strict=True))
+    runs = Runs.of(hits_a), Runs.of(hits_b)
+    one, two = matched(*runs) if paired_seeds is None else runs
+    first, second = (table_of_hits(of.replicates, name, bounded) for of, name in zip((one, two), names, strict=True))
     if first.shape[1] != second.shape[1]:
         raise TrichordError(
             f"{names[0]} has {first.shape[1]} queries and {names[1]} has {second.shape[1]}; "
             "compare runs over the same queries of one benchmark"
         )
-    paired = len(first) == len(second) if paired_seeds is None else paired_seeds
+    paired = one.labels == two.labels if paired_seeds is None else paired_seeds
     if paired and len(first) != len(second):
         raise TrichordError(
             f"{names[0]} has {len(first)} seeds and {names[1]} has {len(second)}: they cannot be paired"
         )
     alpha, of = check_level(level), difference_spread(first, second, paired)
-    half, estimate, num_seeds = float(half_width(of, alpha)), float(of.mean), min(len(first), len(second))
-    p = float(two_sided(estimate, of))
+    half, estimate, p = float(half_width(of, alpha)), float(of.mean), float(two_sided(of.mean, of))
+    conditional = [side for side in (one, two) if side.is_conditional]
+    num_seeds = 1 if conditional else min(len(first), len(second))
+    note = conditional[0].note if conditional else replication_note(num_seeds, num_seeds)
     return Difference(
         *names, 100 * estimate, 100 * max(estimate - half, -1.0), 100 * min(estimate + half, 1.0), level, p, p,
-        num_seeds, first.shape[1], paired, components(first - second) if paired else None, seeds_note(num_seeds),
+        num_seeds, first.shape[1], paired, components(first - second) if paired and not conditional else None, note,
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from trichord.features.hashes import FileHashes
 from trichord.files.folders import check_no_links
 from trichord.files.paths import accepts_text_paths
 from trichord.media import choose_decoder
+from trichord.modality import MODALITIES
 from trichord.store import Store
 from trichord.store.items import check_collection
 from trichord.store.leases import Leases
@@ -49,7 +50,6 @@ _MAX_WORKERS = {"cpu": 64, "cuda": 16}
 _QUIET_EVERY_S = 1.0
 _FEW = 200  # sources up to which every item gets its line
 
-MODALITIES = ("video", "audio", "text")
 RETRY = ("all", *CLASSES)
 
 

@@ -15,11 +15,10 @@ from torch import nn
 from torch.nn import functional
 
 from trichord.errors import TrichordError
+from trichord.modality import MODALITIES
 from trichord.nn import published
 from trichord.nn.davenet import DAVEnet, output_steps
 from trichord.nn.gating import GatedUnit
-
-MODALITIES = ("video", "audio", "text")
 
 
 class Encoded(NamedTuple):

@@ -11,10 +11,10 @@ from trichord.errors import TrichordError
 from trichord.evaluation.contributions import aligned
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.full_video import full_video_ranks
-from trichord.evaluation.ranks import chance_recall, metrics_from_counts
+from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS, chance_recall, metrics_from_counts
 from trichord.evaluation.retrieval import QueryRanks, fuse
 from trichord.modality import Direction
-from trichord.protocols.protocol import MEDIAN_RANK, RECALLS, Outcome, Row
+from trichord.protocols.protocol import Outcome, Row
 
 VIDEO_ID = 11  # characters of the name of a video on YouTube
 # The import names clips that a release calls alike, by their video, VIDEO, VIDEO#2, ...
@@ -124,7 +124,7 @@ def full_video_outcome(
             at, total = (texts, found.num_texts) if by_caption else (part, len(videos))
             units = f"{name}/text_id" if by_caption else f"{name}/video"
             each = QueryRanks(ranks.video, *ranks.counts)
-            for k, (measure, key) in zip((1, 5, 10), RECALLS.items(), strict=True):
+            for measure, key, k in RECALLS:
                 row = Row(name, of, measure, getattr(metrics, key), num, chance_recall(k, len(part)) * share)
                 values = aligned(each.hits(k), at, total, np.nan if missing != "miss" else 0.0)
                 outcome.rows.append(row.over(values, units))

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from trichord.evaluation.ranks import MEDIAN_RANK
+from trichord.evaluation.replication import Runs
 from trichord.evaluation.statistics import Interval, mean_interval, median_rank_interval
 
 if TYPE_CHECKING:
     from trichord.evaluation.windows import Windows
     from trichord.protocols.subject import Subject
 
-MEDIAN_RANK = "MedR"
-RECALLS = {"R@1": "r1", "R@5": "r5", "R@10": "r10"}  # by measure, the attribute of retrieval metrics
 Kind = Literal["retrieval", "localization", "classification", "probe", "clustering"]
 
 
@@ -30,13 +30,13 @@ def has_interval(measure: str, unit: str) -> bool:
 
 
 def interval_over_units(
-    each: np.ndarray, measure: str, unit: str, *, shares: bool = False, level: float = 0.95
+    each: np.ndarray | Runs, measure: str, unit: str, *, shares: bool = False, level: float = 0.95
 ) -> Interval | None:
-    """Interval of a figure from what units give, (n,) or seed by seed (S, n); NaN are units that do not count, the same ones in
+    """Interval of a figure from what units give, (n,) or run by run (`Runs`); NaN are units that do not count, the same ones in
     every row. None where there is none (`has_interval`), and with one unit."""
-    table = np.atleast_2d(each)
-    counted = table[:, ~np.isnan(table[0])]
-    if counted.shape[1] < 2 or not has_interval(measure, unit):
+    runs = Runs.of(each)
+    counted = runs.with_values(runs.values[:, ~np.isnan(runs.values[0])])
+    if counted.values.shape[1] < 2 or not has_interval(measure, unit):
         return None
     return median_rank_interval(counted, level) if unit == "rank" else mean_interval(counted, level, shares=shares)
 

@@ -10,12 +10,14 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.evaluation.contributions import aligned
 from trichord.evaluation.embedded import Embedded
+from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS
 from trichord.evaluation.retrieval import RetrievalResult, all_directions, score_direction
 from trichord.ids import IdIndex, match_ids
 from trichord.modality import Direction
 from trichord.parallel import on_main
+from trichord.protocols.benchmarks import PUBLISHED
 from trichord.protocols.full_video import Groups, full_video_outcome, own_videos, youcook2_videos
-from trichord.protocols.protocol import MEDIAN_RANK, RECALLS, Options, Outcome, Protocol, Row
+from trichord.protocols.protocol import Options, Outcome, Protocol, Row
 from trichord.protocols.subject import ClipSet, Subject
 
 Keep = Callable[[Embedded], np.ndarray]
@@ -180,7 +182,7 @@ def retrieval_rows(result: RetrievalResult, found: Embedded) -> list[Row]:
     units = f"{name}/text_id" if texts else f"{name}/id"
     missed = result.missing == "miss"
     rows = []
-    for k, (measure, key) in zip((1, 5, 10), RECALLS.items(), strict=True):
+    for measure, key, k in RECALLS:
         row = Row(name, of, measure, getattr(result, key), num, getattr(result, f"chance_{key}"))
         rows.append(row.over(aligned(ranks.hits(k), at, total, 0.0 if missed else np.nan), units))
     last = float(ranks.num_gallery + result.num_missing) if missed else np.nan
@@ -272,8 +274,7 @@ def _with_rows(found: Embedded) -> np.ndarray:
 
 _RANKS = "R@1, R@5, R@10 (ties at their expected value), median and mean rank, of each direction"
 _FULL_VIDEO = "R@1, R@5, R@10 and median rank of each way and direction (text as the query)"
-_YOUCOOK2 = ClipSet("youcook2", "val", 5120)
-_MSRVTT = ClipSet("msrvtt", "test", 3072)
+_YOUCOOK2, _MSRVTT = (ClipSet.of_benchmark(PUBLISHED[name]) for name in ("youcook2", "msrvtt"))
 _IMPORT = "The clips of `trichord import {}`, with every modality that a direction names; or embeddings of them."
 
 
@@ -320,7 +321,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         _IMPORT.format("youcook2"), clips=3104, texts=3104,
     ),
     _protocol(
-        _Retrieval(_MSRVTT, "miss"), "msrvtt", "MSR-VTT 1k, missing clips count",
+        _Retrieval(_MSRVTT, PUBLISHED["msrvtt"].missing), "msrvtt", "MSR-VTT 1k, missing clips count",
         "The 1,000 test clips of JSFusion, one caption each. Clips without features are queries that fail: 968 have audio and "
         "are scored against 968, recalls are over 1,000. Their rank is that of the last, so the median rank is over all 1,000 "
         "(MCN and AVLnet print the median of those found). A file of embeddings has 1,000 rows of each modality, and "
@@ -335,7 +336,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         _IMPORT.format("msrvtt"), clips=1000, texts=1000,
     ),
     _protocol(
-        _Retrieval(ClipSet("msrvtt-full", "test", 3072, "all")), "msrvtt-full", "MSR-VTT, full test set",
+        _Retrieval(replace(_MSRVTT, collection="msrvtt-full", texts="all")), "msrvtt-full", "MSR-VTT, full test set",
         "The 2,990 test clips with 20 captions each. Text to video: 59,800 queries, each with one clip as its truth. Video to "
         "text: 2,990 queries over 59,800 captions, each with 20 truths; the rank is that of the best of them, captions that "
         "stand twice tie. Clips that lack a modality are left out. 3,072 spectrogram frames.",

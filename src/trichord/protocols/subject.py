@@ -11,9 +11,10 @@ import numpy as np
 from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.data.reader import Clips, require_modalities
 from trichord.errors import Diverged, TrichordError
-from trichord.evaluation.embedded import MODALITIES, Embedded
+from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.windows import Windows, pooled, window_clips
-from trichord.protocols.benchmarks import ScoringSettings, benchmark_names, embed_clips, find_benchmark
+from trichord.modality import MODALITIES
+from trichord.protocols.benchmarks import Benchmark, ScoringSettings, benchmark_names, embed_clips, find_benchmark
 from trichord.store.overlap import check_overlap
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ class ClipSet:
     split: str
     audio_frames: int = 0
     texts: Literal["each", "all"] = "each"
+
+    @classmethod
+    def of_benchmark(cls, benchmark: Benchmark, texts: Literal["each", "all"] = "each") -> ClipSet:
+        """The clips of a benchmark."""
+        return cls(benchmark.collection, benchmark.split, benchmark.audio_frames, texts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +142,7 @@ class Subject:
         if not name and len(held_out) != 1:
             told = ", ".join(held_out) or "none"
             raise TrichordError(f"{self.store.path}: say which clips, as BENCHMARK:COLLECTION; held out are {told}")
-        found = find_benchmark(self.store, name or held_out[0])
-        return ClipSet(found.collection, found.split, found.audio_frames, texts)
+        return ClipSet.of_benchmark(find_benchmark(self.store, name or held_out[0]), texts)
 
     @property
     def made(self) -> list[Embedded]:

@@ -6,8 +6,8 @@ clips under the same policies; otherwise `check_comparable` refuses, and names t
 Compared with each other are the orders that combine most modalities: a pair alone (`vt`) is shown beside them, but it is the
 first stage of an order (`vt>a`), and where that order's later stage freezes it, the two have one and the same figure.
 
-A seed counts once. Runs that share their first stage are no independent sample of it: their hits are averaged, and the mean
-counts as one seed (`Ranked.units`). Orders with one seed are left out of the comparison where others have more.
+`evaluation.replication` says which runs count as seeds. Orders with one first stage are left out of the comparison where others
+have more.
 
 Holm's family at the main recall is all pairs on all benchmarks of the direction, and only there can an order be a winner; at the
 other recalls it is the pairs of one benchmark, and no winner is named.
@@ -28,52 +28,42 @@ from trichord.evaluation.comparison import (
     compare_orders,
     interaction,
 )
+from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS
+from trichord.evaluation.replication import Runs
 from trichord.evaluation.statistics import (
-    ONE_SEED,
     Interval,
     chance_interval,
-    hits_at,
     median_rank_interval,
     recall_interval,
 )
 from trichord.modality import Direction, Order
 from trichord.report.reading import Run, Study
 
-RECALLS = (1, 5, 10)
+KS = tuple(recall.k for recall in RECALLS)
 MAIN_RECALL = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """Ranks of one order in a group: rows are runs, columns the queries (with the missing ones under `miss`).
+    """What the queries of a group give in the runs of one order, by measure: R@1, R@5, R@10 and MedR. Queries that count as errors
+    come last."""
 
-    Attributes:
-        seeds: Of the rows.
-        units: Of the rows, the seed of their first stage: rows with the same one are one sample of it.
-        rank: (S, N) from 1; a tie has the mean of the tied ranks; a missing query that of a gallery with it, the last.
-        equal: (S, N) gallery items that score as the truth does, itself included.
-        lost: (S, N) queries that can be no hit at any K: missing, or with a score that is not a number.
-    """
+    each: dict[str, Runs]
 
-    seeds: tuple[int, ...]
-    units: tuple[int, ...]
-    rank: np.ndarray
-    equal: np.ndarray
-    lost: np.ndarray
+    def hits(self, k: int) -> Runs:
+        """Expected hits at K."""
+        return self.each[f"R@{k}"]
 
     @property
-    def unit_seeds(self) -> tuple[int, ...]:
-        """The seeds that count: one a first stage."""
-        return tuple(dict.fromkeys(self.units))
-
-    def hits(self, k: int) -> np.ndarray:
-        """(units, N) expected hits at K, means over the runs of each unit."""
-        every = np.where(self.lost, 0.0, hits_at(self.rank, k, self.equal))
-        return np.stack([every[[u == unit for u in self.units]].mean(0) for unit in self.unit_seeds])
+    def ranks(self) -> Runs:
+        """Ranks from 1."""
+        return self.each[MEDIAN_RANK]
 
     def reordered(self, places: np.ndarray) -> Ranked:
-        """The same ranks with the queries at `places` (N,) in their place."""
-        return replace(self, rank=self.rank[:, places], equal=self.equal[:, places], lost=self.lost[:, places])
+        """The same with the queries at `places` (N,) in their place; what comes after them stays."""
+        errors = np.arange(len(places), self.ranks.values.shape[1])
+        columns = np.concatenate([places, errors])
+        return Ranked({measure: runs.with_values(runs.values[:, columns]) for measure, runs in self.each.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,19 +206,15 @@ def analyse(study: Study, direction: str, *, level: float = 0.95, compare: bool 
 def _compared(groups: tuple[Group, ...], level: float) -> tuple[Group, ...]:
     """The groups with their comparisons."""
     some = [group for group in groups if len(group.compared) > 1]
-    seeds = {g.benchmark: {o: g.ranked[o].unit_seeds for o in g.compared} for g in some}
     by_k: dict[int, dict[str, Comparison]] = {}
-    for k in RECALLS:
+    for k in KS:
         hits = {g.benchmark: {o: g.ranked[o].hits(k) for o in g.compared} for g in some}
         if k == MAIN_RECALL:
-            by_k[k] = compare_on_benchmarks(hits, level, seeds=seeds)
+            by_k[k] = compare_on_benchmarks(hits, level)
             continue
-        alone = {
-            name: compare_orders(of, level, seeds=seeds[name], benchmark=name, explain=False)
-            for name, of in hits.items()
-        }
+        alone = {name: compare_orders(of, level, benchmark=name, explain=False) for name, of in hits.items()}
         by_k[k] = {name: replace(found, winner=None) for name, found in alone.items()}
-    return tuple(replace(g, comparisons={k: by_k[k][g.benchmark] for k in RECALLS}) if g in some else g for g in groups)
+    return tuple(replace(g, comparisons={k: by_k[k][g.benchmark] for k in KS}) if g in some else g for g in groups)
 
 
 def _group(study: Study, benchmark: Mapping[str, object], direction: str, level: float) -> Group | None:
@@ -256,9 +242,9 @@ def _group(study: Study, benchmark: Mapping[str, object], direction: str, level:
         compared=compared,
         ranked=ranked,
         clip=clip,
-        recalls={o: {k: recall_interval(values.hits(k), level) for k in RECALLS} for o, values in ranked.items()},
-        median_rank={order: median_rank_interval(values.rank, level) for order, values in ranked.items()},
-        chance={k: _chance(k, row["num_gallery"], row["num_queries"], share, level) for k in RECALLS},
+        recalls={o: {k: recall_interval(values.hits(k), level) for k in KS} for o, values in ranked.items()},
+        median_rank={order: median_rank_interval(values.ranks, level) for order, values in ranked.items()},
+        chance={k: _chance(k, row["num_gallery"], row["num_queries"], share, level) for k in KS},
         num_queries=row["num_queries"],
         num_gallery=row["num_gallery"],
         num_missing=row["num_missing"],
@@ -275,7 +261,7 @@ def _who_is_compared(
     """The orders that are compared with each other, and what is to be said of each order's figures."""
     most = max(len(Order.parse(order).modalities) for order in ranked)
     whole = [order for order in ranked if len(Order.parse(order).modalities) == most]
-    count = {order: len(ranked[order].unit_seeds) for order in ranked}
+    count = {order: values.ranks.num_seeds for order, values in ranked.items()}
     several = [order for order in whole if count[order] > 1]
     compared = several if len(several) > 1 else whole
     largest = max(count[order] for order in whole)
@@ -285,14 +271,12 @@ def _who_is_compared(
         told = []
         if untouched(order, direction) and not thawed:
             told.append(f"its later stages leave {direction} untouched: the figure of its first pair")
-        if count[order] < len(values.seeds):
-            told.append(f"{len(values.seeds)} runs share {count[order]} first stage{'s' if count[order] > 1 else ''}")
         if order in whole and order not in compared:
             told.append("one seed: not compared with the others")
         elif order in whole and count[order] < largest:
             told.append(f"{count[order]} of {largest} seeds")
-        if count[order] == 1:
-            told.append(ONE_SEED)
+        if count[order] == 1 or count[order] < values.ranks.num_runs:
+            told.append(values.ranks.note)
         notes[order] = tuple(told)
     return tuple(compared), notes
 
@@ -304,16 +288,12 @@ def _chance(k: int, num_gallery: int, num_queries: int, share: float, level: flo
 
 
 def _ranked(study: Study, runs: list[Run], benchmark: str, direction: str, num_lost: int) -> Ranked:
-    rows, equals, losts = [], [], []
-    for run in runs:
-        found = study.ranks(run, benchmark, direction)
-        lost = found.greater >= found.num_gallery
-        rank = np.minimum(1 + found.greater + (found.equal - 1) / 2, found.num_gallery)
-        rows.append(np.concatenate([rank, np.full(num_lost, float(found.num_gallery + num_lost))]))
-        equals.append(np.concatenate([found.equal, np.ones(num_lost, np.int64)]))
-        losts.append(np.concatenate([lost, np.ones(num_lost, bool)]))
-    units = [study.stages[run.stages[0]].seed for run in runs]
-    return Ranked(tuple(run.seed for run in runs), tuple(units), np.stack(rows), np.stack(equals), np.stack(losts))
+    found = [study.ranks(run, benchmark, direction).each(num_lost) for run in runs]
+    first_stages = tuple(study.stages[run.stages[0]].seed for run in runs)
+    seeds = tuple(run.seed for run in runs)
+    return Ranked(
+        {measure: Runs(np.stack([each[measure] for each in found]), first_stages, seeds) for measure in found[0]}
+    )
 
 
 @dataclass(frozen=True)
@@ -334,23 +314,11 @@ def interactions(groups: tuple[Group, ...], level: float = 0.95) -> tuple[Benchm
             common = [order for order in one.compared if order in two.compared]
             if len(common) < 2:
                 continue
-            hits = [{o: _rows(group.ranked[o], _seeds_of(common, one, two)) for o in common} for group in (one, two)]
+            hits = [{o: group.ranked[o].hits(MAIN_RECALL) for o in common} for group in (one, two)]
             pairs, verdict = interaction(hits[0], hits[1], level)
             told = verdict.replace("benchmark 1", one.title).replace("benchmark 2", two.title)
             found.append(BenchmarkPair(one.title, two.title, pairs, in_print(told, tuple(common))))
     return tuple(found)
-
-
-def _seeds_of(orders: list[str], *groups: Group) -> tuple[int, ...] | None:
-    """The seeds that all of these orders have in all groups; None where there are fewer than two."""
-    sets = [set(group.ranked[order].unit_seeds) for group in groups for order in orders]
-    common = tuple(sorted(set.intersection(*sets)))
-    return common if len(common) > 1 else None
-
-
-def _rows(values: Ranked, seeds: tuple[int, ...] | None) -> np.ndarray:
-    hits = values.hits(MAIN_RECALL)
-    return hits if seeds is None else hits[[values.unit_seeds.index(seed) for seed in seeds]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -384,7 +352,7 @@ def duel(group: Group) -> Duel | None:
         return None
     pair = min(group.comparisons[MAIN_RECALL].differences, key=lambda d: (d.p, -abs(d.estimate)))
     a, b = (pair.a, pair.b) if pair.estimate >= 0 else (pair.b, pair.a)
-    rank_a, rank_b = (group.ranked[order].rank.mean(0)[: len(group.clip)] for order in (a, b))
+    rank_a, rank_b = (group.ranked[order].ranks.replicates.mean(0)[: len(group.clip)] for order in (a, b))
     wins, losses = int((rank_a < rank_b).sum()), int((rank_a > rank_b).sum())
     return Duel(a, b, rank_a, rank_b, wins, len(rank_a) - wins - losses, losses)
 

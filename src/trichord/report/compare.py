@@ -14,10 +14,9 @@ from trichord.evaluation.statistics import holm, paired_difference
 from trichord.ids import without_media_suffix
 from trichord.modality import Order
 from trichord.report.analysis import (
+    KS,
     MAIN_RECALL,
-    RECALLS,
     Group,
-    Ranked,
     analyse,
     difference_of_rules,
 )
@@ -163,11 +162,7 @@ def _paired(a: Study, b: Study, one: Group, two: Group) -> Group:
     places = _places_of_queries(a, b, one, two)
     assert places is not None, "_refusal has compared the queries"
 
-    def reordered(ranked: Ranked) -> Ranked:
-        missing = np.arange(len(places), ranked.rank.shape[1])  # they come last, and are alike
-        return ranked.reordered(np.concatenate([places, missing]))
-
-    return replace(two, ranked={order: reordered(ranked) for order, ranked in two.ranked.items()})
+    return replace(two, ranked={order: ranked.reordered(places) for order, ranked in two.ranked.items()})
 
 
 def _first_run(study: Study, group: Group) -> Run:
@@ -178,16 +173,14 @@ def _differences(one: Group, two: Group, level: float, name: str) -> tuple[Table
     common = [order for order in one.orders if order in two.orders]
     pairs = {}
     for order in common:
-        for k in RECALLS:
-            first, second = one.ranked[order], two.ranked[order]
-            same = first.unit_seeds == second.unit_seeds
-            pairs[order, k] = paired_difference(
-                second.hits(k), first.hits(k), level, names=("B", "A"), paired_seeds=same
-            )
+        for k in KS:
+            first, second = one.ranked[order].hits(k), two.ranked[order].hits(k)
+            same = first.labels == second.labels
+            pairs[order, k] = paired_difference(second, first, level, names=("B", "A"), paired_seeds=same)
     adjusted = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True)) if pairs else {}
     rows, sentences = [], []
     for order in dict.fromkeys([*one.orders, *two.orders]):
-        for k in RECALLS:
+        for k in KS:
             cells = [
                 interval_cell(group.recalls[order][k]) if order in group.orders else Cell("-") for group in (one, two)
             ]

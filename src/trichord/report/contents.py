@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from trichord.evaluation.comparison import leaders, listed
 from trichord.modality import Direction, Order
+from trichord.protocols.benchmarks import PUBLISHED
 from trichord.report import plots
 from trichord.report.analysis import MAIN_RECALL, BenchmarkPair, Duel, Group, analyse, duel, interactions
 from trichord.report.contents_repeat import repeat_section
@@ -32,7 +33,6 @@ from trichord.report.tables_training import runs_table
 if TYPE_CHECKING:
     from trichord.report.reading import Study
 
-PUBLISHED_TITLES = {"youcook2": "YouCook2", "msrvtt": "MSR-VTT"}
 SMALL_GALLERY = 50.0  # chance of R@10 in percent, above which orders cannot be told apart
 
 
@@ -157,7 +157,7 @@ def _table_section(study: Study, groups: Sequence[Group], direction: str, level:
 def _published_section(groups: Sequence[Group], level: float) -> Section | None:
     """The published tables of benchmarks that this study was not scored on."""
     scored = {group.benchmark for group in groups}
-    found = [published_table(name, title, level) for name, title in PUBLISHED_TITLES.items() if name not in scored]
+    found = [published_table(name, of.title, level) for name, of in PUBLISHED.items() if name not in scored]
     tables = tuple(table for table in found if table is not None)
     intro = (
         "Of other data than this study's: they show what the field reports and how wide its intervals are, and are not to be "

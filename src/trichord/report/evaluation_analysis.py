@@ -17,13 +17,13 @@ import numpy as np
 
 from trichord.errors import TrichordError
 from trichord.evaluation.comparison import Comparison, compare_on_benchmarks
-from trichord.evaluation.statistics import Interval, seeds_note
+from trichord.evaluation.replication import Runs, mean_over_first_stages, replication_note, seeds_text
+from trichord.evaluation.statistics import Interval
 from trichord.modality import Order
 from trichord.protocols.protocol import has_interval, interval_over_units
 from trichord.report.evaluation_reading import Measured, Scored, Scores, fusion_of, target_of
 from trichord.report.evaluation_systems import System
 from trichord.report.evaluation_units import are_numbered, difference_of_scoring, places_of_units
-from trichord.study.order_figures import distinct_runs
 
 _MEAN = re.compile(r"(.+), mean of \d+ folds", re.DOTALL)
 USUAL = ": the most frequent class"  # what a target is called that is no figure of the model
@@ -40,8 +40,9 @@ class Measure:
         chance: Mean over seeds; None where it is not known.
         unit: `%`, `rank` or another.
         num: Of units.
-        num_seeds: Behind it.
+        num_seeds: First stages behind it.
         note: What narrows its meaning, or ''.
+        num_runs: Runs behind it.
     """
 
     estimate: float
@@ -52,17 +53,24 @@ class Measure:
     num: int
     num_seeds: int
     note: str = ""
+    num_runs: int = 0
+
+    @property
+    def seeds(self) -> str:
+        """The number of seeds as it is printed."""
+        return seeds_text(self.num_seeds, self.num_runs or self.num_seeds)
 
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """The models of one system that were scored on a benchmark: scores[i] and scored[i] are of seeds[i]."""
+    """The models of one system that were scored on a benchmark: scores[i] and scored[i] are of seeds[i], and first_stages[i]
+    tells its first stage from others (`study.plan.first_stage_label`)."""
 
     system: System
     seeds: tuple[int, ...]
     scores: tuple[Scores, ...]
     scored: tuple[Scored, ...]
-    first_stages: tuple[str, ...]
+    first_stages: tuple[int | str, ...]
 
     @property
     def one(self) -> tuple[Scores, Scored]:
@@ -95,13 +103,10 @@ class Models:
             return None
         return places_of_units(of.one, one[0], self.one, two[0])
 
-    def distinct(self, target: str, measure: str) -> tuple[np.ndarray, tuple[int, ...]] | None:
-        """The table (S, n), and the seeds of its rows, without models that are an earlier one as far as this figure goes: they
-        share its first stage, and what came later did not touch it."""
-        if (table := self.table(target, measure)) is None:
-            return None
-        kept = distinct_runs(self.first_stages, list(table))
-        return table[kept], tuple(self.seeds[i] for i in kept)
+    def runs(self, target: str, measure: str) -> Runs | None:
+        """What each unit gives in each run; None as of `table`."""
+        table = self.table(target, measure)
+        return None if table is None else Runs(table, self.first_stages, self.seeds)
 
 
 @dataclass(eq=False)
@@ -112,7 +117,6 @@ class Target:
         name: Without how it was scored (`evaluation_reading.target_of`).
         ofs: By system, what its rows say that they are of.
         figures: By system and measure.
-        seeds: By system.
         main: The measure that systems are compared in; '' for none.
         comparisons: Of systems that may be compared; several where they fall into groups.
     """
@@ -120,7 +124,6 @@ class Target:
     name: str
     ofs: dict[str, str]
     figures: dict[str, dict[str, Measure]]
-    seeds: dict[str, tuple[int, ...]]
     main: str
     comparisons: list[Comparison] = field(default_factory=list)
 
@@ -184,7 +187,7 @@ def analyse(systems: Sequence[System], *, direction: str = "", level: float = 0.
 def _bench(systems: Sequence[System], key: tuple[str, str], level: float) -> Bench:
     models: dict[str, Models] = {}
     for system in systems:
-        models_of = zip(system.seeds, system.scores, system.first_stages, strict=True)
+        models_of = zip(system.seeds, system.scores, system.labels, strict=True)
         some = [(seed, scores, scored, first) for seed, scores, first in models_of
                 if (scored := scores.scored(key)) is not None]  # fmt: skip
         if some:
@@ -212,9 +215,8 @@ def _target(kind: str, name: str, models: dict[str, Models], level: float, compa
                  if (figure := _figure(own, name, measure, level)) is not None}  # fmt: skip
         if found:
             ofs[system], figures[system] = rows[0].of, found
-    seeds = {system: models[system].seeds for system in figures}
     main = "" if name.endswith(USUAL) or not compared else _main(kind, name, models)
-    return Target(name, ofs, figures, seeds, main)
+    return Target(name, ofs, figures, main)
 
 
 def _main(kind: str, target: str, models: dict[str, Models]) -> str:
@@ -233,22 +235,20 @@ def _figure(models: Models, target: str, measure: str, level: float) -> Measure 
         return None
     chances = [row.chance for row in rows]
     chance = None if None in chances else float(np.mean([c for c in chances if c is not None]))
-    seeds, num = len(rows), max(row.num for row in rows)
+    unit, num = rows[0].unit, max(row.num for row in rows)
     over = None if len(rows) < len(found) else _interval(models, target, rows[0], level)
     if over is not None:
-        note = over.note
-        if over.num_seeds < seeds:
-            note = f"{seeds} runs share {over.num_seeds} first stage{'s' if over.num_seeds > 1 else ''}, which make this figure"
-        return Measure(over.estimate, over.low, over.high, chance, rows[0].unit, num, over.num_seeds, note)
-    mean = float(np.mean([row.value for row in rows]))
-    return Measure(mean, None, None, chance, rows[0].unit, num, seeds)
+        return Measure(over.estimate, over.low, over.high, chance, unit, num, over.num_seeds, over.note, over.num_runs)
+    firsts = [first for first, row in zip(models.first_stages, found, strict=True) if row is not None]
+    mean = mean_over_first_stages([row.value for row in rows], firsts)
+    return Measure(mean, None, None, chance, unit, num, len(set(firsts)), "", len(rows))
 
 
 def _interval(models: Models, target: str, row: Measured, level: float) -> Interval | None:
     """None where a measure has none, or what units give is not known."""
-    if not has_interval(row.measure, row.unit) or (found := models.distinct(target, row.measure)) is None:
+    if not has_interval(row.measure, row.unit) or (runs := models.runs(target, row.measure)) is None:
         return None
-    return interval_over_units(found[0], row.measure, row.unit, shares=row.shares, level=level)
+    return interval_over_units(runs, row.measure, row.unit, shares=row.shares, level=level)
 
 
 def _put_first(benches: list[Bench], direction: str) -> None:
@@ -264,10 +264,9 @@ def _put_first(benches: list[Bench], direction: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Systems that may be compared with each other: (S, n) values of the units that count, and the seeds of their rows."""
+    """Systems that may be compared with each other: the values of the units that count."""
 
-    values: dict[str, np.ndarray] = field(default_factory=dict)
-    seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    values: dict[str, Runs] = field(default_factory=dict)
 
 
 def _compare(benches: Sequence[Bench], level: float) -> None:
@@ -292,10 +291,8 @@ def _compare(benches: Sequence[Bench], level: float) -> None:
         ]
     if groups:
         values = {name: group.values for name, group in groups.items()}
-        seeds = {name: group.seeds for name, group in groups.items()}
-        for name, comparison in compare_on_benchmarks(values, level, seeds=seeds, bounded=False).items():
+        for name, comparison in compare_on_benchmarks(values, level, bounded=False).items():
             place[name].comparisons.append(comparison)
-            place[name].seeds.update(groups[name].seeds)
 
 
 def _groups(bench: Bench, target: Target) -> tuple[list[_Group], list[str]]:
@@ -306,8 +303,8 @@ def _groups(bench: Bench, target: Target) -> tuple[list[_Group], list[str]]:
         if told := _why_alone(bench, target, system):
             why.append(f"{system} is not compared: {told}")
             continue
-        found = models.distinct(target.name, target.main)
-        assert found is not None
+        runs = models.runs(target.name, target.main)
+        assert runs is not None
         own, first = (models.scores[0], models.scored[0]), ""
         places: np.ndarray | None = None
         for group in groups:
@@ -320,9 +317,8 @@ def _groups(bench: Bench, target: Target) -> tuple[list[_Group], list[str]]:
         else:
             groups.append(group := _Group())
             apart.append(first)
-        table = found[0] if places is None else found[0][:, places]
-        group.values[system] = table[:, ~np.isnan(table[0])]
-        group.seeds[system] = found[1]
+        table = runs.values if places is None else runs.values[:, places]
+        group.values[system] = runs.with_values(table[:, ~np.isnan(table[0])])
     for group, told in zip(groups[1:], apart[1:], strict=True):
         one, two = (", ".join(some.values) for some in (groups[0], group))
         why.append(f"{one} {'is' if len(groups[0].values) == 1 else 'are'} not compared with {two}: {told}")
@@ -371,7 +367,7 @@ def in_words(verdict: str) -> str:
 
 def note_of_seeds(systems: Sequence[System]) -> str:
     """What one or two seeds mean for every figure, where that holds of all systems."""
-    told = {seeds_note(len(system.seeds)) for system in systems}
+    told = {replication_note(system.num_seeds, len(system.seeds)) for system in systems}
     return told.pop() if len(told) == 1 else ""
 
 

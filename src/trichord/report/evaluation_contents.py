@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from trichord.evaluation.comparison import Comparison, leaders, listed
+from trichord.evaluation.printed import figure_text, percent
 from trichord.evaluation.statistics import Difference
 from trichord.modality import Direction
 from trichord.report import plots
@@ -24,7 +25,7 @@ from trichord.report.evaluation_repeat import repeat_section
 from trichord.report.evaluation_systems import System
 from trichord.report.evaluation_tables import comparison_table, figures_table, systems_table, units_table
 from trichord.report.evaluation_units import choices
-from trichord.report.tables import in_percent, is_apart, p_text, percent, spanned
+from trichord.report.tables import in_percent, is_apart, p_text
 
 MOST_PANELS = 12  # of a figure; all rows are in the tables
 MOST_CURVES = 8
@@ -56,7 +57,7 @@ def build(systems: Sequence[System], *, direction: str = "", level: float = 0.95
         repeat_section(systems, direction, level),
     ]
     names = ", ".join(system.name for system in systems)
-    seeds = sorted({len(system.seeds) for system in systems})
+    seeds = sorted({system.num_seeds for system in systems})
     told = (
         f"{seeds[0]} to {seeds[-1]} seeds each"
         if len(seeds) > 1
@@ -91,7 +92,7 @@ def _sentence(bench: Bench, several: bool) -> str:
     for names, comparison in groups:
         best, *level_with_it = leaders({name: figures[name].estimate for name in names})
         among = "" if len(names) == len(figures) else f"of {', '.join(names)} "
-        verdict = _verdict(target, comparison, best) if comparison is not None else ""
+        verdict = _verdict(comparison, best) if comparison is not None else ""
         highest = f"the highest is {best} with {_value(figures[best])}"
         if level_with_it:
             highest = f"the highest are {listed([best, *level_with_it])}, of which {best} has {_value(figures[best])}"
@@ -104,17 +105,15 @@ def _sentence(bench: Bench, several: bool) -> str:
 
 
 def _value(found: Measure) -> str:
-    if found.low is None or found.high is None:
-        return f"{percent(found.estimate)} %"
-    return f"{spanned(found.estimate, found.low, found.high)} %"
+    return f"{figure_text(found.estimate, found.low, found.high)} %"
 
 
-def _verdict(target: Target, found: Comparison, best: str = "") -> str:
+def _verdict(found: Comparison, best: str = "") -> str:
     """What a comparison says, as sentences that follow another; of `best` alone where it is given."""
     pairs = [pair for pair in found.differences if not best or best in (pair.a, pair.b)]
     apart = [pair for pair in pairs if pair.p_adjusted < 1 - pair.level]
     told = []
-    if min(len(target.seeds[name]) for name in found.recalls) > 1:
+    if min(recall.num_seeds for recall in found.recalls.values()) > 1:
         verdict = in_words(found.verdict)
         told.append(f"{verdict[0].upper() if verdict.startswith('not ') else verdict[0]}{verdict[1:]}.")
         if found.winner is None and apart:
@@ -147,7 +146,7 @@ def _pairs(pairs: Sequence[Difference]) -> str:
 
 def _warnings(systems: Sequence[System], benches: Sequence[Bench], several: bool) -> list[str]:
     told = [f"{sentence}." for system in systems for sentence in system.left_out]
-    alone = [system.name for system in systems if len(system.seeds) == 1]
+    alone = [system.name for system in systems if system.num_seeds == 1]
     if several and alone and any(target.comparisons for bench in benches for target in bench.targets):
         whose = "Every system has" if len(alone) == len(systems) else f"{', '.join(alone)}:"
         told.append(
@@ -337,7 +336,7 @@ def _comparison_section(benches: Sequence[Bench], level: float) -> Section:
 def _finding(bench: Bench) -> str:
     """What the first target of a benchmark says in full, and how often the others say so."""
     first, *others = [target for target in bench.targets if target.comparisons]
-    verdicts = "".join(_verdict(first, found) for found in first.comparisons)
+    verdicts = "".join(_verdict(found) for found in first.comparisons)
     told = f"{bench.title}, {first.name}, {first.main}:{verdicts}"
     if not others:
         return told

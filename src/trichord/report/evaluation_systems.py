@@ -14,6 +14,7 @@ from trichord.report.document import folded
 from trichord.report.evaluation_reading import AGAIN, Scores, fault, read_scores, scores_of
 from trichord.study.evaluation_files import PER_QUERY, RESULTS
 from trichord.study.files import check_sha256, is_there, read_json
+from trichord.study.plan import first_stage_label
 
 Folder = Literal["study", "evaluation"]
 
@@ -28,8 +29,7 @@ class System:
         folder: That was given.
         seeds: Of its models; (0,) for what was scored alone.
         scores: Of each seed.
-        first_stages: Of each seed, what its first stage is called; '' where that was not kept. Seeds that share it are no
-            independent sample of it.
+        first_stages: Of each seed, the folder of its first stage; '' where that was not kept.
         notes: What narrows the meaning of its figures.
         left_out: Sentences on runs of its folder that were not scored.
         study: Path of the study that its models are of, as it was given then; ''.
@@ -44,6 +44,16 @@ class System:
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     study: str = ""
+
+    @property
+    def labels(self) -> tuple[int | str, ...]:
+        """Of each seed, what tells its first stage from others."""
+        return tuple(map(first_stage_label, self.first_stages, self.seeds))
+
+    @property
+    def num_seeds(self) -> int:
+        """The number of first stages."""
+        return len(set(self.labels))
 
 
 def kind_of(path: Path) -> Folder:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trichord.evaluation.statistics import ONE_SEED, TWO_SEEDS
+from trichord.evaluation.printed import figure_text, percent
+from trichord.evaluation.replication import ONE_SEED, TWO_SEEDS
 from trichord.report.document import Cell, Column, Table, Value, folded
 from trichord.report.evaluation_analysis import Bench, Measure, Target, rule_of
 from trichord.report.evaluation_queries import UnitDuel
 from trichord.report.evaluation_systems import System
 from trichord.report.evaluation_units import gallery_of
-from trichord.report.tables import DASH, difference_cell, in_percent, is_apart, p_text, percent, spanned
+from trichord.report.tables import DASH, difference_cell, in_percent, is_apart, p_text
 
 SYSTEM = Column("system", numeric=False)
 OF = Column("of", numeric=False)
@@ -41,13 +42,7 @@ def figure_cell(found: Measure | None, *, strong: bool = False, chance: bool = F
     if found is None:
         return DASH
     values: tuple[tuple[str, Value], ...] = ()
-    if found.unit == "rank":
-        text = f"{found.estimate:g}" if found.low is not None else f"{found.estimate:.1f}"
-        text += "" if found.low is None else f" [{found.low:g}, {found.high:g}]"
-    elif found.low is None or found.high is None:
-        text = percent(found.estimate, 1 if abs(found.estimate) >= 10 else 2)
-    else:
-        text = spanned(found.estimate, found.low, found.high)
+    text = figure_text(found.estimate, found.low, found.high, found.unit)
     if found.low is not None:
         values = (("low", found.low), ("high", found.high))
     if found.chance is not None and chance:
@@ -63,7 +58,7 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
     measures = bench.measures
     units = {m: f.unit for target in bench.targets for of in target.figures.values() for m, f in of.items()}
     heads = [Column(m if units[m] in ("%", "rank") else f"{m} ({units[m]})") for m in measures]
-    seeds = max(f.num_seeds for t in bench.targets for of in t.figures.values() for f in of.values())
+    num_runs = max(f.num_runs for t in bench.targets for of in t.figures.values() for f in of.values())
     tails = {(t.name, system): _tail(bench, t, system) for t in bench.targets for system in t.figures}
     varying = [what for what in TAIL if len({tail[what].text for tail in tails.values()}) > 1]
     columns = [OF, *([SYSTEM] if several else []), *heads, *map(Column, varying)]
@@ -83,7 +78,7 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
         if several and (chance := _chance(bench, target, measures)):
             rows.append((Cell(target.name), Cell("chance"), *chance, *([DASH] * len(varying))))
     parts = [
-        f"Shares in percent, ranks from 1; in brackets {in_percent(level)} intervals over units{_and_seeds(seeds)}."
+        f"Shares in percent, ranks from 1; in brackets {in_percent(level)} intervals over units{_and_seeds(num_runs)}."
     ]
     one = next(iter(tails.values()))
     if same := [
@@ -102,8 +97,8 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
     return Table(f"figures-{slug}", bench.title, tuple(columns), tuple(rows), " ".join(parts), separators)
 
 
-def _and_seeds(seeds: int) -> str:
-    return " and seeds" if seeds > 1 else ", which say nothing of other seeds"
+def _and_seeds(num_runs: int) -> str:
+    return " and seeds" if num_runs > 1 else ", which say nothing of other seeds"
 
 
 def _wins(target: Target, system: str, measure: str) -> bool:
@@ -118,7 +113,8 @@ def _note(found: Measure | None) -> str:
 def _tail(bench: Bench, target: Target, system: str) -> dict[str, Cell]:
     """What the figures of a line are of, by `TAIL`."""
     figures = target.figures[system].values()
-    nums, seeds = sorted({figure.num for figure in figures}), sorted({figure.num_seeds for figure in figures})
+    nums = sorted({figure.num for figure in figures})
+    seeds = sorted({(figure.num_seeds, figure.seeds) for figure in figures})
     models = bench.models[system]
     row = next((row for row in models.scored[0].rows if row.of == target.ofs[system]), None)
     size = (
@@ -127,7 +123,8 @@ def _tail(bench: Bench, target: Target, system: str) -> dict[str, Cell]:
         else None
     )
     gallery = DASH if size is None else Cell(f"{size:,}", size)
-    return {"units": _span(nums), "gallery": gallery, "seeds": _span(seeds)}
+    told = Cell(" to ".join(dict.fromkeys(text for _, text in (seeds[0], seeds[-1]))), seeds[-1][0])
+    return {"units": _span(nums), "gallery": gallery, "seeds": told}
 
 
 def _span(nums: Sequence[int]) -> Cell:

@@ -20,11 +20,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trichord.errors import TrichordError
+from trichord.evaluation.ranks import RECALLS
 
 if TYPE_CHECKING:
     from trichord.evaluation.statistics import Interval
 
-RECALLS = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}
+MEASURES = {recall.field: recall.measure for recall in RECALLS}
 USUAL_GALLERIES: dict[str, tuple[int, ...]] = {"youcook2": (3350,), "msrvtt": (1000, 2990)}
 
 ORDER_STUDY = "The order study, Table 1 (zero-shot text-to-video retrieval by order of modalities)"
@@ -74,14 +75,14 @@ class PublishedRow:
 
     def recall(self, name: str) -> float | None:
         """A recall in percent. Raises TrichordError for a name other than r1, r5 and r10."""
-        if name not in RECALLS:
-            raise TrichordError(f"recall '{name}' of {self.method} is not published; take one of {', '.join(RECALLS)}")
+        if name not in MEASURES:
+            raise TrichordError(f"recall '{name}' of {self.method} is not published; take one of {', '.join(MEASURES)}")
         return {"r1": self.r1, "r5": self.r5, "r10": self.r10}[name]
 
     def printed(self, name: str) -> str:
         """A recall with its source's decimals, `1.10`; `-` where not published."""
         value = self.recall(name)
-        return "-" if value is None else f"{value:.{self.decimals[list(RECALLS).index(name)]}f}"
+        return "-" if value is None else f"{value:.{self.decimals[list(MEASURES).index(name)]}f}"
 
 
 _STUDY_NOTE = (
@@ -246,11 +247,11 @@ def possible_hits(row: PublishedRow, recall: str, num_queries: int) -> range:
     value = row.recall(recall)
     if value is None or num_queries < 1:
         raise TrichordError(
-            f"{row.method}: {RECALLS[recall]} {row.printed(recall)} over {num_queries} queries cannot be counted; "
+            f"{row.method}: {MEASURES[recall]} {row.printed(recall)} over {num_queries} queries cannot be counted; "
             "give a published recall and one query or more"
         )
     digits = int(row.printed(recall).replace(".", ""))  # the figure in units of its last place
-    hit = 200 * 10 ** row.decimals[list(RECALLS).index(recall)]  # one hit of N is hit / N half-units
+    hit = 200 * 10 ** row.decimals[list(MEASURES).index(recall)]  # one hit of N is hit / N half-units
     low = max(-(-(2 * digits - 1) * num_queries // hit), 0)
     return range(low, min((2 * digits + 1) * num_queries // hit, num_queries) + 1)
 
@@ -261,18 +262,18 @@ def consistent_galleries(row: PublishedRow, candidates: Iterable[int]) -> tuple[
     A candidate is a number of queries: clips, with one caption each in one run; captions times runs otherwise. Being
     consistent proves nothing where 100 / N is below the figure's last place: any figure then fits.
     """
-    shown = [name for name in RECALLS if row.recall(name) is not None]
+    shown = [name for name in MEASURES if row.recall(name) is not None]
     return tuple(size for size in candidates if all(possible_hits(row, name, size) for name in shown))
 
 
 def gallery_evidence(row: PublishedRow) -> tuple[str, ...]:
     """One sentence for each usual gallery: whether it can print the row's recalls, and which it cannot."""
-    shown = [name for name in RECALLS if row.recall(name) is not None]
+    shown = [name for name in MEASURES if row.recall(name) is not None]
     sentences = []
     for size in USUAL_GALLERIES[row.benchmark]:
         bad = [name for name in shown if not possible_hits(row, name, size)]
         needs = ", ".join(
-            f"{RECALLS[name]} {row.printed(name)} would need {(row.recall(name) or 0) * size / 100:.2f} hits"
+            f"{MEASURES[name]} {row.printed(name)} would need {(row.recall(name) or 0) * size / 100:.2f} hits"
             for name in bad
         )
         verdict = f"cannot print the row: {needs}" if bad else "can print every figure"

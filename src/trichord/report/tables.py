@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trichord.evaluation.comparison import Interaction
+from trichord.evaluation.printed import figure_text, percent, spanned
+from trichord.evaluation.replication import seeds_text
 from trichord.evaluation.statistics import Difference, Interval
 from trichord.modality import Direction, Order
-from trichord.report.analysis import MAIN_RECALL, RECALLS, BenchmarkPair, Duel, Group
+from trichord.report.analysis import KS, MAIN_RECALL, BenchmarkPair, Duel, Group
 from trichord.report.document import Cell, Column, Table, Value, slug
 from trichord.report.published import (
     PublishedRow,
@@ -23,18 +25,6 @@ from trichord.report.published import (
 
 NAME = Column("order", numeric=False)
 DASH = Cell("-")
-
-
-def percent(value: float, digits: int = 2) -> str:
-    """Of a recall or a difference; -0.00 is 0.00."""
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
-
-
-def spanned(estimate: float, low: float, high: float) -> str:
-    """`48.1 [40.5, 55.8]`; two decimals where the figures are below ten."""
-    digits = 1 if max(abs(estimate), abs(low), abs(high)) >= 10 else 2
-    return f"{percent(estimate, digits)} [{percent(low, digits)}, {percent(high, digits)}]"
 
 
 def interval_cell(found: Interval, *, strong: bool = False, note: str = "") -> Cell:
@@ -64,15 +54,19 @@ def p_text(p: float) -> str:
 def order_table(groups: Sequence[Group], direction: str) -> Table:
     """The study's table: orders by R@1, R@5, R@10 of every benchmark, with intervals, then chance. A figure is bold only
     where its order is the winner."""
-    columns = [NAME, *(Column(f"R@{k}", group.title) for group in groups for k in RECALLS)]
+    columns = [NAME, *(Column(f"R@{k}", group.title) for group in groups for k in KS)]
     orders = list(dict.fromkeys(order for group in groups for order in group.orders))
     compared = {order for group in groups for order in group.compared}
     orders.sort(key=lambda order: order not in compared)
     rows = [
         [Cell(str(Order.parse(order))), *(c for group in groups for c in _recalls(group, order))] for order in orders
     ]
-    chance = [interval_cell(found) for group in groups for found in (group.chance[k] for k in RECALLS)]
+    chance = [interval_cell(found) for group in groups for found in (group.chance[k] for k in KS)]
     rows.append([Cell("chance"), *chance])
+    seeds = [next(_seeds(group, order) for group in groups if order in group.orders) for order in orders]
+    if len({cell.text for cell in seeds}) > 1:
+        columns.append(Column("seeds"))
+        rows = [[*row, cell] for row, cell in zip(rows, [*seeds, DASH], strict=True)]
     rules = {len(rows) - 1} | ({len([o for o in orders if o in compared])} if len(compared) < len(orders) else set())
     caption = (
         f"Zero-shot retrieval {Direction.parse(direction)} ({direction}), recall in percent with {share(groups)} intervals "
@@ -85,9 +79,14 @@ def order_table(groups: Sequence[Group], direction: str) -> Table:
     )  # fmt: skip
 
 
+def _seeds(group: Group, order: str) -> Cell:
+    found = group.recalls[order][MAIN_RECALL]
+    return Cell(seeds_text(found.num_seeds, found.num_runs), found.num_seeds, values=(("runs", found.num_runs),))
+
+
 def _recalls(group: Group, order: str) -> list[Cell]:
     if order not in group.orders:
-        return [DASH] * len(RECALLS)
+        return [DASH] * len(KS)
     note = "; ".join(group.notes.get(order, ()))
     winners = {k: comparison.winner for k, comparison in group.comparisons.items()}
     return [
@@ -100,10 +99,11 @@ def sizes_table(groups: Sequence[Group]) -> Table:
     columns = ("benchmark", "queries", "gallery", "missing clips", "ties", "seeds", "median rank of the orders")
     rows = []
     for group in groups:
-        seeds = sorted({len(values.seeds) for values in group.ranked.values()})
+        counts = sorted({(v.num_seeds, seeds_text(v.num_seeds, v.num_runs)) for v in group.median_rank.values()})
+        seeds = " to ".join(dict.fromkeys(text for _, text in (counts[0], counts[-1])))
         policy = {"drop": "left out", "miss": "counted as errors"}[group.missing]
         medians = ", ".join(
-            f"{Order.parse(o)} {v.estimate:g} [{v.low:g}, {v.high:g}]" for o, v in group.median_rank.items()
+            f"{Order.parse(o)} {figure_text(v.estimate, v.low, v.high, 'rank')}" for o, v in group.median_rank.items()
         )
         ties = "expected over ties" if group.ties == "expected" else group.ties
         found: list[tuple[str, Value]] = []
@@ -114,8 +114,7 @@ def sizes_table(groups: Sequence[Group]) -> Table:
             Cell(group.title), Cell(f"{group.num_queries:,}", group.num_queries),
             Cell(f"{group.num_gallery:,}", group.num_gallery),
             Cell(f"{group.num_missing:,}, {policy}", group.num_missing, values=(("policy", policy),)), Cell(ties),
-            Cell(" to ".join(map(str, seeds if len(seeds) < 3 else (seeds[0], seeds[-1]))),
-                 values=(("least", seeds[0]), ("most", seeds[-1]))),
+            Cell(seeds, values=(("least", counts[0][0]), ("most", counts[-1][0]))),
             Cell(medians, values=tuple(found)),
         ))  # fmt: skip
     numeric = (False, True, True, False, False, True, False)
@@ -161,7 +160,7 @@ def differences_table(groups: Sequence[Group]) -> Table:
     numeric = (False, False, False, True, True, True, True)
     rows, rules = [], []
     for group in groups:
-        for k in reversed(RECALLS):
+        for k in reversed(KS):
             for pair in group.comparisons[k].differences if k in group.comparisons else ():
                 paired = str(pair.num_seeds) + ("" if pair.paired_seeds else ", not paired")
                 rows.append((

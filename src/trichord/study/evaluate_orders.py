@@ -32,6 +32,7 @@ from trichord.study.evaluate import Evaluation, evaluate, write_evaluation
 from trichord.study.evaluation_files import PER_QUERY, RESULTS
 from trichord.study.files import check_sha256, is_there, read_arrays, read_json
 from trichord.study.lock import alone_in
+from trichord.study.order_figures import EvaluatedRun
 from trichord.study.trained_runs import TrainedRun, chosen_runs, read_plan, trained_runs
 from trichord.training.models import DESCRIPTION
 from trichord.training.seals import digest, sealed
@@ -43,23 +44,6 @@ if TYPE_CHECKING:
 CONTENTS = 3  # raised when more is kept of an evaluation: older ones are then made again
 ANEW = "it is made anew"
 Say = Callable[[str], None]
-
-
-@dataclass
-class EvaluatedRun:
-    """What the evaluation of one model gave.
-
-    Attributes:
-        run: Order, seed and stage.
-        rows: By benchmark, as it was asked for.
-        units: Names of the units of `Row.each`, by `Row.each_of`.
-        notes: For the reader.
-    """
-
-    run: TrainedRun
-    rows: dict[str, list[Row]]
-    units: dict[str, np.ndarray] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass

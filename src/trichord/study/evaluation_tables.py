@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING
 
 from trichord.errors import printable
 from trichord.evaluation.retrieval import RetrievalResult
-from trichord.evaluation.statistics import seeds_note
 from trichord.modality import Order
 from trichord.protocols.protocol import Row
 from trichord.protocols.registry import protocols
+from trichord.study.order_figures import OrderFigure, notes_of_seeds
 from trichord.study.table import results_table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from trichord.study.evaluate import Evaluation
-    from trichord.study.order_figures import OrderFigure
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[Table]:
@@ -116,7 +115,7 @@ def _order_table(name: str, of: str, figures: Sequence[OrderFigure], orders: Seq
     out.add_column("seeds", justify="right")
     for order in orders:
         mine = {f.measure: f for f in figures if f.order == order}
-        seeds = ", ".join(dict.fromkeys(str(f.num_seeds) for f in mine.values()))
+        seeds = ", ".join(dict.fromkeys(f.seeds for f in mine.values()))
         out.add_row(str(Order.parse(order)), *(_order_cell(mine.get(m)) for m in measures), seeds or "-")
     chances = {m: [f.chance for f in figures if f.measure == m and f.chance is not None] for m in measures}
     if any(chances.values()):
@@ -134,22 +133,18 @@ def _width(heading: str, column: Sequence[OrderFigure]) -> int:
 def _order_cell(figure: OrderFigure | None) -> str:
     if figure is None:
         return "-"
-    value = f"{figure.value:.1f}" if figure.unit == "rank" else f"{figure.value:.2f}"
-    found = figure.interval
-    return value if found is None else f"{value} [{found.low:.1f}, {found.high:.1f}]"
+    return figure.text
 
 
 def order_caption(figures: Sequence[OrderFigure]) -> str:
     """What the figures of `order_tables` are, in lines."""
-    fewest = min((f.num_seeds for f in figures), default=0)
     levels = sorted({f"{f.interval.level:.0%}" for f in figures if f.interval is not None})
     ranked = any(f.unit == "rank" for f in figures)
     told = ["Means over seeds, in percent where nothing else is said; chance too."]
     told += ["MedR is over all seeds and queries together; ranks count from 1."] if ranked else []
     if levels:
         told.append(f"In brackets {' and '.join(levels)} intervals over units (queries, clips, videos) and seeds.")
-    if note := seeds_note(fewest):
-        told.append(f"{note[0].upper()}{note[1:]}.")
+    told += notes_of_seeds(figures)
     return "\n".join(told)
 
 

@@ -1,19 +1,39 @@
-"""The figures of orders: what the evaluations of their seeds give together, with intervals over units and seeds."""
+"""The figures of orders: what their runs give together, with intervals over units and seeds (`evaluation.replication`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
+from trichord.evaluation.printed import figure_text
+from trichord.evaluation.ranks import RECALLS
+from trichord.evaluation.replication import Runs, mean_over_first_stages, replication_note, seeds_text
+from trichord.evaluation.retrieval import QueryRanks
 from trichord.evaluation.statistics import Interval
-from trichord.protocols.protocol import MEDIAN_RANK, Row, interval_over_units
+from trichord.modality import Order
+from trichord.protocols.protocol import Row, interval_over_units
+from trichord.study.trained_runs import TrainedRun
 
-if TYPE_CHECKING:
-    from trichord.study.evaluate_orders import EvaluatedRun
+
+@dataclass
+class EvaluatedRun:
+    """What the evaluation of one model gave.
+
+    Attributes:
+        run: Order, seed and stage.
+        rows: By benchmark, as it was asked for.
+        units: Names of the units of `Row.each`, by `Row.each_of`.
+        notes: For the reader.
+    """
+
+    run: TrainedRun
+    rows: dict[str, list[Row]]
+    units: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -23,11 +43,13 @@ class OrderFigure:
     Attributes:
         benchmark, of, measure, unit: As of the rows.
         order: Code.
-        value: Mean over seeds; of a median rank with an interval, the median over all seeds and units together.
+        value: Mean over first stages of the means over their runs; of a median rank with an interval, the median over all runs
+            and units together.
         interval: Over units and seeds; None where the rows do not tell what each unit gives, or of seeds with other units.
-        num_seeds: Seeds. Runs that share their first stage and give the same to every unit count as one.
+        num_seeds: First stages.
         num: Units of each run, where all have as many; else of the fewest.
-        chance: Mean over seeds, where it is known.
+        chance: Mean over runs, where it is known.
+        num_runs: Runs; more than `num_seeds` where they share first stages.
     """
 
     benchmark: str
@@ -40,6 +62,49 @@ class OrderFigure:
     num_seeds: int
     num: int
     chance: float | None
+    num_runs: int = 0
+
+    @property
+    def text(self) -> str:
+        """As it is printed: `9.0 [4.8, 16.4]`."""
+        if self.interval is None:
+            return figure_text(self.value, None, None, self.unit)
+        return figure_text(self.value, self.interval.low, self.interval.high, self.unit)
+
+    @property
+    def seeds(self) -> str:
+        """The number of seeds as it is printed."""
+        return seeds_text(self.num_seeds, self.num_runs or self.num_seeds)
+
+
+def run_of_results(
+    run: TrainedRun, results: Sequence[Mapping[str, Any]], read_ranks: Callable[[str, str], QueryRanks | None]
+) -> EvaluatedRun:
+    """The recalls of a run as a study keeps them, each with what its queries give.
+
+    Args:
+        run: Whose figures they are.
+        results: Its rows in `orders/ORDER/seed-N.json`.
+        read_ranks: Ranks of a benchmark in a direction, or None where they are not known.
+    """
+    found = EvaluatedRun(run, {})
+    for result in results:
+        benchmark, direction = result["benchmark"], result["direction"]
+        ranks = read_ranks(benchmark, direction)
+        num_errors = result["num_missing"] if ranks is not None and result["missing"] == "miss" else 0
+        each = ranks.each(num_errors) if ranks is not None and len(ranks.clip) + num_errors > 1 else {}
+        units = f"{benchmark}/{direction}/query"
+        if ranks is not None:
+            clip = ranks.clip if ranks.text is None else ranks.text
+            found.units[units] = np.concatenate([clip, np.full(num_errors, -1)])
+        found.rows.setdefault(benchmark, []).extend(
+            Row(
+                benchmark, direction, measure, result[field], result["num_queries"], result[f"chance_{field}"],
+                each=each.get(measure), each_of=units,
+            )
+            for measure, field, _ in RECALLS
+        )  # fmt: skip
+    return found
 
 
 def order_figures(runs: Sequence[EvaluatedRun], level: float = 0.95) -> list[OrderFigure]:
@@ -59,36 +124,19 @@ def order_figures(runs: Sequence[EvaluatedRun], level: float = 0.95) -> list[Ord
 
 def _figure(name: str, of: str, order: str, entries: list[tuple[EvaluatedRun, Row]], level: float) -> OrderFigure:
     row = entries[0][1]
-    values, chances = [r.value for _, r in entries], [r.chance for _, r in entries if r.chance is not None]
-    distinct = _distinct(entries)
-    interval = _interval(distinct, level)
-    value = interval.estimate if interval is not None and row.measure == MEDIAN_RANK else mean(values)
+    chances = [r.chance for _, r in entries if r.chance is not None]
+    first_stages = [done.run.first_stage_label for done, _ in entries]
+    interval = _interval(entries, first_stages, level)
+    value = interval.estimate if interval else mean_over_first_stages([r.value for _, r in entries], first_stages)
     return OrderFigure(
-        name, of, row.measure, row.unit, order, value, interval, len(distinct), min(r.num for _, r in entries),
-        mean(chances) if chances else None,
+        name, of, row.measure, row.unit, order, value, interval, len(set(first_stages)), min(r.num for _, r in entries),
+        mean(chances) if chances else None, len(entries),
     )  # fmt: skip
 
 
-def distinct_runs(first_stages: Sequence[str], each: Sequence[np.ndarray | None]) -> list[int]:
-    """Places of the runs that are not the same model as an earlier one, as far as a figure goes: those share a first stage
-    (empty: not known), and what came later changed nothing that a unit gives."""
-    kept: list[int] = []
-    for i, (first, mine) in enumerate(zip(first_stages, each, strict=True)):
-        same = any(
-            first and first == first_stages[j] and mine is not None and (other := each[j]) is not None
-            and np.array_equal(mine, other, equal_nan=True)
-            for j in kept
-        )  # fmt: skip
-        kept += [] if same else [i]
-    return kept
-
-
-def _distinct(entries: list[tuple[EvaluatedRun, Row]]) -> list[tuple[EvaluatedRun, Row]]:
-    places = distinct_runs([done.run.first_stage for done, _ in entries], [row.each for _, row in entries])
-    return [entries[i] for i in places]
-
-
-def _interval(entries: list[tuple[EvaluatedRun, Row]], level: float) -> Interval | None:
+def _interval(
+    entries: list[tuple[EvaluatedRun, Row]], first_stages: Sequence[Hashable], level: float
+) -> Interval | None:
     done, row = entries[0]
     names, table = done.units.get(row.each_of), []
     for other, mine in entries:
@@ -98,4 +146,20 @@ def _interval(entries: list[tuple[EvaluatedRun, Row]], level: float) -> Interval
         if not np.array_equal(names, theirs) or not np.array_equal(np.isnan(mine.each), np.isnan(row.each)):
             return None
         table.append(mine.each)
-    return interval_over_units(np.stack(table), row.measure, row.unit, shares=row.shares, level=level)
+    runs = Runs(np.stack(table), tuple(first_stages), tuple(other.run.seed for other, _ in entries))
+    return interval_over_units(runs, row.measure, row.unit, shares=row.shares, level=level)
+
+
+def notes_of_seeds(figures: Sequence[OrderFigure]) -> list[str]:
+    """What the numbers of seeds and runs mean for the figures, a sentence each, with the orders it holds of where not of all."""
+    orders: dict[str, dict[str, None]] = {}
+    for f in figures:
+        orders.setdefault(replication_note(f.num_seeds, f.num_runs or f.num_seeds), {})[f.order] = None
+    every = {f.order for f in figures}
+    return [
+        f"{note[0].upper()}{note[1:]}."
+        if set(own) == every
+        else f"{', '.join(str(Order.parse(o)) for o in own)}: {note}."
+        for note, own in orders.items()
+        if note
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 
 from trichord.errors import TrichordError
@@ -13,6 +14,7 @@ from trichord.recipes.identity import training_settings
 from trichord.settings import SEED
 from trichord.training.stage import Stage, stages_of
 
+_SEED_OF_STAGE = re.compile(r"\.seed(\d{1,20})\.[0-9a-f]{8}$")
 FORMAT = 1  # raised when the same settings would train differently
 
 
@@ -87,6 +89,15 @@ def plan_study(
         for seed in dict.fromkeys(seeds)
         for order in dict.fromkeys(orders)
     ]
+
+
+def first_stage_label(folder: str, seed: int) -> int | str:
+    """What tells a first stage from others of the same order: the seed in its folder's name (`PlannedStage.folder`), else the name.
+
+    A run of which the first stage is not known ('') has one of its own, of the run's seed.
+    """
+    found = _SEED_OF_STAGE.search(folder)
+    return int(found[1]) if found else folder or seed
 
 
 def distinct_stages(plan: list[PlannedOrder]) -> list[PlannedStage]:

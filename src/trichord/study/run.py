@@ -24,10 +24,13 @@ from trichord.study.calls import CALLS, begin_call, end_call
 from trichord.study.files import is_there, mended_by_deleting
 from trichord.study.folder import DIVERGED, check_store, claim, config_text, divergence_of, note_divergence, write_study
 from trichord.study.lock import alone_in
+from trichord.study.order_figures import EvaluatedRun, run_of_results
 from trichord.study.places import check_described, identity_of
 from trichord.study.plan import PlannedOrder, PlannedStage, distinct_stages, plan_order, plan_study
-from trichord.study.score import evaluate_order
+from trichord.study.ranks import read_ranks
+from trichord.study.score import evaluate_order, results_path
 from trichord.study.table import TABLE_FILES, StudyTable, write_table
+from trichord.study.trained_runs import TrainedRun
 from trichord.training import divergence
 from trichord.training.checkpoint import FOLDER as CHECKPOINTS
 from trichord.training.checkpoint import finish_checkpoints
@@ -149,6 +152,7 @@ def run_study(
     for line in factories.check_data(recipe, store, [stage.stage for stage in distinct_stages(plan)]):
         say(line)
     results: list[dict[str, Any]] = []
+    runs: list[EvaluatedRun] = []
     table = None
     with writing(out), alone_in(out):
         on_main(partial(_check_new, out))
@@ -166,9 +170,11 @@ def run_study(
             if why := _train_all(planned, out, store, recipe, say):
                 say(f"{planned.order} seed {planned.seed}  diverged and is left out: {why}")
                 continue
-            results += evaluate_order(planned, out, store, recipe, chosen, directions, say)
+            rows = evaluate_order(planned, out, store, recipe, chosen, directions, say)
+            results += rows
+            runs.append(on_main(partial(_evaluated, planned, out, rows)))
             table = StudyTable.from_results(
-                results, [b.title for b in chosen], [b.name for b in chosen], directions[0].code
+                results, [b.title for b in chosen], [b.name for b in chosen], directions[0].code, runs
             )
             on_main(write)
             on_main(partial(write_table, table, out))
@@ -190,6 +196,13 @@ def _is_study(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.keys() >= {"recipe", "orders", "results"}
+
+
+def _evaluated(planned: PlannedOrder, out: Path, rows: list[dict[str, Any]]) -> EvaluatedRun:
+    """Figures of a run with what its queries give, read back from what was kept."""
+    stages = planned.stages
+    run = TrainedRun(planned.order.code, planned.seed, stages[-1].folder, stages[0].folder)
+    return run_of_results(run, rows, partial(read_ranks, results_path(out, planned).with_suffix(".npz")))
 
 
 def _note_read_only(stages: Sequence[PlannedStage], out: Path, store: Store, recipe: Recipe, say: Say) -> None:

@@ -5,52 +5,39 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import printable
+from trichord.evaluation.ranks import RECALLS
 from trichord.files.writing import replacing, write_text
 from trichord.modality import Direction, Order
 from trichord.study.drawing import drawing
+from trichord.study.order_figures import EvaluatedRun, OrderFigure, notes_of_seeds, order_figures, run_of_results
+from trichord.study.trained_runs import TrainedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.table import Table
 
     from trichord.evaluation.retrieval import RetrievalResult
 
-RECALLS = ("r1", "r5", "r10")
 TABLE_FILES = ("table.md", "table.csv", "table.tex", "orders.png")
 MAX_TITLE = 60  # characters above a panel
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Mean over seeds and, with two seeds or more, their standard deviation. In percent."""
-
-    mean: float
-    std: float | None = None
-
-    def text(self, plus_minus: str = " ± ") -> str:
-        return f"{self.mean:.2f}" if self.std is None else f"{self.mean:.2f}{plus_minus}{self.std:.2f}"
-
-
-@dataclass(frozen=True)
 class StudyTable:
-    """Cells by (order code, benchmark name): three recalls.
+    """The figures of the orders of a study, with their intervals.
 
     Attributes:
         direction: Retrieval direction of the cells.
         orders: Codes in the order of the rows.
         benchmarks: Names in the order of the columns.
         titles: Their headings.
-        cells: (order, benchmark) -> cells of R@1, R@5, R@10; absent where nothing was scored.
-        chance: benchmark -> the three chance levels.
+        figures: Recalls of every order, benchmark and direction.
         queries: benchmark -> (queries, gallery).
-        num_seeds: Seeds so far of the order with fewest.
         results: All rows that the table was made from, every direction.
     """
 
@@ -58,51 +45,66 @@ class StudyTable:
     orders: tuple[str, ...]
     benchmarks: tuple[str, ...]
     titles: tuple[str, ...]
-    cells: dict[tuple[str, str], tuple[Cell, Cell, Cell]]
-    chance: dict[str, tuple[float, float, float]]
+    figures: tuple[OrderFigure, ...]
     queries: dict[str, tuple[int, int]]
-    num_seeds: int
     results: tuple[dict[str, Any], ...]
 
     @classmethod
     def from_results(
-        cls, results: list[dict[str, Any]], titles: list[str], benchmarks: list[str], direction: str
+        cls,
+        results: list[dict[str, Any]],
+        titles: list[str],
+        benchmarks: list[str],
+        direction: str,
+        runs: Sequence[EvaluatedRun] = (),
     ) -> StudyTable:
-        """Collect result rows (see `RetrievalResult`, plus `order` and `seed`) into a table of one direction."""
-        rows = [r for r in results if r["direction"] == direction]
-        orders = tuple(dict.fromkeys(r["order"] for r in results))
-        cells: dict[tuple[str, str], tuple[Cell, Cell, Cell]] = {}
-        for order in orders:
-            for name in benchmarks:
-                if found := [r for r in rows if r["order"] == order and r["benchmark"] == name]:
-                    one, five, ten = (_cell([r[k] for r in found]) for k in RECALLS)
-                    cells[order, name] = (one, five, ten)
-        first = {name: next((r for r in rows if r["benchmark"] == name), None) for name in benchmarks}
-        scored = {name: r for name, r in first.items() if r is not None}
-        return cls(
-            direction,
-            orders,
-            tuple(benchmarks),
-            tuple(titles),
-            cells,
-            {name: (r["chance_r1"], r["chance_r5"], r["chance_r10"]) for name, r in scored.items()},
-            {name: (r["num_queries"], r["num_gallery"]) for name, r in scored.items()},
-            min((len({r["seed"] for r in results if r["order"] == order}) for order in orders), default=0),
-            tuple(results),
-        )
+        """Collect result rows (see `RetrievalResult`, plus `order` and `seed`) into a table of one direction.
 
-    def lines(self, plus_minus: str = " ± ") -> list[list[str]]:
+        Args:
+            results: Rows of all runs.
+            titles, benchmarks: Headings and names of the columns.
+            direction: Of the cells.
+            runs: The same runs with what their queries give; without them the figures have no intervals.
+        """
+        orders = tuple(dict.fromkeys(r["order"] for r in results))
+        if not runs:
+            keys = dict.fromkeys((r["order"], r["seed"]) for r in results)
+            mine = {key: [r for r in results if (r["order"], r["seed"]) == key] for key in keys}
+            runs = [run_of_results(TrainedRun(*key, "", ""), rows, lambda *_: None) for key, rows in mine.items()]
+        table = cls(direction, orders, tuple(benchmarks), tuple(titles), tuple(order_figures(runs)), {}, tuple(results))
+        return table.for_direction(direction)
+
+    @property
+    def cells(self) -> dict[tuple[str, str], tuple[OrderFigure, ...]]:
+        """(order, benchmark) -> R@1, R@5, R@10 in the table's direction; absent where nothing was scored."""
+        cells: dict[tuple[str, str], tuple[OrderFigure, ...]] = {}
+        for order in self.orders:
+            for name in self.benchmarks:
+                key = (order, name, self.direction)
+                if found := tuple(f for f in self.figures if (f.order, f.benchmark, f.of) == key):
+                    cells[order, name] = found
+        return cells
+
+    @property
+    def chance(self) -> dict[str, tuple[float, ...]]:
+        """benchmark -> the three chance levels."""
+        first: dict[str, tuple[OrderFigure, ...]] = {}
+        for (_, name), cells in self.cells.items():
+            first.setdefault(name, cells)
+        return {name: tuple(cell.chance or 0.0 for cell in cells) for name, cells in first.items()}
+
+    def lines(self) -> list[list[str]]:
         """Rows of text: the label, then three recalls per benchmark. The last row is chance."""
-        out = []
+        out, cells, chances = [], self.cells, self.chance
         for order in self.orders:
             row = [str(Order.parse(order))]
             for name in self.benchmarks:
-                found = self.cells.get((order, name))
-                row += [cell.text(plus_minus) for cell in found] if found else ["-"] * 3
+                found = cells.get((order, name))
+                row += [cell.text for cell in found] if found else ["-"] * 3
             out.append(row)
         chance = ["chance"]
         for name in self.benchmarks:
-            chance += [f"{value:.2f}" for value in self.chance[name]] if name in self.chance else ["-"] * 3
+            chance += [f"{value:.2f}" for value in chances[name]] if name in chances else ["-"] * 3
         return [*out, chance]
 
     @property
@@ -113,23 +115,33 @@ class StudyTable:
             for name, title in zip(self.benchmarks, self.titles, strict=True)
             if name in self.queries
         )
-        seeds = "1 seed" if self.num_seeds == 1 else f"mean ± standard deviation of {self.num_seeds} seeds"
-        small = [name for name in self.chance if self.chance[name][2] > 50]
+        small = [name for name, chances in self.chance.items() if chances[2] > 50]
         warning = " The gallery is too small to tell orders apart: chance is above 50 % at R@10." if small else ""
         direction = f"{Direction.parse(self.direction)} ({self.direction})"
-        return f"Zero-shot retrieval {direction}, recall in percent; {sizes}; {seeds}.{warning}"
+        figures = [figure for cells in self.cells.values() for figure in cells]
+        level = "with 95 % intervals over queries and seeds" if any(f.interval for f in figures) else "means over seeds"
+        told = [f"Zero-shot retrieval {direction}, recall in percent, {level}; {sizes}; {self._seeds(figures)}."]
+        return " ".join([*told, *notes_of_seeds(figures)]) + warning
+
+    def _seeds(self, figures: Sequence[OrderFigure]) -> str:
+        """The number of seeds of the orders, as far as these have figures: `seeds: 3`, or of each order where they differ."""
+        seeds = {figure.order: figure.seeds for figure in figures}
+        if len(set(seeds.values())) < 2:
+            return f"seeds: {next(iter(seeds.values()), '0')}"
+        return "seeds: " + ", ".join(f"{Order.parse(order)} {number}" for order, number in seeds.items())
 
     def for_direction(self, direction: str) -> StudyTable:
         """The same results in another direction."""
-        return StudyTable.from_results(list(self.results), list(self.titles), list(self.benchmarks), direction)
+        first: dict[str, tuple[int, int]] = {}
+        for row in self.results:
+            if row["direction"] == direction:
+                first.setdefault(row["benchmark"], (row["num_queries"], row["num_gallery"]))
+        queries = {name: first[name] for name in self.benchmarks if name in first}
+        return replace(self, direction=direction, queries=queries)
 
     @property
     def directions(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(r["direction"] for r in self.results))
-
-
-def _cell(values: list[float]) -> Cell:
-    return Cell(mean(values), stdev(values) if len(values) > 1 else None)
 
 
 def to_markdown(table: StudyTable) -> str:
@@ -145,8 +157,9 @@ def _cell_text(text: str) -> str:
 
 def to_csv(table: StudyTable) -> str:
     """One line per order, seed, benchmark and direction, figures in full: for other programs."""
-    fields = ["order", "seed", "benchmark", "direction", *RECALLS, "medr", "meanr", "num_queries", "num_gallery"]
-    fields += ["num_missing", "missing", "chance_r1", "chance_r5", "chance_r10"]
+    fields = ["order", "seed", "benchmark", "direction", *(recall.field for recall in RECALLS), "medr", "meanr"]
+    fields += ["num_queries", "num_gallery", "num_missing", "missing"]
+    fields += [f"chance_{recall.field}" for recall in RECALLS]
     out = io.StringIO()
     writer = csv.DictWriter(out, fields, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -171,11 +184,11 @@ def to_latex(table: StudyTable) -> str:
     """A booktabs table."""
     groups = " & ".join(rf"\multicolumn{{3}}{{c}}{{{_escape(title)}}}" for title in table.titles)
     rules = "".join(rf"\cmidrule(lr){{{2 + 3 * i}-{4 + 3 * i}}}" for i in range(len(table.titles)))
-    body = [" & ".join([_order_latex(label), *figures]) + r" \\" for label, *figures in table.lines(r" $\pm$ ")]
+    body = [" & ".join([_order_latex(label), *figures]) + r" \\" for label, *figures in table.lines()]
     recalls = " & ".join(["R@1 & R@5 & R@10"] * len(table.titles))
     return "\n".join(
         [
-            rf"% {printable(table.caption)}".replace("±", "+-").replace("→", "->"),
+            rf"% {printable(table.caption)}".replace("→", "->"),
             rf"\begin{{tabular}}{{l{'rrr' * len(table.titles)}}}",
             r"\toprule",
             rf" & {groups} \\",
@@ -212,8 +225,8 @@ def to_rich(table: StudyTable) -> Table:
         for recall in ("R@1", "R@5", "R@10"):
             out.add_column(Text(f"{printable(title)}\n{recall}"), justify="right")
     *orders, chance = table.lines()
-    for row in orders:
-        out.add_row(*row)
+    for order, *cells in orders:
+        out.add_row(order, *(cell.replace(" [", "\n[") for cell in cells))
     out.add_section()
     out.add_row(*chance, style="dim")
     return out
@@ -270,7 +283,10 @@ def _draw_orders(table: StudyTable, path: Path) -> None:
         shown = [order for order in table.orders if (order, name) in table.cells]
         ten = [table.cells[order, name][2] for order in shown]
         labels = [str(Order.parse(order)) for order in shown]
-        axes.bar(labels, [c.mean for c in ten], yerr=[c.std or 0.0 for c in ten], color="#4c72b0", width=0.6, capsize=3)
+        ends = [(f.interval.low, f.interval.high) if f.interval else (f.value, f.value) for f in ten]
+        reach = [[f.value - low for f, (low, _) in zip(ten, ends, strict=True)],
+                 [high - f.value for f, (_, high) in zip(ten, ends, strict=True)]]  # fmt: skip
+        axes.bar(labels, [f.value for f in ten], yerr=reach, color="#4c72b0", width=0.6, capsize=3)
         if name in table.chance:
             axes.axhline(table.chance[name][2], color="#c44e52", linewidth=1.2, label="chance")
             axes.legend(frameon=False, fontsize=8)

@@ -12,6 +12,7 @@ from trichord.modality import Order
 from trichord.study.files import is_there, read_json
 from trichord.study.folder import divergence_of, is_plan_entry
 from trichord.study.places import check_stage
+from trichord.study.plan import first_stage_label
 from trichord.training.models import DESCRIPTION
 
 PLAN = "study.json"
@@ -34,6 +35,11 @@ class TrainedRun:
     stage: str
     first_stage: str
     why: str = ""
+
+    @property
+    def first_stage_label(self) -> int | str:
+        """What tells its first stage from those of other runs of the order (`study.plan.first_stage_label`)."""
+        return first_stage_label(self.first_stage, self.seed)
 
     @property
     def folder(self) -> str:

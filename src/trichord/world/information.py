@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from trichord.modality import MODALITIES
 from trichord.world.profiles import FACTORS, Fidelity, Profile, as_channel
 from trichord.world.script import VideoScript, split_combinations
 from trichord.world.vocabulary import ACTIONS, OBJECTS, ORDINALS, PLACES, TOOLS, told_in
 
-MODALITIES = ("video", "audio", "text")
 _VALUES = {"object": tuple(OBJECTS), "tool": tuple(TOOLS), "action": tuple(ACTIONS), "place": tuple(PLACES)}
 
 
