@@ -21,13 +21,13 @@ from trichord.data.reader import Clips
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import all_directions
-from trichord.evaluation.windows import Windows, pooled, window_clips
 from trichord.modality import Direction
 from trichord.nn import MCN
 from trichord.protocols.benchmarks import ScoringSettings, embed_clips, evaluate_retrieval, find_benchmark
 from trichord.protocols.protocol import Options
 from trichord.protocols.registry import find_protocol, protocols
 from trichord.protocols.subject import ClipSet, Subject
+from trichord.protocols.windows import Windows, pooled, window_clips
 from trichord.recipes import load_recipe
 from trichord.store import Item, Store, StoreWriter
 from trichord.study import evaluate as module

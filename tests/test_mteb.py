@@ -25,11 +25,11 @@ from trichord.errors import TrichordError
 from trichord.evaluation.counts import RankCounts
 from trichord.evaluation.ranks import retrieval_ranks
 from trichord.evaluation.retrieval import QueryRanks, score_direction
-from trichord.extraction.encoder_record import read_encoders
 from trichord.modality import Direction
 from trichord.nn import MCN
 from trichord.protocols.benchmarks import ScoringSettings, benchmark_clips, embed_benchmark, find_benchmark
 from trichord.store import Store, WordVectors
+from trichord.store.encoders import read_encoders
 from trichord.training.models import TrainedModel
 
 RATE_HZ = 16000

@@ -9,10 +9,10 @@ import pytest
 
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import RetrievalResult
-from trichord.evaluation.windows import Windows
 from trichord.protocols.protocol import Options
 from trichord.protocols.registry import find_protocol
 from trichord.protocols.subject import Subject
+from trichord.protocols.windows import Windows
 from trichord.recipes import load_recipe
 from trichord.report.evaluation_reading import fusion_of, target_of
 from trichord.store import Store

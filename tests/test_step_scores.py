@@ -242,7 +242,7 @@ def test_what_a_file_lacks_is_told() -> None:
 
 
 def test_choices_that_do_not_fit_are_refused(subject: Subject) -> None:
-    from trichord.evaluation.windows import Windows
+    from trichord.protocols.windows import Windows
 
     protocol = find_protocol("crosstask")
     with pytest.raises(TrichordError, match="step texts find seconds, as in t2v or t2va; v2t does not"):

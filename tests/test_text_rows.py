@@ -16,7 +16,6 @@ import tiny_transformers
 from tiny import VIDEO_DIM
 from trichord.captions import Captions
 from trichord.errors import TrichordError
-from trichord.extraction.encoder_record import ENCODERS_FILE
 from trichord.features.text import load_text_encoder
 from trichord.nn import MCN
 from trichord.protocols.benchmarks import ScoringSettings
@@ -29,6 +28,7 @@ from trichord.releases.steps import Task, task_item
 from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.annotations import StepSpan, write_annotations
 from trichord.store.items import PER_CAPTION
+from trichord.store.names import ENCODERS
 from trichord.study.evaluate import evaluate
 
 NO_WORDS = WordVectors([], np.zeros((0, 5), np.float32), "none", False)
@@ -59,7 +59,7 @@ def write_store(path: Path, encoder: str, *, step_rows: bool = False, text: bool
         if step_rows:
             task = replace(task, streams={"text": model.encode(STEPS)}, rates_hz={"text": PER_CAPTION})
         writer.add(task)
-    (path / ENCODERS_FILE).write_text(json.dumps({"text": model.fingerprint.to_dict() | {"name": encoder}}))
+    (path / ENCODERS).write_text(json.dumps({"text": model.fingerprint.to_dict() | {"name": encoder}}))
     for i in range(4):
         spans = [StepSpan(f"{CLASSES[i % 2]}/v{i}", "t", k, STEPS[k], 3.0 * k, 3.0 * k + 2) for k in range(3)]
         write_annotations(path, "films", spans)
@@ -136,7 +136,7 @@ def test_class_names_are_embedded_too(made: Made) -> None:
 
 def test_a_store_that_does_not_say_what_made_its_embeddings(made: Made, tmp_path: Path) -> None:
     write_store(tmp_path / "store", made.encoder)
-    (tmp_path / "store" / ENCODERS_FILE).unlink()
+    (tmp_path / "store" / ENCODERS).unlink()
     subject = subject_of(tmp_path / "store")
     with pytest.raises(TrichordError, match=r"does not say what made .* step texts need some; name .* --text_encoder"):
         scores_of(subject)
@@ -165,7 +165,7 @@ def test_encoders_that_do_not_fit_are_refused(made: Made, tmp_path: Path) -> Non
     assert gone.startswith("step texts need the encoder of the text embeddings, hf:/nowhere/at-all, which cannot be")
     assert "no such model folder" in gone and "--text_encoder hf:FOLDER or st:FOLDER tells where it is" in gone
     write_store(tmp_path / "store", made.encoder)
-    (tmp_path / "store" / ENCODERS_FILE).unlink()
+    (tmp_path / "store" / ENCODERS).unlink()
     wide = f"hf:{tiny_transformers.clip(tmp_path / 'clip')}"
     with pytest.raises(TrichordError, match=r"reads text embeddings of width 16, hf:.* gives 24; name the encoder"):
         scores_of(subject_of(tmp_path / "store"), text_encoder=wide)

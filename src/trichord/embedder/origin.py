@@ -11,12 +11,13 @@ from trichord.embedder.folder import Parts
 from trichord.embedder.results import figures_of_evaluation, figures_of_study
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError, one_line
-from trichord.extraction.encoder_record import ENCODERS_FILE, read_encoders
 from trichord.files.reading import parse_json, read_json_value
 from trichord.recipes import load_recipe, of_this_version, recipe_from_dict
 from trichord.recipes.reading import read_yaml
 from trichord.store import Store, WordVectors
+from trichord.store.encoders import read_encoders
 from trichord.store.location import Location, recorded_folder
+from trichord.store.names import ENCODERS
 from trichord.study import factories
 from trichord.study.score import check_widths, find_model
 from trichord.training.models import DESCRIPTION, PUBLISHED_SUFFIXES, TrainedModel, load_model
@@ -101,16 +102,16 @@ def encoders_of(store: Store) -> dict[str, dict[str, Any]]:
     from trichord.store.remote import RemoteFiles
 
     files = RemoteFiles(store.path)
-    if (found := files.listed().get(ENCODERS_FILE)) is None:
+    if (found := files.listed().get(ENCODERS)) is None:
         return {}
     try:
         if found.size > _MOST_ENCODERS_BYTES:
             raise ValueError
-        content = parse_json(files.read(ENCODERS_FILE, 0, found.size))
+        content = parse_json(files.read(ENCODERS, 0, found.size))
         return {stream: dict(entry) for stream, entry in content.items() if isinstance(entry, dict) and "name" in entry}
     except (ValueError, AttributeError):
         raise TrichordError(
-            f"{store.path}/{ENCODERS_FILE}: cannot be read (it is not JSON of encoders); restore it"
+            f"{store.path}/{ENCODERS}: cannot be read (it is not JSON of encoders); restore it"
         ) from None
 
 

@@ -1,40 +1,19 @@
-"""What made the features of a store: a file in its folder with the fingerprint of each stream's encoder."""
+"""One encoder makes all features of a stream of a store, also where several processes extract at a time."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trichord.errors import TrichordError, one_line
+from trichord.errors import TrichordError
 from trichord.features.encoders import Fingerprint
-from trichord.files.reading import read_text
 from trichord.files.writing import write_json
 from trichord.store import Store
+from trichord.store.encoders import read_encoders
 from trichord.store.leases import Leases
+from trichord.store.names import ENCODERS
 from trichord.store.spool import spooled
-
-ENCODERS_FILE = "encoders.json"  # stream -> Fingerprint.to_dict()
-
-
-def read_encoders(store: Path) -> dict[str, dict[str, Any]]:
-    """Stream -> fingerprint as recorded. Raises TrichordError when the record is damaged."""
-    path = store / ENCODERS_FILE
-    try:
-        recorded = json.loads(read_text(path)) if path.is_file() else {}
-        return {stream: _whole(entry) for stream, entry in recorded.items()}
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise TrichordError(f"{path}: cannot be read ({one_line(error)}); restore it or use another store") from None
-
-
-def _whole(entry: object) -> dict[str, Any]:
-    """An early version recorded one line of text."""
-    if isinstance(entry, str):
-        return {"name": entry, "digest": entry}
-    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("name", "digest")):
-        raise ValueError("an entry has no name and digest")
-    return entry
 
 
 def check_encoders(store: Path, streams: Mapping[str, Fingerprint]) -> list[str]:
@@ -62,7 +41,7 @@ def claim_encoders(store: Path, leases: Leases, streams: Mapping[str, Fingerprin
 
     Raises TrichordError if the store has features of another encoder, or another process is making them.
     """
-    alone = leases.alone_or_shared(ENCODERS_FILE)
+    alone = leases.alone_or_shared(ENCODERS)
     recorded = read_encoders(store)
     if not alone:
         for stream, fingerprint in streams.items():
@@ -78,9 +57,9 @@ def claim_encoders(store: Path, leases: Leases, streams: Mapping[str, Fingerprin
         )
     except OSError as error:
         raise TrichordError(f"{store}: cannot be written to ({error.strerror}); check the disk") from None
-    leases.share(ENCODERS_FILE)
+    leases.share(ENCODERS)
 
 
 def _write(store: Path, fresh: dict[str, dict[str, Any]], recorded: dict[str, dict[str, Any]]) -> None:
     if fresh != recorded:
-        write_json(store / ENCODERS_FILE, fresh, shared=True)
+        write_json(store / ENCODERS, fresh, shared=True)

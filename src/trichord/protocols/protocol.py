@@ -18,8 +18,8 @@ from trichord.evaluation.replication import Runs
 from trichord.evaluation.statistics import Interval, mean_interval, median_rank_interval
 
 if TYPE_CHECKING:
-    from trichord.evaluation.windows import Windows
     from trichord.protocols.subject import Subject
+    from trichord.protocols.windows import Windows
 
 Kind = Literal["retrieval", "localization", "classification", "probe", "clustering"]
 

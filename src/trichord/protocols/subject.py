@@ -12,9 +12,9 @@ from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.data.reader import Clips, require_modalities
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.windows import Windows, pooled, window_clips
 from trichord.modality import MODALITIES
 from trichord.protocols.benchmarks import Benchmark, ScoringSettings, benchmark_names, embed_clips, find_benchmark
+from trichord.protocols.windows import Windows, pooled, window_clips
 from trichord.store.overlap import check_overlap
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from trichord.data.reader import EMBEDDING_STREAMS
 from trichord.errors import TrichordError
 from trichord.evaluation.classification import PROMPTS_PER_BATCH, embed_prompts, found_prompts
 from trichord.evaluation.embedded import Embedded
-from trichord.extraction.encoder_record import read_encoders
 from trichord.features.encoders import recorded_name, same_features
 from trichord.features.text import TextModel, load_text_encoder
 from trichord.protocols.protocol import Options
 from trichord.protocols.subject import Subject
+from trichord.store.encoders import read_encoders
 
 STREAM = EMBEDDING_STREAMS["text"]
 

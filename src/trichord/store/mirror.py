@@ -27,11 +27,11 @@ from trichord.store.cache import ShardCache, cache_bytes, shard_cache
 from trichord.store.ledger import LEDGER
 from trichord.store.location import cache_folder
 from trichord.store.manifest import PartInfo
-from trichord.store.names import ANNOTATIONS, SETTLED
+from trichord.store.names import ANNOTATIONS, ENCODERS, SETTLED
 from trichord.store.remote import RemoteFile, RemoteFiles
 from trichord.store.shards import MAX_HEADER_BYTES, damaged, map_shard, parse_header, write_shard
 
-SMALL_FILES = ("encoders.json", ANNOTATIONS, LEDGER, SETTLED)
+SMALL_FILES = (ENCODERS, ANNOTATIONS, LEDGER, SETTLED)
 MAX_SMALL_BYTES = 1 << 30  # of one small file; bounds what a strange server can make us copy
 BLOCK_BYTES, BLOCKS_AHEAD = 8 << 20, 4
 SHARDS_AT_ONCE, SMALL_AT_ONCE = 4, 16

@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 ANNOTATIONS = "annotations.parquet"
+ENCODERS = "encoders.json"  # stream -> fingerprint
 SETTLED = "settled.jsonl"

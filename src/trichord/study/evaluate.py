@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from trichord.errors import Diverged, TrichordError, writing
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, all_directions
-from trichord.evaluation.windows import Windows
 from trichord.files.folders import check_no_links
 from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.paths import accepts_text_paths
@@ -24,6 +23,7 @@ from trichord.protocols.protocol import Options, Outcome, Protocol
 from trichord.protocols.registry import find_protocol, protocols
 from trichord.protocols.saved_sets import scored_sets
 from trichord.protocols.subject import Subject, Untrained
+from trichord.protocols.windows import Windows
 from trichord.recipes import of_this_version, recipe_from_dict
 from trichord.recipes.bounds import DRAW_SEED
 from trichord.study import factories

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trichord.data.reader import Clips
+from trichord.data.batch import Clips
 from trichord.errors import TrichordError
 
 POOLS = ("mean", "max")
