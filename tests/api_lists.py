@@ -35,7 +35,7 @@ TABLES = ("runs", "stages", "costs", "differences")  # whose columns do not depe
 SHOWN = {  # in README and docs, of modules that say nothing of `__all__`
     "trichord.recipes": ("load_recipe",),
     "trichord.study.run": ("run_study",),
-    "trichord.evaluation.mteb": ("TrichordEncoder",),
+    "trichord.embedder.mteb": ("TrichordEncoder",),
 }
 SUBCOMMANDS = {
     "import": (
