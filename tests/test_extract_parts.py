@@ -155,6 +155,15 @@ def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytes
     path.write_bytes(b"two")
     os.utime(path, ns=(1, 1))
     assert FileHashes(tmp_path).sha256(path) == hashlib.sha256(b"two").hexdigest()
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # within one tick of the clock
+        path.write_bytes(b"six")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` and `tar -x` leave another file
+    assert FileHashes(tmp_path).sha256(path) == hashlib.sha256(b"six").hexdigest()
+    line = [str(path), before.st_size, before.st_mtime_ns, "of an earlier version"]
+    (tmp_path / "hashes.jsonl").write_text(json.dumps(line) + "\n")
+    assert FileHashes(tmp_path).sha256(path) == "of an earlier version"
+    path.write_bytes(b"two")
     (tmp_path / "hashes.jsonl").write_text("torn\n[1]\n")
     assert FileHashes(tmp_path).sha256(path) == hashlib.sha256(b"two").hexdigest()
     with pytest.raises(FileNotFoundError):

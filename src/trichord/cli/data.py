@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +38,7 @@ def extract(words: list[str]) -> int:
     example = "trichord extract my_videos --store my_store --dry-run"
     summary = call(extract, "extract", words, positional=("videos",), example=example)
     show(summary)
-    return _code_of(summary)
+    return exit_code_of(summary)
 
 
 def import_(words: list[str]) -> int:
@@ -62,13 +63,13 @@ def import_(words: list[str]) -> int:
     example = f"trichord import {words[0]} {options} --store my_store"
     summary = call(importers[words[0]], f"import {words[0]}", words[1:], positional=(), example=example)
     show(summary)
-    return _code_of(summary)
+    return exit_code_of(summary)
 
 
-def _code_of(summary: object) -> int:
-    """Exit code: 130 after an interruption, POSTPONED where the system kept items from being done."""
-    if getattr(summary, "interrupted", False):
-        return 130
+def exit_code_of(summary: object) -> int:
+    """Exit code: 128 + N after signal N, POSTPONED where the system kept items from being done."""
+    if (interruption := getattr(summary, "interruption", None)) is not None:
+        return 128 + getattr(interruption, "number", signal.SIGINT)
     return POSTPONED if getattr(summary, "num_postponed", 0) else 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 
 if TYPE_CHECKING:
@@ -45,7 +46,12 @@ def run_demo(
     say(f"1/3 the world: {num_train} + {num_test} narrated videos in {out / 'world'}")
     say(str(write_world(out / "world", num_train=num_train, num_test=num_test, seed=seed, progress=progress)))
     say(f"2/3 features into {out / 'store'}")
-    say(str(extract(out / "world", out / "store", collection="world", progress=progress)))
+    extracted = extract(out / "world", out / "store", collection="world", progress=progress)
+    say(str(extracted))
+    if extracted.interruption is not None:
+        raise extracted.interruption
+    if extracted.num_postponed:  # a study of a part of the world would refuse the whole one later
+        raise TrichordError(f"{out / 'store'}: not all of the world could be extracted; run the command again")
     say(f"3/3 the study in {out / 'study'}: A and V then T, A and T then V, V and T then A, and all at once")
     table = run_study(
         out / "store", out / "study", ["av>t", "at>v", "vt>a", "avt"], [seed], load_recipe(recipe), say=progress

@@ -114,8 +114,8 @@ class Run:
             for key, outcome in engine.outcomes(self._tasks(plan)):
                 self._done(self._jobs.pop(key), outcome)
                 self._commit_when_full()
-        except KeyboardInterrupt:
-            self.summary.interrupted = True
+        except KeyboardInterrupt as error:
+            self.summary.interruption = error
             under_way = engine.under_way()
             engine.close(now=True)
             for job in self._order:

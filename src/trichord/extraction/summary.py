@@ -28,10 +28,15 @@ class ExtractSummary:
     elapsed_s: float = 0.0
     decode_s: float = 0.0
     encode_s: float = 0.0
-    interrupted: bool = False
+    interruption: KeyboardInterrupt | None = None
     splits: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run was ended by Ctrl-C or another signal. `interruption` is what was raised then."""
+        return self.interruption is not None
 
     def __str__(self) -> str:
         splits = ", ".join(f"{count} {split}" for split, count in sorted(self.splits.items())) or "nothing"

@@ -37,8 +37,9 @@ def state_of(path: Path) -> FileState:
 class FileHashes:
     """Digests of files, remembered in the store's folder. May be used by several threads and processes at once.
 
-    A file whose size and modification time (nanoseconds) are those of an earlier call is taken for unchanged, as make
-    and rsync do.
+    A file whose size, modification time and time of change (nanoseconds) are those of an earlier call is taken for
+    unchanged. The time of change tells a file that was replaced by one of the same size and modification time. Stores of
+    earlier versions do not hold it; there size and modification time decide.
 
     Args:
         store: Where the digests are remembered.
@@ -48,7 +49,7 @@ class FileHashes:
     def __init__(self, store: Path, *, keep: bool = True) -> None:
         self._path, self._keep = store / FILE, keep
         self._stopped = threading.Event()
-        self._known: dict[str, tuple[int, int, str]] = {}
+        self._known: dict[str, tuple[str, int, int, int | None]] = {}
         self._lock = threading.Lock()
         self._captions: dict[str, set[str]] | None = None
         try:
@@ -57,23 +58,23 @@ class FileHashes:
             lines = []
         for line in lines:
             try:
-                path, size, mtime_ns, digest = json.loads(line)
-                self._known[path] = (size, mtime_ns, digest)
+                path, size, mtime_ns, digest, *more = json.loads(line)
+                self._known[path] = (digest, size, mtime_ns, more[0] if more else None)
             except (ValueError, TypeError, RecursionError):  # a killed process's torn line
                 continue
 
     def sha256(self, path: Path) -> str:
         """Digest of the file's content, hexadecimal. Raises OSError when it cannot be read or is no regular file."""
-        status, name = check_regular(path), str(path.absolute())
-        known = self._known.get(name)
-        if known is not None and known[:2] == (status.st_size, status.st_mtime_ns):
-            return known[2]
+        state, name = state_of(path), str(path.absolute())
+        digest, *known = self._known.get(name, ("", None, None, None))
+        if known == [state.size, state.mtime_ns, known[2] and state.ctime_ns]:
+            return digest
         digest = self._read(path)
-        entry = (status.st_size, status.st_mtime_ns, digest)
+        entry = (digest, state.size, state.mtime_ns, state.ctime_ns)
         with self._lock:
             self._known[name] = entry
             if self._keep and self._path.parent.is_dir():
-                line = (json.dumps([name, *entry]) + "\n").encode()
+                line = (json.dumps([name, state.size, state.mtime_ns, digest, state.ctime_ns]) + "\n").encode()
                 with (
                     contextlib.suppress(OSError),  # it only saves time
                     open(self._path, "ab", buffering=0, opener=open_itself) as file,
@@ -101,7 +102,7 @@ class FileHashes:
             lines = []
         for line in lines:
             with contextlib.suppress(ValueError, TypeError, RecursionError):
-                path, _, _, digest = json.loads(line)
+                path, _, _, digest, *_ = json.loads(line)
                 yield Path(path).name, str(digest)
 
     def _read(self, path: Path) -> str:

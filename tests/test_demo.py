@@ -1,0 +1,40 @@
+"""The demo goes on only with a world that is extracted whole."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from trichord.cli import main
+from trichord.cli.data import exit_code_of
+from trichord.cli.stopping import Stopped
+from trichord.extraction.summary import ExtractSummary
+
+
+@pytest.fixture
+def summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractSummary:
+    """What the extraction gives; a study that begins fails the test."""
+    found = ExtractSummary(tmp_path / "store", "world", "none", 2)
+    monkeypatch.setattr("trichord.world.write_world", lambda *given, **options: "a world")
+    monkeypatch.setattr("trichord.extraction.extract.extract", lambda *given, **options: found)
+    monkeypatch.setattr("trichord.study.run.run_study", lambda *given, **options: pytest.fail("the study began"))
+    return found
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Stopped(signal.SIGTERM), 143)])
+def test_an_interrupted_extraction_ends_the_demo_and_the_command(
+    error: KeyboardInterrupt, code: int, summary: ExtractSummary, tmp_path: Path
+) -> None:
+    summary.interruption = error
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == code
+    assert exit_code_of(summary) == code
+
+
+def test_a_world_that_is_not_whole_is_not_studied(
+    summary: ExtractSummary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary.num_postponed = 1
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 2
+    assert "not all of the world could be extracted; run the command again" in capsys.readouterr().err
