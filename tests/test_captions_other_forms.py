@@ -86,6 +86,12 @@ JSON_FORMS: dict[str, tuple[str, Rows]] = {
     "clock times": (json.dumps([{"start": "00:00:01,000", "end": "0:02.5", "text": "stir it"}]), [(1, 2.5, "stir it")]),
     "text in parts": (json.dumps([{"start": 1, "end": 2, "text": ["stir", "it"]}]), [(1, 2, "stir it")]),
     "another name": (json.dumps({"segments": [{"start": 1, "end": 2, "segment": "stir it"}]}), [(1, 2, "stir it")]),
+    "an open end": (
+        json.dumps(
+            {"chunks": [{"timestamp": [1.0, 2.0], "text": "stir it"}, {"timestamp": [2.0, None], "text": "serve it"}]}
+        ),
+        [(1, 2, "stir it"), (2, 2.8, "serve it")],
+    ),
     "words": (json.dumps({"text": "stir it 2", "words": WORDS}), [(1, 2.02, "stir it 2")]),
     "a list of words": (json.dumps(WORDS[:2]), [(1, 2, "stir it")]),
 }

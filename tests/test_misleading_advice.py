@@ -16,9 +16,11 @@ from safetensors.torch import save_file
 from release_helpers import WORDS, reasons, write
 from steps_helpers import write_crosstask
 from tiny import write_tiny_store
+from trichord.captions import read_captions
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.labels import read_labels
+from trichord.extraction.table import read_table
 from trichord.files.arrays import load_npy, load_npz_array
 from trichord.files.lfs import lfs_pointer_error
 from trichord.files.pickles import load_pickle
@@ -47,7 +49,8 @@ TOLD = "is a git-lfs pointer in place of the file"
     [
         ("x.safetensors", Embedded.load), ("x.npz", Embedded.load), ("x.pkl", load_pickle), ("x.pth", MCN.from_published),
         ("x.safetensors", MCN.from_published), ("x.npy", load_npy), ("x.npz", lambda path: load_npz_array(path, "a")),
-        ("x.csv", read_labels), ("x.txt", read_gallery),
+        ("x.csv", read_labels), ("x.txt", read_gallery), ("x.vtt", read_captions), ("x.csv", read_captions),
+        ("x.csv", read_table), ("x.parquet", read_table),
     ],
 )  # fmt: skip
 def test_a_pointer_of_git_lfs_is_told_for_what_it_is(name: str, read: Any, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_what_is_no_correction_changes_nothing(root: Path, monkeypatch: pytest.M
     (root / "videos" / "train" / "mute.vtt").write_text("WEBVTT\n")  # none, as before
     summary = run(root / "videos", root / "s")
     assert (summary.num_renewed, summary.num_present, summary.num_skipped) == (0, 3, 0)
-    assert "test/egg.mp4: its caption file is not there any more; the store keeps its captions" in summary.notes
+    assert "test/egg.mp4: its captions are not there any more; the store keeps those that it has" in summary.notes
     settled = (root / "s" / SETTLED).read_text()
     run(root / "videos", root / "s")
     assert (root / "s" / SETTLED).read_text() == settled and Store(root / "s").fingerprint == before

@@ -92,6 +92,13 @@ def test_an_uncased_glove_table_serves_capitals_and_a_cased_one_does_not(tmp_pat
     assert not found.lowercase and found.words == ["Add"]
 
 
+def test_a_glove_table_of_capitals_alone_is_uncased(tmp_path: Path) -> None:
+    (tmp_path / "capitals").write_bytes("ADD 1 2\n, 3 4\nSALT 5 6\n\u00dcBER 7 8\n".encode())
+    found = word_vectors_for(["Add salt, \u00fcber ADD"], tmp_path / "capitals")
+    assert found.lowercase and found.words == ["add", "salt", "\u00fcber"]
+    assert found.vectors.tolist() == [[1, 2], [5, 6], [7, 8]]
+
+
 def test_of_a_repeated_word_the_first_counts_and_words_with_blanks_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "glove").write_bytes(b"add 1 2\n. . . 3 4\nadd 5 6\nat name@domain.com 7 8\nat 9 10\n")
     found = read_word_vectors(tmp_path / "glove", {"add", ".", "at"})

@@ -16,6 +16,7 @@ from trichord.captions.formats.ttml import read_ttml
 from trichord.captions.model import Captions, Cue
 from trichord.captions.rolling import merged, unmerged
 from trichord.errors import TrichordError
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import read_bytes, unreadable
 
 _Reader = Callable[[Path, str, list[str]], Iterator[Cue]]
@@ -70,6 +71,7 @@ def read_captions(path: str | Path, *, notes: list[str] | None = None, merge_rep
         raise TrichordError(
             f"{path}: captions are read from {', '.join(CAPTION_SUFFIXES)}; convert the file to one of them"
         )
+    refuse_lfs_pointer(path)
     skipped: list[str] = []
     text, wrong_line = _read_text(path)
     try:

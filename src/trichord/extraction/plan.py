@@ -270,7 +270,7 @@ def _known_job(source: Source, key: str, by_name: str, hashed: _Hashed, known: K
             kind, reason = known.conflict(source, key)
             return Job(source, kind, by_name, reason, num_bytes)
         if "captions" not in hashed.digests and not source.text:
-            return replace(present, reason="its caption file is not there any more; the store keeps its captions")
+            return replace(present, reason="its captions are not there any more; the store keeps those that it has")
     elif not any(is_older(known.rules.get(source.video_id, ""))):
         return present
     return replace(present, status="renew", replaces=known.version(source.video_id))

@@ -32,6 +32,7 @@ from trichord.captions.formats.cues import clock_seconds
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.sources import Source
 from trichord.files.arrays import FREE_BYTES, LARGEST_RATIO
+from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import open_given, open_given_text, parse_json_row, unreadable
 from trichord.files.suffixes import VIDEO_SUFFIXES
 from trichord.files.tables import lines_and_delimiter
@@ -117,7 +118,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise TrichordError(f"{path}: tables are read from {', '.join(TABLE_SUFFIXES)}; convert it to one of them")
     if not path.exists():
         raise TrichordError(f"{path}: no such file; name a table with a row per clip")
-    readers = {".csv": _csv_rows, ".tsv": _tsv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
+    refuse_lfs_pointer(path)
+    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
     return readers[suffix](path)
 
 
@@ -126,16 +128,12 @@ def _is_blank(values: Iterable[Any]) -> bool:
     return all(value is None or (isinstance(value, str) and not value.strip()) for value in values)
 
 
-def _tsv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    return _csv_rows(path, "\t")
-
-
-def _csv_rows(path: Path, delimiter: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         with open_given_text(path, encoding="utf-8-sig", newline="") as file:
             lines, own = lines_and_delimiter(iter(file))
-            reader = csv.reader(lines, delimiter=delimiter or own)
+            reader = csv.reader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else own)
             header = next(reader, [])
             while header and not header[-1].strip():
                 header.pop()

@@ -51,8 +51,9 @@ def read_word_vectors(path: str | Path, wanted: set[str], *, notes: list[str] | 
 
     The format is told from the content. The file is streamed, so memory grows with the words found, not with the
     file; its head's count is checked, never trusted. Words come in the file's order, of a repeated word the first.
-    word2vec tables are cased, as all published readers take them; a GloVe table without any capital is uncased. Words are
-    wanted in NFC; a table that spells them with accents of their own (NFD) is read alike.
+    word2vec tables are cased, as all published readers take them; a GloVe table without any capital, or without any small
+    letter, is uncased, and its words are given in small letters. Words are wanted in NFC; a table that spells them with
+    accents of their own (NFD) is read alike.
 
     Args:
         path: The file.
@@ -90,14 +91,15 @@ def read_word_vectors(path: str | Path, wanted: set[str], *, notes: list[str] | 
                 if len(first) == _MAX_LINE_BYTES or not _is_text_row(first, dim):
                     raise TrichordError(f"{path}: is neither word2vec nor GloVe text; name such a file with --words")
                 _check_dim(path, dim)
-                found = _Found(path, dim, wanted | {word.lower() for word in wanted})
+                found = _Found(path, dim, {form for word in wanted for form in (word, word.lower(), word.upper())})
                 _scan_text(file, found, None, notes)
                 kind = "GloVe"
     except OSError as error:
         raise unreadable(path, error, mend="name a word file with --words") from None
-    lowercase = kind == "GloVe" and not found.cased
+    lowercase = kind == "GloVe" and not (found.cased and found.has_small)
     words = [word for word in found.vectors if lowercase or word in wanted]
     vectors = np.array([found.vectors[word] for word in words], dtype=np.float32).reshape(len(words), dim)
+    words = [word.lower() for word in words] if lowercase else words
     return WordVectors(words, vectors, f"{kind} {dim}-d {_content(path)}", lowercase)
 
 
@@ -161,10 +163,10 @@ def few_words(num_known: int, num_words: int, source: str) -> str:
 
 
 class _Found:
-    """What a scan keeps: vectors of wanted words, and whether any word of the table has a capital."""
+    """What a scan keeps: vectors of wanted words, and whether any word of the table has a capital, or a small letter."""
 
     def __init__(self, path: Path, dim: int, wanted: set[str]):
-        self.path, self.dim, self.cased = path, dim, False
+        self.path, self.dim, self.cased, self.has_small = path, dim, False, False
         self.wanted = {unicodedata.normalize("NFD", word).encode("utf-8", "replace"): word for word in wanted}
         self.wanted |= {word.encode("utf-8", "replace"): word for word in wanted}
         self.vectors: dict[str, np.ndarray] = {}
@@ -219,6 +221,8 @@ def _scan_text(file: BinaryIO, found: _Found, num_words: int | None, notes: list
         word = row.split(None, 1)[0]
         if not found.cased and word != word.lower():
             found.cased = True
+        if not found.has_small and word != word.upper():
+            found.has_small = True
         if row.count(b" ") < found.dim and (num_numbers := len(row.split()) - 1) < found.dim:
             if num_numbers != found.dim - 1 or not _is_text_row(b"- " + row, found.dim):  # a token of white space
                 raise _wrong_row(found, count, num_numbers)

@@ -42,6 +42,7 @@ _LISTS = (
     "words",
 )
 _ENDS = ("end", "duration", "dur")
+_WORD_S = 0.4  # of speech whose end is not stated
 _TEXTS = ("text", "transcript", "sentence", "caption", "segment")
 
 
@@ -59,6 +60,8 @@ def read_json(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
     wrong = 0
     for number, row in enumerate(rows, start=1):
         start_s, end_s = _times(row)
+        if start_s is not None and _is_open(row):
+            end_s = start_s + _WORD_S * max(len(str(row.get(texts) or "").split()), 1)
         if start_s is None or end_s is None:
             what = "start or end is not a number of seconds"
             skipped.append(f"caption {number}: {what}")
@@ -136,6 +139,12 @@ def _rows_of(path: Path, data: Any) -> list[dict[str, Any]]:
 def _has_times(row: dict[str, Any]) -> bool:
     is_plain = "start" in row and any(name in row for name in _ENDS)
     return is_plain or "timestamp" in row or "offsets" in row
+
+
+def _is_open(row: dict[str, Any]) -> bool:
+    """Whether a row states no end, as the last one of transformers where the sound ends in the middle of a word."""
+    span = row.get("timestamp")
+    return isinstance(span, list) and len(span) == 2 and span[1] is None
 
 
 def _times(row: dict[str, Any]) -> tuple[float | None, float | None]:
