@@ -60,6 +60,7 @@ def run_tests(nodes: Iterable[str], source: Path) -> tuple[int, str]:
         "--no-header",
         "-W",
         ALREADY_IMPORTED,
+        "--hypothesis-profile=ci",  # the same examples each time, and no deadline
         *(str(TESTS / node) for node in nodes),
     ]
     with tempfile.TemporaryFile("w+") as output:
