@@ -28,15 +28,11 @@ from trichord.recipes import Recipe
 
 Lists = dict[str, tuple[str, ...]]
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "api.md"
+ROOT = Path(__file__).parent.parent
+DOCUMENT = ROOT / "docs" / "api.md"
 DATA = Path(__file__).parent / "data"
 EARLIER, SAMPLE = DATA / "earlier.tar.xz", DATA / "earlier-figures.tar.xz"
 TABLES = ("runs", "stages", "costs", "differences")  # whose columns do not depend on what was scored
-SHOWN = {  # in README and docs, of modules that say nothing of `__all__`
-    "trichord.recipes": ("load_recipe",),
-    "trichord.study.run": ("run_study",),
-    "trichord.embedder.mteb": ("TrichordEncoder",),
-}
 SUBCOMMANDS = {
     "import": (
         "howto100m", "youcook2", "msrvtt", "lsmdc", "crosstask", "mining-youtube", "actions", "world-steps", "stamps",
@@ -45,6 +41,7 @@ SUBCOMMANDS = {
     "store": ("info", "verify", "export"),
 }  # fmt: skip
 _OPTION = re.compile(r"^  (?:-\w, )?(--[a-z][\w.-]*)", re.MULTILINE)
+_IMPORT = re.compile(r"^ *from (trichord[\w.]*) import ([\w, ]+)", re.MULTILINE)
 _SETTINGS = re.compile(r"--(?:model|data|loss|training|later_stages|evaluation)(?:\.|$)")
 
 
@@ -54,7 +51,18 @@ def imports() -> Lists:
     for info in pkgutil.iter_modules(trichord.__path__, "trichord."):
         if info.ispkg and (names := getattr(importlib.import_module(info.name), "__all__", None)):
             found[info.name] = tuple(names)
-    return found | {name: tuple(sorted({*found.get(name, ()), *names})) for name, names in SHOWN.items()}
+    for module, names in shown().items():
+        found[module] = tuple(dict.fromkeys((*found.get(module, ()), *names)))
+    return found
+
+
+def shown() -> Lists:
+    """By module, the names that README and docs import."""
+    found: dict[str, list[str]] = {}
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        for module, names in _IMPORT.findall(path.read_text()):
+            found.setdefault(module, []).extend(re.split(r", *", names.strip()))
+    return {module: tuple(dict.fromkeys(names)) for module, names in sorted(found.items())}
 
 
 def options() -> Lists:

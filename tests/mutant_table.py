@@ -21,6 +21,7 @@ class Mutant:
 PINNED = "test_pinned_training.py"
 CACHE_NAME = (f"{PINNED}::test_the_name_of_a_frozen_cache_depends_on",)
 KEYS = ("test_golden_keys.py",)
+SETTING = ("test_pinned_settings.py",)
 
 LOSSES = (
     Mutant("mms one way", "losses/contrast.py", "(logits.logsumexp(0) - truth).mean()",
@@ -31,9 +32,9 @@ LOSSES = (
     Mutant("mil-nce column negatives", "losses/contrast.py", "column_negatives = _logsumexp(kept, ~positives, 0)",
            "column_negatives = _logsumexp(kept, ~positives, 1)", ("test_contrast.py::test_mil_nce_oracle",)),
     Mutant("contrast weight", "losses/combined.py", "total = self.contrast_weight * sum(", "total = sum(",
-           ("test_combined.py", "test_pinned_losses.py")),
+           ("test_combined.py",)),
     Mutant("fused mean", "losses/combined.py", "return total / count.clamp(min=1)[:, None], count > 0",
-           "return total / len(names), count > 0", ("test_combined.py", "test_pinned_losses.py")),
+           "return total / len(names), count > 0", ("test_combined.py",)),
     Mutant("reconstruction target", "losses/reconstruction.py", "    if detach_target:", "    if not detach_target:",
            ("test_contrast.py",)),
     Mutant("cluster margin", "losses/clustering.py", "scores = scores - margin * functional.one_hot(labels",
@@ -118,7 +119,8 @@ TRAINING = (
     Mutant("cache without weights", "training/frozen.py", '        "weights": weights.hexdigest(),\n', "",
            (f"{PINNED}::test_the_name_of_a_frozen_cache_depends_on_the_encoder_of_its_modality_alone",)),
     Mutant("key without the parent", "study/plan.py", '"parent": parent.key if parent else None', '"parent": None', KEYS),
-    Mutant("key without clipping", "study/plan.py", '"log_every_steps", "tensorboard",', '"log_every_steps", "clip_grad_norm", "tensorboard",', KEYS),
+    Mutant("key without clipping", "study/plan.py", '"log_every_steps", "tensorboard", "checkpoint_every_steps", "device",',
+           '"log_every_steps", "tensorboard", "checkpoint_every_steps", "device", "clip_grad_norm",', KEYS),
 )  # fmt: skip
 
 EVALUATION = (
@@ -131,7 +133,7 @@ EVALUATION = (
     Mutant("NaN first", "evaluation/counts.py", "greater[lost], equal[lost] = num_gallery, 1", "greater[lost], equal[lost] = 0, 1",
            ("test_ranks.py::test_nan_is_the_worst_and_never_a_hit",)),
     Mutant("chance of the found", "evaluation/retrieval.py", "chance_recall(k, len(gallery), truths) * share for k",
-           "chance_recall(k, len(gallery), truths) for k", ("test_retrieval.py",)),
+           "chance_recall(k, len(gallery), truths) for k", ("test_pinned_figures.py",)),
     Mutant("dual softmax over the gallery", "evaluation/dual_softmax.py", "    scores -= attention\n", "    scores -= attention.mean()\n",
            ("test_retrieval.py::test_dual_softmax_against_loops",)),
     Mutant("biased variance of queries", "evaluation/variance.py", "of_queries.var(-1, ddof=1)", "of_queries.var(-1, ddof=0)",
@@ -141,9 +143,9 @@ EVALUATION = (
     Mutant("holm not cumulative", "evaluation/statistics.py", "np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))",
            "(p[order] * np.arange(len(p), 0, -1))", ("test_statistics.py::test_holm_against_its_definition",)),
     Mutant("power without holm", "evaluation/power.py", "alpha = check_level(level) / num_pairs", "alpha = check_level(level)",
-           ("test_statistics.py::test_what_is_needed", "test_pinned_losses.py")),
+           ("test_pinned_figures.py",)),
     Mutant("winner without holm", "evaluation/comparison.py", "if not pair.p_adjusted < alpha]", "if not pair.p < alpha]",
-           ("test_statistics.py", "test_pinned_losses.py")),
+           ("test_pinned_figures.py",)),
     Mutant("cosine of raw rows", "embedder/embedder.py", "one, two = unit(one), unit(two)", "one, two = unit(one), two",
            ("test_embedder.py::test_similarity_and_fusion_are_those_of_the_recipe",)),
 )  # fmt: skip
@@ -157,7 +159,7 @@ SOURCES = (
     Mutant("two names of one clip", "ids.py", "        if match in first:", "        if match in names:", ("test_ids.py",)),
     Mutant("rolled lines overlap", "captions/rolling.py", "newest.end_s = min(newest.end_s, cue.start_s)",
            "newest.end_s = max(newest.end_s, cue.start_s)", ("test_captions_rolling.py",)),
-    Mutant("growth inside a word", "captions/rolling.py", "is_inside = (after.isalnum() or after in", "is_inside = False and (after.isalnum() or after in",
+    Mutant("growth inside a word", "captions/rolling.py", r"""(after.isalnum() or after in "'\u2019-") and shown[-1].isalnum()""", "False",
            ("test_captions_rolling.py::test_growth_is_at_the_end_of_a_word",)),
     Mutant("captions of unequal length", "captions/grouping.py", "(word.start_s + word.end_s) / 2 - begin_s", "word.start_s - begin_s",
            ("test_captions_grouping.py",)),
@@ -167,4 +169,65 @@ SOURCES = (
            ("test_media_times.py::test_many_holes_are_bounded",)),
 )  # fmt: skip
 
-MUTANTS = (*LOSSES, *DATA, *TRAINING, *EVALUATION, *SOURCES)
+SETTINGS = (
+    Mutant("cluster temperature not passed on", "study/factories.py", "        cluster_temperature=loss.cluster_temperature,\n", "",
+           SETTING),
+    Mutant("queue that does not wait", "study/factories.py", "            wait_until_full=loss.cluster_wait_until_full,\n", "", SETTING),
+    Mutant("padding level not passed on", "study/factories.py",
+           "        audio_pad_db=data.audio_pad_db,\n        max_words=data.max_words,\n        audio=audio,",
+           "        max_words=data.max_words,\n        audio=audio,", SETTING),
+    Mutant("first half not asked for", "study/factories.py", 'with_first_half=recipe.loss.cluster_store == "first_half"',
+           "with_first_half=False", SETTING),
+    Mutant("later epochs not passed on", "study/factories.py", "epochs=later.epochs if is_later and later.epochs else training.epochs",
+           "epochs=training.epochs", SETTING),
+    Mutant("cosine scores not passed on", "study/factories.py", 'cosine=recipe.loss.cosine if evaluation.cosine == "auto" else',
+           'cosine=False if evaluation.cosine == "auto" else', SETTING),
+)  # fmt: skip
+
+MORE = (
+    Mutant("queue takes all clips", "losses/combined.py", "any_present, stored=stored, assigned=part)", "any_present, assigned=part)",
+           ("test_pinned_figures.py", "test_combined.py")),
+    Mutant("gradients add up", "training/loop.py", "                optimizer.zero_grad(set_to_none=True)\n", "",
+           (f"{PINNED}::test_the_optimizer_takes_clipped_gradients", f"{PINNED}::test_gradients_do_not_add_up_from_step_to_step")),
+    Mutant("rate stands still", "training/loop.py", "                scheduler.step()\n", "",
+           ("test_training.py::test_golden_loss_curve_of_the_debug_recipe",)),
+    Mutant("chunks of what is thawed", "training/loop.py", "trained = stage.train + stage.thawed", "trained = stage.train",
+           (f"{PINNED}::test_chunks_train_what_is_thawed",)),
+    Mutant("mean loss of the whole stage", "training/loop.py", "        since.clear()\n", "        pass\n",
+           (f"{PINNED}::test_a_checkpoint_has_the_mean_loss_since_the_one_before",)),
+    Mutant("row of another clip in the cache", "data/frozen.py", "rows = self.row[begin + clips.caption]", "rows = begin + clips.caption",
+           ("test_frozen.py::test_what_is_read_is_what_the_encoder_gives",)),
+    Mutant("rest of a video is a clip", "data/batches.py",
+           "if len(groups) > 1 and end_s[groups[-1]].max() - start_s[groups[-1]].min() < min_clip_s:", "if False:",
+           ("test_batches.py::test_what_is_left_at_the_end_joins_the_last_clip",)),
+    Mutant("last row of a clip", "data/gather.py", "(clips.end_s * rate_hz).astype(np.int64) + 1)", "(clips.end_s * rate_hz).astype(np.int64))",
+           ("test_batches.py",)),
+    Mutant("words at the end of the clip", "data/batches.py", "said = [order - begin for order, begin in zip(orders, shift",
+           "said = [np.sort(order) - begin for order, begin in zip(orders, shift", ("test_pinned_batches.py",)),
+    Mutant("two steps at one second", "evaluation/localization.py", "before = np.concatenate([[-np.inf], np.maximum.accumulate(best[k])[:-1]])",
+           "before = np.maximum.accumulate(best[k])", ("test_localization.py::test_alignment_is_the_best_of_all_placements",)),
+    Mutant("windows summed", "evaluation/windows.py", "whole[there[modality]] /= counts[there[modality], None]", "pass",
+           ("test_windows.py::test_pooling_against_loops",)),
+    Mutant("one video on both sides", "evaluation/probes.py", "np.arange(len(kind)) if groups is None else", "np.arange(len(kind)) if True else",
+           ("test_probes.py::test_clips_of_a_video_are_on_one_side",)),
+    Mutant("whole votes of ties", "evaluation/probes.py", "beside * (left / beside.sum(axis=1, keepdims=True))", "beside * (left > 0)",
+           ("test_probes.py::test_votes_are_the_mean_over_all_choices_of_ties",)),
+    Mutant("votes for one video", "evaluation/full_video.py", "share / np.maximum(on_top.sum(axis=1, keepdims=True), 1)", "(share > 0)",
+           ("test_full_video.py::test_the_five_ways_against_loops",)),
+    Mutant("queries not aligned", "evaluation/comparison.py", "place = {query: at for at, query in enumerate(other)}",
+           "place = {query: at for at, query in enumerate(own)}", ("test_pinned_figures.py",)),
+    Mutant("interval below 0", "evaluation/statistics.py", "np.minimum(np.maximum(centre - reach, 0.0), share)", "np.minimum(centre - reach, share)",
+           ("test_statistics.py::test_no_hit_and_every_hit_still_have_an_interval", "test_statistics.py::test_recall_interval_is_wilsons_with_one_seed")),
+    Mutant("resolved for one reason", "store/ledger.py", 'other.get("key") or key[0] != entry["source"]}', 'other.get("key") or key[1] != entry["reason"]}',
+           ("test_store_writer.py::test_the_ledger_keeps_each_note_once_in_one_line", "test_import_faults.py")),
+    Mutant("renewed item moves its split", "store/writer.py", "        if item.split != split:", "        if False:",
+           ("test_superseded.py::test_a_video_keeps_its_split_and_is_not_superseded_unasked",)),
+    Mutant("sum of cosines", "embedder/embedder.py", '"mean_normalized" if self.parts.scoring.cosine else "sum")', '"sum")',
+           ("test_embedder.py::test_similarity_and_fusion_are_those_of_the_recipe",)),
+    Mutant("hours of a stamp", "captions/stamps.py", "seconds = seconds * 60 + float(part[:20] or 0)", "seconds = seconds + float(part[:20] or 0)",
+           ("test_captions_rolling.py::test_the_words_of_a_long_stamped_cue_are_at_their_stamps", "test_pinned_figures.py")),
+    Mutant("short side of tall pictures", "media/sampling.py", "return side, max(side, int(height * side / width))", "return max(side, int(width * side / height)), side",
+           ("test_visual.py::test_fitted_pictures_have_the_size_that_the_specification_states", "test_media.py")),
+)  # fmt: skip
+
+MUTANTS = (*LOSSES, *DATA, *TRAINING, *EVALUATION, *SOURCES, *SETTINGS, *MORE)

@@ -30,14 +30,20 @@ LIBRARIES = ("torch", "accelerate", "scipy.stats", "safetensors.torch", "pyarrow
 FAILED = 1  # exit code of pytest where a test failed; others mean that the tests did not run
 
 
+def places_of(mutant: Mutant, source: Path) -> list[Path]:
+    """Return the files that hold the old text, once for each time: the named one, or any other where that has it no more."""
+    named = source / "trichord" / mutant.file
+    others = sorted((source / "trichord").rglob("*.py"))
+    for paths in ([named] if named.is_file() else [], others):
+        if found := [path for path in paths for _ in range(path.read_text().count(mutant.old))]:
+            return found
+    return []
+
+
 def fault_of(mutant: Mutant, source: Path) -> str:
     """Return why a mutant cannot be made or tried; '' where it can."""
-    path = source / "trichord" / mutant.file
-    if not path.is_file():
-        return f"src/trichord/{mutant.file} does not exist; name the file that holds the code now"
-    count = path.read_text().count(mutant.old)
-    if count != 1:
-        return f"the old text is {count} times in src/trichord/{mutant.file}, not once; mend the line of the table"
+    if (count := len(places_of(mutant, source))) != 1:
+        return f"its old text is there {count} times, not once (src/trichord/{mutant.file}); mend the line of the table"
     for node in mutant.tests:
         name, _, test = node.partition("::")
         if not (TESTS / name).is_file():
@@ -60,6 +66,7 @@ def run_tests(nodes: Iterable[str], source: Path) -> tuple[int, str]:
         "--no-header",
         "-W",
         ALREADY_IMPORTED,
+        "--hypothesis-profile=ci",  # the same examples each time, and no deadline
         *(str(TESTS / node) for node in nodes),
     ]
     with tempfile.TemporaryFile("w+") as output:
@@ -106,7 +113,7 @@ def written(path: Path, text: str, stamp_s: float) -> None:
 
 def tried(mutant: Mutant, source: Path, number: int) -> tuple[bool, str]:
     """Return whether the tests notice the mutant, and a line on it. The source is afterwards as it was."""
-    path = source / "trichord" / mutant.file
+    (path,) = places_of(mutant, source)
     text = path.read_text()
     begun_s = time.monotonic()
     try:

@@ -48,3 +48,16 @@ def test_all_clips_of_a_video_are_drawn_alike_often(store: Store) -> None:
     assert (captions[..., 0] != captions[..., 1]).all()
     counts = np.bincount(captions.ravel(), minlength=CLIPS)
     assert len(counts) == CLIPS and counts.min() >= 25 and counts.max() <= 65
+
+
+def test_the_published_order_of_words_begins_with_the_drawn_caption(store: Store) -> None:
+    items = store.select(None, "train")
+    source = TrainingClips(
+        store, items, seed=0, videos_per_batch=NUM_VIDEOS, clips_per_video=CLIPS, min_clip_s=9.0, distinct=False,
+        published_words=True,
+    )  # fmt: skip
+    clips = source.draw(0, 0)
+    assert clips.caption is not None
+    said = [captions.tolist() for captions in clips.captions]
+    assert [captions[0] for captions in said] == clips.caption.tolist()
+    assert any(captions != sorted(captions) for captions in said) and max(map(len, said)) > 1

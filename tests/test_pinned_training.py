@@ -248,3 +248,41 @@ def test_centroids_are_reset_when_an_epoch_starts_and_not_when_it_goes_on(
     for name in ("model.safetensors", "centroids.safetensors"):
         first, second = (load_file(summary.model_folder / name) for summary in (whole, resumed))
         assert equal(first, second), name
+
+
+# --- From step to step
+
+
+def test_gradients_do_not_add_up_from_step_to_step(
+    store_path: Path, tmp_path: Path, norms_at_steps: list[float]
+) -> None:
+    """Every batch holds all clips, and the weights stay nearly where they are: every step has the same gradient."""
+    recipe = debug(
+        data={"videos_per_batch": 4, "clips_per_video": 8, "min_clip_s": 1.0},
+        loss={"cluster_weight": 0.0},
+        training={"learning_rate": 1e-9, "max_steps": 3},
+    )
+    run.train_order(store_path, tmp_path / "run", "vt", 0, recipe, say=silent)
+    assert len(norms_at_steps) == 3
+    assert norms_at_steps == pytest.approx([norms_at_steps[0]] * 3, rel=1e-3)
+
+
+@pytest.mark.parametrize("chunk_clips", [0, 5])
+def test_chunks_train_what_is_thawed(chunk_clips: int, store_path: Path, tmp_path: Path) -> None:
+    recipe = debug(training={"chunk_clips": chunk_clips, "max_steps": 1}, later_stages={"thaw": 0.5})
+    summary = run.train_order(store_path, tmp_path / "run", "vt>a", 0, recipe, say=silent)
+    first, last = (factories.build_model(recipe, Store(store_path), 0) for _ in range(2))
+    for model, folder in zip((first, last), summary.stage_folders, strict=True):
+        load_weights(model, folder / "model.safetensors")
+    for modality in ("video", "text", "audio"):
+        assert not equal(parts_of(first, modality), parts_of(last, modality)), modality
+
+
+def test_a_checkpoint_has_the_mean_loss_since_the_one_before(store_path: Path, tmp_path: Path) -> None:
+    recipe = debug(training={"max_steps": 4, "checkpoint_every_steps": 2, "keep_best": 2})
+    summary = run.train_order(store_path, tmp_path / "run", "vt", 0, recipe, say=silent)
+    lines = (summary.model_folder / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    paths = sorted((summary.model_folder / "checkpoints").glob("step-*/checkpoint.json"))
+    told = [json.loads(path.read_text())["mean_loss"] for path in paths]
+    assert told == pytest.approx([sum(losses[:2]) / 2, sum(losses[2:]) / 2]) and told[0] != pytest.approx(told[1])

@@ -169,7 +169,8 @@ class EvaluationSettings:
         cosine: Score with embeddings of length one. `auto` follows the contrast loss.
         missing: Clips that lack a modality: `auto` takes the benchmark's own policy, `drop` leaves them out,
             `miss` counts them as errors.
-        audio_frames: Most spectrogram frames of a clip (published: YouCook2 5120, MSR-VTT 3072).
+        audio_frames: Without effect, and kept because recipes and studies of earlier versions have it. A benchmark names its
+            spectrogram frames (YouCook2 5120, MSR-VTT 3072), and other clips take `data.audio_frames`.
         block: Rows of a score block; memory grows with it, not with the square of the gallery.
     """
 

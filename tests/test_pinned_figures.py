@@ -1,0 +1,95 @@
+"""Figures that agree with nothing else: chance of what is missing, pairs of queries, Holm's family, the queue."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from trichord.captions.stamps import stamped_lines
+from trichord.evaluation.comparison import compare_orders
+from trichord.evaluation.power import predicted_power
+from trichord.evaluation.retrieval import score_direction
+from trichord.evaluation.statistics import paired_difference
+from trichord.evaluation.variance import Components
+from trichord.losses.clustering import ClusterMemory
+from trichord.losses.combined import CombinedLoss
+from trichord.modality import Direction
+from trichord.nn.mcn import Encoded
+
+
+@pytest.mark.parametrize(("missing", "queries", "chance"), [("drop", 6, 100 / 6), ("miss", 8, 100 / 6 * 6 / 8)])
+def test_chance_counts_missing_queries_as_the_recall_does(missing: str, queries: int, chance: float) -> None:
+    """A collapsed model scores chance under both policies: 6 of 8 clips have a picture."""
+    rows = {"video": np.ones((8, 3), np.float32), "text": np.ones((8, 3), np.float32)}
+    valid = {"video": np.arange(8) < 6, "text": np.ones(8, bool)}
+    found = score_direction(rows, valid, Direction.parse("t2v"), name="sample", missing=missing)
+    assert (found.num_queries, found.num_gallery) == (queries, 6)
+    for k, recall, at_random in zip(
+        (1, 5, 10), (found.r1, found.r5, found.r10), (found.chance_r1, found.chance_r5, found.chance_r10), strict=True
+    ):
+        assert recall == pytest.approx(at_random) == pytest.approx(min(k, 6) * chance)
+
+
+def hits_of(num_more: int, num_queries: int = 400) -> np.ndarray:
+    """(3, N) hits at a recall of one half, and of `num_more` queries more; seeds differ by a few queries."""
+    hits = np.zeros((3, num_queries))
+    for seed in range(3):
+        hits[seed, seed : num_queries // 2 + num_more + seed] = 1.0
+    return hits
+
+
+def test_a_winner_beats_every_other_order_after_holms_correction() -> None:
+    """Of one pair alone p is below 5 %; of all six pairs of four orders it is not, and nobody wins."""
+    ahead, level = hits_of(5), {f"order{number}": hits_of(0) for number in range(3)}
+    alone = paired_difference(ahead, level["order0"])
+    assert 0.05 / 6 < alone.p < 0.05
+    two = compare_orders({"ahead": ahead, "order0": level["order0"]}, explain=False)
+    four = compare_orders({"ahead": ahead, **level}, explain=False)
+    assert two.winner == "ahead" and four.winner is None
+    assert "not distinguishable" in four.verdict
+    assert max(pair.p for pair in four.differences if "ahead" in (pair.a, pair.b)) < 0.05
+
+
+def test_power_is_that_of_each_pair_of_a_family() -> None:
+    """Power at level alpha of m pairs is that of one pair at level alpha / m."""
+    of = Components(seed=0.0001, query=0.2, residual=0.05, num_seeds=3, num_queries=1000)
+    for num_seeds in (1, 3):
+        family = predicted_power(3.0, num_seeds, 2000, of, level=0.94, num_pairs=6)
+        assert family == pytest.approx(predicted_power(3.0, num_seeds, 2000, of, level=0.99))
+        assert 0.05 < family < predicted_power(3.0, num_seeds, 2000, of, level=0.94) - 0.05
+
+
+def scattered(seed: int, num_seeds: int = 4, num_queries: int = 60) -> np.ndarray:
+    """(S, N) hits whose share differs by seed and by query."""
+    rng = np.random.default_rng(seed)
+    share = np.clip(np.linspace(0.2, 0.8, num_seeds)[:, None] + np.linspace(-0.2, 0.2, num_queries)[None, :], 0, 1)
+    return (rng.random((num_seeds, num_queries)) < share).astype(np.float64)
+
+
+def test_queries_are_paired_by_their_ids_and_not_by_their_place() -> None:
+    one, two = scattered(1), scattered(2)
+    ids = [f"q{number}" for number in range(one.shape[1])]
+    turned = np.random.default_rng(0).permutation(len(ids))
+    expected = compare_orders({"a": one, "b": two}, explain=False).differences
+    of, names = {"a": one, "b": two[:, turned]}, {"a": ids, "b": [ids[place] for place in turned]}
+    found = compare_orders(of, query_ids=names, explain=False).differences
+    assert found[0].p == pytest.approx(expected[0].p) and found[0].low == pytest.approx(expected[0].low)
+    by_place = compare_orders(of, explain=False).differences
+    assert by_place[0].p != pytest.approx(expected[0].p, rel=1e-3)
+
+
+def test_only_the_clips_that_are_to_be_stored_enter_the_queue() -> None:
+    memory = ClusterMemory(num_clusters=2, size=16)
+    loss = CombinedLoss(pairs=(), contrast=None, cluster=("video",), memory=memory)  # type: ignore[arg-type]
+    rows = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    stored = torch.tensor([True, False, True, True, False, False])
+    loss({"video": Encoded(rows, rows, None)}, {"video": torch.ones(6, dtype=torch.bool)}, None, stored)
+    assert memory.queue is not None and memory.num_rows == 3
+    torch.testing.assert_close(memory.queue[:3], torch.nn.functional.normalize(rows[stored], dim=1))
+
+
+def test_word_stamps_have_hours_and_minutes() -> None:
+    lines, pieces = stamped_lines(3599.0, "one<00:59:59.500> two<01:00:02.250> three")
+    assert lines == ("one two three",)
+    assert [time_s for time_s, _ in pieces[0]] == [3599.0, 3599.5, 3602.25]

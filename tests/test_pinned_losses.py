@@ -1,5 +1,0 @@
-"""Placeholder."""
-
-
-def test_placeholder() -> None:
-    assert True
