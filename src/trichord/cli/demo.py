@@ -48,6 +48,7 @@ def run_demo(
     say(f"2/3 features into {out / 'store'}")
     extracted = extract(out / "world", out / "store", collection="world", progress=progress)
     say(str(extracted))
+    assert not isinstance(extracted, str), "only a dry run gives a text"
     if extracted.interruption is not None:
         raise extracted.interruption
     if extracted.num_postponed:  # a study of a part of the world would refuse the whole one later
