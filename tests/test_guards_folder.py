@@ -88,6 +88,7 @@ def test_a_report_may_look_on(tiny_store: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"process": "x"}', b"\xff" * 9000])
 def test_a_lock_file_that_tells_nothing(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").touch()  # it is the folder of a run, so the lock file is that of a run
     with alone_in(tmp_path):
         (tmp_path / ".lock").write_bytes(content)
         with (
@@ -228,3 +229,15 @@ def test_a_run_of_an_earlier_version_notes_its_store_now(trained: tuple[Path, Pa
     with pytest.raises(TrichordError, match=r"store.json: cannot be read .*delete that file and go on"):
         again(store, out)
     assert folder.is_there(out / "run.yaml")
+
+
+def test_a_lock_file_of_others_is_left_alone(tmp_path: Path) -> None:
+    for content in ("my notes", "[1]", '{"process": 1}'):
+        (tmp_path / ".lock").write_text(content)
+        with pytest.raises(TrichordError, match=r"\.lock: is not the lock file of a run; move it away"), alone_in(tmp_path):
+            pass
+        assert (tmp_path / ".lock").read_text() == content
+    (tmp_path / ".lock").write_text("")
+    for _ in range(2):  # what a run left is taken over
+        with alone_in(tmp_path):
+            pass

@@ -58,6 +58,9 @@ def read_everything(path: Path) -> None:
 def test_a_missing_folder_and_an_empty_store_name_the_next_action(tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="none: no such store; make it with `trichord import` or"):
         Store(tmp_path / "none")
+    (tmp_path / "file").touch()
+    with pytest.raises(TrichordError, match="file: is a file, not a store"):
+        Store(tmp_path / "file")
     with StoreWriter(tmp_path / "s", word_vectors()) as writer:
         pass
     with pytest.raises(TrichordError, match="s: holds no items; fill it with `trichord import` or `trichord extract`"):

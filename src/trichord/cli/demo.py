@@ -37,6 +37,7 @@ def run_demo(
         The table, and the study's folder.
     """
     from trichord.extraction.extract import extract
+    from trichord.extraction.summary import ExtractSummary
     from trichord.recipes import load_recipe
     from trichord.report.write import write_report
     from trichord.study.run import run_study
@@ -48,7 +49,7 @@ def run_demo(
     say(f"2/3 features into {out / 'store'}")
     extracted = extract(out / "world", out / "store", collection="world", progress=progress)
     say(str(extracted))
-    assert not isinstance(extracted, str), "only a dry run gives a text"
+    assert isinstance(extracted, ExtractSummary), "a dry run returns text, and this is none"
     if extracted.interruption is not None:
         raise extracted.interruption
     if extracted.num_postponed:  # a study of a part of the world would refuse the whole one later

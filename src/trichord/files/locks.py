@@ -21,6 +21,7 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # what 
 _WRONG_KIND = (errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)  # folders, links, sockets, devices
 _MEND = "it is no lock file: move it away, then run the command again"
 _POLL_S = 0.05
+_MAX_CONTENT = 4096
 
 
 class LockedByAnotherProcess(Exception):
@@ -65,6 +66,10 @@ class FileLock:
                 "end the other processes, then run the command again"
             )
 
+    def read(self) -> bytes:
+        """Return the content of the lock file, at most 4 KiB."""
+        return os.pread(self.descriptor, _MAX_CONTENT, 0)
+
     def write(self, content: bytes) -> None:
         """Replace the content of the lock file, which says who holds the lock."""
         os.ftruncate(self.descriptor, 0)
@@ -92,7 +97,7 @@ class FileLock:
                 if not self._has_its_name():
                     return False
                 if until is not None and time.monotonic() >= until:
-                    raise LockedByAnotherProcess(os.pread(self.descriptor, 4096, 0)) from None
+                    raise LockedByAnotherProcess(self.read()) from None
                 time.sleep(_POLL_S)
             except OSError as error:
                 if error.errno not in NO_LOCKS:

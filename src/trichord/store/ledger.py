@@ -107,6 +107,8 @@ def no_items(store: Location, folder: Path) -> TrichordError:
     """The error for a store without parts; `folder` holds its files."""
     if not folder.exists():
         return TrichordError(f"{store}: no such store; make it with `trichord import` or `trichord extract`")
+    if not folder.is_dir():
+        return TrichordError(f"{store}: is a file, not a store; name the folder of a store")
     if skipped := len(read_ledger(folder)):
         return TrichordError(f"{store}: this store holds no items, {skipped} were skipped; {store}/{LEDGER} says why")
     return TrichordError(f"{store}: holds no items; fill it with `trichord import` or `trichord extract`")

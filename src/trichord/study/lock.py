@@ -49,13 +49,21 @@ def _acquire(out: Path, locks: list[FileLock]) -> None:
             f"{out}: another run is at work in this folder ({_told(error.holder)}); wait until it ends, or give another --out"
         ) from None
     locks.append(lock)
+    if (content := lock.read()) and _holder(content) is None and not (out / "run.yaml").exists():
+        lock.release()
+        raise TrichordError(f"{out / FILE}: is not the lock file of a run; move it away, then run the command again")
     mine = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     lock.write(json.dumps(mine).encode() + b"\n")
 
 
-def _told(holder: bytes) -> str:
+def _told(content: bytes) -> str:
+    return _holder(content) or "it has just begun"  # it has the lock and has not yet written
+
+
+def _holder(content: bytes) -> str | None:
+    """Who holds the lock, or held it last, by the content of its file; None where no run wrote that."""
     try:
-        found = json.loads(holder)
+        found = json.loads(content)
         return one_line(f"process {int(found['process'])} on {found['host']}, since {found['since']}")[:200]
-    except (ValueError, KeyError, TypeError, RecursionError):  # it has the lock and has not yet written
-        return "it has just begun"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
