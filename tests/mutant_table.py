@@ -217,17 +217,17 @@ MORE = (
     Mutant("queries not aligned", "evaluation/comparison.py", "place = {query: at for at, query in enumerate(other)}",
            "place = {query: at for at, query in enumerate(own)}", ("test_pinned_figures.py",)),
     Mutant("interval of a large sample", "evaluation/statistics.py", "np.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2))",
-           "np.sqrt(share * (1 - share) / effective)", ("test_statistics.py::test_recall_interval_is_wilsons_with_one_seed",)),
+           "np.sqrt(share * (1 - share) / effective)", ("test_pinned_figures.py",)),
     Mutant("resolved for one reason", "store/ledger.py", 'other.get("key") or key[0] != entry["source"]}', 'other.get("key") or key[1] != entry["reason"]}',
            ("test_store_writer.py::test_the_ledger_keeps_each_note_once_in_one_line", "test_import_faults.py")),
     Mutant("renewed item moves its split", "store/writer.py", "        if item.split != split:", "        if False:",
            ("test_superseded.py::test_a_video_keeps_its_split_and_is_not_superseded_unasked",)),
     Mutant("sum of cosines", "embedder/embedder.py", '"mean_normalized" if self.parts.scoring.cosine else "sum")', '"sum")',
-           ("test_embedder.py::test_similarity_and_fusion_are_those_of_the_recipe",)),
+           ("test_pinned_figures.py",)),
     Mutant("hours of a stamp", "captions/stamps.py", "seconds = seconds * 60 + float(part[:20] or 0)", "seconds = seconds + float(part[:20] or 0)",
            ("test_captions_rolling.py::test_the_words_of_a_long_stamped_cue_are_at_their_stamps", "test_pinned_figures.py")),
     Mutant("short side of tall pictures", "media/sampling.py", "return side, max(side, int(height * side / width))", "return max(side, int(width * side / height)), side",
-           ("test_visual.py::test_fitted_pictures_have_the_size_that_the_specification_states", "test_media.py")),
+           ("test_pinned_figures.py",)),
 )  # fmt: skip
 
 MUTANTS = (*LOSSES, *DATA, *TRAINING, *EVALUATION, *SOURCES, *SETTINGS, *MORE)
