@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from mutant_table import MUTANTS, Mutant
@@ -27,6 +28,7 @@ ROOT = TESTS.parent
 TIMEOUT_S = 600
 ALREADY_IMPORTED = "ignore::pytest.PytestAssertRewriteWarning"
 LIBRARIES = ("torch", "accelerate", "scipy.stats", "safetensors.torch", "pyarrow.compute", "av")
+PROFILE = "mutants"
 FAILED = 1  # exit code of pytest where a test failed; others mean that the tests did not run
 
 
@@ -66,7 +68,7 @@ def run_tests(nodes: Iterable[str], source: Path) -> tuple[int, str]:
         "--no-header",
         "-W",
         ALREADY_IMPORTED,
-        "--hypothesis-profile=ci",  # the same examples each time, and no deadline
+        f"--hypothesis-profile={PROFILE}",
         *(str(TESTS / node) for node in nodes),
     ]
     with tempfile.TemporaryFile("w+") as output:
@@ -154,6 +156,9 @@ def main() -> int:
         return 0
     for library in LIBRARIES:
         importlib.import_module(library)
+    # The same examples each time, no deadline, and no search for the smallest example that fails.
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile(PROFILE, derandomize=True, deadline=None, database=None, phases=phases)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         source = Path(folder) / "src"
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("*.egg-info"))

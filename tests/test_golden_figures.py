@@ -19,7 +19,13 @@ from typing import Any
 import pytest
 
 from trichord.cli import main
+from trichord.modality import Order
 from trichord.recipes import load_recipe, recipe_names
+from trichord.store import Store
+from trichord.study import factories
+from trichord.training.frozen import frozen_key
+from trichord.training.models import load_weights
+from trichord.training.stage import stages_of
 
 DATA = Path(__file__).parent / "data"
 EARLIER, SAMPLE, FIGURES = DATA / "earlier.tar.xz", DATA / "earlier-figures.tar.xz", DATA / "golden_figures.json"
@@ -174,6 +180,18 @@ def test_a_file_of_embeddings_has_the_same_figures(
     check(found, golden[name])
     if not more:
         check(found, golden["evaluations"]["results.json"][0])
+
+
+def test_the_frozen_cache_of_an_earlier_version_is_used_again(small: Path) -> None:
+    """The names of its folders are those that this version would give."""
+    recipe, store = load_recipe(small / "recipe.yaml"), Store(small / "store")
+    later = stages_of(Order.parse("av>t"))[1]
+    source, reader = factories.build_batches(recipe, store, later, 0)
+    model = factories.build_model(recipe, store, 0)
+    (first,) = (small / "study" / "stages").glob("av.*")
+    load_weights(model, first / "model.safetensors")
+    names = {frozen_key(model, m, "embedding", source, reader, "no")[0] for m in later.frozen}
+    assert names == {path.name for path in (small / "store" / "frozen").iterdir() if path.is_dir()}
 
 
 def test_the_comparison_tells_what_is_missing_or_another() -> None:

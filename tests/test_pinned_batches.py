@@ -1,4 +1,4 @@
-"""What makes one batch differ from another: videos are shuffled anew in each epoch, and their clips are drawn anew."""
+"""Videos are shuffled anew in each epoch, and their clips are drawn anew; what is kept of a clip is read for that clip."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pytest
 
 from tiny import CLIPS, write_tiny_store
 from trichord.data.batches import TrainingClips
+from trichord.data.frozen import FrozenRows
+from trichord.data.reader import Clips
 from trichord.store import Store
 
 NUM_VIDEOS, EPOCHS = 6, 30
@@ -61,3 +63,14 @@ def test_the_published_order_of_words_begins_with_the_drawn_caption(store: Store
     said = [captions.tolist() for captions in clips.captions]
     assert [captions[0] for captions in said] == clips.caption.tolist()
     assert any(captions != sorted(captions) for captions in said) and max(map(len, said)) > 1
+
+
+def test_captions_of_one_clip_share_what_the_frozen_cache_has_of_it() -> None:
+    """Video 0 has captions 0 and 1 in one clip and caption 2 in another; video 1 is not trained on; video 2 has one clip."""
+    values = np.arange(6, dtype=np.float32).reshape(3, 2)
+    row, begin = np.array([0, 0, 1, 2]), np.array([0, -1, 3])
+    frozen = FrozenRows("video", "embedding", values, np.array([True, False, True]), row, begin)
+    spans, captions = np.zeros(4), [np.array([0])] * 4
+    clips = Clips(np.array([0, 0, 0, 2]), spans, spans, captions, np.array([1, 2, 0, 0]))
+    found, valid = frozen.read(clips)
+    assert found.tolist() == [[0, 1], [2, 3], [0, 1], [4, 5]] and valid.tolist() == [True, False, True, True]

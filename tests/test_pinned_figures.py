@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from trichord import Embedder
 from trichord.captions.stamps import stamped_lines
 from trichord.evaluation.comparison import compare_orders
 from trichord.evaluation.power import predicted_power
 from trichord.evaluation.retrieval import score_direction
-from trichord.evaluation.statistics import paired_difference
+from trichord.evaluation.statistics import paired_difference, wilson
 from trichord.evaluation.variance import Components
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
+from trichord.media import FrameSpec
 from trichord.modality import Direction
 from trichord.nn.mcn import Encoded
 
@@ -93,3 +97,32 @@ def test_word_stamps_have_hours_and_minutes() -> None:
     lines, pieces = stamped_lines(3599.0, "one<00:59:59.500> two<01:00:02.250> three")
     assert lines == ("one two three",)
     assert [time_s for time_s, _ in pieces[0]] == [3599.0, 3599.5, 3602.25]
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_an_embedder_fuses_as_its_model_is_scored(cosine: bool) -> None:
+    model = SimpleNamespace(parts=SimpleNamespace(scoring=SimpleNamespace(cosine=cosine)))
+    video, audio = np.array([[3.0, 4.0]], np.float32), np.array([[0.0, 0.5]], np.float32)
+    fused = Embedder.fuse(model, video, audio)  # type: ignore[arg-type]
+    np.testing.assert_allclose(fused, [[0.3, 0.9]] if cosine else [[3.0, 4.5]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((1920, 1080), (455, 256)), ((1080, 1920), (256, 455)), ((300, 300), (256, 256)), ((64, 48), (341, 256))],
+)
+def test_the_shorter_side_of_a_picture_is_brought_to_its_length(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert FrameSpec(short_side=256).size_of(*size) == expected
+    assert FrameSpec(width=20, height=30).size_of(*size) == (20, 30)
+
+
+@pytest.mark.parametrize(("hits", "num"), [(0, 50), (5, 50), (49, 50), (50, 50), (3, 4)])
+def test_the_interval_of_one_models_recall_is_wilsons_where_queries_scatter_as_hits_do(hits: int, num: int) -> None:
+    """By the definition, with the half width of so many independent hits."""
+    share, z = hits / num, 1.959963984540054
+    low, high = wilson(share, z * np.sqrt(share * (1 - share) / num), 0.05, num, 1)
+    centre, reach = share + z**2 / (2 * num), z * np.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
+    expected = (centre - reach) / (1 + z**2 / num), (centre + reach) / (1 + z**2 / num)
+    assert (float(low), float(high)) == pytest.approx(expected, abs=1e-9)
