@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from trichord.errors import TrichordError
+from trichord.losses import pairwise
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.pair import DividedLoss, PairBatch, PairwiseLoss
 from trichord.losses.registry import Setting, own_settings, pairwise_loss, pairwise_losses, with_own_settings
@@ -302,3 +303,21 @@ def test_settings_of_one_name_are_one_setting(bounds: Bounds | None, monkeypatch
     ):
         with_own_settings(CommonLossSettings, "LossSettings")
     own_settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "text", ["", NEW.replace("@dataclass(frozen=True)", ""), NEW + NEW[NEW.index("@") :].replace("Squares", "Cubes")]
+)
+def test_a_file_that_is_not_one_loss_is_named(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mistaken.py").write_text(text)
+    (tmp_path / "_shared.py").write_text("")  # no loss, as its name says
+    monkeypatch.setattr(pairwise, "__path__", [*pairwise.__path__, str(tmp_path)])
+    pairwise_losses.cache_clear()
+    with pytest.raises(
+        TypeError, match="pairwise.mistaken defines . subclasses of PairwiseLoss; define one, as a dataclass"
+    ):
+        pairwise_losses()
+    monkeypatch.undo()
+    pairwise_losses.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("trichord.losses.pairwise.mistaken")]:
+        del sys.modules[name]

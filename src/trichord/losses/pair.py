@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class PairBatch:
     """The embeddings of two modalities of B clips: row i of both belongs to clip i.
 
@@ -40,7 +40,6 @@ class PairBatch:
         return self.first @ self.second.T
 
 
-@dataclass(frozen=True)
 class PairwiseLoss(ABC):
     """A loss that compares two modalities of the same clips.
 
@@ -61,7 +60,6 @@ class PairwiseLoss(ABC):
         """
 
 
-@dataclass(frozen=True)
 class DividedLoss(PairwiseLoss):
     """A pairwise loss that is a sum over clips, so that processes can divide it. Without this, each computes all of it."""
 

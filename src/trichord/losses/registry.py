@@ -6,20 +6,19 @@ Nothing here imports torch.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 from trichord.losses import pairwise
 from trichord.losses.pair import PairwiseLoss
 from trichord.settings import KEY, descriptions_of, summary_of
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """A setting of one or more losses.
 
     Attributes:
@@ -50,7 +49,7 @@ def pairwise_loss(name: str, settings: object) -> PairwiseLoss:
         settings: An object with its settings as attributes, such as the section `loss` of a recipe.
     """
     kind = pairwise_losses()[name]
-    return kind(**{entry.name: getattr(settings, entry.name) for entry in fields(kind)})
+    return kind(**{setting.name: getattr(settings, setting.name) for setting in _settings_of(kind)})
 
 
 @cache
@@ -98,12 +97,12 @@ def _class_of(module: ModuleType) -> type[PairwiseLoss]:
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, PairwiseLoss) and value.__module__ == module.__name__
     ]
-    if len(own) != 1:
-        raise TypeError(f"{module.__name__} defines {len(own)} subclasses of PairwiseLoss; define exactly one")
+    if len(own) != 1 or not is_dataclass(own[0]):
+        raise TypeError(f"{module.__name__} defines {len(own)} subclasses of PairwiseLoss; define one, as a dataclass")
     return own[0]
 
 
-def _settings_of(kind: type) -> Iterable[Setting]:
+def _settings_of(kind: Any) -> Iterable[Setting]:
     hints = get_type_hints(kind)
     for entry in fields(kind):
         yield Setting(entry.name, hints[entry.name], _default_of(kind, entry), entry.metadata.get(KEY))
