@@ -17,6 +17,7 @@ from trichord.recipes import load_recipe
 from trichord.report.analysis import analyse, check_comparable, interactions
 from trichord.report.compare import compare_studies
 from trichord.report.reading import read_study
+from trichord.study.files import queries_path
 
 
 def edit(path: Path, change: Any) -> None:
@@ -109,13 +110,15 @@ def test_every_direction_is_checked_against_the_first_run_that_has_it(tmp_path: 
 
 def test_other_clips_that_were_scored_are_refused(tmp_path: Path) -> None:
     folder = write_study_folder(tmp_path / "s", orders=["av>t", "at>v"], seeds=[0])
-    path = folder / "orders" / "at-v" / "seed-0.npz"
-    arrays = dict(np.load(path))
-    arrays["tiny/t2v/clip"] = arrays["tiny/t2v/clip"][::-1]
-    np.savez_compressed(path, **arrays)
-    with pytest.raises(
-        TrichordError, match="other clips were scored: query 0 is clip 0 in one and clip 59 in the other"
-    ):
+    queries_path(folder, "tiny").unlink()
+    for order in ("av-t", "at-v"):  # of 61 clips, each lacks another one
+        path = folder / "orders" / order / "seed-0.npz"
+        arrays = dict(np.load(path))
+        for part, last in (("video_id", "v60"), ("start_s", 0.0), ("end_s", 5.0)):
+            arrays[f"tiny/{part}"] = np.append(arrays[f"tiny/{part}"], last)
+        arrays["tiny/t2v/clip"] = arrays["tiny/t2v/clip"] + (order == "at-v")
+        np.savez_compressed(path, **arrays)
+    with pytest.raises(TrichordError, match="tiny t2v: unit 'v0@0.000-5.000' counts in one alone"):
         check_comparable(read_study(folder))
 
 
@@ -168,7 +171,7 @@ def test_comparisons_of_studies_refuse_other_captions_and_protocols(tmp_path: Pa
     a = read_study(write_study_folder(tmp_path / "a"))
     b = read_study(write_study_folder(tmp_path / "b", caption="stir {n} eggs"))
     with pytest.raises(
-        TrichordError, match=r"the captions differ: clip v0 .* is 'cut the 0 onions' in A and 'stir 0 eggs' in B"
+        TrichordError, match=r"captions differ: number 0 is 'cut the 0 onions' in A and 'stir 0 eggs' in B"
     ):
         compare_studies(a, b)
     folder = write_study_folder(tmp_path / "c")

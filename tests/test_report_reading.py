@@ -71,10 +71,10 @@ def test_the_planted_order_is_found(tmp_path: Path) -> None:
     group = analyse(study, "t2v")[0]
     assert group.comparisons[10].winner == "vt>a" and group.verdict.startswith("VT→A beats every other order")
     found = duel(group)
-    assert found is not None and found.a == "vt>a" and found.wins > 5 * found.losses
+    assert found is not None and found.keys[0] == "vt>a" and found.wins > 5 * found.losses
     assert found.wins + found.ties + found.losses == 400
     ahead, behind = found.furthest(5)
-    assert (found.rank_a[ahead] < found.rank_b[ahead]).all() and (found.rank_a[behind] > found.rank_b[behind]).all()
+    assert (found.value_a[ahead] < found.value_b[ahead]).all() and (found.value_a[behind] > found.value_b[behind]).all()
 
 
 def test_missing_clips_count_as_errors_everywhere(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_nothing_finished_is_an_error(own: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("missing", "miss", "the missing-clip policy is drop in one and miss in the other"),
+        ("missing", "miss", "the policy for missing clips is drop in one and miss in the other"),
         ("ties", "best", "the tie policy is expected in one and best in the other"),
         ("num_gallery", 61, "the gallery's size is 60 in one and 61 in the other"),
     ],
@@ -180,7 +180,30 @@ def test_runs_on_other_clips_are_refused(own: Path) -> None:
     arrays = dict(np.load(path))
     arrays["tiny/video_id"] = np.array(["x" if v == "v7" else v for v in arrays["tiny/video_id"]])
     np.savez_compressed(path, **arrays)
-    with pytest.raises(TrichordError, match="the galleries differ: clip 7 is v7 .* in one and x .* in the other"):
+    with pytest.raises(TrichordError, match="units differ: 'v7@0.000-5.000' is in one alone"):
+        check_comparable(read_study(own))
+
+
+@pytest.mark.parametrize(
+    ("row", "arrays", "told"),
+    [
+        ({"num_queries": 10**300}, {}, "the ranks of tiny/t2v are not of as many queries as its figures"),
+        ({"r10": 10**390}, {}, "the r10 of tiny/t2v is no number"),
+        ({"r10": 99.0}, {}, "R@10/each does not give the R@10 of 99"),
+        ({"fusion": ["x"]}, {}, "the fusion rule of tiny/t2v is none"),
+        ({}, {"equal": 0}, "the ranks of tiny/t2v are no counts of a gallery"),
+        ({}, {"clip": -1}, "tiny/t2v/clip numbers clips that are not there"),
+    ],
+)
+def test_figures_that_do_not_fit_their_ranks_are_refused(
+    own: Path, row: dict[str, Any], arrays: dict[str, int], told: str
+) -> None:
+    path = own / "orders" / "vt-a" / "seed-1.json"
+    edit(path, lambda c: c["results"][0].update(row))
+    kept = dict(np.load(path.with_suffix(".npz")))
+    kept |= {f"tiny/t2v/{part}": np.full_like(kept[f"tiny/t2v/{part}"], value) for part, value in arrays.items()}
+    np.savez_compressed(path.with_suffix(".npz"), **kept)
+    with pytest.raises(TrichordError, match=f"seed-1.*{told}"):
         check_comparable(read_study(own))
 
 

@@ -37,7 +37,11 @@ from trichord.evaluation.statistics import (
     recall_interval,
 )
 from trichord.modality import Direction, Order
+from trichord.report.duels import Duel
+from trichord.report.evaluation_analysis import Models
+from trichord.report.evaluation_units import captions_of_units, difference_of_scoring
 from trichord.report.reading import Run, Study
+from trichord.report.study_scores import models_of, num_errors, scores_of
 
 KS = tuple(recall.k for recall in RECALLS)
 MAIN_RECALL = 10
@@ -50,6 +54,17 @@ class Ranked:
 
     each: dict[str, Runs]
 
+    @classmethod
+    def of(cls, models: Models, direction: str, places: np.ndarray | None = None) -> Ranked:
+        """The queries of an order's models that count, of the units at `places`."""
+        each = {}
+        for measure in (*(recall.measure for recall in RECALLS), MEDIAN_RANK):
+            runs = models.runs(direction, measure)
+            assert runs is not None, "`check_comparable` has compared the units"
+            values = runs.values if places is None else runs.values[:, places]
+            each[measure] = runs.with_values(values[:, ~np.isnan(values[0])])
+        return cls(each)
+
     def hits(self, k: int) -> Runs:
         """Expected hits at K."""
         return self.each[f"R@{k}"]
@@ -58,12 +73,6 @@ class Ranked:
     def ranks(self) -> Runs:
         """Ranks from 1."""
         return self.each[MEDIAN_RANK]
-
-    def reordered(self, places: np.ndarray) -> Ranked:
-        """The same with the queries at `places` (N,) in their place; what comes after them stays."""
-        errors = np.arange(len(places), self.ranks.values.shape[1])
-        columns = np.concatenate([places, errors])
-        return Ranked({measure: runs.with_values(runs.values[:, columns]) for measure, runs in self.each.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +84,9 @@ class Group:
         level: Of all intervals.
         orders: All orders that were scored, in the plan's order.
         compared: Those that the comparison is over.
-        ranked: The ranks behind the figures.
-        clip: (N,) number of the benchmark's clip of each query; missing ones come last.
+        models: The scores behind the figures.
+        ranked: What the queries that count give, in one order for all orders.
+        names, captions: (N,) of the queries that count; captions are '' where they were not kept.
         recalls: order -> K -> interval.
         median_rank: order -> interval.
         chance: K -> interval of one run.
@@ -92,8 +102,10 @@ class Group:
     level: float
     orders: tuple[str, ...]
     compared: tuple[str, ...]
+    models: dict[str, Models]
     ranked: dict[str, Ranked]
-    clip: np.ndarray
+    names: np.ndarray
+    captions: np.ndarray
     recalls: dict[str, dict[int, Interval]]
     median_rank: dict[str, Interval]
     chance: dict[int, Interval]
@@ -136,52 +148,20 @@ def check_comparable(study: Study) -> None:
                 direction = row["direction"]
                 if direction not in first:
                     first[direction] = run
-                elif why := difference_of_scoring(study, first[direction], study, run, benchmark, direction):
+                elif why := difference_of_runs((study, first[direction]), (study, run), benchmark, direction):
                     raise TrichordError(
                         f"{study.path}: {first[direction]} and {run} cannot be compared on {benchmark} {direction}: {why}; "
                         "run the study again with one setting for all orders, on one store"
                     )
 
 
-NAMES_OF = {
-    "missing": "the missing-clip policy",
-    "ties": "the tie policy",
-    "num_gallery": "the gallery's size",
-    "num_queries": "the number of queries",
-}
-
-
-def difference_of_scoring(a: Study, one: Run, b: Study, two: Run, benchmark: str, direction: str) -> str:
-    """In what two runs differ that were scored on a benchmark in a direction, in words; '' where they may be compared.
-
-    Their clips and queries must stand in the same order.
-    """
-    if why := difference_of_rules(one, two, benchmark, direction):
-        return why
-    clips, others = a.clips(one, benchmark), b.clips(two, benchmark)
-    if len(clips) != len(others):
-        return f"the galleries differ: {len(clips)} clips and {len(others)}"
-    for number, (clip, other) in enumerate(zip(clips, others, strict=True)):
-        if clip != other:
-            return f"the galleries differ: clip {number} is {clip} in one and {other} in the other"
-    queries = a.ranks(one, benchmark, direction).clip, b.ranks(two, benchmark, direction).clip
-    if not np.array_equal(*queries):
-        at = int(np.argmax(queries[0] != queries[1])) if len(queries[0]) == len(queries[1]) else 0
-        return f"other clips were scored: query {at} is clip {queries[0][at]} in one and clip {queries[1][at]} in the other"
-    return ""
-
-
-def difference_of_rules(one: Run, two: Run, benchmark: str, direction: str) -> str:
-    """In what the rules differ by which two runs were scored, in words; '' where they are the same."""
-    for key in sorted(set(one.evaluation) | set(two.evaluation)):
-        if key not in ("directions", "block") and one.evaluation.get(key) != two.evaluation.get(key):
-            return f"evaluation.{key} is {one.evaluation.get(key)} in one and {two.evaluation.get(key)} in the other"
-    row, other = one.result(benchmark, direction), two.result(benchmark, direction)
-    assert row is not None and other is not None
-    for key, name in NAMES_OF.items():
-        if row.get(key, "expected") != other.get(key, "expected"):
-            return f"{name} is {row.get(key)} in one and {other.get(key)} in the other"
-    return ""
+def difference_of_runs(one: tuple[Study, Run], two: tuple[Study, Run], benchmark: str, direction: str) -> str:
+    """In what two runs differ that were scored on a benchmark in a direction, in words; '' where they may be compared."""
+    sides = []
+    for study, run in (one, two):
+        scores = scores_of(study, run)
+        sides.append((scores, next(scored for scored in scores.benchmarks if scored.name == benchmark)))
+    return difference_of_scoring(sides[0], sides[1], direction, f"R@{MAIN_RECALL}")
 
 
 def analyse(study: Study, direction: str, *, level: float = 0.95, compare: bool = True) -> tuple[Group, ...]:
@@ -219,29 +199,32 @@ def _compared(groups: tuple[Group, ...], level: float) -> tuple[Group, ...]:
 
 def _group(study: Study, benchmark: Mapping[str, object], direction: str, level: float) -> Group | None:
     name = str(benchmark["name"])
-    runs = {
-        order: found
-        for order in study.orders
-        if (found := [run for run in study.runs_of(order) if run.result(name, direction)])
-    }
-    if not runs:
+    found = ((order, models_of(study, order, name, direction)) for order in study.orders)
+    models = {order: own for order, own in found if own is not None}
+    if not models:
         return None
-    row = next(iter(runs.values()))[0].result(name, direction)
-    assert row is not None
-    num_lost = row["num_missing"] if row["missing"] == "miss" else 0
-    ranked = {order: _ranked(study, found, name, direction, num_lost) for order, found in runs.items()}
-    clip = study.ranks(next(iter(runs.values()))[0], name, direction).clip
+    base = next(iter(models.values()))
+    scores, scored = base.one
+    row, unit = scored.result(direction), scored.row(direction, MEDIAN_RANK)
+    assert row is not None and unit is not None
+    ranked = {
+        order: Ranked.of(own, direction, own.places(base, direction, MEDIAN_RANK)) for order, own in models.items()
+    }
+    counted = ~np.isnan(scores.each(unit))
+    texts = captions_of_units(scores, scored, unit)
     compared, notes = _who_is_compared(study, ranked, direction)
-    share = len(clip) / row["num_queries"]
+    share = (row["num_queries"] - num_errors(row)) / row["num_queries"]
     return Group(
         benchmark=name,
         title=str(benchmark["title"]),
         direction=direction,
         level=level,
-        orders=tuple(runs),
+        orders=tuple(models),
         compared=compared,
+        models=models,
         ranked=ranked,
-        clip=clip,
+        names=scores.units(unit)[counted],
+        captions=np.full(counted.sum(), "") if texts is None else texts[counted],
         recalls={o: {k: recall_interval(values.hits(k), level) for k in KS} for o, values in ranked.items()},
         median_rank={order: median_rank_interval(values.ranks, level) for order, values in ranked.items()},
         chance={k: _chance(k, row["num_gallery"], row["num_queries"], share, level) for k in KS},
@@ -287,15 +270,6 @@ def _chance(k: int, num_gallery: int, num_queries: int, share: float, level: flo
     return Interval(found.estimate * share, found.low * share, found.high * share, level, 0, num_queries, found.note)
 
 
-def _ranked(study: Study, runs: list[Run], benchmark: str, direction: str, num_lost: int) -> Ranked:
-    found = [study.ranks(run, benchmark, direction).each(num_lost) for run in runs]
-    first_stages = tuple(study.stages[run.stages[0]].seed for run in runs)
-    seeds = tuple(run.seed for run in runs)
-    return Ranked(
-        {measure: Runs(np.stack([each[measure] for each in found]), first_stages, seeds) for measure in found[0]}
-    )
-
-
 @dataclass(frozen=True)
 class BenchmarkPair:
     """Whether the comparison of orders comes out differently on two benchmarks."""
@@ -321,40 +295,18 @@ def interactions(groups: tuple[Group, ...], level: float = 0.95) -> tuple[Benchm
     return tuple(found)
 
 
-@dataclass(frozen=True, eq=False)
-class Duel:
-    """Two orders query by query. Ranks are means over seeds.
-
-    Attributes:
-        a, b: The orders.
-        rank_a, rank_b: (N,).
-        wins, ties, losses: Queries that `a` ranks better, alike, worse.
-    """
-
-    a: str
-    b: str
-    rank_a: np.ndarray
-    rank_b: np.ndarray
-    wins: int
-    ties: int
-    losses: int
-
-    def furthest(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The queries where `a`, and where `b`, is furthest ahead, by the ratio of the ranks."""
-        ratio = np.log(self.rank_b) - np.log(self.rank_a)
-        order = np.argsort(-ratio, kind="stable")
-        return order[:count][ratio[order[:count]] > 0], order[::-1][:count][ratio[order[::-1][:count]] < 0]
-
-
 def duel(group: Group) -> Duel | None:
     """The two compared orders that differ most clearly: smallest p at the main recall, then the largest difference."""
     if MAIN_RECALL not in group.comparisons:
         return None
     pair = min(group.comparisons[MAIN_RECALL].differences, key=lambda d: (d.p, -abs(d.estimate)))
-    a, b = (pair.a, pair.b) if pair.estimate >= 0 else (pair.b, pair.a)
-    rank_a, rank_b = (group.ranked[order].ranks.replicates.mean(0)[: len(group.clip)] for order in (a, b))
-    wins, losses = int((rank_a < rank_b).sum()), int((rank_a > rank_b).sum())
-    return Duel(a, b, rank_a, rank_b, wins, len(rank_a) - wins - losses, losses)
+    keys = (pair.a, pair.b) if pair.estimate >= 0 else (pair.b, pair.a)
+    num_ranked = len(group.names) - (group.num_missing if group.missing == "miss" else 0)
+    rank_a, rank_b = (group.ranked[order].ranks.replicates.mean(0)[:num_ranked] for order in keys)
+    a, b = (str(Order.parse(order)) for order in keys)
+    what = "rank, mean over seeds" if max(group.ranked[order].ranks.num_runs for order in keys) > 1 else "rank"
+    names, captions = group.names[:num_ranked], group.captions[:num_ranked]
+    return Duel(a, b, keys, rank_a, rank_b, True, what, names, captions, group.direction)
 
 
 def untouched(order: str, direction: str) -> bool:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from trichord.errors import TrichordError
+from trichord.evaluation.ranks import MEDIAN_RANK
 from trichord.evaluation.statistics import holm, paired_difference
-from trichord.ids import without_media_suffix
 from trichord.modality import Order
 from trichord.report.analysis import (
     KS,
     MAIN_RECALL,
     Group,
+    Ranked,
     analyse,
-    difference_of_rules,
 )
 from trichord.report.document import Block, Cell, Column, Document, Section, Table, Text, distinct_slugs
-from trichord.report.pairing import places_of
-from trichord.report.reading import Run, Study
+from trichord.report.evaluation_units import difference_of_scoring
+from trichord.report.reading import Study
 from trichord.report.tables import difference_cell, interval_cell, p_text
 
 
@@ -78,7 +75,7 @@ def _figures(a: Study, b: Study, direction: str, level: float) -> tuple[list[Blo
         if why := _refusal(a, b, one, two):
             refused.append(f"{one.title}: not compared, since {why}")
             continue
-        table, sentences = _differences(one, _paired(a, b, one, two), level, f"compared-{slugs[name]}")
+        table, sentences = _differences(one, _paired(one, two), level, f"compared-{slugs[name]}")
         blocks.append(table)
         found += sentences
     if len(refused) == len(names):
@@ -93,80 +90,25 @@ def _refusal(a: Study, b: Study, one: Group, two: Group) -> str:
     for key in sorted(set(records[0]) | set(records[1])):
         if records[0].get(key) != records[1].get(key):
             return f"the benchmark's {key} is {records[0].get(key)} in A and {records[1].get(key)} in B"
-    first, second = (_first_run(study, group) for study, group in ((a, one), (b, two)))
-    why = difference_of_rules(first, second, one.benchmark, one.direction) or _difference_of_clips(a, b, one, two)
-    if why:
-        return why.replace("in one and", "in A and").replace("in the other", "in B")
+    sides = [next(iter(group.models.values())).one for group in (one, two)]
+    if why := difference_of_scoring(sides[0], sides[1], one.direction, f"R@{MAIN_RECALL}"):
+        return (
+            why.replace("in one and", "in A and").replace("in the other", "in B").replace("in one alone", "in A alone")
+        )
     if not [order for order in one.orders if order in two.orders]:
         shown = (", ".join(str(Order.parse(o)) for o in group.orders) for group in (one, two))
         return "no order is common: A has {}, B has {}".format(*shown)
     return ""
 
 
-def _difference_of_clips(a: Study, b: Study, one: Group, two: Group) -> str:
-    """In what the clips, captions or queries of two groups differ, whatever their order; '' where they are the same."""
-    clips = _clips(a, b, one, two)
-    for here, there, letter in ((*clips, "A"), (*reversed(clips), "B")):
-        if alone := Counter(here) - Counter(there):
-            return f"the galleries differ: clip {next(iter(alone))} is in {letter} alone"
-    captions = _captions_of_clips(a, one, clips[0]), _captions_of_clips(b, two, clips[1])
-    if all(captions):
-        for clip, texts in captions[0].items():
-            if texts != captions[1][clip]:
-                here, there = (
-                    next(iter(texts.elements())) for texts in (texts - captions[1][clip], captions[1][clip] - texts)
-                )
-                return f"the captions differ: clip {clip} is '{here[:60]}' in A and '{there[:60]}' in B"
-    return "" if _places_of_queries(a, b, one, two) is not None else "other clips of the gallery were queries"
-
-
-def _clips(a: Study, b: Study, one: Group, two: Group) -> tuple[list[str], list[str]]:
-    """A name of each row of the two benchmarks; without suffixes of media files where only they differ."""
-    groups = ((a, one), (b, two))
-    names, bare = (
-        tuple(study.clips(_first_run(study, group), group.benchmark, spelling) for study, group in groups)
-        for spelling in (str, without_media_suffix)
-    )
-    is_bare = Counter(names[0]) != Counter(names[1]) and Counter(bare[0]) == Counter(bare[1])
-    one_name_each = all(len(set(short)) == len(set(full)) for short, full in zip(bare, names, strict=True))
-    first, second = bare if is_bare and one_name_each else names
-    return first, second
-
-
-def _captions_of_clips(study: Study, group: Group, clips: Sequence[str]) -> dict[str, Counter[str]]:
-    """The captions of each clip; {} where they were not kept."""
-    captions: dict[str, Counter[str]] = {}
-    for clip, caption in zip(clips, study.captions(group.benchmark), strict=False):
-        captions.setdefault(clip, Counter())[caption] += 1
-    return captions
-
-
-def _places_of_queries(a: Study, b: Study, one: Group, two: Group) -> np.ndarray | None:
-    """(n,) where each query of `one` stands among those of `two`; None where they are not the same."""
-    names = [
-        [clips[row] for row in group.clip] for clips, group in zip(_clips(a, b, one, two), (one, two), strict=True)
-    ]
-    captions = a.captions(one.benchmark), b.captions(two.benchmark)
-    if all(captions):  # they tell the texts of one clip from each other
-        keys = [
-            list(zip(own, (texts[row] for row in group.clip), strict=True))
-            for own, texts, group in zip(names, captions, (one, two), strict=True)
-        ]
-        if (places := places_of(*keys)) is not None:
-            return places
-    return places_of(*names)
-
-
-def _paired(a: Study, b: Study, one: Group, two: Group) -> Group:
+def _paired(one: Group, two: Group) -> Group:
     """Group `two` with its queries in the order of those of `one`."""
-    places = _places_of_queries(a, b, one, two)
-    assert places is not None, "_refusal has compared the queries"
-
-    return replace(two, ranked={order: ranked.reordered(places) for order, ranked in two.ranked.items()})
-
-
-def _first_run(study: Study, group: Group) -> Run:
-    return next(run for run in study.done if run.result(group.benchmark, group.direction))
+    base = next(iter(one.models.values()))
+    ranked = {
+        order: Ranked.of(own, two.direction, own.places(base, two.direction, MEDIAN_RANK))
+        for order, own in two.models.items()
+    }
+    return replace(two, ranked=ranked)
 
 
 def _differences(one: Group, two: Group, level: float, name: str) -> tuple[Table, list[str]]:

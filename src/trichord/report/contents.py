@@ -11,13 +11,13 @@ from trichord.evaluation.comparison import leaders, listed
 from trichord.modality import Direction, Order
 from trichord.protocols.benchmarks import PUBLISHED
 from trichord.report import plots
-from trichord.report.analysis import MAIN_RECALL, BenchmarkPair, Duel, Group, analyse, duel, interactions
+from trichord.report.analysis import MAIN_RECALL, BenchmarkPair, Group, analyse, duel, interactions
 from trichord.report.contents_repeat import repeat_section
 from trichord.report.contents_space import space_section
 from trichord.report.contents_training import training_section
 from trichord.report.document import Block, Document, Figure, Section, Text, distinct_slugs
+from trichord.report.duels import duels_section
 from trichord.report.tables import (
-    captions_table,
     differences_table,
     directions_table,
     interactions_table,
@@ -33,6 +33,7 @@ from trichord.report.tables_training import runs_table
 if TYPE_CHECKING:
     from trichord.report.reading import Study
 
+DUELS = "The two orders of each benchmark that differ most clearly. Ranks are means over seeds; 1 is best."
 SMALL_GALLERY = 50.0  # chance of R@10 in percent, above which orders cannot be told apart
 
 
@@ -48,14 +49,14 @@ def build(study: Study, *, direction: str = "", level: float = 0.95) -> Document
     groups = analyse(study, main, level=level)
     others = {code: analyse(study, code, level=level, compare=False) for code in study.directions if code != main}
     colours = plots.order_colours(study.orders)
-    duels = {group.benchmark: found for group in groups if (found := duel(group)) is not None}
     varies = interactions(groups, level)
     slugs = distinct_slugs(benchmark["name"] for benchmark in study.benchmarks)
+    duels = [(slugs[g.benchmark], g.title, found) for g in groups if (found := duel(g)) is not None]
     sections = [
         _table_section(study, groups, main, level),
         _comparison_section(groups, varies),
         _directions_section({main: groups, **others}) if others else None,
-        _queries_section(study, groups, duels, slugs, colours),
+        duels_section(duels, colours, DUELS, "queries"),
         space_section(study, slugs, colours),
         training_section(study, colours),
         Section("Runs", (runs_table(study),)),
@@ -202,23 +203,3 @@ def _comparison_section(groups: Sequence[Group], varies: Sequence[BenchmarkPair]
 
 def _directions_section(by_direction: dict[str, Sequence[Group]]) -> Section:
     return Section("Every direction", (directions_table(by_direction),))
-
-
-def _queries_section(
-    study: Study, groups: Sequence[Group], duels: dict[str, Duel], slugs: dict[str, str], colours: dict[str, str]
-) -> Section | None:
-    blocks: list[Block] = []
-    for group in groups:
-        if group.benchmark not in duels:
-            continue
-        found = duels[group.benchmark]
-        a, b = (str(Order.parse(order)) for order in (found.a, found.b))
-        panel = plots.RankPanel(group.title, found.a, found.b, found.rank_a, found.rank_b)
-        caption = f"{a} is ahead on {found.wins:,} queries, {b} on {found.losses:,}; {found.ties:,} are level."
-        blocks += [
-            Figure(f"duel-{slugs[group.benchmark]}", f"{a} against {b}, {group.title}",
-                   plots.wins_and_losses(panel, colours), caption, f"Ranks of every query under {a} and {b}. {caption}"),
-            captions_table(group, slugs[group.benchmark], found, study.captions(group.benchmark)),
-        ]  # fmt: skip
-    intro = "The two orders of each benchmark that differ most clearly. Ranks are means over seeds; 1 is best."
-    return Section("Query by query", tuple(blocks), intro) if blocks else None

@@ -11,6 +11,7 @@ from trichord.evaluation.statistics import Difference
 from trichord.modality import Direction
 from trichord.report import plots
 from trichord.report.document import Block, Document, Figure, Section, Text, distinct_slugs
+from trichord.report.duels import duels_section
 from trichord.report.evaluation_analysis import Bench, Measure, Target, analyse, in_words, note_of_seeds, rule_of
 from trichord.report.evaluation_plots import (
     IntervalPanel,
@@ -20,16 +21,17 @@ from trichord.report.evaluation_plots import (
     recall_curves,
     system_colours,
 )
-from trichord.report.evaluation_queries import UnitDuel, clearest_duel, curve_of
+from trichord.report.evaluation_queries import clearest_duel, curve_of
 from trichord.report.evaluation_repeat import repeat_section
 from trichord.report.evaluation_systems import System
-from trichord.report.evaluation_tables import comparison_table, figures_table, systems_table, units_table
+from trichord.report.evaluation_tables import comparison_table, figures_table, systems_table
 from trichord.report.evaluation_units import choices
 from trichord.report.tables import in_percent, is_apart, p_text
 
 MOST_PANELS = 12  # of a figure; all rows are in the tables
 MOST_CURVES = 8
 NAMED = 6  # pairs that a sentence names
+DUELS = "The two systems of each benchmark that differ most clearly, where they do. Of ranks 1 is best, of other values more."
 SMALL_GALLERY = 50.0  # chance of the main recall in percent, above which systems cannot be told apart
 
 
@@ -48,12 +50,13 @@ def build(systems: Sequence[System], *, direction: str = "", level: float = 0.95
     benches = analyse(systems, direction=direction, level=level)
     colours, several = system_colours(systems), len(systems) > 1
     slugs = dict(zip([bench.key for bench in benches], distinct_slugs(map(_named, benches)).values(), strict=True))
-    duels = {bench.key: found for bench in benches if (found := clearest_duel(bench)) is not None}
+    found = ((bench, clearest_duel(bench)) for bench in benches)
+    duels = [(slugs[b.key], f"{b.title}, {duel.of}", duel) for b, duel in found if duel is not None]
     sections = [
         Section("What was scored", (systems_table(systems), *_model_notes(systems))),
         *(_bench_section(bench, slugs[bench.key], colours, several, level) for bench in benches),
         _comparison_section(benches, level) if several else None,
-        _queries_section(benches, slugs, duels, colours),
+        duels_section(duels, colours, DUELS, "units"),
         repeat_section(systems, direction, level),
     ]
     names = ", ".join(system.name for system in systems)
@@ -350,28 +353,3 @@ def _finding(bench: Bench) -> str:
     rows = f"{len(others)} further rows" if len(others) > 1 else "one further row"
     who = ", ".join(f"{name} in {count}" for name, count in sorted(highest.items(), key=lambda item: -item[1]))
     return f"{told} In {rows} the highest is {who}; {apart} of their {len(pairs)} pairs differ after the correction."
-
-
-def _queries_section(
-    benches: Sequence[Bench], slugs: Mapping[tuple[str, str], str], duels: Mapping[tuple[str, str], UnitDuel],
-    colours: Mapping[str, str],
-) -> Section | None:  # fmt: skip
-    blocks: list[Block] = []
-    for bench in benches:
-        if (found := duels.get(bench.key)) is None:
-            continue
-        slug, title = slugs[bench.key], f"{bench.title}, {found.target.name}"
-        caption = (
-            f"{found.a} is ahead on {found.wins:,} units, {found.b} on {found.losses:,}; {found.ties:,} are level."
-        )
-        if found.ranks:
-            panel = plots.RankPanel(title, found.a, found.b, found.value_a, found.value_b, found.a, found.b)
-            blocks.append(Figure(
-                f"duel-{slug}", f"{found.a} against {found.b}, {title}", plots.wins_and_losses(panel, colours), caption,
-                f"Ranks of every query under {found.a} and {found.b}. {caption}",
-            ))  # fmt: skip
-        else:
-            blocks.append(Text((f"{title}: {caption}",)))
-        blocks.append(units_table(bench, slug, found))
-    intro = "The two systems of each benchmark that differ most clearly, where they do. Of ranks 1 is best, of other values more."
-    return Section("Query by query", tuple(blocks), intro) if blocks else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from trichord.evaluation.ranks import chance_recall
+from trichord.evaluation.replication import Runs
 from trichord.evaluation.retrieval import QueryRanks
 from trichord.protocols.protocol import MEDIAN_RANK
+from trichord.report.duels import Duel
 from trichord.report.evaluation_analysis import Bench, Models, Target
 from trichord.report.evaluation_reading import AGAIN, PER_QUERY, Scored, Scores
 from trichord.report.evaluation_units import captions_of_units, names_of_units
@@ -18,46 +18,7 @@ from trichord.study.ranks import RANK_PARTS, SEVERAL, fault_of_ranks
 POINTS = 120  # of a curve
 
 
-@dataclass(frozen=True, eq=False)
-class UnitDuel:
-    """Two systems over the same units. Values are means over seeds.
-
-    Attributes:
-        target: Where they were compared.
-        a, b: Systems; `a` has the higher main measure.
-        value_a, value_b: (n,) of the units that count: ranks from 1 (`ranks`), else shares or counts, more is better.
-        ranks: Which of the two.
-        what: What the values are, for a heading.
-        names: (n,) of the units.
-        captions: (n,) texts of the units, '' where there is none.
-        wins, ties, losses: Units on which `a` is ahead, level, behind.
-        p, estimate: Of the comparison.
-    """
-
-    target: Target
-    a: str
-    b: str
-    value_a: np.ndarray
-    value_b: np.ndarray
-    ranks: bool
-    what: str
-    names: np.ndarray
-    captions: np.ndarray
-    wins: int
-    ties: int
-    losses: int
-    p: float
-    estimate: float
-
-    def furthest(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The units where `a`, and where `b`, is furthest ahead: by the ratio of ranks, or the difference of values."""
-        ahead = np.log(self.value_b) - np.log(self.value_a) if self.ranks else self.value_a - self.value_b
-        order = np.argsort(-ahead, kind="stable")
-        first, last = order[:count], order[::-1][:count]
-        return first[ahead[first] > 0], last[ahead[last] < 0]
-
-
-def clearest_duel(bench: Bench) -> UnitDuel | None:
+def clearest_duel(bench: Bench) -> Duel | None:
     """The two systems of a benchmark that differ most clearly: smallest p, then the largest difference."""
     pairs = [
         (pair.p, -abs(pair.estimate), i, pair, target)
@@ -84,13 +45,9 @@ def clearest_duel(bench: Bench) -> UnitDuel | None:
     one, two = values[0][counted], value_b[counted]
     names = names_of_units(first.scores[0], rows[0])
     captions = _captions(first, target)
-    ahead, behind = int((one > two).sum()), int((one < two).sum())
-    wins, losses = (behind, ahead) if ranks else (ahead, behind)
     what = {"retrieval": "rank", "localization": "steps found"}.get(bench.first.kind, "share right")
-    return UnitDuel(
-        target, a, b, one, two, ranks, what, names[counted], captions[counted], wins, len(one) - wins - losses, losses,
-        pair.p, abs(pair.estimate),
-    )  # fmt: skip
+    what += ", mean over seeds" if max(len(first.seeds), len(second.seeds)) > 1 else ""
+    return Duel(a, b, (a, b), one, two, ranks, what, names[counted], captions[counted], target.name)
 
 
 def _values(models: Models, target: Target) -> np.ndarray | None:
@@ -104,7 +61,7 @@ def _values(models: Models, target: Target) -> np.ndarray | None:
             for s, one in zip(models.scores, models.scored, strict=True)
         ]
         table = np.stack([steps for steps in kept if steps is not None]) if all(k is not None for k in kept) else table
-    return None if table is None else table.mean(axis=0)
+    return None if table is None else Runs(table, models.first_stages, models.seeds).replicates.mean(axis=0)
 
 
 def _captions(models: Models, target: Target) -> np.ndarray:

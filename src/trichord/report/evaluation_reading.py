@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class Scored:
         notes: Lines for the reader.
         results: Retrieval rows by direction, with gallery and policies; () for other kinds.
         fusion: The rule that `auto` came to, where the rows do not say; ''.
+        settings: Further settings of the recipe by which it was scored, of a study.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Scored:
     notes: tuple[str, ...]
     results: tuple[dict[str, Any], ...]
     fusion: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -102,6 +105,7 @@ class Scores:
 
     def __init__(self, path: Path, content: dict[str, Any], benchmarks: tuple[Scored, ...]) -> None:
         self.path, self.benchmarks = path, benchmarks
+        self.file, self.mend = path / PER_QUERY, AGAIN
         self.subject: str = content["subject"]
         self.store: dict[str, Any] | None = content.get("store")
         self.notes: tuple[str, ...] = tuple(content.get("notes", ()))
@@ -155,7 +159,7 @@ class Scores:
         return found
 
     def _damaged(self, why: str) -> TrichordError:
-        return damaged(self.path / PER_QUERY, why, AGAIN)
+        return damaged(self.file, why, self.mend)
 
 
 def read_scores(path: Path) -> Scores:
@@ -223,7 +227,11 @@ def _row(path: Path, benchmark: str, row: object) -> Measured:
     broken = fault(path, f"a figure of benchmark {benchmark} is not whole")
     if not isinstance(row, dict) or not all(isinstance(row.get(p), str) for p in ("protocol", "of", "measure", "unit")):
         raise broken
-    value, num, chance = _number(row.get("value")), _number(row.get("num")), _number(row.get("chance"))
+    value, num, chance = (
+        finite_number(row.get("value")),
+        finite_number(row.get("num")),
+        finite_number(row.get("chance")),
+    )
     each, each_of = row.get("each"), row.get("each_of", "")
     if value is None or num is None or num != int(num) or num < 0 or (chance is None and row.get("chance") is not None):
         raise broken
@@ -235,7 +243,7 @@ def _row(path: Path, benchmark: str, row: object) -> Measured:
     return Measured(row["of"], row["measure"], value, int(num), chance, row["unit"], each or "", each_of, shares)
 
 
-def _number(value: object) -> float | None:
+def finite_number(value: object) -> float | None:
     """A finite number as a float; None for anything else."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from trichord.evaluation.printed import figure_text, percent
 from trichord.evaluation.replication import ONE_SEED, TWO_SEEDS
-from trichord.report.document import Cell, Column, Table, Value, folded
+from trichord.report.document import Cell, Column, Table, Value
 from trichord.report.evaluation_analysis import Bench, Measure, Target, rule_of
-from trichord.report.evaluation_queries import UnitDuel
 from trichord.report.evaluation_systems import System
 from trichord.report.evaluation_units import gallery_of
 from trichord.report.tables import DASH, difference_cell, in_percent, is_apart, p_text
@@ -17,7 +16,6 @@ from trichord.report.tables import DASH, difference_cell, in_percent, is_apart, 
 SYSTEM = Column("system", numeric=False)
 OF = Column("of", numeric=False)
 TAIL = ("units", "gallery", "seeds")
-LONGEST = 160  # letters of a caption
 
 
 def systems_table(systems: Sequence[System]) -> Table:
@@ -176,34 +174,3 @@ def comparison_table(benches: Sequence[Bench], level: float) -> Table:
     columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
     separators = tuple(rule for rule in rules if 0 < rule < len(rows))
     return Table("differences", "Differences between systems", columns, tuple(rows), caption, separators)
-
-
-def units_table(bench: Bench, slug: str, found: UnitDuel, count: int = 8) -> Table:
-    """The units where one of two systems is furthest ahead of the other."""
-    better_a, better_b = found.furthest(count)
-    captioned = any(found.captions)
-    rows = []
-    for ahead, units in ((found.a, better_a), (found.b, better_b)):
-        for unit in units.tolist():
-            name, caption = str(found.names[unit]), str(found.captions[unit])
-            line = folded(caption)
-            short = line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
-            values = [
-                Cell(f"{v[unit]:.1f}" if found.ranks else f"{v[unit]:.2f}", float(v[unit]))
-                for v in (found.value_a, found.value_b)
-            ]
-            known = (Cell(short, line),) if captioned else ()
-            rows.append((Cell(ahead), Cell(folded(name), name), *known, *values))
-    heading = found.what + (
-        ", mean over seeds" if max(len(bench.models[s].seeds) for s in (found.a, found.b)) > 1 else ""
-    )
-    columns = (
-        Column("ahead", numeric=False),
-        Column("id", numeric=False),
-        *((Column("caption", numeric=False),) if captioned else ()),
-        Column(found.a, heading),
-        Column(found.b, heading),
-    )
-    split = len(better_a)
-    title = f"Where {found.a} and {found.b} differ most, {bench.title}, {found.target.name}"
-    return Table(f"units-{slug}", title, columns, tuple(rows), "", (split,) if 0 < split < len(rows) else ())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,20 +24,21 @@ One = tuple[Scores, Scored]
 def difference_of_scoring(a: One, b: One, target: str, measure: str) -> str:
     """In what two evaluations that both have a figure differ, in words; '' where they may be compared."""
     one, two = _choices(a, target, measure), _choices(b, target, measure)
-    for what in one:
-        if one[what] != two.get(what):
-            return f"{what} is {one[what]} in one and {two.get(what)} in the other"
+    for what in {**one, **two}:
+        if one.get(what) != two.get(what):
+            return f"{what} is {one.get(what)} in one and {two.get(what)} in the other"
     rows = [scored.row(target, measure) for _, scored in (a, b)]
     assert rows[0] is not None and rows[1] is not None
     names = names_of_units(a[0], rows[0]), names_of_units(b[0], rows[1])
     places = places_of_units(a, rows[0], b, rows[1])
     if places is None:
-        return _difference("units", *names)
+        return _difference_of_units(*names)
     in_order = np.array_equal(places, np.arange(len(places))) and np.array_equal(*names)
     counts = [~np.isnan(scores.each(row)) for (scores, _), row in zip((a, b), rows, strict=True) if row is not None]
     if not np.array_equal(counts[0], counts[1][places]):
         at = int(np.argmax(counts[0] != counts[1][places]))
-        return f"unit '{_short(names[0][at])}' counts in one alone"
+        side = "one" if counts[0][at] else "the other"
+        return f"unit '{_short(names[0][at])}' counts in {side} alone"
     truths = _truth(a, rows[0]), _truth(b, rows[1])
     if not in_order:
         return _difference_of_named(named_truth(a, rows[0], truths[0]), named_truth(b, rows[1], truths[1]))
@@ -107,8 +109,23 @@ def named_truth(one: One, row: Measured, truth: dict[str, np.ndarray]) -> dict[s
 def _difference_of_named(one: dict[str, list[tuple[str, ...]]], two: dict[str, list[tuple[str, ...]]]) -> str:
     for what, rows in one.items():
         if what in two and rows != two[what] and len({*map(len, rows), *map(len, two[what])}) == 1:
-            alone = next(iter((Counter(rows) - Counter(two[what])) or (Counter(two[what]) - Counter(rows))))
-            return f"{what} differ: '{_short(': '.join(alone))}' is in one alone"
+            return _alone(what, [": ".join(row) for row in rows], [": ".join(row) for row in two[what]])
+    return ""
+
+
+def _difference_of_units(*names: np.ndarray) -> str:
+    """In what units differ that cannot be paired; the suffixes of media files are told only where nothing else differs."""
+    for spelling in (without_media_suffix, str):
+        if why := _alone("units", *([spelling(name) for name in own.tolist()] for own in names)):
+            return why
+    return _difference("units", *names)
+
+
+def _alone(what: str, one: Sequence[str], two: Sequence[str]) -> str:
+    """What one side has and the other has not; '' where they hold the same in whatever order."""
+    for here, there, side in ((one, two, "one"), (two, one, "the other")):
+        if more := Counter(here) - Counter(there):
+            return f"{what} differ: '{_short(next(iter(more)))}' is in {side} alone"
     return ""
 
 
@@ -150,7 +167,8 @@ def choices(scored: Scored, row: Measured) -> dict[str, Any]:
     options, kind = scored.options, scored.kind
     fusion, scale = fusion_of(kind, row.of)
     policy = str(options.get("missing", "auto"))
-    found: dict[str, Any] = {"the fusion rule": fusion or scored.fusion or str(options.get("fusion", "auto"))}
+    found: dict[str, Any] = {f"evaluation.{key}": value for key, value in scored.settings.items()}
+    found["the fusion rule"] = fusion or scored.fusion or str(options.get("fusion", "auto"))
     if kind == "retrieval":
         result = scored.result(row.of) or {}
         found["the scale of the dual softmax"] = scale or "none"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -107,6 +107,8 @@ class Study:
 
     def __init__(self, path: Path, content: dict[str, Any], runs: tuple[Run, ...]) -> None:
         self.path, self.content, self.runs = path, content, runs
+        self.kept: dict[tuple[str, int], Any] = {}  # scores by order and seed (`study_scores`)
+        self._captions: dict[str, list[str]] = {}
 
     @property
     def name(self) -> str:
@@ -152,10 +154,10 @@ class Study:
     def ranks(self, run: Run, benchmark: str, direction: str) -> QueryRanks:
         return read_ranks(run.path.with_suffix(".npz"), benchmark, direction)
 
-    def clips(self, run: Run, benchmark: str, spelling: Callable[[str], str] = str) -> list[str]:
-        """A name of each of the benchmark's clips: the video as `spelling` gives it, and the span."""
+    def clips(self, run: Run, benchmark: str) -> list[str]:
+        """A name of each of the benchmark's clips: `VIDEO@0.000-5.000`."""
         parts = self._clip_arrays(run, benchmark)
-        return [f"{spelling(str(video))} {start:.3f}-{end:.3f} s" for video, start, end in zip(*parts, strict=True)]
+        return [f"{video}@{start:.3f}-{end:.3f}" for video, start, end in zip(*parts, strict=True)]
 
     def _clip_arrays(self, run: Run, benchmark: str) -> tuple[np.ndarray, ...]:
         path = run.path.with_suffix(".npz")
@@ -174,10 +176,12 @@ class Study:
 
     def captions(self, benchmark: str) -> list[str]:
         """The caption of each of the benchmark's clips; [] where they were not kept."""
-        scored = [run for run in self.done if any(row["benchmark"] == benchmark for row in run.results)]
-        if not scored or not is_there(queries_path(self.path, benchmark)):
-            return []
-        return read_queries(self.path, benchmark, len(self._clip_arrays(scored[0], benchmark)[0]))
+        if benchmark not in self._captions:
+            scored = [run for run in self.done if any(row["benchmark"] == benchmark for row in run.results)]
+            there = scored and is_there(queries_path(self.path, benchmark))
+            num_clips = len(self._clip_arrays(scored[0], benchmark)[0]) if there else 0
+            self._captions[benchmark] = read_queries(self.path, benchmark, num_clips) if there else []
+        return self._captions[benchmark]
 
     def curves(self, stage: StageRecord) -> dict[str, Curve]:
         """The loss, its terms, gradient norm and learning rate over the steps of a stage."""
@@ -218,10 +222,14 @@ def _check_content(path: Path, content: dict[str, Any]) -> None:
     for part, kind in kinds.items():
         if not isinstance(content.get(part), kind):
             raise TrichordError(f"{path}: has no '{part}'; {RUN_AGAIN}")
+    if not all(isinstance(content["store"].get(part), str) for part in ("path", "fingerprint")):
+        raise TrichordError(f"{path}: its store has no path and fingerprint; {RUN_AGAIN}")
     if not all(map(is_plan_entry, content["orders"])):
         raise TrichordError(f"{path}: its orders do not tell their stages, as older versions wrote them; {RUN_AGAIN}")
     if not all(map(is_benchmark, content["benchmarks"])):
         raise TrichordError(f"{path}: its benchmarks have no names; {RUN_AGAIN}")
+    if len({benchmark["name"] for benchmark in content["benchmarks"]}) < len(content["benchmarks"]):
+        raise TrichordError(f"{path}: it has a benchmark twice; {RUN_AGAIN}")
     evaluation = content["recipe"].get("evaluation")
     directions = evaluation.get("directions") if isinstance(evaluation, dict) else None
     if not isinstance(directions, list) or not all(isinstance(direction, str) for direction in directions):

@@ -13,7 +13,7 @@ from trichord.evaluation.printed import figure_text, percent, spanned
 from trichord.evaluation.replication import seeds_text
 from trichord.evaluation.statistics import Difference, Interval
 from trichord.modality import Direction, Order
-from trichord.report.analysis import KS, MAIN_RECALL, BenchmarkPair, Duel, Group
+from trichord.report.analysis import KS, MAIN_RECALL, BenchmarkPair, Group
 from trichord.report.document import Cell, Column, Table, Value, slug
 from trichord.report.published import (
     PublishedRow,
@@ -249,25 +249,3 @@ def _published_recall(row: PublishedRow, name: str, level: float) -> Cell:
         values += [(f"low{where}", i.low), (f"high{where}", i.high)]
     text = row.printed(name) + (f" [{'' if sure else '? '}{spans}]" if spans else "")
     return Cell(text, row.recall(name), values=tuple(values))
-
-
-def captions_table(group: Group, slug: str, found: Duel, captions: Sequence[str], count: int = 8) -> Table:
-    """The queries where one of two orders is furthest ahead of the other. `slug`: of the benchmark, for the table's name."""
-    better_a, better_b = found.furthest(count)
-    a, b = str(Order.parse(found.a)), str(Order.parse(found.b))
-    rows = []
-    for ahead, queries in ((a, better_a), (b, better_b)):
-        for query in queries.tolist():
-            caption = captions[int(group.clip[query])] if captions else f"clip {int(group.clip[query])}"
-            short = caption if len(caption) <= 160 else caption[:157] + "..."
-            ranks = [Cell(f"{rank[query]:.1f}", float(rank[query])) for rank in (found.rank_a, found.rank_b)]
-            rows.append((Cell(ahead), Cell(short, caption), *ranks))
-    columns = (
-        Column("ahead", numeric=False), Column("caption", numeric=False),
-        Column(a, "mean rank over seeds"), Column(b, "mean rank over seeds"),
-    )  # fmt: skip
-    split = len(better_a)
-    return Table(
-        f"queries-{slug}", f"Where {a} and {b} differ most, {group.title}", columns, tuple(rows), "",
-        (split,) if 0 < split < len(rows) else (),
-    )  # fmt: skip

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
 
 from trichord.evaluation.printed import figure_text
-from trichord.evaluation.ranks import RECALLS
+from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS
 from trichord.evaluation.replication import Runs, mean_over_first_stages, replication_note, seeds_text
-from trichord.evaluation.retrieval import QueryRanks
 from trichord.evaluation.statistics import Interval
 from trichord.modality import Order
 from trichord.protocols.protocol import Row, interval_over_units
+from trichord.study.ranks import each_query, read_ranks
 from trichord.study.trained_runs import TrainedRun
 
 
@@ -77,26 +78,23 @@ class OrderFigure:
         return seeds_text(self.num_seeds, self.num_runs or self.num_seeds)
 
 
-def run_of_results(
-    run: TrainedRun, results: Sequence[Mapping[str, Any]], read_ranks: Callable[[str, str], QueryRanks | None]
-) -> EvaluatedRun:
+def run_of_results(run: TrainedRun, results: Sequence[Mapping[str, Any]], path: Path | None = None) -> EvaluatedRun:
     """The recalls of a run as a study keeps them, each with what its queries give.
 
     Args:
         run: Whose figures they are.
         results: Its rows in `orders/ORDER/seed-N.json`.
-        read_ranks: Ranks of a benchmark in a direction, or None where they are not known.
+        path: Their ranks, `orders/ORDER/seed-N.npz`; without it the figures have no intervals.
     """
     found = EvaluatedRun(run, {})
     for result in results:
         benchmark, direction = result["benchmark"], result["direction"]
-        ranks = read_ranks(benchmark, direction)
-        num_errors = result["num_missing"] if ranks is not None and result["missing"] == "miss" else 0
-        each = ranks.each(num_errors) if ranks is not None and len(ranks.clip) + num_errors > 1 else {}
-        units = f"{benchmark}/{direction}/query"
-        if ranks is not None:
+        units, each = f"{benchmark}/{direction}/query", {}
+        if path is not None:
+            ranks = read_ranks(path, benchmark, direction)
+            each = each_query(path, result, ranks)
             clip = ranks.clip if ranks.text is None else ranks.text
-            found.units[units] = np.concatenate([clip, np.full(num_errors, -1)])
+            found.units[units] = np.concatenate([clip, np.full(len(each[MEDIAN_RANK]) - len(clip), -1)])
         found.rows.setdefault(benchmark, []).extend(
             Row(
                 benchmark, direction, measure, result[field], result["num_queries"], result[f"chance_{field}"],

@@ -101,6 +101,21 @@ def read_ranks(path: Path, benchmark: str, direction: str) -> QueryRanks:
     return QueryRanks(clip, greater, equal, int(arrays[f"{head}/num_gallery"]), *several)
 
 
+def each_query(path: Path, result: Mapping[str, Any], ranks: QueryRanks) -> dict[str, np.ndarray]:
+    """What every query of a result row gives to its figures: see `QueryRanks.each`.
+
+    Raises TrichordError where the ranks of `path` are none, or not of as many queries as the row says.
+    """
+    num_errors = result["num_missing"] if result["missing"] == "miss" else 0
+    fits = isinstance(num_errors, int) and num_errors >= 0 and len(ranks.clip) + num_errors == result["num_queries"]
+    head = f"{result['benchmark']}/{result['direction']}"
+    if not fits:
+        raise damaged(path, f"the ranks of {head} are not of as many queries as its figures", RUN_AGAIN)
+    if len(ranks.clip) and (ranks.num_gallery < 1 or ranks.greater.min() < 0 or ranks.equal.min() < 1):
+        raise damaged(path, f"the ranks of {head} are no counts of a gallery", RUN_AGAIN)
+    return ranks.each(num_errors)
+
+
 def fault_of_ranks(arrays: Mapping[str, np.ndarray], head: str) -> str:
     """What is wrong with the ranks of `BENCHMARK/DIRECTION`; '' for whole ones."""
     for part, ndim in zip(RANK_PARTS, (1, 1, 1, 0), strict=True):

@@ -27,7 +27,6 @@ from trichord.study.lock import alone_in
 from trichord.study.order_figures import EvaluatedRun, run_of_results
 from trichord.study.places import check_described, identity_of
 from trichord.study.plan import PlannedOrder, PlannedStage, distinct_stages, plan_order, plan_study
-from trichord.study.ranks import read_ranks
 from trichord.study.score import evaluate_order, results_path
 from trichord.study.table import TABLE_FILES, StudyTable, write_table
 from trichord.study.trained_runs import TrainedRun
@@ -202,7 +201,7 @@ def _evaluated(planned: PlannedOrder, out: Path, rows: list[dict[str, Any]]) -> 
     """Figures of a run with what its queries give, read back from what was kept."""
     stages = planned.stages
     run = TrainedRun(planned.order.code, planned.seed, stages[-1].folder, stages[0].folder)
-    return run_of_results(run, rows, partial(read_ranks, results_path(out, planned).with_suffix(".npz")))
+    return run_of_results(run, rows, results_path(out, planned).with_suffix(".npz"))
 
 
 def _note_read_only(stages: Sequence[PlannedStage], out: Path, store: Store, recipe: Recipe, say: Say) -> None:

@@ -70,7 +70,7 @@ class StudyTable:
         if not runs:
             keys = dict.fromkeys((r["order"], r["seed"]) for r in results)
             mine = {key: [r for r in results if (r["order"], r["seed"]) == key] for key in keys}
-            runs = [run_of_results(TrainedRun(*key, "", ""), rows, lambda *_: None) for key, rows in mine.items()]
+            runs = [run_of_results(TrainedRun(*key, "", ""), rows) for key, rows in mine.items()]
         table = cls(direction, orders, tuple(benchmarks), tuple(titles), tuple(order_figures(runs)), {}, tuple(results))
         return table.for_direction(direction)
 
