@@ -436,10 +436,15 @@ def test_the_command_prints_a_table_for_each_figure(
     }
     for figure in figures:
         label = {"av>t": "AV→T", "vt>a": "VT→A"}[figure.order]
-        shown = f"{figure.value:.2f}" if figure.unit == "%" else f"{figure.value:.1f}"
-        if figure.interval is not None:
-            shown += f" [{figure.interval.low:.1f}, {figure.interval.high:.1f}]"
-        assert shown in lines[label]
+        found = figure.interval
+        if found is None:
+            shown = f"{figure.value:.1f}"
+        elif figure.unit == "rank":
+            shown = f"{figure.value:g} [{found.low:g}, {found.high:g}]"
+        else:
+            digits = 1 if max(figure.value, found.high) >= 10 else 2
+            shown = f"{figure.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+        assert f" {shown} " in lines[label]
     assert "31.25" in lines["chance"] and lines["AV→T"].rstrip("│ ").endswith(" 2")
     assert "95% intervals over units" in printed and "Two seeds: wide" in printed
     assert main([*words, "--save-embeddings", str(tmp_path / "e.npz")]) == 2
