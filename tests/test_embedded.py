@@ -146,7 +146,7 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
         path.write_bytes(content[: len(content) // 2])
         with pytest.raises(TrichordError, match=f"is damaged, or no {suffix} file; get it again, or write it again"):
             Embedded.load(path)
-    with pytest.raises(TrichordError, match="is neither .npz nor .safetensors, as embeddings are kept"):
+    with pytest.raises(TrichordError, match="embeddings are kept as .npz or .safetensors"):
         Embedded.load(tmp_path / "x.pkl")
     np.savez(tmp_path / "y.npz", video=V, name=V)
     with pytest.raises(TrichordError, match="'name' is nothing that is read here"):
@@ -181,9 +181,7 @@ def test_common_mistakes_are_told_with_what_mends_them(tmp_path: Path) -> None:
     torch.save({"video": torch.ones(2, 3)}, tmp_path / "a.pt")
     np.save(tmp_path / "a.npy", V)
     for name in ("a.pt", "a.npy"):
-        assert "is neither .npz nor .safetensors, as embeddings are kept; write one with np.savez(" in told(
-            tmp_path / name
-        )
+        assert "embeddings are kept as .npz or .safetensors; write one with np.savez(" in told(tmp_path / name)
     (tmp_path / "npy.npz").write_bytes((tmp_path / "a.npy").read_bytes())
     assert "is damaged, or no .npz file; get it again, or write it again" in told(tmp_path / "npy.npz")
     (tmp_path / "folder.npz").mkdir()

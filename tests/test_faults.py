@@ -204,7 +204,7 @@ class Packets:
 
 
 VIDEO = SimpleNamespace(
-    type="video", index=0, time_base=1, start_time=0, duration=4, thread_type="", average_rate=1, disposition=(),
+    type="video", index=0, time_base=1, start_time=0, duration=4, thread_type="", average_rate=1, disposition=(), frames=0,
     codec_context=SimpleNamespace(),
 )  # fmt: skip
 NO_MEMORY = av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")

@@ -232,7 +232,7 @@ def test_a_run_of_an_earlier_version_notes_its_store_now(trained: tuple[Path, Pa
 
 
 def test_a_lock_file_of_others_is_left_alone(tmp_path: Path) -> None:
-    for content in ("my notes", "[1]", '{"process": 1}'):
+    for content in ("my notes", "[1]", '{"name": 1}'):
         (tmp_path / ".lock").write_text(content)
         with (
             pytest.raises(TrichordError, match=r"\.lock: is not the lock file of a run; move it away"),

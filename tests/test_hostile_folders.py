@@ -224,7 +224,9 @@ def test_a_frame_that_lasts_for_years(tmp_path: Path) -> None:
     data = path.read_bytes()
     at = data.index(b"\x44\x89\x88") + 3  # the duration of the segment, in milliseconds
     path.write_bytes(data[:at] + np.array(2e10, ">f8").tobytes() + data[at + 8 :])
-    assert probe(path).duration_s > 1e7
+    with av.open(str(path)) as container:
+        assert container.duration > 1e13, "microseconds: the header is believed by FFmpeg"
+    assert probe(path).duration_s == 3
     assert sum(1 for _ in frames_of(path, width=16, height=16)) <= 3
 
 

@@ -26,7 +26,6 @@ from trichord.protocols.subject import Subject
 from trichord.releases import import_crosstask, import_mining_youtube
 from trichord.store import Store
 from trichord.store.annotations import (
-    FILE,
     NO_STEP,
     StepSpan,
     read_annotations,
@@ -34,6 +33,7 @@ from trichord.store.annotations import (
     truth_matrix,
     write_annotations,
 )
+from trichord.store.names import ANNOTATIONS
 
 
 def steps_of(store: Store, collection: str) -> dict[str, list[str]]:
@@ -189,7 +189,7 @@ def test_annotations_are_added_and_replaced_by_video(tmp_path: Path) -> None:
     span("b", 2)
     span("a", 3)
     span("a", 4, "other")
-    table = pq.read_table(tmp_path / FILE).to_pylist()
+    table = pq.read_table(tmp_path / ANNOTATIONS).to_pylist()
     assert [(r["collection"], r["video_id"], r["end_s"]) for r in table] == [
         ("c", "b", 2),
         ("c", "a", 3),
@@ -199,7 +199,7 @@ def test_annotations_are_added_and_replaced_by_video(tmp_path: Path) -> None:
 
 def test_damaged_annotations_say_so(tmp_path: Path) -> None:
     import_crosstask(write_crosstask(tmp_path / "r"), tmp_path / "s", WORDS)
-    store, path = Store(tmp_path / "s"), tmp_path / "s" / FILE
+    store, path = Store(tmp_path / "s"), tmp_path / "s" / ANNOTATIONS
     whole = path.read_bytes()
     for damaged in (whole[:-9], b"", b"x" * 100):
         path.write_bytes(damaged)

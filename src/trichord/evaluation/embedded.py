@@ -250,7 +250,7 @@ def _is_saved(path: Path) -> bool:
 
 def _kind(path: Path, action: str = "give the file such a name") -> str:
     if path.suffix not in (".npz", ".safetensors"):
-        what = "is a folder" if path.is_dir() else "is neither .npz nor .safetensors, as embeddings are kept"
+        what = "is a folder" if path.is_dir() else "embeddings are kept as .npz or .safetensors"
         raise TrichordError(f"{path}: {what}; {action}")
     return path.suffix
 

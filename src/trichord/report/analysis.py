@@ -304,7 +304,7 @@ def duel(group: Group) -> Duel | None:
     num_ranked = len(group.names) - (group.num_missing if group.missing == "miss" else 0)
     rank_a, rank_b = (group.ranked[order].ranks.replicates.mean(0)[:num_ranked] for order in keys)
     a, b = (str(Order.parse(order)) for order in keys)
-    what = "rank, mean over seeds" if max(group.ranked[order].ranks.num_runs for order in keys) > 1 else "rank"
+    what = "mean rank over seeds" if max(group.ranked[order].ranks.num_runs for order in keys) > 1 else "rank"
     names, captions = group.names[:num_ranked], group.captions[:num_ranked]
     return Duel(a, b, keys, rank_a, rank_b, True, what, names, captions, group.direction)
 

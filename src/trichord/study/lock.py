@@ -21,6 +21,7 @@ from trichord.files.locks import FileLock, LockedByAnotherProcess
 from trichord.parallel import on_main
 
 FILE = ".lock"
+_BEGIN = b'{"process": '  # of what a run writes
 
 
 @contextmanager
@@ -49,11 +50,16 @@ def _acquire(out: Path, locks: list[FileLock]) -> None:
             f"{out}: another run is at work in this folder ({_told(error.holder)}); wait until it ends, or give another --out"
         ) from None
     locks.append(lock)
-    if (content := lock.read()) and _holder(content) is None and not (out / "run.yaml").exists():
+    if not _is_of_a_run(lock.read()) and not (out / "run.yaml").exists():
         lock.release()
         raise TrichordError(f"{out / FILE}: is not the lock file of a run; move it away, then run the command again")
     mine = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     lock.write(json.dumps(mine).encode() + b"\n")
+
+
+def _is_of_a_run(content: bytes) -> bool:
+    """Whether a run wrote the content of the lock file; it may be cut short."""
+    return _holder(content) is not None or _BEGIN.startswith(content[: len(_BEGIN)])
 
 
 def _told(content: bytes) -> str:
