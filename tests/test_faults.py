@@ -194,7 +194,7 @@ class Packets:
         for n in range(4):
             if n == 2 and self.demux_error is not None:
                 raise self.demux_error
-            times = {"pts": n, "dts": n, "duration": 1, "time_base": 1}
+            times = {"pts": n, "dts": n, "duration": 1, "time_base": 1, "is_discard": False}
             yield SimpleNamespace(stream=VIDEO, size=1, decode=lambda n=n: self.decode(n), **times)
 
     def decode(self, n: int) -> list[Any]:
