@@ -195,7 +195,9 @@ class Packets:
             if n == 2 and self.demux_error is not None:
                 raise self.demux_error
             times = {"pts": n, "dts": n, "duration": 1, "time_base": 1, "is_discard": False}
-            yield SimpleNamespace(stream=VIDEO, size=1, decode=lambda n=n: self.decode(n), **times)
+            yield SimpleNamespace(
+                stream=VIDEO, size=1, decode=lambda n=n: self.decode(n), has_sidedata=lambda kind: False, **times
+            )
 
     def decode(self, n: int) -> list[Any]:
         if n == 2 and self.decode_error is not None:
