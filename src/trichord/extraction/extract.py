@@ -329,8 +329,8 @@ def _names(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM, which clusters send before they kill, ends the run as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
+    """SIGTERM, which clusters send before they kill, ends the run as Ctrl-C does. A handler that is set already is kept."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
 
