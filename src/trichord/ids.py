@@ -14,7 +14,11 @@ from trichord.errors import TrichordError, one_line
 from trichord.files.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".svg")
-MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *SOUND_SUFFIXES, *PICTURE_SUFFIXES)
+MEDIA_SUFFIXES = tuple(
+    suffix  # not .264: numbers at the end of ids count clips
+    for suffix in (*VIDEO_SUFFIXES, *SOUND_SUFFIXES, *PICTURE_SUFFIXES)
+    if not suffix[1:].isdigit()
+)
 _SUFFIX = "|".join(re.escape(suffix) for suffix in MEDIA_SUFFIXES)
 _PLACE = re.compile(r"(?:@[\d.]++-[\d.]++)?+(?:#\d++)?+\Z")
 _LAST = re.compile(rf"(?<=[^/\\])(?:{_SUFFIX})\Z", re.IGNORECASE)
