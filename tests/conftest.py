@@ -21,3 +21,27 @@ def _one_thread() -> None:
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 12 training and 4 test videos, read-only for all tests."""
     return write_tiny_store(tmp_path_factory.mktemp("tiny") / "store")
+
+
+@pytest.fixture(scope="session")
+def weak(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation of a weak model, read-only for all tests."""
+    from evaluation_report_helpers import weak_folder
+
+    return weak_folder(tmp_path_factory.mktemp("w"))
+
+
+@pytest.fixture(scope="session")
+def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation of a strong model on the same clips, read-only for all tests."""
+    from evaluation_report_helpers import strong_folder
+
+    return strong_folder(tmp_path_factory.mktemp("s"))
+
+
+@pytest.fixture(scope="session")
+def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation of a study, read-only for all tests."""
+    from evaluation_report_helpers import orders_folder
+
+    return orders_folder(tmp_path_factory.mktemp("o"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import numpy as np
 
 from trichord.evaluation.embedded import Embedded
 from trichord.protocols.protocol import Options
+from trichord.report.evaluation_contents import build
+from trichord.report.evaluation_systems import read_systems
+from trichord.report.markdown import to_markdown
 from trichord.study.evaluate import evaluate, write_evaluation
 
 CLASSES = ("stir", "fry", "cut", "boil")
@@ -136,3 +140,13 @@ def strong_folder(root: Path) -> Path:
 def orders_folder(root: Path) -> Path:
     """Two orders of a study, with their seeds."""
     return write_orders(root / "orders", {"av>t": 2.6, "vt>a": 0.6}, names=("retrieval",))
+
+
+def copy(folder: Path, to: Path) -> Path:
+    shutil.copytree(folder, to)
+    return to
+
+
+def evaluation_text(folders: list[Path]) -> str:
+    """The report of evaluations as Markdown."""
+    return to_markdown(build(read_systems(folders)))

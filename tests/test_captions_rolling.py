@@ -256,7 +256,7 @@ def test_nothing_is_merged_across_gaps(cues: list[Cue]) -> None:
 
 @given(CUES)
 def test_a_file_that_repeats_nothing_is_left_alone(cues: list[Cue]) -> None:
-    distinct = [Cue(cue.start_s, cue.end_s, (f"line {n}",)) for n, cue in enumerate(cues)]
+    distinct = [Cue(cue.start_s, cue.end_s, (f"line {n:03d}",)) for n, cue in enumerate(cues)]
     once = merged(distinct)
     assert rows_of(once) == [(round(c.start_s, 3), round(c.end_s, 3), c.lines[0]) for c in distinct]
     again = merged(Cue(s, e, (t,)) for s, e, t in zip(once.start_s, once.end_s, once.text, strict=True))

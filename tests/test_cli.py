@@ -75,7 +75,7 @@ def test_train_resume_and_evaluate(tiny_store: Path, tmp_path: Path, capsys: pyt
     out = str(tmp_path / "run")
     words = ["train", "--store", str(tiny_store), "--out", out, "--order", "vt>a", *QUICK]
     assert main(words) == 0
-    assert "4 steps; the model lies in" in capsys.readouterr().out
+    assert "4 steps; the model is in" in capsys.readouterr().out
     assert "add --resume" in fails(capsys, *words)
     assert main([*words, "--resume"]) == 0
     assert "0 steps" in capsys.readouterr().out

@@ -75,7 +75,7 @@ def test_an_evaluation_replaces_an_evaluation_alone(embedded: Embedded, tmp_path
     (folder / RESULTS).write_text(content)
     np.savez(other / PER_QUERY, mine=np.arange(3))
     for out in (file, folder, other):
-        with pytest.raises(TrichordError, match="is not a file of an evaluation that trichord wrote"):
+        with pytest.raises(TrichordError, match="is not an evaluation that trichord wrote"):
             write_evaluation(evaluation, out)
     assert file.read_text() == (folder / RESULTS).read_text() == content
     assert os.listdir(other) == [PER_QUERY]

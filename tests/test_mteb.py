@@ -253,9 +253,9 @@ def test_sound_of_no_form(tmp_path: Path) -> None:
 
 def test_settings_and_models_that_are_not_there(tmp_path: Path) -> None:
     model = embedder()
-    with pytest.raises(TrichordError, match="^no fusion rule 'product'; choose auto, sum or mean_normalized$"):
+    with pytest.raises(TrichordError, match="^unknown fusion rule 'product'; expected auto, sum or mean_normalized$"):
         TrichordEncoder(model, fusion="product")
-    with pytest.raises(TrichordError, match="^no way 'drop' to treat what is missing; choose error or zero$"):
+    with pytest.raises(TrichordError, match="^unknown value 'drop' of missing; expected error or zero$"):
         TrichordEncoder(model, missing="drop")  # type: ignore[arg-type]
     with pytest.raises(TrichordError, match="^words has no effect on a model that is loaded already; leave it out$"):
         TrichordEncoder(model, words="table.bin")

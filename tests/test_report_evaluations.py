@@ -1,4 +1,4 @@
-"""The report of evaluations against figures worked out otherwise; what is not compared, and what is refused."""
+"""The report of evaluations against figures worked out otherwise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,11 @@ from scipy import stats
 
 from evaluation_report_helpers import (
     arrays_of,
+    copy,
     edit,
-    edit_arrays,
-    orders_folder,
+    evaluation_text,
     planted,
     seconds,
-    strong_folder,
-    weak_folder,
     write_folder,
     write_orders,
 )
@@ -38,26 +35,6 @@ from trichord.report.evaluation_systems import read_systems
 from trichord.report.write import write_evaluations, write_reports
 from trichord.study.ranks import read_ranks
 from trichord.study.run import run_study
-
-
-@pytest.fixture(scope="module")
-def weak(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return weak_folder(tmp_path_factory.mktemp("w"))
-
-
-@pytest.fixture(scope="module")
-def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return strong_folder(tmp_path_factory.mktemp("s"))
-
-
-@pytest.fixture(scope="module")
-def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return orders_folder(tmp_path_factory.mktemp("o"))
-
-
-def copy(folder: Path, to: Path) -> Path:
-    shutil.copytree(folder, to)
-    return to
 
 
 def table(folder: Path, name: str) -> list[dict[str, str]]:
@@ -339,109 +316,6 @@ def test_clusters_and_folds(tmp_path: Path) -> None:
     assert compared == [f"{side}, class, mean of 2 folds" for side in ("video", "audio", "video+audio")]
     assert not any(target.main or target.comparisons for target in clusters.targets)
     assert "Clusters of embeddings against labels: no comparison" in evaluation_text(folders)
-
-
-def evaluation_text(folders: list[Path]) -> str:
-    from trichord.report.markdown import to_markdown
-
-    return to_markdown(build(read_systems(folders)))
-
-
-# ---- what is not compared
-
-
-def test_another_fusion_rule_is_shown_and_not_compared(weak: Path, tmp_path: Path) -> None:
-    other = write_folder(tmp_path / "other", planted(0.7, 2, silent=6), fusion="mean_normalized")
-    systems = read_systems([weak, other])
-    bench = analyse(systems)[0]
-    assert set(bench.targets[0].figures) == {"weak.npz", "other.npz"} and not bench.targets[0].comparisons
-    reason = "weak.npz is not compared with other.npz: the fusion rule is sum in one and mean_normalized in the other"
-    assert bench.apart == [reason]
-    text = evaluation_text([weak, other])
-    assert reason in text and "mean_normalized" in text
-    assert f"Retrieval on any clips: {reason}." in " ".join(build(systems).summary)
-
-
-def options(name: str, value: object, at: int) -> Any:
-    return lambda content: content["benchmarks"][at]["options"].__setitem__(name, value)
-
-
-@pytest.mark.parametrize(
-    ("change", "at", "told"),
-    [
-        (options("windows", {"count": 10, "length_s": 5.0, "pool": "mean"}, 0), 0, "the windows is none in one and count 10"),
-        (options("templates", ["a video of {}"], 1), 1, r"the templates is none in one and a video of {} in the other"),
-        (options("missing", "miss", 1), 1, "the policy for missing clips is drop in one and miss in the other"),
-        (lambda c: [r.update(missing="miss") for r in c["benchmarks"][0]["results"]], 0, "the policy for missing clips"),
-        (lambda c: [r.update(num_gallery=61) for r in c["benchmarks"][0]["results"]], 0, "the gallery's size is 60 in one"),
-        (lambda c: [r.update(ties="best") for r in c["benchmarks"][0]["results"]], 0, "the tie policy is expected in one"),
-        (lambda c: c["benchmarks"][1].update(fusion="mean_normalized"), 1, "the fusion rule is sum in one"),
-    ],
-)  # fmt: skip
-def test_other_choices_are_not_compared(
-    weak: Path, strong: Path, tmp_path: Path, change: Any, at: int, told: str
-) -> None:
-    other = edit(copy(strong, tmp_path / "other"), change)
-    benches = analyse(read_systems([weak, other]))
-    assert any(told in sentence for sentence in benches[at].apart), benches[at].apart
-    assert not benches[at].targets[0].comparisons and len(benches[at].targets[0].figures) == 2
-    assert benches[1 - at].targets[0].comparisons, "the other benchmark is"
-
-
-@pytest.mark.parametrize(
-    ("found", "told"),
-    [
-        (planted(0.7, 2, silent=6, ids="item{}"), "units differ: 'clip0' is in one alone"),
-        (planted(0.7, 2, silent=6, num=57), "the gallery's size is 60 in one and 57 in the other"),
-    ],
-)
-def test_other_clips_are_not_compared(weak: Path, tmp_path: Path, found: Any, told: str) -> None:
-    other = write_folder(tmp_path / "other", found)
-    bench = analyse(read_systems([weak, other]))[0]
-    assert any(told in sentence for sentence in bench.apart) and not any(t.comparisons for t in bench.targets)
-
-
-def test_other_clips_that_count_are_not_compared(weak: Path, strong: Path, tmp_path: Path) -> None:
-    def swap(arrays: dict[str, np.ndarray]) -> None:
-        each = arrays["zero-shot-classification/audio, class/top-1/each"]
-        each[[0, -1]] = each[[-1, 0]]
-
-    benches = analyse(read_systems([weak, edit_arrays(copy(strong, tmp_path / "other"), swap)]))
-    told = "audio, class: weak.npz is not compared with strong.npz: unit 'clip0' counts in one alone"
-    assert benches[1].apart == [told]
-    assert benches[1].targets[0].comparisons, "video is compared"
-
-
-@pytest.mark.parametrize(
-    ("name", "at", "told"),
-    [
-        ("zero-shot-classification/video, class/truth", 1, "labels of video, class differ"),
-        ("zero-shot-classification/video, class/classes", 1, "classes of video, class differ"),
-        ("retrieval/caption", 0, "captions differ: number 5 is 'fry the soup, number 5' in one and"),
-        ("retrieval/text_id", 0, "units differ: 'clip5' is in one alone"),
-        ("retrieval/t2v/clip", 0, "the queries' clips differ: number 5 is '5' in one"),
-    ],
-)
-def test_another_truth_is_not_compared(weak: Path, strong: Path, tmp_path: Path, name: str, at: int, told: str) -> None:
-    def change(arrays: dict[str, np.ndarray]) -> None:
-        values = arrays[name]
-        place = min(5, len(values) - 1)
-        values[place] = "other" if values.dtype.kind == "U" else 0
-
-    benches = analyse(read_systems([weak, edit_arrays(copy(strong, tmp_path / "other"), change)]))
-    assert any(told in sentence for sentence in benches[at].apart), benches[at].apart
-    assert not benches[at].targets[0].comparisons
-
-
-def test_systems_fall_into_groups(weak: Path, strong: Path, tmp_path: Path) -> None:
-    """Two by the sum and two by the mean: each two are compared, in one family."""
-    others = [
-        write_folder(tmp_path / n, planted(x, 3, silent=6), fusion="mean_normalized")
-        for n, x in (("c", 0.7), ("d", 1.5))
-    ]
-    bench = analyse(read_systems([weak, strong, *others]))[0]
-    assert [set(c.recalls) for c in bench.targets[0].comparisons] == [{"weak.npz", "strong.npz"}, {"c.npz", "d.npz"}]
-    assert bench.targets[0].winner is None
 
 
 # ---- names

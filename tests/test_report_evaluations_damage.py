@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +13,15 @@ import numpy as np
 import pytest
 
 from evaluation_report_helpers import (
+    copy,
     edit,
     edit_arrays,
-    orders_folder,
-    strong_folder,
-    weak_folder,
 )
 from trichord.errors import TrichordError
 from trichord.report import evaluation_contents
 from trichord.report.evaluation_contents import build
 from trichord.report.evaluation_systems import read_systems
 from trichord.report.write import write_evaluations
-
-
-@pytest.fixture(scope="module")
-def weak(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return weak_folder(tmp_path_factory.mktemp("w"))
-
-
-@pytest.fixture(scope="module")
-def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return strong_folder(tmp_path_factory.mktemp("s"))
-
-
-@pytest.fixture(scope="module")
-def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return orders_folder(tmp_path_factory.mktemp("o"))
-
-
-def copy(folder: Path, to: Path) -> Path:
-    shutil.copytree(folder, to)
-    return to
-
 
 # ---- files that were edited, cut or are of something else
 

@@ -188,7 +188,7 @@ def test_fusion_rules_by_hand() -> None:
     assert fuse([a, b], "sum").tolist() == [[3.0, 6.0]]
     assert fuse([a, b], "mean_normalized") == pytest.approx(np.array([[0.3, 0.9]]))  # ((0.6, 0.8) + (0, 1)) / 2
     assert fuse([a], "mean_normalized") == pytest.approx(np.array([[0.6, 0.8]]))
-    with pytest.raises(TrichordError, match="no fusion rule 'max'; choose sum or mean_normalized"):
+    with pytest.raises(TrichordError, match="unknown fusion rule 'max'; expected sum or mean_normalized"):
         fuse([a], "max")
 
 

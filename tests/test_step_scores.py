@@ -253,7 +253,7 @@ def test_choices_that_do_not_fit_are_refused(subject: Subject) -> None:
         protocol.run(subject, Options(on="mining-youtube/test"))
     with pytest.raises(TrichordError, match="an audio window of 0"):
         protocol.run(subject, Options(audio_window_s=0))
-    with pytest.raises(TrichordError, match="no fusion rule 'max'"):
+    with pytest.raises(TrichordError, match="unknown fusion rule 'max'"):
         protocol.run(subject, Options(fusion="max"))
 
 

@@ -15,6 +15,7 @@ import pytest
 from trichord.errors import TrichordError
 from trichord.extraction.sources import Source
 from trichord.extraction.table import read_table
+from trichord.files.tables import delimiter_of
 
 FORMATS = ("csv", "jsonl", "parquet")
 Row = dict[str, Any]
@@ -239,3 +240,18 @@ def test_a_csv_as_spreadsheets_write_it(tmp_path: Path, content: str) -> None:
     assert [(clip.start_s, clip.end_s, clip.text) for clip in read_table(tmp_path / "t.csv")] == [
         (0.5, 2.5, ("stir, it",))
     ]
+
+
+@pytest.mark.parametrize(
+    ("header", "delimiter"),
+    [
+        ("a,b;c,d", ","),
+        ("id;text, spoken;start", ";"),
+        ("id\ttext, spoken\tstart", "\t"),
+        ("id", ","),
+        ("a;b,c", ","),
+        ("", ","),
+    ],
+)
+def test_the_most_frequent_delimiter_of_the_header_is_taken(header: str, delimiter: str) -> None:
+    assert delimiter_of(header) == delimiter

@@ -19,9 +19,8 @@ _BLOCK = re.compile(r"(\{[^{}]*+\})")
 _OVERRIDE = re.compile(r"\{\s*+\\|\{[a-zA-Z]:")  # {\an8} of ASS, {y:i} of MicroDVD
 _DRAWING = re.compile(r"\\p(\d)")
 _BREAK = re.compile(rf"<\s*+(?:/\s*+)?+(?:br|p|div|li|tr){_ATTRIBUTES}>|\\[Nn]", re.IGNORECASE)
-_READING = re.compile(
-    r"<r[tp](?:[.\s][^<>]*+)?+>[^<]*+(?:</r[tp]\s*+>)?+", re.IGNORECASE
-)  # above a word, how it is read
+# Annotations of pronunciation above a word (ruby text)
+_READING = re.compile(r"<r[tp](?:[.\s][^<>]*+)?+>[^<]*+(?:</r[tp]\s*+>)?+", re.IGNORECASE)
 _SET_OFF = re.compile(r"<(?:[biu]|em|strong|c|font|span)(?:[.\s][^<>]*+)?+>", re.IGNORECASE)
 STAMP = re.compile(r"<(\d++:\d\d[\d:.]*+)>")
 _VOICE = re.compile(r"(?<!\w)<v(?:\.[^\s<>]*+)?+\s++([^<>]++)>")

@@ -1,4 +1,4 @@
-"""Commands that hand models on, and embed with them."""
+"""Commands that export models, and embed files with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def export_model(words: list[str]) -> int:
         type=str | None,
         help="The store that the model was trained on. By default, the one that the run names.",
     )
-    parser.add_argument("--words", type=Path | None, help="The whole word table. By default, the words of the store.")
+    parser.add_argument("--words", type=Path | None, help="File of word vectors. By default, the words of the store.")
     parser.add_argument(
         "--results",
         type=Path | None,
@@ -57,12 +57,18 @@ def embed(words: list[str]) -> int:
     parser.add_argument("model", type=str, help="Folder of an exported model, or OWNER/NAME of the hub.")
     parser.add_argument("files", type=Path, nargs="+", help="Media files. A folder stands for the videos in it.")
     parser.add_argument("--out", type=Path, required=True, help="The .safetensors or .npz file to write.")
-    parser.add_argument("--window_s", type=float | None, help="Cut longer files into clips of this length.")
-    parser.add_argument("--words", type=Path | None, help="The whole word table. By default, the words of the model.")
     parser.add_argument(
-        "--encoders", type=dict[str, str] | None, help="Encoders by stream, in place of the recorded ones."
+        "--window_s", type=float | None, help="Length in seconds of the clips into which longer files are cut."
     )
-    parser.add_argument("--weights", type=dict[str, Path] | None, help="Files with the weights of encoders, by stream.")
+    parser.add_argument("--words", type=Path | None, help="File of word vectors. By default, the words of the model.")
+    parser.add_argument(
+        "--encoders",
+        type=dict[str, str] | None,
+        help="Encoder of each stream. By default, the encoders that the model records.",
+    )
+    parser.add_argument(
+        "--weights", type=dict[str, Path] | None, help="File with the weights of the encoder of each stream."
+    )
     parser.add_argument("--revision", type=str | None, help="Revision of the hub's repository.")
     parser.add_argument("--device", type=str, default="cpu", help="Where to compute: cpu or cuda.")
     values = parse(parser, [word.replace("--window-s", "--window_s") for word in words])
@@ -79,5 +85,5 @@ def embed(words: list[str]) -> int:
         embedded = embed_files(model, values.files, window_s=values.window_s, say=say, worker=worker)
     embedded.save(values.out)
     told = ", ".join(f"{int(there.sum())} of {m}" for m, there in embedded.valid.items())
-    show(f"{values.out}: {embedded.num_clips} clips ({told}), {model.dim} numbers each")
+    show(f"{values.out}: {embedded.num_clips} clips ({told}), {model.dim} dimensions")
     return 0

@@ -18,7 +18,12 @@ def train(words: list[str]) -> int:
         "--store", type=str, required=True, help="The store to train on: a folder, or a URL (s3://...)."
     )
     parser.add_argument("--out", type=Path, required=True, help="Run folder.")
-    parser.add_argument("--order", type=str, default="av>t", help="The order, such as av>t, at>v, vt>a or avt.")
+    parser.add_argument(
+        "--order",
+        type=str,
+        default="av>t",
+        help="Order in which modalities are trained, such as av>t, at>v, vt>a or avt.",
+    )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the initial weights, batches and clustering.")
     parser.add_argument("--resume", action="store_true", help="Continue the run in --out where it stopped.")
     values = parse(parser, words)
@@ -29,7 +34,7 @@ def train(words: list[str]) -> int:
     )
     if not is_main():
         return 0
-    print(f"{summary.order}: {summary.num_steps} steps; the model lies in {summary.model_folder}")
+    print(f"{summary.order}: {summary.num_steps} steps; the model is in {summary.model_folder}")
     print(f"next: trichord evaluate {summary.model_folder} --store {values.store}")
     return 0
 

@@ -83,9 +83,9 @@ class TrichordEncoder:
     ) -> None:
         _require_mteb()
         if missing not in ("error", "zero"):
-            raise TrichordError(f"no way '{missing}' to treat what is missing; choose error or zero")
+            raise TrichordError(f"unknown value '{missing}' of missing; expected error or zero")
         if fusion not in ("auto", *FUSIONS):
-            raise TrichordError(f"no fusion rule '{fusion}'; choose auto, {' or '.join(FUSIONS)}")
+            raise TrichordError(f"unknown fusion rule '{fusion}'; expected auto, {' or '.join(FUSIONS)}")
         if isinstance(model, Embedder):
             if given := [k for k, v in {"revision": revision, "device": device, **options}.items() if v is not None]:
                 raise TrichordError(f"{', '.join(given)} has no effect on a model that is loaded already; leave it out")

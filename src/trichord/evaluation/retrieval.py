@@ -124,7 +124,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 def fuse(parts: list[np.ndarray], fusion: str) -> np.ndarray:
     """One side (R, D) from the rows of its modalities. Raises TrichordError for a rule that is not known."""
     if fusion not in FUSIONS:
-        raise TrichordError(f"no fusion rule '{fusion}'; choose {' or '.join(FUSIONS)}")
+        raise TrichordError(f"unknown fusion rule '{fusion}'; expected {' or '.join(FUSIONS)}")
     if fusion == "mean_normalized":
         parts = [unit(part) for part in parts]
     total = parts[0]

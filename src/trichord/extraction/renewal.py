@@ -1,8 +1,8 @@
-"""Which items of the store are made anew: captions were added or corrected since, or rules have changed that made the item.
+"""Updating items of a store whose captions were added or corrected, or that were made by earlier rules.
 
-An item's pictures and sound are known by `media`, a hash of its media files and span. Items of earlier versions have only one hash
-of all their files, `content`: for them it is tried whether the same media files with no captions, with the captions that the
-store holds, or with a caption file that was read before, give that hash.
+The hash `media` of an item identifies its media files and its span. Items of earlier versions have a single hash of all their
+files, `content`. For these, the hash is computed again from the media files together with no captions, with the captions in the
+store, and with each caption file that was read before; if one of them matches, the media files are unchanged.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from trichord.store.items import PER_CAPTION
 from trichord.store.rules import is_older
 from trichord.store.spool import SpooledItem
 
-CAPTIONS, ALL = "captions", "all"  # what of an item is made anew
+CAPTIONS, ALL = "captions", "all"  # the parts of an item that are updated
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What the store holds of an item that is to be made anew, as far as a worker compares it.
+    """The part of a stored item that a worker compares with the updated one.
 
     Attributes:
-        duration_s: Its length.
-        captions: Its captions.
-        is_asked: Whether its caption files have changed, and not only the rules.
-        has_old_clock: Whether older rules made its times, so that all of it is made anew if newer ones can give others.
+        duration_s: Length of the item in seconds.
+        captions: Captions of the item.
+        is_asked: Whether the caption files have changed, and not only the rules.
+        has_old_clock: Whether the times were made by older rules. The whole item is updated if the current rules can
+            give other times.
     """
 
     duration_s: float
@@ -43,18 +44,18 @@ class Stored:
 
 
 def stored_part(store: Store, i: int, *, is_asked: bool) -> Stored:
-    """What a worker compares of the store's item `i`."""
+    """Return the part of item `i` of the store that a worker compares."""
     return Stored(store.duration_s(i), stored_captions(store, i), is_asked, is_older(store.rules(i))[0])
 
 
 def content_hash(digests: Mapping[str, str], text: Sequence[str], start_s: float, end_s: float | None) -> str:
-    """SHA-256 of all that an item follows from: the digests of its files by what they are to it, its texts, its span."""
+    """Return the SHA-256 of the inputs of an item: the digests of its files by their role, its texts and its span."""
     values = {**digests, "text": list(text), "span": [start_s, end_s]}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def media_hash(digests: Mapping[str, str], start_s: float, end_s: float | None) -> str:
-    """Hash (32 hexadecimal digits) of an item's media files and span: other captions leave it as it is."""
+    """Return a hash (32 hexadecimal digits) of the media files and the span of an item. It does not depend on captions."""
     values = {**{name: digest for name, digest in digests.items() if name != "captions"}, "span": [start_s, end_s]}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -62,14 +63,14 @@ def media_hash(digests: Mapping[str, str], start_s: float, end_s: float | None) 
 def had_same_media(
     content: str, source: Source, digests: Mapping[str, str], hashes: FileHashes, texts: Sequence[str]
 ) -> bool:
-    """Whether `content`, a hash of media files and captions together, is of the media files that `source` has now.
+    """Return whether an item was made from the media files that `source` has now, whatever its captions were.
 
     Args:
-        content: As recorded.
-        source: The item now.
-        digests: Of its files.
-        hashes: Knows digests of files that were read before.
-        texts: The captions that the store holds of it.
+        content: Hash of the media files and captions from which the item was made, as recorded in the store.
+        source: The item as it is now.
+        digests: Digests of the files of `source`, by their role.
+        hashes: Digests of files that were read before.
+        texts: Captions of the item in the store.
     """
     files = {name: digest for name, digest in digests.items() if name != "captions"}
     named = [path for path in (source.captions, source.video, source.audio) if path is not None]
@@ -82,7 +83,7 @@ def had_same_media(
 
 
 def stored_captions(store: Store, i: int) -> Captions:
-    """The captions that the store holds of an item."""
+    """Return the captions of item `i` of the store."""
     start_s, end_s = store.caption_spans(i)
     return Captions(
         np.array(start_s), np.array(end_s), tuple(store.caption_text(i, c) for c in range(store.num_captions(i)))
@@ -90,13 +91,13 @@ def stored_captions(store: Store, i: int) -> Captions:
 
 
 def same_captions(a: Captions, b: Captions) -> bool:
-    """Whether two items have the same captions, times included."""
+    """Return whether two items have the same captions at the same times."""
     return a.text == b.text and np.array_equal(a.start_s, b.start_s) and np.array_equal(a.end_s, b.end_s)
 
 
 def merged(item: SpooledItem, store: Store, i: int) -> Item:
-    """The item as it takes the place of item `i`: with the stored pictures and sound where only captions were made anew, and in
-    the stored split."""
+    """Return the item that replaces item `i` of the store. It keeps the split and, if only its captions were updated, the features
+    of pictures and sound."""
     if item.renews != CAPTIONS:
         return replace(item, split=store.split(i))
     kept = {name: store.rows(name, i) for name in _media_streams(store, i)}
@@ -111,7 +112,7 @@ def merged(item: SpooledItem, store: Store, i: int) -> Item:
 
 
 def is_same(item: Item, store: Store, i: int) -> bool:
-    """Whether the store's item `i` has the same features, times and captions."""
+    """Return whether item `i` of the store has the same features, times and captions as `item`."""
     names = [name for name in store.streams if store.num_rows(name, i)]
     if sorted(names) != sorted(name for name, rows in item.streams.items() if len(rows)):
         return False

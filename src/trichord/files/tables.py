@@ -1,4 +1,4 @@
-"""The dialects of tables of text, as spreadsheets and people write them."""
+"""Delimiters of CSV files, which differ between spreadsheets and languages."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ _STATED = re.compile(r"sep=([,;\t])\s*", re.IGNORECASE)  # a first line that Exc
 
 
 def delimiter_of(header: str) -> str:
-    """What separates the cells of a CSV: commas, or semicolons (Excel, where the comma is the decimal point), or tabs."""
-    return next((mark for mark in (",", ";", "\t") if mark in header), ",")
+    """Return the delimiter of a CSV file: the most frequent of comma, semicolon and tab in its header, a comma on a tie.
+
+    Excel writes semicolons where the comma is the decimal separator.
+    """
+    return max((",", ";", "\t"), key=header.count)
 
 
 def lines_and_delimiter(lines: Iterator[str]) -> tuple[Iterator[str], str]:
-    """The lines of a CSV from its header on, and what separates its cells."""
+    """Return the lines of a CSV file from its header on, and its delimiter. A first line such as `sep=;` states it."""
     first = next(lines, "")
     if stated := _STATED.fullmatch(first):
         return lines, stated[1]

@@ -167,7 +167,7 @@ def _from_start_s(container: InputContainer, stated_s: float, end_s: float) -> f
 
 
 def _run(container: InputContainer, sought: bool = False) -> Timeline:
-    """The time line at the end of the file."""
+    """Read all packets of the file and return its timeline."""
     import av
 
     streams = av_streams(container)
@@ -181,7 +181,7 @@ def _run(container: InputContainer, sought: bool = False) -> Timeline:
 
 
 def _leaps(container: InputContainer) -> bool:
-    """Whether the index of a file that lasts more than an hour, or of an MP4 in fragments, shows a jump."""
+    """Return whether the index shows a jump of the clock. Only files longer than an hour and fragmented MP4 are checked."""
     lasts_s, streams = (container.duration or 0) / 1e6, av_streams(container)
     is_fragmented = "mp4" in container.format.name and not any(stream.frames for stream in streams)
     if not lasts_s or (lasts_s <= LEAP_S and not is_fragmented):

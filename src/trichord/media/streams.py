@@ -43,37 +43,39 @@ def origin_s(container: InputContainer) -> float:
 
 
 def undecodable(container: InputContainer, kind: Kind) -> list[str]:
-    """Names of the codecs of `kind` in the file for which this FFmpeg has no decoder."""
+    """Return the names of the codecs of `kind` in the file for which FFmpeg has no decoder."""
     indices = [stream.index for stream in _streams(container, kind) if stream.codec_context is None]
     if not indices:
         return []
     text = _dumped(container)
     names = [re.search(_STREAM_LINE.format(index=index), text, re.MULTILINE) for index in indices]
-    return sorted({"of an unknown codec" if m is None or m[1] in ("none", "unknown") else m[1] for m in names})
+    return sorted({"unknown" if m is None or m[1] in ("none", "unknown") else m[1] for m in names})
 
 
 def no_video(container: InputContainer) -> str:
-    """Why a file has no pictures, and what to do."""
+    """Return why no video can be read from a file, and what to do about it."""
     if names := undecodable(container, "video"):
-        return f"its video is {names[0]}, which this FFmpeg cannot decode; convert it to another codec"
+        return f"its video codec ({names[0]}) cannot be decoded by this version of FFmpeg; convert the file to another codec"
     return "has no video stream; remove it from the folder or replace it"
 
 
 def no_sound(container: InputContainer) -> str:
-    """Why a file has no sound."""
+    """Return why no sound can be read from a file."""
     if names := undecodable(container, "audio"):
-        return f"its sound is {names[0]}, which this FFmpeg cannot decode"
+        return f"its audio codec ({names[0]}) cannot be decoded by this version of FFmpeg"
     return "has no sound"
 
 
 def choice_notes(container: InputContainer) -> list[str]:
-    """What was passed over: tracks that cannot be decoded, and other programs of a transport stream."""
+    """Return notes on tracks that cannot be decoded and on programs of a transport stream that are not read."""
     notes = []
-    for kind, what in zip(_KINDS, ("video", "sound"), strict=True):
+    for kind, what in zip(_KINDS, ("video", "audio"), strict=True):
         chosen = stream_of(container, kind)
         if chosen is not None and (names := undecodable(container, kind)):
             other = f"track {chosen.index} ({chosen.codec_context.name}) is read"
-            notes.append(f"a {what} track is {names[0]}, which this FFmpeg cannot decode; {other}")
+            notes.append(
+                f"the {what} codec of one track ({names[0]}) cannot be decoded by this version of FFmpeg; {other}"
+            )
     if len(programs := _programs(container)) > 1:
         read = {stream.index for stream in av_streams(container)}
         name, indices = max(programs, key=lambda program: len(read & program[1]))

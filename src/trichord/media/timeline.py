@@ -35,10 +35,8 @@ streams are chosen otherwise. `clock_can_differ` says which a file is.
 BACK_S = 0.5  # a decoding time that steps back further is a jump, not jitter
 _BEGIN_BACK_S = 0.2  # the same, where it steps back to the beginning
 _OVERLAP_S = 10.0  # one stream alone that steps back by up to this overlaps with itself
-_HOLE_S, _HOLES_S = (
-    60.0,
-    6 * 3600.0,
-)  # holes longer than the first may add up to the second, unless the header states them
+_HOLE_S = 60.0  # longer holes may add up to _HOLES_S, unless the header states them
+_HOLES_S = 6 * 3600.0
 _BROADCAST_LEAP_S = 10.0  # a leap of the clock of a container that is made to be joined; FFmpeg's own tool has the same
 _ADOPT_S = 1.0  # how closely a packet that jumps must fit to be placed by an earlier clock of the file
 _RETURN_S = 0.3  # the same of one that is late by more than that, but does not jump
@@ -362,11 +360,8 @@ class FrameTimes:
         self._num_bad_pts = self._num_bad_dts = 0
         self._last: float | None = None
         self._last_length_s: float = 0.0
-        self._is_moved, self._last_length, self._steps = (
-            False,
-            0.0,
-            (0.0, 0.0),
-        )  # steps: between the latest frames in order
+        self._is_moved = False
+        self._steps = (0.0, 0.0)  # between the latest frames in order
 
     def ticks_of(self, frame: Any, length_s: float, base: Fraction) -> float:
         """Its time in ticks of `base` seconds; `length_s`: how long it lasts."""

@@ -125,7 +125,7 @@ def step_videos(
     Raises TrichordError when nothing is annotated or the model or the store lacks what it takes.
     """
     if fusion not in FUSIONS:
-        raise TrichordError(f"no fusion rule '{fusion}'; choose {' or '.join(FUSIONS)}")
+        raise TrichordError(f"unknown fusion rule '{fusion}'; expected {' or '.join(FUSIONS)}")
     if not 0 < audio_window_s < math.inf:
         raise TrichordError(f"an audio window of {audio_window_s} s is none; give seconds above 0, published is 8")
     if subject.given is not None:

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from trichord.settings import DRAW_SEED, KEY, LARGEST, SEED, Bounds, bounded, bounded_list
-
-__all__ = ["DRAW_SEED", "KEY", "LARGEST", "SEED", "Bounds", "bounded", "bounded_list", "check_bounds", "plainly"]
+from trichord.settings import KEY, Bounds
 
 _KINDS = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "text", "list": "a list"}
 

@@ -25,7 +25,7 @@ from trichord.protocols.saved_sets import scored_sets
 from trichord.protocols.subject import Subject, Untrained
 from trichord.protocols.windows import Windows
 from trichord.recipes import of_this_version, recipe_from_dict
-from trichord.recipes.bounds import DRAW_SEED
+from trichord.settings import DRAW_SEED
 from trichord.study import factories
 from trichord.study.evaluation_files import PER_QUERY, RESULTS, check_target
 from trichord.study.ranks import write_arrays

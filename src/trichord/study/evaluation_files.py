@@ -1,4 +1,4 @@
-"""The files that an evaluation leaves, recognised by what they hold."""
+"""Names of the files that an evaluation writes, and a check that no other file is overwritten."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ RESULTS, PER_QUERY = "results.json", "queries.npz"
 
 
 def check_target(out: Path) -> None:
-    """Refuse to write an evaluation over files of others, `study.json` for instance. Raises TrichordError naming the file."""
+    """Check that writing an evaluation to `out` overwrites earlier evaluations only, and not, for example, `study.json`.
+
+    Raises TrichordError, which names the file that would be overwritten.
+    """
     paths = [out] if out.suffix == ".json" else [out / RESULTS, out / PER_QUERY]
-    refuse_foreign(paths, _is_evaluation, "a file of an evaluation")
+    refuse_foreign(paths, _is_evaluation, "an evaluation")
 
 
 def _is_evaluation(path: Path) -> bool:
