@@ -1,13 +1,14 @@
 """The vocabulary: modalities, the orders in which they are combined, and retrieval directions.
 
-A modality is written as one letter: V (video), A (audio), T (text). Further letters may stand for modalities that a
-later model adds; they parse, and whoever needs their data says that it is missing.
+A modality has a name and a letter. Video (V), audio (A) and text (T) are always known. Others are declared: by a file of
+`trichord.modalities`, by a store that records them, or by a model, a study or an evaluation that used them. Orders and
+directions may name a letter before its modality is declared; the letter then stands for the name until it is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,27 +16,76 @@ from trichord.errors import TrichordError
 
 NAMES = {"V": "video", "A": "audio", "T": "text"}
 MODALITIES = tuple(NAMES.values())
-LETTERS = {name: letter for letter, name in NAMES.items()}
 _PRINTED = "AVT"  # the study's own spelling puts A before V before T
+_NAME = re.compile(r"[a-z][a-z0-9_]{1,31}")
+_RESERVED = frozenset({"visual_2d", "visual_3d", "spectrogram", "caption", "captions", "words"})
 
-Pair = tuple[str, str]  # two modality names, in the order of `NAMES`
+Pair = tuple[str, str]  # two modality names, in the order of `known`
+
+_declared: dict[str, str] = {}  # letter -> name
+
+
+def declare(modalities: Mapping[str, str]) -> None:
+    """Declare modalities beyond video, audio and text, for this process. Declaring one again has no effect.
+
+    Args:
+        modalities: Name -> letter, such as `{"depth": "d"}`.
+
+    Raises TrichordError for a name or letter of the wrong form, and for one that another modality has.
+    """
+    for name, letter in modalities.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED:
+            raise TrichordError(
+                f"{str(name)[:40]!r} cannot be the name of a modality; use 2 to 32 lowercase letters, digits and underscores, "
+                "and no name of a stream that trichord fills itself"
+            )
+        if not isinstance(letter, str) or not re.fullmatch("[A-Za-z]", letter):
+            raise TrichordError(f"modality {name}: {str(letter)[:40]!r} is not a letter from a to z")
+        letter = letter.upper()
+        taken = {**NAMES, **_declared}
+        if taken.get(letter, name) != name:
+            raise TrichordError(
+                f"modality {name}: the letter {letter.lower()} already stands for {taken[letter]}; choose another letter"
+            )
+        if (other := letter_of(name)) != letter and name in taken.values():
+            raise TrichordError(
+                f"modality {name}: its letter is {other.lower()}, not {letter.lower()}; use {other.lower()}"
+            )
+        if letter not in NAMES:
+            _declared[letter] = name
+
+
+def declared() -> dict[str, str]:
+    """Name -> lowercase letter of the modalities that were declared, in alphabetical order of their names."""
+    return {name: letter.lower() for letter, name in sorted(_declared.items(), key=lambda entry: entry[1])}
+
+
+def known() -> tuple[str, ...]:
+    """Names of all modalities: video, audio, text, then the declared ones in alphabetical order."""
+    return (*MODALITIES, *declared())
+
+
+def in_order(modalities: Iterable[str]) -> tuple[str, ...]:
+    """The given names without repetitions: video, audio, text, then the others in alphabetical order."""
+    rank = {name: number for number, name in enumerate(MODALITIES)}
+    return tuple(sorted(set(modalities), key=lambda name: (rank.get(name, len(rank)), name)))
 
 
 def name_of(letter: str) -> str:
-    """'V' -> 'video'; a letter that has no name yet is its own name in lower case."""
-    return NAMES.get(letter.upper(), letter.lower())
+    """'V' -> 'video'; a letter without a modality is its own name in lower case."""
+    letter = letter.upper()
+    return NAMES.get(letter) or _declared.get(letter, letter.lower())
 
 
 def letter_of(name: str) -> str:
     """'video' -> 'V'."""
-    return LETTERS.get(name, name.upper())
+    letters = {known_name: letter for letter, known_name in (NAMES | _declared).items()}
+    return letters.get(name, name.upper())
 
 
 def pairs_of(modalities: Iterable[str]) -> tuple[Pair, ...]:
-    """All pairs of the named modalities, each pair and the list itself in the order video, audio, text, others."""
-    rank = {name: i for i, name in enumerate(NAMES.values())}
-    ordered = sorted(set(modalities), key=lambda m: (rank.get(m, len(rank)), m))
-    return tuple(combinations(ordered, 2))
+    """All pairs of the named modalities; each pair and the list itself are ordered as by `in_order`."""
+    return tuple(combinations(in_order(modalities), 2))
 
 
 def _printed_key(letter: str) -> tuple[int, str]:
@@ -122,8 +172,10 @@ class Direction:
         letters = query + target
         if len(set(letters)) != len(letters):
             raise TrichordError(f"direction '{text}' names a modality twice; {example}")
-        if unknown := [c for c in letters if c not in NAMES]:
-            raise TrichordError(f"direction '{text}' names '{unknown[0].lower()}'; known are v, a and t; {example}")
+        if unknown := [c for c in letters if name_of(c) not in known()]:
+            *most, last = [letter_of(name).lower() for name in known()]
+            listed = f"{', '.join(most)} and {last}"
+            raise TrichordError(f"direction '{text}' names '{unknown[0].lower()}'; known are {listed}; {example}")
         return cls(tuple(name_of(c) for c in query), tuple(name_of(c) for c in target))
 
     @property

@@ -32,7 +32,7 @@ from trichord.evaluation.ranks import (
     metrics_from_counts,
     retrieval_ranks,
 )
-from trichord.modality import LETTERS, Direction
+from trichord.modality import MODALITIES, Direction, letter_of
 
 Fusion = Literal["sum", "mean_normalized"]
 FUSIONS: tuple[Fusion, ...] = ("sum", "mean_normalized")
@@ -109,9 +109,9 @@ class RetrievalResult:
         return f"{self.direction}, {self.fusion}{marked}{f', {self.windows}' if self.windows else ''}"
 
 
-def all_directions(modalities: tuple[str, ...] = tuple(LETTERS)) -> tuple[str, ...]:
+def all_directions(modalities: tuple[str, ...] = MODALITIES) -> tuple[str, ...]:
     """Codes of all directions with disjoint sides over these modalities: 12 for video, audio and text."""
-    letters = {LETTERS[m].lower() for m in modalities}
+    letters = {letter_of(m).lower() for m in modalities}
     sides = [side for side in ("t", "v", "a", "va", "ta", "vt") if set(side) <= letters]
     return tuple(f"{q}2{t}" for q in sides for t in sides if not set(q) & set(t))
 

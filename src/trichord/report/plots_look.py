@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trichord.modality import LETTERS, Order
+from trichord.modality import Order, letter_of
 from trichord.study.drawing import drawing
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def with_colours(orders: Iterable[str], colours: Mapping[str, str] | None) -> di
 
 def modality_colour(modality: str) -> str:
     """The colour of a modality, by its name or letter; grey for one that is not video, audio or text."""
-    return MODALITY_COLOURS.get(LETTERS.get(modality, modality.upper()), GREY)
+    return MODALITY_COLOURS.get(letter_of(modality), GREY)
 
 
 def order_label(order: str) -> str:
