@@ -25,6 +25,7 @@ from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.store.shards import read_header
 from trichord.study import factories, run
+from trichord.study.freeze import freeze
 from trichord.study.reproduce import reproduce
 from trichord.training.loop import train_stage
 from trichord.training.models import load_model
@@ -162,6 +163,17 @@ def test_a_model_declares_its_modalities_where_it_is_read(store_path: Path, tmp_
     assert done.returncode == 0, done.stderr
     with declared(dance="d"), pytest.raises(TrichordError, match="the letter d already stands for dance"):
         load_model(folder)
+
+
+def test_the_passes_of_an_order_that_depth_joins_are_made_ahead(store_path: Path, tmp_path: Path) -> None:
+    trained(store_path, tmp_path / "run", "avt", max_steps=2)
+    before = set((store_path / "frozen").glob("*"))
+    with declared():
+        ready = freeze(tmp_path / "run", store_path, device="cpu")
+    assert {path.name.split("-")[0] for path in ready} == {"video", "audio", "text"} and not before & set(ready)
+    said: list[str] = []
+    run.train_order(store_path, tmp_path / "run", "avt>d", 0, recipe_of(), resume=True, say=said.append)
+    assert not [line for line in said if line.startswith("frozen")], "nothing was left to make"
 
 
 def test_depth_that_tells_the_words_is_found_by_them(tmp_path: Path) -> None:

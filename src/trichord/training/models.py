@@ -19,7 +19,7 @@ from trichord.files.reading import check_regular, file_sha256, unreadable
 from trichord.files.writing import replacing, write_json
 from trichord.losses.centroids import Centroids
 from trichord.modalities.base import AudioInput, TextInput
-from trichord.modality import declare, further_letters
+from trichord.modality import declare, further
 from trichord.nn import MCN
 from trichord.training.centroids import CENTROIDS, read_centroids, write_centroids
 from trichord.training.checkpoint_folder import MANIFEST, Damaged, check_files, read_manifest, read_numbers
@@ -109,7 +109,7 @@ def description_of(
         "audio": audio,
         "text": text,
         "settings": settings,
-        **({"modalities": further} if (further := further_letters(model.modalities)) else {}),
+        **({"modalities": recorded} if (recorded := further(model.modalities)) else {}),
         **extra,
     }
 
