@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from trichord.data.batches import clips_of_texts, evaluation_clips
-from trichord.data.reader import AudioInput, ClipReader, Clips, TextInput, require_modalities
+from trichord.data.reader import ClipReader, Clips, require_modalities
 from trichord.errors import TrichordError
 from trichord.evaluation.retrieval import RetrievalResult, score_direction
-from trichord.modality import NAMES, Direction
+from trichord.modalities.base import ReadingSettings
+from trichord.modality import Direction, in_order
 from trichord.parallel import gather_rows, num_processes, on_main, process_index
 
 if TYPE_CHECKING:
@@ -90,33 +91,21 @@ def benchmark_names(store: Store) -> list[str]:
     return list(dict.fromkeys(collection for collection, split in store.collections() if split != "train"))
 
 
-@dataclass(frozen=True)
-class ScoringSettings:
-    """Plain arguments of an evaluation.
+@dataclass(frozen=True, kw_only=True)
+class ScoringSettings(ReadingSettings):
+    """Plain arguments of an evaluation: how clips are read, with `audio_frames` where the benchmark names none, and scored.
 
     Attributes:
-        visual_streams: Streams that make the video features.
         min_clip_s: Shortest clip.
-        audio_frames: Frames of a clip where the benchmark names none.
-        max_words: Words of a clip.
-        audio_pad_db: Value of padded frames.
         cosine: Scores are cosines.
         missing: `auto`, `drop` or `miss`.
         block: Rows of a score block.
-        audio: `spectrogram` or `embeddings`: what the model's audio encoder reads.
-        text: `words` or `embeddings`: what its text encoder reads.
     """
 
-    visual_streams: tuple[str, ...]
     min_clip_s: float
-    audio_frames: int
-    max_words: int
-    audio_pad_db: float = -80.0
     cosine: bool = False
     missing: str = "auto"
     block: int = 1024
-    audio: AudioInput = "spectrogram"
-    text: TextInput = "words"
 
 
 @torch.no_grad()
@@ -130,16 +119,7 @@ def embed_clips(
     one process gets.
     """
     device = next(model.parameters()).device
-    reader = ClipReader(
-        store,
-        modalities,
-        visual_streams=settings.visual_streams,
-        audio_frames=audio_frames,
-        audio_pad_db=settings.audio_pad_db,
-        max_words=settings.max_words,
-        audio=settings.audio,
-        text=settings.text,
-    )
+    reader = ClipReader(store, modalities, replace(settings, audio_frames=audio_frames))
     table = torch.from_numpy(store.word_vectors).to(device)
     found: dict[str, list[Tensor]] = {m: [] for m in modalities}
     valid: dict[str, list[Tensor]] = {m: [] for m in modalities}
@@ -195,8 +175,8 @@ def embed_benchmark(
 
     Raises TrichordError when the store lacks one of the modalities.
     """
-    needed = tuple(m for m in NAMES.values() if m in modalities)
-    require_modalities(store, needed, f"benchmark {benchmark.name}", audio=settings.audio, text=settings.text)
+    needed = in_order(modalities)
+    require_modalities(store, needed, f"benchmark {benchmark.name}", settings)
     clips = benchmark_clips(store, benchmark, settings)
     frames = benchmark.audio_frames or settings.audio_frames
     embeddings, valid = embed_clips(model, store, clips, needed, frames, settings)
