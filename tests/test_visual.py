@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from trichord.errors import TrichordError
 from trichord.features import efficientnet, imagenet
 from trichord.features.imagenet import split_encoder_name
-from trichord.features.network_encoder import NetworkEncoder, fitted
+from trichord.features.network_encoder import NetworkEncoder, fitted, fold_batch_norms
 from trichord.features.visual import (
     find_weights,
     list_visual_encoders,
@@ -99,7 +99,7 @@ def test_folded_batch_norms_are_the_same_function() -> None:
     model, images = lite0(), torch.randn(2, 3, 65, 96)
     with torch.inference_mode():
         plain = model(images)
-        folded = efficientnet.fold_batch_norms(model)(images)
+        folded = fold_batch_norms(model)(images)
     assert (plain - folded).abs().max() < 1e-4 * plain.abs().max()
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
 

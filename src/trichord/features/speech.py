@@ -19,6 +19,7 @@ import numpy as np
 from trichord.captions import Captions
 from trichord.captions.grouping import LONGEST_S, PAUSE_S, Word, group_words, in_order
 from trichord.errors import TrichordError, one_line
+from trichord.features.audio_windows import Tail
 from trichord.features.encoders import Fingerprint, Sound
 from trichord.features.model_files import (
     find_model,
@@ -97,19 +98,14 @@ def chunks(blocks: Iterable[np.ndarray], chunk_s: float = CHUNK_S) -> Iterator[t
     Each ends in the middle of the quietest 0.3 s of its last quarter.
     """
     size = int(chunk_s * SAMPLE_RATE_HZ)
-    earliest = int(size * _CUT_FROM)
-    kept: list[np.ndarray] = []
-    begin = num_kept = 0
-    for block in blocks:
-        kept.append(np.asarray(block, np.float32))
-        num_kept += block.size
-        while num_kept > size:
-            joined = np.concatenate(kept)
-            cut = quietest(joined[:size], earliest)
-            yield begin, joined[:cut]
-            begin, num_kept, kept = begin + cut, num_kept - cut, [joined[cut:].copy()]
-    if num_kept:
-        yield begin, np.concatenate(kept)
+    tail, begin = Tail(blocks), 0
+    while tail.read_to(begin + size + 1):
+        samples = tail.take(begin, begin + size)
+        cut = quietest(samples, int(size * _CUT_FROM))
+        yield begin, samples[:cut]
+        begin += cut
+    if tail.end > begin:
+        yield begin, tail.take(begin, tail.end)
 
 
 def quietest(samples: np.ndarray, earliest: int) -> int:
