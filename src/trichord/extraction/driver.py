@@ -32,7 +32,6 @@ from trichord.store.spool import (
     SpooledItem,
     begun,
     read_spooled,
-    remove_begun,
     remove_spooled,
     spool_name,
     spooled,
@@ -146,7 +145,7 @@ class Run:
         for path, name in begun(self.store):
             held = self.leases.holds(name)
             if self.leases.acquire(name):
-                remove_begun(path)
+                remove_spooled(path)
                 if not held:
                     self.leases.release(name)
 

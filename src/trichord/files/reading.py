@@ -16,14 +16,14 @@ import mmap
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import IO, Any, BinaryIO, TextIO, cast
 
 from trichord.errors import TrichordError, Unavailable, error_number, memory_error, one_line
 from trichord.files.lfs import lfs_pointer_error
+from trichord.threads import NotInTimeError, within
 
 MAX_BYTES = 1 << 30  # of a file that is read into memory whole, where the caller gives no bound of its own
 MAX_PIPED_BYTES = 16 << 30  # of a pipe that the user names
@@ -125,24 +125,12 @@ def _copy_of_pipe(path: str | Path, max_bytes: int) -> IO[bytes]:
 
 def _open_pipe(path: str | Path) -> int:
     """Return the descriptor of a pipe that is open for reading; a FIFO that nobody writes to is given up after a while."""
-    opened: SimpleQueue[int | OSError] = SimpleQueue()
-
-    def wait_for_writer() -> None:
-        try:
-            opened.put(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
-            opened.put(error)
-
-    Thread(target=wait_for_writer, daemon=True).start()
     try:
-        descriptor = opened.get(timeout=WRITER_WAIT_S)
-    except Empty:
+        return within(WRITER_WAIT_S, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except NotInTimeError:
         with suppress(OSError):  # as a writer, so that the waiting thread returns
             os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         raise NotRegularFileError(errno.ENXIO, "is a FIFO that no process writes to", str(path)) from None
-    if isinstance(descriptor, OSError):
-        raise descriptor
-    return descriptor
 
 
 def open_given_text(
@@ -215,6 +203,18 @@ def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
         raise ValueError("a number in it has too many digits") from None
 
 
+def json_lines(path: str | Path) -> Iterator[Any]:
+    """Yield the values of a file of JSON lines that only saves time: nothing for lines that a killed process left torn, and
+    for a file that cannot be read."""
+    try:
+        lines = read_text(path, errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        with suppress(ValueError):
+            yield parse_json(line)
+
+
 def parse_json_row(text: str) -> Any:
     """Return the value of a line of a JSON table. Raises ValueError as `parse_json`, and for texts that are not Unicode."""
     value = parse_json(text)
@@ -239,11 +239,6 @@ def file_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a regular file in hexadecimal. Raises as `open_regular`."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def is_regular(path: str | Path) -> bool:
-    """Return whether the path leads to a regular file. A folder that may not be searched is no error."""
-    return os.path.isfile(path)
 
 
 def reason_of(error: Exception) -> str:

@@ -90,6 +90,16 @@ def write_json(path: Path, content: object, *, shared: bool = False) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", shared=shared)
 
 
+def append_json_line(path: Path, values: object) -> None:
+    """Add a line of JSON to a file, in one write, so that several processes may add lines at the same time."""
+    line = json.dumps(values) + "\n"
+    with open(path, "a+b", buffering=0, opener=open_itself) as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else "\n" + line  # a killed process left its line torn
+        file.write(line.encode())
+
+
 def refuse_foreign(paths: Iterable[Path], is_own: Callable[[Path], bool], kind: str) -> None:
     """Refuse to replace files that trichord did not write. Empty files and links hold nothing and may be replaced.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.locks import is_locked
 from trichord.files.reading import file_sha256, read_text
 from trichord.store.cache import cache_bytes
 from trichord.store.columns import extent
-from trichord.store.content import shard_problem, spellings
+from trichord.store.content import falling_offsets, shard_problem, spellings
 from trichord.store.ledger import LEDGER, entry_of
 from trichord.store.location import Location, location
-from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest, rows_digest
+from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest
 from trichord.store.mirror import RemoteStore
 from trichord.store.overlap import same_content
 from trichord.store.rules import outdated
@@ -180,7 +179,7 @@ def verify(
     paths = part_paths(folder)
     problems: list[str] = []
     if unfinished := leftovers(folder):
-        if _has_writer(folder):
+        if is_locked(folder / "lock"):
             (note or progress or _silent)(f"{folder}: a writer is at work; what it has not finished is not checked")
         else:
             what = "was left by a writer that did not end; it is ignored, and removed when the store is next written"
@@ -207,25 +206,6 @@ def verify(
     return every if remote is None else [remote.told(problem) for problem in every]
 
 
-def _has_writer(store: Path) -> bool:
-    """Return whether a process holds the store's lock. Unknown, so False, where the file system knows no locks."""
-    try:
-        descriptor = os.open(store / "lock", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(
-            descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB
-        )  # let go of at once: a writer that starts now may have it
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def _silent(line: str) -> None:
     pass
 
@@ -235,11 +215,10 @@ def _part_problems(
 ) -> Iterator[str]:
     info, path = manifest.info, manifest.shard_path
     again = mend_of(path)
-    texts = {name: column.to_pylist() for name, column in manifest.texts.items()}
-    if rows_digest(texts | {name: column.tolist() for name, column in manifest.numbers.items()}) != info.rows_sha256:
+    if not manifest.is_as_written():
         yield f"{manifest.path}: its rows are not those that were written; {again}"
     repeated = []
-    for key in zip(texts["collection"], texts["video_id"], strict=True):
+    for key in zip(*(manifest.texts[name].to_pylist() for name in ("collection", "video_id")), strict=True):
         if key in seen and (seen[key] == manifest.path or not info.supersedes):
             yield one_line(f"{manifest.path}: holds {'/'.join(key)} again, which {seen[key].name} has; {again}")
         elif key in seen:
@@ -272,10 +251,9 @@ def _content_problems(shard: dict[str, np.ndarray], manifest: Manifest, words: d
         blocks = (tensor[at : at + _BLOCK_ROWS] for at in range(0, len(tensor), _BLOCK_ROWS))
         if not all(np.isfinite(block).all() for block in blocks):
             yield f"{name} holds NaN or infinity"
-    for name in ("caption_text_offsets", "word_offsets", "word_spelling_offsets"):
-        if (np.diff(shard[name]) < 0).any():
-            yield f"{name} do not rise"
-            return
+    if falling := falling_offsets(shard):
+        yield f"{falling} do not rise"
+        return
     if not _is_utf8(shard["caption_text"]) or not _is_utf8(shard["word_spelling"]):
         yield "its text is not UTF-8"
     ids = shard["word_table_ids"]

@@ -8,7 +8,6 @@ done twice, and comes out the same.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -16,9 +15,9 @@ import time
 from pathlib import Path
 
 from trichord.errors import TrichordError
+from trichord.files.locks import NO_LOCKS
 
 FILE = "leases"
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # what some network file systems say
 
 
 class Leases:
