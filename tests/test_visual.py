@@ -18,10 +18,9 @@ from torch.nn import functional as F
 
 from trichord.errors import TrichordError
 from trichord.features import efficientnet, imagenet
-from trichord.features.imagenet import split_encoder_name
+from trichord.features.imagenet import find_weights, split_encoder_name
 from trichord.features.network_encoder import NetworkEncoder, fitted, fold_batch_norms
 from trichord.features.visual import (
-    find_weights,
     list_visual_encoders,
     load_visual_encoder,
     visual_encoder_info,

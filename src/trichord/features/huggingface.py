@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
 OPTION, EXTRA = "--weights_2d", "hf"
+_RATE_HZ = 1.0  # pictures per second
 POOLING = "image features, else pooler, else CLS, else mean"
 _CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
@@ -63,7 +64,7 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
     return VisualInfo("visual_2d", fingerprint, frames, files=(folder,))
 
 
-def frames_of(processor: dict[str, Any], rate_hz: float = 1.0) -> FrameSpec:
+def frames_of(processor: dict[str, Any]) -> FrameSpec:
     """The pictures whose size an image processor would choose itself, so that it has nothing left to scale.
 
     `processor` is the content of preprocessor_config.json. Where it states no size that is known here, the short side
@@ -73,19 +74,19 @@ def frames_of(processor: dict[str, Any], rate_hz: float = 1.0) -> FrameSpec:
     if isinstance(size, int):  # old files: a square, or the short side where a crop follows
         size = {"shortest_edge": size} if centre else {"height": size, "width": size}
     if not isinstance(size, dict) or not processor.get("do_resize", True):
-        return FrameSpec(rate_hz)
+        return FrameSpec(_RATE_HZ)
     if odd := [value for value in size.values() if value is not None and not (isinstance(value, int) and value > 0)]:
         raise ValueError(f"the size of its pictures is {odd[0]!r:.40}")
     side = size.get("shortest_edge")
     if side and set(size) == {"shortest_edge"}:
         if "crop_pct" in processor or "ConvNext" in str(processor.get("image_processor_type")):
             if side >= 384:  # ConvNeXt's processor squeezes then
-                return FrameSpec(rate_hz, width=side, height=side)
-            return FrameSpec(rate_hz, short_side=int(side / (processor.get("crop_pct") or 224 / 256)))
-        return FrameSpec(rate_hz, short_side=side)
+                return FrameSpec(_RATE_HZ, width=side, height=side)
+            return FrameSpec(_RATE_HZ, short_side=int(side / (processor.get("crop_pct") or 224 / 256)))
+        return FrameSpec(_RATE_HZ, short_side=side)
     if set(size) == {"height", "width"}:
-        return FrameSpec(rate_hz, width=size["width"], height=size["height"])
-    return FrameSpec(rate_hz)
+        return FrameSpec(_RATE_HZ, width=size["width"], height=size["height"])
+    return FrameSpec(_RATE_HZ)
 
 
 def build(info: VisualInfo, device: str = "cpu") -> NetworkEncoder:

@@ -133,17 +133,10 @@ def _open_pipe(path: str | Path) -> int:
         raise NotRegularFileError(errno.ENXIO, "is a FIFO that no process writes to", str(path)) from None
 
 
-def open_given_text(
-    path: str | Path,
-    *,
-    max_bytes: int = MAX_BYTES,
-    encoding: str = "utf-8",
-    errors: str | None = None,
-    newline: str | None = None,
-) -> TextIO:
+def open_given_text(path: str | Path, *, encoding: str = "utf-8", newline: str | None = None) -> TextIO:
     """Open a file or pipe that the user named as text. Raises as `open_given`."""
-    binary = open_given(path, max_bytes=max_bytes)
-    return io.TextIOWrapper(cast(IO[bytes], binary), encoding=encoding, errors=errors, newline=newline)
+    binary = open_given(path, max_bytes=MAX_BYTES)
+    return io.TextIOWrapper(cast(IO[bytes], binary), encoding=encoding, newline=newline)
 
 
 def read_bytes(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -163,12 +156,10 @@ def read_text(path: str | Path, *, encoding: str = "utf-8", errors: str = "stric
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_given_text(
-    path: str | Path, *, encoding: str = "utf-8-sig", errors: str = "strict", max_bytes: int = MAX_BYTES
-) -> str:
+def read_given_text(path: str | Path) -> str:
     """Return the content of a text file or pipe that the user named. Raises as `open_given` and `read_text`."""
-    with open_given(path, max_bytes=max_bytes) as file:
-        text = _read_bounded(file, path, max_bytes).decode(encoding, errors)
+    with open_given(path, max_bytes=MAX_BYTES) as file:
+        text = _read_bounded(file, path, MAX_BYTES).decode("utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

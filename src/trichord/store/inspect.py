@@ -41,41 +41,32 @@ class StreamSummary:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What `trichord store info` prints."""
+    """What `trichord store info` prints: a store, and what has to be counted or looked up."""
 
-    path: Location
-    num_items: int
+    store: Store
     num_parts: int
     num_bytes: int
-    duration_s: float
-    collections: dict[tuple[str, str], int]
     streams: dict[str, StreamSummary]
     num_captions: int
     num_words: int
-    word_dim: int
-    word_source: str
-    word_splitting: str
-    num_skipped: int
-    fingerprint: str
-    num_frozen: int = 0
-    frozen_bytes: int = 0
-    folder: Path | None = None  # where copies of a remote store lie
-    cache_bytes: int = 0
-    num_superseded: int = 0
-    num_outdated: int = 0
-    overlaps: int = 0
+    num_frozen: int
+    frozen_bytes: int
+    num_outdated: int
+    overlaps: int
 
     def __str__(self) -> str:
+        store, hours = self.store, sum(map(self.store.duration_s, range(len(self.store)))) / 3600
+        num_skipped = len(store.skipped())
         lines = [
-            f"store        {self.path}",
-            f"items        {self.num_items:,} in {_counted(self.num_parts, 'part')}, "
-            f"{self.num_bytes / 1e6:,.1f} MB, {self.duration_s / 3600:,.2f} hours",
+            f"store        {store.path}",
+            f"items        {len(store):,} in {_counted(self.num_parts, 'part')}, "
+            f"{self.num_bytes / 1e6:,.1f} MB, {hours:,.2f} hours",
         ]
-        if self.num_superseded:
+        if store.num_superseded:
             lines.append(
-                f"superseded   {_counted(self.num_superseded, 'earlier version')} of items, still in the parts"
+                f"superseded   {_counted(store.num_superseded, 'earlier version')} of items, still in the parts"
             )
-        for (collection, split), count in self.collections.items():
+        for (collection, split), count in store.collections().items():
             lines.append(f"  {f'{collection} {split}'.strip():<20} {count:,}")
         for name, stream in self.streams.items():
             lines.append(
@@ -84,10 +75,10 @@ class StoreInfo:
             )
         lines += [
             f"captions     {self.num_captions:,}",
-            f"words        {self.num_words:,} of {self.word_source}"
-            + (f", split as {self.word_splitting}" if self.word_splitting != "published" else ""),
-            f"skipped      {self.num_skipped:,}" + (f" (see {self.path}/{LEDGER})" if self.num_skipped else ""),
-            f"fingerprint  {self.fingerprint}",
+            f"words        {self.num_words:,} of {store.word_source}"
+            + (f", split as {store.word_splitting}" if store.word_splitting != "published" else ""),
+            f"skipped      {num_skipped:,}" + (f" (see {store.path}/{LEDGER})" if num_skipped else ""),
+            f"fingerprint  {store.fingerprint}",
         ]
         if self.overlaps:
             lines.append(
@@ -102,11 +93,11 @@ class StoreInfo:
         if self.num_frozen:
             lines.append(
                 f"frozen       {_counted(self.num_frozen, 'encoder')} computed for every clip, {self.frozen_bytes / 1e6:,.1f} MB "
-                f"in {self.folder or self.path}/{FROZEN} (safe to delete: made anew when needed)"
+                f"in {store.folder}/{FROZEN} (safe to delete: made anew when needed)"
             )
-        if self.folder:
-            lines.append(f"copies       in {self.folder}, at most {self.cache_bytes / 1e9:,.3g} GB of parts")
-            if self.num_bytes > self.cache_bytes:
+        if store.remote is not None:
+            lines.append(f"copies       in {store.folder}, at most {cache_bytes() / 1e9:,.3g} GB of parts")
+            if self.num_bytes > cache_bytes():
                 lines.append(
                     "             less than the store has: epochs fetch parts again; set TRICHORD_CACHE_GB to more"
                 )
@@ -128,25 +119,14 @@ def store_info(store: Location) -> StoreInfo:
         num_rows = sum(opened.num_rows(name, i) for i in items)
         streams[name] = StreamSummary(info.dim, info.dtype, int(opened.has(name).sum()), num_rows)
     return StoreInfo(
-        path=opened.path,
-        num_items=len(opened),
+        opened,
         num_parts=len(paths),
         num_bytes=sum(p.stat().st_size for p in paths) + opened.shard_bytes,
-        duration_s=sum(opened.duration_s(i) for i in items),
-        collections=opened.collections(),
         streams=streams,
         num_captions=sum(opened.num_captions(i) for i in items),
         num_words=sum(map(bool, opened.words)),
-        word_dim=opened.word_dim,
-        word_source=opened.word_source,
-        word_splitting=opened.word_splitting,
-        num_skipped=len(opened.skipped()),
-        fingerprint=opened.fingerprint,
         num_frozen=len(frozen),
         frozen_bytes=sum(p.stat().st_size for folder in frozen for p in folder.iterdir()),
-        folder=opened.folder if opened.remote else None,
-        cache_bytes=cache_bytes() if opened.remote else 0,
-        num_superseded=opened.num_superseded,
         num_outdated=len(outdated(opened)),
         overlaps=len(same_content(opened, opened.select(split="train"), _held_out(opened))),
     )
