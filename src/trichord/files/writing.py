@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from trichord.errors import TrichordError
 from trichord.files.folders import hidden_beside, remove_folder
+from trichord.files.reading import reason_of
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of some file systems
 
@@ -152,6 +153,15 @@ def replacing_file(path: Path, *, exclusive: bool = False) -> Iterator[BinaryIO]
     """Yield a new binary file, which replaces `path` as `replacing` does."""
     with replacing(path, exclusive=exclusive) as partial, partial.open("wb") as file:
         yield file
+
+
+@contextmanager
+def writing_to(place: object, advice: str, what: str = "cannot be written to") -> Iterator[None]:
+    """Raise TrichordError, which names the place and says what to do, where the block cannot write."""
+    try:
+        yield
+    except OSError as error:
+        raise TrichordError(f"{place}: {what} ({reason_of(error)}); {advice}") from error
 
 
 @contextmanager

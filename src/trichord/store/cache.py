@@ -24,7 +24,7 @@ from weakref import WeakSet
 from trichord.errors import TrichordError
 from trichord.files.locks import FileLock, LockedByAnotherProcess
 from trichord.files.reading import open_regular
-from trichord.files.writing import sync
+from trichord.files.writing import sync, writing_to
 
 DEFAULT_GB = 20.0
 TOUCH_EVERY_S = 30.0
@@ -52,6 +52,22 @@ def cache_bytes(cache_gb: float | None = None) -> int:
     return num_bytes
 
 
+@contextmanager
+def writing_to_cache(folder: Path) -> Iterator[None]:
+    """Raise TrichordError, which says what to do, where the block cannot write to a folder of the cache."""
+    advice = "mend its rights, or name another folder in TRICHORD_CACHE"
+    with writing_to(folder, advice, "the cache cannot be written"):
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            what = (
+                "is on a full disk; free some space, lower TRICHORD_CACHE_GB, or name another folder in TRICHORD_CACHE"
+            )
+            raise TrichordError(f"{folder}: {what}") from error
+
+
 class ShardCache:
     """The shards in `folder`, at most `max_bytes` of them. Threads and processes may use it at the same time.
 
@@ -64,7 +80,7 @@ class ShardCache:
         self._told: dict[str, float] = {}
         self._verified: dict[str, tuple[int, int]] = {}  # device and inode of the files that this process has checked
         self._mapped: WeakSet[Mapped] = WeakSet()
-        with self._writing():
+        with writing_to_cache(self.folder):
             folder.mkdir(parents=True, exist_ok=True)
             with self._alone():
                 self._trim(0)  # the bound may be lower than it was
@@ -87,7 +103,7 @@ class ShardCache:
                 "set TRICHORD_CACHE_GB to more"
             )
         final = self.folder / f"{checksum}.safetensors"
-        with self._writing():
+        with writing_to_cache(self.folder):
             if again:
                 final.unlink(missing_ok=True)
             if _size(final) == num_bytes and self._is_sound(final, checksum):
@@ -127,19 +143,6 @@ class ShardCache:
         """Bytes of the files in the folder, at one moment."""
         with self._alone():
             return sum(size for _, size, _ in self._files())
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                what = "is on a full disk; free some space, lower TRICHORD_CACHE_GB, or name another folder in TRICHORD_CACHE"
-                raise TrichordError(f"{self.folder}: {what}") from None
-            raise TrichordError(
-                f"{self.folder}: the cache cannot be written ({error.strerror or error}); "
-                "mend its rights, or name another folder in TRICHORD_CACHE"
-            ) from None
 
     @contextmanager
     def _claimed(self, final: Path, num_bytes: int) -> Iterator[int | None]:

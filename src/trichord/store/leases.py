@@ -14,8 +14,8 @@ import os
 import time
 from pathlib import Path
 
-from trichord.errors import TrichordError
 from trichord.files.locks import NO_LOCKS
+from trichord.files.writing import writing_to
 
 FILE = "leases"
 
@@ -24,10 +24,8 @@ class Leases:
     """The leases of this process on one store. Only one object per store and process may be open."""
 
     def __init__(self, store: Path) -> None:
-        try:
+        with writing_to(store, "check the path"):
             self._descriptor = os.open(store / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-        except OSError as error:
-            raise TrichordError(f"{store}: cannot be written to ({error.strerror}); check the path") from None
         self._held: set[str] = set()
         self._knows_locks = True
 

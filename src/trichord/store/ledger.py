@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import parse_json, read_text, unreadable
-from trichord.files.writing import append_json_line
+from trichord.files.writing import append_json_line, writing_to
 from trichord.store.location import Location
 
 LEDGER = "skipped.jsonl"
@@ -43,13 +43,8 @@ def note(store: Path, source: str, reason: str, kind: str = "", key: str = "", c
     entry = {"source": one_line(source), "reason": one_line(reason)}
     further = (("class", kind), ("key", key), ("collection", collection))
     entry |= {name: value for name, value in further if value}
-    try:
+    with writing_to(store / LEDGER, "check the disk, then run again: what was committed is safe"):
         append_json_line(store / LEDGER, entry)
-    except OSError as error:
-        raise TrichordError(
-            f"{store}: cannot write {LEDGER} ({error.strerror}); check the disk, then run again: "
-            "what was committed is safe"
-        ) from error
 
 
 def read_ledger(store: Path) -> list[dict[str, str]]:

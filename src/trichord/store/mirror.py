@@ -22,7 +22,7 @@ from trichord.files.folders import make_folder
 from trichord.files.locks import FileLock
 from trichord.files.reading import file_sha256, read_json_value
 from trichord.files.writing import replacing_file, write_json
-from trichord.store.cache import ShardCache, cache_bytes, shard_cache
+from trichord.store.cache import ShardCache, cache_bytes, shard_cache, writing_to_cache
 from trichord.store.content import word_table_problem
 from trichord.store.ledger import LEDGER
 from trichord.store.location import cache_folder
@@ -56,16 +56,11 @@ class RemoteStore:
         self._files = RemoteFiles(url)
         self._downloads = ThreadPoolExecutor(SHARDS_AT_ONCE * BLOCKS_AHEAD, thread_name_prefix="download")
         self._shards = ThreadPoolExecutor(SHARDS_AT_ONCE, thread_name_prefix="shard")
-        try:
+        with writing_to_cache(self.folder):
             for name in ("parts", "words"):
                 make_folder(root, "stores", self.folder.name, name)
             with FileLock(self.folder / "lock", wait_s=None):
                 self.shards = self._copy()
-        except OSError as error:
-            raise TrichordError(
-                f"{self.folder}: the cache cannot be written ({error.strerror or error}); "
-                "mend its rights, or name another folder in TRICHORD_CACHE"
-            ) from None
 
     def told(self, text: object) -> str:
         """A message about the copy as one about the store."""
