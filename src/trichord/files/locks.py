@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from trichord.errors import TrichordError
-from trichord.files.reading import NotRegularFileError, check_regular, unreadable
+from trichord.files.reading import NotRegularFileError, open_descriptor, unreadable
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
 _WRONG_KIND = (errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)  # folders, links, sockets, devices
@@ -135,18 +135,9 @@ def is_locked(path: Path) -> bool:
 
 
 def _opened(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, flags, 0o666)
+        return open_descriptor(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     except OSError as error:
-        if error.errno in _WRONG_KIND:
+        if isinstance(error, NotRegularFileError) or error.errno in _WRONG_KIND:
             raise unreadable(path, error, mend=_MEND) from None
         raise
-    try:
-        check_regular(path)
-    except FileNotFoundError:
-        pass  # removed in between; `_has_its_name` notices
-    except NotRegularFileError as error:
-        os.close(descriptor)
-        raise unreadable(path, error, mend=_MEND) from None
-    return descriptor

@@ -65,6 +65,20 @@ def check_regular(path: str | Path) -> os.stat_result:
     return status
 
 
+def open_descriptor(path: str | Path, flags: int) -> int:
+    """Open a regular file, or create one with `os.O_CREAT`, and return its descriptor. An `opener` of `open`.
+
+    Raises as `open_regular`.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
+    try:
+        _refuse_irregular(os.fstat(descriptor).st_mode, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def open_regular(path: str | Path) -> io.BufferedReader:
     """Open a regular file for reading in binary mode. Never blocks, whatever the path leads to.
 
@@ -72,14 +86,14 @@ def open_regular(path: str | Path) -> io.BufferedReader:
         OSError: The file does not exist or cannot be opened.
         NotRegularFileError: The path leads to anything but a regular file, directly or through a link.
     """
-    return open(path, "rb", opener=_open_regular)
+    return open(path, "rb", opener=open_descriptor)
 
 
 def open_regular_text(
     path: str | Path, *, encoding: str = "utf-8", errors: str | None = None, newline: str | None = None
 ) -> TextIO:
     """Open a regular file for reading as text. Raises as `open_regular`."""
-    return cast(TextIO, open(path, encoding=encoding, errors=errors, newline=newline, opener=_open_regular))
+    return cast(TextIO, open(path, encoding=encoding, errors=errors, newline=newline, opener=open_descriptor))
 
 
 def open_given(path: str | Path, *, max_bytes: int = MAX_PIPED_BYTES) -> BinaryIO:
@@ -303,16 +317,6 @@ def _read_bounded(file: BinaryIO, path: str | Path, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise FileTooLargeError(errno.EFBIG, f"has more than {max_bytes:,} bytes", str(path))
     return content
-
-
-def _open_regular(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        _refuse_irregular(os.fstat(descriptor).st_mode, path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _refuse_irregular(mode: int, path: str | Path) -> None:

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from trichord.errors import TrichordError
 from trichord.files.folders import hidden_beside, remove_folder
-from trichord.files.reading import reason_of
+from trichord.files.reading import open_descriptor, reason_of
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of some file systems
 
@@ -70,14 +70,7 @@ def give_mode(path: Path, mode: int) -> None:
 
 def open_itself(path: str, flags: int) -> int:
     """An `opener` of `open` for appending to a regular file of that name, never through a link to another one."""
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file", path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return open_descriptor(path, flags | os.O_NOFOLLOW)
 
 
 def write_text(path: Path, text: str, *, shared: bool = False) -> None:
