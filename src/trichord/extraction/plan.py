@@ -10,9 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trichord.errors import TrichordError
-from trichord.extraction import renewal
 from trichord.extraction.choice import Described
 from trichord.extraction.folder import content_files, name_crc32
+from trichord.extraction.renewal import (
+    content_hash,
+    had_same_media,
+    media_hash,
+    stored_captions,
+)
 from trichord.extraction.sources import Source
 from trichord.features.hashes import FileHashes, FileState, state_of
 from trichord.files.faults import fault_of, reason_of
@@ -191,7 +196,7 @@ class Job:
 def content_of(source: Source, hashes: FileHashes) -> str:
     """SHA-256 of all that the item follows from: the content of its files, its span, its texts. Names do not count."""
     digests = {name: hashes.sha256(path) for name, path in content_files(source).items()}
-    return renewal.content_hash(digests, source.text, source.start_s, source.end_s)
+    return content_hash(digests, source.text, source.start_s, source.end_s)
 
 
 def name_key(source: Source, described: Described) -> str:
@@ -275,7 +280,7 @@ def _has_same_media(source: Source, content: str, hashed: _Hashed, known: Known,
     if media := known.medias.get(source.video_id):
         return media == hashed.media
     store, i = known.stored(source.video_id)
-    return renewal.had_same_media(content, source, hashed.digests, hashes, renewal.stored_captions(store, i).text)
+    return had_same_media(content, source, hashed.digests, hashes, stored_captions(store, i).text)
 
 
 def _is_unicode(text: str) -> bool:
@@ -308,7 +313,7 @@ def _hash(source: Source, hashes: FileHashes, trust_names: bool) -> _Hashed:
         states = {path: state_of(path) for path in files.values()}  # before hashing: what is written meanwhile shows
         digests = {name: hashes.sha256(path) for name, path in files.items()}
         span = source.start_s, source.end_s
-        content, media = renewal.content_hash(digests, source.text, *span), renewal.media_hash(digests, *span)
+        content, media = content_hash(digests, source.text, *span), media_hash(digests, *span)
         return _Hashed(content, sum(states[path].size for path in source.files), states, media, digests)
     except OSError as error:
         problem = f"{error.filename or source.name}: cannot be read ({reason_of(error)}); check the path"
