@@ -162,7 +162,7 @@ def test_info_says_what_a_store_holds(store_path: Path) -> None:
         "stream       spectrogram  40 x float16, 75 rows of 4 items",
         "words        5 of test 3-d",
         f"skipped      1 (see {store_path / 'skipped.jsonl'})",
-        f"fingerprint  {info.fingerprint}",
+        f"fingerprint  {info.store.fingerprint}",
     ):
         assert line in text.splitlines()
 
