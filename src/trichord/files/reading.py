@@ -246,8 +246,8 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def reason_of(error: Exception) -> str:
-    """Return why a file could not be read, in the system's words where there are any."""
+def reason_of(error: BaseException) -> str:
+    """Return what went wrong in one line, in the system's words where there are any."""
     number = error_number(error)
     if number is not None and not isinstance(error, _WRONG_KINDS):
         return os.strerror(number)
