@@ -83,7 +83,9 @@ class Store:
         self._part = self._part if rows is None else self._part[rows]
         self.num_superseded = sum(sizes) - len(self._part)
         self._ids, self._sources = text("video_id"), text("source")
-        self._medias, self._rules = text("media"), text("rules").dictionary_encode()
+        self._medias = self._rules = None
+        if any("media" in part.texts for part in parts):
+            self._medias, self._rules = text("media"), text("rules").dictionary_encode()
         self._collections, self._collection = columns.coded(text("collection"))
         self._splits, self._split = columns.coded(text("split"))
         self._duration_s = number("duration_s")
@@ -131,15 +133,16 @@ class Store:
 
     def media(self, i: int) -> str:
         """Hash of the media files and the span that the item was made from (`Item.media`); empty where unknown."""
-        return self._medias[int(i)].as_py()
+        return "" if self._medias is None else self._medias[int(i)].as_py()
 
     def rules(self, i: int) -> str:
         """Versions of the rules by which the item was made (`Item.rules`); empty where unknown."""
-        return self._rules[int(i)].as_py()
+        return "" if self._rules is None else self._rules[int(i)].as_py()
 
     def texts(self, name: str) -> pa.Array:
         """A text of every item, "video_id", "source", "media" or "rules", as an Arrow array."""
         known = {"video_id": self._ids, "source": self._sources, "media": self._medias, "rules": self._rules}[name]
+        known = pa.repeat(pa.scalar("", pa.large_string()), len(self)) if known is None else known
         return known.cast(pa.large_string())
 
     def shard_path(self, i: int) -> Location:
