@@ -235,7 +235,7 @@ def test_a_run_killed_before_it_cleaned_up_blames_nobody(
         raise OSError("as if the process ended here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "remove_spooled", killed)
+        patch.setattr(module.spool, "remove_spooled", killed)
         with pytest.raises(OSError, match="as if"):
             run(folder, tmp_path / "s", collection="a")
     assert len(spooled(tmp_path / "s")) == 5 == len(Store(tmp_path / "s"))

@@ -80,10 +80,10 @@ def task(store: Path, number: int = 0) -> Task:
 def test_a_node_that_cannot_do_the_work_says_so(tmp_path: Path) -> None:
     row, cwd = {"task": pickle.dumps(task(tmp_path))}, str(tmp_path)
     digest = describe(CHOICE).digest
-    actor = Extractor(CHOICE, "cpu", 1, digest, cwd, tmp_path, 30.0)
+    actor = Extractor(cwd, CHOICE, "cpu", 1, digest, tmp_path, 30.0)
     assert actor(row)["failure"].endswith(f"does not see {tmp_path}; put store and videos where all nodes have them")
     (tmp_path / FOLDER).mkdir()
-    actor = Extractor(CHOICE, "cpu", 1, "0" * 16, cwd, tmp_path, 30.0)
+    actor = Extractor(cwd, CHOICE, "cpu", 1, "0" * 16, tmp_path, 30.0)
     assert "has other encoders than the driver; install the same release and weights" in actor(row)["failure"]
 
 
@@ -91,7 +91,7 @@ def test_a_task_that_ends_every_worker_is_given_up(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     for folder in attempts(task(tmp_path)):  # left by workers that were lost
         folder.mkdir()
-    actor = Extractor(CHOICE, "cpu", 1, describe(CHOICE).digest, str(tmp_path), tmp_path, 30.0)
+    actor = Extractor(str(tmp_path), CHOICE, "cpu", 1, describe(CHOICE).digest, tmp_path, 30.0)
     done = actor({"task": pickle.dumps(task(tmp_path))})
     outcome = pickle.loads(done["outcome"])
     assert (done["failure"], outcome.kind) == ("", "system") and f"was lost {MOST_ATTEMPTS} times" in outcome.reason
@@ -102,7 +102,7 @@ def test_a_task_that_ends_every_worker_is_given_up(tmp_path: Path) -> None:
 def test_a_file_that_hangs_its_decoder_costs_a_process_and_not_the_actor(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     video = many(tmp_path / "v", 1) / "v00.mp4"
-    actor = Extractor(CHOICE, "cpu", 1, describe(CHOICE).digest, str(tmp_path), tmp_path, 1e-4)
+    actor = Extractor(str(tmp_path), CHOICE, "cpu", 1, describe(CHOICE).digest, tmp_path, 1e-4)
     try:
         for stall_s, kind in ((1e-4, "hung"), (30.0, "")):
             source = Source("v00", "v00.mp4", video=video)

@@ -16,7 +16,7 @@ import pytest
 
 from trichord.errors import TrichordError
 from trichord.files import folders, reading, writing
-from trichord.files.locks import FileLock, LockedByAnotherProcess
+from trichord.files.locks import FileLock, LockedByAnotherProcess, is_locked
 from trichord.store.words import read_word_vectors
 
 
@@ -243,6 +243,36 @@ def test_a_lock_counts_only_while_its_file_has_its_name(tmp_path: Path) -> None:
         second.release()
     with FileLock(path):
         pass
+
+
+def test_whether_a_lock_is_held_can_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock"
+    assert not is_locked(path) and not path.exists()
+    with FileLock(path):
+        assert is_locked(path)
+        path.chmod(0o444)
+        assert is_locked(path)
+    assert not is_locked(path)
+
+    def without_locks(descriptor: int, *, blocking: bool) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.lock_descriptor", without_locks)
+    with FileLock(path) as lock:
+        assert not lock.is_exclusive and not is_locked(path)
+
+
+def test_a_line_is_added_behind_a_torn_one(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    assert list(reading.json_lines(path)) == []
+    writing.append_json_line(path, {"a": 1})
+    with path.open("a") as file:
+        file.write('{"to')
+    writing.append_json_line(path, [2, "\u2028"])
+    assert list(reading.json_lines(path)) == [{"a": 1}, [2, "\u2028"]]
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(OSError, match="symbolic"):
+        writing.append_json_line(tmp_path / "link", 3)
 
 
 def test_who_waits_for_a_lock_whose_file_was_removed_locks_the_new_file(tmp_path: Path) -> None:

@@ -101,10 +101,10 @@ def test_a_lock_file_that_tells_nothing(content: bytes, tmp_path: Path) -> None:
 
 
 def test_a_file_system_without_locks_is_used_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(descriptor: int, operation: int) -> None:
+    def none(descriptor: int, *, blocking: bool) -> bool:
         raise OSError(locks.NO_LOCKS[0], "No locks available")
 
-    monkeypatch.setattr(locks.fcntl, "flock", none)
+    monkeypatch.setattr("filelock.lock_descriptor", none)
     with alone_in(tmp_path), alone_in(tmp_path):
         pass
 

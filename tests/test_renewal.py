@@ -193,7 +193,7 @@ def test_what_a_killed_run_had_read_again_is_taken_up(root: Path, monkeypatch: p
         run(root / "videos", root / "s")
     assert len(spooled(root / "s")) == 1
     with monkeypatch.context() as patch, pytest.raises(OSError, match="as if"):
-        patch.setattr(driver, "remove_spooled", killed)  # committed, and not removed
+        patch.setattr(driver.spool, "remove_spooled", killed)  # committed, and not removed
         run(root / "videos", root / "s")
     assert len(part_paths(root / "s")) == 2 and len(spooled(root / "s")) == 1
     summary = run(root / "videos", root / "s")

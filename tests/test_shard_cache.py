@@ -104,6 +104,16 @@ def test_what_a_killed_download_left_makes_room(tmp_path: Path) -> None:
     assert get(cache, content(7)).read_bytes() == content(7)
 
 
+def test_without_locks_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_locks(descriptor: int, *, blocking: bool) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.lock_descriptor", without_locks)
+    with pytest.raises(TrichordError, match="the cache cannot be written .No locks available"):
+        get(ShardCache(tmp_path, 1000), content(0))
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
 def test_threads_that_want_one_shard_download_it_once(tmp_path: Path) -> None:
     cache, data, log, found = ShardCache(tmp_path, 1000), content(0, 900), list[str](), list[bytes]()
     start = threading.Barrier(8)

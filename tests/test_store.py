@@ -152,7 +152,7 @@ def test_info_says_what_a_store_holds(store_path: Path) -> None:
     with StoreWriter(store_path, word_vectors()) as writer:
         writer.skip("x.mp4", "is cut short")
     info = store_info(store_path)
-    assert (info.num_items, info.num_parts, info.num_captions, info.num_words) == (5, 3, 5, 5)
+    assert (len(info.store), info.num_parts, info.num_captions, info.num_words) == (5, 3, 5, 5)
     assert info.streams["visual_2d"].num_items == 4 and info.streams["visual_2d"].num_rows == 4 + 5 + 6 + 7
     assert info.num_bytes == sum(p.stat().st_size for p in (store_path / "parts").iterdir())
     text = str(info)
@@ -162,7 +162,7 @@ def test_info_says_what_a_store_holds(store_path: Path) -> None:
         "stream       spectrogram  40 x float16, 75 rows of 4 items",
         "words        5 of test 3-d",
         f"skipped      1 (see {store_path / 'skipped.jsonl'})",
-        f"fingerprint  {info.fingerprint}",
+        f"fingerprint  {info.store.fingerprint}",
     ):
         assert line in text.splitlines()
 

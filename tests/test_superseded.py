@@ -55,7 +55,7 @@ def test_readers_take_the_newest_under_the_number_of_the_first(path: Path) -> No
     assert store.numbered("howto", ["v3", "absent", "v1"]) == {"v3": 3, "v1": 1}
     assert verify(path) == []
     info = store_info(path)
-    assert (info.num_items, info.num_captions, info.num_superseded) == (5, 7, 2)
+    assert (len(info.store), info.num_captions, info.store.num_superseded) == (5, 7, 2)
     assert "superseded   2 earlier versions of items" in str(info)
 
 

@@ -20,7 +20,7 @@ from trichord.recipes import load_recipe
 from trichord.releases.export import export_store
 from trichord.store import Store, StoreWriter
 from trichord.store.inspect import verify
-from trichord.store.spool import FOLDER, SpoolWriter, begun, remove_begun, remove_spooled, spool_name, spooled
+from trichord.store.spool import FOLDER, SpoolWriter, begun, remove_spooled, spool_name, spooled
 from trichord.study.run import run_study, train_order
 from trichord.training import divergence
 from trichord.world import write_world
@@ -85,7 +85,7 @@ def test_folders_of_others_in_a_spool_are_left_alone(home: Path, tmp_path: Path)
     (spool / f".{name}.3-00000000.tmp").mkdir()
     (spool / f".{name}.3-00000000.tmp" / "0.rows").write_text("begun")
     for folder, _ in begun(tmp_path / "s"):
-        remove_begun(folder)
+        remove_spooled(folder)
     assert (spool / f".{name}.1-00000000.tmp").is_symlink() and (
         spool / f".{name}.2-00000000.tmp" / "notes.txt"
     ).exists()

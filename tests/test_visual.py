@@ -18,10 +18,9 @@ from torch.nn import functional as F
 
 from trichord.errors import TrichordError
 from trichord.features import efficientnet, imagenet
-from trichord.features.imagenet import split_encoder_name
-from trichord.features.network_encoder import NetworkEncoder, fitted
+from trichord.features.imagenet import find_weights, split_encoder_name
+from trichord.features.network_encoder import NetworkEncoder, fitted, fold_batch_norms
 from trichord.features.visual import (
-    find_weights,
     list_visual_encoders,
     load_visual_encoder,
     visual_encoder_info,
@@ -99,7 +98,7 @@ def test_folded_batch_norms_are_the_same_function() -> None:
     model, images = lite0(), torch.randn(2, 3, 65, 96)
     with torch.inference_mode():
         plain = model(images)
-        folded = efficientnet.fold_batch_norms(model)(images)
+        folded = fold_batch_norms(model)(images)
     assert (plain - folded).abs().max() < 1e-4 * plain.abs().max()
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trichord.errors import TrichordError
-from trichord.features.resnext3d import ResNeXt3D, _Block, fold_batch_norms, load_resnext101
+from trichord.features.network_encoder import fold_batch_norms
+from trichord.features.resnext3d import ResNeXt3D, _Block, load_resnext101
 from trichord.features.torchvision_compat import import_torchvision
 from trichord.features.video_models import MODELS
 from trichord.features.visual import load_visual_encoder, visual_encoder_info, visual_info
@@ -151,7 +152,7 @@ def test_the_shape_of_every_layer() -> None:
         network.get_submodule(name).register_forward_hook(lambda m, args, y: shapes.append(tuple(y.shape[1:])))
     with torch.inference_mode():
         assert network(torch.zeros(2, 3, 16, 112, 112)).shape == (2, 256)
-        assert network.classify(torch.zeros(1, 3, 16, 32, 32)).shape == (1, 400)
+        assert network.fc(network(torch.zeros(1, 3, 16, 32, 32))).shape == (1, 400)
     assert shapes[:5] == [(64, 16, 56, 56), (64, 8, 28, 28), (128, 4, 14, 14), (128, 2, 7, 7), (256, 1, 4, 4)]
 
 

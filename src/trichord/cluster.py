@@ -11,8 +11,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,49 @@ class RayOptions:
     address: str = "auto"
     cpus: int = 1
     gpus: float | None = None
+
+
+class NodeActor(ABC):
+    """An actor of a map on its node. What keeps it from working is told by its next row, and ends the map.
+
+    Args:
+        folder: The driver's, so that relative paths mean what they mean to the driver.
+        arguments: Of `begin`.
+
+    Attributes:
+        nothing: What a row gives where the actor cannot work.
+    """
+
+    nothing: Mapping[str, Any]
+
+    def __init__(self, folder: str, *arguments: Any) -> None:
+        self._failure = ""
+        with suppress(OSError):
+            os.chdir(folder)
+        with self._told():
+            self.begin(*arguments)
+
+    @abstractmethod
+    def begin(self, *arguments: Any) -> None:
+        """Get ready."""
+
+    @abstractmethod
+    def work(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return what a row gives."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        result = dict(self.nothing)
+        if not self._failure:
+            with self._told():
+                result = self.work(row)
+        return {**result, "failure": self._failure}
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._failure = f"Ray node {os.uname().nodename}: {one_line(error) or type(error).__name__}"
 
 
 class Cluster:
@@ -72,18 +116,18 @@ class Cluster:
         return room
 
     def mapped(
-        self, actor: type, arguments: tuple[Any, ...], rows: Sequence[dict[str, Any]], count: int
+        self, actor: type[NodeActor], arguments: tuple[Any, ...], rows: Sequence[dict[str, Any]], count: int
     ) -> Generator[dict[str, Any], None, None]:
         """What `actor(*arguments)(row)` gives for each row, in the order in which they are done, by up to `count` actors.
 
-        Raises TrichordError when an actor raised or the cluster failed.
+        Raises TrichordError when an actor cannot work or the cluster failed.
         """
         self.close_map()
         self._rows = self._mapped(actor, arguments, rows, count)
         return self._rows
 
     def _mapped(
-        self, actor: type, arguments: tuple[Any, ...], rows: Sequence[dict[str, Any]], count: int
+        self, actor: type[NodeActor], arguments: tuple[Any, ...], rows: Sequence[dict[str, Any]], count: int
     ) -> Generator[dict[str, Any], None, None]:
         self._connect()
         ray = self._ray
@@ -96,7 +140,10 @@ class Cluster:
             actor, fn_constructor_args=arguments, compute=actors, num_cpus=self._cpus, num_gpus=self._gpus
         )
         try:
-            yield from results.iter_rows()
+            for row in results.iter_rows():
+                if row["failure"]:
+                    raise TrichordError(row["failure"])
+                yield row
         except ray.exceptions.RayError as error:
             raise TrichordError(f"the Ray cluster failed ({one_line(error)}); the same command goes on") from None
 

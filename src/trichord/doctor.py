@@ -80,9 +80,9 @@ def _has_gpu() -> bool:
 
 def _encoders() -> Iterator[str]:
     from trichord.errors import TrichordError
-    from trichord.features.visual import ENCODERS, find_weights
+    from trichord.features.imagenet import SIDES, find_weights
 
-    for name in ENCODERS:
+    for name in SIDES:
         try:
             yield f"visual encoder {name}: weights found ({find_weights(name, download=False)})"
         except TrichordError as error:

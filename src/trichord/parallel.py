@@ -147,18 +147,9 @@ def require_same(digests: Mapping[str, int], place: str) -> None:
     )
 
 
-def on_any_process(flag: bool, device: torch.device | str = "cpu") -> bool:
-    """Whether `flag` holds on any process: the same answer on all of them, so that they stop or go on together.
-
-    Args:
-        flag: Of this process.
-        device: Where the backend exchanges tensors.
-    """
-    if num_processes() == 1:
-        return flag
-    seen = torch.tensor(int(flag), device=device)
-    dist.all_reduce(seen, op=dist.ReduceOp.MAX)
-    return bool(seen)
+def on_any_process(flag: bool) -> bool:
+    """Whether `flag` holds on any process: the same answer on all of them, so that they stop or go on together."""
+    return bool(most(int(flag)))
 
 
 def rows_of_each(num_rows: int, device: torch.device | str) -> list[int]:

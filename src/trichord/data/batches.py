@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from trichord.data.ahead import Ahead
 from trichord.data.batch import Batch, Clips
 from trichord.data.clips import clip_spans, words_published_orders
 from trichord.data.reader import ClipReader
 from trichord.errors import TrichordError
+from trichord.threads import Ahead
 
 if TYPE_CHECKING:
     from trichord.store import Store

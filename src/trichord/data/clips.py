@@ -56,21 +56,9 @@ def words_published_order(
     so the caption's own words survive the cut to 20 words. The order by time is `np.arange(first, last + 1)` with
     `first` and `last` from `clip_spans`.
     """
-    start, end = (times.tolist() for times in _times(start_s, end_s, min_duration_s))
-    if not 0 <= caption < len(start):
-        raise ValueError(f"caption {caption} of {len(start)}")
-    first = last = caption
-    joined = [caption]
-    while end[last] - start[first] < min_duration_s and (first > 0 or last < len(start) - 1):
-        with_left = end[last] - start[first - 1] if first > 0 else float("inf")
-        with_right = end[last + 1] - start[first] if last < len(start) - 1 else float("inf")
-        if with_left <= with_right:
-            first -= 1
-            joined.append(first)
-        else:
-            last += 1
-            joined.append(last)
-    return np.array(joined, np.int64)
+    if not 0 <= caption < len(start_s):
+        raise ValueError(f"caption {caption} of {len(start_s)}")
+    return words_published_orders(np.array([caption]), start_s, end_s, min_duration_s)[0]
 
 
 def words_published_orders(

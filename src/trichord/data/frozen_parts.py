@@ -11,7 +11,6 @@ A process makes a pass by `plan_parts`, `make_parts` and `finish`, in this order
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -29,7 +28,7 @@ from trichord.data.frozen_rows import INDEX, Kind
 from trichord.data.listing import Listing, clips_at
 from trichord.errors import TrichordError
 from trichord.files.folders import remove_folder
-from trichord.files.reading import check_regular, read_bytes, reraise_unavailable
+from trichord.files.reading import check_regular, read_json_value, reraise_unavailable
 from trichord.files.writing import write_json
 from trichord.store.leases import Leases
 
@@ -274,8 +273,8 @@ class _Rows:
 
 def _read(path: Path) -> object:
     try:
-        return json.loads(read_bytes(path))
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json_value(path)
+    except (OSError, ValueError) as error:
         reraise_unavailable(path, error)
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +10,7 @@ import numpy as np
 
 from trichord.data.batch import Clips
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import check_regular, read_text, reraise_unavailable, unreadable
+from trichord.files.reading import check_regular, read_json_value, reraise_unavailable, unreadable
 
 INDEX = "index.json"
 Kind = Literal["embedding", "pooled"]
@@ -41,7 +40,7 @@ class FrozenRows:
     def open(cls, folder: Path) -> FrozenRows:
         """Raises TrichordError when a file is missing or torn; deleting the folder makes it anew."""
         try:
-            index = json.loads(read_text(folder / INDEX))
+            index = read_json_value(folder / INDEX)
             for name in ("values", "valid", "row", "begin"):
                 check_regular(folder / f"{name}.npy")
             values = np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False)
@@ -51,7 +50,7 @@ class FrozenRows:
             if values.shape != (index["num_clips"], index["width"]) or len(valid) != len(values):
                 raise ValueError(f"has {values.shape} values, not ({index['num_clips']}, {index['width']})")
             return cls(index["modality"], index["kind"], values, valid, row, begin)
-        except (OSError, ValueError, KeyError, TypeError, MemoryError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
             reraise_unavailable(getattr(error, "filename", None) or folder / "values.npy", error)
             raise TrichordError(
                 f"{folder}: the frozen embeddings cannot be read ({one_line(error)}); delete that folder, they are made anew"

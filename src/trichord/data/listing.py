@@ -12,7 +12,7 @@ import numpy as np
 
 from trichord.data.batch import Clips
 from trichord.data.batches import TrainingClips, item_clips
-from trichord.data.clips import words_published_order
+from trichord.data.clips import words_published_orders
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,23 +48,21 @@ def list_clips(source: TrainingClips) -> Listing:
 
 def clips_at(source: TrainingClips, listing: Listing, begin: int, end: int) -> Clips:
     """The clips of rows `begin` to `end`."""
-    item, start_s, end_s, captions = [], [], [], []
+    item, start_s, end_s = [], [], []
+    captions: list[np.ndarray] = []
     videos = np.searchsorted(listing.first_row, [begin, end - 1], side="right") - 1
     for place in range(videos[0], videos[1] + 1):
         video = int(source.items[place])
         starts, ends, first, last = item_clips(source.store, video, source.min_clip_s)
         base = int(listing.first_row[place])
         chosen = _distinct(source, first, last)[0][max(begin - base, 0) : end - base]
-        spans = source.store.caption_spans(video) if source.published_words else None
         item += [video] * len(chosen)
         start_s += starts[chosen].tolist()
         end_s += ends[chosen].tolist()
-        for caption in chosen.tolist():
-            captions.append(
-                np.arange(first[caption], last[caption] + 1)
-                if spans is None
-                else words_published_order(caption, *spans, source.min_clip_s)
-            )
+        if source.published_words:
+            captions += words_published_orders(chosen, *source.store.caption_spans(video), source.min_clip_s)
+        else:
+            captions += [np.arange(first[caption], last[caption] + 1) for caption in chosen]
     return Clips(np.array(item, np.int64), np.array(start_s), np.array(end_s), captions)
 
 

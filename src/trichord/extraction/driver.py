@@ -22,22 +22,11 @@ from trichord.extraction.summary import ExtractSummary
 from trichord.extraction.task import Outcome, Task
 from trichord.files.faults import DISK, fault_of, reason_of
 from trichord.media import Decoder
-from trichord.store import Item, Store, StoreWriter
+from trichord.store import Item, Store, StoreWriter, spool
 from trichord.store.committed import Committed, item_key
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, RESOLVED, note
 from trichord.store.manifest import part_paths
-from trichord.store.spool import FOLDER as SPOOL
-from trichord.store.spool import (
-    SpooledItem,
-    begun,
-    read_spooled,
-    remove_begun,
-    remove_spooled,
-    spool_name,
-    spooled,
-    spooled_bytes,
-)
 from trichord.store.words import WordVectors, few_words, word_vectors_for
 from trichord.store.writer import SHARD_BYTES
 
@@ -50,7 +39,7 @@ _MOST_ENCODER_FAILURES = 5  # in a row, before it is clear that no video is to b
 
 def check_room(store: Path) -> None:
     """Raise TrichordError if not even a megabyte can be written to the store: then no other item can be stored either."""
-    folder = store / SPOOL
+    folder = store / spool.FOLDER
     try:
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -119,7 +108,7 @@ class Run:
             under_way = engine.under_way()
             engine.close(now=True)
             for job in self._order:
-                if job.key not in self._finished and (self.store / SPOOL / self._name(job)).exists():
+                if job.key not in self._finished and (self.store / spool.FOLDER / self._name(job)).exists():
                     self._finished[job.key] = Outcome()  # finished, and not yet told
                 elif job.key not in self._finished and job.key in under_way:
                     self._note(job, "interrupted", "was under way when the run was ended")
@@ -134,7 +123,7 @@ class Run:
     def adopt(self) -> None:
         """Commit what an earlier run had finished and not committed, and remove what it had only begun."""
         self._remove_begun()
-        free = [path for path in spooled(self.store) if self.leases.acquire(path.name)]
+        free = [path for path in spool.spooled(self.store) if self.leases.acquire(path.name)]
         added = self._write(free)
         if added:
             self.summary.notes.append(f"{added} videos that an earlier run had finished are now in the store")
@@ -143,10 +132,10 @@ class Run:
 
     def _remove_begun(self) -> None:
         """Remove unfinished folders whose work is leased to nobody, or to this process, which does none now."""
-        for path, name in begun(self.store):
+        for path, name in spool.begun(self.store):
             held = self.leases.holds(name)
             if self.leases.acquire(name):
-                remove_begun(path)
+                spool.remove_spooled(path)
                 if not held:
                     self.leases.release(name)
 
@@ -161,7 +150,7 @@ class Run:
                 yield self._task(job)
 
     def _name(self, job: Job) -> str:
-        return spool_name(job.key, self.collection)
+        return spool.spool_name(job.key, self.collection)
 
     def _to_do(self, job: Job) -> bool:
         """Whether the job is to be worked on, after taking its lease."""
@@ -187,9 +176,11 @@ class Run:
             self.meter.passed(job.num_bytes)
             return False
         self.known.renew()  # another process may have done something since the plan was made
-        if (self.store / SPOOL / self._name(job)).exists():  # finished by a process that has died since
+        if (self.store / spool.FOLDER / self._name(job)).exists():  # finished by a process that has died since
             self._order.append(job)
-            self._finished[job.key] = Outcome(num_bytes=spooled_bytes(self.store / SPOOL / self._name(job)))
+            self._finished[job.key] = Outcome(
+                num_bytes=spool.spooled_bytes(self.store / spool.FOLDER / self._name(job))
+            )
             self.meter.passed(job.num_bytes)
             return False
         video_id = job.source.video_id
@@ -308,7 +299,7 @@ class Run:
                 self._ready, self._ready_bytes = [], 0
 
     def _commit(self, jobs: list[Job]) -> None:
-        self._write([self.store / SPOOL / self._name(job) for job in jobs])
+        self._write([self.store / spool.FOLDER / self._name(job) for job in jobs])
         for job in jobs:
             self._resolve(job)
             self._finished.pop(job.key, None)
@@ -318,11 +309,11 @@ class Run:
         added = 0
         for at in range(0, len(folders), _MOST_AT_ONCE):
             group = folders[at : at + _MOST_AT_ONCE]
-            items = {path: item for path in group if (item := read_spooled(path)) is not None}
+            items = {path: item for path in group if (item := spool.read_spooled(path)) is not None}
             if items:
                 added += self._write_items(list(items.values()))
             for path in group:
-                remove_spooled(path)
+                spool.remove_spooled(path)
                 self.leases.release(path.name)
         self.summary.num_added += added
         return added
@@ -338,7 +329,7 @@ class Run:
             if len(item.captions) and found < len(words) * _FEW_WORDS or (len(item.captions) and not words):
                 self.summary.notes.append(f"{item.video_id}: {few_words(found, len(words), vectors.source)}")
 
-    def _write_items(self, items: list[SpooledItem]) -> int:
+    def _write_items(self, items: list[spool.SpooledItem]) -> int:
         vectors = word_vectors_for(
             (text for item in items for text in item.captions.text), self.words, self.word_splitting
         )
@@ -363,7 +354,7 @@ class Run:
                     note(self.store, item.video_id, str(error), "other", item.source, item.collection)
             return writer.num_added - (self.summary.num_renewed - before)
 
-    def _renew(self, item: SpooledItem, stored: tuple[Store, dict[str, int]] | None, writer: StoreWriter) -> None:
+    def _renew(self, item: spool.SpooledItem, stored: tuple[Store, dict[str, int]] | None, writer: StoreWriter) -> None:
         """Let an item take the place of the stored one, unless it is the same."""
         i = None if stored is None else stored[1].get(item_key(item.collection, item.video_id))
         if stored is None or i is None:
@@ -377,7 +368,7 @@ class Run:
         self.summary.num_renewed += 1
 
 
-def _stored(store: Path, items: Sequence[SpooledItem]) -> tuple[Store, dict[str, int]] | None:
+def _stored(store: Path, items: Sequence[spool.SpooledItem]) -> tuple[Store, dict[str, int]] | None:
     """The store and the numbers of those items that are in it, where some are to be made anew."""
     renewed = [item for item in items if item.renews]
     if not renewed or not part_paths(store):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from trichord.errors import TrichordError
 from trichord.features.encoders import Fingerprint
-from trichord.files.writing import write_json
+from trichord.files.writing import write_json, writing_to
 from trichord.store import Store
 from trichord.store.encoders import read_encoders
 from trichord.store.leases import Leases
@@ -51,15 +50,7 @@ def claim_encoders(store: Path, leases: Leases, streams: Mapping[str, Fingerprin
                     f"{fingerprint.name}; use the same encoder, or another store"
                 )
     check_encoders(store, streams)
-    try:
-        _write(
-            store, {**recorded, **{stream: fingerprint.to_dict() for stream, fingerprint in streams.items()}}, recorded
-        )
-    except OSError as error:
-        raise TrichordError(f"{store}: cannot be written to ({error.strerror}); check the disk") from None
+    if (fresh := {**recorded, **{stream: own.to_dict() for stream, own in streams.items()}}) != recorded:
+        with writing_to(store, "check the disk"):
+            write_json(store / ENCODERS, fresh, shared=True)
     leases.share(ENCODERS)
-
-
-def _write(store: Path, fresh: dict[str, dict[str, Any]], recorded: dict[str, dict[str, Any]]) -> None:
-    if fresh != recorded:
-        write_json(store / ENCODERS, fresh, shared=True)

@@ -36,6 +36,7 @@ from trichord.extraction.table import TABLE_SUFFIXES, read_table
 from trichord.features.hashes import FileHashes
 from trichord.files.folders import check_no_links
 from trichord.files.paths import accepts_text_paths
+from trichord.files.writing import writing_to
 from trichord.media import choose_decoder
 from trichord.modality import MODALITIES
 from trichord.store import Store
@@ -213,7 +214,8 @@ def extract_sources(
         finally:
             engine.close(now=True)
     summary = ExtractSummary(store, collection, encoders, len(mine), notes=notes)
-    _make(store)
+    with writing_to(store, "name another folder"):
+        store.mkdir(parents=True, exist_ok=True)
     with Leases(store) as leases, _terminable():
         claim_encoders(store, leases, described.streams)
         meter = Meter(progress, len(mine), _size(mine), 0.0 if len(mine) <= _FEW else _QUIET_EVERY_S)
@@ -310,13 +312,6 @@ def _threads(workers: int, device: str) -> int:
 def _num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _make(store: Path) -> None:
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrichordError(f"{store}: cannot be written to ({error.strerror}); name another folder") from None
 
 
 def _names(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:

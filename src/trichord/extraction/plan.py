@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from trichord.store.committed import new_parts
 from trichord.store.ledger import LEDGER, read_ledger
 from trichord.store.manifest import TEXTS, Manifest
 from trichord.store.rules import Settled, is_older
+from trichord.threads import in_order
 
 _READ_AHEAD = 8
 POSTPONED = (
@@ -324,18 +324,10 @@ def _hash(source: Source, hashes: FileHashes, trust_names: bool) -> _Hashed:
 
 def _hashed(sources: Sequence[Source], hashes: FileHashes, trust_names: bool) -> Iterator[tuple[Source, _Hashed]]:
     """Each source with its hash, a few ahead, in threads."""
-    waiting: deque[tuple[Source, Future[_Hashed]]] = deque()
     with ThreadPoolExecutor(2, thread_name_prefix="hash") as pool:
+        hashed = in_order(pool, lambda source: _hash(source, hashes, trust_names), sources, _READ_AHEAD + 1)
         try:
-            for source in sources:
-                waiting.append((source, pool.submit(_hash, source, hashes, trust_names)))
-                if len(waiting) > _READ_AHEAD:
-                    done, future = waiting.popleft()
-                    yield done, future.result()
-            while waiting:
-                done, future = waiting.popleft()
-                yield done, future.result()
+            yield from hashed
         finally:
             hashes.stop()
-            for _, future in waiting:
-                future.cancel()
+            hashed.close()

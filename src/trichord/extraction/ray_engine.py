@@ -23,8 +23,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from trichord.cluster import Cluster, RayOptions
-from trichord.errors import TrichordError, one_line
+from trichord.cluster import Cluster, NodeActor, RayOptions
+from trichord.errors import TrichordError
 from trichord.extraction.choice import EncoderChoice, describe
 from trichord.extraction.pool import Workers, outcome_of
 from trichord.extraction.task import Outcome, Task
@@ -58,7 +58,7 @@ class RayEngine:
             raise TrichordError("workers is 0, which works in this process; with --engine ray give 1 or more")
         self._cluster = Cluster(options, device)
         self._store, self._workers, self._most = store, workers, max(most, 1)
-        self._arguments = (choice, device, options.cpus, describe(choice, device).digest, os.getcwd(), store, stall_s)
+        self._arguments = (os.getcwd(), choice, device, options.cpus, describe(choice, device).digest, store, stall_s)
         self._keys: dict[str, str] = {}  # name in the spool -> key, of the wave
         self._told: set[str] = set()
 
@@ -78,8 +78,6 @@ class RayEngine:
             self._told = set()
             rows = [{"task": pickle.dumps(task)} for task in wave]
             for row in self._cluster.mapped(Extractor, self._arguments, rows, count):
-                if row["failure"]:
-                    raise TrichordError(row["failure"])
                 self._told.add(row["key"])
                 yield row["key"], pickle.loads(row["outcome"])
                 ahead += islice(tasks, min(2, MOST_WAVE - len(ahead)))
@@ -95,33 +93,21 @@ class RayEngine:
         self._cluster.close()
 
 
-class Extractor:
-    """An actor of the map: a worker process on its node. What keeps it from working is told by its first task."""
+class Extractor(NodeActor):
+    """An actor of the map: a worker process on its node."""
 
-    def __init__(
-        self, choice: EncoderChoice, device: str, threads: int, digest: str, folder: str, store: Path, stall_s: float
-    ) -> None:
-        self._stall_s, self._failure = stall_s, ""
-        try:
-            with suppress(OSError):
-                os.chdir(folder)  # relative paths mean what they mean to the driver
-            if not (store / FOLDER).is_dir():
-                raise TrichordError(f"does not see {store}; put store and videos where all nodes have them")
-            if describe(choice, device).digest != digest:
-                raise TrichordError("has other encoders than the driver; install the same release and weights there")
-            self._workers = Workers(choice, device, 1, threads)
-        except Exception as error:
-            self._failure = f"Ray node {os.uname().nodename}: {one_line(error) or type(error).__name__}"
+    nothing = {"key": "", "outcome": b""}
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def begin(self, choice: EncoderChoice, device: str, threads: int, digest: str, store: Path, stall_s: float) -> None:
+        if not (store / FOLDER).is_dir():
+            raise TrichordError(f"does not see {store}; put store and videos where all nodes have them")
+        if describe(choice, device).digest != digest:
+            raise TrichordError("has other encoders than the driver; install the same release and weights there")
+        self._workers, self._stall_s = Workers(choice, device, 1, threads), stall_s
+
+    def work(self, row: dict[str, Any]) -> dict[str, Any]:
         task: Task = pickle.loads(row["task"])
-        outcome = Outcome()
-        if not self._failure:
-            try:
-                outcome = self._outcome(task)
-            except Exception as error:  # the encoders cannot be loaded, the disk is full
-                self._failure = f"Ray node {os.uname().nodename}: {one_line(error) or type(error).__name__}"
-        return {"key": task.key, "outcome": pickle.dumps(outcome), "failure": self._failure}
+        return {"key": task.key, "outcome": pickle.dumps(self._outcome(task))}
 
     def _outcome(self, task: Task) -> Outcome:
         attempt = next(filter(_taken, attempts(task)), None)

@@ -285,18 +285,10 @@ class _Item:
     # ---- sound
 
     def _audio(self, encoder: AudioEncoder, path: Path) -> None:
-        source, notes = self.source, self.outcome.notes
+        source = self.source
 
         def blocks(start_s: float, end_s: float | None) -> Iterator[np.ndarray]:
-            stream = sound(
-                path,
-                sample_rate_hz=encoder.sample_rate_hz,
-                start_s=start_s,
-                end_s=end_s,
-                notes=notes,
-                num_threads=self.threads,
-            )
-            yield from self._guarded(stream, path)
+            return self._sound(path, encoder.sample_rate_hz, start_s, end_s, self.outcome.notes)
 
         whole = source.start_s == 0 and source.end_s is None
         if whole or encoder.stream != "spectrogram" or self.task.sample_s:
@@ -313,6 +305,13 @@ class _Item:
             self.rates_hz[encoder.stream] = encoder.rate_hz
             if encoder.stream == "spectrogram":  # frame i is centred on i / rate: the last one adds nothing
                 self.decoded_s = max(self.decoded_s, (num_rows - 1) / encoder.rate_hz)
+
+    def _sound(
+        self, path: Path, rate_hz: int, start_s: float, end_s: float | None, notes: list[str] | None = None
+    ) -> Iterator[np.ndarray]:
+        threads = self.threads
+        blocks = sound(path, sample_rate_hz=rate_hz, start_s=start_s, end_s=end_s, notes=notes, num_threads=threads)
+        return self._guarded(blocks, path)
 
     def _end_s(self) -> float | None:
         """Where reading ends: at the clip's end, of a sample earlier."""
@@ -339,15 +338,7 @@ class _Item:
         if not len(captions) and self.encoders.recognizer is not None and sound_path is not None:
             recognizer = self.encoders.recognizer
             captions = recognizer.transcribe(
-                lambda: self._guarded(
-                    sound(
-                        sound_path,
-                        sample_rate_hz=recognizer.sample_rate_hz,
-                        start_s=source.start_s,
-                        end_s=self._end_s(),
-                    ),
-                    sound_path,
-                )
+                lambda: self._sound(sound_path, recognizer.sample_rate_hz, source.start_s, self._end_s())
             )
             notes.append(f"{source.name}: {len(captions)} captions recognised by {recognizer.fingerprint.name}")
         captions, repairs = clean_captions(captions, duration_s=duration_s, source=source.name)

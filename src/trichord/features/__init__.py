@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trichord.audio_frames import time_to_frame
+    from trichord.features.encoders import VisualEncoder
     from trichord.features.spectrogram import log_mel
-    from trichord.features.visual import VisualEncoder, load_visual_encoder
+    from trichord.features.visual import load_visual_encoder
 
 __all__ = ["VisualEncoder", "load_visual_encoder", "log_mel", "time_to_frame"]
 
 _HOMES = {
     "log_mel": "trichord.features.spectrogram",
     "time_to_frame": "trichord.audio_frames",
-    "VisualEncoder": "trichord.features.visual",
+    "VisualEncoder": "trichord.features.encoders",
     "load_visual_encoder": "trichord.features.visual",
 }
 

@@ -26,21 +26,9 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.features import model_files
 from trichord.features.audio_windows import centred_windows, pieces
 from trichord.features.encoders import Fingerprint, Sound
-from trichord.features.model_files import (
-    check_device,
-    find_model,
-    import_transformers,
-    load_network,
-    loading,
-    own_name,
-    read_settings,
-    reading_settings,
-    settings_digest,
-    split_name,
-    weights_digest,
-)
 
 STREAM = "audio"
 VERSION = "1"
@@ -99,10 +87,10 @@ class AudioPlan:
 
 def plan_of(folder: Path, hop_s: float | None = None) -> AudioPlan:
     """How the model in `folder` is used, read from its settings. Raises TrichordError if it is no audio model."""
-    model_type = str(read_settings(folder).get("model_type", ""))
+    model_type = str(model_files.read_settings(folder).get("model_type", ""))
     family = _FAMILIES.get(model_type, "frames")
-    settings = read_settings(folder, "preprocessor_config.json")
-    settings = settings or read_settings(folder, "processor_config.json").get("feature_extractor", {})
+    settings = model_files.read_settings(folder, "preprocessor_config.json")
+    settings = settings or model_files.read_settings(folder, "processor_config.json").get("feature_extractor", {})
     if "sampling_rate" not in settings:
         what = f"this {model_type or 'unknown'} model states no sampling rate in preprocessor_config.json"
         raise TrichordError(f"{folder}: {what}; name an audio model, complete with that file")
@@ -217,19 +205,19 @@ def mean_per_hop(states: Any, padded: int, length: int, hop: int) -> Any:
 
 
 def _found(name: str) -> tuple[Path, AudioPlan, Fingerprint]:
-    model, options = split_name(name, "hf", KNOWN_FORM)
+    model, options = model_files.split_name(name, "hf", KNOWN_FORM)
     hop_s = None
     if options:
         try:
             hop_s = float(options["hop"])
         except (KeyError, ValueError):
             raise TrichordError(f"unknown option in '{name}'; known is {KNOWN_FORM}") from None
-    folder = find_model(model, extra="hf")
-    with reading_settings(folder):
+    folder = model_files.find_model(model, extra="hf")
+    with model_files.reading_settings(folder):
         plan = plan_of(folder, hop_s)
-    parameters = {**plan.parameters(), "settings": settings_digest(folder)}
-    own = f"hf:{own_name(model, folder)}" + (f"@hop={options['hop']}" if options else "")
-    return folder, plan, Fingerprint(own, VERSION, parameters, weights_digest(folder))
+    parameters = {**plan.parameters(), "settings": model_files.settings_digest(folder)}
+    own = f"hf:{model_files.own_name(model, folder)}" + (f"@hop={options['hop']}" if options else "")
+    return folder, plan, Fingerprint(own, VERSION, parameters, model_files.weights_digest(folder))
 
 
 def audio_encoder_info(name: str) -> tuple[str, Fingerprint]:
@@ -248,13 +236,13 @@ def list_audio_encoders() -> list[str]:
 def load_audio_encoder(name: str, device: str = "cpu") -> AudioModel:
     """The encoder `name`, ready to encode. Raises TrichordError if it is unknown, missing or incomplete."""
     folder, plan, fingerprint = _found(name)
-    transformers = import_transformers(name)
-    check_device(device)
-    with loading(folder):
+    transformers = model_files.import_transformers(name)
+    model_files.check_device(device)
+    with model_files.loading(folder):
         extractor = transformers.AutoFeatureExtractor.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    model = load_network(transformers, folder, device)
+    model = model_files.load_network(transformers, folder, device)
     return AudioModel(fingerprint, plan, _width(model.config, plan), extractor, model, device)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 
-class _Tail:
+class Tail:
     """The last samples of a stream: those from `begin` on are kept, the earlier ones forgotten."""
 
     def __init__(self, blocks: Iterable[np.ndarray]) -> None:
@@ -48,7 +48,7 @@ def centred_windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iter
     """
     if not 0 < hop <= window:
         raise ValueError(f"the hop is {hop} and the window {window} samples; give a hop from 1 to the window")
-    tail, row = _Tail(blocks), 0
+    tail, row = Tail(blocks), 0
     while tail.read_to((begin := _centred(row, window, hop)) + window):
         yield tail.take(begin, begin + window)
         row += 1
@@ -67,7 +67,7 @@ def pieces(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
     """The sound cut into consecutive pieces (length,); the last one is as long as what is left. No sound gives none."""
     if length <= 0:
         raise ValueError(f"the length is {length} samples; give 1 or more")
-    tail, begin = _Tail(blocks), 0
+    tail, begin = Tail(blocks), 0
     while tail.read_to(begin + length):
         yield tail.take(begin, begin + length)
         begin += length

@@ -60,7 +60,7 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Images (B, 3, H, W), RGB in [-1, 1] -> pooled features (B, 1280); `classify` gives ImageNet logits (B, 1000)."""
+    """Images (B, 3, H, W), RGB in [-1, 1] -> pooled features (B, 1280). The published weights have a classifier, `_fc`, too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,19 +79,3 @@ class EfficientNetLite0(nn.Module):
         for block in self._blocks:
             x = block(x)
         return F.relu6(self._bn1(self._conv_head(x)), inplace=True).mean((2, 3))
-
-    def classify(self, x: Tensor) -> Tensor:
-        return self._fc(self(x))
-
-
-def fold_batch_norms(model: EfficientNetLite0) -> EfficientNetLite0:
-    """The same function in eval mode, faster: each batch norm becomes part of the convolution before it."""
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-    pairs = (("_conv_stem", "_bn0"), ("_conv_head", "_bn1"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"))
-    for module in [model, *model._blocks]:
-        for conv, norm in (*pairs, ("_project_conv", "_bn2")):
-            if hasattr(module, conv):
-                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
-                setattr(module, norm, nn.Identity())
-    return model

@@ -85,18 +85,25 @@ def recorded_name(entry: Mapping[str, Any], stream: str) -> str:
     return name
 
 
-class VisualEncoder(Protocol):
-    """Pictures to rows of stream `visual_2d` (one picture a row) or `visual_3d` (a window of pictures a row).
-
-    The driver decodes `frames.rate_hz` pictures per second as `frames` says, cuts them into windows of `window`
-    pictures (the last one filled with black ones) and hands over at most `batch_size` windows at a time.
-    """
+class StreamEncoder(Protocol):
+    """What all encoders of features have."""
 
     @property
     def stream(self) -> str: ...
 
     @property
     def fingerprint(self) -> Fingerprint: ...
+
+    @property
+    def dim(self) -> int: ...
+
+
+class VisualEncoder(StreamEncoder, Protocol):
+    """Pictures to rows of stream `visual_2d` (one picture a row) or `visual_3d` (a window of pictures a row).
+
+    The driver decodes `frames.rate_hz` pictures per second as `frames` says, cuts them into windows of `window`
+    pictures (the last one filled with black ones) and hands over at most `batch_size` windows at a time.
+    """
 
     @property
     def frames(self) -> FrameSpec: ...
@@ -108,9 +115,6 @@ class VisualEncoder(Protocol):
     def rate_hz(self) -> float: ...  # rows per second: frames.rate_hz / window
 
     @property
-    def dim(self) -> int: ...
-
-    @property
     def batch_size(self) -> int: ...
 
     def encode(self, pictures: np.ndarray) -> np.ndarray:
@@ -118,14 +122,8 @@ class VisualEncoder(Protocol):
         ...
 
 
-class AudioEncoder(Protocol):
+class AudioEncoder(StreamEncoder, Protocol):
     """Sound to rows of stream `spectrogram` (log-mel) or `audio` (embeddings), in memory that does not grow with it."""
-
-    @property
-    def stream(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> Fingerprint: ...
 
     @property
     def sample_rate_hz(self) -> int: ...
@@ -133,26 +131,14 @@ class AudioEncoder(Protocol):
     @property
     def rate_hz(self) -> float: ...  # rows per second
 
-    @property
-    def dim(self) -> int: ...
-
     def encode(self, sound: Sound) -> Iterator[np.ndarray]:
         """Blocks of rows (n, F) float16 in time order. `sound` gives samples at `sample_rate_hz`; it may be called
         more than once. Row i stands for the time from i / rate_hz on."""
         ...
 
 
-class TextEncoder(Protocol):
+class TextEncoder(StreamEncoder, Protocol):
     """Captions to rows of stream `text`: one row per caption."""
-
-    @property
-    def stream(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> Fingerprint: ...
-
-    @property
-    def dim(self) -> int: ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(N, F) float16; N may be 0."""

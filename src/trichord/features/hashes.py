@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
-import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from trichord.captions import SIDECAR_SUFFIXES
-from trichord.files.reading import check_regular, open_regular, read_text
-from trichord.files.writing import open_itself
+from trichord.files.reading import check_regular, json_lines, open_regular
+from trichord.files.writing import append_json_line
 
 FILE = "hashes.jsonl"
 _BLOCK_BYTES = 4 << 20
@@ -52,16 +51,8 @@ class FileHashes:
         self._known: dict[str, tuple[str, int, int, int | None]] = {}
         self._lock = threading.Lock()
         self._captions: dict[str, set[str]] | None = None
-        try:
-            lines = read_text(self._path, errors="replace").splitlines()
-        except OSError:  # it only saves time
-            lines = []
-        for line in lines:
-            try:
-                path, size, mtime_ns, digest, *more = json.loads(line)
-                self._known[path] = (digest, size, mtime_ns, more[0] if more else None)
-            except (ValueError, TypeError, RecursionError):  # a killed process's torn line
-                continue
+        for name, digest, size, mtime_ns, ctime_ns in self._noted():
+            self._known[name] = (digest, size, mtime_ns, ctime_ns)
 
     def sha256(self, path: Path) -> str:
         """Digest of the file's content, hexadecimal. Raises OSError when it cannot be read or is no regular file."""
@@ -74,12 +65,8 @@ class FileHashes:
         with self._lock:
             self._known[name] = entry
             if self._keep and self._path.parent.is_dir():
-                line = (json.dumps([name, state.size, state.mtime_ns, digest, state.ctime_ns]) + "\n").encode()
-                with (
-                    contextlib.suppress(OSError),  # it only saves time
-                    open(self._path, "ab", buffering=0, opener=open_itself) as file,
-                ):
-                    file.write(line)
+                with suppress(OSError):  # it only saves time
+                    append_json_line(self._path, [name, state.size, state.mtime_ns, digest, state.ctime_ns])
         return digest
 
     def earlier_captions(self, path: Path) -> set[str]:
@@ -87,23 +74,20 @@ class FileHashes:
         with self._lock:
             if self._captions is None:
                 self._captions = {}
-                for name, digest in self._lines():
+                for path_text, digest, *_ in self._noted():
+                    name = Path(path_text).name
                     if name.lower().endswith(SIDECAR_SUFFIXES):
                         parts = name.split(".")
                         for count in range(1, len(parts)):
                             self._captions.setdefault(".".join(parts[:count]), set()).add(digest)
         return self._captions.get(path.stem, set())
 
-    def _lines(self) -> Iterator[tuple[str, str]]:
-        """Name and digest of every file that was ever read, also of files that have changed since."""
-        try:
-            lines = read_text(self._path, errors="replace").splitlines()
-        except OSError:  # it only saves time
-            lines = []
-        for line in lines:
-            with contextlib.suppress(ValueError, TypeError, RecursionError):
-                path, _, _, digest, *_ = json.loads(line)
-                yield Path(path).name, str(digest)
+    def _noted(self) -> Iterator[tuple[str, str, int, int, int | None]]:
+        """Path, digest, size and times of every file that was ever read, also of files that have changed since."""
+        for values in json_lines(self._path):
+            with suppress(ValueError, TypeError):
+                path, size, mtime_ns, digest, *more = values
+                yield str(path), str(digest), size, mtime_ns, more[0] if more else None
 
     def _read(self, path: Path) -> str:
         digest = hashlib.sha256()

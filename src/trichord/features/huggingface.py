@@ -17,16 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.features import model_files
 from trichord.features.encoders import Fingerprint
-from trichord.features.model_files import (
-    find_model,
-    import_transformers,
-    loading,
-    own_name,
-    read_settings,
-    reading_settings,
-    weights_digest,
-)
 from trichord.features.network_encoder import NetworkEncoder, VisualInfo, network_encoder, parameters_of
 from trichord.features.weights import text_sha256
 from trichord.media.sampling import FrameSpec
@@ -35,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 OPTION, EXTRA = "--weights_2d", "hf"
+_RATE_HZ = 1.0  # pictures per second
 POOLING = "image features, else pooler, else CLS, else mean"
 _CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
@@ -49,21 +42,21 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
         raise TrichordError(f"{weights}: no such folder; for hf:MODEL {OPTION} names the folder of a saved model")
     if not model:
         raise TrichordError(f"{name}: names no model; give hf:ORGANISATION/NAME or hf:/path/to/folder")
-    folder = find_model(str(weights or model), extra=EXTRA)
+    folder = model_files.find_model(str(weights or model), extra=EXTRA)
     if weights is None:
-        name = f"hf:{own_name(model, folder)}"
-    config, processor = read_settings(folder), _processor_of(folder)
+        name = f"hf:{model_files.own_name(model, folder)}"
+    config, processor = model_files.read_settings(folder), _processor_of(folder)
     if "architecture" in config and "model_type" not in config:
         raise TrichordError(f"{folder}: is a model of timm; give timm:{config['architecture']}")
-    with reading_settings(folder):
+    with model_files.reading_settings(folder):
         frames = frames_of(processor)
     configs = text_sha256(*(folder / file for file in _CONFIGS))
     parameters = parameters_of(frames, pooling=POOLING, configs=configs)
-    fingerprint = Fingerprint(name, "1", parameters, weights_digest(folder))
+    fingerprint = Fingerprint(name, "1", parameters, model_files.weights_digest(folder))
     return VisualInfo("visual_2d", fingerprint, frames, files=(folder,))
 
 
-def frames_of(processor: dict[str, Any], rate_hz: float = 1.0) -> FrameSpec:
+def frames_of(processor: dict[str, Any]) -> FrameSpec:
     """The pictures whose size an image processor would choose itself, so that it has nothing left to scale.
 
     `processor` is the content of preprocessor_config.json. Where it states no size that is known here, the short side
@@ -73,24 +66,24 @@ def frames_of(processor: dict[str, Any], rate_hz: float = 1.0) -> FrameSpec:
     if isinstance(size, int):  # old files: a square, or the short side where a crop follows
         size = {"shortest_edge": size} if centre else {"height": size, "width": size}
     if not isinstance(size, dict) or not processor.get("do_resize", True):
-        return FrameSpec(rate_hz)
+        return FrameSpec(_RATE_HZ)
     if odd := [value for value in size.values() if value is not None and not (isinstance(value, int) and value > 0)]:
         raise ValueError(f"the size of its pictures is {odd[0]!r:.40}")
     side = size.get("shortest_edge")
     if side and set(size) == {"shortest_edge"}:
         if "crop_pct" in processor or "ConvNext" in str(processor.get("image_processor_type")):
             if side >= 384:  # ConvNeXt's processor squeezes then
-                return FrameSpec(rate_hz, width=side, height=side)
-            return FrameSpec(rate_hz, short_side=int(side / (processor.get("crop_pct") or 224 / 256)))
-        return FrameSpec(rate_hz, short_side=side)
+                return FrameSpec(_RATE_HZ, width=side, height=side)
+            return FrameSpec(_RATE_HZ, short_side=int(side / (processor.get("crop_pct") or 224 / 256)))
+        return FrameSpec(_RATE_HZ, short_side=side)
     if set(size) == {"height", "width"}:
-        return FrameSpec(rate_hz, width=size["width"], height=size["height"])
-    return FrameSpec(rate_hz)
+        return FrameSpec(_RATE_HZ, width=size["width"], height=size["height"])
+    return FrameSpec(_RATE_HZ)
 
 
 def build(info: VisualInfo, device: str = "cpu") -> NetworkEncoder:
     """The encoder. Raises TrichordError for a model that transformers cannot load whole or that takes no pictures."""
-    import_transformers(info.fingerprint.name)
+    model_files.import_transformers(info.fingerprint.name)
     folder = info.files[0]
     model, pooler_is_there = _load(folder)
     processor = _image_processor(folder)
@@ -109,7 +102,7 @@ def _load(folder: Path) -> tuple[torch.nn.Module, bool]:
     import torch
     from transformers import AutoModel
 
-    with loading(folder):
+    with model_files.loading(folder):
         model, loaded = AutoModel.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
@@ -170,5 +163,5 @@ def _pooled(model: Any, pooler_is_there: bool) -> Any:
 
 def _processor_of(folder: Path) -> dict[str, Any]:
     """The image processor's settings, empty if there are none."""
-    settings = read_settings(folder, "preprocessor_config.json")
-    return settings or read_settings(folder, "processor_config.json").get("image_processor") or {}
+    settings = model_files.read_settings(folder, "preprocessor_config.json")
+    return settings or model_files.read_settings(folder, "processor_config.json").get("image_processor") or {}

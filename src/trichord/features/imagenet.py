@@ -20,6 +20,7 @@ from trichord.features.network_encoder import (
     Preparation,
     VisualInfo,
     fit_state,
+    fold_batch_norms,
     network_encoder,
     parameters_of,
 )
@@ -100,7 +101,7 @@ def _packaged_weights() -> Path:
 def _efficientnet_lite0(state: dict[str, torch.Tensor], path: Path) -> torch.nn.Module:
     import torch
 
-    from trichord.features.efficientnet import EfficientNetLite0, fold_batch_norms
+    from trichord.features.efficientnet import EfficientNetLite0
 
     with torch.device("meta"):
         network = EfficientNetLite0()

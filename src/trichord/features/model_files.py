@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
-from trichord.features.model_folders import MOST_BYTES, check_model_folder
+from trichord.features.model_folders import check_model_folder, read_json
 from trichord.features.weights import offline, text_sha256, weights_sha256
-from trichord.files.reading import read_json_value
 
 _TIMEOUT_S = 5.0
 _FORMATS = ("*.safetensors", "pytorch_model*.bin", "model.bin")  # of several the first is the one that is read
@@ -162,15 +161,8 @@ def read_settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         return {}
-    settings = _json(path)
+    settings = read_json(path)
     return settings if isinstance(settings, dict) else {}
-
-
-def _json(path: Path) -> Any:
-    try:
-        return read_json_value(path, max_bytes=MOST_BYTES)
-    except (OSError, ValueError) as error:
-        raise TrichordError(f"{path}: is not readable JSON ({one_line(error)[:100]}); replace the file") from None
 
 
 @contextmanager

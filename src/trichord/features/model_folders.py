@@ -59,11 +59,11 @@ def check_model_folder(folder: Path) -> None:
                 path, "the folder holds an adapter, which is loaded onto another model; merge it into that model"
             )
         if name.endswith(".index.json"):
-            _check_index(path, _json(path))
+            _check_index(path, read_json(path))
         elif name == "modules.json":
-            _check_modules(path, _json(path))
+            _check_modules(path, read_json(path))
         elif name.endswith(".json") and "config" in name:
-            content = _json(path)
+            content = read_json(path)
             if isinstance(content, dict):
                 _check_sentence_config(path, content)
             for key, value in keyed_values(content):
@@ -99,7 +99,8 @@ def _files_below(folder: Path, depth: int = 0) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file of a model. Raises TrichordError when it is damaged or too large."""
     try:
         return read_json_value(path, max_bytes=MOST_BYTES)
     except (OSError, ValueError) as error:

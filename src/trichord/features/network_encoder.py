@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +201,19 @@ def parameters_of(frames: FrameSpec, window: int = 1, **more: Any) -> dict[str, 
     if frames.width is not None:
         del spec["short_side"]
     return {**spec, "window": window, "rows": "l2-normalised float16", **more}
+
+
+def fold_batch_norms(network: torch.nn.Module) -> torch.nn.Module:
+    """The same function in eval mode, faster: each batch norm becomes part of the convolution that stands before it."""
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    for module in list(network.modules()):
+        for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d | nn.Conv3d) and isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())
+    return network
 
 
 def fit_state(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path, name: str, option: str) -> None:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import TrichordError, one_line
-from trichord.features.model_folders import MOST_BYTES, keyed_values
+from trichord.features.model_folders import keyed_values, read_json
 from trichord.files.lfs import refuse_lfs_pointer
-from trichord.files.reading import open_regular, parse_json, read_json_value
+from trichord.files.reading import open_regular, parse_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,11 +65,11 @@ def check_sizes(folder: Path, weights: Sequence[Path]) -> None:
     """
     most_layers = max(WeightsSize.of(weights).tensors, _MOST_LAYERS)
     for path in sorted([*folder.glob("config.json"), *folder.glob("*/config.json")]):
-        for key, value in keyed_values(_json(path)):
+        for key, value in keyed_values(read_json(path)):
             most = most_layers if _LAYERS.fullmatch(key) else _MOST_LABELS if key == "num_labels" else _MOST
             _check_number(path, key, value, most)
     for path in (folder / name for name in _PROCESSORS):
-        for key, value in keyed_values(_json(path)) if path.is_file() else ():
+        for key, value in keyed_values(read_json(path)) if path.is_file() else ():
             most = _MOST_PIXELS if key in _SIDES else 1 << 16 if key in _SHORT else _MOST
             _check_number(path, key, value, _MOST_SAMPLES_HZ if key == "sampling_rate" else most)
 
@@ -162,13 +162,6 @@ def _safetensors_header(path: Path, num_bytes: int) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise ValueError("its header is no object")
     return header
-
-
-def _json(path: Path) -> Any:
-    try:
-        return read_json_value(path, max_bytes=MOST_BYTES)
-    except (OSError, ValueError) as error:
-        raise TrichordError(f"{path}: is not readable JSON ({one_line(error)[:100]}); replace the file") from None
 
 
 def _check_number(path: Path, key: str, value: Any, most: int) -> None:

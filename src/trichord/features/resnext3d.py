@@ -42,7 +42,7 @@ class _Block(nn.Module):
 
 
 class ResNeXt3D(nn.Module):
-    """Windows (B, 3, P, H, W), RGB minus the mean -> pooled features (B, 2048); `classify` gives Kinetics logits.
+    """Windows (B, 3, P, H, W), RGB minus the mean -> pooled features (B, 2048). The published weights have a classifier, `fc`, too.
 
     Args:
         layers: (blocks, planes) of the four layers; a block gives 2 * planes channels.
@@ -72,25 +72,6 @@ class ResNeXt3D(nn.Module):
         for number in (1, 2, 3, 4):
             x = self.get_submodule(f"layer{number}")(x)
         return x.mean((2, 3, 4))
-
-    def classify(self, x: Tensor) -> Tensor:
-        return self.fc(self(x))
-
-
-def fold_batch_norms(model: ResNeXt3D) -> ResNeXt3D:
-    """The same function in eval mode, faster: each batch norm becomes part of the convolution before it."""
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-    for module in model.modules():
-        if isinstance(module, ResNeXt3D | _Block):
-            for number in (1, 2, 3) if isinstance(module, _Block) else (1,):
-                conv, norm = getattr(module, f"conv{number}"), getattr(module, f"bn{number}")
-                setattr(module, f"conv{number}", fuse_conv_bn_eval(conv, norm))
-                setattr(module, f"bn{number}", nn.Identity())
-            if isinstance(module, _Block) and module.downsample is not None:
-                conv, norm = module.downsample
-                module.downsample = nn.Sequential(fuse_conv_bn_eval(conv, norm))  # type: ignore[type-var, arg-type]
-    return model
 
 
 def load_resnext101(state: dict[str, Tensor], path: Path) -> ResNeXt3D:

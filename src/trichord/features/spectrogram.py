@@ -10,6 +10,7 @@ from typing import IO
 import numpy as np
 
 from trichord.audio_frames import HOP, NUM_MELS, SAMPLE_RATE_HZ, WINDOW
+from trichord.features.audio_windows import Tail
 from trichord.features.encoders import Fingerprint, Sound
 from trichord.files.faults import SystemFaultError
 
@@ -147,21 +148,13 @@ def _emphasised(blocks: Iterator[np.ndarray], mean: np.float32) -> Iterator[np.n
 def _stretches(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """The samples cut into stretches of `_BLOCK` frames each, neighbours overlapping by what a window holds more than
     a hop; so the same stretches, and sums, whatever the blocks were."""
-    length, step = (_BLOCK - 1) * HOP + WINDOW, _BLOCK * HOP
-    held: list[np.ndarray] = []
-    num_held = 0
-    for block in blocks:
-        held.append(block)
-        num_held += block.size
-        if num_held >= length:
-            samples = np.concatenate(held)
-            while samples.size >= length:
-                yield samples[:length]
-                samples = samples[step:]
-            held, num_held = [samples], samples.size
-    samples = np.concatenate(held)
-    if samples.size >= WINDOW:
-        yield samples[: (samples.size - WINDOW) // HOP * HOP + WINDOW]
+    length, begin = (_BLOCK - 1) * HOP + WINDOW, 0
+    tail = Tail(blocks)
+    while tail.read_to(begin + length):
+        yield tail.take(begin, begin + length)
+        begin += _BLOCK * HOP
+    if tail.end - begin >= WINDOW:
+        yield tail.take(begin, tail.end - (tail.end - begin - WINDOW) % HOP)
 
 
 def _levelled(file: IO[bytes], num_frames: int, level: np.float32) -> Iterator[np.ndarray]:

@@ -19,15 +19,9 @@ import numpy as np
 from trichord.captions import Captions
 from trichord.captions.grouping import LONGEST_S, PAUSE_S, Word, group_words, in_order
 from trichord.errors import TrichordError, one_line
+from trichord.features import model_files
+from trichord.features.audio_windows import Tail
 from trichord.features.encoders import Fingerprint, Sound
-from trichord.features.model_files import (
-    find_model,
-    one_process_bars,
-    own_name,
-    settings_digest,
-    split_name,
-    weights_digest,
-)
 
 VERSION = "1"
 SAMPLE_RATE_HZ = 16000
@@ -97,19 +91,14 @@ def chunks(blocks: Iterable[np.ndarray], chunk_s: float = CHUNK_S) -> Iterator[t
     Each ends in the middle of the quietest 0.3 s of its last quarter.
     """
     size = int(chunk_s * SAMPLE_RATE_HZ)
-    earliest = int(size * _CUT_FROM)
-    kept: list[np.ndarray] = []
-    begin = num_kept = 0
-    for block in blocks:
-        kept.append(np.asarray(block, np.float32))
-        num_kept += block.size
-        while num_kept > size:
-            joined = np.concatenate(kept)
-            cut = quietest(joined[:size], earliest)
-            yield begin, joined[:cut]
-            begin, num_kept, kept = begin + cut, num_kept - cut, [joined[cut:].copy()]
-    if num_kept:
-        yield begin, np.concatenate(kept)
+    tail, begin = Tail(blocks), 0
+    while tail.read_to(begin + size + 1):
+        samples = tail.take(begin, begin + size)
+        cut = quietest(samples, int(size * _CUT_FROM))
+        yield begin, samples[:cut]
+        begin += cut
+    if tail.end > begin:
+        yield begin, tail.take(begin, tail.end)
 
 
 def quietest(samples: np.ndarray, earliest: int) -> int:
@@ -126,7 +115,7 @@ def quietest(samples: np.ndarray, earliest: int) -> int:
 
 
 def _found(name: str) -> tuple[Path, str | None, Fingerprint]:
-    model, options = split_name(name, "whisper", KNOWN_FORM)
+    model, options = model_files.split_name(name, "whisper", KNOWN_FORM)
     if options and "language" not in options:
         raise TrichordError(f"unknown option in '{name}'; known is {KNOWN_FORM}")
     folder = _folder(model)
@@ -142,21 +131,21 @@ def _found(name: str) -> tuple[Path, str | None, Fingerprint]:
         "compute": _COMPUTE,
         "pause_s": PAUSE_S,
         "longest_s": LONGEST_S,
-        "settings": settings_digest(folder),
+        "settings": model_files.settings_digest(folder),
     }
-    own = f"whisper:{own_name(model, folder)}" + (f"@language={language}" if language else "")
-    return folder, language, Fingerprint(own, VERSION, parameters, weights_digest(folder))
+    own = f"whisper:{model_files.own_name(model, folder)}" + (f"@language={language}" if language else "")
+    return folder, language, Fingerprint(own, VERSION, parameters, model_files.weights_digest(folder))
 
 
 def _folder(model: str) -> Path:
     """Where the converted model lies: a folder, a package, or the hub."""
     if model in PACKAGED:
         try:
-            folder = find_model(model, extra="asr", packaged=PACKAGED)
+            folder = model_files.find_model(model, extra="asr", packaged=PACKAGED)
         except TrichordError:
-            folder = find_model(SIZES[model], extra="asr")
+            folder = model_files.find_model(SIZES[model], extra="asr")
     else:
-        folder = find_model(SIZES.get(model, model), extra="asr")
+        folder = model_files.find_model(SIZES.get(model, model), extra="asr")
     for file in ("model.bin", "tokenizer.json"):
         if not (folder / file).is_file():
             what = "a model that faster-whisper reads has it"
@@ -192,7 +181,7 @@ def load_recognizer(name: str, device: str = "cpu", cpu_threads: int = 0) -> Whi
         from faster_whisper import WhisperModel
     except ImportError:
         raise TrichordError(f"{name}: needs faster-whisper; run: pip install 'trichord[asr]'") from None
-    one_process_bars()
+    model_files.one_process_bars()
     folder, language, fingerprint = _found(name)
     kind, _, index = device.partition(":")
     try:

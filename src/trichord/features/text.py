@@ -22,20 +22,8 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
+from trichord.features import model_files
 from trichord.features.encoders import Fingerprint
-from trichord.features.model_files import (
-    check_device,
-    find_model,
-    import_transformers,
-    load_network,
-    loading,
-    own_name,
-    read_settings,
-    reading_settings,
-    settings_digest,
-    split_name,
-    weights_digest,
-)
 
 STREAM = "text"
 VERSION = "1"
@@ -84,17 +72,17 @@ class TextModel:
 
 def _parameters(kind: str, folder: Path) -> dict[str, Any]:
     """What the rows depend on besides the weights, from the folder's settings."""
-    config = read_settings(folder)
+    config = model_files.read_settings(folder)
     model_type = str(config.get("model_type", ""))
     if kind == "st":
-        most = read_settings(folder, "sentence_bert_config.json").get("max_seq_length")
+        most = model_files.read_settings(folder, "sentence_bert_config.json").get("max_seq_length")
         return {"pooling": "sentence-transformers", "max_tokens": most, "normalised": "L2"}
     towers = isinstance(config.get("text_config"), dict)
     inner = config["text_config"] if towers else config
     positions = inner.get("max_position_embeddings") or _USUAL_TOKENS.get(model_type, _MOST_TOKENS)
     if {model_type, inner.get("model_type")} & set(_OFFSET_POSITIONS):
         positions -= 2
-    stated = read_settings(folder, "tokenizer_config.json").get("model_max_length") or _MOST_TOKENS
+    stated = model_files.read_settings(folder, "tokenizer_config.json").get("model_max_length") or _MOST_TOKENS
     return {
         "pooling": "text features of the model" if towers else "mean of the last hidden states over all tokens",
         "max_tokens": int(min(positions, stated, _MOST_TOKENS)),
@@ -107,16 +95,18 @@ def _found(name: str) -> tuple[str, Path, Fingerprint]:
     kind = name.strip().split(":", 1)[0]
     if kind not in ("hf", "st"):
         raise TrichordError(f"unknown text encoder '{name}'; known are words, {KNOWN_FORM}")
-    model, options = split_name(name, kind, KNOWN_FORM)
+    model, options = model_files.split_name(name, kind, KNOWN_FORM)
     if options:
         raise TrichordError(f"unknown option in '{name}'; known is {KNOWN_FORM}")
     packaged = {}
     if kind == "st":
         packaged = {**PACKAGED, **{f"sentence-transformers/{key}": value for key, value in PACKAGED.items()}}
-    folder = find_model(model, extra="hf", packaged=packaged)
-    with reading_settings(folder):
-        parameters = {**_parameters(kind, folder), "settings": settings_digest(folder)}
-    fingerprint = Fingerprint(f"{kind}:{own_name(model, folder)}", VERSION, parameters, weights_digest(folder))
+    folder = model_files.find_model(model, extra="hf", packaged=packaged)
+    with model_files.reading_settings(folder):
+        parameters = {**_parameters(kind, folder), "settings": model_files.settings_digest(folder)}
+    fingerprint = Fingerprint(
+        f"{kind}:{model_files.own_name(model, folder)}", VERSION, parameters, model_files.weights_digest(folder)
+    )
     return kind, folder, fingerprint
 
 
@@ -136,8 +126,8 @@ def list_text_encoders() -> list[str]:
 def load_text_encoder(name: str, device: str = "cpu") -> TextModel:
     """The encoder `name`, ready to encode. Raises TrichordError if it is unknown, missing or incomplete."""
     kind, folder, fingerprint = _found(name)
-    transformers = import_transformers(name)
-    check_device(device)
+    transformers = model_files.import_transformers(name)
+    model_files.check_device(device)
     build = _sentence_transformer if kind == "st" else _transformer
     tokens, rows = build(name, transformers, folder, fingerprint, device)
     return TextModel(fingerprint, rows(["a"]).shape[1], tokens, rows, device)
@@ -151,7 +141,7 @@ def _sentence_transformer(name: str, transformers: Any, folder: Path, fingerprin
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise TrichordError(f"{name}: needs sentence-transformers; run: pip install 'trichord[hf]'") from None
-    with loading(folder):
+    with model_files.loading(folder):
         model = SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False).eval()
 
     def rows(texts: list[str]) -> np.ndarray:
@@ -163,9 +153,9 @@ def _sentence_transformer(name: str, transformers: Any, folder: Path, fingerprin
 def _transformer(name: str, transformers: Any, folder: Path, fingerprint: Fingerprint, device: str) -> _Built:
     import torch
 
-    with loading(folder):
+    with model_files.loading(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    model = load_network(transformers, folder, device)
+    model = model_files.load_network(transformers, folder, device)
     towers = fingerprint.parameters["pooling"].startswith("text features")
     if towers and not hasattr(model, "get_text_features"):
         what = f"a {model.config.model_type} model gives no text features"

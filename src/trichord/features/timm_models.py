@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 OPTION = "--weights_2d"
+_RATE_HZ = 1.0  # pictures per second
 
 
 def describe(name: str, weights: Path | None = None) -> VisualInfo:
@@ -48,15 +49,15 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
     )
 
 
-def frames_of(data: dict[str, Any], rate_hz: float = 1.0) -> FrameSpec:
+def frames_of(data: dict[str, Any]) -> FrameSpec:
     """timm's evaluation transform: short side to size / crop_pct, then the middle; `squash` scales both sides."""
     height, width = data["input_size"][1:]
     if height != width:
-        return FrameSpec(rate_hz, width=width, height=height)
+        return FrameSpec(_RATE_HZ, width=width, height=height)
     side = math.floor(height / data["crop_pct"])
     if data.get("crop_mode") == "squash":
-        return FrameSpec(rate_hz, width=side, height=side, crop=height)
-    return FrameSpec(rate_hz, short_side=side, crop=height)
+        return FrameSpec(_RATE_HZ, width=side, height=side, crop=height)
+    return FrameSpec(_RATE_HZ, short_side=side, crop=height)
 
 
 def build(info: VisualInfo, device: str = "cpu") -> NetworkEncoder:

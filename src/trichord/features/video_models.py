@@ -20,6 +20,7 @@ from trichord.features.network_encoder import (
     Triple,
     VisualInfo,
     fit_state,
+    fold_batch_norms,
     network_encoder,
     parameters_of,
 )
@@ -111,9 +112,9 @@ def build(info: VisualInfo, device: str = "cpu") -> NetworkEncoder:
     path, name = info.files[0], info.fingerprint.name
     state = read_state(path)
     if name == RESNEXT:
-        from trichord.features.resnext3d import fold_batch_norms, load_resnext101
+        from trichord.features.resnext3d import load_resnext101
 
-        network: torch.nn.Module = fold_batch_norms(load_resnext101(state, path))
+        network = fold_batch_norms(load_resnext101(state, path))
         return network_encoder(info, network, _RESNEXT_PREPARATION, device)
     model = MODELS[name.removeprefix("tv:")]
     network = _torchvision_model(name, model, state, path)

@@ -18,23 +18,10 @@ from types import ModuleType
 from trichord.errors import TrichordError
 from trichord.features import imagenet, video_models
 from trichord.features.encoders import Fingerprint, VisualEncoder
-from trichord.features.imagenet import find_weights
 from trichord.features.model_files import check_device
 from trichord.features.network_encoder import VisualInfo
 
-__all__ = [
-    "DEFAULT_ENCODER",
-    "ENCODERS",
-    "VisualEncoder",
-    "find_weights",
-    "list_visual_encoders",
-    "load_visual_encoder",
-    "visual_encoder_info",
-    "visual_info",
-]
-
 DEFAULT_ENCODER = "efficientnet-lite0"
-ENCODERS = tuple(imagenet.SIDES)  # those whose weights `find_weights` finds
 
 
 def list_visual_encoders() -> dict[str, str]:
@@ -67,7 +54,7 @@ def _home_of(name: str) -> ModuleType:
         return video_models
     if imagenet.split_encoder_name(name) is not None:
         return imagenet
-    known = f"{' and '.join(ENCODERS)}, optionally with the short side in pixels (64 to 1024)"
+    known = f"{' and '.join(imagenet.SIDES)}, optionally with the short side in pixels (64 to 1024)"
     others = f"such as {DEFAULT_ENCODER}-224, hf:MODEL, timm:MODEL, resnext101-3d and tv:MODEL"
     raise TrichordError(f"unknown visual encoder '{name}'; known are {known}, {others}")
 

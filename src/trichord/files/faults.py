@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from trichord.errors import Unavailable, one_line
-from trichord.files.reading import FileTooLargeError, NotRegularFileError
+from trichord.errors import Unavailable
+from trichord.files.reading import FileTooLargeError, NotRegularFileError, reason_of
 
 OUT_OF_MEMORY, DISK, SYSTEM = FAULTS = ("out-of-memory", "disk", "system")
 
@@ -50,11 +50,6 @@ def raise_fault(path: str | Path, error: BaseException) -> None:
     if fault_of(error):
         fault = next(filter(_kind, _causes(error)), error)  # a library may have taken it for damage
         raise SystemFaultError(f"{path}: cannot be read now ({reason_of(fault)}); run the command again") from error
-
-
-def reason_of(error: BaseException) -> str:
-    """Return what went wrong in one line, in the system's words where there are any."""
-    return one_line(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -9,13 +9,12 @@ there, nobody waits for anybody, as documented where a lock is used.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import time
 from pathlib import Path
 
 from trichord.errors import TrichordError
-from trichord.files.reading import NotRegularFileError, check_regular, unreadable
+from trichord.files.reading import NotRegularFileError, open_descriptor, unreadable
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # what file systems without locks answer
 _WRONG_KIND = (errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV)  # folders, links, sockets, devices
@@ -39,6 +38,10 @@ class FileLock:
         path: The lock file.
         wait_s: How long to wait for another process; None waits without end.
 
+    Attributes:
+        descriptor: The open lock file.
+        is_exclusive: False on a file system without locks.
+
     Raises:
         LockedByAnotherProcess: Another process still holds the lock after `wait_s`.
         TrichordError: A link, a folder, a FIFO or a device lies in the place of the lock file.
@@ -46,7 +49,7 @@ class FileLock:
     """
 
     def __init__(self, path: Path, *, wait_s: float | None = 0.0) -> None:
-        self.path = path
+        self.path, self.is_exclusive = path, True
         until = None if wait_s is None else time.monotonic() + wait_s
         while True:
             self.descriptor = _opened(path)
@@ -89,20 +92,20 @@ class FileLock:
 
     def _acquire(self, until: float | None) -> bool:
         """Wait for the lock on the open file. Returns False when the file lost its name meanwhile."""
-        while True:
-            try:
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-            except BlockingIOError:
+        from filelock import lock_descriptor
+
+        try:
+            while not lock_descriptor(self.descriptor, blocking=False):
                 if not self._has_its_name():
                     return False
                 if until is not None and time.monotonic() >= until:
-                    raise LockedByAnotherProcess(self.read()) from None
+                    raise LockedByAnotherProcess(self.read())
                 time.sleep(_POLL_S)
-            except OSError as error:
-                if error.errno not in NO_LOCKS:
-                    raise
-                return True
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            self.is_exclusive = False
+        return True
 
     def _has_its_name(self) -> bool:
         try:
@@ -111,19 +114,30 @@ class FileLock:
             return False
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock of a lock file. False where that cannot be told, such as without locks."""
+    from filelock import lock_descriptor
+
+    for mode in (os.O_RDWR, os.O_RDONLY):  # NFS locks what is open for writing alone, and another user's file is not
+        try:
+            descriptor = os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            return not lock_descriptor(
+                descriptor, blocking=False
+            )  # released at once: a writer that starts now may have it
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+    return False
+
+
 def _opened(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, flags, 0o666)
+        return open_descriptor(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     except OSError as error:
-        if error.errno in _WRONG_KIND:
+        if isinstance(error, NotRegularFileError) or error.errno in _WRONG_KIND:
             raise unreadable(path, error, mend=_MEND) from None
         raise
-    try:
-        check_regular(path)
-    except FileNotFoundError:
-        pass  # removed in between; `_has_its_name` notices
-    except NotRegularFileError as error:
-        os.close(descriptor)
-        raise unreadable(path, error, mend=_MEND) from None
-    return descriptor

@@ -16,14 +16,14 @@ import mmap
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import IO, Any, BinaryIO, TextIO, cast
 
 from trichord.errors import TrichordError, Unavailable, error_number, memory_error, one_line
 from trichord.files.lfs import lfs_pointer_error
+from trichord.threads import NotInTimeError, within
 
 MAX_BYTES = 1 << 30  # of a file that is read into memory whole, where the caller gives no bound of its own
 MAX_PIPED_BYTES = 16 << 30  # of a pipe that the user names
@@ -65,6 +65,20 @@ def check_regular(path: str | Path) -> os.stat_result:
     return status
 
 
+def open_descriptor(path: str | Path, flags: int) -> int:
+    """Open a regular file, or create one with `os.O_CREAT`, and return its descriptor. An `opener` of `open`.
+
+    Raises as `open_regular`.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
+    try:
+        _refuse_irregular(os.fstat(descriptor).st_mode, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def open_regular(path: str | Path) -> io.BufferedReader:
     """Open a regular file for reading in binary mode. Never blocks, whatever the path leads to.
 
@@ -72,14 +86,14 @@ def open_regular(path: str | Path) -> io.BufferedReader:
         OSError: The file does not exist or cannot be opened.
         NotRegularFileError: The path leads to anything but a regular file, directly or through a link.
     """
-    return open(path, "rb", opener=_open_regular)
+    return open(path, "rb", opener=open_descriptor)
 
 
 def open_regular_text(
     path: str | Path, *, encoding: str = "utf-8", errors: str | None = None, newline: str | None = None
 ) -> TextIO:
     """Open a regular file for reading as text. Raises as `open_regular`."""
-    return cast(TextIO, open(path, encoding=encoding, errors=errors, newline=newline, opener=_open_regular))
+    return cast(TextIO, open(path, encoding=encoding, errors=errors, newline=newline, opener=open_descriptor))
 
 
 def open_given(path: str | Path, *, max_bytes: int = MAX_PIPED_BYTES) -> BinaryIO:
@@ -125,37 +139,18 @@ def _copy_of_pipe(path: str | Path, max_bytes: int) -> IO[bytes]:
 
 def _open_pipe(path: str | Path) -> int:
     """Return the descriptor of a pipe that is open for reading; a FIFO that nobody writes to is given up after a while."""
-    opened: SimpleQueue[int | OSError] = SimpleQueue()
-
-    def wait_for_writer() -> None:
-        try:
-            opened.put(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
-            opened.put(error)
-
-    Thread(target=wait_for_writer, daemon=True).start()
     try:
-        descriptor = opened.get(timeout=WRITER_WAIT_S)
-    except Empty:
+        return within(WRITER_WAIT_S, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except NotInTimeError:
         with suppress(OSError):  # as a writer, so that the waiting thread returns
             os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         raise NotRegularFileError(errno.ENXIO, "is a FIFO that no process writes to", str(path)) from None
-    if isinstance(descriptor, OSError):
-        raise descriptor
-    return descriptor
 
 
-def open_given_text(
-    path: str | Path,
-    *,
-    max_bytes: int = MAX_BYTES,
-    encoding: str = "utf-8",
-    errors: str | None = None,
-    newline: str | None = None,
-) -> TextIO:
+def open_given_text(path: str | Path, *, encoding: str = "utf-8", newline: str | None = None) -> TextIO:
     """Open a file or pipe that the user named as text. Raises as `open_given`."""
-    binary = open_given(path, max_bytes=max_bytes)
-    return io.TextIOWrapper(cast(IO[bytes], binary), encoding=encoding, errors=errors, newline=newline)
+    binary = open_given(path, max_bytes=MAX_BYTES)
+    return io.TextIOWrapper(cast(IO[bytes], binary), encoding=encoding, newline=newline)
 
 
 def read_bytes(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -175,12 +170,10 @@ def read_text(path: str | Path, *, encoding: str = "utf-8", errors: str = "stric
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_given_text(
-    path: str | Path, *, encoding: str = "utf-8-sig", errors: str = "strict", max_bytes: int = MAX_BYTES
-) -> str:
+def read_given_text(path: str | Path) -> str:
     """Return the content of a text file or pipe that the user named. Raises as `open_given` and `read_text`."""
-    with open_given(path, max_bytes=max_bytes) as file:
-        text = _read_bounded(file, path, max_bytes).decode(encoding, errors)
+    with open_given(path, max_bytes=MAX_BYTES) as file:
+        text = _read_bounded(file, path, MAX_BYTES).decode("utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -215,6 +208,18 @@ def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
         raise ValueError("a number in it has too many digits") from None
 
 
+def json_lines(path: str | Path) -> Iterator[Any]:
+    """Yield the values of a file of JSON lines that only saves time: nothing for lines that a killed process left torn, and
+    for a file that cannot be read."""
+    try:
+        lines = read_text(path, errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        with suppress(ValueError):
+            yield parse_json(line)
+
+
 def parse_json_row(text: str) -> Any:
     """Return the value of a line of a JSON table. Raises ValueError as `parse_json`, and for texts that are not Unicode."""
     value = parse_json(text)
@@ -241,13 +246,8 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_regular(path: str | Path) -> bool:
-    """Return whether the path leads to a regular file. A folder that may not be searched is no error."""
-    return os.path.isfile(path)
-
-
-def reason_of(error: Exception) -> str:
-    """Return why a file could not be read, in the system's words where there are any."""
+def reason_of(error: BaseException) -> str:
+    """Return what went wrong in one line, in the system's words where there are any."""
     number = error_number(error)
     if number is not None and not isinstance(error, _WRONG_KINDS):
         return os.strerror(number)
@@ -317,16 +317,6 @@ def _read_bounded(file: BinaryIO, path: str | Path, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise FileTooLargeError(errno.EFBIG, f"has more than {max_bytes:,} bytes", str(path))
     return content
-
-
-def _open_regular(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        _refuse_irregular(os.fstat(descriptor).st_mode, path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _refuse_irregular(mode: int, path: str | Path) -> None:

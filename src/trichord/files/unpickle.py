@@ -10,10 +10,12 @@ exhausts the C stack, a memo slot of a high number claims gigabytes, calls can r
 from __future__ import annotations
 
 import codecs
+import io
 import mmap
 import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from pickletools import opcodes
 from typing import Any, NoReturn
 
 import numpy as np
@@ -98,9 +100,10 @@ class Machine:
         builds: Mapping[type, Callable[[Machine, Any, Any], None]],
         persistent: Callable[[object], object] | None = None,
     ) -> None:
-        self.data, self.size, self.source = data, len(data), source
+        self.data, self.source = data, source
+        self.file: Any = io.BytesIO(data) if isinstance(data, bytes) else data
         self.named, self.builds, self.persistent = named, builds, persistent
-        self.budget = GROWTH * self.size + SPARE_BYTES
+        self.budget = GROWTH * len(data) + SPARE_BYTES
         self.at = 0
         self._clear()
 
@@ -153,7 +156,7 @@ class Machine:
     # ---- the loop
 
     def _run(self) -> Any:
-        data, stack, memo, steps = self.data, self.stack, self.memo, STEPS
+        data, file, stack, memo, steps = self.data, self.file, self.stack, self.memo, STEPS
         at = self.at
         while True:
             code = data[at]
@@ -176,31 +179,36 @@ class Machine:
                 self.at = at
                 return stack.pop()
             else:
-                self.at = at
-                step = steps.get(code)
+                reader, step = steps.get(code, (None, None))
                 if step is None:
                     self.damaged(f"unknown instruction {code:#x} at byte {at - 1}")
-                step(self)
+                self.at = at
+                if reader is None:
+                    step(self, None)
+                else:
+                    file.seek(at)
+                    try:
+                        argument = reader(file)
+                    except ValueError as error:
+                        self.damaged(f"near byte {at}, it ends early or holds no value: {error}")
+                    self.at = file.tell()
+                    step(self, argument)
                 at = self.at
 
-    # ---- arguments of instructions
-
-    def _take(self, count: int) -> bytes:
-        begin, self.at = self.at, self.at + count
-        if count < 0 or self.at > self.size:
-            self.damaged("it ends early")
-        return self.data[begin : self.at]
-
-    def _number(self, width: int, signed: bool = False) -> int:
-        return int.from_bytes(self._take(width), "little", signed=signed)
+    # ---- instructions
 
     def _line(self) -> bytes:
-        end = self.data.find(b"\n", self.at)
-        if end < 0:
+        """The rest of the line."""
+        begin, self.at = self.at, self.data.find(b"\n", self.at) + 1
+        if not self.at:
             self.damaged("it ends early")
-        line = self._take(end - self.at)
-        self.at += 1
-        return line
+        return self.data[begin : self.at - 1]
+
+    def _name(self) -> str:
+        return self._line().decode("utf-8", "replace")
+
+    def _push(self, value: object) -> None:
+        self.stack.append(value)
 
     def _marked(self) -> list[Any]:
         """Pop what lies above the last mark."""
@@ -215,20 +223,17 @@ class Machine:
             self.damaged(f"it fills a {type(top).__name__}")
         return top
 
-    # ---- instructions
-
-    def _proto(self) -> None:
-        if (protocol := self._number(1)) > NEWEST_PROTOCOL:
+    def _proto(self, protocol: int) -> None:
+        if protocol > NEWEST_PROTOCOL:
             self.damaged(f"protocol {protocol} is unknown")
 
-    def _frame(self) -> None:
-        self._take(8)
+    def _string(self, _: None) -> None:
+        line = self._line().strip()
+        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+            self.damaged("a string has no quotes")
+        self._push(Py2Str.of(codecs.escape_decode(line[1:-1])[0]))
 
-    def _int_line(self) -> None:
-        line = self._line()
-        self.stack.append(line == b"01" if line in (b"00", b"01") else int(line))
-
-    def _pop(self) -> None:
+    def _pop(self, _: None) -> None:
         if self.marks and self.marks[-1] == len(self.stack):
             self.marks.pop()
         else:
@@ -252,11 +257,11 @@ class Machine:
         del self.stack[len(self.stack) - count :]
         self.stack.append(items)
 
-    def _append(self) -> None:
+    def _append(self, _: None) -> None:
         item = self.stack.pop()
         self._top(list).append(item)
 
-    def _extend(self) -> None:
+    def _extend(self, _: None) -> None:
         items = self._marked()
         self._top(list).extend(items)
 
@@ -264,12 +269,12 @@ class Machine:
         target = self._top(dict)
         target.update(zip(self.checked_keys(items[::2]), items[1::2], strict=True))
 
-    def _dict(self) -> None:
+    def _dict(self, _: None) -> None:
         items = self._marked()
         self.stack.append({})
         self._set_items(items)
 
-    def _add_items(self) -> None:
+    def _add_items(self, _: None) -> None:
         items = self._marked()
         self._top(set).update(self.checked_keys(items))
 
@@ -280,11 +285,11 @@ class Machine:
             self.refuse(full)
         self.stack.append(found if found.text is None else found.text)
 
-    def _stack_global(self) -> None:
+    def _stack_global(self, _: None) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         self._global(module, name)
 
-    def _reduce(self) -> None:
+    def _reduce(self, _: None) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Named) or type(arguments) is not tuple:
             self.damaged(f"it calls a {type(function).__name__}")
@@ -292,12 +297,12 @@ class Machine:
             self.refuse(f"a call of {function.name}")
         self.stack.append(function.call(self, *arguments))
 
-    def _new_object(self) -> None:
+    def _new_object(self, _: None) -> None:
         if not isinstance(self.stack[-2], Named) or self.stack[-2].name not in PLAIN_OBJECTS:
             self._make("an instance of")
-        self._reduce()
+        self._reduce(None)
 
-    def _build(self) -> None:
+    def _build(self, _: None) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
         builder = next((b for kind, b in self.builds.items() if isinstance(target, kind)), None)
@@ -309,112 +314,79 @@ class Machine:
         maker = next((item.name for item in reversed(self.stack) if isinstance(item, Named)), "an unknown class")
         self.refuse(f"{what} {maker}")
 
-    def _inst(self) -> None:
-        module, name = (self._line().decode("utf-8", "replace") for _ in range(2))
-        self.refuse(f"{module}.{name}")
-
     def _persistent(self, key: object) -> None:
         if self.persistent is None:
             self.refuse(f"the persistent id {key!r:.80}")
         self.stack.append(self.persistent(key))
 
 
-def _push(make: Callable[[Machine], object]) -> Callable[[Machine], None]:
-    return lambda m: m.stack.append(make(m))
-
-
-def _text(width: int) -> Callable[[Machine], None]:
-    return _push(lambda m: str(m._take(m._number(width)), "utf-8", "surrogatepass"))
-
-
-def _bytes(width: int) -> Callable[[Machine], None]:
-    return _push(lambda m: m._take(m._number(width)))
-
-
-def _py2_text(width: int) -> Callable[[Machine], None]:
-    return _push(lambda m: Py2Str.of(m._take(m._number(width, signed=width == 4))))
-
-
-def _py2_quoted(machine: Machine) -> str:
-    line = machine._line().strip()
-    if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-        machine.damaged("a string has no quotes")
-    return Py2Str.of(codecs.escape_decode(line[1:-1])[0])
-
-
-def _extension(width: int) -> Callable[[Machine], None]:
-    return lambda m: m.refuse(f"code {m._number(width)} of the extension registry")
-
-
-STEPS: dict[int, Callable[[Machine], None]] = {
-    0x80: Machine._proto,
-    0x95: Machine._frame,
-    # numbers and constants
-    0x4E: _push(lambda m: None),
-    0x88: _push(lambda m: True),
-    0x89: _push(lambda m: False),
-    0x49: Machine._int_line,
-    0x4A: _push(lambda m: m._number(4, signed=True)),
-    0x4B: _push(lambda m: m._number(1)),
-    0x4D: _push(lambda m: m._number(2)),
-    0x4C: _push(lambda m: int(m._line().rstrip(b"L"))),
-    0x8A: _push(lambda m: m._number(m._number(1), signed=True)),
-    0x8B: _push(lambda m: m._number(m._number(4, signed=True), signed=True)),
-    0x46: _push(lambda m: float(m._line())),
-    # strings and bytes
-    0x56: _push(lambda m: str(m._line(), "raw-unicode-escape")),
-    0x58: _text(4),
-    0x8D: _text(8),
-    0x53: _push(_py2_quoted),
-    0x54: _py2_text(4),
-    0x55: _py2_text(1),
-    0x42: _bytes(4),
-    0x43: _bytes(1),
-    0x8E: _bytes(8),
-    0x96: _push(lambda m: bytearray(m._take(m._number(8)))),
-    # containers
-    0x5D: _push(lambda m: []),
-    0x7D: _push(lambda m: {}),
-    0x8F: _push(lambda m: set()),
-    0x29: _push(lambda m: ()),
-    0x28: lambda m: m.marks.append(len(m.stack)),
-    0x6C: _push(Machine._marked),
-    0x74: _push(lambda m: tuple(m._marked())),
-    0x91: _push(lambda m: frozenset(m.checked_keys(m._marked()))),
-    0x64: Machine._dict,
-    0x85: lambda m: m._tuple(1),
-    0x86: lambda m: m._tuple(2),
-    0x87: lambda m: m._tuple(3),
-    0x61: Machine._append,
-    0x65: Machine._extend,
-    0x73: lambda m: m._set_items([m.stack.pop(-2), m.stack.pop()]),
-    0x75: lambda m: m._set_items(m._marked()),
-    0x90: Machine._add_items,
-    # stack and memo
-    0x30: Machine._pop,
-    0x31: lambda m: m._marked().clear(),
-    0x32: _push(lambda m: m.stack[-1]),
-    0x67: lambda m: m._get(int(m._line())),
-    0x68: lambda m: m._get(m._number(1)),
-    0x6A: lambda m: m._get(m._number(4)),
-    0x70: lambda m: m._put(int(m._line())),
-    0x71: lambda m: m._put(m._number(1)),
-    0x72: lambda m: m._put(m._number(4)),
-    # names and calls
-    0x63: lambda m: m._global(m._line().decode("utf-8", "replace"), m._line().decode("utf-8", "replace")),
-    0x93: Machine._stack_global,
-    0x52: Machine._reduce,
-    0x62: Machine._build,
-    0x50: lambda m: m._persistent(m._line().decode("utf-8", "replace")),
-    0x51: lambda m: m._persistent(m.stack.pop()),
-    # refused whatever they name
-    0x69: Machine._inst,
-    0x6F: lambda m: m._make("an instance of"),
-    0x81: Machine._new_object,
-    0x92: lambda m: m._make("an instance of"),
-    0x82: _extension(1),
-    0x83: _extension(2),
-    0x84: _extension(4),
-    0x97: lambda m: m.refuse("a buffer outside the file"),
-    0x98: lambda m: m.refuse("a buffer outside the file"),
+_CONSTANTS: dict[str, Callable[[], object]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+    "EMPTY_TUPLE": tuple,
 }
+_PUSHED = (  # instructions whose argument is the value
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "UNICODE", "BINUNICODE", "BINUNICODE8",
+    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+)  # fmt: skip
+_OWN_LINES = (
+    "STRING",
+    "GLOBAL",
+    "INST",
+    "PERSID",
+)  # instructions that read their argument themselves: it need not be ASCII
+_BY_NAME: dict[str, Callable[[Machine, Any], None]] = {
+    "PROTO": Machine._proto,
+    "FRAME": lambda m, size: None,
+    # numbers, strings, bytes and constants
+    **dict.fromkeys(_PUSHED, Machine._push),
+    **{name: lambda m, _, make=make: m._push(make()) for name, make in _CONSTANTS.items()},  # type: ignore[misc]
+    **dict.fromkeys(("BINSTRING", "SHORT_BINSTRING"), lambda m, text: m._push(Py2Str.of(text.encode("latin-1")))),
+    "STRING": Machine._string,
+    # containers
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "LIST": lambda m, _: m._push(m._marked()),
+    "TUPLE": lambda m, _: m._push(tuple(m._marked())),
+    "FROZENSET": lambda m, _: m._push(frozenset(m.checked_keys(m._marked()))),
+    "DICT": Machine._dict,
+    "TUPLE1": lambda m, _: m._tuple(1),
+    "TUPLE2": lambda m, _: m._tuple(2),
+    "TUPLE3": lambda m, _: m._tuple(3),
+    "APPEND": Machine._append,
+    "APPENDS": Machine._extend,
+    "SETITEM": lambda m, _: m._set_items([m.stack.pop(-2), m.stack.pop()]),
+    "SETITEMS": lambda m, _: m._set_items(m._marked()),
+    "ADDITEMS": Machine._add_items,
+    # stack and memo
+    "POP": Machine._pop,
+    "POP_MARK": lambda m, _: m._marked().clear(),
+    "DUP": lambda m, _: m._push(m.stack[-1]),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine._get),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine._put),
+    # names and calls
+    "GLOBAL": lambda m, _: m._global(m._name(), m._name()),
+    "STACK_GLOBAL": Machine._stack_global,
+    "REDUCE": Machine._reduce,
+    "BUILD": Machine._build,
+    "PERSID": lambda m, _: m._persistent(m._name()),
+    "BINPERSID": lambda m, _: m._persistent(m.stack.pop()),
+    # refused whatever they name
+    "INST": lambda m, _: m.refuse(f"{m._name()}.{m._name()}"),
+    "NEWOBJ": Machine._new_object,
+    **dict.fromkeys(("OBJ", "NEWOBJ_EX"), lambda m, _: m._make("an instance of")),
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), lambda m, code: m.refuse(f"code {code} of the extension registry")),
+    **dict.fromkeys(("NEXT_BUFFER", "READONLY_BUFFER"), lambda m, _: m.refuse("a buffer outside the file")),
+}
+STEPS: dict[int, tuple[Callable[[Any], Any] | None, Callable[[Machine, Any], None]]] = {
+    ord(opcode.code): (
+        opcode.arg.reader if opcode.arg and opcode.name not in _OWN_LINES else None,
+        _BY_NAME[opcode.name],
+    )
+    for opcode in opcodes
+    if opcode.name in _BY_NAME
+}
+"""By code: what reads the argument of an instruction, as the standard library describes its form, and what it does."""

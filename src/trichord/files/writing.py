@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from trichord.errors import TrichordError
 from trichord.files.folders import hidden_beside, remove_folder
+from trichord.files.reading import open_descriptor, reason_of
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of some file systems
 
@@ -69,14 +70,7 @@ def give_mode(path: Path, mode: int) -> None:
 
 def open_itself(path: str, flags: int) -> int:
     """An `opener` of `open` for appending to a regular file of that name, never through a link to another one."""
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file", path)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return open_descriptor(path, flags | os.O_NOFOLLOW)
 
 
 def write_text(path: Path, text: str, *, shared: bool = False) -> None:
@@ -88,6 +82,16 @@ def write_text(path: Path, text: str, *, shared: bool = False) -> None:
 def write_json(path: Path, content: object, *, shared: bool = False) -> None:
     """Write a JSON file whole or not at all. Arguments as of `replacing`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", shared=shared)
+
+
+def append_json_line(path: Path, values: object) -> None:
+    """Add a line of JSON to a file, in one write, so that several processes may add lines at the same time."""
+    line = json.dumps(values) + "\n"
+    with open(path, "a+b", buffering=0, opener=open_itself) as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else "\n" + line  # a killed process left its line torn
+        file.write(line.encode())
 
 
 def refuse_foreign(paths: Iterable[Path], is_own: Callable[[Path], bool], kind: str) -> None:
@@ -142,6 +146,15 @@ def replacing_file(path: Path, *, exclusive: bool = False) -> Iterator[BinaryIO]
     """Yield a new binary file, which replaces `path` as `replacing` does."""
     with replacing(path, exclusive=exclusive) as partial, partial.open("wb") as file:
         yield file
+
+
+@contextmanager
+def writing_to(place: object, advice: str, what: str = "cannot be written to") -> Iterator[None]:
+    """Raise TrichordError, which names the place and says what to do, where the block cannot write."""
+    try:
+        yield
+    except OSError as error:
+        raise TrichordError(f"{place}: {what} ({reason_of(error)}); {advice}") from error
 
 
 @contextmanager

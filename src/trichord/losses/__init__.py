@@ -3,6 +3,8 @@
 The names below are imported when they are first used, because the settings of the losses are read without torch.
 """
 
+# ruff: noqa: F401 - the imports tell type checkers what `__getattr__` gives
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +16,6 @@ if TYPE_CHECKING:
     from trichord.losses.reconstruction import reconstruction_loss
     from trichord.losses.registry import pairwise_losses
 
-__all__ = [
-    "ClusterMemory",
-    "DividedLoss",
-    "KMeans",
-    "PairBatch",
-    "PairwiseLoss",
-    "assign",
-    "cluster_contrast",
-    "fit_kmeans",
-    "info_nce",
-    "masked_margin_softmax",
-    "mil_nce",
-    "pairwise_losses",
-    "reconstruction_loss",
-]
 _MODULES = {
     "clustering": ("ClusterMemory", "cluster_contrast"),
     "contrast": ("info_nce", "masked_margin_softmax", "mil_nce"),
@@ -37,6 +24,7 @@ _MODULES = {
     "reconstruction": ("reconstruction_loss",),
     "registry": ("pairwise_losses",),
 }
+__all__ = sorted(name for names in _MODULES.values() for name in names)
 
 
 def __getattr__(name: str) -> Any:

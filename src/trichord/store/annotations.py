@@ -8,7 +8,6 @@ the item `steps/TASK` of split `steps` of the collection, in order: so they have
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from trichord.errors import TrichordError
 from trichord.files.arrays import most_unpacked
 from trichord.files.reading import check_regular, unreadable
-from trichord.files.writing import replacing_file
+from trichord.files.writing import replacing_file, writing_to
 from trichord.store.leases import Leases
 from trichord.store.manifest import written_out
 from trichord.store.names import ANNOTATIONS
@@ -67,19 +66,11 @@ def write_annotations(store: Path, collection: str, spans: Iterable[StepSpan]) -
     given = [{"collection": collection, **vars(span)} for span in spans]
     names = ("collection", "task", "video_id")
     again = {tuple(row[name] for name in names) for row in given}
-    try:
-        with Leases(store) as leases:
-            leases.wait(ANNOTATIONS)
-            rows = [
-                row for row in _rows(store / ANNOTATIONS) if tuple(row[name] for name in names) not in again
-            ] + given
-            with replacing_file(store / ANNOTATIONS) as file:
-                pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file)
-    except OSError as error:
-        raise TrichordError(
-            f"{store / ANNOTATIONS}: cannot be written ({os.strerror(error.errno) if error.errno else error}); check the disk, "
-            "then run again"
-        ) from error
+    with writing_to(store / ANNOTATIONS, "check the disk, then run again"), Leases(store) as leases:
+        leases.wait(ANNOTATIONS)
+        rows = [row for row in _rows(store / ANNOTATIONS) if tuple(row[name] for name in names) not in again] + given
+        with replacing_file(store / ANNOTATIONS) as file:
+            pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file)
 
 
 def read_annotations(store: Store, collection: str) -> dict[tuple[str, str], list[StepSpan]]:

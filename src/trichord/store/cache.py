@@ -10,7 +10,6 @@ mapping, which it is told to do.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -23,9 +22,9 @@ from typing import Protocol
 from weakref import WeakSet
 
 from trichord.errors import TrichordError
-from trichord.files.locks import FileLock
+from trichord.files.locks import FileLock, LockedByAnotherProcess
 from trichord.files.reading import open_regular
-from trichord.files.writing import sync
+from trichord.files.writing import sync, writing_to
 
 DEFAULT_GB = 20.0
 TOUCH_EVERY_S = 30.0
@@ -53,6 +52,22 @@ def cache_bytes(cache_gb: float | None = None) -> int:
     return num_bytes
 
 
+@contextmanager
+def writing_to_cache(folder: Path) -> Iterator[None]:
+    """Raise TrichordError, which says what to do, where the block cannot write to a folder of the cache."""
+    advice = "mend its rights, or name another folder in TRICHORD_CACHE"
+    with writing_to(folder, advice, "the cache cannot be written"):
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            what = (
+                "is on a full disk; free some space, lower TRICHORD_CACHE_GB, or name another folder in TRICHORD_CACHE"
+            )
+            raise TrichordError(f"{folder}: {what}") from error
+
+
 class ShardCache:
     """The shards in `folder`, at most `max_bytes` of them. Threads and processes may use it at the same time.
 
@@ -65,7 +80,7 @@ class ShardCache:
         self._told: dict[str, float] = {}
         self._verified: dict[str, tuple[int, int]] = {}  # device and inode of the files that this process has checked
         self._mapped: WeakSet[Mapped] = WeakSet()
-        with self._writing():
+        with writing_to_cache(self.folder):
             folder.mkdir(parents=True, exist_ok=True)
             with self._alone():
                 self._trim(0)  # the bound may be lower than it was
@@ -88,7 +103,7 @@ class ShardCache:
                 "set TRICHORD_CACHE_GB to more"
             )
         final = self.folder / f"{checksum}.safetensors"
-        with self._writing():
+        with writing_to_cache(self.folder):
             if again:
                 final.unlink(missing_ok=True)
             if _size(final) == num_bytes and self._is_sound(final, checksum):
@@ -130,36 +145,17 @@ class ShardCache:
             return sum(size for _, size, _ in self._files())
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                what = "is on a full disk; free some space, lower TRICHORD_CACHE_GB, or name another folder in TRICHORD_CACHE"
-                raise TrichordError(f"{self.folder}: {what}") from None
-            raise TrichordError(
-                f"{self.folder}: the cache cannot be written ({error.strerror or error}); "
-                "mend its rights, or name another folder in TRICHORD_CACHE"
-            ) from None
-
-    @contextmanager
     def _claimed(self, final: Path, num_bytes: int) -> Iterator[int | None]:
         """A locked file to download into, or None when another one has just brought the shard."""
         temporary = final.with_name(f".{final.name}.tmp")
-        while True:
-            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # waits while another thread or process downloads it
-                if _size(final) == num_bytes:
-                    if _is_open_file(temporary, descriptor):
-                        temporary.unlink(missing_ok=True)
-                    yield None
-                    return
-                if _is_open_file(temporary, descriptor):
-                    yield descriptor
-                    return
-            finally:
-                os.close(descriptor)
+        with FileLock(temporary, wait_s=None) as lock:  # waits while another thread or process downloads it
+            if not lock.is_exclusive:
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(temporary))
+            if _size(final) == num_bytes:
+                temporary.unlink(missing_ok=True)
+                yield None
+            else:
+                yield lock.descriptor
 
     def _fill(
         self, descriptor: int, final: Path, checksum: str, num_bytes: int, where: str, download: Download
@@ -205,7 +201,12 @@ class ShardCache:
     def _delete(self, path: Path) -> bool:
         """Delete a shard, or a file that a killed download left. False for one that is being downloaded."""
         if path.suffix == ".tmp":
-            return _delete_left(path)
+            try:
+                with FileLock(path):  # whoever downloads into it holds the lock
+                    path.unlink(missing_ok=True)
+            except LockedByAnotherProcess:
+                return False
+            return True
         path.unlink(missing_ok=True)
         checksum = path.name.removesuffix(".safetensors")
         for mapped in list(self._mapped):
@@ -249,29 +250,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return -1
-
-
-def _is_open_file(path: Path, descriptor: int) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    return False
-
-
-def _delete_left(path: Path) -> bool:
-    """Delete an unfinished file unless somebody downloads into it: the lock on it ends with its process."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_open_file(path, descriptor):
-            path.unlink()
-        return True
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
 
 
 def _reserve(descriptor: int, num_bytes: int) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import read_text
+from trichord.files.reading import read_json_value
 from trichord.store.names import ENCODERS
 
 
@@ -15,9 +14,9 @@ def read_encoders(store: Path) -> dict[str, dict[str, Any]]:
     """Stream -> fingerprint as recorded. Raises TrichordError when the record is damaged."""
     path = store / ENCODERS
     try:
-        recorded = json.loads(read_text(path)) if path.is_file() else {}
+        recorded = read_json_value(path) if path.is_file() else {}
         return {stream: _whole(entry) for stream, entry in recorded.items()}
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise TrichordError(f"{path}: cannot be read ({one_line(error)}); restore it or use another store") from None
 
 

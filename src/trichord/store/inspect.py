@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
+from trichord.files.locks import is_locked
 from trichord.files.reading import file_sha256, read_text
 from trichord.store.cache import cache_bytes
 from trichord.store.columns import extent
-from trichord.store.content import shard_problem, spellings
+from trichord.store.content import falling_offsets, shard_problem, spellings
 from trichord.store.ledger import LEDGER, entry_of
 from trichord.store.location import Location, location
-from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest, rows_digest
+from trichord.store.manifest import Manifest, check_size, part_paths, read_manifest
 from trichord.store.mirror import RemoteStore
 from trichord.store.overlap import same_content
 from trichord.store.rules import outdated
@@ -42,41 +41,32 @@ class StreamSummary:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What `trichord store info` prints."""
+    """What `trichord store info` prints: a store, and what has to be counted or looked up."""
 
-    path: Location
-    num_items: int
+    store: Store
     num_parts: int
     num_bytes: int
-    duration_s: float
-    collections: dict[tuple[str, str], int]
     streams: dict[str, StreamSummary]
     num_captions: int
     num_words: int
-    word_dim: int
-    word_source: str
-    word_splitting: str
-    num_skipped: int
-    fingerprint: str
-    num_frozen: int = 0
-    frozen_bytes: int = 0
-    folder: Path | None = None  # where copies of a remote store lie
-    cache_bytes: int = 0
-    num_superseded: int = 0
-    num_outdated: int = 0
-    overlaps: int = 0
+    num_frozen: int
+    frozen_bytes: int
+    num_outdated: int
+    overlaps: int
 
     def __str__(self) -> str:
+        store, hours = self.store, sum(map(self.store.duration_s, range(len(self.store)))) / 3600
+        num_skipped = len(store.skipped())
         lines = [
-            f"store        {self.path}",
-            f"items        {self.num_items:,} in {_counted(self.num_parts, 'part')}, "
-            f"{self.num_bytes / 1e6:,.1f} MB, {self.duration_s / 3600:,.2f} hours",
+            f"store        {store.path}",
+            f"items        {len(store):,} in {_counted(self.num_parts, 'part')}, "
+            f"{self.num_bytes / 1e6:,.1f} MB, {hours:,.2f} hours",
         ]
-        if self.num_superseded:
+        if store.num_superseded:
             lines.append(
-                f"superseded   {_counted(self.num_superseded, 'earlier version')} of items, still in the parts"
+                f"superseded   {_counted(store.num_superseded, 'earlier version')} of items, still in the parts"
             )
-        for (collection, split), count in self.collections.items():
+        for (collection, split), count in store.collections().items():
             lines.append(f"  {f'{collection} {split}'.strip():<20} {count:,}")
         for name, stream in self.streams.items():
             lines.append(
@@ -85,10 +75,10 @@ class StoreInfo:
             )
         lines += [
             f"captions     {self.num_captions:,}",
-            f"words        {self.num_words:,} of {self.word_source}"
-            + (f", split as {self.word_splitting}" if self.word_splitting != "published" else ""),
-            f"skipped      {self.num_skipped:,}" + (f" (see {self.path}/{LEDGER})" if self.num_skipped else ""),
-            f"fingerprint  {self.fingerprint}",
+            f"words        {self.num_words:,} of {store.word_source}"
+            + (f", split as {store.word_splitting}" if store.word_splitting != "published" else ""),
+            f"skipped      {num_skipped:,}" + (f" (see {store.path}/{LEDGER})" if num_skipped else ""),
+            f"fingerprint  {store.fingerprint}",
         ]
         if self.overlaps:
             lines.append(
@@ -103,11 +93,11 @@ class StoreInfo:
         if self.num_frozen:
             lines.append(
                 f"frozen       {_counted(self.num_frozen, 'encoder')} computed for every clip, {self.frozen_bytes / 1e6:,.1f} MB "
-                f"in {self.folder or self.path}/{FROZEN} (safe to delete: made anew when needed)"
+                f"in {store.folder}/{FROZEN} (safe to delete: made anew when needed)"
             )
-        if self.folder:
-            lines.append(f"copies       in {self.folder}, at most {self.cache_bytes / 1e9:,.3g} GB of parts")
-            if self.num_bytes > self.cache_bytes:
+        if store.remote is not None:
+            lines.append(f"copies       in {store.folder}, at most {cache_bytes() / 1e9:,.3g} GB of parts")
+            if self.num_bytes > cache_bytes():
                 lines.append(
                     "             less than the store has: epochs fetch parts again; set TRICHORD_CACHE_GB to more"
                 )
@@ -129,25 +119,14 @@ def store_info(store: Location) -> StoreInfo:
         num_rows = sum(opened.num_rows(name, i) for i in items)
         streams[name] = StreamSummary(info.dim, info.dtype, int(opened.has(name).sum()), num_rows)
     return StoreInfo(
-        path=opened.path,
-        num_items=len(opened),
+        opened,
         num_parts=len(paths),
         num_bytes=sum(p.stat().st_size for p in paths) + opened.shard_bytes,
-        duration_s=sum(opened.duration_s(i) for i in items),
-        collections=opened.collections(),
         streams=streams,
         num_captions=sum(opened.num_captions(i) for i in items),
         num_words=sum(map(bool, opened.words)),
-        word_dim=opened.word_dim,
-        word_source=opened.word_source,
-        word_splitting=opened.word_splitting,
-        num_skipped=len(opened.skipped()),
-        fingerprint=opened.fingerprint,
         num_frozen=len(frozen),
         frozen_bytes=sum(p.stat().st_size for folder in frozen for p in folder.iterdir()),
-        folder=opened.folder if opened.remote else None,
-        cache_bytes=cache_bytes() if opened.remote else 0,
-        num_superseded=opened.num_superseded,
         num_outdated=len(outdated(opened)),
         overlaps=len(same_content(opened, opened.select(split="train"), _held_out(opened))),
     )
@@ -180,7 +159,7 @@ def verify(
     paths = part_paths(folder)
     problems: list[str] = []
     if unfinished := leftovers(folder):
-        if _has_writer(folder):
+        if is_locked(folder / "lock"):
             (note or progress or _silent)(f"{folder}: a writer is at work; what it has not finished is not checked")
         else:
             what = "was left by a writer that did not end; it is ignored, and removed when the store is next written"
@@ -207,25 +186,6 @@ def verify(
     return every if remote is None else [remote.told(problem) for problem in every]
 
 
-def _has_writer(store: Path) -> bool:
-    """Return whether a process holds the store's lock. Unknown, so False, where the file system knows no locks."""
-    try:
-        descriptor = os.open(store / "lock", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(
-            descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB
-        )  # let go of at once: a writer that starts now may have it
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def _silent(line: str) -> None:
     pass
 
@@ -235,11 +195,10 @@ def _part_problems(
 ) -> Iterator[str]:
     info, path = manifest.info, manifest.shard_path
     again = mend_of(path)
-    texts = {name: column.to_pylist() for name, column in manifest.texts.items()}
-    if rows_digest(texts | {name: column.tolist() for name, column in manifest.numbers.items()}) != info.rows_sha256:
+    if not manifest.is_as_written():
         yield f"{manifest.path}: its rows are not those that were written; {again}"
     repeated = []
-    for key in zip(texts["collection"], texts["video_id"], strict=True):
+    for key in zip(*(manifest.texts[name].to_pylist() for name in ("collection", "video_id")), strict=True):
         if key in seen and (seen[key] == manifest.path or not info.supersedes):
             yield one_line(f"{manifest.path}: holds {'/'.join(key)} again, which {seen[key].name} has; {again}")
         elif key in seen:
@@ -272,10 +231,9 @@ def _content_problems(shard: dict[str, np.ndarray], manifest: Manifest, words: d
         blocks = (tensor[at : at + _BLOCK_ROWS] for at in range(0, len(tensor), _BLOCK_ROWS))
         if not all(np.isfinite(block).all() for block in blocks):
             yield f"{name} holds NaN or infinity"
-    for name in ("caption_text_offsets", "word_offsets", "word_spelling_offsets"):
-        if (np.diff(shard[name]) < 0).any():
-            yield f"{name} do not rise"
-            return
+    if falling := falling_offsets(shard):
+        yield f"{falling} do not rise"
+        return
     if not _is_utf8(shard["caption_text"]) or not _is_utf8(shard["word_spelling"]):
         yield "its text is not UTF-8"
     ids = shard["word_table_ids"]

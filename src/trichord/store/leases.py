@@ -8,27 +8,24 @@ done twice, and comes out the same.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
 import time
 from pathlib import Path
 
-from trichord.errors import TrichordError
+from trichord.files.locks import NO_LOCKS
+from trichord.files.writing import writing_to
 
 FILE = "leases"
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # what some network file systems say
 
 
 class Leases:
     """The leases of this process on one store. Only one object per store and process may be open."""
 
     def __init__(self, store: Path) -> None:
-        try:
+        with writing_to(store, "check the path"):
             self._descriptor = os.open(store / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-        except OSError as error:
-            raise TrichordError(f"{store}: cannot be written to ({error.strerror}); check the path") from None
         self._held: set[str] = set()
         self._knows_locks = True
 

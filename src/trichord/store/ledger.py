@@ -6,14 +6,12 @@ right later is followed by a line of the class `resolved` with the same key; wit
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from trichord.errors import TrichordError, one_line
-from trichord.files.reading import read_text, unreadable
-from trichord.files.writing import open_itself
+from trichord.files.reading import parse_json, read_text, unreadable
+from trichord.files.writing import append_json_line, writing_to
 from trichord.store.location import Location
 
 LEDGER = "skipped.jsonl"
@@ -45,18 +43,8 @@ def note(store: Path, source: str, reason: str, kind: str = "", key: str = "", c
     entry = {"source": one_line(source), "reason": one_line(reason)}
     further = (("class", kind), ("key", key), ("collection", collection))
     entry |= {name: value for name, value in further if value}
-    line = json.dumps(entry) + "\n"
-    try:
-        with open(store / LEDGER, "a+b", buffering=0, opener=open_itself) as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                line = line if file.read(1) == b"\n" else "\n" + line  # a killed writer's torn line
-            file.write(line.encode())
-    except OSError as error:
-        raise TrichordError(
-            f"{store}: cannot write {LEDGER} ({error.strerror}); check the disk, then run again: "
-            "what was committed is safe"
-        ) from error
+    with writing_to(store / LEDGER, "check the disk, then run again: what was committed is safe"):
+        append_json_line(store / LEDGER, entry)
 
 
 def read_ledger(store: Path) -> list[dict[str, str]]:
@@ -96,10 +84,10 @@ def resolve(store: Path, is_stored: Callable[[str], bool]) -> None:
 def entry_of(line: str) -> dict[str, str] | None:
     """The entry of one line, or None when it is not whole."""
     try:
-        values = json.loads(line)
+        values = parse_json(line)
         entry = {name: str(values[name]) for name in ("source", "reason")}
         return entry | {name: str(values[name]) for name in ("class", "key", "collection") if name in values}
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from trichord.captions import WORD_SPLITTINGS
 from trichord.errors import TrichordError
 from trichord.files.arrays import most_unpacked
-from trichord.files.reading import check_regular, unreadable
+from trichord.files.reading import check_regular, parse_json, unreadable
 from trichord.files.writing import replacing_file
 from trichord.store.shards import damaged, unreadable_part
 
@@ -82,6 +82,12 @@ class Manifest:
     @property
     def num_rows(self) -> int:
         return len(self.numbers["duration_s"])
+
+    def is_as_written(self) -> bool:
+        """Whether the rows are those whose digest the description holds."""
+        texts = {name: column.to_pylist() for name, column in self.texts.items()}
+        numbers = {name: column.tolist() for name, column in self.numbers.items()}
+        return rows_digest(texts | numbers) == self.info.rows_sha256
 
 
 def part_paths(store: Path) -> list[Path]:
@@ -164,9 +170,9 @@ def write_manifest(path: Path, columns: Mapping[str, Sequence[object]], info: Pa
 
 def _info(path: Path, metadata: Mapping[bytes, bytes] | None) -> tuple[PartInfo, int]:
     try:
-        values = json.loads((metadata or {})[_KEY])
+        values = parse_json((metadata or {})[_KEY])
         version = values.pop("format")
-    except (KeyError, ValueError, AttributeError, RecursionError):
+    except (KeyError, ValueError, AttributeError):
         raise damaged(path, "is not a part of a store") from None
     if version not in (1, FORMAT, _SPLITTING_FORMAT, _RENEWABLE_FORMAT):
         raise TrichordError(

@@ -11,9 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +22,15 @@ from trichord.files.folders import make_folder
 from trichord.files.locks import FileLock
 from trichord.files.reading import file_sha256, read_json_value
 from trichord.files.writing import replacing_file, write_json
-from trichord.store.cache import ShardCache, cache_bytes, shard_cache
+from trichord.store.cache import ShardCache, cache_bytes, shard_cache, writing_to_cache
+from trichord.store.content import word_table_problem
 from trichord.store.ledger import LEDGER
 from trichord.store.location import cache_folder
 from trichord.store.manifest import PartInfo
 from trichord.store.names import ANNOTATIONS, ENCODERS, SETTLED
 from trichord.store.remote import RemoteFile, RemoteFiles
 from trichord.store.shards import MAX_HEADER_BYTES, damaged, map_shard, parse_header, write_shard
+from trichord.threads import in_order
 
 SMALL_FILES = (ENCODERS, ANNOTATIONS, LEDGER, SETTLED)
 MAX_SMALL_BYTES = 1 << 30  # of one small file; bounds what a strange server can make us copy
@@ -55,16 +56,11 @@ class RemoteStore:
         self._files = RemoteFiles(url)
         self._downloads = ThreadPoolExecutor(SHARDS_AT_ONCE * BLOCKS_AHEAD, thread_name_prefix="download")
         self._shards = ThreadPoolExecutor(SHARDS_AT_ONCE, thread_name_prefix="shard")
-        try:
+        with writing_to_cache(self.folder):
             for name in ("parts", "words"):
                 make_folder(root, "stores", self.folder.name, name)
             with FileLock(self.folder / "lock", wait_s=None):
                 self.shards = self._copy()
-        except OSError as error:
-            raise TrichordError(
-                f"{self.folder}: the cache cannot be written ({error.strerror or error}); "
-                "mend its rights, or name another folder in TRICHORD_CACHE"
-            ) from None
 
     def told(self, text: object) -> str:
         """A message about the copy as one about the store."""
@@ -162,7 +158,8 @@ class RemoteStore:
         """Write the shard into the file, several blocks ahead. Returns the SHA-256 of what came."""
         digest = hashlib.sha256()
         name, begin = f"parts/{info.shard}", 0
-        for block in _ahead(self._downloads, lambda span: self._files.read(name, *span), _blocks(info.num_bytes)):
+        spans = _blocks(info.num_bytes)
+        for _, block in in_order(self._downloads, lambda span: self._files.read(name, *span), spans, BLOCKS_AHEAD):
             digest.update(block)
             begin += os.pwrite(descriptor, block, begin)
         if begin != info.num_bytes:
@@ -187,7 +184,7 @@ class RemoteStore:
             dtype, shape, begin = header[key]
             data = self._files.read(name, begin, begin + dtype.itemsize * int(np.prod(shape)))
             tensors[key] = np.frombuffer(data, dtype).reshape(shape)
-        if problem := _words_problem(tensors, info):
+        if problem := word_table_problem(tensors, (info.num_words, info.word_dim)):
             raise damaged(where, problem)
         unnamed = folder / f".{info.sha256}.{os.getpid()}.new"
         _, digest = write_shard(unnamed, {key: [tensor] for key, tensor in tensors.items()})
@@ -222,40 +219,9 @@ class MappedShards:
             self._shards[self._of[checksum]] = None
 
 
-def _words_problem(tensors: Shard, info: PartInfo) -> str:
-    expected = {
-        "word_table_ids": ("int32", (info.num_words,)),
-        "word_vectors": ("float32", (info.num_words, info.word_dim)),
-        "word_spelling_offsets": ("int64", (info.num_words + 1,)),
-    }
-    for name, (dtype, shape) in expected.items():
-        if tensors[name].dtype != dtype or tensors[name].shape != shape:
-            return f"its tensor {name} is of another shape than its Parquet file says"
-    offsets = tensors["word_spelling_offsets"]
-    fits = tensors["word_spelling"].dtype == np.uint8 and offsets[0] == 0
-    return "" if fits and offsets[-1] == len(tensors["word_spelling"]) else "its word_spelling offsets do not fit"
-
-
 def _blocks(size: int) -> Iterator[tuple[int, int]]:
     for begin in range(0, size, BLOCK_BYTES):
         yield begin, min(begin + BLOCK_BYTES, size)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, read: Callable[[tuple[int, int]], bytes], spans: Iterable[tuple[int, int]]
-) -> Iterator[bytes]:
-    """The spans' bytes in order, BLOCKS_AHEAD of them under way at a time."""
-    waiting: deque[Future[bytes]] = deque()
-    try:
-        for span in spans:
-            waiting.append(pool.submit(read, span))
-            if len(waiting) >= BLOCKS_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 def _sha256(path: Path) -> str:

@@ -7,13 +7,13 @@ left to this module alone: the libraries' own attempts would multiply to an hour
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from trichord.errors import TrichordError, one_line
+from trichord.threads import NotInTimeError, within
 
 PAUSES_S = (0.5, 1.0, 2.0)  # between attempts
 CONNECT_S, READ_S = 10, 30  # without any answer
@@ -96,9 +96,9 @@ class RemoteFiles:
         deadline_s = REQUEST_S + num_bytes / SLOWEST_BYTES_PER_S
         for number, pause_s in enumerate((*PAUSES_S, None), 1):
             try:
-                return _within(deadline_s, action)
+                return within(deadline_s, action)
             except Exception as error:  # file systems raise their libraries' own errors
-                if pause_s is None or not _passes(error) or (isinstance(error, _TooSlow) and number > 1):
+                if pause_s is None or not _passes(error) or (isinstance(error, NotInTimeError) and number > 1):
                     raise _failed(where, error) from None
                 _LOG.warning(
                     "%s: %s; trying again (attempt %d of %d)", where, _cause(error), number + 1, len(PAUSES_S) + 1
@@ -107,38 +107,13 @@ class RemoteFiles:
         raise AssertionError
 
 
-class _TooSlow(OSError):
-    """A request that took longer than its deadline."""
-
-
-def _within(seconds: float, action: Callable[[], Result]) -> Result:
-    """Call `action` in a thread of its own and wait for it. A thread that is still waiting then does not keep the process."""
-    results: list[Result] = []
-    errors: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            results.append(action())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=call, name="request", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise _TooSlow(f"no complete answer within {seconds:.0f} s")
-    return results[0]
-
-
 def _token(entry: dict[str, Any]) -> str:
     told = [f"{name}={entry[name]}" for name in _TOKENS if entry.get(name)]
     return f"{entry.get('size')} {' '.join(told)}" if told else ""
 
 
 def _cause(error: BaseException) -> str:
-    if isinstance(error, _TooSlow):
+    if isinstance(error, NotInTimeError):
         return str(error)
     return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)[:200]
 

@@ -7,9 +7,8 @@ its captions were read (`trichord.captions.CAPTION_RULES`). Items of earlier ver
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trichord.captions import CAPTION_RULES
-from trichord.files.reading import read_text
-from trichord.files.writing import open_itself
+from trichord.files.reading import json_lines
+from trichord.files.writing import append_json_line
 from trichord.store.names import SETTLED
 
 if TYPE_CHECKING:
@@ -43,13 +42,8 @@ class Settled:
     def __init__(self, store: Path) -> None:
         self._path = store / SETTLED
         self._pairs: set[tuple[str, str]] = set()
-        try:
-            lines = read_text(self._path, errors="replace").splitlines()
-        except OSError:  # it only saves time
-            lines = []
-        for line in lines:
-            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):  # a killed process's torn line
-                values = json.loads(line)
+        for values in json_lines(self._path):
+            with suppress(TypeError, KeyError):
                 if values["rules"] == CURRENT_RULES:
                     self._pairs.add((str(values["source"]), str(values["key"])))
 
@@ -67,9 +61,8 @@ class Settled:
         if self.has(source, key):
             return
         self._pairs.add((source, key))
-        line = json.dumps({"source": source, "key": key, "rules": CURRENT_RULES}) + "\n"
-        with contextlib.suppress(OSError), open(self._path, "ab", buffering=0, opener=open_itself) as file:
-            file.write(line.encode())
+        with suppress(OSError):  # it only saves time
+            append_json_line(self._path, {"source": source, "key": key, "rules": CURRENT_RULES})
 
 
 def outdated(store: Store) -> np.ndarray:

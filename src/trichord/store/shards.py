@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from trichord.errors import TrichordError, one_line
 from trichord.files.lfs import lfs_pointer_error
-from trichord.files.reading import open_regular, unreadable
+from trichord.files.reading import open_regular, parse_json, unreadable
 from trichord.files.writing import replacing_file
 
 MAX_HEADER_BYTES = 1 << 20  # a part has some 15 tensors; this bounds what a damaged length can make us read
@@ -96,8 +96,8 @@ def read_header(path: Path) -> tuple[int, dict[str, tuple[np.dtype, tuple[int, .
 def parse_header(path: Path, text: bytes, size: int) -> dict[str, tuple[np.dtype, tuple[int, ...], int]]:
     """As `read_header`, of a file of `size` bytes whose header is `text`; `path` is for messages."""
     try:
-        header = json.loads(text)
-    except (ValueError, RecursionError):
+        header = parse_json(text)
+    except ValueError:
         raise damaged(path, "its header is not valid") from None
     tensors = {}
     spans = []

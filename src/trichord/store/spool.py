@@ -26,7 +26,7 @@ import pyarrow as pa
 from trichord.captions import Captions
 from trichord.errors import TrichordError
 from trichord.files.folders import holds_only, link_error, make_folder, remove_folder
-from trichord.files.reading import read_text
+from trichord.files.reading import read_json_value
 from trichord.files.writing import sync
 from trichord.store.items import Item
 
@@ -140,7 +140,7 @@ def read_spooled(folder: Path) -> SpooledItem | None:
     Raises OSError when it cannot be read, which is not its fault.
     """
     try:
-        values = json.loads(read_text(folder / _DESCRIPTION))
+        values = read_json_value(folder / _DESCRIPTION)
         streams: dict[str, np.ndarray] = {}
         for name, entry in values["streams"].items():
             if Path(entry["file"]).name != entry["file"]:
@@ -158,7 +158,7 @@ def read_spooled(folder: Path) -> SpooledItem | None:
             source=values["source"],
             **{name: values.get(name, "") for name in ("media", "rules", "renews")},  # earlier versions wrote none
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, AssertionError):
         return None
 
 
@@ -172,7 +172,10 @@ def _mapped(path: Path, entry: dict[str, Any]) -> np.ndarray:
 
 
 def remove_spooled(folder: Path) -> None:
-    """Remove an item from the spool: first its name, so that a half-removed one is not taken for whole."""
+    """Remove a finished or unfinished item from the spool, unless its folder holds files of somebody else.
+
+    Its name goes first, so that a half-removed item is not taken for whole.
+    """
     remove_folder(folder, _FILES)
 
 
@@ -183,11 +186,6 @@ def begun(store: Path) -> list[tuple[Path, str]]:
     """
     matches = ((path, _BEGUN.fullmatch(path.name)) for path in _entries(store))
     return [(path, match["item"]) for path, match in matches if match]
-
-
-def remove_begun(folder: Path) -> None:
-    """Remove an unfinished folder, unless it holds files of somebody else."""
-    remove_folder(folder, _FILES)
 
 
 def _entries(store: Path) -> list[Path]:

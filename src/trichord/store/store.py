@@ -16,24 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trichord.errors import TrichordError, one_line
-from trichord.store.columns import (
-    checked_parts,
-    coded,
-    column,
-    extent,
-    fingerprint,
-    merged_streams,
-    newest_rows,
-    texts_in,
-)
-from trichord.store.content import shard_problem, words_problem
+from trichord.store import columns
+from trichord.store.content import gathered_words, num_words_of, shard_problem, words_problem
 from trichord.store.ledger import no_items, read_ledger
 from trichord.store.location import Location, location
 from trichord.store.manifest import part_paths
 from trichord.store.mirror import MappedShards, RemoteStore
 from trichord.store.reading import Reading
 from trichord.store.shards import damaged, map_shard, unreadable_part
-from trichord.store.vocabulary import gathered_words, num_words_of
 
 
 class Store:
@@ -74,18 +64,18 @@ class Store:
         if not paths:
             raise no_items(self.path, self.folder)
         try:
-            parts = checked_parts(paths, self.remote)
-            self.streams = merged_streams(parts)
+            parts = columns.checked_parts(paths, self.remote)
+            self.streams = columns.merged_streams(parts)
         except TrichordError as error:
             raise self._told(error) from None
-        rows = newest_rows(parts)
+        rows = columns.newest_rows(parts)
 
         def number(name: str) -> np.ndarray:
             values = np.concatenate([part.numbers[name] for part in parts])
             return values if rows is None else values[rows]
 
         def text(name: str) -> pa.Array:
-            values = texts_in(parts, name)
+            values = columns.texts_in(parts, name)
             return values if rows is None else values.take(pa.array(rows))
 
         sizes = [part.num_rows for part in parts]
@@ -96,17 +86,17 @@ class Store:
         self._medias = self._rules = None
         if any("media" in part.texts for part in parts):
             self._medias, self._rules = text("media"), text("rules").dictionary_encode()
-        self._collections, self._collection = coded(text("collection"))
-        self._splits, self._split = coded(text("split"))
+        self._collections, self._collection = columns.coded(text("collection"))
+        self._splits, self._split = columns.coded(text("split"))
         self._duration_s = number("duration_s")
         self._caption_begin, self._caption_end = number("caption_begin"), number("caption_end")
-        self._columns = {name: column(name, info, parts, rows) for name, info in self.streams.items()}
-        self._extents = [extent(part) for part in parts]
+        self._columns = {name: columns.column(name, info, parts, rows) for name, info in self.streams.items()}
+        self._extents = [columns.extent(part) for part in parts]
         info = parts[0].info
         self.word_source, self.lowercase, self.word_dim = info.word_source, info.lowercase, info.word_dim
         self.word_splitting = info.word_splitting
         self.reading = Reading()
-        self.fingerprint = fingerprint(parts)
+        self.fingerprint = columns.fingerprint(parts)
         self._infos = [part.info for part in parts]
         self._last_part = parts[-1].path.name
         self._shard_paths = [part.shard_path for part in parts]

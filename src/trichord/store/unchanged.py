@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trichord.files.reading import file_sha256
-from trichord.store.manifest import part_paths, read_manifest, rows_digest
+from trichord.store.manifest import part_paths, read_manifest
 from trichord.store.shards import damaged, unreadable_part
 from trichord.store.store import Store
 
@@ -53,11 +53,7 @@ def check_unchanged(store: Store, noted: Mapping[str, object]) -> Stamps:
 
 def _check_content(path: Path) -> None:
     manifest = read_manifest(path)
-    texts = {name: column.to_pylist() for name, column in manifest.texts.items()}
-    if (
-        rows_digest(texts | {name: column.tolist() for name, column in manifest.numbers.items()})
-        != manifest.info.rows_sha256
-    ):
+    if not manifest.is_as_written():
         raise damaged(path, "was changed since the run began")
     try:
         same = file_sha256(manifest.shard_path) == manifest.info.sha256

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.errors import TrichordError, one_line, printable
+from trichord.errors import TrichordError, one_line, print_line
 from trichord.files.folders import is_real_folder, remove_folder
 from trichord.files.writing import replace_folder
 from trichord.training.checkpoint_folder import (
@@ -121,7 +121,7 @@ def load_newest(
     import torch
     from accelerate.utils import broadcast
 
-    say = say or _print
+    say = say or print_line
     step = -1
     if accelerator.is_main_process:
         _clear_remains(folder)
@@ -259,7 +259,3 @@ def _step(path: Path) -> int:
 
 def _random(process: int) -> str:
     return f"random-{process}.safetensors"
-
-
-def _print(line: str) -> None:
-    print(printable(line), flush=True)

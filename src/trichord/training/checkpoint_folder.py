@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from trichord.errors import one_line
-from trichord.files.reading import file_sha256, read_bytes, reraise_unavailable
+from trichord.files.reading import file_sha256, read_json_value, reraise_unavailable
 from trichord.files.writing import umask_mode
 from trichord.training.seals import sealed, was_changed
 
@@ -83,8 +83,8 @@ def read_numbers(path: Path) -> dict[str, Any]:
     if (size := _size(path)) > MOST_JSON:
         raise Damaged(f"{path.name} has {size} bytes")
     try:
-        content = json.loads(read_bytes(path))
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        content = read_json_value(path)
+    except (OSError, ValueError, MemoryError) as error:
         reraise_unavailable(path, error)
         raise Damaged(f"{path.name} cannot be read: {one_line(error)}") from None
     if not isinstance(content, dict):

@@ -13,7 +13,6 @@ Nothing is pickled, and the step draws no random number. The folder is whole or 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from torch import Tensor
 from trichord.data.reader import Batch, ClipReader
 from trichord.errors import TrichordError, one_line
 from trichord.files.folders import remove_folder
-from trichord.files.reading import read_text
+from trichord.files.reading import read_json_value
 from trichord.files.writing import replace_folder, umask_mode, write_json
 from trichord.modalities.registry import modality_of_tensor, specification
 
@@ -178,7 +177,7 @@ def _of_all(partial: Path, num_processes: int) -> list[BadInput]:
     found: list[BadInput] = []
     for rank in range(num_processes):
         try:
-            content = json.loads(read_text(partial / f"clips-{rank}.json"))
+            content = read_json_value(partial / f"clips-{rank}.json")
             found += [BadInput(**one) for one in content["bad_inputs"]]
         except (OSError, ValueError):  # the disk is full, or this machine does not see that process's files
             continue

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from copy import deepcopy
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from trichord.cluster import Cluster, RayOptions
+from trichord.cluster import Cluster, NodeActor, RayOptions
 from trichord.data.batches import TrainingClips
 from trichord.data.frozen_parts import finish, make_parts, parts_done, plan_parts
 from trichord.data.reader import ClipReader
@@ -80,8 +79,6 @@ def freeze_on_ray(
             arguments = (os.getcwd(), device, deepcopy(model).cpu(), stage, source, reader, settings)
             count = min(workers or room, len(rows))
             for row in cluster.mapped(PartMaker, arguments, rows, count) if rows else ():
-                if row["failure"]:
-                    raise TrichordError(row["failure"])
                 made += row["made"]
             for work, _ in passes:
                 finish(work, plan_parts(work, leases) or [], leases)
@@ -97,46 +94,30 @@ def freeze_on_ray(
     return made
 
 
-class PartMaker:
-    """An actor: the encoders of the passes, ready to make parts. What keeps it from working is told by its first row."""
+class PartMaker(NodeActor):
+    """An actor: the encoders of the passes, ready to make parts."""
 
-    def __init__(
-        self, folder: str, device: str, model: MCN, stage: Stage, source: TrainingClips, reader: ClipReader,
-        settings: FrozenSettings,
-    ) -> None:  # fmt: skip
-        self._failure = ""
-        try:
-            import torch
-            from accelerate import Accelerator
+    nothing = {"made": 0}
 
-            with suppress(OSError):
-                os.chdir(folder)  # relative paths mean what they mean to the driver
-            torch.set_num_threads(1)
-            accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
-            self._passes = {
-                work.folder.name: (work, encoder)
-                for work, encoder in frozen_passes(model, stage, source, reader, settings, accelerator)
-            }
-            self._leases = Leases(next(iter(self._passes.values()))[0].folder.parent)
-        except Exception as error:
-            self._failure = _told(error)
+    def begin(
+        self, device: str, model: MCN, stage: Stage, source: TrainingClips, reader: ClipReader, settings: FrozenSettings
+    ) -> None:
+        import torch
+        from accelerate import Accelerator
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        made = 0
-        if not self._failure:
-            try:
-                made = self._make(row["key"], {int(number) for number in row["parts"]})
-            except Exception as error:
-                self._failure = _told(error)
-        return {"made": made, "failure": self._failure}
+        torch.set_num_threads(1)
+        accelerator = Accelerator(mixed_precision=settings.precision, cpu=device == "cpu")
+        self._passes = {
+            work.folder.name: (work, encoder)
+            for work, encoder in frozen_passes(model, stage, source, reader, settings, accelerator)
+        }
+        self._leases = Leases(next(iter(self._passes.values()))[0].folder.parent)
 
-    def _make(self, key: str, numbers: set[int]) -> int:
+    def work(self, row: dict[str, Any]) -> dict[str, Any]:
+        key, numbers = row["key"], {int(number) for number in row["parts"]}
         if key not in self._passes:
             raise TrichordError(f"holds other weights or another store than the driver's: no pass {key}")
         work, encoder = self._passes[key]
         parts = plan_parts(work, self._leases) or []  # none: the driver made room already
-        return make_parts(work, [part for part in parts if part.number in numbers], encoder, self._leases)
-
-
-def _told(error: Exception) -> str:
-    return f"Ray node {os.uname().nodename}: {one_line(error) or type(error).__name__}"
+        mine = [part for part in parts if part.number in numbers]
+        return {"made": make_parts(work, mine, encoder, self._leases)}

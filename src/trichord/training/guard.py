@@ -79,13 +79,13 @@ class Guard:
     def check_loss(self, terms: Mapping[str, Tensor]) -> None:
         """Raises Diverged unless the loss is finite on every process; call it before the backward pass."""
         self._terms = terms
-        if on_any_process(not bool(torch.isfinite(terms["loss"])), self.accelerator.device):
+        if on_any_process(not bool(torch.isfinite(terms["loss"]))):
             bad = [name for name, term in terms.items() if name != "loss" and not bool(torch.isfinite(term))]
             self._stop("loss", f"the loss is not finite ({', '.join(bad) or 'their sum'})", None)
 
     def check_gradient(self, norm: float) -> None:
         """Raises Diverged unless the gradient's norm is finite on every process; call it before the optimizer's step."""
-        if not on_any_process(not math.isfinite(norm), self.accelerator.device):
+        if not on_any_process(not math.isfinite(norm)):
             return
         scaler = self.accelerator.scaler
         if scaler is None:

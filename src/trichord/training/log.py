@@ -7,13 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from trichord.errors import printable
+from trichord.errors import print_line
 from trichord.files.reading import read_text
 from trichord.files.writing import open_itself, sync, write_text
 
@@ -46,7 +45,7 @@ class StageLog:
     ) -> None:
         self.path = folder / "metrics.jsonl"
         self.title, self.num_steps, self.first_step = title, num_steps, first_step
-        self.log_every_steps, self.enabled, self.say = log_every_steps, enabled, say or _print
+        self.log_every_steps, self.enabled, self.say = log_every_steps, enabled, say or print_line
         self.started, self.earlier_s, self.clips = time.monotonic(), 0.0, 0
         self.writer: Any = None
         self.bar: Progress | None = None
@@ -72,9 +71,7 @@ class StageLog:
     def __enter__(self) -> StageLog:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
         if self.writer is not None:
@@ -131,7 +128,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _print(line: str) -> None:
-    print(printable(line), flush=True)

@@ -1,14 +1,20 @@
-"""One thread that computes ahead, and a wait for it that ends."""
+"""Threads that compute ahead, and waits for them that end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Executor, Future, wait
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
+Given = TypeVar("Given")
 Made = TypeVar("Made")
+
+
+class NotInTimeError(TimeoutError):
+    """A call that `within` waited for has not ended."""
 
 
 class Ahead:
@@ -45,3 +51,36 @@ class Ahead:
             except BaseException as error:  # raised where the result is waited for
                 future.set_exception(error)
             del task, future
+
+
+def within(seconds: float, action: Callable[[], Made]) -> Made:
+    """Return what `action` returns, called in a daemon thread of its own.
+
+    Raises:
+        NotInTimeError: It has not returned after so many seconds. The thread is left to itself.
+    """
+    thread = Ahead("waiting")
+    future = thread.submit(action)
+    thread.close(wait=False)
+    if not wait([future], seconds).done:
+        raise NotInTimeError(f"no complete answer within {seconds:.0f} s")
+    return future.result()
+
+
+def in_order(
+    pool: Executor, function: Callable[[Given], Made], items: Iterable[Given], most: int
+) -> Generator[tuple[Given, Made]]:
+    """Yield each item with `function(item)`, in order, computed in the pool for up to `most` items ahead."""
+    waiting: deque[tuple[Given, Future[Made]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) >= most:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
