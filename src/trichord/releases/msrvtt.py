@@ -23,7 +23,7 @@ from trichord.releases.clips import Clip, first_file, import_clips, pickled_clip
 from trichord.releases.common import ALLOW_MISSING, ImportSummary, Progress, Request
 from trichord.releases.msrvtt_full import COLLECTION as FULL
 from trichord.releases.msrvtt_full import captions_by_clip, full_test_clips
-from trichord.releases.pieces import named_path, csv_rows
+from trichord.releases.pieces import csv_rows, named_path
 
 COLLECTION = "msrvtt"
 TEST_PICKLES = ("msrvtt_jsfusion_test.pkl", "msrvtt_test.pkl")

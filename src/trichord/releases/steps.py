@@ -22,7 +22,7 @@ from trichord.files.reading import open_regular_text, read_text
 from trichord.files.walking import raise_unlisted
 from trichord.ids import IdIndex, file_without_media_suffix, match_ids
 from trichord.releases.common import ALLOW_MISSING, RATES_HZ, ImportSummary, Made, Request, import_entries
-from trichord.releases.pieces import as_array, as_rows, named_path, csv_rows, time_major
+from trichord.releases.pieces import as_array, as_rows, csv_rows, named_path, time_major
 from trichord.releases.records import parsed, read_small
 from trichord.store import Item, Store
 from trichord.store.annotations import (
