@@ -27,7 +27,7 @@ from trichord.media import FrameSpec, probe, waveform, write_video
 from trichord.media import frames as frames_of
 from trichord.media.clock import longest_s
 from trichord.media.torchcodec import pictures as torchcodec_pictures
-from trichord.releases.common import import_entries
+from trichord.releases.common import Request, import_entries
 from trichord.store import Store
 from trichord.store.items import check_collection
 from trichord.store.spool import SpoolWriter, read_spooled, spooled
@@ -269,8 +269,8 @@ def test_collections_that_later_commands_could_not_name(tmp_path: Path, videos: 
     assert not (tmp_path / "s").exists()
     with pytest.raises(TrichordError, match="collection"):
         import_entries(
-            [1], collection=name, video_id=str, make=lambda entry: pytest.fail("was read"), texts=(), root=tmp_path,
-            store=tmp_path / "s", words=None,
+            [1], Request(tmp_path, tmp_path / "s"), collection=name, video_id=str,
+            make=lambda entry: pytest.fail("was read"), texts=(),
         )  # fmt: skip
     assert not (tmp_path / "s").exists()
 

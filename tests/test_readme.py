@@ -14,7 +14,8 @@ import torch
 import yaml
 
 import trichord
-from trichord.cli import main, models, parsing, scoring, training
+from trichord.cli import command as commands
+from trichord.cli import main, parsing
 from trichord.extraction.extract import extract
 from trichord.media import write_video
 
@@ -52,7 +53,7 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
         parse(parser, words)
         raise Parsed
 
-    for module in (parsing, training, models, scoring):
+    for module in (parsing, commands):
         monkeypatch.setattr(module, "parse", parsed)
 
 

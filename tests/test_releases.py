@@ -238,7 +238,7 @@ def test_msrvtt_of_the_original_release(tmp_path: Path) -> None:
     (root / "MSRVTT_data.json").write_text("{}")
     assert "has no sentences with video_id and caption" in refused(import_msrvtt, root, tmp_path / "store")
     (root / "MSRVTT_JSFUSION_test.csv").write_text("a,b\n1,2\n")
-    assert "needs the columns video_id and sentence" in refused(import_msrvtt, root, tmp_path / "store")
+    assert "has no column video_id, sentence" in refused(import_msrvtt, root, tmp_path / "store")
 
 
 RELEASES = ["howto100m", "youcook2", "msrvtt"]

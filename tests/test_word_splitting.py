@@ -18,7 +18,7 @@ from trichord.evaluation.classification import embed_prompts
 from trichord.extraction.extract import check_words
 from trichord.nn import MCN
 from trichord.releases import IMPORTERS, export_store, import_npy, import_webdataset, import_youcook2
-from trichord.releases.common import first_with_words
+from trichord.releases.pieces import first_with_words
 from trichord.store import Item, Store, StoreWriter
 from trichord.store.inspect import store_info
 from trichord.store.manifest import word_splitting_of

@@ -5,85 +5,90 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from trichord.cli.parsing import parse, parser_of, say, show
+from trichord.cli.command import command
+from trichord.cli.parsing import say, show
 
 
-def export_model(words: list[str]) -> int:
-    parser = parser_of(
-        "export-model",
-        "Write a trained model as a folder that others can use: weights, encoders, words, model card.",
-        "trichord export-model my_study/stages/STAGE --out my_model --license cc-by-4.0",
-    )
-    parser.add_argument("run", type=Path, help="Run, study or stage folder, or a published .pth file.")
-    parser.add_argument("--out", type=Path, required=True, help="Folder of the model.")
-    parser.add_argument(
-        "--store",
-        type=str | None,
-        help="The store that the model was trained on. By default, the one that the run names.",
-    )
-    parser.add_argument("--words", type=Path | None, help="File of word vectors. By default, the words of the store.")
-    parser.add_argument(
-        "--results",
-        type=Path | None,
-        help="Folder of `trichord evaluate --out` with the figures for the card. By default, those of the study.",
-    )
-    parser.add_argument(
-        "--name", type=str | None, help="Name of the model in its card. By default, that of the folder."
-    )
-    parser.add_argument(
-        "--license",
-        type=str | None,
-        help="License of the weights: an identifier of the hub such as cc-by-4.0, or a name.",
-    )
-    parser.add_argument("--language", type=str | None, help="Language of the texts, such as en.")
-    values = parse(parser, words)
+@command("trichord export-model my_study/stages/STAGE --out my_model --license cc-by-4.0", positional=("run",))
+def export_model(
+    run: Path,
+    *,
+    out: Path,
+    store: str | None = None,
+    words: Path | None = None,
+    results: Path | None = None,
+    name: str | None = None,
+    license: str | None = None,
+    language: str | None = None,
+) -> int:
+    """Write a trained model as a folder that others can use: weights, encoders, words, model card.
+
+    Args:
+        run: Run, study or stage folder, or a published .pth file.
+        out: Folder of the model.
+        store: The store that the model was trained on. By default, the one that the run names.
+        words: File of word vectors. By default, the words of the store.
+        results: Folder of `trichord evaluate --out` with the figures for the card. By default, those of the study.
+        name: Name of the model in its card. By default, that of the folder.
+        license: License of the weights: an identifier of the hub such as cc-by-4.0, or a name.
+        language: Language of the texts, such as en.
+    """
     from trichord.embedder.export import export_model
 
-    show(
-        export_model(
-            values.run, values.out, store=values.store, words=values.words, results=values.results, name=values.name,
-            license=values.license, language=values.language,
-        )
-    )  # fmt: skip
+    card = {"name": name, "license": license, "language": language}
+    show(export_model(run, out, store=store, words=words, results=results, **card))
     return 0
 
 
-def embed(words: list[str]) -> int:
-    parser = parser_of(
-        "embed",
-        "Embed files, and the captions beside them, with an exported model, and write a file of embeddings.",
-        "trichord embed my_model clips/*.mp4 --out clips.safetensors; trichord evaluate --embeddings clips.safetensors",
-    )
-    parser.add_argument("model", type=str, help="Folder of an exported model, or OWNER/NAME of the hub.")
-    parser.add_argument("files", type=Path, nargs="+", help="Media files. A folder stands for the videos in it.")
-    parser.add_argument("--out", type=Path, required=True, help="The .safetensors or .npz file to write.")
-    parser.add_argument(
-        "--window_s", type=float | None, help="Length in seconds of the clips into which longer files are cut."
-    )
-    parser.add_argument("--words", type=Path | None, help="File of word vectors. By default, the words of the model.")
-    parser.add_argument(
-        "--encoders",
-        type=dict[str, str] | None,
-        help="Encoder of each stream. By default, the encoders that the model records.",
-    )
-    parser.add_argument(
-        "--weights", type=dict[str, Path] | None, help="File with the weights of the encoder of each stream."
-    )
-    parser.add_argument("--revision", type=str | None, help="Revision of the hub's repository.")
-    parser.add_argument("--device", type=str, default="cpu", help="Where to compute: cpu or cuda.")
-    values = parse(parser, [word.replace("--window-s", "--window_s") for word in words])
+@command(
+    "trichord embed my_model clips/*.mp4 --out clips.safetensors; trichord evaluate --embeddings clips.safetensors",
+    positional=("model", "files"),
+    files={"nargs": "+"},
+)
+def embed(
+    model: str,
+    files: list[Path],
+    *,
+    out: Path,
+    window_s: float | None = None,
+    words: Path | None = None,
+    encoders: dict[str, str] | None = None,
+    weights: dict[str, Path] | None = None,
+    revision: str | None = None,
+    device: str = "cpu",
+) -> int:
+    """Embed files, and the captions beside them, with an exported model, and write a file of embeddings.
+
+    Args:
+        model: Folder of an exported model, or OWNER/NAME of the hub.
+        files: Media files. A folder stands for the videos in it.
+        out: The .safetensors or .npz file to write.
+        window_s: Length in seconds of the clips into which longer files are cut.
+        words: File of word vectors. By default, the words of the model.
+        encoders: Encoder of each stream. By default, the encoders that the model records.
+        weights: File with the weights of the encoder of each stream.
+        revision: Revision of the hub's repository.
+        device: Where to compute: cpu or cuda.
+    """
     from trichord.embedder.embedder import Embedder
     from trichord.embedder.files import embed_files
     from trichord.embedder.worker import Worker
     from trichord.evaluation.embedded import check_target
 
-    check_target(values.out)
-    options = {name: getattr(values, name) for name in ("revision", "words", "encoders", "weights", "device")}
-    load = partial(Embedder.from_pretrained, values.model, **options)
-    model = load()
+    check_target(out)
+    load = partial(
+        Embedder.from_pretrained,
+        model,
+        revision=revision,
+        words=words,
+        encoders=encoders,
+        weights=weights,
+        device=device,
+    )
+    embedder = load()
     with Worker(load) as worker:
-        embedded = embed_files(model, values.files, window_s=values.window_s, say=say, worker=worker)
-    embedded.save(values.out)
+        embedded = embed_files(embedder, files, window_s=window_s, say=say, worker=worker)
+    embedded.save(out)
     told = ", ".join(f"{int(there.sum())} of {m}" for m, there in embedded.valid.items())
-    show(f"{values.out}: {embedded.num_clips} clips ({told}), {model.dim} dimensions")
+    show(f"{out}: {embedded.num_clips} clips ({told}), {embedder.dim} dimensions")
     return 0

@@ -112,8 +112,8 @@ class Inputs:
                 raise TrichordError(
                     f"features of {', '.join(map(str, value))} are given, the model reads {', '.join(streams)}"
                 )
-            return self._features({s: _array(value[s]) for s in streams}, span)
-        array = _array(value)
+            return self._features({s: array_of(value[s]) for s in streams}, span)
+        array = array_of(value)
         if array.ndim == 4:
             if rate_hz is None and len(array) > 1:
                 raise TrichordError("frames are given without their rate; add rate_hz=, the frames a second")
@@ -175,7 +175,7 @@ class Inputs:
             if span.end_s is not None and not embeds:
                 ends_s = self.encoders.sound_duration_s(path, len(rows), frame_hz)
         else:
-            array, where, ends_s = _array(value), "the sound", None
+            array, where, ends_s = array_of(value), "the sound", None
             if array.ndim == 1:
                 if rate_hz is None:
                     raise TrichordError("a waveform is given without its rate; add rate_hz=, the samples a second")
@@ -234,5 +234,5 @@ def unit_row(row: np.ndarray) -> np.ndarray:
     return np.asarray(row / max(float(np.linalg.norm(row)), 1e-12), np.float32)
 
 
-def _array(value: Any) -> np.ndarray:
+def array_of(value: Any) -> np.ndarray:
     return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)

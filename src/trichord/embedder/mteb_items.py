@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trichord.embedder.inputs import array_of
 from trichord.errors import TrichordError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def video_of(value: Any, frame_rate_hz: float | None, folder: Path) -> Item:
         value, frame_rate_hz = value["array"], value.get("frame_rate_hz", frame_rate_hz)
     if value is None or isinstance(value, Mapping):
         raise _nothing("video", value)
-    frames = _array(value)
+    frames = array_of(value)
     if frames.ndim == 4 and frames.shape[-1] != 3 and frames.shape[1] == 3:
         frames = frames.transpose(0, 2, 3, 1)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype.kind not in "iu" or frames.min(initial=0) < 0:
@@ -80,7 +81,7 @@ def sound_of(value: Any, folder: Path) -> Item:
         return item
     if not isinstance(value, Mapping) or value.get("array") is None or value.get("sampling_rate") is None:
         raise _nothing("audio", value)
-    samples = _array(value["array"])
+    samples = array_of(value["array"])
     if samples.ndim == 2:  # channels
         samples = samples.mean(axis=int(samples.shape[1] < samples.shape[0]), dtype=np.float32)
     return Item(samples, float(value["sampling_rate"]))
@@ -107,7 +108,3 @@ def _nothing(column: str, value: Any) -> TrichordError:
     told = f"a mapping of {', '.join(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
     wanted = "frames" if column == "video" else "{array, sampling_rate}"
     return TrichordError(f"an item of {column} is {told}; give a path, {{path, bytes}}, or {wanted}")
-
-
-def _array(value: Any) -> np.ndarray:
-    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)

@@ -8,7 +8,7 @@ file in `length`; pictures are in `video`, sound in `audio`, captions in `subtit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -56,7 +56,7 @@ def opened(path: str | Path) -> Iterator[InputContainer]:
     """
     import av
 
-    with _opened_file(path) as file:
+    with closing(_opened_file(path)) as file:
         try:
             container = av.open(file, "r", options={"protocol_whitelist": "file", "format_whitelist": _formats()})
         except (av.FFmpegError, ValueError, OSError, MemoryError) as error:

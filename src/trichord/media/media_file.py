@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from types import TracebackType
 
 from trichord.files.faults import raise_fault
 from trichord.files.reading import open_regular
@@ -31,12 +30,7 @@ class MediaFile:
         self._position = 0
         self._fault: OSError | MemoryError | None = None
 
-    def __enter__(self) -> MediaFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._file.close()
 
     def read(self, count: int) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
+from trichord.errors import TrichordError
+
 if TYPE_CHECKING:
     from av.container import InputContainer
 
@@ -50,6 +52,14 @@ def undecodable(container: InputContainer, kind: Kind) -> list[str]:
     text = _dumped(container)
     names = [re.search(_STREAM_LINE.format(index=index), text, re.MULTILINE) for index in indices]
     return sorted({"unknown" if m is None or m[1] in ("none", "unknown") else m[1] for m in names})
+
+
+def video_of(container: InputContainer, path: object) -> Any:
+    """The video stream that is read. Raises TrichordError, which names `path`, where there is none."""
+    stream = stream_of(container, "video")
+    if stream is None:
+        raise TrichordError(f"{path}: {no_video(container)}")
+    return stream
 
 
 def no_video(container: InputContainer) -> str:

@@ -22,7 +22,7 @@ from trichord.media.clock import Clock, due_pictures, longest_s
 from trichord.media.decode import opened
 from trichord.media.sampling import FrameSpec
 from trichord.media.scaling import fitted
-from trichord.media.streams import no_video, origin_s, stream_of
+from trichord.media.streams import origin_s, video_of
 
 if TYPE_CHECKING:
     import torch
@@ -48,9 +48,7 @@ def pictures(
     from torchcodec.decoders import VideoDecoder
 
     with opened(path) as container:
-        stream = stream_of(container, "video")
-        if stream is None:
-            raise TrichordError(f"{path}: {no_video(container)}")
+        stream = video_of(container, path)
         first_s, stream_index, latest_s = origin_s(container), stream.index, longest_s(container.size)
     try:
         decoder = VideoDecoder(

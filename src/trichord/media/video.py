@@ -16,7 +16,7 @@ from trichord.media.decoders import Decoder, choose_decoder
 from trichord.media.length import span_of
 from trichord.media.sampling import FrameSpec
 from trichord.media.scaling import Scaler, upright_size
-from trichord.media.streams import no_video, origin_s, stream_of
+from trichord.media.streams import origin_s, video_of
 
 _SEEKABLE = {"matroska", "mp4", "mpegts"}  # containers whose frames carry the same times wherever reading begins
 _PAST_END_S = 1.0  # how far past the stated end the last frame may reach
@@ -157,9 +157,7 @@ def _has_plain_times(path: str | Path) -> bool:
 
 def _opened_video(path: str | Path, stack: ExitStack) -> tuple[Any, Any, tuple[int, int]]:
     container = stack.enter_context(opened(path))
-    stream = stream_of(container, "video")
-    if stream is None:
-        raise TrichordError(f"{path}: {no_video(container)}")
+    stream = video_of(container, path)
     return container, stream, (stream.width, stream.height)
 
 

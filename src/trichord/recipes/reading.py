@@ -76,14 +76,7 @@ def read_yaml(path: Path) -> Any:
         content = read_bytes(path, max_bytes=MOST_BYTES)
     except FileTooLargeError:
         raise ValueError(f"it has more than {MOST_BYTES:,} bytes") from None
-    return _parsed(_decoded(content), _Loader)
-
-
-def _decoded(content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(one_line(error)[:200]) from None
+    return _parsed(content, _Loader)
 
 
 def parse_metadata(text: str) -> Any:
@@ -94,8 +87,9 @@ def parse_metadata(text: str) -> Any:
     return _parsed(text, _MetadataLoader)
 
 
-def _parsed(text: str, loader: type[_Loader]) -> Any:
+def _parsed(content: bytes | str, loader: type[_Loader]) -> Any:
     try:
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
         return yaml.load(text, loader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:  # also of odd dates and numbers
         raise ValueError(one_line(error)[:200]) from None

@@ -23,7 +23,8 @@ from trichord.files.pickles import load_pickle
 from trichord.files.walking import own_files_below
 from trichord.ids import without_media_suffix
 from trichord.releases.clips import Clip, import_clips
-from trichord.releases.common import ImportSummary, Progress, existing_folder, plain_text
+from trichord.releases.common import ImportSummary, Progress, Request
+from trichord.releases.pieces import plain_text
 
 COLLECTIONS = {"ucf": "ucf101", "hmdb": "hmdb51"}  # by what the file's name holds
 SUFFIXES = (".pkl", ".pickle")
@@ -53,7 +54,7 @@ def import_actions(
     Raises TrichordError when there is no pickle, or those of two data sets, one is refused or empty, or nothing could be
     imported.
     """
-    root = existing_folder(root)
+    request = Request(root, store, words, word_splitting, progress)
     found: dict[str, list[Path]] = {}
     for path in sorted(p for p in own_files_below(root) if p.suffix in SUFFIXES and p.is_file()):
         if name := next((c for part, c in COLLECTIONS.items() if part in path.name.lower()), ""):
@@ -76,16 +77,7 @@ def import_actions(
             else:
                 seen[clip.video_id] = clip.split
                 clips.append(clip)
-    summary = import_clips(
-        clips,
-        collection=collection,
-        full_resolution=full_resolution,
-        root=root,
-        store=store,
-        words=words,
-        word_splitting=word_splitting,
-        progress=progress,
-    )
+    summary = import_clips(clips, request, collection, full_resolution)
     if other:
         summary.notes.append(
             f"{other:,} clips are in train here and in test there: the store has the first; give the official lists of all "

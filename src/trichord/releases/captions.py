@@ -12,7 +12,7 @@ from trichord.errors import TrichordError
 from trichord.files.pickles import load_pickle
 from trichord.files.reading import open_regular_text, parse_json, read_text, unreadable
 from trichord.ids import IdIndex
-from trichord.releases.common import named_path, plain_texts, raw_captions
+from trichord.releases.pieces import named_path, plain_texts, raw_captions
 
 FIELDS = ("start", "end", "text")
 PICKLES = (".pickle", ".pkl")

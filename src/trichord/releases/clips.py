@@ -16,7 +16,8 @@ import numpy as np
 from trichord.captions import Captions
 from trichord.errors import TrichordError, one_line
 from trichord.files.pickles import load_pickle
-from trichord.releases.common import RATES_HZ, ImportSummary, Made, Progress, as_array, import_entries, time_major
+from trichord.releases.common import RATES_HZ, ImportSummary, Made, Request, import_entries
+from trichord.releases.pieces import as_array, first_with_words, plain_texts, time_major
 from trichord.store import Item
 
 _KEYS = {"visual_2d": "2d", "visual_3d": "3d"}
@@ -50,6 +51,41 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
     return list(entries)
 
 
+def pickled_clips(
+    path: Path, split: str, keys: Sequence[str] = ("caption",), *, all_captions: bool = False
+) -> list[Clip]:
+    """The clips of a pickle.
+
+    Args:
+        path: The pickle.
+        split: Split of its clips.
+        keys: Where an entry has its captions; the first key that has some counts.
+        all_captions: Keep all captions of a clip, not only the first one that has a word.
+
+    Raises TrichordError when it holds no clips.
+    """
+    entries = read_entries(path)
+    if not entries:
+        raise TrichordError(f"{path}: holds no clips; download it again")
+    clips = []
+    for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
+        captions = next((texts for key in keys if (texts := plain_texts(entry.get(key)))), [])
+        kept = captions if all_captions else first_with_words(captions)
+        clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", kept, entry))
+    return clips
+
+
+def tensor_entries(path: Path) -> dict[str, dict[str, Any]]:
+    """Features by video id, of a .pth file of the tables `2d` and `3d`. Raises TrichordError when it is anything else."""
+    tables = load_pickle(path)
+    if not isinstance(tables, dict) or not all(isinstance(tables.get(key), dict) for key in ("2d", "3d")):
+        raise TrichordError(f"{path}: has no tables 2d and 3d of features by video id; check that it is the right file")
+    entries: dict[str, dict[str, Any]] = {}
+    for video, features in tables["2d"].items():
+        entries.setdefault(str(video), {"2d": features, "3d": tables["3d"].get(video)})
+    return entries
+
+
 def _is_id(value: object) -> bool:
     return isinstance(value, str | np.integer) or (isinstance(value, int) and abs(value) < 1 << 63)
 
@@ -79,31 +115,17 @@ def without_repeats(clips: list[Clip]) -> list[Clip]:
     return list(first.values())
 
 
-def import_clips(
-    clips: list[Clip],
-    *,
-    collection: str,
-    full_resolution: bool,
-    root: Path,
-    store: Path,
-    words: Path | None,
-    word_splitting: str | None,
-    progress: Progress | None,
-) -> ImportSummary:
+def import_clips(clips: list[Clip], request: Request, collection: str, full_resolution: bool) -> ImportSummary:
     """Store the clips. Raises TrichordError when there are none or none can be stored."""
-    if progress:
-        progress(f"{collection}: {len(clips):,} clips in {root}")
+    if request.progress:
+        request.progress(f"{collection}: {len(clips):,} clips in {request.root}")
     return import_entries(
         clips,
+        request,
         collection=collection,
         video_id=lambda clip: clip.video_id,
         make=lambda clip: make_clip(clip, collection, full_resolution),
         texts=(caption for clip in clips for caption in clip.captions),
-        root=root,
-        store=Path(store),
-        words=words,
-        word_splitting=word_splitting,
-        progress=progress,
         widths_of=lambda clip: _widths(clip, full_resolution),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,11 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from trichord.captions import Captions, tokenize
 from trichord.errors import TrichordError, one_line, printable
 from trichord.files.faults import fault_of
 from trichord.store import Item, Store, StoreWriter, WordVectors
@@ -25,7 +23,6 @@ from trichord.store.manifest import splitting_for
 from trichord.store.words import word_vectors_for
 
 RATES_HZ = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}  # rows per second in all releases
-MEL_BINS = 40
 REPORT_EVERY_S = 5.0
 READ_AHEAD = 4  # videos per thread
 WIDTH_PROBES, MOST_PROBES = 33, 1000  # entries whose widths count, entries that are tried for these
@@ -83,6 +80,33 @@ class ImportSummary:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Request:
+    """What the user of an importer gave, whatever the release.
+
+    Attributes:
+        root: Folder of the release.
+        store: Folder of the store.
+        words: File of word vectors, or None for the default ones.
+        word_splitting: How captions become words; None takes the rule of the word vectors, else of the store, else `published`.
+        progress: Takes lines that tell how far the import is.
+        num_threads: Entries that are read at the same time; they are stored in the order of the list.
+
+    Raises TrichordError when `root` is no folder.
+    """
+
+    root: Path
+    store: Path
+    words: Path | None = None
+    word_splitting: str | None = None
+    progress: Progress | None = None
+    num_threads: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.root.is_dir():
+            raise TrichordError(f"{self.root}: no such folder; name the folder of the release with --root")
+
+
 @dataclass
 class Made:
     """An item ready to be stored, the files of its streams, how many of its captions were left out, and where it is from."""
@@ -95,17 +119,12 @@ class Made:
 
 def import_entries(
     entries: Sequence[Entry],
+    request: Request,
     *,
     collection: str,
     video_id: Callable[[Entry], str],
     make: Callable[[Entry], Made],
     texts: Iterable[str],
-    root: Path,
-    store: Path,
-    words: Path | None,
-    word_splitting: str | None = None,
-    num_threads: int = 1,
-    progress: Progress | None = None,
     collection_of: Callable[[Entry], str] | None = None,
     vectors: WordVectors | None = None,
     keep_precision: bool = False,
@@ -115,16 +134,11 @@ def import_entries(
 
     Args:
         entries: What the release lists.
+        request: What the user gave.
         collection: Name of the collection.
         video_id: Id of an entry. What the store holds already is not made again.
         make: Reads one entry; a TrichordError from it becomes the reason why the entry is skipped.
         texts: All captions, whose words are looked up in the word vectors.
-        root: The release, for messages.
-        store: Folder of the store.
-        words: File of word vectors, or None for the default ones.
-        word_splitting: How captions become words; None takes the rule of `vectors`, else of the store, else `published`.
-        num_threads: Entries that are read at the same time; they are stored in the order of the list.
-        progress: Takes lines that tell how far the import is.
         collection_of: Collection of an entry, where they are of several; `collection` is then for messages.
         vectors: Word vectors that are at hand, in place of those of `words`; `texts` is then not read.
         keep_precision: Begin a new part where a stream changes between float16 and float32, which a part would widen.
@@ -134,6 +148,7 @@ def import_entries(
 
     Raises TrichordError when nothing is in the store in the end, or the store cannot be written.
     """
+    store, word_splitting = request.store, request.word_splitting
     summary = ImportSummary(collection, store)
     first_reason = ""
     began = reported = time.monotonic()
@@ -141,25 +156,25 @@ def import_entries(
     for name in dict.fromkeys(map(of, entries)):
         check_collection(name)
     if word_splitting is not None or vectors is None:
-        word_splitting = splitting_for(Path(store), word_splitting) or "published"
+        word_splitting = splitting_for(store, word_splitting) or "published"
     if vectors is None:
-        vectors = word_vectors_for(texts, words, word_splitting or "published", notes=summary.notes)
+        vectors = word_vectors_for(texts, request.words, word_splitting or "published", notes=summary.notes)
     elif word_splitting not in (None, vectors.splitting):
         raise TrichordError(
-            f"{root}: its words were split as '{vectors.splitting}', not as '{word_splitting}'; "
+            f"{request.root}: its words were split as '{vectors.splitting}', not as '{word_splitting}'; "
             "leave --word_splitting out, or name word vectors with --words"
         )
     precision: dict[str, int] = {}
     if widths_of is None:
-        widths = expected_widths(Path(store), entries, partial(_widths_of_made, make), WIDTH_PROBES)
+        widths = expected_widths(store, entries, partial(_widths_of_made, make), WIDTH_PROBES)
     else:
-        widths = expected_widths(Path(store), entries, widths_of, len(entries))
+        widths = expected_widths(store, entries, widths_of, len(entries))
     with StoreWriter(store, vectors) as writer:
         present = [writer.contains(of(entry), video_id(entry)) for entry in entries]
         stored = {_source_of(of(entry), video_id(entry)) for entry in itertools.compress(entries, present)}
         wanted = itertools.compress(entries, (not p for p in present))
         summary.num_present = sum(present)
-        for done, (entry, made) in enumerate(_read(wanted, make, num_threads), 1):
+        for done, (entry, made) in enumerate(_read(wanted, make, request.num_threads), 1):
             if keep_precision and isinstance(made, Made):
                 sizes = {name: min(rows.dtype.itemsize, 4) for name, rows in made.item.streams.items()}
                 if any(precision.get(name, size) != size for name, size in sizes.items()):
@@ -177,15 +192,15 @@ def import_entries(
                 first_reason = first_reason or reason
             else:
                 stored.add(_source_of(of(entry), video_id(entry)))
-            if progress and time.monotonic() - reported > REPORT_EVERY_S:
+            if request.progress and time.monotonic() - reported > REPORT_EVERY_S:
                 reported = time.monotonic()
-                progress(_progress_line(summary, done, len(entries) - sum(present), reported - began))
+                request.progress(_progress_line(summary, done, len(entries) - sum(present), reported - began))
     resolve(store, stored.__contains__)
     if summary.num_skipped:
         summary.skipped_path = store / LEDGER
     if not summary.num_added and not summary.num_present:
         raise TrichordError(
-            f"{root}: nothing could be imported: all {summary.num_skipped:,} entries were skipped, the first because "
+            f"{request.root}: nothing could be imported: all {summary.num_skipped:,} entries were skipped, the first because "
             f"{one_line(first_reason)} (all reasons: {summary.skipped_path})"
         )
     return summary
@@ -313,88 +328,3 @@ def _progress_line(summary: ImportSummary, done: int, total: int, seconds: float
         f"{summary.collection}: {done:,} of {total:,}, {summary.num_skipped:,} skipped, {rate:,.0f}/s, "
         f"{left_s // 3600}:{left_s // 60 % 60:02d}:{left_s % 60:02d} left"
     )
-
-
-# ---- files
-
-
-def existing_folder(root: Path) -> Path:
-    root = Path(root)
-    if not root.is_dir():
-        raise TrichordError(f"{root}: no such folder; name the folder of the release with --root")
-    return root
-
-
-def named_path(root: Path, path: Path, option: str) -> Path:
-    """A path that the user named: as it stands, or inside `root`."""
-    for candidate in (Path(path), root / path):
-        if candidate.exists():
-            return candidate
-    raise TrichordError(f"{path}: does not exist (nor in {root}); correct --{option}")
-
-
-# ---- pieces of items
-
-
-def as_array(value: object, source: str) -> np.ndarray:
-    """A numpy array of floats from an array, a torch tensor or a list of numbers."""
-    if hasattr(value, "detach"):
-        tensor: Any = value.detach()  # a torch tensor; numpy has no bfloat16
-        value = (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
-    what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
-    try:
-        array = np.asarray(value)
-    except ValueError:  # lists of different lengths
-        array = np.empty(0, object)
-    if array.dtype.kind not in "fiu":
-        raise TrichordError(f"{source}: holds {what} where an array of numbers belongs")
-    return array if array.dtype.kind == "f" else array.astype(np.float32)
-
-
-def time_major(spectrogram: np.ndarray, source: str) -> np.ndarray:
-    """(frames, 40) from the (40, frames) of the releases."""
-    if spectrogram.ndim != 2 or spectrogram.shape[0] != MEL_BINS:
-        raise TrichordError(f"{source}: its spectrogram has shape {spectrogram.shape}, expected ({MEL_BINS}, frames)")
-    return spectrogram.T
-
-
-def raw_captions(starts: object, ends: object, texts: object, source: str) -> tuple[Captions, int]:
-    """Captions in the order of the release, and how many were left out (a time not finite, or end not after start)."""
-    try:
-        start, end = (np.asarray(times, np.float64) for times in (starts, ends))
-    except (OverflowError, TypeError, ValueError):
-        raise TrichordError(f"{source}: has caption times that are not numbers") from None
-    plain = plain_texts(texts)
-    if not start.shape == end.shape == (len(plain),):
-        raise TrichordError(f"{source}: has {start.size} caption starts, {end.size} ends and {len(plain)} texts")
-    with np.errstate(invalid="ignore"):
-        keep = np.isfinite(start) & np.isfinite(end) & (end > start)
-    kept = tuple(itertools.compress(plain, keep))
-    return Captions(start[keep], end[keep], kept), len(plain) - len(kept)
-
-
-def plain_text(text: object) -> str:
-    """Text of a caption; what is none (the NaN and None that stand for empty ones, a list) becomes empty."""
-    if isinstance(text, bytes):
-        return text.decode("utf-8", "replace")
-    if isinstance(text, str):
-        return text
-    if isinstance(text, int | float | np.integer | np.floating):
-        try:
-            return str(text) if math.isfinite(text) else ""
-        except (OverflowError, ValueError):  # thousands of digits
-            return ""
-    return ""
-
-
-def plain_texts(value: object) -> list[str]:
-    """Texts of a caption, or of a list of captions."""
-    if value is None:
-        return []
-    many = value.tolist() if isinstance(value, np.ndarray) else value
-    return [plain_text(text) for text in (many if isinstance(many, list | tuple) else [many])]
-
-
-def first_with_words(texts: list[str]) -> list[str]:
-    """The first of several captions that has a word, as a list of one; the first where none has, [] of none."""
-    return [next((text for text in texts if tokenize(text)), texts[0])] if texts else []

@@ -23,21 +23,20 @@ from trichord.errors import TrichordError
 from trichord.files.arrays import load_npy
 from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex
-from trichord.releases.common import ImportSummary, Progress, as_array, existing_folder, named_path
+from trichord.releases.common import ImportSummary, Progress, Request
+from trichord.releases.pieces import as_array
 from trichord.releases.steps import (
     Annotated,
     Files,
     Streams,
     Task,
-    find_table,
+    find_files,
     import_steps,
+    layout_of,
     lines_of,
     list_of_json,
     load_features,
-    matrix_videos,
-    read_rows,
-    read_steps,
-    steps_of,
+    published_videos,
 )
 from trichord.store.annotations import NO_STEP, StepSpan
 
@@ -85,59 +84,33 @@ def import_crosstask(
 
     Raises TrichordError when the layout is not known, a list is missing or broken, or nothing could be imported.
     """
-    root = existing_folder(root)
-    more = [named_path(root, p, n) for p, n in ((features, "features"), (audio, "audio")) if p is not None]
-    files = Files([root, *more])
-    if _layout(files, root, layout) == "original":
+    request = Request(root, store, words, word_splitting, progress, num_threads)
+    files = find_files(root, features=features, audio=audio)
+    if layout_of(layout, root, files, files.find(TASKS), TASKS) == "original":
         idle = {"videos": videos is not None, "audio": audio is not None, "cooking": cooking}
         if given := [name for name, is_given in idle.items() if is_given]:
             raise TrichordError(f"--{given[0]} has no effect on CrossTask's original layout; leave it out")
         tasks, found = _original(files, root)
         load = load_original
     else:
-        tasks, found = _published(files, root, videos, cooking, allow_missing)
+        tasks, found = published_videos(
+            files,
+            root,
+            videos,
+            allow_missing,
+            columns=("task", "video_id"),
+            matrix="{task}_{video}.npy",
+            chosen=_cooking_tasks(files, root) if cooking else None,
+        )
         load = load_features
-    return import_steps(
-        tasks, found, partial(load, files), collection=COLLECTION, root=root, store=Path(store), words=words,
-        word_splitting=word_splitting,
-        num_threads=num_threads, progress=progress,
-    )  # fmt: skip
+    return import_steps(tasks, found, partial(load, files), request, COLLECTION)
 
 
-def _layout(files: Files, root: Path, asked: str) -> str:
-    if asked not in ("auto", "mcn", "original"):
-        raise TrichordError(f"no CrossTask layout '{asked}'; choose mcn or original")
-    have = [name for name, file in (("mcn", "step.json"), ("original", TASKS)) if files.find(file)]
-    if asked == "auto" and len(have) == 2:
-        raise TrichordError(f"{root}: holds step.json and {TASKS}; say which with --layout mcn or --layout original")
-    if not have or (asked != "auto" and asked not in have):
-        raise TrichordError(f"{root}: holds no step.json (layout mcn) or no {TASKS} (original); name another --root")
-    return have[0] if asked == "auto" else asked
-
-
-# ---- MCN's layout
-
-
-def _published(
-    files: Files, root: Path, videos: Path | None, cooking: bool, allow_missing: bool
-) -> tuple[list[Task], list[Annotated]]:
-    path = files.find("step.json")
-    assert path is not None
-    steps = read_steps(path)
-    table = find_table(root, videos, ("task", "video_id"))
-    pairs = list(dict.fromkeys((row[0], row[1]) for row in read_rows(table, ("task", "video_id"))))
-    if cooking:
-        listed = files.find("cook.txt")
-        if listed is None:
-            raise TrichordError(f"{root}: holds no cook.txt; leave --cooking out")
-        wanted = set(list_of_json(listed))
-        pairs = [pair for pair in pairs if pair[0] in wanted]
-    if not pairs:
-        raise TrichordError(f"{table}: lists no video; name another with --videos")
-    names = list(dict.fromkeys(task for task, _ in pairs))
-    steps = steps_of(names, steps, table=table, path=path, allow_missing=allow_missing)
-    tasks = [Task(name, steps[name]) for name in names if name in steps]
-    return tasks, matrix_videos(pairs, steps, files, "{task}_{video}.npy", "test")
+def _cooking_tasks(files: Files, root: Path) -> set[str]:
+    listed = files.find("cook.txt")
+    if listed is None:
+        raise TrichordError(f"{root}: holds no cook.txt; leave --cooking out")
+    return set(list_of_json(listed))
 
 
 # ---- the original layout

@@ -16,8 +16,9 @@ import numpy as np
 from trichord.files.folders import hidden_beside
 from trichord.files.writing import new_file, replacing_file
 from trichord.releases import plain_pickle
-from trichord.releases.common import MEL_BINS, RATES_HZ
+from trichord.releases.common import RATES_HZ
 from trichord.releases.export_job import Job, split_name
+from trichord.releases.pieces import MEL_BINS
 from trichord.releases.records import INDEX, component, record_of, streams_of
 
 NPY_INDEX = "index.csv"

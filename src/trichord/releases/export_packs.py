@@ -12,8 +12,9 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.files.writing import replacing_file
 from trichord.releases import plain_pickle
-from trichord.releases.common import MEL_BINS, RATES_HZ
+from trichord.releases.common import RATES_HZ
 from trichord.releases.export_job import Job
+from trichord.releases.pieces import MEL_BINS
 from trichord.releases.records import component, record_of, streams_of
 
 KEY = "trichord"  # of an entry of a YouCook2 pickle: its record and all that the layout has no place for

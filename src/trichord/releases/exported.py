@@ -7,6 +7,8 @@ published layout has no place for, then arrives as it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +18,9 @@ from trichord.errors import TrichordError, Unavailable
 from trichord.files.arrays import load_npz_array
 from trichord.files.reading import open_regular, unreadable
 from trichord.releases.clips import read_entries
-from trichord.releases.common import ImportSummary, Made, Progress, as_array, import_entries
+from trichord.releases.common import ImportSummary, Made, Request, import_entries
 from trichord.releases.exported_steps import read_steps, store_steps
+from trichord.releases.pieces import as_array, as_rows
 from trichord.releases.records import (
     INDEX,
     MOST_JSON_BYTES,
@@ -53,54 +56,59 @@ class Entry(NamedTuple):
 
 def import_listed(
     entries: Sequence[Entry],
-    make: Callable[[Entry], Made],
-    texts: Callable[[], Iterator[str]],
-    *,
-    root: Path,
-    store: Path,
-    words: Path | None,
-    word_splitting: str | None,
+    request: Request,
     mark: dict[str, Any] | None,
-    num_threads: int = 1,
-    progress: Progress | None = None,
+    *,
+    read_record: Callable[[Entry], dict[str, Any]],
+    make: Callable[[Entry], Made],
 ) -> ImportSummary:
-    """Store the entries of an export, and its annotated steps. Without `words`, the words are those that the export has, if
-    it has any."""
+    """Store the entries of an export, and its annotated steps. Without `request.words`, the words are those that the export
+    has, if it has any.
+
+    Args:
+        entries: The items of the export.
+        request: What the user gave.
+        mark: The mark of the export; None for a folder of others.
+        read_record: Reads the record of an entry, or as much of it as holds the captions.
+        make: Reads an entry.
+    """
+    root, store = request.root, request.store
     steps = read_steps(root, mark) if mark else {}
     collections = list(dict.fromkeys(entry.collection for entry in entries if not entry.problem))
     name = ", ".join(collections[:5]) + (", ..." if len(collections) > 5 else "") or "export"
-    if progress:
-        progress(f"{name}: {len(entries):,} items in {root}")
+    if request.progress:
+        request.progress(f"{name}: {len(entries):,} items in {root}")
 
     def checked(entry: Entry) -> Made:
         if entry.problem:
             raise (Unavailable if entry.unavailable else TrichordError)(entry.problem)
         return make(entry)
 
+    def texts() -> Iterator[str]:
+        for entry in entries:
+            if not entry.problem:
+                with suppress(TrichordError):  # told when the item is made
+                    yield from captions_of(read_record(entry).get("captions", {}), "").text
+
     _refuse_conflicts(entries, checked)
-    vectors = exported_words(root, mark, texts()) if mark and words is None else None
-    if mark and word_splitting is None and word_splitting_of(Path(store)) is None:
-        word_splitting = exported_splitting(root, mark)
+    vectors = exported_words(root, mark, texts()) if mark and request.words is None else None
+    if mark and request.word_splitting is None and word_splitting_of(store) is None:
+        request = replace(request, word_splitting=exported_splitting(root, mark))
     summary = import_entries(
         entries,
+        request,
         collection=name,
         video_id=lambda entry: entry.video_id,
         make=checked,
         texts=texts(),
-        root=root,
-        store=Path(store),
-        words=words,
-        word_splitting=word_splitting,
-        num_threads=num_threads,
-        progress=progress,
         collection_of=lambda entry: entry.collection,
         vectors=vectors,
         keep_precision=True,
     )
     sound = {entry.file for entry in entries} - {entry.file for entry in entries if entry.problem}
     files = {f"{_BROKEN}/{file.name}" for file in sound}
-    resolve(Path(store), lambda source: source.partition(":")[0] in files)
-    summary.notes += store_steps(Path(store), steps)
+    resolve(store, lambda source: source.partition(":")[0] in files)
+    summary.notes += store_steps(store, steps)
     return summary
 
 
@@ -141,55 +149,27 @@ def broken(file: Path, where: str, problem: str, *, unavailable: bool = False) -
     return Entry(_BROKEN, name, where, file, problem=problem, unavailable=unavailable)
 
 
-def texts_of(record: dict[str, Any]) -> list[str]:
-    """Texts of a record's captions, for their words; none when they are broken."""
-    try:
-        return list(captions_of(record.get("captions", {}), "").text)
-    except TrichordError:
+def shortfall(file: Path, count: int, expected: object, what: str) -> list[Entry]:
+    """An entry that says so where a file does not hold as many items as were exported."""
+    if count == expected:
         return []
+    problem = f"{file}: has {count:,} of {shown(expected)} {what}; copy or export it again"
+    return [broken(file, f"{file}: its end", problem)]
 
 
 # ---- howto100m
 
 
-def import_exported_howto100m(
-    root: Path,
-    store: Path,
-    words: Path | None,
-    mark: dict[str, Any],
-    *,
-    word_splitting: str | None = None,
-    left_out: Sequence[str] = (),
-    num_threads: int = 4,
-    progress: Progress | None = None,
-) -> ImportSummary:
+def import_exported_howto100m(request: Request, mark: dict[str, Any], left_out: Sequence[str]) -> ImportSummary:
     """Import an export in the layout of HowTo100M by its index; streams in `left_out` are not."""
-    path = root / INDEX
+    path = request.root / INDEX
     entries = list(_lines(path))
-    if mark["files"].get(INDEX) != len(entries):
-        problem = f"{path}: has {len(entries):,} of {shown(mark['files'].get(INDEX))} lines; copy or export it again"
-        entries.append(broken(path, f"{path}: its end", problem))
+    entries += shortfall(path, len(entries), mark["files"].get(INDEX), "lines")
 
     def make(entry: Entry) -> Made:
-        return _howto100m_item(_record(entry), root, entry.where, left_out)
+        return _howto100m_item(_record(entry), request.root, entry.where, left_out)
 
-    def texts() -> Iterator[str]:
-        for entry in entries:
-            if not entry.problem:
-                yield from texts_of(_record(entry))
-
-    return import_listed(
-        entries,
-        make,
-        texts,
-        root=root,
-        store=store,
-        words=words,
-        word_splitting=word_splitting,
-        mark=mark,
-        num_threads=num_threads,
-        progress=progress,
-    )
+    return import_listed(entries, request, mark, read_record=_record, make=make)
 
 
 def _lines(path: Path) -> Iterator[Entry]:
@@ -230,9 +210,7 @@ def _howto100m_item(record: dict[str, Any], root: Path, where: str, left_out: Se
             continue
         path = inside(root, file, where)
         published = name == "spectrogram" and path.name.endswith("_spec.npz")
-        array = as_array(load_npz_array(path, "arr_0" if published else "features"), str(path))
-        if array.ndim != 2:
-            raise TrichordError(f"{path}: has shape {array.shape}, expected (rows, width)")
+        array = as_rows(load_npz_array(path, "arr_0" if published else "features"), str(path))
         dtype = dtypes.get(name)
         if dtype not in ("float16", "float32"):
             raise TrichordError(f"{where}: has no dtype of {shown(name)}; export it again")
@@ -244,20 +222,12 @@ def _howto100m_item(record: dict[str, Any], root: Path, where: str, left_out: Se
 # ---- youcook2
 
 
-def import_exported_youcook2(
-    root: Path,
-    store: Path,
-    words: Path | None,
-    mark: dict[str, Any],
-    *,
-    word_splitting: str | None = None,
-    progress: Progress | None = None,
-) -> ImportSummary:
+def import_exported_youcook2(request: Request, mark: dict[str, Any]) -> ImportSummary:
     """Import an export in the layout of YouCook2; its pickles are read whole, as all of this layout are."""
     entries: list[Entry] = []
     tables: dict[Path, list[dict[str, Any]]] = {}
     for name, count in mark["files"].items():
-        path = inside(root, name, str(root))
+        path = inside(request.root, name, str(request.root))
         try:
             tables[path] = read_entries(path)
         except TrichordError as error:
@@ -270,25 +240,13 @@ def import_exported_youcook2(
                 entries.append(entry_of(record, path, where, row))
             else:
                 entries.append(broken(path, where, f"{where}: has no key '{KEY}'; export it again"))
-        if len(tables[path]) != count:
-            problem = f"{path}: has {len(tables[path]):,} of {shown(count)} clips; copy or export it again"
-            entries.append(broken(path, f"{path}: its end", problem))
-
-    def texts() -> Iterator[str]:
-        for entry in entries:
-            if not entry.problem:
-                yield from texts_of(tables[entry.file][entry.begin][KEY])
-
+        entries += shortfall(path, len(tables[path]), count, "clips")
     return import_listed(
         entries,
-        lambda entry: _youcook2_item(tables[entry.file][entry.begin], entry.where),
-        texts,
-        root=root,
-        store=store,
-        words=words,
-        word_splitting=word_splitting,
-        mark=mark,
-        progress=progress,
+        request,
+        mark,
+        read_record=lambda entry: tables[entry.file][entry.begin][KEY],
+        make=lambda entry: _youcook2_item(tables[entry.file][entry.begin], entry.where),
     )
 
 

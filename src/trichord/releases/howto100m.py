@@ -24,19 +24,9 @@ from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular_text
 from trichord.ids import match_ids, without_media_suffix
 from trichord.releases.captions import CaptionSource, open_captions
-from trichord.releases.common import (
-    ALLOW_MISSING,
-    RATES_HZ,
-    ImportSummary,
-    Made,
-    Progress,
-    as_array,
-    existing_folder,
-    import_entries,
-    named_path,
-    time_major,
-)
+from trichord.releases.common import ALLOW_MISSING, RATES_HZ, ImportSummary, Made, Progress, Request, import_entries
 from trichord.releases.exported import import_exported_howto100m
+from trichord.releases.pieces import as_array, as_rows, named_path, time_major
 from trichord.releases.records import export_mark
 from trichord.store import Item
 
@@ -56,7 +46,7 @@ SEPARATE_PATTERNS = (
 )  # where 2-D and 3-D have own folders
 KEYS = {"visual_2d": "features", "visual_3d": "features", "spectrogram": "arr_0"}
 OPTIONS = {"visual_2d": "features", "visual_3d": "features_3d", "spectrogram": "audio"}
-WORDS = {"visual_2d": "2-D features", "visual_3d": "3-D features", "spectrogram": "spectrograms"}
+WORDS = {"visual_3d": "3-D features", "spectrogram": "spectrograms"}
 DOWNLOADED = (".mp4", ".mkv", ".webm")  # suffixes of videos of HowTo100M
 PROBES = 1000
 
@@ -105,13 +95,10 @@ class Stream:
     def load(self, path: Path) -> np.ndarray:
         """(rows, width), time first."""
         array = load_npy(path) if path.suffix == ".npy" else load_npz_array(path, KEYS[self.name])
-        array = as_array(array, str(path))
-        if self.name == "spectrogram":
-            with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, which the store refuses
-                return time_major(array, str(path)).astype(np.float16, copy=False)
-        if array.ndim != 2:
-            raise TrichordError(f"{path}: has shape {array.shape}, expected (rows, width)")
-        return array
+        if self.name != "spectrogram":
+            return as_rows(array, str(path))
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, which the store refuses
+            return time_major(as_array(array, str(path)), str(path)).astype(np.float16, copy=False)
 
 
 @accepts_text_paths
@@ -157,20 +144,11 @@ def import_howto100m(
 
     Raises TrichordError when the folder, path list, features or captions are missing, or nothing could be imported.
     """
-    root = existing_folder(root)
+    request = Request(root, store, words, word_splitting, progress, num_threads)
     mark = export_mark(root, COLLECTION) if not (paths or features or features_3d or audio or captions) else None
     if mark:
         left_out = [name for name, use in (("visual_3d", use_3d), ("spectrogram", use_audio)) if use == "no"]
-        return import_exported_howto100m(
-            root,
-            store,
-            words,
-            mark,
-            word_splitting=word_splitting,
-            left_out=left_out,
-            num_threads=num_threads,
-            progress=progress,
-        )
+        return import_exported_howto100m(request, mark, left_out)
     list_path = named_path(root, paths, "paths") if paths else find_path_list(root)
     videos = read_path_list(list_path)
     source = open_captions(root, captions)
@@ -182,22 +160,13 @@ def import_howto100m(
             f"{COLLECTION}: {len(videos):,} videos of {list_path}, {' + '.join(s.name for s in streams)} "
             f"from {streams[0].base}, captions from {source.path}"
         )
-
-    def make(video: Video) -> Made:
-        return read_video(video, streams, source)
-
     summary = import_entries(
         videos,
+        request,
         collection=COLLECTION,
         video_id=lambda video: video.video_id,
-        make=make,
+        make=lambda video: read_video(video, streams, source),
         texts=itertools.chain.from_iterable(source.texts(video.video_id) for video in videos),
-        root=root,
-        store=Path(store),
-        words=words,
-        word_splitting=word_splitting,
-        num_threads=num_threads,
-        progress=progress,
     )
     absent = [name for name in PATTERNS if name not in {stream.name for stream in streams}]
     if absent:
@@ -290,10 +259,8 @@ def find_streams(
         if stream:
             streams.append(stream)
         elif use == "yes" or (option and use == "auto"):
-            option_name, words = ("audio", "spectrograms") if name == "spectrogram" else ("features_3d", "3-D features")
-            where = f"{option or places[0]}"
             raise TrichordError(
-                f"{where}: holds no {words} of the listed videos; name their folder with --{option_name}"
+                f"{option or places[0]}: holds no {WORDS[name]} of the listed videos; name their folder with --{OPTIONS[name]}"
             )
     return streams
 

@@ -12,8 +12,8 @@ from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.files.walking import own_files_below
-from trichord.releases.clips import Clip, import_clips, numbered, read_entries
-from trichord.releases.common import ImportSummary, Progress, existing_folder, first_with_words, plain_texts
+from trichord.releases.clips import Clip, import_clips, pickled_clips
+from trichord.releases.common import ImportSummary, Progress, Request
 
 COLLECTION = "lsmdc"
 SUFFIXES = (".pkl", ".pickle")
@@ -42,7 +42,7 @@ def import_lsmdc(
 
     Raises TrichordError when there is no pickle, two are of one split, one is refused or empty, or nothing could be imported.
     """
-    root = existing_folder(root)
+    request = Request(root, store, words, word_splitting, progress)
     paths = sorted(
         p for p in own_files_below(root) if "lsmdc" in p.name.lower() and p.suffix in SUFFIXES and p.is_file()
     )
@@ -57,19 +57,5 @@ def import_lsmdc(
                 f"{root}: holds {seen[split].name} and {path.name}, both of split {split}; leave one there"
             )
         seen[split] = path
-        entries = read_entries(path)
-        if not entries:
-            raise TrichordError(f"{path}: holds no clips; download it again")
-        for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
-            captions = first_with_words(plain_texts(entry.get("caption")))
-            clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", captions, entry))
-    return import_clips(
-        clips,
-        collection=COLLECTION,
-        full_resolution=full_resolution,
-        root=root,
-        store=store,
-        words=words,
-        word_splitting=word_splitting,
-        progress=progress,
-    )
+        clips += pickled_clips(path, split)
+    return import_clips(clips, request, COLLECTION, full_resolution)

@@ -19,19 +19,17 @@ from trichord.captions import WordSplitting, read_captions
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex
-from trichord.releases.common import ImportSummary, Progress, existing_folder, named_path
+from trichord.releases.common import ImportSummary, Progress, Request
 from trichord.releases.steps import (
     Annotated,
     Files,
     Task,
-    find_table,
+    find_files,
     import_steps,
+    layout_of,
     lines_of,
     load_features,
-    matrix_videos,
-    read_rows,
-    read_steps,
-    steps_of,
+    published_videos,
 )
 from trichord.store.annotations import StepSpan
 
@@ -79,54 +77,21 @@ def import_mining_youtube(
 
     Raises TrichordError when the layout is not known, a list is missing or broken, or nothing could be imported.
     """
-    root = existing_folder(root)
-    more = [named_path(root, p, n) for p, n in ((features, "features"), (audio, "audio")) if p is not None]
-    files = Files([root, *more])
+    request = Request(root, store, words, word_splitting, progress, num_threads)
+    files = find_files(root, features=features, audio=audio)
     notes: list[str] = []
-    if _layout(files, root, layout) == "mcn":
+    spans = files.with_suffix(".srt") or files.with_suffix(".gt")
+    if layout_of(layout, root, files, spans, ".srt or .gt files") == "mcn":
         if fps is not None:
             raise TrichordError("--fps has no effect on layout mcn, whose rows are seconds; leave it out")
-        tasks, found = _published(files, root, videos, allow_missing)
+        tasks, found = published_videos(files, root, videos, allow_missing, columns=("video_id",), matrix="{video}.npy")
     else:
         if videos is not None:
             raise TrichordError(f"--videos has no effect on the original layout, which has {LIST}; leave it out")
         tasks, found, notes = _original(files, root, fps)
-    summary = import_steps(
-        tasks, found, partial(load_features, files), collection=COLLECTION, root=root, store=Path(store), words=words,
-        word_splitting=word_splitting,
-        num_threads=num_threads, progress=progress,
-    )  # fmt: skip
+    summary = import_steps(tasks, found, partial(load_features, files), request, COLLECTION)
     summary.notes += notes
     return summary
-
-
-def _layout(files: Files, root: Path, asked: str) -> str:
-    if asked not in ("auto", "mcn", "original"):
-        raise TrichordError(f"no Mining YouTube layout '{asked}'; choose mcn or original")
-    spans = files.with_suffix(".srt") or files.with_suffix(".gt")
-    have = [name for name, there in (("mcn", files.find("step.json")), ("original", spans)) if there]
-    if asked == "auto" and len(have) == 2:
-        raise TrichordError(f"{root}: holds step.json and .srt or .gt files; say which with --layout mcn or original")
-    if not have or (asked != "auto" and asked not in have):
-        raise TrichordError(
-            f"{root}: holds no step.json (layout mcn) or no .srt and .gt (original); name another --root"
-        )
-    return have[0] if asked == "auto" else asked
-
-
-def _published(
-    files: Files, root: Path, videos: Path | None, allow_missing: bool
-) -> tuple[list[Task], list[Annotated]]:
-    path = files.find("step.json")
-    assert path is not None
-    steps = read_steps(path)
-    table = find_table(root, videos, ("video_id",))
-    ids = list(dict.fromkeys(row[0] for row in read_rows(table, ("video_id",))))
-    if not ids:
-        raise TrichordError(f"{table}: lists no video; name another with --videos")
-    steps = steps_of(ids, steps, table=table, path=path, allow_missing=allow_missing)
-    tasks = [Task(name, steps[name]) for name in ids if name in steps]
-    return tasks, matrix_videos([(name, name) for name in ids], steps, files, "{video}.npy", "test")
 
 
 # ---- the original layout

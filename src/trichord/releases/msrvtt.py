@@ -13,29 +13,17 @@ so that evaluation can count them as missed. Ids of lists, captions and features
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
-from typing import Any
 
 from trichord.captions import WordSplitting
 from trichord.errors import TrichordError, one_line
 from trichord.files.paths import accepts_text_paths
-from trichord.files.pickles import load_pickle
-from trichord.files.reading import open_regular_text, read_text
 from trichord.ids import IdIndex, match_ids
-from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries, without_repeats
-from trichord.releases.common import (
-    ALLOW_MISSING,
-    ImportSummary,
-    Progress,
-    existing_folder,
-    first_with_words,
-    named_path,
-    plain_texts,
-)
+from trichord.releases.clips import Clip, first_file, import_clips, pickled_clips, tensor_entries, without_repeats
+from trichord.releases.common import ALLOW_MISSING, ImportSummary, Progress, Request
 from trichord.releases.msrvtt_full import COLLECTION as FULL
-from trichord.releases.msrvtt_full import full_test_clips
+from trichord.releases.msrvtt_full import captions_by_clip, full_test_clips
+from trichord.releases.pieces import csv_rows, named_path
 
 COLLECTION = "msrvtt"
 TEST_PICKLES = ("msrvtt_jsfusion_test.pkl", "msrvtt_test.pkl")
@@ -73,13 +61,13 @@ def import_msrvtt(
 
     Raises TrichordError when there is no file of the release, one is refused or empty, or nothing could be imported.
     """
-    root = existing_folder(root)
+    request = Request(root, store, words, word_splitting, progress)
     if full is not None:
         if train is not None:
             raise TrichordError(
                 f"{train}: --train has no effect with --full, which imports the test set alone; leave it out"
             )
-        return _import_full(root, full, store, words, word_splitting, full_resolution, allow_missing, progress)
+        return _import_full(request, full, full_resolution, allow_missing)
     test_list = first_file(root, TEST_LISTS)
     official = read_test_list(test_list) if test_list else {}
     test_path = first_file(root, TEST_PICKLES)
@@ -100,16 +88,7 @@ def import_msrvtt(
             f"no MSR-VTT file ({', '.join(TEST_PICKLES + TRAIN_PICKLES)}, MSRVTT_JSFUSION_test.pth, MSRVTT_train.pth)"
         )
         raise TrichordError(f"{root}: {what}; name the folder that holds one with --root")
-    summary = import_clips(
-        test + lacking + trained,
-        collection=COLLECTION,
-        full_resolution=full_resolution,
-        root=root,
-        store=store,
-        words=words,
-        word_splitting=word_splitting,
-        progress=progress,
-    )
+    summary = import_clips(test + lacking + trained, request, COLLECTION, full_resolution)
     if lacking:
         summary.notes.append(
             f"{len(lacking):,} of the {len(official):,} test clips of {test_list} have no features in the release: "
@@ -118,27 +97,9 @@ def import_msrvtt(
     return summary
 
 
-def _import_full(
-    root: Path,
-    full: Path,
-    store: Path,
-    words: Path | None,
-    word_splitting: str | None,
-    full_resolution: bool,
-    allow_missing: bool,
-    progress: Progress | None,
-) -> ImportSummary:
-    clips = full_test_clips(root, full, TEST_PICKLES + TRAIN_PICKLES, allow_missing)
-    summary = import_clips(
-        clips,
-        collection=FULL,
-        full_resolution=full_resolution,
-        root=root,
-        store=store,
-        words=words,
-        word_splitting=word_splitting,
-        progress=progress,
-    )
+def _import_full(request: Request, full: Path, full_resolution: bool, allow_missing: bool) -> ImportSummary:
+    clips = full_test_clips(request.root, full, TEST_PICKLES + TRAIN_PICKLES, allow_missing)
+    summary = import_clips(clips, request, FULL, full_resolution)
     if lacking := sum(len(clip.entry) == 1 for clip in clips):
         summary.notes.append(
             f"{lacking:,} of the {len(clips):,} clips have no features in the release: stored with their captions alone"
@@ -148,13 +109,9 @@ def _import_full(
 
 def read_test_list(path: Path) -> dict[str, str]:
     """{video id: sentence} of the official test list, a CSV file with the columns video_id and sentence."""
-    try:
-        with open_regular_text(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TrichordError(f"{path}: cannot be read ({error}); download it again") from None
-    if not rows or not {"video_id", "sentence"} <= set(rows[0]):
-        raise TrichordError(f"{path}: needs the columns video_id and sentence and at least one row; download it again")
+    rows = csv_rows(path, ("video_id", "sentence"))
+    if not rows:
+        raise TrichordError(f"{path}: lists no clip; download it again")
     sentences: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
         video_id, sentence = (row["video_id"] or "").strip(), row["sentence"] or ""
@@ -178,16 +135,9 @@ def _train_pickle(root: Path, train: Path | None) -> Path | None:
 def _pickled(path: Path | None, split: str) -> list[Clip]:
     if path is None:
         return []
-    entries = read_entries(path)
-    if not entries:
-        raise TrichordError(f"{path}: holds no clips; download it again")
-    clips = []
-    names = ("eval_caption", "caption") if split == "test" else ("caption", "eval_caption")
-    for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
-        captions = next((texts for name in names if (texts := plain_texts(entry.get(name)))), [])
-        kept = first_with_words(captions) if split == "test" else captions
-        clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", kept, entry))
-    return without_repeats(clips) if split == "test" else clips
+    if split == "test":
+        return without_repeats(pickled_clips(path, split, ("eval_caption", "caption")))
+    return pickled_clips(path, split, ("caption", "eval_caption"), all_captions=True)
 
 
 def _tensors(root: Path, name: str, split: str, captions: dict[str, str], allow_missing: bool) -> list[Clip]:
@@ -195,32 +145,20 @@ def _tensors(root: Path, name: str, split: str, captions: dict[str, str], allow_
     path = first_file(root, (name,))
     if path is None:
         return []
-    tables = load_pickle(path)
-    if not isinstance(tables, dict) or not all(isinstance(tables.get(key), dict) for key in ("2d", "3d")):
-        raise TrichordError(f"{path}: has no tables 2d and 3d of features by video id; check that it is the right file")
+    entries = tensor_entries(path)
     texts = {key: [text] for key, text in captions.items()} if split == "test" else _training_captions(root, path)
     if not texts:
         raise TrichordError(f"{path}: needs {TEST_LISTS[0]} beside it, which has the captions; add it to {root}")
     index = IdIndex(texts, "the captions")
-    matched = match_ids(
-        map(str, tables["2d"]), index, source=str(path), allow_missing=allow_missing, option=ALLOW_MISSING
-    )
-    clips = []
-    for video_id, features in tables["2d"].items():
-        entry: dict[str, Any] = {"2d": features, "3d": tables["3d"].get(video_id)}
-        said = texts.get(matched.get(str(video_id), ""), [])
-        clips.append(Clip(str(video_id), split, f"{path}: {video_id}", said, entry))
-    return clips
+    matched = match_ids(entries, index, source=str(path), allow_missing=allow_missing, option=ALLOW_MISSING)
+    return [
+        Clip(video_id, split, f"{path}: {video_id}", texts.get(matched.get(video_id, ""), []), entry)
+        for video_id, entry in entries.items()
+    ]
 
 
 def _training_captions(root: Path, features: Path) -> dict[str, list[str]]:
     path = first_file(root, ("MSRVTT_data.json",))
     if path is None:
         raise TrichordError(f"{features}: needs MSRVTT_data.json beside it, which has the captions; add it to {root}")
-    texts: dict[str, list[str]] = {}
-    try:
-        for row in json.loads(read_text(path))["sentences"]:
-            texts.setdefault(str(row["video_id"]), []).append(str(row["caption"]))
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        raise TrichordError(f"{path}: has no sentences with video_id and caption; download it again") from None
-    return texts
+    return captions_by_clip(path)

@@ -8,16 +8,16 @@ the other 1,990 are training clips of the 1k-A split.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from trichord.errors import TrichordError, one_line
-from trichord.files.pickles import load_pickle
 from trichord.files.reading import read_text
 from trichord.ids import IdIndex, match_ids
-from trichord.releases.clips import Clip, first_file, read_entries
-from trichord.releases.common import ALLOW_MISSING, named_path
+from trichord.releases.clips import Clip, first_file, read_entries, tensor_entries
+from trichord.releases.common import ALLOW_MISSING
+from trichord.releases.pieces import named_path
 
 COLLECTION = "msrvtt-full"
 TENSORS = ("MSRVTT_JSFUSION_test.pth", "MSRVTT_test.pth", "MSRVTT_train.pth")
@@ -36,7 +36,9 @@ def full_test_clips(root: Path, full: Path, pickles: Sequence[str], allow_missin
     is not allowed.
     """
     path = named_path(root, full, "full")
-    captions = captions_of_test(path)
+    captions = captions_by_clip(path, "test")
+    if not captions:
+        raise TrichordError(f"{path}: has no sentences of split test; give test_videodatainfo.json with --full")
     entries = _features(root, pickles)
     if not entries:
         raise TrichordError(f"{root}: holds no features; they are in {', '.join((*pickles, *TENSORS))}")
@@ -48,28 +50,32 @@ def full_test_clips(root: Path, full: Path, pickles: Sequence[str], allow_missin
     ]
 
 
-def captions_of_test(path: Path) -> dict[str, list[str]]:
-    """Captions of every clip of split `test`, in the order of the file; of all clips where it names no splits."""
+def captions_by_clip(path: Path, split: str = "") -> dict[str, list[str]]:
+    """Captions of every clip of a split, in the order of the file; of all clips where `split` is empty or it names no splits.
+
+    Raises TrichordError when the file is no such JSON.
+    """
+    texts: dict[str, list[str]] = {}
     try:
         content = json.loads(read_text(path))
-        splits: dict[str, str] = {}
-        for video in content.get("videos", ()):
-            name, split = str(video["video_id"]), str(video["split"])
-            if splits.setdefault(name, split) != split:
-                raise TrichordError(
-                    f"{path}: clip '{one_line(name)}' is in two splits ({splits[name]}, {split}); keep one"
-                )
-        texts: dict[str, list[str]] = {}
+        splits = _splits(content.get("videos", ()), path) if split else {}
         for row in content["sentences"]:
-            if splits.get(str(row["video_id"]), "test" if not splits else "") == "test":
+            if splits.get(str(row["video_id"]), "" if splits else split) == split:
                 texts.setdefault(str(row["video_id"]), []).append(str(row["caption"]))
     except TrichordError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise TrichordError(f"{path}: has no sentences with video_id and caption; download it again") from None
-    if not texts:
-        raise TrichordError(f"{path}: has no sentences of split test; give test_videodatainfo.json with --full")
     return texts
+
+
+def _splits(videos: Iterable[dict[str, Any]], path: Path) -> dict[str, str]:
+    splits: dict[str, str] = {}
+    for video in videos:
+        name, split = str(video["video_id"]), str(video["split"])
+        if splits.setdefault(name, split) != split:
+            raise TrichordError(f"{path}: clip '{one_line(name)}' is in two splits ({splits[name]}, {split}); keep one")
+    return splits
 
 
 def _features(root: Path, pickles: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -81,11 +87,6 @@ def _features(root: Path, pickles: Sequence[str]) -> dict[str, dict[str, Any]]:
                 found.setdefault(str(entry["id"]), entry)
     for name in TENSORS:
         if path := first_file(root, (name,)):
-            tables = load_pickle(path)
-            if not isinstance(tables, dict) or not all(isinstance(tables.get(key), dict) for key in ("2d", "3d")):
-                raise TrichordError(
-                    f"{path}: has no tables 2d and 3d of features by video id; check that it is the right file"
-                )
-            for video, features in tables["2d"].items():
-                found.setdefault(str(video), {"2d": features, "3d": tables["3d"].get(video)})
+            for video, entry in tensor_entries(path).items():
+                found.setdefault(video, entry)
     return found

@@ -8,8 +8,6 @@ Features are `STREAM/PATH.npy` (rows, width), captions `captions/PATH.json` (lis
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,10 @@ from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
 from trichord.files.arrays import load_npy
 from trichord.files.paths import accepts_text_paths
-from trichord.files.reading import open_regular_text
-from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
-from trichord.releases.exported import Entry, broken, import_listed
-from trichord.releases.records import captions_of, component, export_mark, inside, item_of, parsed, read_small, shown
+from trichord.releases.common import ImportSummary, Made, Progress, Request
+from trichord.releases.exported import Entry, broken, import_listed, shortfall
+from trichord.releases.pieces import as_rows, csv_rows
+from trichord.releases.records import component, export_mark, inside, item_of, parsed, read_small, shown
 
 INDEX = "index.csv"
 CAPTIONS = "captions"
@@ -56,7 +54,7 @@ def import_npy(
 
     Raises TrichordError when the folder or its index is missing or broken, or nothing could be imported.
     """
-    root = existing_folder(root)
+    request = Request(root, store, words, word_splitting, progress, num_threads)
     mark = export_mark(root, "npy")
     path = root / INDEX
     rows = read_index(path)
@@ -69,43 +67,20 @@ def import_npy(
             entries.append(broken(path, where, f"{where}: has no video_id; export it again"))
         else:
             entries.append(Entry(row.get("collection") or "npy", row["video_id"], where, path, number))
-    if mark and mark["files"].get(INDEX) != len(rows):
-        problem = f"{path}: has {len(rows):,} of {shown(mark['files'].get(INDEX))} items; copy or export it again"
-        entries.append(broken(path, f"{path}: its end", problem))
-
-    def texts() -> Iterator[str]:
-        for entry in entries:
-            if not entry.problem:
-                try:
-                    yield from captions_of(read_captions(rows[entry.begin], root, entry.where), "").text
-                except TrichordError:  # told when the item is made
-                    continue
-
+    if mark:
+        entries += shortfall(path, len(rows), mark["files"].get(INDEX), "items")
     return import_listed(
         entries,
-        lambda entry: read_item(rows[entry.begin], root, entry),
-        texts,
-        root=root,
-        store=store,
-        words=words,
-        word_splitting=word_splitting,
-        mark=mark,
-        num_threads=num_threads,
-        progress=progress,
+        request,
+        mark,
+        read_record=lambda entry: {"captions": read_captions(rows[entry.begin], root, entry.where)},
+        make=lambda entry: read_item(rows[entry.begin], root, entry),
     )
 
 
 def read_index(path: Path) -> list[dict[Any, Any]]:
     """Rows of the index by column. Raises TrichordError when it is missing, broken or lacks a column."""
-    try:
-        with open_regular_text(path, newline="") as file:
-            table = csv.DictReader(file, strict=True)
-            lacking = [name for name in NEEDED if name not in (table.fieldnames or ())]
-            if lacking:
-                raise TrichordError(f"{path}: has no column {', '.join(lacking)}; export it again")
-            rows = list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TrichordError(f"{path}: cannot be read ({shown(error)}); name the export's folder with --root") from None
+    rows = csv_rows(path, NEEDED, "name the export's folder with --root, or export it again", strict=True)
     if not rows:
         raise TrichordError(f"{path}: lists no item; name another folder with --root")
     return rows
@@ -123,10 +98,7 @@ def read_item(row: dict[str, str], root: Path, entry: Entry) -> Made:
     sources: dict[str, Path] = {}
     for name in rates:
         path = inside(root / component(name), f"{_path(row)}.npy", where)
-        array = as_array(load_npy(path), str(path))
-        if array.ndim != 2:
-            raise TrichordError(f"{path}: has shape {array.shape}, expected (rows, width)")
-        streams[name], sources[name] = array, path
+        streams[name], sources[name] = as_rows(load_npy(path), str(path)), path
     record = {
         "id": entry.video_id,
         "collection": entry.collection,

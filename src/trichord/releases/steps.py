@@ -6,11 +6,10 @@ spans as captions, so that its clips can be retrieved too, and rows in the store
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,17 +21,8 @@ from trichord.files.arrays import load_npy, load_npz_array
 from trichord.files.reading import open_regular_text, read_text
 from trichord.files.walking import raise_unlisted
 from trichord.ids import IdIndex, file_without_media_suffix, match_ids
-from trichord.releases.common import (
-    ALLOW_MISSING,
-    RATES_HZ,
-    ImportSummary,
-    Made,
-    Progress,
-    as_array,
-    import_entries,
-    named_path,
-    time_major,
-)
+from trichord.releases.common import ALLOW_MISSING, RATES_HZ, ImportSummary, Made, Request, import_entries
+from trichord.releases.pieces import as_array, as_rows, csv_rows, named_path, time_major
 from trichord.releases.records import parsed, read_small
 from trichord.store import Item, Store
 from trichord.store.annotations import (
@@ -114,18 +104,11 @@ def import_steps(
     tasks: Sequence[Task],
     videos: Sequence[Annotated],
     load: Callable[[Annotated], Streams],
-    *,
+    request: Request,
     collection: str,
-    root: Path,
-    store: Path,
-    words: Path | None,
-    word_splitting: str | None,
-    num_threads: int,
-    progress: Progress | None,
 ) -> ImportSummary:
     """Store tasks, videos and annotations. Raises TrichordError when nothing can be imported, or the store has other steps of a
     task."""
-
     beyond: dict[str, int] = {}
 
     def make(entry: Task | Annotated) -> Made:
@@ -139,19 +122,16 @@ def import_steps(
     entries: list[Task | Annotated] = [*videos, *tasks]
     summary = import_entries(
         entries,
+        request,
         collection=collection,
         video_id=lambda entry: steps_id(entry.name) if isinstance(entry, Task) else entry.video_id,
         make=make,
         texts=(text for task in tasks for text in task.steps),
-        root=root,
-        store=store,
-        words=words,
-        word_splitting=word_splitting,
-        num_threads=num_threads,
-        progress=progress,
     )
-    check_steps(Store(store), collection, tasks)
-    write_annotations(store, collection, [span for video in videos if not video.problem for span in video.spans])
+    check_steps(Store(request.store), collection, tasks)
+    write_annotations(
+        request.store, collection, [span for video in videos if not video.problem for span in video.spans]
+    )
     summary.notes += beyond_note(len(beyond), sum(beyond.values()))
     summary.notes.append(
         f"among these {len(tasks):,} tasks with {sum(len(task.steps) for task in tasks):,} steps, as items of split {SPLIT}"
@@ -191,7 +171,69 @@ def _video_item(video: Annotated, load: Callable[[Annotated], Streams], collecti
     return Made(item, sources)
 
 
+def find_files(root: Path, **folders: Path | None) -> Files:
+    """The files of a release below `root` and below the folders that options name."""
+    return Files([root, *(named_path(root, path, option) for option, path in folders.items() if path is not None)])
+
+
+def layout_of(asked: str, root: Path, files: Files, original: object, name_of_original: str) -> str:
+    """`mcn` or `original`, as asked for or by what is there; `original` is true where the original layout is.
+
+    Raises TrichordError when there is neither, or both and none is asked for.
+    """
+    if asked not in ("auto", "mcn", "original"):
+        raise TrichordError(f"no layout '{asked}'; choose mcn or original")
+    have = [name for name, is_there in (("mcn", files.find("step.json")), ("original", original)) if is_there]
+    if asked == "auto" and len(have) == 2:
+        raise TrichordError(
+            f"{root}: holds step.json and {name_of_original}; say which with --layout mcn or --layout original"
+        )
+    if not have or (asked != "auto" and asked not in have):
+        raise TrichordError(
+            f"{root}: holds no step.json (layout mcn) or no {name_of_original} (original); name another --root"
+        )
+    return have[0] if asked == "auto" else asked
+
+
 # ---- the layout of MCN and Everything at Once: a CSV file of videos, step.json, a matrix per video
+
+
+def published_videos(
+    files: Files,
+    root: Path,
+    videos: Path | None,
+    allow_missing: bool,
+    *,
+    columns: Sequence[str],
+    matrix: str,
+    chosen: Collection[str] | None = None,
+) -> tuple[list[Task], list[Annotated]]:
+    """Tasks and videos of a release in the layout of MCN.
+
+    Args:
+        files: All files of the release.
+        root: Its folder.
+        videos: The CSV file of videos that the user named, or None.
+        allow_missing: Whether step.json may lack more than half of the listed tasks.
+        columns: Columns of the CSV file; the first names the task, the last the video.
+        matrix: Name of the annotation of a video, such as `{task}_{video}.npy`.
+        chosen: The tasks that are imported; None for all.
+
+    Raises TrichordError when a list is missing or broken.
+    """
+    path = files.find("step.json")
+    assert path is not None
+    steps = read_steps(path)
+    table = find_table(root, videos, columns)
+    pairs = [
+        (row[0], row[-1]) for row in dict.fromkeys(read_rows(table, columns)) if chosen is None or row[0] in chosen
+    ]
+    if not pairs:
+        raise TrichordError(f"{table}: lists no video; name another with --videos")
+    names = list(dict.fromkeys(task for task, _ in pairs))
+    steps = steps_of(names, steps, table=table, path=path, allow_missing=allow_missing)
+    tasks = [Task(name, steps[name]) for name in names if name in steps]
+    return tasks, matrix_videos(pairs, steps, files, matrix, "test")
 
 
 def read_steps(path: Path) -> dict[str, tuple[str, ...]]:
@@ -275,8 +317,8 @@ def load_features(files: Files, video: Annotated) -> Streams:
             raise TrichordError(f"{stem}.npy: is missing; download it, or name its folder with --features")
         if path is None:
             continue
-        array = as_array(load_npy(path) if path.suffix == ".npy" else load_npz_array(path, VISUAL_KEY), str(path))
-        if array.ndim != 2 or not len(array):
+        array = as_rows(load_npy(path) if path.suffix == ".npy" else load_npz_array(path, VISUAL_KEY), str(path))
+        if not len(array):
             raise TrichordError(f"{path}: has shape {array.shape}, expected (rows, width)")
         streams[name], sources[name] = array, path
         rates[name] = len(array) / (video.num_seconds or len(streams["visual_2d"]))
@@ -292,14 +334,8 @@ def load_features(files: Files, video: Annotated) -> Streams:
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
     """These columns of a CSV file, row by row. Raises TrichordError when it is broken or lacks one."""
-    try:
-        with open_regular_text(path, newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, skipinitialspace=True)
-            if not set(columns) <= set(table.fieldnames or ()):
-                raise TrichordError(f"{path}: needs the columns {' and '.join(columns)}; name the right file")
-            rows = [tuple((row[name] or "").strip() for name in columns) for row in table]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TrichordError(f"{path}: cannot be read ({error}); download it again") from None
+    table = csv_rows(path, columns, "name the right file, or download it again", skipinitialspace=True)
+    rows = (tuple((row[name] or "").strip() for name in columns) for row in table)
     return [row for row in rows if all(row)]
 
 

@@ -20,8 +20,9 @@ from trichord.errors import TrichordError, Unavailable
 from trichord.files.arrays import read_npy
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular, unreadable
-from trichord.releases.common import ImportSummary, Made, Progress, as_array, existing_folder
-from trichord.releases.exported import Entry, broken, entry_of, import_listed, texts_of
+from trichord.releases.common import ImportSummary, Made, Progress, Request
+from trichord.releases.exported import Entry, broken, entry_of, import_listed, shortfall
+from trichord.releases.pieces import as_rows
 from trichord.releases.records import MOST_JSON_BYTES, export_mark, inside, item_of, parsed, shown
 
 MOST_HEADER_BYTES = 1 << 20
@@ -65,7 +66,7 @@ def import_webdataset(
 
     Raises TrichordError when the folder holds no shard, or nothing could be imported.
     """
-    root = existing_folder(root)
+    request = Request(root, store, words, word_splitting, progress, num_threads)
     mark = export_mark(root, "webdataset")
     counts: dict[Path, Any] = {inside(root, name, str(root)): n for name, n in mark["files"].items()} if mark else {}
     shards = list(counts) or sorted(root.glob("*.tar"))
@@ -76,30 +77,9 @@ def import_webdataset(
     for shard in shards:
         found = list(list_shard(shard))
         entries += found
-        if shard in counts and counts[shard] != len(found) and not any(entry.problem for entry in found):
-            problem = f"{shard}: has {len(found):,} of {shown(counts[shard])} items; copy or export it again"
-            entries.append(broken(shard, f"{shard}: its end", problem))
-
-    def texts() -> Iterator[str]:
-        for entry in entries:
-            if not entry.problem:
-                with open_regular(entry.file) as file:
-                    for member in members(file, entry.file, entry.begin, entry.end):
-                        if member.extension == "json":
-                            yield from texts_of(_record(file, member, entry.where))
-
-    return import_listed(
-        entries,
-        read_item,
-        texts,
-        root=root,
-        store=store,
-        words=words,
-        word_splitting=word_splitting,
-        mark=mark,
-        num_threads=num_threads,
-        progress=progress,
-    )
+        if shard in counts and not any(entry.problem for entry in found):
+            entries += shortfall(shard, len(found), counts[shard], "items")
+    return import_listed(entries, request, mark, read_record=_described, make=read_item)
 
 
 def list_shard(path: Path) -> Iterator[Entry]:
@@ -153,9 +133,7 @@ def read_item(entry: Entry) -> Made:
                     name = member.extension.removesuffix(".npy")
                     source = Path(f"{entry.where}.{shown(member.extension)}")
                     file.seek(member.data)
-                    array = as_array(read_npy(file, member.size, source), str(source))
-                    if array.ndim != 2:
-                        raise TrichordError(f"{source}: has shape {array.shape}, expected (rows, width)")
+                    array = as_rows(read_npy(file, member.size, source), str(source))
                     if name in streams:
                         raise TrichordError(f"{source}: is there twice; export it again")
                     streams[name] = array
@@ -166,6 +144,16 @@ def read_item(entry: Entry) -> Made:
     if lacking:
         raise TrichordError(f"{entry.where}: lacks {shown(', '.join(lacking))}; export it again")
     return Made(item_of(record, streams, entry.where))
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    """The record of an entry, without its streams."""
+    try:
+        with open_regular(entry.file) as file:
+            found = members(file, entry.file, entry.begin, entry.end)
+            return _record(file, next(member for member in found if member.extension == "json"), entry.where)
+    except OSError as error:
+        raise unreadable(entry.file, error) from None
 
 
 def _record(file: BinaryIO, member: Member, where: str) -> dict[str, Any]:

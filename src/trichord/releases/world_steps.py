@@ -12,7 +12,7 @@ from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex, match_ids
-from trichord.releases.common import ALLOW_MISSING, ImportSummary, Progress, existing_folder, import_entries
+from trichord.releases.common import ALLOW_MISSING, ImportSummary, Progress, Request, import_entries
 from trichord.releases.records import parsed, read_small
 from trichord.releases.steps import Task, check_steps, task_item
 from trichord.store import Store
@@ -47,7 +47,7 @@ def import_world_steps(
 
     Raises TrichordError when there is no world, or the store has none of its videos.
     """
-    root = existing_folder(root)
+    request = Request(root, store, words, word_splitting, progress)
     opened = Store(store)
     truth = read_truth(root / TRUTH)
     have = [opened.video_id(int(i)) for i in opened.select(collection)]
@@ -65,18 +65,14 @@ def import_world_steps(
         spans += [StepSpan(name, name, k, text, start, end) for k, (start, end, text) in enumerate(truth[listed])]
     summary = import_entries(
         tasks,
+        request,
         collection=collection,
         video_id=lambda task: steps_id(task.name),
         make=lambda task: task_item(task, collection),
         texts=(text for task in tasks for text in task.steps),
-        root=root,
-        store=Path(store),
-        words=words,
-        word_splitting=word_splitting,
-        progress=progress,
     )
     check_steps(Store(store), collection, tasks)
-    write_annotations(Path(store), collection, spans)
+    write_annotations(store, collection, spans)
     summary.notes.append(f"the true steps of {len(tasks):,} videos; `trichord evaluate ... --benchmark world-steps`")
     return summary
 

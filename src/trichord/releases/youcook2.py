@@ -12,8 +12,8 @@ from pathlib import Path
 from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
-from trichord.releases.clips import Clip, first_file, import_clips, numbered, read_entries
-from trichord.releases.common import ImportSummary, Progress, existing_folder, first_with_words, plain_texts
+from trichord.releases.clips import Clip, first_file, import_clips, pickled_clips
+from trichord.releases.common import ImportSummary, Progress, Request
 from trichord.releases.exported import import_exported_youcook2
 from trichord.releases.records import export_mark
 
@@ -44,30 +44,15 @@ def import_youcook2(
 
     Raises TrichordError when there is no pickle, one is refused or empty, or nothing could be imported.
     """
-    root = existing_folder(root)
+    request = Request(root, store, words, word_splitting, progress)
     if mark := export_mark(root, "youcook2"):
-        return import_exported_youcook2(root, store, words, mark, word_splitting=word_splitting, progress=progress)
+        return import_exported_youcook2(request, mark)
     clips: list[Clip] = []
     for split in SPLITS:
         path = first_file(root, (f"youcook_{split}_audio.pkl", f"youcook_{split}.pkl"))
-        if path is None:
-            continue
-        entries = read_entries(path)
-        if not entries:
-            raise TrichordError(f"{path}: holds no clips; download it again")
-        for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
-            captions = first_with_words(plain_texts(entry.get("caption")))
-            clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", captions, entry))
+        if path is not None:
+            clips += pickled_clips(path, split)
     if not clips:
         what = "no YouCook2 pickle (youcook_train_audio.pkl, youcook_val_audio.pkl, youcook_train.pkl, youcook_val.pkl)"
         raise TrichordError(f"{root}: {what}; name the folder that holds one with --root")
-    return import_clips(
-        clips,
-        collection=COLLECTION,
-        full_resolution=full_resolution,
-        root=root,
-        store=store,
-        words=words,
-        word_splitting=word_splitting,
-        progress=progress,
-    )
+    return import_clips(clips, request, COLLECTION, full_resolution)

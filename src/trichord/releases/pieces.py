@@ -1,0 +1,118 @@
+"""Pieces of items and files as releases hold them: paths that options name, CSV tables, arrays and captions."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trichord.captions import Captions, tokenize
+from trichord.errors import TrichordError, one_line
+from trichord.files.reading import open_regular_text
+
+MEL_BINS = 40
+
+
+def named_path(root: Path, path: Path, option: str) -> Path:
+    """A path that the user named: as it stands, or inside `root`."""
+    for candidate in (Path(path), root / path):
+        if candidate.exists():
+            return candidate
+    raise TrichordError(f"{path}: does not exist (nor in {root}); correct --{option}")
+
+
+def csv_rows(
+    path: Path, columns: Sequence[str], mend: str = "download it again", **form: Any
+) -> list[dict[str | Any, Any]]:
+    """Rows of a CSV file by column; `form` is that of `csv.DictReader`.
+
+    Raises TrichordError, which ends in `mend`, when the file is broken or lacks one of the columns.
+    """
+    try:
+        with open_regular_text(path, newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file, **form)
+            if lacking := [name for name in columns if name not in (table.fieldnames or ())]:
+                raise TrichordError(f"{path}: has no column {', '.join(lacking)}; {mend}")
+            return list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TrichordError(f"{path}: cannot be read ({one_line(error)}); {mend}") from None
+
+
+# ---- pieces of items
+
+
+def as_array(value: object, source: str) -> np.ndarray:
+    """A numpy array of floats from an array, a torch tensor or a list of numbers."""
+    if hasattr(value, "detach"):
+        tensor: Any = value.detach()  # a torch tensor; numpy has no bfloat16
+        value = (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
+    what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "fiu":
+        raise TrichordError(f"{source}: holds {what} where an array of numbers belongs")
+    return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def as_rows(value: object, source: str) -> np.ndarray:
+    """An array of floats (rows, width), as `as_array` reads it."""
+    array = as_array(value, source)
+    if array.ndim != 2:
+        raise TrichordError(f"{source}: has shape {array.shape}, expected (rows, width)")
+    return array
+
+
+def time_major(spectrogram: np.ndarray, source: str) -> np.ndarray:
+    """(frames, 40) from the (40, frames) of the releases."""
+    if spectrogram.ndim != 2 or spectrogram.shape[0] != MEL_BINS:
+        raise TrichordError(f"{source}: its spectrogram has shape {spectrogram.shape}, expected ({MEL_BINS}, frames)")
+    return spectrogram.T
+
+
+def raw_captions(starts: object, ends: object, texts: object, source: str) -> tuple[Captions, int]:
+    """Captions in the order of the release, and how many were left out (a time not finite, or end not after start)."""
+    try:
+        start, end = (np.asarray(times, np.float64) for times in (starts, ends))
+    except (OverflowError, TypeError, ValueError):
+        raise TrichordError(f"{source}: has caption times that are not numbers") from None
+    plain = plain_texts(texts)
+    if not start.shape == end.shape == (len(plain),):
+        raise TrichordError(f"{source}: has {start.size} caption starts, {end.size} ends and {len(plain)} texts")
+    with np.errstate(invalid="ignore"):
+        keep = np.isfinite(start) & np.isfinite(end) & (end > start)
+    kept = tuple(itertools.compress(plain, keep))
+    return Captions(start[keep], end[keep], kept), len(plain) - len(kept)
+
+
+def plain_text(text: object) -> str:
+    """Text of a caption; what is none (the NaN and None that stand for empty ones, a list) becomes empty."""
+    if isinstance(text, bytes):
+        return text.decode("utf-8", "replace")
+    if isinstance(text, str):
+        return text
+    if isinstance(text, int | float | np.integer | np.floating):
+        try:
+            return str(text) if math.isfinite(text) else ""
+        except (OverflowError, ValueError):  # thousands of digits
+            return ""
+    return ""
+
+
+def plain_texts(value: object) -> list[str]:
+    """Texts of a caption, or of a list of captions."""
+    if value is None:
+        return []
+    many = value.tolist() if isinstance(value, np.ndarray) else value
+    return [plain_text(text) for text in (many if isinstance(many, list | tuple) else [many])]
+
+
+def first_with_words(texts: list[str]) -> list[str]:
+    """The first of several captions that has a word, as a list of one; the first where none has, [] of none."""
+    return [next((text for text in texts if tokenize(text)), texts[0])] if texts else []
