@@ -27,6 +27,7 @@ from trichord.store.columns import (
     texts_in,
 )
 from trichord.store.content import shard_problem, words_problem
+from trichord.store.encoders import declare_modalities
 from trichord.store.ledger import no_items, read_ledger
 from trichord.store.location import Location, location
 from trichord.store.manifest import part_paths
@@ -54,6 +55,7 @@ class Store:
         folder: Where files about the store can be kept on this machine: the folder itself, or that of the copies.
         remote: What fetches a remote store, or None.
         num_superseded: Rows of parts that hold an earlier version of an item.
+        modalities: Name -> letter of those beyond video, audio and text; opening a store declares them (`modality.declare`).
 
     Raises TrichordError when the store is missing, holds no items yet, holds a damaged part or cannot be reached.
     """
@@ -76,8 +78,10 @@ class Store:
         try:
             parts = checked_parts(paths, self.remote)
             self.streams = merged_streams(parts)
+            declared = declare_modalities(self.folder).items()
         except TrichordError as error:
             raise self._told(error) from None
+        self.modalities = {name: letter for name, letter in declared if name in self.streams}
         rows = newest_rows(parts)
 
         def number(name: str) -> np.ndarray:
