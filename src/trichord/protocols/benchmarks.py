@@ -13,7 +13,7 @@ from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.data.reader import AudioInput, ClipReader, Clips, TextInput, require_modalities
 from trichord.errors import TrichordError
 from trichord.evaluation.retrieval import RetrievalResult, score_direction
-from trichord.modality import NAMES, Direction
+from trichord.modality import Direction, in_order
 from trichord.parallel import gather_rows, num_processes, on_main, process_index
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def embed_benchmark(
 
     Raises TrichordError when the store lacks one of the modalities.
     """
-    needed = tuple(m for m in NAMES.values() if m in modalities)
+    needed = in_order(modalities)
     require_modalities(store, needed, f"benchmark {benchmark.name}", audio=settings.audio, text=settings.text)
     clips = benchmark_clips(store, benchmark, settings)
     frames = benchmark.audio_frames or settings.audio_frames

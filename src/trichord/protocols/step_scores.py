@@ -19,7 +19,7 @@ from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS, VISUAL_STREAMS
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, unit
-from trichord.modality import Direction
+from trichord.modality import Direction, in_order
 from trichord.protocols.benchmarks import embed_clips
 from trichord.protocols.subject import Subject
 from trichord.protocols.text_rows import embed_texts
@@ -66,15 +66,16 @@ def step_directions(subject: Subject, collection: str, asked: tuple[str, ...], w
             subject.needed(direction.modalities, f"{why} in direction {direction.code}")
         return directions
     subject.needed(("text",), why)
-    known = [m for m in ("video", "audio") if m in subject.modalities]
+    known = [m for m in in_order(subject.modalities) if m != "text"]
     seen = [m for m in known if _there(subject, collection, m)]
     if not known:
         raise TrichordError(f"{subject.name}: {why} needs video or audio; it has neither")
     if not seen:
         told = f"known to it {'are' if len(known) > 1 else 'is'} {' and '.join(known)}, {collection} has "
-        told += "neither" if len(known) > 1 else f"no {known[0]}"
+        told += ("neither" if len(known) == 2 else "none") if len(known) > 1 else f"no {known[0]}"
         raise TrichordError(f"{subject.name}: {why} needs video or audio: {told}")
-    sides = [(m,) for m in seen] + ([tuple(seen)] if len(seen) > 1 else [])
+    joined = tuple(m for m in seen if m in ("video", "audio"))
+    sides = [(m,) for m in seen] + ([joined] if len(joined) > 1 else [])
     return [Direction(("text",), side) for side in sides]
 
 
@@ -91,9 +92,8 @@ def require_videos(subject: Subject, collection: str, split: str) -> None:
 def _there(subject: Subject, collection: str, modality: str) -> bool:
     if subject.store is None or subject.settings is None:
         return True
-    streams = VISUAL_STREAMS[:1] if modality == "video" else (
-        AUDIO_STREAM if subject.settings.audio == "spectrogram" else EMBEDDING_STREAMS["audio"],
-    )  # fmt: skip
+    audio = AUDIO_STREAM if subject.settings.audio == "spectrogram" else EMBEDDING_STREAMS["audio"]
+    streams = VISUAL_STREAMS[:1] if modality == "video" else (audio if modality == "audio" else modality,)
     items = subject.store.select(collection)
     return all(name in subject.store.streams and bool(subject.store.has(name)[items].any()) for name in streams)
 

@@ -8,13 +8,14 @@ fonts are narrower, so that nothing overlaps. The colours are those of Okabe and
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trichord.modality import Order, letter_of
+from trichord.modality import Order, declared, letter_of
 from trichord.study.drawing import drawing
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ INK, GREY, LIGHT = "#222222", "#808080", "#dddddd"
 MODALITY_COLOURS = {"V": "#56b4e9", "A": "#e69f00", "T": "#4d4d4d"}
 BLUE, RED, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 STUDY_COLOURS = {"av>t": BLUE, "av": BLUE, "at>v": RED, "at": RED, "vt>a": GREEN, "vt": GREEN, "avt": PURPLE}
+FURTHER_COLOURS = (GREEN, PURPLE, BLUE, RED, "#8c6d00", "#f0e442")  # of modalities beyond video, audio and text
 OTHER_COLOURS = ("#56b4e9", "#e69f00", "#000000", "#8c6d00", "#f0e442", BLUE, RED, GREEN, PURPLE)
 LOOK: Any = {
     "svg.fonttype": "none",
@@ -88,8 +90,24 @@ def with_colours(orders: Iterable[str], colours: Mapping[str, str] | None) -> di
 
 
 def modality_colour(modality: str) -> str:
-    """The colour of a modality, by its name or letter; grey for one that is not video, audio or text."""
-    return MODALITY_COLOURS.get(letter_of(modality), GREY)
+    """The colour of a modality, by its name or letter; grey for one that is not known.
+
+    A modality beyond video, audio and text has the colour that follows from its name, or the next free one where that of an
+    earlier name in the alphabet is the same. Beyond six of them colours come again.
+    """
+    letter = letter_of(modality)
+    if letter in MODALITY_COLOURS:
+        return MODALITY_COLOURS[letter]
+    taken: dict[str, int] = {}
+    for name in declared():
+        place = zlib.crc32(name.encode()) % len(FURTHER_COLOURS)
+        steps = (number for number in range(len(FURTHER_COLOURS)) if _after(place, number) not in taken.values())
+        taken[letter_of(name)] = _after(place, next(steps, 0))
+    return FURTHER_COLOURS[taken[letter]] if letter in taken else GREY
+
+
+def _after(place: int, steps: int) -> int:
+    return (place + steps) % len(FURTHER_COLOURS)
 
 
 def order_label(order: str) -> str:
