@@ -20,6 +20,7 @@ from trichord.data.batches import TrainingClips
 from trichord.data.frozen_parts import BLOCK
 from trichord.data.listing import list_clips
 from trichord.data.reader import ClipReader
+from trichord.modalities.base import ReadingSettings
 from trichord.modality import Order
 from trichord.nn import MCN
 from trichord.store import Item, Store, StoreWriter, WordVectors
@@ -56,11 +57,9 @@ def main() -> None:
         source = TrainingClips(
             store, store.select(), seed=0, videos_per_batch=VIDEOS, clips_per_video=CLIPS, min_clip_s=1.0
         )
-        reader = ClipReader(store, ("video", "audio", "text"), visual_streams=("visual_2d",), audio_frames=FRAMES)
+        reader = ClipReader(store, ("video", "audio", "text"), ReadingSettings(audio_frames=FRAMES))
         num_clips = list_clips(source).num_clips
-        batch = ClipReader(store, ("audio",), visual_streams=("visual_2d",), audio_frames=FRAMES).read(
-            source.draw(0, 0)
-        )
+        batch = ClipReader(store, ("audio",), ReadingSettings(audio_frames=FRAMES)).read(source.draw(0, 0))
         assert num_clips == len(batch.valid["audio"])
         inputs = batch.model_inputs(torch.from_numpy(store.word_vectors))
         plain, passes = [], []

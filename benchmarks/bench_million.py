@@ -27,6 +27,7 @@ from results import record
 
 from trichord.data.batches import TrainingClips
 from trichord.data.reader import ClipReader
+from trichord.modalities.base import ReadingSettings
 from trichord.store import Store
 from trichord.store.manifest import read_manifest, write_manifest
 
@@ -87,7 +88,9 @@ def batch_seconds(stores: dict[int, Store], rounds: int) -> dict[int, tuple[list
     """Per store and round: seconds of drawing a batch, of drawing and reading it, and processor seconds of both; the
     stores in turn. An epoch's first draw, which shuffles, comes before the rounds; it is `shuffle_seconds`."""
     sources = {size: source_of(store) for size, store in stores.items()}
-    readers = {s: ClipReader(store, ("video", "audio", "text"), visual_streams=STREAMS) for s, store in stores.items()}
+    readers = {
+        s: ClipReader(store, ("video", "audio", "text"), ReadingSettings(STREAMS)) for s, store in stores.items()
+    }
     found: dict[int, tuple[list[float], list[float], list[float]]] = {size: ([], [], []) for size in stores}
     for store in stores.values():
         for part in range(len(store) // PER_PART):

@@ -27,6 +27,7 @@ from results import record
 
 from trichord.data.batches import TrainingClips
 from trichord.data.reader import ClipReader
+from trichord.modalities.base import ReadingSettings
 from trichord.store import Store
 
 VIDEOS, CLIPS, URL = 32, 32, "s3://bench/store"
@@ -60,7 +61,7 @@ def batch_seconds(store: Store, num_batches: int, seed: int = 0) -> list[float]:
     source = TrainingClips(
         store, store.select(), seed=seed, videos_per_batch=VIDEOS, clips_per_video=CLIPS, min_clip_s=MIN_CLIP_S
     )
-    reader = ClipReader(store, ("video", "audio", "text"), visual_streams=STREAMS)
+    reader = ClipReader(store, ("video", "audio", "text"), ReadingSettings(STREAMS))
     seconds = []
     for number in range(num_batches):
         began = time.perf_counter()

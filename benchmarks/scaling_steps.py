@@ -26,12 +26,12 @@ from torch import Tensor
 
 from trichord.data.frozen_parts import BLOCK
 from trichord.evaluation.ranks import retrieval_ranks
+from trichord.layers.batch_norm import BatchNorm2d, set_over_processes
 from trichord.losses import combined
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.pairwise.mms import MaskedMarginSoftmax
 from trichord.nn import MCN, Encoded
-from trichord.nn.batch_norm import BatchNorm2d, set_over_processes
 from trichord.parallel import digest
 from trichord.training.memory import keep_freed_memory
 
@@ -248,12 +248,13 @@ def frozen_times(widths: Widths, repeats: int = 3, clips: int = 32) -> tuple[Fro
     from trichord.data.batches import TrainingClips
     from trichord.data.listing import clips_at, list_clips
     from trichord.data.reader import ClipReader
+    from trichord.modalities.base import ReadingSettings
 
     model, audio = widths.model().eval(), ("audio",)
     with tempfile.TemporaryDirectory() as folder:
         store = write_store(Path(folder) / "store")
         source = TrainingClips(store, store.select(), seed=0, videos_per_batch=24, clips_per_video=32, min_clip_s=1.0)
-        reader = ClipReader(store, audio, visual_streams=("visual_2d",), audio_frames=widths.frames)
+        reader = ClipReader(store, audio, ReadingSettings(audio_frames=widths.frames))
         list_s = median_of(lambda: list_clips(source)) / len(store)
         listing, blocks = list_clips(source), []
         words = torch.from_numpy(store.word_vectors)
@@ -337,6 +338,7 @@ def real_pass(rank: int, folder: str, num: int) -> tuple[float, float, float]:
 
     from trichord.data.batches import TrainingClips
     from trichord.data.reader import ClipReader
+    from trichord.modalities.base import ReadingSettings
     from trichord.modality import Order
     from trichord.store import Store
     from trichord.training.frozen import FrozenSettings, frozen_inputs
@@ -344,7 +346,7 @@ def real_pass(rank: int, folder: str, num: int) -> tuple[float, float, float]:
 
     store = Store(folder)
     source = TrainingClips(store, store.select(), seed=0, videos_per_batch=24, clips_per_video=32, min_clip_s=1.0)
-    reader = ClipReader(store, MODALITIES, visual_streams=("visual_2d",), audio_frames=SMALL.frames)
+    reader = ClipReader(store, MODALITIES, ReadingSettings(audio_frames=SMALL.frames))
     torch.manual_seed(0)
     model = MCN(64, SMALL.embed, 50, None, audio_channels=SMALL.channels).eval()
     stage = stages_of(Order.parse("at>v"))[1]

@@ -13,12 +13,12 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from trichord.layers.batch_norm import set_over_processes
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.registry import pairwise_loss
 from trichord.modality import Order
 from trichord.nn import MCN, DAVEnet
-from trichord.nn.batch_norm import set_over_processes
 from trichord.recipes import LossSettings
 from trichord.training.gradient_cache import GradientCache
 from trichord.training.stage import prepare_model, stages_of

@@ -17,8 +17,10 @@ from trichord.data.batches import (
     overlapping,
     read_ahead,
 )
-from trichord.data.reader import Batch, ClipReader, Clips, require_modalities, visual_streams_of
+from trichord.data.reader import Batch, ClipReader, Clips, require_modalities
 from trichord.errors import TrichordError
+from trichord.modalities.base import ReadingSettings
+from trichord.modalities.video import visual_streams_of
 from trichord.store import Item, Store, StoreWriter
 
 
@@ -29,7 +31,7 @@ def source_of(store: Store, **changes: object) -> TrainingClips:
 
 def reader_of(store: Store, **changes: object) -> ClipReader:
     options: dict[str, object] = {"visual_streams": ("visual_2d",), "audio_frames": 600, "max_words": 4}
-    return ClipReader(store, ("video", "audio", "text"), **{**options, **changes})  # type: ignore[arg-type]
+    return ClipReader(store, ("video", "audio", "text"), ReadingSettings(**{**options, **changes}))  # type: ignore[arg-type]
 
 
 def same(a: Clips, b: Clips) -> bool:
@@ -70,15 +72,15 @@ def test_the_parts_of_several_processes_make_the_batch_of_one(tiny_store: Path) 
         list(batches(source_of(store), reader_of(store), epochs=range(1), process=p, num_processes=3)) for p in range(3)
     ]
     for step, batch in enumerate(whole):
-        joined = torch.cat([part[step].video for part in parts])  # type: ignore[misc]
-        assert torch.equal(joined, batch.video)
+        joined = torch.cat([part[step].inputs["video"] for part in parts])
+        assert torch.equal(joined, batch.inputs["video"])
 
 
 def test_a_later_first_step_goes_on_where_the_epoch_stopped(tiny_store: Path) -> None:
     store = Store(tiny_store)
     whole = list(batches(source_of(store), reader_of(store), epochs=range(1, 2)))
     rest = list(batches(source_of(store), reader_of(store), epochs=range(1, 2), first_step=1))
-    assert len(rest) == len(whole) - 1 and torch.equal(rest[0].audio, whole[1].audio)
+    assert len(rest) == len(whole) - 1 and torch.equal(rest[0].inputs["audio"], whole[1].inputs["audio"])
 
 
 def test_a_clip_is_pooled_padded_and_masked(tiny_store: Path) -> None:
@@ -86,12 +88,12 @@ def test_a_clip_is_pooled_padded_and_masked(tiny_store: Path) -> None:
     clips = Clips(np.array([0]), np.array([5.0]), np.array([9.9]), [np.array([1, 2])])
     batch = reader_of(store, audio_pad_db=-80.0).read(clips)
     rows = store.rows("visual_2d", 0, 5, 10).max(0).astype(np.float32)
-    np.testing.assert_allclose(batch.video[0].numpy(), rows / np.linalg.norm(rows), rtol=1e-6)
-    assert int(batch.audio_frames[0]) == 490  # both ends lose the same 12.5 ms
-    np.testing.assert_array_equal(batch.audio[0, :, :490].numpy(), store.rows("spectrogram", 0, 498, 988).T)
-    assert (batch.audio[0, :, 490:] == -80).all()
+    np.testing.assert_allclose(batch.inputs["video"][0].numpy(), rows / np.linalg.norm(rows), rtol=1e-6)
+    assert int(batch.inputs["audio_frames"][0]) == 490  # both ends lose the same 12.5 ms
+    np.testing.assert_array_equal(batch.inputs["audio"][0, :, :490].numpy(), store.rows("spectrogram", 0, 498, 988).T)
+    assert (batch.inputs["audio"][0, :, 490:] == -80).all()
     words = [*store.word_ids(0, 1), *store.word_ids(0, 2)]
-    assert batch.word_ids[0].tolist() == words[:4]
+    assert batch.inputs["word_ids"][0].tolist() == words[:4]
     assert {m: bool(v[0]) for m, v in batch.valid.items()} == {"video": True, "audio": True, "text": True}
 
 
@@ -106,13 +108,13 @@ def test_missing_modalities_are_masked_not_invented(tmp_path: Path) -> None:
     assert batch.valid["video"].tolist() == [True, True, False]
     assert batch.valid["audio"].tolist() == [True, False, True]
     assert batch.valid["text"].tolist() == [True, True, False]
-    assert (batch.video[2] == 0).all() and (batch.word_ids[2] == -1).all()
+    assert (batch.inputs["video"][2] == 0).all() and (batch.inputs["word_ids"][2] == -1).all()
 
 
 def test_a_clip_that_starts_at_zero_has_its_audio(tiny_store: Path) -> None:
     """The published rule gives frame -2 there, and so a silent clip; ours holds it at 0."""
     clips = Clips(np.array([0]), np.array([0.0]), np.array([4.0]), [np.array([0])])
-    assert int(reader_of(Store(tiny_store)).read(clips).audio_frames[0]) == 398
+    assert int(reader_of(Store(tiny_store)).read(clips).inputs["audio_frames"][0]) == 398
 
 
 def test_evaluation_clips_hold_every_caption_once_without_overlap(tiny_store: Path) -> None:
@@ -139,8 +141,8 @@ def test_captions_of_one_span_are_clips_of_their_own(tmp_path: Path) -> None:
     store = Store(tmp_path / "s")
     assert [c.tolist() for c in evaluation_clips(store, np.array([0]), 10.0).captions] == [[0], [1], [2]]
     assert item_clips(store, 0, 10.0)[2].tolist() == [0, 1, 2]
-    reader = ClipReader(store, ("video",), visual_streams=("visual_2d",))
-    video = reader.read(evaluation_clips(store, np.array([0]), 10.0)).video
+    reader = ClipReader(store, ("video",))
+    video = reader.read(evaluation_clips(store, np.array([0]), 10.0)).inputs["video"]
     np.testing.assert_allclose(video.norm(dim=1).numpy(), 1.0, rtol=1e-6)
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from trichord.layers.packed_conv import time_convolution, weight_gradient
 from trichord.nn import DAVEnet, packed_conv
-from trichord.nn.packed_conv import time_convolution, weight_gradient
 
 CHANNELS = (6, 8, 8, 10)
 

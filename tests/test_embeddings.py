@@ -12,8 +12,11 @@ import torch
 from tiny import CLIP_S, CLIPS, VIDEO_DIM, tiny_item, word_vectors, write_tiny_store
 from trichord.captions import Captions
 from trichord.data.batches import TrainingClips, evaluation_clips
-from trichord.data.reader import ClipReader, Clips, audio_input_of, require_modalities, text_input_of
+from trichord.data.reader import ClipReader, Clips, require_modalities
 from trichord.errors import TrichordError
+from trichord.modalities.audio import audio_input_of
+from trichord.modalities.base import ReadingSettings
+from trichord.modalities.text import text_input_of
 from trichord.nn import MCN
 from trichord.recipes import Recipe, load_recipe
 from trichord.recipes.identity import training_settings
@@ -55,9 +58,12 @@ def store(store_path: Path) -> Store:
     return Store(store_path)
 
 
+EMBEDDINGS = ReadingSettings(audio="embeddings", text="embeddings")
+
+
 def reader_of(store: Store, **changes: object) -> ClipReader:
     options: dict[str, object] = {"visual_streams": ("visual_2d",), "audio": "embeddings", "text": "embeddings"}
-    return ClipReader(store, ("video", "audio", "text"), **{**options, **changes})  # type: ignore[arg-type]
+    return ClipReader(store, ("video", "audio", "text"), ReadingSettings(**{**options, **changes}))  # type: ignore[arg-type]
 
 
 def clips(*rows: tuple[int, float, float, list[int]]) -> Clips:
@@ -69,15 +75,16 @@ def test_what_a_batch_holds(store: Store) -> None:
     batch = reader_of(store, max_words=2).read(
         clips((0, 5.0, 9.9, [1]), (1, 10.0, 24.9, [2, 3, 4]), (15, 0.0, 4.9, [0]))
     )
-    assert batch.audio is batch.audio_frames is batch.word_ids is None
-    assert batch.audio_pooled is not None and batch.text is not None and batch.text_mask is not None
+    assert batch.inputs.keys() == {"video", "audio_pooled", "text", "text_mask"}
     for row, (item, begin, end) in enumerate([(0, 10, 20), (1, 20, 50)]):  # int(9.9 * 2) = 19 is included
         mean = store.rows("audio", item, begin, end).astype(np.float64).mean(0)
-        np.testing.assert_allclose(batch.audio_pooled[row], mean / np.linalg.norm(mean), rtol=1e-5)
-    assert batch.text_mask.tolist() == [[True, False], [True, True], [False, False]]
-    assert np.array_equal(batch.text[0, 0], store.rows("text", 0)[1]) and (batch.text[0, 1] == 0).all()
-    assert np.array_equal(batch.text[1], store.rows("text", 1)[[2, 3]])  # cut to max_words captions
-    assert (batch.audio_pooled[2] == 0).all() and (batch.text[2] == 0).all()
+        np.testing.assert_allclose(batch.inputs["audio_pooled"][row], mean / np.linalg.norm(mean), rtol=1e-5)
+    assert batch.inputs["text_mask"].tolist() == [[True, False], [True, True], [False, False]]
+    assert (
+        np.array_equal(batch.inputs["text"][0, 0], store.rows("text", 0)[1]) and (batch.inputs["text"][0, 1] == 0).all()
+    )
+    assert np.array_equal(batch.inputs["text"][1], store.rows("text", 1)[[2, 3]])  # cut to max_words captions
+    assert (batch.inputs["audio_pooled"][2] == 0).all() and (batch.inputs["text"][2] == 0).all()
     valid = {name: mask.tolist() for name, mask in batch.valid.items()}
     assert valid == {"video": [True] * 3, "audio": [True, True, False], "text": [True, True, False]}
     moved = batch.to(torch.device("cpu")).model_inputs(torch.zeros(0, 5))
@@ -135,7 +142,7 @@ def test_what_auto_takes(store: Store, tmp_path: Path) -> None:
         text_input_of(plain, "embeddings")
     with pytest.raises(TrichordError, match="order av>t needs audio and text, which the store lacks; it has video"):
         require_modalities(store, ("video", "audio", "text"), "order av>t")
-    require_modalities(store, ("video", "audio", "text"), "order av>t", audio="embeddings", text="embeddings")
+    require_modalities(store, ("video", "audio", "text"), "order av>t", EMBEDDINGS)
 
 
 def test_published_padding_is_refused_for_text_embeddings(store: Store) -> None:
@@ -184,7 +191,7 @@ def test_a_model_refuses_embeddings_of_another_width(store_path: Path, tmp_path:
         item = embedding_item(0, "test")
         item.streams["audio"] = item.streams["audio"][:, :4]
         writer.add(item)
-    with pytest.raises(TrichordError, match=f"reads audio embeddings of width {AUDIO_DIM}, .* has 4; use the store"):
+    with pytest.raises(TrichordError, match=f"reads audio of width {AUDIO_DIM}, .* has 4 .audio.; use the store"):
         score.evaluate_model(tmp_path / "study", tmp_path / "other", [])
 
 
@@ -232,7 +239,6 @@ def test_stills_with_one_caption_are_clips(tmp_path: Path) -> None:
         assert (found.start_s.tolist(), found.end_s.tolist()) == ([0, 0], [0.85, 6.0])
         assert [c.tolist() for c in found.captions] == [[0], [0]]
         batch = reader_of(store, audio="spectrogram", text="words", audio_frames=400).read(found)
-        assert batch.audio is not None and batch.audio_frames is not None and batch.video is not None
-        assert batch.audio_frames.tolist() == [86, 400] and batch.video.tolist() == [[0.5] * 4] * 2
-        assert np.array_equal(batch.audio[0, :, :86], store.rows("spectrogram", 0).T)
-        assert (batch.audio[0, :, 86:] == -80).all() and all(m.all() for m in batch.valid.values())
+        assert batch.inputs["audio_frames"].tolist() == [86, 400] and batch.inputs["video"].tolist() == [[0.5] * 4] * 2
+        assert np.array_equal(batch.inputs["audio"][0, :, :86], store.rows("spectrogram", 0).T)
+        assert (batch.inputs["audio"][0, :, 86:] == -80).all() and all(m.all() for m in batch.valid.values())

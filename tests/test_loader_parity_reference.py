@@ -20,6 +20,7 @@ from trichord.captions import tokenize
 from trichord.data.batches import evaluation_clips, item_clips
 from trichord.data.clips import words_published_order
 from trichord.data.reader import Batch, ClipReader, Clips
+from trichord.modalities.base import ReadingSettings
 from trichord.releases import import_howto100m, import_msrvtt, import_youcook2
 from trichord.store import Store
 
@@ -136,23 +137,15 @@ def test_evaluation_clips(collection: str, name: str, store: Store, published: d
 
 def mcn_reader(store: Store, audio_frames: int) -> ClipReader:
     streams, modalities = ("visual_2d", "visual_3d"), ("video", "audio", "text")
-    return ClipReader(
-        store, modalities, visual_streams=streams, audio_frames=audio_frames, audio_pad_db=0.0, max_words=20
-    )
+    return ClipReader(store, modalities, ReadingSettings(streams, audio_frames, audio_pad_db=0.0, max_words=20))
 
 
 def compare(batch: Batch, store: Store, expected: dict[str, np.ndarray], rows: np.ndarray) -> None:
-    assert (
-        batch.video is not None
-        and batch.audio is not None
-        and batch.audio_frames is not None
-        and batch.word_ids is not None
-    )
-    np.testing.assert_allclose(batch.video[rows].numpy(), expected["video"][rows], rtol=0, atol=1e-7)
-    np.testing.assert_array_equal(batch.audio_frames[rows].numpy(), expected["nframes"][rows])
-    mean = batch.audio[rows].double().mean(1).numpy()
+    np.testing.assert_allclose(batch.inputs["video"][rows].numpy(), expected["video"][rows], rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(batch.inputs["audio_frames"][rows].numpy(), expected["nframes"][rows])
+    mean = batch.inputs["audio"][rows].double().mean(1).numpy()
     np.testing.assert_allclose(mean, expected["audio_mean_over_mel"][rows], rtol=1e-6, atol=1e-5)
-    sums = np.append(store.word_vectors.astype(np.float64).sum(1), 0.0)[batch.word_ids[rows].numpy()]
+    sums = np.append(store.word_vectors.astype(np.float64).sum(1), 0.0)[batch.inputs["word_ids"][rows].numpy()]
     np.testing.assert_allclose(sums, expected["text_sum_over_dims"][rows], rtol=0, atol=1e-6)
 
 

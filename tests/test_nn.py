@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
+from trichord.layers.davenet import output_steps
 from trichord.nn import MCN, DAVEnet, GatedUnit
-from trichord.nn.davenet import output_steps
 
 SMALL: dict[str, Any] = {
     "video_dim": 12, "embed_dim": 10, "word_dim": 6, "reconstruction_dim": 7, "audio_channels": (8, 16, 16, 32),

@@ -13,7 +13,7 @@ from torch import nn
 
 from split_training import run_processes
 from trichord.errors import TrichordError
-from trichord.nn.batch_norm import BatchNorm2d, set_over_processes
+from trichord.layers.batch_norm import BatchNorm2d, set_over_processes
 from trichord.parallel import digest, most, num_processes, on_main, require_same
 from trichord.recipes import load_recipe, of_this_version
 

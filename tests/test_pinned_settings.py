@@ -42,7 +42,7 @@ SEVERAL = {  # settings that more than one object needs
     ("loss", "cosine"): {"terms", "scoring"},
     ("loss", "cluster_cosine"): {"memory", "terms"},
     ("training", "max_steps"): {"loop", "frozen"},
-    ("training", "fast"): {"loop", "memory", "reader"},
+    ("training", "fast"): {"loop", "memory"},
     ("later_stages", "epochs"): {"loop", "frozen"},
 }
 OTHER: dict[tuple[str, str], Any] = {
@@ -105,7 +105,7 @@ def built(recipe: Recipe, store: Store, order: str = "av>t") -> Mapping[str, Any
         "memory": plain(loss.memory) if isinstance(loss.memory, ClusterMemory) else None,
         "terms": terms_of(loss),
         "source": plain(source),
-        "reader": plain(reader),
+        "reader": vars(reader.settings),
         "loop": vars(factories.loop_settings(recipe, last)),
         "frozen": vars(factories.frozen_settings(recipe, last, source)),
         "scoring": vars(factories.scoring_settings(recipe, ("visual_2d",))),
@@ -176,7 +176,7 @@ def test_every_setting_reaches_what_it_is_for(
         "model": {"model"},
         "data": {"source", "reader", "frozen", "scoring"},
         "loss": {"loss", "memory", "terms", "loop", "scoring"},
-        "training": {"loop", "frozen", "loss", "memory", "terms", "reader"},
+        "training": {"loop", "frozen", "loss", "memory", "terms"},
         "later_stages": {"loop", "frozen", "stage"},
         "evaluation": {"scoring"},
     }[section]

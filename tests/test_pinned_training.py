@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tiny import write_tiny_store
+from trichord.modalities.base import ReadingSettings
 from trichord.nn import MCN
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
@@ -124,7 +125,7 @@ def cache_name(**changes: Any) -> str:
     every |= changes
     store = SimpleNamespace(fingerprint=every["fingerprint"])
     source = SimpleNamespace(store=store, **{name: every[name] for name in ("items", "min_clip_s", "published_words")})
-    reader = SimpleNamespace(**{name: every[name] for name in (*reading, *inputs)})
+    reader = SimpleNamespace(settings=ReadingSettings(**{name: every[name] for name in (*reading, *inputs)}))
     name, _ = frozen_key(every["model"], every["modality"], every["kind"], source, reader, every["precision"])  # type: ignore[arg-type]
     return name
 

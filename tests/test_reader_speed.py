@@ -20,9 +20,10 @@ from trichord.audio_frames import time_to_frame
 from trichord.captions import Captions
 from trichord.data.batches import TrainingClips, batches, item_clips, read_ahead
 from trichord.data.clips import clip_spans, words_published_order, words_published_orders
-from trichord.data.gather import Memory, _signed_max
 from trichord.data.reader import Batch, ClipReader, Clips
 from trichord.errors import TrichordError
+from trichord.modalities.base import ReadingSettings
+from trichord.modalities.gather import Memory, _signed_max
 from trichord.store import Item, Store, StoreWriter
 from trichord.store.items import PER_CAPTION
 
@@ -82,7 +83,7 @@ def rows_slowly(store: Store, stream: str, clips: Clips, row: int) -> np.ndarray
     return store.rows(stream, item, max(0, begin), end)
 
 
-def audio_slowly(store: Store, clips: Clips, longest: int, pad: float, to_longest: bool) -> tuple[np.ndarray, Any]:
+def audio_slowly(store: Store, clips: Clips, longest: int, pad: float) -> tuple[np.ndarray, Any]:
     slices = []
     for row in range(len(clips)):
         item, start_s, end_s = int(clips.item[row]), clips.start_s[row], clips.end_s[row]
@@ -92,8 +93,7 @@ def audio_slowly(store: Store, clips: Clips, longest: int, pad: float, to_longes
         begin, end = time_to_frame(start_s), time_to_frame(end_s)
         slices.append(store.rows("spectrogram", item, begin, min(max(end, begin), begin + longest)))
     frames = np.array([len(s) for s in slices], np.int64)
-    length = max(1, int(frames.max(initial=0))) if to_longest else longest
-    out = np.full((len(clips), store.streams["spectrogram"].dim, length), pad, np.float32)
+    out = np.full((len(clips), store.streams["spectrogram"].dim, longest), pad, np.float32)
     for row, frames_bt in enumerate(slices):
         out[row, :, : len(frames_bt)] = frames_bt.T
     return out, frames
@@ -171,9 +171,9 @@ def same_clips(a: Clips, b: Clips) -> bool:
 
 
 @settings(deadline=None, max_examples=40)
-@given(items(), st.booleans(), st.booleans(), st.sampled_from([0.0, -80.1]), st.booleans())
+@given(items(), st.booleans(), st.booleans(), st.sampled_from([0.0, -80.1]))
 def test_batches_are_bit_for_bit_those_of_the_plain_loader(
-    made: list[tuple[Item, bool]], distinct: bool, published: bool, pad: float, to_longest: bool
+    made: list[tuple[Item, bool]], distinct: bool, published: bool, pad: float
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = written(Path(folder) / "s", made)
@@ -192,25 +192,16 @@ def test_batches_are_bit_for_bit_those_of_the_plain_loader(
             clips = source.draw(epoch, step)
             assert same_clips(clips, drawn_slowly(source, epoch, step))
             video, valid = video_slowly(store, streams, clips)
-            audio, frames = audio_slowly(store, clips, 300, pad, to_longest)
-            for fast in (True, False):
-                reader = ClipReader(
-                    store,
-                    ("video", "audio", "text"),
-                    visual_streams=streams,
-                    audio_frames=300,
-                    audio_pad_db=pad,
-                    max_words=MAX_WORDS,
-                    pad_to_longest=to_longest,
-                    fast=fast,
-                )
-                batch = reader.read(clips)
-                assert bits(batch.video) == (video + 0).tobytes()
-                assert batch.audio is not None and batch.audio.transpose(1, 2).is_contiguous()
-                assert bits(batch.audio) == (audio + 0).tobytes() and bits(batch.audio_frames) == frames.tobytes()
-                assert bits(batch.word_ids) == words_slowly(store, clips).tobytes()
-                assert batch.valid["video"].tolist() == valid.tolist()
-                assert batch.valid["audio"].tolist() == (frames > 0).tolist()
+            audio, frames = audio_slowly(store, clips, 300, pad)
+            how = ReadingSettings(streams, audio_frames=300, audio_pad_db=pad, max_words=MAX_WORDS)
+            batch = ClipReader(store, ("video", "audio", "text"), how).read(clips)
+            assert bits(batch.inputs["video"]) == (video + 0).tobytes()
+            assert batch.inputs["audio"].transpose(1, 2).is_contiguous()
+            assert bits(batch.inputs["audio"]) == (audio + 0).tobytes()
+            assert bits(batch.inputs["audio_frames"]) == frames.tobytes()
+            assert bits(batch.inputs["word_ids"]) == words_slowly(store, clips).tobytes()
+            assert batch.valid["video"].tolist() == valid.tolist()
+            assert batch.valid["audio"].tolist() == (frames > 0).tolist()
 
 
 @settings(deadline=None, max_examples=60)
@@ -244,8 +235,8 @@ def test_the_maximum_on_bits_knows_signs_and_both_zeros(tmp_path: Path) -> None:
     store = written(tmp_path / "s", [(made, True)])
     start_s = np.arange(len(rows) + len(zeros) - 3, dtype=np.float64)
     clips = Clips(np.zeros(len(start_s), np.int64), start_s, start_s + 2, [np.array([], np.int64)] * len(start_s))
-    batch = ClipReader(store, ("video",), visual_streams=("visual_2d",)).read(clips)
-    assert bits(batch.video) == (video_slowly(store, ("visual_2d",), clips)[0] + 0).tobytes()
+    batch = ClipReader(store, ("video",)).read(clips)
+    assert bits(batch.inputs["video"]) == (video_slowly(store, ("visual_2d",), clips)[0] + 0).tobytes()
 
 
 @pytest.mark.parametrize("nan", [0x7E00, 0xFE00])
@@ -262,16 +253,14 @@ def test_wide_features_have_the_same_length_to_the_last_bit(tmp_path: Path) -> N
     store = written(tmp_path / "s", [(made, True)])
     start_s = np.linspace(0, 55, 200)
     clips = Clips(np.zeros(200, np.int64), start_s, start_s + 4.2, [np.array([], np.int64)] * 200)
-    batch = ClipReader(store, ("video",), visual_streams=("visual_2d",)).read(clips)
-    assert bits(batch.video) == (video_slowly(store, ("visual_2d",), clips)[0] + 0).tobytes()
+    batch = ClipReader(store, ("video",)).read(clips)
+    assert bits(batch.inputs["video"]) == (video_slowly(store, ("visual_2d",), clips)[0] + 0).tobytes()
 
 
 def test_a_caption_that_is_not_there_is_an_error(tiny_store: Path) -> None:
     clips = Clips(np.array([0, 1]), np.zeros(2), np.ones(2), [np.array([0]), np.array([7, 8])])
-    for fast in (True, False):
-        reader = ClipReader(Store(tiny_store), ("text",), visual_streams=(), fast=fast)
-        with pytest.raises(IndexError, match="item 1 has 8 captions, asked for number 8"):
-            reader.read(clips)
+    with pytest.raises(IndexError, match="item 1 has 8 captions, asked for number 8"):
+        ClipReader(Store(tiny_store), ("text",)).read(clips)
 
 
 def test_many_items_are_located_as_one_by_one(tiny_store: Path) -> None:
@@ -312,11 +301,11 @@ def test_batches_that_are_kept_are_not_overwritten(tmp_path: Path) -> None:
     made = Item("v", "c", "", 40.0, {"spectrogram": rows}, {"spectrogram": 100.0}, words)
     store = written(tmp_path / "s", [(made, True)])
     source = TrainingClips(store, np.arange(1), seed=0, videos_per_batch=1, clips_per_video=8, min_clip_s=0.0)
-    reader = ClipReader(store, ("audio",), visual_streams=())
+    reader = ClipReader(store, ("audio",))
     kept = list(batches(source, reader, epochs=range(6)))
     for epoch, batch in enumerate(kept):
-        expected, _ = audio_slowly(store, drawn_slowly(source, epoch, 0), 1000, -80.0, False)
-        assert bits(batch.audio) == expected.tobytes()
+        expected, _ = audio_slowly(store, drawn_slowly(source, epoch, 0), 1000, -80.0)
+        assert bits(batch.inputs["audio"]) == expected.tobytes()
 
 
 class Pinned:
@@ -337,13 +326,11 @@ def test_pinned_batches_give_the_network_the_same_bits(
 ) -> None:
     store = Store(tiny_store)
     source = TrainingClips(store, store.select(), seed=0, videos_per_batch=3, clips_per_video=4, min_clip_s=6.0)
-    reader = ClipReader(
-        store, ("video", "audio", "text"), visual_streams=("visual_2d",), audio_frames=700, audio_pad_db=pad
-    )
+    reader = ClipReader(store, ("video", "audio", "text"), ReadingSettings(audio_frames=700, audio_pad_db=pad))
     stand_in = Pinned()
     monkeypatch.setattr(torch, "empty", stand_in)
     pinned = next(batches(source, reader, epochs=range(1), pin=True))
-    assert pinned.audio is not None and pinned.audio.dtype == dtype and pinned.audio.shape == (12, 40, 700)
+    assert pinned.inputs["audio"].dtype == dtype and pinned.inputs["audio"].shape == (12, 40, 700)
     assert stand_in.asked[:2] == [((12, 24), torch.float32), ((12, 700, 40), dtype)]
     table = torch.from_numpy(store.word_vectors)
     found = pinned.model_inputs(table)
@@ -362,7 +349,7 @@ def test_one_thread_reads_on_across_epochs(tiny_store: Path) -> None:
     source = TrainingClips(
         store, store.select(split="train"), seed=1, videos_per_batch=4, clips_per_video=2, min_clip_s=6
     )
-    reader = ClipReader(store, ("video",), visual_streams=("visual_2d",))
+    reader = ClipReader(store, ("video",))
     threads, places = set(), []
     draw = source.draw
 
@@ -378,7 +365,7 @@ def test_one_thread_reads_on_across_epochs(tiny_store: Path) -> None:
     expected = [(2, 1), (2, 2), (3, 0), (3, 1), (3, 2), (4, 0)]
     assert places == expected and len(threads) == 1 and threading.get_ident() not in threads
     for (epoch, step), batch in zip(expected, found, strict=True):
-        assert bits(batch.video) == bits(reader.read(draw(epoch, step)).video)
+        assert bits(batch.inputs["video"]) == bits(reader.read(draw(epoch, step)).inputs["video"])
 
 
 def test_closing_ends_the_thread_and_what_waits() -> None:

@@ -233,9 +233,9 @@ def test_one_switch_reaches_every_fast_path(
     def watched(model: Any, stage: Any, loss: Any, source: Any, reader: Any, settings: Any, **options: Any) -> int:
         steps = train_stage(model, stage, loss, source, reader, settings, **options)
         davenet = model.encoders["audio"].davenet
-        seen.append((davenet.fast, reader.fast, loss.memory.path is None, settings.fast))
+        seen.append((davenet.fast, loss.memory.path is None, settings.fast))
         return steps
 
     monkeypatch.setattr(run, "train_stage", watched)
     run.train_order(tiny_store, tmp_path / "run", "avt", 0, debug(fast=fast, max_steps=1), say=silent)
-    assert seen == [(fast,) * 4] and kept == [True] * fast
+    assert seen == [(fast,) * 3] and kept == [True] * fast

@@ -73,6 +73,12 @@ def known() -> tuple[str, ...]:
     return (*MODALITIES, *declared())
 
 
+def further_letters(modalities: Iterable[str]) -> dict[str, str]:
+    """Name -> lowercase letter of those of the modalities that are not video, audio or text: what a file records of them, so that
+    whoever reads it can declare them."""
+    return {name: letter_of(name).lower() for name in in_order(modalities) if name not in MODALITIES}
+
+
 def in_order(modalities: Iterable[str]) -> tuple[str, ...]:
     """The given names without repetitions: video, audio, text, then the others in alphabetical order."""
     rank = {name: number for number, name in enumerate(MODALITIES)}

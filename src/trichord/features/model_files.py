@@ -217,7 +217,7 @@ def loading(folder: Path) -> Iterator[None]:
     Whatever the libraries raise on files that are damaged or missing becomes one line that names the folder.
     """
     from trichord.features.network_size import bounded_by
-    from trichord.nn.published import check_torch_file
+    from trichord.files.torch_files import check_torch_file
 
     check_folder(folder)
     weights = weight_files(folder)

@@ -74,7 +74,7 @@ def _network(model: str, num_classes: int, path: Path) -> torch.nn.Module:
 
     from safetensors import SafetensorError
 
-    from trichord.nn.published import check_torch_file
+    from trichord.files.torch_files import check_torch_file
 
     check_torch_file(path)
     timm, reason = _timm(), ""

@@ -167,7 +167,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from trichord.nn.published import check_tensors, check_torch_file
+    from trichord.files.torch_files import check_tensors, check_torch_file
 
     refuse_lfs_pointer(path)
     try:

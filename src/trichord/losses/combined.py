@@ -18,11 +18,11 @@ from trichord.losses.clustering import ClusterMemory, cluster_contrast
 from trichord.losses.pair import DividedLoss, PairBatch, PairwiseLoss
 from trichord.losses.precision import at_least_float32
 from trichord.losses.reconstruction import reconstruction_loss
-from trichord.modality import NAMES, Pair, letter_of
+from trichord.modality import Pair, in_order, letter_of
 from trichord.parallel import gather_rows, process_index, rows_of_each, sum_over_processes
 
 if TYPE_CHECKING:
-    from trichord.nn import Encoded
+    from trichord.layers.encoders import Encoded
 
 
 class CombinedLoss:
@@ -96,7 +96,7 @@ class CombinedLoss:
             `reconstruction_A`, ...). `cluster_objective`, from the first fit of the centroids on, is a plain value for
             the log and no part of the loss: the mean of 1 - cosine that k-means last reached.
         """
-        modalities = [m for m in NAMES.values() if m in outputs]
+        modalities = in_order(outputs)
         here = {m: at_least_float32(outputs[m].embedding) for m in modalities}
         first = next(iter(here.values()))
         sizes = rows_of_each(len(first), first.device)

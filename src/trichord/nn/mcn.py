@@ -1,138 +1,41 @@
 """MCN, the Multimodal Clustering Network (Chen et al., ICCV 2021): one encoder per modality into a joint space.
 
+What the encoder of a modality is, and how wide its reconstruction, stands in the file of the modality (`modalities`).
+
 Shape letters: B clips, D joint width, F video feature width, M mel bins, T spectrogram frames, L words, W word width,
 C width of the pooled audio (or of the audio embeddings), P width of what a reconstruction head gives back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from trichord.errors import TrichordError
-from trichord.modality import MODALITIES
+from trichord.layers.encoders import Encoded, reconstruction_head
+from trichord.modalities.registry import modality_of_tensor, specification
+from trichord.modality import MODALITIES, in_order
 from trichord.nn import published
-from trichord.nn.davenet import DAVEnet, output_steps
-from trichord.nn.gating import GatedUnit
 
 
-class Encoded(NamedTuple):
-    """What the network makes of one modality of a batch.
-
-    embedding: (B, D), in the joint space.
-    target: (B, P), what the reconstruction head is to give back; it carries a gradient, the loss decides on it.
-    reconstruction: (B, P), or None without reconstruction heads.
-    """
-
-    embedding: torch.Tensor
-    target: torch.Tensor
-    reconstruction: torch.Tensor | None
-
-
-class VideoEncoder(nn.Module):
-    """Pooled video features (B, F) -> (embedding (B, D), target = the features)."""
-
-    def __init__(self, video_dim: int, embed_dim: int) -> None:
-        super().__init__()
-        self.gated = GatedUnit(video_dim, embed_dim)
-
-    def forward(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.gated(video), video
-
-
-class AudioEmbeddingEncoder(nn.Module):
-    """Pooled embeddings of sound (B, C), made by another network -> (embedding (B, D), target = the input).
-
-    As the video encoder is: no DAVEnet, nothing of the published network.
-    """
-
-    def __init__(self, audio_dim: int, embed_dim: int) -> None:
-        super().__init__()
-        self.gated = GatedUnit(audio_dim, embed_dim)
-
-    def forward(
-        self, audio: torch.Tensor | None, num_frames: torch.Tensor | None, pooled: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        assert pooled is not None
-        return self.gated(pooled), pooled
-
-
-class AudioEncoder(nn.Module):
-    """Spectrogram (B, M, T) -> (embedding (B, D), target = the mean over time of DAVEnet's output (B, C))."""
-
-    def __init__(self, mel_bins: int, channels: Sequence[int], embed_dim: int, mask_padding: bool) -> None:
-        super().__init__()
-        self.mask_padding = mask_padding
-        self.davenet = DAVEnet(mel_bins, channels)
-        self.gated = GatedUnit(channels[-1], channels[-1])
-        self.projection = nn.Linear(channels[-1], embed_dim)
-
-    def pool(self, audio: torch.Tensor, num_frames: torch.Tensor | None) -> torch.Tensor:
-        """Mean of DAVEnet's output over time, (B, C): see `MCN` for which steps count."""
-        if num_frames is None:
-            return cast(torch.Tensor, self.davenet(audio).mean(-1))
-        num_frames = num_frames.to(audio.device, torch.int64)
-        if self.mask_padding:
-            features = self.davenet(audio, num_frames)
-            num_steps = torch.div(num_frames.clamp(0, audio.shape[-1]) + 15, 16, rounding_mode="floor")
-            # Steps beyond the end are zeros here, so the plain sum is the sum over the valid ones.
-            sums = features.sum(-1, dtype=torch.promote_types(features.dtype, torch.float32))
-            return (sums / num_steps.clamp(min=1)[:, None]).to(features.dtype)
-        features = self.davenet(audio)
-        if self.training:
-            return cast(torch.Tensor, features.mean(-1))
-        total = output_steps(audio.shape[-1])
-        num_steps = torch.div(num_frames, round(audio.shape[-1] / total), rounding_mode="floor").clamp(1, total)
-        steps = torch.arange(total, device=audio.device)
-        weights = (steps < num_steps[:, None]) / num_steps[:, None]
-        return torch.einsum("bct,bt->bc", features, weights.to(features.dtype))
-
-    def forward(
-        self, audio: torch.Tensor | None, num_frames: torch.Tensor | None, pooled: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if pooled is None:
-            assert audio is not None
-            pooled = self.pool(audio, num_frames)
-        return self.projection(self.gated(pooled)), pooled
-
-
-class TextEncoder(nn.Module):
-    """Word vectors (B, L, W) -> (embedding (B, D), target = the maximum over the words (B, D))."""
-
-    def __init__(self, word_dim: int, embed_dim: int, mask_padding: bool) -> None:
-        super().__init__()
-        self.mask_padding = mask_padding
-        self.word = nn.Linear(word_dim, embed_dim)
-        self.gated = GatedUnit(embed_dim, embed_dim)
-
-    def pool(self, text: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Maximum over the words of relu(linear(word)), (B, D)."""
-        if text.shape[1] == 0:  # no word in the whole batch; padding rows are none either
-            return functional.relu(self.word(text)).sum(1)
-        words = self.word(text)
-        if self.mask_padding:
-            keep = (text != 0).any(-1) if mask is None else mask.to(torch.bool)
-            # A relu is never below zero, so a zero row leaves the maximum alone.
-            words = words.masked_fill(~keep[:, :, None], 0.0)
-        return functional.relu(words).max(1).values
-
-    def forward(self, text: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        pooled = self.pool(text, mask)
-        return self.gated(pooled), pooled
-
-
-def _head(embed_dim: int, hidden_dim: int, output_dim: int, relu: bool) -> nn.Sequential:
-    layers = [nn.Linear(embed_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, output_dim)]
-    return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+@contextmanager
+def _generator_of(name: str, state: torch.Tensor) -> Iterator[None]:
+    """Draw from a generator that is seeded by a name and a state of torch's generator, which afterwards is as it was."""
+    digest = hashlib.sha256(name.encode() + state.numpy().tobytes()).digest()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        yield
 
 
 class MCN(nn.Module):
-    """Encoders of video, audio and text into one joint space, with optional reconstruction heads.
+    """Encoders of video, audio, text and further modalities into one joint space, with optional reconstruction heads.
 
     Embeddings are compared by their raw dot product, as published (no normalisation, no temperature).
 
@@ -161,6 +64,8 @@ class MCN(nn.Module):
         reconstruction_relu: end the reconstruction heads with a relu, as published.
         normalize: give embeddings of unit length, as the HowTo100M text-video model does. The reconstruction heads
             read the embedding before that.
+        feature_dims: width of each further modality, by name. Its initial weights depend on its name and on the state of torch's
+            generator before the network is built; those of the other modalities are the same without it.
     """
 
     def __init__(
@@ -177,37 +82,50 @@ class MCN(nn.Module):
         mask_padding: bool = True,
         reconstruction_relu: bool = True,
         normalize: bool = False,
+        feature_dims: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        if not modalities or set(modalities) - set(MODALITIES):
+        further = in_order(feature_dims or {})
+        if not (modalities or further) or set(modalities) - set(MODALITIES):
             known = ", ".join(MODALITIES)
             raise TrichordError(f"MCN cannot have the modalities {list(modalities)}; give some of {known}")
-        self.modalities = tuple(m for m in MODALITIES if m in modalities)
+        if fixed := [m for m in further if m in MODALITIES]:
+            raise TrichordError(
+                f"feature_dims names {fixed[0]}, which is no further modality; give its width as an argument"
+            )
+        own = tuple(m for m in MODALITIES if m in modalities)
+        self.modalities = (*own, *further)
         self.arguments: dict[str, Any] = {
             "video_dim": video_dim, "embed_dim": embed_dim, "word_dim": word_dim,
             "reconstruction_dim": reconstruction_dim, "audio_channels": tuple(audio_channels), "mel_bins": mel_bins,
-            "audio_dim": audio_dim, "modalities": self.modalities, "mask_padding": mask_padding,
+            "audio_dim": audio_dim, "modalities": own, "mask_padding": mask_padding,
             "reconstruction_relu": reconstruction_relu, "normalize": normalize,
         }  # fmt: skip
+        if feature_dims:
+            self.arguments["feature_dims"] = {m: feature_dims[m] for m in further}
         self.normalize = normalize
-        make = {
-            "video": lambda: VideoEncoder(video_dim, embed_dim),
-            "audio": lambda: (
-                AudioEncoder(mel_bins, audio_channels, embed_dim, mask_padding)
-                if audio_dim is None
-                else AudioEmbeddingEncoder(audio_dim, embed_dim)
-            ),
-            "text": lambda: TextEncoder(word_dim, embed_dim, mask_padding),
-        }
-        self._pooled_dim = audio_channels[-1] if audio_dim is None else audio_dim
-        target_dim = {"video": video_dim, "audio": self._pooled_dim, "text": embed_dim}
-        self.encoders = nn.ModuleDict({m: make[m]() for m in self.modalities})
-        self.heads = nn.ModuleDict()
-        if reconstruction_dim is not None:
-            for m in self.modalities:
-                relu = reconstruction_relu and not (m == "audio" and audio_dim is not None)
-                self.heads[m] = _head(embed_dim, reconstruction_dim, target_dim[m], relu)
+        self._specifications = {m: specification(m) for m in self.modalities}
+        self.encoders, self.heads = nn.ModuleDict(), nn.ModuleDict()
+        state = torch.get_rng_state()
+        self._add(own)
+        for m in further:
+            with _generator_of(m, state):
+                self._add([m])
         self.load_report = published.LoadReport()
+
+    def _add(self, modalities: Sequence[str]) -> None:
+        """Make the encoders of these modalities, then their reconstruction heads."""
+        for m in modalities:
+            self.encoders[m] = self._specifications[m].encoder(self.arguments)
+        hidden_dim = self.arguments["reconstruction_dim"]
+        for m in modalities if hidden_dim is not None else ():
+            modality = self._specifications[m]
+            self.heads[m] = reconstruction_head(
+                self.arguments["embed_dim"],
+                hidden_dim,
+                modality.target_dim(self.arguments),
+                modality.head_has_relu(self.arguments),
+            )
 
     def parts(self, modality: str) -> dict[str, nn.Module | None]:
         """The modules of one modality: `encoder`, and `reconstruction` (its head, or None).
@@ -223,43 +141,18 @@ class MCN(nn.Module):
         if modality not in self.modalities:
             raise TrichordError(f"this network has no {modality} encoder; it has {', '.join(self.modalities)}")
 
-    def _check(self, name: str, x: torch.Tensor, num_axes: int, axis: int, size: int) -> None:
-        if x.ndim != num_axes or x.shape[axis] != size:
-            raise TrichordError(
-                f"{name} has the shape {tuple(x.shape)}, but this network wants {num_axes} axes with {size} on axis "
-                f"{axis % num_axes}; build it with the widths of the data"
-            )
-
-    def _encode(
-        self,
-        video: torch.Tensor | None,
-        audio: torch.Tensor | None,
-        audio_frames: torch.Tensor | None,
-        text: torch.Tensor | None,
-        text_mask: torch.Tensor | None,
-        audio_pooled: torch.Tensor | None,
-    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    def _encode(self, given: Mapping[str, torch.Tensor | None]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """(embedding before normalisation, target) of each modality given."""
+        inputs = {name: tensor for name, tensor in given.items() if tensor is not None}
         out: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        if video is not None:
-            self._require("video")
-            self._check("video", video, 2, -1, self.arguments["video_dim"])
-            out["video"] = self.encoders["video"](video)
-        if audio is not None or audio_pooled is not None:
-            self._require("audio")
-            if audio is not None and audio_pooled is not None:
-                raise TrichordError("both audio and audio_pooled are given; give one of them")
-            if audio is not None:
-                if self.arguments["audio_dim"] is not None:
-                    raise TrichordError("this network reads audio embeddings, not spectrograms; give audio_pooled")
-                self._check("audio", audio, 3, 1, self.arguments["mel_bins"])
-            if audio_pooled is not None:
-                self._check("audio_pooled", audio_pooled, 2, -1, self._pooled_dim)
-            out["audio"] = self.encoders["audio"](audio, audio_frames, audio_pooled)
-        if text is not None:
-            self._require("text")
-            self._check("text", text, 3, -1, self.arguments["word_dim"])
-            out["text"] = self.encoders["text"](text, text_mask)
+        for m in in_order(modality_of_tensor(name) for name in inputs):
+            self._require(m)
+            modality = self._specifications[m]
+            own = {name: inputs[name] for name in modality.inputs if name in inputs}
+            if not modality.axes(self.arguments).keys() & own.keys():
+                continue
+            modality.check(self.arguments, own)
+            out[m] = self.encoders[m](*(own.get(name) for name in modality.inputs))
         return out
 
     def _final(self, embedding: torch.Tensor) -> torch.Tensor:
@@ -274,6 +167,7 @@ class MCN(nn.Module):
         text: torch.Tensor | None = None,
         text_mask: torch.Tensor | None = None,
         audio_pooled: torch.Tensor | None = None,
+        **further: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """Embeddings {modality: (B, D)} of the modalities given, any subset of the network's.
 
@@ -285,8 +179,13 @@ class MCN(nn.Module):
             text_mask: (B, L) True at words; None: a row that is not all zeros is a word. Not read without
                 `mask_padding`.
             audio_pooled: (B, C) pooled DAVEnet output, in place of `audio`; with `audio_dim`, pooled audio embeddings.
+            further: inputs of further modalities, by name; of feature arrays (B, F), by the name of the modality.
         """
-        encoded = self._encode(video, audio, audio_frames, text, text_mask, audio_pooled)
+        given = {
+            "video": video, "audio": audio, "audio_frames": audio_frames, "text": text, "text_mask": text_mask,
+            "audio_pooled": audio_pooled, **further,
+        }  # fmt: skip
+        encoded = self._encode(given)
         return {m: self._final(embedding) for m, (embedding, _) in encoded.items()}
 
     def forward(
@@ -298,9 +197,14 @@ class MCN(nn.Module):
         text: torch.Tensor | None = None,
         text_mask: torch.Tensor | None = None,
         audio_pooled: torch.Tensor | None = None,
+        **further: torch.Tensor | None,
     ) -> dict[str, Encoded]:
         """Embeddings, reconstruction targets and reconstructions; the arguments are those of `embed`."""
-        encoded = self._encode(video, audio, audio_frames, text, text_mask, audio_pooled)
+        given = {
+            "video": video, "audio": audio, "audio_frames": audio_frames, "text": text, "text_mask": text_mask,
+            "audio_pooled": audio_pooled, **further,
+        }  # fmt: skip
+        encoded = self._encode(given)
         return {
             m: Encoded(self._final(embedding), target, self.heads[m](embedding) if m in self.heads else None)
             for m, (embedding, target) in encoded.items()
@@ -351,8 +255,10 @@ class MCN(nn.Module):
         A network made by `from_published` gives back the same entries in the order of its file, unused ones included;
         any other network gets the unused `DAVEnet.batchnorm1` with its initial values.
 
-        Raises TrichordError for a network of audio embeddings, which has no published form.
+        Raises TrichordError for a network of audio embeddings or of further modalities, which has no published form.
         """
+        if further := self.arguments.get("feature_dims"):
+            raise TrichordError(f"a network with {', '.join(further)} has no published form; keep it in its own format")
         if self.arguments["audio_dim"] is not None:
             raise TrichordError("a network of audio embeddings has no published form; keep it in its own format")
         return published.published_state(self, self.load_report)

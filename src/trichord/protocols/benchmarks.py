@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from trichord.data.batches import clips_of_texts, evaluation_clips
-from trichord.data.reader import AudioInput, ClipReader, Clips, TextInput, require_modalities
+from trichord.data.reader import ClipReader, Clips, require_modalities
 from trichord.errors import TrichordError
 from trichord.evaluation.retrieval import RetrievalResult, score_direction
+from trichord.modalities.base import AudioInput, ReadingSettings, TextInput
 from trichord.modality import Direction, in_order
 from trichord.parallel import gather_rows, num_processes, on_main, process_index
 
@@ -118,6 +119,13 @@ class ScoringSettings:
     audio: AudioInput = "spectrogram"
     text: TextInput = "words"
 
+    @property
+    def reading(self) -> ReadingSettings:
+        """How clips are read."""
+        return ReadingSettings(
+            self.visual_streams, self.audio_frames, self.audio_pad_db, self.max_words, self.audio, self.text
+        )
+
 
 @torch.no_grad()
 def embed_clips(
@@ -130,16 +138,7 @@ def embed_clips(
     one process gets.
     """
     device = next(model.parameters()).device
-    reader = ClipReader(
-        store,
-        modalities,
-        visual_streams=settings.visual_streams,
-        audio_frames=audio_frames,
-        audio_pad_db=settings.audio_pad_db,
-        max_words=settings.max_words,
-        audio=settings.audio,
-        text=settings.text,
-    )
+    reader = ClipReader(store, modalities, replace(settings.reading, audio_frames=audio_frames))
     table = torch.from_numpy(store.word_vectors).to(device)
     found: dict[str, list[Tensor]] = {m: [] for m in modalities}
     valid: dict[str, list[Tensor]] = {m: [] for m in modalities}
@@ -196,7 +195,7 @@ def embed_benchmark(
     Raises TrichordError when the store lacks one of the modalities.
     """
     needed = in_order(modalities)
-    require_modalities(store, needed, f"benchmark {benchmark.name}", audio=settings.audio, text=settings.text)
+    require_modalities(store, needed, f"benchmark {benchmark.name}", settings.reading)
     clips = benchmark_clips(store, benchmark, settings)
     frames = benchmark.audio_frames or settings.audio_frames
     embeddings, valid = embed_clips(model, store, clips, needed, frames, settings)

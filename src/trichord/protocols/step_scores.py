@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS, VISUAL_STREAMS, Clips, require_modalities
+from trichord.data.reader import EMBEDDING_STREAMS, Clips, require_modalities
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, unit
+from trichord.modalities.registry import specification
 from trichord.modality import Direction, in_order
 from trichord.protocols.benchmarks import embed_clips
 from trichord.protocols.subject import Subject
@@ -92,8 +93,7 @@ def require_videos(subject: Subject, collection: str, split: str) -> None:
 def _there(subject: Subject, collection: str, modality: str) -> bool:
     if subject.store is None or subject.settings is None:
         return True
-    audio = AUDIO_STREAM if subject.settings.audio == "spectrogram" else EMBEDDING_STREAMS["audio"]
-    streams = VISUAL_STREAMS[:1] if modality == "video" else (audio if modality == "audio" else modality,)
+    streams = specification(modality).streams(subject.settings.reading)[:1]
     items = subject.store.select(collection)
     return all(name in subject.store.streams and bool(subject.store.has(name)[items].any()) for name in streams)
 
@@ -201,7 +201,7 @@ def annotated_videos(subject: Subject, collection: str, split: str, modalities: 
             "world-steps"
         )
     needed = tuple(m for m in modalities if m != "text" or settings.text == "words")  # others: see `step_texts`
-    require_modalities(store, needed, where, audio=settings.audio, text=settings.text)
+    require_modalities(store, needed, where, settings.reading)
     videos = []
     for task, video in wanted:
         num_seconds = math.ceil(store.duration_s(items[video]))

@@ -117,7 +117,7 @@ class TrainingSettings:
         chunk_clips: Clips of one forward pass; a larger batch is encoded in chunks, twice, and the gradient is exact:
             large contrast batches in little memory. 0: the whole batch at once.
         chunk_norm: With chunks, batch norm sees each `chunk` by itself, or its `running` statistics.
-        fast: The fast paths of the reader, DAVEnet, k-means, Adam (below float32) and memory, and processes that divide the
+        fast: The fast paths of DAVEnet, k-means, Adam (below float32) and memory, and processes that divide the
             loss; false takes the plain ones, which give the same to rounding.
     """
 

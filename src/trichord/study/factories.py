@@ -12,20 +12,17 @@ import numpy as np
 import torch
 
 from trichord.data.batches import TrainingClips
-from trichord.data.reader import (
-    EMBEDDING_STREAMS,
-    AudioInput,
-    ClipReader,
-    TextInput,
-    audio_input_of,
-    require_modalities,
-    text_input_of,
-    visual_streams_of,
-)
+from trichord.data.reader import ClipReader, require_modalities
 from trichord.errors import TrichordError
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.registry import pairwise_loss, pairwise_losses
+from trichord.modalities.audio import audio_input_of
+from trichord.modalities.base import AudioInput, ReadingSettings, TextInput
+from trichord.modalities.registry import specification
+from trichord.modalities.text import text_input_of
+from trichord.modalities.video import visual_streams_of
+from trichord.modality import MODALITIES, known
 from trichord.nn import MCN
 from trichord.protocols.benchmarks import Benchmark, ScoringSettings
 from trichord.store.overlap import check_overlap
@@ -42,34 +39,42 @@ if TYPE_CHECKING:
     from trichord.store import Store
 
 
+def reading_settings(recipe: Recipe, store: Store) -> ReadingSettings:
+    """How the clips of a store are read. Raises TrichordError for settings that the store's features cannot meet."""
+    return ReadingSettings(
+        visual_streams=visual_streams_of(store, recipe.model.visual_3d),
+        audio_frames=recipe.data.audio_frames,
+        audio_pad_db=recipe.data.audio_pad_db,
+        max_words=recipe.data.max_words,
+        audio=audio_input_of(store, recipe.model.audio),
+        text=text_input_of(store, recipe.model.text),
+    )
+
+
 def build_model(recipe: Recipe, store: Store, seed: int) -> MCN:
-    """A fresh model, whose initial weights depend on the seed and the recipe only: not on the order or the stage.
+    """A fresh model with the modalities of the store, whose initial weights depend on the seed and the recipe only: not on the
+    order or the stage. Those of a modality are the same whatever further modalities the store has.
 
     Raises TrichordError for settings that the store's features cannot meet.
     """
-    streams = visual_streams_of(store, recipe.model.visual_3d)
-    lacking = [name for name in streams if name not in store.streams]
-    video_dim = sum(store.streams[name].dim for name in streams) if not lacking else 1
-    audio_dim, word_dim = None, store.word_dim or 1
-    if audio_input_of(store, recipe.model.audio) == "embeddings":
-        audio_dim = store.streams[EMBEDDING_STREAMS["audio"]].dim
-    if text_input_of(store, recipe.model.text) == "embeddings":
-        word_dim = store.streams[EMBEDDING_STREAMS["text"]].dim
-        if not recipe.model.mask_padding:
-            raise TrichordError(
-                "model.mask_padding false is the published treatment of padded words; with text embeddings set it to true"
-            )
+    reading = reading_settings(recipe, store)
+    if reading.text == "embeddings" and not recipe.model.mask_padding:
+        raise TrichordError(
+            "model.mask_padding false is the published treatment of padded words; with text embeddings set it to true"
+        )
+    widths = {m: specification(m).width(store, reading) for m in known()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MCN(
-            video_dim=video_dim,
+            video_dim=widths["video"] or 1,
             embed_dim=recipe.model.embed_dim,
-            word_dim=word_dim,
+            word_dim=widths["text"] or 1,
             reconstruction_dim=recipe.model.reconstruction_dim or None,
             audio_channels=tuple(recipe.model.audio_channels),
-            audio_dim=audio_dim,
+            audio_dim=widths["audio"],
             mask_padding=recipe.model.mask_padding,
             reconstruction_relu=recipe.model.reconstruction_relu,
+            feature_dims={m: width for m, width in widths.items() if m not in MODALITIES and width is not None},
         )
 
 
@@ -114,16 +119,16 @@ def check_data(recipe: Recipe, store: Store, stages: Sequence[Stage]) -> list[st
     Returns lines for the user: videos that older rules extracted, and videos whose captions have no word in the table, which count
     as videos without text.
     """
-    audio, text = audio_input_of(store, recipe.model.audio), text_input_of(store, recipe.model.text)
+    reading = reading_settings(recipe, store)
     for stage in stages:
-        require_modalities(store, stage.modalities, f"order {stage.chain}", audio=audio, text=text)
+        require_modalities(store, stage.modalities, f"order {stage.chain}", reading)
     lines = []
     if old := len(outdated(store)):
         lines.append(
             f"{old:,} of {len(store):,} videos were extracted by older rules for clocks or captions; the same `trichord extract` "
             "again makes those anew whose result differs"
         )
-    if text != "words" or store.remote is not None or not any("text" in stage.modalities for stage in stages):
+    if reading.text != "words" or store.remote is not None or not any("text" in stage.modalities for stage in stages):
         return lines
     captioned = [i for i in range(len(store)) if store.num_captions(i)]
     unknown = sum(not store.num_known_words(i) for i in captioned)
@@ -160,8 +165,8 @@ def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tupl
         raise TrichordError(
             f"{store.path}: no video of {wanted} to train on; the store has {have}; set data.train_split"
         )
-    audio, text = audio_input_of(store, recipe.model.audio), text_input_of(store, recipe.model.text)
-    require_modalities(store, stage.modalities, f"order {stage.chain}", audio=audio, text=text)
+    reading = reading_settings(recipe, store)
+    require_modalities(store, stage.modalities, f"order {stage.chain}", reading)
     source = TrainingClips(
         store,
         items,
@@ -172,18 +177,7 @@ def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tupl
         distinct=data.clip_sampling == "distinct",
         published_words=data.word_order == "published",
     )
-    reader = ClipReader(
-        store,
-        stage.modalities,
-        visual_streams=visual_streams_of(store, recipe.model.visual_3d),
-        audio_frames=data.audio_frames,
-        audio_pad_db=data.audio_pad_db,
-        max_words=data.max_words,
-        audio=audio,
-        text=text,
-        fast=recipe.training.fast,
-    )
-    return source, reader
+    return source, ClipReader(store, stage.modalities, reading)
 
 
 def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:

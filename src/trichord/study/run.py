@@ -288,9 +288,9 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
     title = f"{order} stage {len(order.stages)} seed {planned.seed}"
     kept: dict[str, Any] = {
         "trained": trained,
-        "visual_streams": reader.visual_streams,
-        "audio": reader.audio,
-        "text": reader.text,
+        "visual_streams": reader.settings.visual_streams,
+        "audio": reader.settings.audio,
+        "text": reader.settings.text,
         "settings": recipe.to_dict(),
     }
     extra: dict[str, Any] = {

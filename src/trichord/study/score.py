@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trichord.data.reader import EMBEDDING_STREAMS, Clips
+from trichord.data.reader import Clips
 from trichord.errors import TrichordError, Unavailable, one_line
 from trichord.evaluation.geometry import Geometry, measure_geometry
 from trichord.evaluation.retrieval import RetrievalResult
 from trichord.files.reading import file_sha256
 from trichord.files.writing import write_json
+from trichord.modalities.base import ReadingSettings
+from trichord.modalities.registry import specification
 from trichord.modality import Direction
 from trichord.parallel import on_main
 from trichord.protocols.benchmarks import (
@@ -338,25 +340,16 @@ def find_model(run: Path) -> Path:
 
 def check_widths(run: Path, trained: TrainedModel, store: Store) -> None:
     """Raises TrichordError where the store's features are not of the widths that the model reads."""
-    arguments = trained.model.arguments
-    if "video" in trained.trained and all(s in store.streams for s in trained.visual_streams):
-        width = sum(store.streams[s].dim for s in trained.visual_streams)
-        if arguments["video_dim"] != width:
-            raise TrichordError(
-                f"{run}: the model reads video of width {arguments['video_dim']}, {store.path} has {width} "
-                f"({' + '.join(trained.visual_streams)}); use the store that it was trained on, or features of the same encoder"
-            )
-    reads_words = trained.text == "words"
-    if "text" in trained.trained and reads_words and store.word_dim and arguments["word_dim"] != store.word_dim:
+    reading = ReadingSettings(trained.visual_streams, audio=trained.audio, text=trained.text)
+    for name in trained.trained:
+        modality = specification(name)
+        wanted, width = modality.width_in(trained.model.arguments), modality.width(store, reading)
+        if wanted is None or width is None or wanted == width:
+            continue
+        streams = modality.streams(reading)
+        source = " + ".join(streams) or "words"
+        advice = "use features of the same encoder" if streams else "import with the same word vectors"
         raise TrichordError(
-            f"{run}: the model reads words of width {arguments['word_dim']}, {store.path} has {store.word_dim}; "
-            "import with the same word vectors"
+            f"{run}: the model reads {name} of width {wanted}, {store.path} has {width} ({source}); use the store that it was "
+            f"trained on, or {advice}"
         )
-    wanted = {"audio": arguments["audio_dim"], "text": None if reads_words else arguments["word_dim"]}
-    for modality, width in wanted.items():
-        info = store.streams.get(EMBEDDING_STREAMS[modality])
-        if modality in trained.trained and width is not None and info is not None and info.dim != width:
-            raise TrichordError(
-                f"{run}: the model reads {modality} embeddings of width {width}, {store.path} has {info.dim}; "
-                "use the store that it was trained on, or embeddings of the same encoder"
-            )

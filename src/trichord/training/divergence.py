@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS, Batch, ClipReader
+from trichord.data.reader import Batch, ClipReader
 from trichord.errors import TrichordError, one_line
 from trichord.files.folders import remove_folder
 from trichord.files.reading import read_text
 from trichord.files.writing import replace_folder, umask_mode, write_json
+from trichord.modalities.registry import modality_of_tensor, specification
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -38,7 +39,6 @@ MODEL, MEMORY = "model.safetensors", "memory.safetensors"
 FILES = re.compile(r"(?:model|memory|batch-\d+)\.safetensors|(?:divergence|clips-\d+)\.json")
 FORMAT = 1
 MOST_NAMED = 20  # bad inputs that are listed
-MODALITY = {"video": "video", "audio": "audio", "audio_pooled": "audio", "text": "text"}  # of a tensor of the batch
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def bad_inputs(batch: Batch, inputs: Mapping[str, Tensor], reader: ClipReader) -
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or batch.clips is None:
             continue
-        modality = name.removesuffix(" embedding") if name not in MODALITY else MODALITY[name]
+        modality = modality_of_tensor(name.removesuffix(" embedding"))
         rows = (~torch.isfinite(tensor.reshape(len(tensor), -1)).all(dim=1)).nonzero().flatten().tolist()
         for row in rows[: MOST_NAMED - len(found)]:
             item = int(batch.clips.item[row])
@@ -80,12 +80,7 @@ def _origin(reader: ClipReader, modality: str, item: int) -> tuple[str, str]:
     """Stream and file that the values of a modality that are not finite come from."""
     if modality in reader.frozen:
         return f"frozen {modality}", str(getattr(reader.frozen[modality].values, "filename", "the frozen embeddings"))
-    store = reader.store
-    streams: tuple[str, ...] = {
-        "video": reader.visual_streams,
-        "audio": (AUDIO_STREAM if reader.audio == "spectrogram" else EMBEDDING_STREAMS["audio"],),
-        "text": (EMBEDDING_STREAMS["text"],) if reader.text == "embeddings" else (),
-    }[modality]
+    store, streams = reader.store, specification(modality).streams(reader.settings)
     for stream in streams:
         if not np.isfinite(store.rows(stream, item)).all():
             return stream, str(store.shard_path(item))

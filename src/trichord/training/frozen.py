@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from trichord.data.frozen import FrozenRows, NotWritable, frozen_folder, frozen_
 from trichord.data.frozen_parts import Encoder, FrozenPass, Kind
 from trichord.data.listing import list_clips
 from trichord.data.reader import Batch, ClipReader, Clips
+from trichord.modalities.registry import specification
 from trichord.nn import MCN
 from trichord.parallel import on_main
 from trichord.training.stage import Stage
@@ -138,8 +139,8 @@ def _kind(model: MCN, modality: str, num_clips: int, most_bytes: int) -> tuple[K
     embed_dim = int(model.arguments["embed_dim"])
     if 4 * embed_dim * num_clips <= most_bytes:
         return "embedding", embed_dim
-    pooled_dim = int(model.arguments["audio_channels"][-1])
-    if modality == "audio" and model.arguments["audio_dim"] is None and 4 * pooled_dim * num_clips <= most_bytes:
+    pooled_dim = specification(modality).pooled_dim(model.arguments)
+    if pooled_dim is not None and 4 * pooled_dim * num_clips <= most_bytes:
         return "pooled", pooled_dim
     return None, 0
 
@@ -164,12 +165,7 @@ def frozen_key(
         "min_clip_s": source.min_clip_s,
         "published_words": source.published_words,
         "precision": precision,
-        "visual_streams": list(reader.visual_streams),
-        "audio_frames": reader.audio_frames,
-        "audio_pad_db": reader.audio_pad_db,
-        "max_words": reader.max_words,
-        "audio": reader.audio,
-        "text": reader.text,
+        **asdict(reader.settings),
     }
     text = json.dumps({"modality": modality, "kind": kind, **described}, sort_keys=True)
     return f"{modality}-{hashlib.sha256(text.encode()).hexdigest()[:16]}", described
@@ -178,10 +174,7 @@ def frozen_key(
 def _encoder(model: MCN, modality: str, kind: Kind, reader: ClipReader, accelerator: Accelerator) -> Encoder:
     model.to(accelerator.device).eval()
     word_vectors = torch.from_numpy(reader.store.word_vectors).to(accelerator.device)
-    alone = ClipReader(
-        reader.store, (modality,), visual_streams=reader.visual_streams, audio_frames=reader.audio_frames,
-        audio_pad_db=reader.audio_pad_db, max_words=reader.max_words, audio=reader.audio, text=reader.text, fast=reader.fast,
-    )  # fmt: skip
+    alone = ClipReader(reader.store, (modality,), reader.settings)
 
     def load(clips: Clips) -> Batch:
         return alone.read(clips, pin=accelerator.device.type == "cuda")
@@ -192,7 +185,7 @@ def _encoder(model: MCN, modality: str, kind: Kind, reader: ClipReader, accelera
         inputs = batch.model_inputs(word_vectors)
         with accelerator.autocast():
             if kind == "pooled":
-                values = model.encoders["audio"].pool(inputs["audio"], inputs["audio_frames"])  # type: ignore[operator]
+                values = specification(modality).pool(model.encoders[modality], inputs)
             else:
                 values = model.embed(**inputs)[modality]
         return values.float().cpu().numpy(), batch.valid[modality].cpu().numpy()

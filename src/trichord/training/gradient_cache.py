@@ -23,15 +23,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from trichord.nn.mcn import Encoded
+from trichord.layers.encoders import Encoded
+from trichord.modalities.registry import modality_of_tensor
 from trichord.parallel import most
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Norm = Literal["chunk", "running"]
-INPUTS = {"video": "video", "audio": "audio", "audio_frames": "audio", "audio_pooled": "audio", "text": "text",
-          "text_mask": "text"}  # fmt: skip
 
 
 def chunks_of(num_rows: int, chunk: int) -> list[slice]:
@@ -81,7 +80,7 @@ class GradientCache:
     def backward(self, inputs: Mapping[str, Tensor]) -> None:
         """Second pass, after `backward` of the loss of `encode`'s outputs: gradients of the parameters."""
         wanted = {m: out for m, out in self.leaves.items() if any(t.grad is not None for t in _tensors(out))}
-        some = {name: tensor for name, tensor in inputs.items() if INPUTS[name] in wanted}
+        some = {name: tensor for name, tensor in inputs.items() if modality_of_tensor(name) in wanted}
         slices = self._slices(some)
         with _norms(self.network, self.norm):
             for number, rows in enumerate(slices):

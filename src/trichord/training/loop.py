@@ -20,9 +20,9 @@ from torch import Tensor
 
 from trichord.data.batches import TrainingClips, batches
 from trichord.data.reader import ClipReader
+from trichord.layers.batch_norm import set_over_processes
 from trichord.losses.combined import CombinedLoss
 from trichord.nn import MCN, DAVEnet, Encoded
-from trichord.nn.batch_norm import set_over_processes
 from trichord.training.agreement import Agreement
 from trichord.training.checkpoint import Position, load_newest, save_checkpoint
 from trichord.training.gradient_cache import GradientCache, Norm

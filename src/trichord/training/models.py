@@ -13,12 +13,13 @@ from typing import Any, get_args
 
 import torch
 
-from trichord.data.reader import AudioInput, TextInput
 from trichord.errors import TrichordError, one_line
 from trichord.files.lfs import lfs_pointer_error
 from trichord.files.reading import check_regular, file_sha256, unreadable
 from trichord.files.writing import replacing, write_json
 from trichord.losses.centroids import Centroids
+from trichord.modalities.base import AudioInput, TextInput
+from trichord.modality import declare, further_letters
 from trichord.nn import MCN
 from trichord.training.centroids import CENTROIDS, read_centroids, write_centroids
 from trichord.training.checkpoint_folder import MANIFEST, Damaged, check_files, read_manifest, read_numbers
@@ -108,6 +109,7 @@ def description_of(
         "audio": audio,
         "text": text,
         "settings": settings,
+        **({"modalities": further} if (further := further_letters(model.modalities)) else {}),
         **extra,
     }
 
@@ -130,6 +132,7 @@ def load_model(path: Path | str) -> TrainedModel:
         _require_whole(path)
     described = read_description(path)
     try:
+        declare(described.get("modalities", {}))
         model = network_of(described["arguments"], path / WEIGHTS)
         found = TrainedModel(
             model.eval(),

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trichord.nn.gating import GatedUnit
+from trichord.layers.gating import GatedUnit
 
 if TYPE_CHECKING:
     from trichord.nn import MCN

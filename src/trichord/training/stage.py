@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trichord.errors import TrichordError
-from trichord.modality import NAMES, Order, Pair, letter_of, pairs_of
+from trichord.modality import Order, Pair, in_order, known, letter_of, pairs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +47,8 @@ class Stage:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """All modalities that the stage reads, in the order video, audio, text."""
-        return tuple(m for m in NAMES.values() if m in self.train + self.earlier)
+        """All modalities that the stage reads: video, audio, text, then the others by name."""
+        return in_order(self.train + self.earlier)
 
     @property
     def slug(self) -> str:
@@ -69,11 +69,12 @@ def stages_of(order: Order, *, thaw: bool = False, replay: bool = False) -> tupl
         thaw: Later stages train on what came before, instead of freezing it.
         replay: Their terms between and of the earlier modalities count too (without effect when those are frozen).
 
-    Raises TrichordError for a modality that the model does not have (only video, audio and text are built).
+    Raises TrichordError for a letter that stands for no modality.
     """
-    if unknown := [m for m in order.modalities if m not in NAMES.values()]:
+    if unknown := [m for m in order.modalities if m not in known()]:
+        letters = ", ".join(letter_of(m) for m in known())
         raise TrichordError(
-            f"order {order} needs modality '{unknown[0].upper()}', which the model does not have; use V, A and T, e.g. av>t"
+            f"order {order} needs modality '{unknown[0].upper()}', which the model does not have; it has {letters}, e.g. av>t"
         )
     stages = []
     for index in range(len(order.stages)):

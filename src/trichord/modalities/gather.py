@@ -1,7 +1,7 @@
 """Many slices of the store at once: where they lie is found for all clips together, then each is one short numpy call.
 
-All gives bit for bit what the plain path of `ClipReader` gives (`fast=False`), clip by clip; but for the sign of zeros,
-which depends on the order in which a maximum is taken.
+All gives bit for bit what reading clip by clip gives; but for the sign of zeros, which depends on the order in which a maximum is
+taken.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from trichord.store.items import PER_CAPTION
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trichord.data.batch import Clips
     from trichord.store import Store
+    from trichord.store.clips import Clips
 
 _BLOCK = 64  # clips whose pooled rows stay in the cache while they are widened and normalised
 _KEPT = 4  # buffers that wait for their next use, per name
@@ -68,9 +68,32 @@ def stream_slices(store: Store, stream: str, clips: Clips) -> tuple[np.ndarray, 
     return part, first, stop
 
 
-def per_caption(store: Store, stream: str, clips: Clips) -> bool:
-    """Whether some of the clips have a row of the stream per caption."""
-    return bool((store.located(stream, clips.item)[3] == PER_CAPTION).any())
+def clip_rows(store: Store, stream: str, clips: Clips, row: int) -> np.ndarray:
+    """The rows of one clip, as those of `stream_slices`; where there is a row per caption, those of the clip's captions."""
+    item = int(clips.item[row])
+    rate_hz = store.rate_hz(stream, item)
+    if rate_hz == 0.0 or store.num_rows(stream, item) == 0:
+        return store.rows(stream, item)
+    if rate_hz == PER_CAPTION:
+        return store.rows(stream, item)[clips.captions[row]]
+    begin, end = int(clips.start_s[row] * rate_hz), int(clips.end_s[row] * rate_hz) + 1
+    return store.rows(stream, item, max(0, begin), end)
+
+
+def write_max_pooled(store: Store, stream: str, clips: Clips, out: np.ndarray) -> np.ndarray:
+    """Maximum over each clip's rows, of length one, into `out` (B, dim) float32. Returns (B,) which have rows; the others are
+    not written."""
+    if not (store.located(stream, clips.item)[3] == PER_CAPTION).any():
+        return write_pooled(store, stream, clips, out)
+    valid = np.ones(len(clips), bool)
+    for row in range(len(clips)):
+        features = clip_rows(store, stream, clips, row)
+        if len(features) == 0:
+            valid[row] = False
+            continue
+        pooled = features.max(axis=0).astype(np.float32)
+        out[row] = pooled / max(float(np.linalg.norm(pooled)), 1e-12)
+    return valid
 
 
 def spectrogram_slices(

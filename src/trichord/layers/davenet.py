@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trichord.nn.batch_norm import BatchNorm2d
-from trichord.nn.packed_conv import time_convolution
+from trichord.layers.batch_norm import BatchNorm2d
+from trichord.layers.packed_conv import time_convolution
 
 KERNEL = 9
 

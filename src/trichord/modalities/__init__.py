@@ -1,0 +1,1 @@
+"""The modalities: a specification of each, and the registry that finds them."""

@@ -1,0 +1,67 @@
+"""The registry of modalities. Every module of `modalities` that defines a modality is found; others are feature arrays.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from inspect import isabstract
+from pkgutil import iter_modules
+from types import ModuleType
+
+from trichord import modalities
+from trichord.errors import TrichordError
+from trichord.modalities.base import Modality
+from trichord.modalities.features import Features
+from trichord.modality import declare, known, letter_of
+
+_NO_MODALITIES = ("base", "features", "gather", "registry")  # modules of this package
+
+
+@cache
+def own_modalities() -> dict[str, Modality]:
+    """Return the modalities that have a file of their own, by name, and declare them."""
+    names = (module.name for module in iter_modules(modalities.__path__) if module.name not in _NO_MODALITIES)
+    found = [_modality_of(import_module(f"{modalities.__name__}.{name}")) for name in sorted(names)]
+    declare({modality.name: modality.letter for modality in found})
+    return {modality.name: modality for modality in found}
+
+
+def specification(name: str) -> Modality:
+    """Return the specification of a modality: that of its own file, or else that of feature arrays.
+
+    Raises TrichordError for a modality that is not declared.
+    """
+    if (own := own_modalities().get(name)) is not None:
+        return own
+    if name not in known():
+        raise TrichordError(
+            f"there is no modality {name[:40]!r}; known are {', '.join(known())}; others are declared with their letter, "
+            'for example by trichord.modality.declare({"depth": "d"})'
+        )
+    return Features(name, letter_of(name).lower())
+
+
+def modality_of_tensor(name: str) -> str:
+    """Return the modality that a tensor of a batch, or an input of the network, belongs to."""
+    return _owners().get(name, name)
+
+
+@cache
+def _owners() -> dict[str, str]:
+    return {tensor: modality.name for modality in own_modalities().values() for tensor in modality.tensors}
+
+
+def _modality_of(module: ModuleType) -> Modality:
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Modality) and value.__module__ == module.__name__
+    ]
+    if len(own) != 1 or isabstract(own[0]):
+        raise TypeError(
+            f"{module.__name__} defines {len(own)} subclasses of Modality; define one, without abstract methods"
+        )
+    return own[0]()

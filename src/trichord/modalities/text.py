@@ -1,0 +1,99 @@
+"""Text: the words of captions, or embeddings of captions that another network made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.modalities.base import Axis, Modality, ReadingSettings, TextInput, has_rows
+from trichord.modalities.gather import Memory, clip_rows, word_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trichord.store import Store
+    from trichord.store.clips import Clips
+
+EMBEDDING_STREAM = "text"
+
+
+class Text(Modality):
+    """Text `text` (B, L, W): vectors of the words of a clip's captions, or embeddings of the captions, zeros where padded;
+    `text_mask` (B, L) is True before the padding. In place of the vectors of words a batch holds `word_ids` (B, L): rows of
+    the store's word table, -1 where padded."""
+
+    name, letter, colour = "text", "t", "#4d4d4d"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ("text", "text_mask")
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        return (*self.inputs, "word_ids")
+
+    def streams(self, settings: ReadingSettings) -> tuple[str, ...]:
+        return (EMBEDDING_STREAM,) if settings.text == "embeddings" else ()
+
+    def is_present(self, store: Store, settings: ReadingSettings) -> bool:
+        return len(store.words) > 0 if settings.text == "words" else super().is_present(store, settings)
+
+    def width(self, store: Store, settings: ReadingSettings) -> int | None:
+        return store.word_dim or None if settings.text == "words" else super().width(store, settings)
+
+    def width_in(self, arguments: Mapping[str, Any]) -> int | None:
+        return int(arguments["word_dim"])
+
+    def read(
+        self, store: Store, clips: Clips, settings: ReadingSettings, memory: Memory, pin: bool
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        import torch
+
+        if settings.text == "embeddings":
+            return _embeddings(store, clips, settings.max_words)
+        ids = torch.from_numpy(word_ids(store, clips, settings.max_words))
+        return {"word_ids": ids}, (ids >= 0).any(dim=1)
+
+    def network_inputs(self, tensors: Mapping[str, Tensor], word_vectors: Tensor) -> dict[str, Tensor]:
+        if "word_ids" not in tensors:
+            return dict(tensors)
+        ids = tensors["word_ids"]
+        mask = ids >= 0
+        return {"text": word_vectors[ids.clamp(min=0)] * mask[..., None], "text_mask": mask}
+
+    def encoder(self, arguments: Mapping[str, Any]) -> nn.Module:
+        from trichord.layers.encoders import TextEncoder
+
+        return TextEncoder(arguments["word_dim"], arguments["embed_dim"], arguments["mask_padding"])
+
+    def target_dim(self, arguments: Mapping[str, Any]) -> int:
+        return int(arguments["embed_dim"])
+
+    def axes(self, arguments: Mapping[str, Any]) -> dict[str, Axis]:
+        return {"text": Axis(3, -1, arguments["word_dim"])}
+
+
+def _embeddings(store: Store, clips: Clips, most: int) -> tuple[dict[str, Tensor], Tensor]:
+    import torch
+
+    slices = [clip_rows(store, EMBEDDING_STREAM, clips, row)[:most] for row in range(len(clips))]
+    longest = max([1, *map(len, slices)])
+    out = np.zeros((len(clips), longest, store.streams[EMBEDDING_STREAM].dim), np.float32)
+    mask = np.zeros((len(clips), longest), bool)
+    for row, embeddings in enumerate(slices):
+        out[row, : len(embeddings)], mask[row, : len(embeddings)] = embeddings, True
+    present = torch.from_numpy(mask)
+    return {"text": torch.from_numpy(out), "text_mask": present}, present.any(dim=1)
+
+
+def text_input_of(store: Store, choice: str = "auto") -> TextInput:
+    """Return what the text encoder reads, by the recipe's `model.text` (`auto`, `words`, `embeddings`)."""
+    if choice == "embeddings" and not has_rows(store, EMBEDDING_STREAM):
+        raise TrichordError(
+            f"{store.path}: model.text is embeddings, but the store has no text embeddings; extract them, or use auto"
+        )
+    auto = not store.words and has_rows(store, EMBEDDING_STREAM)
+    return "embeddings" if choice == "embeddings" or (choice == "auto" and auto) else "words"
