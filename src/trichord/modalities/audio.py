@@ -73,7 +73,7 @@ class Audio(Modality):
         return int(arguments["audio_channels"][-1] if arguments["audio_dim"] is None else arguments["audio_dim"])
 
     def head_has_relu(self, arguments: Mapping[str, Any]) -> bool:
-        return super().head_has_relu(arguments) and arguments["audio_dim"] is None  # embeddings have both signs
+        return arguments["reconstruction_relu"] and arguments["audio_dim"] is None  # embeddings have both signs
 
     def axes(self, arguments: Mapping[str, Any]) -> dict[str, Axis]:
         pooled = Axis(2, -1, self.target_dim(arguments))

@@ -135,13 +135,15 @@ class Modality(ABC):
             (B, P).
         """
 
-    @abstractmethod
     def target_dim(self, arguments: Mapping[str, Any]) -> int:
-        """Return P, the width of the reconstruction targets."""
+        """Return P, the width of the reconstruction targets: that of what the encoder reads."""
+        width = self.width_in(arguments)
+        assert width is not None
+        return width
 
     def head_has_relu(self, arguments: Mapping[str, Any]) -> bool:
-        """Return whether the reconstruction head ends with a relu, for targets that are never negative."""
-        return bool(arguments["reconstruction_relu"])
+        """Return whether the reconstruction head ends with a relu: never, unless the targets are never negative."""
+        return False
 
     @abstractmethod
     def axes(self, arguments: Mapping[str, Any]) -> dict[str, Axis]:

@@ -42,11 +42,5 @@ class Features(Modality):
 
         return FeatureEncoder(self.target_dim(arguments), arguments["embed_dim"])
 
-    def target_dim(self, arguments: Mapping[str, Any]) -> int:
-        return int(arguments["feature_dims"][self.name])
-
-    def head_has_relu(self, arguments: Mapping[str, Any]) -> bool:
-        return False
-
     def axes(self, arguments: Mapping[str, Any]) -> dict[str, Axis]:
         return {self.name: Axis(2, -1, self.target_dim(arguments))}

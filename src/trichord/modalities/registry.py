@@ -1,4 +1,5 @@
-"""The registry of modalities. Every module of `modalities` that defines a modality is found; others are feature arrays.
+"""The registry of modalities. Every module of `modalities` that defines a modality is found, and declared when this module is
+imported; others are feature arrays.
 
 Nothing here imports torch.
 """
@@ -65,3 +66,6 @@ def _modality_of(module: ModuleType) -> Modality:
             f"{module.__name__} defines {len(own)} subclasses of Modality; define one, without abstract methods"
         )
     return own[0]()
+
+
+own_modalities()  # their letters are taken from now on

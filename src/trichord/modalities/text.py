@@ -72,6 +72,9 @@ class Text(Modality):
     def target_dim(self, arguments: Mapping[str, Any]) -> int:
         return int(arguments["embed_dim"])
 
+    def head_has_relu(self, arguments: Mapping[str, Any]) -> bool:
+        return bool(arguments["reconstruction_relu"])
+
     def axes(self, arguments: Mapping[str, Any]) -> dict[str, Axis]:
         return {"text": Axis(3, -1, arguments["word_dim"])}
 

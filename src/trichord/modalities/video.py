@@ -55,8 +55,8 @@ class Video(Modality):
 
         return FeatureEncoder(arguments["video_dim"], arguments["embed_dim"])
 
-    def target_dim(self, arguments: Mapping[str, Any]) -> int:
-        return int(arguments["video_dim"])
+    def head_has_relu(self, arguments: Mapping[str, Any]) -> bool:
+        return bool(arguments["reconstruction_relu"])
 
     def axes(self, arguments: Mapping[str, Any]) -> dict[str, Axis]:
         return {"video": Axis(2, -1, arguments["video_dim"])}
