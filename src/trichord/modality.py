@@ -63,11 +63,6 @@ def declared() -> dict[str, str]:
     return {name: letter.lower() for letter, name in sorted(_declared.items(), key=lambda entry: entry[1])}
 
 
-def further(modalities: Iterable[str]) -> dict[str, str]:
-    """Name -> lowercase letter of those of the given modalities that are not video, audio or text, for a record of them."""
-    return {name: letter_of(name).lower() for name in in_order(modalities) if name not in MODALITIES}
-
-
 def known() -> tuple[str, ...]:
     """Names of all modalities: video, audio, text, then the declared ones in alphabetical order."""
     return (*MODALITIES, *declared())

@@ -55,7 +55,12 @@ def embed(words: list[str]) -> int:
         "trichord embed my_model clips/*.mp4 --out clips.safetensors; trichord evaluate --embeddings clips.safetensors",
     )
     parser.add_argument("model", type=str, help="Folder of an exported model, or OWNER/NAME of the hub.")
-    parser.add_argument("files", type=Path, nargs="+", help="Media files. A folder stands for the videos in it.")
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        help="Media files. A folder stands for the videos in it, a table of clips for its rows.",
+    )
     parser.add_argument("--out", type=Path, required=True, help="The .safetensors or .npz file to write.")
     parser.add_argument(
         "--window_s", type=float | None, help="Length in seconds of the clips into which longer files are cut."

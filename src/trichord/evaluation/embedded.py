@@ -36,7 +36,7 @@ from trichord.files.arrays import text_array
 from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import open_regular
 from trichord.files.writing import refuse_foreign, replacing
-from trichord.modality import MODALITIES, declare, further, in_order, known
+from trichord.modality import MODALITIES, declare, further_letters, in_order, known
 
 MOST_CLIPS = 1000  # for each text, where there are texts alone
 OWN = ("text_clip", "ids", "videos", "start_s", "end_s", "captions")
@@ -171,7 +171,7 @@ class Embedded:
         texts |= {f"{CLASSES}{name}": v for name, v in self.classes.items()}
         if self.captions is not None:
             texts["captions"] = self.captions
-        if modalities := further(self.embeddings):
+        if modalities := further_letters(self.embeddings):
             texts[FURTHER] = np.array([f"{name}={letter}" for name, letter in modalities.items()])
         kind = check_target(path)
         with writing(path):

@@ -19,6 +19,7 @@ from trichord.features.encoders import Fingerprint
 from trichord.files.arrays import load_array
 from trichord.files.faults import fault_of
 from trichord.files.reading import MAX_BYTES, check_regular
+from trichord.modalities import registry
 from trichord.modality import declare
 from trichord.store.encoders import ARRAYS
 
@@ -36,6 +37,7 @@ def parse_modalities(text: str) -> dict[str, str]:
 
     Raises TrichordError for text of another form, and for names and letters that cannot be used.
     """
+    registry.own_modalities()  # declares those that have a letter already
     modalities: dict[str, str] = {}
     columns = {name for names in COLUMNS.values() for name in names}
     for part in filter(None, map(str.strip, text.split(","))):
@@ -58,24 +60,38 @@ def arrays_fingerprints(modalities: Iterable[tuple[str, str]]) -> dict[str, Fing
 
 
 def feature_rows(path: Path, modality: str, *, pooled: bool, expected: Width | None = None) -> np.ndarray:
-    """Rows (N, F), float16 or float32, of the array of a clip; a single row if `pooled` or if the array is a vector.
+    """Rows (N, F) of the array file of a clip (`checked_rows`); their maximum alone if `pooled`.
 
-    Raises TrichordError naming the column and the file when it is not an array of one or two axes, of finite numbers and of
-    the expected width.
+    Raises TrichordError naming the column and the file when it cannot be used.
     """
-
-    def wrong(what: str) -> TrichordError:
-        return TrichordError(f"column {modality}: {path.name}: {what}; write the array again")
-
-    size = check_regular(path).st_size
-    if size > MAX_BYTES:
-        raise wrong(f"has {size:,} bytes, more than the {MAX_BYTES:,} that the features of a clip may have")
     try:
-        array = load_array(path)
+        array = load_features(path)
     except TrichordError as error:
         if fault_of(error):
             raise
         raise TrichordError(f"column {modality}: {error}") from None
+    rows = checked_rows(array, f"column {modality}: {path.name}", expected)
+    return rows.max(axis=0, keepdims=True) if pooled else rows
+
+
+def load_features(path: Path) -> np.ndarray:
+    """The array of a file of features (.npy, or .npz with one array). Raises TrichordError naming the file."""
+    size = check_regular(path).st_size
+    if size > MAX_BYTES:
+        what = f"has {size:,} bytes, more than the {MAX_BYTES:,} that the features of a clip may have"
+        raise TrichordError(f"{path}: {what}; write the array again")
+    return load_array(path)
+
+
+def checked_rows(array: np.ndarray, where: str, expected: Width | None = None) -> np.ndarray:
+    """An array (F,) or (N, F) as rows (N, F), float16 or float32; `where` is for messages.
+
+    Raises TrichordError when it is not an array of one or two axes, of finite numbers and of the expected width.
+    """
+
+    def wrong(what: str) -> TrichordError:
+        return TrichordError(f"{where}: {what}; write the array again")
+
     if array.ndim not in (1, 2):
         raise wrong(f"has shape {array.shape}, expected (width,) or (rows, width)")
     if array.dtype.kind not in "biuf":
@@ -92,7 +108,7 @@ def feature_rows(path: Path, modality: str, *, pooled: bool, expected: Width | N
         row = int(np.flatnonzero(~finite)[0])
         is_finite = bool(np.isfinite((array[None] if array.ndim == 1 else array)[row]).all())
         raise wrong(f"holds {'numbers beyond float32' if is_finite else 'NaN or infinity'} (first in row {row})")
-    return rows.max(axis=0, keepdims=True) if pooled else rows
+    return rows
 
 
 def widths_of(sources: Iterable[Source], stored: Mapping[str, int], modalities: Iterable[str]) -> dict[str, Width]:

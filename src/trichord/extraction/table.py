@@ -45,6 +45,7 @@ def read_table(
     videos: Path | None = None,
     *,
     modalities: Sequence[str] = (),
+    may_lack: bool = False,
     notes: list[str] | None = None,
 ) -> list[Source]:
     """The clips of a table, in its order. What its columns are is said at the top of this module.
@@ -55,6 +56,7 @@ def read_table(
         path: The table: .csv, .tsv, .jsonl or .parquet.
         videos: Folder of the videos that the column video_id names.
         modalities: Names of modalities beyond video, audio and text. The column of that name names arrays of features.
+        may_lack: Whether the table may lack the column of a modality.
         notes: Takes one line on columns that are not read.
 
     Raises TrichordError: the table cannot be read, has no usable column, lacks the column of a modality, has no row, a wrong
@@ -62,7 +64,7 @@ def read_table(
     """
     path = Path(path)
     rows = table_rows(path, modalities)
-    reader = _Reader(path, _VideoFolder(videos) if videos is not None else None, tuple(modalities))
+    reader = _Reader(path, _VideoFolder(videos) if videos is not None else None, tuple(modalities), may_lack)
     clips: dict[str, tuple[int, Source]] = {}
     for number, row in rows:
         source = reader.source(number, row)
@@ -139,6 +141,7 @@ class _Reader:
     path: Path
     videos: _VideoFolder | None
     modalities: tuple[str, ...] = ()
+    may_lack: bool = False
     unread: dict[str, None] = field(default_factory=dict)
     _fields: dict[str, str] = field(default_factory=dict)  # column as it is spelt -> field
 
@@ -199,7 +202,8 @@ class _Reader:
 
     def check_modalities(self) -> None:
         """Raise TrichordError if the table lacks the column of a modality. Rows of JSON lines may leave columns out."""
-        if absent := [name for name in self.modalities if name not in self._fields.values()]:
+        absent = [name for name in self.modalities if name not in self._fields.values()]
+        if absent and not self.may_lack:
             columns = ", ".join((*self._fields, *self.unread))
             raise TrichordError(
                 f"{self.path}: has no column {absent[0]}, which --modality names; it has {columns[:200]}: correct one of them"
