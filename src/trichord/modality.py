@@ -17,8 +17,8 @@ from trichord.errors import TrichordError
 NAMES = {"V": "video", "A": "audio", "T": "text"}
 MODALITIES = tuple(NAMES.values())
 _PRINTED = "AVT"  # the study's own spelling puts A before V before T
-_NAME = re.compile(r"[a-z][a-z0-9_]{1,31}")
-_RESERVED = frozenset({"visual_2d", "visual_3d", "spectrogram", "caption", "captions", "words"})
+_NAME = re.compile(r"(?!caption|word)[a-z][a-z0-9_]{1,31}")  # a store keeps captions and words under such names
+_RESERVED = frozenset({"visual_2d", "visual_3d", "spectrogram"})
 
 Pair = tuple[str, str]  # two modality names, in the order of `known`
 
@@ -31,8 +31,9 @@ def declare(modalities: Mapping[str, str]) -> None:
     Args:
         modalities: Name -> letter, such as `{"depth": "d"}`.
 
-    Raises TrichordError for a name or letter of the wrong form, and for one that another modality has.
+    Raises TrichordError, and declares nothing, for a name or letter of the wrong form, and for one that another modality has.
     """
+    new: dict[str, str] = {}
     for name, letter in modalities.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED:
             raise TrichordError(
@@ -42,17 +43,19 @@ def declare(modalities: Mapping[str, str]) -> None:
         if not isinstance(letter, str) or not re.fullmatch("[A-Za-z]", letter):
             raise TrichordError(f"modality {name}: {str(letter)[:40]!r} is not a letter from a to z")
         letter = letter.upper()
-        taken = {**NAMES, **_declared}
+        taken = {**NAMES, **_declared, **new}
         if taken.get(letter, name) != name:
             raise TrichordError(
                 f"modality {name}: the letter {letter.lower()} already stands for {taken[letter]}; choose another letter"
             )
-        if (other := letter_of(name)) != letter and name in taken.values():
+        other = next((known for known, known_name in taken.items() if known_name == name), letter)
+        if other != letter:
             raise TrichordError(
                 f"modality {name}: its letter is {other.lower()}, not {letter.lower()}; use {other.lower()}"
             )
         if letter not in NAMES:
-            _declared[letter] = name
+            new[letter] = name
+    _declared.update(new)
 
 
 def declared() -> dict[str, str]:

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from trichord.cli.parsing import call, show
+from trichord.cli.parsing import call, joined, show
 from trichord.errors import TrichordError
 
 POSTPONED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -36,7 +36,7 @@ def extract(words: list[str]) -> int:
         print("\n".join(list_encoders()))
         return 0
     example = "trichord extract my_videos --store my_store --dry-run"
-    summary = call(extract, "extract", words, positional=("videos",), example=example)
+    summary = call(extract, "extract", joined("--modality", words), positional=("videos",), example=example)
     show(summary)
     return exit_code_of(summary)
 

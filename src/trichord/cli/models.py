@@ -61,7 +61,7 @@ def embed(
 
     Args:
         model: Folder of an exported model, or OWNER/NAME of the hub.
-        files: Media files. A folder stands for the videos in it.
+        files: Media files. A folder stands for the videos in it, a table of clips for its rows.
         out: The .safetensors or .npz file to write.
         window_s: Length in seconds of the clips into which longer files are cut.
         words: File of word vectors. By default, the words of the model.

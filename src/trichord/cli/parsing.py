@@ -94,6 +94,21 @@ def _as_typed(function: Callable[..., Any], words: list[str]) -> list[str]:
     return typed
 
 
+def joined(option: str, words: list[str]) -> list[str]:
+    """The words with all values of an option, which may be given more than once, as one value with commas."""
+    values: list[str] = []
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word == option:
+            values.append(next(rest, ""))
+        elif word.startswith(f"{option}="):
+            values.append(word.partition("=")[2])
+        else:
+            others.append(word)
+    return [*others, option, ",".join(values)] if values else words
+
+
 def parts_of(given: list[str] | str) -> list[str]:
     """What an option lists: a list, text with commas, or both."""
     return [

@@ -16,6 +16,7 @@ from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS
 from trichord.embedder.inputs import Span
 from trichord.errors import TrichordError
 from trichord.features.model_files import check_device
+from trichord.modality import further_letters
 
 if TYPE_CHECKING:
     from trichord.training.models import TrainedModel
@@ -50,12 +51,12 @@ def streams_of(trained: TrainedModel) -> tuple[str, ...]:
         streams.append(EMBEDDING_STREAMS["audio"] if trained.audio == "embeddings" else AUDIO_STREAM)
     if "text" in trained.trained and trained.text == "embeddings":
         streams.append(EMBEDDING_STREAMS["text"])
-    return tuple(streams)
+    return (*streams, *further_letters(trained.trained))
 
 
 def check_encoders(trained: TrainedModel, encoders: Any, weights: Any) -> None:
     """Raises TrichordError for encoders, or weights of them, that have no effect on this model."""
-    streams = streams_of(trained)
+    streams = tuple(stream for stream in streams_of(trained) if stream not in further_letters(trained.trained))
     visual = tuple(stream for stream in streams if stream in trained.visual_streams)
     for what, given, known in (("encoders", encoders, streams), ("weights", weights, visual)):
         if given is None:

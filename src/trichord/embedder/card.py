@@ -17,7 +17,7 @@ from trichord.embedder.folder import Parts
 from trichord.embedder.results import is_figure
 from trichord.errors import TrichordError
 from trichord.files.reading import read_text
-from trichord.modality import NAMES, Order
+from trichord.modality import MODALITIES, Order, in_order
 from trichord.recipes.reading import parse_metadata
 from trichord.report.document import folded
 from trichord.report.markdown import plain
@@ -124,8 +124,8 @@ def _body(parts: Parts, figures: list[dict[str, Any]], name: str, license: str |
 
 
 def _summary(parts: Parts, order: object) -> str:
-    kinds = [m for m in NAMES.values() if m in parts.trained.trained]
-    told = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
+    kinds = in_order(parts.trained.trained)
+    told = " and ".join((", ".join(kinds[:-1]), kinds[-1]) if len(kinds) > 1 else kinds)
     trained = f", trained in the order {Order.parse(order)}" if isinstance(order, str) and order else ""
     return (
         f"A joint embedding space of {told} of narrated video{trained}. It is used with the Python package `trichord`."
@@ -139,8 +139,12 @@ def _usage(trained: tuple[str, ...]) -> str:
         "text": 'text = model.encode_text(["crack the eggs into a bowl"])',
     }
     lines = ["import trichord", "", 'model = trichord.Embedder.from_pretrained("FOLDER, OR OWNER/NAME OF THE HUB")']
-    lines += [calls[m] for m in NAMES.values() if m in trained]
-    known = [m for m in ("text", "video", "audio") if m in trained]
+    lines += [
+        calls.get(m, f'{m} = model.encode_features("{m}", ["clip.npy"])  # a vector (F,), or rows in time (N, F)')
+        for m in in_order(trained)
+    ]
+    further = [m for m in in_order(trained) if m not in MODALITIES]
+    known = [m for m in ("text", "video", "audio", *further) if m in trained]
     if len(known) > 1:
         lines.append(f"scores = model.similarity({known[0]}, {known[1]})")
     return "```python\n" + "\n".join(lines) + "\n```"

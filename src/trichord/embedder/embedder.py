@@ -1,4 +1,5 @@
-"""A trained model with all that leads to it from strings, files and arrays: `encode_text`, `encode_video`, `encode_audio`.
+"""A trained model with all that leads to it from strings, files and arrays: `encode_text`, `encode_video`, `encode_audio`,
+and `encode_features` for modalities beyond these.
 
 An embedding is the one that `trichord extract` and `trichord evaluate` give for the same part of the same file: the same bits
 with the same threads (OMP_NUM_THREADS) and the same clips in a call; else equal up to the rounding of sums in float32, which
@@ -33,7 +34,7 @@ from trichord.embedder.folder import Parts, check_target, find_folder, read_fold
 from trichord.embedder.inputs import Inputs
 from trichord.errors import TrichordError, writing
 from trichord.evaluation.retrieval import fuse, unit
-from trichord.modality import NAMES
+from trichord.modality import in_order
 from trichord.protocols.benchmarks import CLIPS_PER_BATCH
 
 if TYPE_CHECKING:
@@ -74,10 +75,12 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         check_encoders(parts.trained, encoders, weights)
         self.parts, self.device = parts, device_of(device)
         self.model = parts.trained.model.eval().to(self.device)
-        files = {stream: Path(path) for stream, path in (weights or {}).items()}
-        self.encoders = FeatureEncoders(parts.encoders, names=encoders, weights=files, device=self.device)
+        self.encoders = FeatureEncoders(
+            parts.encoders, names=encoders, weights={s: Path(p) for s, p in (weights or {}).items()}, device=self.device
+        )
         arguments = self.model.arguments
         dims = {"video": arguments["video_dim"], "audio": arguments["audio_dim"] or arguments["mel_bins"]}
+        dims |= arguments.get("feature_dims", {})
         if len(parts.scoring.visual_streams) == 1:
             dims[parts.scoring.visual_streams[0]] = arguments["video_dim"]
         self.inputs = Inputs(parts.scoring, self.encoders, parts.vocabulary, dims)
@@ -215,7 +218,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
     @property
     def modalities(self) -> tuple[str, ...]:
         """Those that it was trained on."""
-        return tuple(m for m in NAMES.values() if m in self.parts.trained.trained)
+        return in_order(self.parts.trained.trained)
 
     @property
     def dim(self) -> int:
@@ -336,6 +339,22 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             audio = torch.from_numpy(padded).transpose(1, 2)  # laid out in memory as the reader's
             found.append(self._embed("audio", audio=audio, audio_frames=counts))
         return self._whole(found)
+
+    def encode_features(self, modality: str, arrays: Any) -> np.ndarray:
+        """Embeddings (N, D) float32 of a modality beyond video, audio and text, which the model reads as feature arrays.
+
+        Args:
+            modality: Its name, such as depth.
+            arrays: One, or a list, of: a file (.npy, or .npz with one array); a vector (F,); rows in time (T, F).
+
+        Raises TrichordError for an array that cannot be read or is of another form or width, and for an untrained modality.
+        """
+        import torch
+
+        self._require(modality)
+        rows = [self.inputs.features(modality, item) for item in items_of(arrays)]
+        batches = (rows[begin : begin + CLIPS_PER_BATCH] for begin in range(0, len(rows), CLIPS_PER_BATCH))
+        return self._whole([self._embed(modality, **{modality: torch.from_numpy(np.stack(b))}) for b in batches])
 
     def fuse(self, *parts: np.ndarray) -> np.ndarray:
         """One embedding (N, D) of items from those of several modalities (N, D) each: their sum, or with cosine scores the mean

@@ -1,8 +1,9 @@
-"""`trichord embed`: media files, with the captions beside them, as clips in the joint space."""
+"""`trichord embed`: media files, with the captions beside them, and the clips of tables, in the joint space."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.extraction.folder import captions_of, sources_of_folder
 from trichord.extraction.sources import Source
+from trichord.extraction.table import read_table
+from trichord.extraction.table_rows import TABLE_SUFFIXES
 from trichord.files.paths import accepts_text_paths
 from trichord.media import probe
+from trichord.modality import further_letters
 
 Say = Callable[[str], None]
 EmbeddedFile = tuple[list["Clip"], list[dict[str, np.ndarray]]]  # clips, and embeddings (D,) of each by modality
@@ -33,16 +37,50 @@ class Clip:
     is_whole: bool
     captions: tuple[str, ...]
     modalities: tuple[str, ...]
+    id: str = ""  # of a row of a table
 
     @property
     def name(self) -> str:
+        if self.id:
+            return self.id
         return self.file.as_posix() if self.is_whole else f"{self.file.as_posix()}@{self.start_s:.2f}-{self.end_s:.2f}"
 
 
-def embed_file(model: Embedder, path: Path, window_s: float | None = None) -> EmbeddedFile:
-    """Return the clips of one file and their embeddings. Raises TrichordError when the file cannot be used."""
+def embed_file(model: Embedder, path: Path | Source, window_s: float | None = None) -> EmbeddedFile:
+    """Return the clips of one file, or the clip of a row of a table, and their embeddings. Raises TrichordError when it cannot be
+    used."""
+    if isinstance(path, Source):
+        return _embedded_source(model, path)
     clips = clips_of(path, model, window_s)
     return clips, [_embedded(model, clip) for clip in clips]
+
+
+def _embedded_source(model: Embedder, source: Source) -> EmbeddedFile:
+    """The clip of a row of a table, and the embedding (D,) of each modality that the row gives it."""
+    found: dict[str, np.ndarray] = {}
+    media: list[tuple[str, Path | None]] = [("video", source.image)]
+    for file in dict.fromkeys(file for file in (source.video, source.audio) if file is not None):
+        with watching(file):
+            info = probe(file)
+        media.append(("video", file if info.has_video and file == source.video else None))
+        media.append(("audio", file if info.has_audio and file == (source.audio or source.video) else None))
+    encode: dict[str, Callable[..., np.ndarray]] = {"video": model.encode_video, "audio": model.encode_audio}
+    for modality, path in media:
+        if path is not None and modality in model.modalities:
+            span = {} if path == source.image else {"start_s": source.start_s, "end_s": source.end_s}
+            with suppress(Absent):
+                found[modality] = encode[modality](path, **span)[0]
+    for modality, array in source.arrays.items():
+        found[modality] = model.encode_features(modality, array)[0]
+    captions: tuple[str, ...] = ()
+    if "text" in model.modalities:
+        with watching(source.video or source.audio or Path()):
+            captions = tuple(captions_of(source, 1.0).text)
+        if captions and model.knows(captions):
+            found["text"] = model.encode_text([captions])[0]
+    named = source.video or source.image or source.audio or next(iter(source.arrays.values()))
+    end_s = source.start_s if source.end_s is None else source.end_s
+    return [Clip(named, source.start_s, end_s, False, captions, tuple(found), source.video_id)], [found]
 
 
 @accepts_text_paths
@@ -52,13 +90,14 @@ def embed_files(
     *,
     window_s: float | None = None,
     say: Say | None = None,
-    worker: Callable[[Path, float | None], EmbeddedFile] | None = None,
+    worker: Callable[[Path | Source, float | None], EmbeddedFile] | None = None,
 ) -> Embedded:
     """Files as clips in the joint space of a model.
 
     Args:
         model: Embeds each modality that it knows and a file has; of text the captions beside a file, or in it.
-        files: Media files and pictures; a folder stands for the videos in it and its sub-folders.
+        files: Media files and pictures; a folder stands for the videos in it and its sub-folders, a table of clips, as
+            `trichord extract` reads it, for its rows. A column with the name of a modality of the model names feature arrays.
         window_s: Cut longer files into clips of this length, each with the captions whose middle it holds; a rest below half
             of it joins the clip before. None: one clip a file.
         say: Takes a line for each file that cannot be used; the others are embedded.
@@ -70,11 +109,17 @@ def embed_files(
     if window_s is not None and not 0 < window_s < float("inf"):
         raise TrichordError(f"clips of {window_s} s cannot be cut; give a length above 0")
     say = say or (lambda line: None)
-    wanted: list[Path] = []
+    wanted: list[Path | Source] = []
     notes: list[str] = []
-    for path in files:
-        found = [s.video for s in sources_of_folder(path, notes=notes)] if path.is_dir() else [path]
-        wanted += [file for file in found if file is not None]
+    for file in files:
+        if file.suffix.lower() in TABLE_SUFFIXES and not file.is_dir():
+            if window_s is not None:
+                raise TrichordError(f"{file}: the rows of a table are clips, which are not cut; leave --window_s out")
+            further = tuple(further_letters(model.modalities))
+            wanted += read_table(file, modalities=further, may_lack=True, notes=notes)
+            continue
+        found = [s.video for s in sources_of_folder(file, notes=notes)] if file.is_dir() else [file]
+        wanted += [video for video in found if video is not None]
     for note in notes:
         say(f"note: {note}")
     clips: list[Clip] = []
@@ -86,7 +131,8 @@ def embed_files(
         except TrichordError as error:
             if len(wanted) == 1:
                 raise
-            say(f"left out: {error}")
+            row = f"{path.name}: " if isinstance(path, Source) else ""
+            say(f"left out: {row}{error}")
             num_unused += 1
             continue
         clips += clips_of_file
@@ -111,6 +157,10 @@ def embed_files(
 def clips_of(path: Path, model: Embedder, window_s: float | None) -> list[Clip]:
     """The clips of one file. Raises TrichordError when it is missing, a folder or a URL, no media file, or of no length to cut."""
     file_of(path)
+    if path.suffix.lower() in (".npy", ".npz"):
+        raise TrichordError(
+            f"{path}: is an array; name it in a table of clips, in a column that is called as its modality is"
+        )
     if path.suffix.lower() in IMAGE_SUFFIXES:
         if "video" not in model.modalities:
             raise TrichordError(f"{path}: is a picture, which this model was not trained on")

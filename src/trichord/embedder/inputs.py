@@ -6,6 +6,7 @@
 | text | a string, or a sequence of strings: the captions of one clip |
 | video | a file (also a still picture); frames (T, H, W, 3) uint8 with their rate; features (T, F), of several streams by name |
 | audio | a file; mono samples (N,) with their rate; a log-mel spectrogram (40, T), or audio embeddings (T, C) |
+| features | a file (.npy, or .npz with one array); a vector (F,); rows in time (T, F) |
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from trichord.data.reader import AUDIO_STREAM, EMBEDDING_STREAMS
 from trichord.embedder.encoders import Absent, FeatureEncoders, file_of
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError
+from trichord.extraction.arrays import Width, checked_rows, load_features
+from trichord.modalities.features import Features
+from trichord.modalities.registry import specification
+from trichord.modality import MODALITIES
 from trichord.protocols.benchmarks import ScoringSettings
 
 
@@ -227,6 +232,24 @@ class Inputs:
                 "give start_s and end_s, or truncate"
             )
         return np.asarray(found[:longest])
+
+    # ---- further modalities
+
+    def features(self, modality: str, value: Any) -> np.ndarray:
+        """Pooled features (F,) float32 of one clip: the maximum of its rows, of length one.
+
+        Raises TrichordError when it cannot be read, is of another form or width, or holds numbers that are not finite.
+        """
+        if not isinstance(specification(modality), Features):
+            other = f"encode_{modality}" if modality in MODALITIES else "trichord evaluate --save-embeddings"
+            raise TrichordError(f"{modality} is not read as one vector of features for each clip; use {other}")
+        if isinstance(value, str | Path):
+            path = file_of(value)
+            array, where = load_features(path), f"{modality}: {path}"
+        else:
+            array, where = _array(value), f"{modality}: the array"
+        rows = checked_rows(array, where, Width(int(self.dims[modality]), "the model"))
+        return unit_row(rows.max(axis=0).astype(np.float32))
 
 
 def unit_row(row: np.ndarray) -> np.ndarray:

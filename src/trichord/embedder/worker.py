@@ -18,6 +18,7 @@ from trichord.errors import TrichordError, one_line
 if TYPE_CHECKING:
     from trichord.embedder.embedder import Embedder
     from trichord.embedder.files import EmbeddedFile
+    from trichord.extraction.sources import Source
 
 STALL_S = 30.0
 _model: Embedder | None = None
@@ -48,8 +49,8 @@ class Worker:
         self._pool.close() if kind is None else self._pool.stop()
         self._pool.join()
 
-    def __call__(self, path: Path, window_s: float | None) -> EmbeddedFile:
-        """Return the clips of a file and their embeddings, as `files.embed_file`.
+    def __call__(self, path: Path | Source, window_s: float | None) -> EmbeddedFile:
+        """Return the clips of a file, or of a row of a table, and their embeddings, as `files.embed_file`.
 
         Raises:
             TrichordError: The file cannot be used, or ended the process.
@@ -60,7 +61,7 @@ class Worker:
             result: EmbeddedFile = self._pool.schedule(_run, args=(path, window_s)).result()
             return result
         except ProcessExpired as error:
-            raise TrichordError(f"{path}: {self._cause(error.exitcode)}") from None
+            raise TrichordError(f"{_name(path)}: {self._cause(error.exitcode)}") from None
 
     def _cause(self, code: int | None) -> str:
         if code == HUNG_EXIT:
@@ -69,6 +70,10 @@ class Worker:
             return "its process was killed, most likely because memory ran out; make the file smaller or replace it"
         name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
         return f"its decoder ended abruptly ({name}); convert or replace the file"
+
+
+def _name(path: Path | Source) -> str:
+    return str(path) if isinstance(path, Path) else path.name
 
 
 def _start(load: Callable[[], Embedder], stall_s: float) -> None:
@@ -83,7 +88,7 @@ def _start(load: Callable[[], Embedder], stall_s: float) -> None:
         _failure = f"the model cannot be loaded: {text}"
 
 
-def _run(path: Path, window_s: float | None) -> EmbeddedFile:
+def _run(path: Path | Source, window_s: float | None) -> EmbeddedFile:
     from trichord.embedder.files import embed_file
 
     if _model is None:
@@ -94,8 +99,10 @@ def _run(path: Path, window_s: float | None) -> EmbeddedFile:
         raise
     except MemoryError:
         raise TrichordError(
-            f"{path}: there is not enough memory to embed it; make the file smaller or free memory"
+            f"{_name(path)}: there is not enough memory to embed it; make the file smaller or free memory"
         ) from None
     except Exception as error:  # whatever a damaged file makes a decoder raise
         reason = one_line(error) or type(error).__name__
-        raise TrichordError(f"{path}: cannot be embedded ({reason[:200]}); convert or replace the file") from None
+        raise TrichordError(
+            f"{_name(path)}: cannot be embedded ({reason[:200]}); convert or replace the file"
+        ) from None

@@ -13,6 +13,7 @@ with any of these arrays, N clips and M texts; only one of the first three is ne
 | `captions` | M strings | the texts themselves |
 | `labels/NAME` | N strings | any labelling of the clips, e.g. `labels/class`, `labels/split` |
 | `classes/NAME` | strings | all classes of a labelling, where some have no clip; default: those that clips have |
+| `modalities` | strings | names and letters of further modalities, such as `depth=d`; `depth` then has the shape of `video` |
 
 An .npz holds strings as arrays of strings (nothing is unpickled). A .safetensors holds them in its metadata, one JSON list
 of strings under each name.
@@ -30,16 +31,14 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line, writing
-from trichord.files.arrays import check_archive, text_array
+from trichord.evaluation.embedded_files import CLASSES, FURTHER, LABELS, WRITE_ONE, read_npz, read_safetensors
+from trichord.files.arrays import text_array
 from trichord.files.lfs import refuse_lfs_pointer
-from trichord.files.reading import check_regular, open_regular
+from trichord.files.reading import open_regular
 from trichord.files.writing import refuse_foreign, replacing
-from trichord.modality import MODALITIES
+from trichord.modality import MODALITIES, declare, further_letters, in_order, known
 
 MOST_CLIPS = 1000  # for each text, where there are texts alone
-_WRITE = "write one with np.savez('x.npz', video=..., text=...) and name it"
-LABELS, CLASSES = "labels/", "classes/"
-_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")  # of safetensors
 OWN = ("text_clip", "ids", "videos", "start_s", "end_s", "captions")
 
 
@@ -92,11 +91,11 @@ class Embedded:
 
         Raises TrichordError, one line, when the parts do not fit each other.
         """
-        vectors = {m: _matrix(embeddings[m], f"{source}: {m}") for m in MODALITIES if m in embeddings}
+        vectors = {m: _matrix(embeddings[m], f"{source}: {m}") for m in in_order(embeddings) if m in known()}
         if unknown := sorted(set(embeddings) - set(vectors)):
-            raise TrichordError(f"{source}: '{unknown[0]}' is no modality; known are {', '.join(MODALITIES)}")
+            raise TrichordError(f"{source}: '{unknown[0]}' is no modality; known are {', '.join(known())}")
         if not vectors:
-            raise TrichordError(f"{source}: holds no embeddings; it needs one of {', '.join(MODALITIES)}")
+            raise TrichordError(f"{source}: holds no embeddings; it needs one of {', '.join(known())}")
         if len(widths := {m: v.shape[1] for m, v in vectors.items()}) and len(set(widths.values())) > 1:
             told = ", ".join(f"{m} {width}" for m, width in widths.items())
             raise TrichordError(
@@ -172,6 +171,8 @@ class Embedded:
         texts |= {f"{CLASSES}{name}": v for name, v in self.classes.items()}
         if self.captions is not None:
             texts["captions"] = self.captions
+        if modalities := further_letters(self.embeddings):
+            texts[FURTHER] = np.array([f"{name}={letter}" for name, letter in modalities.items()])
         kind = check_target(path)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,21 +188,22 @@ class Embedded:
     @classmethod
     def load(cls, path: Path) -> Embedded:
         """Read such a file. Raises TrichordError, one line, when it is not there, is damaged or does not fit together."""
-        kind = _kind(path, _WRITE)
+        kind = _kind(path, WRITE_ONE)
         try:
             if path.is_dir():
                 raise TrichordError(f"{path}: is a folder; name the file of embeddings")
             refuse_lfs_pointer(path)
             if not path.stat().st_size:
                 raise TrichordError(f"{path}: is empty; write it again")
-            found = _read_npz(path) if kind == ".npz" else _read_safetensors(path)
+            found = read_npz(path) if kind == ".npz" else read_safetensors(path)
         except TrichordError:
             raise
         except Exception as error:  # whatever torn zips, headers and lists make the readers raise
             if isinstance(error, OSError) and error.strerror:
                 raise TrichordError(f"{path}: cannot be read ({error.strerror}); check the path") from None
             raise TrichordError(f"{path}: is damaged, or no {kind} file; get it again, or write it again") from None
-        given = {m: found[m] for m in MODALITIES if m in found}
+        modalities = (*MODALITIES, *_declared(found.pop(FURTHER, []), path))
+        given = {m: found[m] for m in modalities if m in found}
         valid = {m: found[f"{m}_valid"] for m in given if f"{m}_valid" in found}
         labels, classes = (
             {name.removeprefix(head): v for name, v in found.items() if name.startswith(head)}
@@ -210,7 +212,7 @@ class Embedded:
         known = {*given, *(f"{m}_valid" for m in given), *OWN}
         if odd := sorted(name for name in set(found) - known if not name.startswith((LABELS, CLASSES))):
             raise TrichordError(
-                f"{path}: '{one_line(odd[0])}' is nothing that is read here; known are {', '.join((*MODALITIES, *OWN))}, "
+                f"{path}: '{one_line(odd[0])}' is nothing that is read here; known are {', '.join((*modalities, *OWN))}, "
                 "labels/NAME, and MODALITY_valid of modalities that are there"
             )
         if lost := sorted(set(classes) - set(labels)):
@@ -220,6 +222,17 @@ class Embedded:
         if bad := [m for m in made.valid if m not in valid and not made.valid[m].any()]:
             raise TrichordError(f"{path}: no row of {bad[0]} is finite; leave it out, or write it again")
         return made
+
+
+def _declared(entries: Any, path: Path) -> tuple[str, ...]:
+    """Names of the further modalities of a file, which are declared."""
+    pairs = [entry.partition("=") for entry in _strings(entries, None, f"{path}: {FURTHER}").tolist()]
+    modalities = {name: letter for name, _, letter in pairs}
+    try:
+        declare(modalities)
+    except TrichordError as error:
+        raise TrichordError(f"{path}: {FURTHER}: {error}") from None
+    return tuple(modalities)
 
 
 def check_target(path: Path) -> str:
@@ -253,53 +266,6 @@ def _kind(path: Path, action: str = "give the file such a name") -> str:
         what = "is a folder" if path.is_dir() else "embeddings are kept as .npz or .safetensors"
         raise TrichordError(f"{path}: {what}; {action}")
     return path.suffix
-
-
-def _read_npz(path: Path) -> dict[str, Any]:
-    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-        check_archive(archive, path)
-    with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
-        if any(name.endswith("data.pkl") for name in arrays.files):
-            raise TrichordError(f"{path}: is a file of torch.save, which is not unpickled; {_WRITE}")
-        found = {}
-        for name in arrays.files:
-            try:
-                found[name] = arrays[name]
-            except ValueError as error:
-                if "allow_pickle" not in str(error):
-                    raise
-                raise TrichordError(
-                    f"{path}: '{one_line(name)}' holds Python objects, which are not unpickled; write it as an array of strings "
-                    "(np.array(..., dtype=str)) or of numbers"
-                ) from None
-        return found
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    from safetensors import safe_open
-
-    check_regular(path)
-    found: dict[str, Any] = {}
-    with safe_open(path, framework="pt") as tensors:  # numpy has no bfloat16
-        for name in tensors.keys():  # noqa: SIM118 - no mapping
-            if (kind := tensors.get_slice(name).get_dtype()) not in _DTYPES:
-                raise TrichordError(
-                    f"{path}: '{one_line(name)}' is of type {kind}, which is not read here; write it as float16 or float32"
-                )
-            tensor = tensors.get_tensor(name)
-            found[name] = (
-                tensor.float() if tensor.dtype.itemsize == 2 and tensor.is_floating_point() else tensor
-            ).numpy()
-        told = tensors.metadata() or {}
-    strings = {n: v for n, v in told.items() if n in ("ids", "videos", "captions") or n.startswith((LABELS, CLASSES))}
-    for name, text in sorted(strings.items()):  # metadata has no order
-        try:
-            found[name] = json.loads(text)
-        except (ValueError, RecursionError):
-            raise TrichordError(
-                f"{path}: {one_line(name)} in its metadata is no JSON list of strings; mend it"
-            ) from None
-    return found
 
 
 def _matrix(value: Any, where: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Retrieval in every direction over video, audio and text, from embeddings.
+"""Retrieval in every direction over video, audio, text and further modalities, from embeddings.
 
 N clips, M texts. A side of a direction with text has M rows (each text, joined with the other modalities of its clip), one
 without has N. So with several texts a clip, `t2v` has M queries with one truth each; `v2t` has N queries with several
@@ -32,7 +32,7 @@ from trichord.evaluation.ranks import (
     metrics_from_counts,
     retrieval_ranks,
 )
-from trichord.modality import MODALITIES, Direction, letter_of
+from trichord.modality import MODALITIES, Direction, in_order, letter_of
 
 Fusion = Literal["sum", "mean_normalized"]
 FUSIONS: tuple[Fusion, ...] = ("sum", "mean_normalized")
@@ -110,9 +110,15 @@ class RetrievalResult:
 
 
 def all_directions(modalities: tuple[str, ...] = MODALITIES) -> tuple[str, ...]:
-    """Codes of all directions with disjoint sides over these modalities: 12 for video, audio and text."""
-    letters = {letter_of(m).lower() for m in modalities}
-    sides = [side for side in ("t", "v", "a", "va", "ta", "vt") if set(side) <= letters]
+    """Codes of all directions over these modalities.
+
+    Of video, audio and text: all with disjoint sides, 12 for the three. With further modalities, every single modality to every
+    other, as joined sides would be too many (50 for four).
+    """
+    letters = [letter_of(m).lower() for m in in_order(modalities)]
+    sides = [side for side in ("t", "v", "a", "va", "ta", "vt") if set(side) <= set(letters)]
+    if further := [letter for letter in letters if letter not in ("v", "a", "t")]:
+        sides = [side for side in sides if len(side) == 1] + further
     return tuple(f"{q}2{t}" for q in sides for t in sides if not set(q) & set(t))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trichord.errors import TrichordError
+from trichord.extraction.arrays import arrays_fingerprints
 from trichord.features.encoders import AudioEncoder, Fingerprint, Recognizer, TextEncoder, VisualEncoder
 
 NONE = "none"
@@ -31,6 +32,7 @@ class EncoderChoice:
         weights_2d: Weights file in place of the encoder's usual one.
         weights_3d: The same for the 3-D encoder.
         decoder: auto, pyav or torchcodec.
+        modalities: Name and letter of the modalities beyond video, audio and text: each has a stream of feature arrays.
     """
 
     visual_2d: str = "efficientnet-lite0"
@@ -42,6 +44,7 @@ class EncoderChoice:
     weights_2d: Path | None = None
     weights_3d: Path | None = None
     decoder: str = "auto"
+    modalities: tuple[tuple[str, str], ...] = ()
 
     @property
     def audio_names(self) -> list[str]:
@@ -123,6 +126,7 @@ def describe(choice: EncoderChoice, device: str = "cpu") -> Described:
             add(*audio.audio_encoder_info(name), ("audio",), "audio")
     if choice.text not in (NONE, WORDS):
         add(*text.text_encoder_info(choice.text), ("text",), "text")
+    streams |= arrays_fingerprints(choice.modalities)
     captions: dict[str, Any] = {"captions": choice.captions}
     if choice.speech != NONE:
         captions["speech"] = speech.recognizer_info(choice.speech).to_dict()

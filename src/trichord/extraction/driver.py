@@ -7,12 +7,13 @@ import hashlib
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from trichord.captions import tokenize
 from trichord.errors import TrichordError
+from trichord.extraction.arrays import Width
 from trichord.extraction.choice import Described, EncoderChoice
 from trichord.extraction.engines import Engine
 from trichord.extraction.plan import POSTPONED, Job, Known
@@ -74,6 +75,7 @@ class Run:
         choice: Names of the encoders.
         decoder: What reads the pictures.
         stall_s: Patience with a decoder.
+        widths: Of the feature arrays of each modality.
         leases: Of this process on the store.
         meter: Takes the progress.
     """
@@ -81,13 +83,13 @@ class Run:
     def __init__(
         self, store: Path, *, collection: str, words: Path | None, word_splitting: str, splits: dict[str, str], known: Known,
         described: Described, summary: ExtractSummary, require: tuple[str, ...], choice: EncoderChoice,
-        decoder: Decoder, stall_s: float, leases: Leases, meter: Meter,
+        decoder: Decoder, stall_s: float, widths: Mapping[str, Width], leases: Leases, meter: Meter,
     ) -> None:  # fmt: skip
         self.store, self.collection, self.words, self.splits = store, collection, words, splits
         self.word_splitting = word_splitting
         self.known, self.described, self.summary = known, described, summary
         self.require, self.choice, self.decoder, self.stall_s = require, choice, decoder, stall_s
-        self.leases, self.meter = leases, meter
+        self.widths, self.leases, self.meter = widths, leases, meter
         self.reasons: list[str] = []
         self._jobs: dict[str, Job] = {}  # under way, by key
         self._order: deque[Job] = deque()  # under way or finished, in the order of the plan
@@ -212,6 +214,7 @@ class Run:
             states=job.states,
             media=job.media,
             stored=stored,
+            widths=self.widths,
         )
 
     def _done(self, job: Job, outcome: Outcome) -> None:

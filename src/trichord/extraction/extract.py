@@ -21,6 +21,7 @@ from typing import Literal
 from trichord.captions import WordSplitting
 from trichord.cluster import RayOptions
 from trichord.errors import TrichordError
+from trichord.extraction.arrays import parse_modalities, widths_of
 from trichord.extraction.choice import EncoderChoice, describe
 from trichord.extraction.driver import Run
 from trichord.extraction.encoder_record import check_encoders, claim_encoders
@@ -32,14 +33,16 @@ from trichord.extraction.progress import Meter
 from trichord.extraction.ray_engine import RayEngine
 from trichord.extraction.sources import Source
 from trichord.extraction.summary import ExtractSummary
-from trichord.extraction.table import TABLE_SUFFIXES, read_table
+from trichord.extraction.table import read_table
+from trichord.extraction.table_rows import TABLE_SUFFIXES
 from trichord.features.hashes import FileHashes
 from trichord.files.folders import check_no_links
 from trichord.files.paths import accepts_text_paths
 from trichord.files.writing import writing_to
 from trichord.media import choose_decoder
-from trichord.modality import MODALITIES
+from trichord.modality import known
 from trichord.store import Store
+from trichord.store.encoders import declare_modalities
 from trichord.store.items import check_collection
 from trichord.store.leases import Leases
 from trichord.store.ledger import CLASSES, LEDGER
@@ -71,6 +74,7 @@ def extract(
     word_splitting: WordSplitting | None = None,
     collection: str = "videos",
     video_root: Path | None = None,
+    modality: str = "",
     require: str = "",
     test_fraction: float = 0.2,
     workers: int | None = None,
@@ -99,7 +103,8 @@ def extract(
 
     Args:
         videos: folder of video files (its sub-folders count too), or a table of clips: .csv, .tsv, .jsonl or .parquet with
-            the columns id, video or image, audio, text or captions, start, end, split, as far as there are any.
+            the columns id, video or image, audio, text or captions, start, end, split, as far as there are any, and those that
+            `modality` names.
         store: store folder; made if it is not there, added to if it is.
         visual_2d: image encoder: efficientnet-lite0, resnet152, hf:MODEL, timm:MODEL or none; -PIXELS after the first
             two sets the short side.
@@ -115,6 +120,8 @@ def extract(
             published loaders do). If not given, that of the store; unicode for a new one.
         collection: name under which the store keeps these videos.
         video_root: for a table that names videos by id alone: the folder that holds them.
+        modality: for a table: modalities beyond video, audio and text, each a column of feature arrays (.npy, or .npz with one
+            array) and a letter that stands for it in orders, such as depth=d; several are separated by commas.
         require: modalities without which a video is skipped, separated by commas, such as audio,text.
         test_fraction: share of the videos without a stated split that are held out as `test`, chosen by a hash of their names.
         workers: worker processes; one per processor core (on Ray: as many as the nodes have room for) if not given. 0
@@ -136,15 +143,27 @@ def extract(
     made, and when not one video could be stored.
     """
     videos = Path(videos)
-    choice = EncoderChoice(visual_2d, visual_3d, audio, text, captions, speech, weights_2d, weights_3d, decoder)
     is_table = videos.suffix.lower() in TABLE_SUFFIXES and not videos.is_dir()
     store = local_folder(store)
+    declare_modalities(store)  # first, so that an error about another letter speaks of the new one
+    modalities = parse_modalities(modality)
+    if modalities and not is_table:
+        raise TrichordError(
+            f"--modality {modality} names columns of a table, and {videos} is none; name a table of clips"
+        )
+    choice = EncoderChoice(
+        visual_2d, visual_3d, audio, text, captions, speech, weights_2d, weights_3d, decoder, tuple(modalities.items())
+    )
     notes: list[str] = []
     unlisted: list[OSError] = []
-    sources = read_table(videos, video_root, notes=notes) if is_table else sources_of_folder(videos, unlisted, notes)
+    sources = (
+        read_table(videos, video_root, modalities=tuple(modalities), notes=notes)
+        if is_table
+        else sources_of_folder(videos, unlisted, notes)
+    )
     summary = extract_sources(
         sources, store, collection=collection, choice=choice, words=words,
-        word_splitting=word_splitting, require=_names(require, MODALITIES, "require"),
+        word_splitting=word_splitting, require=_names(require, known(), "require"),
         test_fraction=test_fraction, workers=workers, device=device, shard=shard, retry=_names(retry, RETRY, "retry"),
         dry_run=dry_run, stall_s=stall_s, root=videos, unlisted=unlisted, progress=progress,
         cluster=_cluster(engine, ray_address, worker_cpus, worker_gpus),
@@ -192,6 +211,7 @@ def extract_sources(
     known = Known(store, collection)
     known.renew()
     word_splitting = check_words(store, words, word_splitting)
+    widths = widths_of(sources, _stream_dims(store), dict(choice.modalities))
     notes = check_encoders(store, described.streams)
     probes = Probes(needs_captions=choice.captions == "auto" and choice.speech == "none", in_process=workers == 0)
     try:
@@ -222,7 +242,7 @@ def extract_sources(
         run = Run(
             store, collection=collection, words=words, word_splitting=word_splitting, splits=splits, known=known,
             described=described, summary=summary, require=require, choice=choice, decoder=choose_decoder(choice.decoder, device),
-            stall_s=stall_s, leases=leases, meter=meter,
+            stall_s=stall_s, widths=widths, leases=leases, meter=meter,
         )  # fmt: skip
         run.adopt()
         if root is not None and root.is_dir():
@@ -256,12 +276,23 @@ def check_words(store: Path, words: Path | None, splitting: str | None = None) -
     return splitting or "unicode"
 
 
+def _stream_dims(store: Path) -> dict[str, int]:
+    """Width of each stream of a store, which may not exist yet."""
+    has_parts = any((store / "parts").glob("*.parquet"))
+    return {name: info.dim for name, info in Store(store).streams.items()} if has_parts else {}
+
+
 def _by_file(sources: Sequence[Source]) -> list[Source]:
     """In the given order, but the clips of one file in a row, in order of time."""
     first: dict[object, int] = {}
     for index, source in enumerate(sources):
-        first.setdefault(source.video or source.audio or source.image or index, index)
-    return sorted(sources, key=lambda s: (first.get(s.video or s.audio or s.image, 0), s.start_s))
+        first.setdefault(_file_of(source), index)
+    return sorted(sources, key=lambda source: (first[_file_of(source)], source.start_s))
+
+
+def _file_of(source: Source) -> object:
+    """The file that several clips can be cut from, or the id of a clip that has none."""
+    return source.video or source.audio or source.image or source.video_id
 
 
 def _size(sources: Sequence[Source]) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from trichord.captions import SIDECAR_SUFFIXES, Captions, Sidecar, choose_sidecar, read_captions
 from trichord.errors import TrichordError
+from trichord.extraction.arrays import ARRAYS, has_arrays
 from trichord.extraction.sources import Source
 from trichord.files.faults import fault_of
 from trichord.files.suffixes import VIDEO_SUFFIXES, counted_by_suffix
@@ -75,8 +76,10 @@ def can_be_tested(source: Source, needs_captions: bool = True) -> bool:
             usable, duration_s = info.has_video, info.duration_s
         elif source.image is not None:
             usable = source.image.is_file()
+        elif source.audio is not None:
+            usable = probe(source.audio).has_audio
         else:
-            usable = source.audio is not None and probe(source.audio).has_audio
+            usable = bool(source.arrays) and has_arrays(source)
         return usable and (not needs_captions or len(captions_of(source, duration_s)) > 0)
     except (TrichordError, OSError, MemoryError, RuntimeError) as error:
         return bool(fault_of(error))
@@ -208,4 +211,5 @@ def content_files(source: Source) -> dict[str, Path]:
         beside = [path for path in (source.video, source.audio) if path is not None]
         captions = next((found for path in beside if (found := sidecar_of(path).path) is not None), None)
     files = {"video": source.video, "image": source.image, "audio": source.audio, "captions": captions}
+    files |= {f"{ARRAYS}/{name}": path for name, path in source.arrays.items()}
     return {name: path for name, path in files.items() if path is not None}

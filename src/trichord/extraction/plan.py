@@ -15,6 +15,7 @@ from trichord.extraction.folder import content_files, name_crc32
 from trichord.extraction.renewal import (
     content_hash,
     had_same_media,
+    has_stored_arrays,
     media_hash,
     stored_captions,
 )
@@ -146,15 +147,21 @@ class Known:
         self.settled = self.settled or Settled(self.store)
         return self.settled.has(self.recorded.get(video_id, ""), key)
 
-    def conflict(self, source: Source, key: str) -> tuple[str, str]:
-        """Class and reason why the store cannot take `source`, besides that it holds it already; empty if it can."""
+    def conflict(self, source: Source, key: str, media: str = "") -> tuple[str, str]:
+        """Class and reason why the store cannot take `source`, besides that it holds it already; empty if it can.
+
+        Args:
+            source: What is to be stored.
+            key: What identifies the work.
+            media: Hash of its media files and span, where it is known.
+        """
         stored = self.sources.get(key, source.video_id)
         if stored != source.video_id:
             return "duplicate", f"has the same content as {stored}, which is in the store; remove one"
         recorded = self.recorded.get(source.video_id, key)
         if recorded == key:
             return "", ""
-        if recorded.partition(":")[0] == key.partition(":")[0]:
+        if recorded.partition(":")[0] == key.partition(":")[0] or (media and self.medias.get(source.video_id) == media):
             what = "is in the store, made by other encoders or settings; use those"
         elif self.medias.get(source.video_id):
             what = "is in the store, made from other content; rename it"
@@ -267,13 +274,17 @@ def _known_job(source: Source, key: str, by_name: str, hashed: _Hashed, known: K
     if recorded != key:
         content, _, made_by = recorded.partition(":")
         if made_by != key.partition(":")[2] or not _has_same_media(source, content, hashed, known, hashes):
-            kind, reason = known.conflict(source, key)
+            kind, reason = known.conflict(source, key, hashed.media)
             return Job(source, kind, by_name, reason, num_bytes)
-        if "captions" not in hashed.digests and not source.text:
+        if "captions" not in hashed.digests and not source.text and not _has_arrays(source, known):
             return replace(present, reason="its captions are not there any more; the store keeps those that it has")
     elif not any(is_older(known.rules.get(source.video_id, ""))):
         return present
     return replace(present, status="renew", replaces=known.version(source.video_id))
+
+
+def _has_arrays(source: Source, known: Known) -> bool:
+    return bool(source.arrays) or has_stored_arrays(*known.stored(source.video_id))
 
 
 def _has_same_media(source: Source, content: str, hashed: _Hashed, known: Known, hashes: FileHashes) -> bool:

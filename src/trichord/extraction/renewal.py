@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trichord.captions import Captions
+from trichord.extraction.arrays import ARRAYS
 from trichord.extraction.sources import Source
 from trichord.features.hashes import FileHashes
 from trichord.store import Item, Store
@@ -35,17 +36,25 @@ class Stored:
         is_asked: Whether the caption files have changed, and not only the rules.
         has_old_clock: Whether the times were made by older rules. The whole item is updated if the current rules can
             give other times.
+        has_arrays: Whether the item has rows of feature arrays.
     """
 
     duration_s: float
     captions: Captions
     is_asked: bool
     has_old_clock: bool
+    has_arrays: bool = False
 
 
 def stored_part(store: Store, i: int, *, is_asked: bool) -> Stored:
     """Return the part of item `i` of the store that a worker compares."""
-    return Stored(store.duration_s(i), stored_captions(store, i), is_asked, is_older(store.rules(i))[0])
+    has_old_clock, has_arrays = is_older(store.rules(i))[0], has_stored_arrays(store, i)
+    return Stored(store.duration_s(i), stored_captions(store, i), is_asked, has_old_clock, has_arrays)
+
+
+def has_stored_arrays(store: Store, i: int) -> bool:
+    """Return whether item `i` of the store has rows of feature arrays."""
+    return any(store.num_rows(name, i) for name in store.modalities)
 
 
 def content_hash(digests: Mapping[str, str], text: Sequence[str], start_s: float, end_s: float | None) -> str:
@@ -55,9 +64,14 @@ def content_hash(digests: Mapping[str, str], text: Sequence[str], start_s: float
 
 
 def media_hash(digests: Mapping[str, str], start_s: float, end_s: float | None) -> str:
-    """Return a hash (32 hexadecimal digits) of the media files and the span of an item. It does not depend on captions."""
-    values = {**{name: digest for name, digest in digests.items() if name != "captions"}, "span": [start_s, end_s]}
+    """Return a hash (32 hexadecimal digits) of the media files and the span of an item. It depends neither on captions nor on
+    feature arrays, which are read again when an item is updated."""
+    values = {**{name: digest for name, digest in digests.items() if _is_media(name)}, "span": [start_s, end_s]}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _is_media(role: str) -> bool:
+    return role != "captions" and not role.startswith(f"{ARRAYS}/")
 
 
 def had_same_media(
@@ -96,11 +110,14 @@ def same_captions(a: Captions, b: Captions) -> bool:
 
 
 def merged(item: SpooledItem, store: Store, i: int) -> Item:
-    """Return the item that replaces item `i` of the store. It keeps the split and, if only its captions were updated, the features
-    of pictures and sound."""
+    """Return the item that replaces item `i` of the store. It keeps the split and, if only its captions and feature arrays were
+    updated, the features of pictures and sound."""
     if item.renews != CAPTIONS:
         return replace(item, split=store.split(i))
-    kept = {name: store.rows(name, i) for name in _media_streams(store, i)}
+    names = set(_media_streams(store, i))
+    if same_captions(item.captions, stored_captions(store, i)):
+        names |= {name for name in store.streams if store.num_rows(name, i) and store.rate_hz(name, i) == PER_CAPTION}
+    kept = {name: store.rows(name, i) for name in store.streams if name in names}
     rates_hz = {name: store.rate_hz(name, i) for name in kept}
     return replace(
         item,
@@ -125,4 +142,6 @@ def is_same(item: Item, store: Store, i: int) -> bool:
 
 
 def _media_streams(store: Store, i: int) -> Iterator[str]:
-    return (name for name in store.streams if store.num_rows(name, i) and store.rate_hz(name, i) != PER_CAPTION)
+    """Streams of pictures and sound: neither of captions nor of feature arrays."""
+    names = (name for name in store.streams if name not in store.modalities)
+    return (name for name in names if store.num_rows(name, i) and store.rate_hz(name, i) != PER_CAPTION)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -21,6 +22,7 @@ class Source:
         start_s: Where the clip begins in `video` and `audio`; caption files are in the same time.
         end_s: Where it ends; None: at the end of the file.
         split: train, val or test; empty leaves it to the split rule.
+        arrays: Modality -> file of feature rows, for modalities beyond video, audio and text.
         file_name: Path of its file as the folder or the table has it, the same on every machine: shards, and the split
             of clips cut out of files, follow from it.
     """
@@ -36,8 +38,15 @@ class Source:
     end_s: float | None = None
     split: str = ""
     file_name: str = ""
+    arrays: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that it names."""
-        return tuple(p for p in (self.video, self.image, self.audio, self.captions) if p is not None)
+        named = (self.video, self.image, self.audio, self.captions, *self.arrays.values())
+        return tuple(path for path in named if path is not None)
+
+    @property
+    def has_length(self) -> bool:
+        """Whether its media or its span give it a length in time."""
+        return self.video is not None or self.audio is not None or self.end_s is not None

@@ -12,18 +12,18 @@
 | end      | end, end_s            | where it ends; empty: at the end of the file |
 | split    | split                 | train, val (or validation, validate), test; empty: by the split rule |
 
-Capitals in column names do not count. Paths are relative to the table's folder. Any field may be empty, but each row
-names a video, an image or a sound. Rows of one id that differ in nothing but the text are one clip with several texts.
+With `--modality depth=d`, the column `depth` names arrays of features (`extraction.arrays`). Capitals in column names do not
+count. Paths are relative to the table's folder. Any field may be empty, but each row names a video, an image, a sound or an array.
+Rows of one id that differ in nothing but the text are one clip with several texts.
 With a folder of videos (`videos`), `video_id` names the file there (VIDEO_ID.mp4, .mkv, ...), and the id of a clip,
 where no id or clip_id gives it, is VIDEO_ID_START-END.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,33 +31,23 @@ from typing import Any
 from trichord.captions.formats.cues import clock_seconds
 from trichord.errors import TrichordError, one_line
 from trichord.extraction.sources import Source
-from trichord.files.arrays import FREE_BYTES, LARGEST_RATIO
-from trichord.files.lfs import refuse_lfs_pointer
-from trichord.files.reading import open_given, open_given_text, parse_json_row, unreadable
+from trichord.extraction.table_rows import COLUMNS, table_rows
 from trichord.files.suffixes import VIDEO_SUFFIXES
-from trichord.files.tables import lines_and_delimiter
 from trichord.ids import IdIndex, without_media_suffix
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-COLUMNS = {
-    "id": ("id", "clip_id"),
-    "video_id": ("video_id",),
-    "video": ("video", "path"),
-    "image": ("image",),
-    "audio": ("audio",),
-    "text": ("text", "caption", "sentence"),
-    "captions": ("captions",),
-    "start": ("start", "start_s"),
-    "end": ("end", "end_s"),
-    "split": ("split",),
-}
 _FILES = ("video", "image", "audio", "captions")
 _SPLITS = {"train": "train", "val": "val", "validation": "val", "validate": "val", "test": "test"}
 _NOTED_COLUMNS = 10
-BATCH_BYTES = 128 << 20
 
 
-def read_table(path: str | Path, videos: Path | None = None, *, notes: list[str] | None = None) -> list[Source]:
+def read_table(
+    path: str | Path,
+    videos: Path | None = None,
+    *,
+    modalities: Sequence[str] = (),
+    may_lack: bool = False,
+    notes: list[str] | None = None,
+) -> list[Source]:
     """The clips of a table, in its order. What its columns are is said at the top of this module.
 
     A file that is missing is no error here, unless all are.
@@ -65,14 +55,16 @@ def read_table(path: str | Path, videos: Path | None = None, *, notes: list[str]
     Args:
         path: The table: .csv, .tsv, .jsonl or .parquet.
         videos: Folder of the videos that the column video_id names.
+        modalities: Names of modalities beyond video, audio and text. The column of that name names arrays of features.
+        may_lack: Whether the table may lack the column of a modality.
         notes: Takes one line on columns that are not read.
 
-    Raises TrichordError: the table cannot be read, has no usable column, no row, a wrong value (with row and column)
-    or an id twice; or not one of its files exists.
+    Raises TrichordError: the table cannot be read, has no usable column, lacks the column of a modality, has no row, a wrong
+    value (with row and column) or an id twice; or not one of its files exists.
     """
     path = Path(path)
-    rows = _rows(path)
-    reader = _Reader(path, _VideoFolder(videos) if videos is not None else None)
+    rows = table_rows(path, modalities)
+    reader = _Reader(path, _VideoFolder(videos) if videos is not None else None, tuple(modalities), may_lack)
     clips: dict[str, tuple[int, Source]] = {}
     for number, row in rows:
         source = reader.source(number, row)
@@ -88,6 +80,7 @@ def read_table(path: str | Path, videos: Path | None = None, *, notes: list[str]
         clips[source.video_id] = (first, replace(known, text=tuple(dict.fromkeys(known.text + source.text))))
     if not clips:
         raise TrichordError(f"{path}: holds no row; name a table with a row per clip")
+    reader.check_modalities()
     if notes is not None and reader.unread:
         more = len(reader.unread) - _NOTED_COLUMNS
         listed = ", ".join(list(reader.unread)[:_NOTED_COLUMNS]) + (f" and {more} more" if more > 0 else "")
@@ -109,117 +102,6 @@ def _is_missing(path: Path) -> bool:
     except OSError:
         return False  # each is told why it cannot be used
     return False
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number from 1, column -> value) of each row."""
-    suffix = path.suffix.lower()
-    if suffix not in TABLE_SUFFIXES:
-        raise TrichordError(f"{path}: tables are read from {', '.join(TABLE_SUFFIXES)}; convert it to one of them")
-    if not path.exists():
-        raise TrichordError(f"{path}: no such file; name a table with a row per clip")
-    refuse_lfs_pointer(path)
-    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
-    return readers[suffix](path)
-
-
-def _is_blank(values: Iterable[Any]) -> bool:
-    """Whether a row holds nothing, as the last one of a table that Excel wrote."""
-    return all(value is None or (isinstance(value, str) and not value.strip()) for value in values)
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = 0
-    try:
-        with open_given_text(path, encoding="utf-8-sig", newline="") as file:
-            lines, own = lines_and_delimiter(iter(file))
-            reader = csv.reader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else own)
-            header = next(reader, [])
-            while header and not header[-1].strip():
-                header.pop()
-            if not any(name.strip() for name in header):
-                raise TrichordError(f"{path}: has no header row; name its columns in the first row")
-            if len(set(header)) < len(header):
-                twice = next(name for name in header if header.count(name) > 1)
-                raise TrichordError(f"{path}: has the column '{twice}' twice; rename one")
-            for number, cells in enumerate((c for c in reader if not _is_blank(c)), start=1):
-                if len(cells) > len(header) and not _is_blank(cells[len(header) :]):
-                    what = f"has {len(cells)} cells for {len(header)} columns"
-                    raise TrichordError(f"{path}, row {number}: {what}; put texts with commas between quotes")
-                yield number, _with_points(dict(zip(header, cells, strict=False)), own)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TrichordError(f"{path}, row {number + 1}: is not CSV in UTF-8 ({one_line(error)}); correct it") from None
-
-
-def _with_points(row: dict[str, Any], delimiter: str) -> dict[str, Any]:
-    """The row with a decimal point in its times, where semicolons separate cells because the comma is the decimal point."""
-    if delimiter != ";":
-        return row
-    times = (*COLUMNS["start"], *COLUMNS["end"])
-    return {name: cell.replace(",", ".") if name.strip().lower() in times else cell for name, cell in row.items()}
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = 0
-    try:
-        with open_given_text(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate((line for line in file if line.strip()), start=1):
-                try:
-                    row = parse_json_row(line)
-                except ValueError as error:
-                    what = f"is not JSON ({getattr(error, 'msg', error)})"
-                    raise TrichordError(f"{path}, row {number}: {what}; write one object on each line") from None
-                if not isinstance(row, dict):
-                    raise TrichordError(f"{path}, row {number}: is no JSON object; write {{...}} on each line")
-                if not _is_blank(row.values()):
-                    yield number, row
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except UnicodeDecodeError as error:
-        raise TrichordError(f"{path}, row {number + 1}: is not UTF-8 text ({one_line(error)}); correct it") from None
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with open_given(path) as file, pq.ParquetFile(file) as table:
-            known = {name for names in COLUMNS.values() for name in names}
-            names = table.schema_arrow.names
-            wanted = [name for name in names if name.strip().lower() in known]
-            unread = dict.fromkeys((name for name in names if name not in wanted), None)
-            number = num_bytes = 0
-            most = max(FREE_BYTES, LARGEST_RATIO * os.fstat(file.fileno()).st_size)
-            for batch in table.iter_batches(_batch_rows(table.metadata), columns=wanted):
-                for row in batch.to_pylist():
-                    number += 1
-                    num_bytes += sum(map(_size, row.values()))
-                    if num_bytes > most:
-                        what = f"refused: unpacks to more than {most:,} bytes"
-                        raise TrichordError(f"{path}: {what}; write it as .jsonl or in parts")
-                    if not _is_blank(row.values()):
-                        yield number, unread | row
-            if not table.metadata.num_rows:
-                return
-            if not wanted:
-                yield 1, unread
-    except (OSError, pa.ArrowException) as error:
-        raise TrichordError(f"{path}: is no Parquet file ({one_line(error)}); write it again") from None
-
-
-def _size(value: object) -> int:
-    """Letters of a text, or of all texts of a list."""
-    return sum(map(_size, value)) if isinstance(value, list) else len(value) if isinstance(value, str) else 1
-
-
-def _batch_rows(metadata: Any) -> int:
-    """Rows that are read at a time: a text is no longer than its column is packed, but may be told by number in each."""
-    groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
-    largest = max((g.column(at).total_uncompressed_size for g in groups for at in range(g.num_columns)), default=1)
-    return min(max(BATCH_BYTES // max(largest, 1), 1), 4096)
 
 
 class _VideoFolder:
@@ -258,6 +140,8 @@ class _Reader:
 
     path: Path
     videos: _VideoFolder | None
+    modalities: tuple[str, ...] = ()
+    may_lack: bool = False
     unread: dict[str, None] = field(default_factory=dict)
     _fields: dict[str, str] = field(default_factory=dict)  # column as it is spelt -> field
 
@@ -268,6 +152,7 @@ class _Reader:
             return self._wrong(number, columns.get(name, name), what)
 
         files = {name: self._file(number, columns[name], values[name]) for name in _FILES if name in values}
+        arrays = {name: self._file(number, columns[name], values[name]) for name in self.modalities if name in values}
         texts = self._texts(number, columns["text"], values["text"]) if "text" in values else ()
         start_s, end_s = (self._seconds(number, columns, values, name) for name in ("start", "end"))
         split = str(values.get("split", "")).strip()
@@ -282,11 +167,19 @@ class _Reader:
             raise wrong("captions", "names a file beside a text, which takes its place; keep one of them")
         if "video" in files and "image" in files:
             raise wrong("image", "names a picture beside a video, which takes its place; keep one of them")
-        if not files.keys() & {"video", "image", "audio"}:
+        if not files.keys() & {"video", "image", "audio"} and not arrays:
+            if self.path.suffix.lower() != ".jsonl":  # there, later rows may have columns that this one leaves out
+                self.check_modalities()
             hint = "; name the folder of the videos too" if "video_id" in ids and self.videos is None else ""
-            raise wrong("video", f"is empty, and so are image and audio; name one of them{hint}")
-        if not files.keys() & {"video", "audio"} and (start_s is not None or end_s is not None):
-            raise wrong("start" if start_s is not None else "end", "has no effect on a picture alone; leave it empty")
+            others = ", ".join(("image", "audio", *self.modalities)[:-1])
+            last = ("audio", *self.modalities)[-1]
+            raise wrong("video", f"is empty, and so are {others} and {last}; name one of them{hint}")
+        if not files.keys() & {"video", "audio"}:
+            if not arrays and (start_s is not None or end_s is not None):
+                what = "has no effect on a picture alone; leave it empty"
+                raise wrong("start" if start_s is not None else "end", what)
+            if start_s is not None and end_s is None:
+                raise wrong("start", "has no end, and no video or sound has a length; give the end too")
         if end_s is not None and end_s <= (start_s or 0.0):
             raise wrong("end", f"{end_s:g} is not after the start ({start_s or 0.0:g}); correct it")
         video_id = ids.get("id") or self._made_id(ids, values, start_s, end_s)
@@ -299,13 +192,28 @@ class _Reader:
             end_s=end_s,
             split=_SPLITS.get(split.lower(), ""),
             file_name=self._file_name(ids, values),
+            arrays=arrays,
         )
+
+    @property
+    def _clip_files(self) -> tuple[str, ...]:
+        """Fields that name a file of the clip itself; the first one gives it its name."""
+        return ("video", "image", "audio", *self.modalities)
+
+    def check_modalities(self) -> None:
+        """Raise TrichordError if the table lacks the column of a modality. Rows of JSON lines may leave columns out."""
+        absent = [name for name in self.modalities if name not in self._fields.values()]
+        if absent and not self.may_lack:
+            columns = ", ".join((*self._fields, *self.unread))
+            raise TrichordError(
+                f"{self.path}: has no column {absent[0]}, which --modality names; it has {columns[:200]}: correct one of them"
+            )
 
     def _file_name(self, ids: dict[str, str], values: dict[str, Any]) -> str:
         """The file as the table names it: by its path, or by the id of a video in `videos`."""
         if "video_id" in ids and self.videos is not None:
             return ids["video_id"]
-        return str(next((values[f] for f in ("video", "image", "audio") if f in values), "")).strip()
+        return str(next((values[name] for name in self._clip_files if name in values), "")).strip()
 
     def _made_id(self, ids: dict[str, str], values: dict[str, Any], start_s: float | None, end_s: float | None) -> str:
         if "video_id" in ids and self.videos is None:
@@ -313,7 +221,7 @@ class _Reader:
         if "video_id" in ids:
             stem = ids["video_id"]
         else:
-            name = PurePosixPath(next(str(values[f]).strip() for f in ("video", "image", "audio") if f in values))
+            name = PurePosixPath(next(str(values[f]).strip() for f in self._clip_files if f in values))
             inside = not name.is_absolute() and ".." not in name.parts
             stem = name.with_suffix("").as_posix() if inside else name.stem
         if start_s is None and end_s is None:
@@ -345,14 +253,16 @@ class _Reader:
     def _know(self, new: list[str]) -> None:
         for column in new:
             plain = column.strip().lower()
-            name = next((name for name, spellings in COLUMNS.items() if plain in spellings), None)
+            own = plain if plain in self.modalities else None
+            name = own or next((name for name, spellings in COLUMNS.items() if plain in spellings), None)
             if name is None:
                 self.unread[column] = None
             else:
                 self._fields[column] = name
-        usable = {"video", "image", "audio"} | ({"video_id"} if self.videos is not None else set())
+        usable = {*self._clip_files} | ({"video_id"} if self.videos is not None else set())
         if not usable & set(self._fields.values()):
-            needed = "video, image or audio" + (" (or video_id)" if self.videos is not None else "")
+            *most, last = self._clip_files
+            needed = f"{', '.join(most)} or {last}" + (" (or video_id)" if self.videos is not None else "")
             hint = (
                 ", or the folder of the videos" if "video_id" in self._fields.values() and self.videos is None else ""
             )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trichord.extraction.arrays import Width
 from trichord.extraction.renewal import Stored
 from trichord.extraction.sources import Source
 from trichord.features.hashes import FileState
@@ -16,7 +17,7 @@ from trichord.media import Decoder
 class Task:
     """One item to extract. `key` is CONTENT:FINGERPRINT. `sample_s`: only the first seconds, to see how long it takes.
     `states`: of its files when they were hashed; what has changed since is not stored. `media`: as of `Item`.
-    `stored`: given where the store holds the item."""
+    `stored`: given where the store holds the item. `widths`: of the feature arrays of each modality."""
 
     source: Source
     split: str
@@ -31,6 +32,7 @@ class Task:
     states: Mapping[Path, FileState] | None = None
     media: str = ""
     stored: Stored | None = None
+    widths: Mapping[str, Width] = field(default_factory=dict)
 
 
 @dataclass

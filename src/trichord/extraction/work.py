@@ -23,17 +23,19 @@ import numpy as np
 
 from trichord.captions import Captions, clean_captions
 from trichord.errors import TrichordError, one_line
+from trichord.extraction.arrays import feature_rows
 from trichord.extraction.choice import Encoders
+from trichord.extraction.failures import ItemError, check_there, described, kind_of
 from trichord.extraction.file_rows import FILE_ROWS
 from trichord.extraction.folder import captions_of, content_files
 from trichord.extraction.renewal import ALL, CAPTIONS, Stored, same_captions
 from trichord.extraction.task import Outcome, Task
-from trichord.extraction.windows import EncoderError, Windows, encoding
+from trichord.extraction.windows import Windows, encoding
 from trichord.features.encoders import AudioEncoder
 from trichord.features.hashes import state_of
-from trichord.files.faults import DISK, FAULTS, OUT_OF_MEMORY, SystemFaultError, fault_of, reason_of
-from trichord.files.reading import NotRegularFileError, check_regular
+from trichord.files.faults import FAULTS, fault_of
 from trichord.media import clock_can_differ, image, pictures, probe, sound
+from trichord.modality import MODALITIES
 from trichord.store.items import PER_CAPTION
 from trichord.store.rules import CURRENT_RULES
 from trichord.store.spool import SpoolWriter
@@ -41,20 +43,8 @@ from trichord.store.spool import SpoolWriter
 HUNG_EXIT = 1  # exit code of a process that faulthandler ended
 ORPHAN_EXIT = 3
 parent: int | None = None  # of a worker process: the driver, for which it works
-_FAULTS = {
-    OUT_OF_MEMORY: "memory ran out; use fewer workers",
-    DISK: "there is no room for it in the store or in the folder of temporary files (TMPDIR)",
-}
 _STILL_S = 1.0  # duration of an item that is a picture alone
 _FLUSH_ROWS = 64
-
-
-class ItemError(Exception):
-    """A failure of a known class."""
-
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
 
 
 def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
@@ -71,7 +61,7 @@ def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
         outcome.kind, outcome.reason = error.kind, str(error)
     except Exception as error:  # whatever a damaged file makes a decoder raise
         outcome.kind = kind_of(error)
-        outcome.reason = _reason(error) if outcome.kind in FAULTS else one_line(error) or type(error).__name__
+        outcome.reason = described(error) if outcome.kind in FAULTS else one_line(error) or type(error).__name__
     finally:
         faulthandler.cancel_dump_traceback_later()
         writer.discard()  # nothing is left of it after a commit
@@ -79,35 +69,6 @@ def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
         outcome.reason = outcome.reason.removeprefix(f"{path}: ")
         outcome.notes = [note.replace(str(path), task.source.name) for note in outcome.notes]
     return outcome
-
-
-def kind_of(error: BaseException) -> str:
-    """The class of an error that no part of the extractor foresaw."""
-    if fault := fault_of(error):
-        return fault
-    cause = (error.__cause__ or error.__context__) if isinstance(error, EncoderError) else error
-    if isinstance(cause, ImportError) or "pip install" in str(cause):  # the file may be good: a library is not here
-        return "system"
-    if isinstance(error, EncoderError):
-        return "encoder"
-    return "missing" if isinstance(error, FileNotFoundError | NotRegularFileError) else "unreadable"
-
-
-def _reason(error: BaseException) -> str:
-    """What a fault of the system was, with the file on which it struck and what to do."""
-    if isinstance(error, SystemFaultError | EncoderError):
-        return str(error)
-    where = f"{name}: " if (name := getattr(error, "filename", None)) else ""
-    return f"{where}{_FAULTS.get(fault_of(error), 'the system failed')} ({reason_of(error)}); the next run tries again"
-
-
-def _check_there(path: Path) -> None:
-    try:
-        check_regular(path)
-    except NotRegularFileError as error:
-        raise ItemError("missing", f"{path}: {reason_of(error)}; remove it or name another file") from None
-    except (FileNotFoundError, NotADirectoryError):
-        raise ItemError("missing", f"{path}: no such file; check the path") from None
 
 
 class _Item:
@@ -126,7 +87,7 @@ class _Item:
         if "video" in self.task.require and source.video is None and source.image is None:
             raise ItemError("no-video-stream", "has no pictures, which are required")
         for path in source.files:
-            _check_there(path)
+            check_there(path)
         stated_s, has_sound = self._probed()
         if source.image is not None:
             self._still(source.image)
@@ -146,6 +107,7 @@ class _Item:
         duration_s = min(stated_s, self.decoded_s) if stated_s and self.decoded_s else stated_s or self.decoded_s
         outcome.duration_s = duration_s or _STILL_S
         captions = self._captions(outcome.duration_s, sound_path if has_sound else None)
+        self._arrays(outcome.duration_s)
         if not self.rates_hz and not len(captions):
             why = "" if self.no_audio == "has no sound" else f" ({self.no_audio})"
             raise ItemError(
@@ -154,11 +116,11 @@ class _Item:
         self._commit(captions)
 
     def renew(self, stored: Stored) -> None:
-        """Make a stored item anew where newer rules can give it other times; else read its captions, and spool them if they are
-        others."""
+        """Make a stored item anew where newer rules can give it other times; else read its captions and feature arrays, and spool
+        them if they are others."""
         source, outcome = self.source, self.outcome
         for path in source.files:
-            _check_there(path)
+            check_there(path)
         if stored.has_old_clock and any(map(self._can_differ, filter(None, (source.video, source.audio)))):
             self.renews = ALL
             self.extract()
@@ -177,11 +139,17 @@ class _Item:
             outcome.notes.append(f"{source.name}: {error}; the store keeps the captions that earlier rules read")
             outcome.is_unchanged = True
             return
-        if not len(captions) and len(stored.captions) and stored.is_asked:
-            raise ItemError("captions", "its captions are empty now; the store keeps those that it has; mend the file")
-        outcome.is_unchanged = not len(captions) or same_captions(captions, stored.captions)
+        has_arrays = bool(source.arrays) or stored.has_arrays
+        if not len(captions) and len(stored.captions):
+            if stored.is_asked and (source.text or "captions" in content_files(source) or not has_arrays):
+                raise ItemError(
+                    "captions", "its captions are empty now; the store keeps those that it has; mend the file"
+                )
+            captions = stored.captions
+        outcome.is_unchanged = same_captions(captions, stored.captions) and not (stored.is_asked and has_arrays)
         if not outcome.is_unchanged:
-            self._commit(captions)
+            self._arrays(stored.duration_s)
+            self._commit(captions)  # the driver compares it with the stored item
         elif not stored.is_asked:
             outcome.notes.clear()  # they were told when the item was extracted
 
@@ -232,6 +200,8 @@ class _Item:
             if not info.has_audio:
                 raise ItemError("no-audio", f"{source.audio}: {info.no_audio}; name another file")
             stated_s, has_sound = stated_s or info.duration_s, True
+        if source.video is None and source.audio is None and source.end_s is not None:
+            stated_s = source.end_s  # of arrays alone: the span is all that is known
         if stated_s and (source.start_s or source.end_s is not None):
             end_s = stated_s if source.end_s is None else min(source.end_s, stated_s)
             if end_s <= source.start_s:
@@ -323,6 +293,19 @@ class _Item:
     def _append(self, stream: str, rows: np.ndarray) -> None:
         if len(rows):
             self.writer.append(stream, rows)
+
+    # ---- feature arrays
+
+    def _arrays(self, duration_s: float) -> None:
+        """Rows of the modalities beyond video, audio and text."""
+        source = self.source
+        for name, path in source.arrays.items():
+            with self._watched(path):
+                rows = feature_rows(path, name, pooled=not source.has_length, expected=self.task.widths.get(name))
+            self.writer.append(name, rows)
+            self.rates_hz[name] = len(rows) / duration_s if len(rows) > 1 else 0.0
+        if absent := [name for name in self.task.require if name not in (*MODALITIES, *source.arrays)]:
+            raise ItemError("missing", f"has no {absent[0]}, which is required")
 
     # ---- captions
 

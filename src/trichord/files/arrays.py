@@ -31,8 +31,8 @@ _HEADER = re.compile(
 )
 
 
-def load_npz_array(path: Path, key: str) -> np.ndarray:
-    """The array `key` of an .npz file, read-only, in its own dtype.
+def load_npz_array(path: Path, key: str = "") -> np.ndarray:
+    """The array `key` of an .npz file, read-only, in its own dtype; without a key, the only array of the file.
 
     Raises TrichordError naming the file when it is missing, broken, lacks the key, holds Python objects, or unpacks to
     far more than it could hold.
@@ -40,9 +40,15 @@ def load_npz_array(path: Path, key: str) -> np.ndarray:
     path = Path(path)
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            member = next((m for m in archive.infolist() if m.filename in (f"{key}.npy", key)), None)
+            members = archive.infolist()
+            if not key and len(members) != 1:
+                names = ", ".join(m.filename.removesuffix(".npy") for m in members[:5]) or "none"
+                raise TrichordError(
+                    f"{path}: holds {len(members)} arrays ({one_line(names)}), expected one; save the array by itself"
+                )
+            member = next((m for m in members if not key or m.filename in (f"{key}.npy", key)), None)
             if member is None:
-                found = ", ".join(m.filename.removesuffix(".npy") for m in archive.infolist()[:5]) or "nothing"
+                found = ", ".join(m.filename.removesuffix(".npy") for m in members[:5]) or "nothing"
                 raise TrichordError(
                     f"{path}: has no array '{key}' (it holds {one_line(found)}); check that it is the right file"
                 )
@@ -68,6 +74,11 @@ def load_npy(path: Path) -> np.ndarray:
             return read_npy(stream, path.stat().st_size, path)
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def load_array(path: Path) -> np.ndarray:
+    """The array of an .npy file, or the only array of an .npz file, as `load_npz_array`."""
+    return load_npz_array(path) if path.suffix.lower() == ".npz" else load_npy(path)
 
 
 def read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from trichord.protocols.protocol import Options, Outcome, Protocol, Row
 from trichord.protocols.retrieval import clip_arrays
 from trichord.protocols.subject import Subject
 
-SIDES = (("video",), ("audio",), ("video", "audio"))
+JOINED = ("video", "audio")  # scored together, besides each modality alone
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,18 @@ def start_run(
         text: Whether the texts of the clips are embedded too.
         by_fold: Whether the test clips of each fold are scored, and not all clips together.
 
-    Raises TrichordError when there is neither video nor audio, or no label.
+    Raises TrichordError when there is no modality but text, or no label.
     """
     if options.missing not in ("auto", "drop", "miss"):
         raise TrichordError(f"missing cannot be '{options.missing}'; choose drop or miss")
-    have = usable(subject, ("video", "audio"))
+    have = usable(subject)
     if not have:
         raise TrichordError(f"{subject.name}: benchmark {protocol.name} needs video or audio; it has neither")
     data = labelled(subject, options, (*have, "text") if text else have, train=train)
     fusion = subject.fusion if options.fusion == "auto" else options.fusion
     name = f"{protocol.name}:{options.on}" if options.on else protocol.name
-    sides = tuple(side for side in SIDES if set(side) <= set(have))
+    sides = tuple((m,) for m in have if m in JOINED) + ((JOINED,) if set(JOINED) <= set(have) else ())
+    sides += tuple((m,) for m in have if m not in JOINED)
     outcome = Outcome(arrays=clip_arrays(name, data.found), notes=[f"{name}: {note}" for note in data.notes])
     missing = "drop" if options.missing == "auto" else options.missing
     outcome.details["fusion"] = fusion

@@ -13,6 +13,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.labels import is_fold, plain_name, read_labels
 from trichord.files.arrays import text_array
+from trichord.modality import in_order
 
 if TYPE_CHECKING:
     from trichord.protocols.protocol import Options
@@ -55,8 +56,9 @@ class Labelled:
         return {name: of for name, of in self.classes.items() if set(of) - set(self.labels[name].tolist())}
 
 
-def usable(subject: Subject, modalities: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the modalities that the subject embeds and its store has."""
+def usable(subject: Subject, modalities: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Those of the modalities, or where none is given, of all but text, that the subject embeds and its store has."""
+    modalities = modalities or tuple(m for m in in_order(subject.modalities) if m != "text")
 
     def has(modality: str) -> bool:
         if modality not in subject.modalities:

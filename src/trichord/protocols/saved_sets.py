@@ -53,7 +53,7 @@ def scored_sets(subject: Subject, benchmarks: Sequence[tuple[Protocol, Options]]
 
 
 def _clips(subject: Subject, protocol: Protocol, options: Options) -> Embedded:
-    have = usable(subject, ("video", "audio"))
+    have = usable(subject)
     of_classes = protocol.kind == "classification"
     from_clips = prompts_from_clips(subject, options)
     needed = (*have, "text") if of_classes and from_clips else have

@@ -20,7 +20,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, unit
 from trichord.modalities.registry import specification
-from trichord.modality import Direction
+from trichord.modality import Direction, in_order
 from trichord.protocols.benchmarks import embed_clips
 from trichord.protocols.subject import Subject
 from trichord.protocols.text_rows import embed_texts
@@ -67,15 +67,16 @@ def step_directions(subject: Subject, collection: str, asked: tuple[str, ...], w
             subject.needed(direction.modalities, f"{why} in direction {direction.code}")
         return directions
     subject.needed(("text",), why)
-    known = [m for m in ("video", "audio") if m in subject.modalities]
+    known = [m for m in in_order(subject.modalities) if m != "text"]
     seen = [m for m in known if _there(subject, collection, m)]
     if not known:
         raise TrichordError(f"{subject.name}: {why} needs video or audio; it has neither")
     if not seen:
         told = f"known to it {'are' if len(known) > 1 else 'is'} {' and '.join(known)}, {collection} has "
-        told += "neither" if len(known) > 1 else f"no {known[0]}"
+        told += ("neither" if len(known) == 2 else "none") if len(known) > 1 else f"no {known[0]}"
         raise TrichordError(f"{subject.name}: {why} needs video or audio: {told}")
-    sides = [(m,) for m in seen] + ([tuple(seen)] if len(seen) > 1 else [])
+    joined = tuple(m for m in seen if m in ("video", "audio"))
+    sides = [(m,) for m in seen] + ([joined] if len(joined) > 1 else [])
     return [Direction(("text",), side) for side in sides]
 
 

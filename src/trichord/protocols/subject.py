@@ -12,7 +12,7 @@ from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.data.reader import Clips, require_modalities
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.modality import MODALITIES
+from trichord.modality import MODALITIES, in_order
 from trichord.protocols.benchmarks import Benchmark, ScoringSettings, benchmark_names, embed_clips, find_benchmark
 from trichord.protocols.windows import Windows, pooled, window_clips
 from trichord.store.overlap import check_overlap
@@ -93,7 +93,7 @@ class Subject:
 
     @classmethod
     def of_embeddings(cls, given: Embedded) -> Subject:
-        return cls(given.source, tuple(m for m in MODALITIES if m in given.embeddings), given=given)
+        return cls(given.source, in_order(given.embeddings), given=given)
 
     def needed(self, modalities: tuple[str, ...], why: str) -> None:
         """Raises Untrained when one of the modalities is not embedded by this subject."""
@@ -112,7 +112,7 @@ class Subject:
 
         Raises TrichordError when the model or the store lacks a modality.
         """
-        needed = tuple(m for m in MODALITIES if m in modalities)
+        needed = in_order(modalities)
         self.needed(needed, f"{clip_set.collection}/{clip_set.split}")
         if self.store is not None and (clip_set.collection, clip_set.split) not in self.store.collections():
             known = ", ".join(f"{c}/{s}" for c, s in self.store.collections())
@@ -127,7 +127,7 @@ class Subject:
         key = (clip_set, windows)
         have = self._made.get(key)
         if have is None or not set(needed) <= set(have.embeddings):
-            more = needed if have is None else tuple(m for m in MODALITIES if m in {*needed, *have.embeddings})
+            more = needed if have is None else in_order((*needed, *have.embeddings))
             self._made[key] = self._embed(clip_set, more, windows)
         return self._made[key]
 

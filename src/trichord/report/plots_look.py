@@ -8,13 +8,15 @@ fonts are narrower, so that nothing overlaps. The colours are those of Okabe and
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trichord.modality import Order, letter_of
+from trichord.modalities.registry import specification
+from trichord.modality import Order, known, letter_of, name_of
 from trichord.study.drawing import drawing
 
 if TYPE_CHECKING:
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 PAGE = 9.375  # inches: 900 CSS pixels
 RASTER_ABOVE = 800  # points; more are drawn as an embedded picture
 INK, GREY, LIGHT = "#222222", "#808080", "#dddddd"
-MODALITY_COLOURS = {"V": "#56b4e9", "A": "#e69f00", "T": "#4d4d4d"}
 BLUE, RED, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 STUDY_COLOURS = {"av>t": BLUE, "av": BLUE, "at>v": RED, "at": RED, "vt>a": GREEN, "vt": GREEN, "avt": PURPLE}
+FURTHER_COLOURS = (GREEN, PURPLE, BLUE, RED, "#8c6d00", "#f0e442")  # of modalities without a colour of their own
 OTHER_COLOURS = ("#56b4e9", "#e69f00", "#000000", "#8c6d00", "#f0e442", BLUE, RED, GREEN, PURPLE)
 LOOK: Any = {
     "svg.fonttype": "none",
@@ -88,8 +90,22 @@ def with_colours(orders: Iterable[str], colours: Mapping[str, str] | None) -> di
 
 
 def modality_colour(modality: str) -> str:
-    """The colour of a modality, by its name or letter; grey for one that is not video, audio or text."""
-    return MODALITY_COLOURS.get(letter_of(modality), GREY)
+    """The colour of a modality, by its name or letter; grey for one that is not known.
+
+    It is that of the modality's specification. Modalities without one have the colour that follows from their name, or the next
+    free one where it is that of an earlier name in the alphabet. Beyond six of them colours come again.
+    """
+    name = name_of(letter_of(modality))
+    if name not in known():
+        return GREY
+    own = {m: specification(m).colour for m in known()}
+    taken: list[int] = []
+    for other in [m for m, colour in own.items() if not colour]:
+        first = zlib.crc32(other.encode()) % len(FURTHER_COLOURS)
+        places = [(first + step) % len(FURTHER_COLOURS) for step in range(len(FURTHER_COLOURS))]
+        taken.append(next((place for place in places if place not in taken), first))
+        own[other] = FURTHER_COLOURS[taken[-1]]
+    return own[name]
 
 
 def order_label(order: str) -> str:

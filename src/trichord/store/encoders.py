@@ -7,7 +7,12 @@ from typing import Any
 
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import read_json_value
+from trichord.modality import MODALITIES, declare
 from trichord.store.names import ENCODERS
+
+ARRAYS = (
+    "arrays"  # name in the record of a stream that was made from feature arrays; its parameters are modality and letter
+)
 
 
 def read_encoders(store: Path) -> dict[str, dict[str, Any]]:
@@ -18,6 +23,28 @@ def read_encoders(store: Path) -> dict[str, dict[str, Any]]:
         return {stream: _whole(entry) for stream, entry in recorded.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise TrichordError(f"{path}: cannot be read ({one_line(error)}); restore it or use another store") from None
+
+
+def declare_modalities(store: Path) -> dict[str, str]:
+    """Declare the modalities beyond video, audio and text that the store records, and return their names and letters.
+
+    Raises TrichordError when the record is damaged, or a name or letter stands for another modality already.
+    """
+    recorded = {
+        stream: entry.get("parameters") for stream, entry in read_encoders(store).items() if entry["name"] == ARRAYS
+    }
+    modalities: dict[str, str] = {}
+    for stream, parameters in recorded.items():
+        if stream in MODALITIES or not isinstance(parameters, dict) or parameters.get("modality") != stream:
+            raise TrichordError(
+                f"{store / ENCODERS}: does not tell the modality of the stream {one_line(stream)[:40]}; restore the file"
+            )
+        modalities[stream] = parameters.get("letter", "")
+    try:
+        declare(modalities)
+    except TrichordError as error:
+        raise TrichordError(f"{store / ENCODERS}: {error}") from None
+    return {name: letter.lower() for name, letter in modalities.items()}
 
 
 def _whole(entry: object) -> dict[str, Any]:

@@ -31,12 +31,13 @@ FROZEN = "frozen"  # folder of what frozen encoders gave (`data.frozen`)
 
 @dataclass(frozen=True)
 class StreamSummary:
-    """A stream's width and dtype, how many items have it, and its rows in all."""
+    """A stream's width and dtype, how many items have it, its rows in all, and the letter of its own modality, if any."""
 
     dim: int
     dtype: str
     num_items: int
     num_rows: int
+    letter: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class StoreInfo:
         for name, stream in self.streams.items():
             lines.append(
                 f"stream       {name:<12} {stream.dim} x {stream.dtype}, {_counted(stream.num_rows, 'row')} "
-                f"of {_counted(stream.num_items, 'item')}"
+                f"of {_counted(stream.num_items, 'item')}" + (f", modality {stream.letter}" if stream.letter else "")
             )
         lines += [
             f"captions     {self.num_captions:,}",
@@ -117,7 +118,8 @@ def store_info(store: Location) -> StoreInfo:
     streams = {}
     for name, info in opened.streams.items():
         num_rows = sum(opened.num_rows(name, i) for i in items)
-        streams[name] = StreamSummary(info.dim, info.dtype, int(opened.has(name).sum()), num_rows)
+        letter = opened.modalities.get(name, "")
+        streams[name] = StreamSummary(info.dim, info.dtype, int(opened.has(name).sum()), num_rows, letter)
     return StoreInfo(
         opened,
         num_parts=len(paths),

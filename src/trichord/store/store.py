@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from trichord.errors import TrichordError, one_line
 from trichord.store import columns
 from trichord.store.content import gathered_words, num_words_of, shard_problem, words_problem
+from trichord.store.encoders import declare_modalities
 from trichord.store.ledger import no_items, read_ledger
 from trichord.store.location import Location, location
 from trichord.store.manifest import part_paths
@@ -44,6 +45,7 @@ class Store:
         folder: Where files about the store can be kept on this machine: the folder itself, or that of the copies.
         remote: What fetches a remote store, or None.
         num_superseded: Rows of parts that hold an earlier version of an item.
+        modalities: Name -> letter of those beyond video, audio and text; opening a store declares them (`modality.declare`).
 
     Raises TrichordError when the store is missing, holds no items yet, holds a damaged part or cannot be reached.
     """
@@ -66,8 +68,10 @@ class Store:
         try:
             parts = columns.checked_parts(paths, self.remote)
             self.streams = columns.merged_streams(parts)
+            declared = declare_modalities(self.folder).items()
         except TrichordError as error:
             raise self._told(error) from None
+        self.modalities = {name: letter for name, letter in declared if name in self.streams}
         rows = columns.newest_rows(parts)
 
         def number(name: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import read_given_text, unreadable
 from trichord.files.writing import write_json
-from trichord.modality import Direction
+from trichord.modality import Direction, further_letters
 from trichord.parallel import on_main
 from trichord.protocols.benchmarks import benchmark_names, find_benchmark
 from trichord.protocols.protocol import Options, Outcome, Protocol
@@ -350,6 +350,7 @@ def _described(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "subject": _address(subject.name),
         "store": None if store is None else {"path": store.address, "fingerprint": store.fingerprint},
+        **({"modalities": modalities} if (modalities := further_letters(subject.modalities)) else {}),
         "notes": evaluation.notes,
         "benchmarks": [
             {

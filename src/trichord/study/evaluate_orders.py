@@ -270,6 +270,7 @@ class Index:
         head = {
             "study": os.path.abspath(study),
             "store": {"path": store.address, "fingerprint": store.fingerprint},
+            **({"modalities": store.modalities} if store.modalities else {}),
             "asked": told,
         }
         runs = trained_runs(study)

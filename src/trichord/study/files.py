@@ -25,6 +25,7 @@ from trichord.files.reading import (
     reraise_unavailable,
     unreadable,
 )
+from trichord.modality import declare
 from trichord.training.seals import was_changed
 
 RUN_AGAIN = "run the study again, which trains nothing twice"
@@ -47,14 +48,15 @@ def is_there(path: Path) -> bool:
 
 
 def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict, *, mend: str = RUN_AGAIN) -> Any:
-    """The content of a JSON file: an object, or with `kind` list a list.
+    """The content of a JSON file: an object, or with `kind` list a list. Modalities that an object records are declared.
 
     Args:
         path: The file.
         kind: `dict` or `list`.
         mend: What the user can do about a damaged file; ends the message.
 
-    Raises TrichordError when it is not there, cannot be read, holds something else, or was changed (`training.seals`).
+    Raises TrichordError when it is not there, cannot be read, holds something else, was changed (`training.seals`), or has a
+    letter that stands for another modality.
     """
     try:
         content = read_json_value(path)
@@ -64,6 +66,13 @@ def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict, *
         raise damaged(path, f"what it holds is not {KINDS[kind]}", mend)
     if isinstance(content, dict) and was_changed(content):
         raise damaged(path, "it was changed since it was written", mend)
+    if isinstance(content, dict) and "modalities" in content:
+        if not isinstance(content["modalities"], dict):
+            raise damaged(path, "its modalities are not an object", mend)
+        try:
+            declare(content["modalities"])
+        except TrichordError as error:
+            raise TrichordError(f"{path}: {error}") from None
     return content
 
 

@@ -78,6 +78,7 @@ def write_study(
         "store": {"path": store.address, "fingerprint": store.fingerprint},
         "recipe": recipe.to_dict(),
         "benchmarks": list({b["name"]: b for b in [*earlier["benchmarks"], *map(vars, benchmarks)]}.values()),
+        **({"modalities": store.modalities} if store.modalities else {}),
         "orders": [entry for entry in earlier["orders"] if _run_of(entry) not in asked] + mine,
         "results": _still_true(earlier, mine, results, recipe) + results,
     }

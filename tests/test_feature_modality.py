@@ -1,0 +1,220 @@
+"""A column of feature arrays from the table of clips to the embeddings of an exported model, by the command line alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import wave
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from extract_helpers import SMALL, load_once
+from trichord import modality
+from trichord.cli import main
+from trichord.embedder import Embedder
+from trichord.embedder.files import embed_file
+from trichord.errors import TrichordError
+from trichord.evaluation.embedded import Embedded
+from trichord.extraction import pool
+from trichord.modality import declared
+
+SAID = ("crack the egg", "stir the soup", "hit with the hammer", "sing a song")
+NUM_TRAIN, NUM_TEST, WIDTH = 32, 16, 12
+SETTINGS = ["--recipe", "debug", "--training.max_steps", "30", "--training.epochs", "30", "--training.learning_rate", "0.01",
+            "--data.audio_frames", "64", "--loss.cluster_weight", "0", "--loss.reconstruction_weight", "0",
+            "--evaluation.directions", "[t2v,d2t,t2d]"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_declared_modalities(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(modality, "_declared", {})
+    yield
+
+
+def trichord(*words: str | Path) -> None:
+    """Run a command as a process that knows of no modality yet."""
+    modality._declared.clear()
+    assert main([str(word) for word in words]) == 0
+
+
+def write_clips(folder: Path) -> Path:
+    """Clips whose text tells one of four classes, as their depth does; pictures and sound are noise. Clip 5 has no depth."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(len(SAID), WIDTH))
+    folder.mkdir()
+    with (folder / "clips.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "image", "audio", "text", "depth", "split"])
+        for i in range(NUM_TRAIN + NUM_TEST):
+            kind = i % len(SAID)
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+            with wave.open(str(folder / f"{i}.wav"), "wb") as sound:
+                sound.setparams((1, 2, 16000, 0, "NONE", ""))
+                sound.writeframes((rng.normal(size=8000) * 3000).astype("<i2").tobytes())
+            rows = centres[kind] + 0.3 * rng.normal(size=(3, WIDTH))
+            np.save(folder / f"{i}.npy", rows.astype(np.float32 if i % 2 else np.float64))
+            split = "train" if i < NUM_TRAIN else "test"
+            depth = "" if i == 5 else f"{i}.npy"
+            writer.writerow([f"{'abcd'[kind]}/{i}", f"{i}.png", f"{i}.wav", SAID[kind], depth, split])
+    return folder / "clips.csv"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `clips`, the `store` and the `study` of the order vt>a>d."""
+    root = tmp_path_factory.mktemp("feature_modality")
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modality, "_declared", {})
+        patch.setattr(pool, "load", load_once)
+        table = write_clips(root / "clips")
+        trichord(
+            "extract", table, "--modality", "depth=d", "--store", root / "store", "--visual_2d", SMALL, "--workers", "0"
+        )
+        trichord(
+            "study",
+            "--store",
+            root / "store",
+            "--out",
+            root / "study",
+            "--orders",
+            "[vt>a>d]",
+            "--seeds",
+            "[0]",
+            *SETTINGS,
+        )
+    return root
+
+
+def stage(root: Path) -> Path:
+    (folder,) = (root / "study" / "stages").glob("vt-a-d.*")
+    return folder
+
+
+def figures(path: Path) -> dict[str, float]:
+    (benchmark,) = json.loads(path.read_text())["benchmarks"]
+    return {row["direction"]: row["r5"] for row in benchmark["results"]}
+
+
+def test_a_study_learns_from_the_arrays_and_tells_their_letter(made: Path) -> None:
+    content = json.loads((made / "study" / "study.json").read_text())
+    assert content["modalities"] == {"depth": "d"}
+    recalls = {row["direction"]: row["r5"] for row in content["results"]}
+    assert recalls["d2t"] > 60 and recalls["t2d"] > 60 and recalls["t2v"] < 60  # chance is 31
+    trichord("report", made / "study", "--direction", "d2t")
+    assert "D→T" in (made / "study" / "report" / "report.md").read_text()
+
+
+def test_evaluate_scores_every_single_modality_against_every_other(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    trichord("evaluate", stage(made), "--store", made / "store", "--directions", "all", "--out", out,
+             "--save-embeddings", tmp_path / "e.npz")  # fmt: skip
+    found = figures(out / "results.json")
+    assert len(found) == 12 and {"d2t", "t2d", "d2v", "v2d", "d2a", "a2d"} <= set(found)
+    assert found["d2t"] > 60 and json.loads((out / "results.json").read_text())["modalities"] == {"depth": "d"}
+    trichord("report", out)
+    assert "| d2t |" in (out / "report" / "report.md").read_text()
+    trichord("evaluate", "--embeddings", tmp_path / "e.npz", "--directions", "all", "--out", tmp_path / "again")
+    assert figures(tmp_path / "again" / "results.json") == pytest.approx(found)
+
+
+def test_evaluate_scores_a_whole_study(made: Path, tmp_path: Path) -> None:
+    trichord("evaluate", made / "study", "--store", made / "store", "--orders", "vt>a>d", "--directions", "d2t,t2d",
+             "--out", tmp_path / "out")  # fmt: skip
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["modalities"] == {"depth": "d"}
+    trichord("report", tmp_path / "out")
+    assert declared() == {"depth": "d"}
+
+
+def test_an_exported_model_embeds_arrays_as_evaluate_does(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "trichord.embedder.worker.Worker",
+        lambda load: nullcontext(lambda path, window_s: embed_file(load(), path, window_s)),
+    )
+    trichord("export-model", stage(made), "--out", tmp_path / "model")
+    assert "model: video, audio, text, depth into 32 dimensions" in capsys.readouterr().out
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert 'model.encode_features("depth", ["clip.npy"])' in card and "modality:depth" in card and "VT→A→D" in card
+    rows = (made / "clips" / "clips.csv").read_text().splitlines()
+    table = made / "clips" / "some.csv"
+    table.write_text("\n".join([rows[0], rows[6], *rows[-NUM_TEST:]]))
+    trichord("embed", tmp_path / "model", table, "--out", tmp_path / "e.safetensors")
+    assert "(17 of video, 17 of audio, 17 of text, 16 of depth)" in capsys.readouterr().out
+    modality._declared.clear()
+    found = Embedded.load(tmp_path / "e.safetensors")
+    assert declared() == {"depth": "d"} and not found.valid["depth"][0]
+    trichord(
+        "evaluate",
+        stage(made),
+        "--store",
+        made / "store",
+        "--directions",
+        "all",
+        "--save-embeddings",
+        tmp_path / "e.npz",
+    )
+    scored = Embedded.load(tmp_path / "e.npz")
+    assert found.ids[1:].tolist() == scored.ids.tolist()
+    for name in ("video", "audio", "text", "depth"):
+        np.testing.assert_allclose(found.embeddings[name][1:], scored.embeddings[name], atol=1e-5)
+    trichord("evaluate", "--embeddings", tmp_path / "e.safetensors", "--directions", "d2t,t2d")
+
+
+def test_encode_features(made: Path, tmp_path: Path) -> None:
+    model = Embedder.from_run(stage(made), made / "store")
+    assert model.modalities == ("video", "audio", "text", "depth")
+    path = made / "clips" / "40.npy"
+    rows = np.load(path)
+    from_file, from_rows = (
+        model.encode_features("depth", path),
+        model.encode_features("depth", [rows, rows.max(axis=0)]),
+    )
+    assert from_file.shape == (1, 32) and np.allclose(from_rows, from_file, atol=1e-6)
+    np.save(tmp_path / "wide.npy", np.ones((2, WIDTH + 1)))
+    for value, message in (
+        (np.ones(3), "depth: the array: is 3 wide, expected 12 as in the model"),
+        (np.full((2, WIDTH), np.nan), "depth: the array: holds NaN or infinity"),
+        (tmp_path / "wide.npy", r"depth: .*wide\.npy: is 13 wide"),
+        (np.array("x"), "depth: the array: has shape ()"),
+    ):
+        with pytest.raises(TrichordError, match=message):
+            model.encode_features("depth", [value])
+    with pytest.raises(
+        TrichordError, match="video is not read as one vector of features for each clip; use encode_video"
+    ):
+        model.encode_features("video", rows)
+    with pytest.raises(TrichordError, match="this model was not trained on pose"):
+        model.encode_features("pose", rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["embed", "MODEL", "a.npy"], "a.npy: is an array; name it in a table of clips, in a column"),
+        (["embed", "MODEL", "TABLE", "--window_s", "2"], "the rows of a table are clips, which are not cut"),
+        (["study", "--orders", "[vt>a>p]"], "order VT→A→P needs modality 'P', which the model does not have; it has V, A, T, D"),
+        (["evaluate", "STAGE", "--directions", "p2t"], "direction 'p2t' names 'p'; known are v, a, t and d"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(
+    made: Path, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if words[0] == "embed":
+        trichord("export-model", stage(made), "--out", tmp_path / "model")
+    places = {"MODEL": tmp_path / "model", "TABLE": made / "clips" / "clips.csv", "STAGE": stage(made)}
+    given = [str(places.get(word, word)) for word in words]
+    given += ["--out", str(tmp_path / ("out.npz" if words[0] == "embed" else "out"))]
+    given += [] if words[0] == "embed" else ["--store", str(made / "store")]
+    modality._declared.clear()
+    capsys.readouterr()
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
