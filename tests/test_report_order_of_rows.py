@@ -18,9 +18,9 @@ from trichord.report.compare import compare_studies
 from trichord.report.evaluation_analysis import Bench, analyse
 from trichord.report.evaluation_queries import clearest_duel
 from trichord.report.evaluation_systems import read_systems
-from trichord.report.pairing import places_of
 from trichord.report.reading import read_study
 from trichord.study.files import queries_path
+from trichord.study.pairing import places_of
 from trichord.study.ranks import CLIP_PARTS
 
 NAMES = ("retrieval", "zero-shot-classification")

@@ -45,9 +45,8 @@ def read_all(path: Path) -> Study:
     for benchmark in study.benchmarks:
         study.captions(benchmark["name"])
     for one in study.done:
+        study.scores(one).loaded()
         for row in one.results:
-            study.ranks(one, row["benchmark"], row["direction"])
-            study.clips(one, row["benchmark"])
             study.geometry(one, row["benchmark"])
     for stage in study.stages.values():
         study.curves(stage)

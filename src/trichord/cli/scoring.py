@@ -237,7 +237,7 @@ def _is_of_orders(values: Namespace, names: list[str]) -> bool:
 def _evaluate_orders(values: Namespace, names: list[str], how: dict[str, Any], console: Console) -> int:
     from trichord.study.evaluate_orders import evaluate_orders
     from trichord.study.evaluation_tables import order_caption, order_tables
-    from trichord.study.order_figures import order_figures
+    from trichord.study.figures import order_figures
 
     if values.save_embeddings is not None:
         raise TrichordError(

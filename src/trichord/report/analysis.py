@@ -38,10 +38,10 @@ from trichord.evaluation.statistics import (
 )
 from trichord.modality import Direction, Order
 from trichord.report.duels import Duel
-from trichord.report.evaluation_analysis import Models
-from trichord.report.evaluation_units import captions_of_units, difference_of_scoring
 from trichord.report.reading import Run, Study
-from trichord.report.study_scores import models_of, num_errors, scores_of
+from trichord.study.figures import Models, models_on
+from trichord.study.run_scores import num_errors
+from trichord.study.units import captions_of_units, difference_of_scoring
 
 KS = tuple(recall.k for recall in RECALLS)
 MAIN_RECALL = 10
@@ -159,7 +159,7 @@ def difference_of_runs(one: tuple[Study, Run], two: tuple[Study, Run], benchmark
     """In what two runs differ that were scored on a benchmark in a direction, in words; '' where they may be compared."""
     sides = []
     for study, run in (one, two):
-        scores = scores_of(study, run)
+        scores = study.scores(run)
         sides.append((scores, next(scored for scored in scores.benchmarks if scored.name == benchmark)))
     return difference_of_scoring(sides[0], sides[1], direction, f"R@{MAIN_RECALL}")
 
@@ -199,8 +199,11 @@ def _compared(groups: tuple[Group, ...], level: float) -> tuple[Group, ...]:
 
 def _group(study: Study, benchmark: Mapping[str, object], direction: str, level: float) -> Group | None:
     name = str(benchmark["name"])
-    found = ((order, models_of(study, order, name, direction)) for order in study.orders)
-    models = {order: own for order, own in found if own is not None}
+    models = {}
+    for own in models_on(study.systems, (name, "")).values():
+        kept = [at for at, scored in enumerate(own.scored) if scored.result(direction)]
+        if kept:
+            models[own.system.order] = own.only(kept)
     if not models:
         return None
     base = next(iter(models.values()))

@@ -18,9 +18,9 @@ from trichord.report.analysis import (
     analyse,
 )
 from trichord.report.document import Block, Cell, Column, Document, Section, Table, Text, distinct_slugs
-from trichord.report.evaluation_units import difference_of_scoring
 from trichord.report.reading import Study
 from trichord.report.tables import difference_cell, interval_cell, p_text
+from trichord.study.units import difference_of_scoring
 
 
 def compare_studies(a: Study, b: Study, *, direction: str = "", level: float = 0.95) -> Document:

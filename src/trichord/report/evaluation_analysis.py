@@ -17,96 +17,15 @@ import numpy as np
 
 from trichord.errors import TrichordError
 from trichord.evaluation.comparison import Comparison, compare_on_benchmarks
-from trichord.evaluation.replication import Runs, mean_over_first_stages, replication_note, seeds_text
-from trichord.evaluation.statistics import Interval
+from trichord.evaluation.replication import Runs, replication_note
 from trichord.modality import Order
-from trichord.protocols.protocol import has_interval, interval_over_units
-from trichord.report.evaluation_reading import Measured, Scored, Scores, fusion_of, target_of
-from trichord.report.evaluation_systems import System
-from trichord.report.evaluation_units import are_numbered, difference_of_scoring, places_of_units
+from trichord.study.figures import Measure, Models, System, benchmark_keys, models_on, target_names
+from trichord.study.scores import Scored, fusion_of, target_of
+from trichord.study.units import are_numbered, difference_of_scoring
 
 _MEAN = re.compile(r"(.+), mean of \d+ folds", re.DOTALL)
 USUAL = ": the most frequent class"  # what a target is called that is no figure of the model
 MAIN = {"retrieval": "R@10", "classification": "top-1", "probe": "top-1"}
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One measure of one system. Shares in percent, ranks as they are.
-
-    Attributes:
-        estimate: Over all units and seeds.
-        low, high: Interval over units and seeds; None where what each unit gives is not known.
-        chance: Mean over seeds; None where it is not known.
-        unit: `%`, `rank` or another.
-        num: Of units.
-        num_seeds: First stages behind it.
-        note: What narrows its meaning, or ''.
-        num_runs: Runs behind it.
-    """
-
-    estimate: float
-    low: float | None
-    high: float | None
-    chance: float | None
-    unit: str
-    num: int
-    num_seeds: int
-    note: str = ""
-    num_runs: int = 0
-
-    @property
-    def seeds(self) -> str:
-        """The number of seeds as it is printed."""
-        return seeds_text(self.num_seeds, self.num_runs or self.num_seeds)
-
-
-@dataclass(frozen=True, eq=False)
-class Models:
-    """The models of one system that were scored on a benchmark: scores[i] and scored[i] are of seeds[i], and first_stages[i]
-    tells its first stage from others (`study.plan.first_stage_label`)."""
-
-    system: System
-    seeds: tuple[int, ...]
-    scores: tuple[Scores, ...]
-    scored: tuple[Scored, ...]
-    first_stages: tuple[int | str, ...]
-
-    @property
-    def one(self) -> tuple[Scores, Scored]:
-        """The first seed."""
-        return self.scores[0], self.scored[0]
-
-    def rows(self, target: str, measure: str) -> list[Measured] | None:
-        """The figure of each seed; None where one has none."""
-        found = [scored.row(target, measure) for scored in self.scored]
-        return None if None in found else [row for row in found if row is not None]
-
-    def table(self, target: str, measure: str) -> np.ndarray | None:
-        """(S, n) what each unit gives, seed by seed; None where it is not known or seeds were scored on different units."""
-        rows = self.rows(target, measure)
-        if rows is None or not all(row.each for row in rows):
-            return None
-        values = []
-        for scores, scored, row in zip(self.scores, self.scored, rows, strict=True):
-            if (places := places_of_units(self.one, rows[0], (scores, scored), row)) is None:
-                return None
-            values.append(scores.each(row)[places])
-            if not np.array_equal(np.isnan(values[-1]), np.isnan(values[0])):
-                return None
-        return np.stack(values)
-
-    def places(self, of: Models, target: str, measure: str) -> np.ndarray | None:
-        """(n,) where the units of the first seed of `of` stand among those of the first seed here; None where they differ."""
-        one, two = of.rows(target, measure), self.rows(target, measure)
-        if not one or not two:
-            return None
-        return places_of_units(of.one, one[0], self.one, two[0])
-
-    def runs(self, target: str, measure: str) -> Runs | None:
-        """What each unit gives in each run; None as of `table`."""
-        table = self.table(target, measure)
-        return None if table is None else Runs(table, self.first_stages, self.seeds)
 
 
 @dataclass(eq=False)
@@ -115,17 +34,19 @@ class Target:
 
     Attributes:
         name: Without how it was scored (`evaluation_reading.target_of`).
-        ofs: By system, what its rows say that they are of.
         figures: By system and measure.
         main: The measure that systems are compared in; '' for none.
         comparisons: Of systems that may be compared; several where they fall into groups.
     """
 
     name: str
-    ofs: dict[str, str]
     figures: dict[str, dict[str, Measure]]
     main: str
     comparisons: list[Comparison] = field(default_factory=list)
+
+    def of(self, system: str) -> str:
+        """What the rows of a system say that they are of."""
+        return next(iter(self.figures[system].values())).of
 
     @property
     def shown(self) -> str:
@@ -175,8 +96,7 @@ def analyse(systems: Sequence[System], *, direction: str = "", level: float = 0.
 
     Raises TrichordError when no benchmark was scored in that direction, or arrays do not fit their figures.
     """
-    keys = dict.fromkeys(scored.key for system in systems for scores in system.scores for scored in scores.benchmarks)
-    benches = [_bench(systems, key, level) for key in keys]
+    benches = [_bench(systems, key, level) for key in benchmark_keys(systems)]
     if direction:
         _put_first(benches, direction)
     if len(systems) > 1:
@@ -185,18 +105,9 @@ def analyse(systems: Sequence[System], *, direction: str = "", level: float = 0.
 
 
 def _bench(systems: Sequence[System], key: tuple[str, str], level: float) -> Bench:
-    models: dict[str, Models] = {}
-    for system in systems:
-        models_of = zip(system.seeds, system.scores, system.labels, strict=True)
-        some = [(seed, scores, scored, first) for seed, scores, first in models_of
-                if (scored := scores.scored(key)) is not None]  # fmt: skip
-        if some:
-            seeds, scores, firsts = tuple(x[0] for x in some), tuple(x[1] for x in some), tuple(x[3] for x in some)
-            models[system.name] = Models(system, seeds, scores, tuple(x[2] for x in some), firsts)
+    models = models_on(systems, key)
     first = next(iter(models.values())).scored[0]
-    names = dict.fromkeys(
-        target_of(one.kind, row.of) for of in models.values() for one in of.scored for row in one.rows
-    )
+    names = target_names(models)
     folds = {name for name in names if any(is_fold_of(name, mean) for mean in names)}
     return Bench(key, first, models, [_target(first.kind, name, models, level, name not in folds) for name in names])
 
@@ -208,15 +119,9 @@ def is_fold_of(target: str, mean: str) -> bool:
 
 
 def _target(kind: str, name: str, models: dict[str, Models], level: float, compared: bool) -> Target:
-    ofs, figures = {}, {}
-    for system, own in models.items():
-        rows = [row for scored in own.scored for row in scored.rows if target_of(scored.kind, row.of) == name]
-        found = {measure: figure for measure in dict.fromkeys(row.measure for row in rows)
-                 if (figure := _figure(own, name, measure, level)) is not None}  # fmt: skip
-        if found:
-            ofs[system], figures[system] = rows[0].of, found
+    figures = {system: found for system, own in models.items() if (found := own.figures(name, level))}
     main = "" if name.endswith(USUAL) or not compared else _main(kind, name, models)
-    return Target(name, ofs, figures, main)
+    return Target(name, figures, main)
 
 
 def _main(kind: str, target: str, models: dict[str, Models]) -> str:
@@ -225,30 +130,6 @@ def _main(kind: str, target: str, models: dict[str, Models]) -> str:
     if kind == "localization":
         return next((row.measure for row in rows if row.measure.startswith("recall")), "")
     return MAIN[kind] if kind in MAIN and any(row.measure == MAIN[kind] for row in rows) else ""
-
-
-def _figure(models: Models, target: str, measure: str, level: float) -> Measure | None:
-    """Of one measure, over the seeds that have it."""
-    found = [scored.row(target, measure) for scored in models.scored]
-    rows = [row for row in found if row is not None]
-    if not rows:
-        return None
-    chances = [row.chance for row in rows]
-    chance = None if None in chances else float(np.mean([c for c in chances if c is not None]))
-    unit, num = rows[0].unit, max(row.num for row in rows)
-    over = None if len(rows) < len(found) else _interval(models, target, rows[0], level)
-    if over is not None:
-        return Measure(over.estimate, over.low, over.high, chance, unit, num, over.num_seeds, over.note, over.num_runs)
-    firsts = [first for first, row in zip(models.first_stages, found, strict=True) if row is not None]
-    mean = mean_over_first_stages([row.value for row in rows], firsts)
-    return Measure(mean, None, None, chance, unit, num, len(set(firsts)), "", len(rows))
-
-
-def _interval(models: Models, target: str, row: Measured, level: float) -> Interval | None:
-    """None where a measure has none, or what units give is not known."""
-    if not has_interval(row.measure, row.unit) or (runs := models.runs(target, row.measure)) is None:
-        return None
-    return interval_over_units(runs, row.measure, row.unit, shares=row.shares, level=level)
 
 
 def _put_first(benches: list[Bench], direction: str) -> None:
@@ -373,5 +254,5 @@ def note_of_seeds(systems: Sequence[System]) -> str:
 
 def rule_of(bench: Bench, system: str, target: Target) -> str:
     """How a system was scored in a target, where systems differ in that: `mean_normalized`."""
-    fusion, scale = fusion_of(bench.first.kind, target.ofs[system])
+    fusion, scale = fusion_of(bench.first.kind, target.of(system))
     return fusion + (f", dual softmax {scale}" if scale else "")

@@ -23,10 +23,10 @@ from trichord.report.evaluation_plots import (
 )
 from trichord.report.evaluation_queries import clearest_duel, curve_of
 from trichord.report.evaluation_repeat import repeat_section
-from trichord.report.evaluation_systems import System
 from trichord.report.evaluation_tables import comparison_table, figures_table, systems_table
-from trichord.report.evaluation_units import choices
 from trichord.report.tables import in_percent, is_apart, p_text
+from trichord.study.figures import System
+from trichord.study.units import choices
 
 MOST_PANELS = 12  # of a figure; all rows are in the tables
 MOST_CURVES = 8
@@ -273,7 +273,7 @@ def _curves_figure(bench: Bench, slug: str, colours: Mapping[str, str]) -> Figur
     if bench.first.kind != "retrieval" or not target.main:
         return None
     curves, chance = [], None
-    apart = len(set(target.ofs.values())) > 1
+    apart = len({target.of(name) for name in target.figures}) > 1
     for system in list(target.figures)[:MOST_CURVES]:
         if (found := curve_of(bench.models[system], target)) is None:
             continue

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trichord.report.evaluation_systems import System
 from trichord.report.plots_look import (
     BLUE,
     GREEN,
@@ -30,6 +29,7 @@ from trichord.report.plots_look import (
     panels,
     svg_text,
 )
+from trichord.study.figures import System
 
 PALETTE = (BLUE, RED, GREEN, PURPLE, *OTHER_COLOURS[:4])
 

@@ -10,10 +10,10 @@ from trichord.evaluation.retrieval import QueryRanks
 from trichord.protocols.protocol import MEDIAN_RANK
 from trichord.report.duels import Duel
 from trichord.report.evaluation_analysis import Bench, Models, Target
-from trichord.report.evaluation_reading import AGAIN, PER_QUERY, Scored, Scores
-from trichord.report.evaluation_units import captions_of_units, names_of_units
 from trichord.study.files import damaged
 from trichord.study.ranks import RANK_PARTS, SEVERAL, fault_of_ranks
+from trichord.study.scores import AGAIN, PER_QUERY, Scored, Scores
+from trichord.study.units import captions_of_units, names_of_units
 
 POINTS = 120  # of a curve
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from trichord.report.contents_repeat import LEVEL
 from trichord.report.document import Commands, Section, Text, folded
-from trichord.report.evaluation_reading import Scores
-from trichord.report.evaluation_systems import System
+from trichord.study.figures import System
+from trichord.study.scores import Scores
 
 PLAIN = {
     "fusion": "auto",

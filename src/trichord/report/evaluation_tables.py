@@ -9,9 +9,9 @@ from trichord.evaluation.printed import figure_text, percent
 from trichord.evaluation.replication import ONE_SEED, TWO_SEEDS
 from trichord.report.document import Cell, Column, Table, Value
 from trichord.report.evaluation_analysis import Bench, Measure, Target, rule_of
-from trichord.report.evaluation_systems import System
-from trichord.report.evaluation_units import gallery_of
 from trichord.report.tables import DASH, difference_cell, in_percent, is_apart, p_text
+from trichord.study.figures import System
+from trichord.study.units import gallery_of
 
 SYSTEM = Column("system", numeric=False)
 OF = Column("of", numeric=False)
@@ -69,7 +69,9 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
                                  note=_note(figures.get(m))) for m in measures]  # fmt: skip
             name = Cell(
                 system,
-                note="" if len(set(target.ofs.values())) == 1 else f"fusion rule {rule_of(bench, system, target)}",
+                note=""
+                if len({target.of(name) for name in target.figures}) == 1
+                else f"fusion rule {rule_of(bench, system, target)}",
             )
             head = [Cell(target.name), name] if several else [Cell(target.name)]
             rows.append((*head, *cells, *(tails[target.name, system][what] for what in varying)))
@@ -114,7 +116,7 @@ def _tail(bench: Bench, target: Target, system: str) -> dict[str, Cell]:
     nums = sorted({figure.num for figure in figures})
     seeds = sorted({(figure.num_seeds, figure.seeds) for figure in figures})
     models = bench.models[system]
-    row = next((row for row in models.scored[0].rows if row.of == target.ofs[system]), None)
+    row = next((row for row in models.scored[0].rows if row.of == target.of(system)), None)
     size = (
         gallery_of(models.scores[0], models.scored[0], row)
         if row is not None and bench.first.kind == "retrieval"

@@ -101,6 +101,14 @@ def read_ranks(path: Path, benchmark: str, direction: str) -> QueryRanks:
     return QueryRanks(clip, greater, equal, int(arrays[f"{head}/num_gallery"]), *several)
 
 
+def read_clips(path: Path, benchmark: str) -> tuple[np.ndarray, ...]:
+    """Videos, starts and ends of a benchmark's clips, as `CLIP_PARTS`. Raises TrichordError when they are damaged."""
+    arrays = read_arrays(path, {f"{benchmark}/{part}" for part in CLIP_PARTS}.__contains__)
+    if why := fault_of_clips(arrays, benchmark):
+        raise damaged(path, why, RUN_AGAIN)
+    return tuple(arrays[f"{benchmark}/{part}"] for part in CLIP_PARTS)
+
+
 def each_query(path: Path, result: Mapping[str, Any], ranks: QueryRanks) -> dict[str, np.ndarray]:
     """What every query of a result row gives to its figures: see `QueryRanks.each`.
 
