@@ -334,7 +334,9 @@ def test_what_modalities_do_not_allow_is_left_out_with_a_note(pairs: Path, tiny_
     assert one.notes()[-1].startswith("AV seed 0 is left out: directions t2v left out: ")
     assert one.notes()[-1].endswith("; benchmark tiny left out (no direction is left)")
     by_pair = evaluate_orders(pairs, str(tiny_store), ["full-video"], orders=["av", "vt"])
-    assert [[b.name for b in done.scores.benchmarks] for done in by_pair.runs] == [["full-video"]] and len(by_pair.left_out) == 1
+    assert [[b.name for b in done.scores.benchmarks] for done in by_pair.runs] == [["full-video"]] and len(
+        by_pair.left_out
+    ) == 1
 
 
 def test_where_no_order_can_it_is_an_error(pairs: Path, tiny_store: Path, labels: Path) -> None:

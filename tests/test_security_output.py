@@ -18,7 +18,7 @@ from table_helpers import table_of_rows
 from trichord.captions import Captions
 from trichord.cli import main
 from trichord.errors import TrichordError, printable
-from trichord.report.contents import build
+from trichord.report.contents import build_study
 from trichord.report.document import Cell, Column, Document, Section, Table
 from trichord.report.exports import latex, to_csv
 from trichord.report.html import to_html
@@ -124,5 +124,5 @@ def test_captions_reach_the_page_as_text(tmp_path: Path) -> None:
     hostile = '<script>alert("{n}")</script>'
     folder = write_study_folder(tmp_path / "s", orders=["av>t", "vt>a"], seeds=[0, 1], caption=hostile)
     assert read_study(folder).captions("tiny")[3] == hostile.format(n=3)
-    page = to_html(build(read_study(folder)))
+    page = to_html(build_study(read_study(folder)))
     assert "&lt;script&gt;alert(&#34;" in page and "<script" not in page

@@ -86,7 +86,7 @@ __all__ = [
 
 SHAPES = ("o", "s", "D", "^", "v")  # of R@1, R@5, R@10, and of further recalls
 
-Interval = tuple[float, float, float]  # estimate, low, high
+Interval = tuple[float, float | None, float | None]  # estimate, low, high
 
 
 @dataclass(frozen=True)
