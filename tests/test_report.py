@@ -148,7 +148,7 @@ def test_one_seed_makes_nothing_bold_or_filled(tmp_path: Path, monkeypatch: pyte
         bold = [
             cell for name in ("differences", "interactions", "orders-t2v") for row in tables[name].rows for cell in row
         ]
-        apart = [row[-1] for panel in drawn[-1] for row in panel.rows]
+        apart = [point.filled for panel in drawn[-1] for row in panel.rows for point in row.points]
         several = len(seeds) > 1
         assert any(cell.strong for cell in bold) == any(apart) == several
         assert any(float(row[5].value or 0) < 0.05 for row in tables["differences"].rows), (

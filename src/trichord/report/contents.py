@@ -27,17 +27,11 @@ from trichord.report.contents_training import training_section
 from trichord.report.document import Block, Document, Figure, Section, Text, distinct_slugs
 from trichord.report.duels import duels_section
 from trichord.report.findings import comparison_section, of_systems, sentence, warnings
-from trichord.report.plots_figures import (
-    IntervalPanel,
-    IntervalRow,
-    RecallCurve,
-    intervals,
-    recall_curves,
-    system_colours,
-)
+from trichord.report.plots_figures import RecallCurve, recall_curves, system_colours
 from trichord.report.queries import clearest_duel, curve_of
 from trichord.report.reading import Study
 from trichord.report.tables import (
+    MEASURES,
     directions_table,
     in_percent,
     interactions_table,
@@ -139,21 +133,13 @@ def _order_section(
     direction: str,
     level: float,
 ) -> Section:
+    colours = system_colours(study.systems)
+    shown = [system.name for system in study.systems if any(system.name in target.figures for target in targets)]
     panels = [
-        plots.RecallPanel(
-            target.title,
-            [target.models[name].system.order for name in target.figures],
-            {
-                target.models[name].system.order: {
-                    int(m[2:]): (f.estimate, f.low, f.high) for m, f in of.items() if m.startswith("R@")
-                }
-                for name, of in target.figures.items()
-            },
-            {int(m[2:]): f.chance or 0.0 for m, f in next(iter(target.figures.values())).items() if m.startswith("R@")},
-        )
+        plots.PointPanel(target.title, [plots.PointRow(n, _points(target, n, MEASURES), colours[n]) for n in shown])
         for target in targets
     ]
-    svg = plots.recall_intervals(panels, plots.order_colours(study.orders))
+    svg = plots.intervals(panels, "recall (%)", MEASURES)
     picture = Figure(
         "recalls", "Recall by order", svg,
         f"Points are means over seeds, bars {in_percent(level)} intervals over queries and seeds.",
@@ -163,6 +149,11 @@ def _order_section(
     published = (published_table(target.benchmark, target.title, level) for target in targets)
     blocks = (order_table(targets, notes, direction, level), sizes_table(targets), picture, protocols)
     return Section("The order table", (*blocks, *(table for table in published if table is not None)))
+
+
+def _points(target: Target, system: str, measures: Sequence[str]) -> list[plots.Point | None]:
+    figures = (target.figures.get(system, {}).get(measure) for measure in measures)
+    return [None if f is None else plots.Point(f.estimate, f.low, f.high, f.chance) for f in figures]
 
 
 def _varying(varies: Sequence[BenchmarkPair]) -> list[Block]:
@@ -275,22 +266,21 @@ def _intervals_figure(bench: Bench, slug: str, colours: Mapping[str, str], sever
     measure = drawn[0].shown
     shown = [target for target in drawn if target.shown == measure]
 
-    def row(label: str, target: Target, system: str, colour: str) -> IntervalRow:
-        f = target.figures[system][measure]
-        return IntervalRow(label, f.estimate, f.low, f.high, f.chance, colour)
+    def row(label: str, target: Target, system: str) -> plots.PointRow:
+        return plots.PointRow(label, _points(target, system, [measure]), colours[system])
 
     if several:
         panels = [
-            IntervalPanel(t.name, [row(s, t, s, colours[s]) for s in t.figures if measure in t.figures[s]])
+            plots.PointPanel(t.name, [row(s, t, s) for s in t.figures if measure in t.figures[s]])
             for t in shown[:MOST_PANELS]
         ]
     else:
         (system,) = bench.models
-        rows = [row(t.name, t, system, colours[system]) for t in shown if measure in t.figures.get(system, {})]
-        panels = [IntervalPanel(bench.title, rows)]
+        rows = [row(t.name, t, system) for t in shown if measure in t.figures.get(system, {})]
+        panels = [plots.PointPanel(bench.title, rows)]
     left = f" The first {MOST_PANELS} of {len(shown)} are drawn." if several and len(shown) > MOST_PANELS else ""
     seeds = " and seeds" if any(len(models.seeds) > 1 for models in bench.models.values()) else ""
-    known = any(r.low is not None for panel in panels for r in panel.rows)
+    known = any(p is not None and p.low is not None for panel in panels for r in panel.rows for p in r.points)
     caption = (
         f"Bars: {in_percent(level)} intervals over units{seeds}.{left}" if known else f"No intervals are known.{left}"
     )
@@ -299,7 +289,7 @@ def _intervals_figure(bench: Bench, slug: str, colours: Mapping[str, str], sever
         next(iter(shown[0].figures.values()))[measure].unit if measure in next(iter(shown[0].figures.values())) else "%"
     )
     return Figure(
-        f"intervals-{slug}", f"{measure}, {bench.title}", intervals(panels, f"{measure} ({unit})"), caption,
+        f"intervals-{slug}", f"{measure}, {bench.title}", plots.intervals(panels, f"{measure} ({unit})"), caption,
         f"{measure} of {names} on {bench.title} with intervals and chance",
     )  # fmt: skip
 

@@ -160,8 +160,11 @@ def comparison_section(
     for bench in compared:
         target = next(target for target in bench.targets if target.comparisons)
         pairs = [pair for found in target.comparisons for pair in found.differences]
-        rows = [(f"{d.a} − {d.b}", d.estimate, d.low, d.high, is_apart(d)) for d in pairs]
-        panels.append(plots.DifferencePanel(f"{bench.name}, {target.name}, {target.main}", rows))
+        rows = [
+            plots.PointRow(f"{d.a} − {d.b}", [plots.Point(d.estimate, d.low, d.high, filled=is_apart(d))])
+            for d in pairs
+        ]
+        panels.append(plots.PointPanel(f"{bench.name}, {target.name}, {target.main}", rows))
     blocks: list[Block] = [
         Text(tuple(_finding(bench, noun) for bench in compared), "finding"),
         Figure(
