@@ -75,7 +75,7 @@ def test_all_parts_are_shown(width: int, tmp_path: Path) -> None:
     dom = open_page(page, width, 3000, tmp_path / "page.png")
     for section in document.sections:
         assert f">{section.title}</h2>" in dom
-    assert dom.count("<table") == 2 and dom.count("<svg") == 2 and dom.count("<pre") == 1
+    assert dom.count("<table") == 2 and dom.count("<img") == 2 and dom.count("<pre") == 1
     assert dom.count('role="note"') == 2
     assert colours(tmp_path / "page.png") > 500
 
@@ -126,7 +126,7 @@ def test_hostile_texts_do_not_run(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text(to_html(hostile_document()), encoding="utf-8")
     dom = open_page(page, 400, 900, tmp_path / "page.png")
-    assert "<script" not in dom and "<img" not in dom and dom.count("<h2") == 4
+    assert "<script" not in dom and dom.count("<img") == 1 and dom.count("<h2") == 4
     content, view = measured(hostile_document(), 400, tmp_path)
     assert content <= view
 
@@ -144,7 +144,7 @@ def test_the_report_of_a_study_opens(width: int, tmp_path: Path) -> None:
         "To repeat",
     ):
         assert text in dom, text
-    assert dom.count("<svg") == 10 and dom.count("<table") >= 9
+    assert dom.count("<img") == 10 and dom.count("<table") >= 9
     assert colours(tmp_path / "page.png") > 100
 
 
