@@ -12,9 +12,9 @@ import numpy as np
 
 from trichord.evaluation.embedded import Embedded
 from trichord.protocols.protocol import Options
-from trichord.report.evaluation_contents import build
-from trichord.report.evaluation_systems import read_systems
+from trichord.report.contents import build_evaluations
 from trichord.report.markdown import to_markdown
+from trichord.report.systems import read_systems
 from trichord.study.evaluate import evaluate, write_evaluation
 
 CLASSES = ("stir", "fry", "cut", "boil")
@@ -149,4 +149,4 @@ def copy(folder: Path, to: Path) -> Path:
 
 def evaluation_text(folders: list[Path]) -> str:
     """The report of evaluations as Markdown."""
-    return to_markdown(build(read_systems(folders)))
+    return to_markdown(build_evaluations(read_systems(folders)))

@@ -33,10 +33,11 @@ from trichord.protocols.benchmarks import RetrievalResult
 from trichord.recipes import load_recipe, recipe_dict
 from trichord.releases import IMPORTERS
 from trichord.releases.export import export_store
-from trichord.report.analysis import analyse, check_comparable
+from trichord.report.analysis import analyse_study, check_comparable
 from trichord.report.reading import read_study
 from trichord.store import Store
 from trichord.store.inspect import verify
+from trichord.study.ranks import read_clips, read_ranks
 from trichord.study.run import run_study
 from trichord.study.score import evaluate_model
 
@@ -155,15 +156,16 @@ def read_figures(folder: Path) -> Found:
     found: Found = {}
     for run in study.done:
         for row in run.results:
-            ranks = study.ranks(run, row["benchmark"], row["direction"])
+            ranks = read_ranks(run.path.with_suffix(".npz"), row["benchmark"], row["direction"])
+            clips = [part.tolist() for part in read_clips(run.path.with_suffix(".npz"), row["benchmark"])]
             figures = [row, ranks.clip.tolist(), ranks.greater.tolist(), ranks.equal.tolist(), ranks.num_gallery]
-            found[f"{run} {row['benchmark']} {row['direction']}"] = _hash([figures, study.clips(run, row["benchmark"])])
+            found[f"{run} {row['benchmark']} {row['direction']}"] = _hash([figures, clips])
     for benchmark in study.benchmarks:
         study.captions(benchmark["name"])
     for stage in study.stages.values():
         study.curves(stage)
     for direction in study.directions:
-        analyse(study, direction)
+        analyse_study(study, direction)
     return found
 
 

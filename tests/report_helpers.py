@@ -16,8 +16,17 @@ from trichord.files.writing import write_json
 from trichord.modality import Direction, Order
 from trichord.protocols.benchmarks import Benchmark
 from trichord.recipes import Recipe, load_recipe
+from trichord.report.analysis import Target, analyse_study, targets_of
+from trichord.report.reading import Study, read_study
 from trichord.study.files import queries_path
 from trichord.study.plan import plan_study
+
+
+def targets(folder: Path | Study, direction: str = "t2v", **how: Any) -> list[Target]:
+    """The analysis of one direction of a study, a target for each benchmark."""
+    study = folder if isinstance(folder, Study) else read_study(folder)
+    return targets_of(analyse_study(study, direction, **how), direction)
+
 
 TERMS = {"VA": "contrast_VA", "VT": "contrast_VT", "AT": "contrast_AT"}
 ORDERS = ("av>t", "at>v", "vt>a", "avt")

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from table_helpers import table_of_rows
 from trichord.report import plots_look
 from trichord.study.drawing import drawing
 from trichord.study.table import MAX_TITLE, StudyTable, draw_orders
@@ -33,7 +34,7 @@ NAMES = [
 def table_of(name: str) -> StudyTable:
     row = {"benchmark": name, "order": "av>t", "seed": 0, "direction": "t2v", "num_queries": 10, "medr": 1.0}
     row |= {"num_gallery": 10, **{f"{part}{k}": 10.0 for part in ("r", "chance_r") for k in (1, 5, 10)}}
-    return StudyTable.from_results([row], [name], [name], "t2v")
+    return table_of_rows([row], [name], [name])
 
 
 @pytest.mark.parametrize("name", NAMES)

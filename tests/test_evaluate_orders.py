@@ -24,10 +24,11 @@ from trichord.store import Store
 from trichord.store.annotations import StepSpan, write_annotations
 from trichord.study import evaluate_orders as module
 from trichord.study.evaluate import evaluate, write_evaluation
-from trichord.study.evaluate_orders import evaluate_orders, read_evaluated
+from trichord.study.evaluate_orders import evaluate_orders
 from trichord.study.evaluation_tables import order_caption
-from trichord.study.order_figures import order_figures
+from trichord.study.figures import ScoredRun, order_figures
 from trichord.study.run import run_study
+from trichord.study.scores import read_scores
 from trichord.study.trained_runs import chosen_runs, holds_several, trained_runs
 from trichord.training.seals import sealed
 
@@ -117,7 +118,7 @@ def told_study(study: Path) -> dict[str, Any]:
 
 
 def test_figures_are_means_over_seeds_with_their_intervals(study: Path, kept: Path) -> None:
-    runs = [read_evaluated(run, kept / run.folder) for run in trained_runs(study)]
+    runs = [ScoredRun(run, read_scores(kept / run.folder)) for run in trained_runs(study)]
     figures = order_figures(runs)
     for figure in figures:
         files = [kept / figure.order.replace(">", "-") / f"seed-{seed}" for seed in SEEDS]
@@ -131,17 +132,17 @@ def test_figures_are_means_over_seeds_with_their_intervals(study: Path, kept: Pa
         ]
         assert len(rows) == 2 == figure.num_seeds
         if figure.measure == "MeanR":
-            assert figure.interval is None and figure.value == pytest.approx(mean(row["value"] for row in rows))
+            assert figure.interval is None and figure.estimate == pytest.approx(mean(row["value"] for row in rows))
             continue
         each = np.stack([np.load(file / "queries.npz")[row["each"]] for file, row in zip(files, rows, strict=True)])
         each = each[:, ~np.isnan(each[0])]
         expected = median_rank_interval(each) if figure.measure == "MedR" else mean_interval(each)
         assert figure.interval == expected and figure.interval.num_queries == figure.num
         if figure.measure == "MedR":
-            assert figure.value == np.median(each)
+            assert figure.estimate == np.median(each)
         else:
-            assert figure.value == pytest.approx(mean(row["value"] for row in rows))
-            assert figure.value == pytest.approx(expected.estimate)
+            assert figure.estimate == pytest.approx(mean(row["value"] for row in rows))
+            assert figure.estimate == pytest.approx(expected.estimate)
     recalls = {(f.benchmark, f.of, f.measure, f.order): f for f in figures}
     assert recalls["tiny", "t2va, sum", "R@10", "vt>a"].chance == pytest.approx(100 * 10 / 32)
     assert ("zero-shot-classification", "video+audio, class", "top-1", "av>t") in recalls
@@ -314,7 +315,7 @@ def test_what_modalities_do_not_allow_is_left_out_with_a_note(pairs: Path, tiny_
     asked = ["tiny", "zero-shot-classification", "full-video"]
     found = evaluate_orders(pairs, str(tiny_store), asked, directions=["t2va", "a2v", "t2v"], options=options(labels))
     have = {
-        done.run.order: {name: {r.of.split(",")[0] for r in rows} for name, rows in done.rows.items()}
+        done.run.order: {b.name: {r.of.split(",")[0] for r in b.rows} for b in done.scores.benchmarks}
         for done in found.runs
     }
     assert have["av"] == {"tiny": {"a2v"}}
@@ -333,7 +334,9 @@ def test_what_modalities_do_not_allow_is_left_out_with_a_note(pairs: Path, tiny_
     assert one.notes()[-1].startswith("AV seed 0 is left out: directions t2v left out: ")
     assert one.notes()[-1].endswith("; benchmark tiny left out (no direction is left)")
     by_pair = evaluate_orders(pairs, str(tiny_store), ["full-video"], orders=["av", "vt"])
-    assert [sorted(done.rows) for done in by_pair.runs] == [["full-video"]] and len(by_pair.left_out) == 1
+    assert [[b.name for b in done.scores.benchmarks] for done in by_pair.runs] == [["full-video"]] and len(
+        by_pair.left_out
+    ) == 1
 
 
 def test_where_no_order_can_it_is_an_error(pairs: Path, tiny_store: Path, labels: Path) -> None:
@@ -438,12 +441,12 @@ def test_the_command_prints_a_table_for_each_figure(
         label = {"av>t": "AV→T", "vt>a": "VT→A"}[figure.order]
         found = figure.interval
         if found is None:
-            shown = f"{figure.value:.1f}"
+            shown = f"{figure.estimate:.1f}"
         elif figure.unit == "rank":
-            shown = f"{figure.value:g} [{found.low:g}, {found.high:g}]"
+            shown = f"{figure.estimate:g} [{found.low:g}, {found.high:g}]"
         else:
-            digits = 1 if max(figure.value, found.high) >= 10 else 2
-            shown = f"{figure.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+            digits = 1 if max(figure.estimate, found.high) >= 10 else 2
+            shown = f"{figure.estimate:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
         assert f" {shown} " in lines[label]
     assert "31.25" in lines["chance"] and lines["AV→T"].rstrip("│ ").endswith(" 2")
     assert "95% intervals over units" in printed and "Two seeds: wide" in printed
@@ -473,7 +476,7 @@ def test_a_launch_evaluates_as_one_process(
 ) -> None:
     arguments = (2, free_port(), study, tiny_store, labels, tmp_path)
     mp.start_processes(evaluate_in_launch, args=arguments, nprocs=2, start_method="spawn")
-    runs = [read_evaluated(run, kept / run.folder) for run in trained_runs(study)]
+    runs = [ScoredRun(run, read_scores(kept / run.folder)) for run in trained_runs(study)]
     expected = [repr(f) for f in order_figures(runs)]
     assert all(sorted(json.loads((tmp_path / f"{rank}.json").read_text())) == sorted(expected) for rank in range(2))
     for model in told(kept)["models"]:

@@ -16,7 +16,7 @@ from trichord.protocols.protocol import Row
 from trichord.protocols.registry import protocols
 from trichord.study.evaluate import evaluate
 from trichord.study.evaluation_tables import footer, order_tables, protocols_table, rows_table
-from trichord.study.order_figures import OrderFigure
+from trichord.study.figures import Measure
 
 
 @pytest.mark.parametrize(("width", "with_clips"), [(80, False), (120, True)])
@@ -103,8 +103,8 @@ def test_what_each_measure_is_a_mean_over_stands_with_it() -> None:
 
 
 def test_orders_too() -> None:
-    def figure(order: str, measure: str, num: int) -> OrderFigure:
-        return OrderFigure("mining", "t2v", measure, "%", order, 10.0, None, 1, num, None)
+    def figure(order: str, measure: str, num: int) -> Measure:
+        return Measure("mining", "t2v", measure, "%", order, 10.0, None, 1, num, None)
 
     some = [figure(order, measure, num) for order in ("av>t", "avt") for measure, num in (("recall", 2), ("MoF", 60))]
     (table,) = order_tables(some, ["av>t", "avt"])

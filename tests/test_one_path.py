@@ -9,10 +9,10 @@ import pytest
 
 from trichord.cli import main
 from trichord.recipes import load_recipe
-from trichord.report import contents, evaluation_contents
+from trichord.report import contents
 from trichord.report.document import Cell, Document
-from trichord.report.evaluation_systems import read_systems
 from trichord.report.reading import read_study
+from trichord.report.systems import read_systems
 from trichord.study.run import run_study
 from trichord.study.table import StudyTable
 
@@ -90,7 +90,7 @@ def test_every_way_prints_the_same_figures(
 
     by_report: Told = {}
     for direction in ("t2v", "a2v"):
-        document = contents.build(read_study(folder), direction=direction)
+        document = contents.build_study(read_study(folder), direction=direction)
         by_report |= of_report(rows_of(document, f"orders-{direction}"), "order", direction)
     assert by_report == by_study
 
@@ -98,7 +98,7 @@ def test_every_way_prints_the_same_figures(
     assert main([*words, "--directions", "t2v,a2v"]) == 0
     assert of_printed(capsys.readouterr().out) == by_study
 
-    document = evaluation_contents.build(read_systems([tmp_path / "out"]))
+    document = contents.build_evaluations(read_systems([tmp_path / "out"]))
     assert of_report(rows_of(document, "figures-retrieval-tiny"), "system") == by_study
 
 
@@ -106,5 +106,5 @@ def test_a_shared_first_stage_is_said_to_condition_the_interval(study: tuple[Pat
     folder, table = study
     conditional = "3 runs share 1 first stage: the interval is for this first stage only"
     assert f"AV→T: {conditional}." in table.caption
-    summary = " ".join(contents.build(read_study(folder)).summary)
+    summary = " ".join(contents.build_study(read_study(folder)).summary)
     assert f"AV→T: {conditional}." in summary

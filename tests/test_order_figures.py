@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from table_helpers import scores_of_rows
 from trichord.evaluation.statistics import mean_interval
 from trichord.protocols.protocol import Row
-from trichord.study.evaluate_orders import EvaluatedRun, OrdersEvaluation
+from trichord.study.evaluate_orders import OrdersEvaluation
 from trichord.study.evaluation_tables import order_tables
-from trichord.study.order_figures import notes_of_seeds, order_figures
+from trichord.study.figures import ScoredRun, notes_of_seeds, order_figures
 from trichord.study.plan import first_stage_label
 from trichord.study.trained_runs import TrainedRun
 
 
-def evaluated(seed: int, made: Row, first: str = "", units: str = "abcd") -> EvaluatedRun:
+def evaluated(seed: int, made: Row, first: str = "", units: str = "abcd") -> ScoredRun:
     run = TrainedRun("av>t", seed, f"stage{seed}", first or f"first{seed}")
-    return EvaluatedRun(run, {"b": [made]}, {"b/id": np.array(list(units))})
+    return ScoredRun(run, scores_of_rows({"b": [made]}, {"b/id": np.array(list(units))}))
 
 
 def row(each: list[float], **more: Any) -> Row:
@@ -35,12 +36,12 @@ def test_runs_that_share_a_first_stage_are_one_seed() -> None:
     (own,) = order_figures([evaluated(0, row(same)), evaluated(1, row(other))])
     assert (own.num_seeds, own.seeds) == (2, "2") and own.interval == mean_interval(np.array([same, other]))
     (shared,) = order_figures([evaluated(0, row(same), "av"), evaluated(1, row(other), "av")])
-    assert (shared.num_seeds, shared.seeds, shared.value) == (1, "1 (2 runs)", pytest.approx(62.5))
+    assert (shared.num_seeds, shared.seeds, shared.estimate) == (1, "1 (2 runs)", pytest.approx(62.5))
     assert shared.interval is not None and shared.interval.low == own.interval.low, "conditional: over the later seeds"
     assert notes_of_seeds([shared]) == ["2 runs share 1 first stage: the interval is for this first stage only."]
     runs = [evaluated(0, row(same), "av"), evaluated(1, row(same), "av"), evaluated(2, row(other), "av2")]
     (nested,) = order_figures(runs)
-    assert nested.num_seeds == 2 and nested.value == pytest.approx(62.5), "each first stage weighs the same"
+    assert nested.num_seeds == 2 and nested.estimate == pytest.approx(62.5), "each first stage weighs the same"
 
 
 def test_the_seed_of_a_first_stage_is_in_the_name_of_its_folder() -> None:
@@ -53,7 +54,7 @@ def test_seeds_over_other_units_have_a_mean_and_no_interval() -> None:
     for second in (evaluated(1, row(same), units="abce"), evaluated(1, row(fewer))):
         (figure,) = order_figures([evaluated(0, row(same)), second])
         assert figure.interval is None and figure.num_seeds == 2
-    assert figure.value == pytest.approx((75 + 200 / 3) / 2) and figure.num == 3
+    assert figure.estimate == pytest.approx((75 + 200 / 3) / 2) and figure.num == 3
     (one,) = order_figures([evaluated(0, row(fewer))])
     assert one.interval == mean_interval(np.array([1.0, 0.0, 1.0]))
 
@@ -61,14 +62,14 @@ def test_seeds_over_other_units_have_a_mean_and_no_interval() -> None:
 def test_measures_that_do_not_fit_have_a_table_of_their_own() -> None:
     from rich.console import Console
 
-    def made(order: str) -> EvaluatedRun:
+    def made(order: str) -> ScoredRun:
         rows = [
-            Row("b", "t2va, sum", f"recall number {i}, mean over videos", 100.0 * i / 9, 3, 50.0).over(
+            Row("b", "t2va, sum", f"recall number {i}, mean over videos", 200 / 3, 3, 50.0).over(
                 np.array([1.0, 0.0, 1.0]), "b/id"
             )
             for i in range(9)
         ]
-        return EvaluatedRun(TrainedRun(order, 0, "s", "f"), {"b": rows}, {"b/id": np.array(list("abc"))})
+        return ScoredRun(TrainedRun(order, 0, "s", "f"), scores_of_rows({"b": rows}, {"b/id": np.array(list("abc"))}))
 
     figures = order_figures([made("av>t"), made("vt")])
     tables = order_tables(figures, ["av>t", "vt", "av"])
@@ -83,18 +84,18 @@ def test_measures_that_do_not_fit_have_a_table_of_their_own() -> None:
 
 
 def test_notes_are_told_once() -> None:
-    def made(order: str, seed: int, *notes: str) -> EvaluatedRun:
-        return EvaluatedRun(TrainedRun(order, seed, "s", "f"), {}, {}, ["of all", *notes, *notes])
+    def made(order: str, seed: int, *notes: str) -> ScoredRun:
+        return ScoredRun(TrainedRun(order, seed, "s", "f"), scores_of_rows({}, notes=["of all", *notes, *notes]))
 
     runs = [made("av>t", 0, "of some"), made("av>t", 1, "of some"), made("avt", 0), made("avt", 4, "of some")]
     assert OrdersEvaluation(Path("study"), runs).notes() == ["of all", "AV→T seeds 0, 1; AVT seed 4: of some"]
 
 
 def test_seeds_make_one_figure() -> None:
-    def made(seed: int, *ofs: str) -> EvaluatedRun:
+    def made(seed: int, *ofs: str) -> ScoredRun:
         rows = [Row("clustering", of, "NMI", 10.0 * (seed + 1), 4, 5.0) for of in ofs]
-        return EvaluatedRun(TrainedRun("av>t", seed, "s", f"f{seed}"), {"clustering": rows})
+        return ScoredRun(TrainedRun("av>t", seed, "s", f"f{seed}"), scores_of_rows({"clustering": rows}))
 
     figures = order_figures([made(seed, "video, tool", "video, tool, own centroids") for seed in (0, 1)])
     assert [f.of for f in figures] == ["video, tool", "video, tool, own centroids"]
-    assert all(f.value == 15 and f.num_seeds == 2 and f.interval is None for f in figures)
+    assert all(f.estimate == 15 and f.num_seeds == 2 and f.interval is None for f in figures)

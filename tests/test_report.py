@@ -5,19 +5,18 @@ import json
 import re
 import shlex
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from report_helpers import ORDERS, write_study_folder
+from report_helpers import ORDERS, targets, write_study_folder
 from trichord.cli import main
 from trichord.errors import TrichordError
-from trichord.modality import Order
+from trichord.evaluation.statistics import chance_interval
 from trichord.recipes import load_recipe
 from trichord.report import contents, contents_repeat, plots
-from trichord.report.analysis import KS, analyse, interactions
+from trichord.report.analysis import interactions
 from trichord.report.contents_repeat import commands
 from trichord.report.document import Table
 from trichord.report.published import conditional_intervals, published_interval, published_rows
@@ -82,7 +81,7 @@ def test_all_forms_say_the_same(report: Path) -> None:
 def test_every_interval_is_there_in_full(folder: Path, report: Path) -> None:
     study = read_study(folder)
     tables = json.loads((report / "report.json").read_text())["tables"]
-    groups = analyse(study, "t2v")
+    groups = targets(study)
 
     def check(row: dict[str, Any], heading: str, found: Any) -> None:
         assert [row[heading + end] for end in ("", " low", " high")] == [found.estimate, found.low, found.high], heading
@@ -90,20 +89,22 @@ def test_every_interval_is_there_in_full(folder: Path, report: Path) -> None:
     orders = {row["order"]: row for row in tables["orders-t2v"]}
     sizes = {row["benchmark"]: row for row in tables["benchmarks"]}
     for group in groups:
-        for k in KS:
-            check(orders["chance"], f"{group.title} R@{k}", group.chance[k])
-            for order in group.orders:
-                check(orders[str(Order.parse(order))], f"{group.title} R@{k}", group.recalls[order][k])
-        for order, median in group.median_rank.items():
-            check(sizes[group.title], f"median rank of the orders {Order.parse(order)}", median)
+        for k in (1, 5, 10):
+            chance = chance_interval(k, group.result["num_gallery"], group.result["num_queries"])
+            check(orders["chance"], f"{group.title} R@{k}", chance)
+            for order, figures in group.figures.items():
+                check(orders[order], f"{group.title} R@{k}", figures[f"R@{k}"])
+        for order, figures in group.figures.items():
+            check(sizes[group.title], f"median rank of the orders {order}", figures["MedR"])
         assert sizes[group.title]["missing clips policy"] == "left out"
     for code in study.directions:
-        for group in analyse(study, code, compare=False):
+        for group in targets(study, code, compare=False):
             rows = {r["order"]: r for r in tables["directions"] if r["benchmark"] == group.title}
-            check(rows["chance"], code, group.chance[10])
-            for order in group.orders:
-                check(rows[str(Order.parse(order))], code, group.recalls[order][10])
-    pairs = [pair for g in groups for k in (10, 5, 1) for pair in g.comparisons[k].differences]
+            check(rows["chance"], code, chance_interval(10, group.result["num_gallery"], group.result["num_queries"]))
+            for order, figures in group.figures.items():
+                check(rows[order], code, figures["R@10"])
+    every = [c for g in groups for c in (g.comparisons[0], g.further["R@5"], g.further["R@1"])]
+    pairs = [pair for comparison in every for pair in comparison.differences]
     assert len(pairs) == len(tables["differences"]) == 2 * 3 * 6
     for row, pair in zip(tables["differences"], pairs, strict=True):
         check(row, "difference", pair)
@@ -143,11 +144,11 @@ def test_one_seed_makes_nothing_bold_or_filled(tmp_path: Path, monkeypatch: pyte
         folder = write_study_folder(
             tmp_path / str(len(seeds)), orders=ORDERS[:3], seeds=seeds, benchmarks={"tiny": 500, "other": 400}
         )
-        tables = named(contents.build(read_study(folder)))
+        tables = named(contents.build_study(read_study(folder)))
         bold = [
             cell for name in ("differences", "interactions", "orders-t2v") for row in tables[name].rows for cell in row
         ]
-        apart = [row[-1] for panel in drawn[-1] for row in panel.rows]
+        apart = [point.filled for panel in drawn[-1] for row in panel.rows for point in row.points]
         several = len(seeds) > 1
         assert any(cell.strong for cell in bold) == any(apart) == several
         assert any(float(row[5].value or 0) < 0.05 for row in tables["differences"].rows), (
@@ -174,7 +175,7 @@ def test_lost_stages_are_dashed_and_named(folder: Path, tmp_path: Path, monkeypa
     drawn: list[Any] = []
     draw = plots.learning_curves
     monkeypatch.setattr(plots, "learning_curves", lambda panels: drawn.append(panels) or draw(panels))
-    figure = next(f for f in contents.build(study).figures() if f.name == "curves")
+    figure = next(f for f in contents.build_study(study).figures() if f.name == "curves")
     assert "Dashed, and not in the median: AV→T seed 0 (diverged), AV→T seed 1 (unfinished)." in figure.caption
     counts = {p.title: (len(p.terms["loss"]), len(p.lost.get("loss", ()))) for p in drawn[0]}
     assert counts.pop("AV→T") == (1, 2) and set(counts.values()) == {(3, 0)}
@@ -192,13 +193,12 @@ def test_an_order_costs_what_all_of_its_stages_cost(folder: Path, report: Path) 
 
 def test_notes_of_orders_are_footnotes_and_sentences(folder: Path, report: Path) -> None:
     study = read_study(folder)
-    groups = analyse(study, "t2v")
+    both = targets(study)
     same, once = "all seeds share one first stage", "2 seeds only"
-    one = replace(groups[0], notes={"av>t": (same, once), "at>v": (same,)})
-    two = replace(groups[1], notes={"av>t": (same,), "at>v": (same,)})
-    told = contents._notes((one, two))
+    notes = {"tiny": {"AV→T": (same, once), "AT→V": (same,)}, "youcook2": {"AV→T": (same,), "AT→V": (same,)}}
+    told = contents._notes(notes, both)
     assert told == [f"AV→T, AT→V: {same}.", f"AV→T on Tiny: {once}."]
-    table = contents.order_table((one, two), "t2v")
+    table = contents.order_table(both, notes, "t2v", 0.95)
     row = next(row for row in table.rows if row[0].text == "AV→T")
     assert [cell.note for cell in row] == ["", *[f"{same}; {once}"] * 3, *[same] * 3]
     summary = json.loads((report / "report.json").read_text())["summary"]
@@ -316,17 +316,18 @@ def test_only_finished_runs_enter_and_the_others_are_said(folder: Path, tmp_path
 def test_one_seed_names_no_winner(tmp_path: Path) -> None:
     write_study_folder(tmp_path / "s", seeds=[0], benchmarks={"tiny": 400})
     summary = str(write_report(tmp_path / "s"))
-    assert "one seed compares trained models, not orders" in summary and "beats every other" not in summary
+    assert "Every order has one seed: trained models are compared" in summary and "beats every other" not in summary
 
 
 def test_one_order_alone_has_a_report(tmp_path: Path) -> None:
     write_study_folder(tmp_path / "s", orders=["avt"], seeds=[0])
-    assert "one order alone: nothing to compare" in str(write_report(tmp_path / "s"))
+    summary = str(write_report(tmp_path / "s"))
+    assert "Tiny, t2v, R@10: AVT has " in summary and "Intervals: one seed" in summary
 
 
 def test_small_galleries_are_warned_of(tmp_path: Path) -> None:
     write_study_folder(tmp_path / "s", benchmarks={"tiny": 12})
-    assert "the gallery is too small to tell orders apart" in str(write_report(tmp_path / "s"))
+    assert "the gallery is small: chance is above 50 % at R@10 in t2v" in str(write_report(tmp_path / "s"))
 
 
 def test_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from report_helpers import ORDERS, SKILL, write_study_folder
+from report_helpers import ORDERS, SKILL, targets, write_study_folder
 from trichord.errors import TrichordError
 from trichord.evaluation.comparison import compare_on_benchmarks, compare_orders
 from trichord.evaluation.statistics import holm, paired_difference
 from trichord.recipes import load_recipe
-from trichord.report.analysis import analyse, check_comparable, interactions
+from trichord.report.analysis import MAIN_RECALL, analyse_study, check_comparable, interactions, notes_on_orders
 from trichord.report.compare import compare_studies
 from trichord.report.reading import read_study
 from trichord.study.files import queries_path
@@ -44,37 +44,40 @@ def share_first_stages(folder: Path, order: str) -> None:
 
 def test_runs_of_one_first_stage_are_one_seed(tmp_path: Path) -> None:
     folder = write_study_folder(tmp_path / "s", seeds=range(4), benchmarks={"tiny": 300}, skill={**SKILL, "vt>a": 4.0})
-    whole = analyse(read_study(folder), "t2v")[0]
-    assert whole.comparisons[10].winner == "vt>a"
+    whole = targets(folder)[0]
+    assert whole.winner == "VT→A"
     share_first_stages(folder, "vt>a")
-    group = analyse(read_study(folder), "t2v")[0]
-    ranked = group.ranked["vt>a"]
-    assert ranked.hits(10).seeds == (0, 1, 2, 3) and set(ranked.hits(10).first_stages) == {0}
-    assert group.recalls["vt>a"][10].estimate == pytest.approx(whole.recalls["vt>a"][10].estimate)
-    assert group.recalls["vt>a"][10].num_seeds == 1
-    assert "vt>a" not in group.compared and group.comparisons[10].winner != "vt>a"
-    assert "4 runs share 1 first stage: the interval is for this first stage only" in group.notes["vt>a"]
-    assert any("not compared" in note for note in group.notes["vt>a"])
+    study = read_study(folder)
+    (bench,) = analyse_study(study, "t2v")
+    target = bench.targets[0]
+    hits = target.runs("VT→A", MAIN_RECALL)
+    assert hits is not None and hits.seeds == (0, 1, 2, 3) and set(hits.first_stages) == {0}
+    figure = target.figures["VT→A"][MAIN_RECALL]
+    assert figure.estimate == pytest.approx(whole.figures["VT→A"][MAIN_RECALL].estimate) and figure.num_seeds == 1
+    assert "VT→A" not in target.compared and target.winner != "VT→A"
+    told = notes_on_orders(study, target)["VT→A"]
+    assert "4 runs share 1 first stage: the interval is for this first stage only" in told
+    assert bench.apart == ["VT→A is not compared: it has one seed, and other orders have more"]
 
 
 def test_seeds_are_paired_by_their_number(tmp_path: Path) -> None:
     folder = write_study_folder(tmp_path / "s", orders=["av>t", "at>v"], seeds=range(4), benchmarks={"tiny": 100})
     lose(folder, "av-t/seed-0", "at-v/seed-3")
-    group = analyse(read_study(folder), "t2v")[0]
-    (found,) = group.comparisons[10].differences
-    hits = [group.ranked[order].hits(10) for order in ("av>t", "at>v")]
+    (target,) = targets(folder)
+    (found,) = target.comparisons[0].differences
+    hits = [runs for order in ("AV→T", "AT→V") if (runs := target.runs(order, MAIN_RECALL)) is not None]
     a, b = hits[0].values[:2], hits[1].values[1:]
-    expected = paired_difference(a, b, names=("av>t", "at>v"))
+    expected = paired_difference(a, b, names=("AV→T", "AT→V"))
     assert hits[0].labels == (1, 2, 3) and hits[1].labels == (0, 1, 2)
     assert found.paired_seeds and found.num_seeds == 2 and found.estimate == pytest.approx(expected.estimate)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert "takes" in group.verdict, "what it would take is said although a run is lost"
+    assert "takes" in target.comparisons[0].verdict, "what it would take is said although a run is lost"
 
 
 def test_seeds_without_a_common_one_are_not_paired(tmp_path: Path) -> None:
     folder = write_study_folder(tmp_path / "s", orders=["av>t", "at>v"], seeds=range(4), benchmarks={"tiny": 100})
     lose(folder, "av-t/seed-0", "av-t/seed-1", "at-v/seed-2", "at-v/seed-3")
-    (found,) = analyse(read_study(folder), "t2v")[0].comparisons[10].differences
+    (found,) = targets(folder)[0].comparisons[0].differences
     assert not found.paired_seeds and found.num_seeds == 2
 
 
@@ -82,17 +85,19 @@ def test_an_order_with_one_seed_does_not_block_the_others(tmp_path: Path) -> Non
     skill = {**SKILL, "vt>a": 4.0, "avt": 0.0, "at>v": 0.0}
     folder = write_study_folder(tmp_path / "s", seeds=range(6), benchmarks={"tiny": 300}, skill=skill)
     lose(folder, *(f"av-t/seed-{n}" for n in range(1, 6)))
-    group = analyse(read_study(folder), "t2v")[0]
-    assert group.compared == ("at>v", "vt>a", "avt") and group.comparisons[10].winner == "vt>a"
-    assert any("one seed: not compared" in note for note in group.notes["av>t"])
+    (bench,) = analyse_study(read_study(folder), "t2v")
+    target = bench.targets[0]
+    assert target.compared == ("AT→V", "VT→A", "AVT") and target.winner == "VT→A"
+    assert bench.apart == ["AV→T is not compared: it has one seed, and other orders have more"]
 
 
 def test_thawed_stages_touch_every_direction(tmp_path: Path) -> None:
     recipe = load_recipe("debug", later_stages={"thaw": 0.1})
-    plain = analyse(read_study(write_study_folder(tmp_path / "p")), "t2v")[0]
-    thawed = analyse(read_study(write_study_folder(tmp_path / "t", recipe=recipe)), "t2v")[0]
-    assert any("untouched" in note for note in plain.notes["vt>a"]) and not thawed.notes["vt>a"]
-    assert not plain.notes["avt"] and not plain.notes["av>t"]
+    plain = read_study(write_study_folder(tmp_path / "p"))
+    thawed = read_study(write_study_folder(tmp_path / "t", recipe=recipe))
+    notes = [notes_on_orders(study, targets(study)[0]) for study in (plain, thawed)]
+    assert any("untouched" in note for note in notes[0]["VT→A"]) and not notes[1]["VT→A"]
+    assert not notes[0]["AVT"] and not notes[0]["AV→T"]
 
 
 def test_every_direction_is_checked_against_the_first_run_that_has_it(tmp_path: Path) -> None:
@@ -154,16 +159,16 @@ def test_equal_orders_on_three_benchmarks_seldom_have_a_winner_anywhere() -> Non
 def test_only_the_main_recall_names_a_winner(tmp_path: Path) -> None:
     skill = {**SKILL, "avt": 0.0, "vt>a": 3.0, "at>v": 0.0, "av>t": 0.0}
     folder = write_study_folder(tmp_path / "s", seeds=range(6), benchmarks={"tiny": 400}, skill=skill)
-    group = analyse(read_study(folder), "t2v")[0]
-    assert [group.comparisons[k].winner for k in (1, 5, 10)] == [None, None, "vt>a"]
-    against = [d for d in group.comparisons[1].differences if "vt>a" in (d.a, d.b)]
+    (target,) = targets(folder)
+    assert target.winner == "VT→A" and [c.winner for c in target.further.values()] == [None, None]
+    against = [d for d in target.further["R@1"].differences if "VT→A" in (d.a, d.b)]
     assert max(d.p_adjusted for d in against) < 0.01
 
 
 def test_interactions_use_common_seeds(tmp_path: Path) -> None:
     folder = write_study_folder(tmp_path / "s", seeds=range(4), benchmarks={"tiny": 60, "other": 90})
     lose(folder, "avt/seed-1")
-    (found,) = interactions(analyse(read_study(folder), "t2v"))
+    (found,) = interactions(targets(folder))
     assert all(min(pair.first.num_seeds, pair.second.num_seeds) == 3 for pair in found.pairs)
 
 

@@ -28,10 +28,10 @@ from trichord.cli import main
 from trichord.errors import TrichordError
 from trichord.evaluation.statistics import mean_interval, median_rank_interval
 from trichord.recipes import load_recipe
-from trichord.report.evaluation_analysis import analyse
-from trichord.report.evaluation_contents import build
-from trichord.report.evaluation_queries import clearest_duel, curve_of
-from trichord.report.evaluation_systems import read_systems
+from trichord.report.analysis import analyse
+from trichord.report.contents import build_evaluations
+from trichord.report.queries import clearest_duel, curve_of
+from trichord.report.systems import read_systems
 from trichord.report.write import write_evaluations, write_reports
 from trichord.study.ranks import read_ranks
 from trichord.study.run import run_study
@@ -106,9 +106,9 @@ def test_a_direction_comes_first(weak: Path) -> None:
     systems = read_systems([weak])
     assert [t.name for t in analyse(systems)[0].targets] == ["t2v", "v2a"]
     assert [t.name for t in analyse(systems, direction="v2a")[0].targets] == ["v2a", "t2v"]
-    assert build(systems, direction="v2a").summary[0].startswith("Retrieval on any clips, v2a, R@10: ")
+    assert build_evaluations(systems, direction="v2a").summary[0].startswith("Retrieval on any clips, v2a, R@10: ")
     with pytest.raises(TrichordError, match="no benchmark was scored in direction 'a2t'; choose one of t2v, v2a"):
-        build(systems, direction="a2t")
+        build_evaluations(systems, direction="a2t")
 
 
 def test_recall_at_every_k_is_that_of_the_rows(weak: Path) -> None:
@@ -270,7 +270,7 @@ def test_a_study_beside_a_model_of_others(orders: Path, tmp_path: Path) -> None:
     found = {(pair.a, pair.b): pair.num_seeds for pair in target.comparisons[0].differences}
     assert found == {("AV→T", "VT→A"): 3, ("AV→T", "theirs.npz"): 1, ("VT→A", "theirs.npz"): 1}
     assert target.winner is None
-    summary = " ".join(build(systems).summary)
+    summary = " ".join(build_evaluations(systems).summary)
     assert "Told apart: VT→A is ahead of AV→T" in summary
     assert "As trained models these differ: VT→A is ahead of theirs.npz" in summary
     assert "theirs.npz: one seed: trained models are compared, not the methods that made them" in summary
@@ -297,7 +297,7 @@ def test_steps_are_compared_in_recall_and_told_in_steps(tmp_path: Path) -> None:
     assert found is not None and (found.a, found.what) == ("good.npz", "steps found")
     assert found.value_a.tolist() == kept[0].tolist() and found.wins == int((kept[0] > kept[1]).sum())
     assert found.names[0] == "video0 of task0"
-    build(read_systems(folders))
+    build_evaluations(read_systems(folders))
 
 
 def test_clusters_and_folds(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_systems_have_distinct_names(tmp_path: Path) -> None:
     assert [s.name for s in read_systems([first, second])] == ["a/model.npz", "b/model.npz"]
     names = [s.name for s in read_systems([first, again])]
     assert len(set(names)) == 2 and [name.rpartition(" ")[2] for name in names] == ["(model)", "(copy)"]
-    build(read_systems([first, second, again]))
+    build_evaluations(read_systems([first, second, again]))
 
 
 def test_orders_of_two_studies_have_their_folders_names(orders: Path, tmp_path: Path) -> None:

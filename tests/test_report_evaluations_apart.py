@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from evaluation_report_helpers import copy, edit, edit_arrays, evaluation_text, planted, write_folder
-from trichord.report.evaluation_analysis import analyse
-from trichord.report.evaluation_contents import build
-from trichord.report.evaluation_systems import read_systems
+from trichord.report.analysis import analyse
+from trichord.report.contents import build_evaluations
+from trichord.report.systems import read_systems
 
 
 def test_another_fusion_rule_is_shown_and_not_compared(weak: Path, tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_another_fusion_rule_is_shown_and_not_compared(weak: Path, tmp_path: Pat
     assert bench.apart == [reason]
     text = evaluation_text([weak, other])
     assert reason in text and "mean_normalized" in text
-    assert f"Retrieval on any clips: {reason}." in " ".join(build(systems).summary)
+    assert f"Retrieval on any clips: {reason}." in " ".join(build_evaluations(systems).summary)
 
 
 def options(name: str, value: object, at: int) -> Any:

@@ -18,9 +18,9 @@ from evaluation_report_helpers import (
     edit_arrays,
 )
 from trichord.errors import TrichordError
-from trichord.report import evaluation_contents
-from trichord.report.evaluation_contents import build
-from trichord.report.evaluation_systems import read_systems
+from trichord.report import contents
+from trichord.report.contents import build_evaluations
+from trichord.report.systems import read_systems
 from trichord.report.write import write_evaluations
 
 # ---- files that were edited, cut or are of something else
@@ -55,7 +55,7 @@ from trichord.report.write import write_evaluations
 def test_edited_results_are_refused(weak: Path, tmp_path: Path, change: Any, told: str) -> None:
     folder = edit(copy(weak, tmp_path / "e"), change)
     with pytest.raises(TrichordError) as caught:
-        build(read_systems([folder]))
+        build_evaluations(read_systems([folder]))
     assert told in str(caught.value) and "\n" not in str(caught.value)
     assert str(caught.value).endswith("evaluate again with the same --out")
 
@@ -75,7 +75,7 @@ def test_edited_results_are_refused(weak: Path, tmp_path: Path, change: Any, tol
 def test_edited_arrays_are_refused(weak: Path, tmp_path: Path, change: Any, told: str) -> None:
     folder = edit_arrays(copy(weak, tmp_path / "e"), change)
     with pytest.raises(TrichordError) as caught:
-        build(read_systems([folder]))
+        build_evaluations(read_systems([folder]))
     assert told in str(caught.value) and "queries.npz" in str(caught.value)
 
 
@@ -83,10 +83,10 @@ def test_torn_files_are_refused(weak: Path, orders: Path, tmp_path: Path) -> Non
     torn = copy(weak, tmp_path / "torn")
     (torn / "queries.npz").write_bytes((torn / "queries.npz").read_bytes()[:-200])
     with pytest.raises(TrichordError, match=r"queries.npz: cannot be read"):
-        build(read_systems([torn]))
+        build_evaluations(read_systems([torn]))
     (torn / "queries.npz").unlink()
     with pytest.raises(TrichordError, match="No such file"):
-        build(read_systems([torn]))
+        build_evaluations(read_systems([torn]))
     (torn / "results.json").write_text('{"subject": ')
     with pytest.raises(TrichordError, match="results.json: cannot be read"):
         read_systems([torn])
@@ -106,10 +106,9 @@ def test_no_value_of_any_kind_ends_otherwise(
 ) -> None:
     """Every part of results.json, replaced by what it is not: a report or one line, never a traceback."""
     drawn = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
-    for name in ("intervals", "recall_curves"):
-        monkeypatch.setattr(evaluation_contents, name, lambda *a: drawn)
-    for name in ("differences", "wins_and_losses"):
-        monkeypatch.setattr(evaluation_contents.plots, name, lambda *a: drawn)
+    monkeypatch.setattr(contents, "recall_curves", lambda *a: drawn)
+    for name in ("intervals", "differences", "wins_and_losses"):
+        monkeypatch.setattr(contents.plots, name, lambda *a: drawn)
     other = copy(strong, tmp_path / "other")
     whole = (other / "results.json").read_text()
     places = [p for p in paths_in(json.loads(whole)) if "rows" not in p or p[p.index("rows") + 1 :][:1] in ((), (2,))]
@@ -123,7 +122,7 @@ def test_no_value_of_any_kind_ends_otherwise(
         part[place[-1]] = odd[rng.integers(len(odd))]
         (other / "results.json").write_text(json.dumps(content))
         try:
-            build(read_systems([weak, other]))
+            build_evaluations(read_systems([weak, other]))
         except TrichordError as error:
             refused += 1
             assert str(error).isprintable() and str(other) in str(error), place

@@ -14,13 +14,13 @@ from report_helpers import SKILL, write_study_folder
 from trichord.errors import TrichordError
 from trichord.evaluation.comparison import compare_orders
 from trichord.evaluation.embedded import Embedded
+from trichord.report.analysis import Bench, analyse
 from trichord.report.compare import compare_studies
-from trichord.report.evaluation_analysis import Bench, analyse
-from trichord.report.evaluation_queries import clearest_duel
-from trichord.report.evaluation_systems import read_systems
-from trichord.report.pairing import places_of
+from trichord.report.queries import clearest_duel
 from trichord.report.reading import read_study
+from trichord.report.systems import read_systems
 from trichord.study.files import queries_path
+from trichord.study.pairing import places_of
 from trichord.study.ranks import CLIP_PARTS
 
 NAMES = ("retrieval", "zero-shot-classification")

@@ -19,6 +19,7 @@ from PIL import Image
 
 from trichord.errors import TrichordError
 from trichord.report import plots, plots_look, plots_space, plots_training
+from trichord.report.plots_points import draw_points
 
 SVG = "{http://www.w3.org/2000/svg}"
 ORDERS = ("av>t", "at>v", "vt>a", "avt", "av>t>x", "ax>v>t")
@@ -50,9 +51,21 @@ def offsets(ax: Any) -> np.ndarray:
     return np.concatenate([np.asarray(c.get_offsets()) for c in ax.collections])
 
 
-def recall_panel(title: str = "YouCook2", orders: tuple[str, ...] = ORDERS[:2]) -> plots.RecallPanel:
-    estimates = {o: {k: (k + i + 5.0, k + i + 3.0, k + i + 8.0) for k in (1, 5, 10)} for i, o in enumerate(orders)}
-    return plots.RecallPanel(title, orders, estimates, {1: 0.5, 5: 2.5, 10: 5.0})
+RECALLS = ("R@1", "R@5", "R@10")
+
+
+def recall_panel(title: str = "YouCook2", orders: tuple[str, ...] = ORDERS[:2]) -> plots.PointPanel:
+    points = [
+        [plots.Point(k + i + 5.0, k + i + 3.0, k + i + 8.0, k / 2) for k in (1, 5, 10)] for i in range(len(orders))
+    ]
+    rows = [plots.PointRow(plots_look.order_label(o), own) for o, own in zip(orders, points, strict=True)]
+    return plots.PointPanel(title, rows)
+
+
+def difference_panel(title: str, *rows: tuple[str, float, float, float, bool]) -> plots.PointPanel:
+    return plots.PointPanel(
+        title, [plots.PointRow(label, [plots.Point(*ends, filled=apart)]) for label, *ends, apart in rows]
+    )
 
 
 def curves(seeds: int = 2, steps: int = 50) -> plots.StageCurves:
@@ -77,8 +90,8 @@ def every_plot(title: str, orders: tuple[str, ...], seeds: int, queries: int = 3
     rows = [(title, float(d), d - 1.0, d + 1.0, True) for d in range(len(orders))]
     levels = {o: rng.random(seeds).tolist() for o in orders}
     return {
-        "recalls": plots.recall_intervals([recall_panel(title, orders)] * 3),
-        "differences": plots.differences([plots.DifferencePanel(title, rows)]),
+        "recalls": plots.intervals([recall_panel(title, orders)] * 3, "recall (%)", RECALLS),
+        "differences": plots.differences([difference_panel(title, *rows)]),
         "curves": plots.learning_curves([plots.StageCurves(title, curves(seeds).terms)]),
         "wins": plots.wins_and_losses(plots.RankPanel(title, orders[0], orders[-1], *ranks)),
         "similarity": plots.similarity_matrices([plots.SimilarityPanel(title, rng.normal(size=(5, 5)))] * 2),
@@ -107,7 +120,7 @@ def test_every_plot_is_text_that_fits_the_page(orders: tuple[str, ...], seeds: i
         root = ElementTree.fromstring(svg)
         assert float(root.attrib["width"].removesuffix("pt")) <= 675.01, name
         assert "MSR-VTT" in " ".join(texts(svg)), name
-    assert "AV→T" in texts(plots.recall_intervals([recall_panel(orders=orders)]))
+    assert "AV→T" in texts(plots.intervals([recall_panel(orders=orders)], "recall (%)", RECALLS))
 
 
 def test_hostile_titles_are_one_short_line() -> None:
@@ -119,7 +132,8 @@ def test_hostile_titles_are_one_short_line() -> None:
 
 
 def test_nothing_to_show_is_said() -> None:
-    for draw in (plots.recall_intervals, plots.differences, plots.similarity_matrices, plots.joint_space):
+    assert any(t.startswith("No ") for t in texts(plots.intervals([], "recall (%)")))
+    for draw in (plots.differences, plots.similarity_matrices, plots.joint_space):
         assert any(t.startswith("No ") for t in texts(draw([])))  # type: ignore[operator]
     for draw in (plots.learning_curves, plots.gaps, plots.purity, plots.parameters, plots.costs):
         assert any(t.startswith("No ") for t in texts(draw([])))  # type: ignore[operator]
@@ -148,15 +162,15 @@ def test_given_colours_win_however_the_order_is_spelled() -> None:
 
 
 def test_recalls_are_drawn_at_their_values() -> None:
-    found = {"av>t": {1: (10.0, 8.0, 13.0), 5: (30.0, float("nan"), 40.0)}}
-    panel = plots.RecallPanel("x", ("av>t", "avt"), found, {1: 0.5, 5: 2.5})
+    points = [plots.Point(10.0, 8.0, 13.0, 0.5), plots.Point(30.0, float("nan"), 40.0, 2.5)]
+    panel = plots.PointPanel("x", [plots.PointRow("AV→T", points), plots.PointRow("AVT", [None, None])])
     with one_axes() as ax:
-        plots._draw_recalls(ax, panel, ["av>t", "avt"], [1, 5], plots.order_colours(["av>t", "avt"]))
+        draw_points(ax, panel, 2)
         lines = [np.asarray(line.get_xydata()) for line in ax.lines]
-        points = {round(float(xy[0, 0]), 3): float(xy[0, 1]) for xy in lines if len(xy) == 1}
+        drawn = {round(float(xy[0, 0]), 3): float(xy[0, 1]) for xy in lines if len(xy) == 1}
         bars = [tuple(xy[:, 0]) for xy in lines if len(xy) == 2 and xy[0, 1] == xy[1, 1] and xy[1, 0] > 1]
-        assert set(points) == {10.0, 30.0, 0.5, 2.5} and bars == [(8.0, 13.0)]
-        assert points[10.0] == points[0.5] < points[30.0] == points[2.5]  # chance stands in its recall's row
+        assert set(drawn) == {10.0, 30.0, 0.5, 2.5} and bars == [(8.0, 13.0)]
+        assert drawn[10.0] == drawn[0.5] < drawn[30.0] == drawn[2.5]  # chance stands in its recall's row
         assert ax.get_xlim()[0] == 0 and ax.get_xlim()[1] > 30
         assert [t.get_text() for t in ax.texts] == ["not scored"]
 
@@ -164,18 +178,18 @@ def test_recalls_are_drawn_at_their_values() -> None:
 def test_differences_are_filled_where_told_apart() -> None:
     rows = [("a", 1.0, 0.5, 1.5, True), ("b", 0.2, -0.5, 0.9, False), ("c", -3.0, -4.0, -2.0, False)]
     with one_axes() as ax:
-        plots._draw_differences(ax, plots.DifferencePanel("x", rows))
+        draw_points(ax, difference_panel("x", *rows), zero_line=True)
         points = [line for line in ax.lines if len(line.get_xdata()) == 1]
         assert [float(line.get_xdata()[0]) for line in points] == [1.0, 0.2, -3.0]
         assert [line.get_markerfacecolor() != "white" for line in points] == [True, False, False]
         assert ax.get_xlim()[0] < -4 and ax.get_xlim()[1] > 1.5
     with one_axes() as ax:
-        plots._draw_differences(ax, plots.DifferencePanel("x", [("a", 5.0, 4.0, 6.0, True)]))
+        draw_points(ax, difference_panel("x", ("a", 5.0, 4.0, 6.0, True)), zero_line=True)
         assert ax.get_xlim()[0] < 0  # zero is always there
 
 
 def test_panels_that_differ_in_rows_have_their_own_labels() -> None:
-    one, two = (plots.DifferencePanel(t, [(f"{t} row", 1.0, 0.0, 2.0, False)]) for t in ("one", "two"))
+    one, two = (difference_panel(t, (f"{t} row", 1.0, 0.0, 2.0, False)) for t in ("one", "two"))
     assert {"one row", "two row"} <= set(texts(plots.differences([one, two])))
     assert texts(plots.differences([one, one])).count("one row") == 1
 

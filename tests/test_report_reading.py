@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from report_helpers import ORDERS, SKILL, write_study_folder
+from report_helpers import ORDERS, SKILL, targets, write_study_folder
 from trichord.errors import TrichordError
-from trichord.report.analysis import analyse, check_comparable, duel, in_print, interactions, untouched
+from trichord.report.analysis import MAIN_RECALL, analyse_study, check_comparable, interactions, untouched
 from trichord.report.compare import compare_studies
+from trichord.report.queries import clearest_duel
 from trichord.report.reading import read_study
+from trichord.report.tables import order_table, sizes_table
 
 
 @pytest.fixture(scope="module")
@@ -47,31 +49,31 @@ def test_a_study_is_read_with_all_its_runs(folder: Path) -> None:
 
 def test_recalls_are_those_of_the_runs(folder: Path) -> None:
     study = read_study(folder)
-    for group in analyse(study, "t2v"):
-        for order in group.orders:
-            rows = [run.result(group.benchmark, "t2v") for run in study.runs_of(order)]
+    for target in targets(study):
+        for name, figures in target.figures.items():
+            rows = [run.result(target.benchmark, "t2v") for run in study.runs_of(target.models[name].system.order)]
             for k in (1, 5, 10):
                 mean = np.mean([row[f"r{k}"] for row in rows if row])
-                found = group.recalls[order][k]
-                assert found.estimate == pytest.approx(mean) and found.low <= mean <= found.high
+                found = figures[f"R@{k}"].interval
+                assert found is not None and found.estimate == pytest.approx(mean) and found.low <= mean <= found.high
                 assert found.num_seeds == 3
 
 
 def test_pairs_alone_are_shown_but_not_compared(folder: Path) -> None:
-    group = analyse(read_study(folder), "t2v")[0]
-    assert group.orders == (*ORDERS, "vt") and group.compared == ORDERS
-    assert {d.a for d in group.comparisons[10].differences} | {d.b for d in group.comparisons[10].differences} == set(
-        ORDERS
-    )
+    target, whole = targets(folder)[0], ("AV→T", "AT→V", "VT→A", "AVT")
+    assert tuple(target.figures) == (*whole, "VT") and target.compared == whole and target.beside == {"VT"}
+    differences = target.comparisons[0].differences
+    assert {d.a for d in differences} | {d.b for d in differences} == set(whole)
 
 
 def test_the_planted_order_is_found(tmp_path: Path) -> None:
     skill = {**SKILL, "avt": 0.0, "vt>a": 3.0, "at>v": 0.0, "av>t": 0.0}
     study = read_study(write_study_folder(tmp_path / "s", seeds=range(6), benchmarks={"tiny": 400}, skill=skill))
-    group = analyse(study, "t2v")[0]
-    assert group.comparisons[10].winner == "vt>a" and group.verdict.startswith("VT→A beats every other order")
-    found = duel(group)
-    assert found is not None and found.keys[0] == "vt>a" and found.wins > 5 * found.losses
+    (bench,) = analyse_study(study, "t2v")
+    (comparison,) = bench.targets[0].comparisons
+    assert bench.targets[0].winner == "VT→A" and comparison.verdict.startswith("VT→A beats every other order")
+    found = clearest_duel(bench)
+    assert found is not None and found.keys[0] == "VT→A" and found.wins > 5 * found.losses
     assert found.wins + found.ties + found.losses == 400
     ahead, behind = found.furthest(5)
     assert (found.value_a[ahead] < found.value_b[ahead]).all() and (found.value_a[behind] > found.value_b[behind]).all()
@@ -79,23 +81,25 @@ def test_the_planted_order_is_found(tmp_path: Path) -> None:
 
 def test_missing_clips_count_as_errors_everywhere(tmp_path: Path) -> None:
     study = read_study(write_study_folder(tmp_path / "s", benchmarks={"tiny": 80}, num_missing=20))
-    group = analyse(study, "t2v")[0]
-    assert group.missing == "miss" and group.num_queries == 80 and group.num_gallery == 60
-    assert group.chance[10].estimate == pytest.approx(100 * 10 / 60 * 60 / 80)
-    ranked = group.ranked["avt"]
-    assert ranked.ranks.values.shape == (3, 80) and (ranked.ranks.values[:, 60:] == 80).all()
-    assert ranked.hits(10).values[:, 60:].sum() == 0 and ranked.hits(10).values[:, :60].any()
+    (target,) = targets(study)
+    (sizes,) = sizes_table([target]).rows
+    assert sizes[3].text == "20, counted as errors" and (sizes[1].value, sizes[2].value) == (80, 60)
+    chance = order_table([target], {"tiny": {}}, "t2v", 0.95).rows[-1]
+    assert chance[3].value == pytest.approx(100 * 10 / 60 * 60 / 80)
+    ranks, hits, fives = (target.runs("AVT", measure) for measure in ("MedR", MAIN_RECALL, "R@5"))
+    assert ranks is not None and hits is not None and fives is not None
+    assert ranks.values.shape == (3, 80) and (ranks.values[:, 60:] == 80).all()
+    assert hits.values[:, 60:].sum() == 0 and hits.values[:, :60].any()
     row = study.runs_of("avt")[0].result("tiny", "t2v")
-    assert row is not None and 100 * ranked.hits(5).values[0].mean() == pytest.approx(row["r5"])
+    assert row is not None and 100 * fives.values[0].mean() == pytest.approx(row["r5"])
 
 
 def test_interactions_between_benchmarks(folder: Path) -> None:
-    (found,) = interactions(analyse(read_study(folder), "t2v"))
+    (found,) = interactions(targets(folder))
     assert (found.first, found.second) == ("Tiny", "Other") and len(found.pairs) == 6 and found.verdict
 
 
-def test_orders_are_printed_whole() -> None:
-    assert in_print("av>t beats avt, not vt or av", ("av", "vt", "avt", "av>t")) == "AV→T beats AVT, not VT or AV"
+def test_later_frozen_stages_leave_the_first_pair_untouched() -> None:
     assert untouched("vt>a", "t2v") and not untouched("av>t", "t2v") and not untouched("avt", "t2v")
 
 
@@ -135,9 +139,9 @@ def test_unfinished_and_diverged_runs_are_said_and_left_out(own: Path) -> None:
         ("vt>a", 1, "done"),
     ]
     assert "step 7" in study.runs[1].why and "is not trained" in study.runs[0].why
-    group = analyse(study, "t2v")[0]
-    assert all(group.ranked[order].ranks.seeds == (1,) for order in group.orders)
-    assert group.comparisons[10].winner is None and "one seed" in group.verdict
+    (target,) = targets(study)
+    assert all(target.models[order].seeds == (1,) for order in target.figures)
+    assert target.winner is None and "one seed" in target.comparisons[0].verdict
 
 
 def test_figures_of_another_training_are_not_taken(own: Path) -> None:
@@ -191,7 +195,7 @@ def test_runs_on_other_clips_are_refused(own: Path) -> None:
         ({"r10": 10**390}, {}, "the r10 of tiny/t2v is no number"),
         ({"r10": 99.0}, {}, "R@10/each does not give the R@10 of 99"),
         ({"fusion": ["x"]}, {}, "the fusion rule of tiny/t2v is none"),
-        ({}, {"equal": 0}, "the ranks of tiny/t2v are no counts of a gallery"),
+        ({}, {"equal": 0}, "the ranks of tiny/t2v do not fit its gallery of 60"),
         ({}, {"clip": -1}, "tiny/t2v/clip numbers clips that are not there"),
     ],
 )
@@ -209,7 +213,7 @@ def test_figures_that_do_not_fit_their_ranks_are_refused(
 
 def test_an_unknown_direction_lists_what_there_is(own: Path) -> None:
     with pytest.raises(TrichordError, match="no run was scored in direction 'a2t'; choose one of t2v, v2a"):
-        analyse(read_study(own), "a2t")
+        targets(own, "a2t")
 
 
 def test_two_studies_are_compared_query_by_query(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from trichord.protocols.registry import find_protocol
 from trichord.protocols.subject import Subject
 from trichord.protocols.windows import Windows
 from trichord.recipes import load_recipe
-from trichord.report.evaluation_reading import fusion_of, target_of
 from trichord.store import Store
 from trichord.study.evaluate import evaluate
 from trichord.study.ranks import fault_of_rows
 from trichord.study.run import train_order
+from trichord.study.scores import fusion_of, target_of
 from trichord.study.table import results_table
 
 SIZE = "in the protocol: figures are not comparable to published ones"

@@ -14,10 +14,11 @@ from rich.console import Console
 
 from export_helpers import write_store
 from report_helpers import write_study_folder
+from table_helpers import table_of_rows
 from trichord.captions import Captions
 from trichord.cli import main
 from trichord.errors import TrichordError, printable
-from trichord.report.contents import build
+from trichord.report.contents import build_study
 from trichord.report.document import Cell, Column, Document, Section, Table
 from trichord.report.exports import latex, to_csv
 from trichord.report.html import to_html
@@ -54,7 +55,7 @@ def row(benchmark: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_table_of_a_study(name: str) -> None:
-    table = StudyTable.from_results([row(name)], [name], [name], "t2v")
+    table = table_of_rows([row(name)], [name], [name])
     (cells,) = csv.DictReader(io.StringIO(study_csv(table), newline=""))
     assert not re.match(r"\s*[=@]", cells["benchmark"])
     text = re.sub("(?m)^%.*", "%", to_latex(table))  # one line of comment
@@ -69,7 +70,7 @@ def test_the_table_of_a_study(name: str) -> None:
 
 
 def plain() -> StudyTable:
-    return StudyTable.from_results([row("a")], ["a"], ["a"], "t2v")
+    return table_of_rows([row("a")], ["a"], ["a"])
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -123,5 +124,5 @@ def test_captions_reach_the_page_as_text(tmp_path: Path) -> None:
     hostile = '<script>alert("{n}")</script>'
     folder = write_study_folder(tmp_path / "s", orders=["av>t", "vt>a"], seeds=[0, 1], caption=hostile)
     assert read_study(folder).captions("tiny")[3] == hostile.format(n=3)
-    page = to_html(build(read_study(folder)))
+    page = to_html(build_study(read_study(folder)))
     assert "&lt;script&gt;alert(&#34;" in page and "<script" not in page

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from table_helpers import table_of_rows
 from tiny import write_tiny_store
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.geometry import Geometry
@@ -19,7 +20,7 @@ from trichord.store import Store
 from trichord.study import factories, folder, run, score
 from trichord.study.plan import distinct_stages, plan_study
 from trichord.study.ranks import read_ranks
-from trichord.study.table import StudyTable, to_csv, to_latex, to_markdown
+from trichord.study.table import to_csv, to_latex, to_markdown
 from trichord.training.loop import train_stage
 from trichord.training.seals import sealed
 
@@ -248,7 +249,7 @@ def test_cells_are_means_over_seeds() -> None:
         rows("avt", 0, "a", 3.0),
         rows("av>t", 0, "b", 1.0),
     ]
-    table = StudyTable.from_results(results, ["A & B", "b"], ["a", "b"], "t2v")
+    table = table_of_rows(results, ["A & B", "b"], ["a", "b"])
     assert table.lines()[0] == ["AV→T", "12.0", "13.0", "14.0", "1.00", "2.00", "3.00"]
     assert table.lines()[1] == ["AVT", "3.00", "4.00", "5.00", "-", "-", "-"]
     assert table.lines()[-1][:4] == ["chance", "0.10", "0.50", "1.00"]

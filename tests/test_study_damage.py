@@ -14,7 +14,7 @@ import pytest
 from report_helpers import write_study_folder
 from trichord.errors import Diverged, TrichordError
 from trichord.recipes import Recipe, load_recipe
-from trichord.report.analysis import analyse
+from trichord.report.analysis import analyse_study
 from trichord.report.reading import Study, read_study
 from trichord.study import factories, folder, run, score
 from trichord.study.files import is_there, queries_path, read_arrays
@@ -45,9 +45,8 @@ def read_all(path: Path) -> Study:
     for benchmark in study.benchmarks:
         study.captions(benchmark["name"])
     for one in study.done:
+        study.scores(one).loaded()
         for row in one.results:
-            study.ranks(one, row["benchmark"], row["direction"])
-            study.clips(one, row["benchmark"])
             study.geometry(one, row["benchmark"])
     for stage in study.stages.values():
         study.curves(stage)
@@ -349,7 +348,7 @@ def test_the_call_and_the_machine_are_kept(tiny_store: Path, tmp_path: Path) -> 
     assert content["machine"] == {"threads": 1, "device": "cpu", "processes": 1}
     assert {"scipy", "scikit-learn"} <= set(content["versions"])
     found = read_all(out)
-    (group,) = analyse(found, "t2v")
+    (group,) = analyse_study(found, "t2v")
     firsts = {order: ranked.ranks.first_stages for order, ranked in group.ranked.items()}
     assert firsts == {"vt>a": (7, 7), "vt": (0, 1), "av>t": (0, 1)}
     assert found.content["machine"]["threads"] == 1

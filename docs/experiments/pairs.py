@@ -17,7 +17,7 @@ import numpy as np
 from trichord.evaluation.comparison import compare_orders
 from trichord.evaluation.statistics import holm, paired_difference, recall_interval
 from trichord.modality import Direction, Order
-from trichord.report.analysis import analyse, check_comparable, in_print
+from trichord.report.analysis import analyse_study, check_comparable, targets_of
 from trichord.report.reading import Study, read_study
 
 PAIRS = ("t2v", "v2t", "t2a", "a2t", "v2a", "a2v")
@@ -28,10 +28,11 @@ def hits_by_order(study: Study, benchmark: str, directions: tuple[str, ...]) -> 
     """Order -> (seeds, clips) hits at K, the mean over the directions; orders that lack one are left out."""
     found: dict[str, list[np.ndarray]] = {}
     for direction in directions:
-        for group in analyse(study, direction, compare=False):
-            if group.benchmark == benchmark:
-                for order in group.orders:
-                    found.setdefault(order, []).append(group.ranked[order].hits(K))
+        for target in targets_of(analyse_study(study, direction, compare=False), direction):
+            if target.benchmark == benchmark:
+                for name in target.figures:
+                    if (runs := target.runs(name, f"R@{K}")) is not None:
+                        found.setdefault(target.models[name].system.order, []).append(runs.replicates)
     return {order: np.mean(several, axis=0) for order, several in found.items() if len(several) == len(directions)}
 
 
@@ -46,7 +47,7 @@ def show(study: Study) -> None:
             print(f"R@{K}, {title}: " + ", ".join(
                 f"{Order.parse(o)} {recall_interval(h)}" for o, h in sorted(whole.items(), key=lambda x: -x[1].mean())
             ))  # fmt: skip
-            print(f"  {in_print(comparison.verdict, tuple(whole))}")
+            print(f"  {comparison.verdict}")
             for pair in comparison.differences:
                 mark = "  *" if pair.p_adjusted < 0.05 else ""
                 print(
@@ -78,7 +79,9 @@ def show_variants(base: Study, variants: list[Study]) -> None:
         for label, order, change, gap in rows:
             first = f"{change.estimate:+.1f} [{change.low:+.1f}, {change.high:+.1f}]" if change else "-"
             p = f"{next(adjusted):.3f}" if change else "-"
-            print(f"| {label} | {Order.parse(order)} | {first} | {p} | {gap.estimate:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}] |")
+            print(
+                f"| {label} | {Order.parse(order)} | {first} | {p} | {gap.estimate:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}] |"
+            )
 
 
 if __name__ == "__main__":

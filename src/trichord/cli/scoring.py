@@ -189,7 +189,7 @@ def _is_of_orders(
 def _evaluate_orders(console: Console, run: Path, *subject: Any, out: Path | None, **how: Any) -> int:
     from trichord.study.evaluate_orders import evaluate_orders
     from trichord.study.evaluation_tables import order_caption, order_tables
-    from trichord.study.order_figures import order_figures
+    from trichord.study.figures import order_figures
 
     found = evaluate_orders(run, *subject, out=out, say=say, **how)
     if not is_main():

@@ -26,6 +26,7 @@ from trichord.evaluation.statistics import Interval, median_rank_interval, recal
 from trichord.report.reading import read_study
 from trichord.study.evaluation_files import RESULTS
 from trichord.study.files import is_there, read_json
+from trichord.study.ranks import read_ranks
 
 Figure = dict[str, Any]
 TEXTS, NUMBERS = ("benchmark", "title", "protocol", "kind", "of", "measure", "unit"), ("value", "num")
@@ -66,7 +67,9 @@ def figures_of_study(model_folder: Path) -> list[Figure]:
     for run in runs[:1]:
         for row in run.results:
             about = told.get(row["benchmark"], {})
-            figures += _of_study(row, about, study.ranks(run, row["benchmark"], row["direction"]))
+            figures += _of_study(
+                row, about, read_ranks(run.path.with_suffix(".npz"), row["benchmark"], row["direction"])
+            )
     return figures
 
 

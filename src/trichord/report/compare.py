@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from trichord.errors import TrichordError
-from trichord.evaluation.ranks import MEDIAN_RANK
 from trichord.evaluation.statistics import holm, paired_difference
-from trichord.modality import Order
-from trichord.report.analysis import (
-    KS,
-    MAIN_RECALL,
-    Group,
-    Ranked,
-    analyse,
-)
+from trichord.report.analysis import MAIN_RECALL, Target, analyse_study, targets_of
 from trichord.report.document import Block, Cell, Column, Document, Section, Table, Text, distinct_slugs
-from trichord.report.evaluation_units import difference_of_scoring
 from trichord.report.reading import Study
-from trichord.report.tables import difference_cell, interval_cell, p_text
+from trichord.report.tables import DASH, MEASURES, difference_cell, in_percent, measure_cell, p_text
+from trichord.study.figures import Models
+from trichord.study.units import difference_of_scoring
 
 
 def compare_studies(a: Study, b: Study, *, direction: str = "", level: float = 0.95) -> Document:
@@ -61,21 +53,23 @@ def compare_studies(a: Study, b: Study, *, direction: str = "", level: float = 0
 
 
 def _figures(a: Study, b: Study, direction: str, level: float) -> tuple[list[Block], list[str]]:
-    groups_a = {group.benchmark: group for group in analyse(a, direction, level=level, compare=False)}
-    groups_b = {group.benchmark: group for group in analyse(b, direction, level=level, compare=False)}
+    of_a, of_b = (
+        {target.benchmark: target for target in targets_of(benches, direction)}
+        for benches in (analyse_study(study, direction, level=level, compare=False) for study in (a, b))
+    )
     refused, blocks, found = [], [], []
-    names = [name for name in groups_a if name in groups_b]
+    names = [name for name in of_a if name in of_b]
     if not names:
         raise TrichordError(
-            f"{a.path} was scored on {', '.join(groups_a)} and {b.path} on {', '.join(groups_b)}: no benchmark is common"
+            f"{a.path} was scored on {', '.join(of_a)} and {b.path} on {', '.join(of_b)}: no benchmark is common"
         )
     slugs = distinct_slugs(names)
     for name in names:
-        one, two = groups_a[name], groups_b[name]
+        one, two = of_a[name], of_b[name]
         if why := _refusal(a, b, one, two):
             refused.append(f"{one.title}: not compared, since {why}")
             continue
-        table, sentences = _differences(one, _paired(one, two), level, f"compared-{slugs[name]}")
+        table, sentences = _differences(one, two, level, f"compared-{slugs[name]}")
         blocks.append(table)
         found += sentences
     if len(refused) == len(names):
@@ -84,73 +78,65 @@ def _figures(a: Study, b: Study, direction: str, level: float) -> tuple[list[Blo
     return warning + blocks, found + refused
 
 
-def _refusal(a: Study, b: Study, one: Group, two: Group) -> str:
-    """Why two groups may not be compared; '' where they may."""
+def _refusal(a: Study, b: Study, one: Target, two: Target) -> str:
+    """Why two targets may not be compared; '' where they may."""
     records = [next(r for r in study.content["benchmarks"] if r["name"] == one.benchmark) for study in (a, b)]
     for key in sorted(set(records[0]) | set(records[1])):
         if records[0].get(key) != records[1].get(key):
             return f"the benchmark's {key} is {records[0].get(key)} in A and {records[1].get(key)} in B"
-    sides = [next(iter(group.models.values())).one for group in (one, two)]
-    if why := difference_of_scoring(sides[0], sides[1], one.direction, f"R@{MAIN_RECALL}"):
+    sides = [_base(target).one for target in (one, two)]
+    if why := difference_of_scoring(sides[0], sides[1], one.name, MAIN_RECALL):
         return (
             why.replace("in one and", "in A and").replace("in the other", "in B").replace("in one alone", "in A alone")
         )
-    if not [order for order in one.orders if order in two.orders]:
-        shown = (", ".join(str(Order.parse(o)) for o in group.orders) for group in (one, two))
-        return "no order is common: A has {}, B has {}".format(*shown)
+    if not [order for order in one.figures if order in two.figures]:
+        return "no order is common: A has {}, B has {}".format(*(", ".join(target.figures) for target in (one, two)))
     return ""
 
 
-def _paired(one: Group, two: Group) -> Group:
-    """Group `two` with its queries in the order of those of `one`."""
-    base = next(iter(one.models.values()))
-    ranked = {
-        order: Ranked.of(own, two.direction, own.places(base, two.direction, MEDIAN_RANK))
-        for order, own in two.models.items()
-    }
-    return replace(two, ranked=ranked)
+def _base(target: Target) -> Models:
+    """The models that give the order of the queries."""
+    return target.models[next(iter(target.figures))]
 
 
-def _differences(one: Group, two: Group, level: float, name: str) -> tuple[Table, list[str]]:
-    common = [order for order in one.orders if order in two.orders]
+def _differences(one: Target, two: Target, level: float, name: str) -> tuple[Table, list[str]]:
     pairs = {}
-    for order in common:
-        for k in KS:
-            first, second = one.ranked[order].hits(k), two.ranked[order].hits(k)
+    for order in (order for order in one.figures if order in two.figures):
+        for measure in MEASURES:
+            first, second = (target.runs(order, measure, _base(one)) for target in (one, two))
+            assert first is not None and second is not None, "`_refusal` has compared the units"
             same = first.labels == second.labels
-            pairs[order, k] = paired_difference(second, first, level, names=("B", "A"), paired_seeds=same)
+            pairs[order, measure] = paired_difference(second, first, level, names=("B", "A"), paired_seeds=same)
     adjusted = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True)) if pairs else {}
     rows, sentences = [], []
-    for order in dict.fromkeys([*one.orders, *two.orders]):
-        for k in KS:
-            cells = [
-                interval_cell(group.recalls[order][k]) if order in group.orders else Cell("-") for group in (one, two)
-            ]
-            if (order, k) not in pairs:
-                rows.append((Cell(str(Order.parse(order))), Cell(f"R@{k}"), *cells, Cell("-"), Cell("-"), Cell("-")))
+    for order in dict.fromkeys([*one.figures, *two.figures]):
+        for measure in MEASURES:
+            cells = [measure_cell(target.figures.get(order, {}).get(measure)) for target in (one, two)]
+            if (order, measure) not in pairs:
+                rows.append((Cell(order), Cell(measure), *cells, DASH, DASH, DASH))
                 continue
-            pair, p = pairs[order, k], float(adjusted[order, k])
+            pair, p = pairs[order, measure], float(adjusted[order, measure])
             strong = p < 1 - level and pair.num_seeds > 1
             rows.append((
-                Cell(str(Order.parse(order))), Cell(f"R@{k}"), *cells,
+                Cell(order), Cell(measure), *cells,
                 difference_cell(pair.estimate, pair.low, pair.high, strong=strong, note=pair.note),
                 Cell(p_text(pair.p), pair.p), Cell(p_text(p), p, strong=strong),
             ))  # fmt: skip
-            if strong and k == MAIN_RECALL:
+            if strong and measure == MAIN_RECALL:
                 way = "higher" if pair.estimate > 0 else "lower"
                 sentences.append(
-                    f"{one.title}, {Order.parse(order)}: R@{k} is {abs(pair.estimate):.1f} points {way} in B "
+                    f"{one.title}, {order}: {measure} is {abs(pair.estimate):.1f} points {way} in B "
                     f"(adjusted p {p_text(p)})."
                 )
     if pairs and all(pair.num_seeds == 1 for pair in pairs.values()):
         sentences.append(f"{one.title}: one seed compares trained models, not settings; train three or more.")
     elif not sentences:
-        sentences.append(f"{one.title}: no difference at R@{MAIN_RECALL} is distinguishable.")
+        sentences.append(f"{one.title}: no difference at {MAIN_RECALL} is distinguishable.")
     labels = ("order", "recall", "A", "B", "B - A", "p", "p, Holm")
     columns = tuple(Column(label, numeric=i > 1) for i, label in enumerate(labels))
     caption = (
-        f"{one.num_queries:,} queries, {one.num_gallery:,} clips; recall in percent, differences in points, "
-        f"{100 * level:g} % intervals. "
+        f"{one.result['num_queries']:,} queries, {one.result['num_gallery']:,} clips; recall in percent, differences in points, "
+        f"{in_percent(level)} intervals. "
         "Seeds are paired where both studies have the same ones."
     )
     table = Table(name, one.title, columns, tuple(rows), caption,

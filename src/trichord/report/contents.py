@@ -1,43 +1,61 @@
-"""The report's document: what was found first, then the table, then what stands behind it. Numbers come from `analysis`,
-tables from `tables`, figures from `plots`; here they are put in order and said in words. The parts on the joint space, on
-training and on how to repeat the study are in `contents_space`, `contents_training` and `contents_repeat`."""
+"""The documents of reports: of a study, and of evaluations. Both have the same figures, comparisons and queries from `analysis`,
+said in `findings`; a study has its order table and further parts on published figures, the joint space, training and its runs
+(`contents_space`, `contents_training`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from trichord.evaluation.comparison import leaders, listed
 from trichord.modality import Direction, Order
 from trichord.protocols.benchmarks import PUBLISHED
 from trichord.report import plots
-from trichord.report.analysis import MAIN_RECALL, BenchmarkPair, Group, analyse, duel, interactions
-from trichord.report.contents_repeat import repeat_section
+from trichord.report.analysis import (
+    Bench,
+    BenchmarkPair,
+    Target,
+    analyse,
+    analyse_study,
+    interactions,
+    notes_on_orders,
+    rule_of,
+    targets_of,
+)
+from trichord.report.contents_repeat import repeat_evaluations_section, repeat_section
 from trichord.report.contents_space import space_section
 from trichord.report.contents_training import training_section
 from trichord.report.document import Block, Document, Figure, Section, Text, distinct_slugs
 from trichord.report.duels import duels_section
+from trichord.report.findings import comparison_section, of_systems, sentence, warnings
+from trichord.report.plots_figures import RecallCurve, recall_curves, system_colours
+from trichord.report.queries import clearest_duel, curve_of
+from trichord.report.reading import Study
 from trichord.report.tables import (
-    differences_table,
+    MEASURES,
     directions_table,
+    in_percent,
     interactions_table,
-    is_apart,
     order_table,
-    p_text,
     published_table,
-    share,
     sizes_table,
 )
+from trichord.report.tables_figures import figures_table, systems_table
 from trichord.report.tables_training import runs_table
+from trichord.study.figures import System
+from trichord.study.units import choices
 
-if TYPE_CHECKING:
-    from trichord.report.reading import Study
+MOST_PANELS = 12  # of a figure; all rows are in the tables
+MOST_CURVES = 8
+DUELS = (
+    "The two {} of each benchmark that differ most clearly, where they do; values are means over seeds. Of ranks 1 is best, of "
+    "other values more."
+)
 
-DUELS = "The two orders of each benchmark that differ most clearly. Ranks are means over seeds; 1 is best."
-SMALL_GALLERY = 50.0  # chance of R@10 in percent, above which orders cannot be told apart
+
+# ---- a study
 
 
-def build(study: Study, *, direction: str = "", level: float = 0.95) -> Document:
+def build_study(study: Study, *, direction: str = "", level: float = 0.95) -> Document:
     """The report of a study whose runs passed `check_comparable`.
 
     Args:
@@ -46,118 +64,106 @@ def build(study: Study, *, direction: str = "", level: float = 0.95) -> Document
         level: Of all intervals.
     """
     main = direction or study.directions[0]
-    groups = analyse(study, main, level=level)
-    others = {code: analyse(study, code, level=level, compare=False) for code in study.directions if code != main}
-    colours = plots.order_colours(study.orders)
-    varies = interactions(groups, level)
+    benches = analyse_study(study, main, level=level)
+    targets = targets_of(benches, main)
+    notes = {target.benchmark: notes_on_orders(study, target) for target in targets}
+    systems = _with_lost_runs(study)
+    varies = interactions(targets, level)
     slugs = distinct_slugs(benchmark["name"] for benchmark in study.benchmarks)
-    duels = [(slugs[g.benchmark], g.title, found) for g in groups if (found := duel(g)) is not None]
+    keys = {(name, ""): slug for name, slug in slugs.items()}
+    colours = plots.order_colours(study.orders)
+    first = [bench for bench in benches if bench.targets[0].name == main]
     sections = [
-        _table_section(study, groups, main, level),
-        _comparison_section(groups, varies),
-        _directions_section({main: groups, **others}) if others else None,
-        duels_section(duels, colours, DUELS, "queries"),
+        _order_section(study, targets, notes, main, level),
+        comparison_section(first, level, "order", "Which order is best", _varying(varies))
+        if len(systems) > 1
+        else None,
+        Section("Every direction", (directions_table(benches, list(dict.fromkeys([main, *study.directions])), level),))
+        if len(study.directions) > 1
+        else None,
+        _duels_section(first, keys, system_colours(systems), "orders", "queries"),
         space_section(study, slugs, colours),
         training_section(study, colours),
         Section("Runs", (runs_table(study),)),
-        _published_section(groups, level),
+        _published_section(study, level),
         repeat_section(study, main, level),
     ]
-    summary = [_sentence(group) for group in groups]
+    summary = [sentence(bench, True, "order") for bench in first]
     summary += [f"{pair.first} against {pair.second}: {pair.verdict}." for pair in varies]
-    summary += _warnings(study, groups)
-    seeds = sorted({run.seed for run in study.done})
+    summary += warnings(systems, first, "order") + _notes(notes, targets)
+    seeds = len({run.seed for run in study.done})
     subtitle = (
         f"Zero-shot retrieval {Direction.parse(main)} by order of modalities; {len(study.done)} finished runs, "
-        f"{len(study.orders)} orders, {len(seeds)} seed{'s' if len(seeds) != 1 else ''}"
+        f"{len(study.orders)} orders, {seeds} seed{'s' * (seeds != 1)}"
     )
     return Document(f"Order study: {study.name}", subtitle, tuple(s for s in sections if s is not None), tuple(summary))
 
 
-def _sentence(group: Group) -> str:
-    if not group.comparisons:
-        return f"{group.title}: {group.verdict}."
-    recalls = {order: group.recalls[order][MAIN_RECALL] for order in group.compared}
-    best = leaders({order: recall.estimate for order, recall in recalls.items()})
-    found = recalls[best[0]]
-    value = f"{found.estimate:.1f} %"
-    if len(best) > 1:
-        highest = f"The highest are {listed([str(Order.parse(order)) for order in best])} with {value} each"
-    else:
-        highest = f"The highest is {Order.parse(best[0])} with {value} [{found.low:.1f}, {found.high:.1f}]"
-    apart = [] if group.comparisons[MAIN_RECALL].winner else told_apart(group)
-    also = f" Told apart: {'; '.join(apart)}." if apart else ""
-    return (
-        f"{group.title}, R@{MAIN_RECALL}: {group.verdict}.{also} {highest}; "
-        f"chance is {group.chance[MAIN_RECALL].estimate:.1f} %."
-    )
-
-
-def told_apart(group: Group) -> list[str]:
-    """The pairs of orders whose main recalls differ after Holm's correction, in words. None with one seed."""
-    found = []
-    for pair in group.comparisons[MAIN_RECALL].differences:
-        if is_apart(pair):
-            ahead, behind = (pair.a, pair.b) if pair.estimate > 0 else (pair.b, pair.a)
-            points = f"{abs(pair.estimate):.1f} points, adjusted p {p_text(pair.p_adjusted)}"
-            found.append(f"{Order.parse(ahead)} is ahead of {Order.parse(behind)} ({points})")
-    return found
-
-
-def _warnings(study: Study, groups: Sequence[Group]) -> list[str]:
-    told = []
-    lost = [run for run in study.runs if run.status != "done"]
-    if lost:
+def _with_lost_runs(study: Study) -> list[System]:
+    """The orders of a study; the first one tells which runs are not in the figures."""
+    systems = list(study.systems)
+    if lost := [run for run in study.runs if run.status != "done"]:
         names = ", ".join(f"{run} ({run.status})" for run in lost[:4]) + (", ..." if lost[4:] else "")
-        told.append(f"{len(lost)} of {len(study.runs)} runs are not in the figures: {names}.")
-    for group in groups:
-        if group.chance[MAIN_RECALL].estimate > SMALL_GALLERY:
-            told.append(f"{group.title}: the gallery is too small to tell orders apart; chance is above 50 % at R@10.")
-    return told + _notes(groups)
+        told = f"{len(lost)} of {len(study.runs)} runs are not in the figures: {names}"
+        systems[0] = replace(systems[0], left_out=(told,))
+    return systems
 
 
-def _notes(groups: Sequence[Group]) -> list[str]:
-    """Each note of the groups as one sentence, with the orders it holds of; with the benchmarks where not on all."""
+def _notes(notes: Mapping[str, Mapping[str, Sequence[str]]], targets: Sequence[Target]) -> list[str]:
+    """Each note on orders as one sentence, with the orders it holds of; with the benchmarks where not on all of theirs."""
     where: dict[tuple[str, str], list[str]] = {}
-    for group in groups:
-        for order, notes in group.notes.items():
-            for note in notes:
-                where.setdefault((note, order), []).append(group.title)
+    for target in targets:
+        for order, told in notes[target.benchmark].items():
+            for note in told:
+                where.setdefault((note, order), []).append(target.title)
     orders: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (note, order), titles in where.items():
-        every = sum(order in group.orders for group in groups) == len(titles)
-        orders.setdefault((note, () if every else tuple(titles)), []).append(str(Order.parse(order)))
+        every = sum(order in target.figures for target in targets) == len(titles)
+        orders.setdefault((note, () if every else tuple(titles)), []).append(order)
     return [
         f"{', '.join(names)}{' on ' if titles else ''}{', '.join(titles)}: {note}."
         for (note, titles), names in orders.items()
     ]
 
 
-def _table_section(study: Study, groups: Sequence[Group], direction: str, level: float) -> Section:
+def _order_section(
+    study: Study,
+    targets: Sequence[Target],
+    notes: Mapping[str, Mapping[str, Sequence[str]]],
+    direction: str,
+    level: float,
+) -> Section:
+    colours = system_colours(study.systems)
+    shown = [system.name for system in study.systems if any(system.name in target.figures for target in targets)]
     panels = [
-        plots.RecallPanel(
-            group.title,
-            group.orders,
-            {o: {k: (i.estimate, i.low, i.high) for k, i in by_k.items()} for o, by_k in group.recalls.items()},
-            {k: found.estimate for k, found in group.chance.items()},
-        )
-        for group in groups
+        plots.PointPanel(target.title, [plots.PointRow(n, _points(target, n, MEASURES), colours[n]) for n in shown])
+        for target in targets
     ]
-    blocks: list[Block] = [order_table(groups, direction), sizes_table(groups)]
-    svg = plots.recall_intervals(panels, plots.order_colours(study.orders))
-    blocks.append(Figure(
-        "recalls", "Recall by order", svg, f"Points are means over seeds, bars {share(groups)} intervals over queries and seeds.",
-        f"Recalls of {', '.join(str(Order.parse(o)) for o in study.orders)} with intervals on {len(groups)} benchmarks",
-    ))  # fmt: skip
-    protocols = [f"{b['title']}: {b['protocol']}" for b in study.benchmarks if b.get("protocol")]
-    blocks.append(Text(tuple(protocols)))
-    published = [published_table(group.benchmark, group.title, level) for group in groups]
+    svg = plots.intervals(panels, "recall (%)", MEASURES)
+    picture = Figure(
+        "recalls", "Recall by order", svg,
+        f"Points are means over seeds, bars {in_percent(level)} intervals over queries and seeds.",
+        f"Recalls of {', '.join(str(Order.parse(o)) for o in study.orders)} with intervals on {len(targets)} benchmarks",
+    )  # fmt: skip
+    protocols = Text(tuple(f"{b['title']}: {b['protocol']}" for b in study.benchmarks if b.get("protocol")))
+    published = (published_table(target.benchmark, target.title, level) for target in targets)
+    blocks = (order_table(targets, notes, direction, level), sizes_table(targets), picture, protocols)
     return Section("The order table", (*blocks, *(table for table in published if table is not None)))
 
 
-def _published_section(groups: Sequence[Group], level: float) -> Section | None:
+def _points(target: Target, system: str, measures: Sequence[str]) -> list[plots.Point | None]:
+    figures = (target.figures.get(system, {}).get(measure) for measure in measures)
+    return [None if f is None else plots.Point(f.estimate, f.low, f.high, f.chance) for f in figures]
+
+
+def _varying(varies: Sequence[BenchmarkPair]) -> list[Block]:
+    told = Text(tuple(f"{pair.first}, {pair.second}: {pair.verdict}." for pair in varies))
+    return [told, interactions_table(varies)] if varies else []
+
+
+def _published_section(study: Study, level: float) -> Section | None:
     """The published tables of benchmarks that this study was not scored on."""
-    scored = {group.benchmark for group in groups}
+    scored = {benchmark["name"] for benchmark in study.benchmarks}
     found = [published_table(name, of.title, level) for name, of in PUBLISHED.items() if name not in scored]
     tables = tuple(table for table in found if table is not None)
     intro = (
@@ -167,39 +173,148 @@ def _published_section(groups: Sequence[Group], level: float) -> Section | None:
     return Section("Published figures", tables, intro) if tables else None
 
 
-def _comparison_section(groups: Sequence[Group], varies: Sequence[BenchmarkPair]) -> Section | None:
-    compared = [group for group in groups if group.comparisons]
-    if not compared:
-        return None
-    panels = [
-        plots.DifferencePanel(
-            group.title,
-            [
-                (f"{Order.parse(d.a)} − {Order.parse(d.b)}", d.estimate, d.low, d.high, is_apart(d))
-                for d in group.comparisons[MAIN_RECALL].differences
-            ],
-        )
-        for group in compared
+# ---- evaluations
+
+
+def build_evaluations(systems: Sequence[System], *, direction: str = "", level: float = 0.95) -> Document:
+    """The report of evaluations.
+
+    Args:
+        systems: Read.
+        direction: Shown first; '' takes the order of the files.
+        level: Of all intervals.
+
+    Raises TrichordError when arrays do not fit the figures, or no benchmark was scored in that direction.
+    """
+    if direction:
+        direction = Direction.parse(direction).code
+    benches = analyse(systems, direction=direction, level=level)
+    colours, several = system_colours(systems), len(systems) > 1
+    named = ["-".join(filter(None, bench.key)) for bench in benches]
+    slugs = dict(zip((bench.key for bench in benches), distinct_slugs(named).values(), strict=True))
+    models = of_systems({s.name: dict.fromkeys([*s.notes, *_plain_notes(s)]) for s in systems})
+    sections = [
+        Section("What was scored", (systems_table(systems), *([models] if models else []))),
+        *(_bench_section(bench, slugs[bench.key], colours, several, level) for bench in benches),
+        comparison_section(benches, level, "system", "Which systems differ") if several else None,
+        _duels_section(benches, slugs, colours, "systems", "units"),
+        repeat_evaluations_section(systems, direction, level),
     ]
-    verdicts = tuple(f"{group.title}: {group.verdict}." for group in compared)
-    blocks: list[Block] = [
-        Text(verdicts, "finding"),
-        Figure(
-            "differences", f"Differences at R@{MAIN_RECALL}", plots.differences(panels),
-            f"Points of recall with {share(compared)} intervals; filled: told apart at that level, "
-            "with two seeds or more, after Holm's correction over all pairs on all benchmarks.",
-            "Differences between all pairs of orders with their intervals",
-        ),
-        differences_table(compared),
-    ]  # fmt: skip
-    if varies:
-        blocks += [Text(tuple(f"{v.first}, {v.second}: {v.verdict}." for v in varies)), interactions_table(varies)]
-    intro = (
-        "Orders are compared over the same queries, seeds as the outer level. An order is called the winner only where it beats "
-        "every other one after Holm's correction; otherwise the sentence says how large a study would see the difference."
+    names = ", ".join(system.name for system in systems)
+    seeds = sorted({system.num_seeds for system in systems})
+    told = (
+        f"{seeds[0]} to {seeds[-1]} seeds each"
+        if len(seeds) > 1
+        else f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''} each"
     )
-    return Section("Which order is best", tuple(blocks), intro)
+    subtitle = f"{len(systems)} system{'s' if several else ''}, {len(benches)} benchmark{'s' if len(benches) > 1 else ''}, {told}"
+    summary = [sentence(bench, several, "system") for bench in benches] + warnings(systems, benches, "system")
+    title = f"Evaluation{'s' if several else ''}: {names if len(names) <= 90 else f'{len(systems)} systems'}"
+    return Document(title, subtitle, tuple(s for s in sections if s is not None), tuple(summary))
 
 
-def _directions_section(by_direction: dict[str, Sequence[Group]]) -> Section:
-    return Section("Every direction", (directions_table(by_direction),))
+def _duels_section(
+    benches: Sequence[Bench], slugs: Mapping[tuple[str, str], str], colours: Mapping[str, str], nouns: str, table: str
+) -> Section | None:
+    found = ((bench, clearest_duel(bench)) for bench in benches)
+    duels = [(slugs[bench.key], f"{bench.title}, {duel.of}", duel) for bench, duel in found if duel is not None]
+    return duels_section(duels, colours, DUELS.format(nouns), table)
+
+
+def _plain_notes(system: System) -> list[str]:
+    """Of its models, without the name that the table has."""
+    return [note.removeprefix(f"{scores.subject}: ") for scores in system.scores for note in scores.notes]
+
+
+def _bench_section(bench: Bench, slug: str, colours: Mapping[str, str], several: bool, level: float) -> Section:
+    notes = {
+        name: [note.removeprefix(f"{scored.head}: ") for scored in models.scored for note in scored.notes]
+        for name, models in bench.models.items()
+    }
+    told = of_systems(notes)
+    blocks: list[Block] = [Text((_choices_told(bench), *(told.paragraphs if told else ())))]
+    if bench.apart:
+        blocks.append(Text(tuple(f"{sentence}." for sentence in bench.apart), "warning"))
+    blocks.append(figures_table(bench, slug, several, level))
+    blocks.append(_intervals_figure(bench, slug, colours, several, level))
+    if (curves := _curves_figure(bench, slug, colours)) is not None:
+        blocks.append(curves)
+    return Section(bench.title, tuple(blocks), bench.first.paragraph)
+
+
+def _choices_told(bench: Bench) -> str:
+    """How it was scored, once where all systems were scored alike."""
+    told: dict[str, list[str]] = {}
+    for name, models in bench.models.items():
+        row = next(iter(models.scored[0].rows))
+        parts = [
+            f"{what.removeprefix('the ')} {value}"
+            for what, value in choices(models.scored[0], row).items()
+            if value not in (None, "none")
+        ]
+        kind, options = models.scored[0].kind, models.scored[0].options
+        labels, gallery = options.get("labels"), options.get("gallery")
+        parts += [f"labels {labels}"] if labels and kind not in ("retrieval", "localization") else []
+        parts += [f"a gallery of {gallery:,} clips that were named"] if isinstance(gallery, int) and gallery else []
+        told.setdefault(", ".join(parts), []).append(name)
+    lines = [f"{', '.join(names)}: {how}" if len(told) > 1 else how for how, names in told.items()]
+    return f"Scored with: {'; '.join(lines)}."
+
+
+def _intervals_figure(bench: Bench, slug: str, colours: Mapping[str, str], several: bool, level: float) -> Figure:
+    drawn = [target for target in bench.targets if target.main] or bench.targets
+    measure = drawn[0].shown
+    shown = [target for target in drawn if target.shown == measure]
+
+    def row(label: str, target: Target, system: str) -> plots.PointRow:
+        return plots.PointRow(label, _points(target, system, [measure]), colours[system])
+
+    if several:
+        panels = [
+            plots.PointPanel(t.name, [row(s, t, s) for s in t.figures if measure in t.figures[s]])
+            for t in shown[:MOST_PANELS]
+        ]
+    else:
+        (system,) = bench.models
+        rows = [row(t.name, t, system) for t in shown if measure in t.figures.get(system, {})]
+        panels = [plots.PointPanel(bench.title, rows)]
+    left = f" The first {MOST_PANELS} of {len(shown)} are drawn." if several and len(shown) > MOST_PANELS else ""
+    seeds = " and seeds" if any(len(models.seeds) > 1 for models in bench.models.values()) else ""
+    known = any(p is not None and p.low is not None for panel in panels for r in panel.rows for p in r.points)
+    caption = (
+        f"Bars: {in_percent(level)} intervals over units{seeds}.{left}" if known else f"No intervals are known.{left}"
+    )
+    names = ", ".join(bench.models)
+    unit = (
+        next(iter(shown[0].figures.values()))[measure].unit if measure in next(iter(shown[0].figures.values())) else "%"
+    )
+    return Figure(
+        f"intervals-{slug}", f"{measure}, {bench.title}", plots.intervals(panels, f"{measure} ({unit})"), caption,
+        f"{measure} of {names} on {bench.title} with intervals and chance",
+    )  # fmt: skip
+
+
+def _curves_figure(bench: Bench, slug: str, colours: Mapping[str, str]) -> Figure | None:
+    """Recall at every K in the first direction."""
+    target = bench.targets[0]
+    if bench.first.kind != "retrieval" or not target.main:
+        return None
+    curves, chance = [], None
+    apart = len({target.of(name) for name in target.figures}) > 1
+    for system in list(target.figures)[:MOST_CURVES]:
+        if (found := curve_of(bench.models[system], target)) is None:
+            continue
+        label = f"{system}, {rule_of(target, system)}" if apart else system
+        curves.append(RecallCurve(label, found[0], found[1], colours[system]))
+        if len(found[2]) and chance is None:
+            chance = RecallCurve("chance", found[0], found[2])
+    if not curves:
+        return None
+    left = f" The first {MOST_CURVES} systems." if len(target.figures) > MOST_CURVES else ""
+    names = ", ".join(curve.label for curve in curves)
+    return Figure(
+        f"recall-{slug}", f"Recall at every K, {bench.title}, {target.name}",
+        recall_curves(f"{bench.title}, {target.name}", curves, chance),
+        f"The share of queries whose truth is among the first K; queries that count as errors are never found.{left}",
+        f"Recall of {names} over K from 1 to the size of the gallery",
+    )  # fmt: skip

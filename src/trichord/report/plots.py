@@ -9,7 +9,7 @@ nothing say so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +19,9 @@ from trichord.errors import TrichordError
 from trichord.report.plots_look import (
     GREY,
     INK,
-    LIGHT,
-    PAGE,
     RASTER_ABOVE,
-    finite,
     fitted,
-    fitted_all,
-    label_rows,
-    legend,
     look,
-    marker,
     nothing,
     order_colours,
     order_label,
@@ -36,6 +29,7 @@ from trichord.report.plots_look import (
     svg_text,
     with_colours,
 )
+from trichord.report.plots_points import Point, PointPanel, PointRow, differences, intervals
 from trichord.report.plots_space import (
     GapPanel,
     PurityRow,
@@ -61,12 +55,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CostRow",
-    "DifferencePanel",
     "GapPanel",
     "ParameterRow",
+    "Point",
+    "PointPanel",
+    "PointRow",
     "PurityRow",
     "RankPanel",
-    "RecallPanel",
     "ScatterPanel",
     "SimilarityPanel",
     "StageCurves",
@@ -79,44 +74,10 @@ __all__ = [
     "order_colours",
     "parameters",
     "purity",
-    "recall_intervals",
+    "intervals",
     "similarity_matrices",
     "wins_and_losses",
 ]
-
-SHAPES = ("o", "s", "D", "^", "v")  # of R@1, R@5, R@10, and of further recalls
-
-Interval = tuple[float, float, float]  # estimate, low, high
-
-
-@dataclass(frozen=True)
-class RecallPanel:
-    """Recalls of one benchmark, in percent.
-
-    Attributes:
-        title: The benchmark.
-        orders: Codes, from top to bottom.
-        estimates: order -> k -> (estimate, low, high); an order that is absent was not scored.
-        chance: k -> recall of a random ranking.
-    """
-
-    title: str
-    orders: Sequence[str]
-    estimates: Mapping[str, Mapping[int, Interval]]
-    chance: Mapping[int, float]
-
-
-@dataclass(frozen=True)
-class DifferencePanel:
-    """Differences between orders on one benchmark, in points.
-
-    Attributes:
-        title: The benchmark.
-        rows: (label such as "AV→T − AVT", estimate, low, high, whether the two are told apart), from top to bottom.
-    """
-
-    title: str
-    rows: Sequence[tuple[str, float, float, float, bool]]
 
 
 @dataclass(frozen=True)
@@ -142,117 +103,6 @@ class RankPanel:
     def labels(self) -> tuple[str, str]:
         """As printed."""
         return self.label_a or order_label(self.order_a), self.label_b or order_label(self.order_b)
-
-
-def recall_intervals(benchmarks: Sequence[RecallPanel], colours: Mapping[str, str] | None = None) -> str:
-    """One panel a benchmark: R@1, R@5 and R@10 of every order with their intervals, and chance as a grey tick in the row
-    of its recall. Every panel has its own scale from zero."""
-    with look():
-        orders = list(dict.fromkeys(order for panel in benchmarks for order in panel.orders))
-        if not orders:
-            return svg_text(nothing("No recalls to show."))
-        recalls = sorted({k for p in benchmarks for k in (*p.chance, *(k for e in p.estimates.values() for k in e))})
-        found = with_colours(orders, colours)
-        labels, left = fitted_all([order_label(order) for order in orders], 1.5)
-        width, columns = _column_width(len(benchmarks), left + 0.2)
-        size = width, 0.13 + max(0.16 * len(recalls), 0.3) * len(orders)
-        figure, axes = panels(len(benchmarks), columns, size, left=left + 0.2, head=0.3, minimum=PAGE / 2)
-        for i, (ax, panel) in enumerate(zip(axes, benchmarks, strict=True)):
-            _draw_recalls(ax, panel, orders, recalls, found)
-            label_rows(ax, labels, None if i % columns else [INK] * len(orders))
-            ax.set_title(fitted(panel.title, width))
-        handles = [marker(f"R@{k}", INK, _shape(i)) for i, k in enumerate(recalls)]
-        legend(figure, [*handles, marker("chance", GREY, "|", size=8)], left + 0.1)
-        return svg_text(figure)
-
-
-def _shape(i: int) -> str:
-    return SHAPES[i % len(SHAPES)]
-
-
-def _column_width(num: int, left: float, across: float = 0.3, columns: int = 3) -> tuple[float, int]:
-    """Width of panels that fill the page, at most `columns` side by side (never wider than half a page), and how many."""
-    columns = min(columns, max(num, 1))
-    return min((PAGE - left - 0.1 - (columns - 1) * across) / columns, PAGE / 2), columns
-
-
-def _draw_recalls(
-    ax: Axes, panel: RecallPanel, orders: Sequence[str], recalls: Sequence[int], colours: Mapping[str, str]
-) -> None:
-    """Points are collections of one; chance ticks have the grey of the legend."""
-    shift = {k: (i - (len(recalls) - 1) / 2) * 0.78 / max(len(recalls), 1) for i, k in enumerate(recalls)}
-    for y, order in enumerate(orders):
-        if y:
-            ax.axhline(y - 0.5, color=LIGHT, linewidth=0.6)
-        scored = {k: e for k, e in panel.estimates.get(order, {}).items() if np.isfinite(_number(e[0]))}
-        if order not in panel.orders or not scored:
-            ax.text(0.02, y, "not scored", color=GREY, va="center", transform=ax.get_yaxis_transform(), fontsize=8)
-            continue
-        for i, k in enumerate(recalls):
-            row = y + shift[k]
-            if np.isfinite(_number(panel.chance.get(k))):
-                ax.plot([panel.chance[k]], [row], marker="|", color=GREY, markersize=8, markeredgewidth=1.4, zorder=2)
-            if k in scored:
-                _interval(ax, scored[k], row, colours[order], _shape(i), True)
-    highs = finite([v for e in panel.estimates.values() for interval in e.values() for v in interval])
-    most = max([*highs, *finite(panel.chance.values()), 0.0])
-    ax.set_xlim(0, min(most * 1.06, 102) if most > 0 else 1)
-    ax.set_xlabel("recall (%)")
-    ax.grid(axis="x")
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _interval(ax: Axes, interval: Sequence[Any], y: float, colour: str, shape: str, filled: bool) -> None:
-    """A marker on a bar; the bar is left out where an end is not finite."""
-    estimate, low, high = (_number(value) for value in interval)
-    if np.isfinite(low) and np.isfinite(high):
-        ax.plot([low, high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=3)
-    if np.isfinite(estimate):
-        face = colour if filled else "white"
-        ax.plot(
-            [estimate], [y], marker=shape, color=colour, markerfacecolor=face, markersize=4.5, zorder=4, clip_on=False
-        )
-
-
-def differences(benchmarks: Sequence[DifferencePanel]) -> str:
-    """One panel a benchmark: every difference with its interval, and a line at zero. A marker is filled where the
-    two orders are told apart. Rows are labelled once where all panels of a line have the same."""
-    with look():
-        if not any(panel.rows for panel in benchmarks):
-            return svg_text(nothing("No differences to show: there is one order, or none."))
-        shared = len({tuple(row[0] for row in panel.rows) for panel in benchmarks}) == 1
-        most = max((len(panel.rows) for panel in benchmarks), default=1)
-        _, wide = fitted_all([row[0] for panel in benchmarks for row in panel.rows], 2.2)
-        left = wide + 0.2
-        across = 0.3 if shared else left + 0.1
-        width, columns = _column_width(len(benchmarks), left, across, 3 if shared or wide < 0.9 else 2)
-        figure, axes = panels(
-            len(benchmarks), columns, (width, 0.1 + 0.19 * most), left=left, across=across, head=0.3, minimum=PAGE / 2
-        )
-        for i, (ax, panel) in enumerate(zip(axes, benchmarks, strict=True)):
-            _draw_differences(ax, panel)
-            labels = [fitted(row[0], 2.2, 8) for row in panel.rows]
-            label_rows(ax, labels, None if shared and i % columns else [INK] * len(labels))
-            ax.set_ylim(most - 0.5, -0.5)
-            ax.set_title(fitted(panel.title, width))
-        handles = [marker("told apart", INK), marker("not told apart", INK, filled=False)]
-        legend(figure, handles, left - 0.05)
-        return svg_text(figure)
-
-
-def _draw_differences(ax: Axes, panel: DifferencePanel) -> None:
-    ax.axvline(0, color=GREY, linewidth=1.0, zorder=1)
-    for y, (_, estimate, low, high, apart) in enumerate(panel.rows):
-        _interval(ax, (estimate, low, high), y, INK, "o", apart)
-    values = finite([v for row in panel.rows for v in row[1:4]])
-    low, high = min([*values, 0.0]), max([*values, 0.0])
-    pad = 0.06 * (high - low) or 1.0
-    ax.set_xlim(low - pad, high + pad)
-    ax.set_xlabel("difference (points)")
-    ax.grid(axis="x")
 
 
 def wins_and_losses(panel: RankPanel, colours: Mapping[str, str] | None = None) -> str:

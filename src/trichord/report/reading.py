@@ -18,10 +18,10 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 from trichord.evaluation.geometry import Geometry
-from trichord.evaluation.retrieval import QueryRanks
 from trichord.files.reading import open_regular, read_bytes, unreadable
 from trichord.modality import Order
 from trichord.study.calls import is_call
+from trichord.study.figures import System
 from trichord.study.files import (
     RUN_AGAIN,
     check_sha256,
@@ -35,7 +35,8 @@ from trichord.study.files import (
 )
 from trichord.study.folder import divergence_of, is_benchmark, is_plan_entry
 from trichord.study.places import check_stage, identity_of_entry
-from trichord.study.ranks import CLIP_PARTS, fault_of_clips, fault_of_rows, read_ranks
+from trichord.study.ranks import fault_of_rows, read_clips
+from trichord.study.run_scores import RunScores
 
 Status = Literal["done", "diverged", "unfinished"]
 _DELETE_CURVES = "delete that file; the report then lacks the curves of this stage"
@@ -107,7 +108,7 @@ class Study:
 
     def __init__(self, path: Path, content: dict[str, Any], runs: tuple[Run, ...]) -> None:
         self.path, self.content, self.runs = path, content, runs
-        self.kept: dict[tuple[str, int], Any] = {}  # scores by order and seed (`study_scores`)
+        self._scores: dict[tuple[str, int], RunScores] = {}
         self._captions: dict[str, list[str]] = {}
 
     @property
@@ -151,20 +152,26 @@ class Study:
         entries = [stage for order in self.content["orders"] for stage in order["stages"]]
         return {entry["folder"]: _read_stage(self.path, entry) for entry in entries}
 
-    def ranks(self, run: Run, benchmark: str, direction: str) -> QueryRanks:
-        return read_ranks(run.path.with_suffix(".npz"), benchmark, direction)
+    def scores(self, run: Run) -> RunScores:
+        """The figures of a run with what its queries give, read once for all benchmarks and directions."""
+        if (key := (run.order, run.seed)) not in self._scores:
+            self._scores[key] = RunScores(
+                run.path, run.results, self.content["benchmarks"], subject=str(run), store=self.content["store"],
+                settings=run.evaluation, captions=self.captions,
+            )  # fmt: skip
+        return self._scores[key]
 
-    def clips(self, run: Run, benchmark: str) -> list[str]:
-        """A name of each of the benchmark's clips: `VIDEO@0.000-5.000`."""
-        parts = self._clip_arrays(run, benchmark)
-        return [f"{video}@{start:.3f}-{end:.3f}" for video, start, end in zip(*parts, strict=True)]
-
-    def _clip_arrays(self, run: Run, benchmark: str) -> tuple[np.ndarray, ...]:
-        path = run.path.with_suffix(".npz")
-        arrays = read_arrays(path, {f"{benchmark}/{part}" for part in CLIP_PARTS}.__contains__)
-        if why := fault_of_clips(arrays, benchmark):
-            raise damaged(path, why, RUN_AGAIN)
-        return tuple(arrays[f"{benchmark}/{part}"] for part in CLIP_PARTS)
+    @cached_property
+    def systems(self) -> tuple[System, ...]:
+        """Its orders with their done runs."""
+        return tuple(
+            System(
+                str(Order.parse(order)), order, self.path, tuple(run.seed for run in runs), tuple(map(self.scores, runs)),
+                tuple(run.stages[0] for run in runs),
+            )
+            for order in self.orders
+            if (runs := self.runs_of(order))
+        )  # fmt: skip
 
     def geometry(self, run: Run, benchmark: str) -> Geometry | None:
         path, head = run.path.with_suffix(".npz"), f"{benchmark}/geometry"
@@ -179,7 +186,7 @@ class Study:
         if benchmark not in self._captions:
             scored = [run for run in self.done if any(row["benchmark"] == benchmark for row in run.results)]
             there = scored and is_there(queries_path(self.path, benchmark))
-            num_clips = len(self._clip_arrays(scored[0], benchmark)[0]) if there else 0
+            num_clips = len(read_clips(scored[0].path.with_suffix(".npz"), benchmark)[0]) if there else 0
             self._captions[benchmark] = read_queries(self.path, benchmark, num_clips) if there else []
         return self._captions[benchmark]
 

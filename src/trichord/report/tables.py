@@ -6,14 +6,14 @@ its ends in full too, for CSV and JSON.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trichord.evaluation.comparison import Interaction
-from trichord.evaluation.printed import figure_text, percent, spanned
-from trichord.evaluation.replication import seeds_text
-from trichord.evaluation.statistics import Difference, Interval
-from trichord.modality import Direction, Order
-from trichord.report.analysis import KS, MAIN_RECALL, BenchmarkPair, Group
+from trichord.evaluation.printed import percent, spanned
+from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS, Recall
+from trichord.evaluation.statistics import Difference, chance_interval
+from trichord.modality import Direction
+from trichord.report.analysis import MAIN_RECALL, Bench, BenchmarkPair, Target
 from trichord.report.document import Cell, Column, Table, Value, slug
 from trichord.report.published import (
     PublishedRow,
@@ -22,14 +22,12 @@ from trichord.report.published import (
     published_interval,
     published_rows,
 )
+from trichord.study.figures import Measure
+from trichord.study.run_scores import num_errors
 
+MEASURES = tuple(recall.measure for recall in RECALLS)
 NAME = Column("order", numeric=False)
 DASH = Cell("-")
-
-
-def interval_cell(found: Interval, *, strong: bool = False, note: str = "") -> Cell:
-    """An estimate with its interval."""
-    return difference_cell(found.estimate, found.low, found.high, strong=strong, note=note)
 
 
 def difference_cell(estimate: float, low: float, high: float, *, strong: bool = False, note: str = "") -> Cell:
@@ -42,80 +40,91 @@ def in_percent(level: float) -> str:
     return f"{100 * level:g} %"
 
 
-def share(groups: Sequence[Group]) -> str:
-    """The level of all intervals of the groups: `95 %`."""
-    return in_percent(groups[0].level)
-
-
 def p_text(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def order_table(groups: Sequence[Group], direction: str) -> Table:
+def measure_cell(found: Measure | None, *, strong: bool = False, note: str = "") -> Cell:
+    """A figure with its interval."""
+    if found is None:
+        return DASH
+    ends: tuple[tuple[str, Value], ...] = () if found.low is None else (("low", found.low), ("high", found.high))
+    return Cell(found.text, found.estimate, strong, note, ends)
+
+
+def order_table(
+    targets: Sequence[Target], notes: Mapping[str, Mapping[str, Sequence[str]]], direction: str, level: float
+) -> Table:
     """The study's table: orders by R@1, R@5, R@10 of every benchmark, with intervals, then chance. A figure is bold only
     where its order is the winner."""
-    columns = [NAME, *(Column(f"R@{k}", group.title) for group in groups for k in KS)]
-    orders = list(dict.fromkeys(order for group in groups for order in group.orders))
-    compared = {order for group in groups for order in group.compared}
-    orders.sort(key=lambda order: order not in compared)
+    columns = [NAME, *(Column(recall, target.title) for target in targets for recall in MEASURES)]
+    orders = list(dict.fromkeys(order for target in targets for order in target.figures))
+    beside = [order for order in orders if all(order in target.beside for target in targets if order in target.figures)]
+    orders = [*(order for order in orders if order not in beside), *beside]
     rows = [
-        [Cell(str(Order.parse(order))), *(c for group in groups for c in _recalls(group, order))] for order in orders
+        [Cell(order), *(cell for target in targets for cell in _recalls(target, notes[target.benchmark], order))]
+        for order in orders
     ]
-    chance = [interval_cell(found) for group in groups for found in (group.chance[k] for k in KS)]
-    rows.append([Cell("chance"), *chance])
-    seeds = [next(_seeds(group, order) for group in groups if order in group.orders) for order in orders]
+    rows.append([Cell("chance"), *(_chance(target, recall, level) for target in targets for recall in RECALLS)])
+    seeds = [next(_seeds(target, order) for target in targets if order in target.figures) for order in orders]
     if len({cell.text for cell in seeds}) > 1:
         columns.append(Column("seeds"))
         rows = [[*row, cell] for row, cell in zip(rows, [*seeds, DASH], strict=True)]
-    rules = {len(rows) - 1} | ({len([o for o in orders if o in compared])} if len(compared) < len(orders) else set())
+    rules = sorted({len(orders) - len(beside), len(orders)})
     caption = (
-        f"Zero-shot retrieval {Direction.parse(direction)} ({direction}), recall in percent with {share(groups)} intervals "
-        f"over queries and seeds. Bold: better at R@{MAIN_RECALL} than every other order after Holm's correction. Chance: ranking "
+        f"Zero-shot retrieval {Direction.parse(direction)} ({direction}), recall in percent with {in_percent(level)} intervals "
+        f"over queries and seeds. Bold: better at {MAIN_RECALL} than every other order after Holm's correction. Chance: ranking "
         "at random, and where one such run lands that often."
     )
     return Table(
         f"orders-{direction}", f"Orders by recall, {direction}", tuple(columns), tuple(map(tuple, rows)), caption,
-        tuple(sorted(rules)),
+        tuple(rules),
     )  # fmt: skip
 
 
-def _seeds(group: Group, order: str) -> Cell:
-    found = group.recalls[order][MAIN_RECALL]
-    return Cell(seeds_text(found.num_seeds, found.num_runs), found.num_seeds, values=(("runs", found.num_runs),))
+def _seeds(target: Target, order: str) -> Cell:
+    found = target.figures[order][MAIN_RECALL]
+    return Cell(found.seeds, found.num_seeds, values=(("runs", found.num_runs),))
 
 
-def _recalls(group: Group, order: str) -> list[Cell]:
-    if order not in group.orders:
-        return [DASH] * len(KS)
-    note = "; ".join(group.notes.get(order, ()))
-    winners = {k: comparison.winner for k, comparison in group.comparisons.items()}
+def _recalls(target: Target, notes: Mapping[str, Sequence[str]], order: str) -> list[Cell]:
+    figures, note = target.figures.get(order, {}), "; ".join(notes.get(order, ()))
     return [
-        interval_cell(found, strong=winners.get(k) == order, note=note) for k, found in group.recalls[order].items()
+        measure_cell(figures.get(m), strong=m == target.main and target.winner == order, note=note if figures else "")
+        for m in MEASURES
     ]
 
 
-def sizes_table(groups: Sequence[Group]) -> Table:
+def _chance(target: Target, recall: Recall, level: float) -> Cell:
+    """Chance where only a share of the queries can be found at all."""
+    row = target.result
+    queries = int(row["num_queries"])
+    share = (queries - num_errors(row)) / queries
+    found = chance_interval(recall.k, row["num_gallery"], round(queries * share), level)
+    return difference_cell(found.estimate * share, found.low * share, found.high * share)
+
+
+def sizes_table(targets: Sequence[Target]) -> Table:
     """What the figures of a benchmark are of: queries, gallery, seeds, policies."""
     columns = ("benchmark", "queries", "gallery", "missing clips", "ties", "seeds", "median rank of the orders")
     rows = []
-    for group in groups:
-        counts = sorted({(v.num_seeds, seeds_text(v.num_seeds, v.num_runs)) for v in group.median_rank.values()})
-        seeds = " to ".join(dict.fromkeys(text for _, text in (counts[0], counts[-1])))
-        policy = {"drop": "left out", "miss": "counted as errors"}[group.missing]
-        medians = ", ".join(
-            f"{Order.parse(o)} {figure_text(v.estimate, v.low, v.high, 'rank')}" for o, v in group.median_rank.items()
-        )
-        ties = "expected over ties" if group.ties == "expected" else group.ties
+    for target in targets:
+        row = target.result
+        medians = {order: of[MEDIAN_RANK] for order, of in target.figures.items()}
+        counts = sorted({(v.num_seeds, v.seeds) for v in medians.values()})
+        policy = {"drop": "left out", "miss": "counted as errors"}[row["missing"]]
+        ties = row.get("ties", "expected")
         found: list[tuple[str, Value]] = []
-        for order, v in group.median_rank.items():
-            name = str(Order.parse(order))
+        for name, v in medians.items():
             found += [(name, v.estimate), (f"{name} low", v.low), (f"{name} high", v.high)]
         rows.append((
-            Cell(group.title), Cell(f"{group.num_queries:,}", group.num_queries),
-            Cell(f"{group.num_gallery:,}", group.num_gallery),
-            Cell(f"{group.num_missing:,}, {policy}", group.num_missing, values=(("policy", policy),)), Cell(ties),
-            Cell(seeds, values=(("least", counts[0][0]), ("most", counts[-1][0]))),
-            Cell(medians, values=tuple(found)),
+            Cell(target.title), Cell(f"{row['num_queries']:,}", row["num_queries"]),
+            Cell(f"{row['num_gallery']:,}", row["num_gallery"]),
+            Cell(f"{row['num_missing']:,}, {policy}", row["num_missing"], values=(("policy", policy),)),
+            Cell("expected over ties" if ties == "expected" else ties),
+            Cell(" to ".join(dict.fromkeys(text for _, text in (counts[0], counts[-1]))),
+                 values=(("least", counts[0][0]), ("most", counts[-1][0]))),
+            Cell(", ".join(f"{name} {v.text}" for name, v in medians.items()), values=tuple(found)),
         ))  # fmt: skip
     numeric = (False, True, True, False, False, True, False)
     return Table(
@@ -124,29 +133,24 @@ def sizes_table(groups: Sequence[Group]) -> Table:
     )  # fmt: skip
 
 
-def directions_table(by_direction: dict[str, Sequence[Group]]) -> Table:
+def directions_table(benches: Sequence[Bench], directions: Sequence[str], level: float) -> Table:
     """R@10 of all orders in all directions."""
-    columns = [Column("benchmark", numeric=False), NAME, *(Column(code) for code in by_direction)]
-    titles = {group.benchmark: group.title for groups in by_direction.values() for group in groups}
     rows: list[tuple[Cell, ...]] = []
     rules: list[int] = []
-    for name, title in titles.items():
-        groups = {code: next((g for g in found if g.benchmark == name), None) for code, found in by_direction.items()}
-        orders = list(dict.fromkeys(order for group in groups.values() if group for order in group.orders))
+    (main,) = (recall for recall in RECALLS if recall.measure == MAIN_RECALL)
+    for bench in benches:
+        targets = {target.name: target for target in bench.targets}
         rules.append(len(rows))
-        for order in orders:
-            cells = [
-                interval_cell(group.recalls[order][MAIN_RECALL]) if group and order in group.orders else DASH
-                for group in groups.values()
-            ]
-            rows.append((Cell(title), Cell(str(Order.parse(order))), *cells))
-        chance = [interval_cell(group.chance[MAIN_RECALL]) if group else DASH for group in groups.values()]
-        rows.append((Cell(title), Cell("chance"), *chance))
-    level = share(next(iter(by_direction.values())))
-    caption = f"R@{MAIN_RECALL} in percent with {level} intervals. The directions are not corrected for being many."
-    return Table(
-        "directions", f"R@{MAIN_RECALL} in every direction", tuple(columns), tuple(rows), caption, tuple(rules[1:])
+        for order in dict.fromkeys(order for code in directions if code in targets for order in targets[code].figures):
+            figures = (targets[code].figures.get(order, {}) if code in targets else {} for code in directions)
+            rows.append((Cell(bench.title), Cell(order), *(measure_cell(of.get(MAIN_RECALL)) for of in figures)))
+        chance = (_chance(targets[code], main, level) if code in targets else DASH for code in directions)
+        rows.append((Cell(bench.title), Cell("chance"), *chance))
+    caption = (
+        f"{MAIN_RECALL} in percent with {in_percent(level)} intervals. The directions are not corrected for being many."
     )
+    columns = (Column("benchmark", numeric=False), NAME, *map(Column, directions))
+    return Table("directions", f"{MAIN_RECALL} in every direction", columns, tuple(rows), caption, tuple(rules[1:]))
 
 
 def is_apart(pair: Difference) -> bool:
@@ -154,30 +158,38 @@ def is_apart(pair: Difference) -> bool:
     return pair.num_seeds > 1 and pair.p_adjusted < 1 - pair.level
 
 
-def differences_table(groups: Sequence[Group]) -> Table:
-    """Every pair of orders at every K."""
-    labels = ("benchmark", "recall", "orders", "difference", "p", "p, Holm", "seeds")
+def differences_table(benches: Sequence[Bench], level: float, noun: str) -> Table:
+    """Every pair of systems that were compared, in every target; of a study's orders at every recall."""
+    study = noun == "order"
+    labels = ("benchmark", "recall" if study else "of", f"{noun}s", "difference", "p", "p, Holm", "seeds")
     numeric = (False, False, False, True, True, True, True)
-    rows, rules = [], []
-    for group in groups:
-        for k in reversed(KS):
-            for pair in group.comparisons[k].differences if k in group.comparisons else ():
+    rows: list[tuple[Cell, ...]] = []
+    rules: list[int] = []
+    for bench in benches:
+        rules.append(len(rows))
+        for target in bench.targets:
+            groups = [(target.main, found) for found in target.comparisons] + list(target.further.items())[::-1]
+            for measure, pair in ((measure, pair) for measure, found in groups for pair in found.differences):
                 paired = str(pair.num_seeds) + ("" if pair.paired_seeds else ", not paired")
+                told = (("paired", "yes" if pair.paired_seeds else "no"), ("units", pair.num_queries))
                 rows.append((
-                    Cell(group.title), Cell(f"R@{k}"), Cell(f"{Order.parse(pair.a)} − {Order.parse(pair.b)}"),
-                    difference_cell(pair.estimate, pair.low, pair.high), Cell(p_text(pair.p), pair.p),
-                    Cell(p_text(pair.p_adjusted), pair.p_adjusted, strong=is_apart(pair)),
-                    Cell(paired, pair.num_seeds, note=pair.note, values=(("paired", "yes" if pair.paired_seeds else "no"),)),
+                    Cell(bench.title if study else bench.name), Cell(measure if study else f"{target.name}, {measure}"),
+                    Cell(f"{pair.a} − {pair.b}"), difference_cell(pair.estimate, pair.low, pair.high),
+                    Cell(p_text(pair.p), pair.p), Cell(p_text(pair.p_adjusted), pair.p_adjusted, strong=is_apart(pair)),
+                    Cell(paired, pair.num_seeds, note=pair.note if study else "", values=told),
                 ))  # fmt: skip
-            rules.append(len(rows))
+    family = (
+        f"at {MAIN_RECALL} over all pairs of orders on all benchmarks, at the other recalls over those of one benchmark"
+        if study
+        else f"over all {len(rows)} rows of this table"
+    )
     caption = (
-        f"Points of recall, over the same queries, with {share(groups)} intervals (not corrected). Bold: told apart at that level, "
-        f"with two seeds or more, after Holm's correction: at R@{MAIN_RECALL} over all pairs of orders on all benchmarks, at the "
-        "other recalls over those of one benchmark."
+        f"Points, over the same units, with {in_percent(level)} intervals (not corrected). Holm's correction is {family}. Bold: "
+        "told apart at that level, with two seeds or more."
     )
     columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
-    separators = tuple(rule for rule in rules[:-1] if 0 < rule < len(rows))
-    return Table("differences", "Differences between orders", columns, tuple(rows), caption, separators)
+    separators = tuple(rule for rule in rules if 0 < rule < len(rows))
+    return Table("differences", f"Differences between {noun}s", columns, tuple(rows), caption, separators)
 
 
 def interactions_table(found: Sequence[BenchmarkPair]) -> Table:
@@ -185,7 +197,7 @@ def interactions_table(found: Sequence[BenchmarkPair]) -> Table:
     labels = ("benchmarks", "orders", "difference of differences", "p, Holm", "change of places, p, Holm")
     rows = [
         (
-            Cell(f"{pair.first}, {pair.second}"), Cell(f"{Order.parse(x.a)} − {Order.parse(x.b)}"),
+            Cell(f"{pair.first}, {pair.second}"), Cell(f"{x.a} − {x.b}"),
             difference_cell(x.estimate, x.low, x.high),
             _adjusted(x, x.p, x.p_adjusted),
             _adjusted(x, x.p_crossing, x.p_crossing_adjusted),
@@ -196,7 +208,7 @@ def interactions_table(found: Sequence[BenchmarkPair]) -> Table:
     columns = tuple(Column(label, numeric=i > 1) for i, label in enumerate(labels))
     level = f" with {in_percent(found[0].pairs[0].level)} intervals" if found else ""
     caption = (
-        f"R@{MAIN_RECALL}, points{level}. The first test sees that a difference is larger on one benchmark; the second (Gail and "
+        f"{MAIN_RECALL}, points{level}. The first test sees that a difference is larger on one benchmark; the second (Gail and "
         "Simon, Biometrics 41, 1985) that another order is ahead there."
     )
     return Table("interactions", "Is the best order another one elsewhere?", columns, tuple(rows), caption)

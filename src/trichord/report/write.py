@@ -12,9 +12,9 @@ from trichord.files.paths import accepts_text_paths
 from trichord.report.analysis import check_comparable
 from trichord.report.compare import compare_studies
 from trichord.report.document import slug
-from trichord.report.evaluation_systems import kind_of, read_systems
 from trichord.report.exports import write_document
 from trichord.report.reading import read_study
+from trichord.report.systems import kind_of, read_systems
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ def write_evaluations(
     together. What cannot be compared is shown, and the page says why it is not compared.
     """
     from trichord.evaluation.statistics import check_level
-    from trichord.report.evaluation_contents import build
+    from trichord.report.contents import build_evaluations
 
     check_level(level)
-    document = build(read_systems(folders), direction=direction, level=level)
+    document = build_evaluations(read_systems(folders), direction=direction, level=level)
     folder = out or folder_in(Path(folders[0]), "report")
     write_document(document, folder, "report")
     return ReportSummary(folder / "report.html", document.summary)
@@ -101,12 +101,12 @@ def write_report(study: Path, out: Path | None = None, *, direction: str = "", l
     The same runs give the same files, byte for byte. Raises TrichordError when there is no finished run, or when runs were
     scored on different clips or under different policies; the message names the difference.
     """
-    from trichord.report.contents import build
+    from trichord.report.contents import build_study
     from trichord.report.contents_repeat import recipe_text
 
     read = read_study(study)
     check_comparable(read)
-    document = build(read, direction=direction, level=level)
+    document = build_study(read, direction=direction, level=level)
     folder = out or folder_in(Path(study), "report")
     write_document(document, folder, "report", extra={"recipe.yaml": recipe_text(read)})
     return ReportSummary(folder / "report.html", document.summary)

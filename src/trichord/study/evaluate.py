@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from trichord.errors import Diverged, TrichordError, writing
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, all_directions
@@ -30,6 +32,7 @@ from trichord.study import factories
 from trichord.study.evaluation_files import PER_QUERY, RESULTS, check_target
 from trichord.study.ranks import write_arrays
 from trichord.study.score import items_trained_on, load_for_scoring
+from trichord.study.scores import Scores, scores_of
 
 if TYPE_CHECKING:
     from trichord.recipes import Recipe
@@ -65,6 +68,16 @@ class Evaluation:
             for done in self.benchmarks
             for row in done.outcome.details.get("results") or [row.to_dict() for row in done.outcome.rows]
         ]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What is kept of each query, video or item."""
+        return {name: array for done in self.benchmarks for name, array in done.outcome.kept().items()}
+
+    def scores(self) -> Scores:
+        """What `study.scores.read_scores` reads back once this is written."""
+        scores = scores_of(Path(self.subject.name), _described(self))
+        scores.arrays = self.arrays()
+        return scores
 
 
 @accepts_text_paths
@@ -336,9 +349,7 @@ def write_evaluation(evaluation: Evaluation, out: Path, *, anew: bool = False) -
                 return
             out.mkdir(parents=True, exist_ok=True)
             check_no_links(out)
-            write_arrays(
-                out / PER_QUERY, {k: v for done in evaluation.benchmarks for k, v in done.outcome.kept().items()}
-            )
+            write_arrays(out / PER_QUERY, evaluation.arrays())
             write_json(out / RESULTS, _described(evaluation))
 
     on_main(write)

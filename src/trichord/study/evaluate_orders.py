@@ -16,23 +16,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from trichord.errors import Diverged, TrichordError, Unavailable, writing
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import file_sha256, unreadable
 from trichord.files.writing import write_json
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
-from trichord.protocols.protocol import Options, Row
+from trichord.protocols.protocol import Options
 from trichord.recipes import load_recipe, of_this_version, recipe_from_dict
 from trichord.store.names import ANNOTATIONS
 from trichord.study import factories
-from trichord.study.evaluate import Evaluation, evaluate, write_evaluation
+from trichord.study.evaluate import evaluate, write_evaluation
 from trichord.study.evaluation_files import PER_QUERY, RESULTS
-from trichord.study.files import check_sha256, is_there, read_arrays, read_json
+from trichord.study.figures import ScoredRun
+from trichord.study.files import check_sha256, is_there, read_json
 from trichord.study.lock import alone_in
-from trichord.study.order_figures import EvaluatedRun
+from trichord.study.scores import AGAIN, read_scores
 from trichord.study.trained_runs import TrainedRun, chosen_runs, read_plan, trained_runs
 from trichord.training.models import DESCRIPTION
 from trichord.training.seals import digest, sealed
@@ -51,18 +50,18 @@ class OrdersEvaluation:
     """runs: Evaluated. left_out: Why other runs were not. benchmarks: Names, in the order of the tables."""
 
     study: Path
-    runs: list[EvaluatedRun] = field(default_factory=list)
+    runs: list[ScoredRun] = field(default_factory=list)
     left_out: dict[TrainedRun, str] = field(default_factory=dict)
 
     @property
     def benchmarks(self) -> list[str]:
-        return list(dict.fromkeys(name for done in self.runs for name in done.rows))
+        return list(dict.fromkeys(scored.name for done in self.runs for scored in done.scores.benchmarks))
 
     def notes(self) -> list[str]:
         """What the evaluations noted, each once, with the models that it is of where it is not of all; who is left out."""
         of: dict[str, list[TrainedRun]] = {}
         for done in self.runs:
-            for note in dict.fromkeys(done.notes):
+            for note in dict.fromkeys(done.scores.all_notes):
                 of.setdefault(note, []).append(done.run)
         told = [note if len(runs) == len(self.runs) else f"{_told(runs)}: {note}" for note, runs in of.items()]
         return told + [f"{run} is left out: {why}" for run, why in self.left_out.items()]
@@ -140,7 +139,7 @@ def evaluate_orders(
             if out is not None:
                 write_evaluation(evaluation, out / run.folder, anew=True)
                 on_main(partial(index.add, run, begun))
-            found.runs.append(_evaluated(run, evaluation))
+            found.runs.append(ScoredRun(run, evaluation.scores()))
             tell(f"{run}: evaluated ({finished.index(run) + 1} of {len(finished)})")
     _require_all(found, names)
     return found
@@ -188,41 +187,13 @@ def _require_all(found: OrdersEvaluation, names: list[str]) -> None:
     lacking = [name for name in names if name not in found.benchmarks]
     if found.runs and found.benchmarks and not lacking:
         return
-    told = next((n for done in found.runs for n in done.notes if n.startswith(f"benchmark {''.join(lacking[:1])}")), "")
+    told = next(
+        (n for done in found.runs for n in done.scores.all_notes if n.startswith(f"benchmark {''.join(lacking[:1])}")),
+        "",
+    )
     told = told or next(iter(found.left_out.values()), "no benchmark")
     what = f"benchmark {lacking[0]}: no order can be scored on it" if lacking else "no order can be scored"
     raise TrichordError(f"{found.study}: {what} ({told}); leave it out")
-
-
-def _evaluated(run: TrainedRun, evaluation: Evaluation) -> EvaluatedRun:
-    rows = {done.name: done.outcome.rows for done in evaluation.benchmarks}
-    units = {
-        row.each_of: done.outcome.arrays[row.each_of]
-        for done in evaluation.benchmarks
-        for row in done.outcome.rows
-        if row.each_of in done.outcome.arrays
-    }
-    notes = [*evaluation.notes, *(note for done in evaluation.benchmarks for note in done.outcome.notes)]
-    return EvaluatedRun(run, rows, units, notes)
-
-
-def read_evaluated(run: TrainedRun, folder: Path) -> EvaluatedRun:
-    """What `write_evaluation` left in a folder. Raises TrichordError when it cannot be read."""
-    content = read_json(folder / RESULTS, mend=ANEW)
-    try:
-        arrays = read_arrays(folder / PER_QUERY, mend=ANEW)
-        rows: dict[str, list[Row]] = {}
-        units: dict[str, np.ndarray] = {}
-        notes = list(map(str, content["notes"]))
-        for done in content["benchmarks"]:
-            rows[str(done["name"])] = [
-                Row(**{**row, "each": None if row["each"] is None else arrays[row["each"]]}) for row in done["rows"]
-            ]
-            units |= {row["each_of"]: arrays[row["each_of"]] for row in done["rows"] if row["each_of"] in arrays}
-            notes += map(str, done["notes"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise TrichordError(f"{folder / RESULTS}: is of another form ({error}); {ANEW}") from None
-    return EvaluatedRun(run, rows, units, notes)
 
 
 @dataclass
@@ -299,7 +270,7 @@ class Index:
         weights = _sha256(self.study / "stages" / run.stage / DESCRIPTION)  # names the digest of the weights
         return digest({**self.basis, "stage": run.stage, "model": weights})
 
-    def kept(self, run: TrainedRun, say: Say) -> EvaluatedRun | None:
+    def kept(self, run: TrainedRun, say: Say) -> ScoredRun | None:
         """The evaluation of a run that is there and was made alike; None where it must be made."""
         entry = self.models.get(run.folder)
         if entry is None or self.out is None:
@@ -309,11 +280,11 @@ class Index:
             for name in (RESULTS, PER_QUERY):
                 told = files.get(name) if isinstance(files, dict) else ""
                 check_sha256(self.out / run.folder / name, told or "", mend=ANEW)
-            return read_evaluated(run, self.out / run.folder)
+            return ScoredRun(run, read_scores(self.out / run.folder).loaded())
         except Unavailable:
             raise
         except TrichordError as error:
-            say(str(error))
+            say(str(error).replace(AGAIN, ANEW))
             del self.models[run.folder]
             return None
 

@@ -12,7 +12,7 @@ from trichord.evaluation.retrieval import RetrievalResult
 from trichord.modality import Order
 from trichord.protocols.protocol import Row
 from trichord.protocols.registry import protocols
-from trichord.study.order_figures import OrderFigure, notes_of_seeds
+from trichord.study.figures import Measure, notes_of_seeds
 from trichord.study.table import results_table
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _num_told(nums: Collection[int]) -> str:
 WIDTH = 100  # of the figures of a table: with order, seeds and borders it fits 120 columns
 
 
-def order_tables(figures: Sequence[OrderFigure], orders: Sequence[str]) -> list[Table]:
+def order_tables(figures: Sequence[Measure], orders: Sequence[str]) -> list[Table]:
     """For each benchmark and each thing that figures are of a line per order and a column per measure, chance below; measures
     that do not fit 120 columns have a table of their own. `-`: the order has no such figure."""
     tables = []
@@ -83,9 +83,9 @@ def order_tables(figures: Sequence[OrderFigure], orders: Sequence[str]) -> list[
     return tables
 
 
-def _fitting(figures: Sequence[OrderFigure]) -> Iterator[list[OrderFigure]]:
+def _fitting(figures: Sequence[Measure]) -> Iterator[list[Measure]]:
     """The figures, cut between measures where the cells grow wider than WIDTH."""
-    part: list[OrderFigure] = []
+    part: list[Measure] = []
     used = 0
     for measure in dict.fromkeys(f.measure for f in figures):
         column = [f for f in figures if f.measure == measure]
@@ -97,7 +97,7 @@ def _fitting(figures: Sequence[OrderFigure]) -> Iterator[list[OrderFigure]]:
     yield part
 
 
-def _order_table(name: str, of: str, figures: Sequence[OrderFigure], orders: Sequence[str]) -> Table:
+def _order_table(name: str, of: str, figures: Sequence[Measure], orders: Sequence[str]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -125,18 +125,18 @@ def _order_table(name: str, of: str, figures: Sequence[OrderFigure], orders: Seq
     return out
 
 
-def _width(heading: str, column: Sequence[OrderFigure]) -> int:
+def _width(heading: str, column: Sequence[Measure]) -> int:
     """Of a column whose heading breaks between words, n below it."""
     return max(len(text) for text in (*map(_order_cell, column), *heading.split(), _num_told([f.num for f in column])))
 
 
-def _order_cell(figure: OrderFigure | None) -> str:
+def _order_cell(figure: Measure | None) -> str:
     if figure is None:
         return "-"
     return figure.text
 
 
-def order_caption(figures: Sequence[OrderFigure]) -> str:
+def order_caption(figures: Sequence[Measure]) -> str:
     """What the figures of `order_tables` are, in lines."""
     levels = sorted({f"{f.interval.level:.0%}" for f in figures if f.interval is not None})
     ranked = any(f.unit == "rank" for f in figures)

@@ -94,11 +94,27 @@ def read_ranks(path: Path, benchmark: str, direction: str) -> QueryRanks:
         have = array_names(path)
         known = [name.rpartition("/")[0] for name in have if name.endswith("/clip") and "/geometry/" not in name]
         raise TrichordError(f"{path}: has no ranks of {head}; it has {', '.join(known) or 'none'}")
+    return ranks_from_arrays(arrays, head, path, RUN_AGAIN)
+
+
+def ranks_from_arrays(arrays: Mapping[str, np.ndarray], head: str, path: Path, mend: str) -> QueryRanks:
+    """The ranks whose arrays begin with `head`. Raises TrichordError, which names the file `path`, when they are damaged."""
     if why := fault_of_ranks(arrays, head):
-        raise damaged(path, why, RUN_AGAIN)
+        raise damaged(path, why, mend)
     clip, greater, equal = (arrays[f"{head}/{part}"].astype(np.int64) for part in RANK_PARTS[:3])
     several = [None if (a := arrays.get(f"{head}/{part}")) is None else a.astype(np.int64) for part in SEVERAL]
-    return QueryRanks(clip, greater, equal, int(arrays[f"{head}/num_gallery"]), *several)
+    num = int(arrays[f"{head}/num_gallery"])
+    if len(clip) and (num < 1 or greater.min() < 0 or equal.min() < 1 or greater.max() > num):
+        raise damaged(path, f"the ranks of {head} do not fit its gallery of {num}", mend)
+    return QueryRanks(clip, greater, equal, num, *several)
+
+
+def read_clips(path: Path, benchmark: str) -> tuple[np.ndarray, ...]:
+    """Videos, starts and ends of a benchmark's clips, as `CLIP_PARTS`. Raises TrichordError when they are damaged."""
+    arrays = read_arrays(path, {f"{benchmark}/{part}" for part in CLIP_PARTS}.__contains__)
+    if why := fault_of_clips(arrays, benchmark):
+        raise damaged(path, why, RUN_AGAIN)
+    return tuple(arrays[f"{benchmark}/{part}"] for part in CLIP_PARTS)
 
 
 def each_query(path: Path, result: Mapping[str, Any], ranks: QueryRanks) -> dict[str, np.ndarray]:
@@ -111,8 +127,6 @@ def each_query(path: Path, result: Mapping[str, Any], ranks: QueryRanks) -> dict
     head = f"{result['benchmark']}/{result['direction']}"
     if not fits:
         raise damaged(path, f"the ranks of {head} are not of as many queries as its figures", RUN_AGAIN)
-    if len(ranks.clip) and (ranks.num_gallery < 1 or ranks.greater.min() < 0 or ranks.equal.min() < 1):
-        raise damaged(path, f"the ranks of {head} are no counts of a gallery", RUN_AGAIN)
     return ranks.each(num_errors)
 
 

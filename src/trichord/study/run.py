@@ -17,16 +17,17 @@ from trichord.files.reading import read_json_value
 from trichord.files.writing import refuse_foreign, write_text
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, on_main
-from trichord.protocols.benchmarks import benchmark_names, find_benchmark
+from trichord.protocols.benchmarks import Benchmark, benchmark_names, find_benchmark
 from trichord.recipes import Recipe
 from trichord.study import factories
 from trichord.study.calls import CALLS, begin_call, end_call
+from trichord.study.figures import ScoredRun
 from trichord.study.files import is_there, mended_by_deleting
 from trichord.study.folder import DIVERGED, check_store, claim, config_text, divergence_of, note_divergence, write_study
 from trichord.study.lock import alone_in
-from trichord.study.order_figures import EvaluatedRun, run_of_results
 from trichord.study.places import check_described, identity_of
 from trichord.study.plan import PlannedOrder, PlannedStage, distinct_stages, plan_order, plan_study
+from trichord.study.run_scores import RunScores
 from trichord.study.score import evaluate_order, results_path
 from trichord.study.table import TABLE_FILES, StudyTable, write_table
 from trichord.study.trained_runs import TrainedRun
@@ -151,7 +152,7 @@ def run_study(
     for line in factories.check_data(recipe, store, [stage.stage for stage in distinct_stages(plan)]):
         say(line)
     results: list[dict[str, Any]] = []
-    runs: list[EvaluatedRun] = []
+    runs: list[ScoredRun] = []
     table = None
     with writing(out), alone_in(out):
         on_main(partial(_check_new, out))
@@ -171,7 +172,7 @@ def run_study(
                 continue
             rows = evaluate_order(planned, out, store, recipe, chosen, directions, say)
             results += rows
-            runs.append(on_main(partial(_evaluated, planned, out, rows)))
+            runs.append(on_main(partial(_scored, planned, out, rows, chosen)))
             table = StudyTable.from_results(
                 results, [b.title for b in chosen], [b.name for b in chosen], directions[0].code, runs
             )
@@ -197,11 +198,11 @@ def _is_study(path: Path) -> bool:
     return isinstance(content, dict) and content.keys() >= {"recipe", "orders", "results"}
 
 
-def _evaluated(planned: PlannedOrder, out: Path, rows: list[dict[str, Any]]) -> EvaluatedRun:
+def _scored(planned: PlannedOrder, out: Path, rows: list[dict[str, Any]], benchmarks: Sequence[Benchmark]) -> ScoredRun:
     """Figures of a run with what its queries give, read back from what was kept."""
     stages = planned.stages
     run = TrainedRun(planned.order.code, planned.seed, stages[-1].folder, stages[0].folder)
-    return run_of_results(run, rows, results_path(out, planned).with_suffix(".npz"))
+    return ScoredRun(run, RunScores(results_path(out, planned), rows, [{"name": b.name} for b in benchmarks]).loaded())
 
 
 def _note_read_only(stages: Sequence[PlannedStage], out: Path, store: Store, recipe: Recipe, say: Say) -> None:

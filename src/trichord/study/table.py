@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.errors import printable
-from trichord.evaluation.ranks import RECALLS
+from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS
 from trichord.files.writing import replacing, write_text
 from trichord.modality import Direction, Order
 from trichord.study.drawing import drawing
-from trichord.study.order_figures import EvaluatedRun, OrderFigure, notes_of_seeds, order_figures, run_of_results
-from trichord.study.trained_runs import TrainedRun
+from trichord.study.figures import Measure, ScoredRun, notes_of_seeds, order_figures
+from trichord.study.scores import target_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +45,7 @@ class StudyTable:
     orders: tuple[str, ...]
     benchmarks: tuple[str, ...]
     titles: tuple[str, ...]
-    figures: tuple[OrderFigure, ...]
+    figures: tuple[Measure, ...]
     queries: dict[str, tuple[int, int]]
     results: tuple[dict[str, Any], ...]
 
@@ -56,7 +56,7 @@ class StudyTable:
         titles: list[str],
         benchmarks: list[str],
         direction: str,
-        runs: Sequence[EvaluatedRun] = (),
+        runs: Sequence[ScoredRun],
     ) -> StudyTable:
         """Collect result rows (see `RetrievalResult`, plus `order` and `seed`) into a table of one direction.
 
@@ -64,31 +64,27 @@ class StudyTable:
             results: Rows of all runs.
             titles, benchmarks: Headings and names of the columns.
             direction: Of the cells.
-            runs: The same runs with what their queries give; without them the figures have no intervals.
+            runs: The same runs with what their queries give.
         """
         orders = tuple(dict.fromkeys(r["order"] for r in results))
-        if not runs:
-            keys = dict.fromkeys((r["order"], r["seed"]) for r in results)
-            mine = {key: [r for r in results if (r["order"], r["seed"]) == key] for key in keys}
-            runs = [run_of_results(TrainedRun(*key, "", ""), rows) for key, rows in mine.items()]
-        table = cls(direction, orders, tuple(benchmarks), tuple(titles), tuple(order_figures(runs)), {}, tuple(results))
+        recalls = tuple(figure for figure in order_figures(runs) if figure.measure != MEDIAN_RANK)
+        table = cls(direction, orders, tuple(benchmarks), tuple(titles), recalls, {}, tuple(results))
         return table.for_direction(direction)
 
     @property
-    def cells(self) -> dict[tuple[str, str], tuple[OrderFigure, ...]]:
+    def cells(self) -> dict[tuple[str, str], tuple[Measure, ...]]:
         """(order, benchmark) -> R@1, R@5, R@10 in the table's direction; absent where nothing was scored."""
-        cells: dict[tuple[str, str], tuple[OrderFigure, ...]] = {}
-        for order in self.orders:
-            for name in self.benchmarks:
-                key = (order, name, self.direction)
-                if found := tuple(f for f in self.figures if (f.order, f.benchmark, f.of) == key):
-                    cells[order, name] = found
+        cells: dict[tuple[str, str], tuple[Measure, ...]] = {}
+        for figure in self.figures:
+            if target_of("retrieval", figure.of) == self.direction:
+                key = figure.order, figure.benchmark
+                cells[key] = (*cells.get(key, ()), figure)
         return cells
 
     @property
     def chance(self) -> dict[str, tuple[float, ...]]:
         """benchmark -> the three chance levels."""
-        first: dict[str, tuple[OrderFigure, ...]] = {}
+        first: dict[str, tuple[Measure, ...]] = {}
         for (_, name), cells in self.cells.items():
             first.setdefault(name, cells)
         return {name: tuple(cell.chance or 0.0 for cell in cells) for name, cells in first.items()}
@@ -123,7 +119,7 @@ class StudyTable:
         told = [f"Zero-shot retrieval {direction}, recall in percent, {level}; {sizes}; {self._seeds(figures)}."]
         return " ".join([*told, *notes_of_seeds(figures)]) + warning
 
-    def _seeds(self, figures: Sequence[OrderFigure]) -> str:
+    def _seeds(self, figures: Sequence[Measure]) -> str:
         """The number of seeds of the orders, as far as these have figures: `seeds: 3`, or of each order where they differ."""
         seeds = {figure.order: figure.seeds for figure in figures}
         if len(set(seeds.values())) < 2:
@@ -283,10 +279,10 @@ def _draw_orders(table: StudyTable, path: Path) -> None:
         shown = [order for order in table.orders if (order, name) in table.cells]
         ten = [table.cells[order, name][2] for order in shown]
         labels = [str(Order.parse(order)) for order in shown]
-        ends = [(f.interval.low, f.interval.high) if f.interval else (f.value, f.value) for f in ten]
-        reach = [[f.value - low for f, (low, _) in zip(ten, ends, strict=True)],
-                 [high - f.value for f, (_, high) in zip(ten, ends, strict=True)]]  # fmt: skip
-        axes.bar(labels, [f.value for f in ten], yerr=reach, color="#4c72b0", width=0.6, capsize=3)
+        ends = [(f.interval.low, f.interval.high) if f.interval else (f.estimate, f.estimate) for f in ten]
+        reach = [[f.estimate - low for f, (low, _) in zip(ten, ends, strict=True)],
+                 [high - f.estimate for f, (_, high) in zip(ten, ends, strict=True)]]  # fmt: skip
+        axes.bar(labels, [f.estimate for f in ten], yerr=reach, color="#4c72b0", width=0.6, capsize=3)
         if name in table.chance:
             axes.axhline(table.chance[name][2], color="#c44e52", linewidth=1.2, label="chance")
             axes.legend(frameon=False, fontsize=8)

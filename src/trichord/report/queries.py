@@ -8,12 +8,12 @@ from trichord.evaluation.ranks import chance_recall
 from trichord.evaluation.replication import Runs
 from trichord.evaluation.retrieval import QueryRanks
 from trichord.protocols.protocol import MEDIAN_RANK
+from trichord.report.analysis import Bench, Target
 from trichord.report.duels import Duel
-from trichord.report.evaluation_analysis import Bench, Models, Target
-from trichord.report.evaluation_reading import AGAIN, PER_QUERY, Scored, Scores
-from trichord.report.evaluation_units import captions_of_units, names_of_units
-from trichord.study.files import damaged
-from trichord.study.ranks import RANK_PARTS, SEVERAL, fault_of_ranks
+from trichord.study.figures import Models
+from trichord.study.ranks import ranks_from_arrays
+from trichord.study.scores import Scored, Scores
+from trichord.study.units import captions_of_units, names_of_units
 
 POINTS = 120  # of a curve
 
@@ -31,8 +31,8 @@ def clearest_duel(bench: Bench) -> Duel | None:
     *_, pair, target = min(pairs, key=lambda found: found[:3])
     a, b = (pair.a, pair.b) if pair.estimate >= 0 else (pair.b, pair.a)
     first, second = bench.models[a], bench.models[b]
-    rows = first.rows(target.name, target.main)
-    assert rows is not None
+    row = first.scored[0].row(target.name, target.main)
+    assert row is not None
     values = _values(first, target), _values(second, target)
     ranks = bench.first.kind == "retrieval"
     if values[0] is None or values[1] is None or len(values[0]) != len(values[1]):
@@ -43,7 +43,7 @@ def clearest_duel(bench: Bench) -> Duel | None:
     value_b = values[1][places]
     counted = ~np.isnan(values[0]) & ~np.isnan(value_b)
     one, two = values[0][counted], value_b[counted]
-    names = names_of_units(first.scores[0], rows[0])
+    names = names_of_units(first.scores[0], row)
     captions = _captions(first, target)
     what = {"retrieval": "rank", "localization": "steps found"}.get(bench.first.kind, "share right")
     what += ", mean over seeds" if max(len(first.seeds), len(second.seeds)) > 1 else ""
@@ -83,21 +83,12 @@ def _captions(models: Models, target: Target) -> np.ndarray:
 
 
 def ranks_of(scores: Scores, scored: Scored, code: str) -> QueryRanks | None:
-    """What `study.ranks.read_ranks` reads; None where no ranks of that direction were kept."""
+    """The ranks of a direction; None where none were kept."""
     head = f"{scored.head}/{code}"
-    arrays = {
-        name: a for part in (*RANK_PARTS, *SEVERAL) if (a := scores.arrays.get(name := f"{head}/{part}")) is not None
-    }
-    if f"{head}/greater" not in arrays:
+    if f"{head}/greater" not in scores.arrays:
         return None
-    if why := fault_of_ranks(arrays, head):
-        raise damaged(scores.path / PER_QUERY, why, AGAIN)
-    clip, greater, equal = (arrays[f"{head}/{part}"].astype(np.int64) for part in RANK_PARTS[:3])
-    several = [None if (a := arrays.get(f"{head}/{part}")) is None else a.astype(np.int64) for part in SEVERAL]
-    num = int(arrays[f"{head}/num_gallery"])
-    if num < 1 or not len(greater) or greater.min() < 0 or equal.min() < 1 or greater.max() > num:
-        raise damaged(scores.path / PER_QUERY, f"the ranks of {head} do not fit its gallery of {num}", AGAIN)
-    return QueryRanks(clip, greater, equal, num, *several)
+    ranks = ranks_from_arrays(scores.arrays, head, scores.file, scores.mend)
+    return ranks if len(ranks.clip) else None
 
 
 def curve_of(models: Models, target: Target) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

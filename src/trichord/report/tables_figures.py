@@ -4,14 +4,15 @@ its ends and chance in full too, for CSV and JSON."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from trichord.evaluation.printed import figure_text, percent
+from trichord.evaluation.printed import percent
 from trichord.evaluation.replication import ONE_SEED, TWO_SEEDS
-from trichord.report.document import Cell, Column, Table, Value
-from trichord.report.evaluation_analysis import Bench, Measure, Target, rule_of
-from trichord.report.evaluation_systems import System
-from trichord.report.evaluation_units import gallery_of
-from trichord.report.tables import DASH, difference_cell, in_percent, is_apart, p_text
+from trichord.report.analysis import Bench, Target, rule_of
+from trichord.report.document import Cell, Column, Table
+from trichord.report.tables import DASH, in_percent, measure_cell
+from trichord.study.figures import Measure, System
+from trichord.study.units import gallery_of
 
 SYSTEM = Column("system", numeric=False)
 OF = Column("of", numeric=False)
@@ -36,18 +37,12 @@ def systems_table(systems: Sequence[System]) -> Table:
 
 
 def figure_cell(found: Measure | None, *, strong: bool = False, chance: bool = False, note: str = "") -> Cell:
-    """A figure with its interval; with `chance` that stands below it."""
-    if found is None:
-        return DASH
-    values: tuple[tuple[str, Value], ...] = ()
-    text = figure_text(found.estimate, found.low, found.high, found.unit)
-    if found.low is not None:
-        values = (("low", found.low), ("high", found.high))
-    if found.chance is not None and chance:
-        text += f"\nchance {percent(found.chance)}"
-    if found.chance is not None:
-        values += (("chance", found.chance),)
-    return Cell(text, found.estimate, strong, note, values)
+    """A figure with its interval and chance; with `chance` that stands below it."""
+    cell = measure_cell(found, strong=strong, note=note)
+    if found is None or found.chance is None:
+        return cell
+    text = f"{cell.text}\nchance {percent(found.chance)}" if chance else cell.text
+    return replace(cell, text=text, values=(*cell.values, ("chance", found.chance)))
 
 
 def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table:
@@ -69,7 +64,9 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
                                  note=_note(figures.get(m))) for m in measures]  # fmt: skip
             name = Cell(
                 system,
-                note="" if len(set(target.ofs.values())) == 1 else f"fusion rule {rule_of(bench, system, target)}",
+                note=""
+                if len({target.of(name) for name in target.figures}) == 1
+                else f"fusion rule {rule_of(target, system)}",
             )
             head = [Cell(target.name), name] if several else [Cell(target.name)]
             rows.append((*head, *cells, *(tails[target.name, system][what] for what in varying)))
@@ -114,7 +111,7 @@ def _tail(bench: Bench, target: Target, system: str) -> dict[str, Cell]:
     nums = sorted({figure.num for figure in figures})
     seeds = sorted({(figure.num_seeds, figure.seeds) for figure in figures})
     models = bench.models[system]
-    row = next((row for row in models.scored[0].rows if row.of == target.ofs[system]), None)
+    row = next((row for row in models.scored[0].rows if row.of == target.of(system)), None)
     size = (
         gallery_of(models.scores[0], models.scored[0], row)
         if row is not None and bench.first.kind == "retrieval"
@@ -146,31 +143,3 @@ def _chance(bench: Bench, target: Target, measures: Sequence[str]) -> list[Cell]
                 Cell(f"{percent(min(known))} to {percent(max(known))}", min(known), values=(("most", max(known)),))
             )
     return [] if all(cell is DASH for cell in cells) else cells
-
-
-def comparison_table(benches: Sequence[Bench], level: float) -> Table:
-    """Every pair of systems that were compared, in every target."""
-    labels = ("benchmark", "of", "systems", "difference", "p", "p, Holm", "seeds")
-    numeric = (False, False, False, True, True, True, True)
-    rows: list[tuple[Cell, ...]] = []
-    rules: list[int] = []
-    for bench in benches:
-        before = len(rows)
-        for target in bench.targets:
-            for pair in (pair for found in target.comparisons for pair in found.differences):
-                paired = str(pair.num_seeds) + ("" if pair.paired_seeds else ", not paired")
-                rows.append((
-                    Cell(bench.name), Cell(f"{target.name}, {target.main}"), Cell(f"{pair.a} − {pair.b}"),
-                    difference_cell(pair.estimate, pair.low, pair.high), Cell(p_text(pair.p), pair.p),
-                    Cell(p_text(pair.p_adjusted), pair.p_adjusted, strong=is_apart(pair)),
-                    Cell(paired, pair.num_seeds, values=(("units", pair.num_queries),)),
-                ))  # fmt: skip
-        if before:
-            rules.append(before)
-    caption = (
-        f"Points, over the same units, with {in_percent(level)} intervals (not corrected). Holm's correction is over all "
-        f"{len(rows)} rows of this table. Bold: told apart at that level, with two seeds or more."
-    )
-    columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
-    separators = tuple(rule for rule in rules if 0 < rule < len(rows))
-    return Table("differences", "Differences between systems", columns, tuple(rows), caption, separators)

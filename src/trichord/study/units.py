@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from trichord.errors import one_line
 from trichord.ids import without_media_suffix
-from trichord.report.document import folded
-from trichord.report.evaluation_reading import Measured, Scored, Scores, fusion_of
-from trichord.report.pairing import places_of
+from trichord.study.pairing import places_of
+from trichord.study.scores import Measured, Scored, Scores, fusion_of
 
 One = tuple[Scores, Scored]
 
@@ -241,5 +241,5 @@ def _difference(what: str, one: np.ndarray, two: np.ndarray) -> str:
 
 
 def _short(text: object) -> str:
-    line = folded(str(text))
+    line = one_line(text)
     return line if len(line) <= 60 else line[:57] + "..."

@@ -4,56 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from trichord.errors import TrichordError, one_line
 from trichord.modality import Order
 from trichord.report.document import folded
-from trichord.report.evaluation_reading import AGAIN, Scores, fault, read_scores, scores_of
 from trichord.study.evaluation_files import PER_QUERY, RESULTS
+from trichord.study.figures import System
 from trichord.study.files import check_sha256, is_there, read_json
-from trichord.study.plan import first_stage_label
+from trichord.study.scores import AGAIN, Scores, fault, read_scores, scores_of
 
 Folder = Literal["study", "evaluation"]
-
-
-@dataclass(frozen=True, eq=False)
-class System:
-    """A named line of the report.
-
-    Attributes:
-        name: As printed, each once.
-        order: Code, of a study's order; '' for what was scored alone.
-        folder: That was given.
-        seeds: Of its models; (0,) for what was scored alone.
-        scores: Of each seed.
-        first_stages: Of each seed, the folder of its first stage; '' where that was not kept.
-        notes: What narrows the meaning of its figures.
-        left_out: Sentences on runs of its folder that were not scored.
-        study: Path of the study that its models are of, as it was given then; ''.
-    """
-
-    name: str
-    order: str
-    folder: Path
-    seeds: tuple[int, ...]
-    scores: tuple[Scores, ...]
-    first_stages: tuple[str, ...] = ("",)
-    notes: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-    study: str = ""
-
-    @property
-    def labels(self) -> tuple[int | str, ...]:
-        """Of each seed, what tells its first stage from others."""
-        return tuple(map(first_stage_label, self.first_stages, self.seeds))
-
-    @property
-    def num_seeds(self) -> int:
-        """The number of first stages."""
-        return len(set(self.labels))
 
 
 def kind_of(path: Path) -> Folder:

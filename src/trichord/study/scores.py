@@ -115,7 +115,18 @@ class Scores:
         """All of its arrays but those of the mean rank, which nothing is read from."""
         return read_arrays(self.path / PER_QUERY, lambda name: not name.endswith("/MeanR/each"), mend=AGAIN)
 
+    def loaded(self) -> Scores:
+        """The same with its arrays read. Raises TrichordError where these are damaged."""
+        assert self.arrays is not None
+        return self
+
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """Of the model and of all benchmarks."""
+        return self.notes + tuple(note for scored in self.benchmarks for note in scored.notes)
+
     def scored(self, key: tuple[str, str]) -> Scored | None:
+        """The benchmark with a key, the first one where several have it."""
         return next((one for one in self.benchmarks if one.key == key), None)
 
     def each(self, row: Measured) -> np.ndarray:
@@ -178,11 +189,7 @@ def scores_of(path: Path, content: dict[str, Any]) -> Scores:
         raise fault(path, "its store has no path and fingerprint")
     if not _texts(notes):
         raise fault(path, "its notes are not texts")
-    benchmarks: dict[tuple[str, str], Scored] = {}
-    for entry in content["benchmarks"]:
-        scored = _benchmark(path, entry)
-        benchmarks.setdefault(scored.key, scored)
-    return Scores(path, content, tuple(benchmarks.values()))
+    return Scores(path, content, tuple(_benchmark(path, entry) for entry in content["benchmarks"]))
 
 
 def _texts(value: object) -> bool:

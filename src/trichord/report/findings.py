@@ -1,0 +1,206 @@
+"""What a report says first and of its comparisons: sentences, warnings, and the section on which systems differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from trichord.evaluation.comparison import Comparison, leaders, listed
+from trichord.evaluation.printed import percent
+from trichord.evaluation.replication import ONE_SEED, replication_note
+from trichord.evaluation.statistics import Difference
+from trichord.report import plots
+from trichord.report.analysis import Bench, Target
+from trichord.report.document import Block, Figure, Section, Text
+from trichord.report.tables import differences_table, in_percent, is_apart, p_text
+from trichord.study.figures import Measure, System
+
+NAMED = 6  # pairs that a sentence names
+SMALL_GALLERY = 50.0  # chance in percent of the main recall, above which systems are hard to tell apart
+RULES = {
+    "system": "Systems are compared in one main measure of each benchmark and of each thing that its figures are of, over the "
+    "same units, seeds as the outer level where there are several. Holm's family is all pairs in all of these rows. A system is "
+    "called the winner only where all have two seeds or more and it beats every other one after the correction; with one seed "
+    "each it is trained models that are compared, not methods.",
+    "order": "Orders are compared over the same queries, seeds as the outer level. An order is called the winner only where it "
+    "beats every other one after Holm's correction; otherwise the sentence says how large a study would see the difference.",
+}
+
+
+def sentence(bench: Bench, several: bool, noun: str) -> str:
+    """Of the first target. Systems that were not compared are not ranked either."""
+    target = next((target for target in bench.targets if target.main), bench.targets[0])
+    figures = {name: of[target.shown] for name, of in target.figures.items() if target.shown in of}
+    head = f"{bench.title}, {target.name}, {target.shown}"
+    chances = [figure.chance for figure in figures.values() if figure.chance is not None]
+    chance = f"; chance is {percent(chances[0], 1)}" if chances else ""
+    if not several or len(figures) == 1:
+        (name, found), *_ = figures.items()
+        return f"{head}: {f'{name} has ' if several else ''}{_value(found)}{chance}."
+    groups = [(list(found.recalls), found) for found in target.comparisons] if target.main else [(list(figures), None)]
+    told = []
+    for names, comparison in groups:
+        best, *level_with_it = leaders({name: figures[name].estimate for name in names})
+        among = "" if len(names) == len(figures) else f"of {', '.join(names)} "
+        verdict = _verdict(comparison, noun, best) if comparison is not None else ""
+        highest = f"the highest is {best} with {_value(figures[best])}"
+        if level_with_it:
+            highest = f"the highest are {listed([best, *level_with_it])}, of which {best} has {_value(figures[best])}"
+        told.append(f"{among}{highest}{chance}.{verdict}")
+    alone = [name for name in figures if not any(name in names for names, _ in groups)]
+    told += [
+        f"not compared: {', '.join(f'{name} {_value(figures[name])}' for name in alone)}{'' if told else chance}."
+    ] * bool(alone)
+    return f"{head}: " + " ".join(part if at == 0 else part[0].upper() + part[1:] for at, part in enumerate(told))
+
+
+def _value(found: Measure) -> str:
+    return f"{found.text} %"
+
+
+def _verdict(found: Comparison, noun: str, best: str = "") -> str:
+    """What a comparison says, as sentences that follow another; of `best` alone where it is given."""
+    pairs = [pair for pair in found.differences if not best or best in (pair.a, pair.b)]
+    apart = [pair for pair in pairs if pair.p_adjusted < 1 - pair.level]
+    told = []
+    if min(recall.num_seeds for recall in found.recalls.values()) > 1:
+        verdict = found.verdict.replace("every other order", f"every other {noun}")
+        told.append(f"{verdict[0].upper() if verdict.startswith('not ') else verdict[0]}{verdict[1:]}.")
+        if found.winner is None and apart:
+            told.append(f"Told apart: {_pairs(apart)}.")
+    else:
+        if methods := [pair for pair in apart if is_apart(pair)]:
+            told.append(f"Told apart: {_pairs(methods)}.")
+        if models := [pair for pair in apart if not is_apart(pair)]:
+            told.append(f"As trained models these differ: {_pairs(models)}.")
+        if rest := [pair for pair in pairs if pair not in apart]:
+            told.append(
+                f"Not seen to differ: {'; '.join(f'{pair.a} and {pair.b}' for pair in rest[:NAMED])}{_more(rest)}."
+            )
+    return "".join(f" {part}" for part in told)
+
+
+def _more(items: Sequence[object]) -> str:
+    return f"; and {len(items) - NAMED} more" if len(items) > NAMED else ""
+
+
+def _pairs(pairs: Sequence[Difference]) -> str:
+    out = []
+    for pair in pairs[:NAMED]:
+        ahead, behind = (pair.a, pair.b) if pair.estimate > 0 else (pair.b, pair.a)
+        out.append(
+            f"{ahead} is ahead of {behind} ({abs(pair.estimate):.1f} points, adjusted p {p_text(pair.p_adjusted)})"
+        )
+    return "; ".join(out) + _more(pairs)
+
+
+def warnings(systems: Sequence[System], benches: Sequence[Bench], noun: str) -> list[str]:
+    """What narrows the meaning of all figures: few seeds, other ways of scoring, small galleries."""
+    told = [f"{sentence}." for system in systems for sentence in system.left_out]
+    alone = [system.name for system in systems if system.num_seeds == 1]
+    compared = {name for bench in benches for target in bench.targets for c in target.comparisons for name in c.recalls}
+    notes = [(system.name, replication_note(system.num_seeds, len(system.seeds))) for system in systems]
+    if compared & set(alone):
+        whose = f"Every {noun} has" if len(alone) == len(systems) else f"{', '.join(alone)}:"
+        told.append(
+            f"{whose} one seed: trained models are compared, not the methods that made them; another seed of a method may score "
+            "otherwise, and no winner is named."
+        )
+        notes = [(name, "" if note == ONE_SEED else note) for name, note in notes]
+    told += [f"{line}." for line in by_note(notes, "Intervals: {}")]
+    for bench in benches:
+        told += [f"{bench.title}: {sentence}." for sentence in bench.apart if " not compared with " in sentence]
+        small = [target.name for target in bench.targets if bench.first.kind == "retrieval" and _is_small(target)]
+        if small:
+            where = f"{', '.join(small[:3])}{', ...' if small[3:] else ''}"
+            told.append(
+                f"{bench.title}: the gallery is small: chance is above 50 % at {bench.targets[0].shown} in {where}."
+            )
+    return told
+
+
+def by_note(notes: Iterable[tuple[str, str]], of_all: str = "{}") -> list[str]:
+    """Each note of (name, note) once, with the names it holds of where not of all; `of_all` words those that hold of all."""
+    names: dict[str, list[str]] = {}
+    every = set()
+    for name, note in notes:
+        every.add(name)
+        if note and name not in names.setdefault(note, []):
+            names[note].append(name)
+    return [
+        of_all.format(f"{note[:1].upper()}{note[1:]}" if of_all == "{}" else note)
+        if len(some) == len(every)
+        else f"{', '.join(some)}: {note}"
+        for note, some in names.items()
+    ]
+
+
+def _is_small(target: Target) -> bool:
+    chances = [of[target.main].chance for of in target.figures.values() if target.main in of]
+    return any(chance is not None and chance > SMALL_GALLERY for chance in chances)
+
+
+# ---- comparison
+
+
+def comparison_section(
+    benches: Sequence[Bench], level: float, noun: str, title: str, more: Sequence[Block] = ()
+) -> Section:
+    """Which systems differ: verdicts, a figure, the table of all pairs, `more`, and what was not compared."""
+    compared = [bench for bench in benches if any(target.comparisons for target in bench.targets)]
+    sentences = [f"{bench.title}: {sentence}." for bench in benches for sentence in bench.apart]
+    silent = [bench.title for bench in benches if not any(target.main for target in bench.targets)]
+    if silent:
+        sentences.append(
+            f"{', '.join(silent)}: no comparison; their figures have no main measure that is a mean over units."
+        )
+    if not compared:
+        nothing = Text(tuple(sentences or [f"No two {noun}s can be compared."]), "warning")
+        return Section(title, (nothing,), RULES[noun])
+    panels = []
+    for bench in compared:
+        target = next(target for target in bench.targets if target.comparisons)
+        pairs = [pair for found in target.comparisons for pair in found.differences]
+        rows = [
+            plots.PointRow(f"{d.a} − {d.b}", [plots.Point(d.estimate, d.low, d.high, filled=is_apart(d))])
+            for d in pairs
+        ]
+        panels.append(plots.PointPanel(f"{bench.name}, {target.name}, {target.main}", rows))
+    blocks: list[Block] = [
+        Text(tuple(_finding(bench, noun) for bench in compared), "finding"),
+        Figure(
+            "differences", "Differences of the main measures", plots.differences(panels),
+            f"Points with {in_percent(level)} intervals, the first direction or modality of each benchmark; filled: told apart at "
+            "that level, with two seeds or more, after Holm's correction.",
+            f"Differences between pairs of {noun}s with their intervals",
+        ),
+        differences_table(compared, level, noun),
+        *more,
+    ]  # fmt: skip
+    if sentences:
+        blocks.append(Text(tuple(sentences), "warning"))
+    return Section(title, tuple(blocks), RULES[noun])
+
+
+def _finding(bench: Bench, noun: str) -> str:
+    """What the first target of a benchmark says in full, and how often the others say so."""
+    first, *others = [target for target in bench.targets if target.comparisons]
+    verdicts = "".join(_verdict(found, noun) for found in first.comparisons)
+    told = f"{bench.title}, {first.name}, {first.main}:{verdicts}"
+    if not others:
+        return told
+    pairs = [pair for target in others for found in target.comparisons for pair in found.differences]
+    apart = sum(pair.p_adjusted < 1 - pair.level for pair in pairs)
+    highest: dict[str, int] = {}
+    for target in others:
+        values = {name: of[target.main].estimate for name, of in target.figures.items() if target.main in of}
+        for best in leaders(values):
+            highest[best] = highest.get(best, 0) + 1
+    rows = f"{len(others)} further rows" if len(others) > 1 else "one further row"
+    who = ", ".join(f"{name} in {count}" for name, count in sorted(highest.items(), key=lambda item: -item[1]))
+    return f"{told} In {rows} the highest is {who}; {apart} of their {len(pairs)} pairs differ after the correction."
+
+
+def of_systems(notes: Mapping[str, Iterable[str]]) -> Text | None:
+    """The notes by system as a block; None without notes."""
+    lines = by_note((name, note) for name, some in notes.items() for note in [*some, ""])
+    return Text(tuple(lines)) if lines else None

@@ -1,0 +1,262 @@
+"""The figures of orders and other systems: what their runs give together, with intervals over units and seeds.
+
+A study, the evaluation of a study and the evaluation of one model all end here: `evaluation.replication` says which runs count as
+seeds, and every table and page prints the same figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trichord.evaluation.printed import figure_text
+from trichord.evaluation.replication import Runs, mean_over_first_stages, replication_note, seeds_text
+from trichord.evaluation.statistics import Interval
+from trichord.modality import Order
+from trichord.protocols.protocol import has_interval, interval_over_units
+from trichord.study.plan import first_stage_label
+from trichord.study.scores import Measured, Scored, Scores, target_of
+from trichord.study.trained_runs import TrainedRun
+from trichord.study.units import places_of_units
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run of a study and its scores."""
+
+    run: TrainedRun
+    scores: Scores
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """A named line of tables and reports: an order with its runs, or one model.
+
+    Attributes:
+        name: As printed, each once.
+        order: Code, of a study's order; '' for what was scored alone.
+        folder: That was given.
+        seeds: Of its models; (0,) for what was scored alone.
+        scores: Of each seed.
+        first_stages: Of each seed, the folder of its first stage; '' where that was not kept.
+        notes: What narrows the meaning of its figures.
+        left_out: Sentences on runs of its folder that were not scored.
+        study: Path of the study that its models are of, as it was given then; ''.
+    """
+
+    name: str
+    order: str
+    folder: Path
+    seeds: tuple[int, ...]
+    scores: tuple[Scores, ...]
+    first_stages: tuple[str, ...] = ("",)
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    study: str = ""
+
+    @property
+    def labels(self) -> tuple[int | str, ...]:
+        """Of each seed, what tells its first stage from others."""
+        return tuple(map(first_stage_label, self.first_stages, self.seeds))
+
+    @property
+    def num_seeds(self) -> int:
+        """The number of first stages."""
+        return len(set(self.labels))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of one system, over its runs. Shares are in percent, ranks as they are.
+
+    Attributes:
+        benchmark, of, measure, unit: As of the rows.
+        order: Code of the order; '' for a model that was scored alone.
+        estimate: Mean over first stages of the means over their runs; of a median rank with an interval, the median over all runs
+            and units together.
+        interval: Over units and seeds; None where the rows do not tell what each unit gives, or runs were scored on other units.
+        num_seeds: First stages.
+        num: Units of each run, where all have as many; else of the fewest.
+        chance: Mean over runs, where it is known.
+        num_runs: More than `num_seeds` where runs share first stages.
+    """
+
+    benchmark: str
+    of: str
+    measure: str
+    unit: str
+    order: str
+    estimate: float
+    interval: Interval | None
+    num_seeds: int
+    num: int
+    chance: float | None
+    num_runs: int = 0
+
+    @property
+    def low(self) -> float | None:
+        return None if self.interval is None else self.interval.low
+
+    @property
+    def high(self) -> float | None:
+        return None if self.interval is None else self.interval.high
+
+    @property
+    def note(self) -> str:
+        """What narrows the meaning of an interval; '' where there is none."""
+        return "" if self.interval is None else self.interval.note
+
+    @property
+    def text(self) -> str:
+        """As it is printed: `9.0 [4.8, 16.4]`."""
+        return figure_text(self.estimate, self.low, self.high, self.unit)
+
+    @property
+    def seeds(self) -> str:
+        """The number of seeds as it is printed."""
+        return seeds_text(self.num_seeds, self.num_runs or self.num_seeds)
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The models of one system that were scored on a benchmark: scores[i] and scored[i] are of seeds[i], and first_stages[i]
+    tells its first stage from others (`study.plan.first_stage_label`)."""
+
+    system: System
+    seeds: tuple[int, ...]
+    scores: tuple[Scores, ...]
+    scored: tuple[Scored, ...]
+    first_stages: tuple[int | str, ...]
+
+    @property
+    def one(self) -> tuple[Scores, Scored]:
+        """The first seed."""
+        return self.scores[0], self.scored[0]
+
+    def only(self, places: Sequence[int]) -> Models:
+        """Those at some places."""
+        parts = (self.seeds, self.scores, self.scored, self.first_stages)
+        return Models(self.system, *(tuple(part[at] for at in places) for part in parts))  # type: ignore[arg-type]
+
+    def rows(self, target: str, measure: str) -> list[Measured] | None:
+        """The row of each seed; None where one has none."""
+        rows = [scored.row(target, measure) for scored in self.scored]
+        return None if None in rows else [row for row in rows if row is not None]
+
+    def table(self, target: str, measure: str) -> np.ndarray | None:
+        """(S, n) what each unit gives, seed by seed; None where it is not known or seeds were scored on different units."""
+        rows = self.rows(target, measure)
+        if rows is None or not all(row.each for row in rows):
+            return None
+        values: list[np.ndarray] = []
+        for scores, scored, row in zip(self.scores, self.scored, rows, strict=True):
+            if (places := places_of_units(self.one, rows[0], (scores, scored), row)) is None:
+                return None
+            values.append(scores.each(row)[places])
+            if not np.array_equal(np.isnan(values[-1]), np.isnan(values[0])):
+                return None
+        return np.stack(values)
+
+    def places(self, of: Models, target: str, measure: str) -> np.ndarray | None:
+        """(n,) where the units of the first seed of `of` stand among those of the first seed here; None where they differ."""
+        one, two = of.rows(target, measure), self.rows(target, measure)
+        if not one or not two:
+            return None
+        return places_of_units(of.one, one[0], self.one, two[0])
+
+    def runs(self, target: str, measure: str) -> Runs | None:
+        """What each unit gives in each run; None as of `table`."""
+        table = self.table(target, measure)
+        return None if table is None else Runs(table, self.first_stages, self.seeds)
+
+    def figure(self, target: str, measure: str, level: float = 0.95) -> Measure | None:
+        """One measure over the seeds that have it; None where none has."""
+        rows = [scored.row(target, measure) for scored in self.scored]
+        known = [row for row in rows if row is not None]
+        if not known:
+            return None
+        row, chances = known[0], [row.chance for row in known if row.chance is not None]
+        firsts = [first for first, row in zip(self.first_stages, rows, strict=True) if row is not None]
+        interval = None
+        if has_interval(row.measure, row.unit) and (runs := self.runs(target, measure)) is not None:
+            interval = interval_over_units(runs, row.measure, row.unit, shares=row.shares, level=level)
+        estimate = interval.estimate if interval else mean_over_first_stages([row.value for row in known], firsts)
+        return Measure(
+            self.scored[0].name, row.of, measure, row.unit, self.system.order, estimate, interval, len(set(firsts)),
+            min(row.num for row in known), float(np.mean(chances)) if chances else None, len(known),
+        )  # fmt: skip
+
+    def figures(self, target: str, level: float = 0.95) -> dict[str, Measure]:
+        """All measures of a target."""
+        rows = (row for scored in self.scored for row in scored.rows if target_of(scored.kind, row.of) == target)
+        measures = dict.fromkeys(row.measure for row in rows)
+        return {m: figure for m in measures if (figure := self.figure(target, m, level)) is not None}
+
+
+def systems_of(runs: Iterable[ScoredRun], folder: Path = Path()) -> list[System]:
+    """The orders of scored runs, in the order met."""
+    by_order: dict[str, list[ScoredRun]] = {}
+    for scored in runs:
+        by_order.setdefault(scored.run.order, []).append(scored)
+    return [
+        System(
+            str(Order.parse(order)), order, folder, tuple(one.run.seed for one in mine), tuple(one.scores for one in mine),
+            tuple(one.run.first_stage for one in mine),
+        )
+        for order, mine in by_order.items()
+    ]  # fmt: skip
+
+
+def models_on(systems: Sequence[System], key: tuple[str, str]) -> dict[str, Models]:
+    """By the name of its system, the models that were scored on a benchmark."""
+    models: dict[str, Models] = {}
+    for system in systems:
+        every = zip(system.seeds, system.scores, system.labels, strict=True)
+        some = [(seed, own, scored, first) for seed, own, first in every if (scored := own.scored(key)) is not None]
+        if some:
+            models[system.name] = Models(system, *map(tuple, zip(*some, strict=True)))
+    return models
+
+
+def benchmark_keys(systems: Sequence[System]) -> list[tuple[str, str]]:
+    """The keys of all benchmarks (`Scored.key`), in the order met."""
+    every = (scored.key for system in systems for scores in system.scores for scored in scores.benchmarks)
+    return list(dict.fromkeys(every))
+
+
+def target_names(models: Mapping[str, Models]) -> list[str]:
+    """What the figures of a benchmark are of, in the order met."""
+    rows = ((scored, row) for own in models.values() for scored in own.scored for row in scored.rows)
+    return list(dict.fromkeys(target_of(scored.kind, row.of) for scored, row in rows))
+
+
+def order_figures(runs: Sequence[ScoredRun], level: float = 0.95) -> list[Measure]:
+    """All figures, benchmark by benchmark, in the order of the rows; within a target orders as they come."""
+    systems = systems_of(runs)
+    return [
+        figure
+        for key in benchmark_keys(systems)
+        for models in [models_on(systems, key)]
+        for target in target_names(models)
+        for own in models.values()
+        for figure in own.figures(target, level).values()
+    ]
+
+
+def notes_of_seeds(figures: Sequence[Measure]) -> list[str]:
+    """What the numbers of seeds and runs mean for the figures, a sentence each, with the orders it holds of where not of all."""
+    orders: dict[str, dict[str, None]] = {}
+    for figure in figures:
+        note = replication_note(figure.num_seeds, figure.num_runs or figure.num_seeds)
+        orders.setdefault(note, {})[figure.order] = None
+    every = {figure.order for figure in figures}
+    return [
+        f"{note[0].upper()}{note[1:]}."
+        if set(own) == every
+        else f"{', '.join(str(Order.parse(o)) for o in own)}: {note}."
+        for note, own in orders.items()
+        if note
+    ]
