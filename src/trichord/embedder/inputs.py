@@ -247,7 +247,7 @@ class Inputs:
             path = file_of(value)
             array, where = load_features(path), f"{modality}: {path}"
         else:
-            array, where = _array(value), f"{modality}: the array"
+            array, where = array_of(value), f"{modality}: the array"
         rows = checked_rows(array, where, Width(int(self.dims[modality]), "the model"))
         return unit_row(rows.max(axis=0).astype(np.float32))
 
