@@ -63,14 +63,28 @@ def declared() -> dict[str, str]:
     return {name: letter.lower() for letter, name in sorted(_declared.items(), key=lambda entry: entry[1])}
 
 
-def further(modalities: Iterable[str]) -> dict[str, str]:
-    """Name -> lowercase letter of those of the given modalities that are not video, audio or text, for a record of them."""
-    return {name: letter_of(name).lower() for name in in_order(modalities) if name not in MODALITIES}
-
-
 def known() -> tuple[str, ...]:
     """Names of all modalities: video, audio, text, then the declared ones in alphabetical order."""
     return (*MODALITIES, *declared())
+
+
+def further_letters(modalities: Iterable[str]) -> dict[str, str]:
+    """Name -> lowercase letter of those of the modalities that are not video, audio or text: what a file records of them, so that
+    whoever reads it can declare them."""
+    return {name: letter_of(name).lower() for name in in_order(modalities) if name not in MODALITIES}
+
+
+def declare_recorded(modalities: object, source: object) -> None:
+    """Declare the modalities that a file records, as `further_letters` gives them.
+
+    Raises TrichordError, which names the file `source`, for what is no such record, and as `declare` does.
+    """
+    if not isinstance(modalities, dict):
+        raise TrichordError(f"{source}: its modalities are not names with letters; write the file anew")
+    try:
+        declare(modalities)
+    except TrichordError as error:
+        raise TrichordError(f"{source}: {error}") from None
 
 
 def in_order(modalities: Iterable[str]) -> tuple[str, ...]:

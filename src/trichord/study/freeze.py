@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from trichord.data.frozen import frozen_folder, frozen_rows
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
-from trichord.modality import MODALITIES, Order, declare, letter_of
+from trichord.modality import MODALITIES, Order, declare_recorded, letter_of
 from trichord.parallel import on_main
 from trichord.recipes import Recipe, of_this_version, recipe_from_dict
 from trichord.study import factories
@@ -104,11 +104,11 @@ def _stages(run: Path, order: Order | None) -> Iterator[tuple[Path, Stage, Recip
     for folder in folders:
         described = read_json(folder / DESCRIPTION, mend=deleting(folder))
         check_described(folder, described)
-        chain, settings, others = (described.get(name) for name in ("stage", "settings", "modalities"))
-        if not isinstance(chain, str) or not isinstance(settings, dict) or not isinstance(others, dict | None):
+        chain, settings, further = described.get("stage"), described.get("settings"), described.get("modalities", {})
+        if not isinstance(chain, str) or not isinstance(settings, dict):
             raise TrichordError(f"{folder / DESCRIPTION}: does not tell its stage and settings; {deleting(folder)}")
-        declare(others or {})
-        letters = [letter_of(name).lower() for name in (*MODALITIES, *(others or {}))]
+        declare_recorded(further, folder / DESCRIPTION)
+        letters = [letter_of(name).lower() for name in (*MODALITIES, *further)]
         lacking = "".join(letter for letter in letters if letter not in chain)
         following = order or (Order.parse(f"{chain}>{lacking}") if lacking else None)
         recipe = recipe_from_dict(of_this_version(settings))

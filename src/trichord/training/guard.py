@@ -23,7 +23,7 @@ from torch import Tensor
 from trichord.data.reader import Batch, ClipReader
 from trichord.errors import Diverged
 from trichord.losses.combined import CombinedLoss
-from trichord.modality import further
+from trichord.modality import further_letters
 from trichord.nn import MCN
 from trichord.parallel import on_any_process
 from trichord.training.checkpoint import Position
@@ -110,7 +110,7 @@ class Guard:
             "grad_norm": None if norm is None else str(norm),
             "loss_scale": 1.0 if scaler is None else scaler.get_scale(),
             "model": self.model.arguments,
-            "modalities": further(self.model.modalities),
+            "modalities": further_letters(self.model.modalities),
             "store": {"path": str(self.reader.store.path), "fingerprint": self.reader.store.fingerprint},
             **self.described,
         }
