@@ -56,6 +56,11 @@ def imports() -> Lists:
     return found
 
 
+def methods() -> Lists:
+    """By class, its public methods and properties that it does not inherit."""
+    return {"trichord.Embedder": tuple(name for name in vars(trichord.Embedder) if not name.startswith("_"))}
+
+
 def shown() -> Lists:
     """By module, the names that README and docs import."""
     found: dict[str, list[str]] = {}
@@ -158,7 +163,9 @@ def rewritten(text: str, title: str, lists: Lists) -> str:
     return f"{before}{heading}{kept[0]}{table(lists)}{kept[1]}{following}{after}"
 
 
-TITLES: dict[str, Callable[[], Lists]] = {"Imports": imports, "Commands": options, "Settings": settings}
+TITLES: dict[str, Callable[[], Lists]] = {
+    "Imports": imports, "Methods": methods, "Commands": options, "Settings": settings,
+}  # fmt: skip
 
 if __name__ == "__main__":
     document = DOCUMENT.read_text()
