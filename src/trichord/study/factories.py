@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -181,31 +182,22 @@ def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tupl
 
 
 def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
-    """How a stage is trained."""
+    """How a stage is trained: a setting of the loop that has the name of one of `training` is that setting."""
     training, later = recipe.training, recipe.later_stages
     is_later = bool(stage.earlier)
+    names = {entry.name for entry in fields(LoopSettings)} & {entry.name for entry in fields(training)}
+    same: dict[str, Any] = {name: getattr(training, name) for name in names}
     return LoopSettings(
-        epochs=later.epochs if is_later and later.epochs else training.epochs,
-        max_steps=training.max_steps,
-        learning_rate=training.learning_rate,
-        schedule=training.schedule,
-        warmup_steps=training.warmup_steps,
-        clip_grad_norm=training.clip_grad_norm,
-        checkpoint_every_steps=training.checkpoint_every_steps,
-        log_every_steps=training.log_every_steps,
-        loader_timeout_s=training.loader_timeout_s,
-        tensorboard=training.tensorboard,
-        reset_clusters_every_epoch=recipe.loss.cluster_reset_every_epoch,
-        with_positives=pairwise_losses()[recipe.loss.contrast].needs_positives,
-        with_first_half=recipe.loss.cluster_store == "first_half",
-        thaw=later.thaw if is_later else 0.0,
-        chunk_clips=training.chunk_clips,
-        chunk_norm=training.chunk_norm,
-        global_batch_norm=training.batch_norm == "global",
-        shard=training.shard == "full",
-        fast=training.fast,
-        keep_checkpoints=training.keep_checkpoints,
-        keep_best=training.keep_best,
+        **same
+        | {
+            "epochs": later.epochs if is_later and later.epochs else training.epochs,
+            "reset_clusters_every_epoch": recipe.loss.cluster_reset_every_epoch,
+            "with_positives": pairwise_losses()[recipe.loss.contrast].needs_positives,
+            "with_first_half": recipe.loss.cluster_store == "first_half",
+            "thaw": later.thaw if is_later else 0.0,
+            "global_batch_norm": training.batch_norm == "global",
+            "shard": training.shard == "full",
+        }
     )
 
 
