@@ -29,8 +29,8 @@ from trichord.report.reading import read_study
 from trichord.store import Store, StoreWriter
 from trichord.store.inspect import verify
 from trichord.store.leases import Leases
+from trichord.study.evaluate import evaluate
 from trichord.study.run import run_study, train_order
-from trichord.study.score import evaluate_model
 
 MEND = "delete it and make it anew"
 RIGHTS = "(Permission denied); ask its owner for the right to read it"
@@ -264,7 +264,7 @@ def test_a_study_that_may_not_be_read_is_not_trained_again(name: str, study: Pat
         ) as caught,
     ):
         if name in ("model.safetensors", "centroids.safetensors"):
-            evaluate_model(stage, tiny_store, ["tiny"])
+            evaluate(stage, tiny_store, ["tiny"])
         else:
             run_study(tiny_store, study, ["vt"], [0], quick(), say=silent)
     assert "delete" not in str(caught.value) and "train" not in str(caught.value)
