@@ -1,4 +1,4 @@
-"""Retrieval figures of one model, as `trichord evaluate` gives them."""
+"""Retrieval figures of one model, as `trichord evaluate` and as a study gives them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trichord.evaluation.retrieval import RetrievalResult
+from trichord.modality import Direction
+from trichord.nn import MCN
+from trichord.protocols.benchmarks import Benchmark, ScoringSettings, embed_benchmark, score_embeddings
+from trichord.store import Store
 from trichord.study.evaluate import evaluate
 
 
@@ -15,3 +19,13 @@ def retrieval_results(
     """A row for each benchmark and direction, without the ranks of the queries."""
     found = evaluate(run, store, benchmarks, directions=directions)
     return [RetrievalResult(**row) for done in found.benchmarks for row in done.outcome.details["results"]]
+
+
+def evaluate_retrieval(
+    model: MCN, store: Store, benchmark: Benchmark, directions: list[Direction], settings: ScoringSettings
+) -> list[RetrievalResult]:
+    """Embed the clips of a benchmark and score them, as a study does."""
+    modalities = tuple(m for d in directions for m in d.modalities)
+    return score_embeddings(
+        embed_benchmark(model, store, benchmark, modalities, settings), benchmark, directions, settings
+    )
