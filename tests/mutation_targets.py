@@ -27,10 +27,8 @@ import yaml
 
 from checkpoint_helpers import digest, load, save, small_state, train
 from export_helpers import content_of, some_items, write_store
-from model_scores import evaluate_model
 from tiny import write_tiny_store
 from trichord.errors import printable
-from trichord.protocols.benchmarks import RetrievalResult
 from trichord.recipes import load_recipe, recipe_dict
 from trichord.releases import IMPORTERS
 from trichord.releases.export import export_store
@@ -38,6 +36,7 @@ from trichord.report.analysis import analyse_study, check_comparable
 from trichord.report.reading import read_study
 from trichord.store import Store
 from trichord.store.inspect import verify
+from trichord.study.evaluate import evaluate
 from trichord.study.ranks import read_clips, read_ranks
 from trichord.study.run import run_study
 
@@ -170,13 +169,8 @@ def read_figures(folder: Path) -> Found:
 
 
 def evaluated(store: Path, folder: Path) -> Found:
-    results = evaluate_model(folder, store)
-    return {f"{row.benchmark} {row.direction}": _hash(_figures(row)) for row in results}
-
-
-def _figures(row: RetrievalResult) -> object:
-    ranks = row.ranks
-    return [row.to_dict(), ranks and [ranks.greater.tolist(), ranks.equal.tolist()]]
+    found = evaluate(folder, store)
+    return {"results": _hash(found.results())} | {name: _hash(array.tolist()) for name, array in found.arrays().items()}
 
 
 def _checkpoints(folder: Path) -> Path:

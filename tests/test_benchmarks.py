@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from scoring_helpers import evaluate_retrieval
 from tiny import VIDEO_DIM, WORD_DIM, tiny_item, word_vectors, write_tiny_store
 from trichord.captions import Captions
 from trichord.data.batches import evaluation_clips
@@ -17,7 +18,6 @@ from trichord.protocols.benchmarks import (
     ScoringSettings,
     benchmark_names,
     embed_clips,
-    evaluate_retrieval,
     find_benchmark,
 )  # fmt: skip
 from trichord.store import Item, Store, StoreWriter

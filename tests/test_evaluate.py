@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from process_helpers import free_port, join_gloo
+from scoring_helpers import evaluate_retrieval
 from tiny import VIDEO_DIM, WORD_DIM, word_vectors
 from trichord.captions import Captions
 from trichord.cli import main
@@ -23,7 +24,7 @@ from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import all_directions
 from trichord.modality import Direction
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import ScoringSettings, embed_clips, evaluate_retrieval, find_benchmark
+from trichord.protocols.benchmarks import ScoringSettings, embed_clips, find_benchmark
 from trichord.protocols.protocol import Options
 from trichord.protocols.registry import find_protocol, protocols
 from trichord.protocols.subject import ClipSet, Subject

@@ -13,8 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from model_scores import evaluate_model
 from process_helpers import free_port, join_gloo
+from scoring_helpers import retrieval_results
 from tiny import VIDEO_DIM, WORD_DIM
 from trichord.data.batches import evaluation_clips
 from trichord.errors import TrichordError
@@ -74,9 +74,8 @@ def evaluate(store_path: Path, out: Path, batch: int, said: list[str]) -> list[d
     directions = [Direction.parse(code) for code in recipe.evaluation.directions]
     for _ in range(2):  # the second reads back what the first left
         rows = evaluate_order(planned, out, store, recipe, [find_benchmark(store, "tiny")], directions, said.append)
-    results = evaluate_model(out, store_path, ["tiny"])
+    results = retrieval_results(out, store_path, ["tiny"])
     assert [{"order": "av>t", "seed": 0, **row.to_dict()} for row in results] == rows
-    assert all(row.ranks is not None for row in results)
     return rows
 
 
@@ -90,7 +89,7 @@ def evaluate_in_launch(rank: int, world: int, port: int, store: Path, out: Path,
         empty[0].mkdir()
     dist.barrier()
     with pytest.raises(TrichordError, match="no trained model here"):
-        evaluate_model(empty[0], store)
+        retrieval_results(empty[0], store)
     dist.destroy_process_group()
 
 

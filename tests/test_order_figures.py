@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from report_helpers import write_study_folder
 from table_helpers import scores_of_rows
 from trichord.evaluation.statistics import mean_interval
 from trichord.protocols.protocol import Row
@@ -16,6 +19,7 @@ from trichord.study.evaluate_orders import OrdersEvaluation
 from trichord.study.evaluation_tables import order_tables
 from trichord.study.figures import ScoredRun, notes_of_seeds, order_figures
 from trichord.study.plan import first_stage_label
+from trichord.study.run_scores import RunScores
 from trichord.study.trained_runs import TrainedRun
 
 
@@ -99,3 +103,13 @@ def test_seeds_make_one_figure() -> None:
     figures = order_figures([made(seed, "video, tool", "video, tool, own centroids") for seed in (0, 1)])
     assert [f.of for f in figures] == ["video, tool", "video, tool, own centroids"]
     assert all(f.estimate == 15 and f.num_seeds == 2 and f.interval is None for f in figures)
+
+
+def test_the_scores_of_a_run_reach_the_other_processes_of_a_launch(tmp_path: Path) -> None:
+    folder = write_study_folder(tmp_path / "s", orders=["avt"], seeds=[0])
+    path = folder / "orders" / "avt" / "seed-0.json"
+    rows = json.loads(path.read_text())["results"]
+    run = ScoredRun(TrainedRun("avt", 0, "s", "f"), RunScores(path, rows, [{"name": "tiny"}]).loaded())
+    path.with_suffix(".npz").unlink()
+    received = pickle.loads(pickle.dumps(run))
+    assert order_figures([received]) == order_figures([run]) and len(order_figures([run])) == 2 * 4

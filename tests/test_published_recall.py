@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trichord.evaluation.published_recall import (
+from published_recall import (
     PublishedRecall,
     everything_at_once_recall,
     howto100m_recall,

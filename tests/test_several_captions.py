@@ -11,6 +11,7 @@ import torch
 
 from export_helpers import write_store
 from release_helpers import WORDS
+from scoring_helpers import evaluate_retrieval
 from tiny import VIDEO_DIM, WORD_DIM, word_vectors
 from trichord.captions import Captions
 from trichord.data.batches import clips_of_texts, evaluation_clips
@@ -19,7 +20,6 @@ from trichord.nn import MCN
 from trichord.protocols.benchmarks import (
     ScoringSettings,
     embed_benchmark,
-    evaluate_retrieval,
     find_benchmark,
     score_embeddings,
 )

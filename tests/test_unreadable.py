@@ -19,7 +19,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from model_scores import evaluate_model
 from privileges import plain_user
 from store_helpers import item, word_vectors
 from trichord.cli import main
@@ -30,6 +29,7 @@ from trichord.report.reading import read_study
 from trichord.store import Store, StoreWriter
 from trichord.store.inspect import verify
 from trichord.store.leases import Leases
+from trichord.study.evaluate import evaluate
 from trichord.study.run import run_study, train_order
 
 MEND = "delete it and make it anew"
@@ -264,7 +264,7 @@ def test_a_study_that_may_not_be_read_is_not_trained_again(name: str, study: Pat
         ) as caught,
     ):
         if name in ("model.safetensors", "centroids.safetensors"):
-            evaluate_model(stage, tiny_store, ["tiny"])
+            evaluate(stage, tiny_store, ["tiny"])
         else:
             run_study(tiny_store, study, ["vt"], [0], quick(), say=silent)
     assert "delete" not in str(caught.value) and "train" not in str(caught.value)

@@ -15,7 +15,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.retrieval import RetrievalResult, score_direction
 from trichord.modalities.base import ReadingSettings
 from trichord.modality import Direction, in_order
-from trichord.parallel import gather_rows, num_processes, on_main, process_index
+from trichord.parallel import gather_rows, num_processes, process_index
 
 if TYPE_CHECKING:
     from trichord.nn import MCN
@@ -211,13 +211,3 @@ def score_embeddings(
         )
         for direction in directions
     ]
-
-
-def evaluate_retrieval(
-    model: MCN, store: Store, benchmark: Benchmark, directions: list[Direction], settings: ScoringSettings
-) -> list[RetrievalResult]:
-    """Embed the clips of a benchmark and score them: `embed_benchmark` by all processes of a launch, then
-    `score_embeddings` by the main one for all."""
-    modalities = tuple(m for d in directions for m in d.modalities)
-    found = embed_benchmark(model, store, benchmark, modalities, settings)
-    return on_main(lambda: score_embeddings(found, benchmark, directions, settings))

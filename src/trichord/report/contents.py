@@ -218,6 +218,11 @@ def _duels_section(
 ) -> Section | None:
     found = ((bench, clearest_duel(bench)) for bench in benches)
     duels = [(slugs[bench.key], f"{bench.title}, {duel.of}", duel) for bench, duel in found if duel is not None]
+    if nouns == "orders":  # the columns of a study's page have had this name since version 0.1.0
+        duels = [
+            (slug, title, replace(duel, what=duel.what.replace("rank, mean over seeds", "mean rank over seeds")))
+            for slug, title, duel in duels
+        ]
     return duels_section(duels, colours, DUELS.format(nouns), table)
 
 

@@ -30,7 +30,7 @@ class RunScores(Scores):
         subject: How the run is called.
         store: Path and fingerprint of the store.
         settings: By which it was scored.
-        captions: The caption of each clip of a benchmark; [] where they are not known.
+        captions: Gives the caption of each clip of a benchmark, [] where they are not known; None: nothing is known of captions.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class RunScores(Scores):
         subject: str = "",
         store: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
-        captions: Callable[[str], Sequence[str]] = lambda benchmark: [],
+        captions: Callable[[str], Sequence[str]] | None = None,
     ) -> None:
         of = {about["name"]: tuple(row for row in results if row["benchmark"] == about["name"]) for about in benchmarks}
         chosen = {key: value for key, value in (settings or {}).items() if key not in ("directions", "block")}
@@ -61,7 +61,7 @@ class RunScores(Scores):
     def _of_benchmark(self, scored: Scored) -> dict[str, np.ndarray]:
         videos, starts, ends = read_clips(self.file, scored.name)
         rows = [f"{video}@{start:.3f}-{end:.3f}" for video, start, end in zip(videos, starts, ends, strict=True)]
-        captions, by_direction = self._captions(scored.name), []
+        captions, by_direction = self._captions(scored.name) if self._captions else [], []
         for result in scored.results:
             ranks = read_ranks(self.file, scored.name, result["direction"])
             by_direction.append((result["direction"], ranks, each_query(self.file, result, ranks)))

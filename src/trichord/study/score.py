@@ -1,4 +1,4 @@
-"""Score trained models: an order of a study, with all that its report needs; or any model on any store's benchmarks."""
+"""Score an order of a study, with all that its report needs; and load any model for scoring."""
 
 from __future__ import annotations
 

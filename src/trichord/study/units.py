@@ -52,8 +52,8 @@ def places_of_units(a: One, row_a: Measured, b: One, row_b: Measured) -> np.ndar
     """(n,) where each unit of figure `row_a` stands among those of `row_b`; None where the units are not the same."""
     names = names_of_units(a[0], row_a), names_of_units(b[0], row_b)
     if np.array_equal(*names):
-        keys = [_keys(*one, row, own) for one, row, own in ((a, row_a, names[0]), (b, row_b, names[1]))]
-        if keys[0] is None or keys[1] is None or keys[0] == keys[1] or Counter(keys[0]) != Counter(keys[1]):
+        one, two = _captions(*a, row_a, len(names[0])), _captions(*b, row_b, len(names[0]))
+        if one is None or two is None or np.array_equal(one, two) or Counter(one.tolist()) != Counter(two.tolist()):
             return np.arange(len(names[0]))  # what differs then are captions
     if len(names[0]) != len(names[1]):
         return None
@@ -71,8 +71,13 @@ def places_of_units(a: One, row_a: Measured, b: One, row_b: Measured) -> np.ndar
 
 def _keys(scores: Scores, scored: Scored, row: Measured, names: np.ndarray) -> list[Any] | None:
     """What tells the texts of one clip from each other: name and caption; None where captions are not known."""
-    captions = scores.named(f"{scored.head}/caption", "U", len(names)) if row.each_of.endswith("/text_id") else None
+    captions = _captions(scores, scored, row, len(names))
     return None if captions is None else list(zip(names.tolist(), captions.tolist(), strict=True))
+
+
+def _captions(scores: Scores, scored: Scored, row: Measured, num: int) -> np.ndarray | None:
+    """(n,) the captions of units that are texts."""
+    return scores.named(f"{scored.head}/caption", "U", num) if row.each_of.endswith("/text_id") else None
 
 
 def are_numbered(scores: Scores, scored: Scored) -> bool:

@@ -1,0 +1,31 @@
+"""Retrieval figures of one model, as `trichord evaluate` and as a study gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trichord.evaluation.retrieval import RetrievalResult
+from trichord.modality import Direction
+from trichord.nn import MCN
+from trichord.protocols.benchmarks import Benchmark, ScoringSettings, embed_benchmark, score_embeddings
+from trichord.store import Store
+from trichord.study.evaluate import evaluate
+
+
+def retrieval_results(
+    run: Path, store: Path | str, benchmarks: Sequence[str] = (), directions: Sequence[str] = ()
+) -> list[RetrievalResult]:
+    """A row for each benchmark and direction, without the ranks of the queries."""
+    found = evaluate(run, store, benchmarks, directions=directions)
+    return [RetrievalResult(**row) for done in found.benchmarks for row in done.outcome.details["results"]]
+
+
+def evaluate_retrieval(
+    model: MCN, store: Store, benchmark: Benchmark, directions: list[Direction], settings: ScoringSettings
+) -> list[RetrievalResult]:
+    """Embed the clips of a benchmark and score them, as a study does."""
+    modalities = tuple(m for d in directions for m in d.modalities)
+    return score_embeddings(
+        embed_benchmark(model, store, benchmark, modalities, settings), benchmark, directions, settings
+    )
