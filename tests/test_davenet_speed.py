@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from trichord.layers import packed_conv
 from trichord.layers.packed_conv import time_convolution, weight_gradient
-from trichord.nn import DAVEnet, packed_conv
+from trichord.nn import DAVEnet
 
 CHANNELS = (6, 8, 8, 10)
 

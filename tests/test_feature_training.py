@@ -16,12 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 from modality_helpers import declared, write_store
+from scoring_helpers import evaluate_retrieval
 from trichord.data.frozen import FrozenRows
 from trichord.errors import Diverged, TrichordError
 from trichord.modality import Direction, Order
 from trichord.modality import declared as declared_now
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import evaluate_retrieval, find_benchmark
+from trichord.protocols.benchmarks import find_benchmark
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.store.shards import read_header

@@ -20,8 +20,8 @@ from trichord.evaluation.retrieval import all_directions, score_direction
 from trichord.modality import Direction, declare, declared
 from trichord.protocols.step_scores import step_directions
 from trichord.protocols.subject import Subject
-from trichord.report.evaluation_reading import read_scores
 from trichord.report.plots_look import GREY, modality_colour
+from trichord.study.scores import read_scores
 
 SUFFIXES = (".npz", ".safetensors")
 CLASSES = ["cook", "eat", "mend", "sing"]

@@ -19,7 +19,6 @@ from trichord.modality import Order
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.study import factories, folder, run, score
-from trichord.study.evaluate import evaluate
 from trichord.study.plan import distinct_stages, plan_study
 from trichord.study.ranks import read_ranks
 from trichord.study.table import to_csv, to_latex, to_markdown
