@@ -27,7 +27,6 @@ import yaml
 
 from checkpoint_helpers import digest, load, save, small_state, train
 from export_helpers import content_of, some_items, write_store
-from model_scores import evaluate_model
 from tiny import write_tiny_store
 from trichord.errors import printable
 from trichord.protocols.benchmarks import RetrievalResult
@@ -39,6 +38,7 @@ from trichord.report.reading import read_study
 from trichord.store import Store
 from trichord.store.inspect import verify
 from trichord.study.run import run_study
+from trichord.study.score import evaluate_model
 
 Found = dict[str, str]
 RELEASES = ("howto100m", "howto100m export", "youcook2", "youcook2 export", "msrvtt", "webdataset", "npy", "word2vec")
@@ -168,7 +168,7 @@ def read_figures(folder: Path) -> Found:
 
 
 def evaluated(store: Path, folder: Path) -> Found:
-    results = evaluate_model(folder, store)
+    results, _ = evaluate_model(folder, store, [])
     return {f"{row.benchmark} {row.direction}": _hash(_figures(row)) for row in results}
 
 

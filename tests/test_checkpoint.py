@@ -15,12 +15,11 @@ import torch
 from accelerate.state import AcceleratorState
 
 from checkpoint_helpers import digest, load, save, small_state, train
-from model_scores import evaluate_model
 from trichord.errors import TrichordError
 from trichord.losses.combined import CombinedLoss
 from trichord.recipes import load_recipe
 from trichord.study import run
-from trichord.study.score import find_model
+from trichord.study.score import evaluate_model, find_model
 from trichord.training import loop
 from trichord.training.checkpoint import best_checkpoint, checkpoints_of, finish_checkpoints
 from trichord.training.loop import train_stage
@@ -189,7 +188,7 @@ def test_best_checkpoints_outlive_the_stage_and_can_be_scored(tiny_store: Path, 
     means = [(losses[i] + losses[i + 1]) / 2 for i in range(0, 8, 2)]
     (best,) = checkpoints_of(folder)
     assert best.name == f"step-{2 * means.index(min(means)) + 2:08d}" and find_model(folder) == best
-    rows = evaluate_model(folder, tiny_store, ["tiny"], ["t2v"])
+    rows, _ = evaluate_model(folder, tiny_store, ["tiny"], ["t2v"])
     assert rows[0].num_queries > 0 and load_model(best).trained == ("video", "text")
     if best.name == "step-00000008":
         assert (best / "model.safetensors").read_bytes() == (summary.model_folder / "model.safetensors").read_bytes()

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from model_scores import evaluate_model
 from tiny import CLIP_S, CLIPS, VIDEO_DIM, tiny_item, word_vectors, write_tiny_store
 from trichord.captions import Captions
 from trichord.data.batches import TrainingClips, evaluation_clips
@@ -20,7 +19,7 @@ from trichord.recipes import Recipe, load_recipe
 from trichord.recipes.identity import training_settings
 from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.items import PER_CAPTION
-from trichord.study import factories, run
+from trichord.study import factories, run, score
 from trichord.training.models import load_model
 
 AUDIO_DIM, TEXT_DIM, RATE_HZ = 6, 9, 2.0
@@ -174,7 +173,7 @@ def test_a_study_of_all_orders(store_path: Path, tmp_path: Path) -> None:
         assert (trained.audio, trained.text) == ("embeddings", "embeddings")
         assert (trained.model.arguments["audio_dim"], trained.model.arguments["word_dim"]) == (AUDIO_DIM, TEXT_DIM)
     (last,) = (out / "stages").glob("avt*")
-    again = evaluate_model(last, store_path, [], directions=["t2v"])
+    again, _ = score.evaluate_model(last, store_path, [], directions=["t2v"])
     (kept,) = [r for r in results if r["order"] == "avt" and r["direction"] == "t2v"]
     assert again[0].r10 == kept["r10"]
 
@@ -186,7 +185,7 @@ def test_a_model_refuses_embeddings_of_another_width(store_path: Path, tmp_path:
         item.streams["audio"] = item.streams["audio"][:, :4]
         writer.add(item)
     with pytest.raises(TrichordError, match=f"reads audio embeddings of width {AUDIO_DIM}, .* has 4; use the store"):
-        evaluate_model(tmp_path / "study", tmp_path / "other")
+        score.evaluate_model(tmp_path / "study", tmp_path / "other", [])
 
 
 def test_embeddings_learn(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from model_scores import evaluate_model
 from process_helpers import free_port, join_gloo
 from tiny import VIDEO_DIM, WORD_DIM
 from trichord.data.batches import evaluation_clips
@@ -26,7 +25,7 @@ from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.study import run
 from trichord.study.plan import plan_order
-from trichord.study.score import evaluate_order, results_path
+from trichord.study.score import evaluate_model, evaluate_order, results_path
 
 SETTINGS = ScoringSettings(visual_streams=("visual_2d",), min_clip_s=4.0, audio_frames=500, max_words=6)
 ALL = ("video", "audio", "text")
@@ -74,7 +73,7 @@ def evaluate(store_path: Path, out: Path, batch: int, said: list[str]) -> list[d
     directions = [Direction.parse(code) for code in recipe.evaluation.directions]
     for _ in range(2):  # the second reads back what the first left
         rows = evaluate_order(planned, out, store, recipe, [find_benchmark(store, "tiny")], directions, said.append)
-    results = evaluate_model(out, store_path, ["tiny"])
+    results, _ = evaluate_model(out, store_path, ["tiny"])
     assert [{"order": "av>t", "seed": 0, **row.to_dict()} for row in results] == rows
     assert all(row.ranks is not None for row in results)
     return rows
@@ -90,7 +89,7 @@ def evaluate_in_launch(rank: int, world: int, port: int, store: Path, out: Path,
         empty[0].mkdir()
     dist.barrier()
     with pytest.raises(TrichordError, match="no trained model here"):
-        evaluate_model(empty[0], store)
+        evaluate_model(empty[0], store, [])
     dist.destroy_process_group()
 
 

@@ -20,6 +20,7 @@ from trichord.store.overlap import check_overlap, same_content
 from trichord.study import factories
 from trichord.study.evaluate import evaluate
 from trichord.study.run import run_study, train_order
+from trichord.study.score import evaluate_model
 
 
 def added(store: Path, *items: Item) -> Store:
@@ -57,9 +58,10 @@ def test_a_study_that_scores_what_it_trains_on_is_refused_with_the_names(leaking
 
 def test_an_evaluation_on_the_store_of_training_is_refused_too(leaking: Path, tmp_path: Path) -> None:
     train_order(leaking, tmp_path / "run", "vt", 0, quick(), say=silent)
-    with pytest.raises(TrichordError, match="scores 1 videos that are trained on under another name"):
-        evaluate(tmp_path / "run", leaking, ["other"])
-    evaluate(tmp_path / "run", leaking, ["tiny"])
+    for score in (evaluate, evaluate_model):
+        with pytest.raises(TrichordError, match="scores 1 videos that are trained on under another name"):
+            score(tmp_path / "run", leaking, ["other"])
+        score(tmp_path / "run", leaking, ["tiny"])
     elsewhere = write_tiny_store(tmp_path / "elsewhere", num_train=1)
     added(elsewhere, replace(tiny_item(0, "test"), video_id="copy", collection="other"))
     assert evaluate(tmp_path / "run", elsewhere, ["other"]).benchmarks, (

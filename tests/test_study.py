@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_scores import evaluate_model
 from tiny import write_tiny_store
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.geometry import Geometry
@@ -18,7 +17,6 @@ from trichord.modality import Order
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.study import factories, folder, run, score
-from trichord.study.evaluate import evaluate
 from trichord.study.plan import distinct_stages, plan_study
 from trichord.study.ranks import read_ranks
 from trichord.study.table import StudyTable, to_csv, to_latex, to_markdown
@@ -205,28 +203,28 @@ def test_evaluating_a_stage_folder_gives_the_studys_figures(study: Path, tiny_st
     content = json.loads((study / "study.json").read_text())
     row = next(r for r in content["results"] if r["order"] == "vt>a" and r["seed"] == 1 and r["direction"] == "t2v")
     stage = next(o for o in content["orders"] if o["order"] == "vt>a" and o["seed"] == 1)["stages"][-1]["folder"]
-    results = evaluate_model(study / "stages" / stage, tiny_store, [], ["t2v"])
+    results, _ = score.evaluate_model(study / "stages" / stage, tiny_store, [], ["t2v"])
     assert results[0].to_dict() == {k: v for k, v in row.items() if k not in ("order", "seed")}
 
 
 def test_evaluating_refuses_what_cannot_be(study: Path, tiny_store: Path, tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="holds 8 models; give one of them"):
-        evaluate_model(study, tiny_store)
+        score.evaluate_model(study, tiny_store, [])
     with pytest.raises(TrichordError, match="no trained model here"):
-        evaluate_model(tmp_path, tiny_store)
+        score.evaluate_model(tmp_path, tiny_store, [])
     first = next(study.glob("stages/av.seed0*"))
     with pytest.raises(TrichordError, match="direction t2v needs text, which this model was not trained on"):
-        evaluate(first, tiny_store, directions=["t2v"])
+        score.evaluate_model(first, tiny_store, [], ["t2v"])
     broken = tmp_path / "broken"
     shutil.copytree(first, broken)
     described = json.loads((broken / "model.json").read_text())
     described["arguments"]["video_dim"] += 1
     (broken / "model.json").write_text(json.dumps(described))
     with pytest.raises(TrichordError, match="model.json: was changed since it was written; train the stage again"):
-        evaluate_model(broken, tiny_store)
+        score.evaluate_model(broken, tiny_store, [])
     (broken / "model.json").write_text(json.dumps(sealed({k: v for k, v in described.items() if k != "sha256"})))
     with pytest.raises(TrichordError, match="weights of other widths"):
-        evaluate_model(broken, tiny_store)
+        score.evaluate_model(broken, tiny_store, [])
     assert Store(tiny_store).streams["visual_2d"].dim == 24
 
 

@@ -19,7 +19,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from model_scores import evaluate_model
 from privileges import plain_user
 from store_helpers import item, word_vectors
 from trichord.cli import main
@@ -31,6 +30,7 @@ from trichord.store import Store, StoreWriter
 from trichord.store.inspect import verify
 from trichord.store.leases import Leases
 from trichord.study.run import run_study, train_order
+from trichord.study.score import evaluate_model
 
 MEND = "delete it and make it anew"
 RIGHTS = "(Permission denied); ask its owner for the right to read it"

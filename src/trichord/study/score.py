@@ -13,6 +13,7 @@ import numpy as np
 from trichord.data.reader import EMBEDDING_STREAMS, Clips
 from trichord.errors import TrichordError, Unavailable, one_line
 from trichord.evaluation.geometry import Geometry, measure_geometry
+from trichord.evaluation.retrieval import RetrievalResult
 from trichord.files.reading import file_sha256
 from trichord.files.writing import write_json
 from trichord.modality import Direction
@@ -22,12 +23,15 @@ from trichord.protocols.benchmarks import (
     EmbeddedClips,
     ScoringSettings,
     benchmark_clips,
+    benchmark_names,
     embed_benchmark,
+    evaluate_retrieval,
     find_benchmark,
     score_embeddings,
 )
 from trichord.recipes import Recipe, load_recipe, of_this_version, recipe_from_dict
 from trichord.recipes.identity import evaluation_settings
+from trichord.store.overlap import check_overlap
 from trichord.study import factories
 from trichord.study.files import (
     check_sha256,
@@ -244,18 +248,50 @@ def clip_labels(store: Store, clips: Clips) -> tuple[list[str] | None, str]:
     return None, ""
 
 
-def load_for_scoring(
-    run: Path, store_path: Location | Store, recipe: str | None = None
-) -> tuple[Store, TrainedModel, Recipe, ScoringSettings]:
-    """Return a store, a model where it is scored, the recipe that says how, and its plain settings.
+def evaluate_model(
+    run: Path,
+    store_path: Location,
+    benchmarks: list[str],
+    directions: list[str] | None = None,
+    recipe: str | None = None,
+) -> tuple[list[RetrievalResult], tuple[str, ...]]:
+    """Score a trained model or a published checkpoint on benchmarks of a store.
 
     Args:
         run: Run, study or stage folder, or a published .pth file.
-        store_path: Store with the clips, a folder or a URL; one that is open already is taken as it is.
+        store_path: Store with the clips, a folder or a URL.
+        benchmarks: Names; empty takes all that the store has clips for.
+        directions: E.g. ["t2v"]; None takes the recipe's, as far as their modalities were trained.
         recipe: How clips are read and scored; None takes the recipe that trained the model, `mcn` for a published one.
 
-    Raises TrichordError when the model's widths are not the store's.
+    Returns:
+        Results, and notes of what a reader should know.
+
+    Raises TrichordError when the model's widths are not the store's, or a direction needs an untrained modality.
     """
+    store, trained, used, settings = load_for_scoring(run, store_path, recipe)
+    codes = directions or [
+        code for code in used.evaluation.directions if set(Direction.parse(code).modalities) <= set(trained.trained)
+    ]
+    parsed = [Direction.parse(code) for code in codes]
+    for direction in parsed:
+        if untrained := [m for m in direction.modalities if m not in trained.trained]:
+            raise TrichordError(
+                f"{run}: direction {direction.code} needs {untrained[0]}, which this model was not trained on; "
+                f"it knows {', '.join(trained.trained)}"
+            )
+    chosen = [find_benchmark(store, name) for name in benchmarks or benchmark_names(store)]
+    if len(trained_on := items_trained_on(run, trained, store)):
+        for b in chosen:
+            check_overlap(store, trained_on, store.select(b.collection, b.split), f"benchmark {b.name}")
+    return [row for b in chosen for row in evaluate_retrieval(trained.model, store, b, parsed, settings)], trained.notes
+
+
+def load_for_scoring(
+    run: Path, store_path: Location | Store, recipe: str | None = None
+) -> tuple[Store, TrainedModel, Recipe, ScoringSettings]:
+    """A store, a model where it is scored, the recipe that says how, and its plain settings: see `evaluate_model`. A store
+    that is open already is taken as it is."""
     from trichord.store import Store
 
     store = store_path if isinstance(store_path, Store) else Store(store_path)
