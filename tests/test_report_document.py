@@ -148,17 +148,23 @@ def test_html_is_one_file_of_sound_structure() -> None:
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
     ids = page.values("id")
     assert len(ids) == len(set(ids))
-    references = page.values("href")
+    references = page.values("href") + page.values("xlink:href")
     inner = {reference[1:] for reference in references if reference.startswith("#")}
     assert inner <= set(ids) and {"report", "section-recall", "note-orders-1"} <= inner
-    assert all(r.startswith("#") for r in references)
+    assert all(r.startswith(("#", "data:image/png;base64,")) for r in references)
+    assert set(re.findall(r"url\(#([^)]*)\)", html)) <= set(ids)
     assert set(page.values("aria-labelledby")) <= set(ids)
     assert {a.get("scope") for tag, a in page.elements if tag == "th"} == {"col", "colgroup", "row"}
     pictures = [a for tag, a in page.elements if tag == "img"]
     assert [a["alt"] for a in pictures] == ["Losses fall.", "A matrix with waves."]
-    drawn = [figure.svg for figure in sample_document().figures()]
-    assert [pictured(a) for a in pictures] == [clean(svg) for svg in drawn]
-    assert all(re.fullmatch(r"max-width:[\d.]+pt;--drawn:[\d.]+pt", str(a["style"])) for a in pictures)
+    assert all("max-width" in str(a["style"]) and svg_of(a).startswith("<") for a in pictures)
+
+
+def svg_of(picture: dict[str, str | None]) -> str:
+    """The text of a picture in the page."""
+    kind, _, data = str(picture["src"]).partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    return base64.b64decode(data).decode()
 
 
 def test_html_tables_group_columns_and_rule_rows() -> None:
@@ -202,8 +208,7 @@ def test_no_text_changes_the_page(text: str) -> None:
 def test_hostile_report_keeps_its_shape() -> None:
     html = to_html(hostile_document())
     page = Page(html)
-    assert "script" not in page.tags() and not page.values("onerror")
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.values("src"))
+    assert "script" not in page.tags() and page.tags().count("img") == 1 and not page.values("onerror")
     assert (
         html.count(
             folded(HOSTILE).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&#34;")
@@ -218,37 +223,53 @@ def test_no_request_leaves_the_page() -> None:
         html = re.sub("&lt;.*?&gt;", "", to_html(document))
         assert not re.search(r"""(?:src|href|url|import)\s*[=(]?\s*["']?\s*(?:https?:)?//""", html)
         outside = set(re.findall(r'https?://[^\s"<>]+', html))
-        assert outside == set()
+        assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 
 
 # ---- figures in the page
 
 
-def pictured(attributes: dict[str, str | None]) -> str:
-    """The SVG that an `<img>` shows."""
-    head, _, data = str(attributes["src"]).partition(",")
-    assert head == "data:image/svg+xml;base64"
-    return base64.b64decode(data, validate=True).decode()
+def page_with(svg: str, alt: str = "") -> str:
+    return to_html(Document("", "", (Section("s", (Figure("broken", "", svg, "", alt),)),)))
+
+
+def test_figures_are_pictures_of_the_size_that_they_were_drawn_in() -> None:
+    html = page_with(SVG.format("<text>a &lt; b</text>"), 'a "b"')
+    ((_, picture),) = [element for element in Page(html).elements if element[0] == "img"]
+    assert picture["alt"] == 'a "b"' and picture["style"] == "max-width:72pt;--drawn:72pt"
+    assert svg_of(picture) == SVG.format("<text>a &lt; b</text>")
+    assert "style" not in dict(Page(page_with("<svg width='9em'/>")).elements)["img"]
 
 
 @pytest.mark.parametrize(
     "part",
     [
         "<script>alert(1)</script>",
+        "<foreignObject><b xmlns='http://www.w3.org/1999/xhtml'>alert(1)</b></foreignObject>",
         "<a href='javascript:alert(1)'><text>alert(1)</text></a>",
         "<rect onclick='alert(1)' ONLOAD='alert(1)'/>",
         "<image href='https://alert(1)/x.png'/>",
+        "<use href='other.svg#alert(1)'/>",
+        "<rect fill='url(https://alert(1)#a)'/>",
+        "<style>@import 'https://alert(1)';</style>",
         "<style>a{} } body { alert(1)</style>",
-        "</svg><script>alert(1)</script>",
-        '"><img src="x" onerror="alert(1)">',
+        "<style>@font-face{src:url(https://alert(1))}</style>",
+        "<iframe src='alert(1)'/>",
+        "<!-- \"><script>alert(1)</script> -->",
     ],
-)
-def test_a_figure_is_a_picture_and_no_part_of_the_page(part: str) -> None:
-    svg = SVG.format(part)
-    html = to_html(Document("", "", (Section("", (Figure("f", "", svg, "", 'a "b" <c>'),)),)))
-    ((_, attributes),) = [element for element in Page(html).elements if element[0] == "img"]
-    assert "alert" not in html and pictured(attributes) == svg
-    assert attributes["alt"] == 'a "b" <c>' and attributes["style"] == "max-width:72pt;--drawn:72pt"
+)  # fmt: skip
+def test_nothing_in_a_figure_is_a_part_of_the_page(part: str) -> None:
+    """A browser shows an image without running its scripts, following its links or asking for what it names."""
+    html = page_with(SVG.format(part + '<circle r="2"/>'))
+    page = Page(html)
+    assert "alert" not in html and page.tags().count("img") == 1 and not {"svg", "script", "circle"} & set(page.tags())
+    assert "img-src data:;" in html and "default-src 'none'" in html
+
+
+@pytest.mark.parametrize("svg", ["", "<svg", "<html></html>", '<!DOCTYPE svg [<!ENTITY a "b">]><svg>&a;</svg>'])
+def test_what_is_no_svg_is_named(svg: str) -> None:
+    with pytest.raises(ValueError, match="the figure broken"):
+        page_with(svg)
 
 
 # ---- Markdown
@@ -260,7 +281,7 @@ def rendered(markdown: str) -> str:
 
 def test_markdown_as_another_program_reads_it() -> None:
     text = to_markdown(sample_document())
-    page = Page(rendered(text).replace(" />", ">"))
+    page = Page(rendered(text).replace("<br />", "<br>").replace(" />", ">"))
     assert [a["src"] for tag, a in page.elements if tag == "img"] == ["figures/curves.svg", "figures/space.svg"]
     assert page.tags().count("table") == 2 and page.tags().count("h2") == 3 and page.tags().count("pre") == 1
     headings = [data for tag, data in page.texts if tag == "th"]

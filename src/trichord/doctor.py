@@ -25,18 +25,13 @@ PACKAGES = (
 def examine() -> Iterator[str]:
     """Lines of the report, the quick ones first."""
     yield f"trichord {version('trichord')}, Python {platform.python_version()}, {platform.platform()}"
-    missing = []
     for name in PACKAGES:
-        try:
-            yield f"  {name} {version(name)}"
-        except PackageNotFoundError:
-            missing.append(name)
-            yield f"  {name} missing"
+        yield f"  {name} {_version_of(name) or 'missing'}"
     yield from _device()
     yield from _decoder()
     yield from _encoders()
     yield from _speech_and_words()
-    if missing:
+    if missing := [name for name in PACKAGES if not _version_of(name)]:
         yield f"to install what is missing: pip install {' '.join(missing)}"
 
 
@@ -102,17 +97,17 @@ def _encoders() -> Iterator[str]:
         ("s3", ("s3fs",), "stores in S3 (--store s3://...)"),
         ("mteb", ("mteb",), "the model as an encoder of MTEB"),
     ):
-        lacking = [package for package in packages if not _installed(package)]
+        lacking = [package for package in packages if not _version_of(package)]
         state = f"{', '.join(lacking)} missing; run: pip install 'trichord[{extra}]'" if lacking else "installed"
         yield f"{purpose}: {state}"
 
 
-def _installed(package: str) -> bool:
+def _version_of(package: str) -> str:
+    """Return the version of a package; '' where it is not installed."""
     try:
-        version(package)
+        return version(package)
     except PackageNotFoundError:
-        return False
-    return True
+        return ""
 
 
 def _speech_and_words() -> Iterator[str]:

@@ -77,7 +77,12 @@ def choose_sidecar(video_path: str | Path, sound_language: Callable[[], str] | N
 def _chosen(video_path: Path, sound_language: Callable[[], str] | None) -> Sidecar:
     candidates, strangers = _candidates(video_path)
     if not candidates:
-        return Sidecar(None, (*_unread_notes(video_path), *_stranger_notes(video_path, strangers)))
+        unread = [name for name in _names(video_path) if name.lower().endswith(_UNREAD)]
+        advice = {name: f"convert it to one of {', '.join(CAPTION_SUFFIXES)}" for name in unread[:3]}
+        for name in strangers[:3]:
+            advice[name] = f"rename it to {video_path.stem}{Path(name).suffix} if it holds its captions"
+        beside = "lies beside it and is not read"
+        return Sidecar(None, tuple(f"{video_path}: {name} {beside}; {what}" for name, what in advice.items()))
     languages = {candidate.language for candidate in candidates if candidate.language}
     spoken = language_of(sound_language()) if sound_language is not None and len(languages) > 1 else ""
     ranked = sorted(candidates, key=lambda candidate: _rank(candidate, spoken))
@@ -168,22 +173,6 @@ def _has_words(path: Path) -> bool:
         raise
     except TrichordError:
         return False
-
-
-def _unread_notes(video_path: Path) -> tuple[str, ...]:
-    unread = [name for name in _names(video_path) if name.lower().endswith(_UNREAD)]
-    known = ", ".join(CAPTION_SUFFIXES)
-    return tuple(
-        f"{video_path}: {name} lies beside it and is not read; convert it to one of {known}" for name in unread[:3]
-    )
-
-
-def _stranger_notes(video_path: Path, names: list[str]) -> tuple[str, ...]:
-    return tuple(
-        f"{video_path}: {name} lies beside it and is not read; rename it to {video_path.stem}{Path(name).suffix} if it "
-        "holds its captions"
-        for name in names[:3]
-    )
 
 
 def _irregular_notes(video_path: Path) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def write_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.absolute().with_name(f".{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
     rate = Fraction(rate_hz).limit_denominator(1001)
-    has_audio = waveform is not None and waveform.size > 0
+    sound = waveform if waveform is not None and waveform.size > 0 else None
     options = {"fflags": "+bitexact"}
     if path.suffix.lower() in (".mp4", ".mov", ".m4v"):
         options["movflags"] = "+faststart"
@@ -51,7 +51,7 @@ def write_video(
         mode = new_file(partial)
         with av.open(str(partial), "w", options=options) as container:
             video: Any = None
-            audio: Any = _audio_stream(container, sample_rate_hz) if has_audio else None
+            audio: Any = _audio_stream(container, sample_rate_hz) if sound is not None else None
             position = 0
             for index, picture in enumerate(frames):
                 if video is None:
@@ -59,16 +59,14 @@ def write_video(
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
                 frame.pts, frame.time_base = index, 1 / rate
                 container.mux(video.encode(frame))
-                if has_audio:
-                    assert waveform is not None
+                if sound is not None:
                     until = int((index + 1) / rate * sample_rate_hz)
-                    position = _mux_audio(container, audio, waveform, position, until)
+                    position = _mux_audio(container, audio, sound, position, until)
             if video is None:
                 raise TrichordError(f"{path}: a video needs at least one picture; give some frames")
             container.mux(video.encode(None))
-            if has_audio:
-                assert waveform is not None
-                _mux_audio(container, audio, waveform, position, waveform.size)
+            if sound is not None:
+                _mux_audio(container, audio, sound, position, sound.size)
                 container.mux(audio.encode(None))
         give_mode(partial, mode)
         os.replace(partial, path)

@@ -7,7 +7,6 @@ published layout has no place for, then arrives as it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,8 +86,7 @@ def import_listed(
     def texts() -> Iterator[str]:
         for entry in entries:
             if not entry.problem:
-                with suppress(TrichordError):  # told when the item is made
-                    yield from captions_of(read_record(entry).get("captions", {}), "").text
+                yield from texts_of(read_record(entry))
 
     _refuse_conflicts(entries, checked)
     vectors = exported_words(root, mark, texts()) if mark and request.words is None else None
@@ -147,6 +145,14 @@ def entry_of(record: dict[str, Any], file: Path, where: str, begin: int = 0, end
 def broken(file: Path, where: str, problem: str, *, unavailable: bool = False) -> Entry:
     name = where.replace(str(file.parent), "").lstrip("/")
     return Entry(_BROKEN, name, where, file, problem=problem, unavailable=unavailable)
+
+
+def texts_of(record: dict[str, Any]) -> list[str]:
+    """Texts of a record's captions, for their words; none when they are broken, which is told when the item is made."""
+    try:
+        return list(captions_of(record.get("captions", {}), "").text)
+    except TrichordError:
+        return []
 
 
 def shortfall(file: Path, count: int, expected: object, what: str) -> list[Entry]:

@@ -8,6 +8,7 @@ Features are `STREAM/PATH.npy` (rows, width), captions `captions/PATH.json` (lis
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,17 @@ def import_npy(
             entries.append(Entry(row.get("collection") or "npy", row["video_id"], where, path, number))
     if mark:
         entries += shortfall(path, len(rows), mark["files"].get(INDEX), "items")
+
+    def record_of(entry: Entry) -> dict[str, Any]:
+        with suppress(TrichordError):  # told when the item is made
+            return {"captions": read_captions(rows[entry.begin], root, entry.where)}
+        return {}
+
     return import_listed(
         entries,
         request,
         mark,
-        read_record=lambda entry: {"captions": read_captions(rows[entry.begin], root, entry.where)},
+        read_record=record_of,
         make=lambda entry: read_item(rows[entry.begin], root, entry),
     )
 

@@ -150,10 +150,12 @@ def _described(entry: Entry) -> dict[str, Any]:
     """The record of an entry, without its streams."""
     try:
         with open_regular(entry.file) as file:
-            found = members(file, entry.file, entry.begin, entry.end)
-            return _record(file, next(member for member in found if member.extension == "json"), entry.where)
+            for member in members(file, entry.file, entry.begin, entry.end):
+                if member.extension == "json":
+                    return _record(file, member, entry.where)
     except OSError as error:
         raise unreadable(entry.file, error) from None
+    return {}
 
 
 def _record(file: BinaryIO, member: Member, where: str) -> dict[str, Any]:

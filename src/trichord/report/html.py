@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import re
+from base64 import b64encode
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; 
 WIDE_TABLE = 7  # columns; from here on the first column stays in sight while the rest scrolls
 LONG_TEXT = 36  # letters from which a cell's text may break, in a column that is not too narrow
 
-_WIDTH = re.compile(r'<svg\b[^>]*\swidth="([0-9.]+pt)"')
+_POINTS_PER_UNIT = {"": 0.75, "px": 0.75, "pt": 1.0, "in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4}
 
 
 def to_html(document: Document) -> str:
@@ -60,7 +60,7 @@ def _block(block: Table | Figure | Text | Commands, numbers: dict[int, int]) -> 
     if isinstance(block, Table):
         return {"type": "table", "number": numbers[id(block)], "table": block, **_table_parts(block)}
     if isinstance(block, Figure):
-        return {"type": "figure", "number": numbers[id(block)], "figure": block, **_picture(block.svg)}
+        return {"type": "figure", "number": numbers[id(block)], "figure": block, **_figure_parts(block)}
     if isinstance(block, Text):
         return {"type": "text", "text": block}
     return {"type": "commands", "commands": block}
@@ -92,8 +92,34 @@ def _table_parts(table: Table) -> dict[str, Any]:
 # ---- figures
 
 
-def _picture(svg: str) -> dict[str, str]:
-    """An SVG as the source of an `<img>`, in which nothing runs or asks outside, and the width at which it was drawn."""
-    width = _WIDTH.search(svg)
-    data = base64.b64encode(clean(svg).encode()).decode()
-    return {"source": f"data:image/svg+xml;base64,{data}", "width": width[1] if width else ""}
+def _figure_parts(figure: Figure) -> dict[str, Any]:
+    """The picture as a data address, and the width that it was drawn in. A browser runs no script of an SVG that it shows as an
+    image, follows no link in it and asks for nothing outside."""
+    text = clean(figure.svg)
+    width = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", _root_of(text, figure.name).get("width", ""))
+    known = width is not None and width[2] in _POINTS_PER_UNIT
+    return {
+        "source": f"data:image/svg+xml;base64,{b64encode(text.encode()).decode()}",
+        "drawn": f"{float(width[1]) * _POINTS_PER_UNIT[width[2]]:g}pt" if width is not None and known else "",
+    }
+
+
+def _root_of(svg: str, name: str) -> dict[str, str]:
+    """The attributes of the outermost element. Raises ValueError when the text is no SVG, or declares entities."""
+    from xml.parsers import expat
+
+    elements: list[tuple[str, dict[str, str]]] = []
+
+    def entity(*_: object) -> None:
+        raise ValueError(f"the figure {name} declares entities")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = lambda element, attributes: elements.append((element, attributes))
+    parser.EntityDeclHandler = entity
+    try:
+        parser.Parse(svg, True)
+    except expat.ExpatError as error:
+        raise ValueError(f"the figure {name} is no well-formed SVG: {error}") from error
+    if elements[0][0] != "svg":
+        raise ValueError(f"the figure {name} is no SVG")
+    return elements[0][1]

@@ -110,9 +110,7 @@ def _content(video: VideoScript) -> list[dict[str, str]]:
 
 def counted_entropy(symbols: Sequence[Hashable]) -> float:
     """Plug-in entropy in bits with Miller and Madow's correction."""
-    counts = np.array(list(Counter(symbols).values()), float)
-    shares = counts / len(symbols)
-    return float(-(shares * np.log2(shares)).sum() + (len(counts) - 1) / (2 * len(symbols) * np.log(2)))
+    return float(plug_in_entropy(symbols) + (len(set(symbols)) - 1) / (2 * len(symbols) * np.log(2)))
 
 
 def counted_information(content: Sequence[Hashable], shown: Sequence[Hashable]) -> float:
@@ -128,8 +126,7 @@ def counted_information(content: Sequence[Hashable], shown: Sequence[Hashable]) 
 
 
 def plug_in_entropy(symbols: Sequence[Hashable]) -> float:
-    shares = np.array(list(Counter(symbols).values()), float) / len(symbols)
-    return float(-(shares * np.log2(shares)).sum())
+    return _bits(np.array(list(Counter(symbols).values()), float) / len(symbols))
 
 
 # ---- exact ----

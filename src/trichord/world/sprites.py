@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw
 Point = tuple[float, float]
 INK = "#1c1412"
 _FINE = 2  # drawn this many times larger, then reduced
-WORKING_END = (50.0, 93.0)
 
 
 class Pen:
