@@ -19,7 +19,7 @@ from process_helpers import free_port, join_gloo
 from tiny import write_tiny_store
 from trichord.data import frozen, frozen_parts
 from trichord.data.frozen import FrozenRows, frozen_rows
-from trichord.data.frozen_parts import FrozenPass, Part, finish, make_part, make_parts, parts_done, plan_parts
+from trichord.data.frozen_parts import FrozenPass, Part, finish, make_parts, parts_done, plan_parts
 from trichord.data.listing import Listing, clips_at
 from trichord.errors import TrichordError
 from trichord.modality import Order
@@ -96,8 +96,8 @@ def test_an_interrupted_pass_goes_on_at_its_unfinished_part(store: Path, tmp_pat
         with pytest.raises(KeyboardInterrupt):
             make_parts(work, parts, encoder(log), leases, stop)
         assert parts_done(work) == {0, 1, 2} and not finish(work, parts, leases) and not work.folder.exists()
-        assert not make_part(work, parts[1], encoder(log), leases), "it is whole"
-        assert make_part(work, parts[4], encoder(log), leases) and parts_done(work) == {0, 1, 2, 4}
+        assert not make_parts(work, parts[1:2], encoder(log), leases), "it is whole"
+        assert make_parts(work, parts[4:5], encoder(log), leases) == 1 and parts_done(work) == {0, 1, 2, 4}
     frozen_rows(work, encoder(log))
     assert_whole(work)
     lines = log.read_text().splitlines()

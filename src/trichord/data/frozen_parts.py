@@ -140,11 +140,6 @@ def parts_done(work: FrozenPass) -> set[int]:
         return set()
 
 
-def make_part(work: FrozenPass, part: Part, encoder: Encoder, leases: Leases) -> bool:
-    """Make one part. False: it is whole already, or another process holds it."""
-    return make_parts(work, [part], encoder, leases) == 1
-
-
 def make_parts(
     work: FrozenPass,
     parts: Sequence[Part],

@@ -167,13 +167,12 @@ def list_recognizers() -> list[str]:
     return [KNOWN_FORM, *(f"whisper:{size}" for size in SIZES)]
 
 
-def load_recognizer(name: str, device: str = "cpu", cpu_threads: int = 0) -> WhisperRecognizer:
+def load_recognizer(name: str, device: str = "cpu") -> WhisperRecognizer:
     """The recogniser `name`, ready to transcribe.
 
     Args:
         name: `whisper:MODEL`.
         device: cpu, cuda or cuda:1.
-        cpu_threads: 0 leaves it to OMP_NUM_THREADS, else four at most.
 
     Raises TrichordError if it is unknown, missing or does not load.
     """
@@ -190,7 +189,6 @@ def load_recognizer(name: str, device: str = "cpu", cpu_threads: int = 0) -> Whi
             device=kind,
             device_index=int(index or 0),
             compute_type=_COMPUTE,
-            cpu_threads=cpu_threads,
             local_files_only=True,
         )
     except (RuntimeError, ValueError, OSError) as error:

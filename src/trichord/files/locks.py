@@ -124,9 +124,7 @@ def is_locked(path: Path) -> bool:
         except OSError:
             continue
         try:
-            return not lock_descriptor(
-                descriptor, blocking=False
-            )  # released at once: a writer that starts now may have it
+            return not lock_descriptor(descriptor, blocking=False)  # closing the descriptor releases it at once
         except OSError:
             return False
         finally:
