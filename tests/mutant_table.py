@@ -230,4 +230,18 @@ MORE = (
            ("test_pinned_figures.py",)),
 )  # fmt: skip
 
-MUTANTS = (*LOSSES, *DATA, *TRAINING, *EVALUATION, *SOURCES, *SETTINGS, *MORE)
+MODALITIES = (
+    Mutant("further modalities draw from one generator", "nn/mcn.py", "            with _generator_of(m, state):\n", "            if True:\n",
+           ("test_modalities.py::test_initial_weights_do_not_depend_on_further_modalities",)),
+    Mutant("an input is a modality", "modalities/registry.py", "return _owners().get(name, name)", "return name",
+           ("test_gradient_cache.py",)),
+    Mutant("features are never negative", "modalities/base.py", "        return False\n", "        return True\n",
+           ("test_modalities.py::test_features_are_encoded_by_a_gated_unit_and_reconstructed",)),
+    Mutant("a model has the modalities of its order alone", "study/factories.py", "if m not in MODALITIES and width is not None", "if False",
+           ("test_modalities.py::test_a_model_has_the_further_modalities_of_its_store",)),
+    Mutant("modalities that are read are not declared", "training/models.py",
+           '        declare_recorded(described.get("modalities", {}), path / DESCRIPTION)\n', "",
+           ("test_feature_training.py::test_a_model_declares_its_modalities_where_it_is_read",)),
+)  # fmt: skip
+
+MUTANTS = (*LOSSES, *DATA, *TRAINING, *EVALUATION, *SOURCES, *SETTINGS, *MORE, *MODALITIES)

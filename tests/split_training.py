@@ -13,6 +13,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from modality_helpers import declared
 from trichord.layers.batch_norm import set_over_processes
 from trichord.losses.clustering import ClusterMemory
 from trichord.losses.combined import CombinedLoss
@@ -81,7 +82,9 @@ class Found:
 
 def the_model(case: Case) -> MCN:
     torch.manual_seed(0)
-    return MCN(video_dim=6, embed_dim=8, word_dim=5, reconstruction_dim=4, audio_channels=(4, 4, 6, 6)).to(case.dtype)
+    further = {"depth": 3} if "d" in case.order else {}
+    widths = {"video_dim": 6, "embed_dim": 8, "word_dim": 5, "reconstruction_dim": 4}
+    return MCN(**widths, audio_channels=(4, 4, 6, 6), feature_dims=further).to(case.dtype)
 
 
 def inputs(case: Case, step: int) -> dict[str, Tensor]:
@@ -95,12 +98,15 @@ def inputs(case: Case, step: int) -> dict[str, Tensor]:
     }
     lengths = frames if case.padded else torch.full((ROWS,), 64)
     words = torch.rand(ROWS, 3, generator=rng) < 0.8
+    if "d" in case.order:
+        made["depth"] = torch.randn(ROWS, 3, generator=rng, dtype=torch.float64)
     return {name: x.to(case.dtype) for name, x in made.items()} | {"audio_frames": lengths, "text_mask": words}
 
 
-def masks(step: int) -> dict[str, Tensor]:
+def masks(case: Case, step: int) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(100 + step)
-    return {m: torch.rand(ROWS, generator=rng) < 0.8 for m in ("video", "audio", "text")}
+    names = ("video", "audio", "text", *(("depth",) if "d" in case.order else ()))
+    return {m: torch.rand(ROWS, generator=rng) < 0.8 for m in names}
 
 
 def the_loss(case: Case) -> CombinedLoss:
@@ -115,6 +121,11 @@ def the_loss(case: Case) -> CombinedLoss:
 
 def train(case: Case, rank: int = 0, num: int = 1) -> Found:
     """Two steps of a small model on this process's part of the batch, as the training loop makes them."""
+    with declared(**({"depth": "d"} if "d" in case.order else {})):
+        return _train(case, rank, num)
+
+
+def _train(case: Case, rank: int, num: int) -> Found:
     from accelerate import Accelerator
 
     stage, part = stages_of(Order.parse(case.order))[-1], case.part(rank, num) if num > 1 else slice(0, ROWS)
@@ -135,7 +146,7 @@ def train(case: Case, rank: int = 0, num: int = 1) -> Found:
         mine = {name: x[rows] for name, x in inputs(case, step).items()}
         with torch.autocast("cpu", torch.bfloat16, enabled=case.bfloat16):
             outputs = cache.encode(mine) if cache else network(**mine)
-        found = loss(outputs, {m: mask[rows] for m, mask in masks(step).items()}, positives)
+        found = loss(outputs, {m: mask[rows] for m, mask in masks(case, step).items()}, positives)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(found["loss"])
         if cache:

@@ -20,14 +20,17 @@ from trichord.data.frozen import FrozenRows
 from trichord.errors import Diverged, TrichordError
 from trichord.modality import Direction, Order
 from trichord.modality import declared as declared_now
+from trichord.nn import MCN
 from trichord.protocols.benchmarks import evaluate_retrieval, find_benchmark
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.store.shards import read_header
 from trichord.study import factories, run
+from trichord.study.freeze import freeze
 from trichord.study.reproduce import reproduce
 from trichord.training.loop import train_stage
-from trichord.training.models import load_model
+from trichord.training.models import load_model, save_model
+from trichord.training.seals import sealed
 from trichord.training.stage import stages_of
 
 
@@ -160,8 +163,50 @@ def test_a_model_declares_its_modalities_where_it_is_read(store_path: Path, tmp_
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    with declared(dance="d"), pytest.raises(TrichordError, match="the letter d already stands for dance"):
+    with (
+        declared(dance="d"),
+        pytest.raises(TrichordError, match="model.json: modality depth: the letter d already stands"),
+    ):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modalities": ["depth"]}, "model.json: its modalities are not names with letters"),
+        ({"modalities": {"../depth": "d"}}, "model.json: '../depth' cannot be the name of a modality"),
+        ({"modalities": {"depth": "v"}}, "model.json: modality depth: the letter v already stands for video"),
+        ({"modalities": {}}, "model.safetensors: there is no modality 'depth'"),
+        ({"feature_dims": {"depth": 10**9}}, "weights of other widths: encoders.depth"),
+        ({"feature_dims": {"depth": -1}}, "model.safetensors: feature_dims gives depth the width -1"),
+        ({"feature_dims": {"depth": "7"}}, "model.safetensors: feature_dims gives depth the width 7; give a whole"),
+        ({"feature_dims": {"video": 7}}, "model.safetensors: feature_dims names video"),
+        ({"feature_dims": [7]}, "model.json: not a model description"),
+        ({"feature_dims": 7}, "model.json: not a model description"),
+    ],
+)
+def test_a_hostile_record_of_modalities_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = MCN(6, 8, 5, None, audio_channels=(4,) * 4, feature_dims={"depth": 7})
+    save_model(tmp_path, model, trained=("video", "depth"), visual_streams=("visual_2d",), settings={}, extra={})
+    path = tmp_path / "model.json"
+    described = json.loads(path.read_text())
+    described["arguments"] |= {name: value for name, value in changes.items() if name == "feature_dims"}
+    described |= {name: value for name, value in changes.items() if name == "modalities"}
+    path.write_text(json.dumps(sealed({name: value for name, value in described.items() if name != "sha256"})))
+    with declared(), pytest.raises(TrichordError, match=message):
+        load_model(tmp_path)
+
+
+def test_the_passes_of_an_order_that_depth_joins_are_made_ahead(store_path: Path, tmp_path: Path) -> None:
+    trained(store_path, tmp_path / "run", "avt", max_steps=2)
+    before = set((store_path / "frozen").glob("*"))
+    with declared():
+        ready = freeze(tmp_path / "run", store_path, device="cpu")
+    assert {path.name.split("-")[0] for path in ready} == {"video", "audio", "text"} and not before & set(ready)
+    said: list[str] = []
+    run.train_order(store_path, tmp_path / "run", "avt>d", 0, recipe_of(), resume=True, say=said.append)
+    assert not [line for line in said if line.startswith("frozen")], "nothing was left to make"
 
 
 def test_depth_that_tells_the_words_is_found_by_them(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ WIDTHS: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def _depth_and_touch() -> Iterator[None]:
-    with declared(depth="d", touch="h"):
+def _depth_and_bones() -> Iterator[None]:
+    with declared(depth="d", bones="b"):
         yield
 
 
@@ -74,7 +74,7 @@ def test_a_modality_without_a_file_is_feature_arrays() -> None:
     assert isinstance(depth, Features) and (depth.name, depth.letter, depth.inputs) == ("depth", "d", ("depth",))
     assert specification("video") is own_modalities()["video"]
     assert modality_of_tensor("word_ids") == "text" and modality_of_tensor("depth") == "depth"
-    with pytest.raises(TrichordError, match="there is no modality 'smell'; known are video, audio, text, depth, touch"):
+    with pytest.raises(TrichordError, match="there is no modality 'smell'; known are video, audio, text, bones, depth"):
         specification("smell")
 
 
@@ -131,13 +131,13 @@ def test_a_store_without_the_features_is_refused(tiny_store: Path, tmp_path: Pat
 
 
 def test_initial_weights_do_not_depend_on_further_modalities() -> None:
-    plain, fourth, fifth = network(), network(depth=7), network(touch=3, depth=7)
+    plain, fourth, fifth = network(), network(depth=7), network(bones=3, depth=7)
     for other in (fourth, fifth):
         assert equal(weights(plain, "video", "audio", "text"), weights(other, "video", "audio", "text"))
     assert equal(weights(fourth, "depth"), weights(fifth, "depth"))
     assert not equal(weights(fourth, "depth"), weights(network(1, depth=7), "depth"))
-    assert not torch.equal(fifth.heads["depth"][0].weight, fifth.heads["touch"][0].weight)  # type: ignore[index]
-    assert fifth.modalities == ("video", "audio", "text", "depth", "touch")
+    assert not torch.equal(fifth.heads["depth"][0].weight, fifth.heads["bones"][0].weight)  # type: ignore[index]
+    assert fifth.modalities == ("video", "audio", "text", "bones", "depth")
 
 
 def test_networks_that_are_made_in_turn_differ() -> None:
@@ -179,8 +179,8 @@ def test_features_are_encoded_by_a_gated_unit_and_reconstructed() -> None:
             "depth has the shape .2, 3., but this network wants 2 axes with 7",
         ),
         (
-            lambda: network(depth=7)(touch=torch.zeros(2, 3)),
-            "this network has no touch encoder; it has video, audio, text, depth",
+            lambda: network(depth=7)(bones=torch.zeros(2, 3)),
+            "this network has no bones encoder; it has video, audio, text, depth",
         ),
         (lambda: network(depth=7)(vidoe=torch.zeros(2, 6)), "this network has no vidoe encoder"),
         (lambda: network(smell=7), "there is no modality 'smell'"),

@@ -36,6 +36,8 @@ TWO = {
     "vt>a, several positives, float32": Case("vt>a", contrast="mil_nce", dtype=F32),
     "av>t, chunks": Case("av>t", chunk=2),
     "at>v, chunks, a part of none": Case("at>v", chunk=2, sizes=(0, 7)),
+    "feature arrays, frozen three": Case("avt>d", sizes=(5, 2)),
+    "feature arrays, chunks, a part of none": Case("avt>d", chunk=2, sizes=(0, 7)),
 }
 for loss in pairwise_losses():
     TWO[f"avt, {loss}, a part of none"] = Case(contrast=loss, sizes=(7, 0))

@@ -30,7 +30,7 @@ from trichord.releases import export_store, import_npy
 from trichord.store import Item, Store, StoreWriter
 from trichord.study.ranks import rank_arrays, read_ranks, write_arrays
 
-SETTINGS = ScoringSettings(("visual_2d",), 4.0, 300, 8)
+SETTINGS = ScoringSettings(audio_frames=300, max_words=8, min_clip_s=4.0)
 TEXTS = ["worda", "wordb", "wordc", "wordd", "worde", "wordf"]
 
 

@@ -26,7 +26,7 @@ from trichord.releases import import_crosstask, import_mining_youtube
 from trichord.store import Store
 
 DIM = 4
-SETTINGS = ScoringSettings(("visual_2d", "visual_3d"), 4.0, 400, 8)
+SETTINGS = ScoringSettings(("visual_2d", "visual_3d"), 400, max_words=8, min_clip_s=4.0)
 
 
 class Linear(nn.Module):
@@ -260,6 +260,6 @@ def test_choices_that_do_not_fit_are_refused(subject: Subject) -> None:
 def test_a_store_without_annotations_says_what_to_import(tiny_store: Path) -> None:
     store = Store(tiny_store)
     model: Any = Linear(store.word_dim)
-    settings = ScoringSettings(("visual_2d",), 4.0, 400, 8)
+    settings = ScoringSettings(audio_frames=400, max_words=8, min_clip_s=4.0)
     with pytest.raises(TrichordError, match="has no annotated steps of tiny/test; `trichord import` brings them"):
         find_protocol("world-steps").run(Subject.of_model("m", model, store, settings), Options(directions=("t2v",)))

@@ -70,7 +70,7 @@ def subject_of(store: Path, text: str = "embeddings") -> Subject:
     model = MCN(
         video_dim=VIDEO_DIM, embed_dim=8, word_dim=16, reconstruction_dim=None, audio_channels=(4, 4, 4, 4)
     ).eval()
-    settings = ScoringSettings(("visual_2d",), 3.0, 300, 8, text=text)  # type: ignore[arg-type]
+    settings = ScoringSettings(audio_frames=300, max_words=8, text=text, min_clip_s=3.0)  # type: ignore[arg-type]
     return Subject.of_model("net", model, Store(store), settings)
 
 

@@ -74,6 +74,19 @@ def further_letters(modalities: Iterable[str]) -> dict[str, str]:
     return {name: letter_of(name).lower() for name in in_order(modalities) if name not in MODALITIES}
 
 
+def declare_recorded(modalities: object, source: object) -> None:
+    """Declare the modalities that a file records, as `further_letters` gives them.
+
+    Raises TrichordError, which names the file `source`, for what is no such record, and as `declare` does.
+    """
+    if not isinstance(modalities, dict):
+        raise TrichordError(f"{source}: its modalities are not names with letters; write the file anew")
+    try:
+        declare(modalities)
+    except TrichordError as error:
+        raise TrichordError(f"{source}: {error}") from None
+
+
 def in_order(modalities: Iterable[str]) -> tuple[str, ...]:
     """The given names without repetitions: video, audio, text, then the others in alphabetical order."""
     rank = {name: number for number, name in enumerate(MODALITIES)}

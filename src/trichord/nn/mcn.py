@@ -101,8 +101,11 @@ class MCN(nn.Module):
             "audio_dim": audio_dim, "modalities": own, "mask_padding": mask_padding,
             "reconstruction_relu": reconstruction_relu, "normalize": normalize,
         }  # fmt: skip
-        if feature_dims:
-            self.arguments["feature_dims"] = {m: feature_dims[m] for m in further}
+        for m in further:
+            width = (feature_dims or {})[m]
+            if not isinstance(width, int) or width < 1:
+                raise TrichordError(f"feature_dims gives {m} the width {str(width)[:20]}; give a whole number above 0")
+            self.arguments.setdefault("feature_dims", {})[m] = width
         self.normalize = normalize
         self._specifications = {m: specification(m) for m in self.modalities}
         self.encoders, self.heads = nn.ModuleDict(), nn.ModuleDict()

@@ -13,7 +13,7 @@ from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.data.reader import ClipReader, Clips, require_modalities
 from trichord.errors import TrichordError
 from trichord.evaluation.retrieval import RetrievalResult, score_direction
-from trichord.modalities.base import AudioInput, ReadingSettings, TextInput
+from trichord.modalities.base import ReadingSettings
 from trichord.modality import Direction, in_order
 from trichord.parallel import gather_rows, num_processes, on_main, process_index
 
@@ -91,40 +91,21 @@ def benchmark_names(store: Store) -> list[str]:
     return list(dict.fromkeys(collection for collection, split in store.collections() if split != "train"))
 
 
-@dataclass(frozen=True)
-class ScoringSettings:
-    """Plain arguments of an evaluation.
+@dataclass(frozen=True, kw_only=True)
+class ScoringSettings(ReadingSettings):
+    """Plain arguments of an evaluation: how clips are read, with `audio_frames` where the benchmark names none, and scored.
 
     Attributes:
-        visual_streams: Streams that make the video features.
         min_clip_s: Shortest clip.
-        audio_frames: Frames of a clip where the benchmark names none.
-        max_words: Words of a clip.
-        audio_pad_db: Value of padded frames.
         cosine: Scores are cosines.
         missing: `auto`, `drop` or `miss`.
         block: Rows of a score block.
-        audio: `spectrogram` or `embeddings`: what the model's audio encoder reads.
-        text: `words` or `embeddings`: what its text encoder reads.
     """
 
-    visual_streams: tuple[str, ...]
     min_clip_s: float
-    audio_frames: int
-    max_words: int
-    audio_pad_db: float = -80.0
     cosine: bool = False
     missing: str = "auto"
     block: int = 1024
-    audio: AudioInput = "spectrogram"
-    text: TextInput = "words"
-
-    @property
-    def reading(self) -> ReadingSettings:
-        """How clips are read."""
-        return ReadingSettings(
-            self.visual_streams, self.audio_frames, self.audio_pad_db, self.max_words, self.audio, self.text
-        )
 
 
 @torch.no_grad()
@@ -138,7 +119,7 @@ def embed_clips(
     one process gets.
     """
     device = next(model.parameters()).device
-    reader = ClipReader(store, modalities, replace(settings.reading, audio_frames=audio_frames))
+    reader = ClipReader(store, modalities, replace(settings, audio_frames=audio_frames))
     table = torch.from_numpy(store.word_vectors).to(device)
     found: dict[str, list[Tensor]] = {m: [] for m in modalities}
     valid: dict[str, list[Tensor]] = {m: [] for m in modalities}
@@ -195,7 +176,7 @@ def embed_benchmark(
     Raises TrichordError when the store lacks one of the modalities.
     """
     needed = in_order(modalities)
-    require_modalities(store, needed, f"benchmark {benchmark.name}", settings.reading)
+    require_modalities(store, needed, f"benchmark {benchmark.name}", settings)
     clips = benchmark_clips(store, benchmark, settings)
     frames = benchmark.audio_frames or settings.audio_frames
     embeddings, valid = embed_clips(model, store, clips, needed, frames, settings)

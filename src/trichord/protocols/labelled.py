@@ -66,7 +66,7 @@ def usable(subject: Subject, modalities: tuple[str, ...] = ()) -> tuple[str, ...
         if subject.store is None or subject.settings is None:
             return True
         try:
-            require_modalities(subject.store, (modality,), "", subject.settings.reading)
+            require_modalities(subject.store, (modality,), "", subject.settings)
         except TrichordError:
             return False
         return True

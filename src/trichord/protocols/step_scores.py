@@ -93,7 +93,7 @@ def require_videos(subject: Subject, collection: str, split: str) -> None:
 def _there(subject: Subject, collection: str, modality: str) -> bool:
     if subject.store is None or subject.settings is None:
         return True
-    streams = specification(modality).streams(subject.settings.reading)[:1]
+    streams = specification(modality).streams(subject.settings)[:1]
     items = subject.store.select(collection)
     return all(name in subject.store.streams and bool(subject.store.has(name)[items].any()) for name in streams)
 
@@ -201,7 +201,7 @@ def annotated_videos(subject: Subject, collection: str, split: str, modalities: 
             "world-steps"
         )
     needed = tuple(m for m in modalities if m != "text" or settings.text == "words")  # others: see `step_texts`
-    require_modalities(store, needed, where, settings.reading)
+    require_modalities(store, needed, where, settings)
     videos = []
     for task, video in wanted:
         num_seconds = math.ceil(store.duration_s(items[video]))

@@ -153,7 +153,7 @@ class Subject:
         store, model, settings = self.store, self.model, self.settings
         assert store is not None and model is not None and settings is not None
         where = f"{clip_set.collection}/{clip_set.split}"
-        require_modalities(store, modalities, where, settings.reading)
+        require_modalities(store, modalities, where, settings)
         items = store.select(clip_set.collection, clip_set.split)
         if self.trained_on is not None:
             check_overlap(store, self.trained_on, items, where)

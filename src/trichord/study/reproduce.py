@@ -23,7 +23,7 @@ from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import check_regular, unreadable
 from trichord.losses.combined import CombinedLoss
 from trichord.losses.kmeans import assign
-from trichord.modality import declare
+from trichord.modality import declare_recorded
 from trichord.nn import MCN, DAVEnet, Encoded
 from trichord.recipes import Recipe, recipe_from_dict
 from trichord.study import factories
@@ -124,7 +124,7 @@ def read_dump(folder: Path) -> Dump:
     if told.get("format") != FORMAT:
         raise damaged(path, f"it has format {told.get('format')}, this version reads {FORMAT}", MEND)
     try:
-        declare(told.get("modalities", {}))
+        declare_recorded(told.get("modalities", {}), path)
         recipe = recipe_from_dict(told["settings"], source=str(path))
         stage = Stage(**{k: _tuples(v) for k, v in told["stage"].items()})
         model = network_of(told["model"], folder / MODEL)

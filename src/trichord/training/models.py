@@ -19,7 +19,7 @@ from trichord.files.reading import check_regular, file_sha256, unreadable
 from trichord.files.writing import replacing, write_json
 from trichord.losses.centroids import Centroids
 from trichord.modalities.base import AudioInput, TextInput
-from trichord.modality import declare, further_letters
+from trichord.modality import declare_recorded, further_letters
 from trichord.nn import MCN
 from trichord.training.centroids import CENTROIDS, read_centroids, write_centroids
 from trichord.training.checkpoint_folder import MANIFEST, Damaged, check_files, read_manifest, read_numbers
@@ -109,7 +109,7 @@ def description_of(
         "audio": audio,
         "text": text,
         "settings": settings,
-        **({"modalities": further} if (further := further_letters(model.modalities)) else {}),
+        **({"modalities": recorded} if (recorded := further_letters(model.modalities)) else {}),
         **extra,
     }
 
@@ -132,7 +132,7 @@ def load_model(path: Path | str) -> TrainedModel:
         _require_whole(path)
     described = read_description(path)
     try:
-        declare(described.get("modalities", {}))
+        declare_recorded(described.get("modalities", {}), path / DESCRIPTION)
         model = network_of(described["arguments"], path / WEIGHTS)
         found = TrainedModel(
             model.eval(),
@@ -182,8 +182,12 @@ def _texts(values: object) -> tuple[str, ...]:
 
 def network_of(arguments: dict[str, Any], path: Path) -> MCN:
     """Return a network of these arguments. One that does not fit the weights file `path` is refused before it takes memory."""
-    with torch.device("meta"):
-        _check_fit(MCN(**arguments), _shapes(path), path)
+    try:
+        with torch.device("meta"):
+            model = MCN(**arguments)
+    except TrichordError as error:
+        raise TrichordError(f"{path}: {error}") from None
+    _check_fit(model, _shapes(path), path)
     return MCN(**arguments)
 
 
