@@ -26,6 +26,7 @@ from trichord.extraction.arrays import Width, feature_rows, parse_modalities
 from trichord.extraction.summary import ExtractSummary
 from trichord.extraction.table import read_table
 from trichord.modality import Order, declared
+from trichord.releases import IMPORTERS, export_store
 from trichord.store import Store
 from trichord.store.encoders import read_encoders
 from trichord.store.inspect import store_info
@@ -156,7 +157,9 @@ def test_a_new_array_leaves_the_sound_of_its_clip_alone(tmp_path: Path, monkeypa
     summary = extracted(path, store, audio="log-mel")
     assert (summary.num_renewed, summary.num_skipped) == (2, 0)
     opened = Store(store)
-    assert {name: rows for name, (_, rows) in rows_of(opened).items()} == dict.fromkeys(("whole", "half"), [[7] * 3] * 2)
+    assert {name: rows for name, (_, rows) in rows_of(opened).items()} == dict.fromkeys(
+        ("whole", "half"), [[7] * 3] * 2
+    )
     assert [opened.rate_hz("depth", i) for i in (0, 1)] == [2 / opened.duration_s(i) for i in (0, 1)]
     assert np.array_equal(opened.rows("spectrogram", 0), before) and opened.caption_text(0, 0) == "x"
 
@@ -382,3 +385,18 @@ def test_the_option_may_be_given_more_than_once(
     )
     assert Store(tmp_path / "s").modalities == {"depth": "d", "pose": "p"}
     assert "arrays" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "npy", "howto100m"])
+def test_an_export_brings_the_modality_back(clips: Path, tmp_path: Path, layout: Any) -> None:
+    extracted(clips, tmp_path / "store")
+    export_store(tmp_path / "store", tmp_path / "out", layout=layout)
+    modality._declared.clear()
+    IMPORTERS[layout](root=tmp_path / "out", store=tmp_path / "again")
+    assert declared() == {"depth": "d"} == Store(tmp_path / "again").modalities
+    assert rows_of(Store(tmp_path / "again")) == rows_of(Store(tmp_path / "store"))
+    assert read_encoders(tmp_path / "again")["depth"] == read_encoders(tmp_path / "store")["depth"]
+    modality._declared.clear()
+    parse_modalities("dance=d")
+    with pytest.raises(TrichordError, match=r"the letter d already stands for dance; files that disagree"):
+        IMPORTERS[layout](root=tmp_path / "out", store=tmp_path / "third")

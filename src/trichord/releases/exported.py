@@ -17,6 +17,7 @@ from trichord.files.arrays import load_npz_array
 from trichord.files.reading import open_regular, unreadable
 from trichord.releases.clips import read_entries
 from trichord.releases.common import ImportSummary, Made, Progress, as_array, import_entries
+from trichord.releases.exported_modalities import check_modalities, record_modalities
 from trichord.releases.exported_steps import read_steps, store_steps
 from trichord.releases.records import (
     INDEX,
@@ -67,6 +68,7 @@ def import_listed(
     """Store the entries of an export, and its annotated steps. Without `words`, the words are those that the export has, if
     it has any."""
     steps = read_steps(root, mark) if mark else {}
+    modalities = check_modalities(root, mark, Path(store))
     collections = list(dict.fromkeys(entry.collection for entry in entries if not entry.problem))
     name = ", ".join(collections[:5]) + (", ..." if len(collections) > 5 else "") or "export"
     if progress:
@@ -97,6 +99,7 @@ def import_listed(
         vectors=vectors,
         keep_precision=True,
     )
+    record_modalities(Path(store), modalities)
     sound = {entry.file for entry in entries} - {entry.file for entry in entries if entry.problem}
     files = {f"{_BROKEN}/{file.name}" for file in sound}
     resolve(Path(store), lambda source: source.partition(":")[0] in files)
