@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from extract_helpers import ids_of, ledger, run
+from s3_server import upload
 from trichord import modality
 from trichord.cli import main
 from trichord.errors import TrichordError
@@ -25,6 +26,7 @@ from trichord.extraction.arrays import Width, feature_rows, parse_modalities
 from trichord.extraction.summary import ExtractSummary
 from trichord.extraction.table import read_table
 from trichord.modality import Order, declared
+from trichord.releases import IMPORTERS, export_store
 from trichord.store import Store
 from trichord.store.encoders import read_encoders
 from trichord.store.inspect import store_info
@@ -103,13 +105,18 @@ def test_a_column_of_arrays_becomes_a_stream(clips: Path, tmp_path: Path) -> Non
     assert Order.parse("vt>d").modalities == ("video", "text", "depth")
 
 
-def test_rows_of_a_clip_with_sound_span_its_length(tmp_path: Path) -> None:
+def with_sound(tmp_path: Path) -> Path:
+    """A table of a sound of two seconds and of its first half, each with an array of eight rows."""
     with wave.open(str(tmp_path / "s.wav"), "wb") as file:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes(bytes(64000))
     save(tmp_path / "a.npy", np.ones((8, 3)), np.float16)
-    path = table(tmp_path, [{"id": "whole", "audio": "s.wav", "depth": "a.npy", "text": "x", "end": ""},
+    return table(tmp_path, [{"id": "whole", "audio": "s.wav", "depth": "a.npy", "text": "x", "end": ""},
                             {"id": "half", "audio": "s.wav", "depth": "a.npy", "text": "x", "end": "1"}])  # fmt: skip
+
+
+def test_rows_of_a_clip_with_sound_span_its_length(tmp_path: Path) -> None:
+    path = with_sound(tmp_path)
     extracted(path, tmp_path / "store")
     store = Store(tmp_path / "store")
     assert {name: rate for name, (rate, _) in rows_of(store).items()} == {"whole": 4.0, "half": 8.0}
@@ -139,6 +146,31 @@ def test_only_what_changed_is_read_again(clips: Path, tmp_path: Path) -> None:
     assert rows_of(opened)["a"] == (0.0, [[5, 6]]) and ids_of(store) == ["a", "b", "c", "d"]
     assert opened.caption_text(0, 0) == "one"
     assert extracted(clips, store).num_present == 4
+
+
+def test_a_new_array_leaves_the_sound_of_its_clip_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, path = tmp_path / "store", with_sound(tmp_path)
+    extracted(path, store, audio="log-mel")
+    before = Store(store).rows("spectrogram", 0).copy()
+    monkeypatch.setattr("trichord.extraction.work.sound", None)
+    save(tmp_path / "a.npy", np.full((2, 3), 7), np.float16)
+    summary = extracted(path, store, audio="log-mel")
+    assert (summary.num_renewed, summary.num_skipped) == (2, 0)
+    opened = Store(store)
+    assert {name: rows for name, (_, rows) in rows_of(opened).items()} == dict.fromkeys(
+        ("whole", "half"), [[7] * 3] * 2
+    )
+    assert [opened.rate_hz("depth", i) for i in (0, 1)] == [2 / opened.duration_s(i) for i in (0, 1)]
+    assert np.array_equal(opened.rows("spectrogram", 0), before) and opened.caption_text(0, 0) == "x"
+
+
+def test_a_copy_behind_a_url_declares_its_modalities(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRICHORD_CACHE", str(tmp_path / "cache"))
+    extracted(clips, tmp_path / "store")
+    modality._declared.clear()
+    assert Store(upload(tmp_path / "store", "memory://arrays/store")).modalities == {"depth": "d"} == declared()
 
 
 def test_a_cell_that_was_emptied_or_filled_is_taken_up(clips: Path, tmp_path: Path) -> None:
@@ -353,3 +385,18 @@ def test_the_option_may_be_given_more_than_once(
     )
     assert Store(tmp_path / "s").modalities == {"depth": "d", "pose": "p"}
     assert "arrays" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "npy", "howto100m"])
+def test_an_export_brings_the_modality_back(clips: Path, tmp_path: Path, layout: Any) -> None:
+    extracted(clips, tmp_path / "store")
+    export_store(tmp_path / "store", tmp_path / "out", layout=layout)
+    modality._declared.clear()
+    IMPORTERS[layout](root=tmp_path / "out", store=tmp_path / "again")
+    assert declared() == {"depth": "d"} == Store(tmp_path / "again").modalities
+    assert rows_of(Store(tmp_path / "again")) == rows_of(Store(tmp_path / "store"))
+    assert read_encoders(tmp_path / "again")["depth"] == read_encoders(tmp_path / "store")["depth"]
+    modality._declared.clear()
+    parse_modalities("dance=d")
+    with pytest.raises(TrichordError, match=r"the letter d already stands for dance; files that disagree"):
+        IMPORTERS[layout](root=tmp_path / "out", store=tmp_path / "third")

@@ -158,7 +158,7 @@ def test_an_unknown_letter_of_a_file_is_named(tmp_path: Path, capsys: pytest.Cap
     [
         ({"depth": "v"}, "results.json: modality depth: the letter v already stands for video"),
         ({"depth": 3}, "results.json: modality depth: '3' is not a letter"),
-        ([["depth", "d"]], r"results.json: cannot be read \(its modalities are not an object\)"),
+        ([["depth", "d"]], "results.json: its modalities are not names with letters"),
     ],
 )  # fmt: skip
 def test_a_hostile_record_of_an_evaluation_is_one_line(tmp_path: Path, modalities: object, message: str) -> None:

@@ -28,34 +28,35 @@ _declared: dict[str, str] = {}  # letter -> name
 _ARGUMENTS = frozenset({"audio_frames", "audio_pooled", "text_mask", "word_ids", "self", "training"})
 
 
-def declare(modalities: Mapping[str, str]) -> None:
+def declare(modalities: Mapping[str, str], *, source: object = None) -> None:
     """Declare modalities beyond video, audio and text, for this process. Declaring one again has no effect.
 
     Args:
         modalities: Name -> letter, such as `{"depth": "d"}`.
+        source: The file that records them, for messages; None where a user names them.
 
     Raises TrichordError, and declares nothing, for a name or letter of the wrong form, and for one that another modality has.
     """
     new: dict[str, str] = {}
+    head = "" if source is None else f"{source}: "
+    together = "" if source is None else "files that disagree on this cannot be used together"
     for name, letter in modalities.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED | _ARGUMENTS:
             raise TrichordError(
-                f"{str(name)[:40]!r} cannot be the name of a modality; use 2 to 32 lowercase letters, digits and underscores, "
-                "and no name of a stream that trichord fills itself"
+                f"{head}{str(name)[:40]!r} cannot be the name of a modality; use 2 to 32 lowercase letters, digits and "
+                "underscores, and no name of a stream that trichord fills itself"
             )
         if not isinstance(letter, str) or not re.fullmatch("[A-Za-z]", letter):
-            raise TrichordError(f"modality {name}: {str(letter)[:40]!r} is not a letter from a to z")
+            raise TrichordError(f"{head}modality {name}: {str(letter)[:40]!r} is not a letter from a to z")
         letter = letter.upper()
         taken = {**NAMES, **_declared, **new}
         if taken.get(letter, name) != name:
-            raise TrichordError(
-                f"modality {name}: the letter {letter.lower()} already stands for {taken[letter]}; choose another letter"
-            )
+            what = f"the letter {letter.lower()} already stands for {taken[letter]}"
+            raise TrichordError(f"{head}modality {name}: {what}; {together or 'choose another letter'}")
         other = next((known for known, known_name in taken.items() if known_name == name), letter)
         if other != letter:
-            raise TrichordError(
-                f"modality {name}: its letter is {other.lower()}, not {letter.lower()}; use {other.lower()}"
-            )
+            what = f"its letter is {other.lower()}, not {letter.lower()}"
+            raise TrichordError(f"{head}modality {name}: {what}; {together or f'use {other.lower()}'}")
         if letter not in NAMES:
             new[letter] = name
     _declared.update(new)
@@ -84,10 +85,7 @@ def declare_recorded(modalities: object, source: object) -> None:
     """
     if not isinstance(modalities, dict):
         raise TrichordError(f"{source}: its modalities are not names with letters; write the file anew")
-    try:
-        declare(modalities)
-    except TrichordError as error:
-        raise TrichordError(f"{source}: {error}") from None
+    declare(modalities, source=source)
 
 
 def in_order(modalities: Iterable[str]) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ from trichord.files.arrays import text_array
 from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import open_regular
 from trichord.files.writing import refuse_foreign, replacing
-from trichord.modality import MODALITIES, declare, further_letters, in_order, known
+from trichord.modality import MODALITIES, declare_recorded, further_letters, in_order, known
 
 MOST_CLIPS = 1000  # for each text, where there are texts alone
 OWN = ("text_clip", "ids", "videos", "start_s", "end_s", "captions")
@@ -228,10 +228,7 @@ def _declared(entries: Any, path: Path) -> tuple[str, ...]:
     """Names of the further modalities of a file, which are declared."""
     pairs = [entry.partition("=") for entry in _strings(entries, None, f"{path}: {FURTHER}").tolist()]
     modalities = {name: letter for name, _, letter in pairs}
-    try:
-        declare(modalities)
-    except TrichordError as error:
-        raise TrichordError(f"{path}: {FURTHER}: {error}") from None
+    declare_recorded(modalities, f"{path}: {FURTHER}")
     return tuple(modalities)
 
 

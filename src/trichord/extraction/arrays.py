@@ -15,13 +15,14 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.extraction.sources import Source
 from trichord.extraction.table_rows import COLUMNS
-from trichord.features.encoders import Fingerprint
+from trichord.features.encoders import Fingerprint, arrays_fingerprint
 from trichord.files.arrays import load_array
 from trichord.files.faults import fault_of
 from trichord.files.reading import MAX_BYTES, check_regular
 from trichord.modalities import registry
 from trichord.modality import declare
-from trichord.store.encoders import ARRAYS
+
+ROLE = "arrays/"  # with the name of the modality, what an array file is to its clip (`folder.content_files`)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def parse_modalities(text: str) -> dict[str, str]:
 
 def arrays_fingerprints(modalities: Iterable[tuple[str, str]]) -> dict[str, Fingerprint]:
     """What makes the stream of each modality."""
-    return {name: Fingerprint(ARRAYS, "1", {"modality": name, "letter": letter}) for name, letter in modalities}
+    return {name: arrays_fingerprint(name, letter) for name, letter in modalities}
 
 
 def feature_rows(path: Path, modality: str, *, pooled: bool, expected: Width | None = None) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trichord.captions import SIDECAR_SUFFIXES, Captions, Sidecar, choose_sidecar, read_captions
 from trichord.errors import TrichordError
-from trichord.extraction.arrays import ARRAYS, has_arrays
+from trichord.extraction.arrays import ROLE, has_arrays
 from trichord.extraction.sources import Source
 from trichord.files.faults import fault_of
 from trichord.files.suffixes import VIDEO_SUFFIXES, counted_by_suffix
@@ -211,5 +211,5 @@ def content_files(source: Source) -> dict[str, Path]:
         beside = [path for path in (source.video, source.audio) if path is not None]
         captions = next((found for path in beside if (found := sidecar_of(path).path) is not None), None)
     files = {"video": source.video, "image": source.image, "audio": source.audio, "captions": captions}
-    files |= {f"{ARRAYS}/{name}": path for name, path in source.arrays.items()}
+    files |= {f"{ROLE}{name}": path for name, path in source.arrays.items()}
     return {name: path for name, path in files.items() if path is not None}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trichord.captions import Captions
-from trichord.extraction.arrays import ARRAYS
+from trichord.extraction.arrays import ROLE
 from trichord.extraction.sources import Source
 from trichord.features.hashes import FileHashes
 from trichord.store import Item, Store
@@ -71,7 +71,7 @@ def media_hash(digests: Mapping[str, str], start_s: float, end_s: float | None) 
 
 
 def _is_media(role: str) -> bool:
-    return role != "captions" and not role.startswith(f"{ARRAYS}/")
+    return role != "captions" and not role.startswith(ROLE)
 
 
 def had_same_media(

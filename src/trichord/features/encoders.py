@@ -19,6 +19,7 @@ import numpy as np
 from trichord.captions import Captions
 from trichord.errors import TrichordError, one_line
 from trichord.media.sampling import FrameSpec
+from trichord.store.encoders import ARRAYS
 
 _PATH = re.compile(r"\s*(?:[/~\\]|\.{1,2}(?:/|$))|.*/\.\.(?:/|$)")
 Sound = Callable[[], Iterator[np.ndarray]]
@@ -52,6 +53,11 @@ class Fingerprint:
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "parameters": dict(self.parameters), "digest": self.digest}
+
+
+def arrays_fingerprint(modality: str, letter: str) -> Fingerprint:
+    """What makes the stream of a modality of feature arrays, which somebody else computed."""
+    return Fingerprint(ARRAYS, "1", {"modality": modality, "letter": letter})
 
 
 def same_features(recorded: Mapping[str, Any], found: Fingerprint) -> bool:

@@ -88,8 +88,9 @@ def export_store(
         words = write_words(out, opened)
         num_spans, notes = write_steps(out, opened, items)
         files = writers[layout](job)
-        steps = {"annotations": num_spans} if num_spans else {}
-        write_mark(out, mark | {"complete": True, "files": files, "words": words} | steps)
+        further: dict[str, Any] = {"annotations": num_spans} if num_spans else {}
+        further |= {"modalities": opened.modalities} if opened.modalities else {}
+        write_mark(out, mark | {"complete": True, "files": files, "words": words} | further)
     except OSError as error:
         where = error.filename or out
         raise TrichordError(

@@ -18,6 +18,7 @@ from trichord.files.arrays import load_npz_array
 from trichord.files.reading import open_regular, unreadable
 from trichord.releases.clips import read_entries
 from trichord.releases.common import ImportSummary, Made, Request, import_entries
+from trichord.releases.exported_modalities import check_modalities, record_modalities
 from trichord.releases.exported_steps import read_steps, store_steps
 from trichord.releases.pieces import as_array, as_rows
 from trichord.releases.records import (
@@ -73,6 +74,7 @@ def import_listed(
     """
     root, store = request.root, request.store
     steps = read_steps(root, mark) if mark else {}
+    modalities = check_modalities(root, mark, Path(store))
     collections = list(dict.fromkeys(entry.collection for entry in entries if not entry.problem))
     name = ", ".join(collections[:5]) + (", ..." if len(collections) > 5 else "") or "export"
     if request.progress:
@@ -103,6 +105,7 @@ def import_listed(
         vectors=vectors,
         keep_precision=True,
     )
+    record_modalities(Path(store), modalities)
     sound = {entry.file for entry in entries} - {entry.file for entry in entries if entry.problem}
     files = {f"{_BROKEN}/{file.name}" for file in sound}
     resolve(store, lambda source: source.partition(":")[0] in files)

@@ -7,7 +7,7 @@ from typing import Any
 
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import read_json_value
-from trichord.modality import MODALITIES, declare
+from trichord.modality import MODALITIES, declare_recorded
 from trichord.store.names import ENCODERS
 
 ARRAYS = (
@@ -40,10 +40,7 @@ def declare_modalities(store: Path) -> dict[str, str]:
                 f"{store / ENCODERS}: does not tell the modality of the stream {one_line(stream)[:40]}; restore the file"
             )
         modalities[stream] = parameters.get("letter", "")
-    try:
-        declare(modalities)
-    except TrichordError as error:
-        raise TrichordError(f"{store / ENCODERS}: {error}") from None
+    declare_recorded(modalities, store / ENCODERS)
     return {name: letter.lower() for name, letter in modalities.items()}
 
 

@@ -25,7 +25,7 @@ from trichord.files.reading import (
     reraise_unavailable,
     unreadable,
 )
-from trichord.modality import declare
+from trichord.modality import declare_recorded
 from trichord.training.seals import was_changed
 
 RUN_AGAIN = "run the study again, which trains nothing twice"
@@ -66,13 +66,8 @@ def read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]] = dict, *
         raise damaged(path, f"what it holds is not {KINDS[kind]}", mend)
     if isinstance(content, dict) and was_changed(content):
         raise damaged(path, "it was changed since it was written", mend)
-    if isinstance(content, dict) and "modalities" in content:
-        if not isinstance(content["modalities"], dict):
-            raise damaged(path, "its modalities are not an object", mend)
-        try:
-            declare(content["modalities"])
-        except TrichordError as error:
-            raise TrichordError(f"{path}: {error}") from None
+    if isinstance(content, dict):
+        declare_recorded(content.get("modalities", {}), path)
     return content
 
 
