@@ -17,7 +17,7 @@ from trichord.modality import Direction, Order
 from trichord.protocols.benchmarks import Benchmark
 from trichord.recipes import Recipe, load_recipe
 from trichord.report.analysis import Target, analyse_study, targets_of
-from trichord.report.reading import Study, read_study
+from trichord.report.reading import Run, Study, read_study
 from trichord.study.files import queries_path
 from trichord.study.plan import plan_study
 
@@ -26,6 +26,12 @@ def targets(folder: Path | Study, direction: str = "t2v", **how: Any) -> list[Ta
     """The analysis of one direction of a study, a target for each benchmark."""
     study = folder if isinstance(folder, Study) else read_study(folder)
     return targets_of(analyse_study(study, direction, **how), direction)
+
+
+def result_of(run: Run, benchmark: str, direction: str) -> dict[str, Any]:
+    """The row of a run."""
+    (row,) = [r for r in run.results if (r["benchmark"], r["direction"]) == (benchmark, direction)]
+    return row
 
 
 TERMS = {"VA": "contrast_VA", "VT": "contrast_VT", "AT": "contrast_AT"}

@@ -64,25 +64,6 @@ def test_power_is_that_of_each_pair_of_a_family() -> None:
         assert 0.05 < family < predicted_power(3.0, num_seeds, 2000, of, level=0.94) - 0.05
 
 
-def scattered(seed: int, num_seeds: int = 4, num_queries: int = 60) -> np.ndarray:
-    """(S, N) hits whose share differs by seed and by query."""
-    rng = np.random.default_rng(seed)
-    share = np.clip(np.linspace(0.2, 0.8, num_seeds)[:, None] + np.linspace(-0.2, 0.2, num_queries)[None, :], 0, 1)
-    return (rng.random((num_seeds, num_queries)) < share).astype(np.float64)
-
-
-def test_queries_are_paired_by_their_ids_and_not_by_their_place() -> None:
-    one, two = scattered(1), scattered(2)
-    ids = [f"q{number}" for number in range(one.shape[1])]
-    turned = np.random.default_rng(0).permutation(len(ids))
-    expected = compare_orders({"a": one, "b": two}, explain=False).differences
-    of, names = {"a": one, "b": two[:, turned]}, {"a": ids, "b": [ids[place] for place in turned]}
-    found = compare_orders(of, query_ids=names, explain=False).differences
-    assert found[0].p == pytest.approx(expected[0].p) and found[0].low == pytest.approx(expected[0].low)
-    by_place = compare_orders(of, explain=False).differences
-    assert by_place[0].p != pytest.approx(expected[0].p, rel=1e-3)
-
-
 def test_only_the_clips_that_are_to_be_stored_enter_the_queue() -> None:
     memory = ClusterMemory(num_clusters=2, size=16)
     loss = CombinedLoss(pairs=(), contrast=None, cluster=("video",), memory=memory)  # type: ignore[arg-type]

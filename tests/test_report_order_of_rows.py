@@ -12,7 +12,6 @@ import pytest
 from evaluation_report_helpers import planted, write_folder
 from report_helpers import SKILL, write_study_folder
 from trichord.errors import TrichordError
-from trichord.evaluation.comparison import compare_orders
 from trichord.evaluation.embedded import Embedded
 from trichord.report.analysis import Bench, analyse
 from trichord.report.compare import compare_studies
@@ -107,18 +106,6 @@ def test_rows_without_ids_are_paired_by_number_with_a_note(tmp_path: Path) -> No
     assert found[0].apart == [
         "one.npz, two.npz have no ids, so rows were paired by number; give ids to be sure of the pairs"
     ]
-
-
-def test_queries_are_paired_by_their_ids() -> None:
-    hits = np.array([[1.0, 0, 1, 0, 1, 1]])
-    names = list("abcdef")
-    order = [3, 0, 5, 1, 2, 4]
-    plain = compare_orders({"x": hits, "y": 1 - hits}, query_ids={"x": names, "y": names})
-    moved = compare_orders(
-        {"x": hits, "y": (1 - hits)[:, order]}, query_ids={"x": names, "y": [names[i] for i in order]}
-    )
-    for part in ("estimate", "low", "high", "p"):
-        assert getattr(moved.differences[0], part) == pytest.approx(getattr(plain.differences[0], part))
 
 
 def shuffle_study(folder: Path, suffix: str = "") -> None:

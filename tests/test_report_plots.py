@@ -23,6 +23,8 @@ from trichord.report.plots_points import draw_points
 
 SVG = "{http://www.w3.org/2000/svg}"
 ORDERS = ("av>t", "at>v", "vt>a", "avt", "av>t>x", "ax>v>t")
+PAIR = ("AV→T", "AVT")
+COLOURS = {"AV→T": plots_look.BLUE, "AVT": plots_look.PURPLE}
 HOSTILE = "<script>alert('$x_1$ & \"\x00\n')</script> 音声 " + "very long " * 30
 
 
@@ -86,14 +88,16 @@ def scatter_panel(n: int, title: str = "AV→T") -> plots.ScatterPanel:
 def every_plot(title: str, orders: tuple[str, ...], seeds: int, queries: int = 30) -> dict[str, str]:
     """All ten plots of a made-up study."""
     rng = np.random.default_rng(0)
-    ranks = [1 + rng.integers(0, 100, (seeds, queries)) for _ in range(2)]
+    ranks = [1 + rng.integers(0, 100, queries) for _ in range(2)]
     rows = [(title, float(d), d - 1.0, d + 1.0, True) for d in range(len(orders))]
     levels = {o: rng.random(seeds).tolist() for o in orders}
     return {
         "recalls": plots.intervals([recall_panel(title, orders)] * 3, "recall (%)", RECALLS),
         "differences": plots.differences([difference_panel(title, *rows)]),
         "curves": plots.learning_curves([plots.StageCurves(title, curves(seeds).terms)]),
-        "wins": plots.wins_and_losses(plots.RankPanel(title, orders[0], orders[-1], *ranks)),
+        "wins": plots.wins_and_losses(
+            plots.RankPanel(title, orders[0], orders[-1], *ranks), plots.order_colours(orders)
+        ),
         "similarity": plots.similarity_matrices([plots.SimilarityPanel(title, rng.normal(size=(5, 5)))] * 2),
         "joint": plots.joint_space([scatter_panel(queries, title) for _ in orders]),
         "gaps": plots.gaps([plots.GapPanel(title, levels)]),
@@ -137,7 +141,7 @@ def test_nothing_to_show_is_said() -> None:
         assert any(t.startswith("No ") for t in texts(draw([])))  # type: ignore[operator]
     for draw in (plots.learning_curves, plots.gaps, plots.purity, plots.parameters, plots.costs):
         assert any(t.startswith("No ") for t in texts(draw([])))  # type: ignore[operator]
-    assert "No ranks to compare." in texts(plots.wins_and_losses(plots.RankPanel("x", "av>t", "avt", [], [])))
+    assert "No ranks to compare." in texts(plots.wins_and_losses(plots.RankPanel("x", *PAIR, [], []), COLOURS))
     assert "No joint" not in plots.joint_space([scatter_panel(0)])
     assert plots.learning_curves([plots.StageCurves("x", {})]) == plots.learning_curves([])
     assert "no finite value" in texts(plots.learning_curves([plots.StageCurves("x", {"loss": [], "b": [([], [])]})]))
@@ -292,32 +296,30 @@ def test_terms_of_different_size_fill_their_own_panels() -> None:
         plots.learning_curves([plots.StageCurves("x", {"loss": [([1, 2], [1.0])]})])
 
 
-def test_wins_and_losses_are_the_mean_ranks_and_their_shares() -> None:
-    a = np.array([[1, 5, 7, 2], [3, 5, 9, 2]])  # means 2, 5, 8, 2
-    b = np.array([[4, 5, 1, 3], [6, 5, 1, 2]])  # means 5, 5, 1, 2.5
-    panel = plots.RankPanel("x", "av>t", "avt", a, b)
-    shown = texts(plots.wins_and_losses(panel))
+def test_wins_and_losses_are_the_ranks_and_their_shares() -> None:
+    a, b = np.array([2, 5, 8, 2]), np.array([5, 5, 1, 2.5])
+    panel = plots.RankPanel("x", *PAIR, a, b)
+    shown = texts(plots.wins_and_losses(panel, COLOURS))
     assert {"AV→T ranks better: 50.0 %", "AVT ranks better: 25.0 %", "equal: 25.0 %"} <= set(shown)
     with one_axes() as ax:
-        colours = plots.order_colours(["av>t", "avt"])
-        plots._draw_ranks(ax, panel, a.mean(0), b.mean(0), colours)
+        plots._draw_ranks(ax, panel, a, b, COLOURS)
         np.testing.assert_array_equal(offsets(ax), [[2, 5], [5, 5], [8, 1], [2, 2.5]])
         faces = [matplotlib.colors.to_hex(c) for c in ax.collections[0].get_facecolors()]
-        assert faces == [colours["av>t"], plots_look.GREY, colours["avt"], colours["av>t"]]
+        assert faces == [COLOURS["AV→T"], plots_look.GREY, COLOURS["AVT"], COLOURS["AV→T"]]
         assert ax.get_xscale() == ax.get_yscale() == "log" and ax.get_xlim() == ax.get_ylim()
 
 
 def test_ranks_that_do_not_fit_or_are_missing() -> None:
     with pytest.raises(TrichordError, match="AV→T has ranks of 3 queries and AVT of 2"):
-        plots.wins_and_losses(plots.RankPanel("x", "av>t", "avt", [1, 2, 3], [1, 2]))
-    svg = plots.wins_and_losses(plots.RankPanel("x", "av>t", "avt", [1, 2, np.inf], [1, np.nan, 3]))
+        plots.wins_and_losses(plots.RankPanel("x", *PAIR, [1, 2, 3], [1, 2]), COLOURS)
+    svg = plots.wins_and_losses(plots.RankPanel("x", *PAIR, [1, 2, np.inf], [1, np.nan, 3]), COLOURS)
     assert {"2 queries without a rank are left out", "equal: 100.0 %"} <= set(texts(svg))
 
 
 @pytest.mark.parametrize(("num", "rasters"), [(800, 0), (801, 1)])
 def test_many_points_become_a_picture(num: int, rasters: int) -> None:
     ranks = 1 + np.random.default_rng(0).integers(0, 1000, (2, num))
-    svg = plots.wins_and_losses(plots.RankPanel("x", "av>t", "avt", ranks[0], ranks[1]))
+    svg = plots.wins_and_losses(plots.RankPanel("x", *PAIR, ranks[0], ranks[1]), COLOURS)
     assert len(images(svg)) == rasters
     if rasters:
         assert len(svg) < 150_000

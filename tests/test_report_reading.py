@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from report_helpers import ORDERS, SKILL, targets, write_study_folder
+from report_helpers import ORDERS, SKILL, result_of, targets, write_study_folder
 from trichord.errors import TrichordError
 from trichord.report.analysis import MAIN_RECALL, analyse_study, check_comparable, interactions, untouched
 from trichord.report.compare import compare_studies
@@ -51,9 +51,9 @@ def test_recalls_are_those_of_the_runs(folder: Path) -> None:
     study = read_study(folder)
     for target in targets(study):
         for name, figures in target.figures.items():
-            rows = [run.result(target.benchmark, "t2v") for run in study.runs_of(target.models[name].system.order)]
+            rows = [result_of(run, target.benchmark, "t2v") for run in study.runs_of(target.models[name].system.order)]
             for k in (1, 5, 10):
-                mean = np.mean([row[f"r{k}"] for row in rows if row])
+                mean = np.mean([row[f"r{k}"] for row in rows])
                 found = figures[f"R@{k}"].interval
                 assert found is not None and found.estimate == pytest.approx(mean) and found.low <= mean <= found.high
                 assert found.num_seeds == 3
@@ -73,7 +73,7 @@ def test_the_planted_order_is_found(tmp_path: Path) -> None:
     (comparison,) = bench.targets[0].comparisons
     assert bench.targets[0].winner == "VT→A" and comparison.verdict.startswith("VT→A beats every other order")
     found = clearest_duel(bench)
-    assert found is not None and found.keys[0] == "VT→A" and found.wins > 5 * found.losses
+    assert found is not None and found.a == "VT→A" and found.wins > 5 * found.losses
     assert found.wins + found.ties + found.losses == 400
     ahead, behind = found.furthest(5)
     assert (found.value_a[ahead] < found.value_b[ahead]).all() and (found.value_a[behind] > found.value_b[behind]).all()
@@ -90,8 +90,8 @@ def test_missing_clips_count_as_errors_everywhere(tmp_path: Path) -> None:
     assert ranks is not None and hits is not None and fives is not None
     assert ranks.values.shape == (3, 80) and (ranks.values[:, 60:] == 80).all()
     assert hits.values[:, 60:].sum() == 0 and hits.values[:, :60].any()
-    row = study.runs_of("avt")[0].result("tiny", "t2v")
-    assert row is not None and 100 * fives.values[0].mean() == pytest.approx(row["r5"])
+    row = result_of(study.runs_of("avt")[0], "tiny", "t2v")
+    assert 100 * fives.values[0].mean() == pytest.approx(row["r5"])
 
 
 def test_interactions_between_benchmarks(folder: Path) -> None:

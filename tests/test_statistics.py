@@ -350,9 +350,6 @@ def test_errors_are_one_line() -> None:
     good = np.zeros((2, 131))
     cases = {
         "av>t has 131 queries and vt>a has 130": lambda: compare_orders({"av>t": good, "vt>a": np.zeros((2, 130))}),
-        "first at 1: 'y' and 'z'": lambda: compare_orders(
-            {"a": np.zeros((1, 2)), "b": np.zeros((1, 2))}, query_ids={"a": ["x", "y"], "b": ["x", "z"]}
-        ),
         "nothing to be compared with": lambda: compare_orders({"a": good}),
         "a has 131 queries and b has 9": lambda: paired_difference(good, np.zeros((2, 9))),
         "they cannot be paired": lambda: paired_difference(good, good[:1], paired_seeds=True),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from report_helpers import write_study_folder
+from report_helpers import result_of, write_study_folder
 from trichord.errors import Diverged, TrichordError
 from trichord.recipes import Recipe, load_recipe
 from trichord.report.analysis import analyse_study
@@ -252,7 +252,7 @@ def test_another_benchmark_joins_the_earlier_ones(
     assert [b["name"] for b in both.benchmarks] == ["tiny", "tiny/train"]
     assert [row["benchmark"] for row in both.done[0].results] == ["tiny", "tiny/train"]
     assert len(both.captions("tiny/train")) > len(both.captions("tiny")) > 0
-    assert both.done[0].result("tiny", "t2v") == read_study(study).done[0].result("tiny", "t2v")
+    assert result_of(both.done[0], "tiny", "t2v") == result_of(read_study(study).done[0], "tiny", "t2v")
     before, after = read_arrays(study / NPZ), read_arrays(own / NPZ)
     assert all(np.array_equal(before[key], after[key]) for key in before)
     table = go_on(tiny_store, own)

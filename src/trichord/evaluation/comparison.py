@@ -64,10 +64,8 @@ class Interaction:
     note: str = ""
 
 
-def _tables(
-    hits: Mapping[str, Any], query_ids: Mapping[str, Sequence[str]] | None, where: str, bounded: bool = True
-) -> dict[str, Runs]:
-    """Every order's hits, checked to be over the same queries."""
+def _tables(hits: Mapping[str, Any], where: str, bounded: bool = True) -> dict[str, Runs]:
+    """Every order's hits, checked to be over equally many queries."""
     if len(hits) < 2:
         raise TrichordError(f"{where}: {len(hits)} order has nothing to be compared with; give two or more")
     tables = {}
@@ -81,21 +79,6 @@ def _tables(
                 f"{where}: {base} has {tables[base].values.shape[1]} queries and {name} has {runs.values.shape[1]}; "
                 "compare runs over the same queries"
             )
-    for name in tables if query_ids else ():
-        assert query_ids is not None
-        own, other = list(query_ids[base]), list(query_ids[name])
-        if own != other:
-            place = {query: at for at, query in enumerate(other)}
-            if len(place) == len(own) == len(set(own)) and place.keys() == set(own):
-                values = tables[name].values[:, [place[query] for query in own]]
-                tables[name] = tables[name].with_values(values)
-                continue
-            differs = next((i for i, pair in enumerate(zip(own, other, strict=False)) if pair[0] != pair[1]), None)
-            told = f"{len(own)} and {len(other)} ids" if differs is None else f"'{own[differs]}' and '{other[differs]}'"
-            raise TrichordError(
-                f"{where}: {base} and {name} have different queries, first at {differs or 0}: {told}; "
-                "evaluate both on the same clips"
-            )
     return tables
 
 
@@ -103,7 +86,6 @@ def compare_orders(
     hits: Mapping[str, Any],
     level: float = 0.95,
     *,
-    query_ids: Mapping[str, Sequence[str]] | None = None,
     benchmark: str = "benchmark",
     explain: bool = True,
 ) -> Comparison:
@@ -113,31 +95,29 @@ def compare_orders(
         hits: of each order, (S, N) or (N,) or `Runs`, the same N queries in the same order. Two orders are compared over their
             common seeds, seed by seed, where they have two or more.
         level: of the recalls' intervals, of the differences' (not adjusted), and of the family of all pairs (Holm).
-        query_ids: the N ids of each order; where given, queries are paired by them, in whatever order each has them.
         benchmark: its name, for errors.
         explain: whether the verdict says what it would take, which costs some tenths of a second.
     """
-    return compare_on_benchmarks({benchmark: hits}, level, query_ids=query_ids, explain=explain)[benchmark]
+    return compare_on_benchmarks({benchmark: hits}, level, explain=explain)[benchmark]
 
 
 def compare_on_benchmarks(
     hits: Mapping[str, Mapping[str, Any]],
     level: float = 0.95,
     *,
-    query_ids: Mapping[str, Sequence[str]] | None = None,
     explain: bool = True,
     bounded: bool = True,
 ) -> dict[str, Comparison]:
     """Compare orders by a recall on several benchmarks of one study: Holm's family is all pairs on all of them, so that a
     study in which all orders are equal names a winner anywhere with probability 1 - level at most.
 
-    Arguments as of `compare_orders`, by benchmark; `query_ids` for one benchmark alone. bounded: whether values must lie in
-    [0, 1]; False for those of `evaluation.contributions`.
+    Arguments as of `compare_orders`, by benchmark. bounded: whether values must lie in [0, 1]; False for those of
+    `evaluation.contributions`.
     """
     alpha = check_level(level)
     recalls, found = {}, {}
     for benchmark, of in hits.items():
-        tables = _tables(of, query_ids, benchmark, bounded)
+        tables = _tables(of, benchmark, bounded)
         recalls[benchmark] = {name: mean_interval(runs, level) for name, runs in tables.items()}
         found[benchmark] = [
             paired_difference(tables[a], tables[b], level, names=(a, b), bounded=False)
@@ -249,7 +229,7 @@ def interaction(
         raise TrichordError(
             f"benchmark 1 has the orders {', '.join(hits_1)} and benchmark 2 {', '.join(hits_2)}; compare the same orders"
         )
-    alpha, tables = check_level(level), (_tables(hits_1, None, "benchmark 1"), _tables(hits_2, None, "benchmark 2"))
+    alpha, tables = check_level(level), (_tables(hits_1, "benchmark 1"), _tables(hits_2, "benchmark 2"))
     every = iter(matched(*(table[name] for table in tables for name in hits_1)))
     one, two = ({name: next(every) for name in hits_1} for _ in tables)
     found = []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trichord.protocols.protocol import Options
 from trichord.report.document import Cell, Column, Commands, Section, Table, Text, folded
 
 if TYPE_CHECKING:
@@ -166,15 +167,7 @@ def recipe_text(study: Study) -> str:
 
 # ---- evaluations
 
-PLAIN = {
-    "fusion": "auto",
-    "missing": "auto",
-    "dual_softmax": 0.0,
-    "audio_window_s": 8.0,
-    "labels": "",
-    "text_encoder": "",
-    "seed": 0,
-}
+PLAIN = ("fusion", "missing", "dual_softmax", "audio_window_s", "labels", "text_encoder", "seed")
 
 
 def repeat_evaluations_section(systems: Sequence[System], direction: str, level: float) -> Section:
@@ -229,7 +222,8 @@ def _options(options: dict[str, Any]) -> str:
     directions = options.get("directions")
     if isinstance(directions, list) and directions:
         told += f" --directions {shlex.quote(json.dumps([str(code) for code in directions]))}"
-    for name, usual in PLAIN.items():
+    for name in PLAIN:
+        usual = getattr(Options, name)
         if (value := options.get(name, usual)) != usual and isinstance(value, str | int | float):
             told += f" --{name} {_word(str(value))}"
     if isinstance(templates := options.get("templates"), list) and templates:

@@ -19,7 +19,6 @@ class Duel:
 
     Attributes:
         a, b: As printed; `a` has the higher main measure.
-        keys: Of the two among the colours.
         value_a, value_b: (n,) of the units that count: ranks from 1 (`ranks`), else shares or counts, more is better.
         ranks: Which of the two.
         what: What the values are, for a heading.
@@ -30,7 +29,6 @@ class Duel:
 
     a: str
     b: str
-    keys: tuple[str, str]
     value_a: np.ndarray
     value_b: np.ndarray
     ranks: bool
@@ -78,9 +76,9 @@ def duels_section(
             f"{found.a} is ahead on {found.wins:,} {units}, {found.b} on {found.losses:,}; {found.ties:,} are level."
         )
         if found.ranks:
-            panel = plots.RankPanel(title, *found.keys, found.value_a, found.value_b, found.a, found.b)
+            panel = plots.RankPanel(title, found.a, found.b, found.value_a, found.value_b)
             blocks.append(Figure(
-                f"duel-{slug}", f"{found.a} against {found.b}, {title}", plots.wins_and_losses(panel, dict(colours)), caption,
+                f"duel-{slug}", f"{found.a} against {found.b}, {title}", plots.wins_and_losses(panel, colours), caption,
                 f"Ranks of every query under {found.a} and {found.b}. {caption}",
             ))  # fmt: skip
         else:

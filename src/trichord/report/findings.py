@@ -32,7 +32,7 @@ def sentence(bench: Bench, several: bool, noun: str) -> str:
     figures = {name: of[target.shown] for name, of in target.figures.items() if target.shown in of}
     head = f"{bench.title}, {target.name}, {target.shown}"
     chances = [figure.chance for figure in figures.values() if figure.chance is not None]
-    chance = f"; chance is {percent(chances[0], 1)}" if chances else ""
+    chance = f"; chance is {percent(chances[0], 1)} %" if chances else ""
     if not several or len(figures) == 1:
         (name, found), *_ = figures.items()
         return f"{head}: {f'{name} has ' if several else ''}{_value(found)}{chance}."

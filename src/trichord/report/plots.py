@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,10 +24,8 @@ from trichord.report.plots_look import (
     look,
     nothing,
     order_colours,
-    order_label,
     panels,
     svg_text,
-    with_colours,
 )
 from trichord.report.plots_points import Point, PointPanel, PointRow, differences, intervals
 from trichord.report.plots_space import (
@@ -82,61 +80,44 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RankPanel:
-    """The same queries under two orders.
+    """The same queries under two orders or systems.
 
     Attributes:
         title: The benchmark.
-        order_a, order_b: Codes.
-        ranks_a, ranks_b: (queries,) or (seeds, queries): rank of the truth, 1 is best; the mean over seeds is drawn.
-        label_a, label_b: Names of what is no order; `order_a` and `order_b` are then keys of the colours alone.
+        a, b: Names.
+        ranks_a, ranks_b: (queries,) rank of the truth, 1 is best.
     """
 
     title: str
-    order_a: str
-    order_b: str
+    a: str
+    b: str
     ranks_a: np.ndarray
     ranks_b: np.ndarray
-    label_a: str = ""
-    label_b: str = ""
-
-    @property
-    def labels(self) -> tuple[str, str]:
-        """As printed."""
-        return self.label_a or order_label(self.order_a), self.label_b or order_label(self.order_b)
 
 
-def wins_and_losses(panel: RankPanel, colours: Mapping[str, str] | None = None) -> str:
-    """One dot a query: its mean rank under order A (across) and under B (up), both logarithmic, and the diagonal. A query
-    above the diagonal is won by A; the shares are written where they belong. Queries without a finite rank of at least 1
-    under both orders are left out, and their number is told.
+def wins_and_losses(panel: RankPanel, colours: Mapping[str, str]) -> str:
+    """One dot a query: its rank under A (across) and under B (up), both logarithmic, and the diagonal. A query above the
+    diagonal is won by A; the shares are written where they belong. Queries without a finite rank of at least 1 under both are
+    left out, and their number is told. colours: By name.
 
-    Raises TrichordError where the two orders do not have the same queries.
+    Raises TrichordError where the two do not have the same queries.
     """
-    a, b = _mean_ranks(panel.ranks_a), _mean_ranks(panel.ranks_b)
+    a, b = (np.asarray(ranks, np.float64) for ranks in (panel.ranks_a, panel.ranks_b))
     if a.shape != b.shape:
-        name_a, name_b = panel.labels
         raise TrichordError(
-            f"{panel.title}: {name_a} has ranks of {a.size} queries and {name_b} of {b.size}; compare them on the same queries"
+            f"{panel.title}: {panel.a} has ranks of {a.size} queries and {panel.b} of {b.size}; compare them on the same queries"
         )
     with look():
-        orders = [panel.order_a, panel.order_b]
-        found = dict(colours or dict.fromkeys(orders, INK)) if panel.label_a else with_colours(orders, colours)
         keep = np.isfinite(a) & np.isfinite(b) & (a >= 1) & (b >= 1)
         if not keep.any():
             return svg_text(nothing("No ranks to compare."))
         figure, (ax,) = panels(1, 1, (3.9, 3.9), left=0.75, right=0.3, top=0.62, bottom=0.55)
-        _draw_ranks(ax, panel, a[keep], b[keep], found)
+        _draw_ranks(ax, panel, a[keep], b[keep], colours)
         ax.set_title(fitted(panel.title, 3.9), pad=18)
         if left_out := int((~keep).sum()):
             note = f"{left_out:,} queries without a rank are left out"
             ax.text(0, 1.01, note, transform=ax.transAxes, va="bottom", color=GREY, fontsize=8)
         return svg_text(figure)
-
-
-def _mean_ranks(ranks: Any) -> np.ndarray:
-    """(queries,) mean over seeds."""
-    array = np.asarray(ranks, dtype=np.float64)
-    return array.mean(0) if array.ndim == 2 and len(array) else array.ravel()
 
 
 def _draw_ranks(ax: Axes, panel: RankPanel, a: np.ndarray, b: np.ndarray, colours: Mapping[str, str]) -> None:
@@ -145,7 +126,7 @@ def _draw_ranks(ax: Axes, panel: RankPanel, a: np.ndarray, b: np.ndarray, colour
 
     won, lost = a < b, a > b
     colour = np.full(a.shape, GREY, dtype=object)
-    colour[won], colour[lost] = colours[panel.order_a], colours[panel.order_b]
+    colour[won], colour[lost] = colours[panel.a], colours[panel.b]
     most = max(a.max(), b.max(), 10.0) * 1.25
     ax.plot([1, most], [1, most], color=INK, linewidth=0.8, zorder=3)
     ax.scatter(
@@ -165,7 +146,7 @@ def _draw_ranks(ax: Axes, panel: RankPanel, a: np.ndarray, b: np.ndarray, colour
         axis.set_major_locator(LogLocator(base=10, subs=(1,) if most > 300 else (1, 2, 5)))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    name_a, name_b = (fitted(name, 1.7) for name in panel.labels)
+    name_a, name_b = (fitted(name, 1.7) for name in (panel.a, panel.b))
     ax.set_xlabel(f"rank under {name_a} (1 is best)")
     ax.set_ylabel(f"rank under {name_b} (1 is best)")
     equal = 100 * (1 - won.mean() - lost.mean())

@@ -47,7 +47,7 @@ def clearest_duel(bench: Bench) -> Duel | None:
     captions = _captions(first, target)
     what = {"retrieval": "rank", "localization": "steps found"}.get(bench.first.kind, "share right")
     what += ", mean over seeds" if max(len(first.seeds), len(second.seeds)) > 1 else ""
-    return Duel(a, b, (a, b), one, two, ranks, what, names[counted], captions[counted], target.name)
+    return Duel(a, b, one, two, ranks, what, names[counted], captions[counted], target.name)
 
 
 def _values(models: Models, target: Target) -> np.ndarray | None:

@@ -85,12 +85,6 @@ class Run:
     labels: dict[str, str]
     evaluation: dict[str, Any]
 
-    def result(self, benchmark: str, direction: str) -> dict[str, Any] | None:
-        for row in self.results:
-            if row["benchmark"] == benchmark and row["direction"] == direction:
-                return row
-        return None
-
     def __str__(self) -> str:
         return f"{Order.parse(self.order)} seed {self.seed}"
 

@@ -136,11 +136,6 @@ class Models:
         """The first seed."""
         return self.scores[0], self.scored[0]
 
-    def only(self, places: Sequence[int]) -> Models:
-        """Those at some places."""
-        parts = (self.seeds, self.scores, self.scored, self.first_stages)
-        return Models(self.system, *(tuple(part[at] for at in places) for part in parts))  # type: ignore[arg-type]
-
     def rows(self, target: str, measure: str) -> list[Measured] | None:
         """The row of each seed; None where one has none."""
         rows = [scored.row(target, measure) for scored in self.scored]
