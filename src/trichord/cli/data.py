@@ -15,15 +15,8 @@ POSTPONED = 75  # EX_TEMPFAIL of sysexits.h: try again
 def world(words: list[str]) -> int:
     from trichord.world import write_world
 
-    show(
-        call(
-            write_world,
-            "world",
-            words,
-            positional=("out",),
-            example="trichord world my_world --num_train 60 --num_test 40",
-        )
-    )
+    example = "trichord world my_world --num_train 60 --num_test 40"
+    show(call(write_world, "world", words, positional=("out",), example=example))
     return 0
 
 

@@ -93,12 +93,8 @@ def write_folder(folder: Path, parts: Parts) -> None:
     """Write all files but the card. `config.json` is whole last."""
     folder.mkdir(parents=True, exist_ok=True)
     trained, scoring = parts.trained, parts.scoring
-    begun = {
-        "format": FORMAT,
-        "library_name": LIBRARY,
-        "complete": False,
-    }  # says whose folder it is, should this be killed
-    write_json(folder / CONFIG, sealed(begun))
+    head = {"format": FORMAT, "library_name": LIBRARY}  # says whose folder it is, should this be killed
+    write_json(folder / CONFIG, sealed(head | {"complete": False}))
     save_model(
         folder, trained.model, trained=trained.trained, visual_streams=trained.visual_streams, audio=trained.audio,
         text=trained.text, settings=trained.settings, extra={"stage": parts.origin.get("order"), "seed": parts.origin.get("seed")},
@@ -109,15 +105,13 @@ def write_folder(folder: Path, parts: Parts) -> None:
     else:
         (folder / WORDS).unlink(missing_ok=True)
     content = {
-        "format": FORMAT,
-        "library_name": LIBRARY,
         "clips": {name: getattr(scoring, name) for name in _SCORING},
         "encoders": parts.encoders,
         "words": words,
         "origin": parts.origin,
         "results": parts.results,
     }
-    write_json(folder / CONFIG, sealed(content))
+    write_json(folder / CONFIG, sealed(head | content))
 
 
 def read_folder(folder: Path, words: Path | None = None) -> Parts:

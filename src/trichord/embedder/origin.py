@@ -44,7 +44,7 @@ def parts_of_run(run: Path, store: Location | None, *, words: Path | None = None
     opened = Store(store if store is not None else _store_of(folder))
     check_widths(folder, trained, opened)
     recipe = recipe_from_dict(of_this_version(trained.settings)) if trained.settings else load_recipe("mcn")
-    described = _described(folder)
+    described = read_json_value(folder / DESCRIPTION)  # `load_model` has read and checked it
     held = ", ".join(dict.fromkeys(c for c, split in opened.collections() if split == recipe.data.train_split))
     origin = {
         "order": described.get("stage"),
@@ -69,11 +69,10 @@ def parts_of_published(
     *,
     words: Path | None = None,
     results: Path | None = None,
-    recipe: str = "mcn",
 ) -> Parts:
     """A published checkpoint behind the published encoders (ResNet-152, 3-D ResNeXt-101, log-mel). Their weights are not told
     by the checkpoint, so only widths are compared. Words come from the table `words` (word2vec, GoogleNews), or a store."""
-    settings = load_recipe(recipe)
+    settings = load_recipe("mcn")
     vocabulary = None if words is None else Vocabulary.of_table(words)
     encoders: dict[str, dict[str, Any]] = _needed(PUBLISHED_ENCODERS, trained)
     if store is not None:
@@ -124,10 +123,6 @@ def _vocabulary(store: Store, trained: TrainedModel, words: Path | None) -> Voca
         return None
     known = WordVectors(store.words, store.word_vectors, store.word_source, store.lowercase, store.word_splitting)
     return Vocabulary(known, words)
-
-
-def _described(folder: Path) -> dict[str, Any]:
-    return dict(read_json_value(folder / DESCRIPTION))  # `load_model` has read and checked it
 
 
 def _store_of(folder: Path) -> Path:

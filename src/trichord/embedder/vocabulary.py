@@ -47,15 +47,12 @@ class Vocabulary:
 
         Raises TrichordError when the table cannot be read or is another one.
         """
-        tokens = [
-            [self._spelling(token) for caption in text for token in tokenize(caption, self.splitting)] for text in texts
-        ]
+        tokens = [[token for caption in text for token in tokenize(caption, self.splitting)] for text in texts]
+        if self.lowercase:
+            tokens = [[token.lower() for token in words] for words in tokens]
         self._look_up({token for words in tokens for token in words})
         found = [[self._vectors[token] for token in words if token in self._vectors] for words in tokens]
         return [np.array(rows, np.float32).reshape(-1, self.dim) for rows in found]
-
-    def _spelling(self, token: str) -> str:
-        return token.lower() if self.lowercase else token
 
     def _look_up(self, tokens: Iterable[str]) -> None:
         fresh = {token for token in tokens if token not in self._vectors and token not in self._missed}

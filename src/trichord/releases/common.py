@@ -251,11 +251,8 @@ def _widths_of_made(make: Callable[[Entry], Made], entry: Entry) -> dict[str, in
         streams = make(entry).item.streams
     except TrichordError:
         return None
-    return {name: rows.shape[1] for name, rows in streams.items() if rows.ndim == 2 and _can_be_stored(rows)}
-
-
-def _can_be_stored(rows: np.ndarray) -> bool:
-    return rows.dtype.kind == "f" and bool(np.isfinite(rows).all())
+    sound = {name: rows for name, rows in streams.items() if rows.ndim == 2 and rows.dtype.kind == "f"}
+    return {name: rows.shape[1] for name, rows in sound.items() if np.isfinite(rows).all()}
 
 
 def _other_width(made: Made, widths: Mapping[str, int]) -> str:

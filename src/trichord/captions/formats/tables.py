@@ -57,7 +57,9 @@ def _cues(path: Path, text: str, skipped: list[str], delimiter: str) -> list[Cue
             start, end, said = (_unquoted(row[names[name]]) for name in ("start", "end", "text"))
             if not any(value.strip() for value in (start, end, said)):
                 continue
-            start_s, end_s = (seconds_of(_decimal(value, delimiter)) for value in (start, end))
+            if delimiter != ",":
+                start, end = start.replace(",", "."), end.replace(",", ".")
+            start_s, end_s = seconds_of(start), seconds_of(end)
             if start_s is None or end_s is None:
                 skipped.append(f"line {reader.line_num}: start or end is not a number of seconds")
                 wrong = wrong or skipped[-1]
@@ -69,10 +71,6 @@ def _cues(path: Path, text: str, skipped: list[str], delimiter: str) -> list[Cue
         line, _, what = wrong.removeprefix("line ").partition(": ")
         raise broken(path, int(line), what)
     return cues
-
-
-def _decimal(value: str, delimiter: str) -> str:
-    return value.replace(",", ".") if delimiter != "," else value
 
 
 def _unquoted(value: str | None) -> str:
