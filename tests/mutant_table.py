@@ -119,7 +119,7 @@ TRAINING = (
     Mutant("cache without weights", "training/frozen.py", '        "weights": weights.hexdigest(),\n', "",
            (f"{PINNED}::test_the_name_of_a_frozen_cache_depends_on_the_encoder_of_its_modality_alone",)),
     Mutant("key without the parent", "study/plan.py", '"parent": parent.key if parent else None', '"parent": None', KEYS),
-    Mutant("key without clipping", "study/plan.py", '"log_every_steps", "tensorboard", "checkpoint_every_steps", "device",',
+    Mutant("key without clipping", "recipes/identity.py", '"log_every_steps", "tensorboard", "checkpoint_every_steps", "device",',
            '"log_every_steps", "tensorboard", "checkpoint_every_steps", "device", "clip_grad_norm",', KEYS),
 )  # fmt: skip
 
@@ -206,7 +206,7 @@ MORE = (
            "said = [np.sort(order) - begin for order, begin in zip(orders, shift", ("test_pinned_batches.py",)),
     Mutant("two steps at one second", "evaluation/localization.py", "before = np.concatenate([[-np.inf], np.maximum.accumulate(best[k])[:-1]])",
            "before = np.maximum.accumulate(best[k])", ("test_localization.py::test_alignment_is_the_best_of_all_placements",)),
-    Mutant("windows summed", "evaluation/windows.py", "whole[there[modality]] /= counts[there[modality], None]", "pass",
+    Mutant("windows summed", "protocols/windows.py", "whole[there[modality]] /= counts[there[modality], None]", "pass",
            ("test_windows.py::test_pooling_against_loops",)),
     Mutant("one video on both sides", "evaluation/probes.py", "np.arange(len(kind)) if groups is None else", "np.arange(len(kind)) if True else",
            ("test_probes.py::test_clips_of_a_video_are_on_one_side",)),
