@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from modality_helpers import DEPTH_DIM, declared, write_store
+from trichord import modality
 from trichord.captions import Captions
 from trichord.data.reader import ClipReader, Clips, require_modalities
 from trichord.errors import TrichordError
@@ -138,6 +140,31 @@ def test_initial_weights_do_not_depend_on_further_modalities() -> None:
     assert not equal(weights(fourth, "depth"), weights(network(1, depth=7), "depth"))
     assert not torch.equal(fifth.heads["depth"][0].weight, fifth.heads["bones"][0].weight)  # type: ignore[index]
     assert fifth.modalities == ("video", "audio", "text", "bones", "depth")
+
+
+def test_a_modality_may_have_the_name_of_a_method(tmp_path: Path) -> None:
+    with declared(items="i", forward="f", type="y"):
+        model = network(items=3, forward=4, type=5)
+        given = {"items": torch.randn(2, 3), "forward": torch.randn(2, 4), "type": torch.randn(2, 5)}
+        out = model(**given)
+        sum(o.embedding.sum() for o in out.values()).backward()
+        assert all(p.grad is not None for m in given for p in model.encoders[m].parameters())
+        assert {name.split(".")[1] for name in model.state_dict()} == set(model.modalities)
+        again = copy.deepcopy(model.eval())
+        again.load_state_dict(model.state_dict())
+        assert not again.encoders["items"].training and set(again.modalities) == set(dict(again.encoders.items()))
+        assert torch.equal(again.embed(**given)["type"], model.embed(**given)["type"])
+
+
+def test_no_modality_has_the_name_of_a_tensor_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {name for modality in own_modalities().values() for name in modality.tensors} - set(own_modalities())
+    assert taken == {"audio_frames", "audio_pooled", "text_mask", "word_ids"}
+    for name in (*taken, "self", "training"):
+        with pytest.raises(TrichordError, match=f"'{name}' cannot be the name of a modality"):
+            modality.declare({name: "z"})
+    monkeypatch.setattr(registry, "modality_of_tensor", {"depth": "pose"}.get)
+    with pytest.raises(TrichordError, match="no modality can be called depth, since a tensor of pose has that name"):
+        specification("depth")
 
 
 def test_networks_that_are_made_in_turn_differ() -> None:

@@ -24,6 +24,9 @@ Pair = tuple[str, str]  # two modality names, in the order of `known`
 
 _declared: dict[str, str] = {}  # letter -> name
 
+# Tensors of audio and text among the arguments of a network, the network itself there, and an attribute that torch sets.
+_ARGUMENTS = frozenset({"audio_frames", "audio_pooled", "text_mask", "word_ids", "self", "training"})
+
 
 def declare(modalities: Mapping[str, str], *, source: object = None) -> None:
     """Declare modalities beyond video, audio and text, for this process. Declaring one again has no effect.
@@ -38,7 +41,7 @@ def declare(modalities: Mapping[str, str], *, source: object = None) -> None:
     head = "" if source is None else f"{source}: "
     together = "" if source is None else "files that disagree on this cannot be used together"
     for name, letter in modalities.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED:
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED | _ARGUMENTS:
             raise TrichordError(
                 f"{head}{str(name)[:40]!r} cannot be the name of a modality; use 2 to 32 lowercase letters, digits and "
                 "underscores, and no name of a stream that trichord fills itself"

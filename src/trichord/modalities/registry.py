@@ -42,6 +42,10 @@ def specification(name: str) -> Modality:
             f"there is no modality {name[:40]!r}; known are {', '.join(known())}; others are declared with their letter, "
             'for example by trichord.modality.declare({"depth": "d"})'
         )
+    if (other := modality_of_tensor(name)) != name:
+        raise TrichordError(
+            f"no modality can be called {name}, since a tensor of {other} has that name; choose another name"
+        )
     return Features(name, letter_of(name).lower())
 
 

@@ -34,6 +34,13 @@ def _generator_of(name: str, state: torch.Tensor) -> Iterator[None]:
         yield
 
 
+class _ByModality(nn.ModuleDict):
+    """Modules by the names of modalities. A name may be that of an attribute of modules, such as `items` or `type`."""
+
+    def __setitem__(self, name: str, module: nn.Module) -> None:
+        self._modules[name] = module
+
+
 class MCN(nn.Module):
     """Encoders of video, audio, text and further modalities into one joint space, with optional reconstruction heads.
 
@@ -108,7 +115,7 @@ class MCN(nn.Module):
             self.arguments.setdefault("feature_dims", {})[m] = width
         self.normalize = normalize
         self._specifications = {m: specification(m) for m in self.modalities}
-        self.encoders, self.heads = nn.ModuleDict(), nn.ModuleDict()
+        self.encoders, self.heads = _ByModality(), _ByModality()
         state = torch.get_rng_state()
         self._add(own)
         for m in further:

@@ -165,7 +165,7 @@ def frozen_key(
         "min_clip_s": source.min_clip_s,
         "published_words": source.published_words,
         "precision": precision,
-        **asdict(reader.settings),
+        **asdict(reader.settings),  # a further field would give all caches another name
     }
     text = json.dumps({"modality": modality, "kind": kind, **described}, sort_keys=True)
     return f"{modality}-{hashlib.sha256(text.encode()).hexdigest()[:16]}", described

@@ -72,9 +72,10 @@ def stages_of(order: Order, *, thaw: bool = False, replay: bool = False) -> tupl
     Raises TrichordError for a letter that stands for no modality.
     """
     if unknown := [m for m in order.modalities if m not in known()]:
-        letters = ", ".join(letter_of(m) for m in known())
+        letters, letter = ", ".join(letter_of(m) for m in known()), unknown[0]
         raise TrichordError(
-            f"order {order} needs modality '{unknown[0].upper()}', which the model does not have; it has {letters}, e.g. av>t"
+            f"order {order} needs modality '{letter.upper()}', which the model does not have; it has {letters}; "
+            f"`trichord extract TABLE --modality NAME={letter}` makes a store with another one"
         )
     stages = []
     for index in range(len(order.stages)):
