@@ -25,6 +25,7 @@ ALLOWED: dict[tuple[str, str], str] = {  # (file, function): why it may
     ("cli/bus_error.py", "mapped_file"): "a file of the system",
     ("data/frozen.py", "frozen_rows"): "FrozenRows.open checks its files",
     ("data/frozen_parts.py", "_make_room"): "creates new files in a new folder",
+    ("embedder/files.py", "embed_files"): "a function of trichord of that name",
     ("extraction/extract.py", "extract"): "a function of trichord of that name",
     ("extraction/file_rows.py", "get"): "an open temporary file",
     ("media/decode.py", "opened"): "an open file",
