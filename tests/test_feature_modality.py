@@ -14,18 +14,19 @@ import pytest
 import torch
 from PIL import Image
 
-from extract_helpers import SMALL, load_once
+from extract_helpers import SMALL, load_once, pictures
 from trichord import modality
 from trichord.cli import main
 from trichord.embedder import Embedder
-from trichord.embedder.files import embed_file
+from trichord.embedder.files import embed_file, embed_files
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.extraction import pool
+from trichord.media import write_video
 from trichord.modality import declared
 
 SAID = ("crack the egg", "stir the soup", "hit with the hammer", "sing a song")
-NUM_TRAIN, NUM_TEST, WIDTH = 32, 16, 12
+NUM_TRAIN, NUM_TEST, WIDTH = 24, 16, 12
 SETTINGS = ["--recipe", "debug", "--training.max_steps", "30", "--training.epochs", "30", "--training.learning_rate", "0.01",
             "--data.audio_frames", "64", "--loss.cluster_weight", "0", "--loss.reconstruction_weight", "0",
             "--evaluation.directions", "[t2v,d2t,t2d]"]  # fmt: skip
@@ -34,6 +35,10 @@ SETTINGS = ["--recipe", "debug", "--training.max_steps", "30", "--training.epoch
 @pytest.fixture(autouse=True)
 def no_declared_modalities(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(modality, "_declared", {})
+    monkeypatch.setattr(
+        "trichord.embedder.worker.Worker",
+        lambda load: nullcontext(lambda path, window_s: embed_file(load(), path, window_s)),
+    )
     yield
 
 
@@ -133,12 +138,8 @@ def test_evaluate_scores_a_whole_study(made: Path, tmp_path: Path) -> None:
 
 
 def test_an_exported_model_embeds_arrays_as_evaluate_does(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "trichord.embedder.worker.Worker",
-        lambda load: nullcontext(lambda path, window_s: embed_file(load(), path, window_s)),
-    )
     trichord("export-model", stage(made), "--out", tmp_path / "model")
     assert "model: video, audio, text, depth into 32 dimensions" in capsys.readouterr().out
     card = (tmp_path / "model" / "README.md").read_text()
@@ -171,7 +172,7 @@ def test_an_exported_model_embeds_arrays_as_evaluate_does(
 def test_encode_features(made: Path, tmp_path: Path) -> None:
     model = Embedder.from_run(stage(made), made / "store")
     assert model.modalities == ("video", "audio", "text", "depth")
-    path = made / "clips" / "40.npy"
+    path = made / "clips" / "30.npy"
     rows = np.load(path)
     from_file, from_rows = (
         model.encode_features("depth", path),
@@ -195,12 +196,38 @@ def test_encode_features(made: Path, tmp_path: Path) -> None:
         model.encode_features("pose", rows)
 
 
+def test_rows_of_a_table_are_cut_out_of_their_files(made: Path, tmp_path: Path) -> None:
+    model = Embedder.from_run(stage(made), made / "store")
+    write_video(
+        tmp_path / "v.mp4", pictures(30), 10, np.random.default_rng(0).normal(size=48_000).astype(np.float32) / 9
+    )
+    (tmp_path / "v.vtt").write_text("WEBVTT\n\n00:00.000 --> 00:01.000\negg\n\n00:01.500 --> 00:02.000\nsoup\n")
+    np.save(tmp_path / "d.npy", np.ones(WIDTH))
+    (tmp_path / "t.csv").write_text("id,video,start,end,depth\nx,v.mp4,1.2,2.2,d.npy\ny,v.mp4,,,\nz,gone.mp4,,,\n")
+    lines: list[str] = []
+    found = embed_files(model, [tmp_path / "t.csv"], say=lines.append)
+    (line,) = [line for line in lines if line.startswith("left out")]
+    assert line.startswith("left out: t.csv row 3 (z): ") and "gone.mp4" in line
+    span = {"start_s": 1.2, "end_s": 2.2}
+    expected = {"video": model.encode_video(tmp_path / "v.mp4", **span), "audio": model.encode_audio(tmp_path / "v.mp4", **span),
+                "text": model.encode_text("soup"), "depth": model.encode_features("depth", np.ones(WIDTH))}  # fmt: skip
+    assert (
+        found.ids.tolist() == ["x", "y"]
+        and found.captions is not None
+        and found.captions.tolist() == ["soup", "egg soup"]
+    )
+    for name, rows in expected.items():
+        assert np.array_equal(found.embeddings[name][0], rows[0]), name
+    assert (found.start_s[0], found.end_s[0]) == (1.2, 2.2) and found.valid["depth"].tolist() == [True, False]
+    assert np.array_equal(found.embeddings["video"][1], model.encode_video(tmp_path / "v.mp4")[0])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["embed", "MODEL", "a.npy"], "a.npy: is an array; name it in a table of clips, in a column"),
         (["embed", "MODEL", "TABLE", "--window_s", "2"], "the rows of a table are clips, which are not cut"),
-        (["study", "--orders", "[vt>a>p]"], "order VT→A→P needs modality 'P', which the model does not have; it has V, A, T, D"),
+        (["study", "--orders", "[vt>a>p]"], "order VT→A→P needs modality 'P', which the model does not have; it has V, A, T, D;"),
         (["evaluate", "STAGE", "--directions", "p2t"], "direction 'p2t' names 'p'; known are v, a, t and d"),
     ],
 )  # fmt: skip

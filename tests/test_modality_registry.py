@@ -46,6 +46,9 @@ def test_modalities_are_ordered_by_name_and_not_by_declaration() -> None:
         ({"Depth": "d"}, "'Depth' cannot be the name"),
         ({"../depth": "d"}, "cannot be the name"),
         ({"spectrogram": "s"}, "cannot be the name"),
+        ({"videos": "s"}, "cannot be the name"),
+        ({"depth_valid": "s"}, "cannot be the name"),
+        ({"caption_rows": "s"}, "cannot be the name"),
     ],
 )
 def test_a_declaration_that_cannot_hold_is_refused(modalities: dict[str, str], message: str) -> None:

@@ -19,6 +19,7 @@ MODALITIES = tuple(NAMES.values())
 _PRINTED = "AVT"  # the study's own spelling puts A before V before T
 _NAME = re.compile(r"(?!caption|word)[a-z][a-z0-9_]{1,31}")  # a store keeps captions and words under such names
 _RESERVED = frozenset({"visual_2d", "visual_3d", "spectrogram"})
+_ARRAYS = frozenset({"text_clip", "start_s", "end_s", "ids", "videos", "modalities"})  # of a file of embeddings
 
 Pair = tuple[str, str]  # two modality names, in the order of `known`
 
@@ -41,10 +42,10 @@ def declare(modalities: Mapping[str, str], *, source: object = None) -> None:
     head = "" if source is None else f"{source}: "
     together = "" if source is None else "files that disagree on this cannot be used together"
     for name, letter in modalities.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED | _ARGUMENTS:
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or _is_reserved(name):
             raise TrichordError(
                 f"{head}{str(name)[:40]!r} cannot be the name of a modality; use 2 to 32 lowercase letters, digits and "
-                "underscores, and no name of a stream that trichord fills itself"
+                "underscores, and no name that trichord gives to streams, inputs or arrays itself"
             )
         if not isinstance(letter, str) or not re.fullmatch("[A-Za-z]", letter):
             raise TrichordError(f"{head}modality {name}: {str(letter)[:40]!r} is not a letter from a to z")
@@ -60,6 +61,10 @@ def declare(modalities: Mapping[str, str], *, source: object = None) -> None:
         if letter not in NAMES:
             new[letter] = name
     _declared.update(new)
+
+
+def _is_reserved(name: str) -> bool:
+    return name in _RESERVED | _ARGUMENTS | _ARRAYS or name.endswith("_valid")
 
 
 def declared() -> dict[str, str]:
