@@ -166,8 +166,8 @@ def evaluate(words: list[str]) -> int:
 
     from trichord.evaluation import embedded
     from trichord.protocols.protocol import Options
-    from trichord.study.evaluate import evaluate, explanation_of, read_gallery, save_embeddings, write_evaluation
-    from trichord.study.evaluation_files import check_target
+    from trichord.study.evaluate import evaluate, explanation_of, save_embeddings, write_evaluation
+    from trichord.study.evaluation_files import check_target, read_gallery
     from trichord.study.evaluation_tables import evaluation_tables, footer, protocols_table
 
     console = Console(width=None if sys.stdout.isatty() else 120)
