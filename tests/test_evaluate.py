@@ -32,7 +32,8 @@ from trichord.protocols.windows import Windows, pooled, window_clips
 from trichord.recipes import load_recipe
 from trichord.store import Item, Store, StoreWriter
 from trichord.study import evaluate as module
-from trichord.study.evaluate import evaluate, read_gallery, save_embeddings, write_evaluation
+from trichord.study.evaluate import evaluate, save_embeddings, write_evaluation
+from trichord.study.evaluation_files import read_gallery
 from trichord.study.ranks import read_ranks
 from trichord.study.run import train_order
 

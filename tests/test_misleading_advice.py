@@ -35,7 +35,7 @@ from trichord.report.document import Cell, Column, Document, Section, Table
 from trichord.report.exports import to_csv, to_latex
 from trichord.store import Store
 from trichord.store.inspect import verify
-from trichord.study.evaluate import read_gallery
+from trichord.study.evaluation_files import read_gallery
 from trichord.study.run import train_order
 from trichord.study.table import inert
 from trichord.training.models import load_model

@@ -284,6 +284,21 @@ def test_a_pair_alone_is_not_compared_with_its_order(tmp_path: Path) -> None:
     assert bench.apart == ["VT is not compared: it combines fewer modalities than other orders of its study"]
 
 
+def test_orders_that_are_shown_beside_the_others_do_not_keep_a_winner_from_being_named(tmp_path: Path) -> None:
+    """As in the report of the study itself: a pair alone, and an order with one seed where others have more."""
+    folder = write_orders(
+        tmp_path / "o", {"vt": 0.9, "vt>a": 0.6, "avt": 2.6, "av>t": 1.5}, names=("retrieval",), directions=("t2v",)
+    )
+    edit(folder, lambda c: c.update(models=[m for m in c["models"] if m["order"] != "av>t" or m["seed"] == 0]))
+    (bench,) = analyse(read_systems([folder]))
+    (target,) = bench.targets
+    assert target.compared == ("VT→A", "AVT") and target.winner == "VT→A" and target.beside == {"VT", "AV→T"}
+    assert bench.apart == [
+        "VT is not compared: it combines fewer modalities than other orders of its study",
+        "AV→T is not compared: it has one seed, and other orders have more",
+    ]
+
+
 def test_steps_are_compared_in_recall_and_told_in_steps(tmp_path: Path) -> None:
     folders = [
         write_folder(tmp_path / name, seconds(noise, 7), ("crosstask",), ("t2v",))

@@ -251,3 +251,18 @@ def test_studies_on_other_galleries_are_refused(tmp_path: Path) -> None:
     e = read_study(write_study_folder(tmp_path / "e", benchmarks={"tiny": 61, "fresh": 60}))
     summary = " ".join(compare_studies(d, e).summary)
     assert "Tiny: not compared, since" in summary and "Fresh: no difference" in summary
+
+
+def test_one_query_alone_has_figures_without_intervals(tmp_path: Path) -> None:
+    folder = write_study_folder(tmp_path / "s", orders=["av>t", "vt>a"], benchmarks={"tiny": 60})
+    for path in folder.glob("orders/*/*.npz"):
+        arrays = dict(np.load(path))
+        for part in ("clip", "greater", "equal"):
+            arrays[f"tiny/t2v/{part}"] = arrays[f"tiny/t2v/{part}"][:1] * 0 + (part == "equal")
+        np.savez_compressed(path, **arrays)
+        whole = {"num_queries": 1, "r1": 100.0, "r5": 100.0, "r10": 100.0, "medr": 1.0}
+        edit(path.with_suffix(".json"), lambda c, whole=whole: c["results"][0].update(whole))
+    (bench,) = analyse_study(read_study(folder), "t2v")
+    figures = bench.targets[0].figures["VT→A"]
+    assert figures["R@10"].text == "100.0" and figures["R@10"].interval is None and not bench.targets[0].comparisons
+    assert bench.apart == [f"{order} is not compared: one unit alone counts" for order in ("AV→T", "VT→A")]

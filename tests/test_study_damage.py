@@ -348,7 +348,7 @@ def test_the_call_and_the_machine_are_kept(tiny_store: Path, tmp_path: Path) -> 
     assert content["machine"] == {"threads": 1, "device": "cpu", "processes": 1}
     assert {"scipy", "scikit-learn"} <= set(content["versions"])
     found = read_all(out)
-    (group,) = analyse_study(found, "t2v")
-    firsts = {order: ranked.ranks.first_stages for order, ranked in group.ranked.items()}
-    assert firsts == {"vt>a": (7, 7), "vt": (0, 1), "av>t": (0, 1)}
+    (bench,) = analyse_study(found, "t2v")
+    firsts = {order: models.first_stages for order, models in bench.models.items()}
+    assert firsts == {"VT→A": (7, 7), "VT": (0, 1), "AV→T": (0, 1)}
     assert found.content["machine"]["threads"] == 1

@@ -122,8 +122,8 @@ def evaluate(
 
     from trichord.evaluation import embedded
     from trichord.protocols.protocol import Options
-    from trichord.study.evaluate import explanation_of, read_gallery
-    from trichord.study.evaluation_files import check_target
+    from trichord.study.evaluate import explanation_of
+    from trichord.study.evaluation_files import check_target, read_gallery
     from trichord.study.evaluation_tables import protocols_table
 
     some: dict[str, Any] = {"orders": parts_of(orders), "seeds": _seeds(seeds)}

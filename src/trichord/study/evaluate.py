@@ -14,9 +14,7 @@ from trichord.errors import Diverged, TrichordError, writing
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.retrieval import FUSIONS, all_directions
 from trichord.files.folders import check_no_links
-from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.paths import accepts_text_paths
-from trichord.files.reading import read_given_text, unreadable
 from trichord.files.writing import write_json
 from trichord.modality import Direction, further_letters
 from trichord.parallel import on_main
@@ -313,19 +311,6 @@ def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, sub
     }
     if idle := [name for name, is_given in given.items() if is_given]:
         raise TrichordError(f"--{idle[0]} has no effect on {told}; leave it out")
-
-
-def read_gallery(path: Path) -> tuple[str, ...]:
-    """Ids of clips, one a line. Raises TrichordError when there is no such file or it names none."""
-    refuse_lfs_pointer(path)
-    try:
-        lines = [line.strip() for line in read_given_text(path).splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, error, mend="give a text file with one clip id a line") from None
-    ids = tuple(line for line in lines if line)
-    if not ids:
-        raise TrichordError(f"{path}: names no clip; give a text file with one clip id a line")
-    return ids
 
 
 def write_evaluation(evaluation: Evaluation, out: Path, *, anew: bool = False) -> None:

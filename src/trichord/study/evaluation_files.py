@@ -1,10 +1,12 @@
-"""Names of the files that an evaluation writes, and a check that no other file is overwritten."""
+"""Files of an evaluation: the list of clips that it takes, the names of what it writes, a check that these are its own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from trichord.files.reading import read_json_value
+from trichord.errors import TrichordError
+from trichord.files.lfs import refuse_lfs_pointer
+from trichord.files.reading import read_given_text, read_json_value, unreadable
 from trichord.files.writing import refuse_foreign
 from trichord.study.files import array_names
 
@@ -27,3 +29,16 @@ def _is_evaluation(path: Path) -> bool:
     if isinstance(content, dict):
         return content.keys() >= {"subject", "benchmarks"} or content.keys() >= {"study", "models"}
     return isinstance(content, list) and all(isinstance(row, dict) and "benchmark" in row for row in content)
+
+
+def read_gallery(path: Path) -> tuple[str, ...]:
+    """Ids of clips, one a line. Raises TrichordError when there is no such file or it names none."""
+    refuse_lfs_pointer(path)
+    try:
+        lines = [line.strip() for line in read_given_text(path).splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(path, error, mend="give a text file with one clip id a line") from None
+    ids = tuple(line for line in lines if line)
+    if not ids:
+        raise TrichordError(f"{path}: names no clip; give a text file with one clip id a line")
+    return ids
