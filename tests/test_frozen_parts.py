@@ -201,7 +201,9 @@ def test_a_pass_goes_on_with_another_number_of_processes(store: Path, tmp_path: 
     frozen_rows(work, encoder(log, word="last"), say=said.append)
     assert_whole(work)
     assert sum(line.startswith("last") for line in log.read_text().splitlines()) == 16
-    assert said == [f"frozen video: 96 clips, 0 MB in {work.folder}"]
+    assert (
+        said[-1] == f"frozen video: 96 clips, 0 MB in {work.folder}"
+    )  # progress comes before it, where that takes long
 
 
 @pytest.mark.usefixtures("_small")

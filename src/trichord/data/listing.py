@@ -62,7 +62,7 @@ def clips_at(source: TrainingClips, listing: Listing, begin: int, end: int) -> C
         if source.published_words:
             captions += words_published_orders(chosen, *source.store.caption_spans(video), source.min_clip_s)
         else:
-            captions += [np.arange(first[caption], last[caption] + 1) for caption in chosen]
+            captions += [np.arange(first[caption], last[caption] + 1) for caption in chosen.tolist()]
     return Clips(np.array(item, np.int64), np.array(start_s), np.array(end_s), captions)
 
 
