@@ -32,6 +32,7 @@ from trichord.store.encoders import read_encoders
 from trichord.store.inspect import store_info
 from trichord.store.ledger import read_ledger
 from trichord.store.names import ENCODERS
+from trichord.store.overlap import same_content
 
 Row = dict[str, Any]
 
@@ -146,6 +147,22 @@ def test_only_what_changed_is_read_again(clips: Path, tmp_path: Path) -> None:
     assert rows_of(opened)["a"] == (0.0, [[5, 6]]) and ids_of(store) == ["a", "b", "c", "d"]
     assert opened.caption_text(0, 0) == "one"
     assert extracted(clips, store).num_present == 4
+
+
+def test_clips_of_arrays_alone_are_not_the_content_of_each_other(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / f"{name}.npy", [1, 2] if name == "a" else [3, 4])
+    rows: list[Row] = [
+        {"id": "a", "text": "one", "depth": "a.npy", "start": "0", "end": "5", "split": "train"},
+        {"id": "b", "text": "two", "depth": "b.npy", "start": "0", "end": "5", "split": "test"},
+        {"id": "c", "text": "one", "depth": "a.npy", "start": "0", "end": "6", "split": "test"},
+    ]
+    extracted(table(tmp_path, rows), tmp_path / "store")
+    store = Store(tmp_path / "store")
+    assert same_content(store, store.select(split="train"), store.select(split="test")) == {}
+    save(tmp_path / "b.npy", [5, 6])
+    extracted(tmp_path / "clips.csv", tmp_path / "store")
+    assert rows_of(Store(tmp_path / "store"))["b"][1] == [[5, 6]]
 
 
 def test_a_new_array_leaves_the_sound_of_its_clip_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

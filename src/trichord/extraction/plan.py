@@ -323,9 +323,9 @@ def _hash(source: Source, hashes: FileHashes, trust_names: bool) -> _Hashed:
         files = content_files(source)
         states = {path: state_of(path) for path in files.values()}  # before hashing: what is written meanwhile shows
         digests = {name: hashes.sha256(path) for name, path in files.items()}
-        span = source.start_s, source.end_s
-        content, media = content_hash(digests, source.text, *span), media_hash(digests, *span)
-        return _Hashed(content, sum(states[path].size for path in source.files), states, media, digests)
+        content = content_hash(digests, source.text, source.start_s, source.end_s)
+        num_bytes = sum(states[path].size for path in source.files)
+        return _Hashed(content, num_bytes, states, media_hash(digests, source), digests)
     except OSError as error:
         problem = f"{error.filename or source.name}: cannot be read ({reason_of(error)}); check the path"
         return _Hashed(kind=fault_of(error) or "missing", problem=problem)

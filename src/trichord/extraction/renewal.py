@@ -63,10 +63,12 @@ def content_hash(digests: Mapping[str, str], text: Sequence[str], start_s: float
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def media_hash(digests: Mapping[str, str], start_s: float, end_s: float | None) -> str:
+def media_hash(digests: Mapping[str, str], source: Source) -> str:
     """Return a hash (32 hexadecimal digits) of the media files and the span of an item. It depends neither on captions nor on
-    feature arrays, which are read again when an item is updated."""
-    values = {**{name: digest for name, digest in digests.items() if _is_media(name)}, "span": [start_s, end_s]}
+    feature arrays, which are read again when an item is updated. An item without media files has only its id in common with
+    what it was before."""
+    media = {name: digest for name, digest in digests.items() if _is_media(name)} or {"id": source.video_id}
+    values = {**media, "span": [source.start_s, source.end_s]}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 
 
