@@ -169,6 +169,16 @@ def test_a_pair_alone_is_an_order_too(study: Path, tiny_store: Path, tmp_path: P
     assert len(kept) == len(ORDERS) * 2 + 2 and kept[-2:] == [("vt", 0), ("av", 0)]
 
 
+def test_an_order_that_no_direction_scores_is_named(study: Path, tiny_store: Path, tmp_path: Path) -> None:
+    out, said = tmp_path / "pairs", list[str]()
+    shutil.copytree(study, out)
+    recipe = quick()
+    recipe.evaluation.directions = ["t2v", "v2t"]
+    run.run_study(tiny_store, out, ["vt", "av"], [0], recipe, say=said.append)
+    (line,) = [line for line in said if "not scored" in line]
+    assert "order AV is trained and not scored" in line and "such as a2v" in line
+
+
 def test_what_a_report_needs_is_kept(study: Path) -> None:
     arrays = np.load(study / "orders" / "av-t" / "seed-0.npz")
     geometry = Geometry.from_arrays(arrays, "tiny/geometry")

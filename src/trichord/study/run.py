@@ -151,6 +151,8 @@ def run_study(
     say = say or _print if is_main() else _silent
     for line in factories.check_data(recipe, store, [stage.stage for stage in distinct_stages(plan)]):
         say(line)
+    for line in _unscored(parsed, directions):
+        say(line)
     results: list[dict[str, Any]] = []
     runs: list[ScoredRun] = []
     table = None
@@ -181,6 +183,19 @@ def run_study(
     if table is None:
         raise Diverged(f"{out}: every order diverged; lower training.learning_rate, in another --out")
     return table
+
+
+def _unscored(orders: Sequence[Order], directions: Sequence[Direction]) -> list[str]:
+    """Return a line for each order that is trained, but has the modalities of none of the directions."""
+    lines = []
+    for order in dict.fromkeys(orders):
+        if not any(set(direction.modalities) <= set(order.modalities) for direction in directions):
+            example = Direction(order.modalities[:1], order.modalities[1:2]).code
+            lines.append(
+                f"order {order} is trained and not scored: no direction of evaluation.directions has its modalities alone; add one, "
+                f"such as {example}"
+            )
+    return lines
 
 
 def _check_new(out: Path) -> None:
