@@ -105,10 +105,11 @@ def test_what_a_killed_download_left_makes_room(tmp_path: Path) -> None:
 
 
 def test_without_locks_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_locks(descriptor: int, *, blocking: bool) -> bool:
+    def without_locks(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("filelock.lock_descriptor", without_locks)
+    monkeypatch.setattr("fcntl.flock", without_locks)
     with pytest.raises(TrichordError, match="the cache cannot be written .No locks available"):
         get(ShardCache(tmp_path, 1000), content(0))
     assert not list(tmp_path.glob("*.safetensors"))

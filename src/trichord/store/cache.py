@@ -10,6 +10,7 @@ mapping, which it is told to do.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -22,7 +23,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 from trichord.errors import TrichordError
-from trichord.files.locks import FileLock, LockedByAnotherProcess
+from trichord.files.locks import FileLock
 from trichord.files.reading import open_regular
 from trichord.files.writing import sync, writing_to
 
@@ -148,14 +149,20 @@ class ShardCache:
     def _claimed(self, final: Path, num_bytes: int) -> Iterator[int | None]:
         """A locked file to download into, or None when another one has just brought the shard."""
         temporary = final.with_name(f".{final.name}.tmp")
-        with FileLock(temporary, wait_s=None) as lock:  # waits while another thread or process downloads it
-            if not lock.is_exclusive:
-                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(temporary))
-            if _size(final) == num_bytes:
-                temporary.unlink(missing_ok=True)
-                yield None
-            else:
-                yield lock.descriptor
+        while True:
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # waits while another thread or process downloads it
+                if _size(final) == num_bytes:
+                    if _is_open_file(temporary, descriptor):
+                        temporary.unlink(missing_ok=True)
+                    yield None
+                    return
+                if _is_open_file(temporary, descriptor):
+                    yield descriptor
+                    return
+            finally:
+                os.close(descriptor)
 
     def _fill(
         self, descriptor: int, final: Path, checksum: str, num_bytes: int, where: str, download: Download
@@ -201,12 +208,7 @@ class ShardCache:
     def _delete(self, path: Path) -> bool:
         """Delete a shard, or a file that a killed download left. False for one that is being downloaded."""
         if path.suffix == ".tmp":
-            try:
-                with FileLock(path):  # whoever downloads into it holds the lock
-                    path.unlink(missing_ok=True)
-            except LockedByAnotherProcess:
-                return False
-            return True
+            return _delete_left(path)
         path.unlink(missing_ok=True)
         checksum = path.name.removesuffix(".safetensors")
         for mapped in list(self._mapped):
@@ -250,6 +252,29 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return -1
+
+
+def _is_open_file(path: Path, descriptor: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    return False
+
+
+def _delete_left(path: Path) -> bool:
+    """Delete an unfinished file unless somebody downloads into it: the lock on it ends with its process."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_open_file(path, descriptor):
+            path.unlink()
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _reserve(descriptor: int, num_bytes: int) -> None:

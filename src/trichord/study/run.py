@@ -192,8 +192,8 @@ def _unscored(orders: Sequence[Order], directions: Sequence[Direction]) -> list[
         if not any(set(direction.modalities) <= set(order.modalities) for direction in directions):
             example = Direction(order.modalities[:1], order.modalities[1:2]).code
             lines.append(
-                f"order {order} is trained and not scored: no direction of evaluation.directions has its modalities alone; add one, "
-                f"such as {example}"
+                f"order {order} is trained and not scored: no direction of evaluation.directions has its modalities alone; "
+                f"add one, such as {example}"
             )
     return lines
 
