@@ -131,6 +131,18 @@ def test_threads_that_want_one_shard_download_it_once(tmp_path: Path) -> None:
     assert found == [data] * 8 and len(log) == 1
 
 
+def test_a_call_that_does_not_wait_leaves_the_download_to_the_other_thread(tmp_path: Path) -> None:
+    cache, data, log = ShardCache(tmp_path, 1000), content(0), list[str]()
+
+    def download(descriptor: int) -> str:
+        during = cache.path(checksum(data), len(data), "s3://b/parts/0", writing(data, log), wait=False)
+        assert not during.exists()
+        return writing(data, log)(descriptor)
+
+    path = cache.path(checksum(data), len(data), "s3://b/parts/0", download)
+    assert path.read_bytes() == data and len(log) == 1
+
+
 def test_downloads_at_once_stay_within_the_bound(tmp_path: Path) -> None:
     cache, most, failed = ShardCache(tmp_path, 250), list[int](), list[BaseException]()
 

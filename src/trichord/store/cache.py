@@ -10,7 +10,6 @@ mapping, which it is told to do.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -23,7 +22,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 from trichord.errors import TrichordError
-from trichord.files.locks import FileLock
+from trichord.files.locks import FileLock, LockedByAnotherProcess
 from trichord.files.reading import open_regular
 from trichord.files.writing import sync, writing_to
 
@@ -90,8 +89,13 @@ class ShardCache:
         """Tell `mapped` when a shard is deleted."""
         self._mapped.add(mapped)
 
-    def path(self, checksum: str, num_bytes: int, where: str, download: Download, *, again: bool = False) -> Path:
+    def path(
+        self, checksum: str, num_bytes: int, where: str, download: Download, *, again: bool = False, wait: bool = True
+    ) -> Path:
         """The shard with this SHA-256, downloaded if it is not there (or `again`). It may be deleted at any time after.
+
+        Without `wait`, the call returns at once if another thread or process is downloading the shard. A call that waits may
+        find that the shard was used and deleted meanwhile, and download it a second time.
 
         Raises TrichordError when what is downloaded has another checksum (`where` names it), the shard alone is larger
         than the bound, or the disk is full.
@@ -110,7 +114,7 @@ class ShardCache:
             if _size(final) == num_bytes and self._is_sound(final, checksum):
                 self.used(checksum)
                 return final
-            with self._claimed(final, num_bytes) as descriptor:
+            with self._claimed(final, num_bytes, wait) as descriptor:
                 if descriptor is not None:
                     self._fill(descriptor, final, checksum, num_bytes, where, download)
             self.used(checksum)
@@ -146,23 +150,22 @@ class ShardCache:
             return sum(size for _, size, _ in self._files())
 
     @contextmanager
-    def _claimed(self, final: Path, num_bytes: int) -> Iterator[int | None]:
-        """A locked file to download into, or None when another one has just brought the shard."""
+    def _claimed(self, final: Path, num_bytes: int, wait: bool) -> Iterator[int | None]:
+        """Yield a locked file to download into; None if another thread has fetched the shard or, without `wait`, is fetching it."""
         temporary = final.with_name(f".{final.name}.tmp")
-        while True:
-            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # waits while another thread or process downloads it
-                if _size(final) == num_bytes:
-                    if _is_open_file(temporary, descriptor):
-                        temporary.unlink(missing_ok=True)
-                    yield None
-                    return
-                if _is_open_file(temporary, descriptor):
-                    yield descriptor
-                    return
-            finally:
-                os.close(descriptor)
+        try:
+            lock = FileLock(temporary, wait_s=None if wait else 0.0)
+        except LockedByAnotherProcess:
+            yield None
+            return
+        with lock:
+            if not lock.is_exclusive:
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(temporary))
+            if _size(final) == num_bytes:
+                temporary.unlink(missing_ok=True)
+                yield None
+            else:
+                yield lock.descriptor
 
     def _fill(
         self, descriptor: int, final: Path, checksum: str, num_bytes: int, where: str, download: Download
@@ -208,7 +211,12 @@ class ShardCache:
     def _delete(self, path: Path) -> bool:
         """Delete a shard, or a file that a killed download left. False for one that is being downloaded."""
         if path.suffix == ".tmp":
-            return _delete_left(path)
+            try:
+                with FileLock(path):  # whoever downloads into it holds the lock
+                    path.unlink(missing_ok=True)
+            except LockedByAnotherProcess:
+                return False
+            return True
         path.unlink(missing_ok=True)
         checksum = path.name.removesuffix(".safetensors")
         for mapped in list(self._mapped):
@@ -252,29 +260,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return -1
-
-
-def _is_open_file(path: Path, descriptor: int) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    return False
-
-
-def _delete_left(path: Path) -> bool:
-    """Delete an unfinished file unless somebody downloads into it: the lock on it ends with its process."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_open_file(path, descriptor):
-            path.unlink()
-        return True
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
 
 
 def _reserve(descriptor: int, num_bytes: int) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,7 @@ class RemoteStore:
         self._files = RemoteFiles(url)
         self._downloads = ThreadPoolExecutor(SHARDS_AT_ONCE * BLOCKS_AHEAD, thread_name_prefix="download")
         self._shards = ThreadPoolExecutor(SHARDS_AT_ONCE, thread_name_prefix="shard")
+        self._ahead: Future[Path] | None = None
         with writing_to_cache(self.folder):
             for name in ("parts", "words"):
                 make_folder(root, "stores", self.folder.name, name)
@@ -74,13 +75,23 @@ class RemoteStore:
         if (size := self.shards[info.shard].size) != info.num_bytes:
             raise TrichordError(f"{where}: has {size} bytes where {info.num_bytes} were written; copy the store anew")
 
-    def shard(self, info: PartInfo, *, again: bool = False) -> Path:
-        """A checked copy of the part's shard, which may be deleted when others need the space. Again: fetch it anyway."""
+    def shard(self, info: PartInfo, *, again: bool = False, wait: bool = True) -> Path:
+        """A checked copy of the part's shard, which may be deleted when others need the space.
+
+        Args:
+            info: The part.
+            again: Fetch it even if there is a copy.
+            wait: Wait for another thread or process that fetches it.
+        """
         where = f"{self.url}/parts/{info.shard}"
-        return self.cache.path(info.sha256, info.num_bytes, where, lambda file: self._download(info, file), again=again)
+        return self.cache.path(
+            info.sha256, info.num_bytes, where, lambda file: self._download(info, file), again=again, wait=wait
+        )
 
     def mapped(self, info: PartInfo) -> Shard:
         """The part's tensors, mapped."""
+        if self._ahead is not None:
+            self._ahead.cancel()  # if it has not begun, this part may have been read by the time it would
         again = False
         while True:
             path = self.shard(info, again=again)
@@ -103,10 +114,13 @@ class RemoteStore:
             for _ in self._shards.map(self.shard, fitting):
                 pass
 
-    def read_ahead(self, info: PartInfo) -> None:
-        """Fetch a part's shard in the background. What goes wrong is told when the part is used."""
-        if 2 * info.num_bytes <= self.cache.max_bytes:
-            self._shards.submit(self.shard, info)
+    def read_ahead(self, info: PartInfo, beside: PartInfo) -> None:
+        """Fetch a part's shard in the background if the cache can hold it beside the one in use.
+
+        Errors are raised when the part is used.
+        """
+        if info.num_bytes + beside.num_bytes <= self.cache.max_bytes:
+            self._ahead = self._shards.submit(self.shard, info, wait=False)
 
     def words(self, infos: Sequence[PartInfo]) -> list[Shard]:
         """The word tensors of parts, read by themselves: a vocabulary does not cost a copy of the store."""

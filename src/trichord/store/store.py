@@ -362,7 +362,7 @@ class Store:
             raise self._damaged(part, problem)
         self._shards[part] = shard
         if self.remote is not None and self._opened_last == part - 1 and part + 1 < len(self._infos):
-            self.remote.read_ahead(self._infos[part + 1])  # parts are read in turn
+            self.remote.read_ahead(self._infos[part + 1], info)  # parts are read in turn
         self._opened_last = part
         return shard
 
