@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from modality_helpers import declared, write_store
+from network_widths import WIDTHS
 from trichord import modalities, modality
 from trichord.data.reader import ClipReader, Clips
 from trichord.errors import TrichordError
@@ -27,13 +27,6 @@ from trichord.training.models import load_model
 
 PAGE = Path(__file__).parents[1] / "docs" / "add-a-modality.md"
 POSE_DIM = 5
-WIDTHS: dict[str, Any] = {
-    "video_dim": 6,
-    "embed_dim": 8,
-    "word_dim": 5,
-    "reconstruction_dim": 4,
-    "audio_channels": (4,) * 4,
-}
 
 
 def forget() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from modality_helpers import DEPTH_DIM, declared, write_store
+from network_widths import WIDTHS
 from trichord import modality
 from trichord.captions import Captions
 from trichord.data.reader import ClipReader, Clips, require_modalities
@@ -30,13 +31,6 @@ from trichord.store.items import PER_CAPTION
 from trichord.study import factories
 
 NO_WORDS = WordVectors([], np.zeros((0, 5), np.float32), "none", False)
-WIDTHS: dict[str, Any] = {
-    "video_dim": 6,
-    "embed_dim": 8,
-    "word_dim": 5,
-    "reconstruction_dim": 4,
-    "audio_channels": (4,) * 4,
-}
 
 
 @pytest.fixture(autouse=True)

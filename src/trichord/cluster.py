@@ -45,14 +45,14 @@ class RayOptions:
 
 
 class NodeActor(ABC):
-    """An actor of a map on its node. What keeps it from working is told by its next row, and ends the map.
+    """An actor of a map on its node. If it cannot work, its next row reports why, and the map ends.
 
     Args:
         folder: The driver's, so that relative paths mean what they mean to the driver.
         arguments: Of `begin`.
 
     Attributes:
-        nothing: What a row gives where the actor cannot work.
+        nothing: Result of a row if the actor cannot work.
     """
 
     nothing: Mapping[str, Any]
@@ -70,7 +70,7 @@ class NodeActor(ABC):
 
     @abstractmethod
     def work(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return what a row gives."""
+        """Return the result of a row."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         result = dict(self.nothing)
@@ -118,7 +118,7 @@ class Cluster:
     def mapped(
         self, actor: type[NodeActor], arguments: tuple[Any, ...], rows: Sequence[dict[str, Any]], count: int
     ) -> Generator[dict[str, Any], None, None]:
-        """What `actor(*arguments)(row)` gives for each row, in the order in which they are done, by up to `count` actors.
+        """Yield `actor(*arguments)(row)` for each row as it is finished, computed by up to `count` actors.
 
         Raises TrichordError when an actor cannot work or the cluster failed.
         """

@@ -68,33 +68,33 @@ def _is_reserved(name: str) -> bool:
 
 
 def declared() -> dict[str, str]:
-    """Name -> lowercase letter of the modalities that were declared, in alphabetical order of their names."""
+    """Return name -> lowercase letter of the declared modalities, in alphabetical order of their names."""
     return {name: letter.lower() for letter, name in sorted(_declared.items(), key=lambda entry: entry[1])}
 
 
 def known() -> tuple[str, ...]:
-    """Names of all modalities: video, audio, text, then the declared ones in alphabetical order."""
+    """Return the names of all modalities: video, audio, text, then the declared ones in alphabetical order."""
     return (*MODALITIES, *declared())
 
 
 def further_letters(modalities: Iterable[str]) -> dict[str, str]:
-    """Name -> lowercase letter of those of the modalities that are not video, audio or text: what a file records of them, so that
-    whoever reads it can declare them."""
+    """Return name -> lowercase letter of the given modalities except video, audio and text. Files record this, so that readers can
+    declare the modalities."""
     return {name: letter_of(name).lower() for name in in_order(modalities) if name not in MODALITIES}
 
 
 def declare_recorded(modalities: object, source: object) -> None:
     """Declare the modalities that a file records, as `further_letters` gives them.
 
-    Raises TrichordError, which names the file `source`, for what is no such record, and as `declare` does.
+    Raises TrichordError, which names the file `source`, if the record has another form, and in the cases of `declare`.
     """
     if not isinstance(modalities, dict):
-        raise TrichordError(f"{source}: its modalities are not names with letters; write the file anew")
+        raise TrichordError(f"{source}: its modalities are not names with letters; write the file again")
     declare(modalities, source=source)
 
 
 def in_order(modalities: Iterable[str]) -> tuple[str, ...]:
-    """The given names without repetitions: video, audio, text, then the others in alphabetical order."""
+    """Return the given names without repetitions: video, audio, text, then the others in alphabetical order."""
     rank = {name: number for number, name in enumerate(MODALITIES)}
     return tuple(sorted(set(modalities), key=lambda name: (rank.get(name, len(rank)), name)))
 
@@ -112,7 +112,7 @@ def letter_of(name: str) -> str:
 
 
 def pairs_of(modalities: Iterable[str]) -> tuple[Pair, ...]:
-    """All pairs of the named modalities; each pair and the list itself are ordered as by `in_order`."""
+    """Return all pairs of the given modalities. Each pair and the list itself are ordered as by `in_order`."""
     return tuple(combinations(in_order(modalities), 2))
 
 

@@ -148,7 +148,7 @@ def require_same(digests: Mapping[str, int], place: str) -> None:
 
 
 def on_any_process(flag: bool) -> bool:
-    """Whether `flag` holds on any process: the same answer on all of them, so that they stop or go on together."""
+    """Return whether `flag` is true on any process. All processes get the same answer, so that they stop or continue together."""
     return bool(most(int(flag)))
 
 

@@ -1,4 +1,4 @@
-"""Threads that compute ahead, and waits for them that end."""
+"""Threads that compute ahead, and calls with a time limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Made = TypeVar("Made")
 
 
 class NotInTimeError(TimeoutError):
-    """A call that `within` waited for has not ended."""
+    """Raised when a call does not return in time."""
 
 
 class Ahead:
@@ -54,10 +54,10 @@ class Ahead:
 
 
 def within(seconds: float, action: Callable[[], Made]) -> Made:
-    """Return what `action` returns, called in a daemon thread of its own.
+    """Call `action` in a daemon thread and return its result.
 
     Raises:
-        NotInTimeError: It has not returned after so many seconds. The thread is left to itself.
+        NotInTimeError: `action` has not returned after `seconds`. The thread keeps running.
     """
     thread = Ahead("waiting")
     future = thread.submit(action)

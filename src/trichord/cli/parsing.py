@@ -95,7 +95,7 @@ def _as_typed(function: Callable[..., Any], words: list[str]) -> list[str]:
 
 
 def joined(option: str, words: list[str]) -> list[str]:
-    """The words with all values of an option, which may be given more than once, as one value with commas."""
+    """Join the values of an option that is given more than once into one value, separated by commas."""
     values: list[str] = []
     others: list[str] = []
     rest = iter(words)

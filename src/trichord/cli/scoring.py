@@ -174,7 +174,7 @@ def _seeds(given: list[int] | int | str) -> list[int]:
 def _is_of_orders(
     run: Path | None, store: str | None, embeddings: Path | None, names: list[str], some: dict[str, Any]
 ) -> bool:
-    """Whether several models of a study are asked for; `some` are the orders and seeds that were given."""
+    """Return whether several models of a study are requested; `some` are the given orders and seeds."""
     from trichord.study.evaluate import refuse_model_among
     from trichord.study.trained_runs import holds_several
 

@@ -1,4 +1,4 @@
-"""What is read for training and scoring: the tensors of clips."""
+"""The tensors of a batch of clips, for training and scoring."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Batch:
     """Tensors of B clips. A clip that lacks a modality has zeros or padding in its tensors, and `valid` False.
 
     Attributes:
-        inputs: Tensors with B rows, by name; which a modality has stands in its file in `modalities` (`Modality.tensors`).
+        inputs: Tensors with B rows, by name; `Modality.tensors` lists the names for each modality.
         valid: Per modality (B,) bool.
         embeddings: Per frozen modality (B, D), computed before (`data.frozen`); in place of its inputs.
         positives: (B', B') bool over the batch of all processes, or None: texts that count as true (MIL-NCE).

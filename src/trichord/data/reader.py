@@ -65,8 +65,9 @@ class ClipReader:
             tensor = torch.from_numpy(values)
             tensor = tensor.pin_memory() if pin else tensor
             batch.valid[modality] = torch.from_numpy(valid)
-            if rows.kind == "pooled":
-                batch.inputs[specification(modality).pooled_input] = tensor
+            pooling = specification(modality).pooling
+            if rows.kind == "pooled" and pooling is not None:
+                batch.inputs[pooling.input] = tensor
             else:
                 batch.embeddings[modality] = tensor
 
@@ -74,7 +75,7 @@ class ClipReader:
 def require_modalities(
     store: Store, modalities: tuple[str, ...], purpose: str, settings: ReadingSettings = DEFAULTS
 ) -> None:
-    """Refuse with one line when the store lacks a modality that `purpose` (an order, a direction) needs."""
+    """Raise TrichordError if the store lacks a modality that `purpose` (an order or a direction) needs."""
     have = [name for name in known() if specification(name).is_present(store, settings)]
     if lacking := [m for m in modalities if m not in have]:
         raise TrichordError(

@@ -47,8 +47,10 @@ class Clip:
 
 
 def embed_file(model: Embedder, path: Path | Source, window_s: float | None = None) -> EmbeddedFile:
-    """Return the clips of one file, or the clip of a row of a table, and their embeddings. Raises TrichordError when it cannot be
-    used."""
+    """Return the clips of a file, or the clip of a row of a table, and their embeddings.
+
+    Raises TrichordError if the file cannot be used.
+    """
     if isinstance(path, Source):
         return _embedded_source(model, path)
     clips = clips_of(path, model, window_s)
@@ -56,7 +58,7 @@ def embed_file(model: Embedder, path: Path | Source, window_s: float | None = No
 
 
 def _embedded_source(model: Embedder, source: Source) -> EmbeddedFile:
-    """The clip of a row of a table, and the embedding (D,) of each modality that the row gives it."""
+    """Return the clip of a row of a table, and the embedding (D,) of each modality in the row."""
     found: dict[str, np.ndarray] = {}
     media: list[tuple[str, Path | None]] = [("video", source.image)]
     for file in dict.fromkeys(file for file in (source.video, source.audio) if file is not None):
@@ -159,7 +161,7 @@ def clips_of(path: Path, model: Embedder, window_s: float | None) -> list[Clip]:
     file_of(path)
     if path.suffix.lower() in (".npy", ".npz"):
         raise TrichordError(
-            f"{path}: is an array; name it in a table of clips, in a column that is called as its modality is"
+            f"{path}: is a feature array; name it in a table of clips, in a column with the name of its modality"
         )
     if path.suffix.lower() in IMAGE_SUFFIXES:
         if "video" not in model.modalities:

@@ -95,7 +95,9 @@ class Embedded:
         if unknown := sorted(set(embeddings) - set(vectors)):
             raise TrichordError(f"{source}: '{unknown[0]}' is no modality; known are {', '.join(known())}")
         if not vectors:
-            raise TrichordError(f"{source}: holds no embeddings; it needs one of {', '.join(known())}")
+            raise TrichordError(
+                f"{source}: has no embeddings; expected at least one of the arrays {', '.join(known())}"
+            )
         if len(widths := {m: v.shape[1] for m, v in vectors.items()}) and len(set(widths.values())) > 1:
             told = ", ".join(f"{m} {width}" for m, width in widths.items())
             raise TrichordError(
@@ -225,7 +227,7 @@ class Embedded:
 
 
 def _declared(entries: Any, path: Path) -> tuple[str, ...]:
-    """Names of the further modalities of a file, which are declared."""
+    """Declare the further modalities of a file and return their names."""
     pairs = [entry.partition("=") for entry in _strings(entries, None, f"{path}: {FURTHER}").tolist()]
     modalities = {name: letter for name, _, letter in pairs}
     declare_recorded(modalities, f"{path}: {FURTHER}")

@@ -27,14 +27,14 @@ ROLE = "arrays/"  # with the name of the modality, what an array file is to its 
 
 @dataclass(frozen=True)
 class Width:
-    """Width of the rows of a modality, and where the first of them are, for messages."""
+    """Width of the rows of a modality, and the place that determined it, for messages."""
 
     dim: int
     where: str
 
 
 def parse_modalities(text: str) -> dict[str, str]:
-    """Name -> lowercase letter from `depth=d,pose=p`; declares the modalities.
+    """Parse `depth=d,pose=p` into name -> lowercase letter, and declare the modalities.
 
     Raises TrichordError for text of another form, and for names and letters that cannot be used.
     """
@@ -56,7 +56,7 @@ def parse_modalities(text: str) -> dict[str, str]:
 
 
 def arrays_fingerprints(modalities: Iterable[tuple[str, str]]) -> dict[str, Fingerprint]:
-    """What makes the stream of each modality."""
+    """Return the fingerprint of the stream of each modality."""
     return {name: arrays_fingerprint(name, letter) for name, letter in modalities}
 
 
@@ -76,11 +76,11 @@ def feature_rows(path: Path, modality: str, *, pooled: bool, expected: Width | N
 
 
 def load_features(path: Path) -> np.ndarray:
-    """The array of a file of features (.npy, or .npz with one array). Raises TrichordError naming the file."""
+    """Load the array of a file of features (.npy, or .npz with one array). Raises TrichordError, which names the file."""
     size = check_regular(path).st_size
     if size > MAX_BYTES:
         what = f"has {size:,} bytes, more than the {MAX_BYTES:,} that the features of a clip may have"
-        raise TrichordError(f"{path}: {what}; write the array again")
+        raise TrichordError(f"{path}: {what}; save a smaller array")
     return load_array(path)
 
 
@@ -91,7 +91,7 @@ def checked_rows(array: np.ndarray, where: str, expected: Width | None = None) -
     """
 
     def wrong(what: str) -> TrichordError:
-        return TrichordError(f"{where}: {what}; write the array again")
+        return TrichordError(f"{where}: {what}; correct the array and save it again")
 
     if array.ndim not in (1, 2):
         raise wrong(f"has shape {array.shape}, expected (width,) or (rows, width)")
@@ -113,7 +113,7 @@ def checked_rows(array: np.ndarray, where: str, expected: Width | None = None) -
 
 
 def widths_of(sources: Iterable[Source], stored: Mapping[str, int], modalities: Iterable[str]) -> dict[str, Width]:
-    """The width that the rows of each modality must have: that of the store, else that of the first array that can be read.
+    """Return the width that the rows of each modality must have: that of the store, or else that of the first readable array.
 
     Args:
         sources: All clips.
@@ -136,7 +136,7 @@ def widths_of(sources: Iterable[Source], stored: Mapping[str, int], modalities: 
 
 
 def has_arrays(source: Source) -> bool:
-    """Whether all arrays that the clip names are files. Only one that a fault hides counts as a file."""
+    """Return whether all arrays that the clip names are files. A path that cannot be checked counts as a file."""
     try:
         return all(check_regular(path) is not None for path in source.arrays.values())
     except OSError as error:

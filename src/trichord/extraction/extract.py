@@ -277,7 +277,7 @@ def check_words(store: Path, words: Path | None, splitting: str | None = None) -
 
 
 def _stream_dims(store: Path) -> dict[str, int]:
-    """Width of each stream of a store, which may not exist yet."""
+    """Return the width of each stream of a store, which need not exist yet."""
     has_parts = any((store / "parts").glob("*.parquet"))
     return {name: info.dim for name, info in Store(store).streams.items()} if has_parts else {}
 
@@ -291,7 +291,7 @@ def _by_file(sources: Sequence[Source]) -> list[Source]:
 
 
 def _file_of(source: Source) -> object:
-    """The file that several clips can be cut from, or the id of a clip that has none."""
+    """Return the file that clips are cut from, or the id of a clip without a file."""
     return source.video or source.audio or source.image or source.video_id
 
 

@@ -1,4 +1,4 @@
-"""Why an item cannot be extracted: the class and the reason of whatever its files make a decoder or an encoder raise."""
+"""Classes and reasons of the errors that decoders and encoders raise during extraction."""
 
 from __future__ import annotations
 

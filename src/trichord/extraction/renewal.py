@@ -28,7 +28,7 @@ CAPTIONS, ALL = "captions", "all"  # the parts of an item that are updated
 
 @dataclass(frozen=True)
 class Stored:
-    """The part of a stored item that a worker compares with the updated one.
+    """What a worker needs to know of a stored item to compare it with the updated item.
 
     Attributes:
         duration_s: Length of the item in seconds.
@@ -47,7 +47,7 @@ class Stored:
 
 
 def stored_part(store: Store, i: int, *, is_asked: bool) -> Stored:
-    """Return the part of item `i` of the store that a worker compares."""
+    """Return what a worker needs to know of item `i` of the store."""
     has_old_clock, has_arrays = is_older(store.rules(i))[0], has_stored_arrays(store, i)
     return Stored(store.duration_s(i), stored_captions(store, i), is_asked, has_old_clock, has_arrays)
 
@@ -65,8 +65,8 @@ def content_hash(digests: Mapping[str, str], text: Sequence[str], start_s: float
 
 def media_hash(digests: Mapping[str, str], source: Source) -> str:
     """Return a hash (32 hexadecimal digits) of the media files and the span of an item. It depends neither on captions nor on
-    feature arrays, which are read again when an item is updated. An item without media files has only its id in common with
-    what it was before."""
+    feature arrays, which are read again when an item is updated. The hash of an item without media files depends on its id
+    instead."""
     media = {name: digest for name, digest in digests.items() if _is_media(name)} or {"id": source.video_id}
     values = {**media, "span": [source.start_s, source.end_s]}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
@@ -79,11 +79,11 @@ def _is_media(role: str) -> bool:
 def had_same_media(
     content: str, source: Source, digests: Mapping[str, str], hashes: FileHashes, texts: Sequence[str]
 ) -> bool:
-    """Return whether an item was made from the media files that `source` has now, whatever its captions were.
+    """Return whether a stored item was made from the current media files of `source`. Its captions may have changed.
 
     Args:
         content: Hash of the media files and captions from which the item was made, as recorded in the store.
-        source: The item as it is now.
+        source: The current source of the item.
         digests: Digests of the files of `source`, by their role.
         hashes: Digests of files that were read before.
         texts: Captions of the item in the store.
@@ -144,6 +144,6 @@ def is_same(item: Item, store: Store, i: int) -> bool:
 
 
 def _media_streams(store: Store, i: int) -> Iterator[str]:
-    """Streams of pictures and sound: neither of captions nor of feature arrays."""
+    """Return the streams of pictures and sound, without those of captions and feature arrays."""
     names = (name for name in store.streams if name not in store.modalities)
     return (name for name in names if store.num_rows(name, i) and store.rate_hz(name, i) != PER_CAPTION)

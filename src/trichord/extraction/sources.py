@@ -48,5 +48,5 @@ class Source:
 
     @property
     def has_length(self) -> bool:
-        """Whether its media or its span give it a length in time."""
+        """Whether the media or the span of the item define its length in time."""
         return self.video is not None or self.audio is not None or self.end_s is not None

@@ -297,7 +297,7 @@ class _Item:
     # ---- feature arrays
 
     def _arrays(self, duration_s: float) -> None:
-        """Rows of the modalities beyond video, audio and text."""
+        """Return the rows of the modalities beyond video, audio and text."""
         source = self.source
         for name, path in source.arrays.items():
             with self._watched(path):

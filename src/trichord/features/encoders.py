@@ -56,7 +56,7 @@ class Fingerprint:
 
 
 def arrays_fingerprint(modality: str, letter: str) -> Fingerprint:
-    """What makes the stream of a modality of feature arrays, which somebody else computed."""
+    """Fingerprint of the stream of a modality whose feature arrays were computed elsewhere."""
     return Fingerprint(ARRAYS, "1", {"modality": modality, "letter": letter})
 
 
@@ -92,7 +92,7 @@ def recorded_name(entry: Mapping[str, Any], stream: str) -> str:
 
 
 class StreamEncoder(Protocol):
-    """What all encoders of features have."""
+    """The interface that all encoders of features share."""
 
     @property
     def stream(self) -> str: ...

@@ -100,7 +100,7 @@ def _files_below(folder: Path, depth: int = 0) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> Any:
-    """Return the value of a JSON file of a model. Raises TrichordError when it is damaged or too large."""
+    """Read a JSON file of a model. Raises TrichordError if it is damaged or too large."""
     try:
         return read_json_value(path, max_bytes=MOST_BYTES)
     except (OSError, ValueError) as error:

@@ -115,7 +115,7 @@ class FileLock:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process holds the lock of a lock file. False where that cannot be told, such as without locks."""
+    """Return whether a process holds the lock of a lock file. False if this cannot be determined, as without locks."""
     from filelock import lock_descriptor
 
     for mode in (os.O_RDWR, os.O_RDONLY):  # NFS locks what is open for writing alone, and another user's file is not

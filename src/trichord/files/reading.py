@@ -209,8 +209,7 @@ def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
 
 
 def json_lines(path: str | Path) -> Iterator[Any]:
-    """Yield the values of a file of JSON lines that only saves time: nothing for lines that a killed process left torn, and
-    for a file that cannot be read."""
+    """Yield the values of a file of JSON lines that serves as a cache. Incomplete lines and unreadable files are skipped."""
     try:
         lines = read_text(path, errors="replace").splitlines()
     except OSError:

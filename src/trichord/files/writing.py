@@ -85,7 +85,7 @@ def write_json(path: Path, content: object, *, shared: bool = False) -> None:
 
 
 def append_json_line(path: Path, values: object) -> None:
-    """Add a line of JSON to a file, in one write, so that several processes may add lines at the same time."""
+    """Append a line of JSON to a file in a single write, so that several processes can append at the same time."""
     line = json.dumps(values) + "\n"
     with open(path, "a+b", buffering=0, opener=open_itself) as file:
         if file.tell():
@@ -150,7 +150,7 @@ def replacing_file(path: Path, *, exclusive: bool = False) -> Iterator[BinaryIO]
 
 @contextmanager
 def writing_to(place: object, advice: str, what: str = "cannot be written to") -> Iterator[None]:
-    """Raise TrichordError, which names the place and says what to do, where the block cannot write."""
+    """Raise TrichordError, which names the place and says what to do, if the block cannot write."""
     try:
         yield
     except OSError as error:

@@ -45,7 +45,7 @@ def origin_s(container: InputContainer) -> float:
 
 
 def undecodable(container: InputContainer, kind: Kind) -> list[str]:
-    """Return the names of the codecs of `kind` in the file for which FFmpeg has no decoder."""
+    """Return the names of the codecs in a file that FFmpeg cannot decode; `kind` is video, audio or subtitle."""
     indices = [stream.index for stream in _streams(container, kind) if stream.codec_context is None]
     if not indices:
         return []
@@ -55,7 +55,7 @@ def undecodable(container: InputContainer, kind: Kind) -> list[str]:
 
 
 def video_of(container: InputContainer, path: object) -> Any:
-    """The video stream that is read. Raises TrichordError, which names `path`, where there is none."""
+    """Return the video stream to read. Raises TrichordError, which names `path`, if there is none."""
     stream = stream_of(container, "video")
     if stream is None:
         raise TrichordError(f"{path}: {no_video(container)}")

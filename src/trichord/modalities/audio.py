@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.modalities.base import AudioInput, Axis, Modality, ReadingSettings, has_rows
+from trichord.modalities.base import AudioInput, Axis, Modality, Pooling, ReadingSettings, has_rows
 from trichord.modalities.gather import Memory, clip_rows, spectrogram_slices, write_spectrograms
 
 if TYPE_CHECKING:
@@ -20,12 +20,21 @@ if TYPE_CHECKING:
 SPECTROGRAM_STREAM, EMBEDDING_STREAM = "spectrogram", "audio"
 
 
+def _pooled_dim(arguments: Mapping[str, Any]) -> int | None:
+    return int(arguments["audio_channels"][-1]) if arguments["audio_dim"] is None else None
+
+
+def _pool(encoder: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    return cast("Tensor", encoder.pool(inputs["audio"], inputs["audio_frames"]))  # type: ignore[operator]
+
+
 class Audio(Modality):
     """Spectrograms `audio` (B, 40, T), log-mel in dB, with the frames of a clip one after the other in memory; `audio_frames` (B,)
     counts them before the padding. In their place `audio_pooled` (B, C): the mean over time of audio embeddings, of length one,
     or what a frozen DAVEnet gave."""
 
-    name, letter, colour, pooled_input = "audio", "a", "#e69f00", "audio_pooled"
+    name, letter, colour = "audio", "a", "#e69f00"
+    pooling = Pooling("audio_pooled", _pooled_dim, _pool)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -43,7 +52,7 @@ class Audio(Modality):
     def read(
         self, store: Store, clips: Clips, settings: ReadingSettings, memory: Memory, pin: bool
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """With `pin`, spectrograms are as they are stored: float16 where the store has no other."""
+        """Read clips. With `pin`, spectrograms keep the type of the store, which may be float16."""
         import torch
 
         if settings.audio == "embeddings":
@@ -85,12 +94,6 @@ class Audio(Modality):
         if "audio" in given and arguments["audio_dim"] is not None:
             raise TrichordError("this network reads audio embeddings, not spectrograms; give audio_pooled")
         super().check(arguments, given)
-
-    def pooled_dim(self, arguments: Mapping[str, Any]) -> int | None:
-        return self.target_dim(arguments) if arguments["audio_dim"] is None else None
-
-    def pool(self, encoder: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        return cast("Tensor", encoder.pool(inputs["audio"], inputs["audio_frames"]))  # type: ignore[operator]
 
 
 def _mean_pooled(store: Store, clips: Clips) -> tuple[dict[str, Tensor], Tensor]:

@@ -1,12 +1,12 @@
-"""What a modality is: where its clips are read, how they become tensors, and what the network makes of them.
+"""The specification of a modality: where its clips are read, how they become tensors, and how the network encodes them.
 
-Nothing here imports torch before it is called.
+This module does not import torch when it is imported.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -45,55 +45,70 @@ class ReadingSettings:
 
 
 class Axis(NamedTuple):
-    """The axis of an input that must have the width of the network: of `num_axes` axes, `axis` has `size` entries."""
+    """Expected size of one axis of an input: the input has `num_axes` axes, and `axis` has `size` entries."""
 
     num_axes: int
     axis: int
     size: int
 
 
-class Modality(ABC):
-    """The specification of a modality. What is not overridden is that of a modality with one input, read from a stream of its name.
+class Pooling(NamedTuple):
+    """Intermediate result of an encoder, such as the mean of its features over time.
 
     Attributes:
-        name: Of the modality, and of the stream that it is read from.
-        letter: In orders and directions, lowercase.
-        colour: In plots; '' for one of the palette.
-        pooled_input: The input that takes the place of the others when what precedes the last layers of a frozen encoder was
-            computed once (`pool`); '' where a modality has no such input.
+        input: Name of the input of the network that takes the result in place of the other inputs of the modality.
+        dim: Return the width of the result for the arguments of a network; None if that network does not compute it.
+        compute: Compute the result from the encoder and the inputs of the network.
+    """
+
+    input: str
+    dim: Callable[[Mapping[str, Any]], int | None]
+    compute: Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
+
+
+class Modality(ABC):
+    """The specification of a modality. By default, a modality has one input, which is read from the stream of its name.
+
+    Attributes:
+        name: Name of the modality, and by default of the stream that it is read from.
+        letter: Lowercase letter in orders and directions.
+        colour: Colour in plots; '' takes one from the palette.
+        pooling: Intermediate result of a frozen encoder that can be saved in place of its embeddings; None if there is none.
     """
 
     name: str
     letter: str
     colour: ClassVar[str] = ""
-    pooled_input: ClassVar[str] = ""
+    pooling: ClassVar[Pooling | None] = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of its arguments of `MCN.forward`, in the order in which its encoder takes them. All have a row per clip, and no
-        two modalities share a name."""
+        """Names of the arguments of `MCN.forward` that belong to the modality, in the order in which its encoder takes them.
+
+        All have a row per clip, and no two modalities share a name.
+        """
         return (self.name,)
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors that a batch may hold of it."""
+        """Names of the tensors of the modality that a batch may hold."""
         return self.inputs
 
     def streams(self, settings: ReadingSettings) -> tuple[str, ...]:
-        """Return the streams of a store that it is read from; none where it is read from the words of captions."""
+        """Return the streams of a store that the modality is read from; none if it is read from the words of captions."""
         return (self.name,)
 
     def is_present(self, store: Store, settings: ReadingSettings) -> bool:
-        """Return whether any item of the store has it."""
+        """Return whether any item of the store has the modality."""
         return has_rows(store, self.streams(settings)[0])
 
     def width(self, store: Store, settings: ReadingSettings) -> int | None:
-        """Return the width of what the encoder reads; None where the store lacks it, or where the width is always the same."""
+        """Return the width of the features in a store; None if the store lacks them or if the width is fixed."""
         info = store.streams.get(self.streams(settings)[0])
         return None if info is None else info.dim
 
     def width_in(self, arguments: Mapping[str, Any]) -> int | None:
-        """Return the width that a network with these arguments (`MCN.arguments`) reads; None where it is always the same."""
+        """Return the width of the features that a network with these arguments (`MCN.arguments`) reads; None if it is fixed."""
         return int(arguments["feature_dims"][self.name])
 
     @abstractmethod
@@ -103,19 +118,19 @@ class Modality(ABC):
         """Read clips.
 
         Args:
-            store: Where they lie.
-            clips: What to read.
-            settings: How.
+            store: Store of the features.
+            clips: Clips to read.
+            settings: How clips are read.
             memory: Lends large tensors.
-            pin: The batch moves to a GPU: tensors from `memory` are in page-locked memory.
+            pin: Whether the batch moves to a GPU. If so, tensors from `memory` are in page-locked memory.
 
         Returns:
-            Tensors by name, each with a row per clip, and (B,) bool, which clips have the modality. The others have zeros or
-            padding.
+            Tensors by name, each with a row per clip, and a mask (B,) that is True for clips with the modality. The rows of
+            other clips are zeros or padding.
         """
 
     def network_inputs(self, tensors: Mapping[str, Tensor], word_vectors: Tensor) -> dict[str, Tensor]:
-        """Return the inputs of the network, by name, that follow from the tensors of a batch.
+        """Compute the inputs of the network, by name, from the tensors of a batch.
 
         Args:
             tensors: As `read` gave them, on the device of the network.
@@ -136,18 +151,18 @@ class Modality(ABC):
         """
 
     def target_dim(self, arguments: Mapping[str, Any]) -> int:
-        """Return P, the width of the reconstruction targets: that of what the encoder reads."""
+        """Return P, the width of the reconstruction targets. By default, it is the width of the features."""
         width = self.width_in(arguments)
         assert width is not None
         return width
 
     def head_has_relu(self, arguments: Mapping[str, Any]) -> bool:
-        """Return whether the reconstruction head ends with a relu: never, unless the targets are never negative."""
+        """Return whether the reconstruction head ends with a relu, which needs targets without negative values."""
         return False
 
     @abstractmethod
     def axes(self, arguments: Mapping[str, Any]) -> dict[str, Axis]:
-        """Return, for each input without which there is nothing to encode, the axis that has the width of the network."""
+        """Return, for each required input, the axis whose size is a width of the network."""
 
     def check(self, arguments: Mapping[str, Any], given: Mapping[str, Tensor]) -> None:
         """Raise TrichordError for inputs that a network with these arguments cannot take."""
@@ -157,14 +172,6 @@ class Modality(ABC):
                     f"{name} has the shape {tuple(given[name].shape)}, but this network wants {num_axes} axes with {size} on axis "
                     f"{axis % num_axes}; build it with the widths of the data"
                 )
-
-    def pooled_dim(self, arguments: Mapping[str, Any]) -> int | None:
-        """Return the width of what `pool` gives; None where this network has nothing of the kind."""
-        return None
-
-    def pool(self, encoder: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return what the encoder computes before its last layers, to be given as `pooled_input`."""
-        raise NotImplementedError
 
 
 def has_rows(store: Store, stream: str) -> bool:

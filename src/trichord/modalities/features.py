@@ -1,4 +1,4 @@
-"""Any modality without a file of its own: feature arrays in a stream of its name."""
+"""Modalities without a module of their own: feature arrays in the stream with the name of the modality."""
 
 from __future__ import annotations
 

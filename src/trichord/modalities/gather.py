@@ -69,7 +69,7 @@ def stream_slices(store: Store, stream: str, clips: Clips) -> tuple[np.ndarray, 
 
 
 def clip_rows(store: Store, stream: str, clips: Clips, row: int) -> np.ndarray:
-    """The rows of one clip, as those of `stream_slices`; where there is a row per caption, those of the clip's captions."""
+    """Return the rows of one clip as `stream_slices` selects them; for streams with a row per caption, the rows of its captions."""
     item = int(clips.item[row])
     rate_hz = store.rate_hz(stream, item)
     if rate_hz == 0.0 or store.num_rows(stream, item) == 0:
@@ -81,8 +81,8 @@ def clip_rows(store: Store, stream: str, clips: Clips, row: int) -> np.ndarray:
 
 
 def write_max_pooled(store: Store, stream: str, clips: Clips, out: np.ndarray) -> np.ndarray:
-    """Maximum over each clip's rows, of length one, into `out` (B, dim) float32. Returns (B,) which have rows; the others are
-    not written."""
+    """Write the maximum over the rows of each clip, normalised to unit length, to `out` (B, dim) float32. Return a mask (B,) of the
+    clips that have rows; the rows of other clips are not written."""
     if not (store.located(stream, clips.item)[3] == PER_CAPTION).any():
         return write_pooled(store, stream, clips, out)
     valid = np.ones(len(clips), bool)

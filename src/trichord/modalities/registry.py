@@ -23,7 +23,7 @@ _NO_MODALITIES = ("base", "features", "gather", "registry")  # modules of this p
 
 @cache
 def own_modalities() -> dict[str, Modality]:
-    """Return the modalities that have a file of their own, by name, and declare them."""
+    """Return the modalities that have a module of their own, by name, and declare them."""
     names = (module.name for module in iter_modules(modalities.__path__) if module.name not in _NO_MODALITIES)
     found = [_modality_of(import_module(f"{modalities.__name__}.{name}")) for name in sorted(names)]
     declare({modality.name: modality.letter for modality in found})
@@ -50,7 +50,7 @@ def specification(name: str) -> Modality:
 
 
 def modality_of_tensor(name: str) -> str:
-    """Return the modality that a tensor of a batch, or an input of the network, belongs to."""
+    """Return the modality of a tensor of a batch or of an input of the network."""
     return _owners().get(name, name)
 
 

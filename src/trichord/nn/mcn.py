@@ -27,7 +27,7 @@ from trichord.nn import published
 
 @contextmanager
 def _generator_of(name: str, state: torch.Tensor) -> Iterator[None]:
-    """Draw from a generator that is seeded by a name and a state of torch's generator, which afterwards is as it was."""
+    """Draw random numbers from a generator that is seeded by a name and a state, and restore torch's generator afterwards."""
     digest = hashlib.sha256(name.encode() + state.numpy().tobytes()).digest()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
@@ -98,7 +98,7 @@ class MCN(nn.Module):
             raise TrichordError(f"MCN cannot have the modalities {list(modalities)}; give some of {known}")
         if fixed := [m for m in further if m in MODALITIES]:
             raise TrichordError(
-                f"feature_dims names {fixed[0]}, which is no further modality; give its width as an argument"
+                f"feature_dims names {fixed[0]}, which is not a further modality; pass its width as an argument"
             )
         own = tuple(m for m in MODALITIES if m in modalities)
         self.modalities = (*own, *further)
@@ -124,7 +124,7 @@ class MCN(nn.Module):
         self.load_report = published.LoadReport()
 
     def _add(self, modalities: Sequence[str]) -> None:
-        """Make the encoders of these modalities, then their reconstruction heads."""
+        """Create the encoders of the given modalities, then their reconstruction heads."""
         for m in modalities:
             self.encoders[m] = self._specifications[m].encoder(self.arguments)
         hidden_dim = self.arguments["reconstruction_dim"]

@@ -57,7 +57,7 @@ class Labelled:
 
 
 def usable(subject: Subject, modalities: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Those of the modalities, or where none is given, of all but text, that the subject embeds and its store has."""
+    """Return the given modalities that the subject embeds and its store has. Default: all except text."""
     modalities = modalities or tuple(m for m in in_order(subject.modalities) if m != "text")
 
     def has(modality: str) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from trichord.store.items import check_collection
 from trichord.store.ledger import LEDGER, resolve
 from trichord.store.manifest import splitting_for
 from trichord.store.words import word_vectors_for
+from trichord.threads import in_order
 
 RATES_HZ = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}  # rows per second in all releases
 REPORT_EVERY_S = 5.0
@@ -82,7 +83,7 @@ class ImportSummary:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user of an importer gave, whatever the release.
+    """Arguments that all importers share.
 
     Attributes:
         root: Folder of the release.
@@ -280,20 +281,8 @@ def _read(
     if num_threads <= 1:
         yield from ((entry, made(entry)) for entry in entries)
         return
-    waiting: deque[tuple[Entry, Future[Made | TrichordError]]] = deque()
     with ThreadPoolExecutor(num_threads, thread_name_prefix="import") as pool:
-        try:
-            for entry in entries:
-                waiting.append((entry, pool.submit(made, entry)))
-                if len(waiting) >= READ_AHEAD * num_threads:
-                    done, future = waiting.popleft()
-                    yield done, future.result()
-            while waiting:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+        yield from in_order(pool, made, entries, READ_AHEAD * num_threads)
 
 
 def _added(writer: StoreWriter, made: Made, summary: ImportSummary) -> str:

@@ -151,7 +151,7 @@ def broken(file: Path, where: str, problem: str, *, unavailable: bool = False) -
 
 
 def texts_of(record: dict[str, Any]) -> list[str]:
-    """Texts of a record's captions, for their words; none when they are broken, which is told when the item is made."""
+    """Return the texts of a record's captions, to collect their words; none if they are damaged."""
     try:
         return list(captions_of(record.get("captions", {}), "").text)
     except TrichordError:
@@ -159,7 +159,7 @@ def texts_of(record: dict[str, Any]) -> list[str]:
 
 
 def shortfall(file: Path, count: int, expected: object, what: str) -> list[Entry]:
-    """An entry that says so where a file does not hold as many items as were exported."""
+    """Return an entry that reports that a file does not hold as many items as were exported."""
     if count == expected:
         return []
     problem = f"{file}: has {count:,} of {shown(expected)} {what}; copy or export it again"

@@ -15,9 +15,9 @@ from trichord.store.names import ENCODERS
 
 
 def check_modalities(root: Path, mark: Mapping[str, Any] | None, store: Path) -> dict[str, str]:
-    """Name -> letter of the modalities of an export.
+    """Return name -> letter of the modalities of an export.
 
-    Raises TrichordError where the mark does not tell them, or they disagree with those of the store.
+    Raises TrichordError if the mark lacks them, or if they disagree with those of the store.
     """
     declare_modalities(store)
     modalities = {} if mark is None else mark.get("modalities", {})

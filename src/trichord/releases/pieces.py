@@ -1,4 +1,4 @@
-"""Pieces of items and files as releases hold them: paths that options name, CSV tables, arrays and captions."""
+"""Helpers for reading releases: paths given as options, CSV tables, arrays and captions."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def _video_item(video: Annotated, load: Callable[[Annotated], Streams], collecti
 
 
 def find_files(root: Path, **folders: Path | None) -> Files:
-    """The files of a release below `root` and below the folders that options name."""
+    """Return the files of a release below `root` and below the folders given as options."""
     return Files([root, *(named_path(root, path, option) for option, path in folders.items() if path is not None)])
 
 

@@ -147,7 +147,7 @@ def read_item(entry: Entry) -> Made:
 
 
 def _described(entry: Entry) -> dict[str, Any]:
-    """The record of an entry, without its streams."""
+    """Return the record of an entry, without its streams."""
     try:
         with open_regular(entry.file) as file:
             for member in members(file, entry.file, entry.begin, entry.end):

@@ -1,4 +1,4 @@
-"""What studies and evaluations say, in numbers: figures with intervals over units and seeds, and comparisons of systems.
+"""Analysis of studies and evaluations: figures with intervals over units and seeds, and comparisons of systems.
 
 A benchmark has targets: what its figures are of, a direction or a modality. Systems (orders, or models that were scored alone)
 are compared in a target's main measure (retrieval: R@10; steps in time: the first recall; classes: top-1; clusters: none) over the
@@ -76,24 +76,24 @@ class Target:
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """Systems of the first comparison."""
+        """The systems of the first comparison."""
         return tuple(self.comparisons[0].recalls) if self.comparisons else ()
 
     @property
     def winner(self) -> str | None:
-        """The system that beats every other, where all were compared with each other but for orders that are `beside`."""
+        """The system that is better than every other one, if all systems except the orders in `beside` were compared."""
         if len(self.comparisons) == 1 and not set(self.figures) - {*self.compared, *self.beside}:
             return self.comparisons[0].winner
         return None
 
     @property
     def result(self) -> dict[str, Any]:
-        """Of retrieval, the row of the first model that was scored in this direction, with gallery and policies."""
+        """Retrieval only: the row of the first model that was scored in this direction, with its gallery and policies."""
         models = self.models[next(iter(self.figures))]
         return next(row for scored in models.scored if (row := scored.result(self.name)) is not None)
 
     def of(self, system: str) -> str:
-        """What the rows of a system say that they are of."""
+        """Return the target that the rows of a system name."""
         return next(iter(self.figures[system].values())).of
 
     def runs(self, system: str, measure: str, base: Models | None = None) -> Runs | None:
@@ -184,7 +184,7 @@ def analyse_study(study: Study, direction: str, *, level: float = 0.95, compare:
 
 
 def targets_of(benches: Sequence[Bench], direction: str) -> list[Target]:
-    """The targets of one direction."""
+    """Return the targets of one direction."""
     return [target for bench in benches for target in bench.targets if target.name == direction]
 
 
@@ -307,7 +307,7 @@ def _why_alone(target: Target, system: str) -> str:
 
 
 def _why_beside(target: Target, system: str) -> str:
-    """Why an order is shown beside the other orders of its study without being compared; '' where it is not."""
+    """Return why an order is shown beside the other orders of its study but not compared; '' if it is compared."""
     own = target.models[system].system
     if not own.order:
         return ""
@@ -353,7 +353,7 @@ def check_comparable(study: Study) -> None:
 
 
 def notes_on_orders(study: Study, target: Target) -> dict[str, tuple[str, ...]]:
-    """What is to be said of the figures of each order of a study."""
+    """Return the notes on the figures of each order of a study."""
     thawed = bool(study.recipe.get("later_stages", {}).get("thaw"))
     counts = {name: target.figures[name][target.shown].num_seeds for name in target.figures}
     largest = max(count for name, count in counts.items() if name not in target.beside)

@@ -79,7 +79,7 @@ def _figures(a: Study, b: Study, direction: str, level: float) -> tuple[list[Blo
 
 
 def _refusal(a: Study, b: Study, one: Target, two: Target) -> str:
-    """Why two targets may not be compared; '' where they may."""
+    """Return why two targets cannot be compared; '' if they can."""
     records = [next(r for r in study.content["benchmarks"] if r["name"] == one.benchmark) for study in (a, b)]
     for key in sorted(set(records[0]) | set(records[1])):
         if records[0].get(key) != records[1].get(key):
@@ -95,7 +95,7 @@ def _refusal(a: Study, b: Study, one: Target, two: Target) -> str:
 
 
 def _base(target: Target) -> Models:
-    """The models that give the order of the queries."""
+    """Return the models that determine the order of the queries."""
     return target.models[next(iter(target.figures))]
 
 

@@ -100,7 +100,7 @@ def build_study(study: Study, *, direction: str = "", level: float = 0.95) -> Do
 
 
 def _with_lost_runs(study: Study) -> list[System]:
-    """The orders of a study; the first one tells which runs are not in the figures."""
+    """Return the orders of a study. The notes of the first order name the runs that are not in the figures."""
     systems = list(study.systems)
     if lost := [run for run in study.runs if run.status != "done"]:
         names = ", ".join(f"{run} ({run.status})" for run in lost[:4]) + (", ..." if lost[4:] else "")
@@ -110,7 +110,7 @@ def _with_lost_runs(study: Study) -> list[System]:
 
 
 def _notes(notes: Mapping[str, Mapping[str, Sequence[str]]], targets: Sequence[Target]) -> list[str]:
-    """Each note on orders as one sentence, with the orders it holds of; with the benchmarks where not on all of theirs."""
+    """Return each note on orders as one sentence with the orders that it concerns, and the benchmarks if not all."""
     where: dict[tuple[str, str], list[str]] = {}
     for target in targets:
         for order, told in notes[target.benchmark].items():

@@ -1,4 +1,4 @@
-"""What a report says first and of its comparisons: sentences, warnings, and the section on which systems differ."""
+"""Sentences of a report: its summary, its warnings, and the section on which systems differ."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _value(found: Measure) -> str:
 
 
 def _verdict(found: Comparison, noun: str, best: str = "") -> str:
-    """What a comparison says, as sentences that follow another; of `best` alone where it is given."""
+    """Return sentences on the result of a comparison, only those on `best` if it is given."""
     pairs = [pair for pair in found.differences if not best or best in (pair.a, pair.b)]
     apart = [pair for pair in pairs if pair.p_adjusted < 1 - pair.level]
     told = []
@@ -94,7 +94,7 @@ def _pairs(pairs: Sequence[Difference]) -> str:
 
 
 def warnings(systems: Sequence[System], benches: Sequence[Bench], noun: str) -> list[str]:
-    """What narrows the meaning of all figures: few seeds, other ways of scoring, small galleries."""
+    """Return warnings that concern all figures: few seeds, different ways of scoring, small galleries."""
     told = [f"{sentence}." for system in systems for sentence in system.left_out]
     alone = [system.name for system in systems if system.num_seeds == 1]
     compared = {name for bench in benches for target in bench.targets for c in target.comparisons for name in c.recalls}
@@ -119,7 +119,7 @@ def warnings(systems: Sequence[System], benches: Sequence[Bench], noun: str) -> 
 
 
 def by_note(notes: Iterable[tuple[str, str]], of_all: str = "{}") -> list[str]:
-    """Each note of (name, note) once, with the names it holds of where not of all; `of_all` words those that hold of all."""
+    """Return each note once, preceded by the names that it concerns; notes on all names are worded by `of_all`."""
     names: dict[str, list[str]] = {}
     every = set()
     for name, note in notes:
@@ -145,7 +145,7 @@ def _is_small(target: Target) -> bool:
 def comparison_section(
     benches: Sequence[Bench], level: float, noun: str, title: str, more: Sequence[Block] = ()
 ) -> Section:
-    """Which systems differ: verdicts, a figure, the table of all pairs, `more`, and what was not compared."""
+    """Return the section on which systems differ: verdicts, a figure, the table of all pairs, `more`, and what was not compared."""
     compared = [bench for bench in benches if any(target.comparisons for target in bench.targets)]
     sentences = [f"{bench.title}: {sentence}." for bench in benches for sentence in bench.apart]
     silent = [bench.title for bench in benches if not any(target.main for target in bench.targets)]
@@ -201,6 +201,6 @@ def _finding(bench: Bench, noun: str) -> str:
 
 
 def of_systems(notes: Mapping[str, Iterable[str]]) -> Text | None:
-    """The notes by system as a block; None without notes."""
+    """Return the notes by system as a block; None if there are none."""
     lines = by_note((name, note) for name, some in notes.items() for note in [*some, ""])
     return Text(tuple(lines)) if lines else None

@@ -105,7 +105,7 @@ def _figure_parts(figure: Figure) -> dict[str, Any]:
 
 
 def _root_of(svg: str, name: str) -> dict[str, str]:
-    """The attributes of the outermost element. Raises ValueError when the text is no SVG, or declares entities."""
+    """Return the attributes of the outermost element. Raises ValueError if the text is not SVG or declares entities."""
     from xml.parsers import expat
 
     elements: list[tuple[str, dict[str, str]]] = []
@@ -119,7 +119,7 @@ def _root_of(svg: str, name: str) -> dict[str, str]:
     try:
         parser.Parse(svg, True)
     except expat.ExpatError as error:
-        raise ValueError(f"the figure {name} is no well-formed SVG: {error}") from error
+        raise ValueError(f"the figure {name} is not well-formed SVG: {error}") from error
     if elements[0][0] != "svg":
-        raise ValueError(f"the figure {name} is no SVG")
+        raise ValueError(f"the figure {name} is not SVG")
     return elements[0][1]

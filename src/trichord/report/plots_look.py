@@ -92,8 +92,8 @@ def with_colours(orders: Iterable[str], colours: Mapping[str, str] | None) -> di
 def modality_colour(modality: str) -> str:
     """The colour of a modality, by its name or letter; grey for one that is not known.
 
-    It is that of the modality's specification. Modalities without one have the colour that follows from their name, or the next
-    free one where it is that of an earlier name in the alphabet. Beyond six of them colours come again.
+    The specification of the modality may define it. Other modalities take a colour of the palette that depends on their name,
+    or the next free one if an earlier name in the alphabet has it. With more than six of them, colours repeat.
     """
     name = name_of(letter_of(modality))
     if name not in known():

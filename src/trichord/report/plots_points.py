@@ -53,7 +53,7 @@ class PointRow:
 
 @dataclass(frozen=True)
 class PointPanel:
-    """Rows under one title, from top to bottom."""
+    """Rows with one title, from top to bottom."""
 
     title: str
     rows: Sequence[PointRow]
@@ -137,7 +137,7 @@ def draw_points(ax: Axes, panel: PointPanel, num_points: int = 1, *, zero_line: 
 
 
 def _points(panel: PointPanel) -> list[tuple[int, int, Point]]:
-    """(row, measure, point) of all that have a finite estimate."""
+    """Yield (row, measure, point) for each point with a finite estimate."""
     return [
         (y, i, point)
         for y, row in enumerate(panel.rows)

@@ -83,7 +83,7 @@ def _captions(models: Models, target: Target) -> np.ndarray:
 
 
 def ranks_of(scores: Scores, scored: Scored, code: str) -> QueryRanks | None:
-    """The ranks of a direction; None where none were kept."""
+    """Return the ranks of a direction; None if none were saved."""
     head = f"{scored.head}/{code}"
     if f"{head}/greater" not in scores.arrays:
         return None

@@ -147,7 +147,7 @@ class Study:
         return {entry["folder"]: _read_stage(self.path, entry) for entry in entries}
 
     def scores(self, run: Run) -> RunScores:
-        """The figures of a run with what its queries give, read once for all benchmarks and directions."""
+        """The figures of a run with the results of its queries, read once for all benchmarks and directions."""
         if (key := (run.order, run.seed)) not in self._scores:
             self._scores[key] = RunScores(
                 run.path, run.results, self.content["benchmarks"], subject=str(run), store=self.content["store"],
@@ -157,7 +157,7 @@ class Study:
 
     @cached_property
     def systems(self) -> tuple[System, ...]:
-        """Its orders with their done runs."""
+        """The orders of the study with their finished runs."""
         return tuple(
             System(
                 str(Order.parse(order)), order, self.path, tuple(run.seed for run in runs), tuple(map(self.scores, runs)),

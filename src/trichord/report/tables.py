@@ -159,7 +159,7 @@ def is_apart(pair: Difference) -> bool:
 
 
 def differences_table(benches: Sequence[Bench], level: float, noun: str) -> Table:
-    """Every pair of systems that were compared, in every target; of a study's orders at every recall."""
+    """Return the table of all compared pairs of systems in every target; for the orders of a study, at every recall."""
     study = noun == "order"
     labels = ("benchmark", "recall" if study else "of", f"{noun}s", "difference", "p", "p, Holm", "seeds")
     numeric = (False, False, False, True, True, True, True)

@@ -37,7 +37,7 @@ def systems_table(systems: Sequence[System]) -> Table:
 
 
 def figure_cell(found: Measure | None, *, strong: bool = False, chance: bool = False, note: str = "") -> Cell:
-    """A figure with its interval and chance; with `chance` that stands below it."""
+    """Return the cell of a figure with its interval; `chance` adds a line with the chance level."""
     cell = measure_cell(found, strong=strong, note=note)
     if found is None or found.chance is None:
         return cell

@@ -19,7 +19,7 @@ def shard_problem(
     captions: int,
     words: tuple[int, int],
 ) -> str:
-    """What keeps the part's tensors from serving `rows` rows per stream, `captions` captions and `words` (n, W)."""
+    """Return why a part's tensors do not hold `rows` rows per stream, `captions` captions and `words` (n, W); '' if they do."""
     for name, info in streams.items():
         tensor = shard.get(name)
         if tensor is None or tensor.dtype != info.dtype or tensor.ndim != 2 or tensor.shape[1] != info.dim:
@@ -42,7 +42,7 @@ def shard_problem(
 
 
 def word_table_problem(shard: dict[str, np.ndarray], words: tuple[int, int]) -> str:
-    """What keeps the part's tensors of words from being a table of `words` (n, W)."""
+    """Return why the tensors of words of a part are not a table of shape `words` (n, W); '' if they are."""
     expected: _Expected = {
         "word_table_ids": ("int32", (words[0],)),
         "word_vectors": ("float32", words),
@@ -68,7 +68,7 @@ def _offsets_problem(shard: dict[str, np.ndarray], **data_of: str) -> str:
 
 
 def falling_offsets(shard: dict[str, np.ndarray]) -> str:
-    """Name of the first tensor of offsets that do not rise; empty if there is none."""
+    """Return the name of the first tensor whose offsets do not rise; '' if all rise."""
     names = ("caption_text_offsets", "word_offsets", "word_spelling_offsets")
     return next((name for name in names if (np.diff(shard[name]) < 0).any()), "")
 

@@ -37,7 +37,7 @@ def declare_modalities(store: Path) -> dict[str, str]:
     for stream, parameters in recorded.items():
         if stream in MODALITIES or not isinstance(parameters, dict) or parameters.get("modality") != stream:
             raise TrichordError(
-                f"{store / ENCODERS}: does not tell the modality of the stream {one_line(stream)[:40]}; restore the file"
+                f"{store / ENCODERS}: does not record the modality of the stream {one_line(stream)[:40]}; restore the file"
             )
         modalities[stream] = parameters.get("letter", "")
     declare_recorded(modalities, store / ENCODERS)

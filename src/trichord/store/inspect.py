@@ -42,7 +42,7 @@ class StreamSummary:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What `trichord store info` prints: a store, and what has to be counted or looked up."""
+    """Content of `trichord store info`: a store and the numbers that have to be counted."""
 
     store: Store
     num_parts: int

@@ -84,7 +84,7 @@ class Manifest:
         return len(self.numbers["duration_s"])
 
     def is_as_written(self) -> bool:
-        """Whether the rows are those whose digest the description holds."""
+        """Return whether the rows have the digest that the description records."""
         texts = {name: column.to_pylist() for name, column in self.texts.items()}
         numbers = {name: column.tolist() for name, column in self.numbers.items()}
         return rows_digest(texts | numbers) == self.info.rows_sha256

@@ -68,11 +68,11 @@ class Evaluation:
         ]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What is kept of each query, video or item."""
+        """The saved results of each query, video or item."""
         return {name: array for done in self.benchmarks for name, array in done.outcome.kept().items()}
 
     def scores(self) -> Scores:
-        """What `study.scores.read_scores` reads back once this is written."""
+        """The scores, as `study.scores.read_scores` would read them from the written files."""
         scores = scores_of(Path(self.subject.name), _described(self))
         scores.arrays = self.arrays()
         return scores

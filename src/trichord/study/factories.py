@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def reading_settings(recipe: Recipe, store: Store) -> ReadingSettings:
-    """How the clips of a store are read. Raises TrichordError for settings that the store's features cannot meet."""
+    """Return the settings with which the clips of a store are read. Raises TrichordError if the store lacks features for them."""
     return ReadingSettings(
         visual_streams=visual_streams_of(store, recipe.model.visual_3d),
         audio_frames=recipe.data.audio_frames,
@@ -182,7 +182,7 @@ def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tupl
 
 
 def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
-    """How a stage is trained: a setting of the loop that has the name of one of `training` is that setting."""
+    """Return the settings of the training loop. Those with the name of a setting in the section `training` have its value."""
     training, later = recipe.training, recipe.later_stages
     is_later = bool(stage.earlier)
     names = {entry.name for entry in fields(LoopSettings)} & {entry.name for entry in fields(training)}

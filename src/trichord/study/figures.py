@@ -106,7 +106,7 @@ class Measure:
 
     @property
     def note(self) -> str:
-        """What narrows the meaning of an interval; '' where there is none."""
+        """Return a note on what an interval does not cover; '' if there is none."""
         return "" if self.interval is None else self.interval.note
 
     @property
@@ -137,7 +137,7 @@ class Models:
         return self.scores[0], self.scored[0]
 
     def rows(self, target: str, measure: str) -> list[Measured] | None:
-        """The row of each seed; None where one has none."""
+        """Return the row of each seed; None for seeds without one."""
         rows = [scored.row(target, measure) for scored in self.scored]
         return None if None in rows else [row for row in rows if row is not None]
 
@@ -168,7 +168,7 @@ class Models:
         return None if table is None else Runs(table, self.first_stages, self.seeds)
 
     def figure(self, target: str, measure: str, level: float = 0.95) -> Measure | None:
-        """One measure over the seeds that have it; None where none has."""
+        """Return one measure over the seeds that have it; None if no seed has it."""
         rows = [scored.row(target, measure) for scored in self.scored]
         known = [row for row in rows if row is not None]
         if not known:
@@ -185,14 +185,14 @@ class Models:
         )  # fmt: skip
 
     def figures(self, target: str, level: float = 0.95) -> dict[str, Measure]:
-        """All measures of a target."""
+        """Return all measures of a target."""
         rows = (row for scored in self.scored for row in scored.rows if target_of(scored.kind, row.of) == target)
         measures = dict.fromkeys(row.measure for row in rows)
         return {m: figure for m in measures if (figure := self.figure(target, m, level)) is not None}
 
 
 def systems_of(runs: Iterable[ScoredRun], folder: Path = Path()) -> list[System]:
-    """The orders of scored runs, in the order met."""
+    """Return the orders of scored runs, in order of appearance."""
     by_order: dict[str, list[ScoredRun]] = {}
     for scored in runs:
         by_order.setdefault(scored.run.order, []).append(scored)
@@ -206,7 +206,7 @@ def systems_of(runs: Iterable[ScoredRun], folder: Path = Path()) -> list[System]
 
 
 def models_on(systems: Sequence[System], key: tuple[str, str]) -> dict[str, Models]:
-    """By the name of its system, the models that were scored on a benchmark."""
+    """Return the models that were scored on a benchmark, by the name of their system."""
     models: dict[str, Models] = {}
     for system in systems:
         every = zip(system.seeds, system.scores, system.labels, strict=True)
@@ -217,19 +217,19 @@ def models_on(systems: Sequence[System], key: tuple[str, str]) -> dict[str, Mode
 
 
 def benchmark_keys(systems: Sequence[System]) -> list[tuple[str, str]]:
-    """The keys of all benchmarks (`Scored.key`), in the order met."""
+    """Return the keys of all benchmarks (`Scored.key`), in order of appearance."""
     every = (scored.key for system in systems for scores in system.scores for scored in scores.benchmarks)
     return list(dict.fromkeys(every))
 
 
 def target_names(models: Mapping[str, Models]) -> list[str]:
-    """What the figures of a benchmark are of, in the order met."""
+    """Return the targets of a benchmark, in order of appearance."""
     rows = ((scored, row) for own in models.values() for scored in own.scored for row in scored.rows)
     return list(dict.fromkeys(target_of(scored.kind, row.of) for scored, row in rows))
 
 
 def order_figures(runs: Sequence[ScoredRun], level: float = 0.95) -> list[Measure]:
-    """All figures, benchmark by benchmark, in the order of the rows; within a target orders as they come."""
+    """Return all figures, sorted by benchmark, by target in the order of the rows, and by system as given."""
     systems = systems_of(runs)
     return [
         figure

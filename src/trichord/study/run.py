@@ -186,7 +186,7 @@ def run_study(
 
 
 def _unscored(orders: Sequence[Order], directions: Sequence[Direction]) -> list[str]:
-    """Return a line for each order that is trained, but has the modalities of none of the directions."""
+    """Return a line for each order that no direction can score."""
     lines = []
     for order in dict.fromkeys(orders):
         if not any(set(direction.modalities) <= set(order.modalities) for direction in directions):

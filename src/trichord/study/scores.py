@@ -116,17 +116,17 @@ class Scores:
         return read_arrays(self.path / PER_QUERY, lambda name: not name.endswith("/MeanR/each"), mend=AGAIN)
 
     def loaded(self) -> Scores:
-        """The same with its arrays read. Raises TrichordError where these are damaged."""
+        """Return the scores with their arrays loaded. Raises TrichordError if the arrays are damaged."""
         assert self.arrays is not None
         return self
 
     @property
     def all_notes(self) -> tuple[str, ...]:
-        """Of the model and of all benchmarks."""
+        """Notes on the model and on all benchmarks."""
         return self.notes + tuple(note for scored in self.benchmarks for note in scored.notes)
 
     def scored(self, key: tuple[str, str]) -> Scored | None:
-        """The benchmark with a key, the first one where several have it."""
+        """Return the first benchmark with a key."""
         return next((one for one in self.benchmarks if one.key == key), None)
 
     def each(self, row: Measured) -> np.ndarray:

@@ -76,7 +76,7 @@ def _keys(scores: Scores, scored: Scored, row: Measured, names: np.ndarray) -> l
 
 
 def _captions(scores: Scores, scored: Scored, row: Measured, num: int) -> np.ndarray | None:
-    """(n,) the captions of units that are texts."""
+    """Return the captions (n,) of units that are texts."""
     return scores.named(f"{scored.head}/caption", "U", num) if row.each_of.endswith("/text_id") else None
 
 

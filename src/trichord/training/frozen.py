@@ -135,11 +135,12 @@ def frozen_passes(
 
 
 def _kind(model: MCN, modality: str, num_clips: int, most_bytes: int) -> tuple[Kind | None, int]:
-    """What to keep, and how wide it is."""
+    """Return what to keep, and its width."""
     embed_dim = int(model.arguments["embed_dim"])
     if 4 * embed_dim * num_clips <= most_bytes:
         return "embedding", embed_dim
-    pooled_dim = specification(modality).pooled_dim(model.arguments)
+    pooling = specification(modality).pooling
+    pooled_dim = None if pooling is None else pooling.dim(model.arguments)
     if pooled_dim is not None and 4 * pooled_dim * num_clips <= most_bytes:
         return "pooled", pooled_dim
     return None, 0
@@ -179,13 +180,15 @@ def _encoder(model: MCN, modality: str, kind: Kind, reader: ClipReader, accelera
     def load(clips: Clips) -> Batch:
         return alone.read(clips, pin=accelerator.device.type == "cuda")
 
+    pooling = specification(modality).pooling
+
     @torch.no_grad()
     def encode(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         batch = batch.to(accelerator.device)
         inputs = batch.model_inputs(word_vectors)
         with accelerator.autocast():
-            if kind == "pooled":
-                values = specification(modality).pool(model.encoders[modality], inputs)
+            if kind == "pooled" and pooling is not None:
+                values = pooling.compute(model.encoders[modality], inputs)
             else:
                 values = model.embed(**inputs)[modality]
         return values.float().cpu().numpy(), batch.valid[modality].cpu().numpy()

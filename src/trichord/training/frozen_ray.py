@@ -95,7 +95,7 @@ def freeze_on_ray(
 
 
 class PartMaker(NodeActor):
-    """An actor: the encoders of the passes, ready to make parts."""
+    """Actor with the encoders of the passes, which computes parts."""
 
     nothing = {"made": 0}
 
