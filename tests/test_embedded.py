@@ -101,7 +101,7 @@ V = np.ones((3, 2))
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (({},), "holds no embeddings; it needs one of video, audio, text"),
+        (({},), "has no embeddings; expected at least one of"),
         (({"smell": V},), "'smell' is no modality"),
         (({"video": np.ones(3)},), "video must be a matrix of numbers"),
         (({"video": np.ones((0, 3))},), "video must be a matrix of numbers"),

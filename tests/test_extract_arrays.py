@@ -340,8 +340,8 @@ def test_a_required_modality(clips: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"modality": "pose", "letter": "d"}, "does not tell the modality of the stream depth"),
-        ([1], "does not tell the modality of the stream depth"),
+        ({"modality": "pose", "letter": "d"}, "does not record the modality of the stream depth"),
+        ([1], "does not record the modality of the stream depth"),
         ({"modality": "depth", "letter": "v"}, "the letter v already stands for video"),
         ({"modality": "depth", "letter": ["d"]}, "is not a letter"),
         ({"modality": "depth"}, "'' is not a letter"),
@@ -365,7 +365,7 @@ def test_a_record_that_calls_video_an_array_is_refused(clips: Path, tmp_path: Pa
     path.write_text(
         json.dumps({"video": {"name": "arrays", "digest": "x", "parameters": {"modality": "video", "letter": "v"}}})
     )
-    with pytest.raises(TrichordError, match="does not tell the modality of the stream video"):
+    with pytest.raises(TrichordError, match="does not record the modality of the stream video"):
         Store(tmp_path / "store")
 
 

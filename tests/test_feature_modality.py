@@ -225,7 +225,7 @@ def test_rows_of_a_table_are_cut_out_of_their_files(made: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["embed", "MODEL", "a.npy"], "a.npy: is an array; name it in a table of clips, in a column"),
+        (["embed", "MODEL", "a.npy"], "a.npy: is a feature array; "),
         (["embed", "MODEL", "TABLE", "--window_s", "2"], "the rows of a table are clips, which are not cut"),
         (["study", "--orders", "[vt>a>p]"], "order VT→A→P needs modality 'P', which the model does not have; it has V, A, T, D;"),
         (["evaluate", "STAGE", "--directions", "p2t"], "direction 'p2t' names 'p'; known are v, a, t and d"),

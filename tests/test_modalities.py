@@ -205,7 +205,7 @@ def test_features_are_encoded_by_a_gated_unit_and_reconstructed() -> None:
         ),
         (lambda: network(depth=7)(vidoe=torch.zeros(2, 6)), "this network has no vidoe encoder"),
         (lambda: network(smell=7), "there is no modality 'smell'"),
-        (lambda: network(video=7), "feature_dims names video, which is no further modality"),
+        (lambda: network(video=7), "feature_dims names video, which is not a further modality"),
         (lambda: network(depth=7).to_published(), "a network with depth has no published form"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,13 @@ def test_a_digest_tells_one_changed_bit_and_two_exchanged_rows(
     if not torch.equal(tensor[0], tensor[5]):
         assert digest([tensor[[5, 1, 2, 3, 4, 0, 6]]]) != before
     assert digest([tensor, tensor[:1]]) != before and digest([]) != before
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_a_digest_tells_exchanged_rows_that_have_the_same_sum(dtype: torch.dtype) -> None:
+    rows = torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0]]).to(dtype)
+    digests = {digest([rows[list(order)]]) for order in itertools.permutations(range(3))}
+    assert len(digests) == 6
 
 
 def test_a_digest_knows_the_sign_of_zero_and_reads_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
