@@ -146,3 +146,14 @@ def test_from_videos_to_an_exported_model_as_the_readme_says(tmp_path: Path, mon
     names: dict[str, Any] = {}
     exec(compile(python_blocks()[1], "README.md", "exec"), names)
     assert names["scores"].shape == (1, 2)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*/*.md"))]
+    broken = [
+        f"{page.name}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert not broken
