@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -9,6 +10,12 @@ import pytest
 import torch
 
 from tiny import write_tiny_store
+
+
+def pytest_collection_finish() -> None:
+    """Leave imported modules and collected tests out of garbage collections, which otherwise take a fifth of a second each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,7 +19,15 @@ from trichord.features.model_files import import_transformers
 from trichord.features.visual import load_visual_encoder, visual_encoder_info, visual_info
 from trichord.media.sampling import FrameSpec
 
-T: Any = import_transformers("tests")
+
+class _Transformers:
+    """The transformers library, which takes seconds to import, when a test first uses it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_transformers("tests"), name)
+
+
+T = _Transformers()
 SMALL = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
     "image_size": 32, "patch_size": 8,

@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from trichord.training.seals import sealed
 if TYPE_CHECKING:
     from trichord.store import Store
 
+_version = cache(version)  # reading the metadata of a package takes 10 ms
 PACKAGES = ("trichord", "torch", "numpy", "accelerate", "safetensors", "scipy", "scikit-learn")
 DIVERGED, STORE = "diverged.json", "store.json"
 REBUILT = "it is made anew from this call; name the orders, seeds and benchmarks of other calls again to have them back"
@@ -283,7 +285,8 @@ def config_text(store: Store, recipe: Recipe, planned: PlannedStage) -> str:
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    """Return the versions of Python and of the packages on which figures depend."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def machine(recipe: Recipe) -> dict[str, Any]:
