@@ -86,7 +86,6 @@ def train_stage(
     resume: bool = True,
     described: Mapping[str, Any] | None = None,
     model_json: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> int:
     """Train what `stage` trains, in place. Goes on from the newest checkpoint of `folder` when `resume`.
@@ -128,7 +127,7 @@ def train_stage(
     checkpoints = folder / "checkpoints"
     seed_random_states(f"{stage.chain} {source.seed} {accelerator.process_index}")
     state = TrainingState(model, optimizer, scheduler, loss.memory, accelerator.scaler)
-    position = (load_newest(accelerator, state, checkpoints, say) if resume else None) or Position()
+    position = (load_newest(accelerator, state, checkpoints) if resume else None) or Position()
     agreement = Agreement(model, loss.memory, stage)
     agreement.check(position)
     done = 0
@@ -141,7 +140,6 @@ def train_stage(
         log_every_steps=settings.log_every_steps,
         tensorboard=settings.tensorboard,
         enabled=accelerator.is_main_process,
-        say=say,
     )
     drawn = batches(
         source,
