@@ -224,7 +224,7 @@ def test_one_switch_reaches_every_fast_path(
     def watched(model: Any, stage: Any, loss: Any, source: Any, reader: Any, settings: Any, **options: Any) -> int:
         steps = train_stage(model, stage, loss, source, reader, settings, **options)
         davenet = model.encoders["audio"].davenet
-        seen.append((davenet.fast, loss.memory.path is None, settings.fast))
+        seen.append((davenet.fast, loss.memory.path is None, settings.training.fast))
         return steps
 
     monkeypatch.setattr(run, "train_stage", watched)
