@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from trichord.errors import TrichordError  # noqa: E402
 from trichord.extraction.extract import ExtractSummary, extract  # noqa: E402
+from trichord.logs import passing_messages  # noqa: E402
 from trichord.media import write_video  # noqa: E402
 from trichord.store import Store  # noqa: E402
 from trichord.store.inspect import verify  # noqa: E402
@@ -220,7 +221,8 @@ def main() -> None:
         num_stored = num_listed = 0
         for what, source in (("folder", root / "videos"), ("table", root / "clips" / "table.csv")):
             store = root / f"store_{what}"
-            summary = extract(source, store, visual_2d="efficientnet-lite0-64", stall_s=20, progress=clock)
+            with passing_messages(clock):
+                summary = extract(source, store, visual_2d="efficientnet-lite0-64", stall_s=20)
             assert isinstance(summary, ExtractSummary)
             kinds.update(summary.failures)
             if what == "folder":
@@ -235,7 +237,8 @@ def main() -> None:
         from trichord.releases import import_howto100m
 
         try:
-            imported = import_howto100m(root / "release", root / "store_release", progress=clock)
+            with passing_messages(clock):
+                imported = import_howto100m(root / "release", root / "store_release")
             kinds["unreadable npz"] += imported.num_skipped
             num_stored += imported.num_added + imported.num_present - 1
             num_listed += imported.num_skipped

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from trichord.logs import passing_messages
 from trichord.losses.clustering import ClusterMemory
 from trichord.training.checkpoint import Position, load_newest, save_checkpoint
 from trichord.training.random_states import random_states
@@ -65,7 +66,8 @@ def save(state: TrainingState, folder: Path, step: int, **policy: Any) -> Path:
 
 
 def load(state: TrainingState, folder: Path, lines: list[str] | None = None) -> Position | None:
-    return load_newest(Accelerator(cpu=True), state, folder, (lines if lines is not None else []).append)
+    with passing_messages((lines if lines is not None else []).append):
+        return load_newest(Accelerator(cpu=True), state, folder)
 
 
 class Killed(BaseException):

@@ -64,7 +64,7 @@ def make(folder: Path) -> None:
             writer.add(small_item(index, "test"))
     (folder / "recipe.yaml").write_text(RECIPE)
     recipe = load_recipe(folder / "recipe.yaml")
-    run.run_study(store, folder / "study", ["av>t", "avt"], [0], recipe, say=lambda line: None)
+    run.run_study(store, folder / "study", ["av>t", "avt"], [0], recipe)
 
     class Stopped(Exception):
         pass
@@ -75,7 +75,7 @@ def make(folder: Path) -> None:
 
     with contextlib.suppress(Stopped), pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "save_checkpoint", save_and_stop)
-        run.train_order(store, folder / "stopped", "vt", 0, recipe, say=lambda line: None)
+        run.train_order(store, folder / "stopped", "vt", 0, recipe)
     stage = next((folder / "study" / "stages").glob("avt.seed0.*"))
     table(store, folder / "model", "export-model", str(stage))
     table(store, folder / "evaluation", "evaluate", str(stage), "--benchmark", "small/test", "--directions", "t2v,v2t",

@@ -61,7 +61,7 @@ def make(folder: Path) -> None:
             writer.add(small_item(index, "train" if index < NUM_TRAIN else "test"))
     (folder / "recipe.yaml").write_text(RECIPE)
     recipe = load_recipe(folder / "recipe.yaml")
-    run_study(store, folder / "study", ["vt>a", "avt"], [0, 1], recipe, say=lambda line: None)
+    run_study(store, folder / "study", ["vt>a", "avt"], [0, 1], recipe)
     quietly("evaluate", str(folder / "study"), "--store", str(store), "--benchmark", "small/test", "--directions", "t2v,v2t",
             "--out", str(folder / "orders"))  # fmt: skip
     for name, noise in (("near", 0.6), ("far", 1.4)):

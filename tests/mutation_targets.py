@@ -131,12 +131,8 @@ def _quick() -> Any:
     return load_recipe("debug", training=training, evaluation={"directions": ["t2v"]})
 
 
-def _silent(line: str) -> None:
-    pass
-
-
 def _study(out: Path, store: Path) -> Path:
-    run_study(store, out, ["vt", "vt>a"], [0], _quick(), say=_silent)
+    run_study(store, out, ["vt", "vt>a"], [0], _quick())
     return out
 
 
@@ -145,7 +141,7 @@ def _last(study: Path) -> str:
 
 
 def go_on(store: Path, folder: Path) -> Found:
-    table = run_study(store, folder, ["vt", "vt>a"], [0], _quick(), say=_silent)
+    table = run_study(store, folder, ["vt", "vt>a"], [0], _quick())
     return {f"{row['order']} {row['benchmark']} {row['direction']}": _hash(row) for row in table.results}
 
 

@@ -91,7 +91,7 @@ def test_it_trains_in_stages_frozen_and_in_chunks(order: str, chunk: int, store_
         training={"tensorboard": False, "device": "cpu", "max_steps": 2, "chunk_clips": chunk},
         data={"videos_per_batch": 6, "clips_per_video": 8, "audio_frames": 100},
     )
-    summary = run.train_order(store_path, tmp_path / "run", order, 0, recipe, say=lambda line: None)
+    summary = run.train_order(store_path, tmp_path / "run", order, 0, recipe)
     first, second = (load_file(folder / "model.safetensors") for folder in summary.stage_folders)
     changed = {name.split(".")[1] for name in first if not torch.equal(first[name], second[name])}
     assert changed == {modality.name_of(order[-1])}

@@ -39,10 +39,6 @@ def debug(loss: dict[str, Any] | None = None, **training: Any) -> Recipe:
     return load_recipe("debug", training=training, loss=loss or {})
 
 
-def silent(line: str) -> None:
-    pass
-
-
 # ---- the nearest one
 
 
@@ -119,7 +115,7 @@ def test_clips_are_assigned_as_training_does_it(cosine: bool, monkeypatch: pytes
 
 @pytest.fixture(scope="module")
 def trained(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    summary = run.train_order(tiny_store, tmp_path_factory.mktemp("run") / "run", "av>t", 0, debug(), say=silent)
+    summary = run.train_order(tiny_store, tmp_path_factory.mktemp("run") / "run", "av>t", 0, debug())
     return summary.model_folder
 
 
@@ -147,7 +143,7 @@ def test_a_stage_keeps_what_its_memory_held_at_the_end(
 
     monkeypatch.setattr(run, "train_stage", watched)
     recipe = debug({"cluster_cosine": False})
-    summary = run.train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe, say=silent)
+    summary = run.train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe)
     for stage, centroids in zip(summary.stage_folders, held, strict=True):
         found = load_model(stage).centroids
         assert found is not None and centroids is not None and not found.cosine
@@ -169,9 +165,9 @@ def test_a_resumed_stage_keeps_the_same_ones(
     recipe = debug(checkpoint_every_steps=3)
     monkeypatch.setattr(run, "train_stage", partial(train_stage, after_step=stop))
     with pytest.raises(Stopped):
-        run.train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe, say=silent)
+        run.train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe)
     monkeypatch.setattr(run, "train_stage", train_stage)
-    again = run.train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe, resume=True, say=silent)
+    again = run.train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe, resume=True)
     for file in ("centroids.safetensors", "model.safetensors"):
         for one, two in zip(
             sorted(trained.parent.glob("av*")), sorted(again.model_folder.parent.glob("av*")), strict=True
@@ -181,7 +177,7 @@ def test_a_resumed_stage_keeps_the_same_ones(
 
 def test_a_stage_without_clustering_has_none(tiny_store: Path, tmp_path: Path) -> None:
     recipe = debug({"cluster_weight": 0.0}, max_steps=1)
-    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=silent)
+    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
     assert load_model(summary.model_folder).centroids is None
     assert not (summary.model_folder / "centroids.safetensors").exists()
     assert "centroids_sha256" not in json.loads((summary.model_folder / "model.json").read_text())
@@ -196,14 +192,14 @@ def test_a_stage_of_before_is_read_and_not_trained_again(trained: Path, tiny_sto
         described_as(stage, centroids_sha256=None)
         assert load_model(stage).centroids is None
     before = {stage: (stage / "model.safetensors").stat().st_mtime_ns for stage in stages}
-    summary = run.train_order(tiny_store, out, "av>t", 0, debug(), resume=True, say=silent)
+    summary = run.train_order(tiny_store, out, "av>t", 0, debug(), resume=True)
     assert summary.num_steps == 0 and sorted(summary.stage_folders) == stages
     assert before == {stage: (stage / "model.safetensors").stat().st_mtime_ns for stage in stages}
 
 
 def test_a_checkpoint_has_those_of_its_step(tiny_store: Path, tmp_path: Path) -> None:
     recipe = debug(checkpoint_every_steps=1, keep_best=6)
-    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=silent)
+    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
     found = checkpoints_of(summary.model_folder / "checkpoints")
     assert len(found) == 6
     for checkpoint in found:

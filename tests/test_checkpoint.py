@@ -32,10 +32,6 @@ class Stopped(Exception):
     pass
 
 
-def silent(line: str) -> None:
-    pass
-
-
 def recipe_of(training: dict[str, Any], **groups: Any) -> Any:
     """Epochs of four steps."""
     data = {"videos_per_batch": 3, **groups.pop("data", {})}
@@ -99,7 +95,7 @@ def test_a_stopped_run_ends_in_the_same_bits(
 
     monkeypatch.setattr(CombinedLoss, "__call__", noisy)
     monkeypatch.setattr(loop, "TrainingState", kept)
-    whole = run.train_order(tiny_store, tmp_path / "whole", order, 0, recipe, say=silent)
+    whole = run.train_order(tiny_store, tmp_path / "whole", order, 0, recipe)
     expected = digest(states[-1])
     for stop_at in stops:
         disturb(stop_at)
@@ -110,10 +106,10 @@ def test_a_stopped_run_ends_in_the_same_bits(
 
         monkeypatch.setattr(run, "train_stage", partial(train_stage, after_step=stop))
         with pytest.raises(Stopped):
-            run.train_order(tiny_store, tmp_path / "cut", order, 0, recipe, resume=True, say=silent)
+            run.train_order(tiny_store, tmp_path / "cut", order, 0, recipe, resume=True)
     disturb(99)
     monkeypatch.setattr(run, "train_stage", train_stage)
-    cut = run.train_order(tiny_store, tmp_path / "cut", order, 0, recipe, resume=True, say=silent)
+    cut = run.train_order(tiny_store, tmp_path / "cut", order, 0, recipe, resume=True)
     assert digest(states[-1]) == expected
     for one, two in zip(whole.stage_folders, cut.stage_folders, strict=True):
         assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
@@ -183,7 +179,7 @@ def test_the_policy_keeps_the_last_and_the_best(tmp_path: Path) -> None:
 
 def test_best_checkpoints_outlive_the_stage_and_can_be_scored(tiny_store: Path, tmp_path: Path) -> None:
     recipe = recipe_of({"checkpoint_every_steps": 2, "keep_best": 1})
-    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=silent)
+    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
     folder = summary.model_folder / "checkpoints"
     losses = [row["loss"] for row in lines(summary.model_folder)]
     means = [(losses[i] + losses[i + 1]) / 2 for i in range(0, 8, 2)]
@@ -203,10 +199,10 @@ def test_best_checkpoints_outlive_the_stage_and_can_be_scored(tiny_store: Path, 
 
 def test_leftover_checkpoints_of_a_finished_stage_go(tiny_store: Path, tmp_path: Path) -> None:
     recipe = recipe_of({"epochs": 1})
-    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=silent)
+    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
     left = summary.model_folder / "checkpoints" / "step-00000004"
     left.mkdir(parents=True)  # a kill between the model and the removal
-    run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, resume=True, say=silent)
+    run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, resume=True)
     assert not left.parent.exists()
 
 

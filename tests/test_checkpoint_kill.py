@@ -25,10 +25,6 @@ from trichord.study.run import run_study
 from trichord.training.checkpoint import checkpoints_of
 
 
-def silent(line: str) -> None:
-    pass
-
-
 @pytest.fixture(autouse=True)
 def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed process leaves what it wrote to the kernel, on the disk or not; bringing it there takes most of the time."""
@@ -123,7 +119,7 @@ def whole(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
     """What a study leaves, and how often it changes the disk."""
     out = tmp_path_factory.mktemp("whole") / "study"
     with killed_at(10**6) as killer:
-        run_study(tiny_store, out, ["vt"], [0], recipe(), say=silent)
+        run_study(tiny_store, out, ["vt"], [0], recipe())
     return left(out), killer.calls
 
 
@@ -132,8 +128,8 @@ def test_a_study_killed_within_a_write(part: float, whole: tuple[dict[str, Any],
     with tempfile.TemporaryDirectory() as name:
         out = Path(name) / "study"
         with killed_at(int(part * whole[1])):
-            run_study(tiny_store, out, ["vt"], [0], recipe(), say=silent)
-        run_study(tiny_store, out, ["vt"], [0], recipe(), say=silent)
+            run_study(tiny_store, out, ["vt"], [0], recipe())
+        run_study(tiny_store, out, ["vt"], [0], recipe())
         assert left(out) == whole[0]
 
 
@@ -145,8 +141,8 @@ def test_a_study_killed_again_and_again(data: Any, whole: tuple[dict[str, Any], 
         out = Path(name) / "study"
         for _ in range(data.draw(st.integers(1, 3))):
             with killed_at(data.draw(st.integers(1, whole[1]))):
-                run_study(tiny_store, out, ["vt"], [0], recipe(), say=silent)
-        run_study(tiny_store, out, ["vt"], [0], recipe(), say=silent)
+                run_study(tiny_store, out, ["vt"], [0], recipe())
+        run_study(tiny_store, out, ["vt"], [0], recipe())
         assert left(out) == whole[0]
 
 

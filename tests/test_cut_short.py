@@ -18,6 +18,7 @@ from trichord.cli.bus_error import bus_errors_named, mapped_file
 from trichord.data.frozen import frozen_rows
 from trichord.data.frozen_parts import clips_at
 from trichord.errors import TrichordError, Unavailable
+from trichord.logs import passing_messages
 from trichord.recipes import load_recipe
 from trichord.store import Store
 from trichord.study.run import train_order
@@ -64,15 +65,18 @@ def test_a_training_stops_with_one_line_and_goes_on_when_the_shard_is_back(
     path, whole = shard_of(store), tmp_path / "whole"
     shutil.copy2(path, whole)
 
-    def say(line: str) -> None:
+    def cut_after_two_steps(line: str) -> None:
         if " step 2/8 " in line:
             cut(path)
 
-    with pytest.raises(TrichordError, match=rf"{path}: was changed while it was used"):
-        train_order(store, tmp_path / "run", "vt", 0, recipe, say=say)
+    with (
+        pytest.raises(TrichordError, match=rf"{path}: was changed while it was used"),
+        passing_messages(cut_after_two_steps),
+    ):
+        train_order(store, tmp_path / "run", "vt", 0, recipe)
     with path.open("r+b") as file:  # restored in place
         file.write(whole.read_bytes())
-    assert 0 < train_order(store, tmp_path / "run", "vt", 0, recipe, resume=True, say=lambda line: None).num_steps < 8
+    assert 0 < train_order(store, tmp_path / "run", "vt", 0, recipe, resume=True).num_steps < 8
 
 
 def test_frozen_values_that_are_cut_short_are_named(store: Path) -> None:

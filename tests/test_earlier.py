@@ -17,6 +17,7 @@ import pytest
 from trichord import Embedder
 from trichord.cli import main
 from trichord.evaluation.embedded import Embedded
+from trichord.logs import passing_messages
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.store.inspect import verify
@@ -42,10 +43,6 @@ def figures(earlier: Path) -> dict[str, Any]:
 @pytest.fixture
 def recipe(earlier: Path) -> Recipe:
     return load_recipe(earlier / "recipe.yaml")
-
-
-def silent(line: str) -> None:
-    pass
 
 
 def same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
@@ -74,7 +71,7 @@ def test_a_finished_study_trains_nothing_and_keeps_its_figures(
     for scored_again in (False, True):
         if scored_again:
             shutil.rmtree(study / "orders")
-        run.run_study(earlier / "store", study, ["av>t", "avt"], [0], recipe, say=silent)
+        run.run_study(earlier / "store", study, ["av>t", "avt"], [0], recipe)
         same(json.loads((study / "study.json").read_text())["results"], figures["study"])
         assert (study / "table.csv").read_text() == figures["table"]
     assert sorted(path.name for path in (study / "stages").iterdir()) == figures["keys"]
@@ -94,7 +91,8 @@ def test_a_stopped_stage_goes_on(earlier: Path, recipe: Recipe, tmp_path: Path) 
     metrics = next((out / "stages").iterdir()) / "metrics.jsonl"
     before = metrics.read_text().splitlines()
     lines: list[str] = []
-    summary = run.train_order(earlier / "store", out, "vt", 0, recipe, resume=True, say=lines.append)
+    with passing_messages(lines.append):
+        summary = run.train_order(earlier / "store", out, "vt", 0, recipe, resume=True)
     after = metrics.read_text().splitlines()
     assert summary.num_steps == 2 and len(after) == 4 and after[:2] == before[:2]
     assert not [line for line in lines if "not used" in line]

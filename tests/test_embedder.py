@@ -46,7 +46,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         training={"tensorboard": False, "max_steps": 2, "device": "cpu"},
         evaluation={"directions": ["t2v", "t2va"]},
     )
-    run_study(root / "store", root / "study", ["av>t"], [0], recipe, say=lambda line: None)
+    run_study(root / "store", root / "study", ["av>t"], [0], recipe)
     return root
 
 

@@ -45,7 +45,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data={"collection": "tiny"},
         evaluation={"directions": ["t2v", "t2va"]},
     )
-    run_study(root / "store", root / "study", ["avt"], [0], recipe, say=lambda line: None)
+    run_study(root / "store", root / "study", ["avt"], [0], recipe)
     return root
 
 

@@ -136,7 +136,7 @@ def behind_transformers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         data={"min_clip_s": 3.0},
         loss={"cosine": True, "contrast": "info_nce"},
     )
-    train_order(root / "store", root / "run", "avt", 0, recipe, say=lambda line: None)
+    train_order(root / "store", root / "run", "avt", 0, recipe)
     return root / "videos", root / "store", sounds, texts
 
 

@@ -42,7 +42,7 @@ def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         training={"tensorboard": False, "max_steps": 2, "device": "cpu"},
         evaluation={"directions": ["t2v", "t2va", "a2v"]},
     )
-    run_study(tiny_store, out, ["av>t", "avt"], [0], recipe, say=lambda line: None)
+    run_study(tiny_store, out, ["av>t", "avt"], [0], recipe)
     return out
 
 

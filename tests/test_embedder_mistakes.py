@@ -24,7 +24,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mistakes")
     write_tiny_store(root / "store", num_train=4, num_test=1)
     recipe = load_recipe("debug", training={"tensorboard": False, "max_steps": 1, "device": "cpu"})
-    train_order(root / "store", root / "run", "avt", 0, recipe, say=lambda line: None)
+    train_order(root / "store", root / "run", "avt", 0, recipe)
     Embedder.from_run(root / "run").save_pretrained(root / "model")
     return root
 

@@ -11,6 +11,7 @@ from embed_helpers import NamedFiles, named_files, no_model
 from trichord.embedder.files import embed_files
 from trichord.embedder.worker import Worker
 from trichord.errors import TrichordError
+from trichord.logs import passing_messages
 
 REASONS = {
     "crash.png": "ended abruptly (SIGSEGV)",
@@ -28,7 +29,8 @@ def test_files_that_end_the_decoder_are_named_and_the_others_embedded(tmp_path: 
     lines: list[str] = []
     with Worker(named_files, stall_s=0.2) as worker:
         model: NamedFiles = named_files()
-        found = embed_files(model, [tmp_path / name for name in names], say=lines.append, worker=worker)  # type: ignore[arg-type]
+        with passing_messages(lines.append):
+            found = embed_files(model, [tmp_path / name for name in names], worker=worker)  # type: ignore[arg-type]
     assert found.ids.tolist() == [(tmp_path / name).as_posix() for name in ("a.png", "b.png")]
     assert os.getpid() not in found.embeddings["video"][:, 0], "embedded in this process"
     for line, (name, reason) in zip(lines, REASONS.items(), strict=False):

@@ -169,7 +169,7 @@ def quick() -> Recipe:
 
 def test_a_study_of_all_orders(store_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
-    run.run_study(store_path, out, ["av>t", "at>v", "vt>a", "avt"], [0], quick(), say=lambda line: None)
+    run.run_study(store_path, out, ["av>t", "at>v", "vt>a", "avt"], [0], quick())
     results = json.loads((out / "study.json").read_text())["results"]
     assert len(results) == 4 * 3 and all(0 <= r["r10"] <= 100 for r in results)
     # the test videos give 8 clips each; those of video 15 have neither sound nor text
@@ -187,7 +187,7 @@ def test_a_study_of_all_orders(store_path: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_refuses_embeddings_of_another_width(store_path: Path, tmp_path: Path) -> None:
-    run.run_study(store_path, tmp_path / "study", ["avt"], [0], quick(), say=lambda line: None)
+    run.run_study(store_path, tmp_path / "study", ["avt"], [0], quick())
     with StoreWriter(tmp_path / "other", NO_WORDS) as writer:
         item = embedding_item(0, "test")
         item.streams["audio"] = item.streams["audio"][:, :4]
@@ -216,7 +216,7 @@ def test_embeddings_learn(tmp_path: Path) -> None:
         training={"tensorboard": False, "epochs": 80, "max_steps": 80, "learning_rate": 1e-2, "device": "cpu"},
         evaluation={"directions": ["t2v", "a2v", "t2a"]},
     )  # fmt: skip
-    run.run_study(tmp_path / "s", tmp_path / "out", ["avt"], [0], recipe, say=lambda line: None)
+    run.run_study(tmp_path / "s", tmp_path / "out", ["avt"], [0], recipe)
     results = json.loads((tmp_path / "out" / "study.json").read_text())["results"]
     assert {r["direction"]: r["r5"] >= 60 for r in results} == {"t2v": True, "a2v": True, "t2a": True}, results
 

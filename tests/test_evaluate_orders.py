@@ -18,6 +18,7 @@ from tiny import write_tiny_store
 from trichord.cli import main
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.statistics import mean_interval, median_rank_interval
+from trichord.logs import passing_messages
 from trichord.protocols.protocol import Options
 from trichord.recipes import load_recipe
 from trichord.store import Store
@@ -45,7 +46,7 @@ def recipe() -> Any:
 def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two orders, two seeds."""
     out = tmp_path_factory.mktemp("orders") / "study"
-    run_study(tiny_store, out, ORDERS, SEEDS, recipe(), say=lambda line: None)
+    run_study(tiny_store, out, ORDERS, SEEDS, recipe())
     return out
 
 
@@ -156,7 +157,8 @@ def test_what_is_there_is_read_and_not_made_again(
 ) -> None:
     out = shutil.copytree(kept, tmp_path / "out")
     said: list[str] = []
-    again = evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels), say=said.append)
+    with passing_messages(said.append):
+        again = evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels))
     assert counted == [] and len(said) == 4 and all("was evaluated before" in line for line in said)
     assert (out / "results.json").read_bytes() == (kept / "results.json").read_bytes()
     anew = evaluate_orders(study, str(tiny_store), BENCHMARKS, options=options(labels))
@@ -241,7 +243,8 @@ def test_what_is_damaged_is_made_anew(
         content = told(out)
         content.pop("sha256")
         (out / "results.json").write_text(json.dumps(sealed({**content, "models": [3, {"folder": []}, {}]})))
-    evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels), say=said.append)
+    with passing_messages(said.append):
+        evaluate_orders(study, str(tiny_store), BENCHMARKS, out=out, options=options(labels))
     assert len(counted) == (4 if damage in ("index", "form") else 1)
     assert damage == "form" or any("it is made anew" in line for line in said)
     assert (out / "results.json").read_bytes() == (kept / "results.json").read_bytes()
@@ -307,7 +310,7 @@ def test_a_model_whose_embeddings_are_not_finite_is_noted(
 def pairs(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two pairs and an order that goes on from one of them: the pair's stage is also a parent."""
     out = tmp_path_factory.mktemp("pairs") / "study"
-    run_study(tiny_store, out, ["av", "vt", "vt>a"], [0], recipe(), say=lambda line: None)
+    run_study(tiny_store, out, ["av", "vt", "vt>a"], [0], recipe())
     return out
 
 
@@ -393,7 +396,7 @@ def test_which_folders_hold_several_models(study: Path, pairs: Path, tiny_store:
 @pytest.fixture(scope="module")
 def single(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("single") / "study"
-    run_study(tiny_store, out, ["avt"], [3], recipe(), say=lambda line: None)
+    run_study(tiny_store, out, ["avt"], [3], recipe())
     return out
 
 

@@ -100,7 +100,7 @@ def test_a_launch_evaluates_as_one_process(
 ) -> None:
     monkeypatch.setattr(benchmarks, "CLIPS_PER_BATCH", batch)
     store = shutil.copytree(tiny_store, tmp_path / "store")
-    run.train_order(store, tmp_path / "one", "av>t", 0, quick(), say=lambda line: None)
+    run.train_order(store, tmp_path / "one", "av>t", 0, quick())
     shutil.copytree(tmp_path / "one", tmp_path / "several")
     said: list[str] = []
     rows = evaluate(store, tmp_path / "one", batch, said)

@@ -24,6 +24,7 @@ from export_helpers import LAYOUTS, ODD_IDS, content_of, digests, same, some_ite
 from release_helpers import SAMPLE, WORDS
 from trichord.errors import TrichordError
 from trichord.files.pickles import load_pickle
+from trichord.logs import passing_messages
 from trichord.releases import IMPORTERS, export_store, import_howto100m, import_youcook2
 from trichord.releases.plain_pickle import APPEND, EMPTY_LIST, START, STOP, Tensor, encoded
 from trichord.releases.records import component
@@ -105,7 +106,8 @@ def test_release_sample_there_and_back(layout: str, words: Path | None, tmp_path
 def test_one_collection_or_split_and_the_same_bytes_again(layout: Any, tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", some_items())
     lines: list[str] = []
-    whole = export_store(tmp_path / "store", tmp_path / "a", layout=layout, progress=lines.append)
+    with passing_messages(lines.append):
+        whole = export_store(tmp_path / "store", tmp_path / "a", layout=layout)
     export_store(tmp_path / "store", tmp_path / "b", layout=layout)
     before = digests(tmp_path / "a")
     assert before == digests(tmp_path / "b")

@@ -19,6 +19,7 @@ from trichord.extraction.extract import ExtractSummary, extract, extract_sources
 from trichord.extraction.sources import Source
 from trichord.features.spectrogram import log_mel
 from trichord.features.visual import load_visual_encoder
+from trichord.logs import passing_messages
 from trichord.media import pictures as decoded
 from trichord.media import waveform, write_video
 from trichord.store import Store
@@ -42,7 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stored(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExtractSummary, list[str]]:
     store = tmp_path_factory.mktemp("store") / "s"
     lines: list[str] = []
-    summary = run(folder, store, progress=lines.append)
+    with passing_messages(lines.append):
+        summary = run(folder, store)
     return store, summary, lines
 
 
@@ -145,11 +147,14 @@ def test_a_failure_is_tried_again_when_asked_or_when_the_file_changes(folder: Pa
     store = tmp_path / "s"
     assert run(videos, store).failures == {"unreadable": 1}
     lines: list[str] = []
-    summary = run(videos, store, progress=lines.append)
+    with passing_messages(lines.append):
+        summary = run(videos, store)
     assert lines == [] and (summary.num_present, summary.num_skipped, summary.failures) == (1, 1, {"unreadable": 1})
-    run(videos, store, retry="hung,crashed", progress=lines.append)
+    with passing_messages(lines.append):
+        run(videos, store, retry="hung,crashed")
     assert lines == []
-    run(videos, store, retry="unreadable", progress=lines.append)
+    with passing_messages(lines.append):
+        run(videos, store, retry="unreadable")
     assert len(lines) == 1 and lines[0].startswith("1/2 bad.mp4: skipped: cannot be opened")
     assert ledger(store) == {"bad.mp4": "unreadable"}
     shutil.copy(folder / "mute.mkv", videos / "bad.mp4")
@@ -187,7 +192,8 @@ def test_an_interruption_loses_nothing_that_was_finished(
         if line.startswith("4/7"):
             raise KeyboardInterrupt
 
-    summary = run(folder, tmp_path / "s", progress=stop)
+    with passing_messages(stop):
+        summary = run(folder, tmp_path / "s")
     assert summary.interrupted and "interrupted: what was finished is stored" in str(summary)
     assert len(Store(tmp_path / "s")) == 2
     summary = run(folder, tmp_path / "s")
@@ -218,7 +224,8 @@ def test_what_a_killed_run_had_finished_is_taken_up(
         run(folder, tmp_path / "s", visual_2d="efficientnet-lite0-96")  # the spool counts as well
     (spooled(tmp_path / "s")[0] / "item.json").write_text("{")  # torn by a power cut
     lines: list[str] = []
-    summary = run(folder, tmp_path / "s", progress=lines.append)
+    with passing_messages(lines.append):
+        summary = run(folder, tmp_path / "s")
     assert "4 videos that an earlier run had finished are now in the store" in summary.notes
     assert sorted(ids_of(tmp_path / "s")) == sorted(ids_of(stored[0]))
     assert (tmp_path / "s" / FOLDER / "my_backup" / "thesis.tex").read_text() == "mine"
@@ -261,8 +268,9 @@ def test_words_of_another_table_are_refused_before_the_work(folder: Path, tmp_pa
     run(folder, tmp_path / "s", shard="1/3")
     (tmp_path / "w.vec").write_text("1 2\negg 0.5 0.25\n")
     lines: list[str] = []
-    with pytest.raises(TrichordError, match="holds words of GloVe 6B 50-d .*, not of word2vec 2-d"):
-        run(folder, tmp_path / "s", words=tmp_path / "w.vec", progress=lines.append)
+    refused = pytest.raises(TrichordError, match="holds words of GloVe 6B 50-d .*, not of word2vec 2-d")
+    with refused, passing_messages(lines.append):
+        run(folder, tmp_path / "s", words=tmp_path / "w.vec")
     assert lines == []
 
 

@@ -24,6 +24,7 @@ from trichord.extraction.progress import Meter, clock
 from trichord.extraction.sources import Source
 from trichord.features.encoders import Fingerprint
 from trichord.features.hashes import FileHashes
+from trichord.logs import passing_messages
 from trichord.store.leases import Leases
 from trichord.store.ledger import RESOLVED, note, read_ledger
 from trichord.store.rules import CURRENT_RULES
@@ -307,14 +308,15 @@ def test_progress_tells_rates_and_time_left(monkeypatch: pytest.MonkeyPatch) -> 
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     lines: list[str] = []
-    meter = Meter(lines.append, num_sources=4, num_bytes=400, every_s=30.0)
-    meter.passed(100)
-    now[0] += 10
-    meter.done("a", "60 s", 100, 60.0, failed=False)
-    assert lines == []
-    meter.done("b", "skipped: why", 100, 0.0, failed=True)
-    assert lines == ["3/4 b: skipped: why | 0.2 videos/s, 6 h of video per h, 0:00:05 left"]
-    now[0] += 10
-    meter.done("c", "60 s", 100, 60.0, failed=False)
-    assert lines[1] == "4/4 c: 60 s | 0.15 videos/s, 6 h of video per h"
+    meter = Meter(num_sources=4, num_bytes=400, every_s=30.0)
+    with passing_messages(lines.append):
+        meter.passed(100)
+        now[0] += 10
+        meter.done("a", "60 s", 100, 60.0, failed=False)
+        assert lines == []
+        meter.done("b", "skipped: why", 100, 0.0, failed=True)
+        assert lines == ["3/4 b: skipped: why | 0.2 videos/s, 6 h of video per h, 0:00:05 left"]
+        now[0] += 10
+        meter.done("c", "60 s", 100, 60.0, failed=False)
+        assert lines[1] == "4/4 c: 60 s | 0.15 videos/s, 6 h of video per h"
     assert clock(3725) == "1:02:05"

@@ -22,6 +22,7 @@ from trichord.embedder.files import embed_file, embed_files
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.extraction import pool
+from trichord.logs import passing_messages
 from trichord.media import write_video
 from trichord.modality import declared
 
@@ -205,7 +206,8 @@ def test_rows_of_a_table_are_cut_out_of_their_files(made: Path, tmp_path: Path) 
     np.save(tmp_path / "d.npy", np.ones(WIDTH))
     (tmp_path / "t.csv").write_text("id,video,start,end,depth\nx,v.mp4,1.2,2.2,d.npy\ny,v.mp4,,,\nz,gone.mp4,,,\n")
     lines: list[str] = []
-    found = embed_files(model, [tmp_path / "t.csv"], say=lines.append)
+    with passing_messages(lines.append):
+        found = embed_files(model, [tmp_path / "t.csv"])
     (line,) = [line for line in lines if line.startswith("left out")]
     assert line.startswith("left out: t.csv row 3 (z): ") and "gone.mp4" in line
     span = {"start_s": 1.2, "end_s": 2.2}

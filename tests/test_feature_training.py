@@ -19,6 +19,7 @@ from modality_helpers import declared, write_store
 from scoring_helpers import evaluate_retrieval
 from trichord.data.frozen import FrozenRows
 from trichord.errors import Diverged, TrichordError
+from trichord.logs import passing_messages
 from trichord.modality import Direction, Order
 from trichord.modality import declared as declared_now
 from trichord.nn import MCN
@@ -54,7 +55,7 @@ def recipe_of(**training: Any) -> Recipe:
 
 
 def trained(store: Path, out: Path, order: str, **training: Any) -> run.TrainSummary:
-    return run.train_order(store, out, order, 0, recipe_of(**training), say=lambda line: None)
+    return run.train_order(store, out, order, 0, recipe_of(**training))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -122,8 +123,7 @@ def test_resumed_training_equals_uninterrupted(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of(max_steps=4, checkpoint_every_steps=1)
-    silent = {"say": lambda line: None}
-    whole = run.train_order(store_path, tmp_path / "whole", "vd>t", 0, recipe, **silent)  # type: ignore[arg-type]
+    whole = run.train_order(store_path, tmp_path / "whole", "vd>t", 0, recipe)
 
     def stop(step: int) -> None:
         if step == 2:
@@ -132,8 +132,8 @@ def test_resumed_training_equals_uninterrupted(
     with monkeypatch.context() as patch:
         patch.setattr(run, "train_stage", partial(train_stage, after_step=stop))
         with pytest.raises(Stopped):
-            run.train_order(store_path, tmp_path / "cut", "vd>t", 0, recipe, **silent)  # type: ignore[arg-type]
-    cut = run.train_order(store_path, tmp_path / "cut", "vd>t", 0, recipe, resume=True, **silent)  # type: ignore[arg-type]
+            run.train_order(store_path, tmp_path / "cut", "vd>t", 0, recipe)
+    cut = run.train_order(store_path, tmp_path / "cut", "vd>t", 0, recipe, resume=True)
     for a, b in zip(whole.stage_folders, cut.stage_folders, strict=True):
         assert rows(a) == rows(b) and all(torch.equal(tensor, weights(b)[name]) for name, tensor in weights(a).items())
 
@@ -206,7 +206,8 @@ def test_the_passes_of_an_order_that_depth_joins_are_made_ahead(store_path: Path
         ready = freeze(tmp_path / "run", store_path, device="cpu")
     assert {path.name.split("-")[0] for path in ready} == {"video", "audio", "text"} and not before & set(ready)
     said: list[str] = []
-    run.train_order(store_path, tmp_path / "run", "avt>d", 0, recipe_of(), resume=True, say=said.append)
+    with passing_messages(said.append):
+        run.train_order(store_path, tmp_path / "run", "avt>d", 0, recipe_of(), resume=True)
     assert not [line for line in said if line.startswith("frozen")], "nothing was left to make"
 
 
@@ -219,7 +220,7 @@ def test_depth_that_tells_the_words_is_found_by_them(tmp_path: Path) -> None:
         loss={"cluster_weight": 0.0, "reconstruction_weight": 0.0},
         data={"min_clip_s": 4.0, "videos_per_batch": 8, "clips_per_video": 8},
     )
-    summary = run.train_order(store.path, tmp_path / "run", "td", 0, recipe, say=lambda line: None)
+    summary = run.train_order(store.path, tmp_path / "run", "td", 0, recipe)
     trained_model = load_model(summary.model_folder)
     settings = factories.scoring_settings(recipe, trained_model.visual_streams)
     directions = [Direction.parse("t2d"), Direction.parse("d2t")]

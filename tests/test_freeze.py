@@ -12,6 +12,7 @@ import pytest
 from tiny import write_tiny_store
 from trichord.cli import main
 from trichord.errors import TrichordError
+from trichord.logs import passing_messages
 from trichord.recipes import Recipe, load_recipe
 from trichord.study import run
 from trichord.study.freeze import freeze
@@ -35,14 +36,15 @@ def test_a_later_stage_finds_what_was_made_ahead(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    run.train_order(store, out, "vt", 0, quick(), say=lambda line: None)
+    run.train_order(store, out, "vt", 0, quick())
     assert main(["freeze", str(out), "--store", str(store), "--device", "cpu"]) == 0
     told = capsys.readouterr().out
     assert "frozen video: 96 clips" in told and "frozen text: 96 clips" in told and "ready for later stages: " in told
     assert made(store) == {"video", "text"}
     before = {path: path.stat().st_mtime_ns for path in (store / "frozen").rglob("*.npy")}
     said: list[str] = []
-    run.train_order(store, out, "vt>a", 0, quick(), resume=True, say=said.append)
+    with passing_messages(said.append):
+        run.train_order(store, out, "vt>a", 0, quick(), resume=True)
     assert not [line for line in said if line.startswith("frozen")], "nothing was left to make"
     assert {path: path.stat().st_mtime_ns for path in (store / "frozen").rglob("*.npy")} == before
     assert [path.name for path in freeze(out, store, order="vt>a")] == sorted(
@@ -54,13 +56,14 @@ def test_what_cannot_be_frozen_is_said(store: Path, tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="no finished stage that a later one would freeze; train the first stage"):
         freeze(tmp_path, store)
     out = tmp_path / "out"
-    run.train_order(store, out, "vt", 0, quick(training={"max_steps": 1}), say=lambda line: None)
+    run.train_order(store, out, "vt", 0, quick(training={"max_steps": 1}))
     with pytest.raises(TrichordError, match="no finished stage that AV→T would freeze"):
         freeze(out, store, order="av>t")
     said: list[str] = []
-    assert freeze(out, store, say=said.append) == [] and "read only once" in said[0]
+    with passing_messages(said.append):
+        assert freeze(out, store) == [] and "read only once" in said[0]
     other = tmp_path / "other"
-    run.train_order(store, other, "vt", 0, quick(training={"frozen_cache": "off"}), say=lambda line: None)
+    run.train_order(store, other, "vt", 0, quick(training={"frozen_cache": "off"}))
     with pytest.raises(TrichordError, match="frozen_cache off; there is nothing to make ahead"):
         freeze(other, store)
 
@@ -73,7 +76,7 @@ def test_options_without_effect_are_refused(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.slow
 def test_several_commands_share_the_work(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run.train_order(store, out, "av", 0, quick(), say=lambda line: None)
+    run.train_order(store, out, "av", 0, quick())
     command = [sys.executable, "-m", "trichord", "freeze", str(out), "--store", str(store), "--device", "cpu"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:

@@ -18,6 +18,7 @@ from trichord.data.batches import TrainingClips
 from trichord.data.frozen import FrozenRows
 from trichord.data.listing import clips_at, list_clips
 from trichord.errors import TrichordError
+from trichord.logs import passing_messages
 from trichord.modality import Order
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
@@ -110,9 +111,7 @@ def final_weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_cached_stage_trains_as_an_uncached_one(order: str, store: Store, tmp_path: Path) -> None:
     folders = {}
     for cache in ("auto", "off"):
-        summary = run.train_order(
-            store.path, tmp_path / cache, order, 0, debug(frozen_cache=cache), say=lambda line: None
-        )
+        summary = run.train_order(store.path, tmp_path / cache, order, 0, debug(frozen_cache=cache))
         folders[cache] = summary.model_folder
         made = (store.path / "frozen").is_dir()
         assert made == (cache == "auto")
@@ -135,17 +134,19 @@ def test_a_cached_stage_trains_as_an_uncached_one(order: str, store: Store, tmp_
 def test_orders_that_share_a_frozen_encoder_share_what_it_gives(store: Store) -> None:
     model, stage, source, reader = parts(store)
     said: list[str] = []
-    frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True), say=said.append)
+    with passing_messages(said.append):
+        frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True))
     assert [line.split(":")[0] for line in said] == ["frozen audio", "frozen video"]
     before = {p: p.stat().st_mtime_ns for p in (store.path / "frozen").rglob("*.npy")}
-    frozen_inputs(
-        model, stages_of(Order.parse("at>v"))[1], source, reader, LARGE, Accelerator(cpu=True), say=said.append
-    )
+    later = stages_of(Order.parse("at>v"))[1]
+    with passing_messages(said.append):
+        frozen_inputs(model, later, source, reader, LARGE, Accelerator(cpu=True))
     assert [line.split(":")[0] for line in said[2:]] == ["frozen text"], "the audio was there"
     assert {p: p.stat().st_mtime_ns for p in before} == before
     with torch.no_grad():
         next(model.encoders["audio"].parameters()).add_(1.0)
-    frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True), say=said.append)
+    with passing_messages(said.append):
+        frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True))
     assert [line.split(":")[0] for line in said[3:]] == ["frozen audio"], "other weights are another cache"
 
 
@@ -163,7 +164,8 @@ def test_pooled_audio_where_embeddings_are_too_large(store: Store, tmp_path: Pat
     num_clips = list_clips(source).num_clips
     said: list[str] = []
     limits = replace(LARGE, most_bytes=4 * 16 * num_clips)
-    found = frozen_inputs(model, stage, source, reader, limits, Accelerator(cpu=True), say=said.append)
+    with passing_messages(said.append):
+        found = frozen_inputs(model, stage, source, reader, limits, Accelerator(cpu=True))
     assert {m: rows.kind for m, rows in found.items()} == {"audio": "pooled"} and found["audio"].values.shape[1] == 16
     assert any("frozen video" in line and "more than training.frozen_cache_gb" in line for line in said)
     plain = reader.read(source.draw(0, 0))
@@ -205,7 +207,7 @@ def test_chunks_give_the_weights_of_the_whole_batch_where_nothing_is_normalised(
     folders = {}
     for chunk in (0, 5):
         recipe = debug(max_steps=4, chunk_clips=chunk)
-        folders[chunk] = run.train_order(store.path, tmp_path / str(chunk), "vt", 0, recipe, say=lambda line: None)
+        folders[chunk] = run.train_order(store.path, tmp_path / str(chunk), "vt", 0, recipe)
     one, two = (final_weights(folders[chunk].model_folder) for chunk in (0, 5))
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)

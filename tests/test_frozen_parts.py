@@ -22,6 +22,7 @@ from trichord.data.frozen import FrozenRows, frozen_rows
 from trichord.data.frozen_parts import FrozenPass, Part, finish, make_parts, parts_done, plan_parts
 from trichord.data.listing import Listing, clips_at
 from trichord.errors import TrichordError
+from trichord.logs import passing_messages
 from trichord.modality import Order
 from trichord.recipes import load_recipe
 from trichord.store import Store
@@ -198,7 +199,8 @@ def test_a_pass_goes_on_with_another_number_of_processes(store: Path, tmp_path: 
     work = work_on(store)
     assert parts_done(work) == {0, 3} and not work.finished
     said: list[str] = []
-    frozen_rows(work, encoder(log, word="last"), say=said.append)
+    with passing_messages(said.append):
+        frozen_rows(work, encoder(log, word="last"))
     assert_whole(work)
     assert sum(line.startswith("last") for line in log.read_text().splitlines()) == 16
     assert (
@@ -214,7 +216,8 @@ def test_who_waits_says_so_and_takes_over_when_the_other_is_lost(store: Path, tm
     while not log.exists():
         slow.join(0.02)
     said: list[str] = []
-    frozen_rows(work := work_on(store), encoder(log), say=said.append)
+    with passing_messages(said.append):
+        frozen_rows(work := work_on(store), encoder(log))
     slow.join()
     assert slow.exitcode == -9
     assert any("80 of 96 clips; waiting for other processes that make the rest" in line for line in said)
@@ -239,7 +242,8 @@ def _frozen_of(store: str) -> tuple[list[str], list[str]]:
     said: list[str] = []
     settings = FrozenSettings(True, 10**12, 10**9, "no")
     model = factories.build_model(recipe, source.store, 0)
-    found = frozen_inputs(model, stage, source, reader, settings, Accelerator(cpu=True), say=said.append)
+    with passing_messages(said.append):
+        found = frozen_inputs(model, stage, source, reader, settings, Accelerator(cpu=True))
     return sorted(found), said
 
 

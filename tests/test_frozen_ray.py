@@ -18,6 +18,7 @@ from tiny import write_tiny_store
 from trichord import cluster as cluster_module
 from trichord.cluster import RayOptions
 from trichord.errors import TrichordError
+from trichord.logs import passing_messages
 from trichord.modality import Order
 from trichord.recipes import load_recipe
 from trichord.store import Store
@@ -80,7 +81,8 @@ def test_parts_of_actors_are_those_of_the_local_pass(
     store = Path(shutil.copytree(stores[0], tmp_path / "s"))
     monkeypatch.setattr(frozen_ray, "Cluster", InProcess)
     said: list[str] = []
-    made = freeze_on_ray(RayOptions(), *arguments(store), Accelerator(cpu=True), say=said.append)
+    with passing_messages(said.append):
+        made = freeze_on_ray(RayOptions(), *arguments(store), Accelerator(cpu=True))
     assert made == 6 and said == ["frozen video, text: 6 parts by 2 workers on Ray"]
     assert len(list((store / "frozen").glob("*/index.json"))) == 2
     assert values(store) == stores[1]

@@ -38,10 +38,6 @@ def debug(**training: Any) -> Recipe:
     return load_recipe("debug", training=options)
 
 
-def silent(line: str) -> None:
-    pass
-
-
 def poison(store: Path, video: int, stream: str, value: float) -> str:
     """Overwrite a video's rows of a stream in its shard, as a bad disk would. Returns the video's id."""
     opened = Store(store)
@@ -57,7 +53,7 @@ def poison(store: Path, video: int, stream: str, value: float) -> str:
 def diverge(store: Path, out: Path, order: str, recipe: Recipe) -> tuple[str, Path]:
     """Train until it diverges: the message, and what it left."""
     with pytest.raises(Diverged) as caught:
-        run.train_order(store, out, order, 0, recipe, say=silent)
+        run.train_order(store, out, order, 0, recipe)
     (dump,) = out.glob("stages/*/divergence")
     return str(caught.value), dump
 
@@ -106,7 +102,7 @@ def test_what_is_left_is_the_step_before_it_was_done(tmp_path: Path, monkeypatch
     told, dump = diverge(store, tmp_path / "run", "avt", recipe)
     assert "step 3: the loss is not finite (their sum)" in told and "lower training.learning_rate" in told
     monkeypatch.undo()
-    shorter = run.train_order(store, tmp_path / "two", "avt", 0, debug(max_steps=2, schedule="constant"), say=silent)
+    shorter = run.train_order(store, tmp_path / "two", "avt", 0, debug(max_steps=2, schedule="constant"))
     two, left = load_file(shorter.model_folder / "model.safetensors"), load_file(dump / "model.safetensors")
     assert two.keys() == left.keys() and all(torch.equal(two[k], left[k]) for k in two)
     assert {path.suffix for path in dump.iterdir()} == {".json", ".safetensors"}
@@ -178,13 +174,13 @@ def test_training_goes_on_after_the_features_are_mended(tmp_path: Path) -> None:
     _, again = diverge_again(store, tmp_path / "run")
     assert again == dump
     Store(store).shard_path(3).write_bytes(whole)
-    summary = run.train_order(store, tmp_path / "run", "vt", 0, debug(), resume=True, say=silent)
+    summary = run.train_order(store, tmp_path / "run", "vt", 0, debug(), resume=True)
     assert summary.num_steps == 4 and not dump.exists() and not (dump.parent / "diverged.json").exists()
 
 
 def diverge_again(store: Path, out: Path) -> tuple[str, Path]:
     with pytest.raises(Diverged) as caught:
-        run.train_order(store, out, "vt", 0, debug(), resume=True, say=silent)
+        run.train_order(store, out, "vt", 0, debug(), resume=True)
     (dump,) = out.glob("stages/*/divergence")
     return str(caught.value), dump
 
@@ -198,7 +194,7 @@ def test_a_full_disk_does_not_hide_the_divergence(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("trichord.training.divergence._save", full)
     with pytest.raises(Diverged, match=f"video '{video}'.*the step could not be written down .No space left on device"):
-        run.train_order(store, tmp_path / "run", "vt", 0, debug(), say=silent)
+        run.train_order(store, tmp_path / "run", "vt", 0, debug())
 
 
 DAMAGE = {

@@ -29,10 +29,6 @@ def quick(**training: Any) -> Recipe:
     return load_recipe("debug", training=options, evaluation={"directions": ["t2v"]})
 
 
-def silent(line: str) -> None:
-    pass
-
-
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -71,19 +67,19 @@ def test_a_second_run_is_refused_until_the_first_is_gone(
     assert sorted(path.name for path in out.iterdir()) == [".lock"], "nothing was written"
     os.kill(other.pid, signal.SIGKILL)
     other.wait()
-    run.train_order(tiny_store, out, "vt", 0, quick(), say=silent)
+    run.train_order(tiny_store, out, "vt", 0, quick())
 
 
 @pytest.mark.slow
 def test_a_report_may_look_on(tiny_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run.run_study(tiny_store, out, ["vt"], [0], quick(), say=silent)
+    run.run_study(tiny_store, out, ["vt"], [0], quick())
     with alone_in(out):
         assert main(["report", str(out)]) == 0
         assert main(["evaluate", str(next(out.glob("stages/*"))), "--store", str(tiny_store)]) == 0
         with pytest.raises(TrichordError, match=f"process {os.getpid()} on"):
-            run.run_study(tiny_store, out, ["vt"], [0], quick(), say=silent)
-    run.run_study(tiny_store, out, ["vt"], [0], quick(), say=silent)
+            run.run_study(tiny_store, out, ["vt"], [0], quick())
+    run.run_study(tiny_store, out, ["vt"], [0], quick())
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"process": "x"}', b"\xff" * 9000])
@@ -126,12 +122,12 @@ def trained(tmp_path: Path) -> tuple[Path, Path]:
     write_tiny_store(store, num_train=8, num_test=2)
     with StoreWriter(store, word_vectors()) as writer:
         writer.add(tiny_item(90, "train"))
-    run.train_order(store, out, "vt", 0, quick(), say=silent)
+    run.train_order(store, out, "vt", 0, quick())
     return store, out
 
 
 def again(store: Path, out: Path) -> None:
-    run.train_order(store, out, "vt", 0, quick(), resume=True, say=silent)
+    run.train_order(store, out, "vt", 0, quick(), resume=True)
 
 
 def flip(path: Path, at: int = -9) -> None:
@@ -215,7 +211,7 @@ def test_a_store_changed_while_a_stage_trains_gives_no_model(tmp_path: Path, mon
 
     monkeypatch.setattr(run, "train_stage", disturbed)
     with pytest.raises(TrichordError, match="was changed since the run began"):
-        run.train_order(store, out, "vt", 0, quick(), say=silent)
+        run.train_order(store, out, "vt", 0, quick())
     assert not list(out.glob("stages/*/model.json"))
 
 

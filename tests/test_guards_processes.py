@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from process_helpers import free_port, join_gloo
-from test_guards import debug, poison, silent
+from test_guards import debug, poison
 from tiny import write_tiny_store
 from trichord.errors import Diverged
 from trichord.losses.combined import CombinedLoss
@@ -35,7 +35,7 @@ def train(rank: int, port: int, store: str, out: str, what: str, batch_norm: str
     if what == "gradient":
         loop._grad_norm = lambda *a: float("inf") if rank == 1 else norm(*a)
     try:
-        run.train_order(Path(store), Path(out), "avt", 0, debug(batch_norm=batch_norm), say=silent)
+        run.train_order(Path(store), Path(out), "avt", 0, debug(batch_norm=batch_norm))
         told = "finished"
     except Diverged as error:
         told = str(error)

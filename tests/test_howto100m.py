@@ -13,6 +13,7 @@ import pytest
 
 from release_helpers import ODD, SAMPLE, WORDS, item, reasons, refused, write
 from trichord.errors import TrichordError
+from trichord.logs import passing_messages
 from trichord.releases import ImportSummary, common, import_howto100m
 from trichord.store import Store
 
@@ -54,7 +55,8 @@ def file_of(root: Path, video: str, kind: str) -> Path:
 
 def test_sample_arrives_as_it_was(tmp_path: Path) -> None:
     lines: list[str] = []
-    summary = import_howto100m(SAMPLE, tmp_path / "store", WORDS, progress=lines.append)
+    with passing_messages(lines.append):
+        summary = import_howto100m(SAMPLE, tmp_path / "store", WORDS)
     assert (summary.num_added, summary.num_present, summary.num_skipped, summary.skipped_path) == (5, 0, 0, None)
     assert (summary.num_captions, summary.num_captions_dropped) == (69, 0)
     assert summary.streams == {"visual_2d": 5, "visual_3d": 5, "spectrogram": 5}
@@ -343,7 +345,8 @@ def test_release_that_lacks_a_part_says_which_and_what_to_do(release: Path, tmp_
 def test_progress_tells_rate_and_time_left(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common, "REPORT_EVERY_S", 0.0)
     lines: list[str] = []
-    import_howto100m(release, tmp_path / "store", WORDS, progress=lines.append)
+    with passing_messages(lines.append):
+        import_howto100m(release, tmp_path / "store", WORDS)
     assert (
         len(lines) == 5 and lines[1].startswith("howto100m: 1 of 4, 0 skipped, ") and lines[4].endswith("0:00:00 left")
     )

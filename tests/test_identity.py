@@ -41,10 +41,6 @@ def keys_of(recipe: Recipe) -> dict[str, str]:
     return {f"{planned.order.code}/{stage.stage.chain}": stage.key for planned in plan for stage in planned.stages}
 
 
-def silent(line: str) -> None:
-    pass
-
-
 def with_new_setting(recipe: Recipe, section: str, value: int) -> Recipe:
     """`recipe` as a later version has it, with a setting `new` whose default is 3."""
     settings = getattr(recipe, section)
@@ -80,7 +76,7 @@ def test_a_study_of_before_a_setting_existed_goes_on_with_it_at_its_default(
 ) -> None:
     quick = {"tensorboard": False, "max_steps": 1, "device": "cpu"}
     recipe = load_recipe("debug", training=quick, evaluation={"directions": ["t2v"]})
-    run.run_study(tiny_store, tmp_path / "study", ["vt"], [0], recipe, say=silent)
+    run.run_study(tiny_store, tmp_path / "study", ["vt"], [0], recipe)
     study = json.loads((tmp_path / "study" / "study.json").read_text())
     later = recipe
     for section in SECTIONS:
@@ -92,24 +88,24 @@ def test_a_study_of_before_a_setting_existed_goes_on_with_it_at_its_default(
     monkeypatch.setattr(run, "train_stage", never)
     monkeypatch.setattr(score, "embed_benchmark", never)
     again = shutil.copytree(tmp_path / "study", tmp_path / "again")
-    run.run_study(tiny_store, again, ["vt"], [0], later, say=silent)
+    run.run_study(tiny_store, again, ["vt"], [0], later)
     assert json.loads((again / "study.json").read_text())["results"] == study["results"]
     with pytest.raises(TrichordError, match="other settings \\(loss.new at its default there, 4 now\\)"):
-        run.run_study(tiny_store, again, ["vt"], [0], with_new_setting(recipe, "loss", 4), say=silent)
+        run.run_study(tiny_store, again, ["vt"], [0], with_new_setting(recipe, "loss", 4))
 
 
 def test_results_of_other_benchmarks_stay_when_the_evaluation_gains_a_setting(tiny_store: Path, tmp_path: Path) -> None:
     quick = {"tensorboard": False, "max_steps": 1, "device": "cpu"}
     recipe = load_recipe("debug", training=quick, evaluation={"directions": ["t2v"]})
     out = tmp_path / "study"
-    run.run_study(tiny_store, out, ["vt"], [0], recipe, say=silent)
+    run.run_study(tiny_store, out, ["vt"], [0], recipe)
     content = json.loads((out / "study.json").read_text())
     evaluation = content["recipe"]["evaluation"]
     assert evaluation.pop("block") == EvaluationSettings().block  # as if that setting did not exist yet
     del content["sha256"]
     content["results"].append({**content["results"][0], "benchmark": "another"})
     (out / "study.json").write_text(json.dumps(content))
-    run.run_study(tiny_store, out, ["vt"], [0], recipe, say=silent)
+    run.run_study(tiny_store, out, ["vt"], [0], recipe)
     names = [row["benchmark"] for row in json.loads((out / "study.json").read_text())["results"]]
     assert sorted(names) == sorted({row["benchmark"] for row in content["results"]})
 

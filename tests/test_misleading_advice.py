@@ -25,6 +25,7 @@ from trichord.files.arrays import load_npy, load_npz_array
 from trichord.files.lfs import lfs_pointer_error
 from trichord.files.pickles import load_pickle
 from trichord.files.reading import unreadable
+from trichord.logs import passing_messages
 from trichord.nn import MCN
 from trichord.protocols.protocol import Options
 from trichord.protocols.registry import find_protocol
@@ -126,7 +127,7 @@ def debug(**more: Any) -> Any:
 
 def test_fp16_on_a_cpu_is_refused(tiny_store: Path, tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="training.precision fp16 needs a GPU"):
-        train_order(tiny_store, tmp_path / "run", "vt", 0, debug(training={"precision": "fp16"}), say=lambda line: None)
+        train_order(tiny_store, tmp_path / "run", "vt", 0, debug(training={"precision": "fp16"}))
     assert not (tmp_path / "run" / "stages").exists()
 
 
@@ -134,7 +135,8 @@ def test_fp16_on_a_cpu_is_refused(tiny_store: Path, tmp_path: Path) -> None:
 def test_a_batch_of_one_clip_is_noted(videos: int, clips: int, noted: bool, tiny_store: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     recipe = debug(data={"videos_per_batch": videos, "clips_per_video": clips})
-    train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=lines.append)
+    with passing_messages(lines.append):
+        train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
     assert any("a batch of one clip has no negatives" in line for line in lines) == noted
 
 
@@ -149,7 +151,7 @@ def test_the_command_notes_a_batch_of_one_clip(
 def test_a_temperature_near_zero_is_the_cause(tiny_store: Path, tmp_path: Path) -> None:
     recipe = debug(loss={"contrast": "info_nce", "temperature": 1e-6}, training={"learning_rate": 1e6, "max_steps": 9})
     with pytest.raises(TrichordError, match="raise loss.temperature, by which scores are divided: it is 1e-06"):
-        train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=lambda line: None)
+        train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
 
 
 def test_ids_in_csv_stay_what_joins() -> None:

@@ -288,7 +288,7 @@ def test_a_run_is_taken_as_it_is(tiny_store: Path, tmp_path: Path) -> None:
     from trichord.study.run import train_order
 
     recipe = load_recipe("debug", training={"tensorboard": False, "device": "cpu", "max_steps": 1})
-    train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=lambda line: None)
+    train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
     encoder = TrichordEncoder(tmp_path / "run")
     assert encoder.mteb_model_meta.name == "trichord/run" and encoder.embedder.modalities == ("video", "text")
     found = encoder.encode(batches(text=["worda", "wordb"]), task_metadata=TASK)  # type: ignore[arg-type]

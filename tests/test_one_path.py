@@ -31,7 +31,7 @@ def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
         evaluation={"directions": ["t2v", "a2v"]},
     )
     orders = ["av>t", "avt"]
-    return out, run_study(tiny_store, out, orders, SEEDS, recipe, first_stage_seed=7, say=lambda line: None)
+    return out, run_study(tiny_store, out, orders, SEEDS, recipe, first_stage_seed=7)
 
 
 def of_tables(markdown: str) -> Told:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from store_helpers import build, item
-from test_study import quick, silent
+from test_study import quick
 from tiny import tiny_item, word_vectors, write_tiny_store
 from trichord.errors import TrichordError
 from trichord.protocols.benchmarks import find_benchmark
@@ -48,7 +48,7 @@ def leaking(tiny_store: Path, tmp_path: Path) -> Path:
 def test_a_study_that_scores_what_it_trains_on_is_refused_with_the_names(leaking: Path, tmp_path: Path) -> None:
     told = "benchmark other scores 1 videos that are trained on under another name .'copy' of other/test is 'video000' of tiny/"
     with pytest.raises(TrichordError, match=told):
-        run_study(leaking, tmp_path / "out", ["vt"], [0], quick(), say=silent)
+        run_study(leaking, tmp_path / "out", ["vt"], [0], quick())
     assert not (tmp_path / "out").exists()
     assert "overlap      1 video of other splits with the content of a training video" in str(store_info(leaking))
     store = Store(leaking)
@@ -56,7 +56,7 @@ def test_a_study_that_scores_what_it_trains_on_is_refused_with_the_names(leaking
 
 
 def test_an_evaluation_on_the_store_of_training_is_refused_too(leaking: Path, tmp_path: Path) -> None:
-    train_order(leaking, tmp_path / "run", "vt", 0, quick(), say=silent)
+    train_order(leaking, tmp_path / "run", "vt", 0, quick())
     with pytest.raises(TrichordError, match="scores 1 videos that are trained on under another name"):
         evaluate(tmp_path / "run", leaking, ["other"])
     evaluate(tmp_path / "run", leaking, ["tiny"])

@@ -180,7 +180,7 @@ def test_chunks_give_the_gradient_of_the_whole_batch(name: str) -> None:
 def test_a_stage_trains_with_it(name: str, tiny_store: Path, tmp_path: Path) -> None:
     training = {"max_steps": 2, "tensorboard": False, "device": "cpu"}
     recipe = load_recipe("debug", loss={"contrast": name}, training=training)
-    summary = train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=lambda line: None)
+    summary = train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
     assert summary.num_steps == 2
 
 

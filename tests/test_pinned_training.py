@@ -39,10 +39,6 @@ def debug(**sections: dict[str, Any]) -> Recipe:
     return load_recipe("debug", training=training, **sections)
 
 
-def silent(line: str) -> None:
-    pass
-
-
 # --- Gradient clipping
 
 
@@ -97,7 +93,7 @@ def test_the_optimizer_takes_clipped_gradients(
     limit: float, store_path: Path, tmp_path: Path, norms_at_steps: list[float]
 ) -> None:
     recipe = debug(training={"clip_grad_norm": limit})
-    summary = run.train_order(store_path, tmp_path / "run", "vt", 0, recipe, say=silent)
+    summary = run.train_order(store_path, tmp_path / "run", "vt", 0, recipe)
     lines = (summary.model_folder / "metrics.jsonl").read_text().splitlines()
     told = [json.loads(line)["grad_norm"] for line in lines]
     assert len(told) == len(norms_at_steps) == 3 and min(told) > 1
@@ -205,7 +201,7 @@ def test_seeds_that_share_a_first_stage_begin_the_later_one_with_weights_of_thei
     recipe, store = debug(training={"frozen_cache": "off"}, evaluation={"directions": ["t2v"]}), Store(store_path)
     monkeypatch.setattr(run, "train_stage", scale)
     monkeypatch.setattr(run, "write_table", lambda table, out: None)  # draws
-    run.run_study(store_path, tmp_path / "study", ["av>t"], [0, 1], recipe, first_stage_seed=7, say=silent)
+    run.run_study(store_path, tmp_path / "study", ["av>t"], [0, 1], recipe, first_stage_seed=7)
     (first,) = [name for name in begun if name.startswith("av.seed7.")]
     later = {seed: name for seed in (0, 1) for name in begun if name.startswith(f"av-t.seed{seed}.")}
     assert len(begun) == 3 and len(later) == 2
@@ -234,7 +230,7 @@ def test_centroids_are_reset_when_an_epoch_starts_and_not_when_it_goes_on(
         loss={"cluster_reset_every_epoch": True, "num_clusters": 2, "cluster_rows": 16, "cluster_refit_every_steps": 9},
         training={"max_steps": 4, "checkpoint_every_steps": 1},
     )
-    whole = run.train_order(store_path, tmp_path / "whole", "vt", 0, recipe, say=silent)
+    whole = run.train_order(store_path, tmp_path / "whole", "vt", 0, recipe)
 
     def save_and_stop(*arguments: Any, **options: Any) -> None:
         save(*arguments, **options)
@@ -243,8 +239,8 @@ def test_centroids_are_reset_when_an_epoch_starts_and_not_when_it_goes_on(
     save = loop.save_checkpoint
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(loop, "save_checkpoint", save_and_stop)
-        run.train_order(store_path, tmp_path / "resumed", "vt", 0, recipe, say=silent)
-    resumed = run.train_order(store_path, tmp_path / "resumed", "vt", 0, recipe, resume=True, say=silent)
+        run.train_order(store_path, tmp_path / "resumed", "vt", 0, recipe)
+    resumed = run.train_order(store_path, tmp_path / "resumed", "vt", 0, recipe, resume=True)
     assert (whole.num_steps, resumed.num_steps) == (4, 3)
     for name in ("model.safetensors", "centroids.safetensors"):
         first, second = (load_file(summary.model_folder / name) for summary in (whole, resumed))
@@ -263,7 +259,7 @@ def test_gradients_do_not_add_up_from_step_to_step(
         loss={"cluster_weight": 0.0},
         training={"learning_rate": 1e-9, "max_steps": 3},
     )
-    run.train_order(store_path, tmp_path / "run", "vt", 0, recipe, say=silent)
+    run.train_order(store_path, tmp_path / "run", "vt", 0, recipe)
     assert len(norms_at_steps) == 3
     assert norms_at_steps == pytest.approx([norms_at_steps[0]] * 3, rel=1e-3)
 
@@ -271,7 +267,7 @@ def test_gradients_do_not_add_up_from_step_to_step(
 @pytest.mark.parametrize("chunk_clips", [0, 5])
 def test_chunks_train_what_is_thawed(chunk_clips: int, store_path: Path, tmp_path: Path) -> None:
     recipe = debug(training={"chunk_clips": chunk_clips, "max_steps": 1}, later_stages={"thaw": 0.5})
-    summary = run.train_order(store_path, tmp_path / "run", "vt>a", 0, recipe, say=silent)
+    summary = run.train_order(store_path, tmp_path / "run", "vt>a", 0, recipe)
     first, last = (factories.build_model(recipe, Store(store_path), 0) for _ in range(2))
     for model, folder in zip((first, last), summary.stage_folders, strict=True):
         load_weights(model, folder / "model.safetensors")
@@ -281,7 +277,7 @@ def test_chunks_train_what_is_thawed(chunk_clips: int, store_path: Path, tmp_pat
 
 def test_a_checkpoint_has_the_mean_loss_since_the_one_before(store_path: Path, tmp_path: Path) -> None:
     recipe = debug(training={"max_steps": 4, "checkpoint_every_steps": 2, "keep_best": 2})
-    summary = run.train_order(store_path, tmp_path / "run", "vt", 0, recipe, say=silent)
+    summary = run.train_order(store_path, tmp_path / "run", "vt", 0, recipe)
     lines = (summary.model_folder / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines]
     paths = sorted((summary.model_folder / "checkpoints").glob("step-*/checkpoint.json"))

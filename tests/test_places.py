@@ -30,14 +30,10 @@ def quick() -> Recipe:
     return load_recipe("debug", training=quick)
 
 
-def silent(line: str) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("places") / "study"
-    run_study(tiny_store, out, ORDERS, [0], quick(), say=silent)
+    run_study(tiny_store, out, ORDERS, [0], quick())
     return out
 
 
@@ -62,8 +58,8 @@ def swapped(study: Path, tmp_path: Path) -> Path:
 
 
 READERS: dict[str, Callable[[Path, Path], Any]] = {
-    "study": lambda own, store: run_study(store, own, ORDERS, [0], quick(), say=silent),
-    "train": lambda own, store: train_order(store, own, "av>t", 0, quick(), resume=True, say=silent),
+    "study": lambda own, store: run_study(store, own, ORDERS, [0], quick()),
+    "train": lambda own, store: train_order(store, own, "av>t", 0, quick(), resume=True),
     "evaluate STUDY": lambda own, store: evaluate_orders(own, store, ["tiny"]),
     "evaluate STAGE": lambda own, store: evaluate(stage_of(own, "av-t"), store, ["tiny"]),
     "evaluate CHECKPOINT": lambda own, store: evaluate(
@@ -93,7 +89,7 @@ def test_a_model_of_another_stage_is_refused(name: str, swapped: Path, tiny_stor
 def test_the_folder_itself_is_right(study: Path, tiny_store: Path) -> None:
     for folder in study.glob("stages/*"):
         check_stage(folder)
-    run_study(tiny_store, study, ORDERS, [0], quick(), say=silent)
+    run_study(tiny_store, study, ORDERS, [0], quick())
 
 
 @pytest.mark.parametrize(
@@ -119,7 +115,7 @@ def test_a_dump_of_another_stage_is_refused(tiny_store: Path, tmp_path: Path, mo
     recipe.training.max_steps = 20
     out = tmp_path / "study"
     with pytest.raises(TrichordError):
-        run_study(tiny_store, out, ["vt"], [0], recipe, say=silent)
+        run_study(tiny_store, out, ["vt"], [0], recipe)
     (dump,) = out.glob("stages/*/divergence")
     reproduce(dump)
     other = dump.parent.with_name("at.seed0.00000000")

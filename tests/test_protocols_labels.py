@@ -339,7 +339,7 @@ def test_own_centroids_of_a_training_by_command(
     from trichord.cli import main
 
     recipe = load_recipe("debug", training={"tensorboard": False, "device": "cpu", "max_steps": 4})
-    folder = train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe, say=lambda line: None).model_folder
+    folder = train_order(tiny_store, tmp_path / "run", "av>t", 0, recipe).model_folder
     store = Store(tiny_store)
     names = [store.video_id(int(i)) for i in store.select("tiny", "test")]
     (tmp_path / "l.csv").write_text("\n".join(["id,class", *(f"{n},{'ab'[i % 2]}" for i, n in enumerate(names))]))

@@ -14,6 +14,7 @@ import pytest
 from privileges import plain_user
 from trichord.data.frozen import why_not_writable
 from trichord.errors import TrichordError
+from trichord.logs import passing_messages
 from trichord.recipes import load_recipe
 from trichord.study.freeze import freeze
 from trichord.study.run import run_study, train_order
@@ -46,8 +47,8 @@ def losses(out: Path) -> list[float]:
 
 def test_a_study_says_it_first_and_takes_the_slow_way(store: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    with read_only(store):
-        run_study(store, tmp_path / "study", ["av>t"], [0], quick(), say=lines.append)
+    with read_only(store), passing_messages(lines.append):
+        run_study(store, tmp_path / "study", ["av>t"], [0], quick())
     notes = [
         number for number, line in enumerate(lines) if f"{store}/frozen: cannot be written (Permission denied)" in line
     ]
@@ -56,7 +57,7 @@ def test_a_study_says_it_first_and_takes_the_slow_way(store: Path, tmp_path: Pat
     assert "later stages compute it at every step" in lines[notes[0]]
     assert any("is encoded each step" in line for line in lines)
     assert not (store / "frozen").exists()
-    train_order(store, tmp_path / "off", "av>t", 0, quick(frozen_cache="off"), say=lambda line: None)
+    train_order(store, tmp_path / "off", "av>t", 0, quick(frozen_cache="off"))
     assert losses(tmp_path / "study") == losses(tmp_path / "off")
 
 
@@ -69,7 +70,8 @@ def test_what_is_no_folder_is_said_first_and_left_alone(store: Path, tmp_path: P
     else:
         frozen.write_text("mine")
     lines: list[str] = []
-    train_order(store, tmp_path / "run", "av>t", 0, quick(), say=lines.append)
+    with passing_messages(lines.append):
+        train_order(store, tmp_path / "run", "av>t", 0, quick())
     first_step = next(number for number, line in enumerate(lines) if " step " in line)
     assert any(
         "frozen: cannot be written (it is a link or a file, not a folder)" in line for line in lines[:first_step]
@@ -78,11 +80,11 @@ def test_what_is_no_folder_is_said_first_and_left_alone(store: Path, tmp_path: P
 
 
 def test_what_is_kept_already_is_read(store: Path, tmp_path: Path) -> None:
-    train_order(store, tmp_path / "first", "av>t", 0, quick(), say=lambda line: None)
+    train_order(store, tmp_path / "first", "av>t", 0, quick())
     kept = sorted(path.name for path in (store / "frozen").iterdir())
     lines: list[str] = []
-    with read_only(store / "frozen"), read_only(store):
-        train_order(store, tmp_path / "second", "av>t", 0, quick(), say=lines.append)
+    with read_only(store / "frozen"), read_only(store), passing_messages(lines.append):
+        train_order(store, tmp_path / "second", "av>t", 0, quick())
     assert not any("is encoded each step" in line for line in lines)
     assert sorted(path.name for path in (store / "frozen").iterdir()) == kept
     assert losses(tmp_path / "first") == losses(tmp_path / "second")
@@ -95,12 +97,13 @@ def test_a_pass_that_another_user_has_begun_is_computed_at_every_step(store: Pat
     with plain_user():
         assert why_not_writable(store / "frozen") == f"no right to write {store / 'frozen' / 'leases'}"
         lines: list[str] = []
-        train_order(store, tmp_path / "run", "av>t", 0, quick(), say=lines.append)
+        with passing_messages(lines.append):
+            train_order(store, tmp_path / "run", "av>t", 0, quick())
     assert any("is encoded each step" in line for line in lines)
 
 
 def test_making_ahead_needs_the_right_to_write(store: Path, tmp_path: Path) -> None:
-    train_order(store, tmp_path / "run", "av>t", 0, quick(frozen_cache="auto"), say=lambda line: None)
+    train_order(store, tmp_path / "run", "av>t", 0, quick(frozen_cache="auto"))
     shutil.rmtree(store / "frozen")
     with (
         read_only(store),

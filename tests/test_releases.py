@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from release_helpers import ODD, SAMPLE, WORDS, item, reasons, refused, write
+from trichord.logs import passing_messages
 from trichord.releases import IMPORTERS, ImportSummary, import_msrvtt, import_youcook2
 from trichord.store import Store
 
@@ -31,7 +32,8 @@ def clip(name: str, seed: int, **more: Any) -> dict[str, Any]:
 
 def test_youcook2_sample(tmp_path: Path) -> None:
     lines: list[str] = []
-    summary = import_youcook2(SAMPLE, tmp_path / "store", WORDS, progress=lines.append)
+    with passing_messages(lines.append):
+        summary = import_youcook2(SAMPLE, tmp_path / "store", WORDS)
     assert (summary.num_added, summary.num_captions) == (12, 12) and lines == [f"youcook2: 12 clips in {SAMPLE}"]
     store = Store(tmp_path / "store")
     assert store.collections() == {("youcook2", "val"): 12}

@@ -19,6 +19,7 @@ from trichord.captions import Captions
 from trichord.extraction import driver, plan, pool, renewal, work
 from trichord.extraction.extract import extract
 from trichord.extraction.summary import ExtractSummary
+from trichord.logs import passing_messages
 from trichord.media import write_video
 from trichord.store import Store, StoreWriter
 from trichord.store.inspect import store_info, verify
@@ -117,7 +118,8 @@ def test_captions_added_and_corrected_are_taken_up(root: Path, monkeypatch: pyte
     text = extract(root / "videos", root / "s", visual_2d=SMALL, dry_run=True)
     assert isinstance(text, str) and "2 are in the store and are looked at again" in text
     lines: list[str] = []
-    summary = run(root / "videos", root / "s", progress=lines.append)
+    with passing_messages(lines.append):
+        summary = run(root / "videos", root / "s")
     assert (summary.num_renewed, summary.num_present, summary.num_added, summary.num_skipped) == (2, 1, 0, 0)
     assert "2 more were made anew because of new captions" in str(summary) and any(
         "1 captions, test" in line for line in lines

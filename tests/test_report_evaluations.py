@@ -357,7 +357,7 @@ def test_orders_of_two_studies_have_their_folders_names(orders: Path, tmp_path: 
 def test_the_evaluation_of_a_study(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Orders that share first stages and one that lacks a modality: trained, evaluated, reported."""
     recipe = load_recipe("debug", training={"tensorboard": False, "max_steps": 2, "device": "cpu"})
-    run_study(tiny_store, tmp_path / "study", ["av>t", "vt>a", "vt"], [0, 1], recipe, say=lambda line: None)
+    run_study(tiny_store, tmp_path / "study", ["av>t", "vt>a", "vt"], [0, 1], recipe)
     words = ["evaluate", str(tmp_path / "study"), "--store", str(tiny_store), "--benchmark", "tiny"]
     assert main([*words, "--directions", "[t2v,t2va]", "--out", str(tmp_path / "e")]) == 0
     assert main(["report", str(tmp_path / "e")]) == 0

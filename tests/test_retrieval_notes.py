@@ -28,7 +28,7 @@ SIZE = "in the protocol: figures are not comparable to published ones"
 def trained(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "run"
     recipe = load_recipe("debug", training={"tensorboard": False, "device": "cpu", "max_steps": 2})
-    train_order(tiny_store, out, "av>t", 0, recipe, say=lambda line: None)
+    train_order(tiny_store, out, "av>t", 0, recipe)
     return out
 
 

@@ -225,7 +225,7 @@ def test_nothing_is_written_through_links(tmp_path: Path) -> None:
     assert "skipped.jsonl" in refusal(lambda: note(folder, "a", "b"))
     write_json(folder / "study.json", {"a": 1})
     assert not (folder / "study.json").is_symlink() and outside.read_text() == "mine"
-    log = StageLog(folder, title="t", num_steps=1, tensorboard=False, say=lambda line: None)
+    log = StageLog(folder, title="t", num_steps=1, tensorboard=False)
     (folder / "metrics.jsonl").unlink()
     (folder / "metrics.jsonl").symlink_to(outside)
     with pytest.raises(TrichordError, match="metrics.jsonl: cannot be written .*it is a link"), writing(folder):

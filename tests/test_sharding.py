@@ -53,7 +53,7 @@ def train(store: str, out: Path, name: str, shard: str, *, stop: int = 0, resume
     recipe = load_recipe("debug", training=settings)
     agreement.Agreement.check_after_fit, agreement.Agreement.__init__ = watched, begin  # type: ignore[method-assign]
     try:
-        train_order(Path(store), out, ORDERS[name], 0, recipe, resume=resume, say=lambda line: None)
+        train_order(Path(store), out, ORDERS[name], 0, recipe, resume=resume)
     except Stopped:
         pass
     finally:

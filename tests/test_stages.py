@@ -131,7 +131,7 @@ def test_clips_of_a_step_are_those_of_all_processes(
         return batches(*arguments, **{**options, "process": 2, "num_processes": 3})  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "batches", third)
-    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=lambda line: None)
+    summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
     lines = (summary.model_folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["clips"] for line in lines] == whole
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -167,10 +168,10 @@ def test_info_says_what_a_store_holds(store_path: Path) -> None:
         assert line in text.splitlines()
 
 
-def test_verify_finds_a_sound_store_sound_and_tells_its_progress(sound: Path) -> None:
-    lines: list[str] = []
-    assert verify(sound, progress=lines.append) == []
-    assert lines == [f"checking {sound / 'parts' / f'0000{k}.parquet'}" for k in range(3)]
+def test_verify_finds_a_sound_store_sound_and_logs_its_progress(sound: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "trichord.store.inspect"):
+        assert verify(sound) == []
+    assert caplog.messages == [f"checking {sound / 'parts' / f'0000{k}.parquet'}" for k in range(3)]
 
 
 def test_verify_of_nothing_says_so(tmp_path: Path) -> None:

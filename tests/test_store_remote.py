@@ -464,7 +464,7 @@ def test_a_study_from_s3_gives_the_same_table(tiny_store: Path, s3: S3Server, tm
     for place, bound in ((tiny_store, 0.0), (url, 0.02)):
         out = tmp_path / str(len(tables))
         settings = load_recipe("debug", **recipe, data={"cache_gb": bound})
-        run_study(place, out, ["av>t", "avt"], [0], settings, say=lambda line: None)
+        run_study(place, out, ["av>t", "avt"], [0], settings)
         tables.append((out / "table.csv").read_text())
     assert tables[0] == tables[1]
     assert json.loads((tmp_path / "1" / "study.json").read_text())["store"]["path"] == url

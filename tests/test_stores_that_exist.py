@@ -14,6 +14,7 @@ import torch
 
 from extract_helpers import load_once, run
 from trichord.extraction import pool
+from trichord.logs import passing_messages
 from trichord.modality import Order
 from trichord.recipes import load_recipe
 from trichord.store import Store
@@ -80,7 +81,8 @@ def test_extract_extracts_nothing_again_whose_result_is_the_same(root: Path, mon
     before = Store(root / "store").fingerprint
     monkeypatch.setattr("trichord.extraction.work.pictures", None)
     lines: list[str] = []
-    summary = run(root / "videos", root / "store", progress=lines.append)
+    with passing_messages(lines.append):
+        summary = run(root / "videos", root / "store")
     assert (summary.num_present, summary.num_renewed, summary.num_skipped, summary.notes) == (3, 0, 0, [])
     assert lines[-1].startswith("3/3 ")
     assert Store(root / "store").fingerprint == before and len(outdated(Store(root / "store"))) == 0

@@ -15,6 +15,7 @@ from tiny import write_tiny_store
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.geometry import Geometry
 from trichord.evaluation.ranks import RankCounts, metrics_from_counts
+from trichord.logs import passing_messages
 from trichord.modality import Order
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
@@ -36,14 +37,10 @@ def quick(**training: Any) -> Recipe:
     )
 
 
-def silent(line: str) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study")
-    run.run_study(tiny_store, out, ORDERS, [0, 1], quick(), say=silent)
+    run.run_study(tiny_store, out, ORDERS, [0, 1], quick())
     return out
 
 
@@ -96,7 +93,7 @@ def test_a_second_run_trains_and_evaluates_nothing(
 
     monkeypatch.setattr(run, "train_stage", never)
     monkeypatch.setattr(score, "embed_benchmark", never)
-    run.run_study(tiny_store, study, ORDERS, [0, 1], quick(), say=silent)
+    run.run_study(tiny_store, study, ORDERS, [0, 1], quick())
     assert {p: p.stat().st_mtime_ns for p in study.glob("stages/*/model.safetensors")} == before
     assert (study / "table.md").read_text() == table
 
@@ -114,8 +111,8 @@ def test_an_interrupted_study_goes_on_and_gives_the_same_table(
 
     monkeypatch.setattr(run, "train_stage", limited)
     with pytest.raises(KeyboardInterrupt):
-        run.run_study(tiny_store, tmp_path / "cut", ORDERS, [0, 1], quick(), say=silent)
-    run.run_study(tiny_store, tmp_path / "cut", ORDERS, [0, 1], quick(), say=silent)
+        run.run_study(tiny_store, tmp_path / "cut", ORDERS, [0, 1], quick())
+    run.run_study(tiny_store, tmp_path / "cut", ORDERS, [0, 1], quick())
     assert len(trained) == len(set(trained)) + 1  # only the interrupted stage was begun twice
     assert (tmp_path / "cut" / "table.csv").read_text() == (study / "table.csv").read_text()
 
@@ -135,7 +132,8 @@ def test_a_diverged_order_is_left_out_and_said(
 
     monkeypatch.setattr(factories, "build_loss", poisoned)
     for _ in range(2):
-        table = run.run_study(tiny_store, out, ["av>t", "vt>a"], [0], quick(), say=lines.append)
+        with passing_messages(lines.append):
+            table = run.run_study(tiny_store, out, ["av>t", "vt>a"], [0], quick())
     assert table.orders == ("vt>a",)
     assert tried == [0], "a stage that diverged is not trained a second time"
     assert sum("AV→T seed 0  diverged and is left out: stage av>t, step 1" in line for line in lines) == 2
@@ -146,7 +144,7 @@ def test_a_diverged_order_is_left_out_and_said(
     assert [entry["order"] for entry in plan] == ["av>t", "vt>a"]
     monkeypatch.setattr(factories, "build_loss", build)
     (stage / "diverged.json").unlink()
-    assert run.run_study(tiny_store, out, ["av>t"], [0], quick(), say=silent).orders == ("av>t",)
+    assert run.run_study(tiny_store, out, ["av>t"], [0], quick()).orders == ("av>t",)
 
 
 def test_when_all_diverge_it_is_an_error(tiny_store: Path, tmp_path: Path) -> None:
@@ -154,14 +152,14 @@ def test_when_all_diverge_it_is_an_error(tiny_store: Path, tmp_path: Path) -> No
     recipe.training.learning_rate = 1e6
     recipe.training.schedule = "constant"
     with pytest.raises(Diverged, match="every order diverged; lower training.learning_rate"):
-        run.run_study(tiny_store, tmp_path / "out", ["vt"], [0], recipe, say=silent)
+        run.run_study(tiny_store, tmp_path / "out", ["vt"], [0], recipe)
 
 
 def test_a_pair_alone_is_an_order_too(study: Path, tiny_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "pairs"
     shutil.copytree(study, out)
     count = len(list(out.glob("stages/*")))
-    table = run.run_study(tiny_store, out, ["vt", "av"], [0], quick(), say=silent)
+    table = run.run_study(tiny_store, out, ["vt", "av"], [0], quick())
     assert len(list(out.glob("stages/*"))) == count, "the first stages of the orders are the pairs"
     assert ("vt", "tiny") in table.cells and ("av", "tiny") not in table.cells
     assert {r["direction"] for r in table.results if r["order"] == "av"} == {"a2v", "v2a"}
@@ -174,7 +172,8 @@ def test_an_order_that_no_direction_scores_is_named(study: Path, tiny_store: Pat
     shutil.copytree(study, out)
     recipe = quick()
     recipe.evaluation.directions = ["t2v", "v2t"]
-    run.run_study(tiny_store, out, ["vt", "av"], [0], recipe, say=said.append)
+    with passing_messages(said.append):
+        run.run_study(tiny_store, out, ["vt", "av"], [0], recipe)
     (line,) = [line for line in said if "not scored" in line]
     assert "order AV is trained and not scored" in line and "such as a2v" in line
 
@@ -195,20 +194,20 @@ def test_seeds_can_be_added_later(study: Path, tiny_store: Path, tmp_path: Path)
     out = tmp_path / "more"
     shutil.copytree(study, out)
     count = len(list(out.glob("stages/*")))
-    run.run_study(tiny_store, out, ["av>t"], [0, 1, 2], quick(), say=silent)
+    run.run_study(tiny_store, out, ["av>t"], [0, 1, 2], quick())
     assert len(list(out.glob("stages/*"))) == count + 2
 
 
 def test_a_store_without_held_out_clips_says_what_to_do(tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path / "s", num_train=3, num_test=0)
     with pytest.raises(TrichordError, match="every video is in split train.*--benchmarks COLLECTION/train"):
-        run.run_study(store, tmp_path / "out", ORDERS, [0], quick(), say=silent)
+        run.run_study(store, tmp_path / "out", ORDERS, [0], quick())
 
 
 def test_an_order_that_needs_what_the_store_lacks(tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path / "s", num_train=9, num_test=2, audio=False)
     with pytest.raises(TrichordError, match="needs audio, which the store lacks; it has video, text"):
-        run.run_study(store, tmp_path / "out", ["av>t"], [0], quick(), say=silent)
+        run.run_study(store, tmp_path / "out", ["av>t"], [0], quick())
 
 
 def test_evaluating_a_stage_folder_gives_the_studys_figures(study: Path, tiny_store: Path) -> None:
@@ -299,7 +298,7 @@ def test_a_study_without_its_ranks_is_evaluated_again(study: Path, tiny_store: P
     kept = {p: p.read_bytes() for p in study.rglob("seed-*.npz")}
     for path in (tmp_path / "again").rglob("seed-*.npz"):
         path.unlink()
-    run.run_study(tiny_store, tmp_path / "again", ORDERS, [0, 1], quick(), say=silent)
+    run.run_study(tiny_store, tmp_path / "again", ORDERS, [0, 1], quick())
     for path in kept:
         with np.load(path) as before, np.load(tmp_path / "again" / path.relative_to(study)) as after:
             assert before.files == after.files and all(np.array_equal(before[k], after[k]) for k in before.files)

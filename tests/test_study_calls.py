@@ -12,6 +12,7 @@ import torch
 
 from report_helpers import write_study_folder
 from trichord.errors import TrichordError
+from trichord.logs import passing_messages
 from trichord.recipes import Recipe, load_recipe
 from trichord.report.contents_repeat import places_table, repeat_section
 from trichord.report.document import Table, Text
@@ -47,12 +48,12 @@ def stop(line: str) -> None:
 
 def test_a_stage_keeps_the_calls_that_trained_it(tiny_store: Path, tmp_path: Path, two_threads: None) -> None:
     out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt):
-        run.run_study(tiny_store, out, ["vt"], [0], quick(), say=stop)
+    with pytest.raises(KeyboardInterrupt), passing_messages(stop):
+        run.run_study(tiny_store, out, ["vt"], [0], quick())
     (waiting,) = out.glob(f"stages/*/{CALLS}")
     assert [set(call) for call in json.loads(waiting.read_text())] == [{"begun", "versions", "machine"}]
     torch.set_num_threads(1)
-    run.run_study(tiny_store, out, ["vt"], [0], quick(), say=lambda line: None)
+    run.run_study(tiny_store, out, ["vt"], [0], quick())
     assert not list(out.glob(f"stages/*/{CALLS}"))
     (stage,) = read_study(out).stages.values()
     before, after = stage.calls

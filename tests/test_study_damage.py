@@ -13,6 +13,7 @@ import pytest
 
 from report_helpers import result_of, write_study_folder
 from trichord.errors import Diverged, TrichordError
+from trichord.logs import passing_messages
 from trichord.recipes import Recipe, load_recipe
 from trichord.report.analysis import analyse_study
 from trichord.report.reading import Study, read_study
@@ -31,12 +32,8 @@ def quick(**training: Any) -> Recipe:
     )
 
 
-def silent(line: str) -> None:
-    pass
-
-
 def go_on(store: Path, out: Path, orders: list[str] | None = None, **options: Any) -> Any:
-    return run.run_study(store, out, orders or ["vt"], [0], quick(), **{"say": silent, **options})
+    return run.run_study(store, out, orders or ["vt"], [0], quick(), **options)
 
 
 def read_all(path: Path) -> Study:
@@ -121,7 +118,8 @@ def test_the_report_says_what_a_second_run_mends(name: str, study: Path, own: Pa
     assert str(own) in told and "run the study again" in told and "which trains nothing twice" in told
     assert "\n" not in told and "pickle" not in told
     lines: list[str] = []
-    go_on(tiny_store, own, say=lines.append)
+    with passing_messages(lines.append):
+        go_on(tiny_store, own)
     read_all(own)
     for path in study.rglob("*.json"):
         assert json.loads((own / path.relative_to(study)).read_text()) == json.loads(path.read_text())
@@ -195,7 +193,8 @@ def test_torn_settings_of_a_folder(own: Path, tiny_store: Path, content: str) ->
 def test_a_plan_made_anew_says_so_once(own: Path, tiny_store: Path) -> None:
     (own / "study.json").write_text("{")
     lines: list[str] = []
-    go_on(tiny_store, own, say=lines.append)
+    with passing_messages(lines.append):
+        go_on(tiny_store, own)
     told = [line for line in lines if "study.json" in line]
     assert (
         len(told) == 1 and "made anew from this call; name the orders, seeds and benchmarks of other calls" in told[0]
@@ -273,7 +272,7 @@ def test_another_benchmark_joins_the_earlier_ones(
 def test_figures_scored_otherwise_are_not_kept_beside_new_ones(own: Path, tiny_store: Path) -> None:
     recipe = quick()
     recipe.evaluation.cosine = "yes"
-    run.run_study(tiny_store, own, ["vt"], [0], recipe, benchmarks=["tiny/train"], say=silent)
+    run.run_study(tiny_store, own, ["vt"], [0], recipe, benchmarks=["tiny/train"])
     assert [row["benchmark"] for row in read_all(own).done[0].results] == ["tiny/train"]
     assert [row["benchmark"] for row in json.loads((own / "study.json").read_text())["results"]] == ["tiny/train"]
 
@@ -293,11 +292,12 @@ def test_training_one_order_notes_divergence_and_tries_again(
 
     monkeypatch.setattr(factories, "build_loss", poisoned)
     with pytest.raises(Diverged):
-        run.train_order(tiny_store, out, "vt", 0, quick(), say=silent)
+        run.train_order(tiny_store, out, "vt", 0, quick())
     (stage,) = out.glob("stages/*")
     assert "step 1: the loss is not finite" in str(folder.divergence_of(stage))
     monkeypatch.setattr(factories, "build_loss", build)
-    summary = run.train_order(tiny_store, out, "vt", 0, quick(), resume=True, say=lines.append)
+    with passing_messages(lines.append):
+        summary = run.train_order(tiny_store, out, "vt", 0, quick(), resume=True)
     assert summary.num_steps == 1 and folder.divergence_of(stage) is None and not (stage / "diverged.json").exists()
     assert any(line.startswith(f"stage {stage.name} diverged before (") and "trained again" in line for line in lines)
 
@@ -337,8 +337,8 @@ def test_when_every_run_diverged_going_on_is_not_the_advice(tmp_path: Path) -> N
 
 def test_the_call_and_the_machine_are_kept(tiny_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run.run_study(tiny_store, out, ["vt>a", "vt"], [0, 1], quick(), first_stage_seed=7, say=silent)
-    run.run_study(tiny_store, out, ["av>t"], [0, 1], quick(), say=silent)
+    run.run_study(tiny_store, out, ["vt>a", "vt"], [0, 1], quick(), first_stage_seed=7)
+    run.run_study(tiny_store, out, ["av>t"], [0, 1], quick())
     content = json.loads((out / "study.json").read_text())
     given = {(entry["order"], entry["seed"]): entry["first_stage_seed"] for entry in content["orders"]}
     assert given == {

@@ -160,7 +160,7 @@ def test_a_study_with_a_folder_link_inside_is_refused(link: str, home: Path, tmp
     (out / link).symlink_to(home)
     recipe = load_recipe("debug", training=quick())
     for run in (
-        lambda: run_study(tiny_store, out, ["vt"], [0], recipe, say=lambda line: None),
+        lambda: run_study(tiny_store, out, ["vt"], [0], recipe),
         lambda: train_order(tiny_store, out, "vt", 0, recipe, resume=True),
     ):
         with pytest.raises(TrichordError, match=f"{link}: is a link to"):
@@ -220,7 +220,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = os.umask(0o022)
     try:
         recipe = load_recipe("debug", training={**quick(), "keep_best": 1, "checkpoint_every_steps": 1})
-        run_study(folder / "store", folder / "out", ["vt", "at"], [0], recipe, say=lambda line: None)
+        run_study(folder / "store", folder / "out", ["vt", "at"], [0], recipe)
     finally:
         os.umask(before)
     return folder

@@ -34,10 +34,6 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return rows
 
 
-def silent(line: str) -> None:
-    pass
-
-
 @pytest.mark.parametrize("order", ["av>t", "at>v", "vt>a", "avt"])
 def test_golden_loss_curve_of_the_debug_recipe(order: str, tiny_store: Path, tmp_path: Path) -> None:
     """A refactor must give the identical losses. `python tests/test_training.py` writes the file anew after a wanted change.
@@ -55,13 +51,13 @@ def test_golden_loss_curve_of_the_debug_recipe(order: str, tiny_store: Path, tmp
 
 def curve(order: str, store: Path, out: Path) -> list[list[float]]:
     """Per stage the losses of all steps."""
-    summary = run.train_order(store, out, order, 0, debug(), say=silent)
+    summary = run.train_order(store, out, order, 0, debug())
     return [[row["loss"] for row in metrics(folder)] for folder in summary.stage_folders]
 
 
 @pytest.mark.parametrize("order", ["av>t", "at>v", "vt>a"])
 def test_stage_two_leaves_frozen_weights_and_buffers_bit_equal(order: str, tiny_store: Path, tmp_path: Path) -> None:
-    summary = run.train_order(tiny_store, tmp_path / "run", order, 0, debug(max_steps=4), say=silent)
+    summary = run.train_order(tiny_store, tmp_path / "run", order, 0, debug(max_steps=4))
     first, second = (load_file(folder / "model.safetensors") for folder in summary.stage_folders)
     stage = plan_order(Order.parse(order), 0, debug(), "x").stages[1].stage
     changed = {name.split(".")[1] for name in first if not torch.equal(first[name], second[name])}
@@ -86,7 +82,7 @@ def test_resumed_training_equals_uninterrupted(
 ) -> None:
     """Parameters, buffers, clustering and every logged figure are bit-equal, stopped within an epoch or between two."""
     recipe = debug(checkpoint_every_steps=3, max_steps=8)
-    whole = run.train_order(tiny_store, tmp_path / "whole", order, 0, recipe, say=silent)
+    whole = run.train_order(tiny_store, tmp_path / "whole", order, 0, recipe)
 
     def stop(step: int) -> None:
         if step == stop_at:
@@ -94,9 +90,9 @@ def test_resumed_training_equals_uninterrupted(
 
     monkeypatch.setattr(run, "train_stage", partial(train_stage, after_step=stop))
     with pytest.raises(Stopped):
-        run.train_order(tiny_store, tmp_path / "cut", order, 0, recipe, say=silent)
+        run.train_order(tiny_store, tmp_path / "cut", order, 0, recipe)
     monkeypatch.setattr(run, "train_stage", train_stage)
-    cut = run.train_order(tiny_store, tmp_path / "cut", order, 0, recipe, resume=True, say=silent)
+    cut = run.train_order(tiny_store, tmp_path / "cut", order, 0, recipe, resume=True)
     for a, b in zip(whole.stage_folders, cut.stage_folders, strict=True):
         one, two = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
         assert all(torch.equal(one[k], two[k]) for k in one)
@@ -105,18 +101,16 @@ def test_resumed_training_equals_uninterrupted(
 
 
 def test_a_run_folder_explains_itself_and_is_not_used_twice(tiny_store: Path, tmp_path: Path) -> None:
-    summary = run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1), say=silent)
+    summary = run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1))
     config = (summary.model_folder / "config.yaml").read_text()
     assert "fingerprint" in config and "torch" in config and "learning_rate" in config and "frozen" in config
     with pytest.raises(TrichordError, match="holds a run already; add --resume"):
-        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1), say=silent)
+        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1))
     with pytest.raises(TrichordError, match=r"other settings \(training.learning_rate 0.001 there, 0.5 now\)"):
-        run.train_order(
-            tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1, learning_rate=0.5), resume=True, say=silent
-        )
+        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1, learning_rate=0.5), resume=True)
     other = write_tiny_store(tmp_path / "other", num_train=9)
     with pytest.raises(TrichordError, match="another or since changed store"):
-        run.train_order(other, tmp_path / "run", "vt>a", 0, debug(max_steps=1), resume=True, say=silent)
+        run.train_order(other, tmp_path / "run", "vt>a", 0, debug(max_steps=1), resume=True)
 
 
 def later(**settings: Any) -> Recipe:
@@ -139,7 +133,7 @@ def test_thawed_modalities_train_on_at_their_part_of_the_rate(tiny_store: Path, 
     far = {}
     for thaw in (0.0, 0.01, 1.0):
         run_folder = tmp_path / str(thaw)
-        summary = run.train_order(tiny_store, run_folder, "vt>a", 0, later(thaw=thaw), say=silent)
+        summary = run.train_order(tiny_store, run_folder, "vt>a", 0, later(thaw=thaw))
         far[thaw] = moved(summary.stage_folders, "video")
     assert far[0.0] == 0 and 0 < far[0.01] < 0.1 * far[1.0]
     first = {path.name for path in tmp_path.glob("*/stages/vt.seed0.*")}
@@ -148,7 +142,7 @@ def test_thawed_modalities_train_on_at_their_part_of_the_rate(tiny_store: Path, 
 
 
 def test_a_replay_trains_the_first_pair_too(tiny_store: Path, tmp_path: Path) -> None:
-    summary = run.train_order(tiny_store, tmp_path / "r", "vt>a", 0, later(thaw=1.0, replay=True), say=silent)
+    summary = run.train_order(tiny_store, tmp_path / "r", "vt>a", 0, later(thaw=1.0, replay=True))
     terms = {name for row in metrics(summary.model_folder) for name in row}
     assert {"contrast_VT", "contrast_VA", "contrast_AT", "reconstruction_V", "reconstruction_A"} <= terms
 
@@ -157,7 +151,7 @@ def test_later_stages_can_be_longer(tiny_store: Path, tmp_path: Path) -> None:
     recipe = load_recipe(
         "debug", training={"tensorboard": False, "max_steps": 0, "epochs": 2}, later_stages={"epochs": 6}
     )
-    summary = run.train_order(tiny_store, tmp_path / "long", "vt>a", 0, recipe, say=silent)
+    summary = run.train_order(tiny_store, tmp_path / "long", "vt>a", 0, recipe)
     first, second = (len(metrics(folder)) for folder in summary.stage_folders)
     assert second == 3 * first
 
@@ -193,7 +187,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
     monkeypatch.setattr(factories, "build_loss", poisoned)
     monkeypatch.setattr(run, "train_stage", watched)
     with pytest.raises(TrichordError, match="stage vt, step 1: the loss is not finite"):
-        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, recipe, say=silent)
+        run.train_order(tiny_store, tmp_path / "run", "vt>a", 0, recipe)
     assert all(
         torch.equal(kept[name], fresh[name])
         for name, _ in fresh.items()
@@ -212,10 +206,7 @@ if __name__ == "__main__":
 
 
 def test_the_plain_paths_train_as_the_fast_ones(tiny_store: Path, tmp_path: Path) -> None:
-    one, two = (
-        run.train_order(tiny_store, tmp_path / str(fast), "avt", 0, debug(fast=fast), say=silent)
-        for fast in (True, False)
-    )
+    one, two = (run.train_order(tiny_store, tmp_path / str(fast), "avt", 0, debug(fast=fast)) for fast in (True, False))
     first, second = metrics(one.model_folder), metrics(two.model_folder)
     assert len(first) == len(second) and one.model_folder.name != two.model_folder.name
     for a, b in zip(first, second, strict=True):
@@ -233,9 +224,9 @@ def test_one_switch_reaches_every_fast_path(
     def watched(model: Any, stage: Any, loss: Any, source: Any, reader: Any, settings: Any, **options: Any) -> int:
         steps = train_stage(model, stage, loss, source, reader, settings, **options)
         davenet = model.encoders["audio"].davenet
-        seen.append((davenet.fast, loss.memory.path is None, settings.fast))
+        seen.append((davenet.fast, loss.memory.path is None, settings.training.fast))
         return steps
 
     monkeypatch.setattr(run, "train_stage", watched)
-    run.train_order(tiny_store, tmp_path / "run", "avt", 0, debug(fast=fast, max_steps=1), say=silent)
+    run.train_order(tiny_store, tmp_path / "run", "avt", 0, debug(fast=fast, max_steps=1))
     assert seen == [(fast,) * 3] and kept == [True] * fast

@@ -36,10 +36,6 @@ MEND = "delete it and make it anew"
 RIGHTS = "(Permission denied); ask its owner for the right to read it"
 
 
-def silent(line: str) -> None:
-    pass
-
-
 @contextmanager
 def forbidden(*paths: Path) -> Iterator[None]:
     """Paths that nobody may read, for a user to whom rights matter."""
@@ -238,7 +234,7 @@ def quick(**training: Any) -> Any:
 @pytest.fixture(scope="module")
 def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("unreadable") / "study"
-    run_study(tiny_store, out, ["vt"], [0], quick(), say=silent)
+    run_study(tiny_store, out, ["vt"], [0], quick())
     return out
 
 
@@ -266,7 +262,7 @@ def test_a_study_that_may_not_be_read_is_not_trained_again(name: str, study: Pat
         if name in ("model.safetensors", "centroids.safetensors"):
             evaluate(stage, tiny_store, ["tiny"])
         else:
-            run_study(tiny_store, study, ["vt"], [0], quick(), say=silent)
+            run_study(tiny_store, study, ["vt"], [0], quick())
     assert "delete" not in str(caught.value) and "train" not in str(caught.value)
     after = {file: file.stat().st_mtime_ns for file in before}
     assert before == after
@@ -277,7 +273,7 @@ def test_a_study_that_may_not_be_read_is_not_trained_again(name: str, study: Pat
 def test_a_study_json_that_may_not_be_read_keeps_what_it_has(study: Path, tiny_store: Path) -> None:
     content = json.loads((study / "study.json").read_text())
     with forbidden(study / "study.json"), pytest.raises(Unavailable):
-        run_study(tiny_store, study, ["vt"], [0], quick(), say=silent)
+        run_study(tiny_store, study, ["vt"], [0], quick())
     assert json.loads((study / "study.json").read_text())["results"] == content["results"] != []
 
 
@@ -288,11 +284,11 @@ def test_a_checkpoint_that_may_not_be_read_is_not_set_aside(
     monkeypatch.setattr("trichord.study.run.save_model", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     recipe = quick(checkpoint_every_steps=1)
     with pytest.raises(KeyboardInterrupt):
-        train_order(tiny_store, out, "vt", 0, recipe, say=silent)
+        train_order(tiny_store, out, "vt", 0, recipe)
     monkeypatch.undo()
     (checkpoint,) = out.glob("stages/*/checkpoints/step-*")
     for file in sorted(checkpoint.iterdir()):
         with forbidden(file), pytest.raises(Unavailable, match="ask its owner"):
-            train_order(tiny_store, out, "vt", 0, recipe, resume=True, say=silent)
+            train_order(tiny_store, out, "vt", 0, recipe, resume=True)
         assert checkpoint.is_dir()
-    assert train_order(tiny_store, out, "vt", 0, recipe, resume=True, say=silent).num_steps == 0
+    assert train_order(tiny_store, out, "vt", 0, recipe, resume=True).num_steps == 0

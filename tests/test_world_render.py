@@ -11,6 +11,7 @@ import pytest
 
 from trichord.captions import read_captions
 from trichord.errors import TrichordError
+from trichord.logs import passing_messages
 from trichord.world import WorldSummary, write_world
 from trichord.world.draw import StepPainter
 from trichord.world.render import SAMPLE_RATE_HZ, _Look, frames, soundtrack
@@ -93,7 +94,8 @@ def test_the_truth_tells_every_step(world: Path) -> None:
 
 def test_the_same_arguments_give_the_same_bytes_in_other_processes(world: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    summary = tiny_world(tmp_path / "again", workers=2, progress=lines.append)
+    with passing_messages(lines.append):
+        summary = tiny_world(tmp_path / "again", workers=2)
     assert files(tmp_path / "again") == files(world)
     assert summary.num_rendered == 2 and "2/2 videos" in lines[-1]
 

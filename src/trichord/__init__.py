@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from trichord.nn import MCN
 
 __version__ = version("trichord")
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until a program configures logging
 __all__ = ["MCN", "Direction", "Embedder", "Order", "TrichordError", "__version__"]
 
 _LAZY = {"Embedder": "trichord.embedder", "MCN": "trichord.nn"}

@@ -65,11 +65,6 @@ def printable(text: object) -> str:
     )
 
 
-def print_line(line: str) -> None:
-    """Print a line at once, as a terminal can show it."""
-    print(printable(line), flush=True)
-
-
 def disk_error(error: BaseException, where: Path | str | None = None) -> TrichordError | None:
     """What a disk that is full, failing or not to be written to means to the user; None for any other error.
 

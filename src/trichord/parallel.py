@@ -3,6 +3,7 @@ set-up, and all of this is nothing there."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
@@ -30,6 +31,13 @@ def process_index() -> int:
 def is_main() -> bool:
     """Whether this process is the one that prints and writes."""
     return num_processes() == 1 or dist.get_rank() == 0
+
+
+def main_process_logger(name: str) -> logging.Logger:
+    """Return the logger of a module whose messages only the main process of a launch emits."""
+    logger = logging.getLogger(name)
+    logger.addFilter(lambda record: is_main())
+    return logger
 
 
 def most(number: int) -> int:

@@ -11,6 +11,7 @@ from trichord.cli.launch import check_launch, end_at_once_if_launched, is_launch
 from trichord.cli.output import lasting_output
 from trichord.cli.stopping import Stopped, stopping_on_signals
 from trichord.errors import TrichordError, disk_error, memory_error, one_line, printable
+from trichord.logs import printing_messages
 
 USAGE = """\
 usage: trichord COMMAND [ARGUMENTS] [--debug]
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    with lasting_output(until_exit=argv is None) as lost_output:
+    with lasting_output(until_exit=argv is None) as lost_output, printing_messages():
         code = _guarded(words, debug)
         if why := lost_output():
             prints_only = not words or words[0].startswith("-") or words[0] in PRINTING

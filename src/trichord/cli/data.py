@@ -85,7 +85,7 @@ def store(words: list[str]) -> int:
     if words[0] == "info":
         show(store_info(words[1]))
         return 0
-    problems = verify(words[1], note=show)
+    problems = verify(words[1])
     for problem in problems:
         show(problem)
     if problems:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from trichord.files.paths import accepts_text_paths
 
 if TYPE_CHECKING:
     from trichord.study.table import StudyTable
+
+logger = logging.getLogger(__name__)
 
 
 @accepts_text_paths
@@ -21,7 +23,6 @@ def run_demo(
     num_train: int = 60,
     num_test: int = 40,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
 ) -> tuple[StudyTable, Path]:
     """Render the built-in world, extract its features, train and compare the orders. A second call continues.
 
@@ -31,7 +32,6 @@ def run_demo(
         num_train: Videos to train on.
         num_test: Held-out videos, which show combinations never trained on.
         seed: Seed of the world and of the study.
-        progress: Takes lines.
 
     Returns:
         The table, and the study's folder.
@@ -43,20 +43,17 @@ def run_demo(
     from trichord.study.run import run_study
     from trichord.world import write_world
 
-    say = progress or (lambda line: None)
-    say(f"1/3 the world: {num_train} + {num_test} narrated videos in {out / 'world'}")
-    say(str(write_world(out / "world", num_train=num_train, num_test=num_test, seed=seed, progress=progress)))
-    say(f"2/3 features into {out / 'store'}")
-    extracted = extract(out / "world", out / "store", collection="world", progress=progress)
-    say(str(extracted))
+    logger.info(f"1/3 the world: {num_train} + {num_test} narrated videos in {out / 'world'}")
+    logger.info(str(write_world(out / "world", num_train=num_train, num_test=num_test, seed=seed)))
+    logger.info(f"2/3 features into {out / 'store'}")
+    extracted = extract(out / "world", out / "store", collection="world")
+    logger.info(str(extracted))
     assert isinstance(extracted, ExtractSummary), "a dry run returns text, and this is none"
     if extracted.interruption is not None:
         raise extracted.interruption
     if extracted.num_postponed:  # a study of a part of the world would refuse the whole one later
         raise TrichordError(f"{out / 'store'}: not all of the world could be extracted; run the command again")
-    say(f"3/3 the study in {out / 'study'}: A and V then T, A and T then V, V and T then A, and all at once")
-    table = run_study(
-        out / "store", out / "study", ["av>t", "at>v", "vt>a", "avt"], [seed], load_recipe(recipe), say=progress
-    )
-    say(str(write_report(out / "study")))
+    logger.info(f"3/3 the study in {out / 'study'}: A and V then T, A and T then V, V and T then A, and all at once")
+    table = run_study(out / "store", out / "study", ["av>t", "at>v", "vt>a", "avt"], [seed], load_recipe(recipe))
+    logger.info(str(write_report(out / "study")))
     return table, out / "study"

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from trichord.cli.command import command
-from trichord.cli.parsing import say, show
+from trichord.cli.parsing import show
 
 
 @command("trichord export-model my_study/stages/STAGE --out my_model --license cc-by-4.0", positional=("run",))
@@ -87,7 +87,7 @@ def embed(
     )
     embedder = load()
     with Worker(load) as worker:
-        embedded = embed_files(embedder, files, window_s=window_s, say=say, worker=worker)
+        embedded = embed_files(embedder, files, window_s=window_s, worker=worker)
     embedded.save(out)
     told = ", ".join(f"{int(there.sum())} of {m}" for m, there in embedded.valid.items())
     show(f"{out}: {embedded.num_clips} clips ({told}), {embedder.dim} dimensions")

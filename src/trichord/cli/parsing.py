@@ -48,11 +48,6 @@ def _with_dashes(parser: ArgumentParser, text: str) -> str:
     return head + mark + ", ".join(shown)
 
 
-def say(line: str) -> None:
-    """Print a line of progress."""
-    print(printable(line), flush=True)
-
-
 def show(result: object) -> None:
     """Print lines of a result. Names in it come from files: what a terminal would obey is escaped."""
     print("\n".join(map(printable, str(result).split("\n"))))
@@ -67,13 +62,13 @@ def call(
     descriptions = descriptions_of(function)
     for name in positional:
         parser.add_argument(name, type=str if name == "store" else Path, help=descriptions.get(name, ""))
-    parser.add_function_arguments(function, skip={*positional, "progress"}, fail_untyped=False)
+    parser.add_function_arguments(function, skip=set(positional), fail_untyped=False)
     for group in parser._action_groups:
         if group.title and group.title.rstrip(":.") == summary.rstrip("."):  # the description says it already
             group.title = "settings"
     values = parse(parser, _as_typed(function, words)).as_dict()
     with writing(values.get("out") or values.get("store")):
-        return function(**{k: v for k, v in values.items() if k != "config"}, progress=say)
+        return function(**{k: v for k, v in values.items() if k != "config"})
 
 
 def _as_typed(function: Callable[..., Any], words: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trichord.cli.command import NOTHING, command
 from trichord.cli.launch import is_main
-from trichord.cli.parsing import parts_of, say, show
+from trichord.cli.parsing import parts_of, show
 from trichord.errors import TrichordError
 from trichord.settings import SEED
 
@@ -191,7 +191,7 @@ def _evaluate_orders(console: Console, run: Path, *subject: Any, out: Path | Non
     from trichord.study.evaluation_tables import order_caption, order_tables
     from trichord.study.figures import order_figures
 
-    found = evaluate_orders(run, *subject, out=out, say=say, **how)
+    found = evaluate_orders(run, *subject, out=out, **how)
     if not is_main():
         return 0
     for note in found.notes():

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from trichord.cli.command import NOTHING, command
 from trichord.cli.launch import is_main
-from trichord.cli.parsing import call, say, show
+from trichord.cli.parsing import call, show
 from trichord.errors import TrichordError
 from trichord.recipes import Recipe
 
@@ -31,7 +31,7 @@ def train(settings: Recipe, *, store: str, out: Path, order: str = "av>t", seed:
     """
     from trichord.study.run import train_order
 
-    summary = train_order(store, out, order, seed, settings, resume=resume, say=None)
+    summary = train_order(store, out, order, seed, settings, resume=resume)
     if not is_main():
         return 0
     print(f"{summary.order}: {summary.num_steps} steps; the model is in {summary.model_folder}")
@@ -110,7 +110,7 @@ def freeze(
     from trichord.study.freeze import freeze
 
     cluster = RayOptions(ray) if ray is not None else None
-    ready = freeze(run, store, order=order, device=device, cluster=cluster, workers=workers, say=say)
+    ready = freeze(run, store, order=order, device=device, cluster=cluster, workers=workers)
     if is_main() and ready:
         print(f"ready for later stages: {', '.join(path.name for path in ready)} in {ready[0].parent}")
     return 0

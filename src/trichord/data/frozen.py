@@ -12,7 +12,6 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -28,9 +27,12 @@ from trichord.data.frozen_parts import (
 from trichord.data.frozen_rows import FrozenRows
 from trichord.errors import TrichordError, one_line
 from trichord.files.folders import is_real_folder, make_folder
+from trichord.parallel import main_process_logger
 from trichord.store import Store
 from trichord.store.leases import FILE as LEASES
 from trichord.store.leases import Leases
+
+logger = main_process_logger(__name__)
 
 FOLDER = "frozen"
 POLL_S = 0.2  # between looks at what other processes do
@@ -73,7 +75,6 @@ def frozen_rows(
     *,
     process: int = 0,
     num_processes: int = 1,
-    say: Callable[[str], None] | None = None,
 ) -> FrozenRows:
     """The cache of that pass. What is not there is made, together with every other process that makes it.
 
@@ -81,31 +82,27 @@ def frozen_rows(
         work: What is wanted.
         encoder: Makes the values.
         process, num_processes: Of a launch: each process begins with its own share. Others help without being counted.
-        say: Takes a line now and then.
 
     Raises NotWritable when the store may not be written to, TrichordError when the disk is full or fails.
     """
     if not work.finished:
-        say = say or (lambda line: None)
         try:
             make_folder(work.folder.parent.parent, work.folder.parent.name)
             with Leases(work.folder.parent) as leases:
-                _make(work, encoder, leases, process, num_processes, say)
+                _make(work, encoder, leases, process, num_processes)
         except OSError as error:
             kind = NotWritable if error.errno in _NO_RIGHT else TrichordError
             raise kind(
                 f"{work.folder}: the frozen embeddings cannot be written ({error.strerror or one_line(error)}); "
                 "free the space or the rights, or set training.frozen_cache to off"
             ) from None
-        say(
+        logger.info(
             f"frozen {work.modality}: {work.listing.num_clips:,} clips, {work.num_bytes / 1e6:,.0f} MB in {work.folder}"
         )
     return FrozenRows.open(work.folder)
 
 
-def _make(
-    work: FrozenPass, encoder: Encoder, leases: Leases, process: int, num_processes: int, say: Callable[[str], None]
-) -> None:
+def _make(work: FrozenPass, encoder: Encoder, leases: Leases, process: int, num_processes: int) -> None:
     """Make this process's share of the parts, then those that nobody has; wait for those of others, and make them where
     their process is lost."""
     said_s = time.monotonic()
@@ -115,7 +112,7 @@ def _make(
         if time.monotonic() - said_s >= SAY_EVERY_S:
             said_s, done = time.monotonic(), parts_done(work)
             num_clips = sum(part.end - part.begin for part in parts if part.number in done)
-            say(f"frozen {work.modality}: {num_clips:,} of {work.listing.num_clips:,} clips{waiting}")
+            logger.info(f"frozen {work.modality}: {num_clips:,} of {work.listing.num_clips:,} clips{waiting}")
 
     while True:
         parts = plan_parts(work, leases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from trichord.files.paths import accepts_text_paths
 from trichord.media import probe
 from trichord.modality import further_letters
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 EmbeddedFile = tuple[list["Clip"], list[dict[str, np.ndarray]]]  # clips, and embeddings (D,) of each by modality
 
 
@@ -91,7 +93,6 @@ def embed_files(
     files: Sequence[Path],
     *,
     window_s: float | None = None,
-    say: Say | None = None,
     worker: Callable[[Path | Source, float | None], EmbeddedFile] | None = None,
 ) -> Embedded:
     """Files as clips in the joint space of a model.
@@ -102,15 +103,15 @@ def embed_files(
             `trichord extract` reads it, for its rows. A column with the name of a modality of the model names feature arrays.
         window_s: Cut longer files into clips of this length, each with the captions whose middle it holds; a rest below half
             of it joins the clip before. None: one clip a file.
-        say: Takes a line for each file that cannot be used; the others are embedded.
         worker: Embeds one file, given the file and `window_s`: a `worker.Worker` does it in another process, so that a file
             that crashes or hangs its decoder is one of those that cannot be used. None: in this process.
+
+    A file that cannot be used is left out, and a warning tells why.
 
     Raises TrichordError when a folder holds no videos, and when not one file can be used.
     """
     if window_s is not None and not 0 < window_s < float("inf"):
         raise TrichordError(f"clips of {window_s} s cannot be cut; give a length above 0")
-    say = say or (lambda line: None)
     wanted: list[Path | Source] = []
     notes: list[str] = []
     for file in files:
@@ -123,7 +124,7 @@ def embed_files(
         found = [s.video for s in sources_of_folder(file, notes=notes)] if file.is_dir() else [file]
         wanted += [video for video in found if video is not None]
     for note in notes:
-        say(f"note: {note}")
+        logger.warning(f"note: {note}")
     clips: list[Clip] = []
     rows: list[dict[str, np.ndarray]] = []
     num_unused = 0
@@ -134,7 +135,7 @@ def embed_files(
             if len(wanted) == 1:
                 raise
             row = f"{path.name}: " if isinstance(path, Source) else ""
-            say(f"left out: {row}{error}")
+            logger.warning(f"left out: {row}{error}")
             num_unused += 1
             continue
         clips += clips_of_file
@@ -142,7 +143,7 @@ def embed_files(
     if not clips:
         raise TrichordError(f"none of {len(wanted)} files can be used; the lines above say why")
     if num_unused:
-        say(f"{num_unused} of {len(wanted)} files were left out; the lines above say why")
+        logger.warning(f"{num_unused} of {len(wanted)} files were left out; the lines above say why")
     there = {m: np.array([m in row for row in rows]) for m in model.modalities}
     nothing = np.zeros(model.dim, np.float32)
     return Embedded.of(

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 Missing = Literal["error", "zero"]
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class TrichordEncoder:
@@ -173,7 +173,7 @@ class TrichordEncoder:
         if len(errors) == num:
             raise TrichordError(f"{task}: not one {modality} of {num:,} can be embedded: {errors[0]}")
         self.num_missing[modality] += len(errors)
-        _LOG.warning("%s: %d of %d of %s count as zeros, the first: %s", task, len(errors), num, modality, errors[0])
+        logger.warning("%s: %d of %d of %s count as zeros, the first: %s", task, len(errors), num, modality, errors[0])
 
     def _texts(self, values: list[Any]) -> np.ndarray:
         return self.embedder.encode_text([tuple(value) if isinstance(value, list) else value for value in values])

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +88,6 @@ def extract(
     retry: str = "",
     dry_run: bool = False,
     stall_s: float = 30.0,
-    progress: Callable[[str], None] | None = None,
 ) -> ExtractSummary | str:
     """Extract features of a folder of videos, or of the clips of a table, into a store; what is already there is kept.
 
@@ -137,7 +136,6 @@ def extract(
         retry: classes of earlier failures to try again, separated by commas, such as unreadable,hung; `all` tries every class.
         dry_run: report what would be done and how long it would take, and do nothing.
         stall_s: seconds without a picture or sound after which a decoder is ended.
-        progress: called with lines of progress.
 
     Raises TrichordError for a folder without videos, unusable weights or words, a store whose features another encoder
     made, and when not one video could be stored.
@@ -165,7 +163,7 @@ def extract(
         sources, store, collection=collection, choice=choice, words=words,
         word_splitting=word_splitting, require=_names(require, known(), "require"),
         test_fraction=test_fraction, workers=workers, device=device, shard=shard, retry=_names(retry, RETRY, "retry"),
-        dry_run=dry_run, stall_s=stall_s, root=videos, unlisted=unlisted, progress=progress,
+        dry_run=dry_run, stall_s=stall_s, root=videos, unlisted=unlisted,
         cluster=_cluster(engine, ray_address, worker_cpus, worker_gpus),
     )  # fmt: skip
     if isinstance(summary, ExtractSummary):
@@ -193,7 +191,6 @@ def extract_sources(
     stall_s: float = 30.0,
     root: Path | None = None,
     unlisted: Sequence[OSError] = (),
-    progress: Callable[[str], None] | None = None,
     cluster: RayOptions | None = None,
 ) -> ExtractSummary | str:
     """The same for sources that are known: see `extract`. A dry run returns its report as text. With `cluster`, on Ray.
@@ -238,7 +235,7 @@ def extract_sources(
         store.mkdir(parents=True, exist_ok=True)
     with Leases(store) as leases, _terminable():
         claim_encoders(store, leases, described.streams)
-        meter = Meter(progress, len(mine), _size(mine), 0.0 if len(mine) <= _FEW else _QUIET_EVERY_S)
+        meter = Meter(len(mine), _size(mine), 0.0 if len(mine) <= _FEW else _QUIET_EVERY_S)
         run = Run(
             store, collection=collection, words=words, word_splitting=word_splitting, splits=splits, known=known,
             described=described, summary=summary, require=require, choice=choice, decoder=choose_decoder(choice.decoder, device),

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
 
 
 class Meter:
-    """Counts what is done and makes the lines of progress.
+    """Counts what is done and logs the progress.
 
     Args:
-        say: Takes the lines; None for none.
         num_sources: Sources in all.
         num_bytes: Size of their files; the time left follows from it.
         every_s: Lines of items that went well are left out when one was said less than this ago; failures and the last
             are always said.
     """
 
-    def __init__(self, say: Callable[[str], None] | None, num_sources: int, num_bytes: int, every_s: float) -> None:
-        self._say, self._num_sources, self._num_bytes, self._every_s = say, num_sources, num_bytes, every_s
+    def __init__(self, num_sources: int, num_bytes: int, every_s: float) -> None:
+        self._num_sources, self._num_bytes, self._every_s = num_sources, num_bytes, every_s
         self._began = self._said = time.monotonic()
         self.num_seen = self.num_done = 0
         self.bytes_seen = self.bytes_done = 0
@@ -36,9 +37,10 @@ class Meter:
         self.bytes_done += num_bytes
         self.video_s += video_s
         now = time.monotonic()
-        if self._say and (failed or now - self._said >= self._every_s or self.num_seen >= self._num_sources):
+        if failed or now - self._said >= self._every_s or self.num_seen >= self._num_sources:
             self._said = now
-            self._say(f"{self.num_seen}/{self._num_sources} {name}: {line} | {self.rates(now)}")
+            text = f"{self.num_seen}/{self._num_sources} {name}: {line} | {self.rates(now)}"
+            logger.log(logging.WARNING if failed else logging.INFO, text)
 
     def rates(self, now: float | None = None) -> str:
         """`1.2 videos/s, 44 h of video per h, 0:01:12 left`."""

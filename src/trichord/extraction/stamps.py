@@ -9,7 +9,6 @@ NAME_desc_es.ogg. A stamp with picture, recording and text is one item of all th
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +88,6 @@ def import_stamps(
     word_splitting: WordSplitting | None = None,
     workers: int | None = None,
     device: str = "cpu",
-    progress: Callable[[str], None] | None = None,
 ) -> ExtractSummary:
     """Extract Tux Paint's stamps of a language into a store, as collection `stamps-LANGUAGE`.
 
@@ -105,7 +103,6 @@ def import_stamps(
             published loaders do). If not given, as in the store; published for a new one.
         workers: worker processes; if not given, one per processor core.
         device: where the encoders compute: cpu or cuda.
-        progress: called with lines of progress.
 
     Raises TrichordError as `find_stamps` and `extract_sources` do.
     """
@@ -124,7 +121,6 @@ def import_stamps(
         workers=workers,
         device=device,
         root=Path(root),
-        progress=progress,
     )
     assert isinstance(summary, ExtractSummary), "this was no dry run"
     summary.notes[:0] = notes

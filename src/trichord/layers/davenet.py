@@ -33,9 +33,9 @@ def _low_precision(x: torch.Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if enabled else None
 
 
-def _convolve(conv: nn.Conv2d, x: torch.Tensor, fast: bool) -> torch.Tensor:
-    """`conv(x)`, 1 x 1 or 1 x 9. `fast`: x is bfloat16 in channels-last, on a CPU."""
-    if not fast:
+def _convolve(conv: nn.Conv2d, x: torch.Tensor, packed: bool) -> torch.Tensor:
+    """`conv(x)`, 1 x 1 or 1 x 9. `packed`: x is bfloat16 in channels-last, on a CPU."""
+    if not packed:
         return cast(torch.Tensor, conv(x))
     stride = conv.stride[1]
     if conv.kernel_size[1] > 1:
@@ -97,12 +97,12 @@ class _Block(nn.Module):
         if stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(_conv(inputs, outputs, (1, 1), stride), BatchNorm2d(outputs))
 
-    def forward(self, x: torch.Tensor, valid: _Valid | None, fast: bool) -> torch.Tensor:
-        y = functional.relu(_normalise(self.bn1, _convolve(self.conv1, x, fast), valid))
-        y = _normalise(self.bn2, _convolve(self.conv2, y, fast), valid)
+    def forward(self, x: torch.Tensor, valid: _Valid | None, packed: bool) -> torch.Tensor:
+        y = functional.relu(_normalise(self.bn1, _convolve(self.conv1, x, packed), valid))
+        y = _normalise(self.bn2, _convolve(self.conv2, y, packed), valid)
         if self.downsample is not None:
             conv, norm = cast(nn.Conv2d, self.downsample[0]), cast(BatchNorm2d, self.downsample[1])
-            x = _normalise(norm, _convolve(conv, x, fast), valid)
+            x = _normalise(norm, _convolve(conv, x, packed), valid)
         return functional.relu(y + x)
 
 
@@ -114,6 +114,10 @@ class DAVEnet(nn.Module):
     Args:
         mel_bins: M, height of the spectrogram.
         channels: widths of the four stages; the first is also the width of the first convolution. C is the last.
+
+    Attributes:
+        fast: Below float32, convolutions are computed in the fastest way. False calls their modules instead, so that hooks of
+            all modules run.
     """
 
     def __init__(self, mel_bins: int = 40, channels: Sequence[int] = (128, 256, 512, 1024)) -> None:
@@ -143,7 +147,7 @@ class DAVEnet(nn.Module):
         lengths = None
         if num_frames is not None:
             lengths = num_frames.to(spectrogram.device, torch.int64).clamp(0, total)
-            if self.fast and len(lengths):
+            if len(lengths):
                 # All beyond the longest clip is padding. One step of it is kept where there is nothing else.
                 total = max(int(lengths.max()), min(total, 1))
                 spectrogram = spectrogram[..., :total]
@@ -151,7 +155,7 @@ class DAVEnet(nn.Module):
                 lengths = None
         x, packed = self._first(spectrogram)
         # Clip by clip it is a copy of long rows; in channels-last, and on a GPU, by positions.
-        by_clip = self.fast and not packed and spectrogram.device.type == "cpu"
+        by_clip = not packed and spectrogram.device.type == "cpu"
         valid = None if lengths is None else _valid(lengths, total, by_clip=by_clip)
         x = functional.relu(_normalise(self.bn1, x, valid))
         for i in range(1, 5):

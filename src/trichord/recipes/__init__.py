@@ -16,7 +16,7 @@ from trichord.files.reading import unreadable
 from trichord.recipes.bounds import check_bounds, plainly
 from trichord.recipes.loss import LossSettings, check_effect
 from trichord.recipes.reading import check_plain, read_yaml
-from trichord.settings import bounded, bounded_list
+from trichord.settings import TrainingSettings, bounded, bounded_list
 
 FOLDER = Path(__file__).parent
 DEFAULT = "debug"
@@ -83,66 +83,6 @@ class DataSettings:
     clip_sampling: Literal["distinct", "published"] = "distinct"
     word_order: Literal["time", "published"] = "time"
     cache_gb: float = bounded(0.0, 0)
-
-
-@dataclass
-class TrainingSettings:
-    """How a stage is trained: Adam, one loop.
-
-    Args:
-        epochs: Passes over the training videos of each stage.
-        max_steps: Stop a stage after this many steps; 0 sets no bound.
-        learning_rate: Adam's rate.
-        schedule: After the warm-up: `cosine` to zero at the last step, or `constant`.
-        warmup_steps: Linear warm-up; at most a tenth of the steps is used, so that short runs reach their rate.
-        clip_grad_norm: Gradients are scaled down to this norm; 0 leaves them (published).
-        precision: `no` (float32), `bf16` or `fp16` for the encoders; losses stay in float32.
-        batch_norm: Batch statistics of DAVEnet over the rows of all processes (`global`: several processes train what one
-            would), or of each `process` by itself, as DataParallel did for the published model. One process: the same.
-        shard: `full`: of what trains, each process keeps a part of weights, gradients and Adam's moments (torch's FSDP2),
-            for encoders of which copies do not fit; the same results, more traffic. `none`: each has a copy.
-        process_timeout_s: Seconds that a process waits for the others before it gives up.
-        checkpoint_every_steps: Steps between checkpoints; 0 writes one at the end of each epoch.
-        keep_checkpoints: The newest ones that are kept while a stage trains. All go when it is finished.
-        keep_best: As many checkpoints of the lowest mean training loss since the one before stay too, and after the stage;
-            `trichord evaluate STAGE/checkpoints/step-N` scores one. No validation data takes part.
-        loader_timeout_s: Seconds to wait for a batch; then the file that is being read is named. 0 waits for ever.
-        log_every_steps: Steps between two progress lines where there is no terminal.
-        tensorboard: Write TensorBoard events beside the JSON lines.
-        device: `auto`, or `cpu` to leave a GPU alone.
-        frozen_cache: `auto`: what frozen encoders give for every clip is computed once and kept in the store, where a
-            stage draws clips more often than there are; `off`: at every step, as often as a clip is drawn.
-        frozen_cache_gb: Most gigabytes for what one frozen modality gives; where embeddings take more, the narrower
-            output of DAVEnet is kept, or nothing.
-        chunk_clips: Clips of one forward pass; a larger batch is encoded in chunks, twice, and the gradient is exact:
-            large contrast batches in little memory. 0: the whole batch at once.
-        chunk_norm: With chunks, batch norm sees each `chunk` by itself, or its `running` statistics.
-        fast: The fast paths of DAVEnet, k-means, Adam (below float32) and memory, and processes that divide the
-            loss; false takes the plain ones, which give the same to rounding.
-    """
-
-    epochs: int = bounded(30, 1)
-    max_steps: int = bounded(0, 0)
-    learning_rate: float = bounded(1e-4, 0, 1_000_000, above=True)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = bounded(5000, 0)
-    clip_grad_norm: float = bounded(0.0, 0)
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    batch_norm: Literal["global", "process"] = "global"
-    shard: Literal["none", "full"] = "none"
-    process_timeout_s: int = bounded(1800, 1)
-    checkpoint_every_steps: int = bounded(0, 0)
-    keep_checkpoints: int = bounded(2, 1)
-    keep_best: int = bounded(0, 0)
-    loader_timeout_s: float = bounded(300.0, 0)
-    log_every_steps: int = bounded(20, 1)
-    tensorboard: bool = True
-    device: Literal["auto", "cpu"] = "auto"
-    frozen_cache: Literal["auto", "off"] = "auto"
-    frozen_cache_gb: float = bounded(20.0, 0)
-    chunk_clips: int = bounded(0, 0)
-    chunk_norm: Literal["chunk", "running"] = "chunk"
-    fast: bool = True
 
 
 @dataclass

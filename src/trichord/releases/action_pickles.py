@@ -22,14 +22,16 @@ from trichord.files.paths import accepts_text_paths
 from trichord.files.pickles import load_pickle
 from trichord.files.walking import own_files_below
 from trichord.ids import without_media_suffix
+from trichord.logs import deprecated_callback
 from trichord.releases.clips import Clip, import_clips
-from trichord.releases.common import ImportSummary, Progress, Request
+from trichord.releases.common import ImportSummary, Request
 from trichord.releases.pieces import plain_text
 
 COLLECTIONS = {"ucf": "ucf101", "hmdb": "hmdb51"}  # by what the file's name holds
 SUFFIXES = (".pkl", ".pickle")
 
 
+@deprecated_callback("progress")
 @accepts_text_paths
 def import_actions(
     root: Path,
@@ -38,7 +40,6 @@ def import_actions(
     *,
     word_splitting: WordSplitting | None = None,
     full_resolution: bool = False,
-    progress: Progress | None = None,
 ) -> ImportSummary:
     """Import UCF101 or HMDB51 clips into a store, as collection `ucf101` or `hmdb51`.
 
@@ -49,12 +50,11 @@ def import_actions(
         word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
             published loaders do). If not given, as in the store; published for a new one.
         full_resolution: Store features per time step where there are any, instead of their mean over time.
-        progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when there is no pickle, or those of two data sets, one is refused or empty, or nothing could be
     imported.
     """
-    request = Request(root, store, words, word_splitting, progress)
+    request = Request(root, store, words, word_splitting)
     found: dict[str, list[Path]] = {}
     for path in sorted(p for p in own_files_below(root) if p.suffix in SUFFIXES and p.is_file()):
         if name := next((c for part, c in COLLECTIONS.items() if part in path.name.lower()), ""):

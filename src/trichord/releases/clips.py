@@ -6,6 +6,7 @@ that describe the whole clip. Pooled features become a stream of one row with ra
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from trichord.files.pickles import load_pickle
 from trichord.releases.common import RATES_HZ, ImportSummary, Made, Request, import_entries
 from trichord.releases.pieces import as_array, first_with_words, plain_texts, time_major
 from trichord.store import Item
+
+logger = logging.getLogger(__name__)
 
 _KEYS = {"visual_2d": "2d", "visual_3d": "3d"}
 
@@ -117,8 +120,7 @@ def without_repeats(clips: list[Clip]) -> list[Clip]:
 
 def import_clips(clips: list[Clip], request: Request, collection: str, full_resolution: bool) -> ImportSummary:
     """Store the clips. Raises TrichordError when there are none or none can be stored."""
-    if request.progress:
-        request.progress(f"{collection}: {len(clips):,} clips in {request.root}")
+    logger.info(f"{collection}: {len(clips):,} clips in {request.root}")
     return import_entries(
         clips,
         request,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from trichord.store.manifest import splitting_for
 from trichord.store.words import word_vectors_for
 from trichord.threads import in_order
 
+logger = logging.getLogger(__name__)
+
 RATES_HZ = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}  # rows per second in all releases
 REPORT_EVERY_S = 5.0
 READ_AHEAD = 4  # videos per thread
@@ -30,7 +33,6 @@ WIDTH_PROBES, MOST_PROBES = 33, 1000  # entries whose widths count, entries that
 ALLOW_MISSING = "--allow_missing true"
 
 Entry = TypeVar("Entry")
-Progress = Callable[[str], None]
 
 
 @dataclass
@@ -90,7 +92,6 @@ class Request:
         store: Folder of the store.
         words: File of word vectors, or None for the default ones.
         word_splitting: How captions become words; None takes the rule of the word vectors, else of the store, else `published`.
-        progress: Takes lines that tell how far the import is.
         num_threads: Entries that are read at the same time; they are stored in the order of the list.
 
     Raises TrichordError when `root` is no folder.
@@ -100,7 +101,6 @@ class Request:
     store: Path
     words: Path | None = None
     word_splitting: str | None = None
-    progress: Progress | None = None
     num_threads: int = 1
 
     def __post_init__(self) -> None:
@@ -193,9 +193,9 @@ def import_entries(
                 first_reason = first_reason or reason
             else:
                 stored.add(_source_of(of(entry), video_id(entry)))
-            if request.progress and time.monotonic() - reported > REPORT_EVERY_S:
+            if time.monotonic() - reported > REPORT_EVERY_S:
                 reported = time.monotonic()
-                request.progress(_progress_line(summary, done, len(entries) - sum(present), reported - began))
+                logger.info(_progress_line(summary, done, len(entries) - sum(present), reported - began))
     resolve(store, stored.__contains__)
     if summary.num_skipped:
         summary.skipped_path = store / LEDGER

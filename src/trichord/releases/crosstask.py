@@ -23,7 +23,8 @@ from trichord.errors import TrichordError
 from trichord.files.arrays import load_npy
 from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex
-from trichord.releases.common import ImportSummary, Progress, Request
+from trichord.logs import deprecated_callback
+from trichord.releases.common import ImportSummary, Request
 from trichord.releases.pieces import as_array
 from trichord.releases.steps import (
     Annotated,
@@ -46,6 +47,7 @@ RECORD = 6  # lines of a task
 TASKS, LIST, EVALUATED = "tasks_primary.txt", "videos.csv", "videos_val.csv"
 
 
+@deprecated_callback("progress")
 @accepts_text_paths
 def import_crosstask(
     root: Path,
@@ -60,7 +62,6 @@ def import_crosstask(
     cooking: bool = False,
     allow_missing: bool = False,
     num_threads: int = 4,
-    progress: Progress | None = None,
 ) -> ImportSummary:
     """Import CrossTask's videos with their annotated steps into a store, for the benchmarks crosstask and crosstask-original.
 
@@ -80,11 +81,10 @@ def import_crosstask(
         cooking: Import the tasks of cook.txt alone (layout mcn).
         allow_missing: Of layout mcn, import also where step.json lacks more than half of the listed tasks.
         num_threads: Videos that are read at the same time.
-        progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when the layout is not known, a list is missing or broken, or nothing could be imported.
     """
-    request = Request(root, store, words, word_splitting, progress, num_threads)
+    request = Request(root, store, words, word_splitting, num_threads)
     files = find_files(root, features=features, audio=audio)
     if layout_of(layout, root, files, files.find(TASKS), TASKS) == "original":
         idle = {"videos": videos is not None, "audio": audio is not None, "cooking": cooking}

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from trichord.errors import TrichordError, disk_reason
 from trichord.files.folders import check_no_links
 from trichord.files.paths import accepts_text_paths
-from trichord.releases.common import Progress
+from trichord.logs import deprecated_callback
 from trichord.releases.export_job import CaptionFiles, ExportSummary, Job
 from trichord.releases.exported_steps import write_steps
 from trichord.releases.records import MARK, VERSION, read_mark, write_mark, write_words
@@ -29,6 +29,7 @@ SHARD_ITEMS = 1000
 SHARD_BYTES = 1 << 30
 
 
+@deprecated_callback("progress")
 @accepts_text_paths
 def export_store(
     store: Location,
@@ -40,7 +41,6 @@ def export_store(
     captions: CaptionFiles = "both",
     shard_items: int = SHARD_ITEMS,
     shard_bytes: int = SHARD_BYTES,
-    progress: Progress | None = None,
 ) -> ExportSummary:
     """Write a store, or a part of it, in a layout that others read. `trichord import` reads it back.
 
@@ -56,7 +56,6 @@ def export_store(
         captions: howto100m: which caption tables are written, caption.pickle, caption.json or both.
         shard_items: webdataset: largest number of items of a shard.
         shard_bytes: webdataset: a shard is ended when it is larger.
-        progress: Takes lines that tell how far the export is.
 
     Raises TrichordError when the store cannot be read, no item is chosen, `out` holds something else, an option has no
     effect in this layout, or the disk is full.
@@ -78,7 +77,7 @@ def export_store(
         chosen = " ".join(filter(None, (collection, split)))
         raise TrichordError(f"{store}: has no items of {chosen}; it has {held}")
     summary = ExportSummary(layout, out)
-    job = Job(opened, items, out, summary, captions, shard_items, shard_bytes, progress)
+    job = Job(opened, items, out, summary, captions, shard_items, shard_bytes)
     mark: dict[str, Any] = {"format": "trichord export", "version": VERSION, "layout": layout}
     mark |= {"store": opened.fingerprint, "collection": collection, "split": split, "num_items": len(items)}
     mark |= {"captions": captions, "shard_items": shard_items, "shard_bytes": shard_bytes}

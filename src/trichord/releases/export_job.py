@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from trichord.releases.common import REPORT_EVERY_S, Progress
+from trichord.releases.common import REPORT_EVERY_S
 from trichord.releases.records import component, streams_of
 from trichord.store import Store
+
+logger = logging.getLogger(__name__)
 
 CaptionFiles = Literal["both", "pickle", "json"]
 
@@ -62,7 +65,6 @@ class Job:
     captions: CaptionFiles
     shard_items: int
     shard_bytes: int
-    progress: Progress | None
     odd: Counter[str] = field(default_factory=Counter)
     _began: float = field(default_factory=time.monotonic)
     _reported: float = field(default_factory=time.monotonic)
@@ -76,10 +78,10 @@ class Job:
             summary.num_captions += self.store.num_captions(i)
             summary.streams.update(streams_of(self.store, i))
             now = time.monotonic()
-            if self.progress and now - self._reported > REPORT_EVERY_S:
+            if now - self._reported > REPORT_EVERY_S:
                 self._reported = now
                 rate = summary.num_items / max(now - self._began, 1e-9)
-                self.progress(f"export: {summary.num_items:,} of {len(self.items):,} items, {rate:,.0f}/s")
+                logger.info(f"export: {summary.num_items:,} of {len(self.items):,} items, {rate:,.0f}/s")
 
     def by_split(self) -> dict[str, np.ndarray]:
         """Items by their split as part of a file name, in order of first appearance."""

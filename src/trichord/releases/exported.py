@@ -6,6 +6,7 @@ published layout has no place for, then arrives as it was.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,8 @@ from trichord.releases.records import (
 from trichord.store import Item
 from trichord.store.ledger import resolve
 from trichord.store.manifest import word_splitting_of
+
+logger = logging.getLogger(__name__)
 
 KEY = "trichord"
 _BROKEN = "export"  # stands in the ledger for the collection of what cannot be read
@@ -77,8 +80,7 @@ def import_listed(
     modalities = check_modalities(root, mark, Path(store))
     collections = list(dict.fromkeys(entry.collection for entry in entries if not entry.problem))
     name = ", ".join(collections[:5]) + (", ..." if len(collections) > 5 else "") or "export"
-    if request.progress:
-        request.progress(f"{name}: {len(entries):,} items in {root}")
+    logger.info(f"{name}: {len(entries):,} items in {root}")
 
     def checked(entry: Entry) -> Made:
         if entry.problem:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,12 +24,15 @@ from trichord.files.arrays import load_npy, load_npz_array
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular_text
 from trichord.ids import match_ids, without_media_suffix
+from trichord.logs import deprecated_callback
 from trichord.releases.captions import CaptionSource, open_captions
-from trichord.releases.common import ALLOW_MISSING, RATES_HZ, ImportSummary, Made, Progress, Request, import_entries
+from trichord.releases.common import ALLOW_MISSING, RATES_HZ, ImportSummary, Made, Request, import_entries
 from trichord.releases.exported import import_exported_howto100m
 from trichord.releases.pieces import as_array, as_rows, named_path, time_major
 from trichord.releases.records import export_mark
 from trichord.store import Item
+
+logger = logging.getLogger(__name__)
 
 COLLECTION = "howto100m"
 Use = Literal["auto", "yes", "no"]
@@ -101,6 +105,7 @@ class Stream:
             return time_major(as_array(array, str(path)), str(path)).astype(np.float16, copy=False)
 
 
+@deprecated_callback("progress")
 @accepts_text_paths
 def import_howto100m(
     root: Path,
@@ -117,7 +122,6 @@ def import_howto100m(
     use_audio: Use = "auto",
     allow_missing: bool = False,
     num_threads: int = 4,
-    progress: Progress | None = None,
 ) -> ImportSummary:
     """Import HowTo100M features, spectrograms and captions into a store.
 
@@ -140,11 +144,10 @@ def import_howto100m(
         use_audio: The same for spectrograms.
         allow_missing: Import also where more than half of the listed videos have no captions.
         num_threads: Videos that are read at the same time.
-        progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when the folder, path list, features or captions are missing, or nothing could be imported.
     """
-    request = Request(root, store, words, word_splitting, progress, num_threads)
+    request = Request(root, store, words, word_splitting, num_threads)
     mark = export_mark(root, COLLECTION) if not (paths or features or features_3d or audio or captions) else None
     if mark:
         left_out = [name for name, use in (("visual_3d", use_3d), ("spectrogram", use_audio)) if use == "no"]
@@ -155,11 +158,10 @@ def import_howto100m(
     ids = (video.video_id for video in videos)
     match_ids(ids, source.index, source=str(list_path), allow_missing=allow_missing, option=ALLOW_MISSING)
     streams = find_streams(root, videos, features, features_3d, audio, use_3d, use_audio)
-    if progress:
-        progress(
-            f"{COLLECTION}: {len(videos):,} videos of {list_path}, {' + '.join(s.name for s in streams)} "
-            f"from {streams[0].base}, captions from {source.path}"
-        )
+    logger.info(
+        f"{COLLECTION}: {len(videos):,} videos of {list_path}, {' + '.join(s.name for s in streams)} "
+        f"from {streams[0].base}, captions from {source.path}"
+    )
     summary = import_entries(
         videos,
         request,

@@ -12,13 +12,15 @@ from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.files.walking import own_files_below
+from trichord.logs import deprecated_callback
 from trichord.releases.clips import Clip, import_clips, pickled_clips
-from trichord.releases.common import ImportSummary, Progress, Request
+from trichord.releases.common import ImportSummary, Request
 
 COLLECTION = "lsmdc"
 SUFFIXES = (".pkl", ".pickle")
 
 
+@deprecated_callback("progress")
 @accepts_text_paths
 def import_lsmdc(
     root: Path,
@@ -27,7 +29,6 @@ def import_lsmdc(
     *,
     word_splitting: WordSplitting | None = None,
     full_resolution: bool = False,
-    progress: Progress | None = None,
 ) -> ImportSummary:
     """Import LSMDC clips into a store.
 
@@ -38,11 +39,10 @@ def import_lsmdc(
         word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
             published loaders do). If not given, as in the store; published for a new one.
         full_resolution: Store features per time step where there are any, instead of those pooled over time.
-        progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when there is no pickle, two are of one split, one is refused or empty, or nothing could be imported.
     """
-    request = Request(root, store, words, word_splitting, progress)
+    request = Request(root, store, words, word_splitting)
     paths = sorted(
         p for p in own_files_below(root) if "lsmdc" in p.name.lower() and p.suffix in SUFFIXES and p.is_file()
     )

@@ -19,7 +19,8 @@ from trichord.captions import WordSplitting, read_captions
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex
-from trichord.releases.common import ImportSummary, Progress, Request
+from trichord.logs import deprecated_callback
+from trichord.releases.common import ImportSummary, Request
 from trichord.releases.steps import (
     Annotated,
     Files,
@@ -39,6 +40,7 @@ CLASSES, LIST = "weakYouTube_dict.txt", "videos_test.txt"
 Span = tuple[float, float, str]  # start_s, end_s, class
 
 
+@deprecated_callback("progress")
 @accepts_text_paths
 def import_mining_youtube(
     root: Path,
@@ -53,7 +55,6 @@ def import_mining_youtube(
     fps: float | None = None,
     allow_missing: bool = False,
     num_threads: int = 4,
-    progress: Progress | None = None,
 ) -> ImportSummary:
     """Import Mining YouTube's videos with their annotated steps into a store, for the benchmark mining-youtube.
 
@@ -73,11 +74,10 @@ def import_mining_youtube(
         fps: Of the original layout, frames per second of .gt files, for videos without .srt.
         allow_missing: Of layout mcn, import also where step.json lacks more than half of the listed videos.
         num_threads: Videos that are read at the same time.
-        progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when the layout is not known, a list is missing or broken, or nothing could be imported.
     """
-    request = Request(root, store, words, word_splitting, progress, num_threads)
+    request = Request(root, store, words, word_splitting, num_threads)
     files = find_files(root, features=features, audio=audio)
     notes: list[str] = []
     spans = files.with_suffix(".srt") or files.with_suffix(".gt")

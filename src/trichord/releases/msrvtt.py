@@ -19,8 +19,9 @@ from trichord.captions import WordSplitting
 from trichord.errors import TrichordError, one_line
 from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex, match_ids
+from trichord.logs import deprecated_callback
 from trichord.releases.clips import Clip, first_file, import_clips, pickled_clips, tensor_entries, without_repeats
-from trichord.releases.common import ALLOW_MISSING, ImportSummary, Progress, Request
+from trichord.releases.common import ALLOW_MISSING, ImportSummary, Request
 from trichord.releases.msrvtt_full import COLLECTION as FULL
 from trichord.releases.msrvtt_full import captions_by_clip, full_test_clips
 from trichord.releases.pieces import csv_rows, named_path
@@ -31,6 +32,7 @@ TRAIN_PICKLES = ("msrvtt_train.pkl", "msrvtt_1k-A_train.pkl")
 TEST_LISTS = ("MSRVTT_JSFUSION_test.csv", "msrvtt_jsfusion_test.csv", "msrvtt_test.csv")
 
 
+@deprecated_callback("progress")
 @accepts_text_paths
 def import_msrvtt(
     root: Path,
@@ -42,7 +44,6 @@ def import_msrvtt(
     full: Path | None = None,
     full_resolution: bool = False,
     allow_missing: bool = False,
-    progress: Progress | None = None,
 ) -> ImportSummary:
     """Import MSR-VTT clips, test and training, into a store.
 
@@ -57,11 +58,10 @@ def import_msrvtt(
             and nothing else.
         full_resolution: Store features per time step where there are any, instead of those pooled over time.
         allow_missing: Import also where more than half of the clips of a list have no features, or of the features no captions.
-        progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when there is no file of the release, one is refused or empty, or nothing could be imported.
     """
-    request = Request(root, store, words, word_splitting, progress)
+    request = Request(root, store, words, word_splitting)
     if full is not None:
         if train is not None:
             raise TrichordError(

@@ -18,7 +18,8 @@ from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
 from trichord.files.arrays import load_npy
 from trichord.files.paths import accepts_text_paths
-from trichord.releases.common import ImportSummary, Made, Progress, Request
+from trichord.logs import deprecated_callback
+from trichord.releases.common import ImportSummary, Made, Request
 from trichord.releases.exported import Entry, broken, import_listed, shortfall
 from trichord.releases.pieces import as_rows, csv_rows
 from trichord.releases.records import component, export_mark, inside, item_of, parsed, read_small, shown
@@ -29,6 +30,7 @@ RATE = "_rate_hz"
 NEEDED = ("video_id", "path", "duration_s")
 
 
+@deprecated_callback("progress")
 @accepts_text_paths
 def import_npy(
     root: Path,
@@ -37,7 +39,6 @@ def import_npy(
     *,
     word_splitting: WordSplitting | None = None,
     num_threads: int = 4,
-    progress: Progress | None = None,
 ) -> ImportSummary:
     """Import a folder of .npy files per stream with index.csv into a store.
 
@@ -51,11 +52,10 @@ def import_npy(
         word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
             published loaders do). If not given, as in the store; published for a new one.
         num_threads: Items that are read at the same time.
-        progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when the folder or its index is missing or broken, or nothing could be imported.
     """
-    request = Request(root, store, words, word_splitting, progress, num_threads)
+    request = Request(root, store, words, word_splitting, num_threads)
     mark = export_mark(root, "npy")
     path = root / INDEX
     rows = read_index(path)

@@ -20,7 +20,8 @@ from trichord.errors import TrichordError, Unavailable
 from trichord.files.arrays import read_npy
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import open_regular, unreadable
-from trichord.releases.common import ImportSummary, Made, Progress, Request
+from trichord.logs import deprecated_callback
+from trichord.releases.common import ImportSummary, Made, Request
 from trichord.releases.exported import Entry, broken, entry_of, import_listed, shortfall
 from trichord.releases.pieces import as_rows
 from trichord.releases.records import MOST_JSON_BYTES, export_mark, inside, item_of, parsed, shown
@@ -40,6 +41,7 @@ class Member(NamedTuple):
     next: int
 
 
+@deprecated_callback("progress")
 @accepts_text_paths
 def import_webdataset(
     root: Path,
@@ -48,7 +50,6 @@ def import_webdataset(
     *,
     word_splitting: WordSplitting | None = None,
     num_threads: int = 4,
-    progress: Progress | None = None,
 ) -> ImportSummary:
     """Import a folder of WebDataset shards (.tar) with records and .npy features into a store.
 
@@ -62,11 +63,10 @@ def import_webdataset(
         word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
             published loaders do). If not given, as in the store; published for a new one.
         num_threads: Items that are read at the same time.
-        progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when the folder holds no shard, or nothing could be imported.
     """
-    request = Request(root, store, words, word_splitting, progress, num_threads)
+    request = Request(root, store, words, word_splitting, num_threads)
     mark = export_mark(root, "webdataset")
     counts: dict[Path, Any] = {inside(root, name, str(root)): n for name, n in mark["files"].items()} if mark else {}
     shards = list(counts) or sorted(root.glob("*.tar"))

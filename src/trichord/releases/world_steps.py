@@ -12,7 +12,8 @@ from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.ids import IdIndex, match_ids
-from trichord.releases.common import ALLOW_MISSING, ImportSummary, Progress, Request, import_entries
+from trichord.logs import deprecated_callback
+from trichord.releases.common import ALLOW_MISSING, ImportSummary, Request, import_entries
 from trichord.releases.records import parsed, read_small
 from trichord.releases.steps import Task, check_steps, task_item
 from trichord.store import Store
@@ -22,6 +23,7 @@ from trichord.world.vocabulary import ACTIONS
 TRUTH = "world.json"
 
 
+@deprecated_callback("progress")
 @accepts_text_paths
 def import_world_steps(
     root: Path,
@@ -31,7 +33,6 @@ def import_world_steps(
     word_splitting: WordSplitting | None = None,
     collection: str = "world",
     allow_missing: bool = False,
-    progress: Progress | None = None,
 ) -> ImportSummary:
     """Add the true steps of a world to a store that holds its videos.
 
@@ -43,11 +44,10 @@ def import_world_steps(
             published loaders do). If not given, as in the store; published for a new one.
         collection: Of the world's videos in the store.
         allow_missing: Import also where the store lacks more than half of the world's videos.
-        progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when there is no world, or the store has none of its videos.
     """
-    request = Request(root, store, words, word_splitting, progress)
+    request = Request(root, store, words, word_splitting)
     opened = Store(store)
     truth = read_truth(root / TRUTH)
     have = [opened.video_id(int(i)) for i in opened.select(collection)]

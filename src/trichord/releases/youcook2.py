@@ -12,8 +12,9 @@ from pathlib import Path
 from trichord.captions import WordSplitting
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
+from trichord.logs import deprecated_callback
 from trichord.releases.clips import Clip, first_file, import_clips, pickled_clips
-from trichord.releases.common import ImportSummary, Progress, Request
+from trichord.releases.common import ImportSummary, Request
 from trichord.releases.exported import import_exported_youcook2
 from trichord.releases.records import export_mark
 
@@ -21,6 +22,7 @@ COLLECTION = "youcook2"
 SPLITS = ("train", "val")
 
 
+@deprecated_callback("progress")
 @accepts_text_paths
 def import_youcook2(
     root: Path,
@@ -29,7 +31,6 @@ def import_youcook2(
     *,
     word_splitting: WordSplitting | None = None,
     full_resolution: bool = False,
-    progress: Progress | None = None,
 ) -> ImportSummary:
     """Import YouCook2 clips, training and validation, into a store; an export in this layout arrives as it was.
 
@@ -40,11 +41,10 @@ def import_youcook2(
         word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
             published loaders do). If not given, as in the store; published for a new one.
         full_resolution: Store features per time step where there are any, instead of those pooled over time.
-        progress: Takes lines that tell how far the import is.
 
     Raises TrichordError when there is no pickle, one is refused or empty, or nothing could be imported.
     """
-    request = Request(root, store, words, word_splitting, progress)
+    request = Request(root, store, words, word_splitting)
     if mark := export_mark(root, "youcook2"):
         return import_exported_youcook2(request, mark)
     clips: list[Clip] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from trichord.store.rules import outdated
 from trichord.store.shards import map_shard, mend_of, unreadable_part
 from trichord.store.store import Store
 from trichord.store.writer import leftovers
+
+logger = logging.getLogger(__name__)
 
 _BLOCK_ROWS = 4096
 
@@ -139,9 +142,7 @@ def _held_out(store: Store) -> np.ndarray:
     return np.setdiff1d(np.arange(len(store)), store.select(split="train"))
 
 
-def verify(
-    store: Location, progress: Callable[[str], None] | None = None, note: Callable[[str], None] | None = None
-) -> list[str]:
+def verify(store: Location) -> list[str]:
     """Read the whole store and list what is wrong, one line each; an empty list means that it is sound.
 
     Checked are sizes, checksums, offsets, word ids, finite values, that no item is there twice, that the parts fit
@@ -150,8 +151,6 @@ def verify(
 
     Args:
         store: Folder or URL of the store.
-        progress: Takes a line per part.
-        note: Takes a line where a writer is at work, whose unfinished files are no problem.
     """
     place = location(store)
     remote = RemoteStore(place) if isinstance(place, str) else None
@@ -162,7 +161,7 @@ def verify(
     problems: list[str] = []
     if unfinished := leftovers(folder):
         if is_locked(folder / "lock"):
-            (note or progress or _silent)(f"{folder}: a writer is at work; what it has not finished is not checked")
+            logger.info(f"{folder}: a writer is at work; what it has not finished is not checked")
         else:
             what = "was left by a writer that did not end; it is ignored, and removed when the store is next written"
             problems = [f"{path}: {what}" for path in leftovers(folder) if path in unfinished]
@@ -170,8 +169,7 @@ def verify(
     words: dict[int, str] = {}
     found: list[str] = []
     for path in paths:
-        if progress:
-            progress(f"checking {path}")
+        logger.debug("checking %s", path)
         try:
             for problem in _part_problems(read_manifest(path), seen, words, remote):
                 found.append(problem)
@@ -186,10 +184,6 @@ def verify(
             found.append(str(error))
     every = [*problems, *found, *_ledger_problems(folder)]
     return every if remote is None else [remote.told(problem) for problem in every]
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 def _part_problems(

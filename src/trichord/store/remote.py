@@ -18,7 +18,7 @@ from trichord.threads import NotInTimeError, within
 PAUSES_S = (0.5, 1.0, 2.0)  # between attempts
 CONNECT_S, READ_S = 10, 30  # without any answer
 REQUEST_S, SLOWEST_BYTES_PER_S = 120.0, 50_000  # the longest that a request may take, and the time that its bytes add
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _TOKENS = ("ETag", "etag", "md5", "generation", "LastModified", "last_modified", "mtime", "created")
 _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "CredentialRetrievalError",
                 "ProfileNotFound", "NoAuthTokenError")  # fmt: skip
@@ -100,7 +100,7 @@ class RemoteFiles:
             except Exception as error:  # file systems raise their libraries' own errors
                 if pause_s is None or not _passes(error) or (isinstance(error, NotInTimeError) and number > 1):
                     raise _failed(where, error) from None
-                _LOG.warning(
+                logger.warning(
                     "%s: %s; trying again (attempt %d of %d)", where, _cause(error), number + 1, len(PAUSES_S) + 1
                 )
                 time.sleep(pause_s)

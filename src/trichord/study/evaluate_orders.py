@@ -8,7 +8,7 @@ call that was interrupted goes on with the next one: what was made from the same
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -21,7 +21,7 @@ from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import file_sha256, unreadable
 from trichord.files.writing import write_json
 from trichord.modality import Direction, Order
-from trichord.parallel import is_main, on_main
+from trichord.parallel import main_process_logger, on_main
 from trichord.protocols.protocol import Options
 from trichord.recipes import load_recipe, of_this_version, recipe_from_dict
 from trichord.store.names import ANNOTATIONS
@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from trichord.store import Store
     from trichord.store.location import Location
 
+logger = main_process_logger(__name__)
+
 CONTENTS = 3  # raised when more is kept of an evaluation: older ones are then made again
 ANEW = "it is made anew"
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -82,7 +83,6 @@ def evaluate_orders(
     num_windows: int = 0,
     window_s: float | None = None,
     window_pool: str = "mean",
-    say: Say | None = None,
 ) -> OrdersEvaluation:
     """Score every finished order and seed of a study on benchmarks.
 
@@ -94,7 +94,6 @@ def evaluate_orders(
         orders: Which, in any spelling; empty takes all of the study.
         seeds: Which; empty takes all.
         directions, recipe, options, num_windows, window_s, window_pool: As of `study.evaluate.evaluate`.
-        say: Takes progress lines.
 
     Runs that are unfinished or diverged are left out, and so is what the modalities of an order do not allow: `left_out` and
     the notes tell. Raises TrichordError where nothing is left: no finished run, a direction or a benchmark for no order.
@@ -105,7 +104,6 @@ def evaluate_orders(
         raise TrichordError(f"{out}: the evaluation of several models is a folder; give --out a name without .json")
     used = load_recipe(recipe) if recipe is not None else _recipe_of(study)
     factories.scoring_device(used)  # joins the other processes of a launch
-    tell: Say = (say or _silent) if is_main() else _silent
     store = Store(store_path)
     chosen = on_main(partial(chosen_runs, study, orders, seeds))
     _check_directions(directions, chosen)
@@ -115,15 +113,15 @@ def evaluate_orders(
     asked |= {"num_windows": num_windows, "window_s": window_s, "window_pool": window_pool}
     found = OrdersEvaluation(study)
     with nullcontext() if out is None else writing(out), nullcontext() if out is None else alone_in(out):
-        index = on_main(lambda: Index.read(out, study, store, asked, used.to_dict() if recipe else None, tell))
+        index = on_main(lambda: Index.read(out, study, store, asked, used.to_dict() if recipe else None))
         finished = [run for run in chosen if not run.why]
         for run in chosen:
             if run.why:
                 found.left_out[run] = run.why
                 on_main(partial(index.leave_out, run, run.why))
                 continue
-            if kept := on_main(partial(index.kept, run, tell)):
-                tell(f"{run}: was evaluated before ({finished.index(run) + 1} of {len(finished)})")
+            if kept := on_main(partial(index.kept, run)):
+                logger.info(f"{run}: was evaluated before ({finished.index(run) + 1} of {len(finished)})")
                 found.runs.append(kept)
                 continue
             begun, why = on_main(partial(index.made_from, run)), ""
@@ -140,7 +138,7 @@ def evaluate_orders(
                 write_evaluation(evaluation, out / run.folder, anew=True)
                 on_main(partial(index.add, run, begun))
             found.runs.append(ScoredRun(run, evaluation.scores()))
-            tell(f"{run}: evaluated ({finished.index(run) + 1} of {len(finished)})")
+            logger.info(f"{run}: evaluated ({finished.index(run) + 1} of {len(finished)})")
     _require_all(found, names)
     return found
 
@@ -152,10 +150,6 @@ def _told(runs: Sequence[TrainedRun]) -> str:
         seeds = [str(run.seed) for run in runs if run.order == order]
         parts.append(f"{Order.parse(order)} seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}")
     return "; ".join(parts)
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 def _recipe_of(study: Path) -> Any:
@@ -220,7 +214,7 @@ class Index:
 
     @classmethod
     def read(
-        cls, out: Path | None, study: Path, store: Store, asked: dict[str, Any], recipe: dict[str, Any] | None, say: Say
+        cls, out: Path | None, study: Path, store: Store, asked: dict[str, Any], recipe: dict[str, Any] | None
     ) -> Index:
         """The index of a call. Of what is there, those models stay that were made alike: of these weights, data and choices.
 
@@ -253,7 +247,7 @@ class Index:
         except Unavailable:
             raise
         except TrichordError as error:
-            say(str(error))
+            logger.warning(str(error))
             return index
         if "models" not in content:
             raise TrichordError(f"{out}: holds the evaluation of one model; give another --out")
@@ -270,7 +264,7 @@ class Index:
         weights = _sha256(self.study / "stages" / run.stage / DESCRIPTION)  # names the digest of the weights
         return digest({**self.basis, "stage": run.stage, "model": weights})
 
-    def kept(self, run: TrainedRun, say: Say) -> ScoredRun | None:
+    def kept(self, run: TrainedRun) -> ScoredRun | None:
         """The evaluation of a run that is there and was made alike; None where it must be made."""
         entry = self.models.get(run.folder)
         if entry is None or self.out is None:
@@ -284,7 +278,7 @@ class Index:
         except Unavailable:
             raise
         except TrichordError as error:
-            say(str(error).replace(AGAIN, ANEW))
+            logger.warning(str(error).replace(AGAIN, ANEW))
             del self.models[run.folder]
             return None
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -182,29 +182,21 @@ def build_batches(recipe: Recipe, store: Store, stage: Stage, seed: int) -> tupl
 
 
 def loop_settings(recipe: Recipe, stage: Stage) -> LoopSettings:
-    """Return the settings of the training loop. Those with the name of a setting in the section `training` have its value."""
-    training, later = recipe.training, recipe.later_stages
-    is_later = bool(stage.earlier)
-    names = {entry.name for entry in fields(LoopSettings)} & {entry.name for entry in fields(training)}
-    same: dict[str, Any] = {name: getattr(training, name) for name in names}
+    """Return the settings of the training loop for a stage."""
+    training, later, is_later = recipe.training, recipe.later_stages, bool(stage.earlier)
     return LoopSettings(
-        **same
-        | {
-            "epochs": later.epochs if is_later and later.epochs else training.epochs,
-            "reset_clusters_every_epoch": recipe.loss.cluster_reset_every_epoch,
-            "with_positives": pairwise_losses()[recipe.loss.contrast].needs_positives,
-            "with_first_half": recipe.loss.cluster_store == "first_half",
-            "thaw": later.thaw if is_later else 0.0,
-            "global_batch_norm": training.batch_norm == "global",
-            "shard": training.shard == "full",
-        }
+        training=replace(training, epochs=later.epochs if is_later and later.epochs else training.epochs),
+        thaw=later.thaw if is_later else 0.0,
+        reset_clusters_every_epoch=recipe.loss.cluster_reset_every_epoch,
+        with_positives=pairwise_losses()[recipe.loss.contrast].needs_positives,
+        with_first_half=recipe.loss.cluster_store == "first_half",
     )
 
 
 def frozen_settings(recipe: Recipe, stage: Stage, source: TrainingClips) -> FrozenSettings:
     """Whether and how what is frozen is computed once."""
     training = recipe.training
-    steps = num_steps_of(loop_settings(recipe, stage), source.steps_per_epoch)
+    steps = num_steps_of(loop_settings(recipe, stage).training, source.steps_per_epoch)
     return FrozenSettings(
         enabled=training.frozen_cache == "auto",
         most_bytes=int(training.frozen_cache_gb * 1e9),

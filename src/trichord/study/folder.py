@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from trichord.errors import Diverged, TrichordError, Unavailable, one_line
 from trichord.files.reading import reraise_unavailable
 from trichord.files.writing import write_json, write_text
 from trichord.modality import Order
+from trichord.parallel import main_process_logger
 from trichord.protocols.benchmarks import Benchmark
 from trichord.recipes import Recipe
 from trichord.recipes.identity import training_settings
@@ -33,6 +33,8 @@ from trichord.training.seals import sealed
 
 if TYPE_CHECKING:
     from trichord.store import Store
+
+logger = main_process_logger(__name__)
 
 _version = cache(version)  # reading the metadata of a package takes 10 ms
 PACKAGES = ("trichord", "torch", "numpy", "accelerate", "safetensors", "scipy", "scikit-learn")
@@ -49,7 +51,6 @@ def write_study(
     results: list[dict[str, Any]],
     *,
     first_stage_seed: int | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> None:
     """Write `study.json`. Orders, seeds, benchmarks and results of earlier calls stay: a report shows them all.
 
@@ -61,7 +62,6 @@ def write_study(
         benchmarks: Of this call.
         results: So far of this call; they take the place of earlier ones of the same benchmark, order and seed.
         first_stage_seed: As given in this call.
-        say: Takes a line where the file that is there cannot be used.
     """
     mine = [
         {
@@ -72,7 +72,7 @@ def write_study(
         }
         for p in plan
     ]
-    earlier = _earlier(out / "study.json", say or (lambda line: None))
+    earlier = _earlier(out / "study.json")
     asked = {_run_of(entry) for entry in mine}
     content = {
         "versions": versions(),
@@ -87,7 +87,7 @@ def write_study(
     write_json(out / "study.json", sealed(content))
 
 
-def _earlier(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def _earlier(path: Path) -> dict[str, Any]:
     """What `study.json` holds that can be used."""
     content: dict[str, Any] = {}
     if is_there(path):
@@ -96,13 +96,15 @@ def _earlier(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
         except Unavailable:
             raise
         except TrichordError as error:
-            say(str(error))
+            logger.warning(str(error))
     parts = {}
     for part, is_whole in (("orders", is_plan_entry), ("benchmarks", is_benchmark), ("results", _is_result)):
         found = content.get(part, [])
         parts[part] = [entry for entry in found if is_whole(entry)] if isinstance(found, list) else []
         if num_lost := (len(found) if isinstance(found, list) else 1) - len(parts[part]):
-            say(f"{path}: {num_lost} of its {part} are of another form and left out; name them again to have them back")
+            logger.warning(
+                f"{path}: {num_lost} of its {part} are of another form and left out; name them again to have them back"
+            )
     recipe = content.get("recipe")
     return {**parts, "evaluation": recipe.get("evaluation") if isinstance(recipe, dict) else None}
 

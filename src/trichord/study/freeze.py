@@ -7,7 +7,7 @@ one launch of several processes, or beside the study that waits for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from trichord.data.frozen import frozen_folder, frozen_rows
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.modality import MODALITIES, Order, declare_recorded, letter_of
-from trichord.parallel import on_main
+from trichord.parallel import main_process_logger, on_main
 from trichord.recipes import Recipe, of_this_version, recipe_from_dict
 from trichord.study import factories
 from trichord.study.files import deleting, is_there, mended_by_deleting, read_json
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from trichord.cluster import RayOptions
     from trichord.store.location import Location
 
+logger = main_process_logger(__name__)
+
 
 @accepts_text_paths
 def freeze(
@@ -39,7 +41,6 @@ def freeze(
     device: str = "auto",
     cluster: RayOptions | None = None,
     workers: int | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Compute what the frozen encoders of later stages give for every clip, as far as it is not there.
 
@@ -50,14 +51,12 @@ def freeze(
         device: `auto` or `cpu`.
         cluster: Let a Ray cluster make them.
         workers: On Ray: actors; None takes as many as there is room for.
-        say: Takes lines.
 
     Returns:
         The folders of the passes, all finished. Raises TrichordError when there is no stage that a later one would freeze.
     """
     from trichord.store import Store
 
-    say = say or (lambda line: None)
     wanted = Order.parse(order) if order else None
     stages = list(_stages(Path(run), wanted))
     if not stages:
@@ -78,19 +77,18 @@ def freeze(
         if cluster is not None:
             from trichord.training.frozen_ray import freeze_on_ray
 
-            on_main(partial(freeze_on_ray, cluster, *given, workers=workers, say=say))
-        for work, encoder in frozen_passes(*given, say=say):
+            on_main(partial(freeze_on_ray, cluster, *given, workers=workers))
+        for work, encoder in frozen_passes(*given):
             if work.folder not in ready:
                 frozen_rows(
                     work,
                     encoder,
                     process=accelerator.process_index,
                     num_processes=accelerator.num_processes,
-                    say=say if accelerator.is_main_process else None,
                 )
                 ready.append(work.folder)
     if not ready:
-        say(
+        logger.warning(
             f"nothing is kept in {frozen_folder(data)}: it would be larger than training.frozen_cache_gb or read only once"
         )
     return ready

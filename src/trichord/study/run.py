@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.data.frozen import frozen_folder, why_not_writable
-from trichord.errors import Diverged, TrichordError, printable, writing
+from trichord.errors import Diverged, TrichordError, writing
 from trichord.files.folders import remove_folder
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import read_json_value
 from trichord.files.writing import refuse_foreign, write_text
+from trichord.logs import deprecated_callback
 from trichord.modality import Direction, Order
-from trichord.parallel import is_main, on_main
+from trichord.parallel import is_main, main_process_logger, on_main
 from trichord.protocols.benchmarks import Benchmark, benchmark_names, find_benchmark
 from trichord.recipes import Recipe
 from trichord.study import factories
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from trichord.store import Store
     from trichord.store.location import Location
 
-Say = Callable[[str], None]
+logger = main_process_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,6 @@ def train_order(
     recipe: Recipe,
     *,
     resume: bool = False,
-    say: Say | None = None,
 ) -> TrainSummary:
     """Train the stages of one order.
 
@@ -81,7 +81,6 @@ def train_order(
         recipe: All settings.
         resume: Go on with the run of `out`; without it a folder that holds a run is refused. A stage that diverged is
             tried again, from its last checkpoint.
-        say: Takes progress lines.
 
     Raises Diverged when a stage does, and leaves word of it in the stage's folder.
     """
@@ -89,23 +88,23 @@ def train_order(
 
     recipe.check()
     factories.training_accelerator(recipe)  # joins the other processes of a launch
-    say = say if is_main() else _silent  # one process of a launch speaks
     store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
     planned = plan_order(Order.parse(order), seed, recipe, store.fingerprint)
     with writing(out), alone_in(out):
         on_main(lambda: claim(out, store, recipe, must_be_new=not resume))
         for line in factories.check_data(recipe, store, [stage.stage for stage in planned.stages]):
-            (say or _print)(line)
+            logger.warning(line)
         steps = 0
-        on_main(partial(_note_read_only, planned.stages, out, store, recipe, say or _print))
+        on_main(partial(_note_read_only, planned.stages, out, store, recipe))
         for stage in planned.stages:
             folder = out / "stages" / stage.folder
             if why := on_main(partial(_diverged, folder)):
-                (say or _print)(f"stage {stage.folder} diverged before ({why}): it is trained again")
-            steps += _train(stage, out, store, recipe, say)
+                logger.info(f"stage {stage.folder} diverged before ({why}): it is trained again")
+            steps += _train(stage, out, store, recipe)
     return TrainSummary(planned.order.code, tuple(out / "stages" / s.folder for s in planned.stages), steps)
 
 
+@deprecated_callback("say")
 @accepts_text_paths
 def run_study(
     store_path: Location,
@@ -116,7 +115,6 @@ def run_study(
     *,
     benchmarks: list[str] | None = None,
     first_stage_seed: int | None = None,
-    say: Say | None = None,
 ) -> StudyTable:
     """Train orders x seeds, evaluate each on every benchmark, write the table. A second call goes on where the first stopped.
 
@@ -128,7 +126,6 @@ def run_study(
         recipe: All settings.
         benchmarks: Names; None takes all that the store has clips for.
         first_stage_seed: Given, all seeds share first stages that were trained with it.
-        say: Takes progress lines.
 
     The table shows this call; `study.json` and `orders/` keep what earlier calls trained and scored. An order whose training
     diverges is left out with a word, and the others go on. Raises Diverged when none is left.
@@ -148,31 +145,28 @@ def run_study(
         )
     chosen = [find_benchmark(store, name) for name in dict.fromkeys(names)]
     factories.check_overlaps(recipe, store, chosen)
-    say = say or _print if is_main() else _silent
     for line in factories.check_data(recipe, store, [stage.stage for stage in distinct_stages(plan)]):
-        say(line)
+        logger.warning(line)
     for line in _unscored(parsed, directions):
-        say(line)
+        logger.warning(line)
     results: list[dict[str, Any]] = []
     runs: list[ScoredRun] = []
     table = None
     with writing(out), alone_in(out):
         on_main(partial(_check_new, out))
         on_main(lambda: claim(out, store, recipe, must_be_new=False))
-        write = partial(
-            write_study, out, store, recipe, plan, chosen, results, first_stage_seed=first_stage_seed, say=say
-        )
+        write = partial(write_study, out, store, recipe, plan, chosen, results, first_stage_seed=first_stage_seed)
         on_main(write)
         stages = distinct_stages(plan)
-        say(
+        logger.info(
             f"{len(plan)} orders x seeds, {len(stages)} stages to train ({sum(len(p.stages) for p in plan)} without sharing)"
         )
-        on_main(partial(_note_read_only, stages, out, store, recipe, say))
+        on_main(partial(_note_read_only, stages, out, store, recipe))
         for planned in plan:
-            if why := _train_all(planned, out, store, recipe, say):
-                say(f"{planned.order} seed {planned.seed}  diverged and is left out: {why}")
+            if why := _train_all(planned, out, store, recipe):
+                logger.warning(f"{planned.order} seed {planned.seed}  diverged and is left out: {why}")
                 continue
-            rows = evaluate_order(planned, out, store, recipe, chosen, directions, say)
+            rows = evaluate_order(planned, out, store, recipe, chosen, directions)
             results += rows
             runs.append(on_main(partial(_scored, planned, out, rows, chosen)))
             table = StudyTable.from_results(
@@ -220,18 +214,18 @@ def _scored(planned: PlannedOrder, out: Path, rows: list[dict[str, Any]], benchm
     return ScoredRun(run, RunScores(results_path(out, planned), rows, [{"name": b.name} for b in benchmarks]).loaded())
 
 
-def _note_read_only(stages: Sequence[PlannedStage], out: Path, store: Store, recipe: Recipe, say: Say) -> None:
+def _note_read_only(stages: Sequence[PlannedStage], out: Path, store: Store, recipe: Recipe) -> None:
     """Say before the first step what a store that cannot be written to costs the later stages."""
     lacking = [s for s in stages if s.stage.frozen and not is_there(out / "stages" / s.folder / DESCRIPTION)]
     folder = frozen_folder(store)
     if lacking and recipe.training.frozen_cache == "auto" and (why := why_not_writable(folder)):
-        say(
+        logger.warning(
             f"{folder}: cannot be written ({why}): what frozen encoders give is not kept; later stages compute it at every step, "
             "which takes longer (training.frozen_cache off does the same without this note)"
         )
 
 
-def _train_all(planned: PlannedOrder, out: Path, store: Store, recipe: Recipe, say: Say) -> str:
+def _train_all(planned: PlannedOrder, out: Path, store: Store, recipe: Recipe) -> str:
     """Train the stages of an order, as far as they are not there. Returns why it diverged, or ''. A stage that diverged
     would diverge again: it is not trained a second time while its folder says so."""
     for stage in planned.stages:
@@ -239,7 +233,7 @@ def _train_all(planned: PlannedOrder, out: Path, store: Store, recipe: Recipe, s
         if why := on_main(partial(_diverged, folder)):
             return f"{why} (delete {folder / DIVERGED} to train it again)"
         try:
-            _train(stage, out, store, recipe, say)
+            _train(stage, out, store, recipe)
         except Diverged as error:
             return str(error)
     return ""
@@ -250,11 +244,11 @@ def _diverged(folder: Path) -> str | None:
     return None if is_there(folder / DESCRIPTION) else divergence_of(folder)
 
 
-def _train(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, say: Say | None) -> int:
+def _train(planned: PlannedStage, out: Path, store: Store, recipe: Recipe) -> int:
     """`_run_stage`; its folder says whether it diverged."""
     folder = out / "stages" / planned.folder
     try:
-        steps = _run_stage(planned, out, store, recipe, say)
+        steps = _run_stage(planned, out, store, recipe)
     except Diverged as error:
         if is_main():
             note_divergence(folder, error)
@@ -265,7 +259,7 @@ def _train(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, say: 
     return steps
 
 
-def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, say: Say | None) -> int:
+def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe) -> int:
     """Train a stage unless it is finished. Returns the steps done now."""
     folder = out / "stages" / planned.folder
     if on_main(partial(_is_finished, planned, folder, recipe)):
@@ -293,10 +287,9 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
         reader,
         factories.frozen_settings(recipe, planned.stage, source),
         accelerator,
-        say=say,
     )
     if source.most_clips == 1:
-        (say or _print)(
+        logger.warning(
             "note: a batch of one clip has no negatives, so contrast teaches nothing; raise data.videos_per_batch or "
             "data.clips_per_video, or add videos"
         )
@@ -317,7 +310,7 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
     }
     steps = train_stage(
         model, planned.stage, loss, source, reader, factories.loop_settings(recipe, planned.stage),
-        accelerator=accelerator, folder=folder, title=title, say=say,
+        accelerator=accelerator, folder=folder, title=title,
         described={"settings": recipe.to_dict(), "seed": planned.seed},
         model_json=description_of(model, **kept, extra=extra),
     )  # fmt: skip
@@ -348,10 +341,6 @@ def _is_finished(planned: PlannedStage, folder: Path, recipe: Recipe) -> bool:
     return True
 
 
-def _silent(line: str) -> None:
-    pass
-
-
 def _with_fresh(model: Any, fresh: Any, planned: PlannedStage) -> Any:
     """Give the modalities that this stage trains the initial weights of this stage's seed."""
     for modality in planned.stage.train:
@@ -359,7 +348,3 @@ def _with_fresh(model: Any, fresh: Any, planned: PlannedStage) -> Any:
             if part is not None:
                 part.load_state_dict(fresh.parts(modality)[name].state_dict())
     return model
-
-
-def _print(line: str) -> None:
-    print(printable(line), flush=True)

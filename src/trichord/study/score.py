@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from trichord.files.writing import write_json
 from trichord.modalities.base import ReadingSettings
 from trichord.modalities.registry import specification
 from trichord.modality import Direction
-from trichord.parallel import on_main
+from trichord.parallel import main_process_logger, on_main
 from trichord.protocols.benchmarks import (
     Benchmark,
     EmbeddedClips,
@@ -62,6 +61,8 @@ if TYPE_CHECKING:
     from trichord.store import Store
     from trichord.store.location import Location
 
+logger = main_process_logger(__name__)
+
 CONTENTS = 2  # raised when more is kept of a run: older results are then computed again
 ANEW = "it is made anew"
 
@@ -90,7 +91,6 @@ def evaluate_order(
     recipe: Recipe,
     benchmarks: list[Benchmark],
     directions: list[Direction],
-    say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Results of one order and seed on these benchmarks, computed or read back; what cannot be read is computed again.
     Figures of other benchmarks stay, while they are of the same training and scored alike. An order without a direction's
@@ -106,12 +106,12 @@ def evaluate_order(
 
     def look() -> list[Benchmark]:
         nonlocal figures
-        figures = kept_figures(path, identity, say)
+        figures = kept_figures(path, identity)
         lacking = [b for b in benchmarks if b.name not in figures.names]
         lacking += [find_benchmark(store, name) for name in figures.lost if name not in [b.name for b in lacking]]
         for benchmark in benchmarks:
             if benchmark not in lacking:
-                _mend_queries(out, store, benchmark, recipe, len(figures.arrays[f"{benchmark.name}/start_s"]), say)
+                _mend_queries(out, store, benchmark, recipe, len(figures.arrays[f"{benchmark.name}/start_s"]))
         return lacking
 
     def keep() -> list[dict[str, Any]]:
@@ -125,11 +125,11 @@ def evaluate_order(
 
     lacking = on_main(look)
     if lacking:
-        _evaluate(planned, out, store, recipe, lacking, directions, figures, device, say)
+        _evaluate(planned, out, store, recipe, lacking, directions, figures, device)
     return on_main(keep)
 
 
-def kept_figures(path: Path, identity: dict[str, Any], say: Callable[[str], None]) -> Figures:
+def kept_figures(path: Path, identity: dict[str, Any]) -> Figures:
     """The figures of `path` that were made under `identity`, each benchmark whole or not at all."""
     figures = Figures()
     if not is_there(path):
@@ -148,13 +148,13 @@ def kept_figures(path: Path, identity: dict[str, Any], say: Callable[[str], None
     except Unavailable:
         raise
     except TrichordError as error:
-        say(str(error))
+        logger.warning(str(error))
         return figures
     names, figures.lost = figures.lost, []
     for name in names:
         mine = [row for row in rows if row["benchmark"] == name]
         if why := _fault(name, mine, arrays):
-            say(str(damaged(path.with_suffix(".npz"), why, ANEW)))
+            logger.warning(str(damaged(path.with_suffix(".npz"), why, ANEW)))
             figures.lost.append(name)
             continue
         figures.names.append(name)
@@ -178,16 +178,14 @@ def _fault(benchmark: str, rows: list[dict[str, Any]], arrays: dict[str, np.ndar
     return next(filter(None, told), "")
 
 
-def _mend_queries(
-    out: Path, store: Store, benchmark: Benchmark, recipe: Recipe, num_clips: int, say: Callable[[str], None]
-) -> None:
+def _mend_queries(out: Path, store: Store, benchmark: Benchmark, recipe: Recipe, num_clips: int) -> None:
     """Write the clips and captions of a benchmark where they are not there whole."""
     try:
         read_queries(out, benchmark.name, num_clips, mend=ANEW)
     except Unavailable:
         raise
     except TrichordError as error:
-        say(str(error))
+        logger.warning(str(error))
         write_queries(out, store, benchmark, benchmark_clips(store, benchmark, factories.scoring_settings(recipe, ())))
 
 
@@ -200,7 +198,6 @@ def _evaluate(
     directions: list[Direction],
     figures: Figures,
     device: torch.device,
-    say: Callable[[str], None],
 ) -> None:
     """Evaluate an order's model on these benchmarks; its figures join `figures` of the main process."""
     folder = out / "stages" / planned.stages[-1].folder
@@ -224,7 +221,7 @@ def _evaluate(
         figures.arrays |= geometry.to_arrays(f"{benchmark.name}/geometry") if geometry is not None else {}
         write_queries(out, store, benchmark, found.clips)
         for first in scored[:1]:
-            say(
+            logger.info(
                 f"{planned.order} seed {planned.seed}  {benchmark.title} {first.direction}  R@1 {first.r1:.2f}  "
                 f"R@5 {first.r5:.2f}  R@10 {first.r10:.2f}  (chance {first.chance_r10:.2f})"
             )

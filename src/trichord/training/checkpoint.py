@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.errors import TrichordError, one_line, print_line
+from trichord.errors import TrichordError, one_line
 from trichord.files.folders import is_real_folder, remove_folder
 from trichord.files.writing import replace_folder
+from trichord.parallel import main_process_logger
 from trichord.training.checkpoint_folder import (
     Damaged,
     check_files,
@@ -36,6 +37,8 @@ from trichord.training.training_state import Tensors, TrainingState
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
+
+logger = main_process_logger(__name__)
 
 FOLDER, STATE = "checkpoints", "state.json"
 UNUSED = "unused-"  # before the name of a checkpoint that could not be used
@@ -111,9 +114,7 @@ def save_checkpoint(
     return final
 
 
-def load_newest(
-    accelerator: Accelerator, state: TrainingState, folder: Path, say: Callable[[str], None] | None = None
-) -> Position | None:
+def load_newest(accelerator: Accelerator, state: TrainingState, folder: Path) -> Position | None:
     """Set `state` and the random states to the newest checkpoint that is whole and of this stage. All processes call it.
 
     A torn, edited or foreign one is set aside with a word, and the one before is used. None when there is none.
@@ -121,11 +122,10 @@ def load_newest(
     import torch
     from accelerate.utils import broadcast
 
-    say = say or print_line
     step = -1
     if accelerator.is_main_process:
         _clear_remains(folder)
-        step = _newest_whole(state, folder, say)
+        step = _newest_whole(state, folder)
     told: Tensor = torch.tensor(step, device=accelerator.device)
     step = int(broadcast(told)) if accelerator.num_processes > 1 else step
     if step < 0:
@@ -137,8 +137,8 @@ def load_newest(
     mine = _random(accelerator.process_index)
     if mine in manifest["files"]:
         set_random_states(read_tensors(path / mine), accelerator.device)
-    if accelerator.is_main_process and manifest["processes"] != accelerator.num_processes:
-        say(
+    if manifest["processes"] != accelerator.num_processes:
+        logger.warning(
             f"{path}: written by {manifest['processes']} processes, gone on with by {accelerator.num_processes}: "
             "the same batches, but sums of other order, and random states of new processes start anew"
         )
@@ -171,7 +171,7 @@ def best_checkpoint(folder: Path) -> Path | None:
     return min(losses, key=lambda path: (losses[path], _step(path)), default=None)
 
 
-def _newest_whole(state: TrainingState, folder: Path, say: Callable[[str], None]) -> int:
+def _newest_whole(state: TrainingState, folder: Path) -> int:
     """Step of the newest checkpoint that can be loaded, or -1; those that cannot are set aside."""
     found = checkpoints_of(folder)
     for path in reversed(found):
@@ -193,13 +193,13 @@ def _newest_whole(state: TrainingState, folder: Path, say: Callable[[str], None]
                     f"{aside}: holds files that trichord did not write; move it away, then run the command again"
                 ) from None
             path.rename(aside)
-            say(f"{path}: the checkpoint is not used ({one_line(error)}); it is set aside as {aside.name}")
+            logger.warning(f"{path}: the checkpoint is not used ({one_line(error)}); it is set aside as {aside.name}")
             continue
         if path != found[-1]:
-            say(f"{path}: gone on with from here, the newest whole checkpoint")
+            logger.warning(f"{path}: gone on with from here, the newest whole checkpoint")
         return _step(path)
     if found:
-        say(f"{folder}: no checkpoint is whole; the stage starts over")
+        logger.warning(f"{folder}: no checkpoint is whole; the stage starts over")
     return -1
 
 

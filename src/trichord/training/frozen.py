@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,11 +25,13 @@ from trichord.data.listing import list_clips
 from trichord.data.reader import Batch, ClipReader, Clips
 from trichord.modalities.registry import specification
 from trichord.nn import MCN
-from trichord.parallel import on_main
+from trichord.parallel import main_process_logger, on_main
 from trichord.training.stage import Stage
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+logger = main_process_logger(__name__)
 
 FORMAT = 1  # raised when the same key would give other values
 
@@ -53,8 +54,6 @@ def frozen_inputs(
     reader: ClipReader,
     settings: FrozenSettings,
     accelerator: Accelerator,
-    *,
-    say: Callable[[str], None] | None = None,
 ) -> dict[str, FrozenRows]:
     """By modality, what the stage's frozen encoders give for every clip; {} where it is not worth it or not wanted. What is not
     there and cannot be written, because the store is read-only, is left out with a word: it is encoded at every step.
@@ -66,20 +65,18 @@ def frozen_inputs(
         reader: Reads their features, under the stage's settings.
         settings: See there.
         accelerator: Device and precision; processes.
-        say: Takes lines.
 
     Raises TrichordError when the disk is full or fails.
     """
     if not settings.enabled:
         return {}
-    tell = say if say is not None and accelerator.is_main_process else (lambda line: None)
-    passes = frozen_passes(model, stage, source, reader, settings, accelerator, say=say)
+    passes = frozen_passes(model, stage, source, reader, settings, accelerator)
     folder = frozen_folder(source.store)
     kept, why = on_main(partial(_obtainable, [work for work, _ in passes], folder))
     found: dict[str, FrozenRows] = {}
     for work, encoder in passes:
         if work.folder.name not in kept:
-            tell(f"frozen {work.modality}: {folder} cannot be written ({why}), so it is encoded each step")
+            logger.warning(f"frozen {work.modality}: {folder} cannot be written ({why}), so it is encoded each step")
             continue
         try:
             found[work.modality] = frozen_rows(
@@ -87,12 +84,11 @@ def frozen_inputs(
                 encoder,
                 process=accelerator.process_index,
                 num_processes=accelerator.num_processes,
-                say=tell,
             )
         except NotWritable as error:  # rights below the folder
             if accelerator.num_processes > 1:  # the others may have the right
                 raise
-            tell(f"frozen {work.modality}: is encoded each step: {error}")
+            logger.warning(f"frozen {work.modality}: is encoded each step: {error}")
     return found
 
 
@@ -109,8 +105,6 @@ def frozen_passes(
     reader: ClipReader,
     settings: FrozenSettings,
     accelerator: Accelerator,
-    *,
-    say: Callable[[str], None] | None = None,
 ) -> list[tuple[FrozenPass, Encoder]]:
     """The passes that a stage needs, finished or not: what `frozen_inputs` makes and reads. Arguments as there."""
     if not stage.frozen:
@@ -123,10 +117,9 @@ def frozen_passes(
     for modality in stage.frozen:
         kind, width = _kind(model, modality, num_clips, settings.most_bytes)
         if kind is None:
-            if say is not None and accelerator.is_main_process:
-                say(
-                    f"frozen {modality}: {num_clips:,} clips take more than training.frozen_cache_gb, so it is encoded each step"
-                )
+            logger.info(
+                f"frozen {modality}: {num_clips:,} clips take more than training.frozen_cache_gb, so it is encoded each step"
+            )
             continue
         key, described = frozen_key(model, modality, kind, source, reader, settings.precision)
         work = FrozenPass(frozen_folder(source.store) / key, source, listing, modality, kind, width, described)

@@ -9,7 +9,6 @@ bits. The nodes share the file system of the store, under the same path.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from copy import deepcopy
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -21,12 +20,15 @@ from trichord.data.reader import ClipReader
 from trichord.errors import TrichordError, one_line
 from trichord.files.folders import make_folder
 from trichord.nn import MCN
+from trichord.parallel import main_process_logger
 from trichord.store.leases import Leases
 from trichord.training.frozen import FrozenSettings, frozen_passes
 from trichord.training.stage import Stage
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+logger = main_process_logger(__name__)
 
 ROWS_PER_ACTOR = 8  # runs of parts that an actor makes of a pass: a slow one leaves more to the others
 
@@ -41,7 +43,6 @@ def freeze_on_ray(
     accelerator: Accelerator,
     *,
     workers: int | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> int:
     """Make the passes that `frozen_inputs` with the same arguments reads. Call it on one process, before that.
 
@@ -50,14 +51,13 @@ def freeze_on_ray(
         model, stage, source, reader, settings, accelerator: As for `frozen_inputs`; the workers compute on the same kind of
             device.
         workers: Actors; None: as many as the cluster has room for.
-        say: Takes lines.
 
     Returns:
         The parts that were made. Raises TrichordError when the cluster cannot be reached or cannot do it.
     """
     if not settings.enabled:
         return 0
-    passes = frozen_passes(model, stage, source, reader, settings, accelerator, say=say)
+    passes = frozen_passes(model, stage, source, reader, settings, accelerator)
     passes = [(work, encoder) for work, encoder in passes if not work.finished]
     if not passes:
         return 0
@@ -89,8 +89,7 @@ def freeze_on_ray(
         ) from None
     finally:
         cluster.close()
-    if say is not None:
-        say(f"frozen {', '.join(work.modality for work, _ in passes)}: {made} parts by {count} workers on Ray")
+    logger.info(f"frozen {', '.join(work.modality for work, _ in passes)}: {made} parts by {count} workers on Ray")
     return made
 
 

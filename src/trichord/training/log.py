@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from trichord.errors import print_line
 from trichord.files.reading import read_text
 from trichord.files.writing import open_itself, sync, write_text
+from trichord.logs import on_terminal
+from trichord.parallel import main_process_logger
+
+logger = main_process_logger(__name__)
 
 
 class StageLog:
@@ -28,7 +29,6 @@ class StageLog:
         log_every_steps: Distance of plain lines, where there is no terminal.
         tensorboard: Write events.
         enabled: False on all processes but one.
-        say: Takes a plain line; None prints it.
     """
 
     def __init__(
@@ -41,11 +41,10 @@ class StageLog:
         log_every_steps: int = 20,
         tensorboard: bool = True,
         enabled: bool = True,
-        say: Callable[[str], None] | None = None,
     ) -> None:
         self.path = folder / "metrics.jsonl"
         self.title, self.num_steps, self.first_step = title, num_steps, first_step
-        self.log_every_steps, self.enabled, self.say = log_every_steps, enabled, say or print_line
+        self.log_every_steps, self.enabled = log_every_steps, enabled
         self.started, self.earlier_s, self.clips = time.monotonic(), 0.0, 0
         self.writer: Any = None
         self.bar: Progress | None = None
@@ -56,7 +55,7 @@ class StageLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
-        if sys.stdout.isatty() and say is None:
+        if on_terminal():
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
             self.bar = Progress(
                 *columns,
@@ -103,7 +102,9 @@ class StageLog:
             self.bar.update(self.task, completed=step + 1, note=note)
         elif (step + 1) % self.log_every_steps == 0 or step + 1 == self.num_steps:
             left_s = seconds / done * (self.num_steps - step - 1)
-            self.say(f"{self.title}  epoch {epoch + 1}  step {step + 1}/{self.num_steps}  {note}  {clock(left_s)} left")
+            logger.info(
+                f"{self.title}  epoch {epoch + 1}  step {step + 1}/{self.num_steps}  {note}  {clock(left_s)} left"
+            )
 
 
 def cut_lines(path: Path, num_steps: int) -> float:

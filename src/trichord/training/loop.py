@@ -23,9 +23,10 @@ from trichord.data.reader import ClipReader
 from trichord.layers.batch_norm import set_over_processes
 from trichord.losses.combined import CombinedLoss
 from trichord.nn import MCN, DAVEnet, Encoded
+from trichord.settings import TrainingSettings
 from trichord.training.agreement import Agreement
 from trichord.training.checkpoint import Position, load_newest, save_checkpoint
-from trichord.training.gradient_cache import GradientCache, Norm
+from trichord.training.gradient_cache import GradientCache
 from trichord.training.guard import Guard
 from trichord.training.log import StageLog
 from trichord.training.memory import keep_freed_memory
@@ -41,35 +42,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Plain arguments of the loop; their meaning is documented with the recipe's `training` settings."""
+    """What the loop needs besides data, model and loss.
 
-    epochs: int
-    max_steps: int
-    learning_rate: float
-    schedule: str
-    warmup_steps: int
-    clip_grad_norm: float
-    checkpoint_every_steps: int
-    log_every_steps: int
-    tensorboard: bool
+    Attributes:
+        training: The recipe's section `training`, with the epochs of this stage.
+        thaw: The part of the learning rate at which earlier modalities train on.
+        reset_clusters_every_epoch: Draw new centroids at the start of each epoch.
+        with_positives: Batches hold which clips belong together.
+        with_first_half: Batches hold which clips are of the first half of each video.
+    """
+
+    training: TrainingSettings
+    thaw: float
     reset_clusters_every_epoch: bool
     with_positives: bool
     with_first_half: bool
-    thaw: float = 0.0
-    chunk_clips: int = 0
-    chunk_norm: Norm = "chunk"
-    global_batch_norm: bool = True
-    shard: bool = False
-    fast: bool = True
-    loader_timeout_s: float = 0.0
-    keep_checkpoints: int = 2
-    keep_best: int = 0
 
 
-def num_steps_of(settings: LoopSettings, steps_per_epoch: int) -> int:
+def num_steps_of(training: TrainingSettings, steps_per_epoch: int) -> int:
     """Steps of a stage."""
-    steps = settings.epochs * steps_per_epoch
-    return min(steps, settings.max_steps) if settings.max_steps else steps
+    steps = training.epochs * steps_per_epoch
+    return min(steps, training.max_steps) if training.max_steps else steps
 
 
 def train_stage(
@@ -86,7 +79,6 @@ def train_stage(
     resume: bool = True,
     described: Mapping[str, Any] | None = None,
     model_json: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> int:
     """Train what `stage` trains, in place. Goes on from the newest checkpoint of `folder` when `resume`.
@@ -98,37 +90,38 @@ def train_stage(
     Raises:
         Diverged: the loss or the gradient is not finite; the message names the step and the terms.
     """
+    training = settings.training
     heads = bool(loss.reconstruct)
     prepare_model(model, stage, heads=heads)
-    sharded = settings.shard and accelerator.num_processes > 1
+    sharded = training.shard == "full" and accelerator.num_processes > 1
     if sharded:
         shard_trained(model.to(accelerator.device), stage, heads=heads)
     parameters = [p for p in model.parameters() if p.requires_grad]
     for module in model.modules():
         if isinstance(module, DAVEnet):
-            module.fast = settings.fast
-    set_over_processes(model, settings.global_batch_norm)
-    if accelerator.device.type == "cpu" and settings.fast:
+            module.fast = training.fast
+    set_over_processes(model, training.batch_norm == "global")
+    if accelerator.device.type == "cpu" and training.fast:
         keep_freed_memory()
     # Fused Adam makes one pass over the weights and rounds otherwise: float32 keeps the bits that it has always had.
-    fused = True if settings.fast and accelerator.mixed_precision != "no" else None
+    fused = True if training.fast and accelerator.mixed_precision != "no" else None
     groups = _groups(model, stage, settings, heads=heads)
-    optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=fused)
-    num_steps = num_steps_of(settings, source.steps_per_epoch)
-    warmup = used_warmup_steps(settings.warmup_steps, num_steps)
-    factor = rate_factor(settings.schedule, warmup_steps=warmup, num_steps=num_steps)
+    optimizer = torch.optim.Adam(groups, lr=training.learning_rate, fused=fused)
+    num_steps = num_steps_of(training, source.steps_per_epoch)
+    warmup = used_warmup_steps(training.warmup_steps, num_steps)
+    factor = rate_factor(training.schedule, warmup_steps=warmup, num_steps=num_steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     # Nobody wraps weights in parts: their modules exchange what they need.
     network, optimizer = (model, accelerator.prepare(optimizer)) if sharded else accelerator.prepare(model, optimizer)
     chunks = None
-    if settings.chunk_clips:
+    if training.chunk_clips:
         trained = stage.train + stage.thawed
-        chunks = GradientCache(network, accelerator, trained, chunk=settings.chunk_clips, norm=settings.chunk_norm)
+        chunks = GradientCache(network, accelerator, trained, chunk=training.chunk_clips, norm=training.chunk_norm)
     word_vectors = torch.from_numpy(reader.store.word_vectors).to(accelerator.device)
     checkpoints = folder / "checkpoints"
     seed_random_states(f"{stage.chain} {source.seed} {accelerator.process_index}")
     state = TrainingState(model, optimizer, scheduler, loss.memory, accelerator.scaler)
-    position = (load_newest(accelerator, state, checkpoints, say) if resume else None) or Position()
+    position = (load_newest(accelerator, state, checkpoints) if resume else None) or Position()
     agreement = Agreement(model, loss.memory, stage)
     agreement.check(position)
     done = 0
@@ -138,15 +131,14 @@ def train_stage(
         title=title,
         num_steps=num_steps,
         first_step=position.step,
-        log_every_steps=settings.log_every_steps,
-        tensorboard=settings.tensorboard,
+        log_every_steps=training.log_every_steps,
+        tensorboard=training.tensorboard,
         enabled=accelerator.is_main_process,
-        say=say,
     )
     drawn = batches(
         source,
         reader,
-        epochs=range(position.epoch, settings.epochs),
+        epochs=range(position.epoch, training.epochs),
         first_step=position.epoch_step,
         num_batches=max(0, num_steps - position.step),
         process=accelerator.process_index,
@@ -154,7 +146,7 @@ def train_stage(
         with_positives=settings.with_positives,
         with_first_half=settings.with_first_half,
         pin=accelerator.device.type == "cuda",
-        timeout_s=settings.loader_timeout_s,
+        timeout_s=training.loader_timeout_s,
     )
     since: list[float] = []  # losses since the checkpoint before
 
@@ -162,19 +154,19 @@ def train_stage(
         log.sync()
         save_checkpoint(
             accelerator, state, checkpoints, position, mean_loss=sum(since) / max(1, len(since)),
-            keep_last=settings.keep_checkpoints, keep_best=settings.keep_best, description=model_json,
+            keep_last=training.keep_checkpoints, keep_best=training.keep_best, description=model_json,
         )  # fmt: skip
         since.clear()
 
     with frozen_guard(model, stage), log, closing(drawn):
-        for epoch in range(position.epoch, settings.epochs):
+        for epoch in range(position.epoch, training.epochs):
             if loss.memory is not None and settings.reset_clusters_every_epoch and position.epoch_step == 0:
                 loss.memory.reset_centroids()
             for batch in islice(drawn, source.steps_per_epoch - position.epoch_step):
                 batch = batch.to(accelerator.device)
                 inputs = batch.model_inputs(word_vectors)
                 guard.begin(position, batch, inputs)
-                cached = chunks if batch.step_clips > settings.chunk_clips * accelerator.num_processes else None
+                cached = chunks if batch.step_clips > training.chunk_clips * accelerator.num_processes else None
                 outputs = cached.encode(inputs) if cached else _encode(network, inputs, accelerator)
                 outputs = outputs | {m: Encoded(e, e, None) for m, e in batch.embeddings.items()}
                 terms = loss(outputs, batch.valid, batch.positives, batch.first_half)
@@ -183,7 +175,7 @@ def train_stage(
                 accelerator.backward(terms["loss"])
                 if cached:
                     cached.backward(inputs)
-                norm = _grad_norm(accelerator, parameters, settings.clip_grad_norm)
+                norm = _grad_norm(accelerator, parameters, training.clip_grad_norm)
                 guard.check_gradient(norm)
                 rate = optimizer.param_groups[0]["lr"]
                 optimizer.step()
@@ -195,7 +187,7 @@ def train_stage(
                 done += 1
                 position = Position(position.step + 1, epoch, position.epoch_step + 1)
                 agreement.check_after_fit(position)
-                if settings.checkpoint_every_steps and position.step % settings.checkpoint_every_steps == 0:
+                if training.checkpoint_every_steps and position.step % training.checkpoint_every_steps == 0:
                     save()
                 if after_step is not None:
                     after_step(position.step)
@@ -203,7 +195,7 @@ def train_stage(
             if position.step >= num_steps:
                 break
             position = Position(position.step, epoch + 1, 0)
-            if not settings.checkpoint_every_steps:
+            if not training.checkpoint_every_steps:
                 save()
     model.eval()
     return done
@@ -217,7 +209,8 @@ def _encode(network: Any, inputs: dict[str, Tensor], accelerator: Accelerator) -
 
 def _groups(model: MCN, stage: Stage, settings: LoopSettings, *, heads: bool) -> list[dict[str, Any]]:
     """What trains at the full rate; and what came before, at its part of it."""
-    rates = {stage.train: settings.learning_rate, stage.thawed: settings.learning_rate * settings.thaw}
+    rate = settings.training.learning_rate
+    rates = {stage.train: rate, stage.thawed: rate * settings.thaw}
     return [
         {"params": [p for part in modules_of(model, stage, names, heads=heads) for p in part.parameters()], "lr": rate}
         for names, rate in rates.items()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -17,11 +18,14 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
 from trichord.files.writing import write_text
+from trichord.logs import deprecated_callback
 from trichord.world.information import Information, script_information
 from trichord.world.profiles import profile_named, record_of
 from trichord.world.script import VideoScript, vtt_text, write_script
 from trichord.world.speech import MAX_RATE_WPM, synthesize
 from trichord.world.truth import claim, truth_of
+
+logger = logging.getLogger(__name__)
 
 SAMPLE_RATE_HZ = 16000
 _CRF = 26  # H.264 quality: flat colours stay clean, a video of 40 s takes about 1.3 MB
@@ -145,6 +149,7 @@ def _check(num_train: int, num_test: int, steps_per_video: int, step_s: float, s
         raise TrichordError(f"frame_rate_hz is {look.frame_rate_hz}; give 1 to 60")
 
 
+@deprecated_callback("progress")
 @accepts_text_paths
 def write_world(
     out: Path,
@@ -159,7 +164,6 @@ def write_world(
     frame_rate_hz: float = 10.0,
     profile: str = "balanced",
     workers: int | None = None,
-    progress: Callable[[str], None] | None = None,
 ) -> WorldSummary:
     """Render narrated how-to videos with captions: a world in which it is known what happens.
 
@@ -181,7 +185,6 @@ def write_world(
             picture tells, the speech is about other things) or `noisy-audio` (sounds and speech are often wrong). The
             summary, and for all but `balanced` world.json, says in bits how much that is.
         workers: processes; by default one per processor that this process may use.
-        progress: takes lines that tell how far it is.
 
     Raises:
         TrichordError: an argument is out of range, the folder holds something else, or the speech library is missing.
@@ -198,7 +201,7 @@ def write_world(
     information = {split: script_information(videos, chosen, split=split) for split in ("train", "test")}
     claim(out, truth_of(parameters, videos, information))
     todo = [video for video in videos if not all(path.exists() for path in _paths(out, video))]
-    _render_all(todo, out, look, _num_workers(workers, len(todo)), progress)
+    _render_all(todo, out, look, _num_workers(workers, len(todo)))
     return WorldSummary(
         path=out,
         num_train=num_train,
@@ -221,18 +224,16 @@ def _num_workers(workers: int | None, num_videos: int) -> int:
     return max(1, min(workers, num_videos))
 
 
-def _render_all(
-    videos: list[VideoScript], out: Path, look: _Look, workers: int, progress: Callable[[str], None] | None
-) -> None:
+def _render_all(videos: list[VideoScript], out: Path, look: _Look, workers: int) -> None:
     begin = told = time.monotonic()
 
     def tell(done: int) -> None:
         nonlocal told
         now = time.monotonic()
-        if progress and (now - told > 2 or done == len(videos)):
+        if now - told > 2 or done == len(videos):
             told, rate = now, done / max(now - begin, 1e-6)
             left_s = (len(videos) - done) / rate
-            progress(f"world: {done}/{len(videos)} videos, {rate:.1f} per second, {left_s:.0f} s left")
+            logger.info(f"world: {done}/{len(videos)} videos, {rate:.1f} per second, {left_s:.0f} s left")
 
     if workers == 1:
         for done, video in enumerate(videos, 1):
