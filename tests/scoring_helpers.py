@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from trichord.evaluation.retrieval import RetrievalResult
 from trichord.modality import Direction
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import Benchmark, ScoringSettings, embed_benchmark, score_embeddings
 from trichord.store import Store
 from trichord.study.evaluate import evaluate
+from trichord.tasks.benchmarks import Benchmark, ScoringSettings, embed_benchmark, score_embeddings
+from trichord.tasks.retrieval.measure import RetrievalResult
 
 
 def retrieval_results(

@@ -18,7 +18,6 @@ from tiny import write_tiny_store
 from trichord.cli import main
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.statistics import mean_interval, median_rank_interval
-from trichord.protocols.protocol import Options
 from trichord.recipes import load_recipe
 from trichord.store import Store
 from trichord.store.annotations import StepSpan, write_annotations
@@ -30,6 +29,7 @@ from trichord.study.figures import ScoredRun, order_figures
 from trichord.study.run import run_study
 from trichord.study.scores import read_scores
 from trichord.study.trained_runs import chosen_runs, holds_several, trained_runs
+from trichord.tasks.protocol import Options
 from trichord.training.seals import sealed
 
 ORDERS, SEEDS = ["av>t", "vt>a"], [0, 1]

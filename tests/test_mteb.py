@@ -24,12 +24,12 @@ from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError
 from trichord.evaluation.counts import RankCounts
 from trichord.evaluation.ranks import retrieval_ranks
-from trichord.evaluation.retrieval import QueryRanks, score_direction
 from trichord.modality import Direction
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import ScoringSettings, benchmark_clips, embed_benchmark, find_benchmark
 from trichord.store import Store, WordVectors
 from trichord.store.encoders import read_encoders
+from trichord.tasks.benchmarks import ScoringSettings, benchmark_clips, embed_benchmark, find_benchmark
+from trichord.tasks.retrieval.measure import QueryRanks, score_direction
 from trichord.training.models import TrainedModel
 
 RATE_HZ = 16000

@@ -17,18 +17,18 @@ from trichord.captions import Captions
 from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.modality import Direction
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import (
+from trichord.releases import export_store, import_npy
+from trichord.store import Item, Store, StoreWriter
+from trichord.study.ranks import rank_arrays, read_ranks, write_arrays
+from trichord.tasks.benchmarks import (
     ScoringSettings,
     embed_benchmark,
     find_benchmark,
     score_embeddings,
 )
-from trichord.protocols.protocol import Options
-from trichord.protocols.registry import find_protocol
-from trichord.protocols.subject import Subject
-from trichord.releases import export_store, import_npy
-from trichord.store import Item, Store, StoreWriter
-from trichord.study.ranks import rank_arrays, read_ranks, write_arrays
+from trichord.tasks.protocol import Options
+from trichord.tasks.registry import find_protocol
+from trichord.tasks.subject import Subject
 
 SETTINGS = ScoringSettings(audio_frames=300, max_words=8, min_clip_s=4.0)
 TEXTS = ["worda", "wordb", "wordc", "wordd", "worde", "wordf"]

@@ -1,7 +1,7 @@
 """The rank of every query of every run, kept beside its figures: what comparisons of orders are made from.
 
 `orders/ORDER/seed-N.npz` holds, for each benchmark, the clips (`BENCHMARK/video_id`, `/start_s`, `/end_s`) and for each
-direction `BENCHMARK/DIRECTION/clip`, `/greater`, `/equal` (see `evaluation.retrieval.QueryRanks`) and `/num_gallery`.
+direction `BENCHMARK/DIRECTION/clip`, `/greater`, `/equal` (see `tasks.retrieval.measure.QueryRanks`) and `/num_gallery`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError
-from trichord.evaluation.retrieval import QueryRanks, RetrievalResult
 from trichord.files.arrays import text_array
 from trichord.files.writing import replacing, write_json
-from trichord.protocols.benchmarks import Benchmark
 from trichord.study.files import RUN_AGAIN, array_names, damaged, queries_path, read_arrays
+from trichord.tasks.benchmarks import Benchmark
+from trichord.tasks.retrieval.measure import QueryRanks, RetrievalResult
 
 if TYPE_CHECKING:
     from trichord.store import Store

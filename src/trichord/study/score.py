@@ -19,15 +19,6 @@ from trichord.modalities.base import ReadingSettings
 from trichord.modalities.registry import specification
 from trichord.modality import Direction
 from trichord.parallel import on_main
-from trichord.protocols.benchmarks import (
-    Benchmark,
-    EmbeddedClips,
-    ScoringSettings,
-    benchmark_clips,
-    embed_benchmark,
-    find_benchmark,
-    score_embeddings,
-)
 from trichord.recipes import Recipe, load_recipe, of_this_version, recipe_from_dict
 from trichord.recipes.identity import evaluation_settings
 from trichord.study import factories
@@ -51,6 +42,15 @@ from trichord.study.ranks import (
     rank_arrays,
     write_arrays,
     write_queries,
+)
+from trichord.tasks.benchmarks import (
+    Benchmark,
+    EmbeddedClips,
+    ScoringSettings,
+    benchmark_clips,
+    embed_benchmark,
+    find_benchmark,
+    score_embeddings,
 )
 from trichord.training.checkpoint import best_checkpoint
 from trichord.training.models import DESCRIPTION, TrainedModel, load_model

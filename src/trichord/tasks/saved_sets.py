@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.classification import prompts_of
 from trichord.evaluation.embedded import Embedded
-from trichord.protocols.labelled import Labelled, labelled, usable
-from trichord.protocols.protocol import Options, Protocol
-from trichord.protocols.step_scores import (
+from trichord.tasks.classification import prompts_of
+from trichord.tasks.labels.clips import Labelled, labelled, usable
+from trichord.tasks.protocol import Options, Protocol
+from trichord.tasks.steps.scores import (
     STEP,
     TASK,
     annotated_videos,
@@ -24,8 +24,8 @@ from trichord.protocols.step_scores import (
     step_directions,
     step_texts,
 )
-from trichord.protocols.subject import Subject
-from trichord.protocols.text_rows import prompt_rows, prompts_from_clips
+from trichord.tasks.subject import Subject
+from trichord.tasks.text_rows import prompt_rows, prompts_from_clips
 
 
 def scored_sets(subject: Subject, benchmarks: Sequence[tuple[Protocol, Options]]) -> list[Embedded]:

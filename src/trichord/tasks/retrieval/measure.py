@@ -21,7 +21,6 @@ import torch.nn.functional as F
 
 from trichord.errors import TrichordError
 from trichord.evaluation.counts import BestCounts, RankCounts
-from trichord.evaluation.dual_softmax import dual_softmax_ranks
 from trichord.evaluation.ranks import (
     MEDIAN_RANK,
     RECALLS,
@@ -33,6 +32,7 @@ from trichord.evaluation.ranks import (
     retrieval_ranks,
 )
 from trichord.modality import MODALITIES, Direction, in_order, letter_of
+from trichord.tasks.retrieval.dual_softmax import dual_softmax_ranks
 
 Fusion = Literal["sum", "mean_normalized"]
 FUSIONS: tuple[Fusion, ...] = ("sum", "mean_normalized")
@@ -164,7 +164,7 @@ def score_direction(
         fusion: `sum` or `mean_normalized`.
         missing: `drop` leaves queries that lack something out; `miss` counts them as errors.
         block: Rows of a score block.
-        dual_softmax: Its scale, see `evaluation.dual_softmax`; 0 leaves it out.
+        dual_softmax: Its scale, see `tasks.retrieval.dual_softmax`; 0 leaves it out.
 
     Raises TrichordError when no clip has all that the direction needs.
     """

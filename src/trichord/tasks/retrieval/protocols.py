@@ -11,14 +11,14 @@ from trichord.errors import TrichordError
 from trichord.evaluation.contributions import aligned
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS
-from trichord.evaluation.retrieval import RetrievalResult, all_directions, score_direction
 from trichord.ids import IdIndex, match_ids
 from trichord.modality import Direction
 from trichord.parallel import on_main
-from trichord.protocols.benchmarks import PUBLISHED
-from trichord.protocols.full_video import Groups, full_video_outcome, own_videos, youcook2_videos
-from trichord.protocols.protocol import Options, Outcome, Protocol, Row
-from trichord.protocols.subject import ClipSet, Subject
+from trichord.tasks.benchmarks import PUBLISHED
+from trichord.tasks.full_video.rows import Groups, full_video_outcome, own_videos, youcook2_videos
+from trichord.tasks.protocol import Options, Outcome, Protocol, Row
+from trichord.tasks.retrieval.measure import RetrievalResult, all_directions, score_direction
+from trichord.tasks.subject import ClipSet, Subject
 
 Keep = Callable[[Embedded], np.ndarray]
 

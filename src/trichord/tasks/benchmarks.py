@@ -12,10 +12,10 @@ from torch import Tensor
 from trichord.data.batches import clips_of_texts, evaluation_clips
 from trichord.data.reader import ClipReader, Clips, require_modalities
 from trichord.errors import TrichordError
-from trichord.evaluation.retrieval import RetrievalResult, score_direction
 from trichord.modalities.base import ReadingSettings
 from trichord.modality import Direction, in_order
 from trichord.parallel import gather_rows, num_processes, process_index
+from trichord.tasks.retrieval.measure import RetrievalResult, score_direction
 
 if TYPE_CHECKING:
     from trichord.nn import MCN

@@ -13,13 +13,13 @@ import numpy as np
 
 from trichord.data.reader import EMBEDDING_STREAMS
 from trichord.errors import TrichordError
-from trichord.evaluation.classification import PROMPTS_PER_BATCH, embed_prompts, found_prompts
 from trichord.evaluation.embedded import Embedded
 from trichord.features.encoders import recorded_name, same_features
 from trichord.features.text import TextModel, load_text_encoder
-from trichord.protocols.protocol import Options
-from trichord.protocols.subject import Subject
 from trichord.store.encoders import read_encoders
+from trichord.tasks.classification import PROMPTS_PER_BATCH, embed_prompts, found_prompts
+from trichord.tasks.protocol import Options
+from trichord.tasks.subject import Subject
 
 STREAM = EMBEDDING_STREAMS["text"]
 

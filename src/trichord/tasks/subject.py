@@ -13,9 +13,9 @@ from trichord.data.reader import Clips, require_modalities
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.modality import MODALITIES, in_order
-from trichord.protocols.benchmarks import Benchmark, ScoringSettings, benchmark_names, embed_clips, find_benchmark
-from trichord.protocols.windows import Windows, pooled, window_clips
 from trichord.store.overlap import check_overlap
+from trichord.tasks.benchmarks import Benchmark, ScoringSettings, benchmark_names, embed_clips, find_benchmark
+from trichord.tasks.windows import Windows, pooled, window_clips
 
 if TYPE_CHECKING:
     from trichord.losses.centroids import Centroids

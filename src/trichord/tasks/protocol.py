@@ -18,8 +18,8 @@ from trichord.evaluation.replication import Runs
 from trichord.evaluation.statistics import Interval, mean_interval, median_rank_interval
 
 if TYPE_CHECKING:
-    from trichord.protocols.subject import Subject
-    from trichord.protocols.windows import Windows
+    from trichord.tasks.subject import Subject
+    from trichord.tasks.windows import Windows
 
 Kind = Literal["retrieval", "localization", "classification", "probe", "clustering"]
 
@@ -127,7 +127,7 @@ class Options:
         windows: How long clips are cut; None embeds each whole.
         audio_window_s: Length of the sound around a second, where steps are looked for (MCN: 8).
         block: Rows of a score block.
-        labels: File or folder with the labels of clips (`evaluation.labels`); '' takes those of the embeddings, or the first
+        labels: File or folder with the labels of clips (`tasks.labels.tables`); '' takes those of the embeddings, or the first
             folder of a video's name.
         templates: Sentences around the name of a class, `{}` in its place; empty takes the name alone.
         text_encoder: Encoder of step texts and class names, for a model that reads text embeddings, as `trichord extract --text`

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.accuracy import Scored, mean_of_folds, over_folds
-from trichord.evaluation.classification import class_embeddings, prompts_of
-from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings, purity_hits
 from trichord.evaluation.contributions import aligned
-from trichord.evaluation.probes import NEIGHBOURS, PENALTIES, knn_scores, linear_probe
 from trichord.evaluation.ranks import retrieval_ranks
 from trichord.parallel import on_main
-from trichord.protocols.label_runs import LabelRun, add_figure, side_name, start_run
-from trichord.protocols.labelled import usable
-from trichord.protocols.own_clusters import own_sides
-from trichord.protocols.protocol import Kind, Options, Outcome, Protocol, Row
-from trichord.protocols.subject import Subject
-from trichord.protocols.text_rows import prompt_rows, prompts_from_clips
+from trichord.tasks.classification import class_embeddings, prompts_of
+from trichord.tasks.labels.accuracy import Scored, mean_of_folds, over_folds
+from trichord.tasks.labels.clips import usable
+from trichord.tasks.labels.clusters import agreement, chance_agreement, cluster_embeddings, purity_hits
+from trichord.tasks.labels.own_clusters import own_sides
+from trichord.tasks.labels.probes import NEIGHBOURS, PENALTIES, knn_scores, linear_probe
+from trichord.tasks.labels.runs import LabelRun, add_figure, side_name, start_run
+from trichord.tasks.protocol import Kind, Options, Outcome, Protocol, Row
+from trichord.tasks.subject import Subject
+from trichord.tasks.text_rows import prompt_rows, prompts_from_clips
 
 MEASURES = {"NMI": "nmi", "ARI": "ari", "purity": "purity"}
 

@@ -10,7 +10,10 @@ import numpy as np
 
 from trichord.errors import TrichordError
 from trichord.evaluation.contributions import aligned, ratio_contributions
-from trichord.evaluation.localization import (
+from trichord.files.arrays import text_array
+from trichord.parallel import on_main
+from trichord.tasks.protocol import Options, Outcome, Protocol, Row
+from trichord.tasks.steps.measure import (
     TaskRecalls,
     aligned_chance,
     aligned_hits,
@@ -22,11 +25,7 @@ from trichord.evaluation.localization import (
     task_average_precision,
     task_precision_chance,
 )
-from trichord.evaluation.segments import BACKGROUND, Overlaps, align_transcript, overlaps, transcript_of
-from trichord.files.arrays import text_array
-from trichord.parallel import on_main
-from trichord.protocols.protocol import Options, Outcome, Protocol, Row
-from trichord.protocols.step_scores import (
+from trichord.tasks.steps.scores import (
     StepVideo,
     given_notes,
     require_videos,
@@ -34,7 +33,8 @@ from trichord.protocols.step_scores import (
     step_videos,
     store_notes,
 )
-from trichord.protocols.subject import Subject
+from trichord.tasks.steps.segments import BACKGROUND, Overlaps, align_transcript, overlaps, transcript_of
+from trichord.tasks.subject import Subject
 
 POOLED, PER_VIDEO = "recall, pooled per task", "recall, mean over videos"
 BEST = "best second of each step"

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.accuracy import Scored, over_folds
 from trichord.evaluation.contributions import aligned
-from trichord.evaluation.retrieval import fuse
-from trichord.protocols.labelled import Labelled, labelled, usable
-from trichord.protocols.protocol import Options, Outcome, Protocol, Row
-from trichord.protocols.retrieval import clip_arrays
-from trichord.protocols.subject import Subject
+from trichord.tasks.labels.accuracy import Scored, over_folds
+from trichord.tasks.labels.clips import Labelled, labelled, usable
+from trichord.tasks.protocol import Options, Outcome, Protocol, Row
+from trichord.tasks.retrieval.measure import fuse
+from trichord.tasks.retrieval.protocols import clip_arrays
+from trichord.tasks.subject import Subject
 
 JOINED = ("video", "audio")  # scored together, besides each modality alone
 

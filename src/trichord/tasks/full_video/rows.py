@@ -10,11 +10,11 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.evaluation.contributions import aligned
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.full_video import full_video_ranks
 from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS, chance_recall, metrics_from_counts
-from trichord.evaluation.retrieval import QueryRanks, fuse
 from trichord.modality import Direction
-from trichord.protocols.protocol import Outcome, Row
+from trichord.tasks.full_video.measure import full_video_ranks
+from trichord.tasks.protocol import Outcome, Row
+from trichord.tasks.retrieval.measure import QueryRanks, fuse
 
 VIDEO_ID = 11  # characters of the name of a video on YouTube
 # The import names clips that a release calls alike, by their video, VIDEO, VIDEO#2, ...
@@ -89,7 +89,7 @@ def full_video_outcome(
         found: The clips.
         video_of: (N,) name of the video of each.
         directions: With text alone as the query.
-        fusion, missing, block: As of `evaluation.retrieval.score_direction`.
+        fusion, missing, block: As of `tasks.retrieval.measure.score_direction`.
         windows: As `Windows.told`, where clips were cut.
 
     Raises TrichordError where no video has all that a direction needs.

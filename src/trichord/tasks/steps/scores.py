@@ -18,13 +18,13 @@ import numpy as np
 from trichord.data.reader import EMBEDDING_STREAMS, Clips, require_modalities
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.retrieval import FUSIONS, unit
 from trichord.modalities.registry import specification
 from trichord.modality import Direction, in_order
-from trichord.protocols.benchmarks import embed_clips
-from trichord.protocols.subject import Subject
-from trichord.protocols.text_rows import embed_texts
 from trichord.store.annotations import beyond_note, read_annotations, step_items, steps_beyond, truth_matrix
+from trichord.tasks.benchmarks import embed_clips
+from trichord.tasks.retrieval.measure import FUSIONS, unit
+from trichord.tasks.subject import Subject
+from trichord.tasks.text_rows import embed_texts
 
 if TYPE_CHECKING:
     from trichord.store import Store
