@@ -22,7 +22,7 @@ from trichord.store import Item, Store, StoreWriter
 from trichord.store.inspect import store_info
 from trichord.store.manifest import word_splitting_of
 from trichord.store.words import WordVectors, few_words, table_name
-from trichord.tasks.classification import embed_prompts
+from trichord.tasks.prompts import embed_prompts
 
 WORDS = ["सूप", "स", "don't"]
 

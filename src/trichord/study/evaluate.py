@@ -275,8 +275,7 @@ def explanation_of(name: str, store_path: Location | None = None) -> str:
     known, (head, mark, rest) = protocols(), name.partition(":")
     of_clips = store is None and "/" in name and not mark
     protocol = known["retrieval"] if of_clips else resolve(name, store)[1]
-    if protocol.clips and rest:
-        raise TrichordError(f"benchmark {protocol.name} names its clips itself; leave ':{rest}' out")
+    protocol.refuse_clips(rest)
     if store is not None and head not in known:
         find_benchmark(store, name)
     told = "" if name == protocol.name else f"{name} is scored by {protocol.name}.\n\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trichord.errors import TrichordError
+from trichord.tasks.full_video import protocols as full_video
 from trichord.tasks.labels import protocols as labels
 from trichord.tasks.protocol import Protocol
 from trichord.tasks.retrieval import protocols as retrieval
@@ -12,6 +13,7 @@ from trichord.tasks.steps import protocols as steps
 
 GROUPS: tuple[Sequence[Protocol], ...] = (
     retrieval.PROTOCOLS,
+    full_video.PROTOCOLS,
     steps.PROTOCOLS,
     labels.PROTOCOLS,
 )

@@ -102,6 +102,15 @@ class Subject:
             has = ", ".join(self.modalities)
             raise Untrained(f"{self.name}: {why} needs {lacking[0]}, which {what}; it knows {has}")
 
+    def require_collection(self, collection: str, split: str) -> None:
+        """Raise TrichordError if the store has no clips of a collection and split."""
+        if self.store is not None and (collection, split) not in self.store.collections():
+            known = ", ".join(f"{c}/{s}" for c, s in self.store.collections())
+            raise TrichordError(
+                f"{self.store.path}: has no clips of {collection}/{split}; it has {known}; "
+                f"`trichord import {collection}` brings them"
+            )
+
     def embedded(self, clip_set: ClipSet, modalities: tuple[str, ...], windows: Windows | None = None) -> Embedded:
         """The clips of a set in the joint space; computed once, by all processes of a launch together.
 
@@ -114,12 +123,7 @@ class Subject:
         """
         needed = in_order(modalities)
         self.needed(needed, f"{clip_set.collection}/{clip_set.split}")
-        if self.store is not None and (clip_set.collection, clip_set.split) not in self.store.collections():
-            known = ", ".join(f"{c}/{s}" for c, s in self.store.collections())
-            raise TrichordError(
-                f"{self.store.path}: has no clips of {clip_set.collection}/{clip_set.split}; it has {known}; "
-                f"`trichord import {clip_set.collection}` brings them"
-            )
+        self.require_collection(clip_set.collection, clip_set.split)
         if self.given is not None:
             if windows is not None:
                 raise TrichordError(f"{self.name}: embeddings cannot be cut into windows; leave --windows out")
