@@ -97,7 +97,7 @@ def test_benchmarks_are_found_by_name_or_refused_with_the_known_ones(tiny_store:
         with pytest.raises(TrichordError, match=f"no clips for benchmark '{name}'; the store has tiny"):
             find_benchmark(store, name)
     silent = Store(write_tiny_store(tmp_path / "silent", num_train=1, num_test=2, audio=False))
-    with pytest.raises(TrichordError, match="benchmark tiny needs audio, which the store lacks"):
+    with pytest.raises(TrichordError, match="tiny/test needs audio, which the store lacks"):
         evaluate_retrieval(model(), silent, find_benchmark(silent, "tiny"), [Direction.parse("t2a")], SETTINGS)
 
 

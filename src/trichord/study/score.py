@@ -45,13 +45,12 @@ from trichord.study.ranks import (
 )
 from trichord.tasks.benchmarks import (
     Benchmark,
-    EmbeddedClips,
     ScoringSettings,
     benchmark_clips,
-    embed_benchmark,
     find_benchmark,
-    score_embeddings,
 )
+from trichord.tasks.retrieval.measure import score_directions
+from trichord.tasks.subject import ClipSet, Subject, TextRows
 from trichord.training.checkpoint import best_checkpoint
 from trichord.training.models import DESCRIPTION, TrainedModel, load_model
 from trichord.training.seals import sealed
@@ -210,19 +209,23 @@ def _evaluate(
     possible = [d for d in directions if set(d.modalities) <= set(trained.trained)]
     trained.model.to(device)
     settings = factories.scoring_settings(recipe, trained.visual_streams, trained.audio, trained.text)
+    subject = Subject.of_model(f"{planned.order} seed {planned.seed}", trained.model, store, settings, trained.trained)
 
-    def score(benchmark: Benchmark, found: EmbeddedClips) -> None:
-        scored = score_embeddings(found, benchmark, possible, settings)
-        labels, label_name = clip_labels(store, found.clips)
+    def score(benchmark: Benchmark, found: TextRows) -> None:
+        missing = benchmark.missing if settings.missing == "auto" else settings.missing
+        scored = score_directions(
+            benchmark.name, *found.by_clip(), possible, subject.fusion, missing, block=settings.block
+        )
+        labels, label_name = clip_labels(store, found.texts)
         geometry = measure_geometry(
             found.embeddings, found.valid, labels=labels, num_clusters=recipe.loss.num_clusters, seed=0
         )
         figures.names.append(benchmark.name)
         figures.rows += [{"order": planned.order.code, "seed": planned.seed, **row.to_dict()} for row in scored]
         figures.labels[benchmark.name] = label_name
-        figures.arrays |= rank_arrays(store, benchmark, found.clips, scored, found.first)
+        figures.arrays |= rank_arrays(store, benchmark, found.texts, scored, found.first)
         figures.arrays |= geometry.to_arrays(f"{benchmark.name}/geometry") if geometry is not None else {}
-        write_queries(out, store, benchmark, found.clips)
+        write_queries(out, store, benchmark, found.texts)
         for first in scored[:1]:
             say(
                 f"{planned.order} seed {planned.seed}  {benchmark.title} {first.direction}  R@1 {first.r1:.2f}  "
@@ -230,7 +233,7 @@ def _evaluate(
             )
 
     for benchmark in benchmarks:
-        found = embed_benchmark(trained.model, store, benchmark, trained.trained, settings)
+        found = subject.text_rows(ClipSet.of_benchmark(benchmark), trained.trained)
         on_main(partial(score, benchmark, found))
 
 

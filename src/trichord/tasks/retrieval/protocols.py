@@ -14,7 +14,7 @@ from trichord.modality import Direction
 from trichord.parallel import on_main
 from trichord.tasks.benchmarks import PUBLISHED
 from trichord.tasks.protocol import Options, Outcome, Protocol, Row, clip_arrays
-from trichord.tasks.retrieval.measure import RetrievalResult, score_direction
+from trichord.tasks.retrieval.measure import RetrievalResult, score_directions
 from trichord.tasks.retrieval.selection import Selection, directions_of, possible_directions
 from trichord.tasks.subject import ClipSet, Subject
 
@@ -24,23 +24,15 @@ def retrieval_outcome(
 ) -> Outcome:
     """Rows and per-query ranks of these directions."""
     outcome = Outcome(arrays=clip_arrays(name, found))
-    results: list[RetrievalResult] = []
-    for direction in directions:
-        scored = score_direction(
-            found.embeddings,
-            found.valid,
-            direction,
-            name=name,
-            text_clip=None if found.one_text_each else found.text_clip,
-            fusion=fusion,
-            missing=missing,
-            block=options.block,
-            dual_softmax=options.dual_softmax,
-        )
-        result = replace(scored, windows=options.windows_label)
-        results.append(result)
+    clips = found.embeddings, found.valid, None if found.one_text_each else found.text_clip
+    scored = score_directions(
+        name, *clips, directions, fusion, missing, block=options.block, dual_softmax=options.dual_softmax
+    )
+    results = [replace(result, windows=options.windows_label) for result in scored]
+    for result in results:
+        assert result.ranks is not None
         outcome.rows += retrieval_rows(result, found)
-        outcome.arrays |= rank_arrays(f"{name}/{direction.code}", result)
+        outcome.arrays |= result.ranks.to_arrays(f"{name}/{result.direction}")
     outcome.details["results"] = [result.to_dict() for result in results]
     if missed := {r.num_missing for r in results if r.num_missing}:
         told = "counted as errors" if missing == "miss" else "left out"
@@ -71,20 +63,6 @@ def retrieval_rows(result: RetrievalResult, found: Embedded) -> list[Row]:
     for measure, value in ((MEDIAN_RANK, result.medr), ("MeanR", result.meanr)):
         rows.append(Row(name, of, measure, value, num, None, "rank").over(each, units))
     return rows
-
-
-def rank_arrays(head: str, result: RetrievalResult) -> dict[str, np.ndarray]:
-    """Per-query counts, as a study keeps them; `truths` and `text` where clips have several texts."""
-    ranks = result.ranks
-    assert ranks is not None
-    arrays = {
-        f"{head}/clip": ranks.clip.astype(np.int32),
-        f"{head}/greater": ranks.greater.astype(np.int32),
-        f"{head}/equal": ranks.equal.astype(np.int32),
-        f"{head}/num_gallery": np.array(ranks.num_gallery),
-    }
-    extra = {"truths": ranks.truths, "text": ranks.text}
-    return arrays | {f"{head}/{part}": a.astype(np.int32) for part, a in extra.items() if a is not None}
 
 
 def _run(selection: Selection, protocol: Protocol, subject: Subject, options: Options) -> Outcome:

@@ -35,7 +35,7 @@ class Selection:
     @property
     def address(self) -> str:
         """Return COLLECTION/SPLIT, or '' where the user names the clips."""
-        return f"{self.clips.collection}/{self.clips.split}" if self.clips else ""
+        return self.clips.address if self.clips else ""
 
     def embedded(
         self, protocol: Protocol, head: str, subject: Subject, options: Options, directions: list[Direction]
