@@ -85,8 +85,8 @@ def test_a_trained_model_finds_the_steps_and_an_untrained_one_does_not(tmp_path:
     from trichord.extraction.extract import extract
     from trichord.nn import MCN
     from trichord.recipes import load_recipe
+    from trichord.study.loading import load_for_scoring
     from trichord.study.run import run_study
-    from trichord.study.score import load_for_scoring
     from trichord.world import write_world
 
     write_world(tmp_path / "w", num_train=30, num_test=8, seed=0)

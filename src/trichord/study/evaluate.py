@@ -21,8 +21,8 @@ from trichord.recipes import of_this_version, recipe_from_dict
 from trichord.settings import DRAW_SEED
 from trichord.study import factories
 from trichord.study.evaluation_files import PER_QUERY, RESULTS, check_target
+from trichord.study.loading import items_trained_on, load_for_scoring
 from trichord.study.ranks import write_arrays
-from trichord.study.score import items_trained_on, load_for_scoring
 from trichord.study.scores import Scores, scores_of
 from trichord.tasks.benchmarks import benchmark_names, find_benchmark
 from trichord.tasks.protocol import Options, Outcome, Protocol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -9,12 +10,12 @@ import numpy as np
 
 from trichord.evaluation.contributions import aligned
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS
+from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS, RetrievalMetrics
 from trichord.modality import Direction
 from trichord.parallel import on_main
 from trichord.tasks.benchmarks import PUBLISHED
 from trichord.tasks.protocol import Options, Outcome, Protocol, Row, clip_arrays
-from trichord.tasks.retrieval.measure import RetrievalResult, score_directions
+from trichord.tasks.retrieval.measure import QueryRanks, RetrievalResult, score_directions
 from trichord.tasks.retrieval.selection import Selection, directions_of, possible_directions
 from trichord.tasks.subject import ClipSet, Subject
 
@@ -46,23 +47,54 @@ def retrieval_outcome(
 
 
 def retrieval_rows(result: RetrievalResult, found: Embedded) -> list[Row]:
-    """Recalls with chance, median and mean rank, each with what every query gives to it. Queries that lack a modality are
-    errors under `miss`, and have the rank of the last."""
-    name, of, num, ranks = result.benchmark, result.of, result.num_queries, result.ranks
+    """Return the recalls with chance, and the median and mean rank, each with what every query gives to it. Queries that lack a
+    modality are errors under `miss`, and have the rank of the last."""
+    name, ranks = result.benchmark, result.ranks
     assert ranks is not None
     texts = ranks.text is not None or (found.one_text_each and result.direction.startswith("t"))
-    at, total = ranks.clip if ranks.text is None else ranks.text, found.num_texts if texts else found.num_clips
+    places, num_units = ranks.clip if ranks.text is None else ranks.text, found.num_texts if texts else found.num_clips
     units = f"{name}/text_id" if texts else f"{name}/id"
-    missed = result.missing == "miss"
+    last = float(ranks.num_gallery + result.num_missing) if result.missing == "miss" else None
+    chance = {recall.field: getattr(result, f"chance_{recall.field}") for recall in RECALLS}
+    rows = ranked_rows(name, result.of, result, chance, ranks, places, num_units, units, last)
+    mean = Row(name, result.of, "MeanR", result.meanr, result.num_queries, None, "rank")
+    assert rows[-1].each is not None
+    return [*rows, mean.over(rows[-1].each, units)]
+
+
+def ranked_rows(
+    name: str,
+    of: str,
+    metrics: RetrievalResult | RetrievalMetrics,
+    chance: Mapping[str, float],
+    ranks: QueryRanks,
+    places: np.ndarray,
+    num_units: int,
+    units: str,
+    last: float | None,
+) -> list[Row]:
+    """Return the recalls and the median rank of ranked queries, each with what every unit gives to it.
+
+    Args:
+        name: Name of the rows.
+        of: What the figures are of.
+        metrics: The figures.
+        chance: The chance of each recall by its field.
+        ranks: Of Q queries.
+        places: (Q,) the unit of each query.
+        num_units: How many units there are.
+        units: Name of the array with the names of the units.
+        last: The rank of units that were not ranked and count as errors; None leaves them out.
+    """
     rows = []
-    for measure, key, k in RECALLS:
-        row = Row(name, of, measure, getattr(result, key), num, getattr(result, f"chance_{key}"))
-        rows.append(row.over(aligned(ranks.hits(k), at, total, 0.0 if missed else np.nan), units))
-    last = float(ranks.num_gallery + result.num_missing) if missed else np.nan
-    each = aligned(ranks.rank(), at, total, last)
-    for measure, value in ((MEDIAN_RANK, result.medr), ("MeanR", result.meanr)):
-        rows.append(Row(name, of, measure, value, num, None, "rank").over(each, units))
-    return rows
+    for recall in RECALLS:
+        value = getattr(metrics, recall.field)
+        row = Row(name, of, recall.measure, value, metrics.num_queries, chance[recall.field])
+        hits = aligned(ranks.hits(recall.k), places, num_units, np.nan if last is None else 0.0)
+        rows.append(row.over(hits, units))
+    row = Row(name, of, MEDIAN_RANK, metrics.medr, metrics.num_queries, None, "rank")
+    each = aligned(ranks.rank(), places, num_units, np.nan if last is None else last)
+    return [*rows, row.over(each, units)]
 
 
 def _run(selection: Selection, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
