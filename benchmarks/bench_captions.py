@@ -14,8 +14,8 @@ import numpy as np  # noqa: E402
 from bench_ranks import WIDTH, forget_peak, resident_mb, timed  # noqa: E402
 from results import record  # noqa: E402
 
-from trichord.evaluation.dual_softmax import dual_softmax_ranks  # noqa: E402
 from trichord.evaluation.ranks import best_truth_ranks, metrics_from_counts, retrieval_ranks  # noqa: E402
+from trichord.tasks.retrieval.dual_softmax import dual_softmax_ranks  # noqa: E402
 
 TEXTS = 5
 TASKS = ("text to clip", "clip to text", "clip to text, dual softmax")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from trichord.evaluation.embedded import Embedded
-from trichord.protocols.protocol import Options
 from trichord.report.contents import build_evaluations
 from trichord.report.markdown import to_markdown
 from trichord.report.systems import read_systems
 from trichord.study.evaluate import evaluate, write_evaluation
+from trichord.tasks.protocol import Options
 
 CLASSES = ("stir", "fry", "cut", "boil")
 WIDTH = 12

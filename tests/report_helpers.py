@@ -11,15 +11,15 @@ import numpy as np
 
 from trichord.evaluation.geometry import measure_geometry
 from trichord.evaluation.ranks import RankCounts, chance_recall, metrics_from_counts
-from trichord.evaluation.retrieval import QueryRanks, RetrievalResult
 from trichord.files.writing import write_json
 from trichord.modality import Direction, Order
-from trichord.protocols.benchmarks import Benchmark
 from trichord.recipes import Recipe, load_recipe
 from trichord.report.analysis import Target, analyse_study, targets_of
 from trichord.report.reading import Run, Study, read_study
 from trichord.study.files import queries_path
 from trichord.study.plan import plan_study
+from trichord.tasks.benchmarks import Benchmark
+from trichord.tasks.retrieval.measure import QueryRanks, RetrievalResult
 
 
 def targets(folder: Path | Study, direction: str = "t2v", **how: Any) -> list[Target]:

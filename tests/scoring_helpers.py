@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from trichord.evaluation.retrieval import RetrievalResult
 from trichord.modality import Direction
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import Benchmark, ScoringSettings, embed_benchmark, score_embeddings
 from trichord.store import Store
 from trichord.study.evaluate import evaluate
+from trichord.tasks.benchmarks import Benchmark, ScoringSettings
+from trichord.tasks.retrieval.measure import RetrievalResult, score_directions
+from trichord.tasks.subject import ClipSet, Subject
 
 
 def retrieval_results(
@@ -26,6 +27,7 @@ def evaluate_retrieval(
 ) -> list[RetrievalResult]:
     """Embed the clips of a benchmark and score them, as a study does."""
     modalities = tuple(m for d in directions for m in d.modalities)
-    return score_embeddings(
-        embed_benchmark(model, store, benchmark, modalities, settings), benchmark, directions, settings
-    )
+    subject = Subject.of_model("model", model, store, settings)
+    found = subject.text_rows(ClipSet.of_benchmark(benchmark), modalities).by_clip()
+    missing = benchmark.missing if settings.missing == "auto" else settings.missing
+    return score_directions(benchmark.name, *found, directions, subject.fusion, missing)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from trichord.evaluation.ranks import RECALLS
-from trichord.protocols.protocol import Row
 from trichord.study.figures import ScoredRun
 from trichord.study.scores import Measured, Scored, Scores
 from trichord.study.table import StudyTable
 from trichord.study.trained_runs import TrainedRun
+from trichord.tasks.protocol import Row
 
 
 def scores_of_rows(

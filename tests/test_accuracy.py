@@ -14,12 +14,13 @@ from hypothesis.extra import numpy as hnp
 
 from tiny import VIDEO_DIM, WORD_DIM
 from trichord.errors import TrichordError
-from trichord.evaluation.accuracy import Scored, over_folds
-from trichord.evaluation.classification import class_embeddings, embed_prompts, found_prompts, prompts_of
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.ranks import retrieval_ranks
 from trichord.nn import MCN
 from trichord.store import Store
+from trichord.tasks.labels.accuracy import Scored, over_folds
+from trichord.tasks.labels.classification import class_embeddings
+from trichord.tasks.prompts import embed_prompts, found_prompts, prompts_of
 
 
 def slow_hit(scores: np.ndarray, truth: int, k: int) -> float:

@@ -10,9 +10,9 @@ import pytest
 
 from release_helpers import ODD, WORDS, item, refused, write
 from trichord.captions import class_text
-from trichord.evaluation.labels import read_labels
 from trichord.releases import IMPORTERS, import_actions
 from trichord.store import Store
+from trichord.tasks.labels.tables import read_labels
 
 
 def clip(video: str, kind: object, training: object = True, **more: Any) -> dict[str, Any]:

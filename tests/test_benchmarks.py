@@ -11,16 +11,16 @@ from tiny import VIDEO_DIM, WORD_DIM, tiny_item, word_vectors, write_tiny_store
 from trichord.captions import Captions
 from trichord.data.batches import evaluation_clips
 from trichord.errors import TrichordError
-from trichord.evaluation.retrieval import score_direction
 from trichord.modality import Direction
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import (
+from trichord.store import Item, Store, StoreWriter
+from trichord.tasks.benchmarks import (
     ScoringSettings,
     benchmark_names,
     embed_clips,
     find_benchmark,
 )  # fmt: skip
-from trichord.store import Item, Store, StoreWriter
+from trichord.tasks.retrieval.measure import score_direction
 
 SETTINGS = ScoringSettings(visual_streams=("visual_2d",), min_clip_s=4.0, audio_frames=500, max_words=6)
 
@@ -97,7 +97,7 @@ def test_benchmarks_are_found_by_name_or_refused_with_the_known_ones(tiny_store:
         with pytest.raises(TrichordError, match=f"no clips for benchmark '{name}'; the store has tiny"):
             find_benchmark(store, name)
     silent = Store(write_tiny_store(tmp_path / "silent", num_train=1, num_test=2, audio=False))
-    with pytest.raises(TrichordError, match="benchmark tiny needs audio, which the store lacks"):
+    with pytest.raises(TrichordError, match="tiny/test needs audio, which the store lacks"):
         evaluate_retrieval(model(), silent, find_benchmark(silent, "tiny"), [Direction.parse("t2a")], SETTINGS)
 
 

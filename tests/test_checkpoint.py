@@ -20,7 +20,7 @@ from trichord.errors import TrichordError
 from trichord.losses.combined import CombinedLoss
 from trichord.recipes import load_recipe
 from trichord.study import run
-from trichord.study.score import find_model
+from trichord.study.loading import find_model
 from trichord.training import loop
 from trichord.training.checkpoint import best_checkpoint, checkpoints_of, finish_checkpoints
 from trichord.training.loop import train_stage

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings, purity_hits
+from trichord.tasks.labels.clusters import agreement, chance_agreement, cluster_embeddings, purity_hits
 
 
 def slow_nmi(a: list[int], b: list[int]) -> float:

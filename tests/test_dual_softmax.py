@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trichord.evaluation import dual_softmax
 from trichord.evaluation.counts import BestCounts
-from trichord.evaluation.dual_softmax import dual_softmax_ranks
+from trichord.tasks.retrieval import dual_softmax
+from trichord.tasks.retrieval.dual_softmax import dual_softmax_ranks
 
 
 def exact(queries: np.ndarray, gallery: np.ndarray, scale: float) -> list[list[Decimal]]:

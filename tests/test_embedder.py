@@ -15,11 +15,11 @@ from trichord.evaluation.embedded import Embedded
 from trichord.extraction.extract import extract
 from trichord.features.spectrogram import log_mel
 from trichord.media import frames, waveform, write_video
-from trichord.protocols.subject import ClipSet, Subject
 from trichord.recipes import load_recipe
 from trichord.store import Store
+from trichord.study.loading import load_for_scoring
 from trichord.study.run import run_study
-from trichord.study.score import load_for_scoring
+from trichord.tasks.subject import ClipSet, Subject
 from trichord.world import write_world
 
 MODALITIES = ("video", "audio", "text")

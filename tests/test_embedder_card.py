@@ -124,8 +124,8 @@ def test_a_file_is_named_without_its_folder(root: Path, stage: Path, tmp_path: P
 
 def labels_of(root: Path, collection: str) -> Path:
     """Labels of clips by turns, since nothing else is asked of them."""
-    from trichord.protocols.subject import ClipSet, Subject
-    from trichord.study.score import load_for_scoring
+    from trichord.study.loading import load_for_scoring
+    from trichord.tasks.subject import ClipSet, Subject
 
     stage = next((root / "study" / "stages").iterdir())
     store, trained, _, settings = load_for_scoring(stage, root / "store")

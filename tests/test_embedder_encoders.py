@@ -21,10 +21,10 @@ from trichord.errors import TrichordError
 from trichord.features.encoders import Fingerprint
 from trichord.media import FrameSpec, write_video
 from trichord.media.arrays import pictures_of
-from trichord.protocols.subject import ClipSet, Subject
 from trichord.recipes import load_recipe
+from trichord.study.loading import load_for_scoring
 from trichord.study.run import train_order
-from trichord.study.score import load_for_scoring
+from trichord.tasks.subject import ClipSet, Subject
 
 
 @dataclass

@@ -21,14 +21,8 @@ from trichord.cli import main
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.retrieval import all_directions
 from trichord.modality import Direction
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import ScoringSettings, embed_clips, find_benchmark
-from trichord.protocols.protocol import Options
-from trichord.protocols.registry import find_protocol, protocols
-from trichord.protocols.subject import ClipSet, Subject
-from trichord.protocols.windows import Windows, pooled, window_clips
 from trichord.recipes import load_recipe
 from trichord.store import Item, Store, StoreWriter
 from trichord.study import evaluate as module
@@ -36,6 +30,12 @@ from trichord.study.evaluate import evaluate, save_embeddings, write_evaluation
 from trichord.study.evaluation_files import read_gallery
 from trichord.study.ranks import read_ranks
 from trichord.study.run import train_order
+from trichord.tasks.benchmarks import ScoringSettings, embed_clips, find_benchmark
+from trichord.tasks.protocol import Options
+from trichord.tasks.registry import find_protocol, protocols
+from trichord.tasks.retrieval.measure import all_directions
+from trichord.tasks.subject import ClipSet, Subject
+from trichord.tasks.windows import Windows, pooled, window_clips
 
 SETTINGS = ScoringSettings(visual_streams=("visual_2d",), min_clip_s=4.0, audio_frames=500, max_words=6)
 NAMES = ("youcook2", "youcook2-full", "youcook2-mteb", "msrvtt", "msrvtt-1k-a", "msrvtt-full", "lsmdc", "retrieval")

@@ -11,10 +11,10 @@ from tiny import write_tiny_store
 from trichord.cli import main
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.protocols.protocol import Options
 from trichord.recipes import load_recipe
 from trichord.study.evaluate import evaluate
 from trichord.study.run import train_order
+from trichord.tasks.protocol import Options
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from trichord.cli import main
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.statistics import mean_interval, median_rank_interval
 from trichord.logs import passing_messages
-from trichord.protocols.protocol import Options
 from trichord.recipes import load_recipe
 from trichord.store import Store
 from trichord.store.annotations import StepSpan, write_annotations
@@ -31,6 +30,7 @@ from trichord.study.figures import ScoredRun, order_figures
 from trichord.study.run import run_study
 from trichord.study.scores import read_scores
 from trichord.study.trained_runs import chosen_runs, holds_several, trained_runs
+from trichord.tasks.protocol import Options
 from trichord.training.seals import sealed
 
 ORDERS, SEEDS = ["av>t", "vt>a"], [0, 1]

@@ -12,11 +12,11 @@ from rich.table import Table
 
 from trichord.cli import main
 from trichord.evaluation.embedded import Embedded
-from trichord.protocols.protocol import Row
-from trichord.protocols.registry import protocols
 from trichord.study.evaluate import evaluate
 from trichord.study.evaluation_tables import footer, order_tables, protocols_table, rows_table
 from trichord.study.figures import Measure
+from trichord.tasks.protocol import Row
+from trichord.tasks.registry import protocols
 
 
 @pytest.mark.parametrize(("width", "with_clips"), [(80, False), (120, True)])

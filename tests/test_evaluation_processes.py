@@ -20,13 +20,13 @@ from trichord.data.batches import evaluation_clips
 from trichord.errors import TrichordError
 from trichord.modality import Direction, Order
 from trichord.nn import MCN
-from trichord.protocols import benchmarks
-from trichord.protocols.benchmarks import ScoringSettings, embed_clips, find_benchmark
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.study import run
 from trichord.study.plan import plan_order
 from trichord.study.score import evaluate_order, results_path
+from trichord.tasks import benchmarks
+from trichord.tasks.benchmarks import ScoringSettings, embed_clips, find_benchmark
 
 SETTINGS = ScoringSettings(visual_streams=("visual_2d",), min_clip_s=4.0, audio_frames=500, max_words=6)
 ALL = ("video", "audio", "text")

@@ -23,13 +23,13 @@ from trichord.logs import passing_messages
 from trichord.modality import Direction, Order
 from trichord.modality import declared as declared_now
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import find_benchmark
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
 from trichord.store.shards import read_header
 from trichord.study import factories, run
 from trichord.study.freeze import freeze
 from trichord.study.reproduce import reproduce
+from trichord.tasks.benchmarks import find_benchmark
 from trichord.training.loop import train_stage
 from trichord.training.models import load_model, save_model
 from trichord.training.seals import sealed

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.full_video import WAYS, full_video_ranks
 from trichord.modality import Direction
-from trichord.protocols.full_video import full_video_outcome
-from trichord.protocols.protocol import Options, Outcome
-from trichord.protocols.registry import find_protocol
-from trichord.protocols.subject import Subject
+from trichord.tasks.full_video.measure import WAYS, full_video_ranks
+from trichord.tasks.full_video.rows import full_video_outcome
+from trichord.tasks.protocol import Options, Outcome
+from trichord.tasks.registry import find_protocol
+from trichord.tasks.subject import Subject
 
 
 def video_scores(

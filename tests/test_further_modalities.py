@@ -16,12 +16,12 @@ from trichord import modality
 from trichord.cli import main
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.retrieval import all_directions, score_direction
 from trichord.modality import Direction, declare, declared
-from trichord.protocols.step_scores import step_directions
-from trichord.protocols.subject import Subject
 from trichord.report.plots_look import GREY, modality_colour
 from trichord.study.scores import read_scores
+from trichord.tasks.retrieval.measure import all_directions, score_direction
+from trichord.tasks.steps.scores import step_directions
+from trichord.tasks.subject import Subject
 
 SUFFIXES = (".npz", ".safetensors")
 CLASSES = ["cook", "eat", "mend", "sing"]

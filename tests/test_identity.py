@@ -14,8 +14,9 @@ from trichord.errors import TrichordError
 from trichord.modality import Order
 from trichord.recipes import EvaluationSettings, Recipe, load_recipe, recipe_from_dict, recipe_names
 from trichord.recipes.identity import ALWAYS, NEVER, TOGETHER, evaluation_settings, training_settings
-from trichord.study import run, score
+from trichord.study import run
 from trichord.study.plan import plan_study
+from trichord.tasks.subject import Subject
 
 ORDERS = [Order.parse(order) for order in ("av>t", "at>v", "vt>a", "avt")]
 GOLDEN = json.loads((Path(__file__).parent / "data" / "golden_keys.json").read_text())  # written at commit 9eaa247
@@ -86,7 +87,7 @@ def test_a_study_of_before_a_setting_existed_goes_on_with_it_at_its_default(
         raise AssertionError("something was trained or scored again")
 
     monkeypatch.setattr(run, "train_stage", never)
-    monkeypatch.setattr(score, "embed_benchmark", never)
+    monkeypatch.setattr(Subject, "text_rows", never)
     again = shutil.copytree(tmp_path / "study", tmp_path / "again")
     run.run_study(tiny_store, again, ["vt"], [0], later)
     assert json.loads((again / "study.json").read_text())["results"] == study["results"]

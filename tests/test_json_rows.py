@@ -8,9 +8,9 @@ import pytest
 
 from trichord.cli import main
 from trichord.errors import TrichordError
-from trichord.evaluation.labels import read_labels
 from trichord.extraction.table import read_table
 from trichord.files.reading import parse_json, parse_json_row
+from trichord.tasks.labels.tables import read_labels
 from trichord.training.log import cut_lines
 
 ROWS = {

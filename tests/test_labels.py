@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.labels import LabelTable, plain_name, read_labels
+from trichord.tasks.labels.tables import LabelTable, plain_name, read_labels
 
 
 def clips(videos: list[str], spans: list[tuple[float, float]] | None = None, ids: list[str] | None = None) -> Embedded:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
-from trichord.evaluation.localization import (
+from trichord.tasks.steps.measure import (
     align_ordered,
     aligned_chance,
     aligned_hits,

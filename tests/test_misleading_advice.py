@@ -19,7 +19,6 @@ from tiny import write_tiny_store
 from trichord.captions import read_captions
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.labels import read_labels
 from trichord.extraction.table import read_table
 from trichord.files.arrays import load_npy, load_npz_array
 from trichord.files.lfs import lfs_pointer_error
@@ -27,9 +26,6 @@ from trichord.files.pickles import load_pickle
 from trichord.files.reading import unreadable
 from trichord.logs import passing_messages
 from trichord.nn import MCN
-from trichord.protocols.protocol import Options
-from trichord.protocols.registry import find_protocol
-from trichord.protocols.subject import Subject
 from trichord.recipes import load_recipe
 from trichord.releases import import_youcook2
 from trichord.report.document import Cell, Column, Document, Section, Table
@@ -39,6 +35,10 @@ from trichord.store.inspect import verify
 from trichord.study.evaluation_files import read_gallery
 from trichord.study.run import train_order
 from trichord.study.table import inert
+from trichord.tasks.labels.tables import read_labels
+from trichord.tasks.protocol import Options
+from trichord.tasks.registry import find_protocol
+from trichord.tasks.subject import Subject
 from trichord.training.models import load_model
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 234446\n"

@@ -24,12 +24,13 @@ from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError
 from trichord.evaluation.counts import RankCounts
 from trichord.evaluation.ranks import retrieval_ranks
-from trichord.evaluation.retrieval import QueryRanks, score_direction
 from trichord.modality import Direction
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import ScoringSettings, benchmark_clips, embed_benchmark, find_benchmark
 from trichord.store import Store, WordVectors
 from trichord.store.encoders import read_encoders
+from trichord.tasks.benchmarks import ScoringSettings, benchmark_clips, find_benchmark
+from trichord.tasks.retrieval.measure import QueryRanks, score_direction
+from trichord.tasks.subject import ClipSet, Subject
 from trichord.training.models import TrainedModel
 
 RATE_HZ = 16000
@@ -331,8 +332,8 @@ def test_mteb_and_our_evaluation_agree_on_the_world_in_all_directions(world: tup
     model, settings, joint = world_model(store, fusion == "mean_normalized")
     benchmark = find_benchmark(store, "videos")
     clips = benchmark_clips(store, benchmark, settings)
-    found = embed_benchmark(model, store, benchmark, ("video", "audio", "text"), settings)
-    embeddings = {m: rows.numpy() for m, rows in found.embeddings.items()}
+    subject = Subject.of_model("model", model, store, settings)
+    found = subject.text_rows(ClipSet.of_benchmark(benchmark), ("video", "audio", "text"))
     parts = [
         {"path": str(world[0] / f"{store.video_id(item)}.mp4"), "start_s": float(start), "end_s": float(end)}
         for item, start, end in zip(clips.item, clips.start_s, clips.end_s, strict=True)
@@ -345,7 +346,7 @@ def test_mteb_and_our_evaluation_agree_on_the_world_in_all_directions(world: tup
     seen = set()
     for category in CATEGORIES:
         scores = run(encoder, retrieval_task(category, {"video": parts, "audio": parts, "text": texts}))
-        ours = score_direction(embeddings, found.valid, Direction.parse(category), name="world", fusion=fusion)
+        ours = score_direction(found.embeddings, found.valid, Direction.parse(category), name="world", fusion=fusion)
         assert ours.ranks is not None and ours.num_queries == len(clips) >= 8 and ours.num_missing == 0
         check_figures(scores, ours.ranks)
         assert 100 * scores["recall_at_1"] == pytest.approx(ours.r1, abs=1e-3)

@@ -14,13 +14,13 @@ import pytest
 from report_helpers import write_study_folder
 from table_helpers import scores_of_rows
 from trichord.evaluation.statistics import mean_interval
-from trichord.protocols.protocol import Row
 from trichord.study.evaluate_orders import OrdersEvaluation
 from trichord.study.evaluation_tables import order_tables
 from trichord.study.figures import ScoredRun, notes_of_seeds, order_figures
 from trichord.study.plan import first_stage_label
 from trichord.study.run_scores import RunScores
 from trichord.study.trained_runs import TrainedRun
+from trichord.tasks.protocol import Row
 
 
 def evaluated(seed: int, made: Row, first: str = "", units: str = "abcd") -> ScoredRun:

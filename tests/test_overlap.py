@@ -13,13 +13,13 @@ from store_helpers import build, item
 from test_study import quick
 from tiny import tiny_item, word_vectors, write_tiny_store
 from trichord.errors import TrichordError
-from trichord.protocols.benchmarks import find_benchmark
 from trichord.store import Item, Store, StoreWriter
 from trichord.store.inspect import store_info
 from trichord.store.overlap import check_overlap, same_content
 from trichord.study import factories
 from trichord.study.evaluate import evaluate
 from trichord.study.run import run_study, train_order
+from trichord.tasks.benchmarks import find_benchmark
 
 
 def added(store: Path, *items: Item) -> Store:

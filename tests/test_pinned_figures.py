@@ -12,7 +12,6 @@ from trichord import Embedder
 from trichord.captions.stamps import stamped_lines
 from trichord.evaluation.comparison import compare_orders
 from trichord.evaluation.power import predicted_power
-from trichord.evaluation.retrieval import score_direction
 from trichord.evaluation.statistics import paired_difference, wilson
 from trichord.evaluation.variance import Components
 from trichord.losses.clustering import ClusterMemory
@@ -20,6 +19,7 @@ from trichord.losses.combined import CombinedLoss
 from trichord.media import FrameSpec
 from trichord.modality import Direction
 from trichord.nn.mcn import Encoded
+from trichord.tasks.retrieval.measure import score_direction
 
 
 @pytest.mark.parametrize(("missing", "queries", "chance"), [("drop", 6, 100 / 6), ("miss", 8, 100 / 6 * 6 / 8)])

@@ -17,10 +17,10 @@ from trichord.report.write import write_report
 from trichord.study.evaluate import evaluate
 from trichord.study.evaluate_orders import evaluate_orders
 from trichord.study.freeze import freeze
+from trichord.study.loading import find_model
 from trichord.study.places import check_described, check_stage
 from trichord.study.reproduce import reproduce
 from trichord.study.run import run_study, train_order
-from trichord.study.score import find_model
 
 ORDERS = ["vt", "av>t", "at"]
 

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from scipy.optimize import minimize
 
 from trichord.errors import TrichordError
-from trichord.evaluation import probes
-from trichord.evaluation.probes import knn_scores, linear_probe
+from trichord.tasks.labels import probes
+from trichord.tasks.labels.probes import knn_scores, linear_probe
 
 
 def slow_votes(train: np.ndarray, kind: list[int], query: np.ndarray, k: int, temperature: float) -> list[float]:

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.retrieval import all_directions
-from trichord.protocols.localization import _Steps, localization_outcome
-from trichord.protocols.protocol import MEDIAN_RANK, Options, Outcome, Row
-from trichord.protocols.registry import find_protocol
-from trichord.protocols.step_scores import StepVideo
-from trichord.protocols.subject import Subject
+from trichord.tasks.protocol import MEDIAN_RANK, Options, Outcome, Row
+from trichord.tasks.registry import find_protocol
+from trichord.tasks.retrieval.measure import all_directions
+from trichord.tasks.steps.protocols import _Steps, localization_outcome
+from trichord.tasks.steps.scores import StepVideo
+from trichord.tasks.subject import Subject
 
 
 def check(outcome: Outcome, whole: bool = True) -> None:

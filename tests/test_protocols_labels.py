@@ -13,20 +13,20 @@ import torch
 from tiny import VIDEO_DIM, WORD_DIM, word_vectors
 from trichord.captions import Captions
 from trichord.errors import TrichordError
-from trichord.evaluation.clusters import agreement, chance_agreement
 from trichord.evaluation.embedded import Embedded
 from trichord.losses.centroids import Centroids
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import ScoringSettings
-from trichord.protocols.labelled import joined, labelled
-from trichord.protocols.own_clusters import own_sides
-from trichord.protocols.protocol import Options, Outcome
-from trichord.protocols.registry import find_protocol, protocols
-from trichord.protocols.subject import Subject
 from trichord.recipes import load_recipe
 from trichord.store import Item, Store, StoreWriter
 from trichord.study.evaluate import evaluate
 from trichord.study.run import train_order
+from trichord.tasks.benchmarks import ScoringSettings
+from trichord.tasks.labels.clips import joined, labelled
+from trichord.tasks.labels.clusters import agreement, chance_agreement
+from trichord.tasks.labels.own_clusters import own_sides
+from trichord.tasks.protocol import Options, Outcome
+from trichord.tasks.registry import find_protocol, protocols
+from trichord.tasks.subject import Subject
 
 NAMES = ("zero-shot-classification", "linear-probe", "knn", "clustering")
 CLASSES = ("worda", "wordb", "wordc")

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
 from trichord.evaluation.counts import BestCounts
-from trichord.evaluation.dual_softmax import dual_softmax_ranks
 from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.ranks import (
     best_truth_ranks,
@@ -21,9 +20,10 @@ from trichord.evaluation.ranks import (
     metrics_from_counts,
     retrieval_ranks,
 )
-from trichord.evaluation.retrieval import all_directions, fuse, score_direction
 from trichord.evaluation.statistics import recall_interval
 from trichord.modality import Direction
+from trichord.tasks.retrieval.dual_softmax import dual_softmax_ranks
+from trichord.tasks.retrieval.measure import all_directions, fuse, score_direction
 
 TWELVE = ("t2v", "t2a", "t2va", "v2t", "v2a", "v2ta", "a2t", "a2v", "a2vt", "va2t", "ta2v", "vt2a")
 

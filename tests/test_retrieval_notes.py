@@ -8,11 +8,6 @@ import numpy as np
 import pytest
 
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.retrieval import RetrievalResult
-from trichord.protocols.protocol import Options
-from trichord.protocols.registry import find_protocol
-from trichord.protocols.subject import Subject
-from trichord.protocols.windows import Windows
 from trichord.recipes import load_recipe
 from trichord.store import Store
 from trichord.study.evaluate import evaluate
@@ -20,6 +15,11 @@ from trichord.study.ranks import fault_of_rows
 from trichord.study.run import train_order
 from trichord.study.scores import fusion_of, target_of
 from trichord.study.table import results_table
+from trichord.tasks.protocol import Options
+from trichord.tasks.registry import find_protocol
+from trichord.tasks.retrieval.measure import RetrievalResult
+from trichord.tasks.subject import Subject
+from trichord.tasks.windows import Windows
 
 SIZE = "in the protocol: figures are not comparable to published ones"
 

@@ -16,12 +16,12 @@ from test_protocols_labels import CLASSES, action_store, subject_of
 from test_step_scores import SETTINGS, Linear
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.protocols.protocol import Options, Row
-from trichord.protocols.registry import find_protocol
-from trichord.protocols.subject import Subject
 from trichord.releases import import_crosstask, import_mining_youtube
 from trichord.store import Store
 from trichord.study.evaluate import Evaluated, Evaluation, evaluate, save_embeddings
+from trichord.tasks.protocol import Options, Row
+from trichord.tasks.registry import find_protocol
+from trichord.tasks.subject import Subject
 
 
 def evaluated(subject: Subject, names: list[str], options: Options, on: str = "") -> Evaluation:
@@ -155,7 +155,7 @@ def test_directions_and_what_is_missing(steps: Subject, tmp_path: Path) -> None:
 
 
 def test_blocks_of_a_long_video(steps: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trichord.protocols.step_scores.BLOCK_S", 3)
+    monkeypatch.setattr("trichord.tasks.steps.scores.BLOCK_S", 3)
     options = Options(directions=("t2v",))
     same_from_file(evaluated(steps, ["crosstask"], options), tmp_path / "e.npz", options)
 

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trichord.errors import TrichordError
-from trichord.evaluation.segments import BACKGROUND, align_transcript, overlaps, transcript_of
-from trichord.protocols.localization import segment_overlaps
+from trichord.tasks.steps.protocols import segment_overlaps
+from trichord.tasks.steps.segments import BACKGROUND, align_transcript, overlaps, transcript_of
 
 
 def best_by_trial(log_probs: np.ndarray, means: np.ndarray | None, stride: int) -> tuple[int, ...]:

@@ -15,20 +15,17 @@ from scoring_helpers import evaluate_retrieval
 from tiny import VIDEO_DIM, WORD_DIM, word_vectors
 from trichord.captions import Captions
 from trichord.data.batches import clips_of_texts, evaluation_clips
+from trichord.errors import TrichordError
 from trichord.modality import Direction
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import (
-    ScoringSettings,
-    embed_benchmark,
-    find_benchmark,
-    score_embeddings,
-)
-from trichord.protocols.protocol import Options
-from trichord.protocols.registry import find_protocol
-from trichord.protocols.subject import Subject
 from trichord.releases import export_store, import_npy
 from trichord.store import Item, Store, StoreWriter
 from trichord.study.ranks import rank_arrays, read_ranks, write_arrays
+from trichord.tasks.benchmarks import ScoringSettings, find_benchmark
+from trichord.tasks.protocol import Options
+from trichord.tasks.registry import find_protocol
+from trichord.tasks.retrieval.measure import score_directions
+from trichord.tasks.subject import ClipSet, Subject, clip_ids
 
 SETTINGS = ScoringSettings(audio_frames=300, max_words=8, min_clip_s=4.0)
 TEXTS = ["worda", "wordb", "wordc", "wordd", "worde", "wordf"]
@@ -111,15 +108,49 @@ def test_timed_captions_stay_clips_of_their_own(
 def test_a_study_keeps_the_ranks_of_every_text(tmp_path: Path) -> None:
     store = write(tmp_path / "s", [whole("worda", "wordb"), whole("wordc"), whole("wordd", "worde", "wordf")])
     benchmark = find_benchmark(store, "mine")
-    found = embed_benchmark(network(), store, benchmark, ("video", "text"), SETTINGS)
-    scored = score_embeddings(found, benchmark, [Direction.parse("t2v"), Direction.parse("v2t")], SETTINGS)
-    arrays = rank_arrays(store, benchmark, found.clips, scored, found.first)
+    subject = Subject.of_model("model", network(), store, SETTINGS)
+    found = subject.text_rows(ClipSet.of_benchmark(benchmark), ("video", "text"))
+    directions = [Direction.parse("t2v"), Direction.parse("v2t")]
+    scored = score_directions("mine", *found.by_clip(), directions, "sum", "drop")
+    arrays = rank_arrays(store, benchmark, found.texts, scored, found.first)
     assert arrays["mine/video_id"].tolist() == ["v0", "v0", "v1", "v2", "v2", "v2"]
     assert arrays["mine/t2v/clip"].tolist() == [0, 1, 2, 3, 4, 5] and arrays["mine/v2t/clip"].tolist() == [0, 2, 3]
     write_arrays(tmp_path / "ranks.npz", arrays)
     for result in scored:
         kept = read_ranks(tmp_path / "ranks.npz", "mine", result.direction)
         assert 100 * kept.hits(1).mean() == pytest.approx(result.r1)
+
+
+def test_rows_of_texts_hold_each_clip_as_an_evaluation_does(tmp_path: Path) -> None:
+    store = write(tmp_path / "s", [whole("worda", "wordb"), whole("wordc"), whole("wordd", "worde", "wordf")])
+    subject = Subject.of_model("model", network(), store, SETTINGS)
+    clip_set = ClipSet.of_benchmark(find_benchmark(store, "mine"))
+    found, rows = (embed(clip_set, ("video", "text")) for embed in (subject.embedded, subject.text_rows))
+    vectors, valid, text_clip = rows.by_clip()
+    assert text_clip is not None and text_clip.tolist() == found.text_clip.tolist() == [0, 0, 1, 2, 2, 2]
+    for modality, made in vectors.items():
+        np.testing.assert_allclose(made, found.embeddings[modality], rtol=1e-5)
+        assert valid[modality].tolist() == found.valid[modality].tolist()
+
+
+def test_clips_without_captions_are_an_error_that_names_them(tmp_path: Path) -> None:
+    store = write(tmp_path / "s", [Captions.empty(), Captions.empty()])
+    subject = Subject.of_model("model", network(), store, SETTINGS)
+    for embed in (subject.embedded, subject.text_rows):
+        with pytest.raises(TrichordError, match="no video of mine/test has captions, which its clips are made of"):
+            embed(ClipSet("mine", "test"), ("video",))
+
+
+def test_ids_of_clips_differ_where_a_video_is_called_like_a_numbered_one(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "s", word_vectors()) as writer:
+        for name, split in (("v", "test"), ("v@0.00-5.00#2", "test")):
+            spans = np.array([0.0, 0.001]) if name == "v" else np.array([0.0])
+            said = Captions(spans, spans + 5.0, tuple(TEXTS[: len(spans)]))
+            rows = np.ones((9, VIDEO_DIM), np.float32)
+            writer.add(Item(name, "mine", split, 9.0, {"visual_2d": rows}, {"visual_2d": 1.0}, said))
+    store = Store(tmp_path / "s")
+    names = clip_ids(store, evaluation_clips(store, store.select("mine"), 4.0))
+    assert len(set(names)) == len(names) == 3 and names[:2] == ["v@0.00-5.00", "v@0.00-5.00#2"]
 
 
 def test_npy_captions_without_times_are_of_the_whole_clip(tmp_path: Path) -> None:

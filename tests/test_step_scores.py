@@ -15,15 +15,15 @@ from steps_helpers import MATRICES, STEPS, rows, write_crosstask, write_mining
 from trichord.audio_frames import time_to_frame
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.localization import task_precision_chance
-from trichord.protocols.benchmarks import ScoringSettings
-from trichord.protocols.localization import MAP, PER_VIDEO, POOLED, segment_overlaps
-from trichord.protocols.protocol import Options
-from trichord.protocols.registry import find_protocol
-from trichord.protocols.step_scores import StepVideo, step_directions, step_videos
-from trichord.protocols.subject import Subject
 from trichord.releases import import_crosstask, import_mining_youtube
 from trichord.store import Store
+from trichord.tasks.benchmarks import ScoringSettings
+from trichord.tasks.protocol import Options
+from trichord.tasks.registry import find_protocol
+from trichord.tasks.steps.measure import task_precision_chance
+from trichord.tasks.steps.protocols import MAP, PER_VIDEO, POOLED, segment_overlaps
+from trichord.tasks.steps.scores import StepVideo, step_directions, step_videos
+from trichord.tasks.subject import Subject
 
 DIM = 4
 SETTINGS = ScoringSettings(("visual_2d", "visual_3d"), 400, max_words=8, min_clip_s=4.0)
@@ -119,7 +119,7 @@ def test_scores_of_a_second_against_loops(subject: Subject, window_s: float) -> 
 
 def test_blocks_of_a_long_video_give_the_same(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = videos_of(subject)["v1"]
-    monkeypatch.setattr("trichord.protocols.step_scores.BLOCK_S", 3)
+    monkeypatch.setattr("trichord.tasks.steps.scores.BLOCK_S", 3)
     assert all(np.allclose(videos_of(subject)["v1"].scores[c], s, atol=1e-5) for c, s in whole.scores.items())
 
 
@@ -242,14 +242,14 @@ def test_what_a_file_lacks_is_told() -> None:
 
 
 def test_choices_that_do_not_fit_are_refused(subject: Subject) -> None:
-    from trichord.protocols.windows import Windows
+    from trichord.tasks.windows import Windows
 
     protocol = find_protocol("crosstask")
     with pytest.raises(TrichordError, match="step texts find seconds, as in t2v or t2va; v2t does not"):
         protocol.run(subject, Options(directions=("v2t",)))
     with pytest.raises(TrichordError, match="leave --windows out"):
         protocol.run(subject, Options(windows=Windows(2, 3.0)))
-    with pytest.raises(TrichordError, match="names its videos itself"):
+    with pytest.raises(TrichordError, match="names its clips itself"):
         protocol.run(subject, Options(on="mining-youtube/test"))
     with pytest.raises(TrichordError, match="an audio window of 0"):
         protocol.run(subject, Options(audio_window_s=0))

@@ -21,8 +21,6 @@ from steps_helpers import (
     write_mining_original,
 )
 from trichord.errors import TrichordError
-from trichord.protocols.step_scores import store_notes
-from trichord.protocols.subject import Subject
 from trichord.releases import import_crosstask, import_mining_youtube
 from trichord.store import Store
 from trichord.store.annotations import (
@@ -34,6 +32,8 @@ from trichord.store.annotations import (
     write_annotations,
 )
 from trichord.store.names import ANNOTATIONS
+from trichord.tasks.steps.scores import store_notes
+from trichord.tasks.subject import Subject
 
 
 def steps_of(store: Store, collection: str) -> dict[str, list[str]]:

@@ -19,10 +19,11 @@ from trichord.logs import passing_messages
 from trichord.modality import Order
 from trichord.recipes import Recipe, load_recipe
 from trichord.store import Store
-from trichord.study import factories, folder, run, score
+from trichord.study import factories, folder, run
 from trichord.study.plan import distinct_stages, plan_study
 from trichord.study.ranks import read_ranks
 from trichord.study.table import to_csv, to_latex, to_markdown
+from trichord.tasks.subject import Subject
 from trichord.training.loop import train_stage
 from trichord.training.seals import sealed
 
@@ -92,7 +93,7 @@ def test_a_second_run_trains_and_evaluates_nothing(
         raise AssertionError("trained or evaluated again")
 
     monkeypatch.setattr(run, "train_stage", never)
-    monkeypatch.setattr(score, "embed_benchmark", never)
+    monkeypatch.setattr(Subject, "text_rows", never)
     run.run_study(tiny_store, study, ORDERS, [0, 1], quick())
     assert {p: p.stat().st_mtime_ns for p in study.glob("stages/*/model.safetensors")} == before
     assert (study / "table.md").read_text() == table

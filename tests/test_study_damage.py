@@ -17,8 +17,9 @@ from trichord.logs import passing_messages
 from trichord.recipes import Recipe, load_recipe
 from trichord.report.analysis import analyse_study
 from trichord.report.reading import Study, read_study
-from trichord.study import factories, folder, run, score
+from trichord.study import factories, folder, run
 from trichord.study.files import is_there, queries_path, read_arrays
+from trichord.tasks.subject import ClipSet, Subject
 
 NPZ = "orders/vt/seed-0.npz"
 ROWS = "orders/vt/seed-0.json"
@@ -234,13 +235,13 @@ def test_another_benchmark_joins_the_earlier_ones(
     study: Path, own: Path, tiny_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[str] = []
-    embed = score.embed_benchmark
+    embed = Subject.text_rows
 
-    def counted(model: Any, store: Any, benchmark: Any, *rest: Any) -> Any:
-        scored.append(benchmark.name)
-        return embed(model, store, benchmark, *rest)
+    def counted(subject: Subject, clip_set: ClipSet, modalities: tuple[str, ...]) -> Any:
+        scored.append(clip_set.address)
+        return embed(subject, clip_set, modalities)
 
-    monkeypatch.setattr(score, "embed_benchmark", counted)
+    monkeypatch.setattr(Subject, "text_rows", counted)
     table = go_on(tiny_store, own, benchmarks=["tiny/train"])
     assert scored == ["tiny/train"] and table.benchmarks == ("tiny/train",)
     assert "tiny R@1" not in (own / "table.md").read_text()
@@ -259,11 +260,13 @@ def test_another_benchmark_joins_the_earlier_ones(
     assert len(json.loads((own / "study.json").read_text())["results"]) == 2
     without(own / NPZ, "tiny/train/t2v/clip")
     go_on(tiny_store, own, benchmarks=["tiny/train", "tiny"])
-    assert scored == ["tiny/train", "tiny/train", "tiny"], "of a file that is not the one that was written, everything"
+    assert scored == ["tiny/train", "tiny/train", "tiny/test"], (
+        "of a file that is not the one that was written, everything"
+    )
     assert sorted(row["benchmark"] for row in read_all(own).done[0].results) == ["tiny", "tiny/train"]
     (own / NPZ).write_bytes(b"")
     table = go_on(tiny_store, own)
-    assert scored[3:] == ["tiny", "tiny/train"], "also what another call had evaluated"
+    assert scored[3:] == ["tiny/test", "tiny/train"], "also what another call had evaluated"
     assert table.benchmarks == ("tiny",) and set(read_all(own).done[0].results[1]) >= {"r1"}
     after = read_arrays(own / NPZ)
     assert all(np.array_equal(before[key], after[key]) for key in before) and "tiny/train/t2v/clip" in after

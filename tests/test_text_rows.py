@@ -18,18 +18,18 @@ from trichord.captions import Captions
 from trichord.errors import TrichordError
 from trichord.features.text import load_text_encoder
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import ScoringSettings
-from trichord.protocols.localization import PER_VIDEO
-from trichord.protocols.protocol import Options
-from trichord.protocols.registry import find_protocol
-from trichord.protocols.step_scores import embed_seconds, step_directions, step_videos
-from trichord.protocols.subject import Subject
 from trichord.releases.steps import Task, task_item
 from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.annotations import StepSpan, write_annotations
 from trichord.store.items import PER_CAPTION
 from trichord.store.names import ENCODERS
 from trichord.study.evaluate import evaluate
+from trichord.tasks.benchmarks import ScoringSettings
+from trichord.tasks.protocol import Options
+from trichord.tasks.registry import find_protocol
+from trichord.tasks.steps.protocols import PER_VIDEO
+from trichord.tasks.steps.scores import embed_seconds, step_directions, step_videos
+from trichord.tasks.subject import Subject
 
 NO_WORDS = WordVectors([], np.zeros((0, 5), np.float32), "none", False)
 STEPS = ("the red dog barks", "a cat rolls", "the blue ball")

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trichord.data.reader import Clips
-from trichord.protocols.windows import Windows, pooled, window_clips
+from trichord.tasks.windows import Windows, pooled, window_clips
 
 
 @given(

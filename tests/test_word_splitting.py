@@ -14,7 +14,6 @@ from trichord.captions import Captions
 from trichord.cli import main
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.errors import TrichordError
-from trichord.evaluation.classification import embed_prompts
 from trichord.extraction.extract import check_words
 from trichord.nn import MCN
 from trichord.releases import IMPORTERS, export_store, import_npy, import_webdataset, import_youcook2
@@ -23,6 +22,7 @@ from trichord.store import Item, Store, StoreWriter
 from trichord.store.inspect import store_info
 from trichord.store.manifest import word_splitting_of
 from trichord.store.words import WordVectors, few_words, table_name
+from trichord.tasks.prompts import embed_prompts
 
 WORDS = ["सूप", "स", "don't"]
 

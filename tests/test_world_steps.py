@@ -13,13 +13,13 @@ import pytest
 from release_helpers import WORDS, refused
 from tiny import tiny_item
 from trichord.errors import TrichordError
-from trichord.protocols.protocol import Options, Row
-from trichord.protocols.registry import find_protocol
-from trichord.protocols.subject import Subject
 from trichord.releases import import_world_steps
 from trichord.store import Store, StoreWriter
 from trichord.store.annotations import read_annotations, step_items
 from trichord.store.words import word_vectors_for
+from trichord.tasks.protocol import Options, Row
+from trichord.tasks.registry import find_protocol
+from trichord.tasks.subject import Subject
 from trichord.world.profiles import profile_named, record_of
 from trichord.world.script import write_script
 from trichord.world.truth import truth_of
@@ -85,8 +85,8 @@ def test_a_trained_model_finds_the_steps_and_an_untrained_one_does_not(tmp_path:
     from trichord.extraction.extract import extract
     from trichord.nn import MCN
     from trichord.recipes import load_recipe
+    from trichord.study.loading import load_for_scoring
     from trichord.study.run import run_study
-    from trichord.study.score import load_for_scoring
     from trichord.world import write_world
 
     write_world(tmp_path / "w", num_train=30, num_test=8, seed=0)

@@ -17,9 +17,9 @@ from huggingface_hub import EvalResult
 from trichord.embedder.results import LABELLED, Figure
 from trichord.errors import TrichordError
 from trichord.modality import Direction
-from trichord.protocols.benchmarks import PUBLISHED
 from trichord.report.document import folded
 from trichord.report.markdown import plain
+from trichord.tasks.benchmarks import PUBLISHED
 
 _METRICS = {
     "R@1": ("recall_at_1", "Recall@1"),

@@ -33,9 +33,9 @@ from trichord.embedder.encoders import FeatureEncoders
 from trichord.embedder.folder import Parts, check_target, find_folder, read_folder, write_folder
 from trichord.embedder.inputs import Inputs
 from trichord.errors import TrichordError, writing
-from trichord.evaluation.retrieval import fuse, unit
 from trichord.modality import in_order
-from trichord.protocols.benchmarks import CLIPS_PER_BATCH
+from trichord.tasks.benchmarks import CLIPS_PER_BATCH
+from trichord.tasks.retrieval.measure import fuse, unit
 
 if TYPE_CHECKING:
     import torch

@@ -21,9 +21,9 @@ from trichord.features.weights import offline
 from trichord.files.folders import check_no_links
 from trichord.files.reading import file_sha256, read_json_value
 from trichord.files.writing import replacing, write_json
-from trichord.protocols.benchmarks import ScoringSettings
 from trichord.store.words import WordVectors
 from trichord.study.files import check_sha256, read_json
+from trichord.tasks.benchmarks import ScoringSettings
 from trichord.training.models import DESCRIPTION, WEIGHTS, TrainedModel, load_model, save_model
 from trichord.training.seals import sealed
 

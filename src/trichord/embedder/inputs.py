@@ -27,7 +27,7 @@ from trichord.extraction.arrays import Width, checked_rows, load_features
 from trichord.modalities.features import Features
 from trichord.modalities.registry import specification
 from trichord.modality import MODALITIES
-from trichord.protocols.benchmarks import ScoringSettings
+from trichord.tasks.benchmarks import ScoringSettings
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ Where they differ by definition:
 | instructions and prompts | not read: the model knows none | none |
 
 Sides of several modalities (`va2t`) are joined by a named rule, and scores are dot products of what `encode` gives, both as in
-`evaluation.retrieval`.
+`tasks.retrieval.measure`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from trichord.embedder import Embedder
 from trichord.embedder.folder import CONFIG, Parts
 from trichord.embedder.mteb_items import Item, sound_of, video_of, with_files
 from trichord.errors import TrichordError, one_line
-from trichord.evaluation.retrieval import FUSIONS, fuse
+from trichord.tasks.retrieval.measure import FUSIONS, fuse
 from trichord.training.models import PUBLISHED_SUFFIXES
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from trichord.store.encoders import read_encoders
 from trichord.store.location import Location, recorded_folder
 from trichord.store.names import ENCODERS
 from trichord.study import factories
-from trichord.study.score import check_widths, find_model
+from trichord.study.loading import check_widths, find_model
 from trichord.training.models import DESCRIPTION, PUBLISHED_SUFFIXES, TrainedModel, load_model
 
 _MOST_ENCODERS_BYTES = 16 << 20

@@ -21,12 +21,12 @@ from typing import Any
 
 from trichord.errors import TrichordError
 from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS
-from trichord.evaluation.retrieval import FUSIONS, QueryRanks
 from trichord.evaluation.statistics import Interval, median_rank_interval, recall_interval
 from trichord.report.reading import read_study
 from trichord.study.evaluation_files import RESULTS
 from trichord.study.files import is_there, read_json
 from trichord.study.ranks import read_ranks
+from trichord.tasks.retrieval.measure import FUSIONS, QueryRanks
 
 Figure = dict[str, Any]
 TEXTS, NUMBERS = ("benchmark", "title", "protocol", "kind", "of", "measure", "unit"), ("value", "num")

@@ -1,5 +1,4 @@
-"""Evaluation: measures from embeddings and scores, and the statistics of what they give. What is scored, and how a benchmark
-has it, is in `protocols`."""
+"""Embeddings, ranks, and the statistics of figures. The tasks that are scored are in `trichord.tasks`."""
 
 from trichord.evaluation.ranks import RetrievalMetrics, retrieval_metrics, retrieval_ranks
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from trichord.modality import Direction, Order
-from trichord.protocols.benchmarks import PUBLISHED
 from trichord.report import plots
 from trichord.report.analysis import (
     Bench,
@@ -43,6 +42,7 @@ from trichord.report.tables_figures import figures_table, systems_table
 from trichord.report.tables_training import runs_table
 from trichord.study.figures import System
 from trichord.study.units import choices
+from trichord.tasks.benchmarks import PUBLISHED
 
 MOST_PANELS = 12  # of a figure; all rows are in the tables
 MOST_CURVES = 8

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.protocols.protocol import Options
 from trichord.report.document import Cell, Column, Commands, Section, Table, Text, folded
+from trichord.tasks.protocol import Options
 
 if TYPE_CHECKING:
     from trichord.report.reading import Study

@@ -6,14 +6,14 @@ import numpy as np
 
 from trichord.evaluation.ranks import chance_recall
 from trichord.evaluation.replication import Runs
-from trichord.evaluation.retrieval import QueryRanks
-from trichord.protocols.protocol import MEDIAN_RANK
 from trichord.report.analysis import Bench, Target
 from trichord.report.duels import Duel
 from trichord.study.figures import Models
 from trichord.study.ranks import ranks_from_arrays
 from trichord.study.scores import Scored, Scores
 from trichord.study.units import captions_of_units, names_of_units
+from trichord.tasks.protocol import MEDIAN_RANK
+from trichord.tasks.retrieval.measure import QueryRanks
 
 POINTS = 120  # of a curve
 

@@ -12,25 +12,25 @@ import numpy as np
 
 from trichord.errors import Diverged, TrichordError, writing
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.retrieval import FUSIONS, all_directions
 from trichord.files.folders import check_no_links
 from trichord.files.paths import accepts_text_paths
 from trichord.files.writing import write_json
 from trichord.modality import Direction, further_letters
 from trichord.parallel import on_main
-from trichord.protocols.benchmarks import benchmark_names, find_benchmark
-from trichord.protocols.protocol import Options, Outcome, Protocol
-from trichord.protocols.registry import find_protocol, protocols
-from trichord.protocols.saved_sets import scored_sets
-from trichord.protocols.subject import Subject, Untrained
-from trichord.protocols.windows import Windows
 from trichord.recipes import of_this_version, recipe_from_dict
 from trichord.settings import DRAW_SEED
 from trichord.study import factories
 from trichord.study.evaluation_files import PER_QUERY, RESULTS, check_target
+from trichord.study.loading import items_trained_on, load_for_scoring
 from trichord.study.ranks import write_arrays
-from trichord.study.score import items_trained_on, load_for_scoring
 from trichord.study.scores import Scores, scores_of
+from trichord.tasks.benchmarks import benchmark_names, find_benchmark
+from trichord.tasks.protocol import Options, Outcome, Protocol
+from trichord.tasks.registry import find_protocol, protocols
+from trichord.tasks.retrieval.measure import FUSIONS, all_directions
+from trichord.tasks.saved_sets import scored_sets
+from trichord.tasks.subject import Subject, Untrained
+from trichord.tasks.windows import Windows
 
 if TYPE_CHECKING:
     from trichord.recipes import Recipe
@@ -275,8 +275,7 @@ def explanation_of(name: str, store_path: Location | None = None) -> str:
     known, (head, mark, rest) = protocols(), name.partition(":")
     of_clips = store is None and "/" in name and not mark
     protocol = known["retrieval"] if of_clips else resolve(name, store)[1]
-    if protocol.clips and rest:
-        raise TrichordError(f"benchmark {protocol.name} names its clips itself; leave ':{rest}' out")
+    protocol.refuse_clips(rest)
     if store is not None and head not in known:
         find_benchmark(store, name)
     told = "" if name == protocol.name else f"{name} is scored by {protocol.name}.\n\n"

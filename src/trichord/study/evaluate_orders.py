@@ -22,7 +22,6 @@ from trichord.files.reading import file_sha256, unreadable
 from trichord.files.writing import write_json
 from trichord.modality import Direction, Order
 from trichord.parallel import main_process_logger, on_main
-from trichord.protocols.protocol import Options
 from trichord.recipes import load_recipe, of_this_version, recipe_from_dict
 from trichord.store.names import ANNOTATIONS
 from trichord.study import factories
@@ -33,6 +32,7 @@ from trichord.study.files import check_sha256, is_there, read_json
 from trichord.study.lock import alone_in
 from trichord.study.scores import AGAIN, read_scores
 from trichord.study.trained_runs import TrainedRun, chosen_runs, read_plan, trained_runs
+from trichord.tasks.protocol import Options
 from trichord.training.models import DESCRIPTION
 from trichord.training.seals import digest, sealed
 

@@ -8,12 +8,12 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from trichord.errors import printable
-from trichord.evaluation.retrieval import RetrievalResult
 from trichord.modality import Order
-from trichord.protocols.protocol import Row
-from trichord.protocols.registry import protocols
 from trichord.study.figures import Measure, notes_of_seeds
 from trichord.study.table import results_table
+from trichord.tasks.protocol import Row
+from trichord.tasks.registry import protocols
+from trichord.tasks.retrieval.measure import RetrievalResult
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -25,10 +25,10 @@ from trichord.modalities.text import text_input_of
 from trichord.modalities.video import visual_streams_of
 from trichord.modality import MODALITIES, known
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import Benchmark, ScoringSettings
 from trichord.store.overlap import check_overlap
 from trichord.store.rules import outdated
 from trichord.store.words import table_name
+from trichord.tasks.benchmarks import Benchmark, ScoringSettings
 from trichord.training.frozen import FrozenSettings
 from trichord.training.loop import LoopSettings, num_steps_of
 from trichord.training.stage import Stage

@@ -16,11 +16,11 @@ from trichord.evaluation.printed import figure_text
 from trichord.evaluation.replication import Runs, mean_over_first_stages, replication_note, seeds_text
 from trichord.evaluation.statistics import Interval
 from trichord.modality import Order
-from trichord.protocols.protocol import has_interval, interval_over_units
 from trichord.study.plan import first_stage_label
 from trichord.study.scores import Measured, Scored, Scores, target_of
 from trichord.study.trained_runs import TrainedRun
 from trichord.study.units import places_of_units
+from trichord.tasks.protocol import has_interval, interval_over_units
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from trichord.files.reading import reraise_unavailable
 from trichord.files.writing import write_json, write_text
 from trichord.modality import Order
 from trichord.parallel import main_process_logger
-from trichord.protocols.benchmarks import Benchmark
 from trichord.recipes import Recipe
 from trichord.recipes.identity import training_settings
 from trichord.recipes.reading import read_yaml
 from trichord.store.location import shown_url
 from trichord.study.files import damaged, is_there, read_json
 from trichord.study.plan import PlannedOrder, PlannedStage
+from trichord.tasks.benchmarks import Benchmark
 from trichord.training.seals import sealed
 
 if TYPE_CHECKING:

@@ -1,13 +1,13 @@
 """The rank of every query of every run, kept beside its figures: what comparisons of orders are made from.
 
 `orders/ORDER/seed-N.npz` holds, for each benchmark, the clips (`BENCHMARK/video_id`, `/start_s`, `/end_s`) and for each
-direction `BENCHMARK/DIRECTION/clip`, `/greater`, `/equal` (see `evaluation.retrieval.QueryRanks`) and `/num_gallery`.
+direction `BENCHMARK/DIRECTION/clip`, `/greater`, `/equal` (see `tasks.retrieval.measure.QueryRanks`) and `/num_gallery`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,12 @@ import numpy as np
 
 from trichord.data.reader import Clips
 from trichord.errors import TrichordError
-from trichord.evaluation.retrieval import QueryRanks, RetrievalResult
 from trichord.files.arrays import text_array
 from trichord.files.writing import replacing, write_json
-from trichord.protocols.benchmarks import Benchmark
 from trichord.study.files import RUN_AGAIN, array_names, damaged, queries_path, read_arrays
+from trichord.tasks.benchmarks import Benchmark
+from trichord.tasks.retrieval.measure import QueryRanks, RetrievalResult
+from trichord.tasks.subject import captions_of
 
 if TYPE_CHECKING:
     from trichord.store import Store
@@ -51,15 +52,9 @@ def rank_arrays(
         f"{benchmark.name}/end_s": clips.end_s,
     }
     for result in results:
-        if result.ranks is not None:
-            head = f"{benchmark.name}/{result.direction}"
-            row = first[result.ranks.clip] if result.ranks.text is None else result.ranks.text
-            arrays[f"{head}/clip"] = row.astype(np.int32)
-            if result.ranks.truths is not None:
-                arrays[f"{head}/truths"] = result.ranks.truths.astype(np.int32)
-            arrays[f"{head}/greater"] = result.ranks.greater.astype(np.int32)
-            arrays[f"{head}/equal"] = result.ranks.equal.astype(np.int32)
-            arrays[f"{head}/num_gallery"] = np.array(result.ranks.num_gallery)
+        if (ranks := result.ranks) is not None:
+            row = first[ranks.clip] if ranks.text is None else ranks.text
+            arrays |= replace(ranks, clip=row, text=None).to_arrays(f"{benchmark.name}/{result.direction}")
     return arrays
 
 
@@ -70,9 +65,11 @@ def write_queries(out: Path, store: Store, benchmark: Benchmark, clips: Clips) -
             "video": store.video_id(int(item)),
             "start_s": float(start),
             "end_s": float(end),
-            "caption": " ".join(store.caption_text(int(item), int(c)) for c in captions),
+            "caption": caption,
         }
-        for item, start, end, captions in zip(clips.item, clips.start_s, clips.end_s, clips.captions, strict=True)
+        for item, start, end, caption in zip(
+            clips.item, clips.start_s, clips.end_s, captions_of(store, clips), strict=True
+        )
     ]
     path = queries_path(out, benchmark.name)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,6 @@ from trichord.files.writing import refuse_foreign, write_text
 from trichord.logs import deprecated_callback
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, main_process_logger, on_main
-from trichord.protocols.benchmarks import Benchmark, benchmark_names, find_benchmark
 from trichord.recipes import Recipe
 from trichord.study import factories
 from trichord.study.calls import CALLS, begin_call, end_call
@@ -32,6 +31,7 @@ from trichord.study.run_scores import RunScores
 from trichord.study.score import evaluate_order, results_path
 from trichord.study.table import TABLE_FILES, StudyTable, write_table
 from trichord.study.trained_runs import TrainedRun
+from trichord.tasks.benchmarks import Benchmark, benchmark_names, find_benchmark
 from trichord.training import divergence
 from trichord.training.checkpoint import FOLDER as CHECKPOINTS
 from trichord.training.checkpoint import finish_checkpoints

@@ -1,4 +1,4 @@
-"""Score an order of a study, with all that its report needs; and load any model for scoring."""
+"""Score the runs of a study, and keep what its report needs."""
 
 from __future__ import annotations
 
@@ -14,34 +14,21 @@ from trichord.errors import TrichordError, Unavailable, one_line
 from trichord.evaluation.geometry import Geometry, measure_geometry
 from trichord.files.reading import file_sha256
 from trichord.files.writing import write_json
-from trichord.modalities.base import ReadingSettings
-from trichord.modalities.registry import specification
 from trichord.modality import Direction
 from trichord.parallel import main_process_logger, on_main
-from trichord.protocols.benchmarks import (
-    Benchmark,
-    EmbeddedClips,
-    ScoringSettings,
-    benchmark_clips,
-    embed_benchmark,
-    find_benchmark,
-    score_embeddings,
-)
-from trichord.recipes import Recipe, load_recipe, of_this_version, recipe_from_dict
+from trichord.recipes import Recipe
 from trichord.recipes.identity import evaluation_settings
 from trichord.study import factories
 from trichord.study.files import (
     check_sha256,
     damaged,
-    deleting,
     is_there,
     mended_by_deleting,
     read_arrays,
     read_json,
     read_queries,
 )
-from trichord.study.folder import was_trained_on
-from trichord.study.places import check_described, check_stage, identity_of
+from trichord.study.places import check_stage, identity_of
 from trichord.study.plan import PlannedOrder
 from trichord.study.ranks import (
     fault_of_clips,
@@ -51,15 +38,20 @@ from trichord.study.ranks import (
     write_arrays,
     write_queries,
 )
-from trichord.training.checkpoint import best_checkpoint
-from trichord.training.models import DESCRIPTION, TrainedModel, load_model
+from trichord.tasks.benchmarks import (
+    Benchmark,
+    benchmark_clips,
+    find_benchmark,
+)
+from trichord.tasks.retrieval.measure import score_directions
+from trichord.tasks.subject import ClipSet, Subject, TextRows
+from trichord.training.models import load_model
 from trichord.training.seals import sealed
 
 if TYPE_CHECKING:
     import torch
 
     from trichord.store import Store
-    from trichord.store.location import Location
 
 logger = main_process_logger(__name__)
 
@@ -207,19 +199,23 @@ def _evaluate(
     possible = [d for d in directions if set(d.modalities) <= set(trained.trained)]
     trained.model.to(device)
     settings = factories.scoring_settings(recipe, trained.visual_streams, trained.audio, trained.text)
+    subject = Subject.of_model(f"{planned.order} seed {planned.seed}", trained.model, store, settings, trained.trained)
 
-    def score(benchmark: Benchmark, found: EmbeddedClips) -> None:
-        scored = score_embeddings(found, benchmark, possible, settings)
-        labels, label_name = clip_labels(store, found.clips)
+    def score(benchmark: Benchmark, found: TextRows) -> None:
+        missing = benchmark.missing if settings.missing == "auto" else settings.missing
+        scored = score_directions(
+            benchmark.name, *found.by_clip(), possible, subject.fusion, missing, block=settings.block
+        )
+        labels, label_name = clip_labels(store, found.texts)
         geometry = measure_geometry(
             found.embeddings, found.valid, labels=labels, num_clusters=recipe.loss.num_clusters, seed=0
         )
         figures.names.append(benchmark.name)
         figures.rows += [{"order": planned.order.code, "seed": planned.seed, **row.to_dict()} for row in scored]
         figures.labels[benchmark.name] = label_name
-        figures.arrays |= rank_arrays(store, benchmark, found.clips, scored, found.first)
+        figures.arrays |= rank_arrays(store, benchmark, found.texts, scored, found.first)
         figures.arrays |= geometry.to_arrays(f"{benchmark.name}/geometry") if geometry is not None else {}
-        write_queries(out, store, benchmark, found.clips)
+        write_queries(out, store, benchmark, found.texts)
         for first in scored[:1]:
             logger.info(
                 f"{planned.order} seed {planned.seed}  {benchmark.title} {first.direction}  R@1 {first.r1:.2f}  "
@@ -227,7 +223,7 @@ def _evaluate(
             )
 
     for benchmark in benchmarks:
-        found = embed_benchmark(trained.model, store, benchmark, trained.trained, settings)
+        found = subject.text_rows(ClipSet.of_benchmark(benchmark), trained.trained)
         on_main(partial(score, benchmark, found))
 
 
@@ -241,76 +237,3 @@ def clip_labels(store: Store, clips: Clips) -> tuple[list[str] | None, str]:
     if all(folders) and len(set(folders)) > 1:
         return folders, "first folder of the name"
     return None, ""
-
-
-def load_for_scoring(
-    run: Path, store_path: Location | Store, recipe: str | None = None
-) -> tuple[Store, TrainedModel, Recipe, ScoringSettings]:
-    """Return a store, a model where it is scored, the recipe that says how, and its plain settings.
-
-    Args:
-        run: Run, study or stage folder, or a published .pth file.
-        store_path: Store with the clips, a folder or a URL; one that is open already is taken as it is.
-        recipe: How clips are read and scored; None takes the recipe that trained the model, `mcn` for a published one.
-
-    Raises TrichordError when the model's widths are not the store's.
-    """
-    from trichord.store import Store
-
-    store = store_path if isinstance(store_path, Store) else Store(store_path)
-    trained = load_model(find_model(run))
-    check_widths(run, trained, store)
-    kept = trained.settings and recipe is None
-    used = recipe_from_dict(of_this_version(trained.settings)) if kept else load_recipe(recipe or "mcn")
-    settings = factories.scoring_settings(used, trained.visual_streams, trained.audio, trained.text)
-    trained.model.to(factories.scoring_device(used))
-    return store, trained, used, settings
-
-
-def items_trained_on(run: Path, trained: TrainedModel, store: Store) -> np.ndarray:
-    """Numbers of the videos of a store that a model was trained on; none where it was trained on another store."""
-    if not trained.settings or not was_trained_on(find_model(run), store):
-        return np.empty(0, np.int64)
-    return factories.trained_items(recipe_from_dict(of_this_version(trained.settings)), store)
-
-
-def find_model(run: Path) -> Path:
-    """The model that a folder means: its own, or that of the last stage of the one order that was trained there; of a
-    folder of checkpoints the best one.
-
-    Raises TrichordError when there is none, when there are several to choose from, or when a stage folder holds another stage.
-    """
-    if is_there(run) or is_there(run / DESCRIPTION):
-        check_stage(run)
-        return run
-    if best := best_checkpoint(run):
-        check_stage(best)
-        return best
-    found = {
-        path.parent.name: read_json(path, mend=deleting(path.parent)) for path in run.glob(f"stages/*/{DESCRIPTION}")
-    }
-    for name, described in found.items():
-        check_described(run / "stages" / name, described)
-    last = sorted(set(found) - {described.get("parent") for described in found.values()})
-    if not last:
-        raise TrichordError(f"{run}: no trained model here; give a run folder, a stage folder or a published .pth file")
-    if len(last) > 1:
-        raise TrichordError(f"{run}: holds {len(last)} models; give one of them, e.g. {run / 'stages' / last[0]}")
-    return run / "stages" / last[0]
-
-
-def check_widths(run: Path, trained: TrainedModel, store: Store) -> None:
-    """Raises TrichordError where the store's features are not of the widths that the model reads."""
-    reading = ReadingSettings(trained.visual_streams, audio=trained.audio, text=trained.text)
-    for name in trained.trained:
-        modality = specification(name)
-        wanted, width = modality.width_in(trained.model.arguments), modality.width(store, reading)
-        if wanted is None or width is None or wanted == width:
-            continue
-        streams = modality.streams(reading)
-        source = " + ".join(streams) or "words"
-        advice = "use features of the same encoder" if streams else "import with the same word vectors"
-        raise TrichordError(
-            f"{run}: the model reads {name} of width {wanted}, {store.path} has {width} ({source}); use the store that it was "
-            f"trained on, or {advice}"
-        )

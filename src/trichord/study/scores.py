@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from trichord.errors import TrichordError, one_line
-from trichord.protocols.protocol import MEDIAN_RANK
 from trichord.study.evaluation_files import PER_QUERY, RESULTS
 from trichord.study.files import damaged, read_arrays, read_json
+from trichord.tasks.protocol import MEDIAN_RANK
 
 AGAIN = "evaluate again with the same --out"
 KINDS = ("retrieval", "localization", "classification", "probe", "clustering")
@@ -28,7 +28,7 @@ _FUSED = re.compile(r"(\w+), (\w+)(?:, dual softmax ([0-9.e+-]+))?(: .+)?", re.D
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure as it was written: see `protocols.protocol.Row`, of which it has the parts. `each` names its array, or is ''."""
+    """A figure as it was written: see `tasks.protocol.Row`, of which it has the parts. `each` names its array, or is ''."""
 
     of: str
     measure: str

@@ -21,7 +21,7 @@ from trichord.study.scores import target_of
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from trichord.evaluation.retrieval import RetrievalResult
+    from trichord.tasks.retrieval.measure import RetrievalResult
 
 TABLE_FILES = ("table.md", "table.csv", "table.tex", "orders.png")
 MAX_TITLE = 60  # characters above a panel

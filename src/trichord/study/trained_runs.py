@@ -121,7 +121,7 @@ def chosen_runs(study: Path, orders: Sequence[str] = (), seeds: Sequence[int] = 
 
 def holds_several(folder: Path) -> bool:
     """Whether it is a study folder of several orders or seeds; not where its plan cannot be read and one model is there."""
-    from trichord.study.score import find_model
+    from trichord.study.loading import find_model
 
     if is_there(folder / DESCRIPTION) or not is_there(folder / PLAN):
         return False

@@ -1,7 +1,7 @@
 """What a protocol is: the words that explain it, what it asks for, and the rows that it gives.
 
-A protocol's `run` takes a `Subject` (a model on a store, or embeddings that were made elsewhere) and `Options`, and gives an
-`Outcome`. It is called on all processes of a launch, since they share the embedding; figures are then made on the main one
+`Protocol.run` takes a `Subject` (a model on a store, or embeddings that were made elsewhere) and `Options`, and returns an
+`Outcome`. All processes of a launch call it, since they share the embedding; the main one then computes the figures
 (`parallel.on_main`).
 """
 
@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from trichord.errors import TrichordError
+from trichord.evaluation.embedded import Embedded
 from trichord.evaluation.ranks import MEDIAN_RANK
 from trichord.evaluation.replication import Runs
 from trichord.evaluation.statistics import Interval, mean_interval, median_rank_interval
 
 if TYPE_CHECKING:
-    from trichord.protocols.subject import Subject
-    from trichord.protocols.windows import Windows
+    from trichord.tasks.subject import Subject
+    from trichord.tasks.windows import Windows
 
 Kind = Literal["retrieval", "localization", "classification", "probe", "clustering"]
 
@@ -111,6 +113,19 @@ class Outcome:
         return self.arrays | {row.key: row.each for row in self.rows if row.each is not None}
 
 
+def clip_arrays(name: str, found: Embedded) -> dict[str, np.ndarray]:
+    """Return the names of the clips and texts that per-query arrays number: (N,) `id`, `video_id`, `start_s`, `end_s`, and (M,)
+    `text_id`, the clip of each text, with `caption` where it is known."""
+    arrays = {
+        f"{name}/id": found.ids,
+        f"{name}/video_id": found.videos,
+        f"{name}/start_s": found.start_s,
+        f"{name}/end_s": found.end_s,
+        f"{name}/text_id": found.ids[found.text_clip],
+    }
+    return arrays if found.captions is None else arrays | {f"{name}/caption": found.captions}
+
+
 @dataclass(frozen=True)
 class Options:
     """What a user can choose of a protocol; each kind reads what concerns it.
@@ -127,7 +142,7 @@ class Options:
         windows: How long clips are cut; None embeds each whole.
         audio_window_s: Length of the sound around a second, where steps are looked for (MCN: 8).
         block: Rows of a score block.
-        labels: File or folder with the labels of clips (`evaluation.labels`); '' takes those of the embeddings, or the first
+        labels: File or folder with the labels of clips (`tasks.labels.tables`); '' takes those of the embeddings, or the first
             folder of a video's name.
         templates: Sentences around the name of a class, `{}` in its place; empty takes the name alone.
         text_encoder: Encoder of step texts and class names, for a model that reads text embeddings, as `trichord extract --text`
@@ -150,6 +165,19 @@ class Options:
     text_encoder: str = ""
     seed: int = 0
 
+    @property
+    def windows_label(self) -> str:
+        """The windows as names of rows mention them, or ''."""
+        return "" if self.windows is None else self.windows.told
+
+    def missing_or(self, default: str) -> str:
+        """Return the policy for missing clips, with the protocol's own for `auto`."""
+        return default if self.missing == "auto" else self.missing
+
+    def fusion_of(self, subject: Subject) -> str:
+        """Return the fusion rule, with the subject's own for `auto`."""
+        return subject.fusion if self.fusion == "auto" else self.fusion
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -164,7 +192,7 @@ class Protocol:
         gives: The rows.
         clips: COLLECTION/SPLIT of a store that it scores; '' where the user says which (`Options.on`).
         sizes: Published sizes by what is counted, e.g. {"clips": 3350}; a run on others says so.
-        run: Scores.
+        score: Computes the figures.
         draws: Whether figures depend on `Options.seed`.
     """
 
@@ -174,10 +202,23 @@ class Protocol:
     paragraph: str
     needs: str
     gives: str
-    run: Callable[[Subject, Options], Outcome]
+    score: Callable[[Protocol, Subject, Options], Outcome]
     sizes: Mapping[str, int] = field(default_factory=dict)
     clips: str = ""
     draws: bool = False
+
+    def run(self, subject: Subject, options: Options) -> Outcome:
+        """Score a subject."""
+        return self.score(self, subject, options)
+
+    def row_name(self, options: Options) -> str:
+        """Return the name of the rows: the protocol's, with the clips that the user chose."""
+        return f"{self.name}:{options.on}" if options.on else self.name
+
+    def refuse_clips(self, on: str) -> None:
+        """Raise TrichordError if the user names clips although the protocol has its own."""
+        if self.clips and on:
+            raise TrichordError(f"benchmark {self.name} names its clips itself; leave ':{on}' out")
 
     def size_notes(self, found: Mapping[str, int]) -> list[str]:
         """A line for each size that differs from the published one; for texts, of which clips have one both here and there, no

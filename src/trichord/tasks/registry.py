@@ -1,16 +1,20 @@
-"""All protocols by name. A module of protocols has a tuple `PROTOCOLS`, which joins `GROUPS` here."""
+"""All protocols by name. Each task has a tuple `PROTOCOLS`, which is listed in `GROUPS` here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from trichord.errors import TrichordError
-from trichord.protocols import labels, localization, retrieval
-from trichord.protocols.protocol import Protocol
+from trichord.tasks.full_video import protocols as full_video
+from trichord.tasks.labels import protocols as labels
+from trichord.tasks.protocol import Protocol
+from trichord.tasks.retrieval import protocols as retrieval
+from trichord.tasks.steps import protocols as steps
 
 GROUPS: tuple[Sequence[Protocol], ...] = (
     retrieval.PROTOCOLS,
-    localization.PROTOCOLS,
+    full_video.PROTOCOLS,
+    steps.PROTOCOLS,
     labels.PROTOCOLS,
 )
 

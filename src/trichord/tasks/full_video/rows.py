@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.contributions import aligned
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.full_video import full_video_ranks
-from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS, chance_recall, metrics_from_counts
-from trichord.evaluation.retrieval import QueryRanks, fuse
+from trichord.evaluation.ranks import RECALLS, chance_recall, metrics_from_counts
 from trichord.modality import Direction
-from trichord.protocols.protocol import Outcome, Row
+from trichord.tasks.full_video.measure import full_video_ranks
+from trichord.tasks.protocol import Outcome
+from trichord.tasks.retrieval.measure import QueryRanks, fuse
+from trichord.tasks.retrieval.protocols import ranked_rows
 
 VIDEO_ID = 11  # characters of the name of a video on YouTube
 # The import names clips that a release calls alike, by their video, VIDEO, VIDEO#2, ...
@@ -89,7 +89,7 @@ def full_video_outcome(
         found: The clips.
         video_of: (N,) name of the video of each.
         directions: With text alone as the query.
-        fusion, missing, block: As of `evaluation.retrieval.score_direction`.
+        fusion, missing, block: As of `tasks.retrieval.measure.score_direction`.
         windows: As `Windows.told`, where clips were cut.
 
     Raises TrichordError where no video has all that a direction needs.
@@ -120,17 +120,13 @@ def full_video_outcome(
             counted = lost if missing == "miss" else 0
             metrics = metrics_from_counts(ranks.counts, num_missing=counted)
             share = len(ranks.video) / (len(ranks.video) + counted)
-            of, num = f"{direction.code}, {fusion}{marked}: {ranks.way}", metrics.num_queries
+            of = f"{direction.code}, {fusion}{marked}: {ranks.way}"
             at, total = (texts, found.num_texts) if by_caption else (part, len(videos))
             units = f"{name}/text_id" if by_caption else f"{name}/video"
             each = QueryRanks(ranks.video, *ranks.counts)
-            for measure, key, k in RECALLS:
-                row = Row(name, of, measure, getattr(metrics, key), num, chance_recall(k, len(part)) * share)
-                values = aligned(each.hits(k), at, total, np.nan if missing != "miss" else 0.0)
-                outcome.rows.append(row.over(values, units))
-            row = Row(name, of, MEDIAN_RANK, metrics.medr, num, None, "rank")
-            last = np.nan if missing != "miss" else float(len(part) + counted)
-            outcome.rows.append(row.over(aligned(each.rank(), at, total, last), units))
+            chance = {recall.field: chance_recall(recall.k, len(part)) * share for recall in RECALLS}
+            last = float(len(part) + counted) if missing == "miss" else None
+            outcome.rows += ranked_rows(name, of, metrics, chance, each, at, total, units, last)
             head = f"{name}/{direction.code}/{ranks.way.replace(', ', '-').replace(' ', '-')}"
             outcome.arrays |= {
                 f"{head}/video": part[ranks.video].astype(np.int32),

@@ -13,9 +13,9 @@ from trichord.data.reader import Clips, require_modalities
 from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.modality import MODALITIES, in_order
-from trichord.protocols.benchmarks import Benchmark, ScoringSettings, benchmark_names, embed_clips, find_benchmark
-from trichord.protocols.windows import Windows, pooled, window_clips
 from trichord.store.overlap import check_overlap
+from trichord.tasks.benchmarks import Benchmark, ScoringSettings, benchmark_names, embed_clips, find_benchmark
+from trichord.tasks.windows import Windows, pooled, window_clips
 
 if TYPE_CHECKING:
     from trichord.losses.centroids import Centroids
@@ -43,10 +43,42 @@ class ClipSet:
     audio_frames: int = 0
     texts: Literal["each", "all"] = "each"
 
+    @property
+    def address(self) -> str:
+        """Return COLLECTION/SPLIT."""
+        return f"{self.collection}/{self.split}"
+
     @classmethod
     def of_benchmark(cls, benchmark: Benchmark, texts: Literal["each", "all"] = "each") -> ClipSet:
         """The clips of a benchmark."""
         return cls(benchmark.collection, benchmark.split, benchmark.audio_frames, texts)
+
+
+@dataclass(frozen=True, eq=False)
+class TextRows:
+    """M texts of N clips, each with the embeddings of its clip.
+
+    Attributes:
+        texts: A row for each text.
+        embeddings: By modality (M, D).
+        valid: By modality (M,), whether there is one.
+        text_clip: (M,) the clip of each text.
+        first: (N,) the first text of each clip.
+    """
+
+    texts: Clips
+    embeddings: dict[str, np.ndarray]
+    valid: dict[str, np.ndarray]
+    text_clip: np.ndarray
+    first: np.ndarray
+
+    def by_clip(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray | None]:
+        """Return the embeddings of each clip once, those of its first text, as `score_directions` takes them."""
+        if len(self.first) == len(self.texts):
+            return self.embeddings, self.valid, None
+        vectors = {m: rows if m == "text" else rows[self.first] for m, rows in self.embeddings.items()}
+        valid = {m: there if m == "text" else there[self.first] for m, there in self.valid.items()}
+        return vectors, valid, self.text_clip
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +134,15 @@ class Subject:
             has = ", ".join(self.modalities)
             raise Untrained(f"{self.name}: {why} needs {lacking[0]}, which {what}; it knows {has}")
 
+    def require_collection(self, collection: str, split: str) -> None:
+        """Raise TrichordError if the store has no clips of a collection and split."""
+        if self.store is not None and (collection, split) not in self.store.collections():
+            known = ", ".join(f"{c}/{s}" for c, s in self.store.collections())
+            raise TrichordError(
+                f"{self.store.path}: has no clips of {collection}/{split}; it has {known}; "
+                f"`trichord import {collection}` brings them"
+            )
+
     def embedded(self, clip_set: ClipSet, modalities: tuple[str, ...], windows: Windows | None = None) -> Embedded:
         """The clips of a set in the joint space; computed once, by all processes of a launch together.
 
@@ -113,13 +154,8 @@ class Subject:
         Raises TrichordError when the model or the store lacks a modality.
         """
         needed = in_order(modalities)
-        self.needed(needed, f"{clip_set.collection}/{clip_set.split}")
-        if self.store is not None and (clip_set.collection, clip_set.split) not in self.store.collections():
-            known = ", ".join(f"{c}/{s}" for c, s in self.store.collections())
-            raise TrichordError(
-                f"{self.store.path}: has no clips of {clip_set.collection}/{clip_set.split}; it has {known}; "
-                f"`trichord import {clip_set.collection}` brings them"
-            )
+        self.needed(needed, clip_set.address)
+        self.require_collection(clip_set.collection, clip_set.split)
         if self.given is not None:
             if windows is not None:
                 raise TrichordError(f"{self.name}: embeddings cannot be cut into windows; leave --windows out")
@@ -149,48 +185,79 @@ class Subject:
         """Everything that was embedded so far."""
         return [self.given] if self.given is not None else list(self._made.values())
 
+    def text_rows(self, clip_set: ClipSet, modalities: tuple[str, ...]) -> TextRows:
+        """Embed the texts of a set with all modalities of their clips, in batches of texts, as a study does.
+
+        Where clips have several texts, `embedded` runs in batches of clips instead, which may change the last bits.
+
+        Raises TrichordError as `embedded`.
+        """
+        store, texts = self._texts(clip_set, in_order(modalities))
+        return TextRows(texts, *self._vectors(texts, in_order(modalities), clip_set), *clips_of_texts(store, texts))
+
     def _embed(self, clip_set: ClipSet, modalities: tuple[str, ...], windows: Windows | None) -> Embedded:
-        store, model, settings = self.store, self.model, self.settings
-        assert store is not None and model is not None and settings is not None
-        where = f"{clip_set.collection}/{clip_set.split}"
-        require_modalities(store, modalities, where, settings)
-        items = store.select(clip_set.collection, clip_set.split)
-        if self.trained_on is not None:
-            check_overlap(store, self.trained_on, items, where)
-        texts = evaluation_clips(store, items, settings.min_clip_s)
+        store, texts = self._texts(clip_set, modalities)
         if clip_set.texts == "all":
             clips, text_clip = distinct_spans(texts)
         else:
             text_clip, first = clips_of_texts(store, texts)
-            clips = texts if len(first) == len(texts) else texts.take(first)
-        frames = clip_set.audio_frames or settings.audio_frames
+            if windows is None and len(first) == len(texts):
+                return self._found(clip_set, texts, texts, text_clip, *self._vectors(texts, modalities, clip_set))
+            clips = texts.take(first)
+        seen = tuple(m for m in modalities if m != "text")
         vectors: dict[str, np.ndarray] = {}
         valid: dict[str, np.ndarray] = {}
-
-        def embed(what: Clips, part: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-            found, there = embed_clips(model, store, what, part, frames, settings)
-            return {m: v.numpy() for m, v in found.items()}, there
-
-        seen = tuple(m for m in modalities if m != "text")
-        if windows is None and clips is texts:
-            vectors, valid = embed(texts, modalities)  # all of a batch in one call, as a study does it
-        elif seen and windows is not None:
+        if seen and windows is not None:
             cut, clip_of = window_clips(clips, windows)
-            vectors, valid = pooled(*embed(cut, seen), clip_of, len(clips), windows)
+            vectors, valid = pooled(*self._vectors(cut, seen, clip_set), clip_of, len(clips), windows)
         elif seen:
-            vectors, valid = embed(clips, seen)
-        if "text" in modalities and "text" not in vectors:
-            found, there = embed(texts, ("text",))
-            vectors, valid = vectors | found, valid | there
+            vectors, valid = self._vectors(clips, seen, clip_set)
+        if "text" in modalities:
+            rows, there = self._vectors(texts, ("text",), clip_set)
+            vectors, valid = vectors | rows, valid | there
+        return self._found(clip_set, texts, clips, text_clip, vectors, valid)
+
+    def _texts(self, clip_set: ClipSet, modalities: tuple[str, ...]) -> tuple[Store, Clips]:
+        """Return the store, and the clips of a set with a row for each text."""
+        assert self.store is not None and self.settings is not None
+        require_modalities(self.store, modalities, clip_set.address, self.settings)
+        items = self.store.select(clip_set.collection, clip_set.split)
+        if self.trained_on is not None:
+            check_overlap(self.store, self.trained_on, items, clip_set.address)
+        texts = evaluation_clips(self.store, items, self.settings.min_clip_s)
+        if not len(texts):
+            raise TrichordError(
+                f"{self.store.path}: no video of {clip_set.address} has captions, which its clips are made of"
+            )
+        return self.store, texts
+
+    def _vectors(
+        self, clips: Clips, modalities: tuple[str, ...], clip_set: ClipSet
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return the embeddings of clips by modality, and which clips have one."""
+        assert self.store is not None and self.model is not None and self.settings is not None
+        frames = clip_set.audio_frames or self.settings.audio_frames
+        found, valid = embed_clips(self.model, self.store, clips, modalities, frames, self.settings)
+        return {m: v.numpy() for m, v in found.items()}, valid
+
+    def _found(
+        self,
+        clip_set: ClipSet,
+        texts: Clips,
+        clips: Clips,
+        text_clip: np.ndarray,
+        vectors: dict[str, np.ndarray],
+        valid: dict[str, np.ndarray],
+    ) -> Embedded:
+        """Return the embeddings with the names and captions of their clips. Raises Diverged if one is not finite."""
+        store, settings = self.store, self.settings
+        assert store is not None and settings is not None
         for modality, rows in vectors.items():
             if not np.isfinite(rows[valid[modality]]).all():
                 raise Diverged(
-                    f"{self.name}: gives {modality} embeddings of {where} that are not finite: it has diverged; train it anew"
+                    f"{self.name}: gives {modality} embeddings of {clip_set.address} that are not finite: it has diverged; "
+                    "train it anew"
                 )
-        said = [
-            " ".join(store.caption_text(int(item), int(c)) for c in captions)
-            for item, captions in zip(texts.item, texts.captions, strict=True)
-        ]
         return Embedded.of(
             vectors,
             valid=valid,
@@ -199,9 +266,9 @@ class Subject:
             videos=[store.video_id(int(i)) for i in clips.item],
             start_s=clips.start_s,
             end_s=clips.end_s,
-            captions=said,
+            captions=captions_of(store, texts),
             labels={"visual": [_visual(store, settings.visual_streams, int(i)) for i in clips.item]},
-            source=f"{store.path} {where}",
+            source=f"{store.path} {clip_set.address}",
         )
 
 
@@ -226,14 +293,25 @@ def distinct_spans(texts: Clips) -> tuple[Clips, np.ndarray]:
     return Clips(clips.item, clips.start_s, clips.end_s, [np.concatenate(part) for part in said]), text_clip
 
 
+def captions_of(store: Store, texts: Clips) -> list[str]:
+    """Return the captions of each clip, joined by blanks."""
+    return [
+        " ".join(store.caption_text(int(item), int(c)) for c in captions)
+        for item, captions in zip(texts.item, texts.captions, strict=True)
+    ]
+
+
 def clip_ids(store: Store, clips: Clips) -> list[str]:
     """Names of clips: the video's where it has one clip, else with the span; what repeats gets `#2`, `#3`, ..."""
     of_video = Counter(clips.item.tolist())
     seen: Counter[str] = Counter()
-    names = []
+    names: dict[str, None] = {}
     for item, start, end in zip(clips.item.tolist(), clips.start_s.tolist(), clips.end_s.tolist(), strict=True):
         name = store.video_id(item)
         name = name if of_video[item] == 1 else f"{name}@{start:.2f}-{end:.2f}"
-        seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-    return names
+        unused = name
+        while unused in names:
+            seen[name] += 1
+            unused = f"{name}#{seen[name] + 1}"
+        names[unused] = None
+    return list(names)

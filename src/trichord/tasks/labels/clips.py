@@ -11,14 +11,14 @@ import numpy as np
 from trichord.data.reader import require_modalities
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.labels import is_fold, plain_name, read_labels
 from trichord.files.arrays import text_array
 from trichord.modality import in_order
+from trichord.tasks.labels.tables import is_fold, plain_name, read_labels
 
 if TYPE_CHECKING:
-    from trichord.protocols.protocol import Options
-    from trichord.protocols.subject import Subject
     from trichord.store import Store
+    from trichord.tasks.protocol import Options
+    from trichord.tasks.subject import Subject
 
 FOLDER = "class"  # name of the labels that are the first folder of a video's name
 _NO_LABELS = ("visual",)  # labels of clips that `Subject` adds

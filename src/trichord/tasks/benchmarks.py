@@ -1,4 +1,4 @@
-"""Zero-shot retrieval on a store's held-out clips, under named protocols."""
+"""The benchmarks of a store, and the embeddings of their clips."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trichord.data.batches import clips_of_texts, evaluation_clips
-from trichord.data.reader import ClipReader, Clips, require_modalities
+from trichord.data.batches import evaluation_clips
+from trichord.data.reader import ClipReader, Clips
 from trichord.errors import TrichordError
-from trichord.evaluation.retrieval import RetrievalResult, score_direction
 from trichord.modalities.base import ReadingSettings
-from trichord.modality import Direction, in_order
 from trichord.parallel import gather_rows, num_processes, process_index
 
 if TYPE_CHECKING:
@@ -147,67 +145,3 @@ def _whole(batches: list[Tensor], device: torch.device) -> Tensor:
 def benchmark_clips(store: Store, benchmark: Benchmark, settings: ScoringSettings) -> Clips:
     """The clips of a benchmark, in the order in which `QueryRanks` numbers them."""
     return evaluation_clips(store, store.select(benchmark.collection, benchmark.split), settings.min_clip_s)
-
-
-@dataclass(frozen=True, eq=False)
-class EmbeddedClips:
-    """A benchmark's texts, each with its clip, in the joint space.
-
-    Attributes:
-        clips: (M,) a row per text; several rows may be texts of one clip.
-        embeddings: By modality (M, D).
-        valid: By modality (M,), whether there is one.
-        text_clip: (M,) the clip of each row.
-        first: (N,) the first row of each clip.
-    """
-
-    clips: Clips
-    embeddings: dict[str, Tensor]
-    valid: dict[str, np.ndarray]
-    text_clip: np.ndarray
-    first: np.ndarray
-
-
-def embed_benchmark(
-    model: MCN, store: Store, benchmark: Benchmark, modalities: tuple[str, ...], settings: ScoringSettings
-) -> EmbeddedClips:
-    """Embed the clips of a benchmark, each modality once.
-
-    Raises TrichordError when the store lacks one of the modalities.
-    """
-    needed = in_order(modalities)
-    require_modalities(store, needed, f"benchmark {benchmark.name}", settings)
-    clips = benchmark_clips(store, benchmark, settings)
-    frames = benchmark.audio_frames or settings.audio_frames
-    embeddings, valid = embed_clips(model, store, clips, needed, frames, settings)
-    return EmbeddedClips(clips, embeddings, valid, *clips_of_texts(store, clips))
-
-
-def score_embeddings(
-    found: EmbeddedClips, benchmark: Benchmark, directions: list[Direction], settings: ScoringSettings
-) -> list[RetrievalResult]:
-    """Score embedded clips in several directions.
-
-    Sides of several modalities are joined by `sum`, with `settings.cosine` by `mean_normalized`: see `retrieval`.
-
-    Raises TrichordError when no clip has all that a direction needs.
-    """
-    embeddings = {m: rows.numpy() for m, rows in found.embeddings.items()}
-    valid, text_clip = found.valid, None
-    if len(found.first) < len(found.clips):
-        embeddings = {m: rows if m == "text" else rows[found.first] for m, rows in embeddings.items()}
-        valid = {m: there if m == "text" else there[found.first] for m, there in valid.items()}
-        text_clip = found.text_clip
-    return [
-        score_direction(
-            embeddings,
-            valid,
-            direction,
-            name=benchmark.name,
-            text_clip=text_clip,
-            fusion="mean_normalized" if settings.cosine else "sum",
-            missing=benchmark.missing if settings.missing == "auto" else settings.missing,
-            block=settings.block,
-        )
-        for direction in directions
-    ]

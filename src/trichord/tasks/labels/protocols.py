@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.accuracy import Scored, mean_of_folds, over_folds
-from trichord.evaluation.classification import class_embeddings, prompts_of
-from trichord.evaluation.clusters import agreement, chance_agreement, cluster_embeddings, purity_hits
 from trichord.evaluation.contributions import aligned
-from trichord.evaluation.probes import NEIGHBOURS, PENALTIES, knn_scores, linear_probe
 from trichord.evaluation.ranks import retrieval_ranks
 from trichord.parallel import on_main
-from trichord.protocols.label_runs import LabelRun, add_figure, side_name, start_run
-from trichord.protocols.labelled import usable
-from trichord.protocols.own_clusters import own_sides
-from trichord.protocols.protocol import Kind, Options, Outcome, Protocol, Row
-from trichord.protocols.subject import Subject
-from trichord.protocols.text_rows import prompt_rows, prompts_from_clips
+from trichord.tasks.labels.accuracy import Scored, mean_of_folds, over_folds
+from trichord.tasks.labels.classification import class_embeddings
+from trichord.tasks.labels.clips import usable
+from trichord.tasks.labels.clusters import agreement, chance_agreement, cluster_embeddings, purity_hits
+from trichord.tasks.labels.own_clusters import own_sides
+from trichord.tasks.labels.probes import NEIGHBOURS, PENALTIES, knn_scores, linear_probe
+from trichord.tasks.labels.runs import LabelRun, add_figure, side_name, start_run
+from trichord.tasks.prompts import prompt_rows, prompts_from_clips, prompts_of
+from trichord.tasks.protocol import Options, Outcome, Protocol, Row
+from trichord.tasks.subject import Subject
 
 MEASURES = {"NMI": "nmi", "ARI": "ari", "purity": "purity"}
 
@@ -249,26 +249,8 @@ _ACCURACY = (
     "top-1, top-5 (of more than 5 classes), top-1 as the mean over classes; ties at their expected value; chance"
 )
 
-
-def _protocol(
-    name: str,
-    title: str,
-    kind: Kind,
-    paragraph: str,
-    needs: str,
-    gives: str,
-    run: Callable[[Protocol, Subject, Options], Outcome],
-    draws: bool = False,
-) -> Protocol:
-    def start(subject: Subject, options: Options) -> Outcome:
-        return run(protocol, subject, options)
-
-    protocol = Protocol(name, title, kind, paragraph, needs, gives, start, draws=draws)
-    return protocol
-
-
 PROTOCOLS: tuple[Protocol, ...] = (
-    _protocol(
+    Protocol(
         "zero-shot-classification", "Zero-shot classification by class names", "classification",
         "The class whose name scores highest with the clip; nothing is learnt from labels. A name is cut into words "
         "(ApplyEyeMakeup and apply_eye_makeup: apply eye makeup) and put into each of `--templates`, if there are any; several "
@@ -277,7 +259,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         f"{_SIDES} {_MISSING} {_LABELS} {_FOLDS}",
         "Clips with video or audio, labels, and a model of text (or a text for each class).", _ACCURACY, _zero_shot,
     ),
-    _protocol(
+    Protocol(
         "linear-probe", "Linear probe of frozen embeddings", "probe",
         "Multinomial logistic regression on embeddings that stay as they are, standardised by the training clips; its inverse "
         f"penalty is the best of {', '.join(f'{c:g}' for c in PENALTIES)} in threefold cross-validation on the training clips "
@@ -286,14 +268,14 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "Training and test clips with video or audio, and labels.",
         f"{_ACCURACY}; top-1 of always choosing the most frequent training class", _linear, draws=True,
     ),
-    _protocol(
+    Protocol(
         "knn", "Nearest neighbours of frozen embeddings", "probe",
         f"The k training clips of highest cosine vote with weight exp(cosine / 0.07), k of {', '.join(map(str, NEIGHBOURS))} as "
         "far as there are so many (Wu et al. 2018; DINO). Clips that tie for the last place share it. "
         f"{_SIDES} {_MISSING} {_LABELS} {_FOLDS}",
         "Training and test clips with video or audio, and labels.", f"{_ACCURACY}; for each k", _knn,
     ),
-    _protocol(
+    Protocol(
         "clustering", "Clusters of embeddings against labels", "clustering",
         "k-means (the best of ten starts) of embeddings of length one, as many clusters as the clips have classes, but at most "
         "a quarter as many as clips. NMI is normalised by the mean of the entropies. Chance is the mean over 20 permutations "

@@ -18,13 +18,14 @@ import numpy as np
 from trichord.data.reader import EMBEDDING_STREAMS, Clips, require_modalities
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
-from trichord.evaluation.retrieval import FUSIONS, unit
 from trichord.modalities.registry import specification
 from trichord.modality import Direction, in_order
-from trichord.protocols.benchmarks import embed_clips
-from trichord.protocols.subject import Subject
-from trichord.protocols.text_rows import embed_texts
 from trichord.store.annotations import beyond_note, read_annotations, step_items, steps_beyond, truth_matrix
+from trichord.tasks.benchmarks import embed_clips
+from trichord.tasks.prompts import embed_texts
+from trichord.tasks.protocol import Options, Protocol
+from trichord.tasks.retrieval.measure import FUSIONS, unit
+from trichord.tasks.subject import Subject
 
 if TYPE_CHECKING:
     from trichord.store import Store
@@ -80,14 +81,13 @@ def step_directions(subject: Subject, collection: str, asked: tuple[str, ...], w
     return [Direction(("text",), side) for side in sides]
 
 
-def require_videos(subject: Subject, collection: str, split: str) -> None:
-    """Raises TrichordError where the store has no videos of a collection and split, and says how they get there."""
-    store = subject.store
-    if store is not None and (collection, split) not in store.collections():
-        known = ", ".join(f"{c}/{s}" for c, s in store.collections())
-        raise TrichordError(
-            f"{store.path}: has no clips of {collection}/{split}; it has {known}; `trichord import {collection}` brings them"
-        )
+def collection_and_split(protocol: Protocol, subject: Subject, options: Options) -> tuple[str, str]:
+    """Return the collection and the split of the videos: the protocol's, or those that the user names."""
+    if protocol.clips:
+        collection, _, split = protocol.clips.partition("/")
+        return collection, split
+    chosen = subject.clip_set(options.on)
+    return chosen.collection, chosen.split
 
 
 def _there(subject: Subject, collection: str, modality: str) -> bool:

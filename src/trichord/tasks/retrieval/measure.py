@@ -11,7 +11,7 @@ itself, as it is under `sum`, of length one under `mean_normalized`. Scores are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -21,7 +21,6 @@ import torch.nn.functional as F
 
 from trichord.errors import TrichordError
 from trichord.evaluation.counts import BestCounts, RankCounts
-from trichord.evaluation.dual_softmax import dual_softmax_ranks
 from trichord.evaluation.ranks import (
     MEDIAN_RANK,
     RECALLS,
@@ -33,6 +32,7 @@ from trichord.evaluation.ranks import (
     retrieval_ranks,
 )
 from trichord.modality import MODALITIES, Direction, in_order, letter_of
+from trichord.tasks.retrieval.dual_softmax import dual_softmax_ranks
 
 Fusion = Literal["sum", "mean_normalized"]
 FUSIONS: tuple[Fusion, ...] = ("sum", "mean_normalized")
@@ -72,6 +72,14 @@ class QueryRanks:
         last = np.full(num_errors, float(self.num_gallery + num_errors))
         hits = {recall.measure: np.concatenate([self.hits(recall.k), np.zeros(num_errors)]) for recall in RECALLS}
         return hits | {MEDIAN_RANK: np.concatenate([self.rank(), last])}
+
+    def to_arrays(self, head: str) -> dict[str, np.ndarray]:
+        """Return the counts under the names that a file has them by, `HEAD/clip`, ...; `truths` and `text` where they are known."""
+        counts = {"clip": self.clip, "greater": self.greater, "equal": self.equal}
+        arrays = {f"{head}/{part}": array.astype(np.int32) for part, array in counts.items()}
+        arrays[f"{head}/num_gallery"] = np.array(self.num_gallery)
+        several = {"truths": self.truths, "text": self.text}
+        return arrays | {f"{head}/{part}": a.astype(np.int32) for part, a in several.items() if a is not None}
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,35 @@ def fuse(parts: list[np.ndarray], fusion: str) -> np.ndarray:
     return total / len(parts) if fusion == "mean_normalized" and len(parts) > 1 else total
 
 
+def score_directions(
+    name: str,
+    embeddings: Mapping[str, np.ndarray],
+    valid: Mapping[str, np.ndarray],
+    text_clip: np.ndarray | None,
+    directions: Iterable[Direction],
+    fusion: str,
+    missing: str,
+    *,
+    block: int = 1024,
+    dual_softmax: float = 0.0,
+) -> list[RetrievalResult]:
+    """Score clips in several directions, each as `score_direction` does."""
+    return [
+        score_direction(
+            embeddings,
+            valid,
+            direction,
+            name=name,
+            text_clip=text_clip,
+            fusion=fusion,
+            missing=missing,
+            block=block,
+            dual_softmax=dual_softmax,
+        )
+        for direction in directions
+    ]
+
+
 def score_direction(
     embeddings: Mapping[str, np.ndarray],
     valid: Mapping[str, np.ndarray],
@@ -164,7 +201,7 @@ def score_direction(
         fusion: `sum` or `mean_normalized`.
         missing: `drop` leaves queries that lack something out; `miss` counts them as errors.
         block: Rows of a score block.
-        dual_softmax: Its scale, see `evaluation.dual_softmax`; 0 leaves it out.
+        dual_softmax: Its scale, see `tasks.retrieval.dual_softmax`; 0 leaves it out.
 
     Raises TrichordError when no clip has all that the direction needs.
     """

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from trichord.errors import TrichordError
-from trichord.evaluation.accuracy import Scored, over_folds
 from trichord.evaluation.contributions import aligned
-from trichord.evaluation.retrieval import fuse
-from trichord.protocols.labelled import Labelled, labelled, usable
-from trichord.protocols.protocol import Options, Outcome, Protocol, Row
-from trichord.protocols.retrieval import clip_arrays
-from trichord.protocols.subject import Subject
+from trichord.tasks.labels.accuracy import Scored, over_folds
+from trichord.tasks.labels.clips import Labelled, labelled, usable
+from trichord.tasks.protocol import Options, Outcome, Protocol, Row, clip_arrays
+from trichord.tasks.retrieval.measure import fuse
+from trichord.tasks.subject import Subject
 
 JOINED = ("video", "audio")  # scored together, besides each modality alone
 
@@ -85,19 +84,18 @@ def start_run(
     if not have:
         raise TrichordError(f"{subject.name}: benchmark {protocol.name} needs video or audio; it has neither")
     data = labelled(subject, options, (*have, "text") if text else have, train=train)
-    fusion = subject.fusion if options.fusion == "auto" else options.fusion
-    name = f"{protocol.name}:{options.on}" if options.on else protocol.name
+    fusion, name = options.fusion_of(subject), protocol.row_name(options)
     sides = tuple((m,) for m in have if m in JOINED) + ((JOINED,) if set(JOINED) <= set(have) else ())
     sides += tuple((m,) for m in have if m not in JOINED)
     outcome = Outcome(arrays=clip_arrays(name, data.found), notes=[f"{name}: {note}" for note in data.notes])
-    missing = "drop" if options.missing == "auto" else options.missing
     outcome.details["fusion"] = fusion
-    windows = "" if options.windows is None else options.windows.told
     pairs, lacking = _pairs(data, sides, train=train, by_fold=by_fold)
     if not pairs:
         raise TrichordError(f"benchmark {name}: {'; '.join(lacking) or 'no side can be scored'}")
     outcome.notes += [f"{name}: {why}, so it is left out" for why in lacking]
-    return LabelRun(name, data, sides, tuple(pairs), fusion, missing, options.seed, windows), outcome
+    return LabelRun(
+        name, data, sides, tuple(pairs), fusion, options.missing_or("drop"), options.seed, options.windows_label
+    ), outcome
 
 
 def _pairs(

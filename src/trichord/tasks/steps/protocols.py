@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from trichord.errors import TrichordError
 from trichord.evaluation.contributions import aligned, ratio_contributions
-from trichord.evaluation.localization import (
+from trichord.files.arrays import text_array
+from trichord.parallel import on_main
+from trichord.tasks.protocol import Options, Outcome, Protocol, Row
+from trichord.tasks.steps.measure import (
     TaskRecalls,
     aligned_chance,
     aligned_hits,
@@ -22,19 +26,16 @@ from trichord.evaluation.localization import (
     task_average_precision,
     task_precision_chance,
 )
-from trichord.evaluation.segments import BACKGROUND, Overlaps, align_transcript, overlaps, transcript_of
-from trichord.files.arrays import text_array
-from trichord.parallel import on_main
-from trichord.protocols.protocol import Options, Outcome, Protocol, Row
-from trichord.protocols.step_scores import (
+from trichord.tasks.steps.scores import (
     StepVideo,
+    collection_and_split,
     given_notes,
-    require_videos,
     step_directions,
     step_videos,
     store_notes,
 )
-from trichord.protocols.subject import Subject
+from trichord.tasks.steps.segments import BACKGROUND, Overlaps, align_transcript, overlaps, transcript_of
+from trichord.tasks.subject import Subject
 
 POOLED, PER_VIDEO = "recall, pooled per task", "recall, mean over videos"
 BEST = "best second of each step"
@@ -62,23 +63,16 @@ class _Steps:
 
 
 def _run(how: _Steps, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
-    name = protocol.name
-    if how.clips and options.on:
-        raise TrichordError(f"benchmark {name} names its videos itself; leave ':{options.on}' out")
+    protocol.refuse_clips(options.on)
     if options.windows is not None:
-        raise TrichordError(f"benchmark {name} looks at seconds; leave --windows out")
-    if how.clips:
-        collection, _, split = how.clips.partition("/")
-        require_videos(subject, collection, split)
-    else:
-        chosen = subject.clip_set(options.on)
-        collection, split = chosen.collection, chosen.split
-        name = f"{name}:{options.on}" if options.on else name
+        raise TrichordError(f"benchmark {protocol.name} looks at seconds; leave --windows out")
+    name = protocol.row_name(options)
+    collection, split = collection_and_split(protocol, subject, options)
+    subject.require_collection(collection, split)
     directions = step_directions(subject, collection, options.directions, name)
-    fusion = subject.fusion if options.fusion == "auto" else options.fusion
+    fusion, missing = options.fusion_of(subject), options.missing_or(how.missing)
     window_s, encoder = options.audio_window_s, options.text_encoder
     videos = list(step_videos(subject, collection, split, directions, fusion, window_s, encoder))
-    missing = how.missing if options.missing == "auto" else options.missing
     codes = [direction.code for direction in directions]
     outcome = on_main(lambda: localization_outcome(name, videos, codes, fusion, missing, how))
     with_steps = [video for video in videos if video.truth.any()]
@@ -270,11 +264,7 @@ def segment_overlaps(scores: np.ndarray, truth: np.ndarray) -> Overlaps:
 
 
 def _protocol(how: _Steps, name: str, title: str, paragraph: str, needs: str, gives: str, **sizes: int) -> Protocol:
-    def start(subject: Subject, options: Options) -> Outcome:
-        return _run(how, protocol, subject, options)
-
-    protocol = Protocol(name, title, "localization", paragraph, needs, gives, start, sizes, how.clips)
-    return protocol
+    return Protocol(name, title, "localization", paragraph, needs, gives, partial(_run, how), sizes, how.clips)
 
 
 _SECONDS = (

@@ -1,0 +1,1 @@
+"""Retrieval of full videos by the captions of their clips."""

@@ -1,0 +1,75 @@
+"""The protocols by which captions find full videos."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from trichord.errors import TrichordError
+from trichord.parallel import on_main
+from trichord.tasks.full_video.rows import Groups, full_video_outcome, own_videos, youcook2_videos
+from trichord.tasks.protocol import Options, Outcome, Protocol
+from trichord.tasks.retrieval.measure import all_directions
+from trichord.tasks.retrieval.protocols import IMPORT, YOUCOOK2
+from trichord.tasks.retrieval.selection import Selection, directions_of
+from trichord.tasks.subject import Subject
+
+
+def _run(selection: Selection, groups: Groups, protocol: Protocol, subject: Subject, options: Options) -> Outcome:
+    name = protocol.row_name(options)
+    if options.dual_softmax:
+        raise TrichordError(f"benchmark {protocol.name} has no dual softmax; leave it out")
+    known = [code for code in all_directions(subject.modalities) if code.startswith("t2")]
+    asked = directions_of(subject, replace(options, usual=tuple(known)), name)
+    directions = [d for d in asked if d.query == ("text",)]
+    if not directions:
+        subject.needed(("text",), f"benchmark {protocol.name}")
+        raise TrichordError(
+            f"benchmark {protocol.name}: captions find videos, as in t2v or t2va; {asked[0].code} does not"
+        )
+    found, notes = selection.embedded(protocol, name, subject, options, directions)
+    missing, fusion = options.missing_or(selection.missing), options.fusion_of(subject)
+    videos, told = groups(name, found)
+    outcome = on_main(
+        lambda: full_video_outcome(
+            name, found, videos, directions, fusion, missing, options.block, options.windows_label
+        )
+    )
+    sizes = {"clips": found.num_clips, "texts": found.num_texts}
+    notes += told
+    if others := [d.code for d in asked if d not in directions]:
+        notes.append(f"{name}: captions find videos; {', '.join(others)} left out")
+    outcome.notes = [*notes, *protocol.size_notes(sizes), *outcome.notes]
+    return outcome
+
+
+_GIVES = "R@1, R@5, R@10 and median rank of each way and direction (text as the query)"
+
+
+def _protocol(
+    selection: Selection, groups: Groups, name: str, title: str, paragraph: str, needs: str, **sizes: int
+) -> Protocol:
+    score = partial(_run, selection, groups)
+    return Protocol(name, title, "retrieval", paragraph, needs, _GIVES, score, sizes, selection.address)
+
+
+PROTOCOLS: tuple[Protocol, ...] = (
+    _protocol(
+        Selection(YOUCOOK2), youcook2_videos, "youcook2-videos", "YouCook2, full videos",
+        "Captions find the video. Which clips are of one video is what the store or the file says; where each clip has a video "
+        "of its own, as in the releases, and all are named as YouCook2's clips are (the 11 characters of the video, then a "
+        "separator or digits), it is the first 11 characters. Where no two clips are of one video, or all are, that is an "
+        "error. Five ways from clips to videos, each a row: one caption as the query and a video's best clip, or the mean over "
+        "its clips; all captions of a video as the query, by the mean of each one's best clip, the mean over all pairs, or "
+        "votes, one for the video of each caption's best clip (clips that tie share it). Captions and clips of a video are "
+        "those of the benchmark, without what lies between them.",
+        IMPORT.format("youcook2"),
+        clips=3350, texts=3350,
+    ),
+    _protocol(
+        Selection(None), own_videos, "full-video", "Full videos of any clips",
+        "As youcook2-videos, but clips are of one video as the store or the file says, whatever their names. Say which clips "
+        "as full-video:COLLECTION/SPLIT.",
+        "Text, and clips of which several are of one video.",
+    ),
+)  # fmt: skip

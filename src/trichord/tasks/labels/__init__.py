@@ -1,0 +1,1 @@
+"""Clips with labels: zero-shot classification, probes, nearest neighbours and clusters."""

@@ -1,0 +1,125 @@
+"""Which clips a retrieval protocol scores, and in which directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from trichord.errors import TrichordError
+from trichord.evaluation.embedded import Embedded
+from trichord.ids import IdIndex, match_ids
+from trichord.modality import Direction
+from trichord.tasks.protocol import Options, Protocol
+from trichord.tasks.retrieval.measure import all_directions
+from trichord.tasks.subject import ClipSet, Subject
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The clips that a retrieval protocol scores.
+
+    Attributes:
+        clips: None takes those that the user names.
+        missing: The protocol's policy for clips that lack a modality, `drop` or `miss`.
+        keep: Returns the indices of the clips that count; None takes all.
+        needs_gallery: Whether the user must give a list of clips.
+    """
+
+    clips: ClipSet | None
+    missing: str = "drop"
+    keep: Callable[[Embedded], np.ndarray] | None = None
+    needs_gallery: bool = False
+
+    @property
+    def address(self) -> str:
+        """Return COLLECTION/SPLIT, or '' where the user names the clips."""
+        return self.clips.address if self.clips else ""
+
+    def embedded(
+        self, protocol: Protocol, head: str, subject: Subject, options: Options, directions: list[Direction]
+    ) -> tuple[Embedded, list[str]]:
+        """Return the clips that count, and notes that begin with `head`, the name of the rows."""
+        name = protocol.name
+        protocol.refuse_clips(options.on)
+        if self.needs_gallery and options.gallery is None:
+            raise TrichordError(f"benchmark {name} is a list of clips; give it with --gallery FILE, one id a line")
+        clip_set = self.clips or subject.clip_set(options.on)
+        modalities = tuple(m for direction in directions for m in direction.modalities)
+        found, notes = subject.embedded(clip_set, modalities, options.windows), []
+        if self.keep is not None:
+            kept = self.keep(found)
+            if not len(kept):
+                raise TrichordError(f"{found.source}: none of {found.num_clips} clips is one of benchmark {name}")
+            if (lost := found.num_clips - len(kept)) and options.missing == "miss":
+                notes.append(f"{head}: {lost:,} of {found.num_clips:,} clips are not part of it and count as errors")
+                found = _without_others(found, kept)
+            elif lost:
+                notes.append(f"{head}: {lost:,} clips are not part of it")
+                found = found.take(kept)
+        if options.windows is not None:
+            notes.append(f"{head}: {options.windows.note}")
+        if options.gallery is not None:
+            found, more = _chosen(found, options.gallery, head, options.missing)
+            notes += more
+        return found, notes
+
+
+def _without_others(found: Embedded, kept: np.ndarray) -> Embedded:
+    """All clips, of which those that are not kept lack everything, so that they count as missing."""
+    there = np.zeros(found.num_clips, bool)
+    there[kept] = True
+    valid = {m: mask & (there[found.text_clip] if m == "text" else there) for m, mask in found.valid.items()}
+    return found.but(valid=valid)
+
+
+def possible_directions(found: Embedded, directions: list[Direction], name: str) -> tuple[list[Direction], list[str]]:
+    """The directions that some clip has all modalities of, and a note on the others; all of them where there is none."""
+    possible, lost = [], []
+    for direction in directions:
+        has = np.logical_and.reduce([found.valid[m] for m in direction.modalities if m != "text"])
+        if "text" in direction.modalities:
+            has = found.valid["text"] & has[found.text_clip]
+        if has.any():
+            possible.append(direction)
+        else:
+            lost.append(direction)
+    if not lost or not possible:
+        return directions, []
+    codes = ", ".join(direction.code for direction in lost)
+    return possible, [
+        f"{name}: {codes} left out: no clip has all modalities of {'this' if len(lost) == 1 else 'these'}"
+    ]
+
+
+def _chosen(found: Embedded, gallery: tuple[str, ...], name: str, missing: str) -> tuple[Embedded, list[str]]:
+    """The clips of a gallery. missing: as the user gave it; anything but `auto` allows that most of them are not here."""
+    wanted = list(dict.fromkeys(gallery))
+    places = {clip: i for i, clip in enumerate(found.ids.tolist())}
+    matched = match_ids(
+        wanted,
+        IdIndex(places, found.source),
+        source="the gallery",
+        allow_missing=missing != "auto",
+        option="--missing drop or --missing miss",
+    )
+    kept = np.array([places[clip] for clip in matched.values()], np.int64)
+    lacking = len(wanted) - len(kept)
+    notes = [f"{name}: {lacking:,} of {len(wanted):,} clips of the gallery are not here"] if lacking else []
+    return found.take(kept), notes
+
+
+def directions_of(subject: Subject, options: Options, why: str) -> list[Direction]:
+    """The directions asked for, the usual ones, or all that the subject knows. Raises TrichordError for any other."""
+    asked = [
+        Direction.parse(code) for code in options.directions or options.usual or all_directions(subject.modalities)
+    ]
+    if not asked:
+        raise TrichordError(
+            f"{subject.name}: knows {', '.join(subject.modalities)} alone, which nothing can be retrieved by; "
+            "give embeddings of a second modality, or name a benchmark of labels, such as linear-probe"
+        )
+    for direction in asked:
+        subject.needed(direction.modalities, f"{why} in direction {direction.code}")
+    return asked

@@ -1,0 +1,1 @@
+"""Localization of the steps of a task in a video."""
