@@ -93,8 +93,8 @@ def test_no_words_are_silence(text: str) -> None:
     ("options", "message"),
     [
         ({"voice": "xx-nobody"}, "no voice 'xx-nobody'; a right one is en-us"),
-        ({"rate_wpm": 20}, "rate_wpm 20 is out of range; take 80 to 450"),
-        ({"pitch": 120}, "pitch 120 is out of range; take 0 to 99"),
+        ({"rate_wpm": 20}, "rate_wpm is 20; it must be in the range from 80 to 450"),
+        ({"pitch": 120}, "pitch is 120; it must be in the range from 0 to 99"),
     ],
 )
 def test_wrong_options_are_refused(options: dict, message: str) -> None:
