@@ -92,7 +92,7 @@ def _distinct(source: TrainingClips, first: np.ndarray, last: np.ndarray) -> tup
     """
     if source.published_words:  # the words of a clip depend on the caption that it grew from
         return np.arange(len(first)), np.arange(len(first))
-    _, chosen, which = np.unique(first * len(first) + last, return_index=True, return_inverse=True)
+    _, chosen, clip_of_caption = np.unique(first * len(first) + last, return_index=True, return_inverse=True)
     place = np.empty(len(chosen), np.int64)
     place[np.argsort(chosen)] = np.arange(len(chosen))
-    return np.sort(chosen), place[which]
+    return np.sort(chosen), place[clip_of_caption]

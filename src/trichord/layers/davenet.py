@@ -83,13 +83,13 @@ def _normalise(norm: BatchNorm2d, x_BC1T: torch.Tensor, valid: _Valid | None) ->
     clips, channels, _, steps = x_BC1T.shape
     if valid.lengths is not None:
         ends = list(zip(x_BC1T, valid.lengths, strict=True))
-        picked = norm(torch.cat([x_C1T[..., :n] for x_C1T, n in ends], -1)[None])[0]
-        parts = zip(picked.split(valid.lengths, -1), valid.lengths, strict=True)
+        normalized = norm(torch.cat([x_C1T[..., :n] for x_C1T, n in ends], -1)[None])[0]
+        parts = zip(normalized.split(valid.lengths, -1), valid.lengths, strict=True)
         joined = torch.cat([y for part, n in parts for y in (part, part.new_zeros(channels, 1, steps - n))], -1)
         return joined.view(channels, clips, 1, steps).transpose(0, 1).contiguous()
     flat = x_BC1T.squeeze(2).transpose(1, 2).reshape(clips * steps, channels)
-    picked = norm(flat.index_select(0, valid.rows)[:, :, None, None])
-    out = picked.new_zeros(clips * steps, channels).index_copy(0, valid.rows, picked.flatten(1))
+    normalized = norm(flat.index_select(0, valid.rows)[:, :, None, None])
+    out = normalized.new_zeros(clips * steps, channels).index_copy(0, valid.rows, normalized.flatten(1))
     return out.view(clips, steps, channels).transpose(1, 2).unsqueeze(2)
 
 

@@ -171,8 +171,8 @@ class CombinedLoss:
         if own is not None:
             valid, count = present[own], present.sum()
             return reconstruction_loss(*parts, detach_target=self.reconstruction_detach, valid=valid, count=count)
-        every = [gather_rows(part, sizes) for part in parts]
-        return reconstruction_loss(*every, detach_target=self.reconstruction_detach, valid=present)
+        gathered = [gather_rows(part, sizes) for part in parts]
+        return reconstruction_loss(*gathered, detach_target=self.reconstruction_detach, valid=present)
 
     def _cluster_term(
         self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], stored: Tensor | None, own: slice | None

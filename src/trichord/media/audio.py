@@ -105,8 +105,8 @@ def _pieces(
                 layout = expected
                 num_silent = round((time_s - length / sample_rate_hz) * sample_rate_hz)
                 num_late = max(-num_silent, 0) if missing_s < -_GAP_S else 0
-                for left in range(num_silent, 0, -block):
-                    silence = np.zeros(min(left, block), np.float32)
+                for num_left in range(num_silent, 0, -block):
+                    silence = np.zeros(min(num_left, block), np.float32)
                     length += silence.size
                     yield silence
             for piece in _resampled(resampler, frame):

@@ -128,9 +128,13 @@ def choice_notes(container: InputContainer) -> list[str]:
     if len(programs := _programs(container)) > 1:
         read = {stream.index for stream in av_streams(container)}
         name, indices = max(programs, key=lambda program: len(read & program[1]))
-        which = "pictures and sound" if len(read & indices) > 1 else "the pictures" if read & indices else "nothing"
+        streams_read = (
+            "pictures and sound" if len(read & indices) > 1 else "the pictures" if read & indices else "nothing"
+        )
         others = ", ".join(other for other, _ in programs if other != name)
-        notes.append(f"it holds {len(programs)} programs; {which} of program {name} are read; not read: {others}")
+        notes.append(
+            f"it holds {len(programs)} programs; {streams_read} of program {name} are read; not read: {others}"
+        )
     return notes
 
 

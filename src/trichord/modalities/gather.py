@@ -235,8 +235,8 @@ def write_spectrograms(
     part, first, stop = slices
     tensors = {p: store.part_tensor(p, stream) for p in np.unique(part[stop > first]).tolist()}
     target = out.numpy()
-    held = np.empty(target.shape[1:], np.float16)
-    held_tensor = torch.from_numpy(held)
+    frames = np.empty(target.shape[1:], np.float16)
+    frames_tensor = torch.from_numpy(frames)
     reading = store.reading
     for row, (p, begin, end) in enumerate(zip(part.tolist(), first.tolist(), stop.tolist(), strict=True)):
         count = end - begin
@@ -245,9 +245,9 @@ def write_spectrograms(
         if not count:
             continue
         if target.dtype == np.float32 and tensors[p].dtype == np.float16:
-            held[:count] = tensors[p][begin:end]
+            frames[:count] = tensors[p][begin:end]
             # The conversion by torch is faster than that by NumPy. It needs a copy because the arrays of the store are read-only.
-            out[row, :count].copy_(held_tensor[:count])
+            out[row, :count].copy_(frames_tensor[:count])
         else:
             target[row, :count] = tensors[p][begin:end]
 

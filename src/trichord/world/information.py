@@ -83,15 +83,15 @@ def shown_by(video: VideoScript) -> list[dict[str, dict[str, tuple[str | None, .
     """
     steps: list[dict[str, dict[str, tuple[str | None, ...]]]] = []
     for index, step in enumerate(video.steps):
-        seen = step.as_seen()
+        pictured = step.as_seen()
         spoken, written = (
             values_named_in(" ".join(line.text for line in lines if line.step == index))
             for lines in (video.narration, video.captions)
         )
         picture: dict[str, str | None] = {
-            "object": seen.object if step.object_shown else None,
-            "tool": seen.tool if step.tool_shown else None,
-            "action": seen.action if step.action_shown else None,
+            "object": pictured.object if step.object_shown else None,
+            "tool": pictured.tool if step.tool_shown else None,
+            "action": pictured.action if step.action_shown else None,
             "place": video.place_in("place_shown"),
             "order": str(step.order_shown) if step.order_shown else None,
         }

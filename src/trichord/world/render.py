@@ -91,8 +91,8 @@ def frames(video: VideoScript, look: _Look) -> Iterator[np.ndarray]:
         index = min(int(t_s / step_s + 1e-9), len(video.steps) - 1)
         if painter is None or index != current:
             rng = np.random.default_rng([*video.seed, 1, index])
-            seen, place = video.steps[index].as_seen(), video.place_in("place_shown")
-            painter, current = StepPainter(seen, place, look.width, look.height, rng), index
+            step, place = video.steps[index].as_seen(), video.place_in("place_shown")
+            painter, current = StepPainter(step, place, look.width, look.height, rng), index
         yield painter.frame(max(0.0, t_s - video.steps[index].start_s))
 
 

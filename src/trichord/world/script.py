@@ -235,14 +235,16 @@ def _write_step(
     rng: np.random.Generator, start_s: float, end_s: float, combination: Combination, profile: Profile
 ) -> Step:
     object_, tool, action = combination
-    known: dict[str, tuple[Fidelity, str, Collection[str]]] = {
+    true_values: dict[str, tuple[Fidelity, str, Collection[str]]] = {
         "object_shown": (profile.object_shown, object_, OBJECTS),
         "tool_shown": (profile.tool_shown, tool, TOOLS),
         "action_shown": (profile.action_shown, action, ACTIONS),
         "action_heard": (profile.action_heard, action, ACTIONS),
     }
-    shown = {flag: through(rng, fidelity, truth, tuple(names)) for flag, (fidelity, truth, names) in known.items()}
-    mistaken = {flag: value for flag, value in shown.items() if value is not None and value != known[flag][1]}
+    shown = {
+        flag: through(rng, fidelity, truth, tuple(names)) for flag, (fidelity, truth, names) in true_values.items()
+    }
+    mistaken = {flag: value for flag, value in shown.items() if value is not None and value != true_values[flag][1]}
     flags = {flag: value is not None for flag, value in shown.items()}
     return Step(start_s, end_s, object_, tool, action, **flags, mistaken=mistaken)
 

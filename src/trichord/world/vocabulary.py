@@ -146,8 +146,8 @@ def sentence(
     Returns:
         The sentence.
     """
-    known = ACTIONS[action] if action else (("work on", "working on"), ("deal with", "dealing with"))
-    verb, verbing = known[0] if rng.random() < USUAL_WORD else known[int(rng.integers(1, len(known)))]
+    forms = ACTIONS[action] if action else (("work on", "working on"), ("deal with", "dealing with"))
+    verb, verbing = forms[0] if rng.random() < USUAL_WORD else forms[int(rng.integers(1, len(forms)))]
     object_phrase = _noun(rng, object_, OBJECTS[object_], ("the", "this", "your")) if object_ else "it"
     tool_phrase = _noun(rng, tool, TOOLS[tool], ("the", "a", "my")) if tool else ""
     if tool_phrase.startswith("a ") and tool_phrase.endswith(("scissors", "shears")):
@@ -229,12 +229,12 @@ def mishear(rng: np.random.Generator, text: str, *, word_error_rate: float, fill
     Returns:
         The text that the recognizer writes.
     """
-    heard: list[str] = []
+    words: list[str] = []
     for word in text.split():
         if rng.random() < filler_rate:
-            heard.append(_pick(rng, _FILLERS))
+            words.append(_pick(rng, _FILLERS))
         if rng.random() >= word_error_rate:
-            heard.append(word)
+            words.append(word)
         elif word in CONFUSIONS and rng.random() < 2 / 3:
-            heard.append(_pick(rng, CONFUSIONS[word]))
-    return " ".join(heard) if heard else text.split()[0]
+            words.append(_pick(rng, CONFUSIONS[word]))
+    return " ".join(words) if words else text.split()[0]
