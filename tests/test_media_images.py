@@ -129,7 +129,10 @@ def test_svg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text(box + '<rect width="12" height="12" fill="#ff0000"/></svg>')
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "resvg_py", None)
-        with pytest.raises(TrichordError, match=r"a\.svg: SVG needs another package; pip install resvg-py"):
+        with pytest.raises(
+            TrichordError,
+            match=r"a\.svg: SVG requires the package resvg-py, which is not installed; pip install resvg-py",
+        ):
             image(path, FrameSpec())
     pytest.importorskip("resvg_py")
     seen = image(path, FrameSpec(short_side=64))

@@ -177,8 +177,8 @@ def test_a_folder_of_other_videos_is_refused(tmp_path: Path) -> None:
         ({"step_s": 0.5}, "step_s is 0.5; it must be in the range from 1 to 60 seconds"),
         ({"seed": -1}, "seed is -1"),
         ({"width": 97}, "97x64 cannot be encoded; give an even width and height"),
-        ({"frame_rate_hz": 0.0}, "frame_rate_hz is 0.0; give 1 to 60"),
-        ({"workers": 0}, "workers is 0; give at least 1"),
+        ({"frame_rate_hz": 0.0}, "frame_rate_hz is 0.0; it must be in the range from 1 to 60"),
+        ({"workers": 0}, "workers is 0; it must be at least 1"),
         ({"profile": "noisy"}, "unknown world profile 'noisy'"),
     ],
 )
