@@ -80,7 +80,9 @@ def test_what_is_read_and_encoded(store_path: Path) -> None:
     torch.testing.assert_close(out.embedding[0], states[0, -1])
     torch.testing.assert_close(out.target[0], batch.inputs["pose"][0, :3].mean(0))
     assert out.reconstruction is not None and out.reconstruction.shape == (3, POSE_DIM)
-    with pytest.raises(TrichordError, match="pose has the shape .3, 16, 4., but this network wants 3 axes with 5"):
+    with pytest.raises(
+        TrichordError, match="pose has the shape .3, 16, 4., but this network expects 3 axes and a size of 5"
+    ):
         model(pose=torch.zeros(3, 16, 4), pose_rows=torch.ones(3, dtype=torch.int64))
 
 

@@ -174,5 +174,5 @@ def test_errors_name_what_lacks(tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="visual_3d is yes, but the store has no 3-D features"):
         visual_streams_of(store, "yes")
     silent = Store(write_tiny_store(tmp_path / "silent", num_train=2, num_test=1, captions=False))
-    with pytest.raises(TrichordError, match="no training video has captions"):
+    with pytest.raises(TrichordError, match="none of the training videos has captions"):
         source_of(silent)

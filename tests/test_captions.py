@@ -105,7 +105,7 @@ def test_an_empty_file_has_no_captions(tmp_path: Path, name: str) -> None:
         (
             "a.csv",
             b"begin,end,text\n1,2,a\n",
-            "a.csv, line 1: needs the columns start,end,text and has 'begin,end,text'",
+            "a.csv, line 1: needs the columns start,end,text, but has 'begin,end,text'",
         ),
         ("a.csv", b"", "a.csv, line 1: needs the columns start,end,text"),
         ("a.csv", b"start,end,text\n1,nan,a\n", "a.csv, line 2: start or end is not a number of seconds"),
@@ -127,7 +127,11 @@ def test_an_empty_file_has_no_captions(tmp_path: Path, name: str) -> None:
         ("a.srt", b"1\n00:00:01,000 --> %s:00:02,000\nhi\n" % LONG_NUMBER[:400], "a.srt, line 2: '1111"),
         ("a.csv", b"start,end,text\n1,%s,a\n" % LONG_NUMBER, "a.csv, line 2: start or end is not a number of seconds"),
         ("a.csv", b"start,end,text\n1,2,%s\n" % (b"a" * 200000), "is not CSV (field larger than field limit"),
-        ("a.txt", b"hi", "a.txt: captions are read from .vtt, .srt, .json, .csv, .ass, .ssa, .ttml, .dfxp,"),
+        (
+            "a.txt",
+            b"hi",
+            "a.txt: unsupported caption format; convert the file to one of .vtt, .srt, .json, .csv, .ass, .ssa, .ttml, .dfxp,",
+        ),
     ],
 )
 def test_a_broken_file_is_one_line_with_file_and_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -230,7 +234,7 @@ def test_clean_captions_says_what_it_did() -> None:
         "x.vtt: 1 of 10 captions have a time that is not a number; dropped",
         "x.vtt: 2 of 10 captions end at or before their start; dropped",
         "x.vtt: 1 of 10 captions have no text; dropped",
-        "x.vtt: 1 of 10 captions lie before the video's start; dropped",
+        "x.vtt: 1 of 10 captions end before the video's start; dropped",
         "x.vtt: 1 of 10 captions start after the video's end (10.00 s); dropped",
         "x.vtt: 1 of 10 captions run past the video's end (10.00 s); cut",
         "x.vtt: 1 of 10 captions start before the video's start; cut",

@@ -298,11 +298,11 @@ def test_an_empty_file_hides_none_with_words_and_metadata_are_no_captions(tmp_pa
     assert find_sidecar(tmp_path / "v.mp4") == tmp_path / "v.srt"
     (tmp_path / "w.json").write_text('{"key": "00000", "caption": "stir the soup"}')
     sidecar = choose_sidecar(tmp_path / "w.mp4")
-    assert sidecar.path is None and "w.json beside it holds no captions and is not read" in sidecar.notes[0]
-    with pytest.raises(TrichordError, match="nor what a speech recogniser writes"):
+    assert sidecar.path is None and "no captions were found in w.json in the same folder" in sidecar.notes[0]
+    with pytest.raises(TrichordError, match="nor the output of a known speech recognizer"):
         read_captions(tmp_path / "w.json")
     (tmp_path / "u.sbv").write_text("x")
-    assert "u.sbv lies beside it and is not read; convert it" in choose_sidecar(tmp_path / "u.mp4").notes[0]
+    assert "u.sbv is in the same folder and is not read; convert it" in choose_sidecar(tmp_path / "u.mp4").notes[0]
 
 
 def test_a_file_without_words_hides_no_track_and_the_language_of_the_sound_is_read_from_the_file(
@@ -367,7 +367,9 @@ def test_ttml_is_read_to_a_depth_and_a_size(tmp_path: Path, monkeypatch: pytest.
     path.write_text(f"<tt><body>{shallow}{nested}</body></tt>")
     notes: list[str] = []
     assert read_captions(path, notes=notes).text == ("stir it",)
-    assert notes == [f"{path}: 1 of 2 captions cannot be read and are left out: elements more than 100 deep"]
+    assert notes == [
+        f"{path}: 1 of 2 captions cannot be read and are left out: elements are nested more than 100 levels deep"
+    ]
     path.write_text(
         f'<tt><body><p begin="1s" end="2s">cut {"<span>" * 20_000}it{"</span>" * 20_000} up</p></body></tt>'
     )
@@ -382,15 +384,15 @@ def test_a_pipe_named_like_captions_is_noted_and_not_opened(tmp_path: Path) -> N
     video.touch()
     os.mkfifo(tmp_path / "a.srt")
     assert choose_sidecar(video).path is None
-    assert choose_sidecar(video).notes == (f"{video}: a.srt beside it is no regular file and is not read",)
+    assert choose_sidecar(video).notes == (f"{video}: a.srt is not a regular file and is not read",)
     (tmp_path / "a.de.vtt").write_text("WEBVTT\n\n00:00.000 --> 00:01.000\nSuppe\n")
     (tmp_path / "a.vtt").mkdir()
     chosen = choose_sidecar(video)
     assert chosen.path == tmp_path / "a.de.vtt"
     assert [note.partition(": ")[2] for note in chosen.notes] == [
         "captions are read from a.de.vtt",
-        "a.srt beside it is no regular file and is not read",
-        "a.vtt beside it is no regular file and is not read",
+        "a.srt is not a regular file and is not read",
+        "a.vtt is not a regular file and is not read",
     ]
 
 

@@ -145,7 +145,7 @@ def test_a_caption_file_whose_name_is_not_understood_is_named(tmp_path: Path, na
     (tmp_path / "v.other.part.srt").write_text(SRT)  # of that video
     video = tmp_path / "v.mp4"
     (note,) = choose_sidecar(video).notes
-    assert f"{name} lies beside it and is not read; rename it to v{Path(name).suffix}" in note
+    assert f"{name} is in the same folder and is not read; rename it to v{Path(name).suffix}" in note
     (tmp_path / "v.en.srt").write_text(SRT)
     assert choose_sidecar(video).notes == (f"{video}: captions are read from v.en.srt; not read: {name}",)
 

@@ -117,11 +117,11 @@ def test_ties_go_left_and_the_published_order_puts_an_earlier_neighbour_last() -
 @pytest.mark.parametrize(
     ("start", "end", "least", "text"),
     [
-        ([0.0, 1.0], [1.0], 10.0, "starts have shape (2,) and ends (1,)"),
+        ([0.0, 1.0], [1.0], 10.0, "start_s has the shape (2,), and end_s has the shape (1,)"),
         ([[0.0]], [[1.0]], 10.0, "one start and one end per caption"),
-        ([0.0, np.nan], [1.0, 2.0], 10.0, "not finite; drop such captions"),
+        ([0.0, np.nan], [1.0, 2.0], 10.0, "not finite; remove such captions"),
         ([0.0], [np.inf], 10.0, "not finite"),
-        ([0.0], [1.0], np.nan, "shortest clip is nan s"),
+        ([0.0], [1.0], np.nan, "min_duration_s is nan"),
     ],
 )
 def test_refuses(start: list, end: list, least: float, text: str) -> None:

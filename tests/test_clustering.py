@@ -181,7 +181,7 @@ def test_published_variant() -> None:
 @pytest.mark.parametrize(
     "size,clusters,every,message",
     [
-        (4, 5, 1, "a queue of 4 rows cannot give 5 clusters; enlarge it or ask for fewer"),
+        (4, 5, 1, "a queue of 4 rows is too small for 5 clusters; enlarge the queue or request fewer"),
         (4, 0, 1, "num_clusters \\(0\\) and refit_every \\(1\\) must be at least 1"),
         (4, 2, 0, "refit_every \\(0\\)"),
     ],
@@ -195,11 +195,11 @@ def test_states_that_do_not_fit() -> None:
     memory = ClusterMemory(num_clusters=2, size=6)
     memory.update(rows(0, 6))
     for size in (4, 9):
-        with pytest.raises(TrichordError, match=f"one of {size} rows; resume with the size of the saved run"):
+        with pytest.raises(TrichordError, match=f"a queue of {size} rows; resume with the queue size of the saved run"):
             ClusterMemory(num_clusters=2, size=size).load_state_dict(memory.state_dict())
     with pytest.raises(TrichordError, match="has 2 clusters instead of 3; resume with the number"):
         ClusterMemory(num_clusters=3, size=6).load_state_dict(memory.state_dict())
-    with pytest.raises(TrichordError, match="holds rows of width 4, but the embeddings are 5 wide"):
+    with pytest.raises(TrichordError, match="holds rows of width 4, but the embeddings have width 5"):
         memory.update(rows(0, 3, d=5))
 
 

@@ -87,11 +87,11 @@ def test_frozen_values_that_are_cut_short_are_named(store: Path) -> None:
     rows.read(clips)
     cut(work.folder / "values.npy")
     with pytest.raises(
-        TrichordError, match=rf"{work.folder}/values.npy: was cut short while it was used; delete the folder"
+        TrichordError, match=rf"{work.folder}/values.npy: was truncated while it was in use; delete the folder"
     ):
         rows.read(clips)
     shutil.rmtree(work.folder)
-    with pytest.raises(TrichordError, match="it is made anew") as caught:
+    with pytest.raises(TrichordError, match="it is computed again") as caught:
         rows.read(clips)
     assert not isinstance(caught.value, Unavailable)
 

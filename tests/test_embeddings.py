@@ -122,7 +122,7 @@ def test_a_network_of_audio_embeddings() -> None:
         model(audio=torch.zeros(1, 40, 16))
     with pytest.raises(TrichordError, match="audio_pooled has the shape"):
         model(audio_pooled=torch.zeros(1, 4))
-    with pytest.raises(TrichordError, match="no published form"):
+    with pytest.raises(TrichordError, match="no published checkpoint format"):
         model.to_published()
 
 

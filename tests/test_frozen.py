@@ -190,7 +190,7 @@ def test_torn_caches_are_said(store: Store) -> None:
     folder = next((store.path / "frozen").glob("audio-*"))
     (folder / "values.npy").write_bytes(b"torn")
     with pytest.raises(
-        TrichordError, match="frozen embeddings cannot be read .*delete that folder, they are made anew"
+        TrichordError, match="frozen embeddings cannot be read .*delete this folder to compute them again"
     ):
         FrozenRows.open(folder)
 
@@ -199,7 +199,7 @@ def test_a_full_disk_is_said_before_anything_is_computed(store: Store, monkeypat
     model, stage, source, reader = parts(store)
     usage = shutil.disk_usage(store.path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=9))
-    with pytest.raises(TrichordError, match="0.0 GB are free; free the space, or set training.frozen_cache to off"):
+    with pytest.raises(TrichordError, match="0.0 GB are free; free disk space, or set training.frozen_cache to off"):
         frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True))
 
 

@@ -156,7 +156,8 @@ def test_a_full_disk_on_the_way_is_said_and_the_pass_goes_on(store: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(frozen_parts._Rows, "sync", _full)
         with pytest.raises(
-            TrichordError, match="cannot be written .*No space left on device.*free the space or the rights"
+            TrichordError,
+            match="cannot be written .*No space left on device.*free disk space or grant write permission",
         ):
             frozen_rows(work, encoder())
     frozen_rows(work, encoder())
@@ -220,7 +221,7 @@ def test_who_waits_says_so_and_takes_over_when_the_other_is_lost(store: Path, tm
         frozen_rows(work := work_on(store), encoder(log))
     slow.join()
     assert slow.exitcode == -9
-    assert any("80 of 96 clips; waiting for other processes that make the rest" in line for line in said)
+    assert any("80 of 96 clips; waiting for other processes that compute the rest" in line for line in said)
     assert_whole(work)
 
 

@@ -250,7 +250,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     with pytest.raises(TrichordError, match="a video needs at least one picture"):
         write_video(path, [], 10, chirp(1))
-    with pytest.raises(TrichordError, match="pictures are 33x32; H.264 needs an even width and height"):
+    with pytest.raises(TrichordError, match="pictures are 33x32, but H.264 needs an even width and height"):
         write_video(path, grey(1, width=33, height=32), 10)
 
     def broken() -> Iterator[np.ndarray]:

@@ -41,7 +41,7 @@ def test_where_torchcodec_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problem == "torchcodec is not installed; pip install torchcodec, or use pyav"
     with pytest.raises(TrichordError, match="decoder torchcodec: torchcodec is not installed; pip install torchcodec"):
         choose_decoder("torchcodec", "cuda")
-    with pytest.raises(TrichordError, match="there is no decoder 'opencv'; choose auto, pyav or torchcodec"):
+    with pytest.raises(TrichordError, match="unknown decoder 'opencv'; choose auto, pyav or torchcodec"):
         choose_decoder("opencv")
 
 
@@ -58,7 +58,7 @@ def test_where_torchcodec_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_pat
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(tmp_path)
     problem = available_decoders()[1].problem
-    assert problem.startswith("does not load (libnvrtc.so.13: cannot open shared object file); it needs FFmpeg's")
+    assert problem.startswith("cannot be loaded (libnvrtc.so.13: cannot open shared object file); install the shared")
     assert "\n" not in problem and choose_decoder("auto", "cuda").name == "pyav"
     assert not isinstance(sys.modules.get("torchcodec"), ModuleType)
 
@@ -95,15 +95,15 @@ def test_what_torchcodec_cannot_read(odd: dict[str, OddFile], monkeypatch: pytes
         next(pictures(odd["audio_only"].path, [FrameSpec()], decoder=decoder))
     with pytest.raises(TrichordError, match="gone.mp4: no such file; check the path"):
         next(pictures(tmp_path / "gone.mp4", [FrameSpec()], decoder="torchcodec"))
-    with pytest.raises(TrichordError, match="the clip begins at 9 s, its pictures end at 3.00 s; correct its start"):
+    with pytest.raises(
+        TrichordError, match="the clip begins at 9 s, but the pictures end at 3.00 s; correct the start"
+    ):
         next(pictures(odd["no_audio"].path, [FrameSpec()], start_s=9.0, decoder=decoder))
 
     def broken(self: object, seconds: list[float]) -> None:
         raise RuntimeError("Could not push packet to decoder: Invalid data\nmore")
 
     monkeypatch.setattr(decoder_class, "get_frames_played_at", broken)
-    message = (
-        r"no_audio.mp4: torchcodec cannot decode it \(Could not push packet to decoder: Invalid data\); use decoder"
-    )
+    message = r"no_audio.mp4: torchcodec cannot decode the file \(Could not push packet to decoder: Invalid data\); use the decoder"
     with pytest.raises(TrichordError, match=message):
         next(pictures(odd["no_audio"].path, [FrameSpec()], decoder=decoder))

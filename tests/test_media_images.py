@@ -91,7 +91,7 @@ def test_sizes(
     spec = FrameSpec(short_side=side, crop=crop, **exact)
     size = spec.size_of(width, height)
     if crop is not None and crop > min(size):
-        with pytest.raises(TrichordError, match=f"a crop of {crop} does not fit {size[0]}x{size[1]}"):
+        with pytest.raises(TrichordError, match=f"a crop of {crop} does not fit into {size[0]}x{size[1]}"):
             image(path, spec)
         return
     seen = image(path, spec)
@@ -129,7 +129,10 @@ def test_svg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text(box + '<rect width="12" height="12" fill="#ff0000"/></svg>')
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "resvg_py", None)
-        with pytest.raises(TrichordError, match=r"a\.svg: SVG needs another package; pip install resvg-py"):
+        with pytest.raises(
+            TrichordError,
+            match=r"a\.svg: SVG requires the package resvg-py, which is not installed; pip install resvg-py",
+        ):
             image(path, FrameSpec())
     pytest.importorskip("resvg_py")
     seen = image(path, FrameSpec(short_side=64))
@@ -153,16 +156,19 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     says("gone.png", "no such file; check the path")
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.jpg").write_bytes(b"")
-    says("text.png", "is no picture of a known format; convert it to PNG or JPEG")
-    says("empty.jpg", "is no picture of a known format")
+    says("text.png", "is not a picture in a known format; convert it to PNG or JPEG")
+    says("empty.jpg", "is not a picture in a known format")
     noise = Image.fromarray(np.random.RandomState(0).randint(0, 255, (64, 64, 3), np.uint8))
     for name in ("a.jpg", "a.png", "a.webp", "a.tif"):
         noise.save(tmp_path / name)
         data = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(data[: len(data) // 2])
-        says(name, r"cannot be decoded \(.+\); check that the file is complete|is no picture of a known format")
+        says(name, r"cannot be decoded \(.+\); check that the file is complete|is not a picture in a known format")
     Image.new("1", (20000, 10000)).save(tmp_path / "bomb.png")
     assert (tmp_path / "bomb.png").stat().st_size < 100_000
     says("bomb.png", "has more than 179 million pixels; make it smaller or remove it")
     Image.new("1", (60000, 1)).save(tmp_path / "strip.png")
-    says("strip.png", "a picture of 60000x1 becomes 15360000x256 at short side 256; crop it or remove it")
+    says(
+        "strip.png",
+        "a picture of 60000x1 becomes 15360000x256 at short side 256, which is too large; crop it or remove it",
+    )

@@ -230,11 +230,15 @@ def test_clips_that_cannot_be(odd: dict[str, OddFile]) -> None:
         TrichordError, match=r"no_audio.mp4: a clip from 2 s to 2 s is empty; correct its start and end"
     ):
         next(pictures(path, [FrameSpec()], start_s=2.0, end_s=2.0))
-    with pytest.raises(TrichordError, match=r"the clip begins at 3.5 s, its pictures end at 3.00 s; correct its start"):
+    with pytest.raises(
+        TrichordError, match=r"the clip begins at 3.5 s, but the pictures end at 3.00 s; correct the start"
+    ):
         next(pictures(path, [FrameSpec()], start_s=3.5))
-    with pytest.raises(TrichordError, match=r"a crop of 64 does not fit 48x32; make short_side larger"):
+    with pytest.raises(TrichordError, match=r"a crop of 64 does not fit into 48x32; increase short_side"):
         next(pictures(path, [FrameSpec(short_side=32, crop=64)]))
-    with pytest.raises(TrichordError, match="96x64 becomes 15000x10000 at short side 10000; crop it or remove it"):
+    with pytest.raises(
+        TrichordError, match="96x64 becomes 15000x10000 at short side 10000, which is too large; crop it or remove it"
+    ):
         next(pictures(path, [FrameSpec(short_side=10000)]))
     assert [card_of(p) for _, p in pictures(path, [FrameSpec()], start_s=0.5, end_s=99)] == [5, 15, 25]
     assert list(sound(odd["audio_only"].path, start_s=9.0)) == []

@@ -82,7 +82,7 @@ def test_a_damaged_time_stamp_is_no_silence(tmp_path: Path, live: str) -> None:
     notes: list[str] = []
     heard = waveform(path, notes=notes)
     assert heard.size == pytest.approx(40 * 1024, abs=20)
-    assert len(notes) == 1 and notes[0].startswith(f"{path}: its time stamps jump by +108000.0 s at 2.5 s; ")
+    assert len(notes) == 1 and notes[0].startswith(f"{path}: its timestamps jump by +108000.0 s at 2.5 s; ")
 
 
 @pytest.mark.parametrize("hole", [False, True])

@@ -201,7 +201,9 @@ def test_silence_is_noted(tmp_path: Path, name: str) -> None:
         return [note.removeprefix(f"{tmp_path / name}: ") for note in notes]
 
     assert note_of(0 * tone, 0 * tone) == ["its sound is silence"]
-    assert note_of(tone, -tone) == ["the channels of its sound cancel each other: their mix, which is used, is silence"]
+    assert note_of(tone, -tone) == [
+        "the channels of its sound cancel each other, so their mix, which is used, is silence"
+    ]
     assert note_of(tone, tone) == note_of(tone, 0 * tone) == note_of(0.01 * tone, 0.01 * tone) == []
     assert note_of(np.append(0 * tone, tone), np.append(0 * tone, tone)) == []
 

@@ -70,16 +70,18 @@ def test_a_modality_without_a_file_is_feature_arrays() -> None:
     assert isinstance(depth, Features) and (depth.name, depth.letter, depth.inputs) == ("depth", "d", ("depth",))
     assert specification("video") is own_modalities()["video"]
     assert modality_of_tensor("word_ids") == "text" and modality_of_tensor("depth") == "depth"
-    with pytest.raises(TrichordError, match="there is no modality 'smell'; known are video, audio, text, bones, depth"):
+    with pytest.raises(
+        TrichordError, match="unknown modality 'smell'; the known modalities are video, audio, text, bones, depth"
+    ):
         specification("smell")
 
 
 def test_a_file_that_defines_no_modality_is_refused() -> None:
     module = ModuleType("trichord.modalities.smell")
-    with pytest.raises(TypeError, match="smell defines 0 subclasses of Modality; define one"):
+    with pytest.raises(TypeError, match="smell defines 0 subclasses of Modality; define exactly one"):
         registry._modality_of(module)
     module.Smell = type("Smell", (Modality,), {"__module__": module.__name__})  # type: ignore[attr-defined]
-    with pytest.raises(TypeError, match="define one, without abstract methods"):
+    with pytest.raises(TypeError, match="define exactly one, and implement all abstract methods"):
         registry._modality_of(module)
 
 
@@ -117,7 +119,7 @@ def test_features_are_pooled_over_time_or_captions_or_are_one_row(tmp_path: Path
 
 def test_a_store_without_the_features_is_refused(tiny_store: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        TrichordError, match="order vd>t needs depth, which the store lacks; it has video, audio, text:"
+        TrichordError, match="order vd>t needs depth, which the store lacks; it has video, audio, text;"
     ):
         require_modalities(Store(tiny_store), ("video", "depth"), "order vd>t")
     require_modalities(Store(write_store(tmp_path / "s", num_train=2, num_test=1)), ("video", "depth"), "order vd>t")
@@ -157,7 +159,7 @@ def test_no_modality_has_the_name_of_a_tensor_of_another(monkeypatch: pytest.Mon
         with pytest.raises(TrichordError, match=f"'{name}' cannot be the name of a modality"):
             modality.declare({name: "z"})
     monkeypatch.setattr(registry, "modality_of_tensor", {"depth": "pose"}.get)
-    with pytest.raises(TrichordError, match="no modality can be called depth, since a tensor of pose has that name"):
+    with pytest.raises(TrichordError, match="a modality cannot be named depth, because a tensor of pose has this name"):
         specification("depth")
 
 
@@ -197,16 +199,16 @@ def test_features_are_encoded_by_a_gated_unit_and_reconstructed() -> None:
     [
         (
             lambda: network(depth=7)(depth=torch.zeros(2, 3)),
-            "depth has the shape .2, 3., but this network wants 2 axes with 7",
+            "depth has the shape .2, 3., but this network expects 2 axes and a size of 7",
         ),
         (
             lambda: network(depth=7)(bones=torch.zeros(2, 3)),
-            "this network has no bones encoder; it has video, audio, text, depth",
+            "this network has no encoder for bones; it has encoders for video, audio, text, depth",
         ),
-        (lambda: network(depth=7)(vidoe=torch.zeros(2, 6)), "this network has no vidoe encoder"),
-        (lambda: network(smell=7), "there is no modality 'smell'"),
-        (lambda: network(video=7), "feature_dims names video, which is not a further modality"),
-        (lambda: network(depth=7).to_published(), "a network with depth has no published form"),
+        (lambda: network(depth=7)(vidoe=torch.zeros(2, 6)), "this network has no encoder for vidoe"),
+        (lambda: network(smell=7), "unknown modality 'smell'"),
+        (lambda: network(video=7), "feature_dims contains video, which is not a further modality"),
+        (lambda: network(depth=7).to_published(), "there is no published checkpoint format for a network with depth"),
     ],
 )
 def test_mistakes_are_told(call: Any, message: str) -> None:

@@ -272,14 +272,20 @@ def test_rebuild_from_its_arguments() -> None:
 @pytest.mark.parametrize(
     "shapes, message",
     [
-        ({"video": torch.zeros(2, 13)}, "video has the shape (2, 13), but this network wants 2 axes with 12 on axis 1"),
+        (
+            {"video": torch.zeros(2, 13)},
+            "video has the shape (2, 13), but this network expects 2 axes and a size of 12 on axis 1",
+        ),
         (
             {"text": torch.zeros(2, 4, 5)},
-            "text has the shape (2, 4, 5), but this network wants 3 axes with 6",
+            "text has the shape (2, 4, 5), but this network expects 3 axes and a size of 6",
         ),
-        ({"audio": torch.zeros(2, 39, 9)}, "audio has the shape (2, 39, 9), but this network wants 3 axes with 40"),
+        (
+            {"audio": torch.zeros(2, 39, 9)},
+            "audio has the shape (2, 39, 9), but this network expects 3 axes and a size of 40",
+        ),
         ({"audio_pooled": torch.zeros(2, 5)}, "audio_pooled has the shape (2, 5)"),
-        ({"audio": torch.zeros(2, 40, 9), "audio_pooled": torch.zeros(2, 32)}, "give one of them"),
+        ({"audio": torch.zeros(2, 40, 9), "audio_pooled": torch.zeros(2, 32)}, "give only one of them"),
     ],
 )
 def test_wrong_shapes(shapes: dict[str, torch.Tensor], message: str) -> None:
@@ -289,9 +295,11 @@ def test_wrong_shapes(shapes: dict[str, torch.Tensor], message: str) -> None:
 
 
 def test_wrong_modalities() -> None:
-    with pytest.raises(TrichordError, match="cannot have the modalities .*; give some of video, audio, text"):
+    with pytest.raises(
+        TrichordError, match="does not support the modalities .*; give one or more of video, audio, text"
+    ):
         MCN(modalities=("video", "smell"))
-    with pytest.raises(TrichordError, match="no audio encoder; it has video, text"):
+    with pytest.raises(TrichordError, match="no encoder for audio; it has encoders for video, text"):
         small(modalities=("video", "text")).embed(audio=torch.zeros(1, 40, 16))
-    with pytest.raises(TrichordError, match="no audio encoder"):
+    with pytest.raises(TrichordError, match="no encoder for audio"):
         small(modalities=("video", "text")).parts("audio")

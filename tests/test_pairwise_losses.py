@@ -277,7 +277,7 @@ def test_a_loss_is_one_file(tmp_path: Path) -> None:
     )
     assert "squares: The power of the distance. (type: float, default: 2.0)" in out
     assert "--loss.over {clips,numbers}" in out
-    assert "info_nce, mil_nce: Scores are divided by it. squares: Distances are divided by it." in out
+    assert "info_nce, mil_nce: Temperature that divides the scores. squares: Distances are divided by it." in out
     assert "contrast: squares" in out and "power: 2.0" in out and "over: numbers" in out
     keys = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("key ")]
     golden = (Path(__file__).parent / "data" / "golden_keys.json").read_text()
@@ -299,7 +299,7 @@ def test_settings_of_one_name_are_one_setting(bounds: Bounds | None, monkeypatch
     monkeypatch.setattr("trichord.losses.registry.pairwise_losses", lambda: others)
     own_settings.cache_clear()
     with pytest.raises(
-        TypeError, match="loss other: the setting temperature exists with another type, default or bounds"
+        TypeError, match="loss other: the setting temperature already exists with another type, default or bounds"
     ):
         with_own_settings(CommonLossSettings, "LossSettings")
     own_settings.cache_clear()
@@ -314,7 +314,8 @@ def test_a_file_that_is_not_one_loss_is_named(text: str, tmp_path: Path, monkeyp
     monkeypatch.setattr(pairwise, "__path__", [*pairwise.__path__, str(tmp_path)])
     pairwise_losses.cache_clear()
     with pytest.raises(
-        TypeError, match="pairwise.mistaken defines . subclasses of PairwiseLoss; define one, as a dataclass"
+        TypeError,
+        match="pairwise.mistaken defines . subclasses of PairwiseLoss; define exactly one, and make it a dataclass",
     ):
         pairwise_losses()
     monkeypatch.undo()

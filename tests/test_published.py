@@ -115,7 +115,7 @@ def test_the_unused_keys_are_named_and_kept() -> None:
     assert same(model.to_published(), state)
     bare = {key: value for key, value in state.items() if "batchnorm1" not in key}
     assert MCN.from_published(bare).load_report.ignored == ()
-    assert str(small().load_report) == "no checkpoint was read"
+    assert str(small().load_report) == "no checkpoint was loaded"
 
 
 def test_howto100m() -> None:
@@ -153,7 +153,7 @@ def test_missing_and_unknown_keys() -> None:
     assert "\n" not in text and text.startswith("the state dict: does not fit the published mcn network; missing keys:")
     assert "missing keys: GU_audio.cg.fc.bias, recon_t.2.bias;" in text
     assert "unknown keys: projection_head.0.weight;" in text
-    assert "other widths: GU_video.cg.fc.weight (10, 9) instead of (10, 10);" in text and "allow=[...]" in text
+    assert "different shapes: GU_video.cg.fc.weight (10, 9) instead of (10, 10);" in text and "allow=[...]" in text
     changed["GU_video.cg.fc.weight"] = state["GU_video.cg.fc.weight"]
     model = MCN.from_published(changed, allow=["*.bias", "projection_head.*"])
     assert model.load_report.missing == ("GU_audio.cg.fc.bias", "recon_t.2.bias")
@@ -164,9 +164,11 @@ def test_missing_and_unknown_keys() -> None:
         MCN.from_published({k: v for k, v in state.items() if k != "DAVEnet.layer4.1.bn2.bias"})
     with pytest.raises(TrichordError, match="key DAVEnet.conv1.weight is missing; the checkpoint is incomplete"):
         MCN.from_published({k: v for k, v in state.items() if k != "DAVEnet.conv1.weight"})
-    with pytest.raises(TrichordError, match="recon_v.0.weight has the shape \\(\\); this is no checkpoint of MCN"):
+    with pytest.raises(
+        TrichordError, match="recon_v.0.weight has the unexpected shape \\(\\); the file is not a checkpoint"
+    ):
         MCN.from_published({**state, "recon_v.0.weight": torch.tensor(1.0)})
-    with pytest.raises(TrichordError, match="no encoder's keys are there"):
+    with pytest.raises(TrichordError, match="the keys of all encoders are missing"):
         MCN.from_published({k: v for k, v in state.items() if k.startswith("recon_")})
     many = {k: v for k, v in state.items() if not k.startswith("DAVEnet.layer1.1.")}
     with pytest.raises(TrichordError, match="bn2.weight and 4 more;"):
@@ -235,11 +237,11 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "text.pth": "text.pth: ",
         "torn.safetensors": "torn.safetensors: cannot be read as a checkpoint (",
         "empty.pth": "empty.pth: is empty; download or save it again",
-        "list.pth": "list.pth: holds no state dict (names with tensors)",
-        "none.pth": "none.pth: holds no state dict",
-        "other.pth": "other.pth: no key is one of MCN, AVLnet or HowTo100M (it has weight)",
-        "mixed.pth": "mixed.pth: holds no state dict, epoch is not a tensor",
-        "absent.pth": "absent.pth: there is no such checkpoint file; give a .pth, .pt or .safetensors file",
+        "list.pth": "list.pth: does not contain a state dict (a mapping of names to tensors)",
+        "none.pth": "none.pth: does not contain a state dict",
+        "other.pth": "other.pth: none of the keys belongs to MCN, AVLnet or HowTo100M (the keys are weight)",
+        "mixed.pth": "mixed.pth: does not contain a state dict, because these entries are not tensors: epoch;",
+        "absent.pth": "absent.pth: the checkpoint file does not exist; give a .pth, .pt or .safetensors file",
     }
     for name, message in expected.items():
         with pytest.raises(TrichordError) as error:

@@ -95,7 +95,7 @@ def test_a_pass_that_another_user_has_begun_is_computed_at_every_step(store: Pat
     (store / "frozen").mkdir()
     (store / "frozen" / "leases").touch(mode=0o400)
     with plain_user():
-        assert why_not_writable(store / "frozen") == f"no right to write {store / 'frozen' / 'leases'}"
+        assert why_not_writable(store / "frozen") == f"permission to write {store / 'frozen' / 'leases'} is missing"
         lines: list[str] = []
         with passing_messages(lines.append):
             train_order(store, tmp_path / "run", "av>t", 0, quick())

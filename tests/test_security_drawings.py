@@ -53,8 +53,8 @@ LARGE_SVG = {
     "in a filter": (svg(f'<filter id="f"><feImage href="{png(30000, 30000)}"/></filter>'), "million pixels"),
     "percent-encoded": (svg(f'<image href="{png(30000, 30000).replace("A", "%41")}"/>'), "million pixels"),
     "a drawing in a picture": (svg('<image href="data:image/png;x=image/svg+xml;base64,'
-                                   + base64.b64encode(svg("").encode()).decode() + '"/>'), "none of PNG"),
-    "nested": (svg("<g>" * 200_000 + "</g>" * 200_000), "nested more than 200 deep"),
+                                   + base64.b64encode(svg("").encode()).decode() + '"/>'), "is not in PNG, JPEG, GIF or"),
+    "nested": (svg("<g>" * 200_000 + "</g>" * 200_000), "nested more than 200 levels deep"),
     "nested by entities": ('<!DOCTYPE svg [<!ENTITY a "' + "<g>" * 300 + "</g>" * 300 + '">]>' + svg("&a;"), "nested more than"),
     "nested by references": (svg('<g id="l0"/>' + "".join(f'<use id="l{i + 1}" href="#l{i}"/>' for i in range(300))), "nested"),
     "a wide filter": (svg('<filter id="f" width="200000%"/>'), "(filter) whose width"),

@@ -92,9 +92,9 @@ def test_no_words_are_silence(text: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"voice": "xx-nobody"}, "no voice 'xx-nobody'; a right one is en-us"),
-        ({"rate_wpm": 20}, "rate_wpm 20 is out of range; take 80 to 450"),
-        ({"pitch": 120}, "pitch 120 is out of range; take 0 to 99"),
+        ({"voice": "xx-nobody"}, "no voice 'xx-nobody'; give a known voice, such as en-us"),
+        ({"rate_wpm": 20}, "rate_wpm is 20; it must be in the range from 80 to 450"),
+        ({"pitch": 120}, "pitch is 120; it must be in the range from 0 to 99"),
     ],
 )
 def test_wrong_options_are_refused(options: dict, message: str) -> None:
@@ -120,7 +120,7 @@ def test_a_broken_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path) ->
 
     broken = tmp_path / "libespeak-ng.so"
     monkeypatch.setattr(espeakng_loader, "get_library_path", lambda: str(broken))
-    with pytest.raises(TrichordError, match="libespeak-ng.so, which is missing; .*--force-reinstall"):
+    with pytest.raises(TrichordError, match="libespeak-ng.so, which does not exist; .*--force-reinstall"):
         synthesize(SENTENCE)
     broken.write_bytes(b"not a library")
     with pytest.raises(TrichordError, match="cannot be loaded .*--force-reinstall"):

@@ -26,7 +26,7 @@ from trichord.world.information import (
     plug_in_entropy,
     script_information,
 )
-from trichord.world.profiles import FACTORS, PROFILES, Channel, Profile, Told
+from trichord.world.profiles import FACTORS, PROFILES, Channel, Profile, SentenceFidelity
 from trichord.world.script import VideoScript, split_combinations, write_script
 from trichord.world.vocabulary import ACTIONS, OBJECTS, PLACES, TOOLS
 
@@ -143,7 +143,7 @@ def test_a_modality_that_shows_everything_tells_everything() -> None:
     found = exact(everything)
     for modality in MODALITIES:
         assert found.exact_bits[modality] == pytest.approx(found.entropy_bits, abs=1e-3)
-    nothing = Profile("x", *[0.0] * 10, text=Told(0, 0, 0, 0))
+    nothing = Profile("x", *[0.0] * 10, text=SentenceFidelity(0, 0, 0, 0))
     assert all(v == 0 for row in exact(nothing).exact_bits.values() for v in row.values())
 
 
@@ -247,7 +247,7 @@ def test_world_json_holds_what_is_counted_from_the_world_again(world: Path) -> N
         assert truth["information"][split] == found.record() and found.num_steps == num_steps
     lines = tiny(world, "scene").splitlines()  # kept: the table does not depend on rendering
     assert "3 kept" in lines[0] and len(lines) == 10
-    assert lines[1].startswith("bits that each modality tells of a step: counted over 4 steps of train")
+    assert lines[1].startswith("information of each modality about a step in bits: estimated over 4 steps of train")
     assert lines[2].split() == [*FACTORS, "all"] and lines[5].split()[:2] == ["video", "exact"]
     assert float(lines[5].split()[-1]) == pytest.approx(
         truth["information"]["train"]["exact_bits"]["video"]["all"], abs=0.006
@@ -270,9 +270,9 @@ def test_the_balanced_world_is_counted_too_but_its_file_stays(tmp_path: Path) ->
     [
         (lambda t: t.update(format=0), "made by another version"),
         (lambda t: t["videos"][0].update(place="moon"), "made by another version"),
-        (lambda t: t["parameters"]["profile"].update(colour=1), "not a world's truth"),
-        (lambda t: t["parameters"]["profile"].update(object_shown={"true": 2.0}), "not a world's truth"),
-        (lambda t: t.pop("parameters"), "not a world's truth"),
+        (lambda t: t["parameters"]["profile"].update(colour=1), "does not describe a world"),
+        (lambda t: t["parameters"]["profile"].update(object_shown={"true": 2.0}), "does not describe a world"),
+        (lambda t: t.pop("parameters"), "does not describe a world"),
     ],
 )
 def test_a_spoiled_world_is_not_counted(tmp_path: Path, world: Path, change, message: str) -> None:
@@ -285,7 +285,7 @@ def test_a_spoiled_world_is_not_counted(tmp_path: Path, world: Path, change, mes
 
 
 def test_no_world_and_no_such_split_are_refused(tmp_path: Path, world: Path) -> None:
-    with pytest.raises(TrichordError, match=r"world\.json is missing; give a folder made by"):
+    with pytest.raises(TrichordError, match=r"world\.json does not exist; give a folder that"):
         world_information(tmp_path)
     with pytest.raises(TrichordError, match="no split 'val'; give train or test"):
         world_information(world, split="val")

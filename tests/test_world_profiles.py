@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from trichord.world import write_world
 from trichord.world.draw import StepPainter
 from trichord.world.information import shown_by
-from trichord.world.profiles import PROFILES, Channel, Profile, Told, profile_of, record_of, through
+from trichord.world.profiles import PROFILES, Channel, Profile, SentenceFidelity, profile_of, record_of, through
 from trichord.world.render import SAMPLE_RATE_HZ, _Look, frames, soundtrack
 from trichord.world.script import Step, VideoScript, vtt_text, write_script
 from trichord.world.sounds import action_sound, ambience
 from trichord.world.truth import truth_of
-from trichord.world.vocabulary import ACTIONS, OBJECTS, ORDINALS, PLACES, TOOLS, chatter, sentence, told_in
+from trichord.world.vocabulary import ACTIONS, OBJECTS, ORDINALS, PLACES, TOOLS, chatter, sentence, values_named_in
 
 NEW = [name for name in PROFILES if name != "balanced"]
 MUDDLED = Profile(
@@ -88,7 +88,7 @@ def test_a_plain_number_takes_one_draw(true: float, seed: int) -> None:
 
 
 def test_shares_that_exceed_one_are_no_channel() -> None:
-    with pytest.raises(ValueError, match="shares are from 0 to 1"):
+    with pytest.raises(ValueError, match="probabilities must be in"):
         Channel(0.7, 0.4)
 
 
@@ -104,9 +104,9 @@ def test_words_tell_what_the_sentence_was_made_from() -> None:
         }
         text, told = sentence(rng, **facts), dict(facts)
         told["object"] = told.pop("object_")
-        assert told_in(text) == {**told, "order": None}, text
-        assert told_in(f"third step {text}") == {**told, "order": "3"}
-        assert set(told_in(chatter(rng)).values()) == {None}
+        assert values_named_in(text) == {**told, "order": None}, text
+        assert values_named_in(f"third step {text}") == {**told, "order": "3"}
+        assert set(values_named_in(chatter(rng)).values()) == {None}
 
 
 def test_ordinals_are_known_to_a_word_table() -> None:
@@ -131,7 +131,7 @@ def test_speech_and_captions_tell_as_often_as_the_profile_says(name: str) -> Non
                 if texts:
                     on_topic += 1
                     truth = {**step.__dict__, "place": video.place, "order": str(index + 1)}
-                    for factor, value in told_in(" ".join(texts)).items():
+                    for factor, value in values_named_in(" ".join(texts)).items():
                         right[factor] += value == truth[factor]
                         wrong[factor] += value not in (None, truth[factor])
         assert abs(on_topic / 2400 - (1 - chatter_rate)) < 0.03
@@ -155,15 +155,15 @@ def test_lines_are_in_order_within_the_video_and_each_held_out_step_has_one_capt
 
 def test_captions_of_their_own_are_not_the_speech() -> None:
     profile = replace(
-        PROFILES["scene"], word_error_rate=0.0, filler_rate=0.0, chatter_rate=1.0, text=Told(1, 1, 1, 1, 1)
+        PROFILES["scene"], word_error_rate=0.0, filler_rate=0.0, chatter_rate=1.0, text=SentenceFidelity(1, 1, 1, 1, 1)
     )
     for video in script(profile):
-        assert all(line.step is None and set(told_in(line.text).values()) == {None} for line in video.narration)
+        assert all(line.step is None and set(values_named_in(line.text).values()) == {None} for line in video.narration)
         written: dict[int | None, str] = {}
         for line in video.captions:
             written[line.step] = f"{written.get(line.step, '')} {line.text}"
         for index, step in enumerate(video.steps):
-            assert told_in(written[index]) == {
+            assert values_named_in(written[index]) == {
                 "object": step.object, "tool": step.tool, "action": step.action, "place": video.place,
                 "order": str(index + 1),
             }  # fmt: skip

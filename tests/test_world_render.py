@@ -105,7 +105,7 @@ def test_a_finished_world_is_kept(world: Path) -> None:
     summary = tiny_world(world)
     assert (summary.num_rendered, summary.num_kept) == (0, 2)
     assert {path: path.stat().st_mtime_ns for path in world.rglob("*")} == before
-    assert "1 videos to train and 1 held out" in str(summary) and "2 kept" in str(summary)
+    assert "1 training videos and 1 held-out videos" in str(summary) and "2 kept" in str(summary)
 
 
 @pytest.mark.parametrize("lost", ["train-0000.mp4", "train-0000.vtt"])
@@ -138,9 +138,9 @@ def test_a_failure_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": 1}, r"different world \(seed 0, not 1\); give another folder or remove"),
-        ({"num_train": 2}, r"different world \(num_train 1, not 2\)"),
-        ({"width": 128}, r"different world \(width 96, not 128\)"),
+        ({"seed": 1}, r"different world \(its seed is 0 instead of 1\); give another folder or remove"),
+        ({"num_train": 2}, r"different world \(its num_train is 1 instead of 2\)"),
+        ({"width": 128}, r"different world \(its width is 96 instead of 128\)"),
     ],
 )
 def test_a_different_world_is_refused(world: Path, changes: dict, message: str) -> None:
@@ -162,26 +162,26 @@ def test_a_world_of_another_version_is_refused(tmp_path: Path, world: Path) -> N
 @pytest.mark.parametrize("content", ["", "[1, 2]", "{}", "not json"])
 def test_a_spoiled_truth_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "world.json").write_text(content)
-    with pytest.raises(TrichordError, match="world.json is not a world's truth; remove"):
+    with pytest.raises(TrichordError, match="world.json does not describe a world; remove"):
         tiny_world(tmp_path)
 
 
 def test_a_folder_of_other_videos_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
-    with pytest.raises(TrichordError, match="holds train/ but no world.json"):
+    with pytest.raises(TrichordError, match="contains train/ but no world.json"):
         tiny_world(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_test": 0}, "num_test is 0; a world needs at least 1"),
-        ({"step_s": 0.5}, "step_s is 0.5; a step needs 1 to 60 seconds"),
+        ({"num_test": 0}, "num_test is 0; it must be at least 1"),
+        ({"step_s": 0.5}, "step_s is 0.5; it must be in the range from 1 to 60 seconds"),
         ({"seed": -1}, "seed is -1"),
-        ({"width": 97}, "97x64 do not encode; give even sizes"),
-        ({"frame_rate_hz": 0.0}, "frame_rate_hz is 0.0; give 1 to 60"),
-        ({"workers": 0}, "workers is 0; give at least 1"),
-        ({"profile": "noisy"}, "no world profile 'noisy'"),
+        ({"width": 97}, "97x64 cannot be encoded; give an even width and height"),
+        ({"frame_rate_hz": 0.0}, "frame_rate_hz is 0.0; it must be in the range from 1 to 60"),
+        ({"workers": 0}, "workers is 0; it must be at least 1"),
+        ({"profile": "noisy"}, "unknown world profile 'noisy'"),
     ],
 )
 def test_wrong_arguments_are_refused(tmp_path: Path, changes: dict, message: str) -> None:

@@ -1,14 +1,15 @@
-"""Timed text: read it from the files beside videos and from subtitle tracks, merge repeats, split it into words, clean it.
+"""Captions: reading of caption files, merging of repeated lines, splitting into words, and cleaning of times.
 
-`formats` turns files into cues, `text` turns markup into lines, `rolling` merges cues that show a line again, `sidecars`
-chooses the file beside a video, `words` splits text into words, `cleaning` decides about wrong times.
+`formats` turns files into cues, `text` turns markup into lines, `rolling` merges cues that repeat a line, `sidecars` selects the
+caption file of a video, `words` splits text into words, and `cleaning` repairs wrong times. Subtitle tracks are read from media
+files by `trichord.media`, speech recognition lives in `trichord.extraction`, and word vectors live in `trichord.store`.
 
 The rules by which files become captions have a version, `CAPTION_RULES`:
 
-1. WebVTT with word stamps was freed of repeated lines; every other repeat stayed. A cue with an odd time was an error for the
-   whole file. Tags and entities were resolved in WebVTT and SubRip only. Files were `.vtt`, `.srt`, `.json` and `.csv` named
-   like the video, with or without `.en`, `.en-US`, `.en-GB` or `.en-orig`; of several subtitle tracks FFmpeg chose one.
-2. What this package does: see `rolling`, `text`, `sidecars` and `formats`.
+1. Repeated lines were removed only from WebVTT with word timestamps. A cue with an invalid time was an error for the whole file.
+   Tags and entities were resolved only in WebVTT and SubRip. Caption files were `.vtt`, `.srt`, `.json` and `.csv` files with the
+   name of the video, with or without `.en`, `.en-US`, `.en-GB` or `.en-orig`. FFmpeg selected one of several subtitle tracks.
+2. The current rules, which are described in `rolling`, `text`, `sidecars` and `formats`.
 """
 
 from trichord.captions.cleaning import clean_captions

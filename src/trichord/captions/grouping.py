@@ -1,20 +1,21 @@
-"""Recognised words grouped into captions of the length that automatic captions have.
+"""Grouping of recognized words into captions of the same length as automatic captions.
 
-The measure are the 50 caption files of HowTo100M that lie beside the MIL-NCE code (5,042 captions, stop words removed):
+The reference is the 50 caption files of HowTo100M that are distributed with the MIL-NCE code (5,042 captions, stop words removed):
 
-| | half of all captions have at most | 25 % to 75 % |
+| | median | 25th to 75th percentile |
 |---|---|---|
 | seconds | 3.32 | 2.33 to 5.10 |
 | seconds from start to start | 2.70 | 2.05 to 3.75 |
 | words | 4 | 3 to 5 |
-| words that the caption before does not end with | 3 | 2 to 3 |
+| words that are not repeated from the previous caption | 3 | 2 to 3 |
 | gap to the next caption, seconds | 0.01 | -1.69 to 0.01 |
 
-Captions follow one another without a gap as long as speech goes on (4.5 % of the gaps are longer than 0.5 s, 3.4 % than
-1 s). As lines roll up, in 56 % of all pairs the later caption repeats the end of the earlier one, in 30 % both are shown
-at the same time. That says nothing about the speech and is not imitated: each word is in one caption. So a caption here
-has the seconds of a real one, and its new words: `group_words` on the words of those files, spread evenly over the time
-that they are new in, gives 4,661 captions with medians of 3.33 s and 3 words, and 5.6 % of the gaps longer than 1 s.
+As long as speech continues, captions follow one another without a gap (4.5 % of the gaps are longer than 0.5 s, 3.4 % are longer
+than 1 s). Because lines roll up, the later caption repeats the end of the earlier one in 56 % of all pairs, and both are shown at
+the same time in 30 %. This is a property of the display and not of the speech, so it is not imitated: each word belongs to one
+caption. A caption therefore has the duration of a real caption and the number of its new words. Applied to the words of those
+files, spread evenly over the time in which they are new, `group_words` returns 4,661 captions with medians of 3.33 s and 3 words,
+and 5.6 % of the gaps are longer than 1 s.
 """
 
 from __future__ import annotations
@@ -33,12 +34,20 @@ _SHORTEST_WORD_S = 0.02
 
 
 def group_words(words: Sequence[Word], *, pause_s: float = PAUSE_S, longest_s: float = LONGEST_S) -> Captions:
-    """Captions of `words`, which are in time order and do not overlap (`in_order`).
+    """Group words into captions.
 
-    Speech between two pauses of `pause_s` or more is cut into as few captions as fit into `longest_s` each, of about
-    equal length: a word belongs to the part that its middle lies in. So a caption may be longer by half its first
-    and half its last word; a longer word is a caption by itself. Start and end are those of its first and last word.
-    No word is lost or repeated; words without text are left out.
+    Speech between two pauses of at least `pause_s` is divided into the smallest number of equal parts that are no longer than
+    `longest_s`. A word belongs to the part that contains its middle, so a caption may exceed `longest_s` by half of its first and
+    half of its last word. A longer word is a caption of its own. A caption starts with its first word and ends with its last
+    word. No word is lost or repeated, except that words without text are left out.
+
+    Args:
+        words: Words in the order of time, without overlaps (see `in_order`).
+        pause_s: Minimum duration of a pause in seconds.
+        longest_s: Maximum duration of a part in seconds.
+
+    Returns:
+        The captions.
     """
     rows: list[tuple[float, float, str]] = []
     for run in _runs([word for word in words if word.text.strip()], pause_s):
@@ -64,8 +73,17 @@ def _runs(words: Sequence[Word], pause_s: float) -> Iterator[list[Word]]:
 
 
 def in_order(words: Iterable[Word]) -> list[Word]:
-    """The words with times that neither overlap nor are empty: each starts at the end of the one before at the
-    earliest, and lasts 0.02 s at least (recognisers give some words no length at all)."""
+    """Adjust the times of words so that they neither overlap nor are empty.
+
+    A word starts no earlier than the end of the previous word and lasts at least 0.02 s, because recognizers return some words
+    without a duration.
+
+    Args:
+        words: Words in the order of speech.
+
+    Returns:
+        The words with adjusted times.
+    """
     ordered: list[Word] = []
     end_s = 0.0
     for word in words:

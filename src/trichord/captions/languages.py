@@ -1,10 +1,10 @@
-"""Names of languages in file names and tracks: `en`, `eng`, `en_US`, `English`."""
+"""The names of languages in file names and tracks, such as `en`, `eng`, `en_US` and `English`."""
 
 from __future__ import annotations
 
 import re
 
-# ISO 639-1, then ISO 639-2 (both codes where there are two), then the English name.
+# Each entry lists the ISO 639-1 code, the one or two ISO 639-2 codes, and the English name.
 _TABLE = """
 af afr afrikaans|ar ara arabic|az aze azerbaijani|be bel belarusian|bg bul bulgarian|bn ben bengali|bs bos bosnian
 ca cat catalan|cs ces cze czech|cy cym wel welsh|da dan danish|de deu ger german|el ell gre greek|en eng english
@@ -23,6 +23,18 @@ _TAG = re.compile(r"([A-Za-z]{2,12})(?:[-_][A-Za-z0-9]{1,8})*")
 
 
 def language_of(name: str) -> str:
-    """Short code of the language that a name states (`en` for `eng`, `en-US`, `English`); '' where it states none."""
+    """Return the short code of a language, such as `en` for `eng`, `en-US` and `English`.
+
+    Args:
+        name: Language tag, code or English name.
+
+    Returns:
+        The short code, or an empty string if the name is not that of a language.
+
+    Example:
+        >>> from trichord.captions.languages import language_of
+        >>> language_of("en_US"), language_of("German"), language_of("final")
+        ('en', 'de', '')
+    """
     match = _TAG.fullmatch(name.strip())
     return _CODES.get(match[1].lower(), "") if match else ""

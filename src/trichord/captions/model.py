@@ -1,4 +1,4 @@
-"""Captions as the rest of the project knows them, and cues as files hold them."""
+"""Captions, as the rest of the project uses them, and cues, as caption files contain them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Captions:
-    """N timed texts: caption i is `text[i]`, spoken in [start_s[i], end_s[i])."""
+    """N timed texts. Caption i is `text[i]`, which is spoken in [start_s[i], end_s[i]).
 
-    start_s: np.ndarray  # float64 (N,)
-    end_s: np.ndarray  # float64 (N,)
+    Attributes:
+        start_s: Start of each caption in seconds, of shape (N,), float64.
+        end_s: End of each caption in seconds, of shape (N,), float64.
+        text: Text of each caption.
+
+    Raises:
+        ValueError: If the numbers of starts, ends and texts differ.
+    """
+
+    start_s: np.ndarray
+    end_s: np.ndarray
     text: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -22,25 +31,35 @@ class Captions:
         object.__setattr__(self, "text", tuple(self.text))
         shape = (len(self.text),)
         if not self.start_s.shape == self.end_s.shape == shape:
-            raise ValueError("captions need as many starts, ends and texts")
+            raise ValueError(
+                f"captions need equal numbers of starts, ends and texts, but there are {self.start_s.shape} starts, "
+                f"{self.end_s.shape} ends and {shape} texts"
+            )
 
     def __len__(self) -> int:
         return len(self.text)
 
     @classmethod
     def empty(cls) -> Captions:
+        """Return captions without any text."""
         return cls(np.zeros(0), np.zeros(0), ())
 
     @classmethod
     def from_rows(cls, rows: Iterable[tuple[float, float, str]]) -> Captions:
-        """Captions from (start_s, end_s, text) rows."""
+        """Build captions from rows of (start_s, end_s, text)."""
         rows = list(rows)
         return cls(np.array([r[0] for r in rows]), np.array([r[1] for r in rows]), tuple(r[2] for r in rows))
 
 
 @dataclass(frozen=True)
 class Word:
-    """A spoken word: `text` with the white space before it, as recognisers give it; seconds from the start."""
+    """A spoken word.
+
+    Attributes:
+        start_s: Start in seconds from the start of the sound.
+        end_s: End in seconds.
+        text: Text, including the white space before it, as recognizers return it.
+    """
 
     start_s: float
     end_s: float
@@ -49,15 +68,15 @@ class Word:
 
 @dataclass(frozen=True)
 class Cue:
-    """What a file shows from `start_s` to `end_s`.
+    """The text that a caption file shows from `start_s` to `end_s`.
 
     Attributes:
-        start_s: Seconds from the start of the file.
-        end_s: As `start_s`.
-        lines: Plain text of the lines, none of them empty.
-        speaker: Name of the speaker, where the file states it.
-        stamped: For each line, (second, text) of the pieces between its word stamps; empty for a cue without stamps.
-        highlight: Where the part that tags set off begins in the markup; None where they set off all of the text or nothing.
+        start_s: Start in seconds from the start of the file.
+        end_s: End in seconds.
+        lines: Plain text of the lines. No line is empty.
+        speaker: Name of the speaker, or an empty string if the file does not state it.
+        stamped: For each line, the (second, text) of the pieces between its word timestamps. Empty for a cue without timestamps.
+        highlight: Position in the markup at which the highlighted part begins, or None if all or nothing is highlighted.
     """
 
     start_s: float

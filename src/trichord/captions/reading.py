@@ -1,4 +1,4 @@
-"""Caption files: which formats there are, and one file as captions."""
+"""Reading of caption files of all supported formats."""
 
 from __future__ import annotations
 
@@ -35,41 +35,44 @@ _READERS: dict[str, _Reader] = {
 CAPTION_SUFFIXES = tuple(_READERS)
 MAX_BYTES = 256 << 20
 _MOST_NOTED = 3
-_WRONG = "\ufffd"  # what stands for bytes that cannot be decoded
-_END_OF_LINE = re.compile(r"\r++\n|\r")  # of text that was converted twice, CR CR LF
-_ENCODINGS = {  # by the byte order mark; the longer marks first
+_WRONG = "\ufffd"  # replaces bytes that cannot be decoded
+_END_OF_LINE = re.compile(r"\r++\n|\r")  # text that was converted twice has CR CR LF
+_ENCODINGS = {  # by byte order mark, the longer marks first
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_UTF16_BY_ZEROS: dict[tuple[bool, ...], str] = {  # by which of the first four bytes are zero, of letters of ASCII
+_UTF16_BY_ZEROS: dict[tuple[bool, ...], str] = {  # by the zero bytes among the first four bytes of ASCII characters
     (False, True, False, True): "utf-16-le",
     (True, False, True, False): "utf-16-be",
 }
 
 
 def read_captions(path: str | Path, *, notes: list[str] | None = None, merge_repeats: bool = True) -> Captions:
-    """Captions of a file, in the order of the file, times unchecked.
+    """Read the captions of a file in the order of the file. Their times are not checked.
 
-    A cue whose times cannot be read is left out; when there is no other, that is an error. So is a cue with bytes that are not
-    UTF-8, unless most are so: then the file is in another encoding, which is an error. Lines that the file shows more
-    than once are one caption: see `rolling`.
+    Cues whose times cannot be read are left out; if no cue remains, this is an error. Cues with bytes that are not UTF-8 are left
+    out as well, but if they are the majority, the file has another encoding, which is an error. Lines that the file shows
+    repeatedly become one caption (see `rolling`).
 
     Args:
-        path: A file with a suffix of `CAPTION_SUFFIXES`; `formats` says what they hold.
-        notes: Takes a line about the cues that are left out.
-        merge_repeats: False makes one caption of each cue.
+        path: Path of a file with a suffix of `CAPTION_SUFFIXES`. `formats` describes their contents.
+        notes: List to which a note about the cues that are left out is appended.
+        merge_repeats: Whether to merge repeated lines. False returns one caption per cue.
+
+    Returns:
+        The captions.
 
     Raises:
-        NoCaptionsError: The file is whole and holds something else.
-        TrichordError: With the file and the line: it is missing, not UTF-8 or broken.
+        NoCaptionsError: If the file is intact, but does not contain captions.
+        TrichordError: If the file is missing, damaged or not UTF-8. The message names the file and the line.
     """
     path = Path(path)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise TrichordError(
-            f"{path}: captions are read from {', '.join(CAPTION_SUFFIXES)}; convert the file to one of them"
+            f"{path}: unsupported caption format; convert the file to one of {', '.join(CAPTION_SUFFIXES)}"
         )
     refuse_lfs_pointer(path)
     skipped: list[str] = []
@@ -93,7 +96,7 @@ def read_captions(path: str | Path, *, notes: list[str] | None = None, merge_rep
 
 
 def _readable(path: Path, cues: list[Cue], wrong_line: int, skipped: list[str]) -> list[Cue]:
-    """The cues without wrong bytes, of which `wrong_line` has the first."""
+    """Return the cues without undecodable bytes, the first of which are in line `wrong_line`."""
     kept = [cue for cue in cues if not any(_WRONG in line for line in cue.lines)]
     num_wrong = len(cues) - len(kept)
     if 2 * num_wrong > len(cues) or not cues:
@@ -107,7 +110,7 @@ def _not_utf8(path: Path, line: int) -> TrichordError:
 
 
 def _read_text(path: Path) -> tuple[str, int]:
-    """The text of a file with `\\n` for every end of line, and the first line with bytes that cannot be decoded, or 0."""
+    r"""Return the text of a file with `\n` line endings, and the number of the first undecodable line or 0."""
     try:
         data = read_bytes(path, max_bytes=MAX_BYTES)
     except OSError as error:
@@ -121,6 +124,6 @@ def _read_text(path: Path) -> tuple[str, int]:
 
 
 def _encoding_of(data: bytes) -> str:
-    """UTF-16 or UTF-32 where the first bytes show it, else UTF-8."""
+    """Return UTF-16 or UTF-32 if the first bytes indicate it, and UTF-8 otherwise."""
     marked = (name for mark, name in _ENCODINGS.items() if data.startswith(mark))
     return next(marked, _UTF16_BY_ZEROS.get(tuple(byte == 0 for byte in data[:4]), "utf-8-sig"))

@@ -1,15 +1,16 @@
-"""Cues that show a line again, merged: each line once, whatever way a file repeats it.
+"""Merging of cues that repeat lines, so that each line becomes one caption.
 
-Captions of live television and of recognisers are shown more than once: lines roll up, grow word by word, are highlighted
-word by word, or stand twice in a file. A cue is compared with those that touch or overlap it, of the same speaker:
+Captions of live television and of speech recognizers show a line more than once: lines roll up, grow word by word, are highlighted
+word by word, or are duplicated in the file. A cue is compared with the cues of the same speaker that touch or overlap it:
 
-- Lines at its beginning that are the last lines of the earlier cue are not new. What follows them is.
-- A cue that equals an earlier one, or extends its last line at the end of a word, adds to that one.
-- A cue too short to be read that the next one extends inside a word is being typed: it adds to that one too.
-- Where words are highlighted one by one, such a cue adds to the one before also across a short pause, if the highlight moved on.
+- Lines at its beginning that are the last lines of the earlier cue are not new. The lines that follow them are new.
+- A cue that equals an earlier cue, or extends its last line at the end of a word, is merged into it.
+- A cue that is too short to be read and that the next cue extends inside a word is being typed, and is merged as well.
+- If words are highlighted one by one, such a cue is merged also across a short pause, provided that the highlight moved on.
 
-A caption begins where its words are first shown. It ends where the next line rolls up below it; when the same words are only
-shown again, where they are shown last. The same words after a gap are said again, and stay. So do equal words of two speakers.
+A caption begins when its words are first shown. It ends when the next line rolls up below it, or, if the same words are only
+repeated, when they are last shown. The same words after a gap are treated as spoken again and are kept. The same words of two
+speakers are kept as well.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from trichord.captions.grouping import PAUSE_S
 from trichord.captions.model import Captions, Cue
 from trichord.captions.stamps import spoken_rows
 
-TOUCH_S = 0.05  # cues this far apart touch: a frame, or a rounded time
-BLINK_S = 0.05  # a cue as short as this shows nothing: YouTube writes one of 10 ms between any two lines
-TYPED_S = 0.3  # a cue that is shown for less is not read: where the next one extends it, it is being typed
+TOUCH_S = 0.05  # cues touch if they are at most this far apart, which allows for a frame or a rounded time
+BLINK_S = 0.05  # a cue that is at most this short is not visible; YouTube writes one of 10 ms between any two lines
+TYPED_S = 0.3  # a shorter cue is too short to be read; if the next cue extends it, it is being typed
 _MOST_SCREENS = 8
-_MOST_LINES = 50  # of a cue, for growth to be looked for
+_MOST_LINES = 50  # maximum number of lines of a cue that is checked for growth
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
 @dataclass(eq=False)
 class _Spoken:
-    """A caption that may still grow."""
+    """A caption that later cues may extend."""
 
     start_s: float
     end_s: float
@@ -44,19 +45,19 @@ class _Spoken:
 
 @dataclass(eq=False)
 class _Screen:
-    """What a cue shows, until when it is shown, and the caption that its last line belongs to."""
+    """The lines that a cue shows, the time until which they are shown, and the caption to which the last line belongs."""
 
     lines: tuple[str, ...]
     end_s: float
     speaker: str
     newest: _Spoken
     highlight: int | None = None
-    shown_s: float = TYPED_S  # how long the latest cue that shows these lines lasts
+    shown_s: float = TYPED_S  # duration of the latest cue that shows these lines
 
 
 @dataclass
 class _Match:
-    """Of a cue, the first `num` lines are on `screen` already, the last of them longer there by `growth`."""
+    """A match of a cue with a screen: its first `num` lines are on the screen already, and `growth` extends the last of them."""
 
     screen: _Screen
     num: int
@@ -64,7 +65,14 @@ class _Match:
 
 
 def merged(cues: Iterable[Cue]) -> Captions:
-    """The captions of `cues`, each line once, in the order in which the file has them."""
+    """Return the captions of cues, with each line only once, in the order of the file.
+
+    Args:
+        cues: Cues of a file.
+
+    Returns:
+        The captions.
+    """
     cues = list(cues)
     is_rolling = any(cue.stamped for cue in cues) or _blinks(cues)
     spoken: dict[int, _Spoken] = {}
@@ -99,7 +107,14 @@ def merged(cues: Iterable[Cue]) -> Captions:
 
 
 def unmerged(cues: Iterable[Cue]) -> Captions:
-    """One caption for each cue."""
+    """Return one caption for each cue.
+
+    Args:
+        cues: Cues of a file.
+
+    Returns:
+        The captions.
+    """
     return Captions.from_rows((cue.start_s, cue.end_s, " ".join(cue.lines)) for cue in cues)
 
 
@@ -114,7 +129,7 @@ def _rows(spoken: _Spoken) -> list[tuple[float, float, str]]:
 
 
 def _extend(match: _Match, cue: Cue) -> None:
-    """The cue has no new line: it shows again what is there, or more of its last line."""
+    """Merge a cue without a new line into the newest caption. It repeats the screen or extends its last line."""
     screen, newest = match.screen, match.screen.newest
     if match.growth:
         newest.text += match.growth
@@ -127,7 +142,7 @@ def _extend(match: _Match, cue: Cue) -> None:
 
 
 def _roll(match: _Match, cue: Cue) -> None:
-    """The cue has a new line below those of `match`: the caption above it is no longer the newest."""
+    """End the newest caption of a screen, because a cue shows a new line below it."""
     newest = match.screen.newest
     if match.growth:
         newest.text += match.growth
@@ -137,7 +152,7 @@ def _roll(match: _Match, cue: Cue) -> None:
 
 
 def _blinks(cues: Sequence[Cue]) -> bool:
-    """Whether the file has a cue too short to be seen that only repeats the one before, as YouTube's have."""
+    """Return whether the file has a cue that is too short to be visible and only repeats the previous one, as on YouTube."""
     return any(
         cue.lines and 0 <= cue.end_s - cue.start_s <= BLINK_S and before.lines[-len(cue.lines) :] == cue.lines
         for before, cue in zip(cues, cues[1:], strict=False)
@@ -145,7 +160,7 @@ def _blinks(cues: Sequence[Cue]) -> bool:
 
 
 def _best(screens: Iterable[_Screen], cue: Cue) -> _Match | None:
-    """The screen that has most of the cue's lines already; of equal ones the last."""
+    """Return the match with the screen that shows most of the lines of the cue already. The last one wins a tie."""
     best: _Match | None = None
     for screen in screens:
         if screen.speaker != cue.speaker:
@@ -157,7 +172,7 @@ def _best(screens: Iterable[_Screen], cue: Cue) -> _Match | None:
 
 
 def _moved_on(screen: _Screen, cue: Cue) -> _Match | None:
-    """The match of a cue whose highlight is at a later word of the same line, shortly after the cue before ended."""
+    """Return the match of a cue that starts shortly after the previous one and highlights a later word of the same line."""
     if cue.highlight is None or screen.highlight is None or cue.start_s - screen.end_s >= PAUSE_S:
         return None
     match = _best([screen], cue)
@@ -174,7 +189,7 @@ def _match(screen: _Screen, lines: tuple[str, ...]) -> _Match | None:
             growth = _growth(screen.lines[-1], lines[longer - 1], is_typed)
             if growth and screen.lines[len(screen.lines) - longer : -1] == lines[: longer - 1]:
                 return _Match(screen, longer, growth)
-    if not num:  # the lines may be broken at other places
+    if not num:  # line breaks may be at other places
         shown, text = " ".join(screen.lines), " ".join(lines)
         if shown == text or (growth := _growth(shown, text, is_typed)):
             return _Match(screen, len(lines), "" if shown == text else growth)
@@ -183,7 +198,10 @@ def _match(screen: _Screen, lines: tuple[str, ...]) -> _Match | None:
 
 
 def _growth(shown: str, line: str, is_typed: bool) -> str:
-    """What `line` has after `shown`, if it begins with that and `shown` ends at the end of a word or is being typed; else ''."""
+    """Return the text by which `line` extends `shown`, or an empty string.
+
+    `line` must begin with `shown`, and `shown` must end at the end of a word unless it is being typed.
+    """
     if len(line) <= len(shown) or not line.startswith(shown):
         return ""
     after = line[len(shown)]
@@ -192,8 +210,25 @@ def _growth(shown: str, line: str, is_typed: bool) -> str:
 
 
 def num_repeated(shown: Sequence[str], lines: Sequence[str]) -> int:
-    """The most lines at the end of `shown` that `lines` begins with, in linear time (Knuth, Morris, Pratt)."""
-    borders = [0]  # borders[k]: the most lines that lines[: k + 1] both begins and, in a later place, ends with
+    """Return the largest number of lines at the end of `shown` with which `lines` begins.
+
+    This takes linear time (Knuth, Morris and Pratt, Fast Pattern Matching in Strings, 1977).
+
+    Args:
+        shown: Lines that are shown already.
+        lines: Lines of the next cue.
+
+    Returns:
+        The number of repeated lines.
+
+    Example:
+        >>> from trichord.captions.rolling import num_repeated
+        >>> num_repeated(["one", "two"], ["two", "three"])
+        1
+    """
+    borders = [
+        0
+    ]  # borders[k] is the largest number of lines, at most k, with which lines[: k + 1] both begins and ends
     for line in lines[1:]:
         borders.append(_matched(lines, borders, borders[-1], line))
     num = 0
@@ -203,7 +238,7 @@ def num_repeated(shown: Sequence[str], lines: Sequence[str]) -> int:
 
 
 def _matched(lines: Sequence[str], borders: list[int], num: int, line: str) -> int:
-    """How many of `lines` are matched once `line` follows where `num` were."""
+    """Return the number of matched lines after `line` follows `num` matched lines."""
     while num and lines[num] != line:
         num = borders[num - 1]
     return num + (lines[num] == line)

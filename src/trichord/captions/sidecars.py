@@ -1,7 +1,8 @@
-"""The caption file beside a video: which files are candidates, and which of them is read.
+"""Selection of the caption file of a video (its sidecar) in the same folder.
 
-Beside `talk.mp4` these are `talk.vtt`, `talk.de.vtt`, `talk.eng.srt`, `talk.en_US.forced.srt`, `talk.mp4.srt`, `talk.SRT`: the
-name of the video with or without its suffix, then a language, then words such as `forced` and `sdh`.
+The candidates for `talk.mp4` are files such as `talk.vtt`, `talk.de.vtt`, `talk.eng.srt`, `talk.en_US.forced.srt`, `talk.mp4.srt`
+and `talk.SRT`. Their name consists of the name of the video, with or without its suffix, an optional language, and optional words
+such as `forced` and `sdh`.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from trichord.captions.reading import CAPTION_SUFFIXES, read_captions
 from trichord.errors import TrichordError, Unavailable
 from trichord.files.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 
-_PARTIAL = ("forced", "signs", "foreign")  # files that translate a few lines only
+_PARTIAL = ("forced", "signs", "foreign")  # words in the names of files that translate only a few lines
 _OTHER_WORDS = ("sdh", "cc", "hi", "default", "auto", "asr", "orig", "full", "sub", "subs", "captions")
-_NO_LANGUAGE = ("und", "mul", "mis", "zxx")  # of ISO 639: not stated, several, another, none
+_NO_LANGUAGE = ("und", "mul", "mis", "zxx")  # ISO 639 codes for an undetermined language, several, another, and none
 _ENGLISH = (".en", ".en-US", ".en-GB", ".en-orig")
 _UNREAD = (".sub", ".sbv", ".smi", ".lrc", ".scc", ".stl", ".srv1", ".srv2", ".srv3")
-_GENERAL = (".json", ".csv", ".tsv")  # of formats that hold other things than captions too
+_GENERAL = (".json", ".csv", ".tsv")  # formats that may contain data other than captions
 _MEDIA = (*VIDEO_SUFFIXES, *SOUND_SUFFIXES)
-_SETTLED_S = 2.0  # a folder changed so lately may change again within the same time stamp
+_SETTLED_S = 2.0  # a folder that changed more recently may change again with the same timestamp
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Sidecar:
     """The caption file of a video.
 
     Attributes:
-        path: The file; None where there is none.
-        notes: What was chosen and what else lies there, where that is not plain.
+        path: Path of the file, or None if there is none.
+        notes: Messages about the selected file and its alternatives, if the selection is not obvious.
     """
 
     path: Path | None
@@ -45,7 +46,7 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A caption file beside a video. `addition` is what its name adds to the video's: `.en-US.sdh`."""
+    """A candidate for the caption file. `addition` is the part that its name adds to that of the video, such as `.en-US.sdh`."""
 
     path: Path
     addition: str
@@ -54,20 +55,32 @@ class _Candidate:
 
 
 def find_sidecar(video_path: str | Path) -> Path | None:
-    """The caption file beside a video, or None: see `choose_sidecar`."""
+    """Return the caption file of a video.
+
+    Args:
+        video_path: Path of the video, which need not exist.
+
+    Returns:
+        Path of the file that `choose_sidecar` selects, or None.
+    """
     return choose_sidecar(video_path).path
 
 
 def choose_sidecar(video_path: str | Path, sound_language: Callable[[], str] | None = None) -> Sidecar:
-    """The caption file beside a video.
+    """Select the caption file of a video.
 
-    Whole captions come before forced ones; a name without a language and the language of the sound (English, where it is
-    unknown) before English and that before others; then formats count in the order of `CAPTION_SUFFIXES`, then names. A file
-    without words is passed over if another has some, and JSON or CSV that holds no captions is none.
+    Complete captions are preferred to forced ones. Files without a language and files in the language of the sound (English if
+    unknown) are preferred to English files, and these to other languages. Remaining ties are resolved by the order of formats in
+    `CAPTION_SUFFIXES`, and then by name. A file without words is skipped if another file has words, and JSON, CSV or TSV files
+    that do not contain captions are not candidates.
 
     Args:
-        video_path: The video; it need not exist.
-        sound_language: Gives the language of its sound, '' if unknown. Asked only where the choice depends on it.
+        video_path: Path of the video, which need not exist.
+        sound_language: Function that returns the language of the sound, or an empty string if unknown. It is called only if the
+            selection depends on it.
+
+    Returns:
+        The selected file and notes about the selection.
     """
     video_path = Path(video_path)
     sidecar = _chosen(video_path, sound_language)
@@ -80,16 +93,18 @@ def _chosen(video_path: Path, sound_language: Callable[[], str] | None) -> Sidec
         unread = [name for name in _names(video_path) if name.lower().endswith(_UNREAD)]
         advice = {name: f"convert it to one of {', '.join(CAPTION_SUFFIXES)}" for name in unread[:3]}
         for name in strangers[:3]:
-            advice[name] = f"rename it to {video_path.stem}{Path(name).suffix} if it holds its captions"
-        beside = "lies beside it and is not read"
-        return Sidecar(None, tuple(f"{video_path}: {name} {beside}; {what}" for name, what in advice.items()))
+            advice[name] = (
+                f"rename it to {video_path.stem}{Path(name).suffix} if it contains the captions of this video"
+            )
+        beside = "is in the same folder and is not read"
+        return Sidecar(None, tuple(f"{video_path}: {name} {beside}; {action}" for name, action in advice.items()))
     languages = {candidate.language for candidate in candidates if candidate.language}
     spoken = language_of(sound_language()) if sound_language is not None and len(languages) > 1 else ""
     ranked = sorted(candidates, key=lambda candidate: _rank(candidate, spoken))
     captions = [candidate for candidate in ranked if not _is_other_data(candidate.path)]
     if not captions:
         names = ", ".join(candidate.path.name for candidate in ranked[:5])
-        return Sidecar(None, (f"{video_path}: {names} beside it holds no captions and is not read",))
+        return Sidecar(None, (f"{video_path}: no captions were found in {names} in the same folder",))
     chosen = captions[0]
     if len(captions) > 1:
         chosen = next((candidate for candidate in captions if _has_words(candidate.path)), chosen)
@@ -101,11 +116,11 @@ def _chosen(video_path: Path, sound_language: Callable[[], str] | None) -> Sidec
 
 
 def _rank(candidate: _Candidate, spoken: str) -> tuple[object, ...]:
-    is_wanted = candidate.language in ("", spoken or "en")
+    is_preferred = candidate.language in ("", spoken or "en")
     addition = candidate.addition
     return (
         candidate.is_partial,
-        0 if is_wanted else 1 if candidate.language == "en" else 2,
+        0 if is_preferred else 1 if candidate.language == "en" else 2,
         CAPTION_SUFFIXES.index(candidate.path.suffix.lower()),
         addition != "",
         _ENGLISH.index(addition) if addition in _ENGLISH else len(_ENGLISH),
@@ -115,7 +130,10 @@ def _rank(candidate: _Candidate, spoken: str) -> tuple[object, ...]:
 
 
 def _candidates(video_path: Path) -> tuple[list[_Candidate], list[str]]:
-    """The caption files beside a video, and names of others that may be its captions, but say more than a language."""
+    """Return the candidates for the caption file of a video, and the names of other caption files that may belong to it.
+
+    The names of the latter contain more than a language and known words.
+    """
     names = _names(video_path)
     videos = {Path(name).stem for name in names if name.lower().endswith(_MEDIA)} - {video_path.stem}
     candidates, strangers = [], []
@@ -143,7 +161,7 @@ def _is_known(word: str) -> bool:
 
 
 def _is_other_data(path: Path) -> bool:
-    """Whether a file of a general format is whole and holds something else than captions."""
+    """Return whether a file of a general format is intact, but does not contain captions."""
     if path.suffix.lower() not in _GENERAL:
         return False
     try:
@@ -162,7 +180,7 @@ def _holds_other_data(path: str, changed_ns: int, size: int) -> bool:
     except Unavailable:
         raise
     except TrichordError:
-        pass  # damaged captions: reading them says so
+        pass  # damaged captions are reported when they are read
     return False
 
 
@@ -176,7 +194,7 @@ def _has_words(path: Path) -> bool:
 
 
 def _irregular_notes(video_path: Path) -> tuple[str, ...]:
-    """Lines on what has the name of a caption file and is a pipe, a device or a folder."""
+    """Return notes about pipes, devices and folders that have the name of a caption file."""
     irregular = [
         name
         for name in _names(video_path)
@@ -184,11 +202,11 @@ def _irregular_notes(video_path: Path) -> tuple[str, ...]:
         and (path := video_path.with_name(name)).exists()
         and not path.is_file()
     ]
-    return tuple(f"{video_path}: {name} beside it is no regular file and is not read" for name in irregular[:3])
+    return tuple(f"{video_path}: {name} is not a regular file and is not read" for name in irregular[:3])
 
 
 def _names(video_path: Path) -> list[str]:
-    """Return the names of the files beside a video that begin with the stem of its name and a dot."""
+    """Return the names of the files in the folder of a video that begin with the stem of its name and a dot."""
     folder = video_path.parent
     try:
         changed_ns = os.stat(folder).st_mtime_ns

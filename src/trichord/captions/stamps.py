@@ -1,7 +1,7 @@
-"""Word stamps inside a cue: `today<00:00:00.480><c> we</c>`, and the captions of a cue that is too long to be one.
+"""Word timestamps inside a cue, such as `today<00:00:00.480><c> we</c>`, and the division of long cues with timestamps.
 
-The lines of a recording have a cue each. A live recording may come as one cue whose stamps run through the whole of it, or
-past its end: then each word is where its stamp says, in captions as long as those of speech recognition.
+Each line of a recording usually has its own cue. A live recording may be a single cue whose timestamps cover all of it or extend
+beyond its end. The words are then placed at their timestamps, in captions as long as those of speech recognition.
 """
 
 from __future__ import annotations
@@ -13,13 +13,22 @@ from trichord.captions.grouping import LONGEST_S, group_words, in_order
 from trichord.captions.model import Word
 from trichord.captions.text import STAMP, plain_lines
 
-LONG_S = 2 * LONGEST_S  # a stamped line that is shown longer is cut into captions
-_WORD_S = 1.0  # most that a word lasts when nothing says where it ends
-_PLACE = "\0"  # of a stamp, while markup is resolved
+LONG_S = 2 * LONGEST_S  # a line with timestamps that is shown longer is divided into captions
+_WORD_S = 1.0  # maximum duration of a word whose end is unknown
+_PLACE = "\0"  # stands for a timestamp while markup is resolved
 
 
 def stamped_lines(start_s: float, markup: str) -> tuple[tuple[str, ...], tuple[tuple[tuple[float, str], ...], ...]]:
-    """Lines of a cue, and for each of them its pieces between stamps with their times; no pieces if it has no stamp."""
+    """Split the markup of a cue at its word timestamps.
+
+    Args:
+        start_s: Start of the cue in seconds.
+        markup: Markup of the cue.
+
+    Returns:
+        The plain lines, and for each line the (second, text) of the pieces between timestamps. The pieces are empty if the cue
+        has no timestamps.
+    """
     stamps = [_stamp_s(stamp) for stamp in STAMP.findall(markup)]
     if not stamps:
         return plain_lines(markup), ()
@@ -45,7 +54,16 @@ def stamped_lines(start_s: float, markup: str) -> tuple[tuple[str, ...], tuple[t
 
 
 def spoken_rows(start_s: float, end_s: float, pieces: Sequence[tuple[float, str]]) -> list[tuple[float, float, str]]:
-    """Rows (start, end, text) of a stamped cue that is too long for one caption; none if it is not, or its stamps are wrong."""
+    """Divide a cue with word timestamps that is too long for one caption.
+
+    Args:
+        start_s: Start of the cue in seconds.
+        end_s: End of the cue in seconds.
+        pieces: Pieces (second, text) between the timestamps.
+
+    Returns:
+        Rows of (start, end, text). The list is empty if the cue is not too long or its timestamps are wrong.
+    """
     times = [time_s for time_s, _ in pieces]
     if max(times) <= end_s and end_s - start_s <= LONG_S:
         return []

@@ -1,8 +1,8 @@
-"""The plain text of a cue: tags, entities and line breaks of all caption formats resolved, drawings left out, NFC.
+"""Conversion of the markup of a cue to plain text, in the normalization form NFC.
 
-Formats leak into each other when files are converted, so one function serves them all. A tag is what has the form of one: a
-name with attributes (`<font color="red">`), with classes (`<c.yellow>`) or alone (`<i>`, `</i>`), a voice (`<v Anna>`) or a
-word stamp. Everything else between `<` and `>` is text: `if a<b then c>d`.
+Tags, entities and line breaks of all caption formats are resolved, and drawings are removed. One function serves all formats,
+because converted files mix them. A tag is a name with attributes (`<font color="red">`), with classes (`<c.yellow>`) or alone
+(`<i>`, `</i>`), a voice (`<v Anna>`) or a word timestamp. Anything else between `<` and `>` is text, as in `if a<b then c>d`.
 """
 
 from __future__ import annotations
@@ -31,21 +31,36 @@ _TAG = re.compile(
     rf"|<(?:[abciqsuv](?![\w:-])|[A-Za-z][\w:-]++)(?:\.[^\s<>&]*+)?+{_ATTRIBUTES}>"
 )
 _LONGEST_PADDING = 16
-_LONG_ENTITY = re.compile(r"&#[0-9]{1000,};?")  # Python reads no number of some thousand digits
+_LONG_ENTITY = re.compile(r"&#[0-9]{1000,};?")  # Python cannot parse numbers of several thousand digits
 _ESCAPED_TWICE = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos|nbsp);")
 
 
 def plain_text(markup: str) -> str:
-    """The text of a cue on one line: see this module."""
+    """Return the plain text of a cue on one line.
+
+    Args:
+        markup: Markup of the cue.
+
+    Returns:
+        The plain text.
+
+    Example:
+        >>> from trichord.captions import plain_text
+        >>> plain_text("<i>Salt</i> &amp; <font color='red'>pepper</font>, if a<b")
+        'Salt & pepper, if a<b'
+    """
     return " ".join(plain_lines(markup))
 
 
 def plain_lines(markup: str, *, ass: bool = False) -> tuple[str, ...]:
-    """The lines of a cue that have text, each with its white space folded.
+    r"""Return the lines of a cue that have text, with normalized white space.
 
     Args:
-        markup: As the file has it, with `\\n` between its lines.
-        ass: Whether it is a dialogue of ASS, where everything between braces is hidden.
+        markup: Markup of the cue, with `\n` between its lines.
+        ass: Whether the markup is a dialogue of ASS, in which everything between braces is hidden.
+
+    Returns:
+        The plain text of each line.
     """
     text = markup.replace("\ufeff", "")
     if "{" in text:
@@ -61,17 +76,31 @@ def plain_lines(markup: str, *, ass: bool = False) -> tuple[str, ...]:
 
 
 def _is_invisible(line: str) -> bool:
-    """Whether a line has nothing but marks of direction, joiners and spaces of no width, by which others pad captions."""
+    """Return whether a line consists only of direction marks, joiners and zero-width spaces, which pad captions in some files."""
     return len(line) <= _LONGEST_PADDING and all(unicodedata.category(c) in ("Cf", "Zs") for c in line)
 
 
 def speaker_of(markup: str) -> str:
-    """The names in the voice tags of a WebVTT cue."""
+    """Return the names in the voice tags of a WebVTT cue, or an empty string.
+
+    Args:
+        markup: Markup of the cue.
+
+    Returns:
+        The names, separated by spaces.
+    """
     return one_line(" ".join(_VOICE.findall(markup))) if "<v" in markup else ""
 
 
 def highlight_of(markup: str) -> int | None:
-    """Where the first part begins that tags set off; None where they set off all of the text or nothing."""
+    """Return the position in the markup at which the first highlighted part begins.
+
+    Args:
+        markup: Markup of the cue.
+
+    Returns:
+        The position, or None if tags highlight all of the text or nothing.
+    """
     if "<" not in markup or (tag := _SET_OFF.search(markup)) is None:
         return None
     end = markup.find("</", tag.end())
@@ -82,7 +111,7 @@ def highlight_of(markup: str) -> int | None:
 
 
 def _without_blocks(text: str, ass: bool) -> str:
-    """The text without ASS overrides, and without the drawings that some of them begin and end."""
+    """Remove ASS overrides, and the drawings that some of them enclose."""
     kept, draws = [], False
     for at, piece in enumerate(_BLOCK.split(text)):
         is_hidden = at % 2 == 1 and (ass or _OVERRIDE.match(piece) is not None)

@@ -1,10 +1,9 @@
-"""Text split into words, by one of two rules that a store records.
+"""Splitting of text into words, by one of two rules. A store records the rule that it uses.
 
-`published`: as the loaders of the published code split it, runs of word characters and straight apostrophes. A vowel sign or
-an accent that is a character of its own ends a word there.
-
-`unicode`: a letter keeps its marks (the vowel signs of Hindi and Thai, the vowels of Arabic), text is NFC, an apostrophe
-belongs to a word between two of its letters only, and a typographic apostrophe is a straight one.
+- `published`: the rule of the published loaders. A word is a run of word characters and straight apostrophes. A vowel sign or
+  accent that is a separate character ends a word.
+- `unicode`: the text is normalized to NFC, and a letter keeps its marks (the vowel signs of Hindi and Thai, the vowels of
+  Arabic). An apostrophe belongs to a word only between two letters, and typographic apostrophes become straight ones.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _PUBLISHED = re.compile(r"[\w']+")
 _CLASS_CUT = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _APOSTROPHES = "'\u2018\u2019\u02bc\uff07\u00b4`"
 _STRAIGHT = str.maketrans(dict.fromkeys(_APOSTROPHES, "'"))
-# Soft hyphens, marks of direction, joiners of words and variation selectors change how a word looks, not which word it is.
+# Soft hyphens, direction marks, word joiners and variation selectors change the appearance of a word, but not its identity.
 _INVISIBLE = re.compile(
     "[\u00ad\u061c\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]"
 )
@@ -30,7 +29,23 @@ _ZWNJ, _ZWJ = "\u200c", "\u200d"
 
 
 def tokenize(text: object, splitting: str = "published") -> list[str]:
-    """Return the words of `text` by a rule of `WORD_SPLITTINGS`; case is kept."""
+    """Split text into words. The case is kept.
+
+    Args:
+        text: Text to split.
+        splitting: Rule, one of `WORD_SPLITTINGS`.
+
+    Returns:
+        The words.
+
+    Raises:
+        ValueError: If the rule is unknown.
+
+    Example:
+        >>> from trichord.captions import tokenize
+        >>> tokenize("Don't peel it - 'just' cut!", "unicode")
+        ["Don't", 'peel', 'it', 'just', 'cut']
+    """
     if splitting == "published":
         return _PUBLISHED.findall(str(text))
     if splitting != "unicode":
@@ -40,19 +55,30 @@ def tokenize(text: object, splitting: str = "published") -> list[str]:
 
 
 def class_text(name: str) -> str:
-    """The name of a class as words: `ApplyEyeMakeup` and `apply_eye_makeup` are both `apply eye makeup`.
+    """Convert the name of a class to lowercase words.
 
-    Cut where a small letter or a digit meets a capital, before the last capital of several that a small letter follows
-    (`HTMLPage`: html page), and at anything that is no letter, mark, digit or apostrophe; then in small letters.
+    The name is split between a lowercase letter or digit and a capital, before the last of several capitals if a lowercase letter
+    follows it, and at every character that is not a letter, mark, digit or apostrophe.
+
+    Args:
+        name: Name of a class.
+
+    Returns:
+        The words, separated by spaces.
+
+    Example:
+        >>> from trichord.captions import class_text
+        >>> class_text("ApplyEyeMakeup"), class_text("apply_eye_makeup"), class_text("HTMLPage")
+        ('apply eye makeup', 'apply eye makeup', 'html page')
     """
     return " ".join(_class_word().findall(_CLASS_CUT.sub(" ", str(name)))).lower()
 
 
 @cache
 def _marks() -> str:
-    """The inside of a character class: all marks that combine with a letter."""
+    """Return the contents of a regular-expression character class of all combining marks."""
     ranges: list[list[int]] = []
-    for code in range(0x300, min(0x20000, sys.maxunicode)):  # none lies above, but the variation selectors
+    for code in range(0x300, min(0x20000, sys.maxunicode)):  # above, there are only variation selectors
         if unicodedata.category(chr(code)) in ("Mn", "Mc"):
             if ranges and ranges[-1][1] == code - 1:
                 ranges[-1][1] = code

@@ -1,4 +1,4 @@
-"""The tensors of a batch of clips, for training and scoring."""
+"""The tensors of a batch of clips, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class Batch:
-    """Tensors of B clips. A clip that lacks a modality has zeros or padding in its tensors, and `valid` False.
+    """The tensors of B clips. For a modality that a clip lacks, its rows are zeros or padding, and its entry in `valid` is False.
 
     Attributes:
-        inputs: Tensors with B rows, by name; `Modality.tensors` lists the names for each modality.
-        valid: Per modality (B,) bool.
-        embeddings: Per frozen modality (B, D), computed before (`data.frozen`); in place of its inputs.
-        positives: (B', B') bool over the batch of all processes, or None: texts that count as true (MIL-NCE).
-        first_half: (B',) bool over the batch of all processes, or None: the first half of each video's clips.
-        step_clips: B', clips of the batch of all processes; 0 where nobody counted.
-        clips: What was read, for messages; None where nobody noted it.
+        inputs: Tensors with B rows, by name. `Modality.tensors` lists the names of each modality.
+        valid: By modality, mask of shape (B,), bool, of the clips that have it.
+        embeddings: By frozen modality, embeddings of shape (B, D) that were computed beforehand (`data.frozen`) and replace its
+            inputs.
+        positives: Mask of shape (B', B'), bool, over the batch of all processes, of the texts that count as positives (MIL-NCE), or
+            None.
+        first_half: Mask of shape (B',), bool, over the batch of all processes, of the first half of the clips of each video, or
+            None.
+        step_clips: Number of clips in the batch of all processes, B', or 0 if unknown.
+        clips: Clips that were read, for messages, or None if unknown.
     """
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
@@ -37,6 +40,8 @@ class Batch:
     clips: Clips | None = None
 
     def to(self, device: torch.device) -> Batch:
+        """Return a copy of the batch on a device. Copies to a GPU may be asynchronous."""
+
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=device.type == "cuda")
 
@@ -51,10 +56,13 @@ class Batch:
         )
 
     def model_inputs(self, word_vectors: Tensor) -> dict[str, Tensor]:
-        """Keyword arguments of `MCN.forward` and `MCN.embed` for the modalities that the batch holds.
+        """Compute the keyword arguments of `MCN.forward` and `MCN.embed` for the modalities in the batch.
 
         Args:
-            word_vectors: (V, W) the store's word table, on the device of the batch.
+            word_vectors: Word table of the store, of shape (V, W), on the device of the batch.
+
+        Returns:
+            The inputs of the network by name.
         """
         inputs: dict[str, Tensor] = {}
         for name in in_order(modality_of_tensor(tensor) for tensor in self.inputs):

@@ -1,5 +1,8 @@
-"""Which clips make which batch: a pure function of (seed, epoch, step), the same on every process, read ahead by one
-thread that goes on from epoch to epoch."""
+"""The assignment of clips to batches, and the reading of batches ahead of their use.
+
+The clips of a batch are a pure function of (seed, epoch, step) and are the same in every process. One thread reads batches ahead
+and continues from epoch to epoch.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,25 @@ if TYPE_CHECKING:
     from trichord.store import Store
 
 READ_AHEAD = 2
-WHOLE_S, WHOLE_SHARE = 0.1, 0.01  # a caption may lack so many seconds, and such a share, of what it spans as a whole
+# A caption spans its whole video if it lacks at most WHOLE_S seconds plus the share WHOLE_SHARE of the duration at either end.
+WHOLE_S, WHOLE_SHARE = 0.1, 0.01
 Place = TypeVar("Place")
 Made = TypeVar("Made")
 
 
 def item_clips(store: Store, item: int, min_clip_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Clip of every caption of a video: start_s, end_s, first and last caption that it holds (each (N,)).
+    """Return the clip of each of the N captions of a video.
 
-    Captions grow by their neighbours until `min_clip_s`. Where all captions have one span, the video *is* the clip
-    (YouCook2, MSR-VTT) and each caption describes it alone: nothing grows.
+    A clip grows from a caption by the neighbouring captions until it lasts `min_clip_s`. If all captions have the same span, the
+    video itself is the clip (YouCook2, MSR-VTT), each caption describes it on its own, and no clip grows.
+
+    Args:
+        store: Store of the captions.
+        item: Index of the video.
+        min_clip_s: Minimum duration of a clip in seconds.
+
+    Returns:
+        Start and end in seconds, and the first and last caption of each clip, each of shape (N,).
     """
     start_s, end_s = (np.asarray(a, np.float64) for a in store.caption_spans(item))
     if len(start_s) and (start_s == start_s[0]).all() and (end_s == end_s[0]).all():
@@ -40,11 +52,19 @@ def item_clips(store: Store, item: int, min_clip_s: float) -> tuple[np.ndarray, 
 
 
 def evaluation_clips(store: Store, items: np.ndarray, min_clip_s: float) -> Clips:
-    """Disjoint clips that together hold every caption once, in time order.
+    """Return disjoint clips that together contain every caption once, in the order of time.
 
-    Neighbouring captions are joined until the clip lasts `min_clip_s`; what is left at the end of a video joins its
-    last clip. A video whose captions share one span, or all span the whole of it, gives one row per caption, whose spans are
-    equal; `clips_of_texts` says which of these are one clip.
+    Neighbouring captions are joined until the clip lasts `min_clip_s`. Captions that are left at the end of a video are added to
+    its last clip. If the captions of a video all have the same span, or all span the whole video, the result has one row with
+    this span per caption; `clips_of_texts` returns which of these rows are one clip.
+
+    Args:
+        store: Store of the captions.
+        items: Indices of the videos.
+        min_clip_s: Minimum duration of a clip in seconds.
+
+    Returns:
+        The clips.
     """
     rows: list[tuple[int, float, float, np.ndarray]] = []
     store.bring(items)
@@ -77,12 +97,16 @@ def evaluation_clips(store: Store, items: np.ndarray, min_clip_s: float) -> Clip
 
 
 def clips_of_texts(store: Store, texts: Clips) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows of `evaluation_clips` are texts of one clip: those of a video whose captions all span the whole of it.
+    """Group the rows of `evaluation_clips` that are texts of one clip.
 
-    Captions with times of their own stay clips of their own.
+    These are the captions of a video that all span the whole video. Captions with times of their own remain separate clips.
+
+    Args:
+        store: Store of the videos.
+        texts: Clips that `evaluation_clips` returned, M rows.
 
     Returns:
-        (M,) the clip of each row, and (N,) the first row of each clip.
+        The clip of each row, of shape (M,), and the first row of each of the N clips, of shape (N,).
     """
     key = np.arange(len(texts), dtype=np.int64)
     begins = np.flatnonzero(np.diff(texts.item, prepend=-1)) if len(texts) else key
@@ -98,24 +122,28 @@ def clips_of_texts(store: Store, texts: Clips) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_whole(start_s: np.ndarray, end_s: np.ndarray, duration_s: float) -> np.ndarray:
-    """(N,) whether captions span the whole of a video, but for what rounding leaves, or have no times at all."""
+    """Return a mask (N,) of the captions that span the whole video, up to rounding, or that have no times."""
     near_s = WHOLE_S + WHOLE_SHARE * duration_s
     return (start_s <= near_s) & ((end_s >= duration_s - near_s) | (end_s <= start_s))
 
 
 class TrainingClips:
-    """Draws the clips of each batch.
+    """A sampler of the clips of each training batch.
 
     Args:
-        store: Where captions and features lie.
-        items: Videos to train on; those without captions are left out, since clips follow from captions.
-        seed: Of the whole stream.
-        videos_per_batch: Videos of a batch; when there are fewer, a batch holds all.
-        clips_per_video: Clips of each video, at most; fewer when it has fewer different ones.
-        min_clip_s: Shortest clip.
-        distinct: Draw different clips of a video; False draws captions with replacement, as published (repeated clips
-            become false negatives).
-        published_words: Words of neighbours after those of the caption itself, as published, instead of by time.
+        store: Store of the captions and features.
+        items: Indices of the videos to train on. Videos without captions are left out, because clips are derived from captions.
+        seed: Random seed of the shuffles and draws.
+        videos_per_batch: Number of videos in a batch. If there are fewer videos, a batch contains all of them.
+        clips_per_video: Maximum number of clips of each video. A video with fewer different clips contributes fewer.
+        min_clip_s: Minimum duration of a clip in seconds.
+        distinct: Whether to draw different clips of a video. False draws captions with replacement, as in the published code, so
+            that repeated clips become false negatives.
+        published_words: Whether the words of neighbouring captions follow those of the caption itself, as in the published code,
+            instead of being sorted by time.
+
+    Raises:
+        TrichordError: If none of the videos has captions.
     """
 
     def __init__(
@@ -134,7 +162,7 @@ class TrainingClips:
         self.items = items[end > begin].astype(np.int64)
         if len(self.items) == 0:
             raise TrichordError(
-                f"{store.path}: no training video has captions; add captions, or choose another data.train_split"
+                f"{store.path}: none of the training videos has captions; add captions, or choose another data.train_split"
             )
         self.store, self.seed, self.min_clip_s = store, seed, min_clip_s
         self.videos_per_batch = min(videos_per_batch, len(self.items))
@@ -143,7 +171,7 @@ class TrainingClips:
 
     @property
     def most_clips(self) -> int:
-        """The most clips that a batch can hold."""
+        """Maximum number of clips in a batch."""
         if self.videos_per_batch > 1 or not self.distinct:
             return self.videos_per_batch * self.clips_per_video
         _, begin, end, _ = self.store.located("caption", self.items)
@@ -151,18 +179,30 @@ class TrainingClips:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches of an epoch; the rest of the shuffled videos waits for the next epoch's shuffle."""
+        """Number of full batches in an epoch. The remaining shuffled videos are not used in this epoch."""
         return len(self.items) // self.videos_per_batch
 
     def draw(self, epoch: int, step: int) -> Clips:
-        """Clips of step `step` (0-based within the epoch), over all processes."""
+        """Draw the clips of one step for all processes.
+
+        Args:
+            epoch: Index of the epoch.
+            step: Index of the step within the epoch.
+
+        Returns:
+            The clips.
+
+        Raises:
+            ValueError: If the epoch does not have this step.
+        """
         if not 0 <= step < self.steps_per_epoch:
-            raise ValueError(f"step {step} of {self.steps_per_epoch}")
+            raise ValueError(f"step is {step}, but it must be in [0, {self.steps_per_epoch}), the steps of an epoch")
         chosen = self._shuffled(epoch)[step * self.videos_per_batch : (step + 1) * self.videos_per_batch]
         rng = np.random.default_rng([self.seed, epoch, step])
         self.store.bring(chosen)
-        in_turn = {video: self.store.caption_spans(video) for video in sorted(chosen.tolist())}  # part by part
-        spans = [in_turn[video] for video in chosen.tolist()]
+        # Sorted videos are read part by part.
+        spans_by_video = {video: self.store.caption_spans(video) for video in sorted(chosen.tolist())}
+        spans = [spans_by_video[video] for video in chosen.tolist()]
         caption_start_s, caption_end_s = (np.concatenate(column) for column in zip(*spans, strict=True))
         offsets = np.cumsum([0, *(len(start_s) for start_s, _ in spans)])
         start_s, end_s, first, last = _clips_of_videos(caption_start_s, caption_end_s, offsets, self.min_clip_s)
@@ -173,23 +213,23 @@ class TrainingClips:
         shift = np.repeat(offsets[:-1], counts)
         if self.published_words:
             orders = words_published_orders(captions, caption_start_s, caption_end_s, self.min_clip_s, offsets)
-            said = [order - begin for order, begin in zip(orders, shift.tolist(), strict=True)]
+            captions_of_clips = [order - begin for order, begin in zip(orders, shift.tolist(), strict=True)]
         else:
-            held = zip((first[captions] - shift).tolist(), (last[captions] - shift + 1).tolist(), strict=True)
-            every = np.arange(int(np.diff(offsets).max()))
-            said = [every[begin:end] for begin, end in held]
-        return Clips(np.repeat(chosen, counts), start_s[captions], end_s[captions], said, captions - shift)
+            bounds = zip((first[captions] - shift).tolist(), (last[captions] - shift + 1).tolist(), strict=True)
+            indices = np.arange(int(np.diff(offsets).max()))
+            captions_of_clips = [indices[begin:end] for begin, end in bounds]
+        return Clips(np.repeat(chosen, counts), start_s[captions], end_s[captions], captions_of_clips, captions - shift)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
-        """The videos in the order of that epoch, kept while batches of it are drawn."""
-        kept, order = self._order
-        if kept != epoch:
+        """Return the videos in the order of an epoch. The order of the latest epoch is cached."""
+        cached_epoch, order = self._order
+        if cached_epoch != epoch:
             order = self.items[np.random.default_rng([self.seed, epoch]).permutation(len(self.items))]
             self._order = epoch, order
         return order
 
     def _drawn(self, rng: np.random.Generator, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Captions whose clips are drawn."""
+        """Return the captions whose clips are drawn from one video."""
         if not self.distinct:
             return rng.integers(0, len(first), self.clips_per_video)
         shuffled = rng.permutation(len(first))
@@ -201,26 +241,42 @@ class TrainingClips:
 def _clips_of_videos(
     start_s: np.ndarray, end_s: np.ndarray, offsets: np.ndarray, min_clip_s: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """`item_clips` of several videos, each with captions, laid end to end: start_s, end_s, first and last (N,)."""
+    """Return the clips of the concatenated captions of several videos, as `item_clips` does for one video."""
     one_span = np.ones(len(offsets) - 1, bool)
     for times in (start_s, end_s):
         one_span &= np.minimum.reduceat(times, offsets[:-1]) == np.maximum.reduceat(times, offsets[:-1])
     lengths = np.diff(offsets)
-    # no clip grows beyond its video: a caption that must not grow is a video of its own
+    # A clip does not grow beyond its video, so a caption that must not grow is treated as a video of its own.
     alone = np.repeat(one_span, lengths)
     bounds = np.unique(np.concatenate([offsets, np.flatnonzero(alone), np.flatnonzero(alone) + 1]))
     return clip_spans(start_s, end_s, min_clip_s, bounds)
 
 
 def overlapping(clips: Clips) -> np.ndarray:
-    """(B, B) bool: clips of the same video whose spans touch: whose captions may stand for each other (MIL-NCE)."""
+    """Return which pairs of clips overlap in time and belong to the same video.
+
+    The captions of overlapping clips count as candidate positives of each other (MIL-NCE).
+
+    Args:
+        clips: B clips.
+
+    Returns:
+        Matrix of shape (B, B), bool.
+    """
     same = clips.item[:, None] == clips.item[None, :]
     touch = (clips.start_s[:, None] <= clips.end_s[None, :]) & (clips.start_s[None, :] <= clips.end_s[:, None])
     return same & touch
 
 
 def first_half_of_each_video(clips: Clips) -> np.ndarray:
-    """(B,) bool: the first half (rounded up) of each video's clips, which alone the published queue keeps."""
+    """Return a mask of the first half (rounded up) of the clips of each video. The published queue stores only these.
+
+    Args:
+        clips: B clips.
+
+    Returns:
+        Mask of shape (B,), bool.
+    """
     kept = np.zeros(len(clips), bool)
     for item in np.unique(clips.item):
         mine = np.flatnonzero(clips.item == item)
@@ -242,27 +298,32 @@ def batches(
     pin: bool = False,
     timeout_s: float = 0.0,
 ) -> Generator[Batch]:
-    """Batches of these epochs, one after the other, this process's part of each, read ahead by one thread.
+    """Iterate over this process's part of the batches of some epochs, which one thread reads ahead.
 
-    The thread does not stop between epochs: the first batches of the next are read during the last steps of this one.
-    The clips of a step are split over the processes in contiguous parts, so that rows gathered in process order are the
-    rows of the one-process batch. Close the iterator to end the thread early.
+    The thread does not stop between epochs: the first batches of an epoch are read during the last steps of the previous one. The
+    clips of a step are split over the processes in contiguous parts, so that rows gathered in the order of processes are the rows
+    of the one-process batch. Close the iterator to stop the thread early.
 
     Args:
-        source: Draws the clips.
-        reader: Reads them.
-        epochs: Numbers of the epochs.
-        first_step: Step within the first epoch to begin with.
-        num_batches: Stop after as many, also within an epoch; None reads all.
-        process: Number of this process.
-        num_processes: Processes that share a batch.
-        with_positives: Also find which texts count as true (`overlapping`).
-        with_first_half: Also find the first half of each video's clips.
-        pin: As of `ClipReader.read`: for batches that move to a GPU.
-        timeout_s: Most seconds to wait for a batch; 0 waits for ever.
+        source: Sampler of the clips.
+        reader: Reader of the clips.
+        epochs: Indices of the epochs.
+        first_step: Step of the first epoch at which to start.
+        num_batches: Number of batches after which to stop, possibly within an epoch. None reads all batches.
+        process: Index of this process.
+        num_processes: Number of processes that share a batch.
+        with_positives: Whether to compute the mask of positive texts (`overlapping`).
+        with_first_half: Whether to compute the mask of the first half of the clips of each video.
+        pin: Whether batches are copied to a GPU, as in `ClipReader.read`.
+        timeout_s: Maximum time to wait for a batch in seconds. 0 waits without limit.
 
-    Raises TrichordError when a batch does not come in time; it names the file that is being read. (A page that the disk does
-    not give to a slice of fewer than some 500 numbers stops the whole process: numpy holds the interpreter's lock there.)
+    Yields:
+        Batches.
+
+    Raises:
+        TrichordError: If a batch does not arrive in time. The message names the file that is being read. The timeout cannot take
+            effect while a disk does not deliver a page for a slice of fewer than about 500 numbers, because NumPy then holds the
+            lock of the interpreter and blocks the whole process.
     """
     import torch
 
@@ -284,8 +345,8 @@ def batches(
 
     def stalled() -> TrichordError:
         return TrichordError(
-            f"no batch came for {timeout_s:g} s: the reader waits for {store.now_reading()}; see that the disk or the network "
-            "answers, then the same command goes on; training.loader_timeout_s sets how long to wait (0: for ever)"
+            f"no batch arrived within {timeout_s:g} s: the reader is waiting for {store.now_reading()}; check that the disk or the "
+            "network responds, and run the same command again to continue; training.loader_timeout_s sets the time limit (0: none)"
         )
 
     places = (
@@ -303,32 +364,42 @@ def read_ahead(
     timeout_s: float = 0.0,
     stalled: Callable[[], TrichordError] | None = None,
 ) -> Generator[Made]:
-    """`make(place)` for every place in order, computed up to READ_AHEAD places ahead in a thread.
+    """Iterate over `make(place)` for every place in order, computed in a thread up to READ_AHEAD places ahead.
 
     Args:
-        make: Called in the thread.
-        places: Iterated by the caller.
-        timeout_s: Most seconds to wait for one; 0 waits for ever. A thread that came too late is left to itself.
-        stalled: What to raise then.
+        make: Function that the thread calls.
+        places: Arguments of `make`. They are iterated in the thread of the caller.
+        timeout_s: Maximum time to wait for a result in seconds. 0 waits without limit. A thread that exceeds it is abandoned.
+        stalled: Function that returns the error to raise when the time limit is exceeded.
+
+    Yields:
+        The results.
+
+    Raises:
+        TrichordError: If a result does not arrive in time.
     """
     pool, on_time = Ahead("reader"), True
     waiting: deque[Future[Made]] = deque()
 
-    def taken() -> Made:
+    def next_result() -> Made:
         nonlocal on_time
         future = waiting.popleft()
         on_time = bool(wait([future], timeout_s or None).done)
         if not on_time:
-            raise stalled() if stalled else TrichordError(f"nothing came for {timeout_s:g} s; is the disk still there?")
+            raise (
+                stalled()
+                if stalled
+                else TrichordError(f"no data arrived within {timeout_s:g} s; check that the disk is available")
+            )
         return future.result()
 
     try:
         for place in places:
             waiting.append(pool.submit(make, place))
             if len(waiting) > READ_AHEAD:
-                yield taken()
+                yield next_result()
         while waiting:
-            yield taken()
+            yield next_result()
     finally:
         for future in waiting:
             future.cancel()

@@ -1,9 +1,10 @@
-"""What frozen encoders give, kept in the store: one row for every clip that training can draw, read by all epochs and orders.
+"""The cache of the outputs of frozen encoders, with one row for every clip that training can draw.
 
-Clips follow from captions, so they can be listed (`data.listing`). A cache lies in `STORE/frozen/KEY/`: `values.npy` (R, C)
-float32, `valid.npy` (R,), and for each caption of each training video the row of its clip (`row.npy`, `begin.npy`). Captions
-that grow into the same clip share a row. KEY follows from all that the values depend on, so a cache is never out of date: it is
-another one. `data.frozen_parts` makes it, with the help of all processes that need it.
+All epochs and orders read it. Clips are derived from captions, so they can be listed (`data.listing`). A cache is the folder
+`STORE/frozen/KEY/` with `values.npy` (R, C), float32, `valid.npy` (R,), and the row of the clip of each caption of each training
+video (`row.npy`, `begin.npy`). Captions that grow into the same clip share a row. KEY is derived from everything that the values
+depend on, so a cache is never out of date: changed inputs give another key. `data.frozen_parts` computes a cache, in parallel in
+all processes that need it.
 """
 
 from __future__ import annotations
@@ -35,24 +36,30 @@ from trichord.store.leases import Leases
 logger = main_process_logger(__name__)
 
 FOLDER = "frozen"
-POLL_S = 0.2  # between looks at what other processes do
-SAY_EVERY_S = 10.0
+POLL_S = 0.2  # interval between checks of the progress of other processes
+SAY_EVERY_S = 10.0  # interval between progress messages
 _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class NotWritable(TrichordError):
-    """The store may not be written to, so that nothing can be kept in it."""
+    """The store is not writable, so that embeddings cannot be cached in it."""
 
 
 def frozen_folder(store: Store) -> Path:
-    """Where the caches of a store lie."""
+    """Return the folder of the caches of a store."""
     return store.folder / FOLDER
 
 
 def why_not_writable(folder: Path) -> str:
-    """Return why nothing can be kept in the folder of a store's caches: it is read-only, or another user's; '' where it can.
+    """Return the reason why the folder of the caches of a store is not writable.
 
-    Nothing is left in it.
+    The check leaves no files behind.
+
+    Args:
+        folder: Folder of the caches.
+
+    Returns:
+        The reason, such as a missing permission, or an empty string if the folder is writable.
     """
     if os.path.lexists(folder) and not is_real_folder(folder):
         return "it is a link or a file, not a folder"
@@ -63,7 +70,7 @@ def why_not_writable(folder: Path) -> str:
         if leases.exists() and not os.access(
             leases, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids
         ):
-            raise PermissionError(errno.EACCES, f"no right to write {leases}")
+            raise PermissionError(errno.EACCES, f"permission to write {leases} is missing")
     except OSError as error:
         return error.strerror or one_line(error)
     return ""
@@ -76,14 +83,20 @@ def frozen_rows(
     process: int = 0,
     num_processes: int = 1,
 ) -> FrozenRows:
-    """The cache of that pass. What is not there is made, together with every other process that makes it.
+    """Return the cache of a pass. Missing parts are computed, in parallel with all other processes that compute them.
 
     Args:
-        work: What is wanted.
-        encoder: Makes the values.
-        process, num_processes: Of a launch: each process begins with its own share. Others help without being counted.
+        work: Pass of a frozen encoder.
+        encoder: Computes the values.
+        process: Index of this process in its launch. Each process starts with its own share of the parts.
+        num_processes: Number of processes in the launch. Processes of other launches may help without being counted.
 
-    Raises NotWritable when the store may not be written to, TrichordError when the disk is full or fails.
+    Returns:
+        The cache.
+
+    Raises:
+        NotWritable: If the store is not writable.
+        TrichordError: If the disk is full or fails.
     """
     if not work.finished:
         try:
@@ -94,7 +107,7 @@ def frozen_rows(
             kind = NotWritable if error.errno in _NO_RIGHT else TrichordError
             raise kind(
                 f"{work.folder}: the frozen embeddings cannot be written ({error.strerror or one_line(error)}); "
-                "free the space or the rights, or set training.frozen_cache to off"
+                "free disk space or grant write permission, or set training.frozen_cache to off"
             ) from None
         logger.info(
             f"frozen {work.modality}: {work.listing.num_clips:,} clips, {work.num_bytes / 1e6:,.0f} MB in {work.folder}"
@@ -103,14 +116,17 @@ def frozen_rows(
 
 
 def _make(work: FrozenPass, encoder: Encoder, leases: Leases, process: int, num_processes: int) -> None:
-    """Make this process's share of the parts, then those that nobody has; wait for those of others, and make them where
-    their process is lost."""
-    said_s = time.monotonic()
+    """Compute the parts of a cache.
 
-    def tell(parts: list[Part], waiting: str = "") -> None:
-        nonlocal said_s
-        if time.monotonic() - said_s >= SAY_EVERY_S:
-            said_s, done = time.monotonic(), parts_done(work)
+    The process first computes its own share of the parts, then the parts that no other process holds. It then waits for the parts
+    of other processes and computes them if their process is lost.
+    """
+    last_message_s = time.monotonic()
+
+    def report_progress(parts: list[Part], waiting: str = "") -> None:
+        nonlocal last_message_s
+        if time.monotonic() - last_message_s >= SAY_EVERY_S:
+            last_message_s, done = time.monotonic(), parts_done(work)
             num_clips = sum(part.end - part.begin for part in parts if part.number in done)
             logger.info(f"frozen {work.modality}: {num_clips:,} of {work.listing.num_clips:,} clips{waiting}")
 
@@ -118,10 +134,11 @@ def _make(work: FrozenPass, encoder: Encoder, leases: Leases, process: int, num_
         parts = plan_parts(work, leases)
         if parts is not None:
             first, last = (len(parts) * number // num_processes for number in (process, process + 1))
-            made = make_parts(work, parts[first:last], encoder, leases, partial(tell, parts))
-            made += make_parts(work, parts[last:] + parts[:first], encoder, leases, partial(tell, parts))
+            after_part = partial(report_progress, parts)
+            num_made = make_parts(work, parts[first:last], encoder, leases, after_part)
+            num_made += make_parts(work, parts[last:] + parts[:first], encoder, leases, after_part)
             if finish(work, parts, leases):
                 return
-            if not made:
-                tell(parts, "; waiting for other processes that make the rest")
+            if not num_made:
+                report_progress(parts, "; waiting for other processes that compute the rest")
         time.sleep(POLL_S)

@@ -1,12 +1,14 @@
-"""A pass of frozen encoders over every clip, in parts that any number of processes make, on one machine or several.
+"""A pass of a frozen encoder over every clip, in parts that any number of processes compute, on one or several machines.
 
-While it is made a cache is `KEY.partial`: `values.npy` and `valid.npy` at their full size, and `done/N` for each part that is
-whole. A part is some blocks of `BLOCK` clips; blocks are cut alike whoever makes them, so the values depend neither on the
-number of processes nor on interruptions. Who makes a part holds its lease (`store.leases`), which dies with its process: a
-lost process loses its unfinished part. Rows are written, never mapped: processes that share a page overwrite nothing on a
-network file system, and a full disk is an error instead of a signal. The last to see all parts whole renames the folder.
+An unfinished cache is the folder `KEY.partial`, with `values.npy` and `valid.npy` at their full size and a file `done/N` for each
+complete part. A part consists of blocks of `BLOCK` clips. The boundaries of the blocks do not depend on who computes them, so the
+values depend neither on the number of processes nor on interruptions. A process that computes a part holds its lease
+(`store.leases`), which ends with the process, so that only the unfinished part of a lost process is lost. Rows are written to files
+instead of memory maps: processes that share a page do not overwrite each other's rows on a network file system, and a full disk
+raises an error instead of a signal. The process that sees that all parts are complete renames the folder.
 
-A process makes a pass by `plan_parts`, `make_parts` and `finish`, in this order, again until `finish` says True.
+To compute a pass, a process calls `plan_parts`, `make_parts` and `finish` in this order, and repeats this until `finish` returns
+True.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ from trichord.files.writing import write_json
 from trichord.store.leases import Leases
 
 PLAN, DONE = "plan.json", "done"
-BLOCK = 256  # clips of one forward pass
-MOST_PARTS = 4096  # a part is one block until there are more of them
+BLOCK = 256  # number of clips in one forward pass
+MOST_PARTS = 4096  # maximum number of parts; a part is a single block if there are no more blocks than this
 _MARKS = re.compile(r"\d+")
 _FILES = re.compile(
     r"(?:values|valid|row|begin)\.npy|(?:index|plan|progress)\.json|\.(?:index|plan)\.json\.(?:partial|tmp)|done/\d+"
@@ -43,8 +45,12 @@ _FILES = re.compile(
 
 @dataclass(frozen=True)
 class Encoder:
-    """Makes the values: `load` reads the features of clips, ahead in a thread; `encode` gives their values (B, C) float32
-    and valid (B,) bool."""
+    """The functions that compute the values of a pass.
+
+    Attributes:
+        load: Reads the features of clips. It is called ahead in a thread.
+        encode: Computes the values (B, C), float32, and a mask of the valid clips (B,), bool, from these features.
+    """
 
     load: Callable[[Clips], Any]
     encode: Callable[[Any], tuple[np.ndarray, np.ndarray]]
@@ -52,14 +58,16 @@ class Encoder:
 
 @dataclass(frozen=True, eq=False)
 class FrozenPass:
-    """What is to be made.
+    """A pass of a frozen encoder over every clip.
 
     Attributes:
-        folder: Where the finished cache lies: `FROZEN/KEY`. KEY follows from all that the values depend on.
-        source: Draws the clips.
-        listing: Of its clips.
-        modality, kind, width: Of the values.
-        described: What the key was made of, kept in the index for a reader.
+        folder: Folder of the finished cache, `FROZEN/KEY`. KEY is derived from everything that the values depend on.
+        source: Sampler of the clips.
+        listing: List of the clips.
+        modality: Modality that is encoded.
+        kind: Kind of the values, "embedding" or "pooled".
+        width: Width of the values.
+        described: Inputs of the key, which are saved in the index for readers.
     """
 
     folder: Path
@@ -72,20 +80,23 @@ class FrozenPass:
 
     @property
     def partial(self) -> Path:
+        """Folder of the unfinished cache."""
         return self.folder.with_name(f"{self.folder.name}.partial")
 
     @property
     def finished(self) -> bool:
+        """Whether the finished cache exists."""
         return (self.folder / INDEX).is_file()
 
     @property
     def num_bytes(self) -> int:
+        """Size of the cache in bytes."""
         return self.listing.num_clips * (4 * self.width + 1) + 8 * len(self.listing.row)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows `begin` to `end` of the values."""
+    """The part of a pass that computes the rows from `begin` to `end` (exclusive)."""
 
     number: int
     begin: int
@@ -93,13 +104,18 @@ class Part:
 
 
 def plan_parts(work: FrozenPass, leases: Leases) -> list[Part] | None:
-    """The parts of a pass, after making room for its values where nobody has. None: another process makes room right now.
+    """Create the files of a pass if they do not exist, and return its parts.
 
     Args:
-        work: What is to be made; its `folder.parent` must be there.
-        leases: On that parent.
+        work: Pass to compute. The parent of its folder must exist.
+        leases: Leases on this parent.
 
-    Raises TrichordError when the disk is too full, OSError when it cannot be written to.
+    Returns:
+        The parts, or None if another process is creating the files.
+
+    Raises:
+        TrichordError: If the disk does not have enough free space.
+        OSError: If the disk cannot be written to.
     """
     num_clips = work.listing.num_clips
     step = BLOCK * -(-num_clips // (BLOCK * MOST_PARTS))
@@ -118,12 +134,12 @@ def plan_parts(work: FrozenPass, leases: Leases) -> list[Part] | None:
 
 
 def _make_room(work: FrozenPass, plan: dict[str, int]) -> None:
-    _remove(work.partial)  # of an earlier version
+    _remove(work.partial)  # it may come from an earlier version
     free = shutil.disk_usage(work.folder.parent).free
     if work.num_bytes > free:
         raise TrichordError(
-            f"{work.folder}: the frozen embeddings of {work.listing.num_clips:,} clips take {work.num_bytes / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB are free; free the space, or set training.frozen_cache to off"
+            f"{work.folder}: the frozen embeddings of {work.listing.num_clips:,} clips take {work.num_bytes / 1e9:.1f} GB, but "
+            f"only {free / 1e9:.1f} GB are free; free disk space, or set training.frozen_cache to off"
         )
     (work.partial / DONE).mkdir(parents=True)
     num_clips = work.listing.num_clips
@@ -133,7 +149,7 @@ def _make_room(work: FrozenPass, plan: dict[str, int]) -> None:
 
 
 def parts_done(work: FrozenPass) -> set[int]:
-    """Numbers of the parts that are whole, while the pass is not finished."""
+    """Return the numbers of the complete parts of an unfinished pass."""
     try:
         return {int(name) for name in os.listdir(work.partial / DONE)}
     except FileNotFoundError:
@@ -147,29 +163,34 @@ def make_parts(
     leases: Leases,
     after_part: Callable[[], None] | None = None,
 ) -> int:
-    """Make those of the parts that are not whole and that no other process holds, reading ahead across them.
+    """Compute the parts that are not complete and that no other process holds.
+
+    Features are read ahead across parts.
 
     Args:
-        work: What is to be made.
-        parts: In this order.
-        encoder: Makes the values.
-        leases: On `work.folder.parent`. Leases exclude other processes, not other threads of this one.
-        after_part: Called after each part.
+        work: Pass to compute.
+        parts: Parts, in the order in which they are computed.
+        encoder: Computes the values.
+        leases: Leases on the parent of `work.folder`. They exclude other processes, but not other threads of this process.
+        after_part: Function that is called after each part.
 
     Returns:
-        How many this call made. Raises OSError when they cannot be written.
+        The number of parts that this call computed.
+
+    Raises:
+        OSError: If the values cannot be written.
     """
 
     def load(place: tuple[Part, int, int]) -> tuple[Part, int, int, Any]:
         part, begin, end = place
         return part, begin, end, encoder.load(clips_at(work.source, work.listing, begin, end))
 
-    made = 0
+    num_made = 0
     claimed: list[Part] = []
     with ExitStack() as stack:
         stack.callback(_release, work, claimed, leases)
         try:
-            rows = _Rows(work, stack)  # the files stay the same when the folder is renamed
+            rows = _Rows(work, stack)  # open files remain valid when the folder is renamed
         except FileNotFoundError:
             if work.finished:
                 return 0
@@ -181,21 +202,21 @@ def make_parts(
                 (work.partial / DONE / str(part.number)).touch()
                 claimed.remove(part)
                 leases.release(_name(work, part))
-                made += 1
+                num_made += 1
                 if after_part is not None:
                     after_part()
-    return made
+    return num_made
 
 
 def _claim(
     work: FrozenPass, parts: Sequence[Part], leases: Leases, claimed: list[Part]
 ) -> Iterator[tuple[Part, int, int]]:
-    """The blocks of each part that can be had, leased just before its first block is read."""
+    """Iterate over the blocks of each available part. Its lease is acquired just before its first block is read."""
     done = parts_done(work)
     for part in parts:
         if part.number in done or not leases.acquire(_name(work, part)):
             continue
-        # The mark first: where it is missing because the folder was renamed, the finished pass is seen after it.
+        # The mark is checked first. If it is missing because the folder was renamed, the second check sees the finished pass.
         if (work.partial / DONE / str(part.number)).exists() or work.finished:
             leases.release(_name(work, part))
             continue
@@ -205,7 +226,16 @@ def _claim(
 
 
 def finish(work: FrozenPass, parts: Sequence[Part], leases: Leases) -> bool:
-    """Put the finished cache in its place when all parts are whole. True: it is there, whoever did it."""
+    """Move the cache to its final folder if all parts are complete.
+
+    Args:
+        work: Pass to finish.
+        parts: All parts of the pass.
+        leases: Leases on the parent of `work.folder`.
+
+    Returns:
+        Whether the finished cache exists, no matter which process finished it.
+    """
     if work.finished:
         return True
     if len(parts_done(work)) < len(parts) or not leases.acquire(work.folder.name):
@@ -222,7 +252,7 @@ def finish(work: FrozenPass, parts: Sequence[Part], leases: Leases) -> bool:
                 os.fsync(file.fileno())
         index = {"modality": work.modality, "kind": work.kind, "width": work.width, "num_clips": work.listing.num_clips}
         write_json(work.partial / INDEX, {**index, **work.described})
-        _remove(work.folder)  # what a deletion left
+        _remove(work.folder)  # an interrupted deletion may have left files
         os.rename(work.partial, work.folder)
         remove_folder(work.folder / DONE, _MARKS)
         return True
@@ -240,7 +270,7 @@ def _release(work: FrozenPass, parts: Sequence[Part], leases: Leases) -> None:
 
 
 class _Rows:
-    """Writes rows of `values.npy` and `valid.npy`, which are there at their full size."""
+    """A writer of rows of `values.npy` and `valid.npy`, which already exist at their full size."""
 
     def __init__(self, work: FrozenPass, stack: ExitStack) -> None:
         self.files = []
@@ -249,14 +279,20 @@ class _Rows:
             check_regular(path)
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             if not (isinstance(array, np.memmap) and len(array) == work.listing.num_clips):
-                raise ValueError(f"{path}: holds {len(array)} rows for {work.listing.num_clips} clips")
+                raise ValueError(
+                    f"{path}: has {len(array)} rows, but there are {work.listing.num_clips} clips; "
+                    f"delete the folder {path.parent} to compute it again"
+                )
             file = stack.enter_context(path.open("r+b"))
             self.files.append((file, array.dtype, array.offset, array[:1].nbytes, array.shape[1:]))
 
     def write(self, begin: int, end: int, *arrays: np.ndarray) -> None:
         for (file, dtype, offset, row_bytes, shape), array in zip(self.files, arrays, strict=True):
             if array.shape != (end - begin, *shape):
-                raise ValueError(f"the encoder gave {array.shape} for {end - begin} clips")
+                raise ValueError(
+                    f"the encoder returned an array of shape {array.shape} instead of {(end - begin, *shape)} for "
+                    f"{end - begin} clips"
+                )
             file.seek(offset + begin * row_bytes)
             file.write(np.ascontiguousarray(array, dtype).data)
 
@@ -277,5 +313,5 @@ def _read(path: Path) -> object:
 def _remove(folder: Path) -> None:
     if not remove_folder(folder, _FILES):
         raise TrichordError(
-            f"{folder}: is a link, or holds files that trichord did not write; move it away, then run the command again"
+            f"{folder}: is a link or contains files that trichord did not write; move it away and run the command again"
         )

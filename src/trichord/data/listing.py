@@ -1,7 +1,7 @@
-"""Every clip that training can draw, listed: clips follow from captions, so each has a row, from 0 in the order of videos.
+"""The list of all clips that training can draw.
 
-Captions that grow into the same clip share a row. A row's clip follows from the listing alone, so any process can make the
-clips of any rows.
+Clips are derived from captions, so each clip has a row, numbered from 0 in the order of videos. Captions that grow into the same
+clip share a row. The clip of a row is determined by the listing alone, so any process can compute the clips of any rows.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from trichord.data.clips import words_published_orders
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """V videos that are trained on, N captions of them, R clips.
+    """The list of the R clips of V training videos with N captions.
 
     Attributes:
-        first_row: (V + 1,) the first clip of each video, and R.
-        row: (N,) the row of the clip of each caption, video after video.
-        begin: (items of the store,) where the captions of each begin in `row`; -1 for those that are not trained on.
+        first_row: Row of the first clip of each video, followed by R, of shape (V + 1,).
+        row: Row of the clip of each caption, video after video, of shape (N,).
+        begin: For each item of the store, the index in `row` at which its captions begin, or -1 if it is not trained on.
     """
 
     first_row: np.ndarray
@@ -31,11 +31,19 @@ class Listing:
 
     @property
     def num_clips(self) -> int:
+        """Number of clips, R."""
         return int(self.first_row[-1])
 
 
 def list_clips(source: TrainingClips) -> Listing:
-    """List the clips that `source` can draw; takes a pass over all captions."""
+    """List the clips that a sampler can draw. This reads the times of all captions once.
+
+    Args:
+        source: Sampler of the clips.
+
+    Returns:
+        The list.
+    """
     first_row, rows = [0], []
     for video in source.items.tolist():
         chosen, row = _distinct(source, *item_clips(source.store, video, source.min_clip_s)[2:])
@@ -47,7 +55,17 @@ def list_clips(source: TrainingClips) -> Listing:
 
 
 def clips_at(source: TrainingClips, listing: Listing, begin: int, end: int) -> Clips:
-    """The clips of rows `begin` to `end`."""
+    """Return the clips of some rows of a listing.
+
+    Args:
+        source: Sampler of the clips.
+        listing: Its listing.
+        begin: First row.
+        end: End of the rows (exclusive).
+
+    Returns:
+        The clips.
+    """
     item, start_s, end_s = [], [], []
     captions: list[np.ndarray] = []
     videos = np.searchsorted(listing.first_row, [begin, end - 1], side="right") - 1
@@ -67,10 +85,14 @@ def clips_at(source: TrainingClips, listing: Listing, begin: int, end: int) -> C
 
 
 def _distinct(source: TrainingClips, first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first caption of each different clip of a video (M,), rising; and for each caption (N,) which of those is its own."""
+    """Return the different clips of a video.
+
+    Returns:
+        The first caption of each different clip in increasing order (M,), and the index of the clip of each caption (N,).
+    """
     if source.published_words:  # the words of a clip depend on the caption that it grew from
         return np.arange(len(first)), np.arange(len(first))
-    _, chosen, which = np.unique(first * len(first) + last, return_index=True, return_inverse=True)
+    _, chosen, clip_of_caption = np.unique(first * len(first) + last, return_index=True, return_inverse=True)
     place = np.empty(len(chosen), np.int64)
     place[np.argsort(chosen)] = np.arange(len(chosen))
-    return np.sort(chosen), place[which]
+    return np.sort(chosen), place[clip_of_caption]

@@ -1,4 +1,4 @@
-"""From clips to tensors: slices of the store, pooled, padded and masked, each modality as its specification says."""
+"""The reader that turns clips into tensors, according to the specification of each modality."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
 
 DEFAULTS = ReadingSettings()
 AUDIO_STREAM = SPECTROGRAM_STREAM
-EMBEDDING_STREAMS = {"audio": AUDIO_EMBEDDING_STREAM, "text": TEXT_EMBEDDING_STREAM}  # in place of spectrograms, words
+EMBEDDING_STREAMS = {"audio": AUDIO_EMBEDDING_STREAM, "text": TEXT_EMBEDDING_STREAM}  # replace spectrograms and words
 
 
 class ClipReader:
-    """Reads clips of a store.
+    """A reader of clips of a store.
 
     Args:
-        store: Where the features lie.
-        modalities: Which modalities to read.
-        settings: How.
+        store: Store of the features.
+        modalities: Modalities to read.
+        settings: Settings of reading.
 
-    `frozen` holds, by modality, what a frozen encoder gave for every clip: it is read in place of the modality's features.
+    Attributes:
+        frozen: By modality, the cache of a frozen encoder, which is read in place of the features.
     """
 
     def __init__(self, store: Store, modalities: tuple[str, ...], settings: ReadingSettings = DEFAULTS) -> None:
@@ -40,12 +41,15 @@ class ClipReader:
         self._memory = Memory()
 
     def read(self, clips: Clips, *, pin: bool = False) -> Batch:
-        """The clips' tensors.
+        """Read clips.
 
         Args:
-            clips: What to read.
-            pin: For a batch that moves to a GPU: features in page-locked memory, and spectrograms as they are stored
-                (float16 where the store has no other), which `Batch.model_inputs` widens on the device.
+            clips: Clips to read.
+            pin: Whether the batch is copied to a GPU. Features are then in page-locked memory, and spectrograms keep the data
+                type of the store, which may be float16; `Batch.model_inputs` converts them on the device.
+
+        Returns:
+            The tensors of the clips.
         """
         batch = Batch()
         self.store.bring(clips.item)
@@ -75,10 +79,20 @@ class ClipReader:
 def require_modalities(
     store: Store, modalities: tuple[str, ...], purpose: str, settings: ReadingSettings = DEFAULTS
 ) -> None:
-    """Raise TrichordError if the store lacks a modality that `purpose` (an order or a direction) needs."""
-    have = [name for name in known() if specification(name).is_present(store, settings)]
-    if lacking := [m for m in modalities if m not in have]:
+    """Check that a store has all modalities that are needed.
+
+    Args:
+        store: Store of the features.
+        modalities: Modalities that are needed.
+        purpose: Name of the order or direction that needs them, for the message.
+        settings: Settings of reading.
+
+    Raises:
+        TrichordError: If the store lacks one of the modalities.
+    """
+    available = [name for name in known() if specification(name).is_present(store, settings)]
+    if missing := [m for m in modalities if m not in available]:
         raise TrichordError(
-            f"{store.path}: {purpose} needs {' and '.join(lacking)}, which the store lacks; "
-            f"it has {', '.join(have) or 'nothing'}: import or extract what is missing, or choose others"
+            f"{store.path}: {purpose} needs {' and '.join(missing)}, which the store lacks; "
+            f"it has {', '.join(available) or 'no modality'}; import or extract the missing features, or choose others"
         )

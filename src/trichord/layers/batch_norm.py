@@ -1,9 +1,9 @@
-"""Batch norm whose statistics are those of this process's rows, or of the rows of all processes.
+"""Batch normalization with the statistics of the rows of one process, or of the rows of all processes.
 
-Over all processes the network computes what one process computes on the whole batch, gradients included, however the rows
-are split: also with a part of one row or of none, where a process alone has no statistics at all. It works on CPUs and GPUs
-(torch's SyncBatchNorm wants GPUs). The cost is one gather of 2 C + 1 numbers in the forward pass and one sum of 2 C numbers
-in the backward pass of each norm, C channels.
+With the statistics of all processes, the network computes the same outputs and gradients as one process does on the whole batch,
+however the rows are split. This includes processes with one row or none, which have no statistics of their own. It works on CPUs
+and GPUs, whereas `torch.nn.SyncBatchNorm` requires GPUs. Each layer costs one gather of 2 C + 1 numbers in the forward pass and
+one sum of 2 C numbers in the backward pass.
 
 Shape letters: N rows of this process, C channels, H and T the axes that are pooled with the rows, W processes.
 """
@@ -23,29 +23,33 @@ AXES = (0, 2, 3)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d`, with the same weights and buffers, and a switch.
+    """A variant of `nn.BatchNorm2d` that can use the batch statistics of all processes.
 
-    `over_processes`: in train mode statistics are those of the rows of all processes. Every process then has to call it,
-    as often as the others. Without it, and in one process, this is `nn.BatchNorm2d`.
+    It has the same parameters and buffers. Batch statistics are undefined for fewer than two rows; the running statistics are
+    then used and not updated.
 
-    Fewer than two rows have no batch statistics: the running ones are used then, and stay.
+    Attributes:
+        over_processes: Whether train mode uses the statistics of the rows of all processes. Every process must then call the layer
+            equally often. If False, or in a single process, the layer behaves like `nn.BatchNorm2d`.
     """
 
     over_processes = False
 
     def forward(self, x_NCHT: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, T) -> the same shape; N may be 0 where other processes have rows."""
+        """Normalize a tensor of shape (N, C, H, T). N may be 0 if other processes have rows."""
         if not self.training:
             return cast(torch.Tensor, super().forward(x_NCHT))
         if not self.over_processes or num_processes() == 1:
             few = x_NCHT.numel() < 2 * x_NCHT.shape[1]
             return self._by_running(x_NCHT) if few else cast(torch.Tensor, super().forward(x_NCHT))
-        found = global_statistics(x_NCHT)
-        if found.num_rows < 2:
+        statistics = global_statistics(x_NCHT)
+        if statistics.num_rows < 2:
             return self._by_running(x_NCHT)
-        self._track(found)
-        inverse = (found.variance + self.eps).rsqrt()
-        out: torch.Tensor = _Normalised.apply(x_NCHT, self.weight, self.bias, found.mean, inverse, found.num_rows)
+        self._track(statistics)
+        inverse = (statistics.variance + self.eps).rsqrt()
+        out: torch.Tensor = _Normalised.apply(
+            x_NCHT, self.weight, self.bias, statistics.mean, inverse, statistics.num_rows
+        )
         return out
 
     def _by_running(self, x_NCHT: torch.Tensor) -> torch.Tensor:
@@ -54,17 +58,24 @@ class BatchNorm2d(nn.BatchNorm2d):
         )
 
     @torch.no_grad()
-    def _track(self, found: Statistics) -> None:
+    def _track(self, statistics: Statistics) -> None:
+        """Update the running statistics."""
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked.add_(1)
-        unbiased = found.variance * (found.num_rows / (found.num_rows - 1))
-        self.running_mean.lerp_(found.mean.to(self.running_mean.dtype), self.momentum)
+        unbiased = statistics.variance * (statistics.num_rows / (statistics.num_rows - 1))
+        self.running_mean.lerp_(statistics.mean.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
 
 
 class Statistics(NamedTuple):
-    """num_rows: rows x H x T of all processes. mean, variance (the biased one): (C,) float64, the same bits everywhere."""
+    """Batch statistics over the rows of all processes. They are bit-equal in all processes.
+
+    Attributes:
+        num_rows: Number of values per channel in all processes (N x H x T).
+        mean: Mean of each channel, of shape (C,), float64.
+        variance: Biased variance of each channel, of shape (C,), float64.
+    """
 
     num_rows: int
     mean: torch.Tensor
@@ -73,8 +84,17 @@ class Statistics(NamedTuple):
 
 @torch.no_grad()
 def global_statistics(x_NCHT: torch.Tensor) -> Statistics:
-    """Of the rows of all processes, from each process's count, means and squared deviations (Chan, Golub and LeVeque,
-    1979): no difference of two large sums."""
+    """Compute the statistics of the rows of all processes.
+
+    They are combined from the count, mean and squared deviations of each process (Chan, Golub and LeVeque, 1979), which avoids the
+    difference of two large sums.
+
+    Args:
+        x_NCHT: Rows of this process, of shape (N, C, H, T).
+
+    Returns:
+        The statistics over all processes.
+    """
     channels = x_NCHT.shape[1]
     count = x_NCHT.numel() // channels
     own = torch.zeros(2 * channels + 1, dtype=torch.float64, device=x_NCHT.device)
@@ -90,7 +110,12 @@ def global_statistics(x_NCHT: torch.Tensor) -> Statistics:
 
 
 def set_over_processes(network: nn.Module, on: bool) -> None:
-    """Switch all batch norms of a network."""
+    """Set `over_processes` of all batch normalization layers of a network.
+
+    Args:
+        network: Network whose layers are changed.
+        on: Whether the layers use the statistics of all processes.
+    """
     for module in network.modules():
         if isinstance(module, BatchNorm2d):
             module.over_processes = on
@@ -100,15 +125,16 @@ def _sum_type(x: torch.Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _row(of_C: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return of_C.to(_sum_type(like))[:, None, None]
+def _row(values_C: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Reshape one value per channel for broadcasting, in the type in which `like` is summed."""
+    return values_C.to(_sum_type(like))[:, None, None]
 
 
 class _Normalised(torch.autograd.Function):
-    """weight * (x - mean) * inverse + bias; its gradient knows that mean and inverse come from the rows of all processes.
+    """Compute weight * (x - mean) * inverse + bias, where mean and inverse depend on the rows of all processes.
 
-    Gradients of weight and bias are those of this process's rows alone: whoever averages gradients over the processes adds
-    them up, as those of every other parameter.
+    The gradients of weight and bias cover the rows of this process only. They are combined over the processes together with the
+    gradients of all other parameters.
     """
 
     @staticmethod

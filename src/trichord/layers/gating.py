@@ -1,5 +1,4 @@
-"""The gated embedding unit (Miech, Laptev and Sivic, Learning a Text-Video Embedding from Incomplete and Heterogeneous
-Data, 2018)."""
+"""The gated embedding unit."""
 
 from __future__ import annotations
 
@@ -8,9 +7,20 @@ from torch import nn
 
 
 class GatedUnit(nn.Module):
-    """A linear map followed by a context gate: z = W1 x + b1, output z * sigmoid(W2 z + b2).
+    """A gated embedding unit, which is a linear map followed by a context gate.
 
-    `(..., input_dim)` -> `(..., output_dim)`. An all-zero input does not give zeros, because of the biases.
+    The output is z * sigmoid(W2 z + b2) with z = W1 x + b1 (Miech, Laptev and Sivic, Learning a Text-Video Embedding from
+    Incomplete and Heterogeneous Data, 2018). Because of the biases, the output for an all-zero input is not zero.
+
+    Args:
+        input_dim: Width of the input.
+        output_dim: Width of the output.
+
+    Example:
+        >>> import torch
+        >>> from trichord.nn import GatedUnit
+        >>> GatedUnit(6, 4)(torch.zeros(2, 3, 6)).shape
+        torch.Size([2, 3, 4])
     """
 
     def __init__(self, input_dim: int, output_dim: int) -> None:
@@ -19,5 +29,6 @@ class GatedUnit(nn.Module):
         self.gate = nn.Linear(output_dim, output_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (..., input_dim) to (..., output_dim)."""
         z = self.fc(x)
         return z * torch.sigmoid(self.gate(z))

@@ -1,9 +1,12 @@
-"""Losses: contrast between modalities, clustering, reconstruction. Plain tensors in, a scalar out, in float32.
+"""The training losses: contrast between modalities, clustering and reconstruction.
 
-The names below are imported when they are first used, because the settings of the losses are read without torch.
+Each loss takes plain tensors and returns a scalar in float32. Encoders, data loading and the training loop live elsewhere
+(`trichord.layers`, `trichord.data` and `trichord.training`).
+
+The public names are imported on first use, so that the command line can read the settings of the losses without importing torch.
 """
 
-# ruff: noqa: F401 - the imports tell type checkers what `__getattr__` gives
+# ruff: noqa: F401 - the imports tell type checkers which names `__getattr__` returns
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,6 @@
-"""The centroids that a model was trained towards, and which of them a clip belongs to: as `CombinedLoss` decides it.
+"""The centroids of a trained model, and the assignment of clips to them as `CombinedLoss` computes it.
 
-K centroids, D joint width, n clips.
+Shape letters: K centroids, D joint width, n clips.
 """
 
 from __future__ import annotations
@@ -18,11 +18,18 @@ from trichord.losses.kmeans import assign
 
 @dataclass(frozen=True, eq=False)
 class Centroids:
-    """What the last fit of the clusters' memory found.
+    """The centroids of the last k-means fit of a `ClusterMemory`.
 
     Attributes:
-        rows: (K, D) float32, on the CPU.
-        cosine: Embeddings were brought to length one before they were fused and clustered (`loss.cluster_cosine`).
+        rows: Centroids of shape (K, D), float32, on the CPU.
+        cosine: Whether embeddings were scaled to unit length before they were fused and clustered (`loss.cluster_cosine`).
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses.centroids import Centroids
+        >>> centroids = Centroids(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        >>> centroids.nearest({"video": torch.tensor([[0.9, 0.1]]), "text": torch.tensor([[0.2, 0.8]])})
+        tensor([0])
     """
 
     rows: Tensor
@@ -30,16 +37,20 @@ class Centroids:
 
     @torch.no_grad()
     def nearest(self, embeddings: Mapping[str, Tensor]) -> Tensor:
-        """(n,) int64, the centroid of each clip: the one of the largest cosine with the mean of its embeddings, the first
-        one on ties. Training labels its clips in the same way, also where `cosine` is off: then the mean is of embeddings as
-        they are, and long ones weigh more.
+        """Assign each clip to the centroid that has the largest cosine with the mean of the clip's embeddings.
+
+        Training labels clips in the same way. Without `cosine`, the embeddings are averaged without being scaled to unit length,
+        so longer embeddings weigh more.
 
         Args:
-            embeddings: By modality (n, D); the mean is over these.
+            embeddings: Embeddings of shape (n, D) by modality. The mean is taken over these modalities.
+
+        Returns:
+            Indices of centroids of shape (n,), int64. The lowest index wins a tie.
         """
-        given = {m: e.float() for m, e in embeddings.items()}
+        rows = {m: e.float() for m, e in embeddings.items()}
         if self.cosine:
-            given = {m: F.normalize(e, dim=1) for m, e in given.items()}
-        every = torch.ones(len(next(iter(given.values()))), dtype=torch.bool)
-        fused, _ = fuse(given, dict.fromkeys(given, every))
+            rows = {m: F.normalize(e, dim=1) for m, e in rows.items()}
+        present = torch.ones(len(next(iter(rows.values()))), dtype=torch.bool)
+        fused, _ = fuse(rows, dict.fromkeys(rows, present))
         return assign(fused, self.rows, path="plain")

@@ -1,7 +1,8 @@
-"""The clustering loss of MCN (Chen et al., Multimodal Clustering Networks, 2021): embeddings are drawn to centroids
-that k-means finds among past embeddings.
+"""The clustering loss of MCN (Chen et al., Multimodal Clustering Networks, 2021).
 
-B rows of a batch, D joint width, K centroids, Q rows of the queue.
+The loss pulls embeddings towards centroids that k-means finds among past embeddings.
+
+Shape letters: B rows of a batch, D joint width, K centroids, Q rows of the queue.
 """
 
 from __future__ import annotations
@@ -26,23 +27,39 @@ def cluster_contrast(
     temperature: float = 1.0,
     count: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Cross-entropy of each embedding to its centroid (MCN, with the margin of the published code).
+    """Compute the cross-entropy between each embedding and its assigned centroid.
 
-    mean_i [logsumexp_k l_ik - l_i,label(i)], l = (embedding . centroid^T - margin at the label) / temperature.
-    MCN averages it over the modalities, with one label per clip; on the mean of the three embeddings it is the fused
-    variant.
+    The loss is mean_i [logsumexp_k l_ik - l_i,label(i)] with l = (embedding . centroid^T - margin at the label) / temperature
+    (Chen et al., MCN, 2021, with the margin of the published code). MCN averages it over the modalities and uses one label per
+    clip. Computed on the mean of the three embeddings, it is the fused variant.
 
     Args:
-        embedding: (B, D).
-        centroids: (K, D); their gradient is the caller's choice (k-means gives them none).
-        labels: (B,) int64, assigned centroid; those of rows that are not valid are not read.
-        margin: subtracted from the score of the assigned centroid.
-        valid: (B,) bool, or None for all. When none is valid the loss is 0.
-        temperature: divides the scores; 1.0 is published.
-        count: valid rows of all processes, where these are the part of one: its share of the mean.
+        embedding: Embeddings of shape (B, D).
+        centroids: Centroids of shape (K, D). The caller decides whether they carry a gradient (those of k-means do not).
+        labels: Index of the assigned centroid, of shape (B,), int64. Labels of invalid rows are not read.
+        margin: Margin that is subtracted from the score of the assigned centroid.
+        valid: Mask of the valid rows, of shape (B,), bool. None means that all rows are valid.
+        temperature: Temperature that divides the scores. The published value is 1.0.
+        count: Number of valid rows in all processes. If given, the sum over these rows is divided by it, so that the results of
+            all processes add up to the mean.
+
+    Returns:
+        A scalar. It is 0 if no row is valid.
+
+    Raises:
+        ValueError: If the temperature is not positive.
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses import cluster_contrast
+        >>> centroids = torch.eye(2)
+        >>> cluster_contrast(torch.tensor([[4.0, 0.0]]), centroids, torch.tensor([0]), margin=0.0)
+        tensor(0.0181)
+        >>> cluster_contrast(torch.tensor([[4.0, 0.0]]), centroids, torch.tensor([1]), margin=0.0)
+        tensor(4.0181)
     """
     if not temperature > 0:
-        raise ValueError("the temperature must be positive")
+        raise ValueError(f"temperature is {temperature}; give a positive number")
     if valid is not None:
         embedding, labels = embedding[valid], labels[valid]
     if not len(embedding):
@@ -55,27 +72,47 @@ def cluster_contrast(
 
 
 class ClusterMemory:
-    """A queue of past embeddings, the centroids found in it, and when to look for them again.
+    """A queue of past embeddings and the centroids that k-means finds in it.
 
-    The queue is a ring of `size` rows, whatever the batch size. The first fit happens as soon as the queue holds
-    `num_clusters` rows; until then `update` gives None. After that every `refit_every` updates, from the centroids
-    that there are. With `wait_until_full`, as published, the queue counts only once it is full, and a fit before that
-    sees the batch alone. (Published too: a fresh fit per epoch; call `reset_centroids` at the start of an epoch.)
-    The random draw of a fit depends on the seed and the number of the fit alone. With several processes, give each the
-    same gathered rows; the memories then stay equal.
+    The queue is a ring buffer of `size` rows, independent of the batch size. The first fit happens as soon as the queue holds
+    `num_clusters` rows; until then `update` returns None. Afterwards, the centroids are refitted every `refit_every` updates,
+    starting from the current centroids. With `wait_until_full`, as in the published code, the queue is used only once it is full,
+    and earlier fits use the current batch alone. The published code also starts a new fit in every epoch; to reproduce this, call
+    `reset_centroids` at the start of each epoch.
 
-    `objective` (mean of 1 - cosine of the fitted rows to their centroids) and `num_iterations` tell of the last fit; None
-    and 0 before the first. They outlive `reset_centroids`.
+    The random initialization of a fit depends only on the seed and the index of the fit. If several processes pass the same
+    gathered rows, their memories stay equal.
 
     Args:
-        num_clusters: K.
-        size: Q, at least `num_clusters`.
-        refit_every: updates between two fits.
-        normalize, empty, max_iterations, tolerance: as for `fit_kmeans`.
-        seed: of the random draws.
-        dtype: of the stored rows; float16 halves the memory.
-        wait_until_full: fit on the batch alone while the queue is not full, as published.
-        path: as for `fit_kmeans`: None takes the fastest one, "plain" the slow one.
+        num_clusters: Number of clusters, K.
+        size: Number of rows of the queue, Q. At least `num_clusters`.
+        refit_every: Number of updates between two fits.
+        normalize: Whether to fit spherical k-means, as in `fit_kmeans`.
+        empty: Treatment of empty clusters, as in `fit_kmeans`.
+        max_iterations: Maximum number of iterations of a fit, as in `fit_kmeans`.
+        tolerance: Stopping threshold of a fit, as in `fit_kmeans`.
+        seed: Random seed of the initializations.
+        dtype: Data type of the stored rows. float16 halves the memory.
+        wait_until_full: Whether to fit on the current batch alone until the queue is full, as in the published code.
+        path: Implementation of the assignment, as in `fit_kmeans`. None selects the fastest one.
+
+    Attributes:
+        objective: Mean of 1 - cosine between the rows and their centroids in the last fit, or None before the first fit.
+            `reset_centroids` keeps it.
+        num_iterations: Number of iterations of the last fit, or 0 before the first fit. `reset_centroids` keeps it.
+
+    Raises:
+        TrichordError: If a count is below 1, or if `size` is smaller than `num_clusters`.
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses import ClusterMemory
+        >>> memory = ClusterMemory(num_clusters=2, size=4)
+        >>> memory.update(torch.tensor([[1.0, 0.0]])) is None
+        True
+        >>> centroids, labels = memory.update(torch.tensor([[0.0, 1.0]]))
+        >>> centroids[labels]
+        tensor([[0., 1.]])
     """
 
     def __init__(
@@ -97,7 +134,7 @@ class ClusterMemory:
             raise TrichordError(f"num_clusters ({num_clusters}) and refit_every ({refit_every}) must be at least 1")
         if size < num_clusters:
             raise TrichordError(
-                f"a queue of {size} rows cannot give {num_clusters} clusters; enlarge it or ask for fewer"
+                f"a queue of {size} rows is too small for {num_clusters} clusters; enlarge the queue or request fewer clusters"
             )
         self.num_clusters, self.size, self.refit_every = num_clusters, size, refit_every
         self.normalize, self.empty = normalize, empty
@@ -106,8 +143,8 @@ class ClusterMemory:
         self.path = path
         self.queue: torch.Tensor | None = None
         self.centroids: torch.Tensor | None = None
-        self.num_rows = 0  # filled rows of the queue
-        self.position = 0  # where the next row goes
+        self.num_rows = 0  # number of filled rows of the queue
+        self.position = 0  # index at which the next row is written
         self.steps = 0
         self.num_fits = 0
         self.steps_since_fit = 0
@@ -123,18 +160,22 @@ class ClusterMemory:
         stored: torch.Tensor | None = None,
         assigned: slice = slice(None),
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Store a batch, refit if it is time, and assign the batch.
+        """Store a batch, refit the centroids if a fit is due, and assign the batch to the centroids.
 
         Args:
-            rows: (B, D), any B; read without gradient.
-            valid: (B,) bool, rows that are embeddings at all; the others are not stored and their labels mean nothing.
-            stored: (B,) bool, rows that enter the queue; None: all valid ones. (Published: the first half of each
-                video's clips.)
-            assigned: which rows get labels.
+            rows: Embeddings of shape (B, D), for any B. No gradient flows into them.
+            valid: Mask of the rows that hold embeddings, of shape (B,), bool. Other rows are not stored, and their labels are
+                meaningless. None means that all rows are valid.
+            stored: Mask of the rows that enter the queue, of shape (B,), bool. None stores all valid rows. The published code
+                stores the first half of the clips of each video.
+            assigned: Slice of the rows that are assigned to centroids.
 
         Returns:
-            (centroids (K, D) float32, labels of the rows `assigned`, int64), or None before the first fit: while there are
-            fewer than K rows.
+            The centroids of shape (K, D), float32, and the labels of the rows in `assigned`, int64. None before the first fit,
+            that is, while fewer than K rows are available.
+
+        Raises:
+            TrichordError: If the width of the rows differs from the width of the queue.
         """
         rows = rows.detach()
         keep = torch.ones(len(rows), dtype=torch.bool, device=rows.device) if valid is None else valid
@@ -142,17 +183,17 @@ class ClusterMemory:
         self.steps += 1
         self.steps_since_fit += 1
         waits = self.wait_until_full and self.num_rows < self.size
-        found = rows[keep] if waits or self.queue is None else self.queue[: self.num_rows]
+        available = rows[keep] if waits or self.queue is None else self.queue[: self.num_rows]
         due = self.centroids is None or self.steps_since_fit >= self.refit_every
-        if due and len(found) >= self.num_clusters:
-            self._fit(found)
+        if due and len(available) >= self.num_clusters:
+            self._fit(available)
         if self.centroids is None:
             return None
         self.centroids = self.centroids.to(rows.device)
         return self.centroids, assign(rows[assigned], self.centroids, path=self.path)
 
     def reset_centroids(self) -> None:
-        """Forget the centroids: the next update fits from a new random draw. The queue stays."""
+        """Discard the centroids, so that the next update fits from a new random initialization. The queue is kept."""
         self.centroids = None
 
     def _push(self, rows: torch.Tensor) -> None:
@@ -160,8 +201,8 @@ class ClusterMemory:
             self.queue = torch.zeros(self.size, rows.shape[1], dtype=self.dtype, device=rows.device)
         if self.queue.shape[1] != rows.shape[1]:
             raise TrichordError(
-                f"the cluster queue holds rows of width {self.queue.shape[1]}, but the embeddings are {rows.shape[1]} "
-                "wide; start afresh or use the joint width of the checkpoint"
+                f"the cluster queue holds rows of width {self.queue.shape[1]}, but the embeddings have width {rows.shape[1]}; "
+                "start a new run or use the joint width of the checkpoint"
             )
         self.queue = self.queue.to(rows.device)
         rows = rows[-self.size :]
@@ -189,23 +230,35 @@ class ClusterMemory:
         self.steps_since_fit = 0
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Everything that changes, as tensors: the filled rows, the centroids (no rows if there are none), counters, and
-        objective and iterations of the last fit (empty if there was none)."""
-        nothing = torch.zeros(0, 0)
+        """Return the state as tensors.
+
+        Returns:
+            The filled rows of the queue, the centroids (without rows before the first fit), the counters, and the objective and
+            number of iterations of the last fit (empty before the first fit).
+        """
+        no_rows = torch.zeros(0, 0)
         last_fit = [] if self.objective is None else [self.objective, self.num_iterations]
         return {
-            "rows": nothing if self.queue is None else self.queue[: self.num_rows].clone(),
-            "centroids": nothing if self.centroids is None else self.centroids.clone(),
+            "rows": no_rows if self.queue is None else self.queue[: self.num_rows].clone(),
+            "centroids": no_rows if self.centroids is None else self.centroids.clone(),
             "counters": torch.tensor([self.position, self.steps, self.num_fits, self.steps_since_fit]),
             "last_fit": torch.tensor(last_fit, dtype=torch.float64),
         }
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on where `state_dict` was taken. Raises TrichordError if the state has another size or K."""
+        """Restore a state that `state_dict` returned.
+
+        Args:
+            state: State of a memory with the same size and number of clusters.
+
+        Raises:
+            TrichordError: If the state has another queue size or another number of clusters.
+        """
         rows, centroids = state["rows"], state["centroids"]
         if len(rows) > self.size or (0 < len(rows) < self.size and int(state["counters"][0]) != len(rows)):
             raise TrichordError(
-                f"the saved cluster queue does not fit one of {self.size} rows; resume with the size of the saved run"
+                f"the saved cluster queue does not fit into a queue of {self.size} rows; "
+                "resume with the queue size of the saved run"
             )
         if len(centroids) not in (0, self.num_clusters):
             raise TrichordError(
@@ -219,6 +272,6 @@ class ClusterMemory:
         self.num_rows = len(rows)
         self.centroids = centroids.clone() if len(centroids) else None
         self.position, self.steps, self.num_fits, self.steps_since_fit = (int(x) for x in state["counters"])
-        last_fit = state["last_fit"].tolist() if "last_fit" in state else []  # states of older versions lack it
+        last_fit = state["last_fit"].tolist() if "last_fit" in state else []  # states of older versions lack this entry
         self.objective = last_fit[0] if last_fit else None
         self.num_iterations = int(last_fit[1]) if last_fit else 0

@@ -1,8 +1,8 @@
-"""The weighted sum of a stage's terms: contrast over its pairs, clustering, reconstruction.
+"""The training loss of a stage: the weighted sum of contrast, clustering and reconstruction.
 
-MCN (Chen et al. 2021, section 3): L = L_contrast + L_cluster + L_reconstruction. A stage restricts each term to what it
-trains: pairs hold at least one trained modality, clustering and reconstruction touch trained modalities only. Frozen
-embeddings still take part as the other side of a pair, and in the mean that k-means clusters.
+MCN (Chen et al. 2021, section 3) defines L = L_contrast + L_cluster + L_reconstruction. A stage restricts each term to the
+modalities that it trains: each pair contains at least one trained modality, and clustering and reconstruction apply to trained
+modalities only. Frozen embeddings still serve as the other side of a pair and contribute to the mean that k-means clusters.
 """
 
 from __future__ import annotations
@@ -26,25 +26,41 @@ if TYPE_CHECKING:
 
 
 class CombinedLoss:
-    """All terms of one stage. Called with the outputs of this process, it returns terms over the batch of all processes.
+    """The sum of all loss terms of one stage.
+
+    Each process calls it with its own outputs and gets the terms over the batch of all processes.
 
     Args:
         pairs: Pairs of modality names that the contrast term compares.
-        contrast: The loss of one pair.
-        divide: Several processes divide all terms where `contrast` can be divided: each computes those of its own clips
-            against all. Else each computes the contrast of the whole batch.
-        contrast_weight: Weight of the contrast term (sum over pairs).
-        cosine: Scores are cosines instead of raw dot products.
-        cluster: Modalities that the clustering term pulls towards centroids; empty for none.
-        cluster_weight: Weight of the clustering term (mean over modalities).
-        cluster_on: `modalities`, or `fused` for one loss on the mean embedding.
-        cluster_cosine: Embeddings are brought to length one before they are fused, clustered and compared.
-        cluster_margin: Subtracted from the assigned centroid's logit.
-        cluster_temperature: Divides the logits.
-        memory: Queue and centroids; needed when `cluster` is not empty.
-        reconstruct: Modalities with a reconstruction term; empty for none.
-        reconstruction_weight: Weight of the reconstruction term (sum over modalities).
-        reconstruction_detach: Targets carry no gradient.
+        contrast: Loss of one pair.
+        divide: Whether several processes divide all terms between them if `contrast` supports it: each process then compares its
+            own clips with all clips. Otherwise, each process computes the contrast of the whole batch.
+        contrast_weight: Weight of the contrast term, which is a sum over the pairs.
+        cosine: Whether scores are cosines instead of raw dot products.
+        cluster: Modalities that the clustering term pulls towards centroids. Empty to disable the term.
+        cluster_weight: Weight of the clustering term, which is a mean over the modalities.
+        cluster_on: "modalities" for one loss per modality, "fused" for one loss on the mean embedding.
+        cluster_cosine: Whether embeddings are scaled to unit length before they are fused, clustered and compared.
+        cluster_margin: Margin that is subtracted from the logit of the assigned centroid.
+        cluster_temperature: Temperature that divides the logits of the clustering term.
+        memory: Queue and centroids. Required if `cluster` is not empty.
+        reconstruct: Modalities with a reconstruction term. Empty to disable the term.
+        reconstruction_weight: Weight of the reconstruction term, which is a sum over the modalities.
+        reconstruction_detach: Whether the reconstruction targets carry no gradient.
+
+    Raises:
+        ValueError: If `cluster` is not empty and `memory` is None.
+
+    Example:
+        >>> import torch
+        >>> from trichord.layers.encoders import Encoded
+        >>> from trichord.losses import pairwise_losses
+        >>> from trichord.losses.combined import CombinedLoss
+        >>> loss = CombinedLoss(pairs=[("video", "text")], contrast=pairwise_losses()["mms"](margin=0.0))
+        >>> outputs = {m: Encoded(torch.zeros(2, 4), torch.zeros(2, 3), None) for m in ("video", "text")}
+        >>> present = {m: torch.ones(2, dtype=torch.bool) for m in outputs}
+        >>> {name: round(float(term), 4) for name, term in loss(outputs, present).items()}  # 2 ln 2
+        {'loss': 1.3863, 'contrast_VT': 1.3863}
     """
 
     def __init__(
@@ -67,7 +83,7 @@ class CombinedLoss:
         reconstruction_detach: bool = True,
     ) -> None:
         if memory is None and cluster:
-            raise ValueError("clustering needs a memory")
+            raise ValueError("the clustering term requires a ClusterMemory; pass it as `memory`")
         self.pairs, self.contrast, self.contrast_weight, self.cosine = tuple(pairs), contrast, contrast_weight, cosine
         self.divide = divide
         self.cluster, self.cluster_weight, self.cluster_on = tuple(cluster), cluster_weight, cluster_on
@@ -83,18 +99,19 @@ class CombinedLoss:
         positives: Tensor | None = None,
         stored: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Terms of one batch.
+        """Compute the terms of one batch.
 
         Args:
-            outputs: Per modality its embedding (B, D), reconstruction target and reconstruction (B, P).
-            valid: Per modality (B,) bool: the clip has it.
-            positives: (B, B) bool, which texts count as true for which clips (MIL-NCE); default the diagonal.
-            stored: (B,) bool over the batch of all processes, clips that enter the cluster queue; default all.
+            outputs: By modality, the embedding (B, D), and the reconstruction target and reconstruction (B, P).
+            valid: By modality, a mask of shape (B,), bool, of the clips that have this modality.
+            positives: Matrix of shape (B, B), bool, of the texts that count as positives of each clip (MIL-NCE). None means the
+                diagonal.
+            stored: Mask over the batch of all processes, bool, of the clips that enter the cluster queue. None stores all clips.
 
         Returns:
-            Scalars by name; `loss` is the weighted sum of the unweighted terms beside it (`contrast_VT`, `cluster`,
-            `reconstruction_A`, ...). `cluster_objective`, from the first fit of the centroids on, is a plain value for
-            the log and no part of the loss: the mean of 1 - cosine that k-means last reached.
+            Scalars by name. `loss` is the weighted sum of the other, unweighted terms (`contrast_VT`, `cluster`,
+            `reconstruction_A`, ...). After the first fit of the centroids, `cluster_objective` is added for the log: the mean of
+            1 - cosine that the last k-means fit reached. It does not contribute to the loss.
         """
         modalities = in_order(outputs)
         here = {m: at_least_float32(outputs[m].embedding) for m in modalities}
@@ -149,13 +166,13 @@ class CombinedLoss:
         return self.contrast.share(pair, own)
 
     def _reconstruction_term(self, out: Encoded, present: Tensor, sizes: list[int], own: slice | None) -> Tensor:
-        assert out.reconstruction is not None, "a modality has no reconstruction head"
+        assert out.reconstruction is not None, "the modality has no reconstruction head"
         parts = at_least_float32(out.reconstruction), at_least_float32(out.target)
         if own is not None:
             valid, count = present[own], present.sum()
             return reconstruction_loss(*parts, detach_target=self.reconstruction_detach, valid=valid, count=count)
-        every = [gather_rows(part, sizes) for part in parts]
-        return reconstruction_loss(*every, detach_target=self.reconstruction_detach, valid=present)
+        gathered = [gather_rows(part, sizes) for part in parts]
+        return reconstruction_loss(*gathered, detach_target=self.reconstruction_detach, valid=present)
 
     def _cluster_term(
         self, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor], stored: Tensor | None, own: slice | None
@@ -165,10 +182,10 @@ class CombinedLoss:
             embeddings = {m: F.normalize(e, dim=1) for m, e in embeddings.items()}
         fused, any_present = fuse(embeddings, present)
         part = slice(None) if own is None else own
-        found = self.memory.update(fused.detach(), any_present, stored=stored, assigned=part)
-        if found is None:
+        assignment = self.memory.update(fused.detach(), any_present, stored=stored, assigned=part)
+        if assignment is None:
             return fused.new_zeros(())
-        centroids, labels = found
+        centroids, labels = assignment
 
         def term(rows: Tensor, valid: Tensor) -> Tensor:
             return cluster_contrast(
@@ -186,7 +203,25 @@ def _name(first: str, second: str) -> str:
 
 
 def fuse(embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean (B, D) of the embeddings that a clip has, and (B,) whether it has any."""
+    """Average the embeddings of each clip over the modalities that the clip has.
+
+    Args:
+        embeddings: By modality, embeddings of shape (B, D).
+        present: By modality, a mask of shape (B,), bool, of the clips that have this modality.
+
+    Returns:
+        The means of shape (B, D), and a mask of shape (B,), bool, of the clips that have at least one modality. The mean of any
+        other clip is zero.
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses.combined import fuse
+        >>> embeddings = {"video": torch.tensor([[2.0], [4.0]]), "text": torch.tensor([[0.0], [9.0]])}
+        >>> present = {"video": torch.tensor([True, True]), "text": torch.tensor([True, False])}
+        >>> fuse(embeddings, present)
+        (tensor([[1.],
+                [4.]]), tensor([True, True]))
+    """
     names = list(embeddings)
     weights = torch.stack([present[m].float() for m in names])
     count = weights.sum(0)

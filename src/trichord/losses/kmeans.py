@@ -1,22 +1,26 @@
-"""k-means with cosine assignment, in blocks: no N x K matrix and no normalised copy of the data is ever held.
+"""k-means with cosine assignment, computed in blocks.
 
-N rows, D width, K centroids. Two variants, by `normalize`:
+Neither an N x K matrix nor a normalized copy of the data is ever stored.
 
-True (default): spherical k-means (Dhillon and Modha, 2001). Rows and centroids have unit length, a centroid is the
-direction of its rows' sum. The objective, the mean of 1 - cosine to the nearest centroid, never rises.
-False: as the published MCN code did. Rows are assigned by cosine, but a centroid is the plain mean of its rows,
-so long rows weigh more, and the objective may rise.
+Shape letters: N rows, D width, K centroids.
 
-Three ways to the same labels, by `path`; None takes the fastest that the machine has and the size is worth:
+`normalize` selects one of two variants:
 
-plain: products and one-hot sums as torch does them; the only one off the CPU.
-float32: products by oneDNN, in full float32 (torch's own are slow on some processors); a cluster's rows are summed by a
-weighted `embedding_bag`, which reads each row once. The objective comes from these sums.
-bfloat16: besides, a product in bfloat16 decides every row whose best centroid leads by more than an error bound, and only
-the other rows are looked at in float32. See `_decide` for the bound. With AVX512 and a fifth of the rows undecided a pass
-took an eighth less time than by float32, so it pays in long fits; both are far ahead of plain.
+- True (default): spherical k-means (Dhillon and Modha, 2001). Rows and centroids have unit length, and a centroid is the
+  direction of the sum of its rows. The objective, the mean of 1 - cosine to the nearest centroid, never increases.
+- False: the variant of the published MCN code. Rows are assigned by cosine, but a centroid is the plain mean of its rows, so
+  longer rows weigh more, and the objective can increase.
 
-Labels of the three can differ only where two float32 scores are equal up to their own rounding; sums differ by rounding.
+`path` selects one of three implementations of the assignment. None selects the fastest one for the machine and the data size:
+
+- plain: matrix products and one-hot sums in PyTorch. This is the only implementation for devices other than the CPU.
+- float32: products by oneDNN in full float32, because PyTorch's own products are slow on some processors. The rows of a cluster
+  are summed by a weighted `embedding_bag`, which reads each row once. The objective is computed from these sums.
+- bfloat16: like float32, but a product in bfloat16 first decides every row whose best centroid leads by more than an error bound
+  (see `_decide`), and only the other rows are compared in float32. With AVX512 and a fifth of the rows undecided, a pass took
+  12 % less time than with float32, so this implementation pays off in long fits. Both are much faster than plain.
+
+The labels of the three implementations can differ only where two float32 scores are equal up to rounding. Sums differ by rounding.
 """
 
 from __future__ import annotations
@@ -30,16 +34,30 @@ from torch.nn import functional
 
 Empty = Literal["reseed", "zero"]
 Path = Literal["plain", "float32", "bfloat16"]
-_TINY = 1e-6  # rows that fit better than this are not worth a centroid of their own
-_SHORTEST = 1e-12  # as functional.normalize: shorter rows are not brought to length one
-_WORTH = 2**28  # N x D x K from which a fast path gains
-_CHUNK_BYTES = 2**22  # of float32 rows that stay in the cache between two uses
+_TINY = 1e-6  # a row whose misfit is at most this does not become a new centroid
+_SHORTEST = 1e-12  # shorter rows are not scaled to unit length, as in functional.normalize
+_WORTH = 2**28  # N x D x K above which a fast path is faster than the plain one
+_CHUNK_BYTES = 2**22  # size of the float32 rows that stay in the processor cache between two uses
 
 
 @dataclass(frozen=True)
 class KMeans:
-    """A fit. centroids (K, D) float32; labels (N,) int64, the nearest of these centroids; objective: mean of 1 - cosine
-    for these labels; iterations: centroid updates made; history: the objective before each update, then the final."""
+    """The result of `fit_kmeans`.
+
+    Attributes:
+        centroids: Centroids of shape (K, D), float32.
+        labels: Index of the nearest centroid of each row, of shape (N,), int64.
+        objective: Mean of 1 - cosine between the rows and their nearest centroids.
+        iterations: Number of centroid updates.
+        history: Objective before each update, followed by the final objective.
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses import fit_kmeans
+        >>> fit = fit_kmeans(torch.tensor([[2.0, 0.0], [1.0, 0.0]]), 1)
+        >>> fit.centroids, fit.labels, fit.objective
+        (tensor([[1., 0.]]), tensor([0, 0]), 0.0)
+    """
 
     centroids: torch.Tensor
     labels: torch.Tensor
@@ -50,8 +68,14 @@ class KMeans:
 
 @dataclass(frozen=True)
 class _Sweep:
-    """One pass over the data: labels (N,), the mean of 1 - cosine, sums (K, D) of the rows of each cluster (of unit rows
-    if `normalize`), counts (K,)."""
+    """The result of one pass over the data.
+
+    Attributes:
+        labels: Index of the nearest centroid of each row, of shape (N,).
+        objective: Mean of 1 - cosine.
+        sums: Sum of the rows of each cluster, of shape (K, D). With `normalize`, the rows are scaled to unit length first.
+        counts: Number of rows of each cluster, of shape (K,).
+    """
 
     labels: torch.Tensor
     objective: float
@@ -61,9 +85,24 @@ class _Sweep:
 
 @torch.no_grad()
 def assign(data: torch.Tensor, centroids: torch.Tensor, *, block: int = 8192, path: Path | None = None) -> torch.Tensor:
-    """The centroid (K, D) with the largest cosine to each row of `data` (N, D): (N,) int64; the first one on ties.
+    """Assign each row to the centroid that has the largest cosine with it.
 
-    A zero centroid has cosine 0 to everything. In float32, `block` rows at a time. `path`: see the module.
+    Scores are computed in float32. A zero centroid has a cosine of 0 with every row.
+
+    Args:
+        data: Rows of shape (N, D), of any floating-point type.
+        centroids: Centroids of shape (K, D).
+        block: Number of rows that are processed at a time.
+        path: Implementation; see the module. None selects the fastest one.
+
+    Returns:
+        Indices of centroids of shape (N,), int64. The lowest index wins a tie.
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses import assign
+        >>> assign(torch.tensor([[3.0, 1.0], [0.0, 2.0]]), torch.eye(2))
+        tensor([0, 1])
     """
     path = path or fastest_path(data, len(centroids))
     with torch.autocast(data.device.type, enabled=False):
@@ -75,7 +114,21 @@ def assign(data: torch.Tensor, centroids: torch.Tensor, *, block: int = 8192, pa
 
 
 def fastest_path(data: torch.Tensor, num_clusters: int) -> Path:
-    """The path that `assign` and `fit_kmeans` take for this data (N, D) unless they are told one."""
+    """Return the implementation that `assign` and `fit_kmeans` use by default.
+
+    Args:
+        data: Rows of shape (N, D).
+        num_clusters: Number of clusters, K.
+
+    Returns:
+        "plain", "float32" or "bfloat16"; see the module.
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses.kmeans import fastest_path
+        >>> fastest_path(torch.zeros(10, 4), num_clusters=2)
+        'plain'
+    """
     small = data.shape[0] * data.shape[1] * num_clusters < _WORTH
     if small or data.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return "plain"
@@ -84,13 +137,13 @@ def fastest_path(data: torch.Tensor, num_clusters: int) -> Path:
 
 @cache
 def _multiplies_bfloat16() -> bool:
-    """The processor has instructions for it; emulated it would be slower than float32."""
-    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    """Return whether the processor has bfloat16 instructions. Emulated, bfloat16 would be slower than float32."""
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _extents(data: torch.Tensor, block: int) -> torch.Tensor:
-    """Of each row its length and the length of what bfloat16 loses of it, (N, 2) float32."""
+    """Return the length of each row and the length of its bfloat16 rounding error, of shape (N, 2), float32."""
     parts = [torch.empty(0, 2)]
     for piece in data.split(min(block, _chunk(data))):
         rows = piece.float().contiguous()
@@ -100,12 +153,12 @@ def _extents(data: torch.Tensor, block: int) -> torch.Tensor:
 
 
 def _chunk(data: torch.Tensor) -> int:
-    """Rows that stay in the cache."""
+    """Return the number of rows that fit into the processor cache."""
     return max(64, _CHUNK_BYTES // (4 * data.shape[1]))
 
 
 def _nearest(data: torch.Tensor, extents: torch.Tensor | None, directions: torch.Tensor) -> torch.Tensor:
-    """Labels (N,) by float32 products. With `extents` (N, 2), those rows that bfloat16 can decide are left out."""
+    """Return the labels (N,) by float32 products. With `extents` (N, 2), bfloat16 products decide the rows that they can."""
     chunk = _chunk(data)
     weight = directions.to_mkldnn()
 
@@ -124,13 +177,18 @@ def _nearest(data: torch.Tensor, extents: torch.Tensor | None, directions: torch
 def _decide(
     data: torch.Tensor, extents: torch.Tensor, directions: torch.Tensor, chunk: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(labels (N,), decided (N,) bool): float32 scores, summed in any order, give every decided row the same label.
+    """Label the rows for which bfloat16 scores are accurate enough.
 
-    A row x is compared with d_k = c_k - mean of all c: this takes the same amount from all its scores. With x' and d' for
-    the factors rounded to bfloat16, the score found here is off from x . d_k by at most |x - x'| |d_k| + |x'| |d_k - d'_k|
-    for the rounded factors (Cauchy-Schwarz), |x| |d_k| g for a float32 sum, g = D 2^-24, and 2^-8 |score| for the rounded
-    result; a float32 score of x and c_k is off by |x| g. A row is decided when one centroid's score less all this is above
-    every other's plus all this. Not finite and vanishing rows are never decided.
+    Float32 scores, summed in any order, give every decided row the same label.
+
+    A row x is compared with d_k = c_k - mean of all c, which lowers all of its scores by the same amount. Let x' and d' be the
+    factors rounded to bfloat16. The error of the computed score relative to x . d_k is at most |x - x'| |d_k| + |x'| |d_k - d'_k|
+    for the rounded factors (Cauchy-Schwarz), plus |x| |d_k| g for the float32 sum, g = D 2^-24, plus 2^-8 |score| for the rounded
+    result. The error of a float32 score of x and c_k is at most |x| g. A row is decided if the score of one centroid minus its
+    error bound is above the score plus error bound of every other centroid. Rows that are zero or not finite are never decided.
+
+    Returns:
+        The labels (N,) and a mask of the decided rows (N,), bool.
     """
     offsets = directions - directions.mean(0)
     low = offsets.bfloat16()
@@ -164,7 +222,7 @@ def _plain_sweep(
         units = functional.normalize(rows, dim=1)
         best, label = (units @ directions.T).max(1)
         labels[start : start + block], cosines[start : start + block] = label, best
-        if accumulate:  # a product with the one-hot labels: the same on every run, on a GPU too
+        if accumulate:  # a product with the one-hot labels gives the same sums in every run, also on a GPU
             members = functional.one_hot(label, num_clusters).to(torch.float32)
             sums += members.T @ (units if normalize else rows)
             counts += members.sum(0)
@@ -194,34 +252,37 @@ def _fast_sweep(
 def _updated(
     data: torch.Tensor, centroids: torch.Tensor, sweep: _Sweep, normalize: bool, empty: Empty, block: int
 ) -> torch.Tensor:
-    """New centroids from the sums; an empty cluster gets a worst-fitting row, or zeros."""
+    """Return new centroids from the sums. An empty cluster becomes one of the rows that fit worst, or zero."""
     sums, counts = sweep.sums, sweep.counts
     if normalize:
         lengths = sums.norm(dim=1, keepdim=True)
-        # Rows that cancel have no direction: every unit vector serves them equally, so the old centroid stays.
+        # Rows that sum to zero have no direction, and every unit vector fits them equally, so the old centroid is kept.
         new = torch.where(lengths > _TINY, sums / lengths.clamp(min=_TINY), centroids)
     else:
         new = sums / counts.clamp(min=1)[:, None]
-    hollow = (counts == 0).nonzero().squeeze(1)
+    empty_clusters = (counts == 0).nonzero().squeeze(1)
     if empty == "zero":
-        new[hollow] = 0.0
-    elif hollow.numel():
+        new[empty_clusters] = 0.0
+    elif empty_clusters.numel():
         misfit = 1 - _cosines(data, centroids, sweep.labels, block)
-        rows = data[_worst_rows(data, misfit, len(hollow), block)].float()
-        new[hollow] = centroids[hollow]
-        new[hollow[: len(rows)]] = functional.normalize(rows, dim=1) if normalize else rows
+        rows = data[_worst_rows(data, misfit, len(empty_clusters), block)].float()
+        new[empty_clusters] = centroids[empty_clusters]
+        new[empty_clusters[: len(rows)]] = functional.normalize(rows, dim=1) if normalize else rows
     return new
 
 
 def _cosines(data: torch.Tensor, centroids: torch.Tensor, labels: torch.Tensor, block: int) -> torch.Tensor:
-    """Of each row with its own centroid, (N,)."""
+    """Return the cosine of each row with its own centroid, of shape (N,)."""
     directions = functional.normalize(centroids, dim=1)
     parts = zip(data.split(block), labels.split(block), strict=True)
     return torch.cat([(functional.normalize(rows.float(), dim=1) * directions[own]).sum(1) for rows, own in parts])
 
 
 def _worst_rows(data: torch.Tensor, misfit: torch.Tensor, most: int, block: int) -> list[int]:
-    """Up to `most` rows, each the one that fits worst (1 - cosine) given those before it; none that fit already."""
+    """Return up to `most` rows, each the worst fitting row (largest 1 - cosine) after the previous ones became centroids.
+
+    Rows that already fit a centroid are not returned.
+    """
     worst: list[int] = []
     while len(worst) < most:
         value, place = misfit.max(0)
@@ -229,7 +290,7 @@ def _worst_rows(data: torch.Tensor, misfit: torch.Tensor, most: int, block: int)
             break
         worst.append(int(place))
         seed = functional.normalize(data[worst[-1]].float(), dim=0)
-        if not bool(seed.any()):  # a zero row fits nothing
+        if not bool(seed.any()):  # a zero row cannot become a centroid
             misfit = misfit.index_fill(0, place, 0.0)
             worst.pop()
             continue
@@ -255,30 +316,51 @@ def fit_kmeans(
     """Fit K centroids to the rows of `data`.
 
     Args:
-        data: (N, D), any floating type, N >= 1. Fewer (distinct) rows than clusters is fine: some clusters stay empty.
-        num_clusters: K.
-        max_iterations: at most so many centroid updates.
-        tolerance: stop when the squared shifts of all centroids sum to no more.
-        init_centroids: (K, D) to start from; None: rows drawn at random, without replacement if there are enough.
-        generator: CPU generator of that draw; None: torch's own.
-        normalize: spherical k-means; False: the published variant (see the module).
-        empty: what an empty cluster becomes. `reseed`: the row that fits its centroid worst; `zero`: the zero vector,
-            as published.
-        block: rows that are held in float32 at a time.
-        path: None for the fastest, or one of them; `plain` turns all that is done for speed off. See the module.
+        data: Rows of shape (N, D), of any floating-point type, N >= 1. If there are fewer distinct rows than clusters, some
+            clusters stay empty.
+        num_clusters: Number of clusters, K.
+        max_iterations: Maximum number of centroid updates.
+        tolerance: Stop when the sum of the squared shifts of all centroids is at most this.
+        init_centroids: Initial centroids of shape (K, D). None draws rows at random, without replacement if there are enough.
+        generator: CPU generator for this draw. None uses the default generator of PyTorch.
+        normalize: True for spherical k-means, False for the published variant; see the module.
+        empty: Treatment of an empty cluster. "reseed" replaces its centroid by the row that fits its own centroid worst, "zero"
+            by the zero vector, as in the published code.
+        block: Number of rows that are held in float32 at a time.
+        path: Implementation; see the module. None selects the fastest one, and "plain" disables all optimizations.
+
+    Returns:
+        The fitted centroids, the labels of the rows, and the objective.
+
+    Raises:
+        ValueError: If an argument has a wrong shape or value.
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses import fit_kmeans
+        >>> data = torch.tensor([[5.0, 0.1], [0.1, 5.0], [4.0, 0.1], [0.1, 4.0]])
+        >>> fit = fit_kmeans(data, 2, init_centroids=torch.eye(2))
+        >>> fit.labels
+        tensor([0, 1, 0, 1])
     """
     if not (data.ndim == 2 and len(data) > 0):
-        raise ValueError(f"data must be (N, D) with N >= 1, not {tuple(data.shape)}")
+        raise ValueError(f"data must have the shape (N, D) with N >= 1, but its shape is {tuple(data.shape)}")
     if not (num_clusters >= 1 and empty in ("reseed", "zero")):
-        raise ValueError(f"num_clusters is {num_clusters} and empty '{empty}'; give 1 or more, and reseed or zero")
+        raise ValueError(
+            f"num_clusters is {num_clusters} and empty is '{empty}'; num_clusters must be at least 1, and empty must be 'reseed' "
+            "or 'zero'"
+        )
     if init_centroids is None:
-        picked = torch.randperm(len(data), generator=generator)[:num_clusters]
-        if len(picked) < num_clusters:
-            again = torch.randint(len(data), (num_clusters - len(picked),), generator=generator)
-            picked = torch.cat([picked, again])
-        init_centroids = data[picked.to(data.device)]
+        indices = torch.randperm(len(data), generator=generator)[:num_clusters]
+        if len(indices) < num_clusters:
+            repeated = torch.randint(len(data), (num_clusters - len(indices),), generator=generator)
+            indices = torch.cat([indices, repeated])
+        init_centroids = data[indices.to(data.device)]
     if init_centroids.shape != (num_clusters, data.shape[1]):
-        raise ValueError("init_centroids must be (K, D)")
+        expected = (num_clusters, data.shape[1])
+        raise ValueError(
+            f"init_centroids must have the shape {expected}, but its shape is {tuple(init_centroids.shape)}"
+        )
     centroids = init_centroids.to(data.device, torch.float32).clone()
     if normalize:
         centroids = functional.normalize(centroids, dim=1)
@@ -308,19 +390,19 @@ def _fit(
     iterations = 0
     labels = None
     for _ in range(max_iterations):
-        found = sweep(True)
-        history.append(found.objective)
+        result = sweep(True)
+        history.append(result.objective)
         iterations += 1
-        same = labels is not None and torch.equal(labels, found.labels) and bool(found.counts.all())
-        labels = found.labels
-        if same and extents is not None:  # the same rows have the same means: an update would change nothing
-            history.append(found.objective)
+        same = labels is not None and torch.equal(labels, result.labels) and bool(result.counts.all())
+        labels = result.labels
+        if same and extents is not None:  # the same rows have the same means, so an update would change nothing
+            history.append(result.objective)
             return KMeans(centroids, labels, history[-1], iterations, tuple(history))
-        new = _updated(data, centroids, found, normalize, empty, block)
+        new = _updated(data, centroids, result, normalize, empty, block)
         shift = float((new - centroids).square().sum())
         centroids = new
         if shift <= tolerance:
             break
-    found = sweep(False)
-    history.append(found.objective)
-    return KMeans(centroids, found.labels, history[-1], iterations, tuple(history))
+    result = sweep(False)
+    history.append(result.objective)
+    return KMeans(centroids, result.labels, history[-1], iterations, tuple(history))

@@ -1,7 +1,7 @@
 """The interface of a pairwise loss: its settings, and a function of the embeddings of two modalities.
 
-The command line and recipes read the settings of all losses, so this file and those in `losses/pairwise` do not import torch at
-their top.
+The command line and the recipes read the settings of all losses, so this module and those in `losses/pairwise` do not import
+torch at module level.
 """
 
 from __future__ import annotations
@@ -17,16 +17,24 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class PairBatch:
-    """The embeddings of two modalities of B clips: row i of both belongs to clip i.
+    """The embeddings of B clips in two modalities. Row i of both tensors belongs to clip i.
 
-    With several processes these are the clips of all processes, and gradients flow back to each of them.
+    With several processes, these are the clips of all processes, and gradients flow back to each of them.
 
     Attributes:
-        first: (B, D), float32 or float64, of length one where `loss.cosine` is set.
-        second: (B, D), of the same kind.
-        valid: (B,) bool, the clips that have both modalities. The rows of the others hold arbitrary numbers.
-        positives: (B, B) bool, the clips whose second modality counts as true for the first modality of each clip. None stands
-            for the diagonal.
+        first: Embeddings of shape (B, D), float32 or float64. They have unit length if `loss.cosine` is set.
+        second: Embeddings of the other modality, with the same shape and data type.
+        valid: Mask of the clips that have both modalities, of shape (B,), bool. The rows of other clips hold arbitrary numbers.
+        positives: Mask of shape (B, B), bool: entry (i, j) is True if the second modality of clip j counts as a positive for the
+            first modality of clip i. None means the diagonal.
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses import PairBatch
+        >>> pair = PairBatch(torch.eye(2), 3 * torch.eye(2), valid=torch.tensor([True, True]))
+        >>> pair.scores
+        tensor([[3., 0.],
+                [0., 3.]])
     """
 
     first: Tensor
@@ -36,33 +44,57 @@ class PairBatch:
 
     @cached_property
     def scores(self) -> Tensor:
-        """(B, B), the dot product of the first modality of each row's clip with the second of each column's."""
+        """Dot products of shape (B, B) of the first modality (rows) with the second modality (columns)."""
         return self.first @ self.second.T
 
 
 class PairwiseLoss(ABC):
     """A loss that compares two modalities of the same clips.
 
-    A subclass is a frozen dataclass in a module of `losses/pairwise`; `loss.contrast` knows it by the name of that module. Its
-    fields are its settings: numbers, texts, switches or a `Literal`, with a default, and with bounds where they are numbers
-    (`trichord.settings.bounded`). The field `x` is the setting `loss.x`. Losses may share a setting; its type, default and
-    bounds are then the same in all of them. The docstring says in its first line what the loss is, and under `Args:` what each
-    setting means.
+    A subclass is a frozen dataclass in a module of `losses/pairwise`. The name of the module is the value of `loss.contrast` that
+    selects it. The fields of the dataclass are the settings of the loss: the field `x` is the setting `loss.x`. A field is a
+    number, a string, a bool or a `Literal` and has a default. A number also has bounds (`trichord.settings.bounded`). Losses may
+    share a setting if its type, default and bounds are the same in all of them. The first line of the class docstring names the
+    loss, and the section `Args:` describes each setting; both appear in the help of the command line.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import torch
+        >>> from trichord.losses import PairBatch, PairwiseLoss
+        >>> @dataclass(frozen=True)
+        ... class SquaredDistance(PairwiseLoss):
+        ...     def __call__(self, pair):
+        ...         return (pair.first - pair.second)[pair.valid].square().sum()
+        >>> SquaredDistance()(PairBatch(torch.zeros(2, 3), torch.ones(2, 3), torch.tensor([True, False])))
+        tensor(3.)
     """
 
-    needs_positives: ClassVar[bool] = False  # whether batches are to tell which texts count as true for which clips
+    needs_positives: ClassVar[bool] = False  # whether batches must contain the mask of positive texts of each clip
 
     @abstractmethod
     def __call__(self, pair: PairBatch) -> Tensor:
-        """Return the loss, a scalar, of all clips of the batch. It is 0, with a zero gradient, where no clip is valid.
+        """Return the loss of all clips of the batch as a scalar. If no clip is valid, the loss and its gradient are zero.
 
-        Autocast is off, and the embeddings are in float32 or float64.
+        Autocast is disabled, and the embeddings are in float32 or float64.
         """
 
 
 class DividedLoss(PairwiseLoss):
-    """A pairwise loss that is a sum over clips, so that processes can divide it. Without this, each computes all of it."""
+    """A pairwise loss that is a sum over clips, so that several processes can divide the computation between them.
+
+    Any other pairwise loss is computed in full by each process.
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses import DividedLoss, PairBatch, pairwise_losses
+        >>> loss = pairwise_losses()["info_nce"]()
+        >>> isinstance(loss, DividedLoss)
+        True
+        >>> pair = PairBatch(torch.eye(4), torch.eye(4), torch.ones(4, dtype=torch.bool))
+        >>> torch.allclose(loss.share(pair, slice(0, 2)) + loss.share(pair, slice(2, 4)), loss(pair))
+        True
+    """
 
     @abstractmethod
     def share(self, pair: PairBatch, part: slice) -> Tensor:
-        """Return what the clips `part` contribute. The shares of all clips add up to the loss."""
+        """Return the contribution of the clips in `part`. The contributions of all clips add up to the loss."""

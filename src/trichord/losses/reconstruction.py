@@ -1,4 +1,4 @@
-"""The reconstruction loss of MCN: each embedding gives back its encoder's input."""
+"""The reconstruction loss of MCN, in which a head reconstructs the input of the encoder from the embedding."""
 
 from __future__ import annotations
 
@@ -16,20 +16,36 @@ def reconstruction_loss(
     valid: torch.Tensor | None = None,
     count: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Mean over the clips of the mean squared error of a row (Chen et al., MCN, 2021, for one modality).
+    """Compute the mean squared error of the reconstructions of one modality, averaged over the clips.
 
-    The published code sums it over the three modalities, times 50, and lets the gradient flow into the targets, which
-    the audio and text encoders can then shrink.
+    The published code sums this loss over the three modalities and multiplies it by 50. It lets the gradient flow into the
+    targets, which allows the audio and text encoders to lower the loss by shrinking their targets (Chen et al., MCN, 2021).
 
     Args:
-        reconstruction: (B, P).
-        target: (B, P).
-        detach_target: take the target as given; False is the published behaviour.
-        valid: (B,) bool, or None for all. When none is valid the loss is 0.
-        count: valid clips of all processes, where these rows are the part of one: its share of the mean.
+        reconstruction: Reconstructions of shape (B, P).
+        target: Targets of shape (B, P).
+        detach_target: Whether to stop the gradient at the targets. The published code does not.
+        valid: Mask of the valid clips, of shape (B,), bool. None means that all clips are valid.
+        count: Number of valid clips in all processes. If given, the sum over these clips is divided by it, so that the results
+            of all processes add up to the mean.
+
+    Returns:
+        A scalar. It is 0 if no clip is valid.
+
+    Raises:
+        ValueError: If the two shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses import reconstruction_loss
+        >>> reconstruction_loss(torch.zeros(2, 3), torch.full((2, 3), 2.0))
+        tensor(4.)
     """
     if reconstruction.shape != target.shape:
-        raise ValueError(f"{tuple(reconstruction.shape)} and {tuple(target.shape)} differ")
+        raise ValueError(
+            f"the reconstruction has the shape {tuple(reconstruction.shape)}, but the target has the shape {tuple(target.shape)}; "
+            "pass tensors of one shape"
+        )
     if detach_target:
         target = target.detach()
     if valid is not None:

@@ -1,6 +1,6 @@
-"""The pairwise losses and their settings. Every module of `losses/pairwise` is a loss, unless its name begins with an underscore.
+"""The pairwise losses and their settings.
 
-Nothing here imports torch.
+Every module of `losses/pairwise` defines a loss, unless its name begins with an underscore. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ class Setting(NamedTuple):
     """A setting of one or more losses.
 
     Attributes:
-        name: Its name below `loss`.
-        kind: Its type.
-        default: Its default.
-        bounds: Its bounds; None where it is no number.
+        name: Name of the setting in the section `loss`.
+        kind: Type of the setting.
+        default: Default value.
+        bounds: Bounds of the setting, or None if it is not a number.
+
+    Example:
+        >>> from trichord.losses.registry import Setting
+        >>> Setting("smoothing", float, default=0.1, bounds=None).name
+        'smoothing'
     """
 
     name: str
@@ -36,17 +41,32 @@ class Setting(NamedTuple):
 
 @cache
 def pairwise_losses() -> dict[str, type[PairwiseLoss]]:
-    """Return the class of every pairwise loss by its name, in alphabetical order."""
+    """Return the class of every pairwise loss by its name, in alphabetical order.
+
+    Example:
+        >>> from trichord.losses import pairwise_losses
+        >>> list(pairwise_losses())
+        ['barlow_twins', 'info_nce', 'mil_nce', 'mms']
+    """
     names = sorted(module.name for module in iter_modules(pairwise.__path__) if not module.name.startswith("_"))
     return {name: _class_of(import_module(f"{pairwise.__name__}.{name}")) for name in names}
 
 
 def pairwise_loss(name: str, settings: object) -> PairwiseLoss:
-    """Build a loss.
+    """Build a pairwise loss from its name and settings.
 
     Args:
-        name: Of the loss.
-        settings: An object with its settings as attributes, such as the section `loss` of a recipe.
+        name: Name of the loss, a key of `pairwise_losses()`.
+        settings: Object that has the settings of the loss as attributes, such as the section `loss` of a recipe.
+
+    Returns:
+        The loss.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from trichord.losses.registry import pairwise_loss
+        >>> pairwise_loss("info_nce", SimpleNamespace(temperature=0.1))
+        InfoNCE(temperature=0.1)
     """
     kind = pairwise_losses()[name]
     return kind(**{setting.name: getattr(settings, setting.name) for setting in _settings_of(kind)})
@@ -54,12 +74,25 @@ def pairwise_loss(name: str, settings: object) -> PairwiseLoss:
 
 @cache
 def own_settings(common: type) -> dict[Setting, list[str]]:
-    """Return the settings that only pairwise losses read, each with the names of these losses.
+    """Return the settings that only pairwise losses read.
 
     Args:
-        common: A dataclass of the settings that other terms of the loss read too. A loss may use them as well.
+        common: Dataclass of the settings that other loss terms read too. Pairwise losses may use them as well.
 
-    Raises TypeError where two settings of one name differ in their type, default or bounds.
+    Returns:
+        The settings, each with the names of the losses that read it.
+
+    Raises:
+        TypeError: If two settings of one name differ in their type, default or bounds.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from trichord.losses.registry import own_settings
+        >>> @dataclass
+        ... class Common:
+        ...     contrast: str = "mms"
+        >>> {setting.name: losses for setting, losses in own_settings(Common).items()}
+        {'redundancy_weight': ['barlow_twins'], 'temperature': ['info_nce', 'mil_nce'], 'margin': ['mms']}
     """
     known = {setting.name: setting for setting in _settings_of(common)}
     shared = set(known)
@@ -67,16 +100,41 @@ def own_settings(common: type) -> dict[Setting, list[str]]:
     for loss, kind in pairwise_losses().items():
         for setting in _settings_of(kind):
             if known.setdefault(setting.name, setting) != setting:
-                raise TypeError(f"loss {loss}: the setting {setting.name} exists with another type, default or bounds")
+                raise TypeError(
+                    f"loss {loss}: the setting {setting.name} already exists with another type, default or bounds; "
+                    "rename it or use the same definition"
+                )
             if setting.name not in shared:
                 readers.setdefault(setting, []).append(loss)
     return readers
 
 
 def with_own_settings(common: type, name: str) -> type:
-    """Return a dataclass of the settings of `common` and of all pairwise losses, whose docstring describes all of them.
+    """Return a dataclass with the settings of `common` and of all pairwise losses.
 
-    The type of `contrast` becomes the choice of their names.
+    The type of its field `contrast` is the choice of the names of all pairwise losses. Its docstring describes all settings.
+
+    Args:
+        common: Dataclass of the settings that other loss terms read too. It has a field `contrast` and a docstring that describes
+            all of its fields under `Args:`.
+        name: Name of the new class.
+
+    Returns:
+        The new dataclass, a subclass of `common`.
+
+    Example:
+        >>> from dataclasses import dataclass, fields
+        >>> from trichord.losses.registry import with_own_settings
+        >>> @dataclass
+        ... class Common:
+        ...     '''The settings of the loss.
+        ...
+        ...     Args:
+        ...         contrast: Name of the pairwise loss.
+        ...     '''
+        ...     contrast: str = "mms"
+        >>> [field.name for field in fields(with_own_settings(Common, "LossSettings"))]
+        ['contrast', 'redundancy_weight', 'temperature', 'margin']
     """
     choices: Any = Literal[tuple(pairwise_losses())]
     added: list[Any] = [("contrast", choices, common.contrast)] + [  # type: ignore[attr-defined]
@@ -98,7 +156,9 @@ def _class_of(module: ModuleType) -> type[PairwiseLoss]:
         if isinstance(value, type) and issubclass(value, PairwiseLoss) and value.__module__ == module.__name__
     ]
     if len(own) != 1 or not is_dataclass(own[0]):
-        raise TypeError(f"{module.__name__} defines {len(own)} subclasses of PairwiseLoss; define one, as a dataclass")
+        raise TypeError(
+            f"{module.__name__} defines {len(own)} subclasses of PairwiseLoss; define exactly one, and make it a dataclass"
+        )
     return own[0]
 
 
@@ -110,7 +170,9 @@ def _settings_of(kind: Any) -> Iterable[Setting]:
 
 def _default_of(kind: type, entry: Field[Any]) -> Any:
     if entry.default is MISSING:
-        raise TypeError(f"{kind.__name__}.{entry.name} has no default; give it one that is a number, text or switch")
+        raise TypeError(
+            f"{kind.__name__}.{entry.name} has no default; give it a number, a string or a bool as its default"
+        )
     return entry.default
 
 

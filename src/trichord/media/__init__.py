@@ -1,4 +1,8 @@
-"""Decoding and writing of media files; nothing here knows of features or stores."""
+"""Decoding and writing of media files: pictures, sound and subtitle tracks, and their times.
+
+All times are in seconds from the start of the file. Caption files are parsed in `trichord.captions`, and features are computed in
+`trichord.features`; this package does not depend on features or stores.
+"""
 
 from trichord.media.audio import sound, waveform
 from trichord.media.decoders import Decoder, available_decoders, choose_decoder

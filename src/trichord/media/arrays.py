@@ -1,4 +1,4 @@
-"""Frames that are in memory already, as the pictures that `media.pictures` gives of a file."""
+"""Sampling and scaling of video frames that are already in memory."""
 
 from __future__ import annotations
 
@@ -16,22 +16,31 @@ _TICKS = 90000  # per second
 
 
 def pictures_of(frames: np.ndarray, rate_hz: float, spec: FrameSpec) -> Iterator[np.ndarray]:
-    """Pictures (H, W, 3) uint8 RGB of a spec, in time order, of frames (T, h, w, 3) uint8 RGB of which one comes every
-    1 / `rate_hz` seconds, the first at 0.
+    """Iterate over the pictures that a specification selects from an array of frames.
 
-    Which frames, their size and their scaling are as for a file. A file's own frames, decoded to RGB before, differ from what
-    the file gives by the rounding of colours to RGB ahead of the scaling.
+    Frames are selected and scaled as by `trichord.media.pictures` for a file. If the frames of a file are decoded to RGB first, the
+    results differ from those for the file, because colors are rounded to RGB before the scaling.
 
-    Raises TrichordError for an array of another form.
+    Args:
+        frames: Frames of shape (T, h, w, 3), uint8 RGB.
+        rate_hz: Frames per second. The first frame is at 0.
+        spec: Rate and size of the pictures.
+
+    Yields:
+        Pictures of shape (H, W, 3), uint8 RGB, in the order of time.
+
+    Raises:
+        TrichordError: If the array has another shape or data type, or the rate is not positive.
     """
     from av import VideoFrame
 
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
         raise TrichordError(
-            f"frames are an array (T, H, W, 3) of uint8 RGB, not {frames.dtype} of shape {frames.shape}; convert them"
+            f"frames must be a uint8 RGB array of shape (T, H, W, 3), but the array is {frames.dtype} of shape {frames.shape}; "
+            "convert it"
         )
     if not 0 < rate_hz < float("inf"):
-        raise TrichordError(f"frames come at {rate_hz} a second; give a rate above 0, such as 25.0")
+        raise TrichordError(f"rate_hz is {rate_hz}; give a positive number of frames per second, such as 25.0")
     scaler, clock = Scaler("frames", spec), Clock(spec)
     scaler.settle(frames.shape[2], frames.shape[1])
     clock.begin(0.0)

@@ -1,8 +1,8 @@
-"""The frames of a media file as a stream: opening, decoding past damage.
+"""Opening of media files, and decoding of their frames as a stream.
 
-All times are seconds from the file's own start. A file that is cut off or damaged gives what can still be decoded; what was
-wrong goes as one line into `notes`. Which streams are read is in `streams`, their clock in `timeline`, the length of the
-file in `length`; pictures are in `video`, sound in `audio`, captions in `subtitles`.
+All times are in seconds from the start of the file. If a file is truncated or damaged, the readable frames are decoded, and the
+damage is described by one line in `notes`. Related modules select the streams (`streams`), place packets on a time line
+(`timeline`), measure the duration (`length`), and decode pictures (`video`), sound (`audio`) and captions (`subtitles`).
 """
 
 from __future__ import annotations
@@ -26,21 +26,30 @@ from trichord.media.timeline import FrameTimes, Timeline, placed_packets
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-FRAME_WIDTH, FRAME_HEIGHT = 454, 256  # the picture size of the order study
+FRAME_WIDTH, FRAME_HEIGHT = 454, 256  # the default size of pictures
 SAMPLE_RATE_HZ = 16000
-_STATING = {"asf", "avi", "flac", "flv", "matroska", "mp4", "nut", "wav"}  # containers whose header states their length
-_STATING_TRACKS = {"avi", "mp4"}  # containers whose header states the length of every track
-_TAIL_S = 1.0  # a stream that ends this much before its stated end is noted as cut off
+_STATING = {
+    "asf",
+    "avi",
+    "flac",
+    "flv",
+    "matroska",
+    "mp4",
+    "nut",
+    "wav",
+}  # containers whose header states their duration
+_STATING_TRACKS = {"avi", "mp4"}  # containers whose header states the duration of every track
+_TAIL_S = 1.0  # a stream that ends at least this much before its stated end is reported as truncated
 
 
-# What FFmpeg would let a file name other files, servers or devices to be read in its place.
+# Formats of FFmpeg in which a file can refer to other files, servers or devices.
 _OTHERS = {"concat", "dash", "hls", "image2", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub", "webm_dash_manifest"}
 _OTHERS |= {"alsa", "avisynth", "fbdev", "imf", "kmsgrab", "oss", "vapoursynth", "video4linux2", "v4l2", "x11grab"}
 
 
 @cache
 def _formats() -> str:
-    """FFmpeg's formats that hold what they show, as it wants a list of them."""
+    """Return the formats of FFmpeg that do not refer to other files, as a list for its option `format_whitelist`."""
     import av
 
     known = {name for names in av.formats_available for name in names.split(",")}
@@ -49,10 +58,17 @@ def _formats() -> str:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[InputContainer]:
-    """The container of `path`.
+    """Open a media file.
 
-    Raises TrichordError if it is missing or no media file, SystemFaultError if the system kept it from being read, also when
-    that shows only at the end.
+    Args:
+        path: Path of the file.
+
+    Yields:
+        The container.
+
+    Raises:
+        TrichordError: If the file is missing or not a media file.
+        SystemFaultError: If the system failed to read the file, even if this is detected only at the end.
     """
     import av
 
@@ -62,8 +78,8 @@ def opened(path: str | Path) -> Iterator[InputContainer]:
         except (av.FFmpegError, ValueError, OSError, MemoryError) as error:
             file.raise_if_failed()
             raise_fault(path, error)
-            what = f"cannot be opened as a video ({reason_of(error)})"
-            raise TrichordError(f"{path}: {what}; check that the file is complete") from None
+            problem = f"cannot be opened as a video ({reason_of(error)})"
+            raise TrichordError(f"{path}: {problem}; check that the file is complete") from None
         try:
             with container:
                 yield container
@@ -91,13 +107,26 @@ def decoded(
     *,
     sought: bool = False,
 ) -> Iterator[tuple[float, Any]]:
-    """(time_s, frame) of every frame of `stream` that decodes, from where the container stands on.
+    """Iterate over the frames of a stream that can be decoded, from the current position of the container.
 
-    Times are on the file's time line (`media.timeline`); those of pictures ascend. Damage is skipped and noted once, when the
-    stream is used up or closed. A time is damaged that lies an hour past all packets before it, or later than a file of that
-    size lasts. `num_threads` None leaves the number to FFmpeg; `sought`: the container does not stand at its beginning.
+    Times are on the time line of the file (`media.timeline`), and those of pictures increase. Damage is skipped and noted once,
+    when the stream is exhausted or closed. A time counts as damaged if it is more than an hour after all earlier packets, or
+    later than the maximum plausible duration of the file.
 
-    Raises SystemFaultError for what the system failed to do, which is no damage.
+    Args:
+        path: Path of the file, for messages.
+        container: Open container.
+        stream: Stream to decode.
+        notes: List to which notes about damage are appended.
+        num_threads: Number of threads of the decoder. None leaves it to FFmpeg.
+        sought: Whether the container is not at its beginning.
+
+    Yields:
+        The time in seconds and the frame.
+
+    Raises:
+        TrichordError: If the video is encrypted.
+        SystemFaultError: If the system failed to read the file, which is not damage of the file.
     """
     import av
 
@@ -113,9 +142,11 @@ def decoded(
         longest_s(container.size),
     )
     if kind == "video" and stream.time_base:
-        start_s = float(round(start_s / stream.time_base) * stream.time_base)  # whole ticks, as FFmpeg's own tools do
+        start_s = float(
+            round(start_s / stream.time_base) * stream.time_base
+        )  # an integer number of ticks, as in the tools of FFmpeg
     stated_s, stream_end_s = _stated_ends_s(container, stream, start_s)
-    num_bad, end_s, cut, is_through, is_first = 0, 0.0, "", False, True
+    num_bad, end_s, read_error, is_exhausted, is_first = 0, 0.0, "", False, True
     packets = placed_packets(container, list(streams.values()), timeline)
     try:
         while True:
@@ -126,15 +157,15 @@ def decoded(
             except av.FFmpegError as error:
                 if isinstance(error, MemoryError):
                     raise_fault(path, error)
-                cut = one_line(error.strerror)
+                read_error = one_line(error.strerror)
                 break
             if packet.stream.index != stream.index:
                 continue
             if is_first and packet.has_sidedata("encryption_info"):
-                what = f"its {'video' if kind == 'video' else 'sound'} is encrypted; get the file without encryption"
+                problem = f"its {'video' if kind == 'video' else 'sound'} is encrypted; get the file without encryption"
                 if kind == "video":
-                    raise TrichordError(f"{path}: {what}")
-                choices = [*choices, what]
+                    raise TrichordError(f"{path}: {problem}")
+                choices = [*choices, problem]
                 break
             is_first = False
             try:
@@ -152,38 +183,49 @@ def decoded(
                     continue
                 end_s = max(end_s, time_s + length_s)
                 yield time_s, frame
-        is_through = not is_first
+        is_exhausted = not is_first
     finally:
-        if notes is not None:  # nothing of the stream is touched here: its container may be closed by now
+        if notes is not None:  # the stream is not used here, because its container may be closed already
             is_short = end_s < stream_end_s - _TAIL_S or timeline.end_s + max(start_s, 0.0) < stated_s - _TAIL_S
             lines = [*choices, *timeline.notes()]
-            if is_through and (cut or (is_short and not timeline.num_jumps)):
-                whole_s = stream_end_s or stated_s
-                what = (
+            if is_exhausted and (read_error or (is_short and not timeline.num_jumps)):
+                full_s = stream_end_s or stated_s
+                problem = (
                     f"the {kind} ends at {end_s:.1f} s"
-                    + (f" of {whole_s:.1f} s" if whole_s else "")
-                    + (f" ({cut})" if cut else "")
+                    + (f" of {full_s:.1f} s" if full_s else "")
+                    + (f" ({read_error})" if read_error else "")
                 )
-                lines.append(f"{what}; the rest is missing from the file")
+                lines.append(f"{problem}; the rest is missing from the file")
             elif num_bad:
                 lines.append(f"{num_bad} damaged {kind} packets skipped")
             notes += [note for line in lines if (note := f"{path}: {line}") not in notes]
 
 
 def _stated_ends_s(container: InputContainer, stream: Any, start_s: float) -> tuple[float, float]:
-    """Where the file, and the stream, end by what the container states; 0.0 where it does not (FFmpeg may still guess it)."""
+    """Return the ends of the file and of the stream that the container states, or 0.0 if it does not state them.
+
+    The durations that FFmpeg estimates for other containers are not used.
+    """
     names = set(container.format.name.split(","))
     stated_s = (container.duration or 0) / 1e6 if names & _STATING else 0.0
     stated_s = stated_s if stated_s <= longest_s(container.size) else 0.0
     if not stated_s or not names & _STATING_TRACKS or not stream.duration or not stream.time_base:
         return stated_s, 0.0
-    begin = (stream.start_time or 0) if stream.frames else 0  # of an MP4 in fragments, FFmpeg counts the length from 0
+    begin = (stream.start_time or 0) if stream.frames else 0  # FFmpeg counts the duration of a fragmented MP4 from 0
     end_s = float((begin + stream.duration) * stream.time_base) - start_s
     return stated_s, min(end_s, stated_s)
 
 
 def duration_s_of(frame: Any, stream: Any) -> float:
-    """How long a frame lasts; for pictures whose file does not say, one interval of the average rate."""
+    """Return the duration of a frame.
+
+    Args:
+        frame: Frame.
+        stream: Stream of the frame.
+
+    Returns:
+        The duration in seconds. If the file does not state that of a picture, it is one interval of the average rate.
+    """
     if stream.type == "audio":
         return frame.samples / frame.sample_rate
     if frame.duration:
@@ -192,5 +234,13 @@ def duration_s_of(frame: Any, stream: Any) -> float:
 
 
 def seconds(ticks: float, base: Fraction) -> float:
-    """`float(ticks * base)`, without making a fraction of it."""
+    """Convert ticks to seconds, as `float(ticks * base)` does, but without computing a fraction.
+
+    Args:
+        ticks: Number of ticks.
+        base: Duration of a tick in seconds.
+
+    Returns:
+        The seconds.
+    """
     return ticks * base.numerator / base.denominator if isinstance(ticks, int) else ticks * float(base)

@@ -1,4 +1,4 @@
-"""Which library decodes pictures: PyAV, the reference, or torchcodec, which can decode on a GPU."""
+"""The choice of the library that decodes pictures: PyAV, the reference, or torchcodec, which can decode on a GPU."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ NAMES = ("pyav", "torchcodec")
 
 @dataclass(frozen=True)
 class Decoder:
-    """A decoder as it would be used here.
+    """A decoder of pictures on this machine.
 
     Attributes:
-        name: pyav or torchcodec.
-        version: Of the library, with FFmpeg's where the library brings it; part of a feature's fingerprint.
-        device: Where it decodes: cpu, cuda or cuda:N.
-        problem: Why it cannot be used on this machine, in one line with the next action; empty if it can.
+        name: "pyav" or "torchcodec".
+        version: Version of the library, with that of FFmpeg if the library includes it. It is part of the fingerprint of features.
+        device: Device on which it decodes: "cpu", "cuda" or "cuda:N".
+        problem: Reason why it cannot be used on this machine and the next action, on one line, or an empty string.
     """
 
     name: str
@@ -27,18 +27,32 @@ class Decoder:
 
 
 def available_decoders() -> list[Decoder]:
-    """Both decoders, usable or not; `problem` says what is wrong. Tries the imports, opens no device."""
+    """Return both decoders, whether they are usable or not.
+
+    The libraries are imported, but no device is opened.
+
+    Returns:
+        The decoders. `Decoder.problem` describes why a decoder is not usable.
+    """
     return [_pyav(), _torchcodec("cpu")]
 
 
 def choose_decoder(name: str = "auto", device: str = "cpu") -> Decoder:
-    """The decoder of that name for pictures that go to `device`.
+    """Choose a decoder of pictures.
 
-    `auto` is torchcodec only where the device is a GPU and torchcodec loads, else PyAV: its pictures are the reference
-    and the same on every machine. Raises TrichordError for an unknown name, and for one that does not load here.
+    Args:
+        name: "pyav", "torchcodec" or "auto". "auto" selects torchcodec if the device is a GPU and torchcodec can be loaded, and
+            PyAV otherwise. The pictures of PyAV are the reference and are the same on every machine.
+        device: Device to which the pictures are copied.
+
+    Returns:
+        The decoder.
+
+    Raises:
+        TrichordError: If the name is unknown, or if the decoder cannot be loaded.
     """
     if name not in ("auto", *NAMES):
-        raise TrichordError(f"there is no decoder {name!r}; choose auto, {' or '.join(NAMES)}")
+        raise TrichordError(f"unknown decoder {name!r}; choose auto, {' or '.join(NAMES)}")
     is_cuda = device.startswith("cuda")
     if name == "pyav" or (name == "auto" and not is_cuda):
         return _pyav()
@@ -58,21 +72,21 @@ def _pyav() -> Decoder:
 
 
 def _torchcodec(device: str) -> Decoder:
-    """torchcodec loads FFmpeg's shared libraries when it is imported; whatever goes wrong there becomes `problem`."""
+    """Return the decoder torchcodec. Errors of its import, which loads the shared libraries of FFmpeg, become `problem`."""
     try:
         import torchcodec
         from torchcodec.decoders import VideoDecoder  # noqa: F401 - loads the libraries
     except ModuleNotFoundError as error:
         missing = error.name or "torchcodec"
         return Decoder("torchcodec", "", device, f"{missing} is not installed; pip install torchcodec, or use pyav")
-    except Exception as error:  # RuntimeError, OSError, ImportError: as the libraries have it
-        what = f"does not load ({_reason(error)}); it needs FFmpeg's shared libraries and CUDA's, or use pyav"
-        return Decoder("torchcodec", "", device, what)
+    except Exception as error:  # RuntimeError, OSError or ImportError, depending on the libraries
+        problem = f"cannot be loaded ({_reason(error)}); install the shared libraries of FFmpeg and CUDA that it needs, or use pyav"
+        return Decoder("torchcodec", "", device, problem)
     return Decoder("torchcodec", str(getattr(torchcodec, "__version__", "unknown")), device)
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what was wrong in the first place: torchcodec lists all it tried over a hundred lines."""
+    """Return the first line of the original error. The message of torchcodec lists all attempts in more than a hundred lines."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

@@ -1,4 +1,4 @@
-"""Writing of small video files: H.264 pictures and AAC sound."""
+"""Writing of small video files with H.264 pictures and AAC sound."""
 
 from __future__ import annotations
 
@@ -24,18 +24,23 @@ def write_video(
     *,
     crf: int = 23,
 ) -> None:
-    """Write pictures and sound as one file; the suffix (.mp4, .mkv, .mov) chooses the container.
+    """Write pictures and sound to a file.
+
+    The output is deterministic for a given version of PyAV, because one encoder thread is used and the header contains no
+    timestamps.
 
     Args:
-        path: the file; it appears only when it is complete (written as a temporary file, then renamed).
-        frames: pictures (height, width, 3) uint8 RGB, all of one size, both even; consumed one at a time.
-        rate_hz: pictures per second.
-        waveform: mono sound (N,) in [-1, 1]; None or empty writes no audio stream.
-        sample_rate_hz: samples per second of the waveform.
-        crf: H.264 quality, lower is better; 23 is x264's default.
+        path: Path of the file. Its suffix (.mp4, .mkv, .mov) selects the container. The file is written under a temporary name and
+            renamed once it is complete.
+        frames: Pictures of shape (height, width, 3), uint8 RGB, all of the same even width and height. They are consumed one at a
+        time.
+        rate_hz: Pictures per second.
+        waveform: Mono sound of shape (N,) in [-1, 1]. If None or empty, the file has no audio stream.
+        sample_rate_hz: Samples per second of the waveform.
+        crf: Quality of H.264. Lower is better, and 23 is the default of x264.
 
-    One encoder thread and no time stamps in the header: the same input gives the same bytes with the same PyAV.
-    Raises TrichordError if there is no picture or its size is odd.
+    Raises:
+        TrichordError: If there are no pictures, or if their width or height is odd.
     """
     import av
 
@@ -63,7 +68,9 @@ def write_video(
                     until = int((index + 1) / rate * sample_rate_hz)
                     position = _mux_audio(container, audio, sound, position, until)
             if video is None:
-                raise TrichordError(f"{path}: a video needs at least one picture; give some frames")
+                raise TrichordError(
+                    f"{path}: a video needs at least one picture, but `frames` is empty; pass some frames"
+                )
             container.mux(video.encode(None))
             if sound is not None:
                 _mux_audio(container, audio, sound, position, sound.size)
@@ -77,7 +84,9 @@ def write_video(
 def _video_stream(container: Any, path: Path, rate: Fraction, picture: np.ndarray, crf: int) -> Any:
     height, width = picture.shape[:2]
     if height % 2 or width % 2:
-        raise TrichordError(f"{path}: pictures are {width}x{height}; H.264 needs an even width and height")
+        raise TrichordError(
+            f"{path}: pictures are {width}x{height}, but H.264 needs an even width and height; resize them"
+        )
     stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": str(crf)})
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.codec_context.thread_count = 1
@@ -91,7 +100,10 @@ def _audio_stream(container: Any, sample_rate_hz: int) -> Any:
 
 
 def _mux_audio(container: Any, stream: Any, waveform: np.ndarray, begin: int, end: int, block: int = 1024) -> int:
-    """Encode whole blocks of waveform[begin:end] (the last one may be short); returns where the next call begins."""
+    """Encode full blocks of waveform[begin:end], and return the position at which the next call begins.
+
+    Only the last block of the waveform may be short.
+    """
     import av
 
     end = min(end, waveform.size)

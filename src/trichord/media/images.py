@@ -1,4 +1,4 @@
-"""Still pictures: any format that Pillow reads, and SVG where resvg is installed."""
+"""Still pictures in all formats that Pillow reads, and in SVG if resvg is installed."""
 
 from __future__ import annotations
 
@@ -21,18 +21,25 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 _SVG = (".svg", ".svgz")
-_ASPECT_SIDE = 1000  # pixels that the longer side of an SVG has while its aspect is measured
+_ASPECT_SIDE = 1000  # length in pixels of the longer side of an SVG while its aspect ratio is measured
 
 
 def image(path: str | Path, spec: FrameSpec) -> np.ndarray:
-    """A still picture as (H, W, 3) uint8 RGB, of the size that `spec` gives a video picture.
+    """Read a still picture.
 
-    It is turned upright as its EXIF says, scaled by Pillow's bicubic filter (antialiased; swscale's, which the pictures
-    of a video go through, differs from it a little), then cropped. Transparent parts are white, 16 bits become 8, of
-    an animation the first picture is taken. SVG is drawn by resvg at the size wanted (`pip install resvg-py`); `rate_hz`
-    and `sampling` do not count.
+    The picture is rotated according to its EXIF data, scaled by the antialiased bicubic filter of Pillow (which differs slightly
+    from that of swscale, which scales the pictures of videos), and cropped. Transparent parts become white, 16 bits are reduced
+    to 8, and the first picture of an animation is read. SVG is drawn by resvg at the requested size (`pip install resvg-py`).
 
-    Raises TrichordError if the file is missing, is no picture, is cut off, or holds more than 179 million pixels.
+    Args:
+        path: Path of the file.
+        spec: Size of the picture, as for the pictures of a video. `rate_hz` and `sampling` are not used.
+
+    Returns:
+        Picture of shape (H, W, 3), uint8 RGB.
+
+    Raises:
+        TrichordError: If the file is missing, truncated or not a picture, or has more than 179 million pixels.
     """
     path = Path(path)
     try:
@@ -55,22 +62,24 @@ def _loaded(path: Path) -> Picture:
     refuse_lfs_pointer(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures and odd metadata: judged here, not printed
+            warnings.simplefilter(
+                "ignore"
+            )  # warnings about large pictures and invalid metadata, which are handled here
             with open_regular(path) as file, Image.open(file) as opened:
                 opened.load()
                 return _rgb(ImageOps.exif_transpose(opened))
     except Image.DecompressionBombError:
         raise TrichordError(f"{path}: has more than 179 million pixels; make it smaller or remove it") from None
     except UnidentifiedImageError:
-        raise TrichordError(f"{path}: is no picture of a known format; convert it to PNG or JPEG") from None
-    except Exception as error:
-        raise_fault(path, error)  # else OSError, SyntaxError, struct.error, EOFError: each plugin of Pillow has its own
+        raise TrichordError(f"{path}: is not a picture in a known format; convert it to PNG or JPEG") from None
+    except Exception as error:  # OSError, SyntaxError, struct.error or EOFError, depending on the plugin of Pillow
+        raise_fault(path, error)
         reason = one_line(error) or type(error).__name__
         raise TrichordError(f"{path}: cannot be decoded ({reason}); check that the file is complete") from None
 
 
 def _rgb(picture: Picture) -> Picture:
-    """8-bit RGB of any mode, over white where it is transparent."""
+    """Convert a picture of any mode to 8-bit RGB, on a white background."""
     from PIL import Image
 
     if picture.mode.startswith(("I", "F")):
@@ -83,7 +92,10 @@ def _rgb(picture: Picture) -> Picture:
 
 
 def _eight_bits(picture: Picture) -> Picture:
-    """Grey of 16 or 32 bits: the high byte of 16-bit values. Floating point counts as 0 to 1 if it never goes beyond."""
+    """Convert 16-bit or 32-bit gray values to 8 bits.
+
+    16-bit values are scaled to the range of 8 bits. Floating-point values are in the range 0 to 1 if none is larger than 1.
+    """
     from PIL import Image
 
     values: Any = np.nan_to_num(np.asarray(picture, np.float64), nan=0.0, posinf=1e9, neginf=0.0)
@@ -95,13 +107,15 @@ def _eight_bits(picture: Picture) -> Picture:
 
 
 def _drawn(path: Path, spec: FrameSpec) -> Picture:
-    """SVG: once for its aspect, then at the size wanted; the size that the file states does not count."""
+    """Draw an SVG twice: to measure its aspect ratio, and at the requested size. The size in the file is not used."""
     from PIL import Image
 
     try:
         import resvg_py
     except ImportError:
-        raise TrichordError(f"{path}: SVG needs another package; pip install resvg-py, or convert it to PNG") from None
+        raise TrichordError(
+            f"{path}: SVG requires the package resvg-py, which is not installed; pip install resvg-py, or convert it to PNG"
+        ) from None
 
     text = svg_text(path)
 
@@ -114,6 +128,6 @@ def _drawn(path: Path, spec: FrameSpec) -> Picture:
         return drawn_within(max(fitted(path, spec, *measured.size)[0]), text)
     except TrichordError:
         raise
-    except Exception as error:  # ValueError of resvg, or what Pillow says of its answer
+    except Exception as error:  # ValueError of resvg, or an error of Pillow that reads its output
         raise_fault(path, error)
         raise TrichordError(f"{path}: cannot be drawn ({one_line(error)}); convert it to PNG") from None

@@ -1,4 +1,4 @@
-"""What a media file holds and how long it lasts, also where its header says nothing or something wrong."""
+"""The contents and the duration of a media file, even if its header does not state them correctly."""
 
 from __future__ import annotations
 
@@ -17,19 +17,35 @@ from trichord.media.timeline import Timeline, placed_packets
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-COUNTED = {"matroska", "mp4"}  # containers whose header states their length, and which can be read from any place
-_EXACT = {"wav", "w64", "flac", "aiff", "au", "caf"}  # containers of sound whose times are counted, not stamped
-_STREAMED = {"flac"}  # of these, one whose parts say where they lie, so that they can be joined and cut
-_AGREES_S = 1.0  # a stated length that differs by less is kept
-_OVERLAP_S = 0.2  # sound that holds this much more than its stamps leave room for overlaps
-_TAIL_S = 1.0  # how far before the stated end a check of the end begins
+COUNTED = {"matroska", "mp4"}  # containers whose header states their duration, and which can be read from any position
+_EXACT = {
+    "wav",
+    "w64",
+    "flac",
+    "aiff",
+    "au",
+    "caf",
+}  # containers of sound without timestamps, whose samples are counted
+_STREAMED = {"flac"}  # the one of these whose blocks state their position, so that files can be joined and cut
+_AGREES_S = 1.0  # a stated duration is kept if it differs by less than this
+_OVERLAP_S = 0.2  # sound overlaps if its samples last this much longer than its timestamps allow
+_TAIL_S = 1.0  # a check of the end begins this far before the stated end
 
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file holds. `duration_s` and `frame_rate_hz` are 0.0 and the sizes 0 where they do not apply.
+    """The contents of a media file. Values that do not apply are 0.
 
-    `no_video`, `no_audio`: why there are no pictures, or no sound; empty where there are.
+    Attributes:
+        duration_s: Duration in seconds.
+        width: Width of the pictures in pixels.
+        height: Height of the pictures in pixels.
+        frame_rate_hz: Frames per second.
+        has_video: Whether the file has pictures that can be decoded.
+        has_audio: Whether the file has sound that can be decoded.
+        has_subtitles: Whether the file has a subtitle track.
+        no_video: Reason why there are no pictures, or an empty string.
+        no_audio: Reason why there is no sound, or an empty string.
     """
 
     duration_s: float
@@ -45,14 +61,29 @@ class MediaInfo:
 
 @dataclass(frozen=True)
 class Span:
-    """How long a file lasts, and whether its clock goes on without a jump from its beginning to its stated end."""
+    """The duration of a file.
+
+    Attributes:
+        duration_s: Duration in seconds.
+        is_plain: Whether the clock runs without a jump from the beginning to the stated end.
+    """
 
     duration_s: float
     is_plain: bool
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """What `path` holds. Raises TrichordError if it is missing or no media file."""
+    """Return the contents of a media file.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The contents.
+
+    Raises:
+        TrichordError: If the file is missing or not a media file.
+    """
     with opened(path) as container:
         video, audio, text = (stream_of(container, kind) for kind in ("video", "audio", "subtitle"))
         rate = video.average_rate or video.guessed_rate if video else None
@@ -70,12 +101,21 @@ def probe(path: str | Path) -> MediaInfo:
 
 
 def clock_can_differ(path: str | Path) -> bool:
-    """Whether version 2 of the clock's rules (`timeline.CLOCK_RULES`) can give other results for a file than version 1.
+    """Return whether version 2 of the clock rules (`timeline.CLOCK_RULES`) can give other results for a file than version 1.
 
-    Reads the header, and of Matroska and MP4 the end of the file. False is said of sound that is counted (WAV, FLAC, ...), and of
-    Matroska and MP4 whose end lies where the header states it, without a jump on the way there that the header shows, with
-    one stream of either kind or ones that were chosen before too. Not seen without reading all of a file: single stamps of a
-    Matroska file that overlap, leap and return. Raises TrichordError if the file is missing or no media file.
+    The function reads the header and, for Matroska and MP4, the end of the file. It returns False for sound without timestamps
+    (WAV, FLAC, ...), and for Matroska and MP4 files whose end agrees with the header, whose index shows no jump, and whose
+    streams are selected in the same way by both versions. It does not detect single timestamps of a Matroska file that overlap or
+    leap and return, because this would require reading the whole file.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Whether the results can differ.
+
+    Raises:
+        TrichordError: If the file is missing or not a media file.
     """
     with opened(path) as container:
         names = set(container.format.name.split(","))
@@ -89,9 +129,15 @@ def clock_can_differ(path: str | Path) -> bool:
 
 
 def span_of(path: str | Path) -> Span:
-    """The length of a file as its packets have it. Remembered, since files are often opened for many clips.
+    """Return the duration of a file according to its packets. It is cached, because files are often opened for many clips.
 
-    Of Matroska and MP4 only the end is read, others are read once as a whole; nothing is decoded.
+    Only the end of Matroska and MP4 files is read. Other files are read as a whole once. Nothing is decoded.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The duration.
     """
     try:
         state = os.stat(path)
@@ -128,7 +174,7 @@ def _measured(path: str | Path) -> Span:
 
 
 def _span_at_the_end(path: str | Path) -> Span:
-    """Of a Matroska or MP4 file: the stated length, and whether what lies at the end of the file agrees with it."""
+    """Return the stated duration of a Matroska or MP4 file, and whether the end of the file agrees with it."""
     import av
 
     with opened(path) as container:
@@ -140,7 +186,7 @@ def _span_at_the_end(path: str | Path) -> Span:
         begin = int(tail_s * 1e6) + (0 if begin_s > _AGREES_S else container.start_time or 0)
         sound = (
             stream_of(container, "audio") if "mp4" in container.format.name else None
-        )  # it has a key frame everywhere
+        )  # every frame of sound is a key frame
         try:
             if sound is not None:
                 container.seek(int(begin / 1e6 / sound.time_base), stream=sound)
@@ -156,10 +202,10 @@ def _span_at_the_end(path: str | Path) -> Span:
 
 
 def _from_start_s(container: InputContainer, stated_s: float, end_s: float) -> float:
-    """The stated length of a file that ends at `end_s`, counted from its own start.
+    """Return the stated duration of a file that ends at `end_s`, relative to its start.
 
-    Matroska, and MP4 in fragments, may state the last time stamp instead, though the clock does not begin at 0: recordings of
-    live streams do.
+    Matroska and fragmented MP4 files may state the last timestamp instead, even though the clock does not begin at 0, as in
+    recordings of live streams.
     """
     begin_s = origin_s(container)
     counts_from_zero = begin_s > _AGREES_S and abs(stated_s - begin_s - end_s) <= _AGREES_S
@@ -167,7 +213,7 @@ def _from_start_s(container: InputContainer, stated_s: float, end_s: float) -> f
 
 
 def _run(container: InputContainer, sought: bool = False) -> Timeline:
-    """Read all packets of the file and return its timeline."""
+    """Read all packets of a file, and return its time line."""
     import av
 
     streams = av_streams(container)
@@ -175,7 +221,7 @@ def _run(container: InputContainer, sought: bool = False) -> Timeline:
     try:
         for _ in placed_packets(container, streams, timeline) if streams else ():
             pass
-    except av.FFmpegError as error:  # a file that is cut off: what came before the cut counts
+    except av.FFmpegError as error:  # the packets before the end of a truncated file count
         raise_fault(container.name, error)
     return timeline
 
@@ -197,9 +243,9 @@ def _leaps(container: InputContainer) -> bool:
 
 
 def _sound_overlaps(container: InputContainer) -> bool:
-    """Whether the packets of an MP4's sound hold more samples than their stamps leave room for."""
+    """Return whether the packets of the sound of an MP4 contain more samples than their timestamps allow."""
     sound = stream_of(container, "audio")
     if sound is None or not sound.frames or not sound.duration or not sound.codec_context.frame_size:
         return False
-    held_s = sound.frames * sound.codec_context.frame_size / sound.codec_context.sample_rate
-    return bool(held_s - float(sound.duration * sound.time_base) > _OVERLAP_S)
+    samples_s = sound.frames * sound.codec_context.frame_size / sound.codec_context.sample_rate
+    return bool(samples_s - float(sound.duration * sound.time_base) > _OVERLAP_S)

@@ -1,7 +1,7 @@
-"""A media file as FFmpeg reads it: through Python, so that a read that the system fails is known for what it is.
+"""A file object through which FFmpeg reads media files, so that failed reads of the system are recognized.
 
-Given a path, FFmpeg takes `http:x.mp4` for an address, waits for a FIFO, and takes a read error in the middle of some
-containers for the end of the file. Given this file, it sees bytes alone.
+If FFmpeg is given a path, it treats `http:x.mp4` as an address, waits for a FIFO, and treats a read error in the middle of some
+containers as the end of the file. If it is given this file object, it only sees bytes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from trichord.files.reading import open_regular
 
 
 class MediaFile:
-    """A regular file with the methods that PyAV asks for. After a failed read every further one fails too.
+    """A regular file with the methods that PyAV requires. After a failed read, all further reads fail as well.
+
+    Args:
+        path: Path of the file.
 
     Attributes:
-        name: The absolute path; FFmpeg looks at its suffix.
+        name: Absolute path, of which FFmpeg reads the suffix.
 
-    Raises OSError as `open_regular`.
+    Raises:
+        OSError: As in `open_regular`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -31,9 +35,11 @@ class MediaFile:
         self._fault: OSError | MemoryError | None = None
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def read(self, count: int) -> bytes:
+        """Read up to `count` bytes."""
         if self._fault is not None:
             raise self._fault
         try:
@@ -45,7 +51,7 @@ class MediaFile:
         return block
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Return the new position, or a negative number, as FFmpeg has it, for one before the file's beginning."""
+        """Move to a position and return it. For an invalid position, return a negative number as FFmpeg expects."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: os.fstat(self._file.fileno()).st_size}
         if whence not in base or base[whence] + offset < 0:
             return -errno.EINVAL
@@ -53,9 +59,10 @@ class MediaFile:
         return self._position
 
     def tell(self) -> int:
+        """Return the current position."""
         return self._position
 
     def raise_if_failed(self) -> None:
-        """Raise SystemFaultError if a read has failed, whatever FFmpeg made of that."""
+        """Raise SystemFaultError if a read has failed, no matter how FFmpeg handled the failure."""
         if self._fault is not None:
             raise_fault(self._path, self._fault)

@@ -1,4 +1,4 @@
-"""Which pictures of a video are wanted, and how large."""
+"""The specification of the rate and size of the pictures of a video."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class FrameSpec:
-    """Pictures at a fixed rate, brought to a size. The picture keeps its aspect unless `width` and `height` are given.
+    """The rate and size of pictures. Pictures keep their aspect ratio unless `width` and `height` are given.
 
     Attributes:
         rate_hz: Pictures per second.
-        short_side: Length in pixels that the shorter side is brought to; the longer one follows the aspect, rounded
-            down (as the published extractor's call of ffmpeg has it).
-        crop: After that, the square of this side is cut from the middle; None keeps all.
-        width: With `height`, an exact size, whatever the aspect; then `short_side` does not count.
-        height: See `width`.
-        sampling: `shown`: picture n is what the screen shows at n / rate_hz. `published`: what ffmpeg's fps filter
-            gives, as the published extractors use it: frame times rounded to the nearest picture, so that picture n
-            is the last frame before (n + 1/2) / rate_hz.
+        short_side: Length in pixels to which the shorter side is scaled. The longer side keeps the aspect ratio and is rounded
+            down, as in the ffmpeg command of the published extractor.
+        crop: Side in pixels of the square that is cut from the center of the scaled picture. None keeps all of it.
+        width: Exact width in pixels. If `width` and `height` are given, `short_side` is not used.
+        height: Exact height in pixels.
+        sampling: "shown" selects, for picture n, the frame that the screen shows at n / rate_hz. "published" selects frames like
+            the `fps` filter of ffmpeg in the published extractors: the times of frames are rounded to the nearest picture, so
+            that picture n is the last frame before (n + 1/2) / rate_hz.
     """
 
     rate_hz: float = 1.0
@@ -30,7 +30,20 @@ class FrameSpec:
     sampling: Literal["shown", "published"] = "shown"
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) that a picture of `width` x `height` is scaled to, before the crop."""
+        """Return the size to which a picture is scaled before it is cropped.
+
+        Args:
+            width: Width of the picture in pixels.
+            height: Height of the picture in pixels.
+
+        Returns:
+            The scaled width and height.
+
+        Example:
+            >>> from trichord.media import FrameSpec
+            >>> FrameSpec(short_side=256).size_of(1280, 720)
+            (455, 256)
+        """
         if self.width is not None and self.height is not None:
             return self.width, self.height
         side = self.short_side

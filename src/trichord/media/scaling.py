@@ -1,8 +1,8 @@
-"""Frames set upright and brought to the size of a spec, exactly as the ffmpeg tool's filter chain does it.
+"""Rotation and scaling of frames, exactly as by the filter chain of the ffmpeg tool.
 
-The chain is FFmpeg's own (libavfilter): [transpose or flips] -> scale, bicubic -> rgb24. swscale called directly takes
-another position of the colour samples and so differs by some grey levels at edges; through the filter the pictures are
-bit for bit those of `ffmpeg -vf scale=W:H -pix_fmt rgb24` of the same version.
+The chain consists of filters of FFmpeg (libavfilter): [transpose or flips] -> scale, bicubic -> rgb24. The pictures are bit-equal
+to those of `ffmpeg -vf scale=W:H -pix_fmt rgb24` of the same version. A direct call of swscale would assume another position of
+the color samples and differ by a few levels at edges.
 """
 
 from __future__ import annotations
@@ -18,33 +18,38 @@ import numpy as np
 from trichord.errors import TrichordError
 from trichord.media.sampling import FrameSpec
 
-_MAX_PIXELS = 50_000_000  # of a scaled picture: 150 MB
+_MAX_PIXELS = 50_000_000  # maximum number of pixels of a scaled picture, which take 150 MB
 
 
 class Scaler:
-    """Brings the frames of one file to the size of one spec. The last picture is kept: it may be wanted again."""
+    """A converter of the frames of one file to the size of one specification. The last picture is cached.
+
+    Args:
+        path: Path of the file, for messages.
+        spec: Size of the pictures.
+    """
 
     def __init__(self, path: str | Path, spec: FrameSpec) -> None:
         self._path, self._spec = path, spec
         self._size = (0, 0)
         self._box = (0, 0, 0, 0)
         self._chain: _Chain | None = None
-        self._of: Any = None
+        self._frame: Any = None
         self._picture: np.ndarray | None = None
 
     def settle(self, width: int, height: int) -> None:
-        """All pictures get the size that belongs to an upright picture of this one."""
+        """Set the size of an upright picture of the file, from which the size of all scaled pictures is derived."""
         self._size, self._box = fitted(self._path, self._spec, width, height)
 
     def __call__(self, frame: Any) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
-        if self._of is not frame or self._picture is None:
+        """Return a frame as a picture of shape (H, W, 3), uint8 RGB."""
+        if self._frame is not frame or self._picture is None:
             key = _Chain.key_of(frame)
             if self._chain is None or self._chain.key != key:
                 self._chain = _Chain(frame, key, self._size)
             left, top, right, bottom = self._box
             picture = self._chain.scaled(frame)
-            self._of, self._picture = frame, np.ascontiguousarray(picture[top:bottom, left:right])
+            self._frame, self._picture = frame, np.ascontiguousarray(picture[top:bottom, left:right])
         return self._picture
 
 
@@ -55,7 +60,7 @@ class _Chain:
         from av.filter import Graph
 
         self.key, self._graph = key, Graph()
-        with suppress(AttributeError):  # PyAV before 17.0.1 leaves the number to FFmpeg; it changes no picture
+        with suppress(AttributeError):  # PyAV before 17.0.1 leaves the number to FFmpeg; the pictures are the same
             self._graph.threads = 1
         source = self._graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
@@ -67,20 +72,28 @@ class _Chain:
 
     @staticmethod
     def key_of(frame: Any) -> tuple[Any, ...]:
-        colours = int(frame.colorspace), int(frame.color_range)
-        return frame.width, frame.height, frame.format.name, *colours, frame.rotation
+        """Return the properties of a frame that determine the graph."""
+        colors = int(frame.colorspace), int(frame.color_range)
+        return frame.width, frame.height, frame.format.name, *colors, frame.rotation
 
     def scaled(self, frame: Any) -> np.ndarray:
+        """Return a frame scaled and upright, of shape (H, W, 3)."""
         self._graph.vpush(frame)
         return self._graph.vpull().to_ndarray()
 
 
 def turning_of(frame: Any) -> tuple[tuple[str, ...], ...]:
-    """Filters that set a frame upright, as the ffmpeg tool chooses them from the file's display matrix.
+    """Return the filters that rotate a frame upright, as the ffmpeg tool selects them from the display matrix of the file.
 
-    The matrix has nine 32-bit integers; what turns and mirrors is in numbers 0, 1, 3 and 4. Angles between quarter
-    turns, which no camera writes, count as the nearest quarter. Not for every frame: one whose `side_data` was looked
-    at refers to itself, and large frames pile up until Python's collector comes by.
+    The matrix consists of nine 32-bit integers, of which numbers 0, 1, 3 and 4 describe rotation and mirroring. Angles between
+    quarter turns, which cameras do not write, are rounded to the nearest quarter turn. Do not call this function for every frame:
+    a frame whose `side_data` was read refers to itself, and large frames accumulate until Python collects garbage.
+
+    Args:
+        frame: Frame of the file.
+
+    Returns:
+        Names and arguments of the filters.
     """
     from av.sidedata.sidedata import Type
 
@@ -98,24 +111,47 @@ def turning_of(frame: Any) -> tuple[tuple[str, ...], ...]:
 
 
 def upright_size(width: int, height: int, frame: Any) -> tuple[int, int]:
-    """(width, height) of a picture of a file once it is upright; `frame` is any of the file's."""
+    """Return the size of the upright pictures of a file.
+
+    Args:
+        width: Width of the frames in pixels.
+        height: Height of the frames in pixels.
+        frame: Any frame of the file.
+
+    Returns:
+        The width and height.
+    """
     return (height, width) if any(name == "transpose" for name, *_ in turning_of(frame)) else (width, height)
 
 
 def fitted(
     path: str | Path, spec: FrameSpec, width: int, height: int
 ) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
-    """(width, height) that an upright picture is scaled to, and the (left, top, right, bottom) of that which is kept:
-    the middle, or half a pixel up and left of it. Raises TrichordError if the crop does not fit, and for strips so long
-    that they would fill the memory."""
+    """Return the size to which an upright picture is scaled, and the box that is cropped from the scaled picture.
+
+    Args:
+        path: Path of the file, for messages.
+        spec: Size of the pictures.
+        width: Width of the upright picture in pixels.
+        height: Height of the upright picture in pixels.
+
+    Returns:
+        The (width, height) of the scaled picture and the (left, top, right, bottom) of the crop. The crop is centered, or half a
+        pixel above and left of the center.
+
+    Raises:
+        TrichordError: If the crop is larger than the scaled picture, or if the scaled picture would be too large for the memory.
+    """
     size = scaled_width, scaled_height = spec.size_of(width, height)
     if scaled_width * scaled_height > _MAX_PIXELS:
-        what = f"a picture of {width}x{height} becomes {scaled_width}x{scaled_height} at short side {spec.short_side}"
-        raise TrichordError(f"{path}: {what}; crop it or remove it")
+        problem = (
+            f"a picture of {width}x{height} becomes {scaled_width}x{scaled_height} at short side {spec.short_side}"
+        )
+        raise TrichordError(f"{path}: {problem}, which is too large; crop it or remove it")
     if spec.crop is None:
         return size, (0, 0, scaled_width, scaled_height)
     if spec.crop > min(size):
-        what = f"a crop of {spec.crop} does not fit {scaled_width}x{scaled_height}"
-        raise TrichordError(f"{path}: {what}; make short_side larger")
+        problem = f"a crop of {spec.crop} does not fit into {scaled_width}x{scaled_height}"
+        raise TrichordError(f"{path}: {problem}; increase short_side")
     left, top = (scaled_width - spec.crop) // 2, (scaled_height - spec.crop) // 2
     return size, (left, top, left + spec.crop, top + spec.crop)

@@ -1,4 +1,4 @@
-"""Which streams of a container are read: one that FFmpeg can decode, and sound of the same program as the pictures."""
+"""Selection of the streams of a container: streams that FFmpeg can decode, and sound of the same program as the pictures."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ _STREAM_LINE = r"^\s*Stream #0:{index}\b.*?: (?:Video|Audio|Subtitle): ([\w.-]+)
 
 
 def stream_of(container: InputContainer, kind: Kind) -> Any:
-    """The stream of `kind` that is read, or None. Cover pictures are not video.
+    """Select a stream of a container. Cover pictures are not video.
 
-    It is the one that FFmpeg prefers (marked as default, then the highest bit rate). Sound is looked for in the program of
-    the pictures first. Where FFmpeg has no decoder for that stream, another one of the kind is taken.
+    The stream that FFmpeg prefers is selected (streams marked as default, then the highest bit rate). Sound is first searched for
+    in the program of the pictures. If FFmpeg cannot decode the stream, another one of the same kind is selected.
+
+    Args:
+        container: Open container.
+        kind: "video", "audio" or "subtitle".
+
+    Returns:
+        The stream, or None.
     """
     best = container.streams.best(kind, related=stream_of(container, "video") if kind == "audio" else None)
     if best is None or _is_readable(best):
@@ -28,14 +35,27 @@ def stream_of(container: InputContainer, kind: Kind) -> Any:
 
 
 def av_streams(container: InputContainer) -> list[Any]:
-    """The pictures and the sound that are read: the streams that make up the clock of the file."""
+    """Return the selected video and audio streams, which determine the clock of the file.
+
+    Args:
+        container: Open container.
+
+    Returns:
+        Up to two streams.
+    """
     return [stream for kind in _KINDS if (stream := stream_of(container, kind)) is not None]
 
 
 def origin_s(container: InputContainer) -> float:
-    """The file's own start, from which all times count, as the container has it.
+    """Return the start of a file on the clock of its container. All times are relative to it.
 
-    The programs of a transport stream each have a clock of their own: there it is the start of the program that is read.
+    Each program of a transport stream has its own clock, so it is the start of the program that is read.
+
+    Args:
+        container: Open container.
+
+    Returns:
+        The start in seconds.
     """
     if len(container.streams.video) > 1 and "mpegts" in container.format.name:
         read = [s for s in av_streams(container) if s.start_time is not None]
@@ -45,7 +65,15 @@ def origin_s(container: InputContainer) -> float:
 
 
 def undecodable(container: InputContainer, kind: Kind) -> list[str]:
-    """Return the names of the codecs in a file that FFmpeg cannot decode; `kind` is video, audio or subtitle."""
+    """Return the names of the codecs in a file that FFmpeg cannot decode.
+
+    Args:
+        container: Open container.
+        kind: "video", "audio" or "subtitle".
+
+    Returns:
+        Sorted names of codecs.
+    """
     indices = [stream.index for stream in _streams(container, kind) if stream.codec_context is None]
     if not indices:
         return []
@@ -55,7 +83,18 @@ def undecodable(container: InputContainer, kind: Kind) -> list[str]:
 
 
 def video_of(container: InputContainer, path: object) -> Any:
-    """Return the video stream to read. Raises TrichordError, which names `path`, if there is none."""
+    """Return the selected video stream.
+
+    Args:
+        container: Open container.
+        path: Path of the file, for messages.
+
+    Returns:
+        The stream.
+
+    Raises:
+        TrichordError: If there is no video stream that can be decoded.
+    """
     stream = stream_of(container, "video")
     if stream is None:
         raise TrichordError(f"{path}: {no_video(container)}")
@@ -63,35 +102,39 @@ def video_of(container: InputContainer, path: object) -> Any:
 
 
 def no_video(container: InputContainer) -> str:
-    """Return why no video can be read from a file, and what to do about it."""
+    """Return the reason why no video can be read from a file, and the next action."""
     if names := undecodable(container, "video"):
         return f"its video codec ({names[0]}) cannot be decoded by this version of FFmpeg; convert the file to another codec"
     return "has no video stream; remove it from the folder or replace it"
 
 
 def no_sound(container: InputContainer) -> str:
-    """Return why no sound can be read from a file."""
+    """Return the reason why no sound can be read from a file."""
     if names := undecodable(container, "audio"):
         return f"its audio codec ({names[0]}) cannot be decoded by this version of FFmpeg"
     return "has no sound"
 
 
 def choice_notes(container: InputContainer) -> list[str]:
-    """Return notes on tracks that cannot be decoded and on programs of a transport stream that are not read."""
+    """Return notes about tracks that cannot be decoded and programs of a transport stream that are not read."""
     notes = []
-    for kind, what in zip(_KINDS, ("video", "audio"), strict=True):
+    for kind in _KINDS:
         chosen = stream_of(container, kind)
         if chosen is not None and (names := undecodable(container, kind)):
             other = f"track {chosen.index} ({chosen.codec_context.name}) is read"
             notes.append(
-                f"the {what} codec of one track ({names[0]}) cannot be decoded by this version of FFmpeg; {other}"
+                f"the {kind} codec of one track ({names[0]}) cannot be decoded by this version of FFmpeg; {other}"
             )
     if len(programs := _programs(container)) > 1:
         read = {stream.index for stream in av_streams(container)}
         name, indices = max(programs, key=lambda program: len(read & program[1]))
-        which = "pictures and sound" if len(read & indices) > 1 else "the pictures" if read & indices else "nothing"
+        streams_read = (
+            "pictures and sound" if len(read & indices) > 1 else "the pictures" if read & indices else "nothing"
+        )
         others = ", ".join(other for other, _ in programs if other != name)
-        notes.append(f"it holds {len(programs)} programs; {which} of program {name} are read; not read: {others}")
+        notes.append(
+            f"it holds {len(programs)} programs; {streams_read} of program {name} are read; not read: {others}"
+        )
     return notes
 
 
@@ -112,7 +155,7 @@ def _rank(stream: Any) -> tuple[bool, int, int]:
 
 
 def _programs(container: InputContainer) -> list[tuple[str, set[int]]]:
-    """The programs of a transport stream that hold pictures or sound: name, and the indices of their streams."""
+    """Return the name and stream indices of each program of a transport stream that has pictures or sound."""
     kinds = [stream.type for stream in container.streams]
     if "mpegts" not in container.format.name or max(kinds.count("video"), kinds.count("audio")) < 2:
         return []
@@ -130,7 +173,7 @@ def _programs(container: InputContainer) -> list[tuple[str, set[int]]]:
 
 
 def _dumped(container: InputContainer) -> str:
-    """FFmpeg's description of the file, which names what PyAV does not: programs, and codecs without a decoder."""
+    """Return FFmpeg's description of the file. Unlike PyAV, it lists programs and the codecs without a decoder."""
     import av.logging
 
     level = av.logging.get_level()

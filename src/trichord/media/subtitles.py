@@ -1,4 +1,4 @@
-"""The captions of a media file's subtitle tracks: which track is read, and what it says."""
+"""Reading of captions from the subtitle tracks of a media file."""
 
 from __future__ import annotations
 
@@ -20,19 +20,31 @@ from trichord.media.timeline import Timeline, placed_packets
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-_PLAIN_TEXT = ("webvtt", "subrip", "srt", "text")  # codecs whose packets hold the text of the cue as files have it
+_PLAIN_TEXT = (
+    "webvtt",
+    "subrip",
+    "srt",
+    "text",
+)  # codecs whose packets contain the same text of a cue as caption files
 _MP4_BOXES = (b"vttc", b"vtte", b"vttx")
 
 
 def subtitles(path: str | Path, notes: list[str] | None = None) -> Captions | None:
-    """The captions of a subtitle track, or None if no track has text.
+    """Read the captions of a subtitle track.
 
-    Tracks of text come before those of pictures, which are not read, whole ones before forced ones, then the language of the
-    sound, then the one marked as default, then the first. A track without words is passed over.
+    Tracks of pictures are not read. Complete tracks are preferred to forced ones, then tracks in the language of the sound, then
+    tracks marked as default, then earlier tracks. Tracks without words are skipped.
 
     Args:
-        path: The media file.
-        notes: Takes one line where the file has several tracks, or pictures only: which is read, and what else there is.
+        path: Path of the media file.
+        notes: List to which a note about the selected and the other tracks is appended if there are several tracks, or if no
+            track has text.
+
+    Returns:
+        The captions, or None if no track has text.
+
+    Raises:
+        TrichordError: If the file is missing or not a media file.
     """
     with opened(path) as container:
         tracks = _ranked(container)
@@ -49,17 +61,24 @@ def subtitles(path: str | Path, notes: list[str] | None = None) -> Captions | No
     if notes is not None and tracks and (chosen is None or len(tracks) > 1):
         others = [name for at, name in enumerate(described) if at != chosen]
         if chosen is None and not indices:
-            what = f"its subtitles are pictures, which are not read: {', '.join(others)}"
+            note = f"its subtitles are pictures, which are not read: {', '.join(others)}"
         elif chosen is None:
-            what = f"its subtitle tracks have no text: {', '.join(others)}"
+            note = f"its subtitle tracks have no text: {', '.join(others)}"
         else:
-            what = f"captions are read from subtitle track {described[chosen]}; not read: {', '.join(others)}"
-        notes.append(f"{path}: {what}")
+            note = f"captions are read from subtitle track {described[chosen]}; not read: {', '.join(others)}"
+        notes.append(f"{path}: {note}")
     return captions if chosen is not None else None
 
 
 def sound_language(path: str | Path) -> str:
-    """Short code of the language of a file's sound; '' where the file does not state it or cannot be read."""
+    """Return the language of the sound of a file.
+
+    Args:
+        path: Path of the media file.
+
+    Returns:
+        The short code of the language, or an empty string if the file does not state it or cannot be read.
+    """
     try:
         with opened(path) as container:
             return _sound_language(container)
@@ -73,7 +92,7 @@ def _sound_language(container: InputContainer) -> str:
 
 
 def _ranked(container: InputContainer) -> list[Any]:
-    """The subtitle tracks that can be decoded, the best first."""
+    """Return the subtitle tracks that can be decoded, with the best track first."""
     from av.stream import Disposition
 
     spoken = _sound_language(container)
@@ -107,7 +126,7 @@ def _described(stream: Any) -> str:
 
 
 def _cues(container: InputContainer, stream: Any) -> Iterator[Cue]:
-    """The cues of a track, of a file that is cut off those before the cut."""
+    """Iterate over the cues of a track, up to the end of a truncated file."""
     import av
 
     streams = {each.index: each for each in [*av_streams(container), stream]}
@@ -135,7 +154,7 @@ def _decoded(packet: Any, start_s: float, end_s: float) -> Iterator[Cue]:
 
     try:
         events = packet.decode()
-    except av.FFmpegError as error:  # one damaged event
+    except av.FFmpegError as error:  # a damaged event is skipped
         raise_fault("a subtitle track", error)
         return
     for event in events:

@@ -1,8 +1,8 @@
-"""The text of an SVG file that draws nothing but itself and is no more work than a picture of its kind may be.
+"""Checks of SVG files before they are drawn: no references to other files, and bounded work.
 
-resvg, which draws it, would put pictures of other files into it, ends the process when elements are nested too deeply, and
-decodes a raster picture inside it whatever its size. These bounds hold before it sees the text. What remains, a drawing that
-takes very long, is ended by the process that waits for it (`extraction`, `embedder.worker`).
+resvg, which draws them, would include pictures from other files, kills the process if elements are nested too deeply, and decodes
+embedded raster pictures of any size. The checks run before resvg reads the text. A drawing that passes them but takes very long is
+stopped by the process that waits for it (`trichord.extraction`, `trichord.embedder.worker`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from xml.sax.saxutils import quoteattr
 from trichord.errors import TrichordError, one_line
 from trichord.files.reading import FileTooLargeError, read_bytes
 
-MOST_BYTES = 64 << 20  # also of a packed one (.svgz), unpacked
-MOST_PIXELS = 178_956_970  # of the raster pictures in it together, each as often as it is drawn; Pillow's bound for one
-DEEPEST = 200  # elements nested in one another, directly or by reference
-MOST_OCTAVES, MOST_KERNEL, MOST_BLUR, MOST_REGION = 16, 16, 200.0, 20.0  # of filters
+MOST_BYTES = 64 << 20  # maximum size of a file, and of the contents of a compressed file (.svgz)
+MOST_PIXELS = (
+    178_956_970  # maximum total of the raster pictures each time they are drawn; the limit of Pillow for one picture
+)
+DEEPEST = 200  # maximum nesting of elements, directly or by reference
+MOST_OCTAVES, MOST_KERNEL, MOST_BLUR, MOST_REGION = 16, 16, 200.0, 20.0  # limits of filters
 _OWN = re.compile(r"\s*(#|data:image/(png|jpeg|jpg|gif|webp)\s*[;,])", re.IGNORECASE)
 _RASTER_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 _DRAWN = ("image", "feImage", "use")
@@ -38,7 +40,13 @@ _REGION = ("x", "y", "width", "height")
 
 @dataclass
 class _Element:
-    """An element: how deeply it is nested, the pixels of its raster pictures, what it holds and refers to."""
+    """An element of an SVG.
+
+    Attributes:
+        pixels: Number of pixels of its own raster pictures.
+        parts: Child elements.
+        references: Names of the elements to which it refers.
+    """
 
     pixels: int = 0
     parts: list[_Element] = field(default_factory=list)
@@ -46,10 +54,16 @@ class _Element:
 
 
 def svg_text(path: Path) -> str:
-    """Return the text of an SVG file.
+    """Read and check an SVG file.
+
+    Args:
+        path: Path of the file, which may be compressed.
+
+    Returns:
+        The text of the file.
 
     Raises:
-        TrichordError: The file cannot be read, is too large, draws another file, or is too much work to draw.
+        TrichordError: If the file cannot be read, is too large, refers to another file, or would take too much work to draw.
     """
     try:
         content = read_bytes(path, max_bytes=MOST_BYTES)
@@ -67,9 +81,16 @@ def svg_text(path: Path) -> str:
 
 
 def without_content(text: str) -> str:
-    """Return an SVG that is drawn in the same size and with nothing in it, where the size follows from the root's attributes.
+    """Return an empty SVG of the same size, if the attributes of the root element determine the size.
 
-    Elsewhere the same text: the size of a drawing that states none is that of its content, and a style sheet may change it.
+    Otherwise, the text is returned unchanged: the size of a drawing without a stated size is that of its content, and a style
+    sheet may change the size.
+
+    Args:
+        text: Text of an SVG file.
+
+    Returns:
+        Text of an SVG file.
     """
     from xml.parsers import expat
 
@@ -87,7 +108,7 @@ def without_content(text: str) -> str:
 
 
 class _Check:
-    """Goes through the elements of one file."""
+    """A check of the elements of one file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -95,9 +116,10 @@ class _Check:
         self.open = [self.root]
         self.named: dict[str, _Element] = {}
         self.styles: list[str] = []
-        self.num_styled = 1  # elements that a rule of a style sheet may apply to
+        self.num_styled = 1  # number of elements to which a style sheet may apply
 
     def run(self, text: str) -> None:
+        """Raise TrichordError if the text exceeds one of the bounds."""
         from xml.parsers import expat
 
         parser = expat.ParserCreate("utf-8")
@@ -105,7 +127,7 @@ class _Check:
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._characters
         try:
-            parser.Parse(text.encode(), True)  # entities that grow without end are an error of expat
+            parser.Parse(text.encode(), True)  # expat rejects entities that expand exponentially
         except expat.ExpatError as error:
             raise _undrawable(self.path, one_line(error)[:100]) from None
         pixels, _ = self._measure(self.root, 0, {})
@@ -146,10 +168,10 @@ class _Check:
             self.styles[-1] += text
 
     def _raster(self, reference: str) -> int:
-        """Pixels of the raster picture in a `data:` URL; 0 for a part of the file itself."""
+        """Return the number of pixels of the raster picture in a `data:` URL, or 0 for a reference to an element of the file."""
         if not _OWN.match(reference):
             raise TrichordError(
-                f"{self.path}: draws another file ('{one_line(reference)[:80]}'), which is not read; convert it to PNG"
+                f"{self.path}: draws another file ('{one_line(reference)[:80]}'), which is not allowed; convert it to PNG"
             )
         if reference.lstrip().startswith("#"):
             return 0
@@ -162,15 +184,15 @@ class _Check:
                 data = base64.b64decode(data + b"==")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                with Image.open(io.BytesIO(data), formats=_RASTER_FORMATS) as picture:  # reads the header alone
+                with Image.open(io.BytesIO(data), formats=_RASTER_FORMATS) as picture:  # reads only the header
                     return picture.width * picture.height
         except Image.DecompressionBombError:
             raise self._too_many_pixels() from None
         except (OSError, ValueError, SyntaxError, binascii.Error):
-            raise _undrawable(self.path, "a raster picture in it is none of PNG, JPEG, GIF and WebP") from None
+            raise _undrawable(self.path, "an embedded raster picture is not in PNG, JPEG, GIF or WebP format") from None
 
     def _check_filter(self, kind: str, attributes: dict[str, str]) -> None:
-        """Refuse filters whose cost does not depend on how large the picture is drawn."""
+        """Reject filters whose cost does not depend on the size of the drawn picture."""
         bounds = {"numOctaves": MOST_OCTAVES, "order": MOST_KERNEL, "stdDeviation": MOST_BLUR, "radius": MOST_BLUR}
         if attributes.get("filterUnits") != "userSpaceOnUse" and kind == "filter":
             bounds |= dict.fromkeys(_REGION, MOST_REGION)
@@ -179,15 +201,18 @@ class _Check:
             scale = 0.01 if text.rstrip().endswith("%") else 1.0
             if any(abs(float(number)) * scale > most for number in _NUMBER.findall(text)):
                 raise TrichordError(
-                    f"{self.path}: has a filter ({kind}) whose {key} is '{one_line(text)[:40]}', more than {most:g}; convert "
-                    "it to PNG"
+                    f"{self.path}: has a filter ({kind}) whose {key} is '{one_line(text)[:40]}', which exceeds the limit of "
+                    f"{most:g}; convert it to PNG"
                 )
 
     def _measure(self, element: _Element, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-        """Pixels of the raster pictures that an element draws, and levels below it; what it refers to is included."""
+        """Return the number of pixels of the raster pictures that an element draws, and the number of levels below it.
+
+        Elements to which it refers are included.
+        """
         if id(element) in known:
             return known[id(element)]
-        known[id(element)] = 0, 0  # what refers to itself is not drawn
+        known[id(element)] = 0, 0  # an element that refers to itself is not drawn
         pixels, height = element.pixels, 0
         targets = [self.named[name] for name in element.references if name in self.named]
         for part in (*element.parts, *targets):
@@ -208,7 +233,7 @@ class _Check:
 
     def _too_deep(self) -> TrichordError:
         return TrichordError(
-            f"{self.path}: its elements are nested more than {DEEPEST} deep; simplify it, or convert it to PNG"
+            f"{self.path}: its elements are nested more than {DEEPEST} levels deep; simplify it, or convert it to PNG"
         )
 
 

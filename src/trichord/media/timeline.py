@@ -1,7 +1,7 @@
-"""The clock of a media file: where each packet lies on one time line, whatever its own time stamps say.
+"""The clock of a media file, which places each packet on one time line even if its timestamps jump or are damaged.
 
-Pictures, sound and captions read a file through `placed_packets`. It sees the packets of all of them in the order in which
-they lie in the file, so that all three place a jump of the clock alike. `FrameTimes` then gives the time of each frame.
+Pictures, sound and captions are read through `placed_packets`. It processes the packets of all of them in the order of the file,
+so that all three place a jump of the clock in the same way. `FrameTimes` then computes the time of each frame.
 """
 
 from __future__ import annotations
@@ -20,58 +20,61 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 CLOCK_RULES = 2
-"""Version of the rules that give frames their times.
+"""Version of the rules that determine the times of frames.
 
-Rules 1 took every time stamp as it was: frames without a presentation time, and those whose presentation times are wrong,
-were out of order; a clock that restarts put the rest of the pictures at times that had passed, and appended the rest of the
-sound; a frame more than an hour past the one before it, or a minute past the stated end, was dropped; sound whose stamps
-overlap was appended; sound of another program, or of a codec without a decoder, was preferred to one that fits.
+Version 1 used every timestamp unchanged. Frames without a presentation time, or with wrong presentation times, were out of order.
+If a clock restarted, the remaining pictures were placed at past times, and the remaining sound was appended. A frame more than an
+hour after the previous one, or a minute after the stated end, was dropped. Sound with overlapping timestamps was appended. Sound
+of another program, or of a codec without a decoder, was preferred to sound that fits.
 
-Results of rules 1 and 2 can differ for containers whose clock is not counted by the header (MPEG-TS, MPEG-PS, FLV, AVI, Ogg, raw
-streams, ...), for Matroska and MP4 only where stamps jump, overlap or are missing, where the stated length is wrong, or where
-streams are chosen otherwise. `clock_can_differ` says which a file is.
+The results of versions 1 and 2 can differ for containers whose clock is not determined by the header (MPEG-TS, MPEG-PS, FLV, AVI,
+Ogg, raw streams, ...). For Matroska and MP4, they can differ only if timestamps jump, overlap or are missing, if the stated
+duration is wrong, or if other streams are selected. `clock_can_differ` returns whether they can differ for a file.
 """
 
-BACK_S = 0.5  # a decoding time that steps back further is a jump, not jitter
-_BEGIN_BACK_S = 0.2  # the same, where it steps back to the beginning
-_OVERLAP_S = 10.0  # one stream alone that steps back by up to this overlaps with itself
-_HOLE_S = 60.0  # longer holes may add up to _HOLES_S, unless the header states them
+BACK_S = 0.5  # a decoding time that steps back by more than this is a jump instead of jitter
+_BEGIN_BACK_S = 0.2  # the same for a step back to the beginning
+_OVERLAP_S = 10.0  # a single stream that steps back by at most this overlaps with itself
+_HOLE_S = 60.0  # longer gaps may add up to _HOLES_S, unless the header states them
 _HOLES_S = 6 * 3600.0
-_BROADCAST_LEAP_S = 10.0  # a leap of the clock of a container that is made to be joined; FFmpeg's own tool has the same
-_ADOPT_S = 1.0  # how closely a packet that jumps must fit to be placed by an earlier clock of the file
-_RETURN_S = 0.3  # the same of one that is late by more than that, but does not jump
-_REORDER_S = 60.0  # a presentation time is at most this far from the decoding time in a broadcast container
+_BROADCAST_LEAP_S = 10.0  # leap of the clock in a container that is designed to be joined, as in the ffmpeg tool
+_ADOPT_S = 1.0  # maximum distance at which a packet that jumps is placed by an earlier clock of the file
+_RETURN_S = 0.3  # the same for a packet that is late by more than _ADOPT_S, but does not jump
+_REORDER_S = 60.0  # maximum distance between presentation and decoding times in a broadcast container
 _BROADCAST = {"mpegts", "mpeg", "live_flv", "mpegtsraw"}
-_COUNTED = {"matroska", "mp4"}  # containers that count in one clock, and state its length
+_COUNTED = {"matroska", "mp4"}  # containers that have a single clock and state its duration
 _PEEK_PACKETS, _PEEK_SAME, _MAX_PEEKS = 256, 4, 1000
-_MAX_OFFSETS = 16  # earlier clocks of a file that are remembered
+_MAX_OFFSETS = 16  # maximum number of earlier clocks of a file that are kept
 
 
 @dataclass
 class _Track:
-    """Where a stream stands: times in seconds on the file's time line."""
+    """The state of a stream, with times in seconds on the time line of the file."""
 
-    offset_s: float = 0.0  # added to its stamps
-    first_s: float = 0.0  # of its packets since the last jump
-    last_s: float | None = None  # of its last packet
-    next_s: float = 0.0  # end of its last packet
-    tick_s: float = 0.0  # of its time base
-    length_s: float = 0.0  # of a packet that does not say how long it lasts
+    offset_s: float = 0.0  # offset that is added to its timestamps
+    first_s: float = 0.0  # time of the first packet since the last jump
+    last_s: float | None = None  # time of the last packet
+    next_s: float = 0.0  # end of the last packet
+    tick_s: float = 0.0  # duration of a tick of its time base
+    length_s: float = 0.0  # duration of a packet that does not state its duration
 
 
 @dataclass
 class Timeline:
-    """The clock of one file, as its packets go by in the order of the file.
+    """The clock of one file, which places packets in the order of the file.
 
-    Time goes on where a clock jumps: where a decoding time steps back, or leaps ahead of all streams by more than an hour (ten
-    seconds in MPEG-TS and MPEG-PS, as FFmpeg has it). A longer hole of Matroska or MP4 is believed where it ends within
-    the length that the header states and a file of that size can have; other holes may add up to six hours. Where one
-    stream alone steps back by a few seconds, it overlaps with itself: its stamps are kept.
+    If the clock jumps, time continues without a gap. A jump is a decoding time that steps back, or that leaps ahead of all
+    streams by more than an hour (ten seconds in MPEG-TS and MPEG-PS, as in FFmpeg). A longer gap in Matroska or MP4 is accepted
+    if it ends within the duration that the header states and that is plausible for the size of the file; other gaps may add up to
+    six hours. If a single stream steps back by a few seconds, it overlaps with itself, and its timestamps are kept.
 
     Attributes:
-        end_s: The end of what has gone by.
-        first_jump: (time, seconds that the clock jumped), or None.
-        num_jumps: How often it jumped.
+        container: Open container.
+        indices: Indices of the streams that determine the clock.
+        sought: Whether the container is not at its beginning.
+        end_s: End of the packets that have been placed.
+        first_jump: Time of the first jump and its size in seconds, or None.
+        num_jumps: Number of jumps.
     """
 
     container: InputContainer
@@ -96,7 +99,12 @@ class Timeline:
         self._has_begun, self._num_peeks, self._holes_s = not self.sought, 0, 0.0
 
     def place(self, packet: Any, ahead: Callable[[], Iterator[Any]]) -> None:
-        """Bring a packet's stamps onto the time line. `ahead`, called where the clock jumps, gives the packets after it."""
+        """Move the timestamps of a packet to the time line.
+
+        Args:
+            packet: Packet, which is changed in place.
+            ahead: Function that returns the packets after it. It is called if the clock jumps.
+        """
         stream, pts, dts = packet.stream, packet.pts, packet.dts
         track = self._tracks.get(stream.index)
         if track is None:
@@ -120,10 +128,10 @@ class Timeline:
                 shown_s = max(time_s, pts * tick_s - self.origin_s + track.offset_s)
         if track.offset_s:
             self._shift(packet, track.offset_s)
-        self._go_on(track, shown_s + (length_s if length_s < LEAP_S else LEAP_S))
+        self._advance(track, shown_s + (length_s if length_s < LEAP_S else LEAP_S))
 
     def _settle(self, packet: Any, track: _Track, stamp_s: float, ahead: Callable[[], Iterator[Any]]) -> float:
-        """The time of a packet that does not follow the one before it: after a jump, a hole, or at the beginning."""
+        """Return the time of a packet that does not follow the previous one: after a jump or a gap, or at the beginning."""
         time_s = stamp_s + track.offset_s
         jump_s = self._jump(track, time_s)
         if jump_s:
@@ -138,49 +146,50 @@ class Timeline:
         return stamp_s + track.offset_s
 
     def _place_by_pts(self, packet: Any, track: _Track, length_s: float) -> None:
-        """Place a packet without a decoding time, or without any."""
+        """Place a packet without a decoding time, or without any timestamp."""
         if packet.pts is not None:
             time_s = self._stamp_s(packet, packet.pts) + track.offset_s
             if self._has_begun and time_s - max(self.end_s, track.next_s) > self._limit_s(time_s):
                 packet.pts = None
                 return
             self._shift(packet, track.offset_s)
-            self._go_on(track, time_s + min(length_s, LEAP_S))
+            self._advance(track, time_s + min(length_s, LEAP_S))
         elif packet.size:
-            self._go_on(track, track.next_s + length_s)
+            self._advance(track, track.next_s + length_s)
 
-    def _go_on(self, track: _Track, next_s: float) -> None:
+    def _advance(self, track: _Track, next_s: float) -> None:
+        """Set the end of the last packet of a stream."""
         track.next_s = next_s
         if next_s > self.end_s:
             self.end_s = next_s
         self._has_begun = True
 
     def notes(self) -> list[str]:
-        """What to tell of the clock, in one line or none."""
+        """Return a list with one note about the jumps of the clock, or an empty list."""
         if self.first_jump is None:
             return []
         (time_s, by_s), more = self.first_jump, self.num_jumps - 1
         others = f", and {more} times more" if more > 1 else ", and once more" if more else ""
         where = f"jump by {by_s:+.1f} s at {time_s:.1f} s{others}"
-        return [f"its time stamps {where}; this is taken as a joint or as damaged stamps, and time goes on there"]
+        return [f"its timestamps {where}; this is treated as a joint or as damage, and time continues without a gap"]
 
     def is_moved(self, packet: Any) -> bool:
-        """Whether a joint lies between the beginning of the file and a packet that was placed."""
+        """Return whether the clock jumped between the beginning of the file and a packet that was placed."""
         track = self._tracks.get(packet.stream.index)
         return track is not None and track.offset_s != 0.0
 
     def is_beyond(self, time_s: float) -> bool:
-        """Whether a frame's time is ahead of all packets by more than its clock may leap."""
+        """Return whether the time of a frame is ahead of all packets by more than a clock may leap."""
         return time_s > self.end_s + LEAP_S
 
     # ---- jumps
 
     def _limit_s(self, time_s: float) -> float:
-        """How long a hole before `time_s` may be."""
+        """Return the maximum duration of a gap that ends at `time_s`."""
         return math.inf if time_s <= self._believed_s else min(self._leap_s, max(_HOLES_S - self._holes_s, _HOLE_S))
 
     def _jump(self, track: _Track, time_s: float) -> float:
-        """By how many seconds the clock jumps at a packet; 0.0 if it goes on."""
+        """Return the number of seconds by which the clock jumps at a packet, or 0.0 if it continues."""
         if track.last_s is not None and time_s < track.last_s:
             back_s = track.last_s - time_s
             to_begin = time_s <= track.first_s + 0.05
@@ -189,7 +198,7 @@ class Timeline:
         return hole_s if self._has_begun and hole_s > self._limit_s(time_s) else 0.0
 
     def _move(self, packet: Any, jump_s: float, ahead: Iterator[Any]) -> None:
-        """Give a stream that jumps a new offset."""
+        """Set a new offset for a stream that jumps."""
         index, stamp_s = packet.stream.index, self._stamp_s(packet, packet.dts)
         track = self._tracks[index]
         for offset_s in reversed(self._offsets_s):
@@ -214,16 +223,16 @@ class Timeline:
         self._set_offset(track, offset_s)
 
     def _return(self, track: _Track, stamp_s: float) -> None:
-        """Return to an earlier clock of the file, by which a hole is none."""
+        """Return to an earlier clock of the file if there is no gap according to it."""
         for offset_s in reversed(self._offsets_s):
             if abs(stamp_s + offset_s - track.next_s) <= _RETURN_S:
                 self._set_offset(track, offset_s)
                 return
 
     def _joint_s(self, starts_s: dict[int, float], ends_s: dict[int, float]) -> float:
-        """The offset of a part that follows a joint: its pictures follow those before, unless sound goes on for much longer.
+        """Return the offset of a part after a joint. Its pictures follow the previous ones, unless sound lasts much longer.
 
-        So pictures stay in time over many joints, though the sound of a part is mostly some hundredths of a second longer.
+        Pictures thus stay in time over many joints, even though the sound of a part is usually some hundredths of a second longer.
         """
         end_s = max(self.end_s, *ends_s.values())
         if self._video in starts_s and end_s - ends_s[self._video] <= BACK_S:
@@ -236,10 +245,10 @@ class Timeline:
         self._offsets_s = [*earlier[-_MAX_OFFSETS:], offset_s]
 
     def _jumping(self, packet: Any, ahead: Iterator[Any], ends_s: dict[int, float]) -> dict[int, float] | None:
-        """The other streams that jump where the stream of `packet` does, and where they begin then.
+        """Return the other streams that jump together with the stream of `packet`, and the times at which they continue.
 
-        Empty where the others go on; None where there are no others, or none comes any more. `ends_s`, where each stream ends
-        before the jump, is brought up to date: transport streams hold packets back beyond a joint.
+        The result is empty if the other streams do not jump, and None if there are no other streams or no further packets.
+        `ends_s`, the end of each stream before the jump, is updated, because transport streams delay packets beyond a joint.
         """
         others = {i: 0 for i, track in self._tracks.items() if i != packet.stream.index and track.last_s is not None}
         if not others or self._num_peeks >= _MAX_PEEKS:
@@ -264,7 +273,7 @@ class Timeline:
     # ---- stamps
 
     def _nearest_s(self, packet: Any) -> float:
-        """For a stream of captions: the offset that brings its packet closest to what goes by."""
+        """Return the offset that places a packet of captions closest to the packets that were placed last."""
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None or len(self._offsets_s) == 1:
             return 0.0
@@ -275,7 +284,10 @@ class Timeline:
         return float(ticks * packet.time_base) - self.origin_s
 
     def _shown_s(self, packet: Any) -> float:
-        """The time at which a packet is shown, by its own stamps; its presentation time must be near its decoding time."""
+        """Return the time at which a packet is shown, by its own timestamps.
+
+        This is its decoding time if its presentation time is too far from it.
+        """
         dts_s = self._stamp_s(packet, packet.dts)
         pts_s = dts_s if packet.pts is None else self._stamp_s(packet, packet.pts)
         return pts_s if abs(pts_s - dts_s) <= self._reorder_s else dts_s
@@ -289,33 +301,44 @@ class Timeline:
 
 
 def _interval_s(stream: Any) -> float:
-    """One interval of a video's rate; 0.0 for other streams."""
+    """Return the interval between the frames of a video stream, or 0.0 for other streams."""
     rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
     return float(1 / rate) if rate else 0.0
 
 
 def placed_packets(container: InputContainer, streams: Sequence[Any], timeline: Timeline) -> Iterator[Any]:
-    """The packets of `streams` with their stamps on the time line. Raises what the demuxer raises, after what came before."""
+    """Iterate over the packets of streams, with their timestamps on the time line.
+
+    An error of the demuxer is raised after the packets before it.
+
+    Args:
+        container: Open container.
+        streams: Streams to read.
+        timeline: Clock of the file.
+
+    Yields:
+        Packets.
+    """
     source = container.demux(list(streams))
-    held: deque[Any] = deque()
+    pending: deque[Any] = deque()
     failures: list[Exception] = []
 
     def ahead() -> Iterator[Any]:
-        yield from tuple(held)
+        yield from tuple(pending)
         while not failures:
             try:
                 packet = next(source)
             except StopIteration:
                 return
-            except Exception as error:  # it comes up again below, in its place
+            except Exception as error:  # raised below, after the pending packets
                 failures.append(error)
                 return
-            held.append(packet)
+            pending.append(packet)
             yield packet
 
     while True:
-        if held:
-            packet = held.popleft()
+        if pending:
+            packet = pending.popleft()
         elif failures:
             raise failures[0]
         else:
@@ -328,9 +351,10 @@ def placed_packets(container: InputContainer, streams: Sequence[Any], timeline: 
 
 
 def _undiscarded(packet: Any) -> Any:
-    """The packet without the mark by which FFmpeg drops what it decodes.
+    """Return a copy of a packet without the flag that tells FFmpeg to discard its frames.
 
-    FFmpeg marks the packets of an MP4's fragments whose times have gone by before. After a joint they are no repetition.
+    FFmpeg sets this flag for packets of fragmented MP4 files whose times have passed already. After a joint, they are not
+    repetitions.
     """
     import av
 
@@ -343,15 +367,15 @@ def _undiscarded(packet: Any) -> Any:
 
 
 class FrameTimes:
-    """The ticks of each frame of a stream: FFmpeg's best-effort time stamps, brought into order.
+    """The times of the frames of a stream: the best-effort timestamps of FFmpeg, in increasing order.
 
-    As FFmpeg does, it counts how often presentation times, and decoding times, do not ascend, and takes the presentation
-    time unless those are the worse. A frame without either begins where the one before it ends.
+    Like FFmpeg, it counts how often presentation times and decoding times do not increase, and uses the presentation time unless
+    presentation times are worse. A frame without either time begins at the end of the previous frame.
 
     Args:
-        in_order: A frame that is not later than the one before it follows that by half a frame.
-        first: The stream's first time stamp in ticks, on which frames without a time stand that come before it; None where the
-            stream has none.
+        in_order: Whether a frame that is not later than the previous one is placed half a frame after it.
+        first: First timestamp of the stream in ticks, at which earlier frames without a time are placed, or None if the stream
+        has none.
     """
 
     def __init__(self, in_order: bool, first: int | None = None) -> None:
@@ -361,10 +385,19 @@ class FrameTimes:
         self._last: float | None = None
         self._last_length_s: float = 0.0
         self._is_moved = False
-        self._steps = (0.0, 0.0)  # between the latest frames in order
+        self._steps = (0.0, 0.0)  # intervals between the latest frames that were in order
 
     def ticks_of(self, frame: Any, length_s: float, base: Fraction) -> float:
-        """Its time in ticks of `base` seconds; `length_s`: how long it lasts."""
+        """Return the time of a frame.
+
+        Args:
+            frame: Frame.
+            length_s: Duration of the frame in seconds.
+            base: Duration of a tick in seconds.
+
+        Returns:
+            The time in ticks.
+        """
         guess, is_moved = self._guess(frame.pts, frame.dts), False
         if self._last is None:
             if guess is None:
@@ -372,7 +405,9 @@ class FrameTimes:
         elif guess is None:
             guess, length_s = self._last + self._last_length_s / base, length_s if self._last_length_s else 0.0
         elif self._in_order and guess <= self._last:
-            step = min(self._steps) or self._last_length_s / base  # AVI may say that every frame lasts for one tick
+            step = (
+                min(self._steps) or self._last_length_s / base
+            )  # AVI may state a duration of one tick for every frame
             guess, is_moved = self._last + step / (1 if frame.dts is None else 2), True
         elif not self._is_moved:
             self._steps = self._steps[1], guess - self._last

@@ -1,9 +1,9 @@
-"""Pictures by torchcodec: decoded, scaled and cropped on a GPU (or the CPU), handed over as NumPy arrays.
+"""Decoding of pictures by torchcodec: they are decoded, scaled and cropped on a GPU or the CPU and returned as NumPy arrays.
 
-The frames are those that PyAV's way takes. Their colours and scaling are torchcodec's and torch's (bicubic with
-antialias), a few grey levels off the reference: so the decoder is part of a feature's fingerprint. It takes presentation times
-as they are: `media.pictures` calls it only for files whose times are plain. It is tested on a stand-in; it was not run on
-torchcodec itself.
+The same frames are selected as with PyAV. Their colors and scaling are those of torchcodec and PyTorch (bicubic with
+antialiasing) and differ by a few levels from the reference, so the decoder is part of the fingerprint of features. torchcodec
+uses presentation times unchanged, so `media.pictures` calls this module only for files with plain times. The module was tested
+with a stub, but not with torchcodec itself.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from trichord.media.streams import origin_s, video_of
 if TYPE_CHECKING:
     import torch
 
-_BATCH = 8  # pictures decoded at a time: 50 MB at 1080p
-_INSIDE_S = 1e-6  # the stream's end itself shows nothing any more
+_BATCH = 8  # number of pictures that are decoded at a time, which take 50 MB at 1080p
+_INSIDE_S = 1e-6  # no frame is shown at the end of the stream itself
 
 
 def pictures(
@@ -40,10 +40,23 @@ def pictures(
     device: str = "cpu",
     num_threads: int | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """As `media.pictures`, which says what it yields and raises. `num_threads` counts on the CPU only.
+    """Iterate over pictures in the order of time, from one decoding pass for all specifications.
 
-    torchcodec looks through the whole file for its time stamps before it decodes. What it makes of damage it does not
-    say: there are no notes.
+    torchcodec scans the timestamps of the whole file before it decodes. It does not report damage, so there are no notes.
+
+    Args:
+        path: Path of the file.
+        specs: Rates and sizes of the pictures.
+        start_s: Start of the clip in seconds.
+        end_s: End of the clip in seconds. None means the end of the video.
+        device: Device on which pictures are decoded.
+        num_threads: Number of threads of the decoder on the CPU. None leaves it to FFmpeg.
+
+    Yields:
+        The index of the specification, and the picture of shape (H, W, 3), uint8 RGB.
+
+    Raises:
+        TrichordError: As in `media.pictures`.
     """
     from torchcodec.decoders import VideoDecoder
 
@@ -52,27 +65,27 @@ def pictures(
         first_s, stream_index, latest_s = origin_s(container), stream.index, longest_s(container.size)
     try:
         decoder = VideoDecoder(
-            os.path.abspath(path),  # a relative name such as http:x.mp4 would be an address
+            os.path.abspath(path),  # a relative name such as http:x.mp4 would be treated as an address
             stream_index=stream_index,
             num_ffmpeg_threads=num_threads or 0,
             device=device,
             seek_mode="exact",
         )
-    except Exception as error:  # RuntimeError mostly; torchcodec does not narrow it
+    except Exception as error:  # usually RuntimeError; torchcodec does not document its errors
         raise _unreadable(path, error) from None
     metadata = decoder.metadata
     begin_s, stop_s = metadata.begin_stream_seconds - first_s, metadata.end_stream_seconds - first_s
     stop_s = min(stop_s, latest_s)
     if start_s and stop_s <= start_s:
-        what = f"the clip begins at {start_s:g} s, its pictures end at {stop_s:.2f} s"
-        raise TrichordError(f"{path}: {what}; correct its start")
+        problem = f"the clip begins at {start_s:g} s, but the pictures end at {stop_s:.2f} s"
+        raise TrichordError(f"{path}: {problem}; correct the start of the clip")
     clocks = [Clock(spec, start_s, end_s) for spec in specs]
     for clock in clocks:
         clock.begin(begin_s)
     places = [fitted(path, spec, metadata.width, metadata.height) for spec in specs]
     due = due_pictures(clocks, [clock.at_end(stop_s) for clock in clocks])
-    wanted = ((index, clocks[index].instant_s(clocks[index].count - 1)) for index in due)
-    while batch := list(islice(wanted, _BATCH)):
+    due_times = ((index, clocks[index].instant_s(clocks[index].count - 1)) for index in due)
+    while batch := list(islice(due_times, _BATCH)):
         times_s = sorted({min(max(time_s, begin_s), stop_s - _INSIDE_S) for _, time_s in batch})
         try:
             frames = decoder.get_frames_played_at([time_s + first_s for time_s in times_s]).data
@@ -84,7 +97,7 @@ def pictures(
 
 
 def _scaled(frame: torch.Tensor, size: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
-    """(3, H, W) uint8 on any device -> (H, W, 3) uint8 in memory."""
+    """Scale and crop a frame (3, H, W), uint8, on any device, and return an array of shape (H, W, 3), uint8."""
     from torch.nn.functional import interpolate
 
     left, top, right, bottom = box
@@ -97,4 +110,6 @@ def _scaled(frame: torch.Tensor, size: tuple[int, int], box: tuple[int, int, int
 def _unreadable(path: str | Path, error: Exception) -> TrichordError:
     raise_fault(path, error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return TrichordError(f"{path}: torchcodec cannot decode it ({one_line(lines[0])[:160]}); use decoder pyav")
+    return TrichordError(
+        f"{path}: torchcodec cannot decode the file ({one_line(lines[0])[:160]}); use the decoder pyav"
+    )

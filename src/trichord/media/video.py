@@ -1,4 +1,4 @@
-"""Pictures of a video file for several uses in one decoding pass, one picture in memory at a time (PyAV)."""
+"""Decoding of the pictures of a video file for several specifications in one pass, with one picture in memory at a time."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from trichord.media.sampling import FrameSpec
 from trichord.media.scaling import Scaler, upright_size
 from trichord.media.streams import origin_s, video_of
 
-_SEEKABLE = {"matroska", "mp4", "mpegts"}  # containers whose frames carry the same times wherever reading begins
-_PAST_END_S = 1.0  # how far past the stated end the last frame may reach
-_LONGEST_FRAME_S = 600.0  # in a file that states no end
-_BACK_S = (0.0, 2.0, 8.0, 30.0)  # how much earlier than the clip a key frame is looked for, before giving up
+_SEEKABLE = {"matroska", "mp4", "mpegts"}  # containers whose frames have the same times after a seek
+_PAST_END_S = 1.0  # maximum time by which the last frame may extend beyond the stated end
+_LONGEST_FRAME_S = 600.0  # maximum duration of a frame in a file that does not state its end
+_BACK_S = (0.0, 2.0, 8.0, 30.0)  # times before the clip from which a key frame is searched
 
 
 def pictures(
@@ -34,29 +34,37 @@ def pictures(
     decoder: Decoder | str | None = None,
     num_threads: int | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(index of the spec, picture (H, W, 3) uint8 RGB) in time order, from one decoding pass for all specs.
+    """Iterate over the pictures of a video in the order of time, from one decoding pass for all specifications.
 
-    Picture n of a spec is what the clip [start_s, end_s) shows at start_s + n / rate_hz: the latest frame at or before
-    that time (the first frame of the file, if none is earlier). There is one picture for each started interval, so
-    even 0.4 s give one. Sampling `published` takes frames, and as many, as ffmpeg's `fps` filter does (`sampling`),
-    except that a video of less than half an interval, of which the filter makes nothing, gives its last frame.
+    Picture n of a specification is the latest frame of the clip [start_s, end_s) at or before start_s + n / rate_hz, or the first
+    frame of the file if there is no earlier one. There is one picture for each started interval, so that even 0.4 s have one. The
+    sampling "published" selects the same frames as the `fps` filter of ffmpeg, except that the last frame is returned for a video
+    of less than half an interval, for which the filter returns nothing.
 
-    A picture is turned upright where the file says that it is rotated, brought to `FrameSpec.size_of` the upright
-    picture by bicubic scaling as in the ffmpeg tool, then cropped. The size is settled by the file's header: pictures
-    of another size further on are stretched to it. Pixels are taken to be square.
+    A picture is rotated upright according to the file, scaled to `FrameSpec.size_of` by bicubic scaling as in the ffmpeg tool, and
+    cropped. The header of the file determines the size, and later frames of another size are stretched to it. Pixels are assumed
+    to be square.
 
-    A clip is read from a key frame before it on where the container allows that exactly (MP4, Matroska, MPEG-TS, without a
-    jump of the clock), else from the start; its pictures are the same either way. One array may be handed out several times
-    in a row: where one frame is seen for longer than an interval.
+    A clip is read from a key frame before it if the container allows this exactly (MP4, Matroska and MPEG-TS without a jump of
+    the clock), and from the start of the file otherwise. The pictures are the same in both cases. The same array may be yielded
+    several times in a row, if a frame is shown for longer than an interval.
 
     Args:
-        notes: gets a line about damage, see `decode`.
-        decoder: `media.decoders.Decoder` or a name; None is PyAV, which also reads the files whose time stamps torchcodec
-            would not put in order (other containers than those above, and clocks that jump).
-        num_threads: threads of the decoder; None leaves the number to FFmpeg. It changes no picture.
+        path: Path of the file.
+        specs: Rates and sizes of the pictures.
+        start_s: Start of the clip in seconds.
+        end_s: End of the clip in seconds. None means the end of the video.
+        notes: List to which notes about damage are appended; see `trichord.media.decode`.
+        decoder: Decoder or its name. None selects PyAV, which is also used for files whose timestamps torchcodec would not put in
+            order (containers other than those above, and clocks that jump).
+        num_threads: Number of threads of the decoder. None leaves it to FFmpeg. The pictures do not depend on it.
 
-    Raises TrichordError if the file is missing or no media file, has no video stream, or not one frame decodes; if the
-    clip begins after its end; if a crop is larger than the picture.
+    Yields:
+        The index of the specification, and the picture of shape (H, W, 3), uint8 RGB.
+
+    Raises:
+        TrichordError: If the file is missing or not a media file, has no video stream or no frame that can be decoded, if the
+            clip is empty or begins after the end of the video, or if a crop is larger than the scaled picture.
     """
     if end_s is not None and end_s <= start_s:
         raise TrichordError(f"{path}: a clip from {start_s:g} s to {end_s:g} s is empty; correct its start and end")
@@ -87,10 +95,10 @@ def pictures(
             if all(clock.is_done for clock in clocks):
                 return
         if shown is None:
-            raise TrichordError(f"{path}: not one picture can be decoded; replace the file")
+            raise TrichordError(f"{path}: no picture can be decoded; replace the file")
         if start_s and video_end_s <= start_s:
-            what = f"the clip begins at {start_s:g} s, its pictures end at {video_end_s:.2f} s"
-            raise TrichordError(f"{path}: {what}; correct its start")
+            problem = f"the clip begins at {start_s:g} s, but the pictures end at {video_end_s:.2f} s"
+            raise TrichordError(f"{path}: {problem}; correct the start of the clip")
         for index in due_pictures(clocks, [clock.at_end(video_end_s) for clock in clocks]):
             yield index, scalers[index](shown)
 
@@ -103,33 +111,49 @@ def frames(
     height: int = FRAME_HEIGHT,
     notes: list[str] | None = None,
 ) -> Iterator[np.ndarray]:
-    """Pictures of a whole video at a fixed rate and size, whatever its aspect; see `pictures`."""
+    """Iterate over the pictures of a whole video at a fixed rate and size. The aspect ratio is not kept.
+
+    Args:
+        path: Path of the file.
+        rate_hz: Pictures per second.
+        width: Width of the pictures in pixels.
+        height: Height of the pictures in pixels.
+        notes: List to which notes about damage are appended.
+
+    Yields:
+        Pictures of shape (height, width, 3), uint8 RGB.
+
+    Raises:
+        TrichordError: As in `pictures`.
+    """
     spec = FrameSpec(rate_hz=rate_hz, width=width, height=height)
     for _, picture in pictures(path, [spec], notes=notes):
         yield picture
 
 
 def _credible_s(duration_s: float, time_s: float, container: Any) -> float:
-    """A frame's length. Where a damaged header makes it reach far past the end that the file states, or past what a file of
-    that size lasts, it is up to there."""
+    """Limit the duration of a frame, which a damaged header may overstate.
+
+    The frame ends shortly after the stated end of the file, and not after the maximum plausible duration of the file.
+    """
     stated_s = (container.duration or 0) / 1e6
     most_s = max(stated_s - time_s, 0.0) + _PAST_END_S if stated_s else _LONGEST_FRAME_S
     return min(duration_s, most_s, max(longest_s(container.size) - time_s, 0.0))
 
 
-# ---- where reading begins
+# ---- position at which reading begins
 
 
 def _frames_from(
     path: str | Path, start_s: float, notes: list[str] | None, num_threads: int | None, stack: ExitStack
 ) -> tuple[Any, tuple[int, int], Iterator[tuple[float, Any]]]:
-    """The video stream, its size, and its (time_s, frame) from the first key frame of a seek or the file's start on.
+    """Return the video stream, its size, and its (time_s, frame) from the first key frame after a seek or from the start.
 
-    The size is the header's, taken before a frame is decoded: so it is the same wherever reading begins.
+    The size is read from the header before a frame is decoded, so that it does not depend on where reading begins.
 
-    After a seek, frames before the first key frame in time are left out: they may lean on frames that were not read
-    (open groups of pictures). If what comes first then is later than `start_s`, or has no time stamp, the seek is
-    tried again further back, and at last not at all.
+    After a seek, frames before the first key frame in time are left out, because they may depend on frames that were not read (open
+    groups of pictures). If the first remaining frame is later than `start_s` or has no timestamp, the seek is repeated further
+    back. If all seeks fail, the file is read from the start.
     """
     for back_s in _BACK_S if start_s > 0 and _has_plain_times(path) else ():
         attempt = stack.enter_context(ExitStack())
@@ -138,18 +162,18 @@ def _frames_from(
             attempt.close()
             break
         if _seek(container, stream, start_s - back_s):
-            held: list[str] = []
-            frames = _from_key_frame(decoded(path, container, stream, held, num_threads, sought=True), start_s)
+            decoder_notes: list[str] = []
+            frames = _from_key_frame(decoded(path, container, stream, decoder_notes, num_threads, sought=True), start_s)
             first = next(frames, None)
             if first is not None and first[0] <= start_s and first[1].pts is not None:
-                return stream, size, _noted(first, frames, held, notes)
+                return stream, size, _noted(first, frames, decoder_notes, notes)
         attempt.close()
     container, stream, size = _opened_video(path, stack)
     return stream, size, decoded(path, container, stream, notes, num_threads)
 
 
 def _has_plain_times(path: str | Path) -> bool:
-    """Whether the frames carry the same times wherever reading begins."""
+    """Return whether frames have the same times after a seek."""
     with opened(path) as container:
         is_seekable = bool(_SEEKABLE & set(container.format.name.split(",")))
     return is_seekable and span_of(path).is_plain
@@ -172,7 +196,7 @@ def _seek(container: Any, stream: Any, time_s: float) -> bool:
 
 
 def _from_key_frame(frames: Iterator[tuple[float, Any]], by_s: float) -> Generator[tuple[float, Any], None, None]:
-    """Frames from the first key frame on, if it comes in time."""
+    """Iterate over the frames from the first key frame, if it is not later than `by_s`."""
     key_s = None
     for time_s, frame in frames:
         if key_s is None:
@@ -184,13 +208,16 @@ def _from_key_frame(frames: Iterator[tuple[float, Any]], by_s: float) -> Generat
 
 
 def _noted(
-    first: tuple[float, Any], frames: Generator[tuple[float, Any], None, None], held: list[str], notes: list[str] | None
+    first: tuple[float, Any],
+    frames: Generator[tuple[float, Any], None, None],
+    decoder_notes: list[str],
+    notes: list[str] | None,
 ) -> Iterator[tuple[float, Any]]:
-    """The same frames; what the decoder noted is passed on at the end, or when nobody wants more."""
+    """Iterate over the frames. The notes of the decoder are added to `notes` at the end, or when the iterator is closed."""
     try:
         yield first
         yield from frames
     finally:
         frames.close()
         if notes is not None:
-            notes += held
+            notes += decoder_notes

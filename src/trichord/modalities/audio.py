@@ -1,4 +1,4 @@
-"""Audio: spectrograms, or embeddings of sound that another network made."""
+"""Audio: spectrograms, or audio embeddings that another network computed."""
 
 from __future__ import annotations
 
@@ -29,30 +29,37 @@ def _pool(encoder: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 class Audio(Modality):
-    """Spectrograms `audio` (B, 40, T), log-mel in dB, with the frames of a clip one after the other in memory; `audio_frames` (B,)
-    counts them before the padding. In their place `audio_pooled` (B, C): the mean over time of audio embeddings, of length one,
-    or what a frozen DAVEnet gave."""
+    """The modality audio.
+
+    Its tensors are spectrograms `audio` (B, 40, T), log-mel in dB, and their numbers of frames without padding `audio_frames` (B,).
+    The frames of a clip are contiguous in memory. Alternatively, `audio_pooled` (B, C) holds the mean over time of audio
+    embeddings, scaled to unit length, or the pooled output of a frozen DAVEnet.
+    """
 
     name, letter, colour = "audio", "a", "#e69f00"
     pooling = Pooling("audio_pooled", _pooled_dim, _pool)
 
     @property
     def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs of the network."""
         return ("audio", "audio_frames", "audio_pooled")
 
     def streams(self, settings: ReadingSettings) -> tuple[str, ...]:
+        """Return the stream of spectrograms or that of audio embeddings."""
         return (SPECTROGRAM_STREAM if settings.audio == "spectrogram" else EMBEDDING_STREAM,)
 
     def width(self, store: Store, settings: ReadingSettings) -> int | None:
+        """Return the width of the audio embeddings in a store, or None for spectrograms."""
         return None if settings.audio == "spectrogram" else super().width(store, settings)
 
     def width_in(self, arguments: Mapping[str, Any]) -> int | None:
+        """Return the width of the audio embeddings that a network reads, or None for spectrograms."""
         return cast(int | None, arguments["audio_dim"])
 
     def read(
         self, store: Store, clips: Clips, settings: ReadingSettings, memory: Memory, pin: bool
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Read clips. With `pin`, spectrograms keep the type of the store, which may be float16."""
+        """Read clips. With `pin`, spectrograms keep the data type of the store, which may be float16."""
         import torch
 
         if settings.audio == "embeddings":
@@ -67,9 +74,11 @@ class Audio(Modality):
         return {"audio": tensor.transpose(1, 2), "audio_frames": frames}, frames > 0
 
     def network_inputs(self, tensors: Mapping[str, Tensor], word_vectors: Tensor) -> dict[str, Tensor]:
+        """Convert spectrograms to float32."""
         return {name: tensor.float() if name == "audio" else tensor for name, tensor in tensors.items()}  # exact
 
     def encoder(self, arguments: Mapping[str, Any]) -> nn.Module:
+        """Return an `AudioEncoder`, or an `AudioEmbeddingEncoder` for a network of audio embeddings."""
         from trichord.layers.encoders import AudioEmbeddingEncoder, AudioEncoder
 
         if arguments["audio_dim"] is not None:
@@ -79,21 +88,25 @@ class Audio(Modality):
         )
 
     def target_dim(self, arguments: Mapping[str, Any]) -> int:
+        """Return the width of the pooled audio, C."""
         return int(arguments["audio_channels"][-1] if arguments["audio_dim"] is None else arguments["audio_dim"])
 
     def head_has_relu(self, arguments: Mapping[str, Any]) -> bool:
-        return arguments["reconstruction_relu"] and arguments["audio_dim"] is None  # embeddings have both signs
+        """Return whether the reconstruction head ends with a relu. It does not for audio embeddings, which can be negative."""
+        return arguments["reconstruction_relu"] and arguments["audio_dim"] is None
 
     def axes(self, arguments: Mapping[str, Any]) -> dict[str, Axis]:
+        """Return the expected mel bins of `audio` and the expected width of `audio_pooled`."""
         pooled = Axis(2, -1, self.target_dim(arguments))
         return {"audio": Axis(3, 1, arguments["mel_bins"]), "audio_pooled": pooled}
 
-    def check(self, arguments: Mapping[str, Any], given: Mapping[str, Tensor]) -> None:
-        if "audio" in given and "audio_pooled" in given:
-            raise TrichordError("both audio and audio_pooled are given; give one of them")
-        if "audio" in given and arguments["audio_dim"] is not None:
+    def check(self, arguments: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> None:
+        """Raise TrichordError for inputs that the network cannot read, or if both `audio` and `audio_pooled` are given."""
+        if "audio" in inputs and "audio_pooled" in inputs:
+            raise TrichordError("both audio and audio_pooled are given; give only one of them")
+        if "audio" in inputs and arguments["audio_dim"] is not None:
             raise TrichordError("this network reads audio embeddings, not spectrograms; give audio_pooled")
-        super().check(arguments, given)
+        super().check(arguments, inputs)
 
 
 def _mean_pooled(store: Store, clips: Clips) -> tuple[dict[str, Tensor], Tensor]:
@@ -110,10 +123,23 @@ def _mean_pooled(store: Store, clips: Clips) -> tuple[dict[str, Tensor], Tensor]
 
 
 def audio_input_of(store: Store, choice: str = "auto") -> AudioInput:
-    """Return what the audio encoder reads, by the recipe's `model.audio` (`auto`, `spectrogram`, `embeddings`)."""
+    """Return the kind of input that the audio encoder reads from a store.
+
+    Args:
+        store: Store of the features.
+        choice: Setting `model.audio` of the recipe: "auto", "spectrogram" or "embeddings". "auto" selects embeddings if the store
+            has audio embeddings and no spectrograms.
+
+    Returns:
+        "spectrogram" or "embeddings".
+
+    Raises:
+        TrichordError: If `choice` is "embeddings" and the store has no audio embeddings.
+    """
     if choice == "embeddings" and not has_rows(store, EMBEDDING_STREAM):
         raise TrichordError(
-            f"{store.path}: model.audio is embeddings, but the store has no audio embeddings; extract them, or use auto"
+            f"{store.path}: model.audio is embeddings, but the store has no audio embeddings; extract them, or set model.audio "
+            "to auto"
         )
     auto = not has_rows(store, SPECTROGRAM_STREAM) and has_rows(store, EMBEDDING_STREAM)
     return "embeddings" if choice == "embeddings" or (choice == "auto" and auto) else "spectrogram"

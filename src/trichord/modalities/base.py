@@ -1,6 +1,6 @@
-"""The specification of a modality: where its clips are read, how they become tensors, and how the network encodes them.
+"""The interface of a modality: where its clips are read, how they become tensors, and how the network encodes them.
 
-This module does not import torch when it is imported.
+This module does not import torch at module level.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ TextInput = Literal["words", "embeddings"]
 
 @dataclass(frozen=True)
 class ReadingSettings:
-    """How the clips of a store are read.
+    """The settings with which the clips of a store are read.
 
     Attributes:
-        visual_streams: Streams that make the video features, e.g. ("visual_2d",); each is pooled and normalised alone.
-        audio_frames: Spectrogram frames of a clip; shorter ones are padded, longer ones are cut.
-        audio_pad_db: Value of padded frames.
-        max_words: Most words of a clip; of embeddings, most captions.
-        audio: `spectrogram`, or the `embeddings` of stream audio.
-        text: `words`, or the `embeddings` of stream text.
+        visual_streams: Streams whose features are concatenated into the video features, such as ("visual_2d",). Each stream is
+            pooled and normalized separately.
+        audio_frames: Number of spectrogram frames of a clip. Shorter clips are padded, and longer clips are truncated.
+        audio_pad_db: Value of the padded frames, in dB.
+        max_words: Maximum number of words of a clip, or of captions if `text` is "embeddings".
+        audio: "spectrogram", or "embeddings" to read the stream `audio`.
+        text: "words", or "embeddings" to read the stream `text`.
     """
 
     visual_streams: tuple[str, ...] = ("visual_2d",)
@@ -45,7 +46,13 @@ class ReadingSettings:
 
 
 class Axis(NamedTuple):
-    """Expected size of one axis of an input: the input has `num_axes` axes, and `axis` has `size` entries."""
+    """The expected size of one axis of an input.
+
+    Attributes:
+        num_axes: Expected number of axes of the input.
+        axis: Index of the axis.
+        size: Expected size of this axis.
+    """
 
     num_axes: int
     axis: int
@@ -53,12 +60,13 @@ class Axis(NamedTuple):
 
 
 class Pooling(NamedTuple):
-    """Intermediate result of an encoder, such as the mean of its features over time.
+    """An intermediate result of an encoder, such as the mean of its features over time.
 
     Attributes:
-        input: Name of the input of the network that takes the result in place of the other inputs of the modality.
-        dim: Return the width of the result for the arguments of a network; None if that network does not compute it.
-        compute: Compute the result from the encoder and the inputs of the network.
+        input: Name of the network input that takes the result in place of the other inputs of the modality.
+        dim: Function that returns the width of the result for the arguments of a network, or None if this network does not compute
+            the result.
+        compute: Function that computes the result from the encoder and the inputs of the network.
     """
 
     input: str
@@ -71,9 +79,9 @@ class Modality(ABC):
 
     Attributes:
         name: Name of the modality, and by default of the stream that it is read from.
-        letter: Lowercase letter in orders and directions.
-        colour: Colour in plots; '' takes one from the palette.
-        pooling: Intermediate result of a frozen encoder that can be saved in place of its embeddings; None if there is none.
+        letter: Lowercase letter of the modality in orders and directions.
+        colour: Color of the modality in plots. An empty string selects one from the palette.
+        pooling: Intermediate result of a frozen encoder that can be saved in place of its embeddings, or None.
     """
 
     name: str
@@ -85,17 +93,17 @@ class Modality(ABC):
     def inputs(self) -> tuple[str, ...]:
         """Names of the arguments of `MCN.forward` that belong to the modality, in the order in which its encoder takes them.
 
-        All have a row per clip, and no two modalities share a name.
+        Each input has one row per clip, and no two modalities share a name.
         """
         return (self.name,)
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors of the modality that a batch may hold."""
+        """Names of the tensors of the modality that a batch may contain."""
         return self.inputs
 
     def streams(self, settings: ReadingSettings) -> tuple[str, ...]:
-        """Return the streams of a store that the modality is read from; none if it is read from the words of captions."""
+        """Return the streams of a store that the modality is read from. The tuple is empty if it is read from caption words."""
         return (self.name,)
 
     def is_present(self, store: Store, settings: ReadingSettings) -> bool:
@@ -103,12 +111,12 @@ class Modality(ABC):
         return has_rows(store, self.streams(settings)[0])
 
     def width(self, store: Store, settings: ReadingSettings) -> int | None:
-        """Return the width of the features in a store; None if the store lacks them or if the width is fixed."""
+        """Return the width of the features in a store, or None if the store has no such features or their width is fixed."""
         info = store.streams.get(self.streams(settings)[0])
         return None if info is None else info.dim
 
     def width_in(self, arguments: Mapping[str, Any]) -> int | None:
-        """Return the width of the features that a network with these arguments (`MCN.arguments`) reads; None if it is fixed."""
+        """Return the width of the features that a network with these arguments (`MCN.arguments`) reads, or None if it is fixed."""
         return int(arguments["feature_dims"][self.name])
 
     @abstractmethod
@@ -120,30 +128,33 @@ class Modality(ABC):
         Args:
             store: Store of the features.
             clips: Clips to read.
-            settings: How clips are read.
-            memory: Lends large tensors.
-            pin: Whether the batch moves to a GPU. If so, tensors from `memory` are in page-locked memory.
+            settings: Settings of reading.
+            memory: Pool that lends large tensors.
+            pin: Whether the batch is copied to a GPU. If so, tensors from `memory` are in page-locked memory.
 
         Returns:
-            Tensors by name, each with a row per clip, and a mask (B,) that is True for clips with the modality. The rows of
-            other clips are zeros or padding.
+            Tensors by name, each with one row per clip, and a mask of shape (B,) of the clips that have the modality. The rows of
+            other clips are zero or padding.
         """
 
     def network_inputs(self, tensors: Mapping[str, Tensor], word_vectors: Tensor) -> dict[str, Tensor]:
         """Compute the inputs of the network, by name, from the tensors of a batch.
 
         Args:
-            tensors: As `read` gave them, on the device of the network.
-            word_vectors: (V, W) the store's word table, on that device.
+            tensors: Tensors that `read` returned, on the device of the network.
+            word_vectors: Word table of the store, of shape (V, W), on the same device.
+
+        Returns:
+            The inputs of the network by name.
         """
         return dict(tensors)
 
     @abstractmethod
     def encoder(self, arguments: Mapping[str, Any]) -> nn.Module:
-        """Return a fresh encoder.
+        """Build the encoder of the modality.
 
         Args:
-            arguments: Of the network (`MCN.arguments`).
+            arguments: Arguments of the network (`MCN.arguments`).
 
         Returns:
             A module that takes a tensor or None for each of `inputs`, and returns embeddings (B, D) and reconstruction targets
@@ -151,26 +162,26 @@ class Modality(ABC):
         """
 
     def target_dim(self, arguments: Mapping[str, Any]) -> int:
-        """Return P, the width of the reconstruction targets. By default, it is the width of the features."""
+        """Return the width of the reconstruction targets, P. By default, it is the width of the features."""
         width = self.width_in(arguments)
         assert width is not None
         return width
 
     def head_has_relu(self, arguments: Mapping[str, Any]) -> bool:
-        """Return whether the reconstruction head ends with a relu, which needs targets without negative values."""
+        """Return whether the reconstruction head ends with a relu, which requires targets that are not negative."""
         return False
 
     @abstractmethod
     def axes(self, arguments: Mapping[str, Any]) -> dict[str, Axis]:
         """Return, for each required input, the axis whose size is a width of the network."""
 
-    def check(self, arguments: Mapping[str, Any], given: Mapping[str, Tensor]) -> None:
-        """Raise TrichordError for inputs that a network with these arguments cannot take."""
+    def check(self, arguments: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> None:
+        """Raise TrichordError if a network with these arguments cannot read the inputs."""
         for name, (num_axes, axis, size) in self.axes(arguments).items():
-            if name in given and (given[name].ndim != num_axes or given[name].shape[axis] != size):
+            if name in inputs and (inputs[name].ndim != num_axes or inputs[name].shape[axis] != size):
                 raise TrichordError(
-                    f"{name} has the shape {tuple(given[name].shape)}, but this network wants {num_axes} axes with {size} on axis "
-                    f"{axis % num_axes}; build it with the widths of the data"
+                    f"{name} has the shape {tuple(inputs[name].shape)}, but this network expects {num_axes} axes and a size of "
+                    f"{size} on axis {axis % num_axes}; build the network with the widths of the data"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Modalities without a module of their own: feature arrays in the stream with the name of the modality."""
+"""Modalities without a module of their own, which are read as feature arrays from the stream with the name of the modality."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 
 
 class Features(Modality):
-    """Features (B, F) of a clip: the maximum over its rows in time, its one row or the rows of its captions, of length one.
+    """A modality of feature arrays (B, F).
 
-    The encoder is that of video. The features are their own reconstruction target, and may be negative.
+    The features of a clip are the maximum over its rows in time or over the rows of its captions, or its single row. They are
+    scaled to unit length. The encoder is the same as that of video. The features are their own reconstruction target, and they
+    may be negative.
+
+    Args:
+        name: Name of the modality and of its stream.
+        letter: Lowercase letter of the modality.
     """
 
     def __init__(self, name: str, letter: str) -> None:
@@ -29,6 +35,7 @@ class Features(Modality):
     def read(
         self, store: Store, clips: Clips, settings: ReadingSettings, memory: Memory, pin: bool
     ) -> tuple[dict[str, Tensor], Tensor]:
+        """Read clips, and pool the features of each."""
         import torch
 
         tensor = memory.tensor(self.name, (len(clips), store.streams[self.name].dim), np.float32, pin)
@@ -38,9 +45,11 @@ class Features(Modality):
         return {self.name: tensor}, torch.from_numpy(valid)
 
     def encoder(self, arguments: Mapping[str, Any]) -> nn.Module:
+        """Return a `FeatureEncoder`."""
         from trichord.layers.encoders import FeatureEncoder
 
         return FeatureEncoder(self.target_dim(arguments), arguments["embed_dim"])
 
     def axes(self, arguments: Mapping[str, Any]) -> dict[str, Axis]:
+        """Return the expected width of the features."""
         return {self.name: Axis(2, -1, self.target_dim(arguments))}

@@ -1,7 +1,7 @@
-"""Many slices of the store at once: where they lie is found for all clips together, then each is one short numpy call.
+"""Reading of many slices of a store at once.
 
-All gives bit for bit what reading clip by clip gives; but for the sign of zeros, which depends on the order in which a maximum is
-taken.
+The positions of all slices are computed together, and each slice is then read by one short NumPy call. The results are bit-equal to
+those of reading clip by clip, except for the sign of zeros, which depends on the order in which a maximum is taken.
 """
 
 from __future__ import annotations
@@ -21,23 +21,33 @@ if TYPE_CHECKING:
     from trichord.store import Store
     from trichord.store.clips import Clips
 
-_BLOCK = 64  # clips whose pooled rows stay in the cache while they are widened and normalised
-_KEPT = 4  # buffers that wait for their next use, per name
-_SIGN, _INFINITY = 0x8000, 0x7C00  # of a float16
-_SMALL = 1 << 20  # bytes
+_BLOCK = 64  # number of clips whose pooled rows stay in the processor cache while they are converted and normalized
+_KEPT = 4  # number of free buffers that are kept per name
+_SIGN, _INFINITY = 0x8000, 0x7C00  # bits of a float16
+_SMALL = 1 << 20  # tensors of fewer bytes are allocated each time
 
 
 class Memory:
-    """Lends uninitialised tensors; a large one is lent again once no tensor uses it any more.
+    """A pool that lends uninitialized tensors. The memory of a large tensor is lent again once no tensor uses it.
 
-    Fresh memory costs the kernel a page at a time, more than the reading of what goes in.
+    Reusing memory avoids page faults, which take longer than reading the data.
     """
 
     def __init__(self) -> None:
         self._free: dict[str, deque[np.ndarray]] = {}
 
     def tensor(self, name: str, shape: tuple[int, ...], dtype: type, pin: bool = False) -> Tensor:
-        """A tensor for `name`; page-locked when `pin`, from torch's own pool, which knows of copies under way."""
+        """Lend an uninitialized tensor.
+
+        Args:
+            name: Name under which free memory is kept.
+            shape: Shape of the tensor.
+            dtype: NumPy data type of the tensor.
+            pin: Whether to use page-locked memory. It comes from torch's own pool, which keeps track of pending copies.
+
+        Returns:
+            The tensor.
+        """
         import torch
 
         num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -58,8 +68,19 @@ class Memory:
 
 
 def stream_slices(store: Store, stream: str, clips: Clips) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Part, first row and end of each clip's rows of a stream that is pooled over time: int(start * rate) to
-    int(end * rate), both included; the one row of a pooled stream; none where the item lacks the stream."""
+    """Locate the rows of each clip in a stream that is pooled over time.
+
+    These are the rows from int(start * rate) to int(end * rate), both included. A pooled stream has a single row, and an item
+    without the stream has none.
+
+    Args:
+        store: Store of the features.
+        stream: Name of the stream.
+        clips: Clips to locate.
+
+    Returns:
+        The part of the store, the first row and the end of the rows (exclusive), each of shape (B,).
+    """
     part, begin, end, rate_hz = store.located(stream, clips.item)
     timed = (rate_hz != 0.0) & (end > begin)
     rate_hz = np.where(timed, rate_hz, 0.0)
@@ -69,7 +90,17 @@ def stream_slices(store: Store, stream: str, clips: Clips) -> tuple[np.ndarray, 
 
 
 def clip_rows(store: Store, stream: str, clips: Clips, row: int) -> np.ndarray:
-    """Return the rows of one clip as `stream_slices` selects them; for streams with a row per caption, the rows of its captions."""
+    """Return the rows of one clip.
+
+    Args:
+        store: Store of the features.
+        stream: Name of the stream.
+        clips: Clips.
+        row: Index of the clip.
+
+    Returns:
+        The rows that `stream_slices` selects. For a stream with one row per caption, the rows of the captions of the clip.
+    """
     item = int(clips.item[row])
     rate_hz = store.rate_hz(stream, item)
     if rate_hz == 0.0 or store.num_rows(stream, item) == 0:
@@ -81,8 +112,17 @@ def clip_rows(store: Store, stream: str, clips: Clips, row: int) -> np.ndarray:
 
 
 def write_max_pooled(store: Store, stream: str, clips: Clips, out: np.ndarray) -> np.ndarray:
-    """Write the maximum over the rows of each clip, normalised to unit length, to `out` (B, dim) float32. Return a mask (B,) of the
-    clips that have rows; the rows of other clips are not written."""
+    """Write the maximum over the rows of each clip, scaled to unit length.
+
+    Args:
+        store: Store of the features.
+        stream: Name of the stream.
+        clips: Clips to read.
+        out: Array of shape (B, dim), float32, that is written. The rows of clips without rows in the stream are not written.
+
+    Returns:
+        Mask of shape (B,) of the clips that have rows.
+    """
     if not (store.located(stream, clips.item)[3] == PER_CAPTION).any():
         return write_pooled(store, stream, clips, out)
     valid = np.ones(len(clips), bool)
@@ -99,7 +139,17 @@ def write_max_pooled(store: Store, stream: str, clips: Clips, out: np.ndarray) -
 def spectrogram_slices(
     store: Store, stream: str, clips: Clips, longest: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Part, first frame and end of each clip's spectrogram, cut to `longest`; all of it where the clip is the item."""
+    """Locate the spectrogram frames of each clip.
+
+    Args:
+        store: Store of the features.
+        stream: Name of the stream.
+        clips: Clips to locate. A clip that spans its whole item has all frames of the item.
+        longest: Maximum number of frames of a clip.
+
+    Returns:
+        The part of the store, the first frame and the end of the frames (exclusive), each of shape (B,).
+    """
     store.reading.begin(stream, clips.item)
     part, begin, end, _ = store.located(stream, clips.item)
     low, high = (
@@ -114,10 +164,18 @@ def spectrogram_slices(
 
 
 def write_pooled(store: Store, stream: str, clips: Clips, out: np.ndarray) -> np.ndarray:
-    """Maximum over time of each clip's rows, of length one, into `out` (B, dim) float32. Returns (B,) which have rows;
-    the others are not written.
+    """Write the maximum over time of the rows of each clip, scaled to unit length. The arguments are those of `write_max_pooled`.
 
-    The maximum of float16 numbers is taken on their bits: those of numbers without a sign are ordered as the numbers are.
+    The maximum of float16 numbers is computed from their bits, which have the same order as the numbers if no number is negative.
+
+    Args:
+        store: Store of the features.
+        stream: Name of a stream without rows per caption.
+        clips: Clips to read.
+        out: Array of shape (B, dim), float32, that is written. The rows of clips without rows in the stream are not written.
+
+    Returns:
+        Mask of shape (B,) of the clips that have rows.
     """
     import torch
 
@@ -140,8 +198,8 @@ def write_pooled(store: Store, stream: str, clips: Clips, out: np.ndarray) -> np
             for k in np.flatnonzero(block.max(axis=1) >= _SIGN).tolist():
                 row = int(rows[k])
                 block[k] = _signed_max(bits[parts[row]][firsts[row] : stops[row]])
-            block = torch.from_numpy(block.view(np.float16)).float().numpy()  # exact; numpy is slower
-        with np.errstate(all="ignore"):  # what is not finite stays so, and the training says whose it is
+            block = torch.from_numpy(block.view(np.float16)).float().numpy()  # exact, and faster than NumPy
+        with np.errstate(all="ignore"):  # values that are not finite are kept, and training reports the clips concerned
             lengths = np.sqrt(np.array([row.dot(row) for row in block], np.float32))
             block /= np.maximum(lengths, np.float32(1e-12))[:, None]
         out[rows] = block
@@ -149,9 +207,9 @@ def write_pooled(store: Store, stream: str, clips: Clips, out: np.ndarray) -> np
 
 
 def _signed_max(bits: np.ndarray) -> np.ndarray:
-    """Bits (D,) of the maximum over the rows of float16 numbers, given as bits (n, D), some of them with a sign.
+    """Return the bits (D,) of the maximum over rows of float16 numbers (n, D), which are given by their bits.
 
-    A NaN among them is the maximum. Of zeros, which are equal, the one without a sign is.
+    A NaN is the maximum of its column. Of positive and negative zeros, the positive zero is the maximum.
     """
     if ((bits & 0x7FFF) > _INFINITY).any():
         return bits.view(np.float16).max(axis=0).view(np.uint16)
@@ -163,14 +221,22 @@ def _signed_max(bits: np.ndarray) -> np.ndarray:
 def write_spectrograms(
     store: Store, stream: str, slices: tuple[np.ndarray, np.ndarray, np.ndarray], out: Tensor, pad: float
 ) -> None:
-    """Each clip's frames into `out` (B, T, mel), float32, or float16 as they are stored; `pad` behind them."""
+    """Write the spectrogram frames of each clip, followed by padding.
+
+    Args:
+        store: Store of the features.
+        stream: Name of the stream.
+        slices: Positions of the frames, as `spectrogram_slices` returns them.
+        out: Tensor of shape (B, T, mel) that is written: float32, or float16 if the store holds float16.
+        pad: Value of the padding.
+    """
     import torch
 
     part, first, stop = slices
     tensors = {p: store.part_tensor(p, stream) for p in np.unique(part[stop > first]).tolist()}
     target = out.numpy()
-    held = np.empty(target.shape[1:], np.float16)
-    held_tensor = torch.from_numpy(held)
+    frames = np.empty(target.shape[1:], np.float16)
+    frames_tensor = torch.from_numpy(frames)
     reading = store.reading
     for row, (p, begin, end) in enumerate(zip(part.tolist(), first.tolist(), stop.tolist(), strict=True)):
         count = end - begin
@@ -179,16 +245,26 @@ def write_spectrograms(
         if not count:
             continue
         if target.dtype == np.float32 and tensors[p].dtype == np.float16:
-            held[:count] = tensors[p][begin:end]
-            out[row, :count].copy_(held_tensor[:count])  # faster than numpy widens; the store's arrays are read-only
+            frames[:count] = tensors[p][begin:end]
+            # The conversion by torch is faster than that by NumPy. It needs a copy because the arrays of the store are read-only.
+            out[row, :count].copy_(frames_tensor[:count])
         else:
             target[row, :count] = tensors[p][begin:end]
 
 
 def word_ids(store: Store, clips: Clips, max_words: int) -> np.ndarray:
-    """(B, max_words) int64: the first words of each clip's captions, one caption after the other, -1 behind them.
+    """Return the first words of the captions of each clip.
 
-    Raises IndexError when a clip names a caption that its video does not have.
+    Args:
+        store: Store of the captions.
+        clips: Clips to read.
+        max_words: Maximum number of words of a clip.
+
+    Returns:
+        Rows of the word table, of shape (B, max_words), int64. The captions follow one another, and the padding is -1.
+
+    Raises:
+        IndexError: If a clip refers to a caption that its item does not have.
     """
     out = np.full((len(clips), max_words), -1, np.int64)
     counts = np.array([len(c) for c in clips.captions], np.int64)
@@ -201,7 +277,7 @@ def word_ids(store: Store, clips: Clips, max_words: int) -> np.ndarray:
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
         item, has = int(clips.item[clip[at]]), int((end - begin)[clip[at]])
-        raise IndexError(f"item {item} has {has} captions, asked for number {caption[at]}")
+        raise IndexError(f"a clip of item {item} refers to caption {caption[at]}, but the item has {has} captions")
     position, part = begin[clip] + caption, part[clip]
     first, num_words = np.empty_like(position), np.empty_like(position)
     for p in np.unique(part).tolist():
@@ -213,8 +289,8 @@ def word_ids(store: Store, clips: Clips, max_words: int) -> np.ndarray:
     kept = np.clip(max_words - before, 0, num_words)
     within = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
     source, target = np.repeat(first, kept) + within, np.repeat(clip * max_words + before, kept) + within
-    of_part = np.repeat(part, kept)
-    for p in np.unique(of_part).tolist():
-        mine = of_part == p
+    word_part = np.repeat(part, kept)
+    for p in np.unique(word_part).tolist():
+        mine = word_part == p
         out.ravel()[target[mine]] = store.part_tensor(p, "word_ids")[source[mine]]
     return out

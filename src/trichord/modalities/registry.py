@@ -1,7 +1,7 @@
-"""The registry of modalities. Every module of `modalities` that defines a modality is found, and declared when this module is
-imported; others are feature arrays.
+"""The registry of modalities.
 
-Nothing here imports torch.
+Every module of `modalities` that defines a modality is found and declared when this module is imported. All other modalities are
+feature arrays. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -18,33 +18,40 @@ from trichord.modalities.base import Modality
 from trichord.modalities.features import Features
 from trichord.modality import declare, known, letter_of
 
-_NO_MODALITIES = ("base", "features", "gather", "registry")  # modules of this package
+_NO_MODALITIES = ("base", "features", "gather", "registry")  # modules of this package that do not define a modality
 
 
 @cache
 def own_modalities() -> dict[str, Modality]:
-    """Return the modalities that have a module of their own, by name, and declare them."""
+    """Declare the modalities that have a module of their own, and return them by name."""
     names = (module.name for module in iter_modules(modalities.__path__) if module.name not in _NO_MODALITIES)
-    found = [_modality_of(import_module(f"{modalities.__name__}.{name}")) for name in sorted(names)]
-    declare({modality.name: modality.letter for modality in found})
-    return {modality.name: modality for modality in found}
+    specifications = [_modality_of(import_module(f"{modalities.__name__}.{name}")) for name in sorted(names)]
+    declare({modality.name: modality.letter for modality in specifications})
+    return {modality.name: modality for modality in specifications}
 
 
 def specification(name: str) -> Modality:
-    """Return the specification of a modality: that of its own file, or else that of feature arrays.
+    """Return the specification of a modality: that of its own module, or otherwise that of feature arrays.
 
-    Raises TrichordError for a modality that is not declared.
+    Args:
+        name: Name of the modality.
+
+    Returns:
+        The specification.
+
+    Raises:
+        TrichordError: If the modality is not declared.
     """
     if (own := own_modalities().get(name)) is not None:
         return own
     if name not in known():
         raise TrichordError(
-            f"there is no modality {name[:40]!r}; known are {', '.join(known())}; others are declared with their letter, "
-            'for example by trichord.modality.declare({"depth": "d"})'
+            f"unknown modality {name[:40]!r}; the known modalities are {', '.join(known())}; declare another modality with its "
+            'letter, for example by trichord.modality.declare({"depth": "d"})'
         )
     if (other := modality_of_tensor(name)) != name:
         raise TrichordError(
-            f"no modality can be called {name}, since a tensor of {other} has that name; choose another name"
+            f"a modality cannot be named {name}, because a tensor of {other} has this name; choose another name"
         )
     return Features(name, letter_of(name).lower())
 
@@ -67,9 +74,9 @@ def _modality_of(module: ModuleType) -> Modality:
     ]
     if len(own) != 1 or isabstract(own[0]):
         raise TypeError(
-            f"{module.__name__} defines {len(own)} subclasses of Modality; define one, without abstract methods"
+            f"{module.__name__} defines {len(own)} subclasses of Modality; define exactly one, and implement all abstract methods"
         )
     return own[0]()
 
 
-own_modalities()  # their letters are taken from now on
+own_modalities()  # declares the modalities, which reserves their letters

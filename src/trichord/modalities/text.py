@@ -1,4 +1,4 @@
-"""Text: the words of captions, or embeddings of captions that another network made."""
+"""Text: the words of captions, or embeddings of captions that another network computed."""
 
 from __future__ import annotations
 
@@ -21,35 +21,45 @@ EMBEDDING_STREAM = "text"
 
 
 class Text(Modality):
-    """Text `text` (B, L, W): vectors of the words of a clip's captions, or embeddings of the captions, zeros where padded;
-    `text_mask` (B, L) is True before the padding. In place of the vectors of words a batch holds `word_ids` (B, L): rows of
-    the store's word table, -1 where padded."""
+    """The modality text.
+
+    The inputs of the network are `text` (B, L, W), the word vectors or embeddings of the captions of a clip, padded with zeros, and
+    `text_mask` (B, L), which is True except for the padding. In place of word vectors, a batch contains `word_ids` (B, L): rows
+    of the word table of the store, padded with -1.
+    """
 
     name, letter, colour = "text", "t", "#4d4d4d"
 
     @property
     def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs of the network."""
         return ("text", "text_mask")
 
     @property
     def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors that a batch may contain."""
         return (*self.inputs, "word_ids")
 
     def streams(self, settings: ReadingSettings) -> tuple[str, ...]:
+        """Return the stream of text embeddings, or an empty tuple for words."""
         return (EMBEDDING_STREAM,) if settings.text == "embeddings" else ()
 
     def is_present(self, store: Store, settings: ReadingSettings) -> bool:
+        """Return whether the store has words or text embeddings."""
         return len(store.words) > 0 if settings.text == "words" else super().is_present(store, settings)
 
     def width(self, store: Store, settings: ReadingSettings) -> int | None:
+        """Return the width of the word vectors or text embeddings in a store."""
         return store.word_dim or None if settings.text == "words" else super().width(store, settings)
 
     def width_in(self, arguments: Mapping[str, Any]) -> int | None:
+        """Return the width of the word vectors or text embeddings that a network reads."""
         return int(arguments["word_dim"])
 
     def read(
         self, store: Store, clips: Clips, settings: ReadingSettings, memory: Memory, pin: bool
     ) -> tuple[dict[str, Tensor], Tensor]:
+        """Read the word ids or the text embeddings of clips."""
         import torch
 
         if settings.text == "embeddings":
@@ -58,6 +68,7 @@ class Text(Modality):
         return {"word_ids": ids}, (ids >= 0).any(dim=1)
 
     def network_inputs(self, tensors: Mapping[str, Tensor], word_vectors: Tensor) -> dict[str, Tensor]:
+        """Replace word ids by the word vectors and their mask."""
         if "word_ids" not in tensors:
             return dict(tensors)
         ids = tensors["word_ids"]
@@ -65,17 +76,21 @@ class Text(Modality):
         return {"text": word_vectors[ids.clamp(min=0)] * mask[..., None], "text_mask": mask}
 
     def encoder(self, arguments: Mapping[str, Any]) -> nn.Module:
+        """Return a `TextEncoder`."""
         from trichord.layers.encoders import TextEncoder
 
         return TextEncoder(arguments["word_dim"], arguments["embed_dim"], arguments["mask_padding"])
 
     def target_dim(self, arguments: Mapping[str, Any]) -> int:
+        """Return the width of the joint space, D."""
         return int(arguments["embed_dim"])
 
     def head_has_relu(self, arguments: Mapping[str, Any]) -> bool:
+        """Return whether the reconstruction head ends with a relu."""
         return bool(arguments["reconstruction_relu"])
 
     def axes(self, arguments: Mapping[str, Any]) -> dict[str, Axis]:
+        """Return the expected width of `text`."""
         return {"text": Axis(3, -1, arguments["word_dim"])}
 
 
@@ -93,10 +108,23 @@ def _embeddings(store: Store, clips: Clips, most: int) -> tuple[dict[str, Tensor
 
 
 def text_input_of(store: Store, choice: str = "auto") -> TextInput:
-    """Return what the text encoder reads, by the recipe's `model.text` (`auto`, `words`, `embeddings`)."""
+    """Return the kind of input that the text encoder reads from a store.
+
+    Args:
+        store: Store of the features.
+        choice: Setting `model.text` of the recipe: "auto", "words" or "embeddings". "auto" selects embeddings if the store has text
+            embeddings and no words.
+
+    Returns:
+        "words" or "embeddings".
+
+    Raises:
+        TrichordError: If `choice` is "embeddings" and the store has no text embeddings.
+    """
     if choice == "embeddings" and not has_rows(store, EMBEDDING_STREAM):
         raise TrichordError(
-            f"{store.path}: model.text is embeddings, but the store has no text embeddings; extract them, or use auto"
+            f"{store.path}: model.text is embeddings, but the store has no text embeddings; extract them, or set model.text "
+            "to auto"
         )
     auto = not store.words and has_rows(store, EMBEDDING_STREAM)
     return "embeddings" if choice == "embeddings" or (choice == "auto" and auto) else "words"

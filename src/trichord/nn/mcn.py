@@ -1,9 +1,9 @@
-"""MCN, the Multimodal Clustering Network (Chen et al., ICCV 2021): one encoder per modality into a joint space.
+"""MCN, the Multimodal Clustering Network (Chen et al., ICCV 2021), with one encoder per modality into a joint space.
 
-What the encoder of a modality is, and how wide its reconstruction, stands in the file of the modality (`modalities`).
+The encoder of a modality and the width of its reconstruction are defined in the module of the modality (`trichord.modalities`).
 
 Shape letters: B clips, D joint width, F video feature width, M mel bins, T spectrogram frames, L words, W word width,
-C width of the pooled audio (or of the audio embeddings), P width of what a reconstruction head gives back.
+C width of the pooled audio (or of the audio embeddings), P width of the reconstructions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trichord.nn import published
 
 @contextmanager
 def _generator_of(name: str, state: torch.Tensor) -> Iterator[None]:
-    """Draw random numbers from a generator that is seeded by a name and a state, and restore torch's generator afterwards."""
+    """Seed torch's generator from a name and a generator state, and restore it afterwards."""
     digest = hashlib.sha256(name.encode() + state.numpy().tobytes()).digest()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
@@ -35,7 +35,7 @@ def _generator_of(name: str, state: torch.Tensor) -> Iterator[None]:
 
 
 class _ByModality(nn.ModuleDict):
-    """Modules by the names of modalities. A name may be that of an attribute of modules, such as `items` or `type`."""
+    """A dictionary of modules by modality. A name may equal that of an attribute of modules, such as `items` or `type`."""
 
     def __setitem__(self, name: str, module: nn.Module) -> None:
         self._modules[name] = module
@@ -44,35 +44,51 @@ class _ByModality(nn.ModuleDict):
 class MCN(nn.Module):
     """Encoders of video, audio, text and further modalities into one joint space, with optional reconstruction heads.
 
-    Embeddings are compared by their raw dot product, as published (no normalisation, no temperature).
+    Embeddings are compared by their raw dot product, without normalization or temperature, as in the published code.
 
-    Padding, with `mask_padding` (the default): the audio embedding is that of the valid frames alone, in train and
-    eval mode; padded words do not enter the maximum. Neither the amount nor the content of padding changes an
-    embedding, beyond the rounding of the convolutions. A clip without a frame or without a word pools to zeros: its
-    embedding is that of the biases, and the caller should mask it out of the losses.
-    Without it the network computes what the published code did: in train mode the audio mean runs over all steps, in
-    eval mode over the first max(1, frames // round(F / T')); padding reaches into the last valid steps through the
-    convolutions and into the batch statistics; padded words pass the linear layer, so its bias enters the maximum.
+    With `mask_padding` (the default), the audio embedding is computed from the valid frames alone, in train and eval mode, and
+    padded words are left out of the maximum. Padding then does not change an embedding, except for the rounding of the
+    convolutions. A clip without frames or without words is pooled to zeros. Its embedding depends only on the biases, and the
+    caller should mask the clip out of the losses.
 
-    `arguments` holds the arguments that it was made with, defaults included; `load_report` what `from_published` found.
+    Without `mask_padding`, the network computes the same outputs as the published code. The mean over the audio runs over all steps
+    in train mode, and over the first max(1, frames // round(T / T')) of the T' output steps in eval mode. Padding influences the
+    last valid steps through the convolutions, and it influences the batch statistics. Padded words pass through the linear layer,
+    so that its bias enters the maximum.
 
     Args:
-        video_dim: F, width of the video features.
-        embed_dim: D, width of the joint space.
-        word_dim: W, width of the word vectors.
-        reconstruction_dim: hidden width of the reconstruction heads; None for none.
-        audio_channels: widths of DAVEnet's four stages; C is the last.
-        mel_bins: M, height of the spectrograms.
-        audio_dim: C, width of audio embeddings that another network made: they come as `audio_pooled` into a gated
-            unit, without DAVEnet, and their reconstruction head ends without a relu, since they have both signs.
-            None: spectrograms into DAVEnet, as published.
-        modalities: the encoders that there are, of video, audio and text.
-        mask_padding: leave padding out; False for the published behaviour.
-        reconstruction_relu: end the reconstruction heads with a relu, as published.
-        normalize: give embeddings of unit length, as the HowTo100M text-video model does. The reconstruction heads
-            read the embedding before that.
-        feature_dims: width of each further modality, by name. Its initial weights depend on its name and on the state of torch's
-            generator before the network is built; those of the other modalities are the same without it.
+        video_dim: Width of the video features, F.
+        embed_dim: Width of the joint space, D.
+        word_dim: Width of the word vectors, W.
+        reconstruction_dim: Width of the hidden layer of the reconstruction heads. None disables the heads.
+        audio_channels: Widths of the four stages of DAVEnet. C is the last.
+        mel_bins: Height of the spectrograms, M.
+        audio_dim: Width of audio embeddings that another network computed, C. They are passed as `audio_pooled` to a gated unit
+            that replaces DAVEnet. Their reconstruction head has no final relu, because the embeddings can be negative. None
+            uses spectrograms and DAVEnet, as in the published code.
+        modalities: Encoders to create, out of video, audio and text.
+        mask_padding: Whether to leave padding out. False reproduces the published code.
+        reconstruction_relu: Whether the reconstruction heads end with a relu, as in the published code.
+        normalize: Whether to scale embeddings to unit length, as in the text-video model of HowTo100M. The reconstruction heads
+            read the embeddings before they are scaled.
+        feature_dims: Width of each further modality, by name. The initial weights of a further modality depend on its name and on
+            the state of torch's generator before the network is built. The initial weights of the other modalities do not depend
+            on it.
+
+    Attributes:
+        arguments: Arguments that the network was built with, including defaults.
+        load_report: Report of `from_published` about the keys of the checkpoint.
+
+    Raises:
+        TrichordError: If a modality is unknown or a width is invalid.
+
+    Example:
+        >>> import torch
+        >>> from trichord import MCN
+        >>> network = MCN(video_dim=6, embed_dim=4, word_dim=5, modalities=("video", "text"))
+        >>> embeddings = network.embed(video=torch.zeros(2, 6), text=torch.zeros(2, 3, 5))
+        >>> {modality: embedding.shape for modality, embedding in embeddings.items()}
+        {'video': torch.Size([2, 4]), 'text': torch.Size([2, 4])}
     """
 
     def __init__(
@@ -95,10 +111,11 @@ class MCN(nn.Module):
         further = in_order(feature_dims or {})
         if not (modalities or further) or set(modalities) - set(MODALITIES):
             known = ", ".join(MODALITIES)
-            raise TrichordError(f"MCN cannot have the modalities {list(modalities)}; give some of {known}")
+            raise TrichordError(f"MCN does not support the modalities {list(modalities)}; give one or more of {known}")
         if fixed := [m for m in further if m in MODALITIES]:
             raise TrichordError(
-                f"feature_dims names {fixed[0]}, which is not a further modality; pass its width as an argument"
+                f"feature_dims contains {fixed[0]}, which is not a further modality; pass the widths of video, audio and text as "
+                "video_dim, audio_dim and word_dim"
             )
         own = tuple(m for m in MODALITIES if m in modalities)
         self.modalities = (*own, *further)
@@ -111,7 +128,9 @@ class MCN(nn.Module):
         for m in further:
             width = (feature_dims or {})[m]
             if not isinstance(width, int) or width < 1:
-                raise TrichordError(f"feature_dims gives {m} the width {str(width)[:20]}; give a whole number above 0")
+                raise TrichordError(
+                    f"feature_dims: the width of {m} is {str(width)[:20]}; it must be an integer greater than 0"
+                )
             self.arguments.setdefault("feature_dims", {})[m] = width
         self.normalize = normalize
         self._specifications = {m: specification(m) for m in self.modalities}
@@ -138,22 +157,33 @@ class MCN(nn.Module):
             )
 
     def parts(self, modality: str) -> dict[str, nn.Module | None]:
-        """The modules of one modality: `encoder`, and `reconstruction` (its head, or None).
+        """Return the modules of one modality.
 
         Every parameter and buffer of the network belongs to one part of one modality.
+
+        Args:
+            modality: Name of the modality.
+
+        Returns:
+            The modules `encoder` and `reconstruction`. The latter is None without reconstruction heads.
+
+        Raises:
+            TrichordError: If the network has no encoder for the modality.
         """
         self._require(modality)
-        # ModuleDict has no get().
+        # ModuleDict has no method `get`.
         heads = dict(self.heads.items())
         return {"encoder": self.encoders[modality], "reconstruction": heads.get(modality)}
 
     def _require(self, modality: str) -> None:
         if modality not in self.modalities:
-            raise TrichordError(f"this network has no {modality} encoder; it has {', '.join(self.modalities)}")
+            raise TrichordError(
+                f"this network has no encoder for {modality}; it has encoders for {', '.join(self.modalities)}"
+            )
 
-    def _encode(self, given: Mapping[str, torch.Tensor | None]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """(embedding before normalisation, target) of each modality given."""
-        inputs = {name: tensor for name, tensor in given.items() if tensor is not None}
+    def _encode(self, tensors: Mapping[str, torch.Tensor | None]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Return the embedding before normalization and the target of each modality whose input is given."""
+        inputs = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         out: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for m in in_order(modality_of_tensor(name) for name in inputs):
             self._require(m)
@@ -179,23 +209,29 @@ class MCN(nn.Module):
         audio_pooled: torch.Tensor | None = None,
         **further: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
-        """Embeddings {modality: (B, D)} of the modalities given, any subset of the network's.
+        """Compute the embeddings of the modalities whose inputs are given. Any subset of the network's modalities is allowed.
 
         Args:
-            video: (B, F) pooled video features.
-            audio: (B, M, T) log-mel spectrograms, padded at the end.
-            audio_frames: (B,) valid frames of each; None: all are.
-            text: (B, L, W) word vectors (or L embeddings of captions), padded with zero rows.
-            text_mask: (B, L) True at words; None: a row that is not all zeros is a word. Not read without
-                `mask_padding`.
-            audio_pooled: (B, C) pooled DAVEnet output, in place of `audio`; with `audio_dim`, pooled audio embeddings.
-            further: inputs of further modalities, by name; of feature arrays (B, F), by the name of the modality.
+            video: Pooled video features of shape (B, F).
+            audio: Log-mel spectrograms of shape (B, M, T), padded at the end.
+            audio_frames: Number of valid frames of each spectrogram, of shape (B,). None means that all frames are valid.
+            text: Word vectors, or embeddings of captions, of shape (B, L, W), padded with zero rows.
+            text_mask: Mask of the words, of shape (B, L), bool. None treats every row that is not all zeros as a word. Not read
+                without `mask_padding`.
+            audio_pooled: Pooled DAVEnet output of shape (B, C), in place of `audio`. With `audio_dim`, pooled audio embeddings.
+            further: Inputs of further modalities, by name. Feature arrays have the shape (B, F) and the name of the modality.
+
+        Returns:
+            Embeddings of shape (B, D), by modality.
+
+        Raises:
+            TrichordError: If an input belongs to another modality than those of the network, or has a wrong shape.
         """
-        given = {
+        tensors = {
             "video": video, "audio": audio, "audio_frames": audio_frames, "text": text, "text_mask": text_mask,
             "audio_pooled": audio_pooled, **further,
         }  # fmt: skip
-        encoded = self._encode(given)
+        encoded = self._encode(tensors)
         return {m: self._final(embedding) for m, (embedding, _) in encoded.items()}
 
     def forward(
@@ -209,12 +245,25 @@ class MCN(nn.Module):
         audio_pooled: torch.Tensor | None = None,
         **further: torch.Tensor | None,
     ) -> dict[str, Encoded]:
-        """Embeddings, reconstruction targets and reconstructions; the arguments are those of `embed`."""
-        given = {
+        """Compute embeddings, reconstruction targets and reconstructions.
+
+        Args:
+            video: As in `embed`.
+            audio: As in `embed`.
+            audio_frames: As in `embed`.
+            text: As in `embed`.
+            text_mask: As in `embed`.
+            audio_pooled: As in `embed`.
+            further: As in `embed`.
+
+        Returns:
+            The outputs of each modality whose input is given.
+        """
+        tensors = {
             "video": video, "audio": audio, "audio_frames": audio_frames, "text": text, "text_mask": text_mask,
             "audio_pooled": audio_pooled, **further,
         }  # fmt: skip
-        encoded = self._encode(given)
+        encoded = self._encode(tensors)
         return {
             m: Encoded(self._final(embedding), target, self.heads[m](embedding) if m in self.heads else None)
             for m, (embedding, target) in encoded.items()
@@ -230,45 +279,65 @@ class MCN(nn.Module):
         normalize: bool | None = None,
         allow: Sequence[str] = (),
     ) -> MCN:
-        """A network with the weights of a published checkpoint of MCN, AVLnet (not its fused form) or HowTo100M.
+        """Load a published checkpoint of MCN, AVLnet (except its fused form) or HowTo100M.
 
-        Widths and modalities follow from the shapes. By default the network computes what the published code did,
-        padding included. `.load_report` says which keys were ignored; published keys that nothing ever read (an
-        unused batch norm) are kept for `to_published`. Weights of another floating type become float32.
+        Widths and modalities are derived from the shapes of the weights. By default, the network computes the same outputs as the
+        published code, including its treatment of padding. `load_report` lists the keys that were ignored. Published keys that no
+        code reads (those of an unused batch normalization) are kept for `to_published`. Weights are converted to float32.
 
         Args:
-            source: a .pth/.pt or .safetensors file (nothing in it is executed), or a state dict; bare or wrapped as
-                {"state_dict": ...}, {"net": ...}, {"model": ...} or {"model_state_dict": ...}, with or without `module.`
-                prefixes.
-            mask_padding: as for `MCN`; False is the published behaviour.
-            reconstruction_relu: as for `MCN`.
-            normalize: as for `MCN`; None: as published, True for HowTo100M and False for the others.
-            allow: patterns (`fnmatch`) of keys that may be missing or unknown.
+            source: Path of a .pth, .pt or .safetensors file, of which nothing is executed, or a state dict. The state dict may be
+                wrapped as {"state_dict": ...}, {"net": ...}, {"model": ...} or {"model_state_dict": ...}, and its keys may have the
+                prefix `module.`.
+            mask_padding: As in `MCN`. False reproduces the published code.
+            reconstruction_relu: As in `MCN`.
+            normalize: As in `MCN`. None follows the published code: True for HowTo100M and False for the others.
+            allow: Patterns (`fnmatch`) of keys that may be missing or unknown.
+
+        Returns:
+            The network in train mode.
 
         Raises:
-            TrichordError: the file cannot be read, or a key is missing, unknown or of the wrong shape.
+            TrichordError: If the file cannot be read, or if a key is missing, unknown or of the wrong shape.
+
+        Example:
+            >>> from trichord import MCN
+            >>> network = MCN(video_dim=6, embed_dim=4, word_dim=5, reconstruction_dim=None, modalities=("video", "text"))
+            >>> copy = MCN.from_published(network.to_published())
+            >>> copy.modalities
+            ('video', 'text')
         """
         state, name = published.read_state(source)
         layout = published.layout_of(state, name)
         config = published.config_of(state, layout, name)
         if normalize is None:
             normalize = layout == "howto100m"
-        with torch.device("meta"):  # what does not fit is refused before it has memory
+        with torch.device("meta"):  # a checkpoint that does not fit is rejected before memory is allocated
             published.check_fit(cls(**config, reconstruction_relu=reconstruction_relu), state, layout, name, allow)
         model = cls(**config, mask_padding=mask_padding, reconstruction_relu=reconstruction_relu, normalize=normalize)
         model.load_report = published.load_state(model, state, layout, name, allow)
         return model
 
     def to_published(self) -> dict[str, torch.Tensor]:
-        """The weights under the published keys, in the published order, as copies on the CPU.
+        """Return copies of the weights on the CPU under the published keys, in the published order.
 
-        A network made by `from_published` gives back the same entries in the order of its file, unused ones included;
-        any other network gets the unused `DAVEnet.batchnorm1` with its initial values.
+        A network that `from_published` loaded returns the same entries in the order of its file, including the unused ones. For
+        any other network with an audio encoder, the unused `DAVEnet.batchnorm1` is added with its initial values.
 
-        Raises TrichordError for a network of audio embeddings or of further modalities, which has no published form.
+        Returns:
+            The state dict.
+
+        Raises:
+            TrichordError: If the network reads audio embeddings or further modalities, for which no published format exists.
         """
         if further := self.arguments.get("feature_dims"):
-            raise TrichordError(f"a network with {', '.join(further)} has no published form; keep it in its own format")
+            raise TrichordError(
+                f"there is no published checkpoint format for a network with {', '.join(further)}; "
+                "save it in trichord's own format instead"
+            )
         if self.arguments["audio_dim"] is not None:
-            raise TrichordError("a network of audio embeddings has no published form; keep it in its own format")
+            raise TrichordError(
+                "there is no published checkpoint format for a network of audio embeddings; "
+                "save it in trichord's own format instead"
+            )
         return published.published_state(self, self.load_report)

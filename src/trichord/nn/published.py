@@ -1,7 +1,7 @@
-"""Published checkpoints: reading the files, and the map between their keys and those of `MCN`.
+"""Published checkpoints: reading of the files, and the mapping between their keys and those of `MCN`.
 
-Two layouts of keys are known. `mcn`: MCN and AVLnet, with two or three modalities, with or without reconstruction
-heads. `howto100m`: the text-video model of HowTo100M.
+Two layouts of keys are supported. `mcn` is the layout of MCN and AVLnet, with two or three modalities, with or without
+reconstruction heads. `howto100m` is the layout of the text-video model of HowTo100M.
 """
 
 from __future__ import annotations
@@ -51,17 +51,29 @@ WRAPPERS = (
     "checkpoint",
     "weights",
     "params",
-)  # keys of a checkpoint under which its state dict lies
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # what wrappers of a network put before every key
-UNUSED = ("DAVEnet.batchnorm1.*", "GU_*.cg.batch_norm.*")  # in the files, never read by the published code
+)  # keys of a checkpoint that may hold its state dict
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # prefixes that wrappers of a network add to every key
+UNUSED = ("DAVEnet.batchnorm1.*", "GU_*.cg.batch_norm.*")  # keys of the files that the published code never reads
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `MCN.from_published` found; empty for a network that was not read from a checkpoint.
+    """The report of `MCN.from_published`. It is empty for a network that was not loaded from a checkpoint.
 
-    missing, unexpected: keys that were permitted by `allow`; missing ones keep their initial values.
-    ignored: published keys that nothing reads (unused batch norm). order: all keys of the file, in its order.
+    Attributes:
+        source: Path of the checkpoint.
+        layout: Layout of its keys, one of `LAYOUTS`.
+        modalities: Modalities of the network.
+        missing: Missing keys that `allow` permitted. Their weights keep the initial values.
+        unexpected: Unknown keys that `allow` permitted.
+        ignored: Published keys that no code reads (an unused batch normalization).
+        order: All keys of the file, in its order.
+        unused: Tensors of the ignored keys.
+
+    Example:
+        >>> from trichord.nn import LoadReport
+        >>> print(LoadReport(source="mcn.pth", modalities=("video", "text"), order=("GU_video.fc.weight",)))
+        mcn.pth: mcn checkpoint of video, text
     """
 
     source: str = ""
@@ -75,7 +87,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         if not self.order:
-            return "no checkpoint was read"
+            return "no checkpoint was loaded"
         parts = [f"{self.source}: {self.layout} checkpoint of {', '.join(self.modalities)}"]
         for title in ("missing", "unexpected", "ignored"):
             if keys := getattr(self, title):
@@ -90,58 +102,115 @@ def _listed(keys: Sequence[str], most: int = 8) -> str:
 
 def _load_file(path: Path) -> Any:
     if not path.is_file():
-        raise TrichordError(f"{path}: there is no such checkpoint file; give a .pth, .pt or .safetensors file")
+        raise TrichordError(f"{path}: the checkpoint file does not exist; give a .pth, .pt or .safetensors file")
     refuse_lfs_pointer(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        from trichord.files.pickles import load_pickle  # a reader of files alone, for all pickles of others
+        from trichord.files.pickles import load_pickle  # reads pickles without executing them
 
         return load_pickle(path)
     except TrichordError:
         raise
-    except Exception as error:  # each reader has its own error classes for a damaged file
+    except Exception as error:  # each library has its own error classes for damaged files
         reason = one_line(error)[:120] or type(error).__name__
-        raise TrichordError(f"{path}: cannot be read as a checkpoint ({reason}); is it damaged or not one?") from error
+        raise TrichordError(
+            f"{path}: cannot be read as a checkpoint ({reason}); the file is damaged or not a checkpoint"
+        ) from error
 
 
 def read_state(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], str]:
-    """The bare state dict of a file or a dict, unwrapped and without the prefixes of `PREFIXES`, and a name for messages.
+    """Read a state dict from a file or a dict, unwrapped and without the prefixes in `PREFIXES`.
 
-    Nothing in a file is executed. Raises TrichordError for a file that is missing, damaged, refused or no checkpoint.
+    Nothing in the file is executed.
+
+    Args:
+        source: Path of a checkpoint, or a checkpoint or state dict.
+
+    Returns:
+        The state dict, and a name of the source for messages.
+
+    Raises:
+        TrichordError: If the file is missing, damaged, unsafe or not a checkpoint.
+
+    Example:
+        >>> import torch
+        >>> from trichord.nn.published import read_state
+        >>> read_state({"state_dict": {"module.GU_video.fc.bias": torch.zeros(2)}})
+        ({'GU_video.fc.bias': tensor([0., 0.])}, 'the state dict')
     """
     name = str(source) if isinstance(source, str | Path) else "the state dict"
     state = _load_file(Path(source)) if isinstance(source, str | Path) else source
     while isinstance(state, Mapping) and (inner := [state[w] for w in WRAPPERS if isinstance(state.get(w), Mapping)]):
         state = inner[0]
     if not isinstance(state, Mapping) or not state or not all(isinstance(key, str) for key in state):
-        raise TrichordError(f"{name}: holds no state dict (names with tensors); give a checkpoint of MCN or a relative")
+        raise TrichordError(
+            f"{name}: does not contain a state dict (a mapping of names to tensors); "
+            "give a checkpoint of MCN, AVLnet or HowTo100M"
+        )
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), ""):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     if bad := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
-        raise TrichordError(f"{name}: holds no state dict, {_listed(bad)} is not a tensor; give the state dict alone")
+        raise TrichordError(
+            f"{name}: does not contain a state dict, because these entries are not tensors: {_listed(bad)}; "
+            "give the state dict alone"
+        )
     if isinstance(source, str | Path):
         check_tensors(state, name)
     return dict(state), name
 
 
 def layout_of(state: Mapping[str, torch.Tensor], name: str) -> str:
-    """Which of `LAYOUTS` the keys belong to. Raises TrichordError if to none."""
+    """Return the layout that the keys of a state dict belong to, one of `LAYOUTS`.
+
+    Args:
+        state: Bare state dict.
+        name: Name of its source for messages.
+
+    Returns:
+        "mcn" or "howto100m".
+
+    Raises:
+        TrichordError: If the keys belong to neither layout.
+
+    Example:
+        >>> import torch
+        >>> from trichord.nn.published import layout_of
+        >>> layout_of({"GU_video.fc.bias": torch.zeros(2)}, "mcn.pth")
+        'mcn'
+    """
     if any(key.startswith(("text_pooling.", "GU_text.")) for key in state):
         return "howto100m"
     if any(key.startswith(tuple(LAYOUTS["mcn"])) for key in state):
         return "mcn"
     raise TrichordError(
-        f"{name}: no key is one of MCN, AVLnet or HowTo100M (it has {_listed(list(state), 4)}); give one of theirs"
+        f"{name}: none of the keys belongs to MCN, AVLnet or HowTo100M (the keys are {_listed(list(state), 4)}); "
+        "give a checkpoint of one of these models"
     )
 
 
 def config_of(state: Mapping[str, torch.Tensor], layout: str, name: str) -> dict[str, Any]:
-    """Widths and modalities of the network that `state` belongs to, as arguments of `MCN`.
+    """Derive the widths and modalities of a network from its weights.
 
-    Raises TrichordError if a key that gives a width is missing.
+    Args:
+        state: Bare state dict.
+        layout: Layout of its keys, one of `LAYOUTS`.
+        name: Name of its source for messages.
+
+    Returns:
+        Arguments of `MCN`.
+
+    Raises:
+        TrichordError: If a key that determines a width is missing or has a wrong shape.
+
+    Example:
+        >>> import torch
+        >>> from trichord.nn.published import config_of
+        >>> state = {"GU_video.fc.weight": torch.zeros(4, 6), "GU_video.cg.fc.weight": torch.zeros(4, 4)}
+        >>> config_of(state, "mcn", "mcn.pth")
+        {'modalities': ('video',), 'embed_dim': 4, 'reconstruction_dim': None, 'video_dim': 6}
     """
     prefix = {ours: theirs for theirs, ours in LAYOUTS[layout].items()}
 
@@ -155,12 +224,14 @@ def config_of(state: Mapping[str, torch.Tensor], layout: str, name: str) -> dict
             raise TrichordError(f"{name}: the key {theirs} is missing; the checkpoint is incomplete")
         if state[theirs].ndim <= axis:
             shape = tuple(state[theirs].shape)
-            raise TrichordError(f"{name}: {theirs} has the shape {shape}; this is no checkpoint of MCN")
+            raise TrichordError(
+                f"{name}: {theirs} has the unexpected shape {shape}; the file is not a checkpoint of MCN, AVLnet or HowTo100M"
+            )
         return int(state[theirs].shape[axis])
 
     modalities = tuple(m for m in ("video", "audio", "text") if has(f"encoders.{m}."))
     if not modalities:
-        raise TrichordError(f"{name}: no encoder's keys are there; the checkpoint is incomplete")
+        raise TrichordError(f"{name}: the keys of all encoders are missing; the checkpoint is incomplete")
     last = {"video": "gated.fc", "audio": "projection", "text": "gated.fc"}[modalities[0]]
     config: dict[str, Any] = {
         "modalities": modalities,
@@ -181,7 +252,7 @@ def config_of(state: Mapping[str, torch.Tensor], layout: str, name: str) -> dict
 
 
 def _published_keys(model: nn.Module, layout: str) -> dict[str, str]:
-    """Published key -> key of `model`, for every entry of its state dict, in the published order."""
+    """Map published keys to keys of `model`, for every entry of its state dict, in the published order."""
     ours = model.state_dict().keys()
     return {
         theirs + key.removeprefix(start): key
@@ -194,10 +265,30 @@ def _published_keys(model: nn.Module, layout: str) -> dict[str, str]:
 def check_fit(
     model: nn.Module, state: Mapping[str, torch.Tensor], layout: str, name: str, allow: Sequence[str] = ()
 ) -> tuple[list[str], list[str], list[str]]:
-    """Keys that are missing, unknown and known as unused, of a model that may be without memory (`meta`).
+    """Check that a published state dict fits a model.
 
-    Raises TrichordError that lists the keys that are missing, unknown or of another shape, but for those that match
-    a pattern of `allow` and the known unused ones.
+    Args:
+        model: Network, whose weights may be on the meta device.
+        state: Bare state dict.
+        layout: Layout of its keys, one of `LAYOUTS`.
+        name: Name of its source for messages.
+        allow: Patterns (`fnmatch`) of keys that may be missing or unknown.
+
+    Returns:
+        The missing keys, the unknown keys, and the published keys that no code reads.
+
+    Raises:
+        TrichordError: If keys are missing or unknown and match no pattern in `allow`, or if a weight has another shape. The
+            message lists them.
+
+    Example:
+        >>> from trichord import MCN
+        >>> from trichord.nn.published import check_fit
+        >>> network = MCN(video_dim=6, embed_dim=4, reconstruction_dim=None, modalities=("video",))
+        >>> state = network.to_published()
+        >>> bias = state.pop("GU_video.fc.bias")
+        >>> check_fit(network, state, "mcn", "mcn.pth", allow=["*.bias"])
+        (['GU_video.fc.bias'], [], [])
     """
     keys = _published_keys(model, layout)
     own = model.state_dict()
@@ -215,18 +306,19 @@ def check_fit(
         if key in state and state[key].shape != own[ours].shape
     ]
     problems = [
-        f"{title}: {_listed(found)}"
-        for title, found in (
+        f"{title}: {_listed(entries)}"
+        for title, entries in (
             ("missing keys", [key for key in missing if not permitted(key)]),
             ("unknown keys", [key for key in unexpected if not permitted(key)]),
-            ("other widths", shapes),
+            ("different shapes", shapes),
         )
-        if found
+        if entries
     ]
     if problems:
         raise TrichordError(
             f"{name}: does not fit the published {layout} network; {'; '.join(problems)}; "
-            "if keys may be left out, load it in Python with MCN.from_published(path, allow=[...]), and export that model"
+            "to allow missing or unknown keys, load the file in Python with MCN.from_published(path, allow=[...]) "
+            "and export that model"
         )
     return missing, unexpected, ignored
 
@@ -234,7 +326,28 @@ def check_fit(
 def load_state(
     model: nn.Module, state: Mapping[str, torch.Tensor], layout: str, name: str, allow: Sequence[str] = ()
 ) -> LoadReport:
-    """Put published weights into an `MCN` of the right widths. Raises TrichordError as `check_fit`."""
+    """Load published weights into a network of the right widths.
+
+    Args:
+        model: Network, an `MCN`.
+        state: Bare state dict.
+        layout: Layout of its keys, one of `LAYOUTS`.
+        name: Name of its source for messages.
+        allow: Patterns (`fnmatch`) of keys that may be missing or unknown.
+
+    Returns:
+        A report about the keys.
+
+    Raises:
+        TrichordError: As in `check_fit`.
+
+    Example:
+        >>> from trichord import MCN
+        >>> from trichord.nn.published import load_state
+        >>> network = MCN(video_dim=6, embed_dim=4, reconstruction_dim=None, modalities=("video",))
+        >>> print(load_state(network, network.to_published(), "mcn", "mcn.pth"))
+        mcn.pth: mcn checkpoint of video
+    """
     missing, unexpected, ignored = check_fit(model, state, layout, name, allow)
     keys, own = _published_keys(model, layout), model.state_dict()
     model.load_state_dict({**own, **{ours: state[key] for key, ours in keys.items() if key in state}})
@@ -251,7 +364,22 @@ def load_state(
 
 
 def published_state(model: nn.Module, report: LoadReport) -> dict[str, torch.Tensor]:
-    """The state dict of an `MCN` under published keys; `report` is that of the checkpoint it came from, if any."""
+    """Return the state dict of a network under the published keys.
+
+    Args:
+        model: Network, an `MCN`.
+        report: Report about the checkpoint that the network was loaded from, or an empty one.
+
+    Returns:
+        Copies of the weights on the CPU.
+
+    Example:
+        >>> from trichord import MCN
+        >>> from trichord.nn.published import published_state
+        >>> network = MCN(video_dim=6, embed_dim=4, reconstruction_dim=None, modalities=("video",))
+        >>> list(published_state(network, network.load_report))
+        ['GU_video.fc.weight', 'GU_video.fc.bias', 'GU_video.cg.fc.weight', 'GU_video.cg.fc.bias']
+    """
     own = model.state_dict()
     out: dict[str, torch.Tensor] = {}
     for key, ours in _published_keys(model, report.layout).items():

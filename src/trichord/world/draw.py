@@ -1,7 +1,7 @@
-"""A step as moving pictures: the place behind, the object, what the action does to it, and the tool that does it.
+"""Drawing of a step as moving pictures: the place, the object, the traces of the action, and the tool.
 
-What stands still is drawn once per step: four plates (place + object + more and more traces of the action). A frame
-is a plate with the few moving pieces laid over it.
+Everything that does not move is drawn once per step, as four plates (the place and the object with more and more traces of the
+action). A frame consists of a plate and a few moving pieces on top of it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from trichord.world.script import Step
 from trichord.world.sprites import INK, Pen, polar, sprite
 from trichord.world.vocabulary import PERIOD_S
 
-_LEVELS = 4  # how far the traces have come
-_LOOP = 3  # pictures of flames, streams and bubbles that take turns
+_LEVELS = 4  # number of plates, with more and more traces
+_LOOP = 3  # number of alternating pictures of flames, streams and bubbles
 _LOOP_HZ = 6.0
-_SPAN = 1.7  # the canvas of traces and effects is this many objects wide
+_SPAN = 1.7  # width of the canvas of traces and effects, relative to the width of the object
 _PAINTS = ("#7a1fd1", "#8a12b8", "#5b25e0")
 
 # ---- places ----
@@ -83,7 +83,7 @@ def _nowhere(draw: ImageDraw.ImageDraw, w: int, h: int, rng: np.random.Generator
 
 _PLACES = {"kitchen": _kitchen, "workshop": _workshop, "garden": _garden, "garage": _garage, "beach": _beach}
 
-# ---- what an action does: traces on a canvas of 100 units, of which the object fills the middle 59 ----
+# ---- traces of an action, on a canvas of 100 units, of which the object fills the middle 59 ----
 
 Effect = Callable[[Pen, int, np.random.Generator], None]
 
@@ -218,7 +218,7 @@ _MOVING: dict[str, Effect] = {"heat": _flames, "pour": _stream, "wash": _suds, "
 
 
 def _changed(image: Image.Image, action: str, level: int) -> Image.Image:
-    """The object as the action leaves it: cut apart, flattened, charred, twisted."""
+    """Return the object as changed by the action: cut, flattened, charred or rotated."""
     size = image.width
     if action == "cut":
         apart = Image.new("RGBA", image.size)
@@ -244,13 +244,18 @@ def _changed(image: Image.Image, action: str, level: int) -> Image.Image:
 
 
 def _wave(t: float) -> float:
-    """A triangle wave of period 1 between 0 and 1, 0 at whole numbers."""
+    """Return a triangle wave of period 1 between 0 and 1, which is 0 at integers."""
     return 1 - abs(2 * (t % 1) - 1)
 
 
 def _pose(action: str, t_s: float, progress: float) -> tuple[float, float, float, float]:
-    """Where the tool's working end is (x, y from the object's middle, in objects), how far its handle leans to the
-    right (degrees), and how far the object has rolled (in objects)."""
+    """Return the pose of the tool and the object.
+
+    Returns:
+        The position of the working end of the tool relative to the center of the object (x and y, in widths of the object), the
+        angle by which its handle leans to the right (degrees), and the distance that the object has rolled (in widths of the
+        object).
+    """
     turn = t_s / PERIOD_S[action]
     cycle = 2 * np.pi * turn
     sin, cos = float(np.sin(cycle)), float(np.cos(cycle))
@@ -269,13 +274,14 @@ def _pose(action: str, t_s: float, progress: float) -> tuple[float, float, float
 
 
 class StepPainter:
-    """Draws one step.
+    """A painter of the frames of one step.
 
     Args:
-        step: what is seen (`Step.as_seen` where that is not the truth); `order_shown` dots stand at the left edge.
-        place: where; None draws a plain wall.
-        width, height: of the picture in pixels.
-        rng: draws position, size, hue and light, the same for the same state.
+        step: Step to draw, as it is seen (`Step.as_seen`). `order_shown` dots are drawn at the left edge.
+        place: Place of the step. None draws a plain wall.
+        width: Width of the pictures in pixels.
+        height: Height of the pictures in pixels.
+        rng: Random generator of position, size, hue and brightness.
     """
 
     def __init__(self, step: Step, place: str | None, width: int, height: int, rng: np.random.Generator) -> None:
@@ -303,7 +309,7 @@ class StepPainter:
 
     @staticmethod
     def _count(wall: Image.Image, num_dots: int) -> None:
-        """Dots from the top down at the left edge, where no tool comes."""
+        """Draw dots from the top down at the left edge, which tools do not reach."""
         w, h = wall.size
         for i in range(num_dots):
             x, y, r = 0.04 * w, (0.06 + 0.075 * i) * h, 0.028 * h
@@ -315,7 +321,7 @@ class StepPainter:
         return pen.image
 
     def _lay(self, picture: Image.Image, piece: Image.Image, x: float, y: float) -> None:
-        """Lay `piece` on `picture` with its middle at (x, y) pixels."""
+        """Paste `piece` into `picture`, centered at (x, y) pixels."""
         picture.paste(piece, (round(x - piece.width / 2), round(y - piece.height / 2)), piece)
 
     def _plate(self, wall: Image.Image, level: int, seed: int) -> Image.Image:
@@ -341,7 +347,14 @@ class StepPainter:
         return self._turned[key]
 
     def frame(self, t_s: float) -> np.ndarray:
-        """The picture `t_s` seconds after the step's start: uint8 (height, width, 3)."""
+        """Draw the picture at a time.
+
+        Args:
+            t_s: Time since the start of the step in seconds.
+
+        Returns:
+            Picture of shape (height, width, 3), uint8 RGB.
+        """
         step = self._step
         progress = t_s / (step.end_s - step.start_s)
         picture = self._plates[min(_LEVELS - 1, int(8 * progress))].copy()
@@ -351,7 +364,7 @@ class StepPainter:
             self._lay(picture, self._rotated(False, 115 * 2 * rolled), x + rolled * self._object_px, y)
         if self._loop and not (step.action == "pound" and tip_y < -0.42):
             self._lay(picture, self._loop[int(t_s * _LOOP_HZ) % _LOOP], x, y)
-        arm = 0.43 * self._tool_px  # from the tool's middle to its working end
+        arm = 0.43 * self._tool_px  # distance from the center of the tool to its working end
         self._lay(
             picture,
             self._rotated(True, lean),

@@ -1,14 +1,15 @@
-"""What each modality knows of the content, in bits: counted over the scripted steps, and exact from the profile.
+"""Mutual information of each modality and the content in bits, estimated over the scripted steps and computed from the profile.
 
-The content of a step is its object, tool, action, place and number (order). What a modality shows is a symbol for each
-factor: the value that is seen, heard or read, or nothing. Video shows the picture's symbols; audio the sounds' and the
-speech's; text those of the captions, mishearings included. Shifts in time are left aside: a symbol counts for the step
-that it belongs to. So is the material that
-colours the sounds in `balanced` and in no other profile: below 3.6 bits of the object, blurred by 6 % in pitch.
+The content of a step is its object, tool, action, place and number (order). A modality shows one symbol for each factor: the
+value that is seen, heard or read, or nothing. Video shows the symbols of the picture, audio those of sounds and speech, and text
+those of the captions, including recognition errors. Shifts in time are ignored: a symbol counts for the step to which it belongs.
+The material that changes the sounds in the profile `balanced`, and in no other, is ignored as well: it reveals less than 3.6 bits
+of the object, blurred by a pitch variation of 6 %.
 
-Counting: I = H(content) + H(shown) - H(content, shown) with plug-in entropies, each with Miller and Madow's
-correction (m - 1) / 2N nats for m values seen in N steps (Miller 1955), kept within 0 and the content's entropy. All
-factors together have more values than a world has steps, so that they cannot be counted; `all` is exact alone.
+The estimate is I = H(content) + H(shown) - H(content, shown) with plug-in entropies. Each has the correction of Miller and Madow of
+(m - 1) / 2N nats for m values in N steps (Miller 1955), and the result is limited to the range from 0 to the entropy of the
+content. All factors together have more values than a world has steps, so their information cannot be estimated, and `all` is only
+computed exactly.
 """
 
 from __future__ import annotations
@@ -24,22 +25,23 @@ import numpy as np
 from trichord.modality import MODALITIES
 from trichord.world.profiles import FACTORS, Fidelity, Profile, as_channel
 from trichord.world.script import VideoScript, split_combinations
-from trichord.world.vocabulary import ACTIONS, OBJECTS, ORDINALS, PLACES, TOOLS, told_in
+from trichord.world.vocabulary import ACTIONS, OBJECTS, ORDINALS, PLACES, TOOLS, values_named_in
 
 _VALUES = {"object": tuple(OBJECTS), "tool": tuple(TOOLS), "action": tuple(ACTIONS), "place": tuple(PLACES)}
 
 
 @dataclass(frozen=True)
 class Information:
-    """Bits by factor, rounded to four places.
+    """The mutual information of each modality and the content in bits, rounded to four decimal places.
 
     Attributes:
-        split: the split whose steps were counted.
-        num_steps: how many.
-        entropy_bits: factor -> entropy of the content, counted: the bound. `all` is exact.
-        counted_bits: modality -> factor -> counted mutual information.
-        exact_bits: modality -> factor (and `all`) -> mutual information of the profile's channels. For text a word is
-            lost with the word error rate and never becomes another word of the world, which happens a little.
+        split: Split whose steps were counted.
+        num_steps: Number of steps.
+        entropy_bits: Estimated entropy of the content by factor, which is an upper bound. `all` is exact.
+        counted_bits: Estimated mutual information by modality and factor.
+        exact_bits: Mutual information of the channels of the profile by modality and factor, including `all`. For text, it
+            assumes that a word is lost with the word error rate and never becomes another word of the world, although this
+            happens occasionally.
     """
 
     split: str
@@ -49,6 +51,7 @@ class Information:
     exact_bits: dict[str, dict[str, float]]
 
     def record(self) -> dict[str, Any]:
+        """Return the attributes as a dictionary for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -57,7 +60,7 @@ class Information:
         for name in MODALITIES:
             rows |= {name: self.counted_bits.get(name, {}), f"{name} exact": self.exact_bits[name]}
         lines = [
-            f"bits that each modality tells of a step: counted over {self.num_steps} steps of {self.split}, and exact"
+            f"information of each modality about a step in bits: estimated over {self.num_steps} steps of {self.split}, and exact"
         ]
         lines.append(" " * 12 + "".join(f"{name:>8}" for name in columns))
         for name, row in rows.items():
@@ -69,21 +72,26 @@ class Information:
 
 
 def shown_by(video: VideoScript) -> list[dict[str, dict[str, tuple[str | None, ...]]]]:
-    """For each step of `video`: modality -> factor -> what the modality shows of it.
+    """Return the symbols that each modality shows of the steps of a video.
 
-    A tuple of one symbol, of two (sound, speech) for the action and the place in audio. None stands for nothing.
+    Args:
+        video: Script of the video.
+
+    Returns:
+        For each step, a tuple of symbols by modality and factor. It has one symbol, or two (sound, speech) for the action and the
+        place in audio. None means that nothing is shown.
     """
     steps: list[dict[str, dict[str, tuple[str | None, ...]]]] = []
     for index, step in enumerate(video.steps):
-        seen = step.as_seen()
+        pictured = step.as_seen()
         spoken, written = (
-            told_in(" ".join(line.text for line in lines if line.step == index))
+            values_named_in(" ".join(line.text for line in lines if line.step == index))
             for lines in (video.narration, video.captions)
         )
         picture: dict[str, str | None] = {
-            "object": seen.object if step.object_shown else None,
-            "tool": seen.tool if step.tool_shown else None,
-            "action": seen.action if step.action_shown else None,
+            "object": pictured.object if step.object_shown else None,
+            "tool": pictured.tool if step.tool_shown else None,
+            "action": pictured.action if step.action_shown else None,
             "place": video.place_in("place_shown"),
             "order": str(step.order_shown) if step.order_shown else None,
         }
@@ -109,23 +117,53 @@ def _content(video: VideoScript) -> list[dict[str, str]]:
 
 
 def counted_entropy(symbols: Sequence[Hashable]) -> float:
-    """Plug-in entropy in bits with Miller and Madow's correction."""
+    """Estimate the entropy of symbols in bits, with the correction of Miller and Madow.
+
+    Args:
+        symbols: Observed symbols.
+
+    Returns:
+        The entropy in bits.
+    """
     return float(plug_in_entropy(symbols) + (len(set(symbols)) - 1) / (2 * len(symbols) * np.log(2)))
 
 
 def counted_information(content: Sequence[Hashable], shown: Sequence[Hashable]) -> float:
-    """Mutual information in bits of two sequences of symbols of equal length, within 0 and the entropy of `content`.
+    """Estimate the mutual information of two sequences of symbols in bits.
 
-    The bound is the plug-in entropy, as it is printed beside it.
+    Args:
+        content: Symbols of the content.
+        shown: Symbols that are shown, of the same length.
+
+    Returns:
+        The mutual information in bits, limited to the range from 0 to the plug-in entropy of `content`.
+
+    Raises:
+        ValueError: If the lengths differ.
     """
     if len(content) != len(shown):
-        raise ValueError("content and shown must have the same length")
+        raise ValueError(
+            f"content and shown must have the same length, but the lengths are {len(content)} and {len(shown)}"
+        )
     both = list(zip(content, shown, strict=True))
     bits = counted_entropy(content) + counted_entropy(shown) - counted_entropy(both)
     return min(max(bits, 0.0), plug_in_entropy(content))
 
 
 def plug_in_entropy(symbols: Sequence[Hashable]) -> float:
+    """Return the entropy of the relative frequencies of symbols in bits, without a correction.
+
+    Args:
+        symbols: Observed symbols.
+
+    Returns:
+        The entropy in bits.
+
+    Example:
+        >>> from trichord.world.information import plug_in_entropy
+        >>> plug_in_entropy(["pot", "pan"])
+        1.0
+    """
     return _bits(np.array(list(Counter(symbols).values()), float) / len(symbols))
 
 
@@ -133,7 +171,16 @@ def plug_in_entropy(symbols: Sequence[Hashable]) -> float:
 
 
 def channel_matrix(fidelity: Fidelity, num_values: int, *, lost: float = 0.0) -> np.ndarray:
-    """P(shown | content): float64 (num_values, num_values + 1), the last column for nothing; `lost` goes to it too."""
+    """Return the matrix P(shown | content) of a channel.
+
+    Args:
+        fidelity: Channel.
+        num_values: Number of values of the factor.
+        lost: Probability that a symbol is lost afterwards.
+
+    Returns:
+        Matrix of shape (num_values, num_values + 1), float64. The last column is the probability that nothing is shown.
+    """
     channel = as_channel(fidelity)
     true, other = channel.true * (1 - lost), channel.other * (1 - lost)
     if num_values == 1:
@@ -150,49 +197,64 @@ def _bits(p: np.ndarray) -> float:
 
 
 def channel_information(p: np.ndarray, matrix: np.ndarray) -> float:
-    """Mutual information in bits of a channel: content p (V,), P(shown | content) (V, S)."""
-    given = sum(share * _bits(row) for share, row in zip(p, matrix, strict=True))
-    return max(0.0, _bits(p @ matrix) - float(given))
+    """Return the mutual information of a channel in bits.
+
+    Args:
+        p: Probabilities of the content, of shape (V,).
+        matrix: Matrix P(shown | content), of shape (V, S).
+
+    Returns:
+        The mutual information in bits.
+    """
+    conditional_bits = sum(share * _bits(row) for share, row in zip(p, matrix, strict=True))
+    return max(0.0, _bits(p @ matrix) - float(conditional_bits))
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Channels of one source, factor -> matrix; all of them show nothing at once with probability `silent`."""
+    """The channels of one source.
+
+    Attributes:
+        matrices: Matrix of the channel of each factor.
+        silent: Probability that none of the channels shows anything.
+    """
 
     matrices: dict[str, np.ndarray]
     silent: float = 0.0
 
     def alone(self, factor: str) -> np.ndarray:
-        """The factor's channel by itself."""
+        """Return the matrix of the channel of one factor by itself."""
         matrix = (1 - self.silent) * self.matrices[factor]
         matrix[:, -1] += self.silent
         return matrix
 
 
 def _sources(profile: Profile, num_numbers: int, chatter_rate: float) -> dict[str, list[_Source]]:
-    """The sources of each modality. The order's values are the steps' numbers, of which those past the last ordinal
-    are never told."""
+    """Return the sources of each modality.
+
+    The values of the factor `order` are the numbers of the steps. Numbers beyond the last ordinal are never shown.
+    """
 
     def matrices(lost: float = 0.0, **fidelities: Fidelity) -> dict[str, np.ndarray]:
         sizes = {**{f: len(v) for f, v in _VALUES.items()}, "order": min(num_numbers, len(ORDINALS))}
-        found = {f: channel_matrix(fidelity, sizes[f], lost=lost) for f, fidelity in fidelities.items()}
-        if "order" in found and num_numbers > len(ORDINALS):
-            untold = np.zeros((num_numbers - len(ORDINALS), found["order"].shape[1]))
-            untold[:, -1] = 1
-            found["order"] = np.concatenate([found["order"], untold])
-        return found
+        by_factor = {f: channel_matrix(fidelity, sizes[f], lost=lost) for f, fidelity in fidelities.items()}
+        if "order" in by_factor and num_numbers > len(ORDINALS):
+            never_shown = np.zeros((num_numbers - len(ORDINALS), by_factor["order"].shape[1]))
+            never_shown[:, -1] = 1
+            by_factor["order"] = np.concatenate([by_factor["order"], never_shown])
+        return by_factor
 
-    pictured = {f: getattr(profile, f"{f}_shown") for f in FACTORS}
-    told = profile.text or profile.said
+    in_picture = {f: getattr(profile, f"{f}_shown") for f in FACTORS}
+    in_captions = profile.text or profile.said
     return {
-        "video": [_Source(matrices(**pictured))],
+        "video": [_Source(matrices(**in_picture))],
         "audio": [
             _Source(matrices(**{f: getattr(profile.said, f) for f in FACTORS}), chatter_rate),
             _Source(matrices(action=profile.action_heard, place=profile.place_heard)),
         ],
         "text": [
             _Source(
-                matrices(profile.word_error_rate, **{f: getattr(told, f) for f in FACTORS}),
+                matrices(profile.word_error_rate, **{f: getattr(in_captions, f) for f in FACTORS}),
                 0.0 if profile.text else chatter_rate,
             )
         ],
@@ -200,7 +262,7 @@ def _sources(profile: Profile, num_numbers: int, chatter_rate: float) -> dict[st
 
 
 def _outer(*rows: np.ndarray) -> np.ndarray:
-    """Row by row, all combinations: (V, S1), (V, S2) -> (V, S1 * S2)."""
+    """Return the joint distribution of independent symbols for each row: (V, S1) and (V, S2) become (V, S1 * S2)."""
     joint = rows[0]
     for more in rows[1:]:
         joint = (joint[:, :, None] * more[:, None, :]).reshape(len(joint), -1)
@@ -208,19 +270,19 @@ def _outer(*rows: np.ndarray) -> np.ndarray:
 
 
 def _all_information(combinations: np.ndarray, num_numbers: int, sources: list[_Source]) -> float:
-    """All factors together: H(shown) - H(shown | content).
+    """Return the information about all factors together, H(shown) - H(shown | content).
 
-    Given that the speech is on topic (or not), the factors are shown independently of one another, and place and number
-    are independent of the combination. The joint table is the mixture of both cases; nothing is sampled.
+    Given that the speech is on topic (or not), the factors are shown independently of each other, and place and number are
+    independent of the combination. The joint table is the mixture of both cases and is computed exactly.
 
     Args:
-        combinations: P(object, tool, action), (16, 10, 8).
-        num_numbers: steps in a video.
-        sources: of one modality, at most one of them at times silent.
+        combinations: Probabilities P(object, tool, action), of shape (16, 10, 8).
+        num_numbers: Number of steps in a video.
+        sources: Sources of one modality, of which at most one is silent at times.
     """
     silent = max(source.silent for source in sources)
     shares = (combinations, np.full(len(PLACES), 1 / len(PLACES)), np.full(num_numbers, 1 / num_numbers))
-    given, cases = 0.0, []
+    conditional_bits, cases = 0.0, []
     for off_topic, weight in ((False, 1 - silent), (True, silent)):
         if weight == 0:
             continue
@@ -235,13 +297,13 @@ def _all_information(combinations: np.ndarray, num_numbers: int, sources: list[_
         cases.append((weight, parts))
     marginal = sum(weight * _shown_table(shares, parts) for weight, parts in cases)
     shown = _bits(np.asarray(marginal))
-    for number in range(num_numbers):  # the same for all values of a factor, but for numbers that are never told
+    for number in range(num_numbers):  # equal for all values of a factor, except for numbers that are never shown
         at = [0, 0, 0, 0, number]
         table = sum(
             weight * _product(*(parts[f][i] for f, i in zip(FACTORS, at, strict=True))) for weight, parts in cases
         )
-        given += _bits(np.asarray(table)) / num_numbers
-    return max(0.0, shown - given)
+        conditional_bits += _bits(np.asarray(table)) / num_numbers
+    return max(0.0, shown - conditional_bits)
 
 
 def _shown_table(shares: tuple[np.ndarray, ...], parts: dict[str, np.ndarray]) -> np.ndarray:
@@ -278,7 +340,17 @@ def _exact(
 
 
 def exact_information(profile: Profile, *, seed: int, steps_per_video: int, split: str = "train") -> Information:
-    """`Information` of the profile alone: content as the script draws it in the long run; `counted_bits` is empty."""
+    """Return the exact information of a profile, for the distribution of content in infinitely many videos.
+
+    Args:
+        profile: Profile.
+        seed: Seed of the world.
+        steps_per_video: Number of steps in a video.
+        split: "train" or "test".
+
+    Returns:
+        The information, with empty `counted_bits`.
+    """
     bits, entropy = _exact(profile, seed, split, steps_per_video)
     return Information(split, 0, _rounded(entropy), {}, {m: _rounded(row) for m, row in bits.items()})
 
@@ -288,16 +360,22 @@ def _rounded(bits: dict[str, float]) -> dict[str, float]:
 
 
 def script_information(videos: Sequence[VideoScript], profile: Profile, *, split: str = "train") -> Information:
-    """What each modality tells of the content of the steps of `split`, counted and exact.
+    """Return the information of each modality about the content of the steps of a split, estimated and exact.
 
     Args:
-        videos: from `write_script`, all of the same seed and number of steps, at least one of `split`.
-        profile: that they were written with.
-        split: `train` or `test`.
+        videos: Scripts of videos from `write_script`, with the same seed and number of steps.
+        profile: Profile with which they were written.
+        split: "train" or "test".
+
+    Returns:
+        The information.
+
+    Raises:
+        ValueError: If there is no video of the split.
     """
     chosen = [video for video in videos if video.split == split]
     if not chosen:
-        raise ValueError(f"no videos of {split}")
+        raise ValueError(f"there is no video of the split {split}; write a script with at least one")
     exact = exact_information(profile, seed=chosen[0].seed[0], steps_per_video=len(chosen[0].steps), split=split)
     content = [step for video in chosen for step in _content(video)]
     shown = [step for video in chosen for step in shown_by(video)]

@@ -1,7 +1,8 @@
-"""How much each modality knows of the content: data only. What it comes to in bits is counted in `information`.
+"""Profiles of a world, which specify how much each modality reveals of the content.
 
-A profile gives, for each factor (object, tool, action, place, order of the steps) and each source (picture, sound,
-speech, text), how often the source shows the truth, how often another value, and, the rest of the time, nothing.
+For each factor (object, tool, action, place, order of the steps) and each source (picture, sound, speech, text), a profile
+specifies how often the source shows the true value, how often it shows another value, and how often it shows nothing. The
+resulting information in bits is computed by `trichord.world.information`.
 """
 
 from __future__ import annotations
@@ -19,27 +20,45 @@ FACTORS = ("object", "tool", "action", "place", "order")
 
 @dataclass(frozen=True)
 class Channel:
-    """What a source shows of one factor: the truth with probability `true`, with probability `other` one of the other
-    values (each as likely as the next), else nothing."""
+    """The probabilities with which a source shows a factor. With the remaining probability, it shows nothing.
+
+    Attributes:
+        true: Probability of the true value.
+        other: Probability of another value, drawn uniformly.
+
+    Raises:
+        ValueError: If a probability is not in [0, 1], or if their sum exceeds 1.
+    """
 
     true: float
     other: float = 0.0
 
     def __post_init__(self) -> None:
         if not (0 <= self.true <= 1 and self.other >= 0 and self.true + self.other <= 1 + 1e-9):
-            raise ValueError(f"{self}: shares are from 0 to 1, and together no more than 1")
+            raise ValueError(f"{self}: probabilities must be in [0, 1], and their sum must not exceed 1")
 
 
 T = TypeVar("T")
-Fidelity = float | Channel  # a plain number: the truth with this probability, else nothing
+Fidelity = float | Channel  # a number is the probability of the true value, and nothing is shown otherwise
 
 
 def as_channel(fidelity: Fidelity) -> Channel:
+    """Return a fidelity as a `Channel`."""
     return fidelity if isinstance(fidelity, Channel) else Channel(float(fidelity))
 
 
 def through(rng: np.random.Generator, fidelity: Fidelity, truth: T, values: Sequence[T]) -> T | None:
-    """What comes out of the channel for `truth`, one of `values`; None for nothing. One draw, a second for a mistake."""
+    """Draw the value that a channel shows. This draws one random number, and a second one for another value.
+
+    Args:
+        rng: Random generator.
+        fidelity: Channel.
+        truth: True value.
+        values: All values of the factor.
+
+    Returns:
+        The value, or None if nothing is shown.
+    """
     channel = as_channel(fidelity)
     at = rng.random()
     if at < channel.true:
@@ -51,8 +70,11 @@ def through(rng: np.random.Generator, fidelity: Fidelity, truth: T, values: Sequ
 
 
 @dataclass(frozen=True)
-class Told:
-    """What sentences tell of their step: the place as an added phrase, the order as `third step` in front."""
+class SentenceFidelity:
+    """The fidelities with which sentences name the factors of their step.
+
+    The place is named by an additional phrase, and the order by words such as "third step" at the beginning.
+    """
 
     object: Fidelity
     tool: Fidelity
@@ -63,31 +85,38 @@ class Told:
 
 @dataclass(frozen=True)
 class Profile:
-    """How much each modality knows of the content: probabilities per step, unless another unit is named.
+    """A specification of how much each modality reveals of the content.
+
+    Fidelities are probabilities per step, unless stated otherwise.
 
     Attributes:
-        name: what `profile_named` finds it by.
-        object_shown, tool_shown, action_shown: the picture shows it; else a covered thing, a bare hand, no movement.
-        place_shown: per video; else a plain wall.
-        action_heard: the action's sound is in the audio track.
-        place_heard: per video; the place's ambience is.
-        object_said, tool_said, action_said, place_said: the sentence names it.
-        word_error_rate: share of the caption's words that are replaced or dropped.
-        filler_rate: fillers per word of the caption.
-        shift_s: the narration starts up to this many seconds off its step.
-        early_rate: share of narrations that start before their step instead of after its beginning.
-        split_rate: share of training captions that are cut in two.
-        chatter_rate: share of sentences that have nothing to do with their step; in training videos only, unless the
+        name: Name of the profile.
+        object_shown: Fidelity of the object in the picture. If nothing is shown, the object is covered.
+        tool_shown: Fidelity of the tool in the picture. If nothing is shown, there is a bare hand.
+        action_shown: Fidelity of the action in the picture. If nothing is shown, nothing moves.
+        place_shown: Fidelity of the place in the pictures of a video. If nothing is shown, there is a plain wall.
+        action_heard: Fidelity of the sound of the action.
+        place_heard: Fidelity of the ambience of the place in the sound of a video.
+        object_said: Fidelity of the object in the sentence.
+        tool_said: Fidelity of the tool in the sentence.
+        action_said: Fidelity of the action in the sentence.
+        place_said: Fidelity of the place in the sentence.
+        word_error_rate: Fraction of the words of captions that are replaced or dropped.
+        filler_rate: Number of fillers per word of the captions.
+        shift_s: Maximum distance of the start of a narration from the start of its step in seconds.
+        early_rate: Fraction of the narrations that start before their step instead of after its beginning.
+        split_rate: Fraction of the training captions that are divided into two.
+        chatter_rate: Fraction of the sentences that are unrelated to their step. It applies only to training videos, unless the
             captions have their own `text`.
-        snr_db: speech against the sounds of action and place; each video lies within 3 dB of it.
-        order_shown: the picture counts the steps: as many dots at its left edge as steps have begun.
-        order_said: the sentence begins with `third step`.
-        text: what the captions tell, written from the script on their own; None: they are what a recogniser wrote of
-            the speech.
-        text_shift_s: as `shift_s`, of captions with their own `text`.
-        picture_shift_s, sound_shift_s: the pictures, the sounds of the actions, are up to this many seconds off (either
-            way, the same throughout a video).
-        material_heard: the sound of an action is coloured by the object's material.
+        snr_db: Level of the speech relative to the sounds of action and place. That of each video is within 3 dB of it.
+        order_shown: Fidelity of the number of the step in the picture, which shows one dot at its left edge per step begun.
+        order_said: Fidelity of the number of the step in the sentence, which begins with words such as "third step".
+        text: Fidelities of captions that are written separately from the script. None derives the captions from the speech, with
+            the errors of a recognizer.
+        text_shift_s: The same as `shift_s` for captions with their own `text`.
+        picture_shift_s: Maximum shift of the pictures in seconds, in either direction. It is constant within a video.
+        sound_shift_s: Maximum shift of the sounds of actions in seconds, in either direction. It is constant within a video.
+        material_heard: Whether the sound of an action depends on the material of the object.
     """
 
     name: str
@@ -110,15 +139,16 @@ class Profile:
     snr_db: float = 6.0
     order_shown: Fidelity = 0.0
     order_said: Fidelity = 0.0
-    text: Told | None = None
+    text: SentenceFidelity | None = None
     text_shift_s: float = 1.5
     picture_shift_s: float = 0.0
     sound_shift_s: float = 0.0
     material_heard: bool = True
 
     @property
-    def said(self) -> Told:
-        return Told(self.object_said, self.tool_said, self.action_said, self.place_said, self.order_said)
+    def said(self) -> SentenceFidelity:
+        """Fidelities of the spoken sentences."""
+        return SentenceFidelity(self.object_said, self.tool_said, self.action_said, self.place_said, self.order_said)
 
 
 _LATER = ("order_shown", "order_said", "text", "text_shift_s", "picture_shift_s", "sound_shift_s", "material_heard")
@@ -127,7 +157,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("balanced"),
-        Profile(  # speech and text tell the steps; the picture shows the place and busy hands
+        Profile(  # speech and text reveal the steps, and the picture shows the place and moving hands
             "procedure",
             object_shown=Channel(0.2, 0.2),
             tool_shown=Channel(0.15, 0.15),
@@ -143,7 +173,7 @@ PROFILES = {
             chatter_rate=0.03,
             material_heard=False,
         ),
-        Profile(  # the picture tells; the speech is about other things; the captions say half of it
+        Profile(  # the picture reveals the steps, the speech is about other things, and the captions reveal half of the content
             "scene",
             object_shown=0.99,
             tool_shown=0.98,
@@ -156,10 +186,10 @@ PROFILES = {
             action_said=0.3,
             place_said=0.1,
             chatter_rate=0.8,
-            text=Told(object=0.6, tool=0.3, action=0.5, place=0.3),
+            text=SentenceFidelity(object=0.6, tool=0.3, action=0.5, place=0.3),
             material_heard=False,
         ),
-        Profile(  # what is heard is often wrong, late and drowned; picture and captions are as in `balanced`
+        Profile(  # sounds and speech are often wrong, late and noisy; picture and captions are as in `balanced`
             "noisy-audio",
             action_heard=Channel(0.4, 0.4),
             place_heard=Channel(0.4, 0.4),
@@ -169,7 +199,7 @@ PROFILES = {
             shift_s=3.0,
             snr_db=0.0,
             chatter_rate=0.2,
-            text=Told(object=0.95, tool=0.8, action=0.95, place=0.15),
+            text=SentenceFidelity(object=0.95, tool=0.8, action=0.95, place=0.15),
             sound_shift_s=1.5,
             material_heard=False,
         ),
@@ -178,23 +208,51 @@ PROFILES = {
 
 
 def profile_named(name: str) -> Profile:
-    """The built-in profile `name`. Raises TrichordError that lists the known ones."""
+    """Return a built-in profile.
+
+    Args:
+        name: Name of the profile.
+
+    Returns:
+        The profile.
+
+    Raises:
+        TrichordError: If the name is unknown. The message lists the known names.
+    """
     if name not in PROFILES:
-        raise TrichordError(f"no world profile '{name}'; known are {', '.join(PROFILES)}")
+        raise TrichordError(f"unknown world profile '{name}'; the known profiles are {', '.join(PROFILES)}")
     return PROFILES[name]
 
 
 def record_of(profile: Profile) -> dict[str, Any]:
-    """The profile as `world.json` keeps it. What came later stands there only where it is set, so that the record of a
-    world from before it is still the same."""
+    """Return a profile as a dictionary for `world.json`.
+
+    Fields that were added in later versions are included only if they are set, so that the records of earlier worlds do not change.
+
+    Args:
+        profile: Profile.
+
+    Returns:
+        The fields of the profile.
+    """
     defaults = {field.name: field.default for field in fields(Profile)}
     return {k: v for k, v in asdict(profile).items() if k not in _LATER or v != defaults[k]}
 
 
 def profile_of(record: Mapping[str, Any]) -> Profile:
-    """The profile that `record_of` wrote. Raises TypeError on an unknown field."""
+    """Return the profile of a dictionary that `record_of` returned.
+
+    Args:
+        record: Fields of the profile.
+
+    Returns:
+        The profile.
+
+    Raises:
+        TypeError: If a field is unknown.
+    """
     values: dict[str, Any] = {k: Channel(**v) if isinstance(v, dict) and k != "text" else v for k, v in record.items()}
     if record.get("text") is not None:
-        told = {k: Channel(**v) if isinstance(v, dict) else v for k, v in record["text"].items()}
-        values["text"] = Told(**told)
+        fidelities = {k: Channel(**v) if isinstance(v, dict) else v for k, v in record["text"].items()}
+        values["text"] = SentenceFidelity(**fidelities)
     return Profile(**values)

@@ -1,4 +1,4 @@
-"""From the script to files: `train/<id>.mp4` and `.vtt`, `test/<id>.mp4` and `.vtt`, and `world.json`, the truth."""
+"""Rendering of the script to files: `train/<id>.mp4` and `.vtt`, `test/<id>.mp4` and `.vtt`, and `world.json` with the content."""
 
 from __future__ import annotations
 
@@ -28,15 +28,26 @@ from trichord.world.truth import claim, truth_of
 logger = logging.getLogger(__name__)
 
 SAMPLE_RATE_HZ = 16000
-_CRF = 26  # H.264 quality: flat colours stay clean, a video of 40 s takes about 1.3 MB
+_CRF = 26  # quality of H.264, at which flat colors stay clean and a video of 40 s takes about 1.3 MB
 _SPEECH_RMS = 0.09
-_AMBIENCE_DB = -10.0  # below the sounds of the actions
+_AMBIENCE_DB = -10.0  # level relative to the sounds of the actions
 
 
 @dataclass(frozen=True)
 class WorldSummary:
-    """What `write_world` did. `duration_s` counts the videos' own seconds, `wall_s` the time it took; `information` is
-    that of the training steps."""
+    """The result of `write_world`.
+
+    Attributes:
+        path: Folder of the world.
+        num_train: Number of training videos.
+        num_test: Number of held-out videos.
+        num_rendered: Number of videos that were rendered.
+        num_kept: Number of videos that existed already.
+        num_captions: Number of captions of all videos.
+        duration_s: Total duration of the videos in seconds.
+        wall_s: Time that the call took in seconds.
+        information: Information of each modality about the training steps.
+    """
 
     path: Path
     num_train: int
@@ -50,7 +61,7 @@ class WorldSummary:
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: {self.num_train} videos to train and {self.num_test} held out "
+            f"{self.path}: {self.num_train} training videos and {self.num_test} held-out videos "
             f"({self.duration_s / 60:.1f} min, {self.num_captions} captions); "
             f"{self.num_rendered} rendered in {self.wall_s:.0f} s, {self.num_kept} kept\n{self.information}"
         )
@@ -58,7 +69,7 @@ class WorldSummary:
 
 @dataclass(frozen=True)
 class _Look:
-    """Size and rate of the pictures."""
+    """The size and rate of the pictures."""
 
     width: int
     height: int
@@ -66,7 +77,15 @@ class _Look:
 
 
 def frames(video: VideoScript, look: _Look) -> Iterator[np.ndarray]:
-    """All pictures of a video in order, uint8 (height, width, 3)."""
+    """Iterate over the pictures of a video.
+
+    Args:
+        video: Script of the video.
+        look: Size and rate of the pictures.
+
+    Yields:
+        Pictures of shape (height, width, 3), uint8 RGB.
+    """
     from trichord.world.draw import StepPainter
 
     painter, current = None, -1
@@ -76,13 +95,20 @@ def frames(video: VideoScript, look: _Look) -> Iterator[np.ndarray]:
         index = min(int(t_s / step_s + 1e-9), len(video.steps) - 1)
         if painter is None or index != current:
             rng = np.random.default_rng([*video.seed, 1, index])
-            seen, place = video.steps[index].as_seen(), video.place_in("place_shown")
-            painter, current = StepPainter(seen, place, look.width, look.height, rng), index
+            step, place = video.steps[index].as_seen(), video.place_in("place_shown")
+            painter, current = StepPainter(step, place, look.width, look.height, rng), index
         yield painter.frame(max(0.0, t_s - video.steps[index].start_s))
 
 
 def soundtrack(video: VideoScript) -> np.ndarray:
-    """Speech, the actions' sounds and the place's ambience: float32 (samples,) at SAMPLE_RATE_HZ within [-1, 1]."""
+    """Mix the speech, the sounds of the actions and the ambience of the place.
+
+    Args:
+        video: Script of the video.
+
+    Returns:
+        Samples of shape (N,), float32, in [-1, 1], at SAMPLE_RATE_HZ.
+    """
     from trichord.world.sounds import action_sound, ambience
 
     num = round(video.duration_s * SAMPLE_RATE_HZ)
@@ -111,12 +137,12 @@ def soundtrack(video: VideoScript) -> np.ndarray:
 
 
 def _speak(text: str, video: VideoScript, num_samples: int) -> np.ndarray:
-    """The sentence in the video's voice, faster if it would not fit, cut if even that does not."""
+    """Speak a sentence in the voice of the video. It is spoken faster if it is too long, and truncated if necessary."""
     voice = video.voice
-    say = partial(synthesize, text, voice=voice.name, pitch=voice.pitch, sample_rate_hz=SAMPLE_RATE_HZ)
-    speech, _ = say(rate_wpm=voice.rate_wpm)
+    speak = partial(synthesize, text, voice=voice.name, pitch=voice.pitch, sample_rate_hz=SAMPLE_RATE_HZ)
+    speech, _ = speak(rate_wpm=voice.rate_wpm)
     if len(speech) > num_samples > 0:
-        speech, _ = say(rate_wpm=min(MAX_RATE_WPM, int(1.05 * voice.rate_wpm * len(speech) / num_samples)))
+        speech, _ = speak(rate_wpm=min(MAX_RATE_WPM, int(1.05 * voice.rate_wpm * len(speech) / num_samples)))
     return speech[: max(0, num_samples)]
 
 
@@ -126,7 +152,7 @@ def _paths(out: Path, video: VideoScript) -> tuple[Path, Path]:
 
 
 def _render(video: VideoScript, out: Path, look: _Look) -> str:
-    """Write one video and its captions, each complete or not at all. Runs in a process of its own."""
+    """Write one video and its captions. Each file is either complete or missing. This may run in a separate process."""
     from trichord.media.encode import write_video
 
     mp4_path, vtt_path = _paths(out, video)
@@ -138,15 +164,18 @@ def _render(video: VideoScript, out: Path, look: _Look) -> str:
 def _check(num_train: int, num_test: int, steps_per_video: int, step_s: float, seed: int, look: _Look) -> None:
     for name, value in (("num_train", num_train), ("num_test", num_test), ("steps_per_video", steps_per_video)):
         if value < 1:
-            raise TrichordError(f"{name} is {value}; a world needs at least 1")
+            raise TrichordError(f"{name} is {value}; it must be at least 1")
     if not 1 <= step_s <= 60:
-        raise TrichordError(f"step_s is {step_s}; a step needs 1 to 60 seconds to be shown and told")
+        raise TrichordError(f"step_s is {step_s}; it must be in the range from 1 to 60 seconds")
     if seed < 0:
-        raise TrichordError(f"seed is {seed}; give 0 or a positive number")
+        raise TrichordError(f"seed is {seed}; it must be 0 or a positive integer")
     if look.width < 64 or look.height < 64 or look.width % 2 or look.height % 2:
-        raise TrichordError(f"pictures of {look.width}x{look.height} do not encode; give even sizes such as 320x180")
+        raise TrichordError(
+            f"pictures of {look.width}x{look.height} cannot be encoded; give an even width and height of at least 64, "
+            "such as 320x180"
+        )
     if not 1 <= look.frame_rate_hz <= 60:
-        raise TrichordError(f"frame_rate_hz is {look.frame_rate_hz}; give 1 to 60")
+        raise TrichordError(f"frame_rate_hz is {look.frame_rate_hz}; it must be in the range from 1 to 60")
 
 
 @deprecated_callback("progress")
@@ -165,29 +194,32 @@ def write_world(
     profile: str = "balanced",
     workers: int | None = None,
 ) -> WorldSummary:
-    """Render narrated how-to videos with captions: a world in which it is known what happens.
+    """Render narrated how-to videos with captions, whose content is known.
 
-    The held-out videos show combinations of object, tool and action that are never trained on. The same arguments give
-    the same files. Videos that are there already are kept, so an interrupted world is gone on with.
+    The held-out videos show combinations of object, tool and action that do not occur in the training videos. The same arguments
+    give the same files. Existing videos are kept, so that an interrupted call can be repeated to continue.
 
     Args:
-        out: folder for train/, test/ and world.json (the truth: object, tool, action and place of every step).
-        num_train: videos to train on.
-        num_test: held-out videos.
-        steps_per_video: steps in each video.
-        step_s: seconds per step, 1 to 60.
-        seed: seed of everything that is drawn; another seed gives another world.
-        width: of the pictures, an even number of pixels.
-        height: of the pictures, an even number of pixels.
-        frame_rate_hz: pictures per second, 1 to 60.
-        profile: how much each modality knows of the content: `balanced` (picture and words tell most of it),
-            `procedure` (speech and captions tell the steps, the picture shows the place and busy hands), `scene` (the
-            picture tells, the speech is about other things) or `noisy-audio` (sounds and speech are often wrong). The
-            summary, and for all but `balanced` world.json, says in bits how much that is.
-        workers: processes; by default one per processor that this process may use.
+        out: Folder for train/, test/ and world.json (the object, tool, action and place of every step).
+        num_train: Number of training videos.
+        num_test: Number of held-out videos.
+        steps_per_video: Number of steps in each video.
+        step_s: Duration of a step in seconds, from 1 to 60.
+        seed: Random seed. Another seed gives another world.
+        width: Width of the pictures in pixels, an even number.
+        height: Height of the pictures in pixels, an even number.
+        frame_rate_hz: Pictures per second, from 1 to 60.
+        profile: Profile of how much each modality reveals of the content: `balanced` (picture and words reveal most of it),
+            `procedure` (speech and captions reveal the steps, and the picture shows the place and moving hands), `scene` (the
+            picture reveals the steps, and the speech is about other things) or `noisy-audio` (sounds and speech are often wrong).
+            The summary lists the information in bits, and so does world.json for all profiles except `balanced`.
+        workers: Number of processes. The default is one per processor that this process may use.
+
+    Returns:
+        A summary.
 
     Raises:
-        TrichordError: an argument is out of range, the folder holds something else, or the speech library is missing.
+        TrichordError: If an argument is out of range, if the folder has other contents, or if the speech library is missing.
     """
     begin = time.monotonic()
     out = Path(out)
@@ -196,7 +228,7 @@ def write_world(
     chosen = profile_named(profile)
     counts = {"num_train": num_train, "num_test": num_test, "steps_per_video": steps_per_video}
     videos = write_script(**counts, step_s=float(step_s), seed=seed, profile=chosen)
-    synthesize("ready")  # says at once what is missing
+    synthesize("ready")  # fails early if the speech library is missing
     parameters = {**counts, "step_s": float(step_s), "seed": seed, **asdict(look), "profile": record_of(chosen)}
     information = {split: script_information(videos, chosen, split=split) for split in ("train", "test")}
     claim(out, truth_of(parameters, videos, information))
@@ -217,10 +249,10 @@ def write_world(
 
 def _num_workers(workers: int | None, num_videos: int) -> int:
     if workers is not None and workers < 1:
-        raise TrichordError(f"workers is {workers}; give at least 1")
+        raise TrichordError(f"workers is {workers}; it must be at least 1")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers is None:
-        workers = usable if num_videos > 2 else 1  # a new process takes longer than a few videos
+        workers = usable if num_videos > 2 else 1  # starting a process takes longer than rendering a few videos
     return max(1, min(workers, num_videos))
 
 
@@ -240,7 +272,7 @@ def _render_all(videos: list[VideoScript], out: Path, look: _Look, workers: int)
             _render(video, out, look)
             tell(done)
         return
-    # fresh processes: a forked one would share the speech library's and the encoder's state
+    # Processes are spawned, because forked processes would share the state of the speech library and the encoder.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(_render, video, out, look) for video in videos]
         try:
@@ -248,6 +280,8 @@ def _render_all(videos: list[VideoScript], out: Path, look: _Look, workers: int)
                 future.result()
                 tell(done)
         except BrokenProcessPool as error:
-            raise TrichordError(f"{out}: a rendering process died; run it again, finished videos are kept") from error
+            raise TrichordError(
+                f"{out}: a rendering process was terminated; run the same command again to continue (finished videos are kept)"
+            ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,8 +1,8 @@
-"""What happens in the world: videos, their steps, what is said and what a recogniser writes. Data only, no rendering.
+"""The script of a world: its videos, their steps, the narration, and the captions. The script is data and is not rendered here.
 
-A step is an object, a tool and an action in the video's place. The combinations (object, tool, action) are parted
-once into trained and held-out ones by a Latin design: any two of the three factors meet in both parts, all three
-together in one part only.
+A step consists of an object, a tool and an action in the place of the video. The combinations (object, tool, action) are divided
+into training and held-out combinations by a Latin design: every pair of values of two factors occurs in both parts, but every
+combination of all three factors occurs in only one part.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from trichord.world.profiles import PROFILES, Fidelity, Profile, Told, profile_named, through
+from trichord.world.profiles import PROFILES, Fidelity, Profile, SentenceFidelity, profile_named, through
 from trichord.world.vocabulary import ACTIONS, OBJECTS, ORDINALS, PLACES, TOOLS, chatter, mishear, sentence, title
 
 __all__ = ["PROFILES", "Line", "Profile", "Step", "VideoScript", "Voice", "profile_named", "split_combinations"]
@@ -22,13 +22,19 @@ __all__ += ["vtt_text", "write_script"]
 
 Combination = tuple[str, str, str]  # object, tool, action
 _PARTS, _HELD_OUT_PARTS = 5, 2  # two fifths of all combinations are held out
-_GAP_S = 0.1  # silence between two sentences
+_GAP_S = 0.1  # duration of the silence between two sentences
 _SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker: espeak-ng's voice name, words per minute, pitch (0 to 99)."""
+    """A speaker.
+
+    Attributes:
+        name: Name of the voice in espeak-ng.
+        rate_wpm: Speed in words per minute.
+        pitch: Pitch from 0 to 99.
+    """
 
     name: str
     rate_wpm: int
@@ -37,10 +43,20 @@ class Voice:
 
 @dataclass(frozen=True)
 class Step:
-    """One step, [start_s, end_s) of its video, and what of it can be seen and heard.
+    """A step of a video, and the parts of it that can be seen and heard.
 
-    `mistaken` holds what is shown or heard instead of the truth, by the name of the flag (`object_shown`: "fish").
-    `order_shown` is the number of dots in the picture, None for none.
+    Attributes:
+        start_s: Start in seconds from the start of the video.
+        end_s: End in seconds.
+        object: Object.
+        tool: Tool.
+        action: Action.
+        object_shown: Whether the picture shows an object.
+        tool_shown: Whether the picture shows a tool.
+        action_shown: Whether the picture shows an action.
+        action_heard: Whether the sound of an action is heard.
+        mistaken: Wrong values that are shown or heard instead of the true ones, by the name of the flag (`object_shown`: "fish").
+        order_shown: Number of dots in the picture, or None.
     """
 
     start_s: float
@@ -56,18 +72,20 @@ class Step:
     order_shown: int | None = None
 
     def as_seen(self) -> Step:
-        """The step that the picture is of: mistakes in the place of the truth."""
-        seen = {name: self.mistaken.get(f"{name}_shown", getattr(self, name)) for name in ("object", "tool", "action")}
-        return replace(self, **seen)
+        """Return the step as the picture shows it, with wrong values instead of the true ones."""
+        values = {
+            name: self.mistaken.get(f"{name}_shown", getattr(self, name)) for name in ("object", "tool", "action")
+        }
+        return replace(self, **values)
 
     def action_in_sound(self) -> str | None:
-        """The action whose sound is in the audio track, None for silence."""
+        """Return the action whose sound is in the audio track, or None."""
         return self.mistaken.get("action_heard", self.action) if self.action_heard else None
 
 
 @dataclass(frozen=True)
 class Line:
-    """Words within [start_s, end_s); `step` is the index of the step that they tell of, None for chatter."""
+    """A sentence or caption in [start_s, end_s). `step` is the index of the step that it describes, or None for chatter."""
 
     start_s: float
     end_s: float
@@ -77,10 +95,11 @@ class Line:
 
 @dataclass(frozen=True)
 class VideoScript:
-    """One narrated how-to video.
+    """The script of one narrated how-to video.
 
-    `narration` is what is said, `captions` what the recogniser wrote of it, or of sentences of its own in a profile with
-    `text`. Pictures and sounds of the actions come `picture_off_s` and `sound_off_s` late (negative: early).
+    `narration` holds the spoken sentences. `captions` holds the output of a recognizer for them, or for separate sentences in a
+    profile with `text`. `picture_off_s` and `sound_off_s` are the delays of the pictures and of the sounds of actions in seconds,
+    which are negative if they are early.
     """
 
     video_id: str
@@ -102,10 +121,11 @@ class VideoScript:
 
     @property
     def duration_s(self) -> float:
+        """Duration in seconds."""
         return self.steps[-1].end_s
 
     def place_in(self, flag: str) -> str | None:
-        """The place that is seen (`place_shown`) or heard (`place_heard`), None for none."""
+        """Return the place that is seen (flag `place_shown`) or heard (flag `place_heard`), or None."""
         return self.mistaken.get(flag, self.place) if getattr(self, flag) else None
 
 
@@ -113,9 +133,15 @@ _VOICES = ("en-us", "en-us+f2", "en-us+m3", "en-us+f4", "en", "en-gb-x-rp+m7")
 
 
 def split_combinations(seed: int) -> dict[str, list[Combination]]:
-    """All (object, tool, action), parted into `train` and `test` (held out): disjoint, together complete.
+    """Divide all combinations (object, tool, action) into training and held-out ones.
 
-    Each value, and each pair of values of two factors, occurs in both parts.
+    Every value, and every pair of values of two factors, occurs in both parts.
+
+    Args:
+        seed: Seed of the world.
+
+    Returns:
+        The combinations of the splits "train" and "test". The splits are disjoint and together complete.
     """
     rng = np.random.default_rng([seed, 17])
     ranks = [dict(zip(names, rng.permutation(len(names)).tolist(), strict=True)) for names in (OBJECTS, TOOLS, ACTIONS)]
@@ -127,7 +153,7 @@ def split_combinations(seed: int) -> dict[str, list[Combination]]:
 
 
 def _endless(combinations: list[Combination], rng: np.random.Generator) -> Iterator[Combination]:
-    """Every combination once in random order, then all again in another order, without end."""
+    """Iterate over the combinations in random order without end. Each pass has another order."""
     while True:
         for i in rng.permutation(len(combinations)):
             yield combinations[int(i)]
@@ -136,11 +162,22 @@ def _endless(combinations: list[Combination], rng: np.random.Generator) -> Itera
 def write_script(
     *, num_train: int, num_test: int, steps_per_video: int, step_s: float, seed: int, profile: Profile
 ) -> list[VideoScript]:
-    """The whole world as data: `num_train` videos of trained combinations, then `num_test` of held-out ones.
+    """Write the scripts of all videos of a world.
 
-    A video's script depends on the seed, its split and its number only, not on how many videos there are.
-    In the held-out split each step has exactly one caption that tells of it: no chatter, no caption cut in two. (The
-    speech chatters there too in a profile whose captions have their own `text`.)
+    The script of a video depends only on the seed, its split and its index, and not on the number of videos. In the held-out
+    split, each step has exactly one caption that describes it: there is no chatter, and no caption is divided. The speech
+    contains chatter in this split, too, if the captions of the profile have their own `text`.
+
+    Args:
+        num_train: Number of videos of training combinations.
+        num_test: Number of videos of held-out combinations.
+        steps_per_video: Number of steps in each video.
+        step_s: Duration of a step in seconds.
+        seed: Seed of the world.
+        profile: Profile of how much each modality reveals.
+
+    Returns:
+        The scripts, with the training videos first.
     """
     parts = split_combinations(seed)
     videos = []
@@ -157,7 +194,7 @@ def _write_video(
 ) -> VideoScript:
     rng = np.random.default_rng(seed)
     index = seed[2]
-    rounds, at = divmod(index, len(PLACES))  # each place once in every round, in random order
+    rounds, at = divmod(index, len(PLACES))  # every round contains each place once, in random order
     place = list(PLACES)[int(np.random.default_rng([*seed[:2], rounds, 31]).permutation(len(PLACES))[at])]
     voice = Voice(_VOICES[index % len(_VOICES)], int(rng.integers(145, 186)), int(rng.integers(35, 66)))
     steps = tuple(
@@ -175,7 +212,7 @@ def _write_video(
         shift_s=profile.shift_s,
         chatter_rate=profile.chatter_rate * chatty,
     )
-    captions = _recognise(rng, narration, profile, cutting=split == "train")
+    captions = _recognize(rng, narration, profile, cutting=split == "train")
     objects = list(dict.fromkeys(step.object for step in steps))
     video = VideoScript(
         video_id=f"{split}-{index:04d}",
@@ -198,14 +235,16 @@ def _write_step(
     rng: np.random.Generator, start_s: float, end_s: float, combination: Combination, profile: Profile
 ) -> Step:
     object_, tool, action = combination
-    known: dict[str, tuple[Fidelity, str, Collection[str]]] = {
+    true_values: dict[str, tuple[Fidelity, str, Collection[str]]] = {
         "object_shown": (profile.object_shown, object_, OBJECTS),
         "tool_shown": (profile.tool_shown, tool, TOOLS),
         "action_shown": (profile.action_shown, action, ACTIONS),
         "action_heard": (profile.action_heard, action, ACTIONS),
     }
-    shown = {flag: through(rng, fidelity, truth, tuple(names)) for flag, (fidelity, truth, names) in known.items()}
-    mistaken = {flag: value for flag, value in shown.items() if value is not None and value != known[flag][1]}
+    shown = {
+        flag: through(rng, fidelity, truth, tuple(names)) for flag, (fidelity, truth, names) in true_values.items()
+    }
+    mistaken = {flag: value for flag, value in shown.items() if value is not None and value != true_values[flag][1]}
     flags = {flag: value is not None for flag, value in shown.items()}
     return Step(start_s, end_s, object_, tool, action, **flags, mistaken=mistaken)
 
@@ -219,7 +258,7 @@ def _place_known(rng: np.random.Generator, place: str, profile: Profile) -> dict
 
 
 def _add_later(video: VideoScript, profile: Profile) -> VideoScript:
-    """Captions of their own, dots and shifts. Drawn apart, so that profiles without them stay as they were."""
+    """Add separate captions, dots and shifts. They have their own generator, so that profiles without them do not change."""
     rng = np.random.default_rng([*video.seed, 37])
     if profile.text is not None:
         lines = _narrate(
@@ -232,7 +271,7 @@ def _add_later(video: VideoScript, profile: Profile) -> VideoScript:
             shift_s=profile.text_shift_s,
             chatter_rate=0,
         )
-        video = replace(video, captions=_recognise(rng, lines, profile, cutting=video.split == "train"))
+        video = replace(video, captions=_recognize(rng, lines, profile, cutting=video.split == "train"))
     numbers = range(1, 1 + min(len(video.steps), len(ORDINALS)))
     steps = tuple(
         replace(step, order_shown=through(rng, profile.order_shown, i, numbers) if i in numbers else None)
@@ -251,33 +290,33 @@ def _narrate(
     steps: tuple[Step, ...],
     place: str,
     voice: Voice,
-    told: Told,
+    fidelity: SentenceFidelity,
     profile: Profile,
     *,
     shift_s: float,
     chatter_rate: float,
 ) -> tuple[Line, ...]:
-    """One sentence per step, one after the other, each near its step and within the video.
+    """Return one sentence per step, without overlaps, each near its step and within the video.
 
-    The shift is kept below three quarters of a step, so that the last sentence still finds room (1.5 s always stand).
+    The shift is limited to three quarters of a step or 1.5 s, whichever is longer, so that there is room for the last sentence.
     """
     shift_s = min(shift_s, max(1.5, 0.75 * (steps[0].end_s - steps[0].start_s)))
     lines: list[Line] = []
-    free_s = 0.0  # when the speaker has finished the sentence before
+    free_s = 0.0  # time at which the speaker has finished the previous sentence
     numbers = range(1, 1 + min(len(steps), len(ORDINALS)))
     for i, step in enumerate(steps):
-        object_ = through(rng, told.object, step.object, tuple(OBJECTS))
-        tool = through(rng, told.tool, step.tool, tuple(TOOLS))
-        action = through(rng, told.action, step.action, tuple(ACTIONS))
-        where = through(rng, told.place, place, tuple(PLACES))
-        text = sentence(rng, object_=object_, tool=tool, action=action, place=where)
-        if told.order != 0 and i + 1 in numbers:
-            number = through(rng, told.order, i + 1, numbers)
+        object_ = through(rng, fidelity.object, step.object, tuple(OBJECTS))
+        tool = through(rng, fidelity.tool, step.tool, tuple(TOOLS))
+        action = through(rng, fidelity.action, step.action, tuple(ACTIONS))
+        said_place = through(rng, fidelity.place, place, tuple(PLACES))
+        text = sentence(rng, object_=object_, tool=tool, action=action, place=said_place)
+        if fidelity.order != 0 and i + 1 in numbers:
+            number = through(rng, fidelity.order, i + 1, numbers)
             text = f"{ORDINALS[number - 1]} step {text}" if number else text
         off_s = float(rng.uniform(0, shift_s)) * (-1 if rng.random() < profile.early_rate else 1)
         off_topic = chatter_rate > 0 and rng.random() < chatter_rate
         text = chatter(rng) if off_topic else text
-        seconds = len(text) * 8.5 / voice.rate_wpm + 0.2  # measured: 40 letters take 2 s at 170 words per minute
+        seconds = len(text) * 8.5 / voice.rate_wpm + 0.2  # as measured, 40 letters take 2 s at 170 words per minute
         latest_s = step.end_s if i == len(steps) - 1 else step.end_s + shift_s
         start_s = max(free_s, min(step.start_s + off_s, latest_s - seconds))
         end_s = min(start_s + seconds, latest_s)
@@ -286,10 +325,10 @@ def _narrate(
     return tuple(lines)
 
 
-def _recognise(
+def _recognize(
     rng: np.random.Generator, narration: tuple[Line, ...], profile: Profile, *, cutting: bool
 ) -> tuple[Line, ...]:
-    """The captions: misheard words, some lines cut in two at a word."""
+    """Return the captions, with misheard words and some lines divided into two between words."""
     captions: list[Line] = []
     for line in narration:
         text = mishear(rng, line.text, word_error_rate=profile.word_error_rate, filler_rate=profile.filler_rate)
@@ -305,7 +344,14 @@ def _recognise(
 
 
 def vtt_text(captions: tuple[Line, ...]) -> str:
-    """The captions as a WebVTT file."""
+    """Return captions as the text of a WebVTT file.
+
+    Args:
+        captions: Captions of a video.
+
+    Returns:
+        The text.
+    """
 
     def stamp(seconds: float) -> str:
         milliseconds = round(seconds * 1000)

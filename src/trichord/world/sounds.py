@@ -1,4 +1,4 @@
-"""The sounds of the world: one for each action, coloured by the object's material, and one for each place."""
+"""The sounds of the world: one for each action, which depends on the material of the object, and one for each place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trichord.world.vocabulary import PERIOD_S
 
 Sound = Callable[[int, int, float, np.random.Generator], np.ndarray]
 
-# How bright an object sounds: factor on the pitch of whatever is done to it.
+# The brightness of each object: a factor that multiplies the pitch of the sounds of actions.
 _BRIGHTNESS = {
     "tomato": 0.8, "onion": 0.9, "carrot": 1.1, "fish": 0.75, "bread": 0.9, "cheese": 0.8, "plank": 1.2, "bolt": 1.9,
     "brick": 1.4, "pot": 1.7, "fern": 1.0, "cloth": 0.65, "boot": 0.85, "candle": 1.0, "melon": 0.7, "wheel": 1.3,
@@ -18,7 +18,7 @@ _BRIGHTNESS = {
 
 
 def _band(num: int, rate_hz: int, low_hz: float, high_hz: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise between two frequencies, root mean square 1."""
+    """Return noise between two frequencies with a root mean square of 1."""
     from scipy.signal import butter, sosfilt
 
     top = 0.49 * rate_hz
@@ -32,7 +32,7 @@ def _decay(seconds: float, tail_s: float, rate_hz: int) -> np.ndarray:
 
 
 def _place(num: int, rate_hz: int, starts_s: np.ndarray, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """Sounds laid at the given times, cut at the end."""
+    """Return sounds that start at the given times, truncated at the end."""
     out = np.zeros(num)
     for start in starts_s:
         at = int(start * rate_hz)
@@ -42,7 +42,7 @@ def _place(num: int, rate_hz: int, starts_s: np.ndarray, make: Callable[[], np.n
 
 
 def _beats(num: int, rate_hz: int, period_s: float, rng: np.random.Generator, offset: float = 0.0) -> np.ndarray:
-    """Times near every period, a little uneven."""
+    """Return slightly irregular times, one per period."""
     times = np.arange(offset * period_s, num / rate_hz, period_s)
     return np.clip(times + rng.normal(0, 0.02 * period_s, len(times)), 0, None)
 
@@ -54,7 +54,7 @@ def _tones(freqs_hz: tuple[float, ...], seconds: float, tail_s: float, rate_hz: 
 
 
 def _cut(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np.ndarray:
-    """Chops: a dull thud on the board with a short crunch."""
+    """Return chops, each a dull thud with a short crunch."""
 
     def chop() -> np.ndarray:
         crunch = _band(int(0.09 * rate_hz), rate_hz, 1500 * bright, 3500 * bright, rng) * _decay(0.09, 0.02, rate_hz)
@@ -66,7 +66,7 @@ def _cut(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np.
 
 
 def _stir(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np.ndarray:
-    """A swish that comes and goes, one soft clink a turn."""
+    """Return a swelling swish with one soft clink per turn."""
     t = np.arange(num) / rate_hz
     swell = np.sin(np.pi * t / PERIOD_S["stir"]) ** 2
     beats = _beats(num, rate_hz, PERIOD_S["stir"], rng, 0.5)
@@ -75,7 +75,7 @@ def _stir(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np
 
 
 def _pour(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np.ndarray:
-    """Bubbling: many short tones that rise in pitch."""
+    """Return bubbling, which consists of many short tones of rising pitch."""
 
     def bubble() -> np.ndarray:
         seconds = float(rng.uniform(0.04, 0.09))
@@ -88,7 +88,7 @@ def _pour(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np
 
 
 def _pound(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np.ndarray:
-    """Loud blows that ring."""
+    """Return loud, ringing blows."""
 
     def blow() -> np.ndarray:
         ring = _tones((520 * bright, 1290 * bright, 2170 * bright, 3380 * bright), 0.5, 0.11, rate_hz)
@@ -100,14 +100,14 @@ def _pound(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> n
 
 
 def _paint(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np.ndarray:
-    """Bristles: high, dry strokes to and fro."""
+    """Return high, dry strokes of bristles."""
     t = np.arange(num) / rate_hz
     stroke = np.abs(np.sin(2 * np.pi * t / PERIOD_S["paint"])) ** 3
     return _band(num, rate_hz, 3200 * min(bright, 1.3), 7000, rng) * stroke
 
 
 def _roll(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np.ndarray:
-    """A deep rumble with bumps."""
+    """Return a deep rumble with bumps."""
     t = np.arange(num) / rate_hz
     speed = np.abs(np.cos(2 * np.pi * t / PERIOD_S["roll"]))
     bumps = 1 + 0.8 * np.sin(2 * np.pi * np.cumsum(4 + 9 * speed) / rate_hz)
@@ -115,7 +115,7 @@ def _roll(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np
 
 
 def _wash(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np.ndarray:
-    """Fast scrubbing in running water, with drops."""
+    """Return fast scrubbing in running water with drops."""
     t = np.arange(num) / rate_hz
     scrub = 0.5 - 0.5 * np.cos(2 * np.pi * t / PERIOD_S["wash"])
     starts = np.sort(rng.uniform(0, num / rate_hz, int(6 * num / rate_hz) + 1))
@@ -125,7 +125,7 @@ def _wash(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np
 
 
 def _heat(num: int, rate_hz: int, bright: float, rng: np.random.Generator) -> np.ndarray:
-    """A fire: crackles over a low roar."""
+    """Return the crackles and the low roar of a fire."""
 
     def crackle() -> np.ndarray:
         return float(rng.uniform(0.5, 4)) * rng.standard_normal(int(0.012 * rate_hz)) * _decay(0.012, 0.002, rate_hz)
@@ -143,9 +143,17 @@ _ACTIONS: dict[str, Sound] = {
 def action_sound(
     action: str, object_: str | None, num_samples: int, rate_hz: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """What `action` on `object_` sounds like: float64 (num_samples,), root mean square 1, soft at both ends.
+    """Return the sound of an action, with soft ends and a root mean square of 1.
 
-    An object of None has no material: the sound tells nothing of it.
+    Args:
+        action: Action.
+        object_: Object, whose material changes the sound. None makes the sound independent of the object.
+        num_samples: Number of samples, N.
+        rate_hz: Samples per second.
+        rng: Random generator.
+
+    Returns:
+        Samples of shape (N,), float64.
     """
     bright = _BRIGHTNESS[object_] if object_ else 1.0
     sound = _ACTIONS[action](num_samples, rate_hz, bright * float(rng.uniform(0.94, 1.06)), rng)
@@ -157,7 +165,17 @@ def action_sound(
 
 
 def ambience(place: str, num_samples: int, rate_hz: int, rng: np.random.Generator) -> np.ndarray:
-    """The steady background of a place: float64 (num_samples,), root mean square 1."""
+    """Return the background sound of a place, with a root mean square of 1.
+
+    Args:
+        place: Place.
+        num_samples: Number of samples, N.
+        rate_hz: Samples per second.
+        rng: Random generator.
+
+    Returns:
+        Samples of shape (N,), float64.
+    """
     t = np.arange(num_samples) / rate_hz
     phase = float(rng.uniform(0, 6))
     if place == "kitchen":  # a refrigerator

@@ -1,7 +1,7 @@
-"""Pictures of the world's objects and tools: one drawing function each, on a canvas of 100 x 100 units.
+"""The pictures of the objects and tools of the world, each drawn by one function on a canvas of 100 x 100 units.
 
-Objects fill the canvas. Tools stand upright in the middle with the working end down at (50, 93), so that they can be
-turned about it.
+Objects fill the canvas. Tools are upright in the middle of the canvas, with the working end down at (50, 93), so that they can be
+rotated about it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from PIL import Image, ImageDraw
 
 Point = tuple[float, float]
 INK = "#1c1412"
-_FINE = 2  # drawn this many times larger, then reduced
+_FINE = 2  # factor by which pictures are drawn larger before they are reduced
 
 
 class Pen:
-    """Draws in units of a hundredth of the canvas, with dark outlines."""
+    """A drawing tool with dark outlines, whose unit is a hundredth of the canvas.
+
+    Args:
+        size_px: Width and height of the canvas in pixels.
+    """
 
     def __init__(self, size_px: int) -> None:
         self.image = Image.new("RGBA", (size_px, size_px))
@@ -32,25 +36,30 @@ class Pen:
         return max(1, round(units * self._scale))
 
     def poly(self, points: Sequence[Point], fill: str, outline: str | None = INK, width: float = 2.2) -> None:
+        """Draw a filled polygon."""
         px = self._px(points)
         self._draw.polygon(px, fill=fill)
         if outline:
             self._draw.line([*px, px[0], px[1]], fill=outline, width=self._width(width), joint="curve")
 
     def oval(self, x0: float, y0: float, x1: float, y1: float, fill: str | None, outline: str | None = INK) -> None:
+        """Draw a filled ellipse."""
         self._draw.ellipse(self._px([(x0, y0), (x1, y1)]), fill=fill, outline=outline, width=self._width(2.2))
 
     def ring(self, x0: float, y0: float, x1: float, y1: float, color: str, width: float) -> None:
+        """Draw the outline of an ellipse."""
         self._draw.ellipse(self._px([(x0, y0), (x1, y1)]), outline=color, width=self._width(width))
 
     def box(
         self, x0: float, y0: float, x1: float, y1: float, fill: str, radius: float = 0, outline: str | None = INK
     ) -> None:
+        """Draw a filled rectangle with rounded corners."""
         self._draw.rounded_rectangle(
             self._px([(x0, y0), (x1, y1)]), radius * self._scale, fill=fill, outline=outline, width=self._width(2.2)
         )
 
     def line(self, points: Sequence[Point], fill: str = INK, width: float = 2.2) -> None:
+        """Draw a line through points."""
         self._draw.line(self._px(points), fill=fill, width=self._width(width), joint="curve")
 
 
@@ -67,7 +76,18 @@ def polar(
     *,
     flatten: float = 1.0,
 ) -> list[Point]:
-    """Points at the given distances and angles (radians) round (cx, cy), heights times `flatten`."""
+    """Return points given by polar coordinates.
+
+    Args:
+        cx: Horizontal position of the center.
+        cy: Vertical position of the center.
+        radii: Distances from the center.
+        angles: Angles in radians.
+        flatten: Factor that multiplies vertical distances.
+
+    Returns:
+        The points.
+    """
     return [
         (cx + float(r * np.cos(a)), cy + flatten * float(r * np.sin(a))) for r, a in zip(radii, angles, strict=True)
     ]
@@ -322,7 +342,16 @@ _DRAWINGS: dict[str, Callable[[Pen], None]] = {
 
 
 def recolor(image: Image.Image, *, hue: float, light: float) -> Image.Image:
-    """`image` (RGBA) with its hue turned by `hue` (a full turn is 1) and its brightness multiplied by `light`."""
+    """Change the hue and the brightness of a picture.
+
+    Args:
+        image: RGBA picture.
+        hue: Shift of the hue, where 1 is a full turn.
+        light: Factor that multiplies the brightness.
+
+    Returns:
+        RGBA picture.
+    """
     h, s, v = image.convert("RGB").convert("HSV").split()
     h = h.point(partial(_turned, hue))
     v = v.point(partial(_lit, light))
@@ -340,7 +369,17 @@ def _lit(light: float, value: int) -> int:
 
 
 def sprite(name: str, size_px: int, *, hue: float = 0.0, light: float = 1.0) -> Image.Image:
-    """RGBA picture (size_px, size_px) of an object, a tool, `covered` (an unseen object) or `hand` (no tool)."""
+    """Draw an object or a tool.
+
+    Args:
+        name: Name of an object or tool, "covered" for a hidden object, or "hand" for a hand without a tool.
+        size_px: Width and height in pixels.
+        hue: Shift of the hue, where 1 is a full turn.
+        light: Factor that multiplies the brightness.
+
+    Returns:
+        RGBA picture.
+    """
     pen = Pen(size_px * _FINE)
     _DRAWINGS[name](pen)
     return recolor(pen.image.reduce(_FINE), hue=hue, light=light)

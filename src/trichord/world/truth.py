@@ -1,4 +1,4 @@
-"""`world.json`: what happens in a world's videos, by which it is also known again and counted."""
+"""The file `world.json`, which records the content of the videos of a world and identifies the world."""
 
 from __future__ import annotations
 
@@ -16,42 +16,63 @@ from trichord.world.information import Information, script_information
 from trichord.world.profiles import profile_of
 from trichord.world.script import VideoScript, write_script
 
-_FORMAT = 1  # raise it when the same parameters give another world
+_FORMAT = 1  # increase it if the same parameters give another world
 
 
 def claim(out: Path, truth: dict[str, Any]) -> None:
-    """Write `world.json` first, so that an interrupted world can be gone on with; refuse a folder of other content."""
+    """Write `world.json`, or check an existing one. It is written first, so that an interrupted world can be continued.
+
+    Args:
+        out: Folder of the world.
+        truth: Contents of `world.json`.
+
+    Raises:
+        TrichordError: If the folder contains another world or other files.
+    """
     out.mkdir(parents=True, exist_ok=True)
     check_no_links(out)
     path = out / "world.json"
     text = json.dumps(truth, indent=1) + "\n"
     if path.exists():
         try:
-            found = json.loads(read_text(path))
-            parameters = found["parameters"]
+            existing = json.loads(read_text(path))
+            parameters = existing["parameters"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise TrichordError(f"{path} is not a world's truth; remove {out} or give another folder") from error
-        made = json.loads(text)
-        if {**found, "information": None} == {**made, "information": None}:
+            raise TrichordError(f"{path} does not describe a world; remove {out} or give another folder") from error
+        requested = json.loads(text)
+        if {**existing, "information": None} == {**requested, "information": None}:
             return
-        wanted = made["parameters"]
-        other = next((k for k in wanted if parameters.get(k) != wanted[k]), None)
-        what = f"{other} {parameters.get(other)}, not {wanted[other]}" if other else "made by another version"
-        raise TrichordError(f"{path} belongs to a different world ({what}); give another folder or remove {out}")
+        expected = requested["parameters"]
+        different = next((k for k in expected if parameters.get(k) != expected[k]), None)
+        difference = (
+            f"its {different} is {parameters.get(different)} instead of {expected[different]}"
+            if different
+            else "made by another version"
+        )
+        raise TrichordError(f"{path} belongs to a different world ({difference}); give another folder or remove {out}")
     for split in ("train", "test"):
         if (out / split).exists():
-            raise TrichordError(f"{out} holds {split}/ but no world.json, so it is no world; give an empty folder")
+            raise TrichordError(
+                f"{out} contains {split}/ but no world.json, so it is not the folder of a world; give an empty folder"
+            )
     write_text(path, text, shared=True)
 
 
 def truth_of(
     parameters: dict[str, Any], videos: list[VideoScript], information: Mapping[str, Information]
 ) -> dict[str, Any]:
-    """What `world.json` holds.
+    """Return the contents of `world.json`.
 
-    Worlds of the profile `balanced` were there before the others: what came later stands in the file only where it is
-    set, and their `information` (by split) not at all, so that their file is the same as ever. `world_information`
-    counts it.
+    The profile `balanced` is older than the others. To keep the files of its worlds unchanged, later fields are included only if
+    they are set, and the information of these worlds is not included; `world_information` computes it.
+
+    Args:
+        parameters: Parameters of the world.
+        videos: Scripts of the videos.
+        information: Information of each modality, by split.
+
+    Returns:
+        The contents of the file.
     """
     entries = []
     for video in videos:
@@ -73,30 +94,34 @@ def truth_of(
 
 
 def world_information(world: Path, *, split: str = "train") -> Information:
-    """How much each modality of a rendered world tells of the content, in bits; `print` shows it as a table.
+    """Return the information of each modality of a rendered world about the content, in bits. `print` shows it as a table.
 
     Args:
-        world: folder that `write_world` made.
-        split: whose steps are counted, `train` or `test`.
+        world: Folder that `write_world` wrote.
+        split: Split whose steps are counted, "train" or "test".
+
+    Returns:
+        The information.
 
     Raises:
-        TrichordError: there is no world, its world.json is spoiled or of another version, or there is no such split.
+        TrichordError: If the folder is not that of a world, if its world.json is damaged or of another version, or if the split is
+            unknown.
     """
     path = Path(world) / "world.json"
     if split not in ("train", "test"):
         raise TrichordError(f"a world has no split '{split}'; give train or test")
     if not path.exists():
-        raise TrichordError(f"{path} is missing; give a folder made by `trichord world`")
+        raise TrichordError(f"{path} does not exist; give a folder that `trichord world` wrote")
     try:
-        found = json.loads(read_text(path))
-        parameters = found["parameters"]
+        existing = json.loads(read_text(path))
+        parameters = existing["parameters"]
         profile = profile_of(parameters["profile"])
         names = ("num_train", "num_test", "steps_per_video", "step_s", "seed")
         videos = write_script(**{name: parameters[name] for name in names}, profile=profile)
-        made = truth_of(parameters, videos, {})
-        same = all(found[key] == json.loads(json.dumps(made[key])) for key in ("format", "videos"))
+        expected = truth_of(parameters, videos, {})
+        same = all(existing[key] == json.loads(json.dumps(expected[key])) for key in ("format", "videos"))
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as error:
-        raise TrichordError(f"{path} is not a world's truth; make the world again in another folder") from error
+        raise TrichordError(f"{path} does not describe a world; render the world again in another folder") from error
     if not same:
-        raise TrichordError(f"{path} was made by another version; make the world again in another folder")
+        raise TrichordError(f"{path} was made by another version; render the world again in another folder")
     return script_information(videos, profile, split=split)

@@ -1,13 +1,13 @@
-"""What can happen in the world, and the words for it: factors, sentences, and how a recogniser mishears them.
+"""The vocabulary of the world: the values of the factors, sentences, and the errors of a recognizer.
 
-All words are ordinary English in lower case without apostrophes, so that a table of word vectors knows them.
+All words are common English words in lowercase without apostrophes, so that tables of word vectors contain them.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# Each name is followed by less usual words for the same thing.
+# Each name is followed by less common words for the same thing.
 OBJECTS: dict[str, tuple[str, ...]] = {
     "tomato": ("red tomato",),
     "onion": ("purple onion",),
@@ -38,7 +38,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "fork": ("silver fork",),
     "wrench": ("spanner",),
 }
-# (plain form, form in -ing); the first pair is the usual one.
+# Pairs of the plain form and the -ing form. The first pair is the most common one.
 ACTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "cut": (("cut", "cutting"), ("slice", "slicing"), ("chop", "chopping")),
     "stir": (("stir", "stirring"), ("mix", "mixing"), ("swirl", "swirling")),
@@ -58,9 +58,9 @@ PLACES: dict[str, tuple[str, ...]] = {
 }
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
             "twelfth")  # fmt: skip
-# One stroke of the action takes this long, in the picture and in the sound.
+# The duration in seconds of one stroke of the action, in the picture and in the sound.
 PERIOD_S = {"cut": 0.5, "stir": 1.2, "pour": 2.0, "pound": 0.8, "paint": 1.0, "roll": 2.4, "wash": 0.3, "heat": 3.0}
-USUAL_WORD = 0.75  # how often the usual word is said instead of a less usual one
+USUAL_WORD = 0.75  # probability of the most common word
 
 _WITH_TOOL = (
     "now {verb} {object} with {tool}",
@@ -100,7 +100,7 @@ _CHATTER = (
 )
 _FILLERS = ("uh", "um", "like", "so", "well", "okay", "just", "yeah")
 
-# What the recogniser writes instead. A word that is not here is dropped instead.
+# The words that the recognizer writes instead of a word. A word that is not listed here is dropped.
 CONFUSIONS: dict[str, tuple[str, ...]] = {
     "tomato": ("potato", "tomatoes"), "onion": ("union", "opinion"), "carrot": ("parrot", "carry"),
     "fish": ("dish", "fresh"), "bread": ("bred", "red"), "cheese": ("cheap", "trees"), "plank": ("blank", "plant"),
@@ -134,9 +134,20 @@ def _noun(rng: np.random.Generator, name: str, others: tuple[str, ...], articles
 def sentence(
     rng: np.random.Generator, *, object_: str | None, tool: str | None, action: str | None, place: str | None
 ) -> str:
-    """A true sentence about a step. What is None is not said: the object becomes "it", the action a vague verb."""
-    known = ACTIONS[action] if action else (("work on", "working on"), ("deal with", "dealing with"))
-    verb, verbing = known[0] if rng.random() < USUAL_WORD else known[int(rng.integers(1, len(known)))]
+    """Return a sentence about a step.
+
+    Args:
+        rng: Random generator.
+        object_: Object. None is replaced by "it".
+        tool: Tool, or None.
+        action: Action. None is replaced by a vague verb.
+        place: Place, or None.
+
+    Returns:
+        The sentence.
+    """
+    forms = ACTIONS[action] if action else (("work on", "working on"), ("deal with", "dealing with"))
+    verb, verbing = forms[0] if rng.random() < USUAL_WORD else forms[int(rng.integers(1, len(forms)))]
     object_phrase = _noun(rng, object_, OBJECTS[object_], ("the", "this", "your")) if object_ else "it"
     tool_phrase = _noun(rng, tool, TOOLS[tool], ("the", "a", "my")) if tool else ""
     if tool_phrase.startswith("a ") and tool_phrase.endswith(("scissors", "shears")):
@@ -147,7 +158,7 @@ def sentence(
 
 
 def _words_of() -> dict[str, dict[str, str]]:
-    """For each factor: word -> value. Of a phrase only the word counts that no other value shares."""
+    """Return the value of each word by factor. Only the word of a phrase that no other value shares is listed."""
     nouns = (("object", OBJECTS), ("tool", TOOLS))
     table = {factor: {p.split()[-1]: v for v in names for p in (v, *names[v])} for factor, names in nouns}
     table["action"] = {form.split()[0]: name for name, pairs in ACTIONS.items() for pair in pairs for form in pair}
@@ -159,41 +170,71 @@ def _words_of() -> dict[str, dict[str, str]]:
 _VALUE_OF = _words_of()
 
 
-def told_in(text: str) -> dict[str, str | None]:
-    """What a sentence names: for each factor (object, tool, action, place, order) the first value, or None.
+def values_named_in(text: str) -> dict[str, str | None]:
+    """Return the values that a sentence names.
 
-    The order comes as a number in digits. Misheard words count as what they say, so this is what a reader knows who
-    sees the words alone.
+    Misheard words count as they are written, so the result is the information of a reader who only sees the words.
+
+    Args:
+        text: Sentence.
+
+    Returns:
+        The first value of each factor (object, tool, action, place, order) in the sentence, or None. The order is a number in
+        digits.
+
+    Example:
+        >>> from trichord.world.vocabulary import values_named_in
+        >>> values_named_in("third step now slice the trout")
+        {'object': 'fish', 'tool': None, 'action': 'cut', 'place': None, 'order': '3'}
     """
     words = text.split()
     return {factor: next((values[w] for w in words if w in values), None) for factor, values in _VALUE_OF.items()}
 
 
 def chatter(rng: np.random.Generator) -> str:
-    """A sentence that has nothing to do with the step."""
+    """Return a sentence that is unrelated to the step."""
     return _pick(rng, _CHATTER)
 
 
 def title(rng: np.random.Generator, objects: list[str], action: str, place: str) -> str:
-    """The video's title: its first action, one or two of its objects, its place."""
+    """Return the title of a video, which names its first action, one or two of its objects, and its place.
+
+    Args:
+        rng: Random generator.
+        objects: Objects of the video, in order.
+        action: First action.
+        place: Place.
+
+    Returns:
+        The title.
+    """
     named = " and ".join(f"a {name}" if name not in ("bread", "cheese", "cloth") else name for name in objects[:2])
     opening = _pick(rng, ("how to", "easy way to", "learn to", "tips to"))
     return f"{opening} {ACTIONS[action][0][0]} {named} {PLACES[place][0]}"
 
 
 def mishear(rng: np.random.Generator, text: str, *, word_error_rate: float, filler_rate: float) -> str:
-    """What a recogniser writes for `text`.
+    """Return the output of a simulated recognizer for a sentence.
 
-    Each word is wrong with probability `word_error_rate`: two in three are replaced by a word that sounds like it (or
-    dropped when none is known), the third is dropped. Before each word a filler stands with probability
-    `filler_rate`. At least one word stays.
+    Each word is wrong with probability `word_error_rate`. Two thirds of the wrong words are replaced by a word that sounds
+    similar, or dropped if no such word is known, and one third is dropped. A filler is inserted before each word with probability
+    `filler_rate`. The result has at least one word.
+
+    Args:
+        rng: Random generator.
+        text: Sentence.
+        word_error_rate: Probability that a word is wrong.
+        filler_rate: Probability of a filler before a word.
+
+    Returns:
+        The text that the recognizer writes.
     """
-    heard: list[str] = []
+    words: list[str] = []
     for word in text.split():
         if rng.random() < filler_rate:
-            heard.append(_pick(rng, _FILLERS))
+            words.append(_pick(rng, _FILLERS))
         if rng.random() >= word_error_rate:
-            heard.append(word)
+            words.append(word)
         elif word in CONFUSIONS and rng.random() < 2 / 3:
-            heard.append(_pick(rng, CONFUSIONS[word]))
-    return " ".join(heard) if heard else text.split()[0]
+            words.append(_pick(rng, CONFUSIONS[word]))
+    return " ".join(words) if words else text.split()[0]

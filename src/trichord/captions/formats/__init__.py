@@ -1,7 +1,8 @@
-"""Caption files as cues, a module per family of formats.
+r"""The readers of caption formats, one module per family of formats. They turn the text of a file into cues.
 
-Each reader takes the path (for messages), the text of the file with `\\n` ends of line, and a list `skipped` that gets one line
-for each cue that cannot be read. It raises TrichordError, with file and line, when the file as a whole is not of the format.
+A reader takes the path (for messages), the text of the file with `\n` line endings, and a list `skipped` to which it appends a
+message for each cue that cannot be read. It raises TrichordError, with file and line, if the file as a whole does not have the
+format. Opening and decoding of files, and the conversion of cues to captions, live in `trichord.captions.reading`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,19 @@ from trichord.errors import TrichordError, one_line
 
 
 class NoCaptionsError(TrichordError):
-    """A file that is whole and holds something else than captions, such as the metadata of a video."""
+    """The file is intact, but does not contain captions. It may contain the metadata of a video, for example."""
 
 
-def broken(path: Path, line: int, what: str, action: str = "correct the file or remove it") -> TrichordError:
-    """Return the error to raise for a file that is not of its format."""
-    return TrichordError(f"{path}, line {line}: {one_line(what)}; {action}")
+def broken(path: Path, line: int, problem: str, action: str = "correct the file or remove it") -> TrichordError:
+    """Return the error to raise for a file that does not have the format of its suffix.
+
+    Args:
+        path: Path of the file.
+        line: Number of the line.
+        problem: Description of the problem.
+        action: Advice to the user.
+
+    Returns:
+        The error.
+    """
+    return TrichordError(f"{path}, line {line}: {one_line(problem)}; {action}")

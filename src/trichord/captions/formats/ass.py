@@ -1,4 +1,4 @@
-"""SubStation Alpha (.ass, .ssa): `Dialogue:` lines below `[Events]`, in the columns that its `Format:` line names."""
+"""SubStation Alpha (.ass, .ssa): `Dialogue:` lines in the section `[Events]`, whose columns are named by the `Format:` line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,19 @@ _TIME = re.compile(r"(-?)(\d{1,9}):(\d{1,2}):(\d{1,2})(?:[.:,](\d{1,9}))?")
 
 
 def read_ass(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
-    """Cues of a file. Comments are none, and neither is what is drawn."""
+    """Read the cues of a file. Comments and drawings are left out.
+
+    Args:
+        path: Path of the file, for messages.
+        text: Text of the file.
+        skipped: List to which a message is appended for each cue that cannot be read.
+
+    Yields:
+        Cues.
+
+    Raises:
+        TrichordError: If the file does not have this format.
+    """
     if text.strip() and "[events]" not in text.lower():
         raise broken(path, 1, "has no section [Events]")
     columns: tuple[str, ...] = _COLUMNS
@@ -39,7 +51,16 @@ def read_ass(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
 
 
 def cue_of_event(start_s: float, end_s: float, event: str) -> Cue:
-    """A cue of an event as FFmpeg gives it: `ReadOrder,Layer,Style,Name,MarginL,MarginR,MarginV,Effect,Text`."""
+    """Return the cue of an event of a subtitle track.
+
+    Args:
+        start_s: Start in seconds.
+        end_s: End in seconds.
+        event: Event in the form of FFmpeg: `ReadOrder,Layer,Style,Name,MarginL,MarginR,MarginV,Effect,Text`.
+
+    Returns:
+        The cue.
+    """
     values = event.split(",", 8)
     return Cue(start_s, end_s, plain_lines(values[-1], ass=True), one_line(values[3]) if len(values) > 3 else "")
 

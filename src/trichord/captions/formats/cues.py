@@ -1,7 +1,7 @@
-"""WebVTT and SubRip: blocks of lines below a timing line, `00:00:01.000 --> 00:00:02.500`.
+"""WebVTT and SubRip: blocks of lines below a timing line such as `00:00:01.000 --> 00:00:02.500`.
 
-Both are read alike, since files mix the two. A timing line has a time on both sides of the arrow; another line with an arrow is
-text. What stands between two timing lines is the text of the first and the number or name of the second.
+Both formats are read in the same way, because files mix them. A timing line has a time on both sides of the arrow; any other line
+with an arrow is text. The lines between two timing lines are the text of the first cue and the number or name of the second one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from trichord.captions.text import highlight_of, speaker_of
 _STAMP = re.compile(
     r"\s*+([-\u2212]?)\s*+(?:(\d{1,9})\s*+:\s*+)?(\d{1,4})\s*+:\s*+(\d{1,2})(?:\s*+([.,])\s*+(\d++(?:[.,]\d++)?+)|[:;](\d{3}))?(?=\s|\Z)"
 )
-_NUMBER = re.compile(r"\A\s*+\d++\s++(?=\d++:)")  # of a cue, on its timing line
+_NUMBER = re.compile(r"\A\s*+\d++\s++(?=\d++:)")  # number of a cue on its timing line
 _TIME_LIKE = re.compile(r"[-\u2212+\d.,;\s]*+:[-\u2212+\d:.,;\s]*+")
 _BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:[ \t]|\Z)")
 _HEADER = re.compile(r"\ufeff?WEBVTT(?:[ \t]|\Z)")
 _TIMESTAMP_MAP = "X-TIMESTAMP-MAP="
-_ODD_ARROW = re.compile(  # between two times: `->`, a dash of typography, an arrow, `--&gt;`
+_ODD_ARROW = re.compile(  # unusual arrows between two times: `->`, typographic dashes and arrows, `--&gt;`
     r"^([ \t]*+\d++:[\d:.,]++)[ \t]*+(?:-{1,3}+>|- ?->|[\u2013\u2014]+>|[\u2192\u27f6]|=+>|-{1,3}&gt;)[ \t]*+(?=\d++:\d)",
     re.MULTILINE,
 )
@@ -33,7 +33,7 @@ _ODD_ARROW = re.compile(  # between two times: `->`, a dash of typography, an ar
 
 @dataclass
 class _Timing:
-    """A timing line: its place in the file, and its times, or what is wrong with it."""
+    """A timing line: its index in the file, and its times or a description of its error."""
 
     at: int
     start_s: float = 0.0
@@ -42,7 +42,19 @@ class _Timing:
 
 
 def read_vtt(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
-    """Cues of a WebVTT file. A cue ends at the first empty line after its text."""
+    """Read the cues of a WebVTT file. A cue ends at the first empty line after its text.
+
+    Args:
+        path: Path of the file, for messages.
+        text: Text of the file.
+        skipped: List to which a message is appended for each cue that cannot be read.
+
+    Returns:
+        An iterator over the cues.
+
+    Raises:
+        TrichordError: If the file does not have this format.
+    """
     text = _ODD_ARROW.sub(r"\1 --> ", text)
     if text.strip() and not text.startswith("WEBVTT") and "-->" not in text:
         raise broken(path, 1, "has neither a WEBVTT header nor a timing line")
@@ -50,7 +62,19 @@ def read_vtt(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
 
 
 def read_srt(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
-    """Cues of a SubRip file. A cue ends at the next one, so that empty lines in the text lose nothing."""
+    """Read the cues of a SubRip file. A cue ends at the next one, so that the text may contain empty lines.
+
+    Args:
+        path: Path of the file, for messages.
+        text: Text of the file.
+        skipped: List to which a message is appended for each cue that cannot be read.
+
+    Returns:
+        An iterator over the cues.
+
+    Raises:
+        TrichordError: If the file does not have this format.
+    """
     text = _ODD_ARROW.sub(r"\1 --> ", text)
     if text.strip() and "-->" not in text:
         raise broken(path, 1, "has no timing line such as 00:00:01,000 --> 00:00:02,500")
@@ -58,21 +82,42 @@ def read_srt(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
 
 
 def cue_of(start_s: float, end_s: float, markup: str) -> Cue:
-    """A cue of a WebVTT or SubRip text, as it stands in a file or in a subtitle track."""
+    """Return the cue of a WebVTT or SubRip text from a file or a subtitle track.
+
+    Args:
+        start_s: Start in seconds.
+        end_s: End in seconds.
+        markup: Markup of the cue.
+
+    Returns:
+        The cue.
+    """
     lines, stamped = stamped_lines(start_s, markup)
     highlight = None if stamped else highlight_of(markup)
     return Cue(start_s, end_s, lines, speaker_of(markup), stamped, highlight)
 
 
 def clock_seconds(text: str) -> float | None:
-    """Seconds of a time such as `0:01:02.500` or `01:02,5`; None for anything else."""
+    """Convert a clock time to seconds.
+
+    Args:
+        text: Time such as `0:01:02.500` or `01:02,5`.
+
+    Returns:
+        The seconds, or None if the text is not a time.
+
+    Example:
+        >>> from trichord.captions.formats.cues import clock_seconds
+        >>> clock_seconds("0:01:02.500")
+        62.5
+    """
     match = _STAMP.fullmatch(text.strip())
     return None if match is None else _seconds(match)
 
 
 def _cues(path: Path, text: str, skipped: list[str], *, is_vtt: bool) -> Iterator[Cue]:
     lines = text.replace("\ufeff", "").split("\n")
-    if len(lines) > 4 and not any(line.strip() for line in lines[1::2]):  # every end of line was doubled
+    if len(lines) > 4 and not any(line.strip() for line in lines[1::2]):  # every line ending is doubled
         skip = 2
         lines = lines[::2]
     else:
@@ -100,7 +145,7 @@ def _cues(path: Path, text: str, skipped: list[str], *, is_vtt: bool) -> Iterato
 
 
 def _number_before(lines: list[str], at: int) -> int | None:
-    """Place of the number above a timing line, with empty lines between them or not."""
+    """Return the index of the number above a timing line, if there is one. Empty lines between them are allowed."""
     at -= 1
     while at >= 0 and not lines[at].strip():
         at -= 1
@@ -108,12 +153,12 @@ def _number_before(lines: list[str], at: int) -> int | None:
 
 
 def _is_name(lines: list[str]) -> bool:
-    """Whether the last line stands alone, as the name of a cue does above its timing line."""
+    """Return whether the last line is isolated, like the name of a cue above its timing line."""
     return bool(lines[-1].strip()) and (len(lines) == 1 or not lines[-2].strip())
 
 
 def _without_name(body: list[str], *, is_vtt: bool, is_numbered: bool, is_named: bool) -> list[str]:
-    """The lines between two timing lines without the number (SubRip) or name (WebVTT) of the second."""
+    """Remove the number (SubRip) or name (WebVTT) of the next cue from the lines between two timing lines."""
     number = _number_before(body, len(body))
     if number is not None and (number == len(body) - 1 or is_numbered):
         return body[:number]
@@ -123,7 +168,7 @@ def _without_name(body: list[str], *, is_vtt: bool, is_numbered: bool, is_named:
 
 
 def _text_lines(body: list[str], *, is_vtt: bool) -> Iterator[str]:
-    """The lines of a cue's text: what leads to it and the header of a file that was appended left out."""
+    """Return the lines of the text of a cue, up to the header of a file that was appended."""
     has_text = False
     for at, line in enumerate(body):
         if _HEADER.match(line) or (is_vtt and at and not has_text and _BLOCK.match(line)):
@@ -137,7 +182,7 @@ def _text_lines(body: list[str], *, is_vtt: bool) -> Iterator[str]:
 
 
 def _timing(at: int, line: str) -> _Timing | None:
-    """What a line with an arrow says; None if it is text."""
+    """Parse a line with an arrow, or return None if it is text."""
     left, right = line.split("-->", 1)
     left, ends = _NUMBER.sub("", left).strip(), right.split(None, 1)
     start, end = _STAMP.match(left), _STAMP.match(right)
@@ -158,7 +203,7 @@ def _not_a_time(text: str) -> str:
 def _seconds(stamp: re.Match[str]) -> float:
     sign, hours, minutes, seconds, _, fraction, thousandths = stamp.groups()
     fraction = fraction or thousandths or "0"
-    if not fraction.isdigit():  # some write parts of a millisecond: 000.0999
+    if not fraction.isdigit():  # some files contain fractions of a millisecond, such as 000.0999
         fraction = re.sub("[.,]", "", fraction)
     fraction = fraction[:18]
     value = int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + int(fraction) / 10 ** len(fraction)

@@ -1,16 +1,16 @@
-"""Captions in JSON: lists of this project's own, and what speech recognisers and download tools write.
+"""Captions in JSON, in the forms that this project, speech recognizers and download tools write.
 
 | written by | form |
 |---|---|
 | HowTo100M | `{"start": [], "end": [], "text": []}` |
-| anyone | a list of `{"start", "end", "text"}`, also `duration` in place of `end` (youtube-transcript-api) |
-| whisper, whisperX, OpenAI | `{"segments": [...]}` of such rows |
-| OpenAI, by word | `{"words": [{"word", "start", "end"}]}`, grouped into captions |
+| various tools | a list of `{"start", "end", "text"}`, or with `duration` instead of `end` (youtube-transcript-api) |
+| Whisper, WhisperX, OpenAI | `{"segments": [...]}` of such rows |
+| OpenAI, by word | `{"words": [{"word", "start", "end"}]}`, which are grouped into captions |
 | whisper.cpp | `{"transcription": [{"offsets": {"from", "to"}, "text"}]}`, in milliseconds |
 | transformers | `{"chunks": [{"timestamp": [start, end], "text"}]}` |
 | YouTube (json3) | `{"events": [{"tStartMs", "dDurationMs", "segs": [{"utf8", "tOffsetMs"}]}]}` |
 
-A list of rows may lie in a list of its own, or be a row per line of the file. Times are seconds, or clock times in text.
+A list of rows may be nested in another list, or the file may have one row per line. Times are seconds, or clock times as strings.
 """
 
 from __future__ import annotations
@@ -42,12 +42,25 @@ _LISTS = (
     "words",
 )
 _ENDS = ("end", "duration", "dur")
-_WORD_S = 0.4  # of speech whose end is not stated
+_WORD_S = 0.4  # assumed duration of a word if the end of a row is not stated
 _TEXTS = ("text", "transcript", "sentence", "caption", "segment")
 
 
 def read_json(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
-    """Cues of a file in one of the forms above. Raises NoCaptionsError for JSON in no such form."""
+    """Read the cues of a file in one of the forms above.
+
+    Args:
+        path: Path of the file, for messages.
+        text: Text of the file.
+        skipped: List to which a message is appended for each cue that cannot be read.
+
+    Yields:
+        Cues.
+
+    Raises:
+        NoCaptionsError: If the JSON has none of these forms.
+        TrichordError: If the file is not JSON, or if the times of all rows are invalid.
+    """
     data = _parsed(path, text)
     if isinstance(data, dict) and _is_rows(data.get("events")):
         yield from _json3(data["events"])
@@ -63,11 +76,11 @@ def read_json(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
         if start_s is not None and _is_open(row):
             end_s = start_s + _WORD_S * max(len(str(row.get(texts) or "").split()), 1)
         if start_s is None or end_s is None:
-            what = "start or end is not a number of seconds"
-            skipped.append(f"caption {number}: {what}")
+            problem = "start or end is not a number of seconds"
+            skipped.append(f"caption {number}: {problem}")
             wrong += 1
             if wrong == len(rows):
-                raise TrichordError(f"{path}, caption 1: {what}; correct the file or remove it")
+                raise TrichordError(f"{path}, caption 1: {problem}; correct the file or remove it")
             continue
         yield Cue(start_s, end_s, _lines(row.get(texts) or ""), one_line(row.get("speaker") or ""))
 
@@ -75,7 +88,7 @@ def read_json(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
 def _parsed(path: Path, text: str) -> Any:
     try:
         try:
-            return json.loads(text, parse_int=str)  # of any length: `seconds_of` judges them
+            return json.loads(text, parse_int=str)  # integers may have any length; `seconds_of` checks them
         except json.JSONDecodeError as error:
             if error.msg != "Extra data":
                 raise
@@ -90,7 +103,7 @@ def _parsed(path: Path, text: str) -> Any:
 
 
 def _spoken_words(rows: list[dict[str, Any]]) -> Iterator[Cue]:
-    """Captions of rows that hold a word each; a word without times is spoken right after the one before it."""
+    """Group rows with one word each into captions. A word without times follows the previous word directly."""
     words, now_s = [], 0.0
     for row in rows:
         start_s, end_s = _times(row)
@@ -103,7 +116,19 @@ def _spoken_words(rows: list[dict[str, Any]]) -> Iterator[Cue]:
 
 
 def seconds_of(value: object) -> float | None:
-    """`value`, a number or a clock time, as finite seconds, or None."""
+    """Convert a number or a clock time to seconds.
+
+    Args:
+        value: Number, number as a string, or clock time.
+
+    Returns:
+        The finite seconds, or None if the value is not a time.
+
+    Example:
+        >>> from trichord.captions.formats.json import seconds_of
+        >>> seconds_of("0:01:02.500"), seconds_of("7"), seconds_of("soon")
+        (62.5, 7.0, None)
+    """
     if isinstance(value, str) and ":" in value:
         return clock_seconds(value)
     try:
@@ -124,7 +149,9 @@ def _rows_of(path: Path, data: Any) -> list[dict[str, Any]]:
             lengths = ", ".join(f"{len(data[key])} {key}" for key in keys)
             raise broken(path, 1, f"the lists differ in length ({lengths})")
         return [dict(zip(keys, row, strict=True)) for row in zip(*(data[key] for key in keys), strict=True)]
-    while isinstance(data, list) and len(data) == 1 and isinstance(data[0], list):  # of one video, of several
+    while (
+        isinstance(data, list) and len(data) == 1 and isinstance(data[0], list)
+    ):  # a list of several videos with a single entry
         data = data[0]
     candidates = [data, *(data.get(name) for name in _LISTS)] if isinstance(data, dict) else [data]
     for rows in candidates:
@@ -132,7 +159,7 @@ def _rows_of(path: Path, data: Any) -> list[dict[str, Any]]:
             return list(rows)
     known = 'neither {"start": [], "end": [], "text": []} nor a list of {"start", "end", "text"}'
     raise NoCaptionsError(
-        f"{path}, line 1: is {known}, nor what a speech recogniser writes; correct the file or remove it"
+        f"{path}, line 1: is {known} nor the output of a known speech recognizer; correct the file or remove it"
     )
 
 
@@ -142,7 +169,7 @@ def _has_times(row: dict[str, Any]) -> bool:
 
 
 def _is_open(row: dict[str, Any]) -> bool:
-    """Whether a row states no end, as the last one of transformers where the sound ends in the middle of a word."""
+    """Return whether a row has no end. Transformers writes such a last row if the sound ends in the middle of a word."""
     span = row.get("timestamp")
     return isinstance(span, list) and len(span) == 2 and span[1] is None
 
@@ -162,29 +189,30 @@ def _times(row: dict[str, Any]) -> tuple[float | None, float | None]:
 
 @dataclass
 class _Line:
-    """A line of YouTube's captions. `pieces`: (second, text)."""
+    """A line of YouTube captions. `pieces` are pairs of (second, text)."""
 
     start_s: float
     end_s: float
     pieces: list[tuple[float, str]]
     window: object
     is_rolling: bool
-    is_open: bool = True  # whether an event that appends to the window goes on with this line
+    is_open: bool = True  # whether an event that appends to the window continues this line
 
     def cue(self) -> Cue:
+        """Return the cue of the line."""
         lines = _lines("".join(text for _, text in self.pieces))
         words = tuple(part for part in self.pieces if part[1].strip()) if self.is_rolling and len(lines) == 1 else ()
         return Cue(self.start_s, self.end_s, lines, "", (words,) if len(self.pieces) > 1 and words else ())
 
 
 def _json3(events: list[dict[str, Any]]) -> Iterator[Cue]:
-    """Events of YouTube. A line of automatic captions is shown until it scrolls off: it is spoken until the next begins."""
+    """Read the events of YouTube. A line of automatic captions is shown until it scrolls off, but it ends when the next begins."""
     lines: list[_Line] = []
     for event in events:
         start_ms, duration_ms = seconds_of(event.get("tStartMs")), seconds_of(event.get("dDurationMs"))
         pieces = event.get("segs")
         if start_ms is None or not _is_rows(pieces):
-            continue  # a window or a style
+            continue  # the event defines a window or a style
         stamped = [
             ((start_ms + (seconds_of(piece.get("tOffsetMs")) or 0.0)) / 1000, str(piece.get("utf8") or ""))
             for piece in pieces
@@ -210,4 +238,6 @@ def _json3(events: list[dict[str, Any]]) -> Iterator[Cue]:
 def _lines(value: object) -> tuple[str, ...]:
     if isinstance(value, list):
         value = "\n".join(str(part) for part in value)
-    return plain_lines(str(value).encode("utf-8", "replace").decode())  # JSON can hold half a character: \ud800
+    return plain_lines(
+        str(value).encode("utf-8", "replace").decode()
+    )  # JSON may contain half of a surrogate pair, such as \ud800

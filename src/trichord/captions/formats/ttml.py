@@ -1,4 +1,4 @@
-"""TTML (.ttml, .dfxp): XML whose `<p begin="..." end="...">` are cues. Times may be clock times or offsets such as `1.5s`."""
+"""TTML (.ttml, .dfxp): XML in which `<p begin="..." end="...">` is a cue. Times are clock times or offsets such as `1.5s`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEEPEST = 100
 
 
 class _Clock:
-    """Turns the times of a document into seconds, by the rates that its root states."""
+    """A converter of the times of a document to seconds, with the rates that its root element states."""
 
     def __init__(self, root: ElementTree.Element) -> None:
         stated = {_name(key): value for key, value in root.attrib.items()}
@@ -32,7 +32,7 @@ class _Clock:
         self._drops = stated.get("dropMode") == "dropNTSC"
 
     def seconds(self, text: str | None) -> float | None:
-        """Seconds of a time; None where there is none or it is no time."""
+        """Convert a time to seconds, or return None if it is missing or invalid."""
         text = (text or "").strip()
         if match := _CLOCK.fullmatch(text):
             hours, minutes, seconds, fraction, frames = match.groups()
@@ -47,34 +47,46 @@ class _Clock:
         return None
 
     def _counted(self, seconds: float, frames: int) -> float:
-        """Frames up to a time of SMPTE, which counts frames: at 29.97 Hz its seconds are longer than real ones."""
+        """Return the number of frames up to an SMPTE time, whose seconds are longer than real ones at 29.97 Hz."""
         minutes = int(seconds) // 60
         dropped = 2 * (minutes - minutes // 10) if self._drops else 0
         return seconds * self._nominal_hz + frames - dropped
 
 
 def read_ttml(path: Path, text: str, skipped: list[str]) -> Iterator[Cue]:
-    """Cues of a document: each `<p>`, or each of its `<span>` where only these have times."""
+    """Read the cues of a document: each `<p>`, or each `<span>` in it if only these have times.
+
+    Args:
+        path: Path of the file, for messages.
+        text: Text of the file.
+        skipped: List to which a message is appended for each cue that cannot be read.
+
+    Yields:
+        Cues.
+
+    Raises:
+        TrichordError: If the file does not have this format.
+    """
     if not text.strip():
         return
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise broken(path, 1, "declares a document type or entities, which captions do not need")
+        raise broken(path, 1, "declares a document type or entities, which are not accepted in captions")
     try:
         root = ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text))
     except (ElementTree.ParseError, ValueError) as error:
         line = getattr(error, "position", (1, 0))[0]
         raise broken(path, line, f"is not XML ({error})") from None
     if _name(root.tag) != "tt":
-        raise broken(path, 1, f"is XML of another kind (<{_name(root.tag)[:20]}> in place of <tt>)")
+        raise broken(path, 1, f"is not a TTML document (its root element is <{_name(root.tag)[:20]}> instead of <tt>)")
     yield from _cues(root, _Clock(root), 0.0, None, skipped, 0)
 
 
 def _cues(
     element: ElementTree.Element, clock: _Clock, start_s: float, end_s: float | None, skipped: list[str], depth: int
 ) -> Iterator[Cue]:
-    """Cues below an element that begins at `start_s`: times count from the begin of the element above."""
+    """Read the cues inside an element. Times are relative to `start_s`, the start of the enclosing element."""
     if depth > _DEEPEST:
-        skipped.append(f"elements more than {_DEEPEST} deep")
+        skipped.append(f"elements are nested more than {_DEEPEST} levels deep")
         return
     begin, end, duration = (element.get(name) for name in ("begin", "end", "dur"))
     own_start_s, own_end_s, duration_s = (clock.seconds(text) for text in (begin, end, duration))
@@ -90,8 +102,8 @@ def _cues(
     if is_paragraph and not spans or (_name(element.tag) == "span" and begin is not None):
         markup = "".join(_markup(element, 0))
         if wrong is not None or until_s is None:
-            what = f"'{wrong[:40]}' is not a time" if wrong is not None else "has no end"
-            skipped.append(f"caption '{' '.join(markup.split())[:30]}': {what}")
+            problem = f"'{wrong[:40]}' is not a time" if wrong is not None else "has no end"
+            skipped.append(f"caption '{' '.join(markup.split())[:30]}': {problem}")
             return
         speaker = next((value for key, value in element.attrib.items() if _name(key) == "agent"), "")
         yield Cue(from_s, until_s, plain_lines(markup), speaker)
@@ -101,7 +113,7 @@ def _cues(
 
 
 def _markup(element: ElementTree.Element, depth: int) -> Iterator[str]:
-    """The text of an element with `&` and `<` as markup has them; white space folds, `<br/>` ends a line."""
+    """Return the text of an element with `&` and `<` escaped, white space normalized, and `<br/>` as a line break."""
     if _name(element.tag) == "br":
         yield "\n"
     elif depth <= _DEEPEST and isinstance(element.tag, str) and _name(element.tag) != "metadata":
@@ -116,7 +128,7 @@ def _escaped(text: str | None) -> str:
 
 
 def _name(tag: object) -> str:
-    """A tag or attribute without its name space."""
+    """Return the name of a tag or attribute without its namespace."""
     return str(tag).rpartition("}")[2]
 
 

@@ -1,4 +1,4 @@
-"""Barlow Twins."""
+"""The Barlow Twins loss."""
 
 from __future__ import annotations
 
@@ -11,19 +11,28 @@ from trichord.settings import bounded
 if TYPE_CHECKING:
     from torch import Tensor
 
-_EPSILON = 1e-5  # added to variances, as batch norm does in the published code
+_EPSILON = 1e-5  # added to variances, as by the batch normalization of the published code
 
 
 @dataclass(frozen=True)
 class BarlowTwins(PairwiseLoss):
     """Barlow Twins (Zbontar et al. 2021), which needs no negatives.
 
-    C (D, D) is the correlation of each dimension of the first modality with each of the second, over the clips that have both.
-    The loss draws it to the identity: sum_i (1 - C_ii)^2 + redundancy_weight * sum_{i != j} C_ij^2. Fewer than two clips have
-    no correlation, and their loss is 0.
+    C (D, D) is the correlation of each dimension of the first modality with each dimension of the second one, over the clips that
+    have both modalities. The loss pulls C towards the identity: sum_i (1 - C_ii)^2 + redundancy_weight * sum_{i != j} C_ij^2. For
+    fewer than two clips, the correlation is undefined, and the loss is 0.
 
     Args:
-        redundancy_weight: Weight of the squared correlations of different dimensions (published: 0.005).
+        redundancy_weight: Weight of the squared correlations between different dimensions (published value: 0.005).
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses import PairBatch
+        >>> from trichord.losses.pairwise.barlow_twins import BarlowTwins
+        >>> rows = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+        >>> loss = BarlowTwins()(PairBatch(rows, rows, torch.ones(4, dtype=torch.bool)))
+        >>> round(float(loss), 4)
+        0.0
     """
 
     redundancy_weight: float = bounded(0.005, 0)
@@ -39,6 +48,6 @@ class BarlowTwins(PairwiseLoss):
 
 
 def _standardised(rows: Tensor) -> Tensor:
-    """Rows with mean 0 and variance 1 in each dimension."""
+    """Scale the rows to mean 0 and variance 1 in each dimension."""
     centred = rows - rows.mean(0)
     return centred / (centred.square().mean(0) + _EPSILON).sqrt()

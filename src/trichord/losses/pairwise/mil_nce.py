@@ -1,4 +1,4 @@
-"""MIL-NCE."""
+"""The MIL-NCE loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ class MILNCE(PairwiseLoss):
     """MIL-NCE (Miech et al. 2020), with several candidate texts for each clip.
 
     Args:
-        temperature: Scores are divided by it.
+        temperature: Temperature that divides the scores.
+
+    Example:
+        >>> import torch
+        >>> from trichord.losses import PairBatch
+        >>> from trichord.losses.pairwise.mil_nce import MILNCE
+        >>> positives = torch.tensor([[True, True], [True, True]])
+        >>> pair = PairBatch(torch.eye(2), torch.eye(2), torch.tensor([True, True]), positives)
+        >>> float(MILNCE()(pair))  # each row has only positives
+        0.0
     """
 
     needs_positives: ClassVar[bool] = True
