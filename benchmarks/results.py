@@ -9,7 +9,9 @@ from datetime import date
 from pathlib import Path
 
 PATH = Path(__file__).with_name("RESULTS.md")
-HEAD = "# Results\n\nEach section is written by the script that it names. Figures hold for the given machine and date.\n"
+HEAD = (
+    "# Results\n\nEach section is written by the script that it names. Figures hold for the given machine and date.\n"
+)
 
 
 def machine() -> str:
