@@ -1,8 +1,8 @@
-"""Twenty kills (SIGKILL at random moments) and restarts of an extraction, compared with one that was left alone.
+"""Kill an extraction twenty times at random moments (SIGKILL), restart it, and compare the result with an undisturbed run.
 
-After each kill the store must open if it holds anything; at the end it must verify, hold every video once with
-bit-equal features, and no video that a killed run had told to be finished may be extracted again. Every second kill
-takes the driver alone, so that its worker processes are left without it.
+After each kill, the store must open if it holds anything. At the end, it must pass verification and hold every video once with
+bit-equal features, and no video that a killed run reported as finished may be extracted again. Every second kill ends only the
+driver, so that its worker processes are orphaned.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from trichord.store.spool import spool_name, spooled
 
 
 def make_videos(folder: Path, count: int, seconds: float = 6.0) -> None:
+    """Write videos of noise with two captions each."""
     rng = np.random.default_rng(0)
     for number in range(count):
         small = rng.integers(0, 255, (int(seconds * 10), 16, 28, 3), np.uint8)
@@ -44,27 +45,27 @@ def command(videos: Path, store: Path) -> list[str]:
 
 
 def content(store: Path) -> dict[str, dict[str, object]]:
-    """Everything of every item that does not depend on the order of committing."""
+    """Return the content of every item that does not depend on the order of commits."""
     opened = Store(store)
-    found: dict[str, dict[str, object]] = {}
+    items: dict[str, dict[str, object]] = {}
     for i in range(len(opened)):
         video_id = opened.video_id(i)
-        assert video_id not in found, f"{video_id} is there twice"
+        assert video_id not in items, f"{video_id} is stored twice"
         captions = [
             (opened.caption_text(i, c), [opened.words[w] for w in opened.word_ids(i, c)])
             for c in range(opened.num_captions(i))
         ]
-        found[video_id] = {
+        items[video_id] = {
             "duration_s": opened.duration_s(i),
             "split": opened.split(i),
             "captions": captions,
             **{name: opened.rows(name, i).tobytes() for name in opened.streams},
         }
-    return found
+    return items
 
 
 def finished(store: Path) -> set[str]:
-    """Keys of what is in the store or in its spool."""
+    """Return the keys of the items in the store or in its spool."""
     keys = {path.name for path in spooled(store)}
     if any((store / "parts").glob("*.parquet")):
         keys |= {spool_name(key, "videos") for key in Store(store).sources("videos")}
@@ -72,6 +73,7 @@ def finished(store: Path) -> set[str]:
 
 
 def run(num_kills: int, num_videos: int, seed: int) -> list[tuple[str, str, str]]:
+    """Kill and restart extractions; return the rows of the results."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="trichord-kills-") as name:
         root = Path(name)
@@ -81,15 +83,15 @@ def run(num_kills: int, num_videos: int, seed: int) -> list[tuple[str, str, str]
         whole_s = time.monotonic() - began
         kills = lost = starts = rounds = twice = 0
         useful: set[str] = set()
-        told: Counter[str] = Counter()
+        reports: Counter[str] = Counter()
         folder = root / "killed"
 
         def finish_round(process: subprocess.Popen[str]) -> None:
-            nonlocal useful, told, rounds, twice
+            nonlocal useful, reports, rounds, twice
             assert content(folder) == content(root / "whole") and not verify(folder)
-            twice += sum(count - 1 for count in told.values())
+            twice += sum(count - 1 for count in reports.values())
             folder.rename(root / f"done{rounds}")
-            useful, told, rounds = set(), Counter(), rounds + 1
+            useful, reports, rounds = set(), Counter(), rounds + 1
 
         while kills < num_kills:
             log = (root / "log").open("w+")
@@ -100,34 +102,34 @@ def run(num_kills: int, num_videos: int, seed: int) -> list[tuple[str, str, str]
             except subprocess.TimeoutExpired:
                 if kills % 2:
                     os.kill(process.pid, signal.SIGKILL)
-                    time.sleep(0.5)  # the orphans notice
+                    time.sleep(0.5)  # time for the orphans to notice
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 kills += 1
             log.seek(0)
-            told.update(line.split(" ")[1].rstrip(":") for line in log if " captions, " in line and "/" in line[:9])
+            reports.update(line.split(" ")[1].rstrip(":") for line in log if " captions, " in line and "/" in line[:9])
             log.close()
             now = finished(folder) if folder.exists() else set()
             lost += len(useful - now)
             useful |= now
-            if process.returncode == 0:  # done before all kills: begin another store
+            if process.returncode == 0:  # finished before the last kill: start another store
                 finish_round(process)
         last = subprocess.run(command(root / "videos", folder), check=True, capture_output=True, text=True)
-        told.update(
+        reports.update(
             line.split(" ")[1].rstrip(":")
             for line in last.stdout.splitlines()
             if " captions, " in line and "/" in line[:9]
         )
-        twice += sum(count - 1 for count in told.values())
+        twice += sum(count - 1 for count in reports.values())
         equal = content(folder) == content(root / "whole")
         problems = verify(folder)
     return [
         ("kills (SIGKILL, whole process group) and restarts", f"{kills}, {starts} starts", "20"),
-        ("problems that verify finds at the end", str(len(problems)), "0"),
+        ("problems items by `store verify` at the end", str(len(problems)), "0"),
         ("finished videos lost by a kill", str(lost), "0"),
-        ("videos there once, features bit-equal to the run left alone", f"{equal}", "True"),
-        ("videos extracted again after they were told to be finished", str(twice), "0"),
-        (f"stores of {num_videos} videos that were completed on the way", str(rounds + 1), ""),
+        ("every video stored once, features bit-equal to the undisturbed run", f"{equal}", "True"),
+        ("videos extracted again after they were reported as finished", str(twice), "0"),
+        (f"stores of {num_videos} videos that were completed in between", str(rounds + 1), ""),
     ]
 
 

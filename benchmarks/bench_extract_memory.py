@@ -1,4 +1,4 @@
-"""Peak memory of extracting a 2-hour 1080p file against a 2-minute one, both the packets of a short file repeated."""
+"""Compare the peak memory of extracting a 1080p file of 2 hours and one of 2 minutes, which repeat the same packets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 
 def peak_mb(command: list[str]) -> tuple[float, float, float]:
-    """Largest sum over all processes of a command of unique memory + shared memory counted once (PSS), the largest sum
-    of resident sizes (RSS), both in MB, sampled; and its seconds."""
+    """Run a command and sample the memory of its processes.
+
+    Returns:
+        The largest sum of proportional set sizes (PSS: unique memory, and shared memory counted once) in MB, the largest sum of
+        resident set sizes (RSS) in MB, and the seconds that the command took.
+    """
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     root, peaks, stop = psutil.Process(process.pid), [0.0, 0.0], threading.Event()
 
@@ -68,7 +72,7 @@ def main() -> None:
     (short_pss, short_rss, short_s), (long_pss, long_rss, long_s) = figures["short"], figures["long"]
     record(
         "bench_extract_memory.py",
-        f"Extraction memory, a 1080p file of {arguments.minutes:.0f} minutes against 2",
+        f"Extraction memory: a 1080p file of {arguments.minutes:.0f} minutes compared with 2 minutes",
         [
             ("peak of all processes (PSS), 2 minutes / long, MB", f"{short_pss:.0f} / {long_pss:.0f}", ""),
             ("ratio (PSS)", f"{long_pss / short_pss:.3f}", "at most 1.2"),

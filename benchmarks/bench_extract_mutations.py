@@ -1,7 +1,7 @@
-"""2,000 mutated media and caption files: bit flips, truncation, wrong suffixes, zip bombs, 100,000-line captions.
+"""Extract 2,000 mutated media and caption files: bit flips, truncation, wrong suffixes, zip bombs, 100,000-line captions.
 
-Every file must end as an item of the store or as a line of its ledger; nothing may crash the run or hold it up for
-30 seconds. The seeds are fixed, the files are made here.
+Every file must become an item of the store or a line of its ledger, and none may crash the run or block it for 30 seconds. The
+files are generated with fixed seeds.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ CAPTIONS = {".vtt": VTT, ".srt": SRT, ".csv": CSV, ".json": JSON}
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """The same bytes with damage: bits flipped (anywhere or in the head), cut short, a hole, a repeated piece."""
+    """Return damaged data: bits flipped (anywhere or in the first bytes), cut off, with a gap, or with a repeated part."""
     out = bytearray(data)
     kind = rng.randrange(6)
     if kind == 0:
         for _ in range(rng.choice([1, 10, 200])):
             out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
-    elif kind == 1:  # the head holds sizes and counts
+    elif kind == 1:  # the first bytes hold sizes and counts
         for _ in range(rng.choice([1, 4, 16])):
             out[rng.randrange(min(len(out), 512))] ^= 1 << rng.randrange(8)
     elif kind == 2:
@@ -62,7 +62,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 def bases(folder: Path) -> dict[str, bytes]:
-    """Small whole files: media of several kinds, and the odd ones of the tests."""
+    """Write small intact files: media of several kinds, and the irregular ones of the tests."""
     from odd_media import odd_media
 
     rng = np.random.default_rng(0)
@@ -79,7 +79,7 @@ def bases(folder: Path) -> dict[str, bytes]:
 
 
 def make_folder(root: Path, num_media: int, num_captions: int, rng: random.Random) -> int:
-    """Videos with whole captions that are damaged, and whole videos whose captions are. Returns how many."""
+    """Write videos with damage next to intact captions, and intact videos with damaged captions; return their number."""
     (root / "bases").mkdir()
     files = bases(root / "bases")
     names = sorted(files)
@@ -88,7 +88,7 @@ def make_folder(root: Path, num_media: int, num_captions: int, rng: random.Rando
     folder.mkdir()
     for number in range(num_media):
         name = names[number % len(names)]
-        suffix = Path(name).suffix if rng.random() < 0.8 else rng.choice(suffixes)  # the wrong one
+        suffix = Path(name).suffix if rng.random() < 0.8 else rng.choice(suffixes)  # a wrong suffix
         data = mutated(files[name], rng)
         if rng.random() < 0.05:
             data = rng.choice([b"", rng.randbytes(5000), VTT.encode(), b"\x00" * 4096])
@@ -105,7 +105,7 @@ def make_folder(root: Path, num_media: int, num_captions: int, rng: random.Rando
 
 
 def many_lines(suffix: str, count: int) -> bytes:
-    """Captions of `count` lines."""
+    """Return captions of `count` lines."""
     times = [(i / 1e5, (i + 1) / 1e5) for i in range(count)]
     if suffix == ".csv":
         return ("start,end,text\n" + "".join(f"{a},{b},word {i}\n" for i, (a, b) in enumerate(times))).encode()
@@ -118,7 +118,7 @@ def many_lines(suffix: str, count: int) -> bytes:
 
 
 def make_table(root: Path, count: int, rng: random.Random) -> int:
-    """Damaged pictures and sounds, one clip a row."""
+    """Write a table of clips with damaged pictures and sounds, one clip per row."""
     from PIL import Image
 
     folder = root / "clips"
@@ -145,7 +145,7 @@ def make_table(root: Path, count: int, rng: random.Random) -> int:
 
 
 def make_release(root: Path, count: int, rng: random.Random) -> int:
-    """A HowTo100M release with damaged npz files and zip bombs."""
+    """Write a HowTo100M release with damaged npz files and zip bombs."""
     folder = root / "release"
     folder.mkdir()
     (folder / "videopaths.txt").write_text("path\n" + "".join(f"v{n}\n" for n in range(count + 1)))
@@ -164,7 +164,7 @@ def make_release(root: Path, count: int, rng: random.Random) -> int:
 
 
 def bomb(num_bytes: int) -> bytes:
-    """An npz whose array unpacks to far more than the file holds: zeros, or a header that lies."""
+    """Return an npz file whose array is far larger than the file: compressed zeros, or a wrong header."""
     header = np.lib.format.magic(1, 0) + (118).to_bytes(2, "little")
     text = f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({num_bytes // 32}, 16), }}".ljust(117) + "\n"
     buffer = io.BytesIO()
@@ -179,7 +179,7 @@ def bomb(num_bytes: int) -> bytes:
 
 
 class Clock:
-    """Progress lines with their times, and the longest wait for one."""
+    """Records the times of progress lines, and the longest wait for one."""
 
     def __init__(self) -> None:
         self.at, self.longest_s, self.line, self.between = time.monotonic(), 0.0, "", ("", "")
@@ -192,7 +192,7 @@ class Clock:
 
 
 def accounted(store: Path, names: set[str]) -> tuple[int, int, set[str]]:
-    """(stored, in the ledger, neither)."""
+    """Return the number of stored names, the number of names in the ledger, and the names in neither."""
     opened = Store(store)
     stored = {opened.video_id(i) for i in range(len(opened))}
     sources = [entry["source"] for entry in opened.skipped()]  # `m0001.mp4`, or `table.csv row 3 (p3)`
@@ -233,7 +233,7 @@ def main() -> None:
             num_stored, num_listed, lost = num_stored + stored, num_listed + listed, lost | neither
             assert not verify(store), verify(store)[:3]
             for one in sorted(neither)[:20]:
-                print("neither stored nor listed:", one)
+                print("neither stored nor in the ledger:", one)
         from trichord.releases import import_howto100m
 
         try:
@@ -243,20 +243,20 @@ def main() -> None:
             num_stored += imported.num_added + imported.num_present - 1
             num_listed += imported.num_skipped
         except TrichordError as error:
-            print(f"import ended: {error}")
+            print(f"import failed: {error}")
         elapsed_s = time.monotonic() - began
-        print(f"the longest wait lay between {clock.between}")
+        print(f"longest wait between {clock.between}")
     record(
         "bench_extract_mutations.py",
         f"{total} mutated files (seed {arguments.seed})",
         [
             ("crashes of the run", "0", "0"),
-            ("stored / with a ledger line / neither", f"{num_stored} / {num_listed} / {len(lost)}", "neither: 0"),
+            ("stored / in the ledger / neither", f"{num_stored} / {num_listed} / {len(lost)}", "neither: 0"),
             ("longest wait for a line of progress, s", f"{clock.longest_s:.1f}", "at most 30"),
             ("classes", ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())), ""),
-            ("seconds in all", f"{elapsed_s:.0f}", ""),
+            ("total time, s", f"{elapsed_s:.0f}", ""),
         ],
-        "A mutated file that still decodes is stored, as it should be; what was wrong with it is in the notes.",
+        "A mutated file that can still be decoded is stored, as intended; the notes describe the damage.",
     )
 
 

@@ -1,7 +1,8 @@
-"""Whole time of an extraction against the ideal and against one video at a time, decode then encode, as the peers do.
+"""Compare the time of an extraction with the ideal time, and with processing one video at a time.
 
-The ideal is (decode CPU-seconds + encode CPU-seconds) / cores: both measured by doing each alone, one thread, in this
-process. The whole time is that of the command, from start to the committed store, starting of processes included.
+The ideal time is (decode CPU-seconds + encode CPU-seconds) / cores, where each is measured alone in this process with one
+thread. The time of the extraction is that of the whole command, from its start to the committed store, including the start of
+its processes. Processing one video at a time decodes and then encodes each video, as comparable tools do.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from results import record
 
 
 def pieces(videos: list[Path], encoder: object, log_mel: object) -> tuple[float, float, float]:
-    """(decode CPU-seconds, encode CPU-seconds, whole seconds) of one video after the other."""
+    """Process one video after the other; return decode CPU-seconds, encode CPU-seconds and seconds by the clock."""
     from trichord.media import pictures, sound
 
     decode_s = encode_s = 0.0
@@ -39,7 +40,7 @@ def pieces(videos: list[Path], encoder: object, log_mel: object) -> tuple[float,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--videos", type=int, default=60, help="videos of 40 s, 454x256, 30 pictures per second")
+    parser.add_argument("--videos", type=int, default=60, help="number of videos (40 s, 454x256, 30 frames per second)")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -56,7 +57,7 @@ def main() -> None:
         write_world(root / "videos", num_train=arguments.videos - 1, num_test=1)
         videos = sorted((root / "videos").rglob("*.mp4"))
         encoder, log_mel = load_visual_encoder(), LogMel()
-        pieces(videos[:1], encoder, log_mel)  # warm
+        pieces(videos[:1], encoder, log_mel)  # warm-up
         ratios, speedups, rows = [], [], []
         for run in range(arguments.runs):
             decode_s, encode_s, serial_s = pieces(videos, encoder, log_mel)
@@ -77,13 +78,13 @@ def main() -> None:
             speedups.append(serial_s / whole_s)
             rows.append(
                 (
-                    f"run {run + 1}: decode + encode CPU-s, whole s",
+                    f"run {run + 1}: decode + encode CPU-s, total s",
                     f"{decode_s:.1f} + {encode_s:.1f}, {whole_s:.1f}",
                     "",
                 )
             )
-    rows.append(("whole time / ideal, median", f"{np.median(ratios):.3f}", "at most 1.15"))
-    rows.append(("speed against one video at a time, median", f"{np.median(speedups):.2f} x ({cores} cores)", ""))
+    rows.append(("total time / ideal time, median", f"{np.median(ratios):.3f}", "at most 1.15"))
+    rows.append(("speed relative to one video at a time, median", f"{np.median(speedups):.2f} x ({cores} cores)", ""))
     record("bench_extract_time.py", f"Extraction time, {len(videos)} videos of 40 s", rows)
 
 

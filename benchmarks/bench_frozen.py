@@ -1,4 +1,6 @@
-"""The pass that computes what a frozen DAVEnet gives for every clip: against the encoder's own rate on tensors in memory.
+"""Compare the frozen pass, which computes the embeddings of a frozen DAVEnet for every clip, with the encoder alone.
+
+The encoder alone runs on tensors in memory.
 
 python benchmarks/bench_frozen.py
 """
@@ -70,7 +72,7 @@ def main() -> None:
                 expected = torch.cat([model.embed(**block)["audio"] for block in blocks])
             plain.append(time.perf_counter() - begin)
             begin = time.perf_counter()
-            settings = FrozenSettings(True, 10**12, 10**9, f"no{'' if i == 0 else i}")  # another key each time
+            settings = FrozenSettings(True, 10**12, 10**9, f"no{'' if i == 0 else i}")  # a different key in each round
             found = frozen_inputs(model, stage, source, reader, settings, accelerator)
             passes.append(time.perf_counter() - begin)
         begin = time.perf_counter()
@@ -79,17 +81,18 @@ def main() -> None:
         apart = float((torch.from_numpy(values) - expected).abs().max())
     ratios = [p / q for p, q in zip(passes, plain, strict=True)]
     rows = [
-        ("plain forward, clips/s", f"{num_clips / statistics.median(plain):.1f}", ""),
-        ("frozen pass with audio and text, clips/s", f"{num_clips / statistics.median(passes):.1f}", ""),
-        ("pass / forward, median of pairs", f"{statistics.median(ratios):.3f}", "1.10"),
-        ("reading them afterwards, clips/s", f"{num_clips / lookup_s:,.0f}", ""),
-        ("largest difference from the forward on the batch", f"{apart:.1e}", "0"),
+        ("forward pass alone, clips/s", f"{num_clips / statistics.median(plain):.1f}", ""),
+        ("frozen pass of audio and text, clips/s", f"{num_clips / statistics.median(passes):.1f}", ""),
+        ("frozen pass / forward pass, median of pairs", f"{statistics.median(ratios):.3f}", "1.10"),
+        ("reading the saved embeddings, clips/s", f"{num_clips / lookup_s:,.0f}", ""),
+        ("largest difference from the forward pass", f"{apart:.1e}", "0"),
     ]
     remarks = (
-        f"DAVEnet at full width, {num_clips} clips of {FRAMES} frames, float32, {torch.get_num_threads()} threads, {ROUNDS} pairs "
-        "in turns. The pass lists the clips, reads their spectrograms, encodes audio and text, writes and maps the result."
+        f"DAVEnet at full width, {num_clips} clips of {FRAMES} frames, float32, {torch.get_num_threads()} threads, "
+        f"{ROUNDS} pairs, measured in turn. The pass lists the clips, reads their spectrograms, encodes audio and text, and writes "
+        "and maps the result."
     )
-    record("bench_frozen.py", "What a frozen DAVEnet gives, computed once", rows, remarks)
+    record("bench_frozen.py", "Embeddings of a frozen DAVEnet, computed once", rows, remarks)
 
 
 if __name__ == "__main__":

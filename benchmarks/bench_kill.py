@@ -1,10 +1,10 @@
-"""Kills of training: SIGKILLs at random moments of a study of three orders, and kills while a checkpoint is written.
+"""Kill training: SIGKILLs at random moments of a study of three orders, and kills while a checkpoint is written.
 
-The study is killed and started again until it is finished, then another one is begun. At the end of each, every weight, every
-line of the logs but the seconds, every rank and the table must be those of a study that was left alone, and no stage that was
-finished may have been trained again. Checkpoints are written by a process that dies at a spread of places: by SIGKILL when so
-many bytes of them lie on the disk, or by the kernel at an exact byte of a file (a limit of file sizes, whose signal ends the
-process where it stands). After each the next process must load the old or the new checkpoint, to the bit, without a word.
+The study is killed and restarted until it is finished, and then another one is started. At the end, all weights, lines of the
+logs (except for their times), ranks and the table must equal those of an undisturbed study, and no finished stage may have been
+trained again. Checkpoints are written by a process that ends at various points: by SIGKILL once a number of bytes is on the
+disk, or by the kernel at an exact byte of a file (a limit of the file size, whose signal ends the process). Afterwards, the
+next process must load the old or the new checkpoint, bit by bit, without a message.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def command(store: Path, out: Path) -> list[str]:
 
 
 def content(out: Path) -> dict[str, Any]:
-    """All that a study leaves, bit for bit, without seconds."""
+    """Return everything that a study writes, bit for bit, without times."""
     found: dict[str, Any] = {name: (out / name).read_bytes() for name in ("table.md", "table.csv", "table.tex")}
     for path in sorted(out.rglob("*.safetensors")):
         found[str(path.relative_to(out))] = path.read_bytes()
-    for path in sorted(out.glob("stages/*/model.json")):  # without when it was trained, how long, and their digest
+    for path in sorted(out.glob("stages/*/model.json")):  # without the time and duration of training, and their digest
         described = json.loads(path.read_text())
         found[str(path.relative_to(out))] = {k: v for k, v in described.items() if k not in ("calls", "sha256")}
     for path in sorted(out.glob("stages/*/metrics.jsonl")):
@@ -72,7 +72,7 @@ def content(out: Path) -> dict[str, Any]:
 
 
 def finished(out: Path) -> dict[str, int]:
-    """Finished stages, and when their weights were written."""
+    """Return the finished stages, and when their weights were written."""
     return {
         path.parent.name: (path.parent / "model.safetensors").stat().st_mtime_ns
         for path in out.glob("stages/*/model.json")
@@ -80,7 +80,7 @@ def finished(out: Path) -> dict[str, int]:
 
 
 def start(store: Path, out: Path, log: Path) -> tuple[subprocess.Popen[str], float]:
-    """The process when it has said its first line, and the seconds until then."""
+    """Start a study; return its process after its first line of output, and the seconds until then."""
     began = time.monotonic()
     with log.open("w") as file:
         process = subprocess.Popen(command(store, out), stdout=file, stderr=subprocess.STDOUT, text=True)
@@ -90,6 +90,7 @@ def start(store: Path, out: Path, log: Path) -> tuple[subprocess.Popen[str], flo
 
 
 def kill_studies(root: Path, num_kills: int, seed: int) -> Rows:
+    """Kill and restart studies; return the rows of the results."""
     rng = random.Random(seed)
     write_world(root / "world", num_train=12, num_test=6, width=96, height=64, steps_per_video=4)
     extract(root / "world", root / "store", collection="world")
@@ -103,7 +104,7 @@ def kill_studies(root: Path, num_kills: int, seed: int) -> Rows:
     out, known = root / "killed", dict[str, int]()
     while kills < num_kills or out.exists():
         if not out.exists():
-            shutil.rmtree(store / "frozen", ignore_errors=True)  # is made again, under kills
+            shutil.rmtree(store / "frozen", ignore_errors=True)  # computed again, under kills
             known = {}
         process, _ = start(store, out, log)
         starts += 1
@@ -128,11 +129,11 @@ def kill_studies(root: Path, num_kills: int, seed: int) -> Rows:
             equal += same
             shutil.rmtree(out) if same else out.rename(root / f"differs{rounds}")
     return [
-        ("SIGKILLs of a study of three orders at random moments; starts", f"{kills}; {starts}", "50"),
-        ("finished stages lost; trained again", f"{lost}; {twice}", "0; 0"),
-        ("starts that ended with an error", str(refused), "0"),
-        ("checkpoints found damaged", str(resumed["damaged"]), "0"),
-        ("studies finished; bit-equal to the one left alone", f"{rounds}; {equal}", "all"),
+        ("SIGKILLs of studies of three orders at random moments; starts", f"{kills}; {starts}", "50"),
+        ("finished stages that were lost; that were trained again", f"{lost}; {twice}", "0; 0"),
+        ("starts that failed with an error", str(refused), "0"),
+        ("damaged checkpoints", str(resumed["damaged"]), "0"),
+        ("finished studies; bit-equal to the undisturbed study", f"{rounds}; {equal}", "all"),
     ]
 
 
@@ -158,13 +159,14 @@ def train(state: TrainingState) -> None:
 
 
 def held(state: TrainingState) -> dict[str, bytes]:
-    """Everything, bit for bit."""
+    """Return the complete state, bit for bit."""
     named = {f"{part}/{name}": t for part, tensors in state.tensors().items() for name, t in tensors.items()}
     found = {name: t.contiguous().view(-1).view(torch.uint8).numpy().tobytes() for name, t in named.items()}
     return {**found, "numbers": repr(state.numbers()).encode(), "random": torch.get_rng_state().numpy().tobytes()}
 
 
 def kill_writes(root: Path, num_kills: int, seed: int, *, by_limit: bool) -> Rows:
+    """Kill processes that write checkpoints; return the rows of the results."""
     rng, folder = random.Random(seed), root / "stage" / "checkpoints"
     accelerator, state = Accelerator(cpu=True), training(0)
     train(state)
@@ -198,21 +200,21 @@ def kill_writes(root: Path, num_kills: int, seed: int, *, by_limit: bool) -> Row
         left = [path for path in folder.glob(".*.partial") if path.is_dir()]
         share = sum(path.stat().st_size for path in left[0].iterdir()) / total if left else 0.0
         where[
-            "nothing yet, or all renamed" if not left else f"{int(share * 4) * 25} % and more" if share < 1 else "all"
+            "nothing, or already renamed" if not left else f"{int(share * 4) * 25} % and more" if share < 1 else "all"
         ] += died
-        fresh, told = training(1), list[str]()
+        fresh, messages = training(1), list[str]()
         try:
-            position = load_newest(accelerator, fresh, folder, told.append)
+            position = load_newest(accelerator, fresh, folder, messages.append)
         except Exception as error:
             unreadable += 1
             print(error)
             continue
-        said += len(told)
+        said += len(messages)
         unreadable += position is None
         mine = held(fresh)
         wrong += mine != (new if position is not None and position.step == step else old)
         state, old = fresh, mine
-    kind = "the kernel at an exact byte of a file" if by_limit else "SIGKILL at a number of bytes on the disk"
+    kind = "the kernel at an exact byte of a file" if by_limit else "SIGKILL after a number of bytes on the disk"
     spread = ", ".join(f"{name}: {count}" for name, count in sorted(where.items()))
     return [
         (
@@ -220,9 +222,9 @@ def kill_writes(root: Path, num_kills: int, seed: int, *, by_limit: bool) -> Row
             f"{kills} ({late} not reached)",
             "200",
         ),
-        ("how much of it lay there", spread, ""),
+        ("written part of the checkpoint", spread, ""),
         (
-            "folders unreadable; neither the old nor the new bits; words said",
+            "unreadable folders; neither the old nor the new state; messages",
             f"{unreadable}; {wrong}; {said}",
             "0; 0; 0",
         ),
@@ -230,7 +232,7 @@ def kill_writes(root: Path, num_kills: int, seed: int, *, by_limit: bool) -> Row
 
 
 def watch(child: int, partial: Path, at: int, after: float | None) -> None:
-    """Send SIGKILL when `at` bytes lie in `partial`; with `after` so many seconds after its first byte."""
+    """Send SIGKILL when `partial` holds `at` bytes or, with `after`, that many seconds after its first byte."""
     seen = None
     while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         size = 0
@@ -245,8 +247,13 @@ def watch(child: int, partial: Path, at: int, after: float | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50, help="of studies")
-    parser.add_argument("--writes", type=int, default=200, help="of checkpoints, in each of both ways")
+    parser.add_argument("--kills", type=int, default=50, help="number of kills of studies")
+    parser.add_argument(
+        "--writes",
+        type=int,
+        default=200,
+        help="number of kills while checkpoints are written, for each of the two methods",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no_record", action="store_true")
     arguments = parser.parse_args()
@@ -265,7 +272,7 @@ def main() -> None:
     if arguments.no_record:
         print("\n".join(" | ".join(row) for row in rows))
         return
-    record("bench_kill.py", "Training killed at random moments, checkpoints at every place", rows)
+    record("bench_kill.py", "Training killed at random moments, and while checkpoints are written", rows)
 
 
 if __name__ == "__main__":

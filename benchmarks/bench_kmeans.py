@@ -1,10 +1,11 @@
-"""A refit of 45,056 x 6,144 rows with 256 centroids against fast-pytorch-kmeans, same start, same number of iterations.
+"""Compare a k-means refit of 45,056 x 6,144 rows with 256 centroids with fast-pytorch-kmeans.
 
 OMP_NUM_THREADS=1 python benchmarks/bench_kmeans.py          # needs 5 GB
 
-The baseline is the installed package `fast_pytorch_kmeans` if it imports, otherwise a restatement of what it computes: each
-iteration brings rows and centroids to length one, keeps all cosines, and multiplies the mask of the labels with the rows.
-Baseline and ours take turns, so that both meet the same load; a ratio is that of two neighbours in time.
+Both start from the same centroids and make the same number of iterations. The baseline is the package `fast_pytorch_kmeans` if
+it is installed, and otherwise an implementation of what it computes: each iteration normalises rows and centroids to unit
+length, computes all cosines, and multiplies the one-hot labels with the rows. The implementations are measured in turn, so that
+other load affects both; ratios compare neighbouring measurements.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Fit = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def rows_like_embeddings(generator: torch.Generator) -> torch.Tensor:
-    """(N, D): 256 directions of falling strength about a common mean, lengths from 0.5 to 2."""
+    """Return (N, D) rows along 256 directions of decreasing strength around a common mean, with lengths from 0.5 to 2."""
     strength = torch.arange(1, 257) ** -0.5
     basis = torch.linalg.qr(torch.randn(DIM, 256, generator=generator))[0].T.contiguous()
     mean = functional.normalize(torch.randn(DIM, generator=generator), dim=0)
@@ -35,11 +36,12 @@ def rows_like_embeddings(generator: torch.Generator) -> torch.Tensor:
 
 
 def rows_without_structure(generator: torch.Generator) -> torch.Tensor:
+    """Return (N, D) normally distributed rows."""
     return torch.randn(NUM_ROWS, DIM, generator=generator)
 
 
 def restated(data: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-    """The published arithmetic in plain torch."""
+    """Compute the published arithmetic in plain torch."""
     centroids, numbers = start, torch.arange(NUM_CLUSTERS)
     for _ in range(ITERATIONS):
         cosines = functional.normalize(data, dim=1) @ functional.normalize(centroids, dim=1).T
@@ -49,7 +51,7 @@ def restated(data: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
 
 
 def baseline() -> tuple[str, Fit]:
-    """Its name and what fits."""
+    """Return the name of the baseline, and its function."""
     try:
         from fast_pytorch_kmeans import KMeans
     except ImportError:
@@ -64,7 +66,7 @@ def baseline() -> tuple[str, Fit]:
 
 
 def ours(path: Path | None, *, normalize: bool = False) -> Fit:
-    """The published variant unless `normalize`, so that baseline and ours compute the same."""
+    """Return our function. It uses the published variant, as the baseline does, unless `normalize` is set."""
 
     def fit(data: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         options = {"max_iterations": ITERATIONS, "tolerance": 0.0, "empty": "zero"}
@@ -74,7 +76,7 @@ def ours(path: Path | None, *, normalize: bool = False) -> Fit:
 
 
 def objective(data: torch.Tensor, centroids: torch.Tensor) -> float:
-    """Mean of 1 - cosine to the nearest centroid, summed in float64."""
+    """Return the mean of 1 - cosine to the nearest centroid, summed in float64."""
     nearest = functional.normalize(centroids, dim=1)[assign(data, centroids, path="plain")]
     pairs = zip(data.split(4096), nearest.split(4096), strict=True)
     cosines = [functional.cosine_similarity(a.double(), b.double(), dim=1) for a, b in pairs]
@@ -88,8 +90,12 @@ def seconds_of(job: Callable[[], object]) -> float:
 
 
 def floor_s(data: torch.Tensor) -> tuple[float, float, float, float]:
-    """(seconds of one iteration's products in float32 and in bfloat16, of torch's own float32, of two reads of the data):
-    the best rates of some tries."""
+    """Return lower bounds in seconds, the best of several tries.
+
+    Returns:
+        The products of one iteration in float32 and in bfloat16, in float32 by torch's own implementation, and two reads of the
+        data.
+    """
     rows, centroids = data[:256].contiguous(), data[:NUM_CLUSTERS].contiguous()
     laid, low = centroids.to_mkldnn(), centroids.bfloat16()
     blocks = NUM_ROWS / len(rows)
@@ -104,7 +110,7 @@ def floor_s(data: torch.Tensor) -> tuple[float, float, float, float]:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one fit: CPU seconds, wall seconds, and how many times as much the first fit of the same round took (medians)."""
+    """CPU seconds and wall-clock seconds of a fit, and the ratios of the first fit of the same round to it (medians)."""
 
     cpu_s: float
     wall_s: float
@@ -114,7 +120,7 @@ class Figures:
 
 
 def compare(data: torch.Tensor, fits: dict[str, Fit], runs: int, generator: torch.Generator) -> dict[str, Figures]:
-    """By name; every round has all in turn."""
+    """Return the figures of each fit by name. Every round runs all fits in turn."""
     start = data[torch.randperm(NUM_ROWS, generator=generator)[:NUM_CLUSTERS]]
     cpu: dict[str, list[float]] = {name: [] for name in fits}
     wall: dict[str, list[float]] = {name: [] for name in fits}
@@ -153,13 +159,13 @@ def main() -> None:
         (f"ours ({best}): CPU s, wall s", f"{mine.cpu_s:.2f}, {mine.wall_s:.2f}", ""),
         ("ratio: CPU, wall", f"{mine.cpu_ratio:.1f}, {mine.wall_ratio:.1f}", "at least 3"),
         ("objective, baseline / ours", f"{theirs.objective:.6f} / {mine.objective:.6f}", ""),
-        ("apart, %", f"{100 * abs(mine.objective / theirs.objective - 1):.4f}", "at most 0.1"),
+        ("difference of objectives, %", f"{100 * abs(mine.objective / theirs.objective - 1):.4f}", "at most 0.1"),
     ]
     for label, other in (("path float32", found["float32"]), ("spherical variant", found["spherical"])):
         rows.append((f"ratio, {label}: CPU, wall", f"{other.cpu_ratio:.1f}, {other.wall_ratio:.1f}", ""))
     rows += [
-        ("a pass of ours, CPU ms", f"{1000 * mine.cpu_s / (ITERATIONS + 1):.0f}", ""),
-        ("its floor, ms: product in bfloat16 + two reads", f"{1000 * half:.0f} + {1000 * read:.0f}", ""),
+        ("one pass of ours, CPU ms", f"{1000 * mine.cpu_s / (ITERATIONS + 1):.0f}", ""),
+        ("its lower bound, ms: product in bfloat16 + two reads", f"{1000 * half:.0f} + {1000 * read:.0f}", ""),
         ("product in float32, ms: oneDNN; torch's own", f"{1000 * one:.0f}; {1000 * own:.0f}", ""),
     ]
     del data
@@ -168,13 +174,13 @@ def main() -> None:
     theirs, mine = found[name], found["ours"]
     apart = 100 * abs(mine.objective / theirs.objective - 1)
     figures = f"{mine.cpu_ratio:.1f}, {mine.wall_ratio:.1f}; {apart:.4f}"
-    rows.append(("rows without structure, ratio: CPU, wall; objectives apart, %", figures, ""))
+    rows.append(("rows without structure, ratio: CPU, wall; difference of objectives, %", figures, ""))
     remark = (
         f"{NUM_ROWS:,} x {DIM:,} float32, K = {NUM_CLUSTERS}, {ITERATIONS} iterations, {torch.get_num_threads()} thread(s), "
-        f"{RUNS} rounds in turns, medians; other work shared the machine. Ours makes one more pass, for the labels of the last "
-        "centroids, and is of the published variant (the same arithmetic as the baseline) unless spherical. Above the floor "
-        "stand: rows that bfloat16 cannot decide, looked at again in float32; the conversion of the rows; the error bounds; "
-        "the sums of unit rows beside the plain ones."
+        f"medians of {RUNS} rounds in turn; other programs ran on the machine. Ours makes one more pass, for the labels of the "
+        "last centroids, and uses the published variant (the same arithmetic as the baseline) except in the spherical variant. "
+        "The time above the lower bound is spent on rows that bfloat16 cannot decide, which are computed again in float32, on "
+        "the conversion of the rows, on the error bounds, and on sums of unit rows in addition to plain rows."
     )
     record("bench_kmeans.py", f"k-means, {NUM_ROWS:,} x {DIM:,}, K = {NUM_CLUSTERS}", rows, remark)
 

@@ -1,7 +1,8 @@
-"""Drawing and reading random batches with 1,000,000 videos in the store against 1,000, and the memory that a video costs.
+"""Draw and read random batches from stores of 1,000,000 and 1,000 videos, and measure the memory per video.
 
-The store's manifests and index are real: a row per video, in parts of 1,000 videos. The parts' shards are hard links to
-one file of 40 videos (390 s at full width), whose rows the 1,000 videos of a part share; so it fits on a disk.
+The manifests and the index of the stores are real: one row per video, in parts of 1,000 videos. The shards of all parts are
+hard links to one file of 40 videos (390 s, full width), whose rows the 1,000 videos of a part share, so that the store fits on
+a disk.
 
 python benchmarks/bench_million.py [--parts 1000] [--rounds 15]
 """
@@ -35,7 +36,7 @@ PER_PART, SHARED = 1000, 40
 
 
 def write_store(folder: Path, num_parts: int) -> Path:
-    """A store of `num_parts` x 1,000 videos whose shards are one file."""
+    """Write a store of `num_parts` x 1,000 videos whose shards are a single file."""
     seed, path = folder / "seed", folder / f"store{num_parts}"
     if not seed.exists():
         write_videos(seed, SHARED)
@@ -46,7 +47,7 @@ def write_store(folder: Path, num_parts: int) -> Path:
     columns = {name: values[shared].tolist() for name, values in first.numbers.items()}
     columns |= {name: [texts[k].as_py() for k in shared] for name, texts in first.texts.items()}
     for part in range(num_parts):
-        columns["video_id"] = [f"v{part:05d}x{k:03d}" for k in range(PER_PART)]  # as long as a YouTube id
+        columns["video_id"] = [f"v{part:05d}x{k:03d}" for k in range(PER_PART)]  # same length as a YouTube id
         columns["source"] = [f"{part * PER_PART + k:032x}" for k in range(PER_PART)]
         info = replace(first.info, shard=f"{part:05d}.safetensors")
         if part:
@@ -57,14 +58,14 @@ def write_store(folder: Path, num_parts: int) -> Path:
 
 
 def resident() -> dict[str, int]:
-    """Bytes of this process: all that is resident, and the part that is no mapped file."""
+    """Return the resident bytes of this process: all of them, and those that do not belong to mapped files."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmRSS", "RssAnon"))}
     return {"all": 1024 * kilobytes["VmRSS"], "own": 1024 * kilobytes["RssAnon"]}
 
 
 def draws(path: Path, num_draws: int) -> dict[str, dict[str, int]]:
-    """Resident bytes of a process that opens the store and draws batches (no features are read)."""
+    """Open the store, draw batches without reading features, and return the resident bytes of this process."""
     torch.set_num_threads(1)
     source = source_of(Store(path))
     pa.default_memory_pool().release_unused()
@@ -85,8 +86,14 @@ def in_own_process(path: Path, num_draws: int) -> dict[str, dict[str, int]]:
 
 
 def batch_seconds(stores: dict[int, Store], rounds: int) -> dict[int, tuple[list[float], list[float], list[float]]]:
-    """Per store and round: seconds of drawing a batch, of drawing and reading it, and processor seconds of both; the
-    stores in turn. An epoch's first draw, which shuffles, comes before the rounds; it is `shuffle_seconds`."""
+    """Measure batches of each store, in turn.
+
+    An epoch's first draw, which shuffles, is made before the rounds; `shuffle_seconds` measures it.
+
+    Returns:
+        For each store and round, the seconds of drawing a batch, the seconds of drawing and reading it, and the processor
+        seconds of both.
+    """
     sources = {size: source_of(store) for size, store in stores.items()}
     readers = {
         s: ClipReader(store, ("video", "audio", "text"), ReadingSettings(STREAMS)) for s, store in stores.items()
@@ -94,7 +101,7 @@ def batch_seconds(stores: dict[int, Store], rounds: int) -> dict[int, tuple[list
     found: dict[int, tuple[list[float], list[float], list[float]]] = {size: ([], [], []) for size in stores}
     for store in stores.values():
         for part in range(len(store) // PER_PART):
-            store.part_tensor(part, "word_ids")  # maps the part, once in the life of a process
+            store.part_tensor(part, "word_ids")  # maps the part, once per process
     for number in range(rounds + 3):
         for size in stores:
             source = sources[size]
@@ -114,7 +121,7 @@ def batch_seconds(stores: dict[int, Store], rounds: int) -> dict[int, tuple[list
 
 
 def shuffle_seconds(source: TrainingClips) -> float:
-    """An epoch's first draw less another one, median of five epochs."""
+    """Return the difference between an epoch's first draw and another one, median of five epochs."""
     extra = []
     for epoch in range(5):
         marks = [time.perf_counter()]
@@ -159,16 +166,16 @@ def main() -> None:
         a, b = (statistics.median(found[size][column]) for size in (small, large))
         times = f"{1000 * a:.1f} / {1000 * b:.1f} ms; {b / a:.2f}"
         rows.append((f"{name}, {small:,} / {large:,} videos; ratio", times, asked and f"at most {asked}"))
-    rows.append((f"once an epoch, shuffling {large:,} videos", f"{1000 * shuffled_s:.0f} ms", ""))
+    rows.append((f"once per epoch, shuffling {large:,} videos", f"{1000 * shuffled_s:.0f} ms", ""))
     rows.append((f"opening {large:,} videos in {arguments.parts:,} parts", f"{opened_s:.1f} s", ""))
-    for moment, text in (("opened", "opened"), ("drawn", "opened and 20 batches drawn")):
-        for kind, of in (("own", "its own memory"), ("all", "all resident, mapped files too")):
+    for moment, text in (("opened", "opened"), ("drawn", "opened, and 20 batches drawn")):
+        for kind, of in (("own", "its own memory"), ("all", "all resident memory, including mapped files")):
             extra = (memory[large][moment][kind] - memory[small][moment][kind]) / (large - small)
-            rows.append((f"bytes a video, {text}: {of}", f"{extra:.0f}", "under 300"))
+            rows.append((f"bytes per video, {text}: {of}", f"{extra:.0f}", "under 300"))
     remarks = (
-        f"{arguments.rounds} rounds, the stores in turn, machine busy. Bytes a video are the difference between a process "
-        "with the large store and one with the small. Mapped pages of captions are the page cache's: the kernel takes them "
-        f"back when it needs them. Writing both stores took {written_s:.0f} s."
+        f"{arguments.rounds} rounds, stores in turn, on a busy machine. Bytes per video are the difference between a "
+        "process with the large store and one with the small store. Mapped pages of captions belong to the page cache, so the "
+        f"kernel can reclaim them. Writing both stores took {written_s:.0f} s."
     )
     record("bench_million.py", f"Random batches from {large:,} videos", rows, remarks)
 

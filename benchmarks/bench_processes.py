@@ -1,4 +1,5 @@
-"""Several processes against one (loss and gradient), and what weights in parts save. About two minutes on two cores.
+"""Compare several processes with one (loss and gradient), and measure what sharding the weights saves. About two minutes on two
+cores.
 
 python benchmarks/bench_processes.py [--width 3072]
 """
@@ -24,7 +25,9 @@ CASES = [Case(), Case(fast=False), Case("vt>a", contrast="mil_nce"), Case("av>t"
 
 
 def differences(num: int, dtype: torch.dtype) -> tuple[float, float]:
-    """Largest of any term, and of any case's gradient as one vector, over all cases and processes."""
+    """Return the largest difference of any term, and of the gradient of any case as one vector, over all cases and
+    processes.
+    """
     cases = [replace(case, dtype=dtype) for case in CASES]
     with tempfile.TemporaryDirectory() as folder:
         ranks = run_processes(num, train_all, Path(folder), num, cases)
@@ -40,8 +43,12 @@ def resident_mb() -> float:
 
 
 def memory(rank: int, width: int, shard: bool) -> tuple[float, float, float]:
-    """Megabytes of weights, gradients and moments that this process holds after two steps; resident megabytes more than
-    before there was a model; seconds of the second step."""
+    """Measure the memory of this process.
+
+    Returns:
+        Megabytes of weights, gradients and moments after two steps, the increase of resident megabytes since before the model
+        was built, and the seconds of the second step.
+    """
     from accelerate import Accelerator
 
     from trichord.modality import Order
@@ -79,19 +86,19 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for num in (2, 4):
-        for dtype, asked in ((torch.float64, "rounding of float64"), (torch.float32, "1e-5")):
+        for dtype, asked in ((torch.float64, "rounding errors of float64"), (torch.float32, "1e-5")):
             loss, gradient = differences(num, dtype)
             name = str(dtype).removeprefix("torch.")
-            rows.append((f"{num} processes against 1, {name}: terms, gradient", f"{loss:.1e}, {gradient:.1e}", asked))
+            rows.append((f"{num} processes and 1, {name}: terms, gradient", f"{loss:.1e}, {gradient:.1e}", asked))
     for shard in (False, True):
         with tempfile.TemporaryDirectory() as folder:
             found = run_processes(2, memory, Path(folder), width, shard)
         held, more, seconds = (max(column) for column in zip(*found, strict=True))
-        name = "in parts (`training.shard full`)" if shard else "copies"
+        name = "sharded (`training.shard full`)" if shard else "replicated"
         rows.append(
             (
-                f"2 processes, V and T of width {width}, weights {name}: weights, gradients and moments of a process",
-                f"{held:,.0f} MB ({more:,.0f} MB more resident, {seconds:.1f} s a step)",
+                f"2 processes, V and T of width {width}, weights {name}: weights, gradients and moments per process",
+                f"{held:,.0f} MB ({more:,.0f} MB more resident, {seconds:.1f} s per step)",
                 "half" if shard else "",
             )
         )
@@ -99,9 +106,9 @@ def main() -> None:
         "bench_processes.py",
         "Several processes",
         rows,
-        "gloo on one machine. Differences are relative: of a term to its value (to 1 below that), of the gradients of all "
-        "weights, laid end to end, to their length; the largest over orders `avt`, `av>t`, `vt>a`, masked clips, MIL-NCE, a "
-        "gradient cache, fast and plain paths, two steps, uneven parts (7 clips).",
+        "gloo on one machine. Differences are relative: a term is compared with its value, or with 1 if its value is smaller, "
+        "and the gradients of all weights, as one vector, with their norm. Each is the largest over the orders `avt`, `av>t` and "
+        "`vt>a`, masked clips, MIL-NCE, a gradient cache, fast and plain implementations, two steps, and unequal parts (7 clips).",
     )
 
 

@@ -1,8 +1,9 @@
-"""Clips per second out of a store in S3: first with nothing on this machine, then with all parts kept, against a local store;
-and with a cache that is too small.
+"""Measure the clips per second from a store in S3: with an empty cache, with all parts cached, and with a cache that is too
+small.
 
-Videos as in `bench_loader.py` (390 s, 6.3 MB each), batches of 32 videos x 32 clips of 10 s, one reading thread. The S3 server
-(moto's) is a process of its own on the same machine, so its work and the client's share the cores and nothing crosses a wire.
+The result is compared with a local store. Videos are those of `bench_loader.py` (390 s, 6.3 MB each), and batches have 32
+videos x 32 clips of 10 s, read by one thread. The S3 server (moto) is a separate process on the same machine, so that it shares
+the cores with the client and nothing is sent over a network.
 
 python benchmarks/bench_remote.py [--videos 128] [--batches 12]
 """
@@ -35,7 +36,7 @@ VIDEOS, CLIPS, URL = 32, 32, "s3://bench/store"
 
 @contextmanager
 def s3_server(root: Path) -> Iterator[None]:
-    """Moto's server in a process of its own, and the environment that leads to it."""
+    """Run moto's server in a process of its own, with the environment variables that select it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -57,7 +58,7 @@ def s3_server(root: Path) -> Iterator[None]:
 
 
 def batch_seconds(store: Store, num_batches: int, seed: int = 0) -> list[float]:
-    """Seconds of each batch."""
+    """Return the seconds of each batch."""
     source = TrainingClips(
         store, store.select(), seed=seed, videos_per_batch=VIDEOS, clips_per_video=CLIPS, min_clip_s=MIN_CLIP_S
     )
@@ -71,7 +72,7 @@ def batch_seconds(store: Store, num_batches: int, seed: int = 0) -> list[float]:
 
 
 def opened(path: str | Path, cache_gb: float | None = None) -> tuple[Store, float]:
-    """The store with its words, and the seconds that it took."""
+    """Open a store and its words; return the store and the seconds that it took."""
     began = time.perf_counter()
     store = Store(path, cache_gb=cache_gb)
     assert len(store.words) and store.word_vectors.ndim == 2
@@ -99,12 +100,12 @@ def main() -> None:
         cold, open_s = opened(URL)
         first = batch_seconds(cold, arguments.batches)
         fetched = f"{num_bytes / 1e6:,.0f} MB in {len(cold._infos)} parts"
-        rows.append((f"cold: open, words without the parts ({fetched})", f"{open_s:.2f} s", ""))
-        rows.append(("cold: first batch, which waits for the parts", f"{first[0]:.1f} s", ""))
+        rows.append((f"cold: opening, with words but without parts ({fetched})", f"{open_s:.2f} s", ""))
+        rows.append(("cold: first batch, which waits for parts", f"{first[0]:.1f} s", ""))
         rate = f"{per_batch * len(first) / sum(first):,.0f}"
         rows.append((f"cold: clips/s over the first {len(first)} batches", rate, ""))
         warm, open_s = opened(URL)
-        rows.append(("warm: open, all parts kept", f"{open_s:.2f} s", ""))
+        rows.append(("warm: opening, all parts cached", f"{open_s:.2f} s", ""))
         stores = {"local": opened(root / "store")[0], "warm": warm}
         found: dict[str, list[float]] = {"local": [], "warm": []}
         for turn in range(3):
@@ -116,13 +117,14 @@ def main() -> None:
         small, _ = opened(URL, cache_gb=0.7 * num_bytes / 1e9)
         seconds = batch_seconds(small, 2)
         rate = f"{per_batch * len(seconds) / sum(seconds):,.0f}"
-        rows.append(("a cache of 70 % of the store: clips/s over 2 batches, parts fetched again in each", rate, ""))
+        rows.append(("cache of 70 % of the store: clips/s over 2 batches, which both fetch parts again", rate, ""))
     remarks = (
-        "Parts are fetched whole, as only a whole part can be compared with its checksum: the first batch brings nearly all of "
-        "a store of few parts, and a cache smaller than what training draws from is the case to avoid. The server is a Python "
-        "process on the same cores; a real one is limited by the network."
+        "Parts are fetched completely, since only a complete part can be compared with its checksum. The first "
+        "batch therefore fetches nearly all of a store of few parts, and a cache that is smaller than the training "
+        "set should be avoided. The server is a Python process on the same cores; a real server is limited by the "
+        "network."
     )
-    record("bench_remote.py", "A store in S3: cold, kept, and with too small a cache", rows, remarks)
+    record("bench_remote.py", "A store in S3: empty cache, full cache, and a cache that is too small", rows, remarks)
 
 
 if __name__ == "__main__":

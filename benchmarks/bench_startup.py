@@ -1,4 +1,4 @@
-"""How long a command takes before it does anything, and what `import trichord` brings along."""
+"""Measure the start-up time of commands, and whether `import trichord` imports torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main() -> None:
         ("trichord --help, s", f"{median_s([sys.executable, '-m', 'trichord', '--help']):.2f}", "0.4"),
         ("trichord report --help, s", f"{median_s([sys.executable, '-m', 'trichord', 'report', '--help']):.2f}", ""),
     ]
-    record("bench_startup.py", "Start-up", rows, f"Medians of {RUNS} runs, warm.")
+    record("bench_startup.py", "Start-up", rows, f"Medians of {RUNS} runs with a warm cache.")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Simulated studies with known truth: do the intervals cover, is a winner declared where there is none, is power right.
+"""Simulate studies with known truth: the coverage of intervals, the rate of false winners, and the accuracy of the predicted
+power.
 
-Hit of order o, seed s, query q: Bernoulli(Phi(m_o + difficulty_q + taste_oq + luck_s + shift_os)), all normal. Difficulty
-and luck are common to the orders (they correlate them), taste and shift are each order's own. The truth of an order is then
-Phi(m / sqrt(1 + variances)), exactly; with one seed it is that of the trained model, given its luck and shift. One core.
+The hit of order o, seed s and query q is Bernoulli(Phi(m_o + difficulty_q + taste_oq + luck_s + shift_os)), where all terms are
+normally distributed. Difficulty and luck are common to all orders, which correlates them; taste and shift belong to one order.
+The true recall of an order is then exactly Phi(m / sqrt(1 + variances)); with one seed, it is that of the trained model, given
+its luck and shift. Uses one core.
 
-Where runs share first stages (`nested`), luck, shift and a taste for single queries are those of the first stage, and each run adds
-a shift of its own. With one first stage the truth is that of all runs that continue it.
+If runs share first stages (`nested`), luck, shift and a taste for single queries belong to the first stage, and each run adds a
+shift of its own. With one first stage, the true recall is that of all runs that continue it.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class World:
     leaning: float = 0.3
 
     def offset(self, recall: float) -> float:
-        """m of a recall."""
+        """Return m for a recall."""
         total = 1 + self.difficulty**2 + self.taste**2 + self.luck**2 + self.shift**2
         return float(ndtri(recall) * np.sqrt(total))
 
@@ -50,7 +52,7 @@ class World:
 def simulate(
     rng: np.random.Generator, world: World, recalls: tuple[float, ...], studies: int, seeds: int, queries: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(hits (orders, studies, S, N), truth of each (orders, studies))."""
+    """Return hits (orders, studies, S, N) and the true recall of each study (orders, studies)."""
     f = np.float32
     normal = rng.standard_normal
     difficulty = f(world.difficulty) * normal((studies, 1, queries), f)
@@ -71,7 +73,7 @@ def simulate(
 def coverage(
     rng: np.random.Generator, world: World, recalls: tuple[float, float], seeds: int, queries: int, studies: int
 ) -> tuple[float, float]:
-    """Coverage in percent of the 95 % intervals of a recall and of a paired difference."""
+    """Return the coverage in percent of the 95 % intervals of a recall and of a paired difference."""
     single = paired = 0
     block = max(1, 4_000_000 // (seeds * queries))
     for start in range(0, studies, block):
@@ -94,9 +96,13 @@ def nested(
     sharing: tuple[int, ...],
     queries: int,
 ) -> tuple[list[Runs], np.ndarray]:
-    """(runs of each order with values (studies, R, N), truth of each (orders, studies)).
+    """Simulate runs that share first stages.
 
-    sharing: How many runs share each first stage.
+    Args:
+        sharing: Number of runs that share each first stage.
+
+    Returns:
+        The runs of each order, with values (studies, R, N), and the true recall of each study (orders, studies).
     """
     f, normal = np.float32, rng.standard_normal
     first = np.repeat(np.arange(len(sharing)), sharing)
@@ -127,7 +133,7 @@ def nested_coverage(
     queries: int,
     studies: int,
 ) -> tuple[float, float]:
-    """As `coverage`, of runs that share first stages."""
+    """Return the coverage in percent as `coverage` does, for runs that share first stages."""
     single = paired = 0
     block = max(1, 2_000_000 // (sum(sharing) * queries))
     for start in range(0, studies, block):
@@ -144,7 +150,7 @@ def nested_coverage(
 def bootstrap_coverage(
     rng: np.random.Generator, world: World, recall: float, seeds: int, queries: int, studies: int, draws: int = 400
 ) -> tuple[float, float]:
-    """Coverage of percentile bootstraps of a recall: seeds and queries drawn independently; queries alone."""
+    """Return the coverage of percentile bootstraps of a recall that resample seeds and queries, or queries alone."""
     crossed = alone = 0
     for _ in range(studies):
         hits, truth = simulate(rng, world, (recall,), 1, seeds, queries)
@@ -163,7 +169,7 @@ def bootstrap_coverage(
 def seen(
     rng: np.random.Generator, world: World, recalls: tuple[float, float], seeds: int, queries: int, studies: int
 ) -> tuple[float, float]:
-    """(power found, power predicted from the components of much larger samples of the same world), in percent."""
+    """Return the observed power and the power predicted from the variance components of much larger samples, in percent."""
     parts = []
     for _ in range(8):
         large, _ = simulate(rng, world, recalls, 1, 200, 2000)
@@ -183,7 +189,7 @@ def seen(
 def winners(
     rng: np.random.Generator, world: World, recalls: tuple[float, ...], seeds: int, queries: int, studies: int
 ) -> float:
-    """Percent of studies that declare a winner, of orders of which the best two or more are equal."""
+    """Return the percentage of studies that declare a winner although the best two or more orders are equal."""
     declared = 0
     for _ in range(studies):
         hits, _ = simulate(rng, world, recalls, 1, seeds, queries)
@@ -193,8 +199,10 @@ def winners(
 
 
 def tails(rng: np.random.Generator, seeds: int, alpha: float, draws: int = 40_000) -> tuple[str, str]:
-    """Lowest and highest coverage, in percent, of the tail in use and of Satterthwaite's, over shares of the variance that
-    lie between seeds (normal values, many queries)."""
+    """Return the lowest and highest coverage, in percent, with the tail in use and with Satterthwaite's.
+
+    The values are normal with many queries, over various shares of the variance between seeds.
+    """
     used, other = [], []
     for share in (0.0, 0.1, 0.3, 0.5, 0.8, 0.95, 1.0):
         distance = rng.standard_normal(draws)
@@ -208,7 +216,7 @@ def tails(rng: np.random.Generator, seeds: int, alpha: float, draws: int = 40_00
 
 
 def cell(values: list[tuple[float, float]], asked: bool) -> tuple[str, str]:
-    """The figures of a row, and how many of them lie in 93 to 97 %."""
+    """Return the figures of a row, and the number of them between 93 and 97 %."""
     figures = ", ".join(f"{a:.1f} / {b:.1f}" for a, b in values)
     flat = [x for pair in values for x in pair]
     inside = sum(93 <= x <= 97 for x in flat)
@@ -216,7 +224,7 @@ def cell(values: list[tuple[float, float]], asked: bool) -> tuple[str, str]:
 
 
 def shared_first_stages(studies: int) -> None:
-    """Coverage where runs share first stages, as a section of its own."""
+    """Record the coverage for runs that share first stages."""
     rng, began = np.random.default_rng(0), time.monotonic()
     usual, very = World(), World(luck=0.15, shift=0.15, later=0.15)
     rows, lowest = [], 100.0
@@ -224,20 +232,21 @@ def shared_first_stages(studies: int) -> None:
         for world, queries in ((usual, 131), (usual, 1000), (very, 1000)):
             found = [nested_coverage(rng, world, pair, sharing, queries, studies) for pair in PAIRS]
             lowest = min(lowest, *map(min, found))
-            name = "unsteady seeds, " if world is very else ""
+            name = "variable seeds, " if world is very else ""
             each = f"{sharing[0]} each" if len(set(sharing)) == 1 else ", ".join(map(str, sharing))
             strict = len(sharing) >= 5 and queries >= 1000
             what = f"coverage %, {name}{len(sharing)} first stages (runs: {each}), N = {queries}"
             figures, inside = cell(found, True)
             rows.append((what, figures, inside if strict else "at least 93"))
             print(rows[-1], flush=True)
-    rows.append(("lowest coverage of all", f"{lowest:.1f}", "at least 93"))
+    rows.append(("lowest coverage", f"{lowest:.1f}", "at least 93"))
     record(
         "bench_statistics.py --part shared",
-        f"Statistics where runs share first stages, {studies} simulated studies a setting",
+        f"Statistics for runs that share first stages, {studies} simulated studies per setting",
         rows,
-        "Coverage of 95 % intervals: recall / paired difference, for the recalls of the section above. With one first stage the "
-        f"truth is that of all runs that continue it. {time.monotonic() - began:.0f} s on one core.",
+        f'Coverage of 95 % intervals (recall / paired difference), for the recalls of the section "Statistics, {studies} '
+        'simulated studies per setting". With one first stage, the true recall is that of all runs that continue it. '
+        f"{time.monotonic() - began:.0f} s on one core.",
     )
 
 
@@ -245,7 +254,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=2000)
     parser.add_argument(
-        "--part", choices=("own", "shared"), help="seeds of their own, or shared first stages; default: both"
+        "--part",
+        choices=("own", "shared"),
+        help="runs with seeds of their own, or with shared first stages (default: both)",
     )
     chosen = parser.parse_args()
     if chosen.part != "shared":
@@ -255,7 +266,7 @@ def main() -> None:
 
 
 def own_seeds(studies: int) -> None:
-    """Coverage, winners and power where every run has seeds of its own."""
+    """Record the coverage, the winners and the power for runs with seeds of their own."""
     rng, began = np.random.default_rng(0), time.monotonic()
     rows: list[tuple[str, str, str]] = []
     usual, unsteady = World(), World(luck=0.15, shift=0.15)
@@ -264,18 +275,18 @@ def own_seeds(studies: int) -> None:
     for world, seeds, queries in settings + [(unsteady, s, 1000) for s in (2, 3, 5, 10)]:
         found = [coverage(rng, world, pair, seeds, queries, studies) for pair in PAIRS]
         lowest, highest = min(lowest, *map(min, found)), max(highest, *map(max, found))
-        name = "unsteady seeds, " if world is unsteady else ""
+        name = "variable seeds, " if world is unsteady else ""
         rows.append((f"coverage %, {name}S = {seeds}, N = {queries}", *cell(found, True)))
         print(rows[-1], flush=True)
-    rows.append(("lowest and highest coverage of all", f"{lowest:.1f}, {highest:.1f}", "93, 97"))
+    rows.append(("lowest and highest coverage", f"{lowest:.1f}, {highest:.1f}", "93, 97"))
     for alpha, name in ((0.05, "95"), (0.05 / 6, "99.17 (Holm, six pairs)")):
         for seeds in (2, 3, 5, 10):
             used, other = tails(rng, seeds, alpha)
-            what = f"normal values, S = {seeds}, level {name}: Behrens-Fisher (used); Satterthwaite (not)"
+            what = f"normal values, S = {seeds}, level {name}: Behrens-Fisher (used); Satterthwaite (not used)"
             rows.append((what, f"{used}; {other}", ""))
     for seeds in (3, 10):
         crossed, alone = bootstrap_coverage(rng, unsteady, 0.3, seeds, 1000, studies // 4)
-        what = f"percentile bootstrap, unsteady seeds, S = {seeds}, N = 1000: seeds and queries; queries alone"
+        what = f"percentile bootstrap, variable seeds, S = {seeds}, N = 1000: seeds and queries; queries alone"
         rows.append((what, f"{crossed:.1f}; {alone:.1f} ({studies // 4} studies)", "not used"))
     tenth = (0.1, 0.1, 0.1)
     for world, recalls, seeds, queries in (
@@ -286,7 +297,7 @@ def own_seeds(studies: int) -> None:
         (unsteady, (0.3, 0.3, 0.05), 5, 1000),
     ):
         share = winners(rng, world, recalls, seeds, queries, studies)
-        name = "unsteady seeds, " if world is unsteady else ""
+        name = "variable seeds, " if world is unsteady else ""
         levels = ", ".join(f"{100 * x:g}" for x in recalls)
         rows.append((f"winner %, {name}true recalls {levels}, S = {seeds}, N = {queries}", f"{share:.2f}", "at most 5"))
     worst = 0.0
@@ -299,17 +310,18 @@ def own_seeds(studies: int) -> None:
         found = [seen(rng, usual, (0.1 + gain, 0.1), seeds, queries, studies) for gain in gains]
         worst = max(worst, *(abs(a - b) for a, b in found))
         figures = ", ".join(f"+{100 * g:g}: {a:.1f} / {b:.1f}" for g, (a, b) in zip(gains, found, strict=True))
-        rows.append((f"power %, seen / predicted, R 10 %, S = {seeds}, N = {queries}", figures, "within 5"))
-    rows.append(("power: largest distance from the prediction, points", f"{worst:.1f}", "at most 5"))
+        rows.append((f"power %, observed / predicted, R 10 %, S = {seeds}, N = {queries}", figures, "within 5"))
+    rows.append(("power: largest difference from the prediction, points", f"{worst:.1f}", "at most 5"))
     record(
         "bench_statistics.py",
-        f"Statistics, {studies} simulated studies a setting",
+        f"Statistics, {studies} simulated studies per setting",
         rows,
-        "Coverage of 95 % intervals: recall / paired difference, for recalls of "
-        + ", ".join(f"{100 * a:g} (against {100 * b:g})" for a, b in PAIRS)
-        + " %. Two or three seeds cover more than 97 % where scatter between seeds is as large as that between queries or"
-        " smaller, and so do differences of few hits (R 2 %, N 131): wide on purpose. With one seed the truth is that of"
-        f" the one trained model. {time.monotonic() - began:.0f} s on one core.",
+        "Coverage of 95 % intervals (recall / paired difference), for recalls of "
+        + ", ".join(f"{100 * a:g} (and {100 * b:g})" for a, b in PAIRS)
+        + " %. With two or three seeds, the coverage exceeds 97 % if the variation between seeds is at most as "
+        "large as that between queries. So does the coverage of differences with few hits (R 2 %, N 131). Both "
+        "intervals are wide on purpose. With one seed, the true recall is that of the trained model. "
+        f"{time.monotonic() - began:.0f} s on one core.",
     )
 
 

@@ -1,10 +1,11 @@
-"""A training step at the paper's widths against the published arithmetic in plain torch.
+"""Compare a training step at the paper's widths with the published arithmetic in plain torch.
 
 OMP_NUM_THREADS=1 python benchmarks/bench_step.py          # needs 10 GB, about ten minutes on a busy machine
 
-Video 2,048-d, joint space 6,144-d, DAVEnet 128-256-512-1024 on 1,000 frames; forward, losses, backward, Adam.
-The baseline (`published_step.py`) and ours live in processes of their own and take turns step by step, so that both meet the
-same load; a ratio is that of two neighbours in time, of CPU time with one thread.
+Video features have 2,048 dimensions, the joint space has 6,144, and DAVEnet has the widths 128-256-512-1024 with 1,000 frames.
+A step consists of forward pass, losses, backward pass and Adam. The baseline (`published_step.py`) and our step run in separate
+processes and take turns step by step, so that other load affects both. Ratios compare the CPU times (one thread) of
+neighbouring steps.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from trichord.training.memory import keep_freed_memory
 VIDEO_DIM, EMBED_DIM, WORD_DIM, HIDDEN_DIM, FRAMES, WORDS = 2048, 6144, 300, 1024, 1000, 20
 MODALITIES = ("video", "audio", "text")
 GMAC_OF_A_CLIP = 3 * 3.995
-"""DAVEnet at 1,000 frames: forward, gradient of the input, gradient of the weights."""
+"""Multiply-adds of DAVEnet per clip of 1,000 frames: forward pass, gradient of the input, gradient of the weights."""
 
 
 def clips_of(num_clips: int) -> dict[str, Tensor]:
@@ -49,7 +50,7 @@ def clips_of(num_clips: int) -> dict[str, Tensor]:
 
 
 class OurStep:
-    """One step of the training loop with each call. What is not trained comes as embeddings (plain tensors)."""
+    """Runs one step of the training loop per call. Modalities that are not trained are given as embeddings (plain tensors)."""
 
     def __init__(self, train: Sequence[str], num_clips: int) -> None:
         torch.manual_seed(0)
@@ -73,7 +74,7 @@ class OurStep:
         self.frames["mixed"][0] = FRAMES
 
     def __call__(self, precision: str, lengths: str) -> float:
-        """A step in `no` (float32) or `bf16`, with clips of `full` or `mixed` (500 to 1,000 frames) length."""
+        """Run a step in `no` (float32) or `bf16`, with clips of `full` or `mixed` (500 to 1,000 frames) length."""
         inputs = {m: self.inputs[m] for m in self.train}
         if "audio" in inputs:
             inputs["audio_frames"] = self.frames[lengths]
@@ -82,7 +83,7 @@ class OurStep:
         outputs |= {m: Encoded(e, e, None) for m, e in self.frozen.items()}
         loss = self.loss(outputs, self.valid)["loss"]
         assert bool(torch.isfinite(loss))
-        optimizer = self.optimizers[precision]  # as the loop has them
+        optimizer = self.optimizers[precision]  # as in the loop
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -126,13 +127,13 @@ def _process(kind: str, train: Sequence[str], num_clips: int) -> Iterator[Connec
 
 @dataclass
 class Timing:
-    """CPU seconds and wall seconds of each step, in turns; `published` is the baseline's beside it."""
+    """CPU seconds and wall-clock seconds of each step, in turn; `published` holds those of the baseline."""
 
     published: list[tuple[float, float]]
     ours: list[tuple[float, float]]
 
     def ratio(self, clock: int = 0) -> float:
-        """How often ours fits into the baseline, by CPU time (0) or wall time (1)."""
+        """Return the time of the baseline divided by ours, by CPU time (0) or wall-clock time (1)."""
         return median(a[clock] / b[clock] for a, b in zip(self.published, self.ours, strict=True))
 
     def cell(self) -> str:
@@ -148,12 +149,12 @@ def time_step(
     repeats: int = 5,
     baseline: str = "published",
 ) -> dict[tuple[str, str], Timing]:
-    """Steps of the baseline, which always trains all three modalities, and of ours in turns; the first of each is not kept.
+    """Run steps of the baseline, which always trains all three modalities, and of ours in turn; the first of each is discarded.
 
     Args:
-        cases: (precision, lengths) as `OurStep` takes them.
-        train: what ours trains; other modalities are frozen and come as embeddings: ("text",) is the step of AV>T.
-        baseline: `published`, or `published-kept`: with memory kept as in our process.
+        cases: (precision, lengths), as `OurStep` takes them.
+        train: Modalities that ours trains. The others are frozen and given as embeddings: ("text",) is the step of AV>T.
+        baseline: `published`, or `published-kept`, which keeps freed memory as our process does.
     """
     found = {case: Timing([], []) for case in cases}
     with _process(baseline, train, num_clips) as theirs, _process("ours", train, num_clips) as ours:
@@ -170,7 +171,7 @@ def time_step(
 
 
 def product_rates() -> dict[str, float]:
-    """The best GMAC/s of one thread in the convolutions and products of DAVEnet's shapes, by precision."""
+    """Return the best GMAC/s of one thread in convolutions and products with the shapes of DAVEnet, by precision."""
     torch.set_num_threads(1)
     found = {}
     for name, dtype in (("no", torch.float32), ("bf16", torch.bfloat16)):
@@ -190,7 +191,7 @@ def product_rates() -> dict[str, float]:
 
 
 def davenet_times(repeats: int, num_clips: int = 16) -> dict[str, float]:
-    """DAVEnet alone, forward and backward: CPU milliseconds a clip, by precision."""
+    """Return the CPU milliseconds per clip of DAVEnet alone, forward and backward, by precision."""
     torch.set_num_threads(1)
     keep_freed_memory()
     network, audio, found = DAVEnet().train(), clips_of(num_clips)["audio"], {}
@@ -219,7 +220,11 @@ def main() -> None:
     for p in ("no", "bf16"):
         floor = f"{GMAC_OF_A_CLIP:.2f} GMAC / {rates[p]:.0f} GMAC/s = {1000 * GMAC_OF_A_CLIP / rates[p]:.0f}"
         rows.append(
-            (f"DAVEnet in {names[p]}, a clip forward and backward: floor / ours, ms", f"{floor} / {alone[p]:.0f}", "")
+            (
+                f"DAVEnet in {names[p]}, forward and backward pass of a clip: lower bound / ours, ms",
+                f"{floor} / {alone[p]:.0f}",
+                "",
+            )
         )
     full = [("bf16", "full"), ("no", "full")]
     few = options.clips[0]
@@ -230,7 +235,9 @@ def main() -> None:
             rows.append((what, timing.cell(), asked.get(case, "")))
     kept = time_step(full, num_clips=few, repeats=options.repeats, baseline="published-kept")
     for case, timing in kept.items():
-        rows.append((f"the same, {few} clips, {names[case[0]]}, baseline with memory kept too", timing.cell(), ""))
+        rows.append(
+            (f"the same, {few} clips, {names[case[0]]}, baseline that keeps freed memory, too", timing.cell(), "")
+        )
     for title, train in (("AV→T", ("text",)), ("AT→V", ("video",))):
         for case, timing in time_step(full, train=train, num_clips=few, repeats=options.repeats).items():
             what = (
@@ -241,27 +248,30 @@ def main() -> None:
 
 
 REMARKS = """\
-One thread; medians of steps of the two in turns on a machine that was busy with other work. The ratio is the median of
-neighbours. The floor takes the best rate of a convolution or product seen just before. The processor's bf16 rate is twice
-its float32 rate, so more than 2 x has to come from what the plain step leaves unused: float32 gradients of wide weights in
-the plain layout run at half the rate, large blocks are mapped and cleared anew in each step, Adam passes several times
-over its state. Between the floor and ours in bf16 stand the gaps between joined clips (6 % of the last stage), the rounding
-and moving of 45 M weights and their gradients once a step, batch norm and ReLU; around it Adam at the memory's rate.
-The loop's check of the gradient norm, which the published step lacks, is not in: about 0.03 s. In bf16 Adam is the fused
-one; in float32 it is the usual one, and the losses keep the bits that they had before.
+Medians of steps with one thread, in turn, on a machine that was busy with other work. Ratios compare neighbouring steps. The
+lower bound uses the best rate of a convolution or product, measured immediately before. The bf16 rate of the processor is
+twice its float32 rate, so a ratio above 2 x has to come from inefficiencies of the plain step: float32 gradients of wide
+weights in the plain layout run at half the rate, large blocks of memory are mapped and cleared in each step, and Adam passes
+over its state several times. The difference between the lower bound and ours in bf16 consists of the gaps between joined
+clips (6 % of the last stage), the rounding and copying of 45 M weights and their gradients once per step, batch norm and
+ReLU; in addition, Adam runs at the speed of the memory. The gradient norm check of the loop, which the published step does
+not have, is not included; it takes about 0.03 s. In bf16, Adam is fused; in float32, it is the usual implementation, and the
+losses keep their earlier bits.
 
-Where 1.21 s of CPU time of a step in bf16 go, 16 clips, on a quiet machine: convolutions forward 0.27, gradients of their
-inputs 0.27, of their weights 0.28 (231 GMAC/s; at the best rate, 251, they would take 0.76 in all), the linear layers
-0.12 and the rounding of their weights and gradients 0.05, Adam 0.10 (58 GB/s, the memory's rate), rounding and moving of
-the convolutions' weights and gradients about 0.04, batch norm, ReLU and shortcuts 0.03. For 3 x about 0.06 s would have to go.
-Tried and not taken:
-- The 1 x 9 weights kept channels-last: 0.035 s less in the convolutions, and fused Adam of torch 2.13 makes a contiguous copy
-  for each such weight: the step is the same (1.209 against 1.210 s, the best of eight in turns).
-- The linear layers in float32: 16 clips through 6,144 x 6,144, there and back, take 63 ms, in bf16 with all rounding 39 ms.
-- Gradients of the linear layers widened block by block in the cache: 10 ms in place of 14 for 6,144 x 6,144, which makes
-  0.02 s of a step (best of eight 1.189 against 1.210 s, the medians no better on a busy machine).
-- Large pages for tensors, no trimming of freed memory: page faults are gone already, the step is the same.
-- torch.compile of the network: not done after 170 s on a busy machine, no figure."""
+A bf16 step with 16 clips takes 1.21 s of CPU time on a quiet machine: convolutions 0.27 forward, 0.27 for the gradients of
+their inputs and 0.28 for those of their weights (231 GMAC/s; at the best rate, 251, they would take 0.76 in total), the
+linear layers 0.12 and the rounding of their weights and gradients 0.05, Adam 0.10 (58 GB/s, the speed of the memory),
+rounding and copying of the weights and gradients of the convolutions about 0.04, batch norm, ReLU and shortcuts 0.03. A ratio
+of 3 x would require about 0.06 s less.
+The following was tried and rejected:
+- Keeping the 1 x 9 weights in channels-last layout saves 0.035 s in the convolutions, but the fused Adam of torch 2.13 makes
+  a contiguous copy of each such weight, so the step takes the same time (1.209 and 1.210 s, the best of eight in turn).
+- Computing the linear layers in float32: 16 clips take 63 ms for 6,144 x 6,144, forward and backward, and 39 ms in bf16
+  including all rounding.
+- Converting the gradients of the linear layers block by block in the cache takes 10 ms instead of 14 for 6,144 x 6,144, which
+  is 0.02 s per step (best of eight: 1.189 and 1.210 s; the medians on a busy machine are not better).
+- Using huge pages for tensors, or not trimming freed memory: there are no page faults left, and the step takes the same time.
+- Compiling the network with torch.compile had not finished after 170 s on a busy machine, so there is no figure."""
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,5 @@
-"""Random 10-row clips per second from a store of 200 videos of 390 s at 2048 x float16; one process, warm.
+"""Measure random clips of 10 rows per second from a store of 200 videos (390 s, 2048 x float16), in one process with a warm
+cache.
 
 python benchmarks/bench_store.py
 """
@@ -28,7 +29,7 @@ def main() -> None:
                 rows = rng.standard_normal((NUM_ROWS, DIM), dtype=np.float32).astype(np.float16)
                 streams, rates_hz = {"visual_2d": rows}, {"visual_2d": 1.0}
                 writer.add(Item(f"v{i:05d}", "bench", "train", NUM_ROWS, streams, rates_hz, Captions.empty()))
-        print(f"write        {NUM_VIDEOS / (time.perf_counter() - begin):,.0f} videos/s (with making them)")
+        print(f"write        {NUM_VIDEOS / (time.perf_counter() - begin):,.0f} videos/s (including their generation)")
         begin = time.perf_counter()
         store = Store(path)
         print(f"open         {1000 * (time.perf_counter() - begin):.1f} ms")

@@ -1,8 +1,8 @@
-"""A joint training step as published: the arithmetic of MCN in plain torch, float32, every tensor in the usual layout.
+"""A joint training step as published: the arithmetic of MCN in plain torch, float32, with all tensors in the usual layout.
 
-Written from the description of the network and its losses: DAVEnet with 2-D convolutions over (B, 1, M, T) and a plain
-mean over time, gated units, masked margin softmax over three pairs, reconstruction times 50, Adam with its defaults. No
-masks, no clustering: `bench_kmeans.py` has that.
+It is implemented from the description of the network and its losses: DAVEnet with 2-D convolutions over (B, 1, M, T) and a
+plain mean over time, gated units, masked margin softmax over three pairs, reconstruction times 50, and Adam with its default
+settings. There are no masks and no clustering; `bench_kmeans.py` measures clustering.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Gated(nn.Module):
 
 
 class PublishedNetwork(nn.Module):
-    """{`video` (B, F), `audio` (B, M, T), `text` (B, L, W)} -> per modality (embedding (B, D), target, reconstruction)."""
+    """Maps {`video` (B, F), `audio` (B, M, T), `text` (B, L, W)} to (embedding (B, D), target, reconstruction) per modality."""
 
     def __init__(self, video_dim: int, embed_dim: int, word_dim: int, hidden_dim: int, mel_bins: int = 40) -> None:
         super().__init__()
@@ -83,14 +83,14 @@ def margin_softmax(first: Tensor, second: Tensor, margin: float = 0.001) -> Tens
 
 
 def published_loss(outputs: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Three pairs, and 50 x the sum of the mean squared errors; the targets carry a gradient."""
+    """Return the sum over three pairs, plus 50 x the sum of the mean squared errors, whose targets have a gradient."""
     video, audio, text = (outputs[m][0] for m in ("video", "audio", "text"))
     contrast = margin_softmax(text, video) + margin_softmax(audio, text) + margin_softmax(audio, video)
     return contrast + 50 * sum((again - target).square().mean() for _, target, again in outputs.values())
 
 
 class PublishedStep:
-    """A network, its optimizer, and one step of training with each call."""
+    """A network and its optimizer; each call runs one training step."""
 
     def __init__(self, *, video_dim: int, embed_dim: int, word_dim: int, hidden_dim: int) -> None:
         self.network = PublishedNetwork(video_dim, embed_dim, word_dim, hidden_dim).train()

@@ -1,4 +1,4 @@
-"""Where figures go: benchmarks/RESULTS.md, a section per benchmark, each replaced when its script runs again."""
+"""Record the results of benchmarks in benchmarks/RESULTS.md: one section per benchmark, which the next run replaces."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from datetime import date
 from pathlib import Path
 
 PATH = Path(__file__).with_name("RESULTS.md")
-HEAD = "# Results\n\nEach section is written by the script that it names; figures hold for the machine and day beside them.\n"
+HEAD = (
+    "# Results\n\nEach section is written by the script that it names. Figures hold for the given machine and date.\n"
+)
 
 
 def machine() -> str:
-    """`2 cores, x86_64, Python 3.11.7`, and the processor where the system tells it."""
+    """Return the number of cores, the architecture, the Python version and, if it is known, the name of the processor."""
     model = ""
     try:
         found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
@@ -24,9 +26,16 @@ def machine() -> str:
 
 
 def record(script: str, title: str, rows: list[tuple[str, str, str]], remarks: str = "") -> None:
-    """Write a section: rows of (what, figure, asked for). Also prints it."""
+    """Write and print a section.
+
+    Args:
+        script: Command line of the script, below benchmarks/.
+        title: Heading of the section, which identifies it.
+        rows: (quantity, measured value, target) of each row.
+        remarks: Text below the table.
+    """
     lines = [f"## {title}", "", f"`python benchmarks/{script}`, {date.today()}, {machine()}", ""]
-    lines += ["| what | measured | asked |", "| --- | --- | --- |", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    lines += ["| quantity | measured | target |", "| --- | --- | --- |", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
     if remarks:
         lines += ["", remarks]
     section = "\n".join(lines) + "\n"

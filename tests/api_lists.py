@@ -1,7 +1,7 @@
-"""What trichord offers to others, as the code has it: imports, commands with their options, settings, and what files hold.
+"""The public API, read from the code: imports, methods, commands with their options, settings, and the contents of files.
 
-`python tests/api_lists.py` writes the tables of docs/api.md anew; `test_api.py` compares them with the code. What an earlier
-version had and this one has not is a change that users notice: an import keeps working with a DeprecationWarning for one release.
+`python tests/api_lists.py` updates the tables of docs/api.md, and `test_api.py` compares them with the code. A name that is
+removed or renamed is a change that users notice: imports keep working for one release with a DeprecationWarning.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "api.md"
 DATA = Path(__file__).parent / "data"
 EARLIER, SAMPLE = DATA / "earlier.tar.xz", DATA / "earlier-figures.tar.xz"
-TABLES = ("runs", "stages", "costs", "differences")  # whose columns do not depend on what was scored
+TABLES = ("runs", "stages", "costs", "differences")  # tables whose columns do not depend on what was evaluated
 SUBCOMMANDS = {
     "import": (
         "howto100m", "youcook2", "msrvtt", "lsmdc", "crosstask", "mining-youtube", "actions", "world-steps", "stamps",
@@ -46,53 +46,58 @@ _SETTINGS = re.compile(r"--(?:model|data|loss|training|later_stages|evaluation)(
 
 
 def imports() -> Lists:
-    """By module, the names that it offers."""
-    found = {"trichord": tuple(trichord.__all__)}
+    """Return the public names of each module."""
+    names_by_module = {"trichord": tuple(trichord.__all__)}
     for info in pkgutil.iter_modules(trichord.__path__, "trichord."):
         if info.ispkg and (names := getattr(importlib.import_module(info.name), "__all__", None)):
-            found[info.name] = tuple(names)
-    for module, names in shown().items():
-        found[module] = tuple(dict.fromkeys((*found.get(module, ()), *names)))
-    return found
+            names_by_module[info.name] = tuple(names)
+    for module, names in imports_in_documentation().items():
+        names_by_module[module] = tuple(dict.fromkeys((*names_by_module.get(module, ()), *names)))
+    return names_by_module
 
 
 def methods() -> Lists:
-    """By class, its public methods and properties that it does not inherit."""
+    """Return the public methods and properties of each class, without inherited ones."""
     return {"trichord.Embedder": tuple(name for name in vars(trichord.Embedder) if not name.startswith("_"))}
 
 
-def shown() -> Lists:
-    """By module, the names that README and docs import."""
-    found: dict[str, list[str]] = {}
+def imports_in_documentation() -> Lists:
+    """Return the names of each module that the README and the pages of docs import."""
+    names_by_module: dict[str, list[str]] = {}
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         for module, names in _IMPORT.findall(path.read_text()):
-            found.setdefault(module, []).extend(re.split(r", *", names.strip()))
-    return {module: tuple(dict.fromkeys(names)) for module, names in sorted(found.items())}
+            names_by_module.setdefault(module, []).extend(re.split(r", *", names.strip()))
+    return {module: tuple(dict.fromkeys(names)) for module, names in sorted(names_by_module.items())}
 
 
 def options() -> Lists:
-    """By command, its options; those of settings are in `settings`."""
+    """Return the options of each command, without those of settings, which `settings` returns."""
     words = [[name] for name in COMMANDS if name not in SUBCOMMANDS]
     words += [[name, sub] for name, subs in SUBCOMMANDS.items() for sub in subs]
     return {" ".join(command): options_of(command) for command in sorted(words)}
 
 
 def options_of(command: list[str]) -> tuple[str, ...]:
-    if command in (["store", "info"], ["store", "verify"]):  # take a store and nothing else
+    """Return the options in the help of a command."""
+    if command in (["store", "info"], ["store", "verify"]):  # these commands have no options
         return ()
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+    help_text = io.StringIO()
+    with contextlib.redirect_stdout(help_text), contextlib.suppress(SystemExit):
         main([*command, "--help"])
-    found = [name for name in _OPTION.findall(shown.getvalue()) if not _SETTINGS.match(name)]
-    return tuple(sorted(set(found) - {"--help"}))
+    names = {name for name in _OPTION.findall(help_text.getvalue()) if not _SETTINGS.match(name)}
+    return tuple(sorted(names - {"--help"}))
 
 
 def settings() -> Lists:
+    """Return the settings of each section of a recipe."""
     return {section: tuple(values) for section, values in Recipe().to_dict().items()}
 
 
 def files(folder: Path) -> Lists:
-    """By file, its columns, keys or arrays, as this version writes it into `folder`, from the samples of an earlier version."""
+    """Return the columns, keys or arrays of each file.
+
+    This version writes the files to `folder`, from studies and evaluations of an earlier version.
+    """
     for archive in (EARLIER, SAMPLE):
         with tarfile.open(archive) as content:
             content.extractall(folder / archive.name, filter="data")
@@ -121,7 +126,7 @@ def files(folder: Path) -> Lists:
         "RESULTS/results.json, benchmarks": tuple(results["benchmarks"][0]),
         "RESULTS/results.json, benchmarks, rows": tuple(results["benchmarks"][0]["rows"][0]),
         "report.json": tuple(read(out / "study" / "report.json")),
-        **{f"tables/{name}.csv of a study": found for name, found in tables.items()},
+        **{f"tables/{name}.csv of a study": names for name, names in tables.items()},
         "tables/differences.csv of evaluations": columns(out / "both" / "tables" / "differences.csv"),
         "embeddings (.npz, .safetensors)": embeddings,
     }
@@ -132,29 +137,32 @@ def read(path: Path) -> Any:
 
 
 def run(*words: object) -> None:
+    """Run a command without its output."""
     with contextlib.redirect_stdout(io.StringIO()):
         if main([str(word) for word in words]) != 0:
             raise RuntimeError(f"trichord {' '.join(map(str, words))} failed")
 
 
 def columns(path: Path) -> tuple[str, ...]:
+    """Return the column names of a CSV file."""
     with path.open(newline="") as lines:
         return tuple(next(csv.reader(lines)))
 
 
 def documented(title: str) -> Lists:
-    """The table under a heading of docs/api.md: names by its first column."""
+    """Return the table under a heading of docs/api.md: the names in each row, by its first column."""
     section = DOCUMENT.read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
     return {row[0].strip("`"): tuple(re.findall(r"`([^`]+)`", row[1])) if len(row) > 1 else () for row in rows}
 
 
 def table(lists: Lists) -> str:
+    """Return the rows of a Markdown table."""
     return "".join(f"| `{name}` | {' '.join(f'`{entry}`' for entry in entries)} |\n" for name, entries in lists.items())
 
 
 def rewritten(text: str, title: str, lists: Lists) -> str:
-    """The document with the rows under a heading replaced."""
+    """Return the document with the rows of the table under a heading replaced."""
     before, heading, rest = text.partition(f"\n## {title}\n")
     section, following, after = rest.partition("\n## ")
     lines = section.splitlines(keepends=True)

@@ -28,7 +28,7 @@ QUICK = ["--training.max_steps", "1", "--training.tensorboard", "false", "--trai
 
 def indented_commands(text: str = DOCUMENTATION) -> list[str]:
     """Return the `trichord` commands in indented blocks, without comments."""
-    lines = re.findall(r"^    (?:torchrun --nproc_per_node 4 -m )?(trichord .+)$", text, re.MULTILINE)
+    lines = re.findall(r"^ {4,}(?:torchrun --nproc_per_node 4 -m )?(trichord .+)$", text, re.MULTILINE)
     return [re.split(r"\s+#|; ", line)[0] for line in lines]
 
 

@@ -1,10 +1,10 @@
-"""Does the best order start from the modalities that know most, and what does freezing cost?
+"""Compare orders by what their first pairs know, and measure the cost of freezing.
 
     python docs/experiments/pairs.py STUDY... [-- VARIANT...]
 
-For every study, on each of its benchmarks: R@10 of text-to-video retrieval, and the mean R@10 over the six directions
-between two modalities, by order, with intervals over queries and seeds; what each pair alone knows; which orders can be told
-apart from joint training. With VARIANTs (studies of the same clips with other `later_stages`), how far each moves an order.
+For each benchmark of each study, print R@10 of text-to-video retrieval and the mean R@10 of the six directions between two
+modalities, by order, with intervals over queries and seeds; the differences between orders; and the recall of each pair alone.
+With VARIANTs (studies of the same clips with other `later_stages`), print how each variant changes the orders instead.
 """
 
 from __future__ import annotations
@@ -25,27 +25,31 @@ K = 10
 
 
 def hits_by_order(study: Study, benchmark: str, directions: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Order -> (seeds, clips) hits at K, the mean over the directions; orders that lack one are left out."""
-    found: dict[str, list[np.ndarray]] = {}
+    """Return the hits at K (seeds, clips) of each order, averaged over the directions.
+
+    Orders that lack one of the directions are left out.
+    """
+    hits: dict[str, list[np.ndarray]] = {}
     for direction in directions:
         for target in targets_of(analyse_study(study, direction, compare=False), direction):
             if target.benchmark == benchmark:
                 for name in target.figures:
                     if (runs := target.runs(name, f"R@{K}")) is not None:
-                        found.setdefault(target.models[name].system.order, []).append(runs.replicates)
-    return {order: np.mean(several, axis=0) for order, several in found.items() if len(several) == len(directions)}
+                        hits.setdefault(target.models[name].system.order, []).append(runs.replicates)
+    return {order: np.mean(several, axis=0) for order, several in hits.items() if len(several) == len(directions)}
 
 
 def show(study: Study) -> None:
+    """Print the comparison of the orders of a study, and the recall of each pair alone."""
     for benchmark in study.benchmarks:
         name = benchmark["name"]
         print(f"\n## {study.name}, {benchmark['title']}\n")
         for title, directions in (("t2v", ("t2v",)), ("mean of six directions", PAIRS)):
             hits = hits_by_order(study, name, directions)
-            whole = {order: values for order, values in hits.items() if len(Order.parse(order).modalities) == 3}
-            comparison = compare_orders(whole, benchmark=name)
+            of_three = {order: values for order, values in hits.items() if len(Order.parse(order).modalities) == 3}
+            comparison = compare_orders(of_three, benchmark=name)
             print(f"R@{K}, {title}: " + ", ".join(
-                f"{Order.parse(o)} {recall_interval(h)}" for o, h in sorted(whole.items(), key=lambda x: -x[1].mean())
+                f"{Order.parse(o)} {recall_interval(h)}" for o, h in sorted(of_three.items(), key=lambda x: -x[1].mean())
             ))  # fmt: skip
             print(f"  {comparison.verdict}")
             for pair in comparison.differences:
@@ -54,7 +58,7 @@ def show(study: Study) -> None:
                     f"  {Order.parse(pair.a)} - {Order.parse(pair.b)} {pair.estimate:+.1f} "
                     f"[{pair.low:+.1f}, {pair.high:+.1f}], adjusted p {pair.p_adjusted:.3f}{mark}"
                 )
-        print("What a pair alone knows (mean of its two directions):")
+        print(f"R@{K} of each pair alone (mean of its two directions):")
         for order in study.orders:
             letters = Order.parse(order).modalities
             if len(letters) == 2:
@@ -63,7 +67,7 @@ def show(study: Study) -> None:
 
 
 def show_variants(base: Study, variants: list[Study]) -> None:
-    """Variant minus base by order, and both against joint training of the base."""
+    """Print a table of how each variant changes the orders, and of their differences from joint training."""
     for benchmark in base.benchmarks:
         name = benchmark["name"]
         print(f"\n## Variants of {base.name}, {benchmark['title']}: mean R@{K} of six directions, points\n")
