@@ -362,7 +362,7 @@ def test_embed_writes_what_evaluate_reads(
     alone = capsys.readouterr()
     assert "cannot be opened" in alone.err and "left out" not in alone.out, "said once"
     assert main([*words[:-4], "--out", str(tmp_path / "x.csv")]) == 2
-    assert "kept as .npz or .safetensors" in capsys.readouterr().err
+    assert "a file of embeddings must be .npz or .safetensors" in capsys.readouterr().err
 
 
 def test_a_folder_without_words_says_how_to_have_them(exported: Path, tmp_path: Path) -> None:

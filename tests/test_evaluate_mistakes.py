@@ -212,7 +212,9 @@ def test_one_template_needs_no_brackets(labelled: Path, tmp_path: Path, capsys: 
     made = Embedded.of(rows, labels={"class": ["a", "b"]}, captions=["a video, of a", "a video, of b"])
     made.save(tmp_path / "e.npz")
     words = ["--embeddings", str(tmp_path / "e.npz"), "--benchmark", "zero-shot-classification", "--templates"]
-    assert told_by([*words, "a"], capsys).startswith("template 'a' has no place for the class; write {} there")
+    assert told_by([*words, "a"], capsys).startswith(
+        "template 'a' has no placeholder for the class; write {} in its place"
+    )
     for template in ("a video, of {}", "['a video, of {}']", "['a video, of {}', '{} moves']"):
         assert main(["evaluate", *words, template]) == 0
         assert "100.00 (chance 50.00)" in capsys.readouterr().out

@@ -277,5 +277,5 @@ def test_dual_softmax_survives_what_is_not_finite_and_refuses_no_scale() -> None
     found = metrics_from_counts(dual_softmax_ranks(queries, gallery, scale=1e4))
     assert found.r1 == pytest.approx(200 / 3)
     for scale in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(TrichordError, match="the dual softmax cannot have scale"):
+        with pytest.raises(TrichordError, match="the scale of the dual softmax is"):
             dual_softmax_ranks(queries, gallery, scale=scale)
