@@ -91,7 +91,7 @@ def test_truths_that_score_nan_come_after_those_that_do_not() -> None:
 
 def test_a_query_without_a_truth_is_refused() -> None:
     rows = np.ones((2, 1), np.float32)
-    with pytest.raises(TrichordError, match="owner must hold, for each of 2 gallery items, one of 2 queries"):
+    with pytest.raises(TrichordError, match="owner must contain one of 2 queries for each of 2 gallery items"):
         best_truth_ranks(rows, rows, [0, 0])
 
 
