@@ -133,7 +133,7 @@ def test_mistakes_get_one_line(tiny_store: Path, tmp_path: Path, capsys: pytest.
     assert "a right one is av>t" in fails(capsys, *train, "--order", "a>vt")
     assert "training.epoch" in fails(capsys, *train, "--training.epoch", "3")
     assert "training.epochs" in fails(capsys, *train, "--training.epochs", "many")
-    assert "no recipe 'nope'" in fails(capsys, *train, "--recipe", "nope")
+    assert "unknown recipe 'nope'" in fails(capsys, *train, "--recipe", "nope")
     assert "--out" in fails(capsys, "train", "--store", store)
     assert "no such store" in fails(capsys, "study", "--store", str(tmp_path / "none"), "--out", out)
     assert "no importer 'nope'" in fails(capsys, "import", "nope")
