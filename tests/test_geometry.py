@@ -374,7 +374,7 @@ def test_fewer_than_two_clips() -> None:
 
 def test_mistakes_are_told() -> None:
     rows, valid = {m: np.ones((5, 3)) for m in ALL}, {m: np.ones(5, bool) for m in ALL}
-    with pytest.raises(TrichordError, match=r"one shape .* video \(5, 3\), audio \(5, 3\), text \(4, 3\)"):
+    with pytest.raises(TrichordError, match=r"the shapes are video \(5, 3\), audio \(5, 3\), text \(4, 3\)"):
         measure_geometry({**rows, "text": np.ones((4, 3))}, valid)
     with pytest.raises(TrichordError, match=r"valid\['audio'\] must have one Boolean per clip, 5 in all"):
         measure_geometry(rows, {m: v for m, v in valid.items() if m != "audio"})

@@ -352,7 +352,7 @@ def test_errors_are_one_line() -> None:
         "av>t has 131 queries and vt>a has 130": lambda: compare_orders({"av>t": good, "vt>a": np.zeros((2, 130))}),
         "needs at least two orders": lambda: compare_orders({"a": good}),
         "a has 131 queries and b has 9": lambda: paired_difference(good, np.zeros((2, 9))),
-        "they cannot be paired": lambda: paired_difference(good, good[:1], paired_seeds=True),
+        "their seeds cannot be paired": lambda: paired_difference(good, good[:1], paired_seeds=True),
         "hits must lie in [0, 1]": lambda: recall_interval([[3.0, 1.0]]),
         "at least two queries": lambda: recall_interval([[1.0]]),
         "level 95": lambda: recall_interval(good, level=95),
