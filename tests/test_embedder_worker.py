@@ -15,7 +15,7 @@ from trichord.errors import TrichordError
 REASONS = {
     "crash.png": "ended abruptly (SIGSEGV)",
     "killed.png": "probably because it ran out of memory",
-    "hang.png": "gave no picture or sound for 0.2 s",
+    "hang.png": "did not return a picture or sound for 0.2 s",
     "broken.png": "is broken; replace it",
     "odd.png": "cannot be embedded ('what no decoder should raise')",
 }

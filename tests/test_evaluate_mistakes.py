@@ -239,7 +239,7 @@ def test_one_order_and_one_seed_need_no_brackets(tmp_path: Path, capsys: pytest.
     assert given("--orders", "['av>t,avt']", "--seeds", "0,2") == (["av>t", "avt"], [0, 2])
     for word in ("x", "0,x", "1.5"):
         told = told_by([str(tmp_path), "--store", "s", "--seeds", word], capsys)
-        assert told == f"--seeds {word}: a seed is a whole number; give one, or several as 0,1"
+        assert told == f"--seeds is {word}; give an integer, or several separated by commas, such as 0,1"
 
 
 def test_benchmarks_as_one_list(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,7 @@ def read_folder(folder: Path, words: Path | None = None) -> Parts:
     for name in (CONFIG, DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
             raise TrichordError(
-                f"{folder}: the folder does not contain a model ({name} is missing); give a folder written by `trichord export-model`"
+                f"{folder}: the folder does not contain a model ({name} is missing); give a folder of `trichord export-model`"
             )
     content = read_json(folder / CONFIG, mend=AGAIN)
     if content.get("format") != FORMAT:

@@ -87,7 +87,7 @@ def figures_of_evaluation(folder: Path) -> list[Figure]:
             (f"/{m['folder']}" for m in _list(content["models"]) if isinstance(m, dict) and "folder" in m), ""
         )
         raise TrichordError(
-            f"{folder}: the folder has figures of several models; give the folder of one, such as {folder}{example}"
+            f"{folder}: the folder has figures of several models; give that of one model, e.g. {folder}{example}"
         )
     figures: list[Figure] = []
     try:
@@ -122,7 +122,8 @@ def _of_row(
 ) -> Figure:
     """Return the figure of a row of `results.json`; `result` is the entry of its direction with gallery and policies, if any."""
     return {
-        "benchmark": row["protocol"], "title": benchmark["title"], "protocol": benchmark["paragraph"], "kind": benchmark["kind"], **place,
+        "benchmark": row["protocol"], "title": benchmark["title"], "protocol": benchmark["paragraph"],
+        "kind": benchmark["kind"], **place,
         "of": row["of"], "measure": row["measure"], "unit": row["unit"], "value": row["value"], "low": row.get("low"),
         "high": row.get("high"), "chance": row["chance"], "num": row["num"],
         "gallery": None if result is None else int(result["num_gallery"]),
