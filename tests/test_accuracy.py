@@ -93,7 +93,9 @@ def test_a_collapsed_model_scores_chance(n: int, num_classes: int) -> None:
 def test_prompts() -> None:
     assert prompts_of("ApplyEyeMakeup") == ["apply eye makeup"]
     assert prompts_of("brush_hair", ["a video of {}", "{}, {}"]) == ["a video of brush hair", "brush hair, brush hair"]
-    with pytest.raises(TrichordError, match=r"template 'a video' has no place for the class; write \{\} there"):
+    with pytest.raises(
+        TrichordError, match=r"template 'a video' has no placeholder for the class; write \{\} in its place"
+    ):
         prompts_of("x", ["a video"])
 
 
@@ -141,7 +143,7 @@ def test_prompts_among_the_captions_of_a_file() -> None:
     rows = found_prompts(found, ["brush hair", "yo yo", "run"])
     np.testing.assert_array_equal(rows[:2], np.eye(3)[[2, 1]])
     assert np.isnan(rows[2]).all()
-    with pytest.raises(TrichordError, match="embeddings: has no texts with captions to take class names from"):
+    with pytest.raises(TrichordError, match="embeddings: there are no texts with captions"):
         found_prompts(Embedded.of({"video": np.eye(2)}), ["run"])
 
 

@@ -124,7 +124,7 @@ def test_what_is_cut_short_between_the_look_and_the_read_is_named_too(where: str
     done = subprocess.run([sys.executable, "-c", CRASH, str(path), where], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr == (
-        f"trichord: error: {path}: was cut short while it was used, or its disk failed; restore the file, then run the same "
+        f"trichord: error: {path}: the file was truncated while in use, or its disk failed; restore the file, then run the same "
         "command again\n"
     )
 

@@ -102,31 +102,40 @@ V = np.ones((3, 2))
     ("arguments", "told"),
     [
         (({},), "has no embeddings; expected at least one of"),
-        (({"smell": V},), "'smell' is no modality"),
+        (({"smell": V},), "unknown modality 'smell'"),
         (({"video": np.ones(3)},), "video must be a matrix of numbers"),
         (({"video": np.ones((0, 3))},), "video must be a matrix of numbers"),
         (({"video": np.array([["a"]])},), "video must be a matrix of numbers"),
-        (({"video": V, "text": np.ones((3, 4))},), "one width, not video 2, text 4"),
-        (({"video": V, "audio": V[:2]},), "has 3 of video and 2 of audio; there is one row for each clip"),
-        (({"video": V, "text": V[:2]},), "has 2 texts for 3 clips; say in text_clip whose each is"),
-        (({"video": V, "text": V}, {"text_clip": [0, 1, 3]}), "for each of 3 texts, its clip, 0 to 2, not 0 to 3"),
-        (({"video": V, "text": V}, {"text_clip": [0.0, 1.0, 2.0]}), "its clip, 0 to 2, not float64 of shape (3,)"),
-        (({"video": V, "text": V}, {"text_clip": np.array(1)}), "its clip, 0 to 2, not int64 of shape ()"),
-        (({"text": V}, {"text_clip": [0, 1, 10**12]}), "its clip, 0 to 2999, not 0 to 1000000000000"),
+        (({"video": V, "text": np.ones((3, 4))},), "the widths are video 2, text 4"),
+        (({"video": V, "audio": V[:2]},), "there are 3 rows of video and 2 rows of audio; give one row per clip"),
+        (({"video": V, "text": V[:2]},), "there are 2 texts for 3 clips; give the index of the clip of each text"),
+        (
+            ({"video": V, "text": V}, {"text_clip": [0, 1, 3]}),
+            "a clip index from 0 to 2 for each of 3 texts, not 0 to 3",
+        ),
+        (
+            ({"video": V, "text": V}, {"text_clip": [0.0, 1.0, 2.0]}),
+            "from 0 to 2 for each of 3 texts, not float64 of shape (3,)",
+        ),
+        (
+            ({"video": V, "text": V}, {"text_clip": np.array(1)}),
+            "from 0 to 2 for each of 3 texts, not int64 of shape ()",
+        ),
+        (({"text": V}, {"text_clip": [0, 1, 10**12]}), "from 0 to 2999 for each of 3 texts, not 0 to 1000000000000"),
         (({"text": V}, {"text_clip": np.array([])}), "not float64 of shape (0,)"),
-        (({"video": V * 1e300},), "video has numbers beyond what float32 holds; scale them"),
+        (({"video": V * 1e300},), "video contains numbers that are too large for float32; scale the embeddings"),
         (({"video": V}, {"ids": np.array("abc")}), "ids must be a list of strings, not a single value"),
         (({"video": V}, {"ids": np.array([["a", "b"]] * 3)}), "ids must be a list of strings, not of shape (3, 2)"),
         (({"video": V}, {"captions": "abc"}), "captions must be a list of strings, not a single value"),
         (
             ({"video": V}, {"end_s": [0.0, 1.0, np.nan]}),
-            "end_s has times that are not finite; correct them, or leave end_s",
+            "end_s contains times that are not finite; correct them, or omit end_s",
         ),
-        (({"video": V}, {"ids": ["a", "b", "a"]}), "two clips are called 'a'; ids name each clip once"),
-        (({"video": V}, {"valid": {"video": [True]}}), "video_valid must hold true or false for each of 3 rows"),
-        (({"video": V * np.nan}, {"valid": {"video": [1, 0, 0]}}), "is true in row 0, whose embedding is not finite"),
-        (({"video": V}, {"start_s": [0.0]}), "start_s must be seconds of each of 3 clips"),
-        (({"video": V}, {"labels": {"class": ["a"]}}), "labels/class has 1 entries for 3"),
+        (({"video": V}, {"ids": ["a", "b", "a"]}), "two clips have the id 'a'; give every clip a different id"),
+        (({"video": V}, {"valid": {"video": [True]}}), "video_valid must contain true or false for each of 3 rows"),
+        (({"video": V * np.nan}, {"valid": {"video": [1, 0, 0]}}), "is true in row 0, but its embedding is not finite"),
+        (({"video": V}, {"start_s": [0.0]}), "start_s must contain a time in seconds for each of 3 clips"),
+        (({"video": V}, {"labels": {"class": ["a"]}}), "labels/class must have 3 entries, but it has 1"),
     ],
 )
 def test_what_does_not_fit_is_one_line(arguments: tuple[dict[str, object], ...], told: str) -> None:
@@ -144,12 +153,14 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
         whole().save(path)
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
-        with pytest.raises(TrichordError, match=f"is damaged, or no {suffix} file; get it again, or write it again"):
+        with pytest.raises(
+            TrichordError, match=f"the file is damaged or is not a {suffix} file; copy it again, or write it again"
+        ):
             Embedded.load(path)
-    with pytest.raises(TrichordError, match="embeddings are kept as .npz or .safetensors"):
+    with pytest.raises(TrichordError, match="a file of embeddings must be .npz or .safetensors"):
         Embedded.load(tmp_path / "x.pkl")
     np.savez(tmp_path / "y.npz", video=V, name=V)
-    with pytest.raises(TrichordError, match="'name' is nothing that is read here"):
+    with pytest.raises(TrichordError, match="unknown array 'name'; expected one of: video, audio, text, text_clip"):
         Embedded.load(tmp_path / "y.npz")
 
 
@@ -157,12 +168,12 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     ids = np.array([{"a": 1}, "b", "c"], dtype=object)
     np.savez(tmp_path / "x.npz", video=V, ids=ids)
     with pytest.raises(
-        TrichordError, match="'ids' holds Python objects, which are not unpickled; write it as an array of"
+        TrichordError, match="the array 'ids' contains Python objects, which are not unpickled; write it as an array of"
     ):
         Embedded.load(tmp_path / "x.npz")
     torch.save({"video": torch.ones(2, 3)}, tmp_path / "y.npz")
     with pytest.raises(
-        TrichordError, match=r"is a file of torch.save, which is not unpickled; write one with np.savez\("
+        TrichordError, match=r"the file was written by torch.save and is not unpickled; write a file with np.savez\("
     ):
         Embedded.load(tmp_path / "y.npz")
 
@@ -181,19 +192,19 @@ def test_common_mistakes_are_told_with_what_mends_them(tmp_path: Path) -> None:
     torch.save({"video": torch.ones(2, 3)}, tmp_path / "a.pt")
     np.save(tmp_path / "a.npy", V)
     for name in ("a.pt", "a.npy"):
-        assert "embeddings are kept as .npz or .safetensors; write one with np.savez(" in told(tmp_path / name)
+        assert "a file of embeddings must be .npz or .safetensors; write a file with np.savez(" in told(tmp_path / name)
     (tmp_path / "npy.npz").write_bytes((tmp_path / "a.npy").read_bytes())
-    assert "is damaged, or no .npz file; get it again, or write it again" in told(tmp_path / "npy.npz")
+    assert "the file is damaged or is not a .npz file; copy it again, or write it again" in told(tmp_path / "npy.npz")
     (tmp_path / "folder.npz").mkdir()
-    assert "is a folder; name the file of embeddings" in told(tmp_path / "folder.npz")
-    assert "is a folder; write one with np.savez(" in told(tmp_path)
+    assert "the path is a folder; give the path of the file of embeddings" in told(tmp_path / "folder.npz")
+    assert "the path is a folder; write a file with np.savez(" in told(tmp_path)
     for name in ("empty.npz", "empty.safetensors"):
         (tmp_path / name).touch()
         assert "is empty; write it again" in told(tmp_path / name)
-    assert "no row of video is finite; leave it out" in told(written("nan.npz", video=V * np.nan, text=V))
-    assert "known are video, audio, text, text_clip, " in told(written("names.npz", txt=V, video=V))
-    assert "'audio_valid' is nothing that is read here" in told(written("v.npz", video=V, audio_valid=np.ones(3, bool)))
-    assert "has classes/kind without labels/kind; add it" in told(
+    assert "no row of video is finite; remove the array" in told(written("nan.npz", video=V * np.nan, text=V))
+    assert "expected one of: video, audio, text, text_clip, " in told(written("names.npz", txt=V, video=V))
+    assert "unknown array 'audio_valid'" in told(written("v.npz", video=V, audio_valid=np.ones(3, bool)))
+    assert "the file has classes/kind but not labels/kind; add labels/kind" in told(
         written("classes.npz", **{"video": V, "classes/kind": np.array(["a"])})
     )
     for said in ("x", "5"):

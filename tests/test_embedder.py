@@ -171,24 +171,24 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, root: Path, model: Em
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     cases = [
         (lambda: model.encode_text("  "), "a text is empty"),
-        (lambda: model.encode_text("zzqqxxy"), "no word of 'zzqqxxy' is known"),
+        (lambda: model.encode_text("zzqqxxy"), "does not know any word of 'zzqqxxy'"),
         (lambda: model.encode_text([3]), "a text is a string"),
-        (lambda: model.encode_text("the " * 30, truncate=False), "has 30 words, the model reads 20"),
-        (lambda: model.encode_audio(file, truncate=False), "of sound, the model reads 4.0 s"),
+        (lambda: model.encode_text("the " * 30, truncate=False), "has 30 words, but the model reads at most 20"),
+        (lambda: model.encode_audio(file, truncate=False), "s, but the model reads at most 4.0 s"),
         (lambda: model.encode_video(file, start_s=3.0, end_s=3.0), "is empty"),
-        (lambda: model.encode_video(file, start_s=[1.0, 2.0]), "2 starts and 1 ends for 1 items"),
+        (lambda: model.encode_video(file, start_s=[1.0, 2.0]), "2 start times and 1 end times for 1 items"),
         (lambda: model.encode_video(file, start_s=900.0), "correct its start"),
-        (lambda: model.encode_audio(file, start_s=900.0), "holds no sound in that span"),
+        (lambda: model.encode_audio(file, start_s=900.0), "there is no sound in this span"),
         (lambda: model.encode_video(tmp_path / "none.mp4"), "no such file"),
         (lambda: model.encode_audio(tmp_path / "none.mp4"), "no such file"),
         (lambda: model.encode_video(tmp_path / "broken.mp4"), "cannot be opened"),
         (lambda: model.encode_audio(tmp_path / "mute.mp4"), "has no sound"),
         (lambda: model.encode_video(pictures), "add rate_hz="),
-        (lambda: model.encode_video(pictures.astype(np.float32), rate_hz=1.0), "must be a uint8 RGB array"),
-        (lambda: model.encode_video(np.ones((2, 7), np.float32)), "has width 7, the model reads 1280"),
+        (lambda: model.encode_video(pictures.astype(np.float32), rate_hz=1.0), "of uint8 RGB"),
+        (lambda: model.encode_video(np.ones((2, 7), np.float32)), "has width 7, but the model reads width 1280"),
         (lambda: model.encode_video(np.full((2, 1280), np.nan, np.float32)), "not finite"),
         (lambda: model.encode_video({"visual_3d": np.ones((2, 7))}), "features of visual_3d are given"),
-        (lambda: model.encode_video(3), "int is nothing that can be encoded"),
+        (lambda: model.encode_video(3), "an object of type int cannot be encoded"),
         (lambda: model.encode_audio(np.zeros(16000, np.float32)), "add rate_hz="),
         (lambda: model.encode_audio(np.zeros(0, np.float32), rate_hz=16000), "the waveform is empty"),
         (lambda: model.encode_audio(np.zeros((2, 16000), np.float32)), r"a log-mel spectrogram \(40, T\)"),
@@ -216,7 +216,7 @@ def test_encoders_that_are_not_the_models_are_refused(
         lost.encode_video(video)
     unknown = Embedder.from_run(root / "study")
     del unknown.encoders.recorded["visual_2d"]
-    with pytest.raises(TrichordError, match="does not say what makes its visual_2d features"):
+    with pytest.raises(TrichordError, match="does not record the encoder of its visual_2d features"):
         unknown.encode_video(video)
 
 
@@ -224,5 +224,5 @@ def test_an_untrained_modality_is_refused(root: Path) -> None:
     first = next(path for path in (root / "study" / "stages").iterdir() if path.name.startswith("av."))
     pair = trichord.Embedder.from_run(first)
     assert pair.modalities == ("video", "audio")
-    with pytest.raises(TrichordError, match="not trained on text; it knows video, audio"):
+    with pytest.raises(TrichordError, match="not trained on text; its modalities are video, audio"):
         pair.encode_text("a word")

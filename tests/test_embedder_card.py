@@ -164,7 +164,7 @@ def test_choices_of_other_tasks_are_kept_without_folders_of_this_machine(stage: 
     (tmp_path / "results.json").write_text(json.dumps(content))
     steps, classes, probe = (figure["how"] for figure in figures_of_evaluation(tmp_path))
     assert steps == {
-        "protocol": "localization", "direction": "t2v", "fusion": "sum", "missing": "as the protocol has it",
+        "protocol": "localization", "direction": "t2v", "fusion": "sum", "missing": "policy of the protocol",
         "audio_window_s": 4.0, "text_encoder": "hf:bert",
     }  # fmt: skip
     assert (classes["labels"], classes["templates"], probe["seed"]) == ("my labels.csv", "a {} | the {}", 3)
@@ -217,7 +217,7 @@ def test_a_study_and_its_evaluation_give_the_same(stage: Path, evaluated: Callab
 def test_results_that_are_not_of_one_model(root: Path, stage: Path, tmp_path: Path) -> None:
     words = ["--store", str(root / "store"), "--benchmark", "tiny", "--out"]
     assert main(["evaluate", str(root / "study"), *words, str(tmp_path / "all"), "--seeds", "[0]"]) == 0
-    with pytest.raises(TrichordError, match="several models; give the folder of one below it, .*/all/avt/seed-0$"):
+    with pytest.raises(TrichordError, match="several models; give that of one model, e.g. .*/all/avt/seed-0$"):
         figures_of_evaluation(tmp_path / "all")
     assert len(figures_of_evaluation(tmp_path / "all" / "avt" / "seed-0")) == 8
     assert main(["evaluate", str(stage), *words, str(tmp_path / "rows.json")]) == 0
@@ -308,7 +308,7 @@ def test_a_license_in_words_is_told_of(stage: Path, tmp_path: Path, capsys: pyte
     assert "| license of the weights | My license |" in card.text
     shutil.rmtree(tmp_path / "model")
     assert main([*words, "MIT"]) == 0
-    assert "the card has license: mit, as the hub writes it" in capsys.readouterr().out
+    assert "the card has license: mit, the spelling of the hub" in capsys.readouterr().out
     card = ModelCard.load(tmp_path / "model" / "README.md", ignore_metadata_errors=False)
     assert card.data.license == "mit" and "license_name" not in card.data.to_dict()
     shutil.rmtree(tmp_path / "model")

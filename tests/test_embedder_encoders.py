@@ -112,7 +112,9 @@ def test_a_still_picture_is_one_row(tmp_path: Path) -> None:
     Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / "a.png")
     one = encoders_of(Means(FrameSpec(1.0, short_side=16), 1)).video_rows("visual_3d", tmp_path / "a.png", 0.0, None)
     assert one.tolist() == [[90.0, 90.0, 90.0]]
-    with pytest.raises(TrichordError, match="is a still picture, visual_3d is made of moving ones"):
+    with pytest.raises(
+        TrichordError, match="the file is a still picture, but the stream visual_3d is computed from videos"
+    ):
         encoders_of(Means(FrameSpec(4.0, short_side=16), 4)).video_rows("visual_3d", tmp_path / "a.png", 0.0, None)
 
 

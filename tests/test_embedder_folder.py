@@ -124,19 +124,19 @@ def other_words(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda folder: (folder / CONFIG).unlink(), r"no model here \(no config.json\)"),
-        (lambda folder: (folder / "model.safetensors").unlink(), r"no model here \(no model.safetensors\)"),
+        (lambda folder: (folder / CONFIG).unlink(), r"the folder does not contain a model \(config.json is missing\)"),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"not contain a model \(model.safetensors is missing\)"),
         (lambda folder: (folder / CONFIG).write_text("{"), "config.json: .*get the model again"),
         (rewritten(lambda c: c["clips"].update(max_words=3), seal=False), "it was changed since it was written"),
-        (rewritten(lambda c: c.update(format=2)), "has format 2, this version reads 1; update trichord"),
-        (rewritten(lambda c: c.pop("encoders")), "its encoders are not there"),
-        (rewritten(lambda c: c["clips"].update(cosine=1)), "clips.cosine is 1, which no model has"),
-        (rewritten(lambda c: c["clips"].update(max_words=True)), "clips.max_words is True, which no model has"),
-        (rewritten(lambda c: c["clips"].update(audio_frames=10**12)), "clips.audio_frames is 1000000000000, which"),
-        (rewritten(lambda c: c["clips"].update(audio_pad_db=float("nan"))), "clips.audio_pad_db is nan, which"),
+        (rewritten(lambda c: c.update(format=2)), "the file has the format 2, but this version reads format 1; update trichord"),
+        (rewritten(lambda c: c.pop("encoders")), "the entry 'encoders' is missing or invalid"),
+        (rewritten(lambda c: c["clips"].update(cosine=1)), "clips.cosine has the invalid value 1"),
+        (rewritten(lambda c: c["clips"].update(max_words=True)), "clips.max_words has the invalid value True"),
+        (rewritten(lambda c: c["clips"].update(audio_frames=10**12)), "clips.audio_frames has the invalid value 1000000000000"),
+        (rewritten(lambda c: c["clips"].update(audio_pad_db=float("nan"))), "clips.audio_pad_db has the invalid value nan"),
         (rewritten(lambda c: c["encoders"].update(visual_2d={})), "an encoder has no name"),
-        (rewritten(lambda c: c["words"].pop("source")), "what it says of the words is not whole"),
-        (rewritten(lambda c: c["words"].update(sha256=None, dim=3)), "words and vectors do not fit each other"),
+        (rewritten(lambda c: c["words"].pop("source")), "the description of the words is incomplete"),
+        (rewritten(lambda c: c["words"].update(sha256=None, dim=3)), "the words and the vectors do not fit together"),
         (lambda folder: (folder / "words.safetensors").write_bytes(b"{}"), "words.safetensors: .*get the model again"),
         (other_weights, "the weights were changed"),
         (other_words, "words.safetensors: .*it is not the file that was written.*get the model again"),
@@ -183,7 +183,9 @@ def test_what_is_not_there_is_an_error_at_once(exported: Path, tmp_path: Path, m
     with pytest.raises(TrichordError, match="HF_HUB_OFFLINE forbids to download it; run `hf download me/other`"):
         Embedder.from_pretrained("me/other", cache_dir=tmp_path)
     for name in ("./none", tmp_path / "none", "/none/at/all"):
-        with pytest.raises(TrichordError, match="no such folder; check the path, or give OWNER/NAME of the hub"):
+        with pytest.raises(
+            TrichordError, match="the folder does not exist; check the path, or give OWNER/NAME on the hub"
+        ):
             Embedder.from_pretrained(name)
     with pytest.raises(TrichordError, match="is a folder, so revision 'v1' has no effect"):
         Embedder.from_pretrained(exported, revision="v1")
@@ -251,7 +253,7 @@ def test_figures_of_an_evaluation_take_their_place(
     assert main(["evaluate", str(run), "--store", str(tiny_store), "--directions", "v2t", "--out", str(results)]) == 0
     assert main(["export-model", str(run), "--out", str(out), "--results", str(results), "--name", "a|b <i>"]) == 0
     told = capsys.readouterr().out
-    assert "4 figures in the model card" in told and "the card names no license" in told
+    assert "4 figures in the model card" in told and "the model card does not state a license" in told
     card = ModelCard.load(out / "README.md", ignore_metadata_errors=False)
     assert {r.dataset_config for r in card.data.eval_results} == {
         "retrieval:tiny, v2t, sum"
@@ -281,7 +283,7 @@ def test_a_vocabulary_goes_on_where_it_ends(tmp_path: Path) -> None:
     other = Vocabulary(WordVectors(["egg"], known.vectors, "GloVe 6B 50-d of another day", True))
     assert [len(rows) for rows in other.vectors_of([["egg soup"]])] == [1], "a table that it is not from is not asked"
     (tmp_path / "words.txt").write_text("soup " + " ".join(["0.5"] * 50) + "\n")
-    with pytest.raises(TrichordError, match="the model reads GloVe 6B .*; name that table, or leave it out"):
+    with pytest.raises(TrichordError, match="the model reads GloVe 6B .*; give that table, or omit it"):
         Vocabulary(known, tmp_path / "words.txt").vectors_of([["soup"]])
 
 
@@ -303,7 +305,7 @@ def test_a_published_checkpoint_becomes_a_folder(tmp_path: Path, capsys: pytest.
     assert np.array_equal(again.encode_text("worda wordb"), text), "the words that it met went along"
     assert np.array_equal(again.encode_video(two_streams), published.encode_video(two_streams))
     assert again.parts.encoders["visual_2d"]["name"] == "resnet152" and again.parts.scoring.audio_pad_db == 0.0
-    with pytest.raises(TrichordError, match="no word of 'wordc' is known to the model"):
+    with pytest.raises(TrichordError, match="does not know any word of 'wordc'"):
         again.encode_text("wordc")
     whole = Embedder.from_pretrained(tmp_path / "model", words=tmp_path / "w2v.txt")
     assert np.array_equal(whole.encode_text("wordc"), published.encode_text("wordc"))
@@ -315,14 +317,16 @@ def test_a_published_checkpoint_becomes_a_folder(tmp_path: Path, capsys: pytest.
     by_hand = again.model.embed(audio=padded, audio_frames=torch.tensor([30]))["audio"].detach().numpy()
     np.testing.assert_allclose(again.encode_audio(sound), by_hand, rtol=1e-5, atol=1e-6)
     silent = Embedder.from_published(tmp_path / "e1.pth")
-    with pytest.raises(TrichordError, match="came without its words; load it with words=TABLE"):
+    with pytest.raises(TrichordError, match="was saved without its words; load it with words=TABLE"):
         silent.encode_text("worda")
 
 
 def test_the_store_that_a_run_names_must_be_there(study: Path, tmp_path: Path) -> None:
     stage = tmp_path / "stage"
     shutil.copytree(stage_of(study, "avt"), stage)
-    with pytest.raises(TrichordError, match="does not say which store it was trained on; pass it with --store"):
+    with pytest.raises(
+        TrichordError, match="does not record the store that it was trained on; give the store with --store"
+    ):
         Embedder.from_run(stage)
 
 
@@ -362,7 +366,7 @@ def test_embed_writes_what_evaluate_reads(
     alone = capsys.readouterr()
     assert "cannot be opened" in alone.err and "left out" not in alone.out, "said once"
     assert main([*words[:-4], "--out", str(tmp_path / "x.csv")]) == 2
-    assert "kept as .npz or .safetensors" in capsys.readouterr().err
+    assert "a file of embeddings must be .npz or .safetensors" in capsys.readouterr().err
 
 
 def test_a_folder_without_words_says_how_to_have_them(exported: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from trichord.logs import passing_messages
 
 REASONS = {
     "crash.png": "ended abruptly (SIGSEGV)",
-    "killed.png": "most likely because memory ran out",
-    "hang.png": "gave no picture or sound for 0.2 s",
+    "killed.png": "probably because it ran out of memory",
+    "hang.png": "did not return a picture or sound for 0.2 s",
     "broken.png": "is broken; replace it",
     "odd.png": "cannot be embedded ('what no decoder should raise')",
 }
@@ -40,7 +40,7 @@ def test_files_that_end_the_decoder_are_named_and_the_others_embedded(tmp_path: 
 
 def test_one_file_alone_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "crash.png").touch()
-    with Worker(named_files) as worker, pytest.raises(TrichordError, match="crash.png: its decoder ended abruptly"):
+    with Worker(named_files) as worker, pytest.raises(TrichordError, match="crash.png: the decoder crashed"):
         embed_files(named_files(), [tmp_path / "crash.png"], worker=worker)  # type: ignore[arg-type]
 
 

@@ -212,7 +212,9 @@ def test_one_template_needs_no_brackets(labelled: Path, tmp_path: Path, capsys: 
     made = Embedded.of(rows, labels={"class": ["a", "b"]}, captions=["a video, of a", "a video, of b"])
     made.save(tmp_path / "e.npz")
     words = ["--embeddings", str(tmp_path / "e.npz"), "--benchmark", "zero-shot-classification", "--templates"]
-    assert told_by([*words, "a"], capsys).startswith("template 'a' has no place for the class; write {} there")
+    assert told_by([*words, "a"], capsys).startswith(
+        "template 'a' has no placeholder for the class; write {} in its place"
+    )
     for template in ("a video, of {}", "['a video, of {}']", "['a video, of {}', '{} moves']"):
         assert main(["evaluate", *words, template]) == 0
         assert "100.00 (chance 50.00)" in capsys.readouterr().out
@@ -237,7 +239,7 @@ def test_one_order_and_one_seed_need_no_brackets(tmp_path: Path, capsys: pytest.
     assert given("--orders", "['av>t,avt']", "--seeds", "0,2") == (["av>t", "avt"], [0, 2])
     for word in ("x", "0,x", "1.5"):
         told = told_by([str(tmp_path), "--store", "s", "--seeds", word], capsys)
-        assert told == f"--seeds {word}: a seed is a whole number; give one, or several as 0,1"
+        assert told == f"--seeds is {word}; give an integer, or several separated by commas, such as 0,1"
 
 
 def test_benchmarks_as_one_list(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:

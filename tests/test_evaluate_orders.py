@@ -454,10 +454,10 @@ def test_the_command_prints_a_table_for_each_figure(
     assert "31.25" in lines["chance"] and lines["AV→T"].rstrip("│ ").endswith(" 2")
     assert "95% intervals over units" in printed and "Two seeds: wide" in printed
     assert main([*words, "--save-embeddings", str(tmp_path / "e.npz")]) == 2
-    assert "one file holds the embeddings of one model; give one stage folder" in capsys.readouterr().err
+    assert "a file of embeddings cannot contain several models; give the folder of one stage" in capsys.readouterr().err
     for more in (["--embeddings", "e.npz"], []):
         assert main(["evaluate", *more, "--orders", "[av>t]"]) == 2
-        assert "--orders and --seeds choose among the runs of a study" in capsys.readouterr().err
+        assert "--orders and --seeds select runs of a study" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path), "--store", str(tiny_store), "--seeds", "[0]"]) == 2
     assert "no study here" in capsys.readouterr().err
 

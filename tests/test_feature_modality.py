@@ -189,9 +189,7 @@ def test_encode_features(made: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(TrichordError, match=message):
             model.encode_features("depth", [value])
-    with pytest.raises(
-        TrichordError, match="video is not read as one vector of features for each clip; use encode_video"
-    ):
+    with pytest.raises(TrichordError, match="video is not read as a feature vector per clip; use encode_video"):
         model.encode_features("video", rows)
     with pytest.raises(TrichordError, match="this model was not trained on pose"):
         model.encode_features("pose", rows)
@@ -227,8 +225,8 @@ def test_rows_of_a_table_are_cut_out_of_their_files(made: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["embed", "MODEL", "a.npy"], "a.npy: is a feature array; "),
-        (["embed", "MODEL", "TABLE", "--window_s", "2"], "the rows of a table are clips, which are not cut"),
+        (["embed", "MODEL", "a.npy"], "a.npy: the file is a feature array; "),
+        (["embed", "MODEL", "TABLE", "--window_s", "2"], "the rows of a table are clips and are not cut"),
         (["study", "--orders", "[vt>a>p]"], "order VT→A→P needs modality 'P', which the model does not have; it has V, A, T, D;"),
         (["evaluate", "STAGE", "--directions", "p2t"], "direction 'p2t' names 'p'; known are v, a, t and d"),
     ],

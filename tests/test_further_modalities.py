@@ -101,7 +101,7 @@ def test_a_file_without_further_modalities_is_as_before(tmp_path: Path, suffix: 
         (["depth=v"], "modalities: modality depth: the letter v already stands for video"),
         (["depth"], "modalities: modality depth: '' is not a letter"),
         (["../x=y"], "modalities: '../x' cannot be the name of a modality"),
-        ([], "'depth' is nothing that is read here; known are video, audio, text, text_clip"),
+        ([], "unknown array 'depth'; expected one of: video, audio, text, text_clip"),
     ],
 )  # fmt: skip
 def test_a_hostile_list_of_modalities_is_one_line(tmp_path: Path, entries: list[str], message: str) -> None:

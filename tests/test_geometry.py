@@ -261,7 +261,9 @@ def test_round_trip_through_a_file(tmp_path: Path, labels: list[int] | None) -> 
     assert (again.label_purity is None) == (labels is None) == (again.num_labels == 0)
     assert again.clip.dtype == again.matrix_clip.dtype == np.int64
     assert again.cluster["video"].dtype == np.int16 and again.similarity["VT"].dtype == np.float16
-    with pytest.raises(TrichordError, match="world/geometry: the geometry has no 'num_clusters'; evaluate"):
+    with pytest.raises(
+        TrichordError, match="world/geometry: the array 'num_clusters' of the geometry is missing; evaluate"
+    ):
         Geometry.from_arrays(broken, "world/geometry")
 
 
@@ -372,14 +374,16 @@ def test_fewer_than_two_clips() -> None:
 
 def test_mistakes_are_told() -> None:
     rows, valid = {m: np.ones((5, 3)) for m in ALL}, {m: np.ones(5, bool) for m in ALL}
-    with pytest.raises(TrichordError, match=r"one shape .* video \(5, 3\), audio \(5, 3\), text \(4, 3\)"):
+    with pytest.raises(TrichordError, match=r"the shapes are video \(5, 3\), audio \(5, 3\), text \(4, 3\)"):
         measure_geometry({**rows, "text": np.ones((4, 3))}, valid)
-    with pytest.raises(TrichordError, match=r"valid\['audio'\] must say of each of the 5 clips"):
+    with pytest.raises(TrichordError, match=r"valid\['audio'\] must have one Boolean per clip, 5 in all"):
         measure_geometry(rows, {m: v for m, v in valid.items() if m != "audio"})
-    with pytest.raises(TrichordError, match=r"labels: \(3,\) do not fit 5 clips; give one label a clip"):
+    with pytest.raises(
+        TrichordError, match=r"labels have the shape \(3,\), but there are 5 clips; give one label per clip"
+    ):
         measure_geometry(rows, valid, labels=[1, 2, 3])
-    with pytest.raises(TrichordError, match="no embeddings to measure; give those of two"):
+    with pytest.raises(TrichordError, match="no embeddings to measure; give embeddings of at least two"):
         measure_geometry({}, {})
     for wrong in ({"num_clusters": 1}, {"num_clusters": 40_000}, {"max_clips": 1}, {"matrix_clips": -1}):
-        with pytest.raises(TrichordError, match="take 2 to 32,767 clusters"):
+        with pytest.raises(TrichordError, match="give 2 to 32,767 clusters"):
             measure_geometry(rows, valid, **wrong)

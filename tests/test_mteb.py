@@ -179,7 +179,7 @@ def test_what_the_model_was_not_trained_on_is_not_read() -> None:
     found = encoder.encode(batches(text=texts, audio=[None, None]), task_metadata=TASK)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found, encoder.embedder.encode_text(texts))
     with pytest.raises(
-        TrichordError, match="^Tests: its inputs are audio, the model reads video, text; choose another task$"
+        TrichordError, match="^Tests: the inputs are audio, but the model reads video, text; choose another task$"
     ):
         encoder.encode(batches(audio=[None]), task_metadata=TASK)  # type: ignore[arg-type]
 
@@ -187,15 +187,18 @@ def test_what_the_model_was_not_trained_on_is_not_read() -> None:
 def test_what_cannot_be_embedded_is_an_error_or_counted(caplog: pytest.LogCaptureFixture) -> None:
     texts = ["worda", "xyzzy", "wordb"]
     model = embedder()
-    with pytest.raises(TrichordError, match="^Tests: no word of .*xyzzy.* missing='zero' counts such items as zeros$"):
+    with pytest.raises(
+        TrichordError,
+        match="^Tests: the model .* does not know any word of .*xyzzy.* pass missing='zero' to count such items as zeros$",
+    ):
         TrichordEncoder(model).encode(batches(text=texts), task_metadata=TASK)  # type: ignore[arg-type]
     encoder = TrichordEncoder(model, missing="zero")
     with caplog.at_level(logging.WARNING):
         found = encoder.encode(batches(text=texts), task_metadata=TASK)  # type: ignore[arg-type]
-    assert "Tests: 1 of 3 of text count as zeros, the first: no word of" in caplog.text
+    assert "Tests: 1 of 3 of text count as zeros, the first: the model " in caplog.text
     assert encoder.num_missing == {"video": 0, "audio": 0, "text": 1} and not found[1].any()
     np.testing.assert_allclose(found[[0, 2]], model.encode_text(["worda", "wordb"]), rtol=1e-5)
-    with pytest.raises(TrichordError, match="^Tests: not one text of 2 can be embedded: "):
+    with pytest.raises(TrichordError, match="^Tests: none of the 2 inputs of text can be embedded: "):
         encoder.encode(batches(text=["xyzzy", ""]), task_metadata=TASK)  # type: ignore[arg-type]
 
 
@@ -233,13 +236,13 @@ def test_media_of_every_form(tmp_path: Path) -> None:
     ("value", "message"),
     [
         (None, "an item has no video"),
-        (7, r"a video's frames are \(T, H, W, 3\) uint8, not int64 of shape \(\); convert them"),
+        (7, r"the frames of a video must be \(T, H, W, 3\) uint8, not int64 of shape \(\); convert them"),
         ({"x": 1}, r"an item of video is a mapping of x; give a path, \{path, bytes\}, or frames"),
         (
             np.zeros((2, 4, 4, 3), np.float32),
-            r"a video's frames are .*, not float32 of shape \(2, 4, 4, 3\); convert them",
+            r"the frames of a video must be .*, not float32 of shape \(2, 4, 4, 3\); convert them",
         ),
-        (np.full((1, 2, 2, 3), 300), "a video's frames hold numbers above 255; convert them to uint8"),
+        (np.full((1, 2, 2, 3), 300), "the frames of a video contain numbers above 255; convert them to uint8"),
     ],
 )
 def test_media_of_no_form(value: object, message: str, tmp_path: Path) -> None:
@@ -258,7 +261,7 @@ def test_settings_and_models_that_are_not_there(tmp_path: Path) -> None:
         TrichordEncoder(model, fusion="product")
     with pytest.raises(TrichordError, match="^unknown value 'drop' of missing; expected error or zero$"):
         TrichordEncoder(model, missing="drop")  # type: ignore[arg-type]
-    with pytest.raises(TrichordError, match="^words has no effect on a model that is loaded already; leave it out$"):
+    with pytest.raises(TrichordError, match="^words has no effect on a model that is already loaded; omit it$"):
         TrichordEncoder(model, words="table.bin")
     with pytest.raises(TrichordError, match="no such folder"):
         TrichordEncoder(tmp_path / "nothing")
@@ -294,7 +297,9 @@ def test_a_run_is_taken_as_it_is(tiny_store: Path, tmp_path: Path) -> None:
     assert encoder.mteb_model_meta.name == "trichord/run" and encoder.embedder.modalities == ("video", "text")
     found = encoder.encode(batches(text=["worda", "wordb"]), task_metadata=TASK)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found, Embedder.from_run(tmp_path / "run").encode_text(["worda", "wordb"]))
-    with pytest.raises(TrichordError, match="run: is not of the hub, so revision 'main' has no effect; leave it out$"):
+    with pytest.raises(
+        TrichordError, match="run: the model is not on the hub, so revision 'main' has no effect; omit it$"
+    ):
         TrichordEncoder(tmp_path / "run", revision="main")
 
 

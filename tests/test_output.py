@@ -151,17 +151,17 @@ def test_a_signal_leaves_a_line_and_a_run_that_goes_on(number: int, tiny_store: 
         told = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + number
     again = shlex.join(["trichord", *words[3:], "--resume"])
-    assert told == f"trichord: stopped by {signal.Signals(number).name}; to go on where it stopped, run: {again}\n"
+    assert told == f"trichord: stopped by {signal.Signals(number).name}; to continue, run: {again}\n"
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["study", "--store", "s", "--out", "o"], "the same command goes on where it stopped"),
+        (["study", "--store", "s", "--out", "o"], "run the same command again to continue"),
         (["export-model", "r", "--out", "m"], "run the same command again"),
         (
             ["train", "--out", "my run", "--resume"],
-            "to go on where it stopped, run: trichord train --out 'my run' --resume",
+            "to continue, run: trichord train --out 'my run' --resume",
         ),
     ],
 )

@@ -210,7 +210,7 @@ def test_a_setting_that_the_chosen_loss_does_not_read_must_stay_at_its_default()
             if name in readers:
                 load_recipe("debug", loss={"contrast": name, setting.name: other})
                 continue
-            advice = f"loss.{setting.name} has no effect with loss.contrast {name}; use {' or '.join(readers)}, or leave it at"
+            advice = f"loss.{setting.name} has no effect with loss.contrast {name}; use {' or '.join(readers)}, or leave loss"
             with pytest.raises(TrichordError, match=advice):
                 load_recipe("debug", loss={"contrast": name, setting.name: other})
 

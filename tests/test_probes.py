@@ -176,7 +176,7 @@ def test_rare_classes_constant_features_and_too_few_steps(monkeypatch: pytest.Mo
     assert probe.scores.shape == (4, 2) and np.isfinite(probe.scores).all()
     one_video = linear_probe(rows, np.array([0, 0, 1, 1]), rows, groups=np.array(["v"] * 4))
     assert one_video.validated == () and one_video.penalty == 1.0
-    with pytest.raises(TrichordError, match="a probe needs training clips of two classes or more"):
+    with pytest.raises(TrichordError, match="a probe needs training clips of at least two classes"):
         linear_probe(rows, np.zeros(4, int), rows)
     monkeypatch.setattr(probes, "MOST_STEPS", 1)
     rng = np.random.default_rng(0)

@@ -161,7 +161,7 @@ def test_classes_without_training_clips_are_errors() -> None:
             "benchmark zero-shot-classification: the classes of the labels 'class' cannot be told by name: none of their texts is "
             "a caption of the clips (that of 'worda' would be 'worda'); add a text for each class",
         ),
-        ("zero-shot-classification", {}, {"templates": ("hm",)}, "template 'hm' has no place for the class"),
+        ("zero-shot-classification", {}, {"templates": ("hm",)}, "template 'hm' has no placeholder for the class"),
         ("clustering", {}, {"missing": "maybe"}, "missing cannot be 'maybe'; choose drop or miss"),
         (
             "knn",

@@ -384,19 +384,31 @@ def test_counts_of_a_matrix(q: int, g: int, levels: int, seed: int, dtype: str, 
 @pytest.mark.parametrize(
     "call,message",
     [
-        (lambda: retrieval_metrics(np.zeros((2, 3))), "2 queries and 3 gallery items have no diagonal; give the truth"),
-        (lambda: retrieval_metrics(np.zeros((2, 3)), truth=[0, 3]), "for each of 2 queries, an index below 3"),
+        (
+            lambda: retrieval_metrics(np.zeros((2, 3))),
+            "2 queries and 3 gallery items, so the truth cannot be the diagonal",
+        ),
+        (lambda: retrieval_metrics(np.zeros((2, 3)), truth=[0, 3]), "an index from 0 to 2 for each of 2 queries"),
         (lambda: retrieval_metrics(np.zeros((2, 3)), truth=[0]), "for each of 2 queries"),
-        (lambda: retrieval_metrics(np.zeros(3)), "must be a matrix of queries by gallery, not of shape \\(3,\\)"),
+        (
+            lambda: retrieval_metrics(np.zeros(3)),
+            "must be a matrix with the shape .queries, gallery., but their shape is \\(3,\\)",
+        ),
         (lambda: retrieval_metrics(np.zeros((0, 0))), "must be a matrix"),
-        (lambda: retrieval_metrics(np.eye(2), ties="mean"), "ties cannot be 'mean'; choose expected, best or worst"),
-        (lambda: retrieval_metrics(np.eye(2), missing="skip"), "missing cannot be 'skip'; choose drop or miss"),
-        (lambda: retrieval_ranks(np.zeros((2, 3)), np.zeros((2, 4))), "two matrices of the same width"),
+        (
+            lambda: retrieval_metrics(np.eye(2), ties="mean"),
+            "unknown tie policy 'mean'; choose expected, best or worst",
+        ),
+        (
+            lambda: retrieval_metrics(np.eye(2), missing="skip"),
+            "unknown policy for missing queries 'skip'; choose drop or miss",
+        ),
+        (lambda: retrieval_ranks(np.zeros((2, 3)), np.zeros((2, 4))), "must be matrices of the same width"),
         (
             lambda: retrieval_ranks(np.eye(2), np.eye(2), arithmetic="float16"),
-            "arithmetic cannot be 'float16'; choose filtered or float64",
+            "unknown arithmetic 'float16'; choose filtered or float64",
         ),
-        (lambda: metrics_from_counts(retrieval_ranks(np.zeros((0, 3)), np.zeros((0, 3)))), "no query to score"),
+        (lambda: metrics_from_counts(retrieval_ranks(np.zeros((0, 3)), np.zeros((0, 3)))), "no queries to score"),
         (lambda: chance_recall(1, 0), "an empty gallery"),
     ],
 )

@@ -340,8 +340,8 @@ def test_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["report", "--compare", str(folder), str(folder), "--out", str(tmp_path / "c")]) == 0
     assert "No setting differs." in capsys.readouterr().out and (tmp_path / "c" / "comparison.html").is_file()
     for words, told in (
-        (["report"], "give a study folder, or --compare and two of them"),
-        (["report", str(folder), "--compare", "a", "b"], "give a study folder, or --compare"),
+        (["report"], "give a study folder, folders of evaluations, or --compare with two studies"),
+        (["report", str(folder), "--compare", "a", "b"], "give a study folder, folders of evaluations, or --compare"),
         (["report", str(tmp_path)], "no study here (no study.json)"),
         (["report", str(folder), "--direction", "a2t"], "choose one of t2v, v2a"),
         (["report", str(folder), "--level", "95"], "--level is 95.0; it must be above 0, and at most 1"),

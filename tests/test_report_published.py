@@ -179,7 +179,7 @@ def test_conditional_intervals_say_if() -> None:
                 assert (interval.low, interval.high) == pytest.approx(wilson(round(value * size / 100), size), abs=1e-9)
                 assert interval.note.startswith(f"if the gallery has {size:,} clips")
                 assert ("no whole number of hits" in interval.note) == (not brute(row.printed(name), size))
-                assert "says nothing of other seeds" in interval.note
+                assert "does not cover other seeds" in interval.note
 
 
 def test_usual_galleries_of_the_study() -> None:
@@ -263,7 +263,7 @@ def test_errors_say_what_to_do() -> None:
         with pytest.raises(TrichordError, match="recall 'R@1' of Order study .*take one of r1, r5, r10"):
             call("R@1")
     for interval in (published_interval, conditional_intervals):
-        with pytest.raises(TrichordError, match="level 95 must lie between 0 and 1"):
+        with pytest.raises(TrichordError, match="the level is 95; give a number between 0 and 1"):
             interval(row, "r1", 95)
     with pytest.raises(TrichordError, match="over 0 queries cannot be counted; give .* one query or more"):
         consistent_galleries(row, [0])

@@ -135,7 +135,7 @@ def test_settings_name_no_further_file(text: str, tmp_path: Path, capsys: pytest
     path.write_text(text.format(file=tmp_path / "further.yaml"))
     assert main(["train", "--config", str(path), "--store", "x", "--out", str(tmp_path / "out"), "--print_config"]) == 2
     printed = capsys.readouterr()
-    assert "77" not in printed.out and "settings are not read from further files" in printed.err
+    assert "77" not in printed.out and "settings are not read from other files" in printed.err
 
 
 def test_a_file_for_one_group_of_settings_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

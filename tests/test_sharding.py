@@ -122,5 +122,5 @@ def test_a_checkpoint_of_parts_is_one_of_copies(first: str, trained: tuple[Path,
 
 def test_settings_that_do_not_go_with_it_are_refused() -> None:
     for training in ({"precision": "fp16"}, {"batch_norm": "process"}):
-        with pytest.raises(TrichordError, match="training.shard full goes with"):
+        with pytest.raises(TrichordError, match="training.shard full requires"):
             load_recipe("debug", training={"shard": "full", **training})

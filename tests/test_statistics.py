@@ -350,17 +350,17 @@ def test_errors_are_one_line() -> None:
     good = np.zeros((2, 131))
     cases = {
         "av>t has 131 queries and vt>a has 130": lambda: compare_orders({"av>t": good, "vt>a": np.zeros((2, 130))}),
-        "nothing to be compared with": lambda: compare_orders({"a": good}),
+        "needs at least two orders": lambda: compare_orders({"a": good}),
         "a has 131 queries and b has 9": lambda: paired_difference(good, np.zeros((2, 9))),
-        "they cannot be paired": lambda: paired_difference(good, good[:1], paired_seeds=True),
+        "their seeds cannot be paired": lambda: paired_difference(good, good[:1], paired_seeds=True),
         "hits must lie in [0, 1]": lambda: recall_interval([[3.0, 1.0]]),
-        "two queries or more": lambda: recall_interval([[1.0]]),
+        "at least two queries": lambda: recall_interval([[1.0]]),
         "level 95": lambda: recall_interval(good, level=95),
         "from 1": lambda: median_rank_interval([0.0, 2.0]),
         "compare the same orders": lambda: interaction({"a": good, "b": good}, {"a": good, "c": good}),
         "p-values must be": lambda: holm([2.0]),
-        "estimate from two seeds": lambda: predicted_power(1, 2, 100, components(np.eye(5)[:1])),
-        "give percent and a count": lambda: binomial_interval(120, 100),
+        "from two or more seeds": lambda: predicted_power(1, 2, 100, components(np.eye(5)[:1])),
+        "give a percentage and a positive number of queries": lambda: binomial_interval(120, 100),
     }
     for text, call in cases.items():
         with pytest.raises(TrichordError) as caught:

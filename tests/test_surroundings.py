@@ -277,7 +277,7 @@ def test_an_export_that_was_ended_says_so_and_is_done_again(
     with monkeypatch.context() as patch:
         patch.setattr(module, "_write_words", killed)
         assert main(words) == 130
-    with pytest.raises(TrichordError, match="its export was ended before it was complete"):
+    with pytest.raises(TrichordError, match="the export was interrupted before it was complete"):
         module.read_folder(out)
     assert main(words) == 0
     module.read_folder(out)

@@ -159,7 +159,7 @@ def test_later_stages_can_be_longer(tiny_store: Path, tmp_path: Path) -> None:
 def test_later_stage_settings_without_effect_are_refused() -> None:
     with pytest.raises(TrichordError, match="replay has no effect on frozen modalities; set later_stages.thaw"):
         later(replay=True)
-    with pytest.raises(TrichordError, match="training.max_steps bounds every stage"):
+    with pytest.raises(TrichordError, match="training.max_steps limits every stage"):
         later(epochs=3)
     with pytest.raises(TrichordError, match="later_stages.thaw is 2.0; it must be at least 0, and at most 1"):
         later(thaw=2.0)

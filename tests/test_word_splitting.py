@@ -125,7 +125,7 @@ def test_a_model_splits_text_as_its_store_did(tmp_path: Path, splitting: str, ex
     if splitting == "published":  # what earlier versions wrote states none
         del told["splitting"]
         assert _read_words(tmp_path, told).splitting == "published"
-    with pytest.raises(TrichordError, match="splits text into words as 'other'"):
+    with pytest.raises(TrichordError, match="the word splitting is 'other'"):
         _read_words(tmp_path, told | {"splitting": "other"})
 
 

@@ -77,38 +77,44 @@ def bounded_list(default: list[Value], least: float, most: float = LARGEST) -> l
 
 @dataclass
 class TrainingSettings:
-    """How a stage is trained: Adam, one loop.
+    """Settings of the training of each stage, with the optimizer Adam.
 
     Args:
-        epochs: Passes over the training videos of each stage.
-        max_steps: Stop a stage after this many steps; 0 sets no bound.
-        learning_rate: Adam's rate.
-        schedule: After the warm-up: `cosine` to zero at the last step, or `constant`.
-        warmup_steps: Linear warm-up; at most a tenth of the steps is used, so that short runs reach their rate.
-        clip_grad_norm: Gradients are scaled down to this norm; 0 leaves them (published).
-        precision: `no` (float32), `bf16` or `fp16` for the encoders; losses stay in float32.
-        batch_norm: Batch statistics of DAVEnet over the rows of all processes (`global`: several processes train what one
-            would), or of each `process` by itself, as DataParallel did for the published model. One process: the same.
-        shard: `full`: of what trains, each process keeps a part of weights, gradients and Adam's moments (torch's FSDP2),
-            for encoders of which copies do not fit; the same results, more traffic. `none`: each has a copy.
-        process_timeout_s: Seconds that a process waits for the others before it gives up.
-        checkpoint_every_steps: Steps between checkpoints; 0 writes one at the end of each epoch.
-        keep_checkpoints: The newest ones that are kept while a stage trains. All go when it is finished.
-        keep_best: As many checkpoints of the lowest mean training loss since the one before stay too, and after the stage;
-            `trichord evaluate STAGE/checkpoints/step-N` scores one. No validation data takes part.
-        loader_timeout_s: Seconds to wait for a batch; then the file that is being read is named. 0 waits for ever.
-        log_every_steps: Steps between two progress lines where there is no terminal.
-        tensorboard: Write TensorBoard events beside the JSON lines.
-        device: `auto`, or `cpu` to leave a GPU alone.
-        frozen_cache: `auto`: what frozen encoders give for every clip is computed once and kept in the store, where a
-            stage draws clips more often than there are; `off`: at every step, as often as a clip is drawn.
-        frozen_cache_gb: Most gigabytes for what one frozen modality gives; where embeddings take more, the narrower
-            output of DAVEnet is kept, or nothing.
-        chunk_clips: Clips of one forward pass; a larger batch is encoded in chunks, twice, and the gradient is exact:
-            large contrast batches in little memory. 0: the whole batch at once.
-        chunk_norm: With chunks, batch norm sees each `chunk` by itself, or its `running` statistics.
-        fast: Use the fast paths of DAVEnet and Adam (below float32), k-means and memory, and let the processes divide the
-            loss; false takes the plain ones, which give the same to rounding.
+        epochs: Number of passes over the training videos in each stage.
+        max_steps: Largest number of steps of a stage; 0 for no limit.
+        learning_rate: Learning rate of Adam.
+        schedule: Learning rate after the warm-up: `cosine` decays to zero at the last step, `constant` does not change.
+        warmup_steps: Number of steps of linear warm-up; at most a tenth of all steps is used, so that short runs reach the full
+            rate.
+        clip_grad_norm: Largest norm of the gradients, which are scaled down to it; 0 disables clipping (published).
+        precision: Precision of the encoders: `no` (float32), `bf16` or `fp16`; losses are always computed in float32.
+        batch_norm: Batch statistics of DAVEnet are computed over the rows of all processes (`global`, equal to training in a
+            single process), or by each `process` separately, as DataParallel did for the published model. No effect with one
+            process.
+        shard: `full` divides the trained weights, gradients and Adam moments among the processes (FSDP2 of torch), for encoders
+            that do not fit on a device; the results are the same, but more data is exchanged. `none` keeps a copy in every
+            process.
+        process_timeout_s: Number of seconds that a process waits for the others before it stops with an error.
+        checkpoint_every_steps: Number of steps between checkpoints; 0 writes one at the end of each epoch.
+        keep_checkpoints: Number of recent checkpoints to keep while a stage trains. They are deleted when the stage is
+            finished.
+        keep_best: Number of additional checkpoints to keep, also after the stage: those with the lowest mean training loss
+            since the previous checkpoint. `trichord evaluate STAGE/checkpoints/step-N` scores a checkpoint. No validation data
+            is used.
+        loader_timeout_s: Number of seconds to wait for a batch before an error names the file that is being read; 0 for no
+            limit.
+        log_every_steps: Number of steps between two progress lines if the output is not a terminal.
+        tensorboard: Whether to write TensorBoard events in addition to the JSON lines.
+        device: `auto` uses a GPU if there is one; `cpu` does not.
+        frozen_cache: `auto` computes the outputs of frozen encoders once per clip and saves them in the store, if a stage draws
+            more clips than there are; `off` computes them whenever a clip is drawn.
+        frozen_cache_gb: Largest size in gigabytes of the saved outputs of one frozen modality. If the embeddings are larger,
+            the narrower output of DAVEnet is saved, or nothing.
+        chunk_clips: Number of clips in a forward pass; larger batches are encoded in chunks, twice, with exact gradients, so
+            that large contrastive batches need little memory. 0 encodes the whole batch at once.
+        chunk_norm: With chunks, batch norm uses the statistics of each `chunk` or its `running` statistics.
+        fast: Whether to use the optimized implementations of DAVEnet, k-means, Adam (below float32) and memory, and to divide
+            the loss among processes; false uses the reference implementations, whose results are equal up to rounding.
     """
 
     epochs: int = bounded(30, 1)

@@ -1,4 +1,4 @@
-"""Bounds of the numeric command-line options. Those of a recipe's settings stand with the settings (`trichord.recipes`)."""
+"""Bounds of the numeric command-line options. The bounds of recipe settings are defined in `trichord.recipes`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _COUNT = Bounds(1, 1_000_000)
 _WORKERS = Bounds(1, 4096)
 _SECONDS = Bounds(0, 1_000_000, above=True)
-OPTIONS = {  # by name, or by command and name where commands differ
+OPTIONS = {  # by name, or by command and name if commands differ
     "seed": SEED,
     "evaluate seed": DRAW_SEED,
     "seeds": SEED,
@@ -26,7 +26,7 @@ OPTIONS = {  # by name, or by command and name where commands differ
     "height": Bounds(64, 8192),
     "frame_rate_hz": Bounds(1, 60),
     "workers": _WORKERS,
-    "extract workers": Bounds(0, 4096),  # 0: in this process
+    "extract workers": Bounds(0, 4096),  # 0 works in this process
     "worker_cpus": _WORKERS,
     "worker_gpus": Bounds(0, 4096),
     "num_threads": _WORKERS,
@@ -44,21 +44,25 @@ OPTIONS = {  # by name, or by command and name where commands differ
 
 
 def check_options(parser: ArgumentParser, values: Namespace) -> None:
-    """Raise TrichordError for a numeric option of a command that is out of bounds."""
-    given = values.as_dict()
+    """Raise TrichordError if a numeric option of a command is out of bounds."""
+    value_of_option = values.as_dict()
     for action in parser._actions:
         if is_numeric(action):
-            bounds_of(parser, action).check(f"--{action.dest}", given.get(action.dest))
+            bounds_of(parser, action).check(f"--{action.dest}", value_of_option.get(action.dest))
 
 
 def bounds_of(parser: ArgumentParser, action: Action) -> Bounds:
-    """Return the bounds of a numeric option. Raises KeyError when there are none."""
+    """Return the bounds of a numeric option.
+
+    Raises:
+        KeyError: The option has no bounds.
+    """
     command = parser.prog.removeprefix("trichord ")
     return OPTIONS.get(f"{command} {action.dest}") or OPTIONS[action.dest]
 
 
 def is_numeric(action: Action) -> bool:
-    """Return whether an option takes a number or a list of numbers. The settings of a recipe (`training.epochs`) do not count."""
+    """Return whether an option takes a number or a list of numbers; settings of recipes (`training.epochs`) do not count."""
     kind: Any = getattr(action, "_typehint", None) or action.type
     text = kind.__name__ if isinstance(kind, type) else str(kind)
     return "." not in action.dest and any(number in text for number in ("int", "float"))

@@ -1,4 +1,4 @@
-"""Commands as typed functions: the parameters of a function are the options, and its docstring explains them."""
+"""Define commands as typed functions, whose parameters are the options and whose docstring describes them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from trichord.errors import one_line
 from trichord.recipes import Recipe
 from trichord.settings import descriptions_of
 
-NOTHING: list[Any] = []  # default of options that take lists
+NOTHING: list[Any] = []  # default of list options
 
 
 def command(
     example: str, *, positional: Collection[str] = (), recipe: str = "", **forms: Mapping[str, Any]
 ) -> Callable[[Callable[..., int]], Callable[[list[str]], int]]:
-    """Return a decorator that makes a command, which takes the words of the command line, of a function.
+    """Return a decorator that turns a function into a command, which takes the words of the command line.
 
     Args:
-        example: A call that the help shows.
+        example: Example call for the help text.
         positional: Parameters that are given without their name.
-        recipe: Default of `--recipe`, for a function that has a `Recipe` among its parameters: it takes every setting.
-        forms: By parameter, `nargs` and `metavar` as of argparse.
+        recipe: Default of `--recipe` for a function with a `Recipe` among its parameters, which takes all settings as options.
+        **forms: `nargs` and `metavar` of argparse, by parameter.
     """
 
     def decorate(function: Callable[..., int]) -> Callable[[list[str]], int]:
@@ -34,16 +34,16 @@ def command(
             text = function.__name__.replace("_", "-"), one_line((function.__doc__ or "").split("\n\n")[0]), example
             parser = recipe_parser(*text, words, recipe) if recipe else parser_of(*text)
             parameters = inspect.signature(function, eval_str=True).parameters.values()
-            plain = [parameter for parameter in parameters if parameter.annotation is not Recipe]
-            for parameter in plain:
+            options = [parameter for parameter in parameters if parameter.annotation is not Recipe]
+            for parameter in options:
                 option = parameter.name if parameter.name in positional else f"--{parameter.name}"
                 description = descriptions_of(function)[parameter.name]
                 form = forms.get(parameter.name, {})
                 parser.add_argument(option, help=description, **_type_and_default(parameter, option, form), **form)
             values = parse(parser, words)
-            given = {parameter.name: values[parameter.name] for parameter in plain}
-            given |= {p.name: recipe_of(values) for p in parameters if p.annotation is Recipe}
-            return function(**given)
+            arguments = {parameter.name: values[parameter.name] for parameter in options}
+            arguments |= {p.name: recipe_of(values) for p in parameters if p.annotation is Recipe}
+            return function(**arguments)
 
         return run
 
@@ -51,7 +51,7 @@ def command(
 
 
 def _type_and_default(parameter: inspect.Parameter, option: str, form: Mapping[str, Any]) -> dict[str, Any]:
-    """The type and the default of a parameter as argparse takes them: of several words in a row, the type of one."""
+    """Return the type and the default of a parameter for argparse; for options with several values, the type of one value."""
     kind = parameter.annotation
     if kind is bool:
         return {"action": "store_true"}
@@ -63,6 +63,6 @@ def _type_and_default(parameter: inspect.Parameter, option: str, form: Mapping[s
 
 
 def _underscored(word: str) -> str:
-    """`--save-embeddings=x` as `--save_embeddings=x`: dashes as people type them."""
+    """Replace dashes in the name of an option: `--save-embeddings=x` becomes `--save_embeddings=x`."""
     head, equals, value = word.partition("=")
     return "--" + head[2:].replace("-", "_") + equals + value if word.startswith("--") else word

@@ -1,4 +1,4 @@
-"""Commands that bring videos and features into a store, and look at one."""
+"""Commands that create, inspect and export stores."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 from trichord.cli.parsing import call, joined, show
 from trichord.errors import TrichordError
 
-POSTPONED = 75  # EX_TEMPFAIL of sysexits.h: try again
+POSTPONED = 75  # EX_TEMPFAIL of sysexits.h: a temporary failure
 
 
 def world(words: list[str]) -> int:
+    """Run `trichord world`."""
     from trichord.world import write_world
 
     example = "trichord world my_world --num_train 60 --num_test 40"
@@ -21,6 +22,7 @@ def world(words: list[str]) -> int:
 
 
 def extract(words: list[str]) -> int:
+    """Run `trichord extract`."""
     from trichord.extraction.extract import extract
 
     if words in (["--list-encoders"], ["--list_encoders"]):
@@ -35,6 +37,7 @@ def extract(words: list[str]) -> int:
 
 
 def import_(words: list[str]) -> int:
+    """Run `trichord import`."""
     from trichord.extraction.stamps import import_stamps
     from trichord.releases import IMPORTERS
 
@@ -42,11 +45,11 @@ def import_(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(
             f"usage: trichord import {{{','.join(importers)}}} --root DIR --store STORE\n"
-            "trichord import NAME --help explains one"
+            "`trichord import NAME --help` explains an importer"
         )
         return 0
     if words[0] not in importers:
-        raise TrichordError(f"no importer '{words[0]}'; known are {', '.join(importers)}")
+        raise TrichordError(f"unknown importer '{words[0]}'; choose one of {', '.join(importers)}")
     options = {
         "stamps": "--root stamps --language es",
         "webdataset": "--root shards",
@@ -60,13 +63,14 @@ def import_(words: list[str]) -> int:
 
 
 def exit_code_of(summary: object) -> int:
-    """Exit code: 128 + N after signal N, POSTPONED where the system kept items from being done."""
+    """Return the exit code: 128 + N after signal N, POSTPONED if items failed because of the system, otherwise 0."""
     if (interruption := getattr(summary, "interruption", None)) is not None:
         return 128 + getattr(interruption, "number", signal.SIGINT)
     return POSTPONED if getattr(summary, "num_postponed", 0) else 0
 
 
 def store(words: list[str]) -> int:
+    """Run `trichord store`."""
     from trichord.store.inspect import store_info, verify
 
     if words[:1] == ["export"]:
@@ -78,7 +82,8 @@ def store(words: list[str]) -> int:
     if len(words) != 2 or words[0] not in ("info", "verify"):
         if words and words[0] not in ("-h", "--help"):
             raise TrichordError(
-                "give `trichord store info STORE`, `trichord store verify STORE` or `store export STORE`"
+                "unknown command of `trichord store`; use `trichord store info STORE`, `trichord store verify STORE` or `trichord "
+                "store export STORE`"
             )
         print("usage: trichord store {info,verify} STORE\n       trichord store export STORE --out DIR --layout LAYOUT")
         return 0
@@ -89,6 +94,6 @@ def store(words: list[str]) -> int:
     for problem in problems:
         show(problem)
     if problems:
-        raise TrichordError(f"{words[1]}: {len(problems)} problem(s), listed above")
-    print(f"{words[1]}: sound")
+        raise TrichordError(f"{words[1]}: the store has {len(problems)} problem(s), listed above; repair or replace it")
+    print(f"{words[1]}: no problems found")
     return 0

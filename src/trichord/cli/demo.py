@@ -1,4 +1,4 @@
-"""The demo: the built-in world rendered, extracted, the order study run on it, and its report."""
+"""The demo: render the built-in world, extract its features, run the order study on it, and write the report."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ def run_demo(
     """Render the built-in world, extract its features, train and compare the orders. A second call continues.
 
     Args:
-        out: Folder for the world's videos, the store and the study.
+        out: Folder for the videos of the world, the store and the study.
         recipe: Recipe of the study.
-        num_train: Videos to train on.
-        num_test: Held-out videos, which show combinations never trained on.
-        seed: Seed of the world and of the study.
+        num_train: Number of training videos.
+        num_test: Number of held-out videos, which show combinations that do not occur in training.
+        seed: Random seed of the world and of the study.
 
     Returns:
-        The table, and the study's folder.
+        The table, and the folder of the study.
+
+    Raises:
+        TrichordError: A part of the world could not be extracted.
     """
     from trichord.extraction.extract import extract
     from trichord.extraction.summary import ExtractSummary
@@ -48,11 +51,11 @@ def run_demo(
     logger.info(f"2/3 features into {out / 'store'}")
     extracted = extract(out / "world", out / "store", collection="world")
     logger.info(str(extracted))
-    assert isinstance(extracted, ExtractSummary), "a dry run returns text, and this is none"
+    assert isinstance(extracted, ExtractSummary), "only a dry run returns text"
     if extracted.interruption is not None:
         raise extracted.interruption
-    if extracted.num_postponed:  # a study of a part of the world would refuse the whole one later
-        raise TrichordError(f"{out / 'store'}: not all of the world could be extracted; run the command again")
+    if extracted.num_postponed:  # a study of an incomplete world could not be continued on the complete one
+        raise TrichordError(f"{out / 'store'}: a part of the world could not be extracted; run the command again")
     logger.info(f"3/3 the study in {out / 'study'}: A and V then T, A and T then V, V and T then A, and all at once")
     table = run_study(out / "store", out / "study", ["av>t", "at>v", "vt>a", "avt"], [seed], load_recipe(recipe))
     logger.info(str(write_report(out / "study")))

@@ -26,10 +26,10 @@ def export_model(
     Args:
         run: Run, study or stage folder, or a published .pth file.
         out: Folder of the model.
-        store: The store that the model was trained on. By default, the one that the run names.
+        store: Store that the model was trained on. By default, the store that the run names.
         words: File of word vectors. By default, the words of the store.
-        results: Folder of `trichord evaluate --out` with the figures for the card. By default, those of the study.
-        name: Name of the model in its card. By default, that of the folder.
+        results: Folder of `trichord evaluate --out` with the figures for the model card. By default, the figures of the study.
+        name: Name of the model in its card. By default, the name of the folder.
         license: License of the weights: an identifier of the hub such as cc-by-4.0, or a name.
         language: Language of the texts, such as en.
     """
@@ -57,18 +57,18 @@ def embed(
     revision: str | None = None,
     device: str = "cpu",
 ) -> int:
-    """Embed files, and the captions beside them, with an exported model, and write a file of embeddings.
+    """Embed files and their captions with an exported model, and write a file of embeddings.
 
     Args:
-        model: Folder of an exported model, or OWNER/NAME of the hub.
-        files: Media files. A folder stands for the videos in it, a table of clips for its rows.
-        out: The .safetensors or .npz file to write.
-        window_s: Length in seconds of the clips into which longer files are cut.
+        model: Folder of an exported model, or OWNER/NAME on the hub.
+        files: Media files. A folder stands for the videos in it, and a table of clips for its rows.
+        out: File to write, .safetensors or .npz.
+        window_s: Duration in seconds of the clips that longer files are cut into.
         words: File of word vectors. By default, the words of the model.
         encoders: Encoder of each stream. By default, the encoders that the model records.
         weights: File with the weights of the encoder of each stream.
-        revision: Revision of the hub's repository.
-        device: Where to compute: cpu or cuda.
+        revision: Revision of the repository on the hub.
+        device: Device for all computations: cpu or cuda.
     """
     from trichord.embedder.embedder import Embedder
     from trichord.embedder.files import embed_files
@@ -89,6 +89,6 @@ def embed(
     with Worker(load) as worker:
         embedded = embed_files(embedder, files, window_s=window_s, worker=worker)
     embedded.save(out)
-    told = ", ".join(f"{int(there.sum())} of {m}" for m, there in embedded.valid.items())
-    show(f"{out}: {embedded.num_clips} clips ({told}), {embedder.dim} dimensions")
+    counts = ", ".join(f"{int(is_valid.sum())} of {m}" for m, is_valid in embedded.valid.items())
+    show(f"{out}: {embedded.num_clips} clips ({counts}), {embedder.dim} dimensions")
     return 0

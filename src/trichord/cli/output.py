@@ -1,8 +1,7 @@
-"""Standard output and error that outlive their reader: work goes on when the pipe, the terminal or the descriptor is gone.
+"""Standard output and error that keep working when the pipe, terminal or descriptor behind them is gone.
 
-A long command often prints to something that ends before it: `| head`, a pager, a terminal that is closed, `>&-`. A failed
-write is noted and the output is dropped, for every user of `sys.stdout` and `sys.stderr`: `print`, progress bars, warnings
-and logging.
+A long command often prints to something that ends first: `| head`, a pager, a terminal that is closed, `>&-`. A failed write is
+recorded and the output is discarded, for all users of `sys.stdout` and `sys.stderr`: `print`, progress bars, warnings and logging.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
 class _Output(io.FileIO):
-    """A descriptor whose failed writes are noted, not raised. `failure` is the first one that is not of a lost reader."""
+    """Descriptor whose failed writes are recorded instead of raised; `failure` is the first one not caused by a lost reader."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -43,39 +42,40 @@ def lasting_output(*, until_exit: bool) -> Iterator[Callable[[], str]]:
     """Replace `sys.stdout` and `sys.stderr` by streams whose writes do not fail.
 
     Args:
-        until_exit: Keep the streams after the block, so that the flush of the interpreter's end does not fail either.
+        until_exit: Whether to keep the streams after the block, so that the interpreter can flush them at exit.
 
-    Yields a function that flushes both and says why output was lost, other than by a reader that went away; '' if none was.
+    Yields:
+        A function that flushes both streams and returns why output was lost, except for lost readers; '' if no output was lost.
     """
     _open_standard_descriptors()
-    before = {name: getattr(sys, name) for name in NAMES}
+    originals = {name: getattr(sys, name) for name in NAMES}
     outputs: dict[str, _Output] = {}
-    for name, stream in before.items():
+    for name, stream in originals.items():
         replacement, output = _lasting(stream)
         setattr(sys, name, replacement)
         if output is not None:
             outputs[name] = output
 
-    def lost() -> str:
+    def lost_output() -> str:
         _flush()
         failures = ((NAMES[name], output.failure) for name, output in outputs.items())
         return "; ".join(f"{name} cannot be written ({error.strerror})" for name, error in failures if error)
 
     try:
-        yield lost
+        yield lost_output
     finally:
         _flush()
         if not until_exit:
-            for name, stream in before.items():
+            for name, stream in originals.items():
                 if stream is None or stream.closed:
                     getattr(sys, name).close()
                 setattr(sys, name, stream)
 
 
 def _lasting(stream: IO[str] | None) -> tuple[IO[str], _Output | None]:
-    """Return a stream for the same descriptor, and its lowest layer. A stream without a descriptor is returned as it is."""
+    """Return a stream for the same descriptor, and its lowest layer. A stream without a descriptor is returned unchanged."""
     if stream is None or stream.closed:
-        return open(os.devnull, "w", encoding="utf-8"), None  # noqa: SIM115 - used until the process ends
+        return open(os.devnull, "w", encoding="utf-8"), None  # noqa: SIM115 - stays open until the process ends
     if not isinstance(stream, io.TextIOWrapper):
         return stream, None
     with suppress(OSError, ValueError):
@@ -96,12 +96,12 @@ def _lasting(stream: IO[str] | None) -> tuple[IO[str], _Output | None]:
 
 
 def _open_standard_descriptors() -> None:
-    """Open /dev/null in the place of closed standard descriptors, or the next file that is opened would take their number."""
+    """Open /dev/null in place of closed standard descriptors, because the next file to be opened would get their number."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is used
 
 
 def _flush() -> None:

@@ -1,4 +1,4 @@
-"""From words to arguments, and from results to lines: what all commands share."""
+"""Parsing of arguments and printing of results, shared by all commands."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 
 def parser_of(command: str, description: str, example: str) -> ArgumentParser:
+    """Return the argument parser of a command.
+
+    Args:
+        command: Name of the command.
+        description: Description for the help text.
+        example: Example call for the help text.
+    """
     from jsonargparse import ArgumentParser
 
     text = f"{description} Example: {example}"
@@ -23,6 +30,15 @@ def parser_of(command: str, description: str, example: str) -> ArgumentParser:
 
 
 def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
+    """Parse the words of the command line and check the bounds of numeric options.
+
+    Args:
+        parser: Parser of the command.
+        words: Words after the name of the command.
+
+    Raises:
+        TrichordError: An argument is missing, unknown, of the wrong type or out of bounds.
+    """
     import argparse
 
     from trichord.cli.bounds import check_options
@@ -41,7 +57,7 @@ def parse(parser: ArgumentParser, words: list[str]) -> Namespace:
 
 
 def _with_dashes(parser: ArgumentParser, text: str) -> str:
-    """'... are required: out' -> '... are required: --out', as a user types it."""
+    """Write the names of required options as they are typed: `... are required: out` becomes `... are required: --out`."""
     head, mark, names = text.partition("arguments are required: ")
     options = {option for action in parser._actions for option in action.option_strings}
     shown = [f"--{name}" if f"--{name}" in options else name for name in names.split(", ")]
@@ -49,14 +65,25 @@ def _with_dashes(parser: ArgumentParser, text: str) -> str:
 
 
 def show(result: object) -> None:
-    """Print lines of a result. Names in it come from files: what a terminal would obey is escaped."""
+    """Print the lines of a result. Control characters, which may come from file names, are escaped."""
     print("\n".join(map(printable, str(result).split("\n"))))
 
 
 def call(
     function: Callable[..., Any], command: str, words: list[str], *, positional: tuple[str, ...], example: str
 ) -> Any:
-    """Build the command line of a library function from its signature, parse, call."""
+    """Build the command line of a library function from its signature, parse the arguments, and call the function.
+
+    Args:
+        function: The function.
+        command: Name of the command.
+        words: Words after the name of the command.
+        positional: Parameters that are given without their name.
+        example: Example call for the help text.
+
+    Returns:
+        The result of the function.
+    """
     summary = one_line((function.__doc__ or "").split("\n\n")[0])
     parser = parser_of(command, summary, example)
     descriptions = descriptions_of(function)
@@ -64,7 +91,7 @@ def call(
         parser.add_argument(name, type=str if name == "store" else Path, help=descriptions.get(name, ""))
     parser.add_function_arguments(function, skip=set(positional), fail_untyped=False)
     for group in parser._action_groups:
-        if group.title and group.title.rstrip(":.") == summary.rstrip("."):  # the description says it already
+        if group.title and group.title.rstrip(":.") == summary.rstrip("."):  # the description already contains it
             group.title = "settings"
     values = parse(parser, _as_typed(function, words)).as_dict()
     with writing(values.get("out") or values.get("store")):
@@ -72,25 +99,25 @@ def call(
 
 
 def _as_typed(function: Callable[..., Any], words: list[str]) -> list[str]:
-    """`--dry-run` as `--dry_run true`: dashes as people type them, and switches that stand alone."""
+    """Convert options to the form that the parser expects: `--dry-run` becomes `--dry_run true`."""
     import inspect
 
     annotations = {name: p.annotation for name, p in inspect.signature(function).parameters.items()}
-    typed: list[str] = []
+    converted: list[str] = []
     for index, word in enumerate(words):
         head, equals, value = word.partition("=")
         if word.startswith("--"):
             head = "--" + head[2:].replace("-", "_")
-        typed.append(head + equals + value)
-        after = words[index + 1] if index + 1 < len(words) else ""
+        converted.append(head + equals + value)
+        next_word = words[index + 1] if index + 1 < len(words) else ""
         is_switch = annotations.get(head[2:]) in ("bool", bool) and not equals
-        if is_switch and after.lower() not in ("true", "false", "yes", "no"):
-            typed.append("true")
-    return typed
+        if is_switch and next_word.lower() not in ("true", "false", "yes", "no"):
+            converted.append("true")
+    return converted
 
 
 def joined(option: str, words: list[str]) -> list[str]:
-    """Join the values of an option that is given more than once into one value, separated by commas."""
+    """Join the values of an option that is given several times into one value, separated by commas."""
     values: list[str] = []
     others: list[str] = []
     rest = iter(words)
@@ -104,18 +131,26 @@ def joined(option: str, words: list[str]) -> list[str]:
     return [*others, option, ",".join(values)] if values else words
 
 
-def parts_of(given: list[str] | str) -> list[str]:
-    """What an option lists: a list, text with commas, or both."""
+def parts_of(values: list[str] | str) -> list[str]:
+    """Return the entries of a list option, which may be a list, a string with commas, or both."""
     return [
         part.strip()
-        for text in ([given] if isinstance(given, str) else given)
+        for text in ([values] if isinstance(values, str) else values)
         for part in text.split(",")
         if part.strip()
     ]
 
 
 def recipe_parser(command: str, description: str, example: str, words: list[str], default: str) -> ArgumentParser:
-    """A parser with every recipe setting as a dotted option, whose defaults are those of `--recipe`."""
+    """Return a parser with all recipe settings as dotted options, whose defaults are those of `--recipe`.
+
+    Args:
+        command: Name of the command.
+        description: Description for the help text.
+        example: Example call for the help text.
+        words: Words after the name of the command.
+        default: Default of `--recipe`.
+    """
     from jsonargparse import ActionConfigFile
 
     from trichord.recipes import Recipe, load_recipe, recipe_names, refuse_renamed
@@ -125,8 +160,10 @@ def recipe_parser(command: str, description: str, example: str, words: list[str]
         refuse_renamed(word.partition("=")[0].removeprefix("--"), "the command line")
     name = value_of("--recipe", words) or default
     _check_configs(words)
-    parser.add_argument("--recipe", type=str, default=name, help=f"One of {', '.join(recipe_names())}, or a YAML file.")
-    parser.add_argument("--config", action=ActionConfigFile, help="A file as --print_config prints it.")
+    parser.add_argument(
+        "--recipe", type=str, default=name, help=f"Recipe: one of {', '.join(recipe_names())}, or a YAML file."
+    )
+    parser.add_argument("--config", action=ActionConfigFile, help="File of settings in the form of --print_config.")
     parser.add_class_arguments(Recipe)
     parser.set_defaults(
         {f"{group}.{key}": v for group, values in load_recipe(name).to_dict().items() for key, v in values.items()}
@@ -135,7 +172,7 @@ def recipe_parser(command: str, description: str, example: str, words: list[str]
 
 
 def _check_configs(words: list[str]) -> None:
-    """Check the files that `--config FILE` and, of a group of settings, `--GROUP FILE` name before the parser opens them."""
+    """Check the files given by `--config FILE` and by `--GROUP FILE` for a group of settings, before the parser opens them."""
     from dataclasses import fields
 
     from trichord.recipes import Recipe
@@ -152,6 +189,7 @@ def _check_configs(words: list[str]) -> None:
 
 
 def value_of(option: str, words: list[str]) -> str | None:
+    """Return the value of an option in the words of the command line; None if it is not there."""
     for index, word in enumerate(words):
         if word == option and index + 1 < len(words):
             return words[index + 1]
@@ -161,6 +199,7 @@ def value_of(option: str, words: list[str]) -> str | None:
 
 
 def recipe_of(values: Namespace) -> Recipe:
+    """Return the recipe of parsed arguments."""
     from dataclasses import fields
 
     from trichord.recipes import Recipe, recipe_from_dict

@@ -1,4 +1,4 @@
-"""Commands that score and tell."""
+"""Commands that score models, write reports and check the installation."""
 
 from __future__ import annotations
 
@@ -30,19 +30,18 @@ def report(
     level: float = 0.95,
     compare: list[Path] | None = None,
 ) -> int:
-    """Write the report of a study or of evaluations: one HTML page that opens offline, and the same as Markdown, LaTeX, JSON
-    and CSV.
+    """Write the report of a study or of evaluations as one HTML page that opens offline, and as Markdown, LaTeX, JSON and CSV.
 
     Args:
-        folders: A study folder, or one or more --out folders of `trichord evaluate`.
+        folders: Study folder, or one or more --out folders of `trichord evaluate`.
         out: Folder of the report. By default, FOLDER/report.
-        direction: Direction of the main table, such as t2v. By default, the first one that was scored.
+        direction: Direction of the main table, such as t2v. By default, the first direction that was scored.
         level: Confidence level of all intervals.
-        compare: Report what changed from study A to study B. Of two evaluations, the same as naming both.
+        compare: Report the differences between study A and study B. For two evaluations, this equals giving both as FOLDER.
     """
     if bool(folders) == (compare is not None):
         raise TrichordError(
-            "give a study folder, or --compare and two of them, or folders of evaluations; see trichord report --help"
+            "give a study folder, folders of evaluations, or --compare with two studies; see trichord report --help"
         )
     from trichord.report.write import write_reports
 
@@ -86,37 +85,39 @@ def evaluate(
     seed: int = 0,
     out: Path | None = None,
 ) -> int:
-    """Score a run, all orders of a study, a published .pth checkpoint, or embeddings from a file, on benchmarks.
+    """Score a run, all orders of a study, a published .pth checkpoint, or embeddings from a file on benchmarks.
 
     Args:
         run: Run, study or stage folder, or a published .pth file.
         store: Store with the clips: a folder, or a URL (s3://...).
-        benchmark: Benchmarks: a name that --list shows, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT. By default, all held-out
+        benchmark: Benchmarks: a name shown by --list, NAME:COLLECTION/SPLIT, or COLLECTION/SPLIT. By default, all held-out
             clips.
-        benchmarks: The same as one list, or with commas.
+        benchmarks: The same as a list, or separated by commas.
         orders: Orders of a study to score, such as 'av>t' or 'av>t,vt>a'. Empty: all.
         seeds: Seeds of a study to score, such as 0 or 0,1. Empty: all.
         list: List the benchmarks and exit.
         explain: Explain the protocol of a benchmark and exit.
-        embeddings: A .safetensors or .npz file in place of a run and a store.
-        save_embeddings: Write the embeddings of the scored clips to such a file.
+        embeddings: File of embeddings, .safetensors or .npz, to score instead of a run and a store.
+        save_embeddings: File to which the embeddings of the scored clips are written.
         directions: Retrieval directions, such as [t2v,t2va], or all. Empty: those of the recipe.
-        fusion: How several modalities are combined: sum, mean_normalized, or auto (as in training).
-        dual_softmax: Scale of the dual softmax, such as 100. Its scores depend on all queries of the benchmark. 0 turns it off.
-        missing: What clips count as that lack a modality: drop (left out), miss (errors), or auto (as the benchmark has it).
+        fusion: Fusion of several modalities: sum, mean_normalized, or auto (as in training).
+        dual_softmax: Scale of the dual softmax, such as 100. Its scores depend on all queries of the benchmark. 0: no dual
+            softmax.
+        missing: Treatment of clips that lack a modality: drop (excluded), miss (errors), or auto (policy of the benchmark).
         gallery: File with the ids of the clips to score, one per line.
-        windows: Number of windows that longer clips are cut into (MIL-NCE uses 10). 0: none.
-        window_s: Length of the windows in seconds. By default, that of the recipe's shortest clip.
-        window_pool: How the embeddings of windows are combined: mean or max.
-        audio_window_s: Seconds of sound around each second in which steps are searched.
+        windows: Number of windows that longer clips are cut into (MIL-NCE uses 10). 0: no windows.
+        window_s: Duration of the windows in seconds. By default, the shortest clip of the recipe.
+        window_pool: Pooling of the embeddings of windows: mean or max.
+        audio_window_s: Seconds of sound around each second that is searched for steps.
         labels: Labels of the clips: .csv, .jsonl, world.json, or a folder of official lists.
         templates: Texts around class names: 'a video of {}', or several as ['{} in a video','a photo of {}']. Empty: the name
-            alone.
-        text_encoder: Encoder of step texts and class names, such as st:all-minilm-l6-v2. Empty: the one that the store
-            recorded.
-        recipe: Recipe by which clips are read and scored. By default, that of the training; for a published checkpoint, mcn.
-        seed: Seed of what a benchmark draws at random.
-        out: Folder for results and per-query files; a .json takes the rows.
+            only.
+        text_encoder: Encoder of step texts and class names, such as st:all-minilm-l6-v2. Empty: the encoder recorded in the
+            store.
+        recipe: Recipe that defines how clips are read and scored. By default, that of the training; for a published checkpoint,
+            mcn.
+        seed: Random seed for benchmarks that sample clips or windows.
+        out: Folder for results and per-query files; a .json file contains only the rows.
     """
     from rich.console import Console
 
@@ -126,11 +127,11 @@ def evaluate(
     from trichord.study.evaluation_tables import protocols_table
     from trichord.tasks.protocol import Options
 
-    some: dict[str, Any] = {"orders": parts_of(orders), "seeds": _seeds(seeds)}
+    selection: dict[str, Any] = {"orders": parts_of(orders), "seeds": _seeds(seeds)}
     console = Console(width=None if sys.stdout.isatty() else 120)
     if list:
         console.print(protocols_table(console.width))
-        show("\nOn your clips: NAME:COLLECTION/SPLIT. The protocol in words: --explain NAME")
+        show("\nTo use your clips: NAME:COLLECTION/SPLIT. To read the protocol: --explain NAME")
         return 0
     if explain is not None:
         show(explanation_of(explain, store))
@@ -150,66 +151,72 @@ def evaluate(
         audio_window_s=audio_window_s,
         text_encoder=text_encoder,
     )
-    how: dict[str, Any] = {"directions": directions, "recipe": recipe, "options": options}
-    how |= {"num_windows": windows, "window_s": window_s, "window_pool": window_pool}
+    settings: dict[str, Any] = {"directions": directions, "recipe": recipe, "options": options}
+    settings |= {"num_windows": windows, "window_s": window_s, "window_pool": window_pool}
     names = [*benchmark, *parts_of(benchmarks)]
-    if _is_of_orders(run, store, embeddings, names, some):
+    if _is_of_orders(run, store, embeddings, names, selection):
         assert run is not None
         if save_embeddings is not None:
-            raise TrichordError(f"{save_embeddings}: one file holds the embeddings of one model; give one stage folder")
-        return _evaluate_orders(console, run, store, names, out=out, **some, **how)
-    return _evaluate_model(console, run, store, names, embeddings=embeddings, save_to=save_embeddings, out=out, **how)
+            raise TrichordError(
+                f"{save_embeddings}: a file of embeddings cannot contain several models; give the folder of one stage"
+            )
+        return _evaluate_orders(console, run, store, names, out=out, **selection, **settings)
+    return _evaluate_model(
+        console, run, store, names, embeddings=embeddings, save_to=save_embeddings, out=out, **settings
+    )
 
 
-def _seeds(given: list[int] | int | str) -> list[int]:
-    """Whole numbers, from a list, one of them, or text with commas."""
+def _seeds(value: list[int] | int | str) -> list[int]:
+    """Return integers from a list, a single integer, or text with commas."""
     try:
-        seeds = [int(part) for part in parts_of(given if isinstance(given, str) else str(given).strip("[]"))]
+        seeds = [int(part) for part in parts_of(value if isinstance(value, str) else str(value).strip("[]"))]
     except ValueError:
-        raise TrichordError(f"--seeds {given}: a seed is a whole number; give one, or several as 0,1") from None
+        raise TrichordError(
+            f"--seeds is {value}; give an integer, or several separated by commas, such as 0,1"
+        ) from None
     SEED.check("--seeds", seeds)
     return seeds
 
 
 def _is_of_orders(
-    run: Path | None, store: str | None, embeddings: Path | None, names: list[str], some: dict[str, Any]
+    run: Path | None, store: str | None, embeddings: Path | None, names: list[str], selection: dict[str, Any]
 ) -> bool:
-    """Return whether several models of a study are requested; `some` are the given orders and seeds."""
+    """Return whether several models of a study are requested; `selection` contains the given orders and seeds."""
     from trichord.study.evaluate import refuse_model_among
     from trichord.study.trained_runs import holds_several
 
     if run is None or embeddings is not None or store is None:
-        if any(some.values()):
+        if any(selection.values()):
             refuse_model_among(names if run is None else ())
-            raise TrichordError("--orders and --seeds choose among the runs of a study; give its folder and --store")
+            raise TrichordError("--orders and --seeds select runs of a study; give the study folder and --store")
         return False
-    return any(some.values()) or holds_several(run)
+    return any(selection.values()) or holds_several(run)
 
 
-def _evaluate_orders(console: Console, run: Path, *subject: Any, out: Path | None, **how: Any) -> int:
+def _evaluate_orders(console: Console, run: Path, *subject: Any, out: Path | None, **settings: Any) -> int:
     from trichord.study.evaluate_orders import evaluate_orders
     from trichord.study.evaluation_tables import order_caption, order_tables
     from trichord.study.figures import order_figures
 
-    found = evaluate_orders(run, *subject, out=out, **how)
+    evaluations = evaluate_orders(run, *subject, out=out, **settings)
     if not is_main():
         return 0
-    for note in found.notes():
+    for note in evaluations.notes():
         show(note)
-    figures = order_figures(found.runs)
-    for table in order_tables(figures, list(dict.fromkeys(done.run.order for done in found.runs))):
+    figures = order_figures(evaluations.runs)
+    for table in order_tables(figures, list(dict.fromkeys(done.run.order for done in evaluations.runs))):
         console.print(table)
     show(order_caption(figures))
     if out is not None:
-        show(f"kept in {out}: results.json, and a folder for each order and seed")
+        show(f"{out} contains results.json and a folder for each order and seed")
     return 0
 
 
-def _evaluate_model(console: Console, *subject: Any, save_to: Path | None, out: Path | None, **how: Any) -> int:
+def _evaluate_model(console: Console, *subject: Any, save_to: Path | None, out: Path | None, **settings: Any) -> int:
     from trichord.study.evaluate import evaluate, save_embeddings, write_evaluation
     from trichord.study.evaluation_tables import evaluation_tables, footer
 
-    evaluation = evaluate(*subject, **how)
+    evaluation = evaluate(*subject, **settings)
     if save_to is not None:
         save_embeddings(evaluation, save_to)
     if out is not None:
@@ -220,12 +227,13 @@ def _evaluate_model(console: Console, *subject: Any, save_to: Path | None, out: 
         show(note)
     for table in evaluation_tables(evaluation):
         console.print(table)
-    if told := footer(evaluation):
-        print(told)
+    if footer_text := footer(evaluation):
+        print(footer_text)
     return 0
 
 
 def doctor(words: list[str]) -> int:
+    """Run `trichord doctor`."""
     from trichord.doctor import examine
 
     for line in examine():

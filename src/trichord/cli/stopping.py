@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: files are closed, one line is printed, and the exit code names the signal."""
+"""Handle SIGTERM and SIGHUP like Ctrl-C: close files, print one line, and exit with a code that names the signal."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the command to end.
+    """A signal requested the end of the command.
 
     Attributes:
-        number: Of the signal.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -25,9 +25,9 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Raise `Stopped` in the main thread at the first such signal; the second one ends the process at once.
+    """Raise `Stopped` in the main thread at the first signal; a second signal ends the process at once.
 
-    A signal that is ignored (`nohup`) stays ignored, and one that has a handler keeps it.
+    A signal that is ignored (`nohup`) stays ignored, and a signal that has a handler keeps it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Commands that train."""
+"""Commands that train models."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def train(settings: Recipe, *, store: str, out: Path, order: str = "av>t", seed:
     """Train one order, stage by stage.
 
     Args:
-        store: The store to train on: a folder, or a URL (s3://...).
+        settings: Settings of the recipe.
+        store: Store to train on: a folder, or a URL (s3://...).
         out: Run folder.
         order: Order in which modalities are trained, such as av>t, at>v, vt>a or avt.
-        seed: Seed of the initial weights, batches and clustering.
-        resume: Continue the run in --out where it stopped.
+        seed: Random seed of the initial weights, batches and clustering.
+        resume: Continue the run in --out from its last checkpoint.
     """
     from trichord.study.run import train_order
 
@@ -51,16 +52,17 @@ def study(
     first_stage_seed: int | None = None,
     resume: bool = False,
 ) -> int:
-    """Train and compare orders. A second call continues where the first stopped.
+    """Train and compare orders. A second call continues the study.
 
     Args:
-        store: The store to train and evaluate on: a folder, or a URL (s3://...).
+        settings: Settings of the recipe.
+        store: Store to train and evaluate on: a folder, or a URL (s3://...).
         out: Study folder.
-        orders: The orders to compare; avt is joint training.
-        seeds: Each order is trained once per seed.
-        benchmarks: Names of benchmarks. Empty: all that the store has clips for.
-        first_stage_seed: Let all seeds share the first stages of this seed.
-        resume: Has no effect: a study always continues.
+        orders: Orders to compare; avt is joint training.
+        seeds: Random seeds; each order is trained once per seed.
+        benchmarks: Names of benchmarks. Empty: all benchmarks that the store has clips for.
+        first_stage_seed: Seed of the first stages, which are then shared by all seeds.
+        resume: No effect, because a study always continues.
     """
     from trichord.study.run import run_study
 
@@ -75,6 +77,7 @@ def study(
 
 
 def print_study(table: Any, out: Path) -> None:
+    """Print the order table of a study, and the names of its files."""
     from rich.console import Console
 
     from trichord.study.table import to_rich
@@ -94,18 +97,18 @@ def freeze(
     ray: str | None = None,
     workers: int | None = None,
 ) -> int:
-    """Compute ahead what later stages will read of a run's trained encoders. Several processes and machines can share the work.
+    """Compute the embeddings that later stages will read in advance. Several processes and machines can share the work.
 
     Args:
         run: Run, study or stage folder.
-        store: The store that the run is trained on: a folder, or a URL.
-        order: Compute only for the later stages of this order. By default, for all that may follow.
-        device: Where to compute.
-        ray: Compute on a Ray cluster: auto (the one that runs here), local, HOST:PORT or ray://HOST:PORT.
-        workers: Number of workers on Ray. By default, as many as there is room for.
+        store: Store that the run is trained on: a folder, or a URL.
+        order: Order whose later stages are prepared. By default, all later stages that may follow.
+        device: Device for all computations.
+        ray: Ray cluster to use: auto (the cluster that runs here), local, HOST:PORT or ray://HOST:PORT.
+        workers: Number of workers on Ray. By default, as many as fit.
     """
     if workers is not None and ray is None:
-        raise TrichordError(f"--workers {workers} has no effect without --ray; add that, or leave it out")
+        raise TrichordError(f"--workers {workers} has no effect without --ray; add --ray, or omit --workers")
     from trichord.cluster import RayOptions
     from trichord.study.freeze import freeze
 
@@ -118,10 +121,10 @@ def freeze(
 
 @command("trichord reproduce my_study/stages/STAGE/divergence", positional=("dump",))
 def reproduce(dump: Path) -> int:
-    """Repeat a diverged training step from the files that it left, and report where the numbers stop being finite.
+    """Repeat a diverged training step from its saved files, and report where the numbers become infinite or NaN.
 
     Args:
-        dump: The folder `divergence` of a stage, or the stage folder itself.
+        dump: Folder `divergence` of a stage, or the stage folder.
     """
     from trichord.study.reproduce import reproduce
 
@@ -130,6 +133,7 @@ def reproduce(dump: Path) -> int:
 
 
 def demo(words: list[str]) -> int:
+    """Run `trichord demo`."""
     from trichord.cli.demo import run_demo
 
     table, out = call(run_demo, "demo", words, positional=(), example="trichord demo --out demo")

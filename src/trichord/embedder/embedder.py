@@ -1,9 +1,9 @@
-"""A trained model with all that leads to it from strings, files and arrays: `encode_text`, `encode_video`, `encode_audio`,
-and `encode_features` for modalities beyond these.
+"""A trained model that embeds strings, files and arrays.
 
-An embedding is the one that `trichord extract` and `trichord evaluate` give for the same part of the same file: the same bits
-with the same threads (OMP_NUM_THREADS) and the same clips in a call; else equal up to the rounding of sums in float32, which
-the number of threads and of rows in a product changes.
+The methods are `encode_text`, `encode_video` and `encode_audio`, and `encode_features` for further modalities. An embedding equals
+the one that `trichord extract` and `trichord evaluate` compute for the same part of the same file. It is bit-equal with the same
+number of threads (OMP_NUM_THREADS) and the same clips in a call. Otherwise it is equal up to the rounding of float32 sums, which
+depends on the number of threads and of rows in a product.
 
 Shape letters: N items, D joint width, T time steps or frames, H and W picture height and width, F feature width.
 """
@@ -48,21 +48,27 @@ Seconds = float | Sequence[float | None] | None
 
 
 class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
-    """Puts video, audio and text into the joint space of one model.
+    """Embed video, audio and text in the joint space of a model.
 
-    Made by `from_pretrained`, `from_run` or `from_published`. Encoders of features are loaded when they are first needed.
+    Create it with `from_pretrained`, `from_run` or `from_published`. Feature encoders are loaded when they are first used.
 
     Args:
-        parts: The model and what is known of it.
-        encoders: Stream (visual_2d, visual_3d, spectrogram, audio, text) -> name of the encoder as `trichord extract` takes it,
-            in place of the recorded one: where a folder lies elsewhere, or nothing was recorded.
-        weights: Stream -> weights file of the encoder, in place of the usual one.
-        device: Where everything computes: cpu, cuda, ...
+        parts: The model with its settings and vocabulary.
+        encoders: Encoder of each stream (visual_2d, visual_3d, spectrogram, audio, text), named as in `trichord extract`. It
+            replaces the recorded encoder, for example if its folder has moved or no encoder was recorded.
+        weights: Weights file of the encoder of each stream, instead of the default file.
+        device: Device for all computations: cpu, cuda, ...
 
-    Raises TrichordError for a device that is not here, and for encoders or weights of what the model does not read.
+    Raises:
+        TrichordError: The device is not available, or encoders or weights are given for a stream that the model does not read.
+
+    Example:
+        >>> embedder = Embedder.from_pretrained("my_model")  # doctest: +SKIP
+        >>> embedder.modalities, embedder.dim
+        (('video', 'text'), 8)
     """
 
-    _hub_mixin_config: dict[str, Any] = {}  # the folder has a config.json of its own
+    _hub_mixin_config: dict[str, Any] = {}  # the folder already has a config.json
 
     def __init__(
         self,
@@ -85,7 +91,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             dims[parts.scoring.visual_streams[0]] = arguments["video_dim"]
         self.inputs = Inputs(parts.scoring, self.encoders, parts.vocabulary, dims)
 
-    # ---- where it comes from and goes to
+    # ---- loading and saving
 
     @classmethod
     def from_pretrained(
@@ -100,19 +106,23 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         words: str | Path | None = None,
         **options: Any,
     ) -> Embedder:
-        """A model that `save_pretrained` wrote: from a folder, or OWNER/NAME of the Hugging Face hub.
+        """Load a model that `save_pretrained` wrote, from a folder or from the Hugging Face hub.
 
         Args:
-            pretrained_model_name_or_path: The folder, or the name.
-            force_download: Download anew.
-            token: For private repositories.
-            cache_dir: In place of the hub's cache.
-            local_files_only: Ask no network.
+            pretrained_model_name_or_path: The folder, or OWNER/NAME on the hub.
+            force_download: Whether to download the files even if they are in the cache.
+            token: Access token for private repositories.
+            cache_dir: Cache folder, instead of the default one.
+            local_files_only: Whether to use only files in the cache, without network access.
             revision: Branch, tag or commit of the repository.
-            words: File of the whole word table, for words beyond those that came with the model.
-            options: `encoders`, `weights`, `device`, as of the class.
+            words: File with the complete word table, for words beyond those saved with the model.
+            **options: `encoders`, `weights` and `device`, as in the class.
 
-        Raises TrichordError, one line, when it is not there, is damaged, or cannot be downloaded.
+        Raises:
+            TrichordError: The model does not exist, is damaged, or cannot be downloaded.
+
+        Example:
+            >>> embedder = Embedder.from_pretrained("my_model", device="cuda")  # doctest: +SKIP
         """
         check_options("from_pretrained", options)
         folder = find_folder(
@@ -131,16 +141,20 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         results: str | Path | None = None,
         **options: Any,
     ) -> Embedder:
-        """The model of a run, study or stage folder.
+        """Load the model of a run, study or stage folder.
 
         Args:
-            run: The folder; of a study with several models one of its `stages/`.
-            store: That it was trained on, which tells encoders and words; None takes the one that the run names.
-            words: File of the whole word table, for words beyond the store's.
-            results: Folder of `trichord evaluate --out`, for the card; None takes the figures of the study.
-            options: `encoders`, `weights`, `device`, as of the class.
+            run: The folder. For a study with several models, give one of the folders in `stages/`.
+            store: Store that the model was trained on, which records its encoders and words; None uses the store named by the run.
+            words: File with the complete word table, for words beyond those of the store.
+            results: Folder of `trichord evaluate --out` with the figures for the model card; None uses the figures of the study.
+            **options: `encoders`, `weights` and `device`, as in the class.
 
-        Raises TrichordError when there is no such model or store, or the two do not fit.
+        Raises:
+            TrichordError: The model or the store does not exist, or they do not belong together.
+
+        Example:
+            >>> embedder = Embedder.from_run("my_study/stages/vt", "my_store")  # doctest: +SKIP
         """
         check_options("from_run", options)
         from trichord.embedder.origin import parts_of_run
@@ -151,13 +165,19 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
     def from_published(
         cls, path: str | Path, *, words: str | Path | None = None, store: Location | None = None, **options: Any
     ) -> Embedder:
-        """A published checkpoint (.pth) of MCN, AVLnet or HowTo100M behind the published encoders.
+        """Load a published checkpoint (.pth) of MCN, AVLnet or HowTo100M, with the published encoders.
 
         Args:
-            path: The file; nothing in it is executed.
-            words: File of its word table (GoogleNews word2vec); None: text only as far as `store` has the words.
-            store: A store of its features.
-            options: `encoders`, `weights`, `device`, as of the class.
+            path: The checkpoint file; no code in it is executed.
+            words: File of its word table (GoogleNews word2vec); None restricts text to the words of `store`.
+            store: Store with its features.
+            **options: `encoders`, `weights` and `device`, as in the class.
+
+        Raises:
+            TrichordError: The file cannot be read or is not a known checkpoint.
+
+        Example:
+            >>> embedder = Embedder.from_published("e29.pth", words="GoogleNews-vectors-negative300.bin")  # doctest: +SKIP
         """
         check_options("from_published", options)
         from trichord.embedder.origin import parts_of_published
@@ -175,21 +195,25 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         config: Any = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Write the model as a folder, with a model card. A README.md that is there is left alone.
+        """Write the model as a folder, with a model card. An existing README.md is not changed.
 
         Args:
-            save_directory: New or empty folder, or one with an earlier export, which is replaced.
-            model_card_kwargs: As of `generate_model_card`.
-            push_to_hub: Also upload it.
-            repo_id: OWNER/NAME there; None takes the folder's name.
-            config: Of no use here: the folder describes itself.
-            push_to_hub_kwargs: `private`, `token`, `branch`, ...: as of `ModelHubMixin.push_to_hub`.
+            save_directory: New or empty folder, or a folder with an earlier export, which is replaced.
+            model_card_kwargs: Arguments of `generate_model_card`.
+            push_to_hub: Whether to upload the folder as well.
+            repo_id: OWNER/NAME on the hub; None uses the name of the folder.
+            config: Not used, because the folder contains its own configuration.
+            **push_to_hub_kwargs: `private`, `token`, `branch`, ..., as in `ModelHubMixin.push_to_hub`.
 
         Returns:
-            The URL of the commit, where it was pushed.
+            The URL of the commit if the model was uploaded.
 
-        Raises TrichordError for options that there are not or that have no effect, where a file is in the way, and when the
-        folder holds anything but an earlier export.
+        Raises:
+            TrichordError: An option is unknown or has no effect, a file is in the way, or the folder contains anything but an
+                earlier export.
+
+        Example:
+            >>> embedder.save_pretrained("my_model", model_card_kwargs={"license": "cc-by-4.0"})  # doctest: +SKIP
         """
         folder = Path(save_directory)
         check_card_options(model_card_kwargs or {})
@@ -206,27 +230,45 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         write_folder(save_directory, self.parts)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The card with the model's figures: see `embedder.card.make_card` for `name`, `license` and `language`, which are
-        given by name."""
+        """Return the model card with the figures of the model.
+
+        Args:
+            *args: Not used; arguments must be given by name.
+            **kwargs: `name`, `license` and `language`, as in `embedder.card.make_card`.
+
+        Raises:
+            TrichordError: An argument is unknown or invalid.
+
+        Example:
+            >>> card = embedder.generate_model_card(name="my_model", license="cc-by-4.0")  # doctest: +SKIP
+        """
         from trichord.embedder.card import make_card
 
         check_card_options(args or kwargs)
         return make_card(self.parts, **kwargs)
 
-    # ---- what it knows
+    # ---- properties
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Those that it was trained on."""
+        """Names of the modalities that the model was trained on."""
         return in_order(self.parts.trained.trained)
 
     @property
     def dim(self) -> int:
-        """D."""
+        """Width D of the joint space."""
         return int(self.model.arguments["embed_dim"])
 
     def knows(self, captions: Sequence[str]) -> bool:
-        """Whether a text, given as its captions, holds a word that the model knows."""
+        """Return whether a text, given as its captions, contains a word that the model knows.
+
+        Args:
+            captions: The captions of one clip.
+
+        Example:
+            >>> embedder.knows(["stir the soup"]), embedder.knows(["xyzzy"])
+            (True, False)
+        """
         if self.parts.scoring.text == "embeddings":
             return any(caption.strip() for caption in captions)
         vocabulary = self.parts.vocabulary
@@ -235,13 +277,22 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
     # ---- encoding
 
     def encode_text(self, texts: Text | Sequence[Text], *, truncate: bool = True) -> np.ndarray:
-        """Embeddings (N, D) float32 of texts.
+        """Embed texts.
 
         Args:
-            texts: A string, or a list of them; in place of a string the tuple of a clip's captions, read one after the other.
-            truncate: Cut what is longer than the model reads (as in evaluation); False refuses it.
+            texts: A string or a list of strings. An item of the list may also be the tuple of the captions of a clip, which are
+                read one after the other.
+            truncate: Whether to cut texts that are too long for the model, as in evaluation; False raises an error.
 
-        Raises TrichordError for a text that is empty or holds no word that the model knows, and for an untrained modality.
+        Returns:
+            Embeddings (N, D) float32.
+
+        Raises:
+            TrichordError: A text is empty or contains no word that the model knows, or the model was not trained on text.
+
+        Example:
+            >>> embedder.encode_text(["stir the soup", "cut the bread"]).shape
+            (2, 8)
         """
         import torch
 
@@ -249,7 +300,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         items = texts_of(texts)
         rows = self.inputs.words(items, truncate)
         reads_words = self.parts.scoring.text == "words"
-        found = []
+        batches = []
         for begin in range(0, len(rows), CLIPS_PER_BATCH):
             batch = rows[begin : begin + CLIPS_PER_BATCH]
             length = self.parts.scoring.max_words if reads_words else max(map(len, batch))
@@ -257,8 +308,8 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             mask = np.zeros((len(batch), length), bool)
             for row, vectors in enumerate(batch):
                 text[row, : len(vectors)], mask[row, : len(vectors)] = vectors, True
-            found.append(self._embed("text", text=torch.from_numpy(text), text_mask=torch.from_numpy(mask)))
-        return self._whole(found)
+            batches.append(self._embed("text", text=torch.from_numpy(text), text_mask=torch.from_numpy(mask)))
+        return self._concatenated(batches)
 
     def encode_video(
         self,
@@ -268,16 +319,26 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         start_s: Seconds = None,
         end_s: Seconds = None,
     ) -> np.ndarray:
-        """Embeddings (N, D) float32 of the pictures of videos.
+        """Embed the pictures of videos.
 
         Args:
-            videos: One, or a list, of: a file (also a still picture); frames (T, H, W, 3) uint8 RGB; features (T, F) of the
-                model's encoder; features by stream {name: (T, F)}.
-            rate_hz: Frames a second, of frames.
-            start_s, end_s: Part of each file or of its frames, in seconds; one number for all, or one for each.
+            videos: One item or a list of items. An item is a file (a video or a still picture), frames (T, H, W, 3) uint8 RGB,
+                features (T, F) of the encoder of the model, or features by stream {name: (T, F)}.
+            rate_hz: Number of frames per second, for frames.
+            start_s: Start of the part of each file or frame sequence in seconds; one number for all items, or one for each.
+            end_s: End of this part in seconds; one number for all items, or one for each.
 
-        Raises TrichordError for an item that cannot be read or is of another form, an encoder that is not here, an empty span,
-        and an untrained modality.
+        Returns:
+            Embeddings (N, D) float32.
+
+        Raises:
+            TrichordError: An item cannot be read or has an unknown form, an encoder is not available, a span is empty, or the
+                model was not trained on video.
+
+        Example:
+            >>> features = np.ones((5, 16), np.float32)  # of the encoder that the model was trained with
+            >>> embedder.encode_video([features, features]).shape
+            (2, 8)
         """
         import torch
 
@@ -285,15 +346,15 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         check_rate(rate_hz, "frames")
         items = items_of(videos)
         spans = spans_of(start_s, end_s, len(items))
-        found = []
+        batches = []
         for begin in range(0, len(items), CLIPS_PER_BATCH):
             end = begin + CLIPS_PER_BATCH
             rows = [
                 self.inputs.video(item, span, rate_hz)
                 for item, span in zip(items[begin:end], spans[begin:end], strict=True)
             ]
-            found.append(self._embed("video", video=torch.from_numpy(np.stack(rows))))
-        return self._whole(found)
+            batches.append(self._embed("video", video=torch.from_numpy(np.stack(rows))))
+        return self._concatenated(batches)
 
     def encode_audio(
         self,
@@ -304,17 +365,28 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         end_s: Seconds = None,
         truncate: bool = True,
     ) -> np.ndarray:
-        """Embeddings (N, D) float32 of sounds.
+        """Embed sounds.
 
         Args:
-            sounds: One, or a list, of: a media file; mono samples (N,), floating point in [-1, 1] or 16-bit; a log-mel
-                spectrogram (40, T) as `features.log_mel` makes it, or, for a model of audio embeddings, those (T, C).
-            rate_hz: Samples a second, of samples.
-            start_s, end_s: Part of each file, its samples or its spectrogram, in seconds; one number for all, or one for each.
-                Loudness is relative to the whole file or array.
-            truncate: Cut what is longer than the model reads (as in evaluation); False refuses it.
+            sounds: One item or a list of items. An item is a media file, mono samples (N,) as floating-point numbers in [-1, 1]
+                or 16-bit integers, a log-mel spectrogram (40, T) as computed by `features.log_mel`, or audio embeddings (T, C)
+                for a model that reads these.
+            rate_hz: Number of samples per second, for samples.
+            start_s: Start of the part of each item in seconds; one number for all items, or one for each. Loudness is relative
+                to the whole file or array.
+            end_s: End of this part in seconds; one number for all items, or one for each.
+            truncate: Whether to cut sounds that are too long for the model, as in evaluation; False raises an error.
 
-        Raises TrichordError for an item that cannot be read, is of another form or holds no sound, and an untrained modality.
+        Returns:
+            Embeddings (N, D) float32.
+
+        Raises:
+            TrichordError: An item cannot be read, has an unknown form or contains no sound, or the model was not trained on audio.
+
+        Example:
+            >>> embedder.encode_audio(np.zeros(32_000, np.float32), rate_hz=16_000)  # two seconds of silence
+            Traceback (most recent call last):
+            trichord.errors.TrichordError: this model was not trained on audio; its modalities are video, text
         """
         import torch
 
@@ -322,7 +394,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         check_rate(rate_hz, "samples")
         items = items_of(sounds)
         spans = spans_of(start_s, end_s, len(items))
-        scoring, found = self.parts.scoring, []
+        scoring, batches = self.parts.scoring, []
         for begin in range(0, len(items), CLIPS_PER_BATCH):
             end = begin + CLIPS_PER_BATCH
             rows = [
@@ -330,50 +402,89 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
                 for item, span in zip(items[begin:end], spans[begin:end], strict=True)
             ]
             if scoring.audio == "embeddings":
-                found.append(self._embed("audio", audio_pooled=torch.from_numpy(np.stack(rows))))
+                batches.append(self._embed("audio", audio_pooled=torch.from_numpy(np.stack(rows))))
                 continue
             padded = np.full((len(rows), scoring.audio_frames, rows[0].shape[1]), scoring.audio_pad_db, np.float32)
             for row, frames in enumerate(rows):
                 padded[row, : len(frames)] = frames
             counts = torch.tensor([len(frames) for frames in rows])
-            audio = torch.from_numpy(padded).transpose(1, 2)  # laid out in memory as the reader's
-            found.append(self._embed("audio", audio=audio, audio_frames=counts))
-        return self._whole(found)
+            audio = torch.from_numpy(padded).transpose(1, 2)  # the same memory layout as in the reader
+            batches.append(self._embed("audio", audio=audio, audio_frames=counts))
+        return self._concatenated(batches)
 
     def encode_features(self, modality: str, arrays: Any) -> np.ndarray:
-        """Embeddings (N, D) float32 of a modality beyond video, audio and text, which the model reads as feature arrays.
+        """Embed a modality beyond video, audio and text that the model reads as feature arrays.
 
         Args:
-            modality: Its name, such as depth.
-            arrays: One, or a list, of: a file (.npy, or .npz with one array); a vector (F,); rows in time (T, F).
+            modality: Name of the modality, such as depth.
+            arrays: One item or a list of items. An item is a file (.npy, or .npz with one array), a vector (F,), or rows over
+                time (T, F).
 
-        Raises TrichordError for an array that cannot be read or is of another form or width, and for an untrained modality.
+        Returns:
+            Embeddings (N, D) float32.
+
+        Raises:
+            TrichordError: An array cannot be read or has an unknown form or width, or the model was not trained on the modality.
+
+        Example:
+            >>> embedder.encode_features("depth", ["a.npy", "b.npy"])  # doctest: +SKIP
         """
         import torch
 
         self._require(modality)
         rows = [self.inputs.features(modality, item) for item in items_of(arrays)]
         batches = (rows[begin : begin + CLIPS_PER_BATCH] for begin in range(0, len(rows), CLIPS_PER_BATCH))
-        return self._whole([self._embed(modality, **{modality: torch.from_numpy(np.stack(b))}) for b in batches])
+        return self._concatenated([self._embed(modality, **{modality: torch.from_numpy(np.stack(b))}) for b in batches])
 
     def fuse(self, *parts: np.ndarray) -> np.ndarray:
-        """One embedding (N, D) of items from those of several modalities (N, D) each: their sum, or with cosine scores the mean
-        of the embeddings of length one: as in evaluation."""
+        """Combine the embeddings of several modalities of the same items, as in evaluation.
+
+        Args:
+            *parts: Embeddings (N, D) of each modality.
+
+        Returns:
+            The sum (N, D) of the embeddings or, if scores are cosines, the mean of the normalized embeddings.
+
+        Raises:
+            TrichordError: The shapes differ.
+
+        Example:
+            >>> video, text = embedder.encode_video(np.ones((5, 16), np.float32)), embedder.encode_text("stir the soup")
+            >>> embedder.fuse(video, text).shape
+            (1, 8)
+        """
         if not parts or len({part.shape for part in parts}) > 1:
             raise TrichordError(
-                f"embeddings of shapes {[part.shape for part in parts]} cannot be joined; give (N, D) of the same items"
+                f"embeddings of the shapes {[part.shape for part in parts]} cannot be fused; give arrays (N, D) of the same items"
             )
         return fuse(list(parts), "mean_normalized" if self.parts.scoring.cosine else "sum")
 
     def similarity(self, queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-        """Scores (N, M) float32 of embeddings (N, D) against (M, D): cosines or dot products, as the model was trained.
+        """Return the scores of queries and gallery items: cosines or dot products, as in training.
 
-        Cosines of several modalities fused are those of the fused embedding; `trichord evaluate` takes it as long as it is.
+        With cosines, fused embeddings are normalized again, whereas `trichord evaluate` uses them as they are.
+
+        Args:
+            queries: Embeddings (N, D).
+            gallery: Embeddings (M, D).
+
+        Returns:
+            Scores (N, M) float32.
+
+        Raises:
+            TrichordError: The width of the embeddings is not that of the model.
+
+        Example:
+            >>> texts = embedder.encode_text(["stir the soup", "cut the bread"])
+            >>> videos = embedder.encode_video([np.ones((5, 16), np.float32)] * 3)
+            >>> embedder.similarity(texts, videos).shape
+            (2, 3)
         """
         one, two = (np.atleast_2d(np.asarray(rows, np.float32)) for rows in (queries, gallery))
         if one.shape[1] != self.dim or two.shape[1] != self.dim:
             raise TrichordError(
-                f"embeddings of width {one.shape[1]} and {two.shape[1]}, the model's have {self.dim}; use its own"
+                f"the embeddings have the widths {one.shape[1]} and {two.shape[1]}, but the model has the width {self.dim}; give "
+                "embeddings of this model"
             )
         if self.parts.scoring.cosine:
             one, two = unit(one), unit(two)
@@ -381,7 +492,9 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
     def _require(self, modality: str) -> None:
         if modality not in self.modalities:
-            raise TrichordError(f"this model was not trained on {modality}; it knows {', '.join(self.modalities)}")
+            raise TrichordError(
+                f"this model was not trained on {modality}; its modalities are {', '.join(self.modalities)}"
+            )
 
     def _embed(self, modality: str, **inputs: torch.Tensor) -> np.ndarray:
         import torch
@@ -390,7 +503,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
             on_device = {name: tensor.to(self.device) for name, tensor in inputs.items()}
             return np.asarray(self.model.embed(**on_device)[modality].float().cpu().numpy())
 
-    def _whole(self, batches: list[np.ndarray]) -> np.ndarray:
+    def _concatenated(self, batches: list[np.ndarray]) -> np.ndarray:
         return np.concatenate(batches) if batches else np.empty((0, self.dim), np.float32)
 
 

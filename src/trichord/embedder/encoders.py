@@ -1,7 +1,7 @@
-"""The feature encoders that a model was trained behind, known by their fingerprints, and the rows that they give of files
-and arrays: the rows that an extraction into a store gives, for the same part of the same file.
+"""Feature encoders of a model, identified by their fingerprints, and the feature rows that they compute from files and arrays.
 
-They are loaded when they are first needed. An encoder that would give other features than the recorded one is refused.
+For the same part of the same file, the rows equal those of an extraction into a store. Encoders are loaded when they are first
+used. An encoder whose features would differ from those of the recorded one is rejected.
 """
 
 from __future__ import annotations
@@ -27,33 +27,38 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".ti
 _FRAMES_PER_BLOCK = 64
 _URL = re.compile(
     r"((?:[^/]*::)?[A-Za-z][A-Za-z0-9+.-]+):/+"
-)  # a path has lost one of the two slashes; a drive has one letter
+)  # pathlib merges the two slashes of a URL; the drive of a path has a single letter
 
 
 class Absent(TrichordError):
-    """An item that holds nothing of a modality, or nothing in the span that was asked for."""
+    """The item does not contain a modality, or does not contain it in the requested span."""
 
 
 def file_of(value: str | Path) -> Path:
-    """The path of a file. Raises TrichordError for a folder and for a URL; whether there is such a file is not asked."""
+    """Return the path of a file, which may not exist.
+
+    Raises:
+        TrichordError: The value is a folder or a URL.
+    """
     path = Path(value)
     if path.is_dir():
-        raise TrichordError(f"{path}: is a folder; give the files in it")
+        raise TrichordError(f"{path}: the path is a folder; give the files in it")
     if (match := _URL.match(str(value))) and not path.exists():
         url = shown_url(f"{match[1]}://{str(value)[match.end() :]}")
-        raise TrichordError(f"{url}: is a URL; files are read from a disk, so download it first")
+        raise TrichordError(f"{url}: URLs are not supported; download the file first")
     return path
 
 
 class FeatureEncoders:
-    """Encoders by the stream that each makes.
+    """Encoders of the feature streams of a model.
 
     Args:
-        recorded: Stream -> fingerprint as the store recorded it (`Fingerprint.to_dict`); a stream without is not known.
-        names: Stream -> name as `trichord extract` takes it, in place of the recorded one: where it lies elsewhere, or
-            nothing was recorded.
-        weights: Stream -> weights file in place of the usual one.
-        device: Where they compute.
+        recorded: Fingerprint of the encoder of each stream as recorded in the store (`Fingerprint.to_dict`); streams without a
+            recorded encoder are absent.
+        names: Encoder of each stream, named as in `trichord extract`. It replaces the recorded encoder, for example if its
+            folder has moved or no encoder was recorded.
+        weights: Weights file of the encoder of each stream, instead of the default file.
+        device: Device of the encoders.
     """
 
     def __init__(
@@ -69,21 +74,25 @@ class FeatureEncoders:
         self._loaded: dict[str, Any] = {}
 
     def get(self, stream: str) -> Any:
-        """The encoder of a stream. Raises TrichordError when it is not known, not here, or another one."""
+        """Return the encoder of a stream.
+
+        Raises:
+            TrichordError: The encoder is unknown, is not available, or differs from the recorded one.
+        """
         if stream not in self._loaded:
             name = self.names.get(stream) or recorded_name(self.recorded.get(stream, {}), stream)
             if not name and stream == LOG_MEL_STREAM:
                 name = "log-mel"
             if not name:
                 raise TrichordError(
-                    f"the model does not say what makes its {stream} features; name it, e.g. "
-                    f"encoders={{'{stream}': 'resnet152'}} (`trichord extract --list-encoders`), or give features"
+                    f"the model does not record the encoder of its {stream} features; give its name, such as "
+                    f"encoders={{'{stream}': 'resnet152'}} (`trichord extract --list-encoders`), or pass features"
                 )
             try:
                 encoder = self._load(stream, name)
             except TrichordError as error:
                 raise TrichordError(
-                    f"the encoder of {stream}, {name}, cannot be loaded: {error} (from Python: weights={{'{stream}': FILE}} "
+                    f"the encoder {name} of the stream {stream} cannot be loaded: {error} (in Python: weights={{'{stream}': FILE}} "
                     f"or encoders={{'{stream}': NAME}})"
                 ) from None
             self._check(stream, encoder.fingerprint)
@@ -95,7 +104,9 @@ class FeatureEncoders:
             from trichord.features.spectrogram import LogMel
 
             if self.names.get(stream, "log-mel") != "log-mel":
-                raise TrichordError("spectrograms are made by log-mel alone; leave it out")
+                raise TrichordError(
+                    "the only encoder of spectrograms is log-mel; omit the encoder of the spectrogram stream"
+                )
             return LogMel()
         if stream == EMBEDDING_STREAMS["audio"]:
             from trichord.features.audio import load_audio_encoder
@@ -110,43 +121,48 @@ class FeatureEncoders:
         weights = self.weights.get(stream)
         return load_visual_encoder(name, None if weights is None else Path(weights), self.device)
 
-    def _check(self, stream: str, found: Fingerprint) -> None:
+    def _check(self, stream: str, loaded: Fingerprint) -> None:
         recorded = self.recorded.get(stream, {})
-        if not same_features(recorded, found):
+        if not same_features(recorded, loaded):
             raise TrichordError(
-                f"the model's {stream} features were made by {recorded['name']} ({recorded['digest']}), "
-                f"{found.name} here gives others ({found.digest}); use the same encoder, version and weights"
+                f"the {stream} features of the model were computed by {recorded['name']} ({recorded['digest']}), but "
+                f"{loaded.name} ({loaded.digest}) computes different features; use the same encoder, version and weights"
             )
 
     # ---- pictures
 
     def video_rows(self, stream: str, path: Path, start_s: float, end_s: float | None) -> np.ndarray:
-        """Rows int(start * rate) to int(end * rate), both included, of a video file (n, F) float16; the one row of a picture.
+        """Return the rows (n, F) float16 of a part of a video file, or the single row of a picture.
 
-        Raises TrichordError when the file cannot be read or the clip holds not one picture.
+        The first row is int(start_s * rate), and the last one, which is included, is int(end_s * rate).
+
+        Raises:
+            TrichordError: The file cannot be read, or the clip does not contain any picture.
         """
         encoder: VisualEncoder = self.get(stream)
         if path.suffix.lower() in IMAGE_SUFFIXES:
             if encoder.window > 1:
-                raise TrichordError(f"{path}: is a still picture, {stream} is made of moving ones; give a video")
+                raise TrichordError(
+                    f"{path}: the file is a still picture, but the stream {stream} is computed from videos; give a video"
+                )
             with watching(path):
                 picture = image(path, encoder.frames)
             return encoder.encode(picture[None])
         first, last = _rows_between(start_s, end_s, encoder.rate_hz)
         decoder = choose_decoder(self._decoder_of(stream), self.device)
-        found = pictures(
+        decoded = pictures(
             path,
             [encoder.frames],
             start_s=first / encoder.rate_hz,
             end_s=None if last is None else last / encoder.rate_hz,
             decoder=decoder,
         )
-        return _encoded(encoder, (picture for _, picture in watched(found, path)))
+        return _encoded(encoder, (picture for _, picture in watched(decoded, path)))
 
     def frame_rows(
         self, stream: str, frames: np.ndarray, rate_hz: float, start_s: float, end_s: float | None
     ) -> np.ndarray:
-        """The same of frames (T, H, W, 3) uint8 RGB, `rate_hz` of them a second."""
+        """Return the same rows of frames (T, H, W, 3) uint8 RGB, at `rate_hz` frames per second."""
         encoder: VisualEncoder = self.get(stream)
         first, last = _rows_between(start_s, end_s, encoder.rate_hz)
         return _encoded(encoder, pictures_of(frames, rate_hz, encoder.frames))[first:last]
@@ -158,31 +174,40 @@ class FeatureEncoders:
     # ---- sound
 
     def sound_rows(self, stream: str, path: Path) -> np.ndarray:
-        """Rows of the whole sound of a file: the level of a spectrogram is relative to its loudest moment. The rows of the
-        file that was asked for last are kept, so that clips of one file cost one pass.
+        """Return the rows of the whole sound of a file.
 
-        Raises TrichordError when the file cannot be read or has no sound.
+        The level of a spectrogram is relative to the loudest moment of the file, so a part cannot be computed alone. Rows of the
+        most recent file are cached, so that several clips of a file need only one pass.
+
+        Raises:
+            TrichordError: The file cannot be read or has no sound.
         """
         encoder = self.get(stream)
         if not path.is_file():
-            raise TrichordError(f"{path}: no such file; check the path")
+            raise TrichordError(f"{path}: the file does not exist; check the path")
         rows = FILE_ROWS.get(path, encoder, lambda: watched(sound(path, sample_rate_hz=encoder.sample_rate_hz), path))
         if not len(rows):
-            raise Absent(f"{path}: has no sound; name another file, or leave its audio out")
+            raise Absent(f"{path}: the file has no sound; give another file, or do not embed its audio")
         return rows
 
     def waveform_rows(self, stream: str, samples: np.ndarray, sample_rate_hz: float) -> np.ndarray:
-        """The same of mono samples (N,): floating point in [-1, 1], or 16-bit integers."""
+        """Return the rows of mono samples (N,), floating-point numbers in [-1, 1] or 16-bit integers.
+
+        Raises:
+            TrichordError: The samples have another type, are not finite or are empty, or the rate is not valid.
+        """
         encoder = self.get(stream)
         waves = samples.astype(np.float32) / (32768.0 if samples.dtype == np.int16 else 1.0)
         if samples.dtype.kind not in "f" and samples.dtype != np.int16:
             raise TrichordError(
-                f"a waveform is floating point in [-1, 1] or 16-bit integers, not {samples.dtype}; convert it"
+                f"a waveform must consist of floating-point numbers in [-1, 1] or 16-bit integers, not {samples.dtype}; convert it"
             )
         if not np.isfinite(waves).all():
-            raise TrichordError("the waveform holds numbers that are not finite; replace them")
+            raise TrichordError("the waveform contains numbers that are not finite; replace them")
         if not 0 < sample_rate_hz < float("inf"):
-            raise TrichordError(f"the waveform has {sample_rate_hz} samples a second; give its rate, such as 16000")
+            raise TrichordError(
+                f"the sample rate of the waveform is {sample_rate_hz}; give a positive rate, such as 16000"
+            )
         if sample_rate_hz != encoder.sample_rate_hz:
             import librosa
 
@@ -191,11 +216,11 @@ class FeatureEncoders:
             )
         rows = _joined(encoder.encode(lambda: iter([waves])))
         if not len(rows):
-            raise TrichordError("the waveform is empty; give one sample or more")
+            raise TrichordError("the waveform is empty; give at least one sample")
         return rows
 
     def sound_duration_s(self, path: Path, num_rows: int, rate_hz: float) -> float:
-        """When the sound of a file ends, as an extraction counts it where there are no pictures."""
+        """Return the end time of the sound of a file, as computed in an extraction of a file without pictures."""
         decoded_s = (num_rows - 1) / rate_hz
         with watching(path):
             stated_s = probe(path).duration_s
@@ -204,7 +229,7 @@ class FeatureEncoders:
     # ---- text
 
     def text_rows(self, captions: Sequence[str]) -> np.ndarray:
-        """A row (F,) float16 for each caption."""
+        """Return a row (F,) float16 for each caption."""
         return np.asarray(self.get(EMBEDDING_STREAMS["text"]).encode(list(captions)))
 
 
@@ -213,27 +238,27 @@ def _rows_between(start_s: float, end_s: float | None, rate_hz: float) -> tuple[
 
 
 def _encoded(encoder: VisualEncoder, stream: Iterator[np.ndarray]) -> np.ndarray:
-    """Rows of all pictures; the last window is filled with black ones, as in an extraction."""
+    """Return the rows of all pictures; the last window is padded with black pictures, as in an extraction."""
     window = encoder.window
-    most = max(_FRAMES_PER_BLOCK // window, 1) * window
+    block_size = max(_FRAMES_PER_BLOCK // window, 1) * window
     rows: list[np.ndarray] = []
-    held: list[np.ndarray] = []
+    pending: list[np.ndarray] = []
 
-    def send() -> None:
-        block = np.stack(held)
+    def encode_pending() -> None:
+        block = np.stack(pending)
         rows.append(encoder.encode(block.reshape(-1, window, *block.shape[1:]) if window > 1 else block))
-        held.clear()
+        pending.clear()
 
     for picture in stream:
-        held.append(picture)
-        if len(held) == most:
-            send()
-    if held:
-        held += [np.zeros_like(held[-1])] * (-len(held) % window)
-        send()
+        pending.append(picture)
+        if len(pending) == block_size:
+            encode_pending()
+    if pending:
+        pending += [np.zeros_like(pending[-1])] * (-len(pending) % window)
+        encode_pending()
     return _joined(rows)
 
 
 def _joined(blocks: Iterable[np.ndarray]) -> np.ndarray:
-    found = [np.asarray(block) for block in blocks if len(block)]
-    return np.concatenate(found) if found else np.empty((0, 0), np.float16)
+    arrays = [np.asarray(block) for block in blocks if len(block)]
+    return np.concatenate(arrays) if arrays else np.empty((0, 0), np.float16)

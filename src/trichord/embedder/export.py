@@ -1,4 +1,4 @@
-"""`trichord export-model`: a trained model as a folder for others."""
+"""Export a trained model as a folder (`trichord export-model`)."""
 
 from __future__ import annotations
 
@@ -24,17 +24,24 @@ def export_model(
     license: str | None = None,
     language: str | None = None,
 ) -> str:
-    """Write the model of a run, or a published checkpoint, as a folder. Returns lines that say what it holds.
+    """Write the model of a run, or a published checkpoint, as a folder.
 
     Args:
         run: Run, study or stage folder, or a published .pth file.
-        out: New or empty folder, or one with an earlier export, which is replaced. A model card that is there is left alone.
-        store, words, results: As of `Embedder.from_run`.
-        name: Of the model, in its card; None takes the folder's.
-        license, language: Of the weights and of the texts, for the card.
+        out: New or empty folder, or a folder with an earlier export, which is replaced. An existing model card is not changed.
+        store: As in `Embedder.from_run`.
+        words: As in `Embedder.from_run`.
+        results: As in `Embedder.from_run`.
+        name: Name of the model in its card; None uses the name of the folder.
+        license: License of the weights, for the card.
+        language: Language of the texts, for the card.
 
-    Raises TrichordError when there is no such model, `out` is a file or holds anything but an earlier export, or the license
-    holds no letter.
+    Returns:
+        Lines that describe the contents of the folder.
+
+    Raises:
+        TrichordError: There is no such model, `out` is a file or contains anything but an earlier export, or the license
+            contains no letter.
     """
     check_folder(out)
     check_target(out)
@@ -49,19 +56,19 @@ def export_model(
         lines.append(f"  {stream} by {entry['name']} ({entry.get('digest', 'fingerprint unknown')})")
     if "text" in embedder.modalities and parts.trained.text == "words":
         count = 0 if parts.vocabulary is None else len(parts.vocabulary.words().words)
-        source = "no table" if parts.vocabulary is None else parts.vocabulary.source
+        source = "no word table" if parts.vocabulary is None else parts.vocabulary.source
         lines.append(f"  {count:,} words of {source}")
     count = num_figures(out / CARD)
     lines.append(f"  {count} figure{'s' if count != 1 else ''} in the model card")
     if kept_card:
-        lines.append(f"note: {out / CARD} was there and was left as it is; delete it for a new one")
+        lines.append(f"note: {out / CARD} already existed and was not changed; delete it to write a new model card")
     elif hub is None:
-        lines.append("note: the card names no license; --license does")
+        lines.append("note: the model card does not state a license; give it with --license")
     elif hub[1] is not None:
         lines.append(
-            f"note: '{license}' has not the form of the hub's identifiers (small letters, digits, dots, dashes: cc-by-4.0); "
+            f"note: '{license}' is not an identifier of the hub (lower-case letters, digits, dots and dashes, such as cc-by-4.0); "
             f"the card has license: {hub[0]}, license_name: {hub[1]}"
         )
     elif hub[0] != license:
-        lines.append(f"note: the card has license: {hub[0]}, as the hub writes it")
+        lines.append(f"note: the card has license: {hub[0]}, the spelling of the hub")
     return "\n".join(lines)

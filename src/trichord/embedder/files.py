@@ -1,4 +1,4 @@
-"""`trichord embed`: media files, with the captions beside them, and the clips of tables, in the joint space."""
+"""Embed media files with their captions, and the clips of tables (`trichord embed`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,17 @@ EmbeddedFile = tuple[list["Clip"], list[dict[str, np.ndarray]]]  # clips, and em
 
 @dataclass(frozen=True)
 class Clip:
-    """Part of a file, what is said in it, and which modalities there may be."""
+    """Part of a file, its captions, and the modalities that it may have.
+
+    Attributes:
+        file: The file.
+        start_s: Start in the file in seconds.
+        end_s: End in the file in seconds.
+        is_whole: Whether the clip is the whole file.
+        captions: Captions of the clip.
+        modalities: Modalities that the clip may have.
+        id: Id of the row of a table; '' for clips of files.
+    """
 
     file: Path
     start_s: float
@@ -39,10 +49,11 @@ class Clip:
     is_whole: bool
     captions: tuple[str, ...]
     modalities: tuple[str, ...]
-    id: str = ""  # of a row of a table
+    id: str = ""
 
     @property
     def name(self) -> str:
+        """Id of the clip in the results."""
         if self.id:
             return self.id
         return self.file.as_posix() if self.is_whole else f"{self.file.as_posix()}@{self.start_s:.2f}-{self.end_s:.2f}"
@@ -51,7 +62,13 @@ class Clip:
 def embed_file(model: Embedder, path: Path | Source, window_s: float | None = None) -> EmbeddedFile:
     """Return the clips of a file, or the clip of a row of a table, and their embeddings.
 
-    Raises TrichordError if the file cannot be used.
+    Args:
+        model: Model that embeds the modalities of the file.
+        path: The file, or the row of a table.
+        window_s: Duration of the clips that longer files are cut into in seconds; None for one clip per file.
+
+    Raises:
+        TrichordError: The file cannot be used.
     """
     if isinstance(path, Source):
         return _embedded_source(model, path)
@@ -61,7 +78,7 @@ def embed_file(model: Embedder, path: Path | Source, window_s: float | None = No
 
 def _embedded_source(model: Embedder, source: Source) -> EmbeddedFile:
     """Return the clip of a row of a table, and the embedding (D,) of each modality in the row."""
-    found: dict[str, np.ndarray] = {}
+    embeddings: dict[str, np.ndarray] = {}
     media: list[tuple[str, Path | None]] = [("video", source.image)]
     for file in dict.fromkeys(file for file in (source.video, source.audio) if file is not None):
         with watching(file):
@@ -73,18 +90,18 @@ def _embedded_source(model: Embedder, source: Source) -> EmbeddedFile:
         if path is not None and modality in model.modalities:
             span = {} if path == source.image else {"start_s": source.start_s, "end_s": source.end_s}
             with suppress(Absent):
-                found[modality] = encode[modality](path, **span)[0]
+                embeddings[modality] = encode[modality](path, **span)[0]
     for modality, array in source.arrays.items():
-        found[modality] = model.encode_features(modality, array)[0]
+        embeddings[modality] = model.encode_features(modality, array)[0]
     captions: tuple[str, ...] = ()
     if "text" in model.modalities:
         with watching(source.video or source.audio or Path()):
             captions = tuple(captions_of(source, 1.0).text)
         if captions and model.knows(captions):
-            found["text"] = model.encode_text([captions])[0]
-    named = source.video or source.image or source.audio or next(iter(source.arrays.values()))
+            embeddings["text"] = model.encode_text([captions])[0]
+    main_file = source.video or source.image or source.audio or next(iter(source.arrays.values()))
     end_s = source.start_s if source.end_s is None else source.end_s
-    return [Clip(named, source.start_s, end_s, False, captions, tuple(found), source.video_id)], [found]
+    return [Clip(main_file, source.start_s, end_s, False, captions, tuple(embeddings), source.video_id)], [embeddings]
 
 
 @accepts_text_paths
@@ -95,44 +112,48 @@ def embed_files(
     window_s: float | None = None,
     worker: Callable[[Path | Source, float | None], EmbeddedFile] | None = None,
 ) -> Embedded:
-    """Files as clips in the joint space of a model.
+    """Embed files as clips in the joint space of a model.
 
     Args:
-        model: Embeds each modality that it knows and a file has; of text the captions beside a file, or in it.
-        files: Media files and pictures; a folder stands for the videos in it and its sub-folders, a table of clips, as
-            `trichord extract` reads it, for its rows. A column with the name of a modality of the model names feature arrays.
-        window_s: Cut longer files into clips of this length, each with the captions whose middle it holds; a rest below half
-            of it joins the clip before. None: one clip a file.
-        worker: Embeds one file, given the file and `window_s`: a `worker.Worker` does it in another process, so that a file
-            that crashes or hangs its decoder is one of those that cannot be used. None: in this process.
+        model: Model that embeds the modalities of each file. Text is taken from captions next to a file or from a subtitle track.
+        files: Media files and pictures. A folder stands for the videos in it and its subfolders, and a table of clips, as read by
+            `trichord extract`, for its rows. A column named like a modality of the model contains paths of feature arrays.
+        window_s: Duration of the clips that longer files are cut into, in seconds. Each clip has the captions whose middle it
+            contains. A remainder of less than half of this duration is added to the previous clip. None for one clip per file.
+        worker: Function that embeds one file, given the file and `window_s`. A `worker.Worker` does this in another process, so
+            that a file that crashes or hangs its decoder is treated as a file that cannot be used. None embeds files in this process.
 
-    A file that cannot be used is left out, and a warning tells why.
+    Returns:
+        Embeddings of all clips. Files that cannot be used are left out with a warning.
 
-    Raises TrichordError when a folder holds no videos, and when not one file can be used.
+    Raises:
+        TrichordError: A folder contains no videos, or no file can be used.
     """
     if window_s is not None and not 0 < window_s < float("inf"):
-        raise TrichordError(f"clips of {window_s} s cannot be cut; give a length above 0")
-    wanted: list[Path | Source] = []
+        raise TrichordError(f"window_s is {window_s}; give a positive number of seconds")
+    sources: list[Path | Source] = []
     notes: list[str] = []
     for file in files:
         if file.suffix.lower() in TABLE_SUFFIXES and not file.is_dir():
             if window_s is not None:
-                raise TrichordError(f"{file}: the rows of a table are clips, which are not cut; leave --window_s out")
+                raise TrichordError(
+                    f"{file}: the rows of a table are clips and are not cut into windows; omit --window_s"
+                )
             further = tuple(further_letters(model.modalities))
-            wanted += read_table(file, modalities=further, may_lack=True, notes=notes)
+            sources += read_table(file, modalities=further, may_lack=True, notes=notes)
             continue
-        found = [s.video for s in sources_of_folder(file, notes=notes)] if file.is_dir() else [file]
-        wanted += [video for video in found if video is not None]
+        videos = [s.video for s in sources_of_folder(file, notes=notes)] if file.is_dir() else [file]
+        sources += [video for video in videos if video is not None]
     for note in notes:
         logger.warning(f"note: {note}")
     clips: list[Clip] = []
     rows: list[dict[str, np.ndarray]] = []
     num_unused = 0
-    for path in wanted:
+    for path in sources:
         try:
             clips_of_file, rows_of_file = worker(path, window_s) if worker else embed_file(model, path, window_s)
         except TrichordError as error:
-            if len(wanted) == 1:
+            if len(sources) == 1:
                 raise
             row = f"{path.name}: " if isinstance(path, Source) else ""
             logger.warning(f"left out: {row}{error}")
@@ -141,14 +162,14 @@ def embed_files(
         clips += clips_of_file
         rows += rows_of_file
     if not clips:
-        raise TrichordError(f"none of {len(wanted)} files can be used; the lines above say why")
+        raise TrichordError(f"none of the {len(sources)} files can be used; the lines above give the reasons")
     if num_unused:
-        logger.warning(f"{num_unused} of {len(wanted)} files were left out; the lines above say why")
-    there = {m: np.array([m in row for row in rows]) for m in model.modalities}
-    nothing = np.zeros(model.dim, np.float32)
+        logger.warning(f"{num_unused} of {len(sources)} files were left out; the lines above say why")
+    is_valid = {m: np.array([m in row for row in rows]) for m in model.modalities}
+    zeros = np.zeros(model.dim, np.float32)
     return Embedded.of(
-        {m: np.stack([row.get(m, nothing) for row in rows]) for m in model.modalities},
-        valid=there,
+        {m: np.stack([row.get(m, zeros) for row in rows]) for m in model.modalities},
+        valid=is_valid,
         ids=[clip.name for clip in clips],
         videos=[clip.file.as_posix() for clip in clips],
         start_s=np.array([clip.start_s for clip in clips]),
@@ -158,24 +179,35 @@ def embed_files(
 
 
 def clips_of(path: Path, model: Embedder, window_s: float | None) -> list[Clip]:
-    """The clips of one file. Raises TrichordError when it is missing, a folder or a URL, no media file, or of no length to cut."""
+    """Return the clips of one file.
+
+    Args:
+        path: The file.
+        model: Model that determines the modalities of interest.
+        window_s: Duration of the clips that longer files are cut into in seconds; None for one clip.
+
+    Raises:
+        TrichordError: The file does not exist, is a folder, a URL or not a media file, or has no duration.
+    """
     file_of(path)
     if path.suffix.lower() in (".npy", ".npz"):
         raise TrichordError(
-            f"{path}: is a feature array; name it in a table of clips, in a column with the name of its modality"
+            f"{path}: the file is a feature array; list it in a table of clips, in a column named like its modality"
         )
     if path.suffix.lower() in IMAGE_SUFFIXES:
         if "video" not in model.modalities:
-            raise TrichordError(f"{path}: is a picture, which this model was not trained on")
+            raise TrichordError(
+                f"{path}: the file is a picture, but this model was not trained on video; give sounds or texts"
+            )
         return [Clip(path, 0.0, 0.0, True, (), ("video",))]
     with watching(path):
         info = probe(path)
-    has = {"video": info.has_video, "audio": info.has_audio}
+    has_modality = {"video": info.has_video, "audio": info.has_audio}
     captions = Captions.empty()
     if "text" in model.modalities:
         with watching(path):
             captions = captions_of(Source(path.stem, str(path), video=path), info.duration_s)
-    modalities = tuple(m for m in model.modalities if has.get(m, m == "text"))
+    modalities = tuple(m for m in model.modalities if has_modality.get(m, m == "text"))
     if window_s is None or info.duration_s <= window_s:
         return [Clip(path, 0.0, info.duration_s, True, tuple(captions.text), modalities)]
     starts = np.arange(0.0, info.duration_s, window_s)
@@ -197,18 +229,18 @@ def clips_of(path: Path, model: Embedder, window_s: float | None) -> list[Clip]:
 
 
 def _embedded(model: Embedder, clip: Clip) -> dict[str, np.ndarray]:
-    """Embeddings (D,) of the modalities that a clip has. Pictures or sound that are shorter than the file are none."""
+    """Return the embeddings (D,) of the modalities of a clip, without those of tracks that end before the clip."""
     start_s, end_s = (None, None) if clip.is_whole else (clip.start_s, clip.end_s)
-    found: dict[str, np.ndarray] = {}
+    embeddings: dict[str, np.ndarray] = {}
     if "text" in clip.modalities and clip.captions and model.knows(clip.captions):
-        found["text"] = model.encode_text([clip.captions])[0]
+        embeddings["text"] = model.encode_text([clip.captions])[0]
     encode: dict[str, Callable[..., np.ndarray]] = {"video": model.encode_video, "audio": model.encode_audio}
     for modality in (m for m in clip.modalities if m != "text"):
         try:
-            found[modality] = encode[modality](clip.file, start_s=start_s, end_s=end_s)[0]
+            embeddings[modality] = encode[modality](clip.file, start_s=start_s, end_s=end_s)[0]
         except Absent:
             continue
-        except TrichordError:  # the file's first clip was good: its pictures or its sound end here
+        except TrichordError:  # the first clip of the file was readable, so the track ends before this clip
             if clip.start_s == 0:
                 raise
-    return found
+    return embeddings

@@ -1,7 +1,8 @@
-"""A model's folder, here or on the hub: `model.safetensors` and `model.json` (the network, as of a trained stage),
-`config.json` (what leads to it: encoders, clips, scores) and `words.safetensors` (word vectors).
+"""Read and write the folder of a model, which may also be a repository on the Hugging Face hub.
 
-Nothing in them is run. `config.json` is sealed and names the digest of the words; `model.json` that of the weights.
+The folder contains `model.safetensors` and `model.json` (the network, as in the folder of a trained stage), `config.json`
+(encoders, reading of clips, scoring) and `words.safetensors` (word vectors). No code in it is executed. `config.json` is sealed
+and contains the digest of the words; `model.json` contains the digest of the weights.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from trichord.training.models import DESCRIPTION, WEIGHTS, TrainedModel, load_mo
 from trichord.training.seals import sealed
 
 CONFIG, WORDS, CARD = "config.json", "words.safetensors", "README.md"
-STAGE_CONFIG = "config.yaml"  # of a trained stage
+STAGE_CONFIG = "config.yaml"  # settings in the folder of a trained stage
 LIBRARY = "trichord"
 FORMAT = 1
 AGAIN = "get the model again, or export it again"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ETAG_S = 5.0
-_SCORING: dict[str, tuple[Any, float, float]] = {  # type, least, most
+_SCORING: dict[str, tuple[Any, float, float]] = {  # type, minimum, maximum
     "min_clip_s": ((int, float), 0, 1e6),
     "audio_frames": (int, 1, 1_000_000),
     "max_words": (int, 1, 100_000),
@@ -45,15 +46,15 @@ _SCORING: dict[str, tuple[Any, float, float]] = {  # type, least, most
 
 @dataclass
 class Parts:
-    """All that an embedder is made of.
+    """The parts of an embedder.
 
     Attributes:
         trained: The network.
-        scoring: How clips are read and scores are made.
-        encoders: Stream -> fingerprint of what makes its features, as the store recorded it.
-        vocabulary: Of a network that reads words; None where the words are not here.
-        origin: Where it is from, for people: order, seed, data.
-        results: Figures for the model card: see `embedder.card`.
+        scoring: How clips are read and scores are computed.
+        encoders: Fingerprint of the encoder of each stream, as recorded in the store.
+        vocabulary: Vocabulary of a network that reads words; None if the words are not available.
+        origin: Description of the training: order, seed, data.
+        results: Figures for the model card (see `embedder.card`).
     """
 
     trained: TrainedModel
@@ -65,35 +66,37 @@ class Parts:
 
 
 def check_target(folder: Path) -> None:
-    """Refuse to export a model to a folder that holds anything but an earlier export.
+    """Refuse to export a model to a folder that contains anything but an earlier export.
 
-    A new or empty folder, and one that holds only a card and hidden files (a new repository), are fine. Whether a folder
-    holds an earlier export is read from its `config.json`.
+    A new or empty folder is accepted, and so is one that contains only a card and hidden files (a new repository). An earlier
+    export is recognized by its `config.json`.
 
-    Raises TrichordError.
+    Raises:
+        TrichordError: The folder contains other files, or is a link.
     """
     check_no_links(folder)
     if not folder.is_dir():
         return
-    held = sorted(path.name for path in folder.iterdir() if path.name != CARD and not path.name.startswith("."))
-    if not held:
+    names = sorted(path.name for path in folder.iterdir() if path.name != CARD and not path.name.startswith("."))
+    if not names:
         return
     try:
-        content = read_json_value(folder / CONFIG) if CONFIG in held else {}
+        content = read_json_value(folder / CONFIG) if CONFIG in names else {}
     except (OSError, ValueError):
         content = {}
-    exported = isinstance(content, dict) and content.get("library_name") == LIBRARY
-    if not exported or STAGE_CONFIG in held:
+    is_export = isinstance(content, dict) and content.get("library_name") == LIBRARY
+    if not is_export or STAGE_CONFIG in names:
         raise TrichordError(
-            f"{folder}: holds {', '.join(held[:3])}, and is no earlier export of a model; give a new or empty folder"
+            f"{folder}: the folder contains {', '.join(names[:3])} and is not an earlier export of a model; give a new or empty "
+            "folder"
         )
 
 
 def write_folder(folder: Path, parts: Parts) -> None:
-    """Write all files but the card. `config.json` is whole last."""
+    """Write all files except the model card. `config.json` is completed last."""
     folder.mkdir(parents=True, exist_ok=True)
     trained, scoring = parts.trained, parts.scoring
-    head = {"format": FORMAT, "library_name": LIBRARY}  # says whose folder it is, should this be killed
+    head = {"format": FORMAT, "library_name": LIBRARY}  # identifies the folder if the process is killed before the end
     write_json(folder / CONFIG, sealed(head | {"complete": False}))
     save_model(
         folder, trained.model, trained=trained.trained, visual_streams=trained.visual_streams, audio=trained.audio,
@@ -115,34 +118,37 @@ def write_folder(folder: Path, parts: Parts) -> None:
 
 
 def read_folder(folder: Path, words: Path | None = None) -> Parts:
-    """Read what `write_folder` wrote.
+    """Read the folder that `write_folder` wrote.
 
     Args:
-        folder: With the files.
-        words: The whole word table, for words beyond those that came with the model.
+        folder: The folder.
+        words: File with the complete word table, for words beyond those saved with the model.
 
-    Raises TrichordError, one line, when a file is missing, damaged, or of another version.
+    Raises:
+        TrichordError: A file is missing, damaged, or of another version.
     """
     for name in (CONFIG, DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
             raise TrichordError(
-                f"{folder}: no model here (no {name}); give a folder that `trichord export-model` wrote"
+                f"{folder}: the folder does not contain a model ({name} is missing); give a folder of `trichord export-model`"
             )
     content = read_json(folder / CONFIG, mend=AGAIN)
     if content.get("format") != FORMAT:
-        told = one_line(content.get("format"))[:20]
-        raise TrichordError(f"{folder / CONFIG}: has format {told}, this version reads {FORMAT}; update trichord")
+        version = one_line(content.get("format"))[:20]
+        raise TrichordError(
+            f"{folder / CONFIG}: the file has the format {version}, but this version reads format {FORMAT}; update trichord"
+        )
     if content.get("complete") is False:
-        raise _damaged(folder, "its export was ended before it was complete")
+        raise _damaged(folder, "the export was interrupted before it was complete")
     trained = load_model(folder)
     kinds = {"clips": dict, "encoders": dict, "origin": dict, "results": list}
-    if wrong := [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]:
-        raise _damaged(folder, f"its {wrong[0]} are not there")
+    if invalid := [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]:
+        raise _damaged(folder, f"the entry '{invalid[0]}' is missing or invalid")
     clips = content["clips"]
     for name, (kind, least, most) in _SCORING.items():
         value = clips.get(name)
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool) or not least <= value <= most:
-            raise _damaged(folder, f"clips.{name} is {one_line(value)[:20]}, which no model has")
+            raise _damaged(folder, f"clips.{name} has the invalid value {one_line(value)[:20]}")
     if not all(
         isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in content["encoders"].values()
     ):
@@ -158,8 +164,8 @@ def read_folder(folder: Path, words: Path | None = None) -> Parts:
     return Parts(trained, scoring, content["encoders"], vocabulary, content["origin"], content["results"])
 
 
-def _damaged(folder: Path, why: str) -> TrichordError:
-    return TrichordError(f"{folder / CONFIG}: {why}; {AGAIN}")
+def _damaged(folder: Path, problem: str) -> TrichordError:
+    return TrichordError(f"{folder / CONFIG}: {problem}; {AGAIN}")
 
 
 def _write_words(path: Path, words: WordVectors) -> dict[str, Any]:
@@ -178,27 +184,35 @@ def _write_words(path: Path, words: WordVectors) -> dict[str, Any]:
     }
 
 
-def _read_words(folder: Path, told: Any) -> WordVectors:
+def _read_words(folder: Path, description: Any) -> WordVectors:
     from safetensors import SafetensorError, safe_open
 
-    if not isinstance(told, dict) or not isinstance(told.get("source"), str) or type(told.get("lowercase")) is not bool:
-        raise _damaged(folder, "what it says of the words is not whole")
-    splitting = told.get("splitting", "published")  # models of earlier versions state none
+    if (
+        not isinstance(description, dict)
+        or not isinstance(description.get("source"), str)
+        or type(description.get("lowercase")) is not bool
+    ):
+        raise _damaged(folder, "the description of the words is incomplete")
+    splitting = description.get("splitting", "published")  # models of earlier versions do not state it
     if splitting not in WORD_SPLITTINGS:
         raise _damaged(
-            folder, f"splits text into words as '{one_line(splitting)[:20]}', which this version does not know"
+            folder, f"the word splitting is '{one_line(splitting)[:20]}', which this version does not support"
         )
     path = folder / WORDS
-    check_sha256(path, told.get("sha256"), mend=AGAIN)
+    check_sha256(path, description.get("sha256"), mend=AGAIN)
     try:
         with safe_open(path, framework="np") as file:
             vectors, words = file.get_tensor("vectors"), json.loads(file.metadata()["words"])
-        whole = isinstance(words, list) and all(isinstance(word, str) for word in words)
-        if not whole or vectors.shape != (len(words), told.get("dim")) or vectors.dtype != np.float32:
-            raise ValueError("words and vectors do not fit each other")
+        is_list_of_strings = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        if (
+            not is_list_of_strings
+            or vectors.shape != (len(words), description.get("dim"))
+            or vectors.dtype != np.float32
+        ):
+            raise ValueError("the words and the vectors do not fit together")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise TrichordError(f"{path}: cannot be read ({one_line(error)[:120]}); {AGAIN}") from None
-    return WordVectors(words, vectors, told["source"], told["lowercase"], splitting)
+        raise TrichordError(f"{path}: the file cannot be read ({one_line(error)[:120]}); {AGAIN}") from None
+    return WordVectors(words, vectors, description["source"], description["lowercase"], splitting)
 
 
 def find_folder(
@@ -210,42 +224,51 @@ def find_folder(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> Path:
-    """The folder `name`, or that of the hub's repository `name` (OWNER/NAME) in the hub's cache, downloaded if need be.
+    """Return the folder `name`, or the cached folder of the hub repository `name` (OWNER/NAME), which is downloaded if necessary.
 
-    Raises TrichordError, one line, when there is none: offline within seconds, with what to do.
+    Args:
+        name: The folder, or OWNER/NAME on the hub.
+        revision: Branch, tag or commit of the repository.
+        cache_dir: Cache folder, instead of the default one.
+        force_download: Whether to download the files even if they are in the cache.
+        local_files_only: Whether to use only files in the cache, without network access.
+        token: Access token for private repositories.
+
+    Raises:
+        TrichordError: The model does not exist or cannot be downloaded. Without a network the error is raised within seconds.
     """
     if not isinstance(name, str | Path):
-        raise TrichordError(f"a model is a folder, or OWNER/NAME of the hub, not {name!r:.60}; give its name")
+        raise TrichordError(f"a model must be a folder, or OWNER/NAME on the hub, not {name!r:.60}; give its name")
     folder = Path(name).expanduser()
     if folder.is_file():
-        raise TrichordError(f"{folder}: is a file; give the folder of an exported model")
+        raise TrichordError(f"{folder}: the path is a file; give the folder of an exported model")
     if folder.is_dir():
         if revision is not None:
-            raise TrichordError(f"{folder}: is a folder, so revision '{revision}' has no effect; leave it out")
+            raise TrichordError(f"{folder}: the path is a folder, so revision '{revision}' has no effect; omit it")
         return folder
     text = str(name)
     if isinstance(name, Path) or text.startswith((".", "~", "/")) or not _HUB_NAME.fullmatch(text):
-        raise TrichordError(f"{text}: no such folder; check the path, or give OWNER/NAME of the hub")
+        raise TrichordError(f"{text}: the folder does not exist; check the path, or give OWNER/NAME on the hub")
     from huggingface_hub import HfApi, constants, snapshot_download
 
-    alone, why = local_files_only or offline(), "local_files_only or HF_HUB_OFFLINE forbids to download it"
+    cache_only, reason = local_files_only or offline(), "local_files_only or HF_HUB_OFFLINE disables downloads"
     try:
-        if not alone:  # once, and soon: a download alone would try for half a minute
+        if not cache_only:  # a single quick request: the download itself would retry for half a minute
             HfApi(token=token).model_info(text, revision=revision, timeout=_ETAG_S)
-    except Exception as error:  # of its HTTP library too; without an answer the cache decides, as elsewhere
-        alone, why = True, f"it cannot be downloaded ({one_line(error)[:120]})"
+    except Exception as error:  # includes errors of the HTTP library; without an answer the cache is used
+        cache_only, reason = True, f"it cannot be downloaded ({one_line(error)[:120]})"
     try:
         return Path(
             snapshot_download(
-                text, revision=revision, cache_dir=cache_dir, force_download=force_download and not alone, token=token,
-                local_files_only=alone, etag_timeout=_ETAG_S, allow_patterns=[CONFIG, DESCRIPTION, WEIGHTS, WORDS, CARD],
+                text, revision=revision, cache_dir=cache_dir, force_download=force_download and not cache_only, token=token,
+                local_files_only=cache_only, etag_timeout=_ETAG_S, allow_patterns=[CONFIG, DESCRIPTION, WEIGHTS, WORDS, CARD],
             )
         )  # fmt: skip
     except Exception as error:
         cache = cache_dir or constants.HF_HUB_CACHE
         command = f"hf download {text}" + (f" --revision {revision}" if revision else "")
-        why = why if alone else f"it cannot be downloaded ({one_line(error)[:120]})"
+        reason = reason if cache_only else f"it cannot be downloaded ({one_line(error)[:120]})"
         raise TrichordError(
-            f"{text}: is neither a folder here nor in {cache}, and {why}; run `{command}` where there is a network, "
-            "or give a folder"
+            f"{text}: the model is neither a local folder nor in the cache {cache}, and {reason}; run `{command}` on a machine "
+            "with network access, or give a folder"
         ) from None

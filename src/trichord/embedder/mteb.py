@@ -1,22 +1,22 @@
-"""A model of ours as an encoder of the package `mteb` (pip install 'trichord[mteb]'), for its tasks over text, video and audio:
+"""Use a model as an encoder of the package `mteb` (pip install 'trichord[mteb]'), for tasks with text, video and audio.
 
     import mteb
     from trichord.embedder.mteb import TrichordEncoder
     mteb.evaluate(TrichordEncoder("my_model"), mteb.get_task("YouCook2T2VARetrieval"))
 
-MTEB decodes media with torchcodec and resamples them for each model. Here files stay files: they are read by the decoder and the
-feature encoders that made the training features, so that a figure of MTEB is the one of `trichord evaluate` for the same clips.
-Where they differ by definition:
+MTEB decodes media with torchcodec and resamples them for each model. This adapter passes files on as files, which are read by the
+decoder and the feature encoders that computed the training features. A figure of MTEB therefore equals that of `trichord evaluate`
+for the same clips, except where their definitions differ:
 
 | | MTEB | `trichord evaluate` |
 |---|---|---|
-| equal scores | broken by the sort | counted at their expected value |
-| several truths | recall@k is the share of them that is found; hit_rate@k asks for one | R@k asks for one |
-| a clip lacks a modality | has to be embedded all the same: see `missing` | left out, or an error (`--missing`) |
-| instructions and prompts | not read: the model knows none | none |
+| equal scores | ordered by the sort | counted with their expected value |
+| several truths | recall@k is the share of truths that are found; hit_rate@k requires one | R@k requires one |
+| a clip lacks a modality | must be embedded nevertheless: see `missing` | excluded, or an error (`--missing`) |
+| instructions and prompts | ignored, because the model does not use them | none |
 
-Sides of several modalities (`va2t`) are joined by a named rule, and scores are dot products of what `encode` gives, both as in
-`tasks.retrieval.measure`.
+Several modalities of one side (`va2t`) are fused by a named rule, and scores are dot products of the results of `encode`, both as
+in `tasks.retrieval.measure`.
 """
 
 from __future__ import annotations
@@ -48,25 +48,28 @@ logger = logging.getLogger(__name__)
 
 
 class TrichordEncoder:
-    """Serves as mteb's `EncoderProtocol`.
+    """Implementation of the `EncoderProtocol` of mteb.
 
     Args:
-        model: An `Embedder`, or what one is made of: a folder that `trichord export-model` wrote, OWNER/NAME of the hub, the folder
-            of a run, study or stage, or a published checkpoint (.pth).
-        revision: Of a model of the hub.
-        device: Where it computes, if it is loaded here.
-        name: OWNER/NAME under which mteb files its results; None: that of the hub, or `trichord/` and the name of the folder.
-        fusion: How the modalities of one side are joined: `sum`, `mean_normalized`, or `auto`: as the model was trained.
-        missing: What cannot be embedded (no sound, not one known word, a broken file) is an `error`, or is `zero`: its modality
-            adds nothing to its side, and alone it scores 0 with everything. How many were is in `num_missing` and is logged.
-        frame_rate_hz: Of videos that a task gives as frames without their rate.
-        options: Further ones of `Embedder`'s constructors, if it is loaded here: `words`, `encoders`, `weights`, `store`, ...
+        model: An `Embedder`, or the source of one: a folder that `trichord export-model` wrote, OWNER/NAME on the hub, the
+            folder of a run, study or stage, or a published checkpoint (.pth).
+        revision: Revision of a model on the hub.
+        device: Device of a model that is loaded here.
+        name: OWNER/NAME under which mteb saves results; None uses that of the hub, or `trichord/` and the name of the folder.
+        fusion: Rule that fuses the modalities of one side: `sum`, `mean_normalized`, or `auto` for the rule used in training.
+        missing: Treatment of inputs that cannot be embedded (no sound, no known word, a broken file): `error`, or `zero`, so
+            that the modality adds nothing to its side and a single modality scores 0 with everything. Their number is in
+            `num_missing` and is logged.
+        frame_rate_hz: Frame rate of videos that a task gives as frames without a rate.
+        **options: Other options of the constructors of `Embedder` for a model that is loaded here: `words`, `encoders`,
+            `weights`, `store`, ...
 
     Attributes:
         embedder: The model.
-        num_missing: By modality, what counted as zeros so far.
+        num_missing: Number of inputs of each modality that were counted as zeros so far.
 
-    Raises TrichordError, one line, when mteb is not installed, the model is not there, or a setting is not known.
+    Raises:
+        TrichordError: mteb is not installed, the model does not exist, or an option is unknown.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class TrichordEncoder:
             raise TrichordError(f"unknown fusion rule '{fusion}'; expected auto, {' or '.join(FUSIONS)}")
         if isinstance(model, Embedder):
             if given := [k for k, v in {"revision": revision, "device": device, **options}.items() if v is not None]:
-                raise TrichordError(f"{', '.join(given)} has no effect on a model that is loaded already; leave it out")
+                raise TrichordError(f"{', '.join(given)} has no effect on a model that is already loaded; omit it")
             self.embedder = model
         else:
             self.embedder = _load(model, revision, {**options, "device": device or "cpu"})
@@ -108,43 +111,56 @@ class TrichordEncoder:
         prompt_type: PromptType | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Embeddings (N, D) float32 of the inputs, those of several modalities joined.
+        """Embed inputs, and fuse the embeddings of several modalities.
 
         Args:
-            inputs: Batches with the columns text, video and audio, as far as the task has them; those that the model was not
-                trained on are not read. What a video or a sound may be: see `mteb_items`.
-            task_metadata, hf_split, hf_subset, prompt_type, kwargs: As mteb gives them; not used, but for the task's name.
+            inputs: Batches with the columns text, video and audio, as far as the task has them; columns of modalities that the
+                model was not trained on are ignored. `mteb_items` describes the items of a column.
+            task_metadata: Description of the task, of which only the name is used.
+            hf_split: Not used.
+            hf_subset: Not used.
+            prompt_type: Not used.
+            **kwargs: Not used.
 
-        Raises TrichordError when the batches hold nothing that the model reads, or an item cannot be embedded.
+        Returns:
+            Embeddings (N, D) float32.
+
+        Raises:
+            TrichordError: The model reads none of the columns, or an item cannot be embedded.
         """
-        found: dict[str, list[np.ndarray]] = {}
-        lacking: dict[str, list[TrichordError]] = {}
+        batches: dict[str, list[np.ndarray]] = {}
+        errors_of: dict[str, list[TrichordError]] = {}
         for batch in with_files(inputs):
             columns = [m for m in self.embedder.modalities if m in batch]
             if not columns:
                 raise TrichordError(
-                    f"{task_metadata.name}: its inputs are {', '.join(map(str, batch))}, the model reads "
+                    f"{task_metadata.name}: the inputs are {', '.join(map(str, batch))}, but the model reads "
                     f"{', '.join(self.embedder.modalities)}; choose another task"
                 )
             for modality in columns:
                 rows, errors = self._rows(modality, list(batch[modality]), task_metadata.name)
-                found.setdefault(modality, []).append(rows)
-                lacking.setdefault(modality, []).extend(errors)
-        if not found:
+                batches.setdefault(modality, []).append(rows)
+                errors_of.setdefault(modality, []).extend(errors)
+        if not batches:
             return np.empty((0, self.embedder.dim), np.float32)
-        whole = {modality: np.concatenate(rows) for modality, rows in found.items()}
-        for modality, errors in lacking.items():
-            self._count(modality, errors, len(whole[modality]), task_metadata.name)
-        return fuse(list(whole.values()), self.fusion)
+        embeddings = {modality: np.concatenate(rows) for modality, rows in batches.items()}
+        for modality, errors in errors_of.items():
+            self._count(modality, errors, len(embeddings[modality]), task_metadata.name)
+        return fuse(list(embeddings.values()), self.fusion)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Scores (N, M) of what `encode` gave: dot products, which under `mean_normalized` are means of cosines."""
+        """Return the scores (N, M) of results of `encode`: dot products, which are means of cosines under `mean_normalized`.
+
+        Args:
+            embeddings1: (N, D).
+            embeddings2: (M, D).
+        """
         from mteb.similarity_functions import dot_score
 
         return dot_score(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Scores (N,) of pairs."""
+        """Return the scores (N,) of pairs."""
         from mteb.similarity_functions import pairwise_dot_score
 
         return pairwise_dot_score(embeddings1, embeddings2)
@@ -152,13 +168,13 @@ class TrichordEncoder:
     # ---- one batch
 
     def _rows(self, modality: str, values: list[Any], task: str) -> tuple[np.ndarray, list[TrichordError]]:
-        """Embeddings (B, D), zeros where there is none, and why not."""
+        """Return the embeddings (B, D), with zeros for missing ones, and the errors of the missing ones."""
         encode = {"text": self._texts, "video": self._videos, "audio": self._sounds}[modality]
         try:
             return encode(values), []
         except TrichordError as error:
             if self.missing == "error":
-                raise TrichordError(f"{task}: {error}; missing='zero' counts such items as zeros") from None
+                raise TrichordError(f"{task}: {error}; pass missing='zero' to count such items as zeros") from None
         rows, errors = np.zeros((len(values), self.embedder.dim), np.float32), []
         for row, value in enumerate(values):
             try:
@@ -171,7 +187,7 @@ class TrichordEncoder:
         if not errors:
             return
         if len(errors) == num:
-            raise TrichordError(f"{task}: not one {modality} of {num:,} can be embedded: {errors[0]}")
+            raise TrichordError(f"{task}: none of the {num:,} inputs of {modality} can be embedded: {errors[0]}")
         self.num_missing[modality] += len(errors)
         logger.warning("%s: %d of %d of %s count as zeros, the first: %s", task, len(errors), num, modality, errors[0])
 
@@ -188,7 +204,7 @@ class TrichordEncoder:
             return self._encoded([sound_of(value, Path(folder)) for value in values], self.embedder.encode_audio)
 
     def _encoded(self, items: list[Item], encode: Callable[..., np.ndarray]) -> np.ndarray:
-        """Embeddings (B, D) of items, those of one rate in one call."""
+        """Return the embeddings (B, D) of items; items with the same rate are encoded in one call."""
         rows = np.zeros((len(items), self.embedder.dim), np.float32)
         for rate_hz in {item.rate_hz for item in items}:
             index = [row for row, item in enumerate(items) if item.rate_hz == rate_hz]
@@ -197,11 +213,14 @@ class TrichordEncoder:
             rows[index] = encode([item.value for item in some], rate_hz=rate_hz, start_s=starts, end_s=ends)
         return rows
 
-    # ---- what mteb files it under
+    # ---- description of the model for mteb
 
     def _meta(self, name: str) -> ModelMeta:
-        """What is known of the model; what is not is None. So are its parameters: those of the frozen feature encoders count too,
-        and are not known before they are loaded; and its loader: the name alone does not tell where the model lies."""
+        """Return the description of the model; unknown fields are None.
+
+        The number of parameters is unknown because it includes the frozen feature encoders, which may not be loaded yet. The
+        loader is unknown because the name does not determine the location of the model.
+        """
         from mteb.models import ModelMeta
         from mteb.models.model_meta import ScoringFunction
 
@@ -217,15 +236,15 @@ class TrichordEncoder:
 
 
 def _require_mteb() -> None:
-    """Import mteb and, before it does, torchvision."""
+    """Import mteb, after importing torchvision."""
     from trichord.features.torchvision_compat import import_torchvision
 
     try:
         import_torchvision()
         import mteb.models  # noqa: F401
     except ImportError as error:
-        told = one_line(error)
-        raise TrichordError(f"the MTEB adapter needs mteb ({told}); run: pip install 'trichord[mteb]'") from None
+        reason = one_line(error)
+        raise TrichordError(f"the MTEB adapter needs mteb ({reason}); run: pip install 'trichord[mteb]'") from None
 
 
 def _load(model: str | Path, revision: str | None, options: dict[str, Any]) -> Embedder:
@@ -234,7 +253,7 @@ def _load(model: str | Path, revision: str | None, options: dict[str, Any]) -> E
     if not is_published and (not path.is_dir() or (path / CONFIG).is_file()):
         return Embedder.from_pretrained(model, revision=revision, **options)
     if revision is not None:
-        raise TrichordError(f"{path}: is not of the hub, so revision '{revision}' has no effect; leave it out")
+        raise TrichordError(f"{path}: the model is not on the hub, so revision '{revision}' has no effect; omit it")
     return Embedder.from_published(path, **options) if is_published else Embedder.from_run(path, **options)
 
 
@@ -246,7 +265,7 @@ def _name_of(model: Embedder | str | Path, parts: Parts) -> str:
 
 
 def _digest(embedder: Embedder) -> str:
-    """Of the weights, the settings and the feature encoders: results of another model are never taken for its own."""
+    """Return a digest of weights, settings and feature encoders, so that results of different models are kept apart."""
     parts, digest = embedder.parts, hashlib.sha256()
     for name, tensor in embedder.model.state_dict().items():
         digest.update(name.encode())

@@ -1,12 +1,12 @@
-"""What an item of an MTEB data set may be, brought to what `Embedder.encode_video` and `encode_audio` take.
+"""Convert items of an MTEB data set to inputs of `Embedder.encode_video` and `encode_audio`.
 
 | column | item |
 |---|---|
-| video, audio | a path; `{"path", "bytes"}` as `datasets` keeps a media file, with `start_s` and `end_s` for a part of it |
+| video, audio | a path; `{"path", "bytes"}` as in the media features of `datasets`, with `start_s` and `end_s` for a part of it |
 | video | frames (T, H, W, 3) or (T, 3, H, W) uint8, also as `{"array", "frame_rate_hz"}` |
-| audio | `{"array", "sampling_rate"}`: samples (N,) or, of several channels, (C, N) |
+| audio | `{"array", "sampling_rate"}`: samples (N,) or, with several channels, (C, N) |
 
-`datasets` opens media with torchcodec when a row is read; `with_files` leaves them the files that they are.
+`datasets` decodes media with torchcodec when a row is read; `with_files` keeps the encoded files instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """One item as the embedder takes it: a path, frames or samples, their rate, and the part that is meant."""
+    """An input of the embedder.
+
+    Attributes:
+        value: A path, frames or samples.
+        rate_hz: Rate of frames or samples.
+        start_s: Start of the part to embed in seconds.
+        end_s: End of the part to embed in seconds.
+    """
 
     value: Any
     rate_hz: float | None = None
@@ -36,7 +43,7 @@ class Item:
 
 
 def with_files(inputs: DataLoader[Any]) -> Iterable[Mapping[str, Any]]:
-    """The batches of a loader; media of a `datasets.Dataset` come as `{"path", "bytes"}`, not decoded."""
+    """Return the batches of a loader; media of a `datasets.Dataset` are returned as `{"path", "bytes"}` without decoding."""
     from datasets import Audio, Dataset, Video
     from torch.utils.data import DataLoader
 
@@ -53,34 +60,39 @@ def with_files(inputs: DataLoader[Any]) -> Iterable[Mapping[str, Any]]:
 
 
 def video_of(value: Any, frame_rate_hz: float | None, folder: Path) -> Item:
-    """One item of a column `video`. Bytes are written to a file in `folder`.
+    """Convert an item of a column `video`; bytes are written to a file in `folder`.
 
-    Raises TrichordError for an item of no known form.
+    Raises:
+        TrichordError: The form of the item is unknown.
     """
     if (item := _file_of(value, folder)) is not None:
         return item
     if isinstance(value, Mapping) and value.get("array") is not None:
         value, frame_rate_hz = value["array"], value.get("frame_rate_hz", frame_rate_hz)
     if value is None or isinstance(value, Mapping):
-        raise _nothing("video", value)
+        raise _unknown_form("video", value)
     frames = array_of(value)
     if frames.ndim == 4 and frames.shape[-1] != 3 and frames.shape[1] == 3:
         frames = frames.transpose(0, 2, 3, 1)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype.kind not in "iu" or frames.min(initial=0) < 0:
         raise TrichordError(
-            f"a video's frames are (T, H, W, 3) uint8, not {frames.dtype} of shape {frames.shape}; convert them"
+            f"the frames of a video must be (T, H, W, 3) uint8, not {frames.dtype} of shape {frames.shape}; convert them"
         )
     if frames.max(initial=0) > 255:
-        raise TrichordError("a video's frames hold numbers above 255; convert them to uint8")
+        raise TrichordError("the frames of a video contain numbers above 255; convert them to uint8")
     return Item(np.ascontiguousarray(frames, np.uint8), frame_rate_hz)
 
 
 def sound_of(value: Any, folder: Path) -> Item:
-    """The same of a column `audio`."""
+    """Convert an item of a column `audio`; bytes are written to a file in `folder`.
+
+    Raises:
+        TrichordError: The form of the item is unknown.
+    """
     if (item := _file_of(value, folder)) is not None:
         return item
     if not isinstance(value, Mapping) or value.get("array") is None or value.get("sampling_rate") is None:
-        raise _nothing("audio", value)
+        raise _unknown_form("audio", value)
     samples = array_of(value["array"])
     if samples.ndim == 2:  # channels
         samples = samples.mean(axis=int(samples.shape[1] < samples.shape[0]), dtype=np.float32)
@@ -88,7 +100,7 @@ def sound_of(value: Any, folder: Path) -> Item:
 
 
 def _file_of(value: Any, folder: Path) -> Item | None:
-    value = getattr(value, "_hf_encoded", value)  # a decoder of `datasets` keeps the file that it was made of
+    value = getattr(value, "_hf_encoded", value)  # a decoder of `datasets` keeps its encoded file
     if isinstance(value, str | Path):
         return Item(Path(value))
     if not isinstance(value, Mapping) or not (value.get("bytes") or value.get("path")):
@@ -102,9 +114,9 @@ def _file_of(value: Any, folder: Path) -> Item | None:
     return Item(path, None, start_s, end_s)
 
 
-def _nothing(column: str, value: Any) -> TrichordError:
+def _unknown_form(column: str, value: Any) -> TrichordError:
     if value is None:
-        return TrichordError(f"an item has no {column}")
-    told = f"a mapping of {', '.join(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
-    wanted = "frames" if column == "video" else "{array, sampling_rate}"
-    return TrichordError(f"an item of {column} is {told}; give a path, {{path, bytes}}, or {wanted}")
+        return TrichordError(f"an item has no {column}; remove the item")
+    actual = f"a mapping of {', '.join(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
+    decoded = "frames" if column == "video" else "{array, sampling_rate}"
+    return TrichordError(f"an item of {column} is {actual}; give a path, {{path, bytes}}, or {decoded}")

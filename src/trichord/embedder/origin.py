@@ -1,4 +1,4 @@
-"""Where a model comes from: a trained stage with its store, or a published checkpoint."""
+"""Load the parts of a model from a trained stage and its store, or from a published checkpoint."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ PUBLISHED_ENCODERS = {"visual_2d": {"name": "resnet152"}, "visual_3d": {"name": 
 
 
 def parts_of_run(run: Path, store: Location | None, *, words: Path | None = None, results: Path | None = None) -> Parts:
-    """The model of a run, study or stage folder, with what its store says of encoders and words.
+    """Return the model of a run, study or stage folder, with the encoders and words that its store records.
 
     Args:
         run: The folder, or a published checkpoint file.
-        store: That it was trained on; None takes the one that the run names.
-        words: The whole word table, for words that the store does not have.
-        results: Folder of `trichord evaluate --out`; None takes the figures of the study.
+        store: Store that the model was trained on; None uses the store named by the run.
+        words: File with the complete word table, for words that the store does not have.
+        results: Folder of `trichord evaluate --out`; None uses the figures of the study.
 
-    Raises TrichordError when there is no such model or store, or the two do not fit.
+    Raises:
+        TrichordError: The model or the store does not exist, or they do not belong together.
     """
     folder = find_model(run)
     trained = load_model(folder)
@@ -44,19 +45,19 @@ def parts_of_run(run: Path, store: Location | None, *, words: Path | None = None
     opened = Store(store if store is not None else _store_of(folder))
     check_widths(folder, trained, opened)
     recipe = recipe_from_dict(of_this_version(trained.settings)) if trained.settings else load_recipe("mcn")
-    described = read_json_value(folder / DESCRIPTION)  # `load_model` has read and checked it
-    held = ", ".join(dict.fromkeys(c for c, split in opened.collections() if split == recipe.data.train_split))
+    description = read_json_value(folder / DESCRIPTION)  # already checked by `load_model`
+    collections = ", ".join(dict.fromkeys(c for c, split in opened.collections() if split == recipe.data.train_split))
     origin = {
-        "order": described.get("stage"),
-        "seed": described.get("seed"),
-        "collections": recipe.data.collection or held,
+        "order": description.get("stage"),
+        "seed": description.get("seed"),
+        "collections": recipe.data.collection or collections,
         "train_split": recipe.data.train_split,
         "store_fingerprint": opened.fingerprint,
     }
     return Parts(
         trained,
         factories.scoring_settings(recipe, trained.visual_streams, trained.audio, trained.text),
-        _needed(encoders_of(opened), trained),
+        _used(encoders_of(opened), trained),
         _vocabulary(opened, trained, words),
         origin,
         figures_of_study(folder) if results is None else figures_of_evaluation(results),
@@ -70,19 +71,31 @@ def parts_of_published(
     words: Path | None = None,
     results: Path | None = None,
 ) -> Parts:
-    """A published checkpoint behind the published encoders (ResNet-152, 3-D ResNeXt-101, log-mel). Their weights are not told
-    by the checkpoint, so only widths are compared. Words come from the table `words` (word2vec, GoogleNews), or a store."""
+    """Return the parts of a published checkpoint with the published encoders (ResNet-152, 3-D ResNeXt-101, log-mel).
+
+    The checkpoint does not record the weights of the encoders, so only widths are compared.
+
+    Args:
+        trained: The checkpoint.
+        store: Store with its features, which records encoders and words.
+        words: File with the word table (word2vec, GoogleNews); None uses the words of the store.
+        results: Folder of `trichord evaluate --out` with figures for the model card.
+
+    Raises:
+        TrichordError: The word vectors do not have the width of the model, or a file cannot be read.
+    """
     settings = load_recipe("mcn")
     vocabulary = None if words is None else Vocabulary.of_table(words)
-    encoders: dict[str, dict[str, Any]] = _needed(PUBLISHED_ENCODERS, trained)
+    encoders: dict[str, dict[str, Any]] = _used(PUBLISHED_ENCODERS, trained)
     if store is not None:
         opened = Store(store)
         vocabulary = _vocabulary(opened, trained, words)
-        encoders |= _needed(encoders_of(opened), trained)
+        encoders |= _used(encoders_of(opened), trained)
     width = trained.model.arguments["word_dim"]
     if vocabulary is not None and "text" in trained.trained and vocabulary.dim != width:
         raise TrichordError(
-            f"{vocabulary.source}: has {vocabulary.dim} numbers a word, the model reads {width}; name its table with --words"
+            f"{vocabulary.source}: the word vectors have width {vocabulary.dim}, but the model reads width {width}; give the word "
+            "table of the model with --words"
         )
     return Parts(
         trained,
@@ -95,26 +108,30 @@ def parts_of_published(
 
 
 def encoders_of(store: Store) -> dict[str, dict[str, Any]]:
-    """What made the features of a store, here or behind a URL; {} where it is not recorded."""
+    """Return the recorded encoders of a local or remote store; {} if they are not recorded.
+
+    Raises:
+        TrichordError: The file with the encoders is damaged.
+    """
     if isinstance(store.path, Path):
         return read_encoders(store.path)
     from trichord.store.remote import RemoteFiles
 
     files = RemoteFiles(store.path)
-    if (found := files.listed().get(ENCODERS)) is None:
+    if (entry_of_file := files.listed().get(ENCODERS)) is None:
         return {}
     try:
-        if found.size > _MOST_ENCODERS_BYTES:
+        if entry_of_file.size > _MOST_ENCODERS_BYTES:
             raise ValueError
-        content = parse_json(files.read(ENCODERS, 0, found.size))
+        content = parse_json(files.read(ENCODERS, 0, entry_of_file.size))
         return {stream: dict(entry) for stream, entry in content.items() if isinstance(entry, dict) and "name" in entry}
     except (ValueError, AttributeError):
         raise TrichordError(
-            f"{store.path}/{ENCODERS}: cannot be read (it is not JSON of encoders); restore it"
+            f"{store.path}/{ENCODERS}: the file is not a JSON description of encoders; restore it"
         ) from None
 
 
-def _needed(encoders: Mapping[str, Mapping[str, Any]], trained: TrainedModel) -> dict[str, dict[str, Any]]:
+def _used(encoders: Mapping[str, Mapping[str, Any]], trained: TrainedModel) -> dict[str, dict[str, Any]]:
     return {stream: dict(encoders[stream]) for stream in streams_of(trained) if stream in encoders}
 
 
@@ -126,16 +143,19 @@ def _vocabulary(store: Store, trained: TrainedModel, words: Path | None) -> Voca
 
 
 def _store_of(folder: Path) -> Path:
-    """The store that the run of a stage or checkpoint folder was trained on."""
-    for above in folder.resolve().parents[:4]:
-        path = above / "run.yaml"
+    """Return the store that the run of a stage or checkpoint folder was trained on."""
+    for parent in folder.resolve().parents[:4]:
+        path = parent / "run.yaml"
         if path.is_file():
             try:
                 content = read_yaml(path)
             except (OSError, ValueError) as error:
                 raise TrichordError(
-                    f"{path}: cannot be read ({one_line(error)[:200]}); pass the store that the model was trained on with --store"
+                    f"{path}: the file cannot be read ({one_line(error)[:200]}); give the store that the model was trained on with "
+                    "--store"
                 ) from None
             if isinstance(content, dict) and isinstance(content.get("store"), str):
                 return recorded_folder(content["store"], path)
-    raise TrichordError(f"{folder}: does not say which store it was trained on; pass it with --store")
+    raise TrichordError(
+        f"{folder}: the run does not record the store that it was trained on; give the store with --store"
+    )

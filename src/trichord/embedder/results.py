@@ -1,17 +1,17 @@
-"""Figures of one model, as its folder keeps them and its card shows them: from its study, or from `trichord evaluate --out`.
+"""Figures of one model, from its study or from `trichord evaluate --out`, as saved in its folder and shown in its card.
 
-A figure is a plain object:
+A figure is a dictionary:
 
 | key | meaning |
 |---|---|
-| `benchmark`, `title`, `protocol`, `kind` | name, heading, paragraph and kind of task of what was scored |
-| `clips`, `collection`, `split` | which clips: COLLECTION/SPLIT of a store, or a file of embeddings; '' where that is not known |
-| `of`, `measure`, `unit`, `value` | direction, modality or task with its fusion; of what; in what; how much |
+| `benchmark`, `title`, `protocol`, `kind` | name, heading, description and kind of task of the benchmark |
+| `clips`, `collection`, `split` | clips that were scored: COLLECTION/SPLIT of a store, or a file of embeddings; '' if unknown |
+| `of`, `measure`, `unit`, `value` | direction, modality or task with its fusion; name, unit and value of the measure |
 | `low`, `high` | 95 % interval over queries, clips or videos, or null |
-| `chance`, `num`, `gallery` | at random, or null; units that it is of; items that were ranked, or null |
-| `how` | all that was chosen and changes it, by name: fusion, windows, dual softmax, missing clips, ... |
+| `chance`, `num`, `gallery` | chance level, or null; number of units; number of items that were ranked, or null |
+| `how` | all choices that affect the figure, by name: fusion, windows, dual softmax, missing clips, ... |
 
-Folders of earlier versions have none of `clips`, `collection`, `split` and `how`.
+Folders of earlier versions do not have `clips`, `collection`, `split` and `how`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Figure = dict[str, Any]
 TEXTS, NUMBERS = ("benchmark", "title", "protocol", "kind", "of", "measure", "unit"), ("value", "num")
 PLACES = ("clips", "collection", "split")
 LABELLED = ("classification", "probe", "clustering")
-_NOT_SHOWN = "MeanR"  # of retrieval: the median rank is there
+_NOT_SHOWN = "MeanR"  # a measure of retrieval that is omitted in favour of the median rank
 _MEND = "evaluate again with --out FOLDER"
 
 
 def is_figure(entry: object) -> bool:
-    """Whether an entry of a file has all that a card shows."""
+    """Return whether an entry of a file has all fields that a card shows."""
     if not isinstance(entry, dict):
         return False
     optional = [entry.get(name) for name in ("low", "high", "chance", "gallery")]
@@ -53,28 +53,33 @@ def is_figure(entry: object) -> bool:
 
 
 def figures_of_study(model_folder: Path) -> list[Figure]:
-    """Figures that the study kept of the run whose last stage is this folder; [] where it is of no study, or not evaluated.
+    """Return the figures that a study saved for the run whose last stage is this folder; [] if there is no study or evaluation.
 
-    Raises TrichordError when the study's files are damaged.
+    Raises:
+        TrichordError: The files of the study are damaged.
     """
     root = model_folder.resolve().parent.parent
     if not is_there(root / "study.json"):
         return []
     study = read_study(root)
     runs = [run for run in study.done if run.stages[-1] == model_folder.resolve().name]
-    told = {str(b["name"]): b for b in study.benchmarks}
+    descriptions = {str(b["name"]): b for b in study.benchmarks}
     figures: list[Figure] = []
     for run in runs[:1]:
         for row in run.results:
-            about = told.get(row["benchmark"], {})
+            description = descriptions.get(row["benchmark"], {})
             figures += _of_study(
-                row, about, read_ranks(run.path.with_suffix(".npz"), row["benchmark"], row["direction"])
+                row, description, read_ranks(run.path.with_suffix(".npz"), row["benchmark"], row["direction"])
             )
     return figures
 
 
 def figures_of_evaluation(folder: Path) -> list[Figure]:
-    """Figures of a folder that `trichord evaluate --out` wrote. Raises TrichordError when it is none, or damaged."""
+    """Return the figures of a folder that `trichord evaluate --out` wrote.
+
+    Raises:
+        TrichordError: The folder is not such a folder, contains several models, or is damaged.
+    """
     path = folder / RESULTS if folder.is_dir() else folder
     content = read_json(path, mend=_MEND)
     if "models" in content:
@@ -82,106 +87,117 @@ def figures_of_evaluation(folder: Path) -> list[Figure]:
             (f"/{m['folder']}" for m in _list(content["models"]) if isinstance(m, dict) and "folder" in m), ""
         )
         raise TrichordError(
-            f"{folder}: has figures of several models; give the folder of one below it, {folder}{example}"
+            f"{folder}: the folder has figures of several models; give that of one model, e.g. {folder}{example}"
         )
     figures: list[Figure] = []
     try:
-        for done in content.get("benchmarks") or []:
-            results = {row["direction"]: row for row in done.get("results") or []}
-            for row in done["rows"]:
-                if done["kind"] != "retrieval" or row["measure"] != _NOT_SHOWN:
-                    figures.append(_of_row(row, done, results.get(row["of"].partition(",")[0]), _place(content, done)))
+        for benchmark in content.get("benchmarks") or []:
+            results = {row["direction"]: row for row in benchmark.get("results") or []}
+            for row in benchmark["rows"]:
+                if benchmark["kind"] != "retrieval" or row["measure"] != _NOT_SHOWN:
+                    figures.append(
+                        _of_row(row, benchmark, results.get(row["of"].partition(",")[0]), _place(content, benchmark))
+                    )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TrichordError(
-            f"{path}: its benchmarks are not whole ({type(error).__name__}: {error}); {_MEND}"
+            f"{path}: the entries of the benchmarks are incomplete ({type(error).__name__}: {error}); {_MEND}"
         ) from None
     if not figures or not all(map(is_figure, figures)):
-        raise TrichordError(f"{path}: holds no figures of a benchmark; {_MEND}")
+        raise TrichordError(f"{path}: the file does not contain figures of a benchmark; {_MEND}")
     return figures
 
 
-def _place(content: dict[str, Any], done: dict[str, Any]) -> dict[str, str]:
-    """`clips`, `collection` and `split`. Of a file its name alone: its folder is of this machine."""
-    told = str(done["clips"] if "clips" in done else done["options"].get("on") or "")
-    collection, _, split = told.partition("/")
+def _place(content: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, str]:
+    """Return `clips`, `collection` and `split`; only the name of a file is used, because its folder is specific to this machine."""
+    clips = str(benchmark["clips"] if "clips" in benchmark else benchmark["options"].get("on") or "")
+    collection, _, split = clips.partition("/")
     if content.get("store") is None and isinstance(content.get("subject"), str):
         file = f"file {Path(content['subject']).name}"
-        told = f"{file}, as {told}" if told else file
-    return {"clips": told, "collection": collection, "split": split}
+        clips = f"{file}, as {clips}" if clips else file
+    return {"clips": clips, "collection": collection, "split": split}
 
 
-def _of_row(row: dict[str, Any], done: dict[str, Any], result: dict[str, Any] | None, place: dict[str, str]) -> Figure:
-    """A row of `results.json`; `result` is the same direction's with its gallery and policies, where there is one."""
+def _of_row(
+    row: dict[str, Any], benchmark: dict[str, Any], result: dict[str, Any] | None, place: dict[str, str]
+) -> Figure:
+    """Return the figure of a row of `results.json`; `result` is the entry of its direction with gallery and policies, if any."""
     return {
-        "benchmark": row["protocol"], "title": done["title"], "protocol": done["paragraph"], "kind": done["kind"], **place,
+        "benchmark": row["protocol"], "title": benchmark["title"], "protocol": benchmark["paragraph"],
+        "kind": benchmark["kind"], **place,
         "of": row["of"], "measure": row["measure"], "unit": row["unit"], "value": row["value"], "low": row.get("low"),
         "high": row.get("high"), "chance": row["chance"], "num": row["num"],
         "gallery": None if result is None else int(result["num_gallery"]),
-        "how": _how(row["of"], done["protocol"], done["kind"], done["options"], result or {}),
+        "how": _how(row["of"], benchmark["protocol"], benchmark["kind"], benchmark["options"], result or {}),
     }  # fmt: skip
 
 
 def _how(of: str, protocol: str, kind: str, options: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    """What was chosen, without what has no effect on this kind of task, and without folders of this machine."""
-    found: dict[str, Any] = {"protocol": protocol}
+    """Return the choices that affect the figure, without folders of this machine."""
+    choices: dict[str, Any] = {"protocol": protocol}
     if kind not in LABELLED:
-        found["direction"] = of.partition(",")[0]
+        choices["direction"] = of.partition(",")[0]
     parts = of.replace(": ", ", ").split(", ")
     fusion = result.get("fusion") or next((part for part in parts if part in FUSIONS), options.get("fusion", "auto"))
     if kind not in LABELLED or fusion != "auto":
-        found["fusion"] = fusion
+        choices["fusion"] = fusion
     if kind == "retrieval" and (scale := options.get("dual_softmax")):
-        found["dual_softmax"] = scale
+        choices["dual_softmax"] = scale
     if isinstance(windows := options.get("windows"), dict):
-        found["windows"] = f"{windows['count']} of {windows['length_s']:g} s ({windows['pool']})"
+        choices["windows"] = f"{windows['count']} of {windows['length_s']:g} s ({windows['pool']})"
     policy = result.get("missing") or options.get("missing", "auto")
-    found["missing"] = "as the protocol has it" if policy == "auto" else policy
+    choices["missing"] = "policy of the protocol" if policy == "auto" else policy
     if "ties" in result:
-        found["ties"] = result["ties"]
+        choices["ties"] = result["ties"]
     if kind == "retrieval" and (chosen := options.get("gallery")):
-        found["gallery_list"] = chosen
+        choices["gallery_list"] = chosen
     if kind == "localization":
-        found["audio_window_s"] = options.get("audio_window_s", 8.0)
+        choices["audio_window_s"] = options.get("audio_window_s", 8.0)
     if kind in LABELLED and options.get("labels"):
-        found["labels"] = Path(options["labels"]).name
+        choices["labels"] = Path(options["labels"]).name
     if kind == "classification" and options.get("templates"):
-        found["templates"] = " | ".join(options["templates"])
+        choices["templates"] = " | ".join(options["templates"])
     if kind == "probe":
-        found["seed"] = options.get("seed", 0)
+        choices["seed"] = options.get("seed", 0)
     if kind in ("classification", "localization") and (encoder := options.get("text_encoder")):
         home, colon, name = encoder.rpartition(":")
-        found["text_encoder"] = home + colon + (Path(name).name if Path(name).is_absolute() else name)
-    return found
+        choices["text_encoder"] = home + colon + (Path(name).name if Path(name).is_absolute() else name)
+    return choices
 
 
-def _of_study(row: dict[str, Any], about: dict[str, Any], ranks: QueryRanks | None) -> list[Figure]:
-    """The recalls and the median rank of one direction, with their intervals where the ranks are there."""
-    collection, split = str(about.get("collection", "")), str(about.get("split", ""))
+def _of_study(row: dict[str, Any], description: dict[str, Any], ranks: QueryRanks | None) -> list[Figure]:
+    """Return the recalls and the median rank of one direction, with their intervals if the ranks were saved."""
+    collection, split = str(description.get("collection", "")), str(description.get("split", ""))
     how = {"protocol": row["benchmark"], "direction": row["direction"], "fusion": row.get("fusion", "auto")}
     how |= {"missing": row["missing"], "ties": row.get("ties", "expected")}
     common = {
-        "benchmark": row["benchmark"], "title": str(about.get("title") or row["benchmark"]),
-        "protocol": str(about.get("protocol", "")), "kind": "retrieval", "clips": f"{collection}/{split}".strip("/"),
+        "benchmark": row["benchmark"], "title": str(description.get("title") or row["benchmark"]),
+        "protocol": str(description.get("protocol", "")), "kind": "retrieval", "clips": f"{collection}/{split}".strip("/"),
         "collection": collection, "split": split,
         "of": ", ".join([row["direction"]] + [row["fusion"]] * ("fusion" in row)),
         "num": int(row["num_queries"]), "gallery": int(row["num_gallery"]), "how": how,
     }  # fmt: skip
-    missed = int(row["num_missing"]) if row["missing"] == "miss" else 0
-    each = ranks.each(missed) if ranks is not None and len(ranks.clip) + missed > 1 else {}
+    num_missed = int(row["num_missing"]) if row["missing"] == "miss" else 0
+    values = ranks.each(num_missed) if ranks is not None and len(ranks.clip) + num_missed > 1 else {}
     figures = [
         {
             **common, "measure": measure, "unit": "%", "value": float(row[key]),
-            **_interval(recall_interval(each[measure]) if each else None), "chance": float(row[f"chance_{key}"]),
+            **_interval(recall_interval(values[measure]) if values else None), "chance": float(row[f"chance_{key}"]),
         }
         for measure, key, _ in RECALLS
     ]  # fmt: skip
-    found = median_rank_interval(each[MEDIAN_RANK]) if each else None
-    rank = {"measure": MEDIAN_RANK, "unit": "rank", "value": float(row["medr"]), **_interval(found), "chance": None}
+    interval_of_rank = median_rank_interval(values[MEDIAN_RANK]) if values else None
+    rank = {
+        "measure": MEDIAN_RANK,
+        "unit": "rank",
+        "value": float(row["medr"]),
+        **_interval(interval_of_rank),
+        "chance": None,
+    }
     return [*figures, {**common, **rank}]
 
 
-def _interval(found: Interval | None) -> dict[str, float | None]:
-    return {"low": None, "high": None} if found is None else {"low": found.low, "high": found.high}
+def _interval(interval: Interval | None) -> dict[str, float | None]:
+    return {"low": None, "high": None} if interval is None else {"low": interval.low, "high": interval.high}
 
 
 def _list(value: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The words that a model knows: those that came with it and, where it is at hand, the table that they are from."""
+"""Vocabulary of a model: the words saved with it and, if available, the word table that they come from."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from trichord.captions import tokenize
 from trichord.errors import TrichordError
 from trichord.store.words import WordVectors, default_word_vectors, read_word_vectors
 
-_DEFAULT = "GloVe 6B "  # how sources of the packaged table begin
+_DEFAULT = "GloVe 6B "  # beginning of the source of the packaged table
 
 
 class Vocabulary:
-    """Word vectors by spelling. A word that did not come with the model is looked up in the table, once.
+    """Word vectors by spelling. A word that was not saved with the model is looked up once in the word table.
 
     Args:
-        known: The words that came with the model; their source names the table.
-        table: File of the whole table. None: the packaged one, if it is installed and is the one that `known` is from;
-            else words beyond `known` stay unknown.
+        known: Words saved with the model; their source identifies the table.
+        table: File with the complete word table. None uses the packaged table, if it is installed and `known` comes from it;
+            otherwise other words remain unknown.
     """
 
     def __init__(self, known: WordVectors, table: Path | None = None) -> None:
@@ -32,48 +32,56 @@ class Vocabulary:
 
     @classmethod
     def of_table(cls, table: Path) -> Vocabulary:
-        """A vocabulary that holds no word yet. Raises TrichordError for a file that is no word table."""
+        """Return a vocabulary that looks up all words in a table.
+
+        Raises:
+            TrichordError: The file is not a word table.
+        """
         return cls(read_word_vectors(table, set()), table)
 
     def words(self) -> WordVectors:
-        """Every word that it came with or has met since."""
+        """Return all words that were saved with the model or looked up since."""
         vectors = np.array(list(self._vectors.values()), np.float32).reshape(-1, self.dim)
         return WordVectors(list(self._vectors), vectors, self.source, self.lowercase, self.splitting)
 
     def vectors_of(self, texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        """For each text, given as its captions in order, the vectors (L, W) float32 of its known words, in order.
+        """Return the vectors (L, W) float32 of the known words of each text, in order.
 
-        All texts of a call are looked up together: a table in a file is read from end to end for words that are new.
+        All texts of a call are looked up together, because a table in a file is read completely to look up new words.
 
-        Raises TrichordError when the table cannot be read or is another one.
+        Args:
+            texts: Captions of each text, in order.
+
+        Raises:
+            TrichordError: The table cannot be read or is not the table of the model.
         """
         tokens = [[token for caption in text for token in tokenize(caption, self.splitting)] for text in texts]
         if self.lowercase:
             tokens = [[token.lower() for token in words] for words in tokens]
         self._look_up({token for words in tokens for token in words})
-        found = [[self._vectors[token] for token in words if token in self._vectors] for words in tokens]
-        return [np.array(rows, np.float32).reshape(-1, self.dim) for rows in found]
+        vectors = [[self._vectors[token] for token in words if token in self._vectors] for words in tokens]
+        return [np.array(rows, np.float32).reshape(-1, self.dim) for rows in vectors]
 
     def _look_up(self, tokens: Iterable[str]) -> None:
-        fresh = {token for token in tokens if token not in self._vectors and token not in self._missed}
-        if not fresh:
+        unseen = {token for token in tokens if token not in self._vectors and token not in self._missed}
+        if not unseen:
             return
-        self._missed |= fresh
-        if (found := self._read(fresh)) is not None:
-            self._vectors |= dict(zip(found.words, found.vectors, strict=True))
+        self._missed |= unseen
+        if (new_words := self._read(unseen)) is not None:
+            self._vectors |= dict(zip(new_words.words, new_words.vectors, strict=True))
 
-    def _read(self, wanted: set[str]) -> WordVectors | None:
+    def _read(self, words: set[str]) -> WordVectors | None:
         if self.table is not None:
-            found = read_word_vectors(self.table, wanted)
-            if found.source != self.source:
+            vectors = read_word_vectors(self.table, words)
+            if vectors.source != self.source:
                 raise TrichordError(
-                    f"{self.table}: holds {found.source}, the model reads {self.source}; name that table, or leave it out"
+                    f"{self.table}: the table is {vectors.source}, but the model reads {self.source}; give that table, or omit it"
                 )
-            return found
+            return vectors
         if not self.source.startswith(_DEFAULT):
             return None
         try:
-            found = default_word_vectors(wanted)
-        except TrichordError:  # not installed: the words that came with the model are there
+            vectors = default_word_vectors(words)
+        except TrichordError:  # the table is not installed, so only the words saved with the model are used
             return None
-        return found if found.source == self.source else None
+        return vectors if vectors.source == self.source else None

@@ -1,7 +1,7 @@
-"""A limit on how long a decoder may give nothing, in a process that embeds files for another one.
+"""Limit the time that a decoder may produce nothing, in a process that embeds files for another process.
 
-A decoder that hangs in a library cannot be interrupted. `faulthandler` ends the whole process from a thread of its own; the
-process that waits for it (`embedder.worker`) sees the exit code. Outside of such a process there is no limit.
+A decoder that hangs in a library cannot be interrupted. `faulthandler` therefore ends the whole process from a thread of its own,
+and the process that waits for it (`embedder.worker`) checks the exit code. Other processes have no limit.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-HUNG_EXIT = 1  # exit code of a process that faulthandler ended
-BYTES_PER_S = 50e6  # some headers are found only by reading the whole file
+HUNG_EXIT = 1  # exit code of a process that was ended by faulthandler
+BYTES_PER_S = 50e6  # reading rate assumed for files whose header is found only by reading the whole file
 Item = TypeVar("Item")
 _stall_s = 0.0
 
 
 def set_stall(seconds: float) -> None:
-    """End this process when a decoder gives nothing for so long; 0 for no limit."""
+    """Set the number of seconds without output of a decoder after which this process is ended; 0 for no limit."""
     global _stall_s
     _stall_s = seconds
 
 
 @contextmanager
 def watching(path: Path) -> Iterator[None]:
-    """End this process if the block takes longer than a file of that size may."""
+    """End this process if the block takes longer than is allowed for the size of the file."""
     if not _stall_s:
         yield
         return
@@ -41,7 +41,7 @@ def watching(path: Path) -> Iterator[None]:
 
 
 def watched(items: Iterable[Item], path: Path) -> Iterator[Item]:
-    """Yield the items of a decoder; each must come in time. What is done with an item does not count."""
+    """Yield the items of a decoder, each of which must arrive in time. Time that the caller spends on an item does not count."""
     iterator = iter(items)
     while True:
         with watching(path):
@@ -54,5 +54,5 @@ def watched(items: Iterable[Item], path: Path) -> Iterator[Item]:
 
 @functools.cache
 def _devnull() -> int:
-    """Where faulthandler writes its report; it wants a file that stays open."""
+    """Return the file to which faulthandler writes its report; the file must stay open."""
     return os.open(os.devnull, os.O_WRONLY)

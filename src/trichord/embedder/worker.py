@@ -1,6 +1,6 @@
-"""Embed files in a process of its own: a file that crashes or hangs its decoder costs that process, not the run.
+"""Embed files in a separate process, so that a file that crashes or hangs its decoder does not end the run.
 
-The process loads the model when it starts. When it ends, a new one takes the next file.
+The process loads the model when it starts. If it ends, a new process embeds the next file.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _failure = ""
 
 
 class Worker:
-    """Embeds one file after the other in another process. Use it as a context manager.
+    """Context manager that embeds one file at a time in another process.
 
     Args:
-        load: Returns the model. It is called in that process, so it must be picklable.
-        stall_s: Seconds without a picture or sound after which a decoder is ended.
+        load: Function that returns the model. It is called in the other process, so it must be picklable.
+        stall_s: Number of seconds without a picture or sound after which a decoder is ended.
     """
 
     def __init__(self, load: Callable[[], Embedder], stall_s: float = STALL_S) -> None:
@@ -50,10 +50,14 @@ class Worker:
         self._pool.join()
 
     def __call__(self, path: Path | Source, window_s: float | None) -> EmbeddedFile:
-        """Return the clips of a file, or of a row of a table, and their embeddings, as `files.embed_file`.
+        """Return the clips of a file, or of a row of a table, and their embeddings, as `files.embed_file` does.
+
+        Args:
+            path: The file, or the row of a table.
+            window_s: Duration of the clips that longer files are cut into in seconds; None for one clip per file.
 
         Raises:
-            TrichordError: The file cannot be used, or ended the process.
+            TrichordError: The file cannot be used, or it ended the process.
         """
         from pebble import ProcessExpired
 
@@ -65,11 +69,11 @@ class Worker:
 
     def _cause(self, code: int | None) -> str:
         if code == HUNG_EXIT:
-            return f"its decoder gave no picture or sound for {self.stall_s:g} s; convert or replace the file"
+            return f"the decoder did not return a picture or sound for {self.stall_s:g} s; convert or replace the file"
         if code == -signal.SIGKILL:
-            return "its process was killed, most likely because memory ran out; make the file smaller or replace it"
+            return "the process was killed, probably because it ran out of memory; make the file smaller or replace it"
         name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        return f"its decoder ended abruptly ({name}); convert or replace the file"
+        return f"the decoder crashed ({name}); convert or replace the file"
 
 
 def _name(path: Path | Source) -> str:
@@ -77,9 +81,9 @@ def _name(path: Path | Source) -> str:
 
 
 def _start(load: Callable[[], Embedder], stall_s: float) -> None:
-    """In the new process: load the model. What goes wrong is said by the first file."""
+    """Load the model in the new process; an error is reported when the first file is embedded."""
     global _model, _failure
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles interrupts
     set_stall(stall_s)
     try:
         _model = load()
@@ -101,8 +105,8 @@ def _run(path: Path | Source, window_s: float | None) -> EmbeddedFile:
         raise TrichordError(
             f"{_name(path)}: there is not enough memory to embed it; make the file smaller or free memory"
         ) from None
-    except Exception as error:  # whatever a damaged file makes a decoder raise
+    except Exception as error:  # decoders raise various errors for damaged files
         reason = one_line(error) or type(error).__name__
         raise TrichordError(
-            f"{_name(path)}: cannot be embedded ({reason[:200]}); convert or replace the file"
+            f"{_name(path)}: the file cannot be embedded ({reason[:200]}); convert or replace the file"
         ) from None

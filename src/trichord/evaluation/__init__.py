@@ -1,4 +1,8 @@
-"""Embeddings, ranks, and the statistics of figures. The tasks that are scored are in `trichord.tasks`."""
+"""Compute measures from embeddings and scores, with their statistics.
+
+Each module takes arrays and returns figures: ranks, intervals, comparisons of orders, geometry of the joint space. What a
+benchmark scores, and how, is defined in `trichord.tasks`. The results of a study are collected and saved in `trichord.study`.
+"""
 
 from trichord.evaluation.ranks import RetrievalMetrics, retrieval_metrics, retrieval_ranks
 

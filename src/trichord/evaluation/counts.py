@@ -1,8 +1,8 @@
-"""How many gallery items score higher than a query's truth, and how many the same, from a matrix of scores.
+"""Counts of gallery items that score higher than the truth of a query, and of items that tie with it, from a matrix of scores.
 
-Some rows at a time are compared twice, for greater and for equal, the second time while they are still in the processor's
-cache; the marks are counted eight bytes at once. Of a turned matrix (its columns lie one after the other in memory) the
-marks of up to 255 gallery items are added as bytes. What ties and NaN mean is told in `ranks`.
+The matrix is compared in blocks of rows, once for greater and once for equal scores, so that the second comparison finds the block
+in the processor cache. The resulting Booleans are counted eight bytes at a time. In a transposed matrix, whose columns are
+contiguous, the Booleans of up to 255 gallery items are summed as bytes. `ranks` defines how ties and NaN are treated.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_LANES = 8 * 255  # columns that eight one-byte counts at once can hold
+_LANES = 8 * 255  # number of columns that eight one-byte counters can count without overflow
 
 
 class RankCounts(NamedTuple):
-    """greater (Q,) and equal (Q,), int64, and G. A truth that scores NaN has greater = G and equal = 1."""
+    """Counts of Q queries in a gallery of G items.
+
+    Attributes:
+        greater: (Q,) int64, number of items that score higher than the truth; G for a truth that scores NaN.
+        equal: (Q,) int64, number of items with the same score as the truth, including itself; 1 for a truth that scores NaN.
+        num_gallery: Number G of items.
+    """
 
     greater: np.ndarray
     equal: np.ndarray
@@ -25,8 +31,14 @@ class RankCounts(NamedTuple):
 
 
 class BestCounts(NamedTuple):
-    """Of queries with several truths, whose rank is that of the best of them: greater (Q,), items that score higher than the
-    best truth; equal (Q,), items that score the same; truths (Q,), how many of these are truths; and G."""
+    """Counts of Q queries with several truths, which have the rank of their best truth.
+
+    Attributes:
+        greater: (Q,) int64, number of items that score higher than the best truth.
+        equal: (Q,) int64, number of items with the same score as the best truth, including itself.
+        truths: (Q,) int64, number of truths among the items counted in `equal`.
+        num_gallery: Number G of items.
+    """
 
     greater: np.ndarray
     equal: np.ndarray
@@ -35,21 +47,22 @@ class BestCounts(NamedTuple):
 
 
 def best_of(owner: np.ndarray, scores: np.ndarray, num_queries: int) -> tuple[np.ndarray, np.ndarray]:
-    """(Q,) position of the best truth of each query, and (Q,) how many of its truths score the same.
+    """Return the index (Q,) of the best truth of each query, and the number (Q,) of its truths with the same score.
 
     Args:
-        owner: (P,) the query whose truth each entry is; every query has one or more.
-        scores: (P,) what it scores for that query. NaN is worse than every number.
+        owner: (P,) query that each truth belongs to; every query has at least one truth.
+        scores: (P,) score of each truth for its query. NaN is lower than every number.
+        num_queries: Number Q of queries.
     """
-    lost = np.isnan(scores)
-    order = np.lexsort((np.where(lost, 0.0, -scores), lost, owner))
+    is_nan = np.isnan(scores)
+    order = np.lexsort((np.where(is_nan, 0.0, -scores), is_nan, owner))
     best = order[np.flatnonzero(np.diff(owner[order], prepend=-1))]
     tied = scores == scores[best][owner]
     return best, np.maximum(np.bincount(owner[tied], minlength=num_queries), 1)
 
 
 def distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(index of the first of each set of equal rows, for each row its place in that list)."""
+    """Return the index of the first of each set of equal rows, and for each row the position of its set in this list."""
     places: dict[bytes, int] = {}
     keys = ((row + 0).tobytes() for row in x)  # + 0 makes -0.0 into 0.0
     copy_of = np.fromiter((places.setdefault(key, len(places)) for key in keys), np.int64, len(x))
@@ -57,7 +70,7 @@ def distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_array(x: Any) -> np.ndarray:
-    """`x` as a NumPy array; a torch tensor is taken without its gradient, half precision as float32."""
+    """Return `x` as a NumPy array; tensors are detached, and half-precision tensors become float32."""
     if hasattr(x, "detach"):
         x = x.detach().cpu()
         x = x.float().numpy() if str(x.dtype) in ("torch.bfloat16", "torch.float16") else x.numpy()
@@ -65,7 +78,7 @@ def as_array(x: Any) -> np.ndarray:
 
 
 def like_of(index: Any, x: Any) -> Any:
-    """`index` where `x` is: an array, or a tensor on its device."""
+    """Return `index` on the device of `x`: as an array, or as a tensor."""
     if isinstance(x, np.ndarray):
         return index
     import torch
@@ -74,36 +87,43 @@ def like_of(index: Any, x: Any) -> Any:
 
 
 def matrix_counts(scores: Any, truth: np.ndarray, on_device: bool = False) -> RankCounts:
-    """Counts of a matrix (Q, G), some rows at a time: no other matrix of its size is made. `on_device`: by torch, where
-    it is."""
+    """Return the counts of a matrix of scores (Q, G), computed in blocks of rows.
+
+    No other matrix of this size is allocated.
+
+    Args:
+        scores: (Q, G) scores, as an array or tensor.
+        truth: (Q,) gallery item of each query.
+        on_device: Whether to count with torch on the device of `scores`.
+    """
     num_queries, num_gallery = scores.shape
     greater, equal = np.empty(num_queries, np.int64), np.empty(num_queries, np.int64)
-    owns = scores[like_of(np.arange(num_queries), scores), like_of(truth, scores)][:, None]
-    owns = owns if on_device else _widened(as_array(owns))
+    truth_scores = scores[like_of(np.arange(num_queries), scores), like_of(truth, scores)][:, None]
+    truth_scores = truth_scores if on_device else _widened(as_array(truth_scores))
     strides = scores.strides if isinstance(scores, np.ndarray) else scores.stride()
-    turned = not on_device and strides[0] < strides[1]
-    # Rows of about 2 MB of float32: the second comparison finds them in the cache.
-    rows = 1024 if on_device or turned else max(1, 2**19 // num_gallery)
-    many = rows if on_device or turned else 8 * rows
+    transposed = not on_device and strides[0] < strides[1]
+    # A block of rows has about 2 MB of float32, so that the second comparison finds it in the cache.
+    rows = 1024 if on_device or transposed else max(1, 2**19 // num_gallery)
+    rows_per_task = rows if on_device or transposed else 8 * rows
 
     def count(first: int) -> None:
-        mask = None if on_device or turned else np.zeros((rows, _whole_lanes(num_gallery)), bool)
-        for start in range(first, min(first + many, num_queries), rows):
-            here = slice(start, start + rows)
-            part, own = scores[here] if on_device else _widened(as_array(scores[here])), owns[here]
+        mask = None if on_device or transposed else np.zeros((rows, _whole_lanes(num_gallery)), bool)
+        for start in range(first, min(first + rows_per_task, num_queries), rows):
+            block = slice(start, start + rows)
+            part, own = scores[block] if on_device else _widened(as_array(scores[block])), truth_scores[block]
             if on_device:
-                greater[here], equal[here] = row_counts(part > own), row_counts(part == own)
+                greater[block], equal[block] = row_counts(part > own), row_counts(part == own)
             elif mask is None:
-                greater[here], equal[here] = _turned_counts(part.T, own.T)
+                greater[block], equal[block] = _transposed_counts(part.T, own.T)
             else:
                 for compare, counts in ((np.greater, greater), (np.equal, equal)):
                     compare(part, own, out=mask[: len(part), :num_gallery])
-                    counts[here] = row_counts(mask[: len(part)])
+                    counts[block] = row_counts(mask[: len(part)])
 
-    with threads(0 if on_device else num_queries * num_gallery / 3) as each:
-        each(count, range(0, num_queries, many))
-    lost = as_array(owns != owns)[:, 0]
-    greater[lost], equal[lost] = num_gallery, 1
+    with threads(0 if on_device else num_queries * num_gallery / 3) as map_on_threads:
+        map_on_threads(count, range(0, num_queries, rows_per_task))
+    truth_is_nan = as_array(truth_scores != truth_scores)[:, 0]
+    greater[truth_is_nan], equal[truth_is_nan] = num_gallery, 1
     return RankCounts(greater, equal, num_gallery)
 
 
@@ -111,10 +131,10 @@ def _widened(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
-def _turned_counts(part: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of each column of `part` (G, R) are greater than, and equal to, `own` (1, R)."""
+def _transposed_counts(part: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many entries of each column of `part` (G, R) are greater than `own` (1, R), and how many are equal to it."""
     greater, equal = np.zeros(part.shape[1], np.int64), np.zeros(part.shape[1], np.int64)
-    for first in range(0, len(part), 255):  # as many as one byte can count
+    for first in range(0, len(part), 255):  # one byte counts up to 255
         tile = part[first : first + 255]
         greater += np.add.reduce((tile > own).view(np.uint8), axis=0, dtype=np.uint8)
         equal += np.add.reduce((tile == own).view(np.uint8), axis=0, dtype=np.uint8)
@@ -122,27 +142,30 @@ def _turned_counts(part: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _whole_lanes(width: int) -> int:
-    """The next width whose rows `row_counts` adds eight bytes at once."""
+    """Return the next width at which `row_counts` sums rows eight bytes at a time."""
     unit = 8 if width <= _LANES else _LANES
     return -(-width // unit) * unit
 
 
 def row_counts(mask: Any) -> np.ndarray:
-    """How many of each row of a Boolean matrix are true. Eight bytes are added at once where the width allows it."""
+    """Return the number of true entries in each row of a Boolean matrix, summed eight bytes at a time if the width allows it."""
     if not isinstance(mask, np.ndarray):
         return as_array(mask.sum(1))
     if not mask.shape[1] or mask.shape[1] != _whole_lanes(mask.shape[1]) or not mask.flags.c_contiguous:
         return np.count_nonzero(mask, axis=1)
-    words = mask.view(np.uint64).reshape(-1, min(mask.shape[1], _LANES) // 8)  # none of its bytes can overflow in a sum
+    words = mask.view(np.uint64).reshape(-1, min(mask.shape[1], _LANES) // 8)  # no byte of the sum can overflow
     return np.einsum("ij->i", words).view(np.uint8).reshape(len(mask), -1).sum(1, dtype=np.int64)
 
 
 @contextmanager
 def threads(nanoseconds: float) -> Iterator[Callable[[Callable[[int], None], Iterable[int]], object]]:
-    """A function that calls another one for each of some numbers, on as many threads as NumPy's products may use.
+    """Yield a function that maps a function over integers, on as many threads as NumPy uses for matrix products.
 
-    Each product keeps to its thread: threads that share one wait, on a busy machine, for the slowest. Short work of about
-    so many nanoseconds stays on one.
+    Each matrix product is computed by one thread: products that are split over threads wait for the slowest thread on a busy
+    machine. Work that is estimated to take less than about 20 ms stays on one thread.
+
+    Args:
+        nanoseconds: Estimated duration of the work on one thread.
     """
     from concurrent.futures import ThreadPoolExecutor
 

@@ -1,22 +1,22 @@
-"""Clips and texts in a joint space, in memory and as a file: what every protocol that needs no model scores.
+"""Embeddings of clips and texts in a joint space, in memory and as a file. Protocols that need no model score these.
 
-The file, so that other people's models can be scored (`trichord evaluate --embeddings FILE`): a `.safetensors` or `.npz`
-with any of these arrays, N clips and M texts; only one of the first three is needed.
+With a file, embeddings of any model can be evaluated (`trichord evaluate --embeddings FILE`). The file is a `.safetensors` or
+`.npz` with any of these arrays for N clips and M texts; at least one of the first three is required.
 
 | name | shape | meaning |
 |---|---|---|
 | `video`, `audio`, `text` | (N, D), (N, D), (M, D) | embeddings, float32 (half precision and float64 are converted) |
-| `video_valid`, ... | (N,) or (M,) bool | whether there is one; default: where all its numbers are finite |
-| `text_clip` | (M,) integer | the clip that each text describes; default: one text per clip, in order |
-| `start_s`, `end_s` | (N,) | span of each clip in its video; default 0 and 0 |
-| `ids`, `videos` | N strings | name of each clip; of the video that it is cut from; default its number; its id |
+| `video_valid`, ... | (N,) or (M,) bool | whether the embedding exists; default: whether all its values are finite |
+| `text_clip` | (M,) integer | index of the clip that each text describes; default: one text per clip, in order |
+| `start_s`, `end_s` | (N,) | span of each clip in its video in seconds; default 0 and 0 |
+| `ids`, `videos` | N strings | id of each clip, and of the video it is cut from; defaults: its index, and its id |
 | `captions` | M strings | the texts themselves |
-| `labels/NAME` | N strings | any labelling of the clips, e.g. `labels/class`, `labels/split` |
-| `classes/NAME` | strings | all classes of a labelling, where some have no clip; default: those that clips have |
+| `labels/NAME` | N strings | a labelling of the clips, such as `labels/class` or `labels/split` |
+| `classes/NAME` | strings | all classes of a labelling, if some of them have no clip; default: the classes that occur |
 | `modalities` | strings | names and letters of further modalities, such as `depth=d`; `depth` then has the shape of `video` |
 
-An .npz holds strings as arrays of strings (nothing is unpickled). A .safetensors holds them in its metadata, one JSON list
-of strings under each name.
+An .npz stores strings as arrays of strings (nothing is unpickled). A .safetensors stores them in its metadata, as a JSON list of
+strings under each name.
 """
 
 from __future__ import annotations
@@ -38,25 +38,26 @@ from trichord.files.reading import open_regular
 from trichord.files.writing import refuse_foreign, replacing
 from trichord.modality import MODALITIES, declare_recorded, further_letters, in_order, known
 
-MOST_CLIPS = 1000  # for each text, where there are texts alone
+MOST_CLIPS = 1000  # largest number of clips per text if there are only texts
 OWN = ("text_clip", "ids", "videos", "start_s", "end_s", "captions")
 
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """N clips and M texts in a joint space; make one with `Embedded.of`, which checks and fills in.
+    """Embeddings of N clips and M texts in a joint space; create it with `Embedded.of`, which checks the parts and sets defaults.
 
     Attributes:
-        embeddings: By modality (N, D), of text (M, D), float32; a modality that nobody embedded is not there.
-        valid: By modality (N,), of text (M,): whether the clip has it. Rows without are zeros.
-        text_clip: (M,) int64, the clip that each text describes.
-        ids: (N,) names of the clips, each once.
-        videos: (N,) the video that each clip is cut from.
-        start_s, end_s: (N,) its span there, float64.
+        embeddings: By modality (N, D), for text (M, D), float32; modalities without embeddings are absent.
+        valid: By modality (N,), for text (M,): whether the embedding exists. Rows that do not exist are zeros.
+        text_clip: (M,) int64, index of the clip that each text describes.
+        ids: (N,) unique ids of the clips.
+        videos: (N,) id of the video that each clip is cut from.
+        start_s: (N,) float64, start of each clip in its video in seconds.
+        end_s: (N,) float64, end of each clip in its video in seconds.
         captions: (M,) the texts, or None.
-        labels: By name (N,) strings.
-        source: Where all this is from, for messages.
-        classes: By name of a labelling all its classes, where that is known.
+        labels: (N,) strings for each labelling, by its name.
+        source: Origin of the embeddings, for error messages.
+        classes: All classes of a labelling by its name, where they are known.
     """
 
     embeddings: dict[str, np.ndarray]
@@ -87,33 +88,57 @@ class Embedded:
         source: str = "embeddings",
         classes: Mapping[str, Sequence[str] | np.ndarray] | None = None,
     ) -> Embedded:
-        """Embeddings with what is known of them; what is None gets the default that the module names.
+        """Return embeddings after checking that the parts fit together; parts that are None get the defaults of the module.
 
-        Raises TrichordError, one line, when the parts do not fit each other.
+        Args:
+            embeddings: By modality (N, D), for text (M, D).
+            valid: By modality (N,), for text (M,): whether the embedding exists.
+            text_clip: (M,) index of the clip that each text describes.
+            ids: N unique ids of the clips.
+            videos: N ids of the videos that the clips are cut from.
+            start_s: (N,) start of each clip in its video in seconds.
+            end_s: (N,) end of each clip in its video in seconds.
+            captions: The M texts.
+            labels: N strings for each labelling, by its name.
+            source: Origin of the embeddings, for error messages.
+            classes: All classes of a labelling by its name.
+
+        Returns:
+            The embeddings, with zeros in the rows that do not exist.
+
+        Raises:
+            TrichordError: The parts do not fit together.
+
+        Example:
+            >>> import numpy as np
+            >>> embedded = Embedded.of({"video": np.eye(2, 3), "text": np.ones((4, 3))}, text_clip=[0, 0, 1, 1])
+            >>> embedded.num_clips, embedded.num_texts
+            (2, 4)
         """
         vectors = {m: _matrix(embeddings[m], f"{source}: {m}") for m in in_order(embeddings) if m in known()}
         if unknown := sorted(set(embeddings) - set(vectors)):
-            raise TrichordError(f"{source}: '{unknown[0]}' is no modality; known are {', '.join(known())}")
+            raise TrichordError(f"{source}: unknown modality '{unknown[0]}'; expected one of: {', '.join(known())}")
         if not vectors:
             raise TrichordError(
                 f"{source}: has no embeddings; expected at least one of the arrays {', '.join(known())}"
             )
         if len(widths := {m: v.shape[1] for m, v in vectors.items()}) and len(set(widths.values())) > 1:
-            told = ", ".join(f"{m} {width}" for m, width in widths.items())
+            listed_widths = ", ".join(f"{m} {width}" for m, width in widths.items())
             raise TrichordError(
-                f"{source}: embeddings of one joint space have one width, not {told}; give each the same"
+                f"{source}: embeddings of a joint space must have the same width, but the widths are {listed_widths}; give all "
+                "modalities the same width"
             )
         num_clips, num_texts = _counts(vectors, text_clip, ids, source)
         clip = _indices(text_clip, num_texts, num_clips, source)
-        there = {m: _mask((valid or {}).get(m), v, f"{source}: {m}_valid") for m, v in vectors.items()}
+        is_valid = {m: _mask((valid or {}).get(m), v, f"{source}: {m}_valid") for m, v in vectors.items()}
         names = _strings(range(num_clips) if ids is None else ids, num_clips, f"{source}: ids")
         if len(set(names.tolist())) < num_clips:
-            spellings, counts = np.unique(names, return_counts=True)
-            twice = spellings[counts.argmax()]
-            raise TrichordError(f"{source}: two clips are called '{twice}'; ids name each clip once")
+            distinct_names, counts = np.unique(names, return_counts=True)
+            repeated = distinct_names[counts.argmax()]
+            raise TrichordError(f"{source}: two clips have the id '{repeated}'; give every clip a different id")
         return cls(
-            {m: np.where(there[m][:, None], v, np.float32(0)) for m, v in vectors.items()},
-            there,
+            {m: np.where(is_valid[m][:, None], v, np.float32(0)) for m, v in vectors.items()},
+            is_valid,
             clip,
             names,
             names if videos is None else _strings(videos, num_clips, f"{source}: videos"),
@@ -127,33 +152,35 @@ class Embedded:
 
     @property
     def num_clips(self) -> int:
+        """Number N of clips."""
         return len(self.ids)
 
     @property
     def num_texts(self) -> int:
+        """Number M of texts."""
         return len(self.text_clip)
 
     @property
     def one_text_each(self) -> bool:
-        """Whether text i describes clip i, and there are no others."""
+        """Whether there is exactly one text per clip, in the order of the clips."""
         return np.array_equal(self.text_clip, np.arange(self.num_clips))
 
     def but(self, **changes: Any) -> Embedded:
-        """The same with other parts, named as by `of`, which checks that they fit."""
+        """Return a copy with some parts replaced, named as in `of`, which checks that they fit."""
         parts = {f.name: getattr(self, f.name) for f in fields(self)} | changes
         return Embedded.of(parts.pop("embeddings"), **parts)
 
     def take(self, clips: np.ndarray) -> Embedded:
-        """These clips (indices, each once), in this order, with their texts in the order of the clips."""
-        place = np.full(self.num_clips, -1)
-        place[clips] = np.arange(len(clips))
-        texts = np.flatnonzero(place[self.text_clip] >= 0)
-        texts = texts[np.argsort(place[self.text_clip[texts]], kind="stable")]
+        """Return the given clips (indices, each once) in this order, with their texts sorted by clip."""
+        position = np.full(self.num_clips, -1)
+        position[clips] = np.arange(len(clips))
+        texts = np.flatnonzero(position[self.text_clip] >= 0)
+        texts = texts[np.argsort(position[self.text_clip[texts]], kind="stable")]
         rows = {m: texts if m == "text" else clips for m in self.embeddings}
         return Embedded(
             {m: v[rows[m]] for m, v in self.embeddings.items()},
             {m: v[rows[m]] for m, v in self.valid.items()},
-            place[self.text_clip[texts]],
+            position[self.text_clip[texts]],
             self.ids[clips],
             self.videos[clips],
             self.start_s[clips],
@@ -165,7 +192,11 @@ class Embedded:
         )
 
     def save(self, path: Path) -> None:
-        """Write the file that the module describes, whole or not at all. Raises TrichordError as `check_target`."""
+        """Write the file described in the module, completely or not at all.
+
+        Raises:
+            TrichordError: The file cannot be written, or `check_target` refuses the path.
+        """
         arrays = {m: np.ascontiguousarray(v) for m, v in self.embeddings.items()}
         arrays |= {f"{m}_valid": v for m, v in self.valid.items()}
         arrays |= {"text_clip": self.text_clip, "start_s": self.start_s, "end_s": self.end_s}
@@ -189,41 +220,48 @@ class Embedded:
 
     @classmethod
     def load(cls, path: Path) -> Embedded:
-        """Read such a file. Raises TrichordError, one line, when it is not there, is damaged or does not fit together."""
+        """Read a file of embeddings.
+
+        Raises:
+            TrichordError: The file does not exist, is damaged, or its parts do not fit together.
+        """
         kind = _kind(path, WRITE_ONE)
         try:
             if path.is_dir():
-                raise TrichordError(f"{path}: is a folder; name the file of embeddings")
+                raise TrichordError(f"{path}: the path is a folder; give the path of the file of embeddings")
             refuse_lfs_pointer(path)
             if not path.stat().st_size:
-                raise TrichordError(f"{path}: is empty; write it again")
-            found = read_npz(path) if kind == ".npz" else read_safetensors(path)
+                raise TrichordError(f"{path}: the file is empty; write it again")
+            values = read_npz(path) if kind == ".npz" else read_safetensors(path)
         except TrichordError:
             raise
-        except Exception as error:  # whatever torn zips, headers and lists make the readers raise
+        except Exception as error:  # the readers raise various types for damaged archives, headers and lists
             if isinstance(error, OSError) and error.strerror:
-                raise TrichordError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-            raise TrichordError(f"{path}: is damaged, or no {kind} file; get it again, or write it again") from None
-        modalities = (*MODALITIES, *_declared(found.pop(FURTHER, []), path))
-        given = {m: found[m] for m in modalities if m in found}
-        valid = {m: found[f"{m}_valid"] for m in given if f"{m}_valid" in found}
+                raise TrichordError(f"{path}: the file cannot be read ({error.strerror}); check the path") from None
+            raise TrichordError(
+                f"{path}: the file is damaged or is not a {kind} file; copy it again, or write it again"
+            ) from None
+        modalities = (*MODALITIES, *_declared(values.pop(FURTHER, []), path))
+        embeddings = {m: values[m] for m in modalities if m in values}
+        valid = {m: values[f"{m}_valid"] for m in embeddings if f"{m}_valid" in values}
         labels, classes = (
-            {name.removeprefix(head): v for name, v in found.items() if name.startswith(head)}
+            {name.removeprefix(head): v for name, v in values.items() if name.startswith(head)}
             for head in (LABELS, CLASSES)
         )
-        known = {*given, *(f"{m}_valid" for m in given), *OWN}
-        if odd := sorted(name for name in set(found) - known if not name.startswith((LABELS, CLASSES))):
+        expected = {*embeddings, *(f"{m}_valid" for m in embeddings), *OWN}
+        if unknown := sorted(name for name in set(values) - expected if not name.startswith((LABELS, CLASSES))):
             raise TrichordError(
-                f"{path}: '{one_line(odd[0])}' is nothing that is read here; known are {', '.join((*modalities, *OWN))}, "
-                "labels/NAME, and MODALITY_valid of modalities that are there"
+                f"{path}: unknown array '{one_line(unknown[0])}'; expected one of: {', '.join((*modalities, *OWN))}, "
+                "labels/NAME, classes/NAME, or MODALITY_valid for a modality in the file"
             )
-        if lost := sorted(set(classes) - set(labels)):
-            raise TrichordError(f"{path}: has {CLASSES}{one_line(lost[0])} without {LABELS}{one_line(lost[0])}; add it")
-        rest: dict[str, Any] = {name: found.get(name) for name in OWN}
-        made = cls.of(given, valid=valid, labels=labels, classes=classes, source=str(path), **rest)
-        if bad := [m for m in made.valid if m not in valid and not made.valid[m].any()]:
-            raise TrichordError(f"{path}: no row of {bad[0]} is finite; leave it out, or write it again")
-        return made
+        if without_labels := sorted(set(classes) - set(labels)):
+            name = one_line(without_labels[0])
+            raise TrichordError(f"{path}: the file has {CLASSES}{name} but not {LABELS}{name}; add {LABELS}{name}")
+        others: dict[str, Any] = {name: values.get(name) for name in OWN}
+        embedded = cls.of(embeddings, valid=valid, labels=labels, classes=classes, source=str(path), **others)
+        if not_finite := [m for m in embedded.valid if m not in valid and not embedded.valid[m].any()]:
+            raise TrichordError(f"{path}: no row of {not_finite[0]} is finite; remove the array, or write it again")
+        return embedded
 
 
 def _declared(entries: Any, path: Path) -> tuple[str, ...]:
@@ -237,7 +275,8 @@ def _declared(entries: Any, path: Path) -> tuple[str, ...]:
 def check_target(path: Path) -> str:
     """Return the suffix of a file of embeddings that is to be written.
 
-    Raises TrichordError for another suffix, and where a file lies that `Embedded.save` did not write.
+    Raises:
+        TrichordError: The suffix is not supported, or the path holds a file that `Embedded.save` did not write.
     """
     kind = _kind(path)
     refuse_foreign([path], _is_saved, "a file of embeddings")
@@ -260,31 +299,31 @@ def _is_saved(path: Path) -> bool:
     return names >= {"text_clip", "start_s", "end_s", "ids", "videos"}
 
 
-def _kind(path: Path, action: str = "give the file such a name") -> str:
+def _kind(path: Path, action: str = "give a file name with this suffix") -> str:
     if path.suffix not in (".npz", ".safetensors"):
-        what = "is a folder" if path.is_dir() else "embeddings are kept as .npz or .safetensors"
-        raise TrichordError(f"{path}: {what}; {action}")
+        problem = "the path is a folder" if path.is_dir() else "a file of embeddings must be .npz or .safetensors"
+        raise TrichordError(f"{path}: {problem}; {action}")
     return path.suffix
 
 
 def _matrix(value: Any, where: str) -> np.ndarray:
     array = np.asarray(value.detach().float().cpu().numpy() if hasattr(value, "detach") else value)
     if array.ndim != 2 or array.dtype.kind not in "fiu" or not array.size:
-        raise TrichordError(f"{where} must be a matrix of numbers, a row for each embedding, not {_shown(array)}")
+        raise TrichordError(f"{where} must be a matrix of numbers with one row per embedding, not {_shown(array)}")
     with np.errstate(over="ignore"):
         rows = array.astype(np.float32, copy=False)
     if array.dtype.itemsize > 4 and array.dtype.kind == "f" and (np.isinf(rows) & np.isfinite(array)).any():
-        raise TrichordError(f"{where} has numbers beyond what float32 holds; scale them")
+        raise TrichordError(f"{where} contains numbers that are too large for float32; scale the embeddings")
     return rows
 
 
 def _counts(vectors: dict[str, np.ndarray], text_clip: Any, ids: Any, source: str) -> tuple[int, int]:
-    """N and M."""
+    """Return the numbers N of clips and M of texts."""
     clips = {m: len(v) for m, v in vectors.items() if m != "text"}
     if len(set(clips.values())) > 1:
-        told = " and ".join(f"{n} of {m}" for m, n in clips.items())
+        row_counts = " and ".join(f"{n} rows of {m}" for m, n in clips.items())
         raise TrichordError(
-            f"{source}: has {told}; there is one row for each clip, with {{modality}}_valid where it lacks"
+            f"{source}: there are {row_counts}; give one row per clip, and mark missing embeddings in MODALITY_valid"
         )
     num_texts = len(vectors["text"]) if "text" in vectors else np.size(() if text_clip is None else text_clip)
     if clips:
@@ -296,12 +335,14 @@ def _counts(vectors: dict[str, np.ndarray], text_clip: Any, ids: Any, source: st
     if "text" not in vectors and text_clip is None:
         return num_clips, num_clips
     if text_clip is None and num_texts != num_clips:
-        raise TrichordError(f"{source}: has {num_texts} texts for {num_clips} clips; say in text_clip whose each is")
+        raise TrichordError(
+            f"{source}: there are {num_texts} texts for {num_clips} clips; give the index of the clip of each text in text_clip"
+        )
     return num_clips, num_texts
 
 
 def _last(text_clip: Any, num_texts: int) -> int:
-    """The last clip that texts alone speak of; within bounds, so that one number makes no endless list of clips."""
+    """Return the last clip that the texts refer to, bounded so that a single number cannot create a huge list of clips."""
     index = np.asarray(text_clip)
     return min(int(index.max()), MOST_CLIPS * num_texts - 1) if index.size and index.dtype.kind in "iu" else 0
 
@@ -313,9 +354,9 @@ def _indices(text_clip: Any, num_texts: int, num_clips: int, source: str) -> np.
     inside = index.shape == (num_texts,) and index.dtype.kind in "iu"
     if not inside or (num_texts and (index.min() < 0 or index.max() >= num_clips)):
         fits = index.shape == (num_texts,) and index.dtype.kind in "iu" and num_texts
-        what = f"{index.min()} to {index.max()}" if fits else _shown(index)
+        actual = f"{index.min()} to {index.max()}" if fits else _shown(index)
         raise TrichordError(
-            f"{source}: text_clip must hold, for each of {num_texts} texts, its clip, 0 to {num_clips - 1}, not {what}"
+            f"{source}: text_clip must contain a clip index from 0 to {num_clips - 1} for each of {num_texts} texts, not {actual}"
         )
     return index.astype(np.int64)
 
@@ -326,9 +367,9 @@ def _mask(value: Any, vectors: np.ndarray, where: str) -> np.ndarray:
         return finite
     mask = np.asarray(value)
     if mask.shape != (len(vectors),) or mask.dtype.kind not in "biu":
-        raise TrichordError(f"{where} must hold true or false for each of {len(vectors)} rows, not {_shown(mask)}")
-    if bad := np.flatnonzero(mask.astype(bool) & ~finite).tolist():
-        raise TrichordError(f"{where} is true in row {bad[0]}, whose embedding is not finite; mark it false")
+        raise TrichordError(f"{where} must contain true or false for each of {len(vectors)} rows, not {_shown(mask)}")
+    if rows := np.flatnonzero(mask.astype(bool) & ~finite).tolist():
+        raise TrichordError(f"{where} is true in row {rows[0]}, but its embedding is not finite; set it to false")
     return mask.astype(bool)
 
 
@@ -345,7 +386,7 @@ def _strings(values: Any, count: int | None, where: str) -> np.ndarray:
         )
     texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
     if count is not None and len(texts) != count:
-        raise TrichordError(f"{where} has {len(texts)} entries for {count}; give one each")
+        raise TrichordError(f"{where} must have {count} entries, but it has {len(texts)}; give one entry each")
     return text_array(texts, where)
 
 
@@ -354,9 +395,9 @@ def _seconds(value: Any, count: int, where: str) -> np.ndarray:
         return np.zeros(count)
     array = np.asarray(value)
     if array.shape != (count,) or array.dtype.kind not in "fiu":
-        raise TrichordError(f"{where} must be seconds of each of {count} clips, not {_shown(array)}")
+        raise TrichordError(f"{where} must contain a time in seconds for each of {count} clips, not {_shown(array)}")
     if not np.isfinite(array).all():
-        raise TrichordError(f"{where} has times that are not finite; correct them, or leave {where.split()[-1]} out")
+        raise TrichordError(f"{where} contains times that are not finite; correct them, or omit {where.split()[-1]}")
     return array.astype(np.float64)
 
 

@@ -1,11 +1,13 @@
-"""The shape of a joint space: modality gap, clusters, principal plane, similarity matrices; small enough to keep per run.
+"""Geometry of a joint space: modality gap, clusters, principal plane and similarity matrices.
 
-n clips in the sample, M modalities, P = n M points, D joint width, K clusters, m clips in the matrices. Every measure is
-of unit vectors; a zero vector stays zero. The modality gap is that of Liang et al., "Mind the Gap", NeurIPS 2022.
+The result is small enough to be saved with every run.
 
-Policy. Clips that lack a modality, or have an embedding that is not finite, are left out, so that all modalities are
-compared on the same clips. K-means and the principal plane see all modalities together. One thread computes everything:
-the same embeddings give the same bits, whatever the number of cores. The price is at most a few seconds an evaluation.
+n clips in the sample, M modalities, P = n M points, D joint width, K clusters, m clips in the matrices. All measures are computed
+from unit vectors; zero vectors stay zero. The modality gap is that of Liang et al., "Mind the Gap", NeurIPS 2022.
+
+Clips that lack a modality or have an embedding that is not finite are excluded, so that all modalities are compared on the same
+clips. K-means and the principal plane use all modalities together. Everything is computed by one thread, so that the same
+embeddings give bit-equal results with any number of cores. This costs a few seconds per evaluation at most.
 """
 
 from __future__ import annotations
@@ -24,38 +26,40 @@ from trichord.modality import Pair, letter_of, pairs_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-COLLAPSED = 1e-10  # mean squared distance from the mean below which unit vectors in float32 differ by rounding alone
-KMEANS_STARTS = 1  # greedy k-means++; a second start costs 0.7 s at 3,000 x 6,144 and gained at most 0.002 %
+COLLAPSED = 1e-10  # mean squared distance from the mean below which float32 unit vectors differ only by rounding
+KMEANS_STARTS = (
+    1  # greedy k-means++; a second start takes 0.7 s for 3,000 x 6,144 and improved the result by at most 0.002 %
+)
 KMEANS_STEPS = 50
-PLANE_WIDTH = 16  # vectors of the subspace iteration; two are kept
+PLANE_WIDTH = 16  # number of vectors in the subspace iteration, of which two are kept
 PLANE_STEPS = 30
 LABEL_PERMUTATIONS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """What `measure_geometry` finds. Pairs are written with their letters, video before audio before text: "VT".
+    """Result of `measure_geometry`. Pairs are written with their letters, video before audio before text: "VT".
 
     Attributes:
-        clip: (n,) int64, numbers of the benchmark's clips in the sample, rising.
-        coordinates: By modality (n, 2) float32: the first two principal components of all P unit vectors together. The
-            point that is farthest out on an axis is on its positive side.
-        explained: (2,) share of the variance on each axis; zeros where all points are one.
-        cluster: By modality (n,) int16: the cluster of each embedding, 0 the largest.
-        num_clusters: Clusters that have a point.
-        gap: By pair, the distance between the mean unit vectors, 0 to 2.
-        cosine_true: By pair, the mean cosine of a clip's two embeddings.
-        cosine_other: By pair, the mean cosine of embeddings of different clips.
-        agreement: By pair, the share of clips whose two embeddings lie in the same cluster.
-        agreement_chance: By pair, the expected share were the clips of one modality paired with the other's at random.
-        modality_purity: Mean share of a cluster's most frequent modality, weighted by size. 1 / M: well mixed. 1: the
-            clusters separate the modalities.
-        label_purity: The same of a cluster's most frequent label. None without labels.
-        label_purity_chance: Mean label purity over permutations of the clips' labels. None without labels.
-        label_nmi: Normalised mutual information of clusters and labels (arithmetic mean of the entropies).
-        num_labels: Different labels in the sample; 0 without labels.
+        clip: (n,) int64, indices of the clips of the benchmark in the sample, in increasing order.
+        coordinates: By modality (n, 2) float32: the first two principal components of all P unit vectors together. The sign of
+            each axis is chosen so that the point farthest from the origin is positive.
+        explained: (2,) share of the variance on each axis; zeros if all points are equal.
+        cluster: By modality (n,) int16: cluster of each embedding; 0 is the largest.
+        num_clusters: Number of clusters that are not empty.
+        gap: By pair, distance between the mean unit vectors, from 0 to 2.
+        cosine_true: By pair, mean cosine of the two embeddings of a clip.
+        cosine_other: By pair, mean cosine of embeddings of different clips.
+        agreement: By pair, share of clips whose two embeddings lie in the same cluster.
+        agreement_chance: By pair, expected share if the clips of both modalities were paired at random.
+        modality_purity: Mean share of the most frequent modality of a cluster, weighted by size. It is 1 / M if the modalities
+            are well mixed, and 1 if the clusters separate them.
+        label_purity: Mean share of the most frequent label of a cluster, weighted by size. None without labels.
+        label_purity_chance: Mean label purity over permutations of the labels of the clips. None without labels.
+        label_nmi: Normalized mutual information of clusters and labels (arithmetic mean of the entropies). None without labels.
+        num_labels: Number of different labels in the sample; 0 without labels.
         similarity: By pair (m, m) float16: cosines of the first modality (rows) with the second (columns).
-        matrix_clip: (m,) int64, which of the benchmark's clips these are.
+        matrix_clip: (m,) int64, indices of the clips of the benchmark in the matrices.
     """
 
     clip: np.ndarray
@@ -77,8 +81,10 @@ class Geometry:
     matrix_clip: np.ndarray
 
     def to_arrays(self, head: str) -> dict[str, np.ndarray]:
-        """Arrays by their names in an .npz file: `HEAD/clip`, `HEAD/coordinates/video`, `HEAD/gap/VT`, ...; without
-        labels there are none of theirs."""
+        """Return arrays by their names in an .npz file: `HEAD/clip`, `HEAD/coordinates/video`, `HEAD/gap/VT`, ...
+
+        Measures of labels are absent if there are no labels.
+        """
         arrays: dict[str, np.ndarray] = {}
         for name in (f.name for f in fields(self)):
             value = getattr(self, name)
@@ -92,16 +98,21 @@ class Geometry:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], head: str) -> Geometry | None:
-        """What `to_arrays` wrote, from its arrays or an open .npz file; None where there is nothing under `head`.
+        """Return the geometry that `to_arrays` wrote, or None if there is none under `head`.
 
-        Raises TrichordError when a part is missing.
+        Args:
+            arrays: A mapping of arrays, or an open .npz file.
+            head: Beginning of the names.
+
+        Raises:
+            TrichordError: An array is missing.
         """
         if f"{head}/clip" not in arrays:
             return None
 
         def one(name: str) -> np.ndarray:
             if f"{head}/{name}" not in arrays:
-                raise TrichordError(f"{head}: the geometry has no '{name}'; evaluate the model again")
+                raise TrichordError(f"{head}: the array '{name}' of the geometry is missing; evaluate the model again")
             return arrays[f"{head}/{name}"]
 
         def each(name: str) -> dict[str, np.ndarray]:
@@ -148,27 +159,27 @@ def measure_geometry(
     """Measure the joint space on the clips that have all modalities of `embeddings`.
 
     Args:
-        embeddings: By modality (N, D), of any length; from torch or numpy.
+        embeddings: By modality (N, D), of any length; tensors or arrays.
         valid: By modality (N,) bool, whether the clip has it. A row that is not finite counts as missing.
-        labels: (N,) the class of each clip, numbers or words.
-        num_clusters: K, the most clusters. There are at most a quarter as many as points, but at least 2, and no more
-            than different points; one where all points are the same up to rounding.
-        max_clips: Most clips in the sample, evenly spaced over those that have everything.
-        matrix_clips: Most clips in the similarity matrices, evenly spaced over the sample.
-        seed: Of k-means, of the principal plane's start and of the permuted labels.
+        labels: (N,) class of each clip, numbers or strings.
+        num_clusters: Largest number K of clusters. There are at most a quarter as many as points, but at least 2, and not more
+            than different points; there is one if all points are equal up to rounding.
+        max_clips: Largest number of clips in the sample, evenly spaced over those that have all modalities.
+        matrix_clips: Largest number of clips in the similarity matrices, evenly spaced over the sample.
+        seed: Random seed of k-means, of the start of the principal plane, and of the permutations of the labels.
 
     Returns:
-        None where fewer than 2 clips have all modalities.
+        The geometry, or None if fewer than 2 clips have all modalities.
 
     Raises:
-        TrichordError: shapes do not fit together, or a setting is out of range.
+        TrichordError: The shapes do not fit together, or an argument is out of range.
     """
     from threadpoolctl import threadpool_limits
 
     if not 2 <= num_clusters <= np.iinfo(np.int16).max or max_clips < 2 or matrix_clips < 0:
         raise TrichordError(
-            f"num_clusters={num_clusters}, max_clips={max_clips}, matrix_clips={matrix_clips}: take 2 to 32,767 clusters, "
-            "2 clips or more, and a matrix of 0 clips or more"
+            f"num_clusters={num_clusters}, max_clips={max_clips}, matrix_clips={matrix_clips}: give 2 to 32,767 clusters, "
+            "at least 2 clips, and a matrix of at least 0 clips"
         )
     pairs = pairs_of(embeddings)
     modalities = tuple(dict.fromkeys(chain.from_iterable(pairs))) or tuple(embeddings)
@@ -181,25 +192,30 @@ def measure_geometry(
         points = np.concatenate([unit_rows(raw[m][clip]) for m in modalities])
         centred = points - points.mean(0, dtype=np.float64).astype(np.float32)
         coordinates, explained = principal_plane(centred, seed)
-        found = cluster_points(centred, num_clusters, seed)
+        cluster = cluster_points(centred, num_clusters, seed)
         n = len(clip)
-        part = {m: slice(i * n, (i + 1) * n) for i, m in enumerate(modalities)}
+        rows_of = {m: slice(i * n, (i + 1) * n) for i, m in enumerate(modalities)}
         return Geometry(
             clip=clip,
-            coordinates={m: coordinates[part[m]] for m in modalities},
+            coordinates={m: coordinates[rows_of[m]] for m in modalities},
             explained=explained,
-            cluster={m: found[part[m]].astype(np.int16) for m in modalities},
-            num_clusters=int(found.max()) + 1,
-            modality_purity=purity(found, np.repeat(np.arange(len(modalities)), n)),
+            cluster={m: cluster[rows_of[m]].astype(np.int16) for m in modalities},
+            num_clusters=int(cluster.max()) + 1,
+            modality_purity=purity(cluster, np.repeat(np.arange(len(modalities)), n)),
             matrix_clip=_evenly(clip, matrix_clips),
-            **_pair_measures({m: points[part[m]] for m in modalities}, {m: found[part[m]] for m in modalities}, pairs),
-            **_label_measures(found, labels, clip, seed),
-            similarity=_similarity({m: points[part[m]] for m in modalities}, pairs, matrix_clips),
+            **_pair_measures(
+                {m: points[rows_of[m]] for m in modalities}, {m: cluster[rows_of[m]] for m in modalities}, pairs
+            ),
+            **_label_measures(cluster, labels, clip, seed),
+            similarity=_similarity({m: points[rows_of[m]] for m in modalities}, pairs, matrix_clips),
         )
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Finite rows (n, D) as float32 of unit length; zero rows stay zero. Neither huge nor tiny rows overflow."""
+    """Return finite rows (n, D) as float32 unit vectors; zero rows stay zero.
+
+    Very large or small rows do not overflow.
+    """
     largest = np.abs(rows).max(1, initial=0.0, keepdims=True)
     scaled = rows / np.where(largest > 0, largest, 1)
     length = np.sqrt(np.einsum("nd,nd->n", scaled, scaled, dtype=np.float64))[:, None]
@@ -207,11 +223,13 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def principal_plane(centred: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (P, 2) float32 of centred points (P, D) on their first two principal axes, and (2,) shares of variance.
+    """Return the coordinates (P, 2) float32 of centred points (P, D) on their first two principal axes.
 
-    Subspace iteration from fixed random vectors over the points, not over the axes: rotating the space changes nothing.
-    Until both variances stand to 1e-7 of the first, or PLANE_STEPS; where variances are nearly equal, the axes within
-    them are arbitrary but fixed.
+    The second result is the share (2,) of the variance on each axis.
+
+    The subspace iteration starts from fixed random vectors over points, not over axes, so that rotating the space does not change
+    the result. It stops when both variances have converged to 1e-7 of the first, or after PLANE_STEPS. If variances are nearly
+    equal, the axes within their subspace are arbitrary but deterministic.
     """
     num_points, dim = centred.shape
     coordinates, explained = np.zeros((num_points, 2), np.float32), np.zeros(2)
@@ -223,7 +241,7 @@ def principal_plane(centred: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.
     basis, before = np.linalg.qr(centred @ (centred.T @ start))[0], np.zeros(2)
     for _ in range(PLANE_STEPS):
         mapped = (centred.T @ basis).astype(np.float64)
-        variance, vectors = np.linalg.eigh(mapped.T @ mapped)  # rising
+        variance, vectors = np.linalg.eigh(mapped.T @ mapped)  # in increasing order
         top = np.maximum(variance[::-1][:2], 0)
         if np.abs(top - before[: len(top)]).max() <= 1e-7 * top[0]:
             break
@@ -237,9 +255,9 @@ def principal_plane(centred: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.
 
 
 def cluster_points(centred: np.ndarray, num_clusters: int, seed: int = 0, *, starts: int = KMEANS_STARTS) -> np.ndarray:
-    """The k-means cluster (P,) int64 of each centred point (P, D); numbered by size, the largest 0, ties by first point.
+    """Return the k-means cluster (P,) int64 of each centred point (P, D), using the best of `starts` starts.
 
-    How many clusters there are is told in `measure_geometry`. Of several starts the best counts.
+    Clusters are numbered by decreasing size, and by first point if sizes tie. `measure_geometry` describes how many there are.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -247,13 +265,13 @@ def cluster_points(centred: np.ndarray, num_clusters: int, seed: int = 0, *, sta
     num_points = len(centred)
     if _sum_of_squares(centred) <= COLLAPSED * num_points:
         return np.zeros(num_points, np.int64)
-    different = len({row.tobytes() for row in centred})
-    num = min(num_clusters, max(2, num_points // 4), different)
-    if num < 2:
+    num_distinct = len({row.tobytes() for row in centred})
+    num_used = min(num_clusters, max(2, num_points // 4), num_distinct)
+    if num_used < 2:
         return np.zeros(num_points, np.int64)
-    kmeans = KMeans(num, n_init=starts, max_iter=KMEANS_STEPS, random_state=seed)
+    kmeans = KMeans(num_used, n_init=starts, max_iter=KMEANS_STEPS, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # points that differ by rounding make fewer clusters
+        warnings.simplefilter("ignore", ConvergenceWarning)  # points that differ only by rounding give fewer clusters
         labels = kmeans.fit(centred).labels_
     _, first, cluster, size = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     rank = np.empty(len(size), np.int64)
@@ -262,14 +280,19 @@ def cluster_points(centred: np.ndarray, num_clusters: int, seed: int = 0, *, sta
 
 
 def purity(cluster: np.ndarray, kind: np.ndarray) -> float:
-    """Mean share of a cluster's most frequent kind, weighted by the cluster's size; both (P,) int from 0."""
+    """Return the mean share of the most frequent kind of a cluster, weighted by cluster size.
+
+    Args:
+        cluster: (P,) cluster of each point, integers from 0.
+        kind: (P,) kind of each point, integers from 0.
+    """
     return float(_table(cluster, kind).max(1).sum() / len(cluster))
 
 
 def _pair_measures(
     units: Mapping[str, np.ndarray], cluster: Mapping[str, np.ndarray], pairs: Sequence[Pair]
 ) -> dict[str, Any]:
-    """gap, cosine_true, cosine_other, agreement and agreement_chance of all pairs."""
+    """Return gap, cosine_true, cosine_other, agreement and agreement_chance of all pairs."""
     names = ("gap", "cosine_true", "cosine_other", "agreement", "agreement_chance")
     measures: dict[str, dict[str, float]] = {name: {} for name in names}
     total = {m: unit.sum(0, dtype=np.float64) for m, unit in units.items()}
@@ -281,7 +304,8 @@ def _pair_measures(
         values = (
             np.linalg.norm(total[a] - total[b]) / n,
             true / n,
-            (total[a] @ total[b] - true) / (n * (n - 1)),  # the sum over all pairs is the product of the sums
+            (total[a] @ total[b] - true)
+            / (n * (n - 1)),  # the sum over all pairs is the product of the sums over clips
             (cluster[a] == cluster[b]).mean(),
             share[a] @ share[b],
         )
@@ -293,8 +317,10 @@ def _pair_measures(
 def _label_measures(
     cluster: np.ndarray, labels: Sequence[Any] | np.ndarray | None, clip: np.ndarray, seed: int
 ) -> dict[str, Any]:
-    """label_purity, label_purity_chance, label_nmi and num_labels. Labels are permuted over clips, not over points: a
-    clip's embeddings keep one label."""
+    """Return label_purity, label_purity_chance, label_nmi and num_labels.
+
+    Labels are permuted over clips instead of points, so that all embeddings of a clip keep the same label.
+    """
     if labels is None:
         return {"label_purity": None, "label_purity_chance": None, "label_nmi": None, "num_labels": 0}
     from sklearn.metrics import normalized_mutual_info_score
@@ -322,7 +348,7 @@ def _code(a: str, b: str) -> str:
 
 
 def _table(cluster: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """(K, kinds) counts."""
+    """Return the counts (K, kinds) of kinds in clusters."""
     shape = int(cluster.max()) + 1, int(kind.max()) + 1
     return np.bincount(cluster * shape[1] + kind, minlength=shape[0] * shape[1]).reshape(shape)
 
@@ -332,13 +358,13 @@ def _sum_of_squares(points: np.ndarray) -> float:
 
 
 def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of the rows, evenly spaced from the first."""
+    """Return at most `most` of the rows, evenly spaced from the first."""
     num = min(len(rows), most)
     return rows[np.arange(num) * len(rows) // max(num, 1)]
 
 
 def _as_array(values: Any) -> np.ndarray:
-    """Numpy from torch (any device, any float type) or numpy; integers and half floats become float32."""
+    """Return tensors (any device, any floating-point type) or arrays as arrays; integers and half precision become float32."""
     if not isinstance(values, np.ndarray):
         import torch
 
@@ -355,17 +381,27 @@ def _label_array(labels: Sequence[Any] | np.ndarray) -> np.ndarray:
 def _complete(
     raw: Mapping[str, np.ndarray], valid: Mapping[str, Any], labels: Sequence[Any] | np.ndarray | None
 ) -> np.ndarray:
-    """(N,) whether the clip has every modality, finite. Raises TrichordError where shapes do not fit together."""
+    """Return whether each of the N clips has every modality with finite values.
+
+    Raises:
+        TrichordError: The shapes do not fit together.
+    """
     if not raw:
-        raise TrichordError("there are no embeddings to measure; give those of two modalities or more")
+        raise TrichordError("there are no embeddings to measure; give embeddings of at least two modalities")
     shapes = {m: rows.shape for m, rows in raw.items()}
     shape = next(iter(shapes.values()))
     if len(shape) != 2 or any(s != shape for s in shapes.values()):
         listed = ", ".join(f"{m} {s}" for m, s in shapes.items())
-        raise TrichordError(f"embeddings of one space have one shape (clips, width), not {listed}")
+        raise TrichordError(
+            f"the embeddings of all modalities must have the same shape (clips, width), but the shapes are {listed}"
+        )
     present = {m: np.asarray(valid[m], dtype=bool) for m in raw if m in valid}
-    if wrong := [m for m in raw if m not in present or present[m].shape != shape[:1]]:
-        raise TrichordError(f"valid['{wrong[0]}'] must say of each of the {shape[0]} clips whether it has {wrong[0]}")
+    if invalid := [m for m in raw if m not in present or present[m].shape != shape[:1]]:
+        raise TrichordError(
+            f"valid['{invalid[0]}'] must have one Boolean per clip, {shape[0]} in all; it states whether the clip has {invalid[0]}"
+        )
     if labels is not None and _label_array(labels).shape != shape[:1]:
-        raise TrichordError(f"labels: {np.shape(labels)} do not fit {shape[0]} clips; give one label a clip")
+        raise TrichordError(
+            f"labels have the shape {np.shape(labels)}, but there are {shape[0]} clips; give one label per clip"
+        )
     return np.logical_and.reduce([present[m] & np.isfinite(rows).all(1) for m, rows in raw.items()])

@@ -1,4 +1,4 @@
-"""The former place of `trichord.embedder.mteb`."""
+"""Deprecated location of `trichord.embedder.mteb`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module("trichord.embedder.mteb"), name)
     warnings.warn(
-        "trichord.evaluation.mteb is now trichord.embedder.mteb; the old name goes with the next release",
+        "trichord.evaluation.mteb has moved to trichord.embedder.mteb; the old name will be removed in the next release",
         DeprecationWarning,
         stacklevel=2,
     )

@@ -1,9 +1,9 @@
-"""How many queries and seeds it takes to see a difference of d points.
+"""Numbers of queries and seeds that are needed to show a difference of d points.
 
-The power is that of the very test of `statistics.paired_difference`, integrated over what it may find: the mean is normal
-with variance query / N + seed / S + residual / (S N), the variance between seeds is estimated from S - 1 degrees of freedom.
-After Holm the smallest of m p-values must lie below alpha / m; that is assumed of every pair, so the power holds for
-each pair by itself, whatever the others do.
+The power is that of the test of `statistics.paired_difference`, integrated over its possible estimates: the mean is normal with
+variance query / N + seed / S + residual / (S N), and the variance between seeds is estimated with S - 1 degrees of freedom. Holm's
+method requires the smallest of m p-values to be below alpha / m. This bound is used for every pair, so the power holds for each
+pair regardless of the other pairs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ MOST_SEEDS = 200
 
 @dataclass(frozen=True)
 class Needed:
-    """The smallest study of so many seeds that has the power; num_queries is None where no number of queries has it."""
+    """Size of a study.
+
+    Attributes:
+        num_seeds: Number of seeds.
+        num_queries: Smallest number of queries that gives the power with this number of seeds; None if no number does.
+    """
 
     num_seeds: int
     num_queries: int | None
@@ -37,36 +42,45 @@ class Needed:
 def predicted_power(
     d: float, num_seeds: int, num_queries: int, of: Components, level: float = 0.95, num_pairs: int = 1
 ) -> float:
-    """Probability that a true difference of `d` points is seen (p below (1 - level) / num_pairs, in its direction).
+    """Return the probability that a true difference is shown with the right sign and a p-value below (1 - level) / num_pairs.
 
     Args:
-        d: true difference of two recalls, in points.
-        num_seeds, num_queries: of the study to come.
-        of: components of the difference, as in `Difference.components`.
-        level: of the family of pairs.
-        num_pairs: pairs that Holm corrects for; 6 for four orders.
+        d: True difference of two recalls, in points.
+        num_seeds: Number of seeds of the planned study.
+        num_queries: Number of queries of the planned study.
+        of: Variance components of the difference, as in `Difference.components`.
+        level: Level of the family of pairs.
+        num_pairs: Number of pairs in Holm's correction; 6 for four orders.
+
+    Raises:
+        TrichordError: The study is too small, or the variance between seeds is unknown.
     """
     from scipy.stats import norm
 
     alpha = check_level(level) / num_pairs
     if num_seeds < 1 or num_queries < 2:
         raise TrichordError(
-            f"a study of {num_seeds} seeds and {num_queries} queries has no power; it needs 1 and 2 or more"
+            f"the power is not defined for {num_seeds} seeds and {num_queries} queries; give at least 1 seed and 2 queries"
         )
     if num_seeds > 1 and math.isnan(of.seed):
-        raise TrichordError("one seed tells nothing of the scatter between seeds; estimate from two seeds or more")
-    seed = 0.0 if num_seeds == 1 else of.seed
+        raise TrichordError(
+            "the variance between seeds cannot be estimated from one seed; estimate the components from two or more seeds"
+        )
+    seed_variance = 0.0 if num_seeds == 1 else of.seed
     within = of.query / num_queries
-    between = seed / num_seeds + of.residual / (num_seeds * num_queries)
+    between = seed_variance / num_seeds + of.residual / (num_seeds * num_queries)
     sd = math.sqrt(within + between)
     extra = 2 / (num_seeds * num_queries * (num_queries - 1))
     if num_seeds == 1:
-        found, weights = Spread(0.0, np.array([within + between + extra]), np.zeros(1), num_queries - 1, 0), np.ones(1)
+        null_spread, weights = (
+            Spread(0.0, np.array([within + between + extra]), np.zeros(1), num_queries - 1, 0),
+            np.ones(1),
+        )
     else:
         nodes, weights = chi_square_nodes(float(num_seeds - 1))
         widened = np.full_like(nodes, within + extra)
-        found = Spread(0.0, widened, between * nodes, num_queries - 1, num_seeds - 1)
-    half, distance = half_width(found, alpha), abs(d) / 100
+        null_spread = Spread(0.0, widened, between * nodes, num_queries - 1, num_seeds - 1)
+    half, distance = half_width(null_spread, alpha), abs(d) / 100
     if sd == 0:
         return float(((distance > half) * weights).sum())
     return float((norm.cdf((distance - half) / sd) * weights).sum())
@@ -81,10 +95,22 @@ def queries_needed(
     level: float = 0.95,
     num_pairs: int = 1,
 ) -> tuple[Needed, ...]:
-    """For each number of seeds, the fewest queries with which a true difference of `d` points is seen with `power`."""
+    """Return for each number of seeds the smallest number of queries that shows a true difference with the given power.
+
+    Args:
+        d: True difference of two recalls, in points.
+        of: Variance components of the difference, as in `Difference.components`.
+        num_seeds: Numbers of seeds.
+        power: Probability of showing the difference.
+        level: Level of the family of pairs.
+        num_pairs: Number of pairs in Holm's correction.
+
+    Raises:
+        TrichordError: The power is not between 0 and 1, or the difference is 0.
+    """
     if not 0 < power < 1 or d == 0:
         raise TrichordError(
-            f"power {power} of seeing {d} points: give a power between 0 and 1 and a difference other than 0"
+            f"the power is {power} and the difference is {d} points; give a power between 0 and 1 and a difference other than 0"
         )
 
     def fewest(seeds: int) -> int | None:
@@ -94,7 +120,7 @@ def queries_needed(
         if not enough(MOST_QUERIES):
             return None
         low, high = 1, MOST_QUERIES
-        while high - low > max(1, low // 200):  # to half a percent
+        while high - low > max(1, low // 200):  # a precision of half a percent is enough
             middle = max(low + 1, round(math.sqrt(low * high))) if high > 2 * low else (low + high) // 2
             low, high = (low, middle) if enough(middle) else (middle, high)
         return high
@@ -111,7 +137,19 @@ def seeds_needed(
     level: float = 0.95,
     num_pairs: int = 1,
 ) -> int | None:
-    """The fewest seeds, two or more, with which `d` points are seen on `num_queries` queries; None: not with 200."""
+    """Return the smallest number of seeds, at least 2, that shows a true difference with the given power.
+
+    Args:
+        d: True difference of two recalls, in points.
+        num_queries: Number of queries.
+        of: Variance components of the difference, as in `Difference.components`.
+        power: Probability of showing the difference.
+        level: Level of the family of pairs.
+        num_pairs: Number of pairs in Holm's correction.
+
+    Returns:
+        The number of seeds, or None if 200 are not enough.
+    """
 
     def enough(seeds: int) -> bool:
         return predicted_power(d, seeds, num_queries, of, level, num_pairs) >= power

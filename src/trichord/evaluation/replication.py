@@ -1,16 +1,16 @@
-"""Which runs of an order count as seeds: the one rule behind every figure, interval and comparison.
+"""Replication: which runs of an order count as seeds. All figures, intervals and comparisons follow this definition.
 
-A run has a first stage and, for most orders, later stages, each trained from a seed. What is estimated is the expected figure of
-an order over the seeds of its first stage, over those of its later stages, and over queries. Runs that share a first stage are
-correlated, so the unit of independent replication is the first stage:
+A run consists of a first stage and, for most orders, later stages, each trained with a seed. The quantity to be estimated is the
+expected figure of an order over the seeds of its first stage, the seeds of its later stages, and the queries. Runs that share a
+first stage are correlated, so the unit of independent replication is the first stage:
 
-- With two or more first stages, the runs of each are averaged and the means count as its one seed. Every first stage weighs the
-  same, however many runs continue it. The interval is over first stages and queries.
-- With one first stage and several runs, nothing is known of other first stages. The figure and the interval are conditional on this
-  first stage: they are over the seeds of the later stages and over queries, and the note says so.
-- With one run, the figure is that of the trained model and the interval is over queries alone; the note says so.
+- With two or more first stages, the runs of each first stage are averaged, and the mean counts as one seed. Every first stage has
+  the same weight, regardless of how many runs continue it. The interval is over first stages and queries.
+- With one first stage and several runs, there is no information on other first stages. The figure and the interval are conditional
+  on this first stage: they are over the seeds of the later stages and over queries. The note says so.
+- With one run, the figure describes the trained model, and the interval is over queries only. The note says so.
 
-`num_seeds` is the number of first stages throughout, and no order is called better than another from a single one.
+`num_seeds` always is the number of first stages. With a single first stage, no order is called better than another.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from typing import Any
 
 import numpy as np
 
-ONE_SEED = "one seed: over queries only, says nothing of other seeds"
-TWO_SEEDS = "two seeds: wide, covers up to 99 %"
+ONE_SEED = "one seed: the interval is over queries only and does not cover other seeds"
+TWO_SEEDS = "two seeds: the interval is wide and covers up to 99 %"
 ONE_FIRST_STAGE = "the interval is for this first stage only"
 
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """What each unit (query, clip, video) gives in each run of one order.
+    """Values of each unit (query, clip or video) in each run of one order.
 
     Attributes:
-        values: (R, N), a row per run; leading axes are those of several studies alike.
-        first_stages: (R,) the seed of each run's first stage, or another name of it; runs with the same one share it.
-        seeds: (R,) the seed of each run.
+        values: (R, N), one row per run; leading axes are for several studies of the same form.
+        first_stages: (R,) seed or other identifier of the first stage of each run; runs with the same one share it.
+        seeds: (R,) seed of each run.
     """
 
     values: np.ndarray
@@ -44,39 +44,40 @@ class Runs:
 
     @classmethod
     def of(cls, values: Any) -> Runs:
-        """`values` as they are if they are `Runs`; otherwise those of an array (R, N) or (N,) whose rows share no first stage.
+        """Return `values` if they are `Runs`, or the runs of an array (R, N) or (N,) whose rows have different first stages.
 
-        Row i of two arrays is taken for the same seed if both have as many rows.
+        If two arrays have the same number of rows, row i is assumed to have the same seed in both.
         """
         if isinstance(values, Runs):
             return values
         table = np.asarray(values, np.float64)
         table = table[None] if table.ndim == 1 else table
-        places = tuple((len(table), row) for row in range(len(table))) if table.ndim else ()
-        return cls(table, places, places)
+        identifiers = tuple((len(table), row) for row in range(len(table))) if table.ndim else ()
+        return cls(table, identifiers, identifiers)
 
     @property
     def num_runs(self) -> int:
+        """Number R of runs."""
         return self.values.shape[-2]
 
     @property
     def num_seeds(self) -> int:
-        """The number of first stages."""
+        """Number of first stages."""
         return len(set(self.first_stages))
 
     @property
     def is_conditional(self) -> bool:
-        """Whether figures hold for the only first stage alone, while its later stages vary."""
+        """Whether figures hold only for a single first stage, with several runs that differ in their later stages."""
         return self.num_seeds == 1 < self.num_runs
 
     @property
     def labels(self) -> tuple[Hashable, ...]:
-        """What each row of `replicates` is a replicate of: seeds of first stages, or of runs if `is_conditional`."""
+        """Identifier of each row of `replicates`: the seed of its first stage, or of the run if there is one first stage."""
         return self.seeds if self.num_seeds == 1 else tuple(dict.fromkeys(self.first_stages))
 
     @property
     def replicates(self) -> np.ndarray:
-        """(S, N) rows that are independent of each other: means over the runs of each first stage, or the runs of the only one."""
+        """Independent rows (S, N): means over the runs of each first stage, or the runs themselves if there is only one."""
         if self.num_seeds in (1, self.num_runs):
             return self.values
         labels = np.array([self.labels.index(first) for first in self.first_stages])
@@ -84,35 +85,35 @@ class Runs:
 
     @property
     def weights(self) -> np.ndarray:
-        """(R,) whole numbers by which the runs count, so that every first stage weighs the same."""
+        """Integer weights (R,) of the runs that give every first stage the same weight."""
         runs = Counter(self.first_stages)
         common = math.lcm(*runs.values())
         return np.array([common // runs[first] for first in self.first_stages], np.int64)
 
     @property
     def note(self) -> str:
-        """What narrows the meaning of the figures; '' for three first stages or more, each with one run."""
+        """Restriction on the meaning of the figures; '' for three or more first stages with one run each."""
         return replication_note(self.num_seeds, self.num_runs)
 
     def only(self, labels: Sequence[Hashable]) -> Runs:
-        """The replicates with these labels."""
+        """Return the replicates with these labels."""
         rows = self.replicates[[self.labels.index(label) for label in labels]]
         firsts = self.first_stages[:1] * len(rows) if self.is_conditional else tuple(labels)
         return Runs(rows, firsts, tuple(labels))
 
     def with_values(self, values: np.ndarray) -> Runs:
-        """The same runs with other values (R, M)."""
+        """Return the same runs with other values (R, M)."""
         return replace(self, values=values)
 
 
 def matched(*runs: Runs) -> tuple[Runs, ...]:
-    """The replicates that all of them have, in one order, where these are two or more; otherwise the runs as they are."""
+    """Return the replicates that all runs have in common, in the same order; the runs unchanged if they share fewer than two."""
     common = [label for label in runs[0].labels if all(label in other.labels for other in runs[1:])]
     return tuple(one.only(common) for one in runs) if len(common) > 1 else runs
 
 
 def replication_note(num_seeds: int, num_runs: int) -> str:
-    """What a number of first stages and runs means for the figures that are made of them."""
+    """Return the restriction that the numbers of first stages and runs put on the meaning of a figure, or ''."""
     if num_seeds == num_runs:
         return {1: ONE_SEED, 2: TWO_SEEDS}.get(num_seeds, "")
     shared = f"{num_runs} runs share {num_seeds} first stage{'s' if num_seeds > 1 else ''}"
@@ -122,26 +123,36 @@ def replication_note(num_seeds: int, num_runs: int) -> str:
 
 
 def seeds_text(num_seeds: int, num_runs: int) -> str:
-    """The number of seeds as it is printed: `3`, or `1 (3 runs)` where runs share first stages."""
+    """Format the number of seeds: `3`, or `1 (3 runs)` if runs share first stages.
+
+    >>> seeds_text(3, 3), seeds_text(1, 3)
+    ('3', '1 (3 runs)')
+    """
     return f"{num_seeds:,}" if num_seeds == num_runs else f"{num_seeds:,} ({num_runs:,} runs)"
 
 
 def mean_over_first_stages(values: Sequence[float], first_stages: Sequence[Hashable]) -> float:
-    """The figure of an order from those of its runs: the mean over first stages of the means over their runs."""
+    """Return the figure of an order: the mean over first stages of the means over their runs.
+
+    >>> mean_over_first_stages([40.0, 44.0, 50.0], first_stages=[0, 0, 1])
+    46.0
+    """
     runs = Runs(np.array(values, np.float64)[:, None], tuple(first_stages), tuple(range(len(values))))
     return float(runs.replicates.mean())
 
 
 def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    """The median of values that count as often as their weights say."""
+    """Return the median of values that are repeated as often as their weights."""
     return (weighted_rank(values, weights, 0.5, "lower") + weighted_rank(values, weights, 0.5, "higher")) / 2
 
 
 def weighted_rank(values: np.ndarray, weights: np.ndarray, share: float, method: str) -> float:
-    """The quantile of `numpy.quantile` with method `lower` or `higher` if each value stands there as often as its weight."""
+    """Return the quantile of `numpy.quantile` with method `lower` or `higher`, where weights are numbers of repetitions."""
     order = np.argsort(values, kind="stable")
     counts = np.cumsum(weights[order])
-    place = share * (int(counts[-1]) - 1)
+    position = share * (int(counts[-1]) - 1)
     return float(
-        values[order][np.searchsorted(counts, math.floor(place) if method == "lower" else math.ceil(place), "right")]
+        values[order][
+            np.searchsorted(counts, math.floor(position) if method == "lower" else math.ceil(position), "right")
+        ]
     )

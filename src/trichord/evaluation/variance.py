@@ -1,17 +1,17 @@
-"""Where the scatter of a recall comes from: queries, seeds, and what is left; and the tails that follow from it.
+"""Variance components of a recall (queries, seeds and residual), and the tail probabilities that follow from them.
 
-S seeds, N queries, values (S, N): hits in [0, 1] or differences of hits. The design is crossed, for every seed meets the
-same queries: value = mean + seed + query + residual, all random. The mean over all has the variance
-seed / S + query / N + residual / (S N), estimated from the mean squares of the two-way table (Searle, Casella and
-McCulloch, Variance Components, 1992, section 4.3).
+S seeds, N queries, values (S, N): hits in [0, 1] or differences of hits. The design is crossed, because every seed is evaluated on
+the same queries: value = mean + seed + query + residual, all random. The overall mean has the variance seed / S + query / N +
+residual / (S N), which is estimated from the mean squares of the two-way table (Searle, Casella and McCulloch, Variance
+Components, 1992, section 4.3).
 
-It has two parts that are known unequally well: `within`, query / N, from N - 1 degrees of freedom, and `between`,
-seed / S + residual / (S N), from S - 1, often two. Their sum is compared with the Behrens-Fisher distribution
-(sqrt(within) t[N-1] + sqrt(between) t[S-1]): with one seed the one-sample t-test over queries, with `within` = 0 that
-over seeds. It was chosen by simulation (benchmarks/bench_statistics.py). At level 95 % it
-covers 95 % or more, up to 99 % with two seeds and 97.5 % with three. Satterthwaite's degrees of freedom cover 87 % at worst
-with two seeds and 92 % with three, and at Holm's level for six pairs err ten and four times too often. Percentile bootstraps
-over seeds and queries cover 84 % with three seeds: too few to resample.
+It has two parts that are known with different precision: `within`, query / N, with N - 1 degrees of freedom, and `between`, seed /
+S + residual / (S N), with S - 1, often two. Their sum is compared with the Behrens-Fisher distribution (sqrt(within) t[N-1] +
+sqrt(between) t[S-1]). With one seed this is the one-sample t-test over queries, and with `within` = 0 that over seeds. The method
+was chosen by simulation (benchmarks/bench_statistics.py). At a level of 95 % it covers 95 % or more, up to 99 % with two seeds and
+97.5 % with three. Satterthwaite's degrees of freedom cover 87 % at worst with two seeds and 92 % with three, and at Holm's level
+for six pairs their error rates are ten and four times too high. Percentile bootstraps over seeds and queries cover 84 % with three
+seeds, which are too few to resample.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ from trichord.errors import TrichordError
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and its variance. The leading shape is that of the studies, () for one.
+    """A mean and its variance; leading axes are those of the studies, () for one study.
 
-    mean: the mean over seeds and queries. within, between: the two parts of its variance. query_df, seed_df: their
-    degrees of freedom; seed_df is 0 with one seed, where `between` is 0 and nothing is known of other seeds.
+    Attributes:
+        mean: Mean over seeds and queries.
+        within: Part of the variance of the mean that is due to queries.
+        between: Part of the variance of the mean that is due to seeds; 0 with one seed.
+        query_df: Degrees of freedom of `within`.
+        seed_df: Degrees of freedom of `between`; 0 with one seed, when nothing is known about other seeds.
     """
 
     mean: Any
@@ -42,8 +46,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Components:
-    """Variances of one value, in units of hits squared: `seed`, `query` and `residual` as in the module. With one seed
-    `seed` is NaN, and `query` holds the residual too. num_seeds, num_queries: what they were estimated from."""
+    """Variance components of one value, in units of squared hits, as defined in the module.
+
+    Attributes:
+        seed: Variance between seeds; NaN with one seed.
+        query: Variance between queries; it includes the residual with one seed.
+        residual: Residual variance.
+        num_seeds: Number of seeds used for the estimate.
+        num_queries: Number of queries used for the estimate.
+    """
 
     seed: float
     query: float
@@ -53,22 +64,22 @@ class Components:
 
 
 def mean_parts(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Variance of the mean as it seems from the query means, from the seed means, and its residual share."""
+    """Return the variance of the mean estimated from the query means and from the seed means, and its residual part."""
     num_seeds, num_queries = values.shape[-2:]
-    of_queries, of_seeds = values.mean(-2), values.mean(-1)
-    by_query = of_queries.var(-1, ddof=1) / num_queries
+    query_means, seed_means = values.mean(-2), values.mean(-1)
+    by_query = query_means.var(-1, ddof=1) / num_queries
     if num_seeds == 1:
         return by_query, np.zeros_like(by_query), np.zeros_like(by_query)
-    by_seed = of_seeds.var(-1, ddof=1) / num_seeds
+    by_seed = seed_means.var(-1, ddof=1) / num_seeds
     total = ((values - values.mean((-2, -1), keepdims=True)) ** 2).sum((-2, -1))
-    of_rows = num_queries * (num_seeds - 1) * num_seeds * by_seed
-    of_columns = num_seeds * (num_queries - 1) * num_queries * by_query
-    left = np.maximum(total - of_rows - of_columns, 0.0) / ((num_seeds - 1) * (num_queries - 1))
-    return by_query, by_seed, left / (num_seeds * num_queries)
+    sum_of_seeds = num_queries * (num_seeds - 1) * num_seeds * by_seed
+    sum_of_queries = num_seeds * (num_queries - 1) * num_queries * by_query
+    residual = np.maximum(total - sum_of_seeds - sum_of_queries, 0.0) / ((num_seeds - 1) * (num_queries - 1))
+    return by_query, by_seed, residual / (num_seeds * num_queries)
 
 
 def spread(values: np.ndarray) -> Spread:
-    """Mean and spread of values (..., S, N)."""
+    """Return the mean and spread of values (..., S, N)."""
     num_seeds, num_queries = values.shape[-2:]
     by_query, by_seed, residual = mean_parts(values)
     within = np.maximum(by_query - residual, 0.0)
@@ -76,19 +87,27 @@ def spread(values: np.ndarray) -> Spread:
 
 
 def independent_spread(mean: Any, within: Any, query_df: float, parts: tuple[Spread, Spread]) -> Spread:
-    """A spread of a difference whose two sides were trained from different seeds: their `between` add up, with
-    Satterthwaite's degrees of freedom. Where a side has one seed, seed_df is 0."""
+    """Return the spread of a difference whose two sides were trained with different seeds.
+
+    Their `between` parts add up, with Satterthwaite's degrees of freedom. If a side has one seed, seed_df is 0.
+
+    Args:
+        mean: Mean of the difference.
+        within: Part of the variance that is due to queries.
+        query_df: Degrees of freedom of `within`.
+        parts: Spread of each side.
+    """
     first, second = parts
     between = first.between + second.between
     if not first.seed_df or not second.seed_df:
         return Spread(mean, within, np.zeros_like(between), query_df, 0)
-    below = first.between**2 / first.seed_df + second.between**2 / second.seed_df
-    seed_df = between**2 / below if below > 0 else float(first.seed_df + second.seed_df)
+    denominator = first.between**2 / first.seed_df + second.between**2 / second.seed_df
+    seed_df = between**2 / denominator if denominator > 0 else float(first.seed_df + second.seed_df)
     return Spread(mean, within, between, query_df, seed_df)
 
 
 def components(values: np.ndarray) -> Components:
-    """Variance components of values (S, N); negative estimates are 0."""
+    """Return the variance components of values (S, N); negative estimates become 0."""
     num_seeds, num_queries = values.shape
     by_query, by_seed, residual = mean_parts(values)
     if num_seeds == 1:
@@ -104,7 +123,7 @@ def components(values: np.ndarray) -> Components:
 
 @lru_cache(maxsize=256)
 def chi_square_nodes(df: float) -> tuple[np.ndarray, np.ndarray]:
-    """(nodes, weights), 64 each: the mean of f(nodes) under the weights is the mean of f(chi square / df)."""
+    """Return 64 nodes and weights with which the mean of f(chi square / df) is the weighted mean of f(nodes)."""
     from scipy.stats import chi2
 
     nodes, weights = np.polynomial.legendre.leggauss(64)
@@ -112,10 +131,11 @@ def chi_square_nodes(df: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def two_sided(distance: Any, of: Spread) -> np.ndarray:
-    """P-value of a mean that lies `distance` from where it is supposed to be; broadcasts over studies.
+    """Return the two-sided p-value of a mean at a given distance from its hypothetical value; broadcasts over studies.
 
-    Given the seeds' chi square the sum is a t, nearly, with Satterthwaite's degrees of freedom from those of the queries
-    (exact with one seed); the mean over chi square is the Behrens-Fisher tail. A distance of 0 has p = 1.
+    Given the chi square of the seeds, the sum is nearly a t variable with Satterthwaite's degrees of freedom from those of the
+    queries (exactly with one seed). The mean over chi square is the tail of the Behrens-Fisher distribution. A distance of 0 has p
+    = 1.
     """
     from scipy.special import stdtr
 
@@ -134,29 +154,40 @@ def two_sided(distance: Any, of: Spread) -> np.ndarray:
 
 
 def half_width(of: Spread, alpha: float) -> np.ndarray:
-    """The distance at which `two_sided` is alpha; 0 where nothing scatters."""
+    """Return the distance at which `two_sided` is alpha; 0 if nothing scatters."""
     from scipy.stats import t
 
     high = t.isf(alpha / 2, of.query_df) ** 2 * np.asarray(of.within, np.float64)
     if of.seed_df:
         high = high + t.isf(alpha / 2, of.seed_df) ** 2 * np.asarray(of.between, np.float64)
-    high = 1.5 * np.sqrt(high)  # the sum without the 1.5 bounds it nearly (Banerjee, Sankhya 22, 1960)
+    high = 1.5 * np.sqrt(high)  # without the factor 1.5 this nearly is an upper bound (Banerjee, Sankhya 22, 1960)
     low = np.zeros_like(high)
     for _ in range(32):
         middle = (low + high) / 2
-        outside = two_sided(middle, of) < alpha
-        low, high = np.where(outside, low, middle), np.where(outside, middle, high)
+        is_outside = two_sided(middle, of) < alpha
+        low, high = np.where(is_outside, low, middle), np.where(is_outside, middle, high)
     return (low + high) / 2
 
 
 def table_of_hits(hits: Any, name: str = "hits", bounded: bool = True) -> np.ndarray:
-    """`hits` as float64 (S, N); one row (N,) is one seed. bounded: whether they must lie in [0, 1]."""
+    """Return hits as float64 (S, N); a single row (N,) is one seed.
+
+    Args:
+        hits: (S, N) or (N,).
+        name: Name of the values, for error messages.
+        bounded: Whether the values must lie in [0, 1].
+
+    Raises:
+        TrichordError: The shape or the values are not valid.
+    """
     values = np.asarray(hits, np.float64)
     values = values[None] if values.ndim == 1 else values
     if values.ndim != 2 or not values.shape[0] or values.shape[1] < 2:
-        raise TrichordError(f"{name}: shape {values.shape} must be seeds by queries, with two queries or more")
+        raise TrichordError(
+            f"{name}: the shape is {values.shape}, but it must be (seeds, queries) with at least two queries"
+        )
     if not bounded and not np.isfinite(values).all():
-        raise TrichordError(f"{name}: a value is not finite; leave out what does not count")
+        raise TrichordError(f"{name}: a value is not finite; remove the units without a value")
     if bounded and (not np.isfinite(values).all() or values.min() < 0 or values.max() > 1):
         raise TrichordError(f"{name}: hits must lie in [0, 1]; make them from ranks with `hits_at`")
     return values

@@ -30,10 +30,10 @@ def write_video(
     timestamps.
 
     Args:
-        path: Path of the file. Its suffix (.mp4, .mkv, .mov) selects the container. The file is written under a temporary name and
-            renamed once it is complete.
-        frames: Pictures of shape (height, width, 3), uint8 RGB, all of the same even width and height. They are consumed one at a
-        time.
+        path: Path of the file. Its suffix (.mp4, .mkv, .mov) selects the container. The file is written under a temporary name
+            and renamed once it is complete.
+        frames: Pictures of shape (height, width, 3), uint8 RGB, all of the same even width and height. They are consumed one at
+            a time.
         rate_hz: Pictures per second.
         waveform: Mono sound of shape (N,) in [-1, 1]. If None or empty, the file has no audio stream.
         sample_rate_hz: Samples per second of the waveform.

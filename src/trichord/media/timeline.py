@@ -375,7 +375,7 @@ class FrameTimes:
     Args:
         in_order: Whether a frame that is not later than the previous one is placed half a frame after it.
         first: First timestamp of the stream in ticks, at which earlier frames without a time are placed, or None if the stream
-        has none.
+            has none.
     """
 
     def __init__(self, in_order: bool, first: int | None = None) -> None:

@@ -1,7 +1,8 @@
-"""Recipes: typed settings of a run, free of torch, read from small YAML files that extend a base.
+"""Recipes: the typed settings of a run, read from small YAML files that extend each other.
 
-A recipe is a name of this folder (`paper`, `mcn`, `small`, `stamps`, ...) or a path to a YAML file. `extends: NAME` at the top
-of a file takes another recipe as the base; every other key changes one of the fields below.
+A recipe is given by its name in this folder (`paper`, `mcn`, `small`, `stamps`, ...) or by the path of a YAML file. `extends:
+NAME` at the top of a file names the recipe that it is based on; every other key changes one of the fields below. This package
+defines, reads and checks settings and does not import torch; the modules that use the settings take them as plain arguments.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from trichord.settings import TrainingSettings, bounded, bounded_list
 FOLDER = Path(__file__).parent
 DEFAULT = "debug"
 RENAMED = {"training.sync_batch_norm": "training.batch_norm, `global` for true and `process` for false"}
-# Settings that earlier versions took below 0, where they meant the same as 0.
+# Settings that could be negative in earlier versions, where negative values had the same meaning as 0.
 OFF_BELOW_0 = (
     ("data", "min_clip_s"), ("training", "warmup_steps"), ("training", "clip_grad_norm"), ("training", "frozen_cache_gb"),
 )  # fmt: skip
@@ -29,19 +30,19 @@ OFF_BELOW_0 = (
 
 @dataclass
 class ModelSettings:
-    """The Multimodal Clustering Network.
+    """Settings of the network, a Multimodal Clustering Network.
 
     Args:
         embed_dim: Width D of the joint space (published: 6144).
-        reconstruction_dim: Hidden width of the reconstruction heads; 0 builds none (published: 1024).
-        audio_channels: Widths of DAVEnet's four stages (published: 128, 256, 512, 1024).
-        mask_padding: Padded frames and words are left out of the pools; false is the published behaviour.
-        reconstruction_relu: A ReLU after each reconstruction head, as published.
-        visual_3d: Whether 3-D features join the 2-D ones; `auto` uses them where the store has them.
-        audio: What sound comes as: `spectrogram` (through DAVEnet, as published) or `embeddings` of another network
-            (their mean over the clip, through a gated unit); `auto`: spectrograms where the store has them.
-        text: What text comes as: `words` (vectors, as published) or `embeddings` of whole captions; `auto`: words
-            where the store has them.
+        reconstruction_dim: Hidden width of the reconstruction heads; 0 builds no heads (published: 1024).
+        audio_channels: Widths of the four stages of DAVEnet (published: 128, 256, 512, 1024).
+        mask_padding: Whether to exclude padded frames and words from pooling; false is the published behaviour.
+        reconstruction_relu: Whether to apply a ReLU after each reconstruction head, as published.
+        visual_3d: Whether to use 3-D features in addition to 2-D features; `auto` uses them if the store has them.
+        audio: Input of the audio encoder: `spectrogram` (encoded by DAVEnet, as published) or `embeddings` of another network
+            (averaged over the clip and passed through a gated unit); `auto` uses spectrograms if the store has them.
+        text: Input of the text encoder: `words` (word vectors, as published) or `embeddings` of whole captions; `auto` uses
+            words if the store has them.
     """
 
     embed_dim: int = bounded(6144, 1)
@@ -56,20 +57,21 @@ class ModelSettings:
 
 @dataclass
 class DataSettings:
-    """What a batch is made of.
+    """Settings of the data and of the composition of batches.
 
     Args:
-        collection: Train on this collection of the store only; empty means all that have the split.
+        collection: Collection of the store to train on; empty for all collections that have the split.
         train_split: Split to train on.
-        videos_per_batch: Videos of one batch, over all processes.
-        clips_per_video: Clips drawn from each of them.
-        min_clip_s: A caption's clip grows by its neighbours until it lasts this many seconds.
-        audio_frames: Spectrogram frames of a clip (100 per second); longer clips are cut, shorter ones padded.
-        audio_pad_db: Value of padded frames in dB: -80 is silence; the published loader pads 0, the loudest level.
-        max_words: Words of a clip (of embeddings: captions); the rest is cut.
+        videos_per_batch: Number of videos in a batch, over all processes.
+        clips_per_video: Number of clips that are drawn from each video.
+        min_clip_s: Smallest duration of a clip in seconds; shorter captions are extended by their neighbours.
+        audio_frames: Number of spectrogram frames of a clip (100 per second); longer clips are cut, shorter ones are padded.
+        audio_pad_db: Value of padded frames in dB: -80 is silence; the published loader pads with 0, the loudest level.
+        max_words: Largest number of words of a clip (of embeddings: captions); further words are cut.
         clip_sampling: `distinct` draws different clips of a video; `published` draws captions with replacement.
-        word_order: Words of a grown clip by `time`, or as `published`: the caption's own first, neighbours after it.
-        cache_gb: Most gigabytes of a remote store's parts that are kept on this machine; 0 takes TRICHORD_CACHE_GB, or 20.
+        word_order: Order of the words of an extended clip: by `time`, or as `published`, where the words of the caption itself
+            precede those of its neighbours.
+        cache_gb: Largest size in gigabytes of the local cache of a remote store; 0 uses TRICHORD_CACHE_GB, or 20.
     """
 
     collection: str = ""
@@ -87,12 +89,13 @@ class DataSettings:
 
 @dataclass
 class LaterStageSettings:
-    """What the stages after the first do differently. The study freezes what came before: all of these at their defaults.
+    """Settings that differ in the stages after the first. With the defaults, the modalities of earlier stages are frozen.
 
     Args:
-        epochs: Epochs of a later stage; 0 takes `training.epochs`.
-        thaw: Modalities that came before train on at this part of the learning rate; 0 freezes them.
-        replay: With `thaw`: the terms of the earlier modalities (their pairs, clustering, reconstruction) count too.
+        epochs: Number of epochs of a later stage; 0 uses `training.epochs`.
+        thaw: Factor of the learning rate for the modalities of earlier stages; 0 freezes them.
+        replay: Whether to include the loss terms of the earlier modalities (their pairs, clustering, reconstruction); requires
+            `thaw`.
     """
 
     epochs: int = bounded(0, 0)
@@ -102,16 +105,16 @@ class LaterStageSettings:
 
 @dataclass
 class EvaluationSettings:
-    """How retrieval is scored.
+    """Settings of the evaluation by retrieval.
 
     Args:
-        directions: Retrieval directions; the first one makes the order table.
-        cosine: Score with embeddings of length one. `auto` follows the contrast loss.
-        missing: Clips that lack a modality: `auto` takes the benchmark's own policy, `drop` leaves them out,
-            `miss` counts them as errors.
-        audio_frames: Without effect, and kept because recipes and studies of earlier versions have it. A benchmark names its
-            spectrogram frames (YouCook2 5120, MSR-VTT 3072), and other clips take `data.audio_frames`.
-        block: Rows of a score block; memory grows with it, not with the square of the gallery.
+        directions: Retrieval directions; the order table shows the first one.
+        cosine: Whether to score with normalized embeddings; `auto` follows the contrastive loss.
+        missing: Treatment of clips that lack a modality: `auto` uses the policy of the benchmark, `drop` excludes them, `miss`
+            counts them as errors.
+        audio_frames: No effect; it is accepted because recipes and studies of earlier versions contain it. Benchmarks define
+            their number of spectrogram frames (YouCook2 5120, MSR-VTT 3072), and other clips use `data.audio_frames`.
+        block: Number of rows in a block of scores; memory grows with it instead of with the square of the gallery.
     """
 
     directions: list[str] = field(default_factory=lambda: ["t2v", "t2va", "v2t", "a2v", "v2a", "t2a", "a2t"])
@@ -126,12 +129,12 @@ class Recipe:
     """All settings of a run.
 
     Args:
-        model: The network.
-        data: What a batch is made of.
-        loss: The terms and their weights.
-        training: Optimizer, schedule, precision, checkpoints.
-        later_stages: What the stages after the first do differently.
-        evaluation: How retrieval is scored.
+        model: Settings of the network.
+        data: Settings of the data and of the composition of batches.
+        loss: Settings of the loss terms and their weights.
+        training: Settings of the optimizer, schedule, precision and checkpoints.
+        later_stages: Settings that differ in the stages after the first.
+        evaluation: Settings of the evaluation by retrieval.
     """
 
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -142,25 +145,30 @@ class Recipe:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the settings as nested dictionaries."""
         return asdict(self)
 
     def check(self) -> Recipe:
-        """Raise TrichordError for settings that are out of bounds, contradict each other or have no effect."""
+        """Check all settings and return the recipe.
+
+        Raises:
+            TrichordError: A setting is out of bounds, contradicts another one or has no effect.
+        """
         check_bounds(self)
         loss, training = self.loss, self.training
         check_effect(loss)
         if loss.contrast_weight == loss.cluster_weight == loss.reconstruction_weight == 0:
-            raise TrichordError("all loss weights are 0: nothing would train; set loss.contrast_weight")
+            raise TrichordError("all loss weights are 0, so nothing would be trained; set loss.contrast_weight")
         if loss.reconstruction_weight > 0 and self.model.reconstruction_dim == 0:
             raise TrichordError(
-                "loss.reconstruction_weight needs heads: set model.reconstruction_dim, or the weight to 0"
+                "loss.reconstruction_weight requires reconstruction heads; set model.reconstruction_dim, or set the weight to 0"
             )
         if loss.cluster_rows < loss.num_clusters:
             raise TrichordError(
-                f"loss.cluster_rows ({loss.cluster_rows}) must hold loss.num_clusters ({loss.num_clusters}) rows"
+                f"loss.cluster_rows is {loss.cluster_rows}; it must be at least loss.num_clusters ({loss.num_clusters})"
             )
         if self.later_stages.epochs and training.max_steps:
-            raise TrichordError("training.max_steps bounds every stage; set it to 0 to use later_stages.epochs")
+            raise TrichordError("training.max_steps limits every stage; set it to 0 to use later_stages.epochs")
         if self.later_stages.replay and not self.later_stages.thaw:
             raise TrichordError(
                 "later_stages.replay has no effect on frozen modalities; set later_stages.thaw, e.g. to 0.1"
@@ -170,30 +178,49 @@ class Recipe:
         if training.chunk_norm != "chunk" and not training.chunk_clips:
             raise TrichordError("training.chunk_norm has no effect without training.chunk_clips; set that, e.g. to 256")
         if training.shard == "full" and (training.precision == "fp16" or training.batch_norm == "process"):
-            raise TrichordError("training.shard full goes with training.precision no or bf16, and batch_norm global")
+            raise TrichordError(
+                "training.shard full requires training.precision no or bf16 and training.batch_norm global; change one of them"
+            )
         return self
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Return the names of the recipes in the package."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def recipe_dict(name_or_path: str | Path) -> dict[str, Any]:
-    """The settings of a recipe and of all that it extends, merged, as plain nested dictionaries."""
+    """Return the settings of a recipe, merged with those of the recipes that it extends, as nested dictionaries."""
     return _resolve(str(name_or_path), seen=())
 
 
 def load_recipe(name_or_path: str | Path = DEFAULT, **overrides: Any) -> Recipe:
-    """A recipe by name or path. `overrides` are nested dictionaries, e.g. `training={"epochs": 3}`.
+    """Load a recipe.
 
-    Raises TrichordError for an unknown recipe or key, or a value of the wrong kind.
+    Args:
+        name_or_path: Name of a recipe in the package, or path of a YAML file.
+        **overrides: Nested dictionaries of settings, such as `training={"epochs": 3}`.
+
+    Raises:
+        TrichordError: The recipe or a key is unknown, or a value has the wrong type or is out of bounds.
+
+    Example:
+        >>> load_recipe("debug", training={"epochs": 3}).training.epochs
+        3
     """
     return recipe_from_dict(merge(recipe_dict(name_or_path), overrides), source=str(name_or_path))
 
 
 def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
-    """Typed settings from nested dictionaries; unknown keys and wrong kinds raise TrichordError."""
+    """Return the recipe of nested dictionaries.
+
+    Args:
+        values: Settings by section.
+        source: Origin of the settings, for error messages.
+
+    Raises:
+        TrichordError: A key is unknown, or a value has the wrong type or is out of bounds.
+    """
     import argparse
 
     from jsonargparse import ArgumentParser
@@ -208,20 +235,20 @@ def recipe_from_dict(values: dict[str, Any], source: str = "recipe") -> Recipe:
         parsed = parser.parse_object({"recipe": values})
     except (argparse.ArgumentError, AttributeError, ValueError, TypeError, KeyError, RecursionError) as error:
         text = plainly(one_line(error)[:500].replace("recipe.", ""))
-        raise TrichordError(f"{source}: {text}; `trichord train --print_config` shows every key") from None
+        raise TrichordError(f"{source}: {text}; `trichord train --print_config` shows all keys") from None
     recipe = parser.instantiate(parsed)["recipe"]
     assert isinstance(recipe, Recipe)
     return recipe.check()
 
 
 def refuse_renamed(key: str, source: str) -> None:
-    """Raise TrichordError for a setting of an earlier version that has another name now."""
+    """Raise TrichordError for a setting that was renamed after an earlier version."""
     if key in RENAMED:
-        raise TrichordError(f"{source}: {key} is now {RENAMED[key]}; change it")
+        raise TrichordError(f"{source}: {key} was renamed to {RENAMED[key]}; change the name")
 
 
 def of_this_version(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings as a model or a study of an earlier version keeps them, under the names of this one."""
+    """Return the settings of a model or study of an earlier version under the names of this version."""
     values = deepcopy(values)
     training = values.get("training")
     if isinstance(training, dict) and "sync_batch_norm" in training:
@@ -234,11 +261,11 @@ def of_this_version(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, key by key."""
+    """Return `base` updated recursively with `changes`."""
     merged = deepcopy(base)
     for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else deepcopy(value)
+        is_nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if is_nested else deepcopy(value)
     return merged
 
 
@@ -246,7 +273,7 @@ def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     path = FOLDER / f"{name}.yaml" if name in recipe_names() else Path(name)
     if not path.is_file():
         raise TrichordError(
-            f"no recipe '{name}'; known are {', '.join(recipe_names())}, or give the path of a YAML file"
+            f"unknown recipe '{name}'; choose one of {', '.join(recipe_names())}, or give the path of a YAML file"
         )
     if name in seen:
         raise TrichordError(f"{path}: the recipe extends itself ({' > '.join((*seen, name))}); remove one `extends`")
@@ -255,15 +282,20 @@ def _resolve(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     except OSError as error:
         raise unreadable(path, error) from None
     except ValueError as error:
-        raise TrichordError(f"{path}: not a YAML file: {one_line(error)}") from None
+        raise TrichordError(f"{path}: the file is not valid YAML ({one_line(error)}); correct it") from None
     if not isinstance(values, dict):
-        raise TrichordError(f"{path}: a recipe is a mapping of settings such as `training: {{epochs: 3}}`")
+        raise TrichordError(f"{path}: the file is not a mapping of settings; write it like `training: {{epochs: 3}}`")
     base = values.pop("extends", None)
     if base is None:
         return values
     if not isinstance(base, str) or "/" in base or "\0" in base:
-        raise TrichordError(f"{path}: extends '{one_line(base)[:80]}'; give the name of a recipe, or of one beside it")
+        raise TrichordError(
+            f"{path}: `extends` is '{one_line(base)[:80]}'; give the name of a recipe, or of a recipe in the same folder"
+        )
     if not (path.parent / f"{base}.yaml").is_file() and base not in recipe_names():
-        raise TrichordError(f"{path}: extends '{base}', which is no recipe; known are {', '.join(recipe_names())}")
+        raise TrichordError(
+            f"{path}: `extends` names the unknown recipe '{base}'; choose one of {', '.join(recipe_names())}, or a recipe in the "
+            "same folder"
+        )
     sibling = path.parent / f"{base}.yaml"
     return merge(_resolve(base if base in recipe_names() else str(sibling), (*seen, name)), values)

@@ -1,4 +1,4 @@
-"""Checks that every bounded number of a recipe is within its bounds, and plain words for values of the wrong type."""
+"""Check that the numbers of a recipe are within their bounds, and describe values of the wrong type in plain words."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from typing import Any
 
 from trichord.settings import KEY, Bounds
 
-_KINDS = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "text", "list": "a list"}
+_KINDS = {"int": "an integer", "float": "a finite number", "bool": "true or false", "str": "text", "list": "a list"}
 
 
 def check_bounds(settings: Any, prefix: str = "") -> None:
-    """Check every bounded field of a dataclass, and of the dataclasses in it. Raises TrichordError naming `prefix` + field."""
+    """Check every bounded field of a dataclass and of the dataclasses in it.
+
+    Args:
+        settings: The dataclass.
+        prefix: Beginning of the names of fields in error messages.
+
+    Raises:
+        TrichordError: A field is out of bounds.
+    """
     for name, bounds, value in _bounded_fields(settings, prefix):
         bounds.check(name, value)
 
@@ -28,20 +36,25 @@ def _bounded_fields(settings: Any, prefix: str) -> Iterator[tuple[str, Bounds, o
 
 
 def plainly(complaint: str, prefix: str = "") -> str:
-    """Return jsonargparse's complaint about a value of the wrong type in plain words: `--seed is x; it must be a whole number`."""
+    """Translate a complaint of jsonargparse about the type of a value: `--seed is x; it must be an integer`.
 
-    def replaced(found: re.Match[str]) -> str:
-        name, kind, value = found.groups()
+    Args:
+        complaint: Message of jsonargparse.
+        prefix: Beginning of the names of settings.
+    """
+
+    def wrong_type(match: re.Match[str]) -> str:
+        name, kind, value = match.groups()
         return f"{prefix}{name} is {value}; it must be {_KINDS[kind]}"
 
-    def chosen(found: re.Match[str]) -> str:
-        name, choices, value = found.groups()
+    def wrong_choice(match: re.Match[str]) -> str:
+        name, choices, value = match.groups()
         return f"{prefix}{name} is {value}; it must be one of {choices.replace(chr(39), '')}"
 
     kinds = "|".join(_KINDS)
     complaint = re.sub(
         r"""Parser key "(\S+)":.*?Expected a (?:typing\.)?Literal\[(.+?)\].*? (?:Given value:|Got value:) (.*)""",
-        chosen,
+        wrong_choice,
         complaint,
     )
-    return re.sub(rf"""Parser key "(\S+)": Expected a <class '({kinds})'>\. Got value: (.*)""", replaced, complaint)
+    return re.sub(rf"""Parser key "(\S+)": Expected a <class '({kinds})'>\. Got value: (.*)""", wrong_type, complaint)

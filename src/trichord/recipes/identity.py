@@ -1,7 +1,7 @@
-"""The settings that identify a result: those that enter the key of a trained stage, or stand with the figures of a run.
+"""Settings that identify a result: they are part of the key of a trained stage, or are saved with the figures of a run.
 
-A setting that is added later enters only where it differs from its default. What was trained or scored before the setting
-existed then keeps its identity.
+A setting that is added later is included only if it differs from its default. Models that were trained and scored before the
+setting existed then keep their identity.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from trichord.recipes import Recipe
 
-# The settings that enter whatever their value. Settings that are added to a recipe are not added here.
+# Settings that are included with any value. New settings of recipes are not added here.
 ALWAYS = {
     "model": ("embed_dim", "reconstruction_dim", "audio_channels", "mask_padding", "reconstruction_relu", "visual_3d"),
     "data": (
@@ -29,9 +29,9 @@ ALWAYS = {
     ),
     "evaluation": ("directions", "cosine", "missing", "audio_frames", "block"),
 }  # fmt: skip
-# The settings that enter together as soon as one of them differs from its default.
+# Settings that are included together if one of them differs from its default.
 TOGETHER = {"later_stages": ("epochs", "thaw", "replay"), "training": ("chunk_clips", "chunk_norm")}
-# The settings that change no weights.
+# Settings that do not change the trained weights.
 NEVER = {
     "data": ("cache_gb",),
     "training": (
@@ -42,18 +42,18 @@ NEVER = {
 
 
 def training_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings that decide which weights come out."""
+    """Return the settings that determine the trained weights."""
     values = _identifying(recipe)
     values.pop("evaluation")
     if not values["later_stages"]:
         values.pop("later_stages")
-    if "batch_norm" not in values["training"]:  # the name and value that the default had in an earlier version
+    if "batch_norm" not in values["training"]:  # the default has the name and value of an earlier version
         values["training"]["sync_batch_norm"] = False
     return values
 
 
 def evaluation_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings that decide how a model is scored."""
+    """Return the settings that determine the figures of a model."""
     return _identifying(recipe)["evaluation"]
 
 
@@ -63,8 +63,8 @@ def _identifying(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 def _of_section(section: str, settings: Any) -> dict[str, Any]:
     values, defaults = asdict(settings), asdict(type(settings)())
-    entering = {name for name, value in values.items() if value != defaults[name]}
-    if entering & set(TOGETHER.get(section, ())):
-        entering |= set(TOGETHER[section])
-    entering = (entering | set(ALWAYS.get(section, ()))) - set(NEVER.get(section, ()))
-    return {name: value for name, value in values.items() if name in entering}
+    included = {name for name, value in values.items() if value != defaults[name]}
+    if included & set(TOGETHER.get(section, ())):
+        included |= set(TOGETHER[section])
+    included = (included | set(ALWAYS.get(section, ()))) - set(NEVER.get(section, ()))
+    return {name: value for name, value in values.items() if name in included}

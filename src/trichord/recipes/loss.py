@@ -1,4 +1,4 @@
-"""The settings of the loss: those of its terms, and those of every pairwise loss that exists."""
+"""Settings of the loss: those of its terms, and those of all pairwise losses."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from trichord.settings import bounded
 
 @dataclass
 class CommonLossSettings:
-    """Contrast between pairs, clustering towards shared centroids, reconstruction; and their weights.
+    """Settings of the contrastive, clustering and reconstruction terms and their weights.
 
     Args:
-        contrast: The loss that compares two modalities.
-        contrast_weight: Weight of the contrast term.
-        margin: Clustering: Subtracted from the score of the assigned centroid.
-        cosine: Scores are cosines (embeddings of length one) instead of raw dot products.
-        cluster_weight: Weight of the clustering term; 0 leaves it out.
+        contrast: Loss that compares two modalities.
+        contrast_weight: Weight of the contrastive term.
+        margin: Number that is subtracted from the score of the assigned centroid in the clustering term.
+        cosine: Whether scores are cosines (normalized embeddings) instead of raw dot products.
+        cluster_weight: Weight of the clustering term; 0 disables it.
         num_clusters: Number K of centroids.
-        cluster_rows: Past embeddings that the queue keeps (published: 40,960).
-        cluster_refit_every_steps: Steps between two k-means fits.
-        cluster_on: `modalities`: every modality towards the centroids; `fused`: their mean.
-        cluster_cosine: Unit vectors throughout: spherical k-means and cosine logits; false is the published mixture.
-        cluster_temperature: Cluster logits are divided by it.
-        cluster_empty: An empty cluster is `reseed`-ed, or gets the `zero` centroid as published.
-        cluster_store: Clips that enter the queue: `all`, or the `first_half` of each video's, as published.
-        cluster_wait_until_full: Fit on the batch alone while the queue is not full, as published.
-        cluster_reset_every_epoch: Forget the centroids when an epoch starts, as published.
-        reconstruction_weight: Weight of the reconstruction term (published: 50); 0 leaves it out.
-        reconstruction_detach: Targets carry no gradient; false is the published behaviour.
+        cluster_rows: Number of past embeddings that the queue keeps (published: 40,960).
+        cluster_refit_every_steps: Number of steps between two k-means fits.
+        cluster_on: `modalities` clusters every modality; `fused` clusters their mean.
+        cluster_cosine: Whether to use unit vectors throughout (spherical k-means and cosine logits); false is the published
+            mixture.
+        cluster_temperature: Temperature by which cluster logits are divided.
+        cluster_empty: Treatment of an empty cluster: `reseed` chooses a new centroid, `zero` sets the centroid to zero, as
+            published.
+        cluster_store: Clips that enter the queue: `all`, or the `first_half` of the clips of each video, as published.
+        cluster_wait_until_full: Whether to fit on the batch only while the queue is not full, as published.
+        cluster_reset_every_epoch: Whether to discard the centroids at the start of an epoch, as published.
+        reconstruction_weight: Weight of the reconstruction term (published: 50); 0 disables it.
+        reconstruction_detach: Whether to stop the gradient at the reconstruction targets; false is the published behaviour.
     """
 
     contrast: str = "mms"
@@ -56,6 +58,8 @@ class CommonLossSettings:
 if TYPE_CHECKING:
 
     class LossSettings(CommonLossSettings):
+        """Settings of the loss, including those of all pairwise losses, which are fields at run time."""
+
         def __getattr__(self, name: str) -> Any: ...
 
 else:
@@ -63,11 +67,11 @@ else:
 
 
 def check_effect(loss: LossSettings) -> None:
-    """Raise TrichordError for a setting that is not at its default and that the chosen pairwise loss does not read."""
+    """Raise TrichordError for a setting that differs from its default but is not used by the chosen pairwise loss."""
     for setting, readers in own_settings(CommonLossSettings).items():
         if loss.contrast not in readers and getattr(loss, setting.name) != setting.default:
             default = f"{setting.default:g}" if isinstance(setting.default, float) else setting.default
             raise TrichordError(
-                f"loss.{setting.name} has no effect with loss.contrast {loss.contrast}; use {' or '.join(readers)}, or leave "
-                f"it at {default}"
+                f"loss.{setting.name} has no effect with loss.contrast {loss.contrast}; use {' or '.join(readers)}, "
+                f"or leave loss.{setting.name} at {default}"
             )

@@ -1,8 +1,8 @@
-"""YAML files of settings, read as plain values: nothing in them is run, nothing in them grows beyond the file.
+"""Read YAML files of settings as plain values, without executing code and with bounds on size, depth and number of values.
 
-Every YAML file goes through `read_yaml`. Tags that name Python objects are refused by PyYAML's safe loader. Aliases and merge
-keys (with which a few lines make billions of values), repeated keys, numbers of thousands of digits, and files of a size, a
-depth or a count of values that no settings have are refused here.
+Every YAML file is read by `read_yaml`. Tags that name Python objects are rejected by the safe loader of PyYAML. This module also
+rejects aliases and merge keys (which can turn a few lines into billions of values), repeated keys, numbers with thousands of
+digits, and files that are larger, deeper or contain more values than any settings do.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from trichord.errors import TrichordError, one_line
 from trichord.files.reading import FileTooLargeError, read_bytes, unreadable
 
 MOST_BYTES = 256 << 10
-MOST_VALUES = 10_000  # keys, values, lists and mappings together; the settings of a study have some hundred
-MOST_DIGITS = 400  # of a number; a float has at most 17, an exact one 310 before its point
+MOST_VALUES = 10_000  # keys, values, lists and mappings together; the settings of a study have some hundreds
+MOST_DIGITS = (
+    400  # digits of a number; a float has at most 17, and at most 310 before the point if it is written exactly
+)
 DEEPEST = 20
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, with the bounds of this module."""
+    """Safe loader with the bounds of this module."""
 
     depth = 0
     count = 0
@@ -34,7 +36,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise _refused("aliases (*name) are not read; write the value out")
+            raise _refused("aliases (*name) are not supported; write out the value")
         self.depth += 1
         self.count += 1
         if self.depth > DEEPEST:
@@ -44,7 +46,7 @@ class _Loader(yaml.SafeLoader):
         node: Any = super().compose_node(parent, index)
         self.depth -= 1
         if node.tag == _MERGE:
-            raise _refused("merge keys (<<) are not read; write the values out", node.start_mark)
+            raise _refused("merge keys (<<) are not supported; write out the values", node.start_mark)
         if node.tag in _NUMBERS and len(node.value) > MOST_DIGITS:
             raise _refused(f"a number has more than {MOST_DIGITS} digits", node.start_mark)
         return node
@@ -68,9 +70,11 @@ def _refused(reason: str, mark: Any = None) -> yaml.constructor.ConstructorError
 
 
 def read_yaml(path: Path) -> Any:
-    """The plain values of a YAML file.
+    """Return the plain values of a YAML file.
 
-    Raises ValueError, in one line, for a file that is none, too large or refused; OSError when it cannot be read.
+    Raises:
+        ValueError: The file is not valid YAML, is too large or is rejected; the message has one line.
+        OSError: The file cannot be read.
     """
     try:
         content = read_bytes(path, max_bytes=MOST_BYTES)
@@ -80,9 +84,10 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_metadata(text: str) -> Any:
-    """Return the plain values of the metadata of a model card, of which there may be more than of settings.
+    """Return the plain values of the metadata of a model card, which may have more values than settings.
 
-    Raises ValueError as `read_yaml`.
+    Raises:
+        ValueError: As in `read_yaml`.
     """
     return _parsed(text, _MetadataLoader)
 
@@ -91,21 +96,26 @@ def _parsed(content: bytes | str, loader: type[_Loader]) -> Any:
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         return yaml.load(text, loader)  # noqa: S506 - a safe loader
-    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:  # also of odd dates and numbers
+    except (
+        yaml.YAMLError,
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:  # the loader also raises these for invalid dates and numbers
         raise ValueError(one_line(error)[:200]) from None
 
 
 def check_config(path: Path, groups: Collection[str]) -> None:
     """Check a file of settings before the command-line parser opens it.
 
-    The parser would take text in the place of a group, or under `config`, for the name of a further file of settings.
+    The parser would interpret a string in place of a group, or under `config`, as the name of another file of settings.
 
     Args:
         path: The file.
         groups: Names of the groups of settings.
 
     Raises:
-        TrichordError: `read_yaml` refuses the file, or the file names another one.
+        TrichordError: `read_yaml` rejects the file, or the file names another one.
     """
     try:
         values = read_yaml(path)
@@ -113,33 +123,39 @@ def check_config(path: Path, groups: Collection[str]) -> None:
         raise unreadable(path, error) from None
     except ValueError as error:
         raise TrichordError(
-            f"{path}: not a YAML file: {one_line(error)}; give one that --print_config printed"
+            f"{path}: the file is not valid YAML ({one_line(error)}); give a file in the form that --print_config prints"
         ) from None
     for name, value in values.items() if isinstance(values, dict) else ():
         if (name in groups and not isinstance(value, dict)) or (name == "config" and value is not None):
             raise TrichordError(
-                f"{path}: {_told(name)} is {_told(value)} where a group of settings belongs; settings are not read from "
-                "further files: write them out"
+                f"{path}: {_shown(name)} is {_shown(value)}, but it must be a group of settings; settings are not read from other "
+                "files, so write them out"
             )
 
 
 def check_plain(values: object, source: str) -> None:
-    """Raise TrichordError unless `values` are groups of settings, none of them empty and no number infinite."""
+    """Raise TrichordError unless `values` are non-empty groups of settings without infinite numbers."""
     if not isinstance(values, dict):
-        raise TrichordError(f"{source}: a recipe is a mapping of settings such as `training: {{epochs: 3}}`")
+        raise TrichordError(
+            f"{source}: the recipe is not a mapping of settings; write it like `training: {{epochs: 3}}`"
+        )
     for group, settings in values.items():
         if not isinstance(settings, dict):
-            raise TrichordError(f"{source}: {_told(group)} is no group of settings but {_told(settings)}; correct it")
+            raise TrichordError(
+                f"{source}: {_shown(group)} is {_shown(settings)}, but it must be a group of settings; correct it"
+            )
         for key, value in settings.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise TrichordError(f"{source}: {_told(group)}.{_told(key)} is {value}; it must be a finite number")
+                raise TrichordError(f"{source}: {_shown(group)}.{_shown(key)} is {value}; it must be a finite number")
             if value is None or isinstance(value, dict):
-                what = "nothing" if value is None else _told(value)
-                raise TrichordError(f"{source}: {_told(group)}.{_told(key)} is {what}; give a value, or leave it out")
+                shown = "empty" if value is None else _shown(value)
+                raise TrichordError(
+                    f"{source}: {_shown(group)}.{_shown(key)} is {shown}; give a value, or remove the key"
+                )
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     try:
         return one_line(value)[:80]
-    except (ValueError, RecursionError):  # a number of thousands of digits
+    except (ValueError, RecursionError):  # a number with thousands of digits
         return f"a {type(value).__name__}"

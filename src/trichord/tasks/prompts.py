@@ -37,10 +37,18 @@ PROMPTS_PER_BATCH = 256
 
 
 def prompts_of(name: str, templates: Sequence[str] = ()) -> list[str]:
-    """The texts that stand for a class. Raises TrichordError for a template without `{}`."""
-    if odd := [template for template in templates if "{}" not in template]:
+    """Return the prompts of a class.
+
+    Args:
+        name: Name of the class.
+        templates: Templates that contain `{}`; empty for the name alone.
+
+    Raises:
+        TrichordError: A template does not contain `{}`.
+    """
+    if invalid := [template for template in templates if "{}" not in template]:
         raise TrichordError(
-            f"template '{odd[0]}' has no place for the class; write {{}} there, as in 'a video of {{}}'"
+            f"template '{invalid[0]}' has no placeholder for the class; write {{}} in its place, as in 'a video of {{}}'"
         )
     return [template.replace("{}", class_text(name)) for template in templates or ("{}",)]
 
@@ -70,57 +78,77 @@ def prompt_rows(
 def embed_prompts(
     model: MCN, store: Store, prompts: Sequence[str], max_words: int
 ) -> tuple[np.ndarray, dict[str, list[str]]]:
-    """Embeddings (P, D) of texts by a model that reads words; and by text the words that have no vector.
+    """Embed prompts with a model that reads words.
 
-    Vectors are the store's; of words that it lacks the default table's, if the store was made with that. A text without any
-    known word has a row of NaN.
+    Word vectors are taken from the store, and for words that the store lacks from the default table if the store was built from it.
+
+    Args:
+        model: The model.
+        store: Store with the word vectors that the model was trained with.
+        prompts: P texts.
+        max_words: Largest number of words of a prompt; further words are cut.
+
+    Returns:
+        The embeddings (P, D), with a row of NaN for a prompt without any known word; and for each prompt with unknown words the
+        list of these words.
+
+    Raises:
+        TrichordError: The store has no word vectors.
     """
     if not store.words:
-        raise TrichordError(f"{store.path}: has no word vectors, which class names need; import it with --words")
-    cased = (lambda word: word.lower()) if store.lowercase else (lambda word: word)
-    texts = [[cased(word) for word in tokenize(prompt, store.word_splitting)] for prompt in prompts]
-    place = {word: row for row, word in enumerate(store.words) if word}
-    vectors = {word: store.word_vectors[place[word]] for words in texts for word in words if word in place}
-    if lacking := {word for words in texts for word in words} - set(vectors):
-        more = default_word_vectors(lacking)
-        if more.source == store.word_source:
-            vectors |= dict(zip(more.words, more.vectors, strict=True))
+        raise TrichordError(
+            f"{store.path}: the store has no word vectors, which are needed to embed class names; import it with --words"
+        )
+    normalize_case = (lambda word: word.lower()) if store.lowercase else (lambda word: word)
+    texts = [[normalize_case(word) for word in tokenize(prompt, store.word_splitting)] for prompt in prompts]
+    row_of_word = {word: row for row, word in enumerate(store.words) if word}
+    vectors = {word: store.word_vectors[row_of_word[word]] for words in texts for word in words if word in row_of_word}
+    if missing_words := {word for words in texts for word in words} - set(vectors):
+        default = default_word_vectors(missing_words)
+        if default.source == store.word_source:
+            vectors |= dict(zip(default.words, default.vectors, strict=True))
     known = [[word for word in words if word in vectors][:max_words] for words in texts]
     unknown = {
-        prompt: lost
+        prompt: unknown_words
         for prompt, words in zip(prompts, texts, strict=True)
-        if (lost := [w for w in words if w not in vectors])
+        if (unknown_words := [w for w in words if w not in vectors])
     }
     device = next(model.parameters()).device
     rows = np.full((len(prompts), int(model.arguments["embed_dim"])), np.nan, np.float32)
-    some = [p for p, words in enumerate(known) if words]
+    embeddable = [p for p, words in enumerate(known) if words]
     model.eval()
-    for begin in range(0, len(some), PROMPTS_PER_BATCH):
-        part = some[begin : begin + PROMPTS_PER_BATCH]
-        text = np.zeros((len(part), max_words, store.word_dim), np.float32)
-        mask = np.zeros((len(part), max_words), bool)
-        for row, p in enumerate(part):
+    for begin in range(0, len(embeddable), PROMPTS_PER_BATCH):
+        batch = embeddable[begin : begin + PROMPTS_PER_BATCH]
+        text = np.zeros((len(batch), max_words, store.word_dim), np.float32)
+        mask = np.zeros((len(batch), max_words), bool)
+        for row, p in enumerate(batch):
             text[row, : len(known[p])] = [vectors[word] for word in known[p]]
             mask[row, : len(known[p])] = True
-        made = model.embed(text=torch.from_numpy(text).to(device), text_mask=torch.from_numpy(mask).to(device))
-        rows[part] = made["text"].float().cpu().numpy()
+        embeddings = model.embed(text=torch.from_numpy(text).to(device), text_mask=torch.from_numpy(mask).to(device))
+        rows[batch] = embeddings["text"].float().cpu().numpy()
     return rows, unknown
 
 
-def found_prompts(found: Embedded, prompts: Sequence[str]) -> np.ndarray:
-    """Embeddings (P, D) of texts that stand among the captions; NaN where one does not. Copies count once, case does not."""
-    if found.captions is None or "text" not in found.embeddings:
+def found_prompts(embedded: Embedded, prompts: Sequence[str]) -> np.ndarray:
+    """Return the embeddings (P, D) of prompts that occur among the captions of `embedded`, and NaN for the others.
+
+    Case is ignored. Of several equal captions the first counts.
+
+    Raises:
+        TrichordError: There are no texts with captions.
+    """
+    if embedded.captions is None or "text" not in embedded.embeddings:
         raise TrichordError(
-            f"{found.source}: has no texts with captions to take class names from; add a text for each class"
+            f"{embedded.source}: there are no texts with captions from which class names could be taken; add a text for each class"
         )
-    at: dict[str, int] = {}
-    for row in np.flatnonzero(found.valid["text"]).tolist():
-        at.setdefault(_plain(found.captions[row]), row)
-        at.setdefault(class_text(found.captions[row]), row)
-    rows = np.full((len(prompts), found.embeddings["text"].shape[1]), np.nan, np.float32)
+    row_of_text: dict[str, int] = {}
+    for row in np.flatnonzero(embedded.valid["text"]).tolist():
+        row_of_text.setdefault(_plain(embedded.captions[row]), row)
+        row_of_text.setdefault(class_text(embedded.captions[row]), row)
+    rows = np.full((len(prompts), embedded.embeddings["text"].shape[1]), np.nan, np.float32)
     for p, prompt in enumerate(prompts):
-        if (key := _plain(prompt)) in at:
-            rows[p] = found.embeddings["text"][at[key]]
+        if (key := _plain(prompt)) in row_of_text:
+            rows[p] = embedded.embeddings["text"][row_of_text[key]]
     return rows
 
 

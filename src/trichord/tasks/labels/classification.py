@@ -1,9 +1,9 @@
-"""Zero-shot classification: the class whose name, as text in the joint space, scores highest with the clip.
+"""Zero-shot classification: each clip is assigned the class whose name, embedded as text, scores highest.
 
-C classes, P prompts, D joint width. A class with several prompts has the mean of their embeddings; where scores are cosines
-(`mean_normalized`), the mean of unit vectors, of length one (Radford et al. 2021, CLIP). Scores are dot products with the
-clip, as in retrieval: under `sum`, a class whose embedding is longer is chosen more often, and the published figures were
-made so (MCN's `train_tri_cos_mil.py`: argmax of the products).
+C classes, P prompts, D joint width. A class with several prompts is represented by the mean of their embeddings. If scores are
+cosines (`mean_normalized`), it is the normalized mean of the normalized embeddings (Radford et al. 2021, CLIP). As in retrieval,
+scores are dot products with the clip. Under `sum`, classes with a longer embedding are therefore chosen more often; the published
+figures were computed in this way (`train_tri_cos_mil.py` of MCN takes the argmax of the products).
 """
 
 from __future__ import annotations
@@ -12,20 +12,24 @@ import numpy as np
 
 
 def class_embeddings(prompts: np.ndarray, owner: np.ndarray, num_classes: int, cosine: bool) -> np.ndarray:
-    """(C, D) the mean over each class's prompts (P, D), of unit length where `cosine`; NaN where none is finite.
+    """Return the mean embedding (C, D) of the prompts of each class, and NaN for a class without a finite prompt.
 
-    owner: (P,) the class of each prompt.
+    Args:
+        prompts: (P, D) embeddings of the prompts.
+        owner: (P,) class of each prompt.
+        num_classes: Number C of classes.
+        cosine: Whether to normalize the embeddings before and after averaging.
     """
     rows = prompts.astype(np.float64)
     finite = np.isfinite(rows).all(axis=1)
     if cosine:
         rows = _unit(rows)
-    out = np.full((num_classes, prompts.shape[1]), np.nan)
+    means = np.full((num_classes, prompts.shape[1]), np.nan)
     for c in range(num_classes):
-        mine = np.flatnonzero((owner == c) & finite)
-        if len(mine):
-            out[c] = rows[mine].mean(axis=0)
-    return (_unit(out) if cosine else out).astype(np.float32)
+        own_prompts = np.flatnonzero((owner == c) & finite)
+        if len(own_prompts):
+            means[c] = rows[own_prompts].mean(axis=0)
+    return (_unit(means) if cosine else means).astype(np.float32)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

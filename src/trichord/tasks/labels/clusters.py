@@ -1,10 +1,11 @@
-"""How well clusters of embeddings follow labels: normalised mutual information, adjusted Rand index, purity.
+"""Agreement of clusters of embeddings with labels: normalized mutual information, adjusted Rand index and purity.
 
-n items, K clusters. NMI is normalised by the arithmetic mean of the two entropies. ARI is 0 on average at random and may be
-below. Purity, the mean share of a cluster's most frequent label weighted by size, rises with K by itself; NMI does somewhat. So
-each stands beside its mean over permutations of the labels. Clusters and purity are those of `geometry`.
+n items, K clusters. NMI is normalized by the arithmetic mean of the two entropies. ARI is 0 on average for random clusters and may
+be negative. Purity, the mean over clusters of the share of the most frequent label weighted by cluster size, grows with K even for
+random clusters, and so does NMI to some extent. Each measure is therefore reported with its mean over permutations of the labels.
+Clusters and purity are those of `geometry`.
 
-Purity is a mean over items (`purity_hits`), NMI and ARI are not: they are of all items together.
+Purity is a mean over items (`purity_hits`). NMI and ARI are not; they exist only for all items together.
 """
 
 from __future__ import annotations
@@ -20,40 +21,46 @@ STARTS = 10
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of two groupings of the same items, in percent."""
+    """Agreement of two groupings of the same items, in percent."""
 
     nmi: float
     ari: float
     purity: float
 
 
-def agreement(cluster: np.ndarray, kind: np.ndarray) -> Agreement:
-    """Of clusters (n,) with labels (n,), both integers from 0."""
+def agreement(cluster: np.ndarray, label: np.ndarray) -> Agreement:
+    """Return the agreement of clusters (n,) with labels (n,), both integers from 0."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-    nmi, ari = normalized_mutual_info_score(kind, cluster), adjusted_rand_score(kind, cluster)
-    return Agreement(100.0 * float(nmi), 100.0 * float(ari), 100.0 * purity(cluster, kind))
+    nmi, ari = normalized_mutual_info_score(label, cluster), adjusted_rand_score(label, cluster)
+    return Agreement(100.0 * float(nmi), 100.0 * float(ari), 100.0 * purity(cluster, label))
 
 
-def chance_agreement(cluster: np.ndarray, kind: np.ndarray, seed: int = 0) -> Agreement:
-    """Mean agreement over permutations of the labels."""
+def chance_agreement(cluster: np.ndarray, label: np.ndarray, seed: int = 0) -> Agreement:
+    """Return the mean agreement over random permutations of the labels."""
     rng = np.random.default_rng(seed)
-    drawn = [agreement(cluster, rng.permutation(kind)) for _ in range(LABEL_PERMUTATIONS)]
-    return Agreement(*(float(np.mean([getattr(a, name) for a in drawn])) for name in ("nmi", "ari", "purity")))
+    permuted = [agreement(cluster, rng.permutation(label)) for _ in range(LABEL_PERMUTATIONS)]
+    return Agreement(*(float(np.mean([getattr(a, name) for a in permuted])) for name in ("nmi", "ari", "purity")))
 
 
-def purity_hits(cluster: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """(n,) what each item gives to the purity, which is the mean: 1 where its label is its cluster's most frequent one. Of t
-    labels that are equally frequent one is drawn: an item of any of them gives 1/t, its expected value."""
-    shape = int(cluster.max()) + 1, int(kind.max()) + 1
-    table = np.bincount(cluster * shape[1] + kind, minlength=shape[0] * shape[1]).reshape(shape)
-    most = table == table.max(1, keepdims=True)
-    return most[cluster, kind] / most.sum(1)[cluster]
+def purity_hits(cluster: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Return the contribution (n,) of each item to the purity, which is their mean.
+
+    The contribution is 1 if the label of the item is the most frequent one of its cluster. If t labels are equally frequent, one of
+    them is chosen at random, so an item with any of them contributes the expected value 1/t.
+    """
+    shape = int(cluster.max()) + 1, int(label.max()) + 1
+    table = np.bincount(cluster * shape[1] + label, minlength=shape[0] * shape[1]).reshape(shape)
+    is_most_frequent = table == table.max(1, keepdims=True)
+    return is_most_frequent[cluster, label] / is_most_frequent.sum(1)[cluster]
 
 
 def cluster_embeddings(rows: np.ndarray, num_clusters: int, seed: int = 0) -> np.ndarray:
-    """(n,) k-means clusters of unit vectors (n, D), the best of STARTS starts; how many there are at most is told in
-    `geometry.measure_geometry`. One thread: the same rows give the same clusters."""
+    """Return the k-means cluster (n,) of each row (n, D), computed on unit vectors; the best of STARTS starts.
+
+    `geometry.measure_geometry` describes how many clusters there are at most. The computation uses one thread, so equal rows give
+    equal clusters.
+    """
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):

@@ -1,15 +1,17 @@
-"""What frozen embeddings tell of labels that nobody trained on: a linear probe and nearest neighbours.
+"""Linear probe and nearest neighbours: how well frozen embeddings predict labels that were not used in training.
 
-n training rows, m test rows, D joint width, C classes that the training rows have.
+n training rows, m test rows, D joint width, C classes that occur in the training rows.
 
-Linear probe: multinomial logistic regression (L-BFGS) on features standardised by the training rows. Its inverse penalty C is
-the best of `PENALTIES` by accuracy in cross-validation on the training rows alone, of equals the strongest penalty; clips of
-one video are never on both sides. The features of each part are standardised by that part's training rows.
+The linear probe is multinomial logistic regression (L-BFGS) on features that are standardized with the training rows. Its inverse
+regularization strength is the value of `PENALTIES` with the best accuracy in cross-validation on the training rows, and the
+strongest regularization in case of a tie. Clips of one video are never on both sides of a fold, and the features of each fold are
+standardized with the training rows of the fold.
 
-Nearest neighbours: the k training rows of highest cosine vote with weight exp(cosine / T), T = 0.07 (Wu et al. 2018,
-"Unsupervised Feature Learning via Non-Parametric Instance Discrimination"; Caron et al. 2021, DINO, whose k are 10, 20, 100
-and 200). Cosines are float64 products, rounded to steps of 2^-24, so that rounding parts no equals; where several tie for the
-last of the k places, each has its share of them. The order of the rows changes nothing.
+In the nearest-neighbour classifier, the k training rows with the highest cosine vote with weight exp(cosine / T), T = 0.07 (Wu et
+al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination"; Caron et al. 2021, DINO, who use k = 10, 20,
+100 and 200). Cosines are float64 products rounded to multiples of 2^-24, so that rounding errors do not break ties. If several
+rows tie for the last of the k places, each gets an equal share of the remaining places. The result does not depend on the order of
+the rows.
 """
 
 from __future__ import annotations
@@ -22,19 +24,25 @@ import numpy as np
 
 from trichord.errors import TrichordError
 
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # inverse strengths, the strongest penalty first
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # inverse regularization strengths, the strongest regularization first
 NUM_PARTS = 3
 MOST_STEPS = 1000
 NEIGHBOURS = (1, 5, 10, 20, 100, 200)
 TEMPERATURE = 0.07
-_STEP = 2.0**-24  # of cosines
-_ROWS = 512  # test rows whose cosines are held at a time
+_STEP = 2.0**-24  # cosines are rounded to multiples of this
+_ROWS = 512  # number of test rows whose cosines are computed at a time
 
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
-    """scores: (m, C) of the test rows. penalty: the C that was chosen. validated: accuracy in cross-validation of each of
-    `PENALTIES`, in percent; empty where there was nothing to choose by. converged: whether L-BFGS ended within MOST_STEPS."""
+    """Result of a linear probe.
+
+    Attributes:
+        scores: (m, C) scores of the test rows.
+        penalty: The inverse regularization strength that was chosen.
+        validated: Cross-validation accuracy of each of `PENALTIES`, in percent; empty if there was no choice.
+        converged: Whether L-BFGS converged within MOST_STEPS iterations.
+    """
 
     scores: np.ndarray
     penalty: float
@@ -51,24 +59,26 @@ def linear_probe(
     seed: int = 0,
     penalties: Sequence[float] = PENALTIES,
 ) -> LinearProbe:
-    """Fit on the training rows and score the test rows.
+    """Fit a linear probe on the training rows and score the test rows.
 
     Args:
-        train: (n, D). test: (m, D).
-        kind: (n,) class of each training row, 0 to C - 1, each there.
-        groups: (n,) the video of each training row; None: each of its own.
-        seed: Of the parts of the cross-validation.
-        penalties: Inverse strengths, rising. One: it is taken.
+        train: (n, D) training rows.
+        kind: (n,) class of each training row, from 0 to C - 1; every class occurs.
+        test: (m, D) test rows.
+        groups: (n,) video of each training row; None if every row has its own.
+        seed: Random seed of the cross-validation folds.
+        penalties: Inverse regularization strengths in increasing order; a single one is used without cross-validation.
 
-    Raises TrichordError when there are fewer than two classes.
+    Raises:
+        TrichordError: There are fewer than two classes.
     """
     if kind.max(initial=0) < 1:
-        raise TrichordError("a probe needs training clips of two classes or more")
+        raise TrichordError("a probe needs training clips of at least two classes; add labelled clips of another class")
     validated: tuple[float, ...] = ()
     penalty = penalties[0]
     if len(penalties) > 1:
-        parts = _parts(kind, groups, seed)
-        validated = tuple(_validated(train, kind, parts, penalty) for penalty in penalties) if parts else ()
+        folds = _parts(kind, groups, seed)
+        validated = tuple(_validated(train, kind, folds, penalty) for penalty in penalties) if folds else ()
         penalty = penalties[int(np.argmax(validated))] if validated else 1.0
     scores, _, converged = _fitted(train, kind, test, penalty)
     return LinearProbe(scores, penalty, validated, converged)
@@ -77,7 +87,7 @@ def linear_probe(
 def _fitted(
     train: np.ndarray, kind: np.ndarray, test: np.ndarray, penalty: float
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(m, classes of `kind`) scores, the classes, and whether the fit converged. One class alone scores alike."""
+    """Return the scores (m, classes of `kind`), the classes, and whether the fit converged; with one class all scores are 0."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -87,43 +97,45 @@ def _fitted(
         return np.zeros((len(test), 1)), classes, True
     scaler = StandardScaler().fit(train.astype(np.float64))
     model = LogisticRegression(C=penalty, max_iter=MOST_STEPS)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught_warnings:
         warnings.simplefilter("always")
         model.fit(scaler.transform(train.astype(np.float64)), kind)
-    for warning in told:
+    for warning in caught_warnings:
         if not issubclass(warning.category, ConvergenceWarning):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     scores = model.decision_function(scaler.transform(test.astype(np.float64)))
     if scores.ndim == 1:
         scores = np.stack([-scores, scores], axis=1)
-    return scores, model.classes_, not any(issubclass(w.category, ConvergenceWarning) for w in told)
+    return scores, model.classes_, not any(issubclass(w.category, ConvergenceWarning) for w in caught_warnings)
 
 
 def _parts(kind: np.ndarray, groups: np.ndarray | None, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(training, validation) rows of each part; groups are dealt whole, so that each class is spread over the parts as
-    evenly as they allow. Empty where there is but one group."""
+    """Return the training rows and validation rows of each fold; empty if there is only one group.
+
+    Groups are assigned as a whole, so that each class is spread over the folds as evenly as possible.
+    """
     video = np.arange(len(kind)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    num = min(NUM_PARTS, len(np.unique(video)))
-    if num < 2:
+    num_folds = min(NUM_PARTS, len(np.unique(video)))
+    if num_folds < 2:
         return []
     shuffled = np.random.default_rng(seed).permutation(int(video.max()) + 1)
-    first = kind[np.unique(video, return_index=True)[1]]  # the class of a video's first clip
-    order = np.lexsort((shuffled, first))
-    part_of = np.empty(len(order), np.int64)
-    part_of[order] = np.arange(len(order)) % num
-    part = part_of[video]
-    return [(np.flatnonzero(part != p), np.flatnonzero(part == p)) for p in range(num)]
+    first_class = kind[np.unique(video, return_index=True)[1]]  # the class of a video's first clip
+    order = np.lexsort((shuffled, first_class))
+    fold_of_video = np.empty(len(order), np.int64)
+    fold_of_video[order] = np.arange(len(order)) % num_folds
+    fold = fold_of_video[video]
+    return [(np.flatnonzero(fold != p), np.flatnonzero(fold == p)) for p in range(num_folds)]
 
 
 def _validated(
-    train: np.ndarray, kind: np.ndarray, parts: list[tuple[np.ndarray, np.ndarray]], penalty: float
+    train: np.ndarray, kind: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]], penalty: float
 ) -> float:
-    """Accuracy over all rows, each predicted by the fit of the other parts, in percent."""
-    right = 0
-    for fit, held in parts:
+    """Return the accuracy over all rows in percent, where each row is predicted by the fit of the other folds."""
+    num_correct = 0
+    for fit, held in folds:
         scores, classes, _ = _fitted(train[fit], kind[fit], train[held], penalty)
-        right += int((classes[scores.argmax(axis=1)] == kind[held]).sum())
-    return 100.0 * right / len(kind)
+        num_correct += int((classes[scores.argmax(axis=1)] == kind[held]).sum())
+    return 100.0 * num_correct / len(kind)
 
 
 def knn_scores(
@@ -133,31 +145,35 @@ def knn_scores(
     neighbours: Sequence[int] = NEIGHBOURS,
     temperature: float = TEMPERATURE,
 ) -> dict[int, np.ndarray]:
-    """Votes (m, C) of the nearest training rows, by k. A k of more rows than there are takes all of them.
+    """Return the votes (m, C) of the k nearest training rows, by k; if k exceeds the number of rows, all rows vote.
 
     Args:
-        train: (n, D). test: (m, D). A row of zeros has the cosine 0 with all.
-        kind: (n,) class of each training row, 0 to C - 1.
-        neighbours: The k, each 1 or more.
-        temperature: Divides the cosine.
+        train: (n, D) training rows.
+        kind: (n,) class of each training row, from 0 to C - 1.
+        test: (m, D) test rows. A row of zeros has the cosine 0 with every row.
+        neighbours: Values of k, each at least 1.
+        temperature: The cosine is divided by this.
+
+    Raises:
+        ValueError: A value of k is less than 1.
     """
     if not all(k >= 1 for k in neighbours):
-        raise ValueError("at least one neighbour votes")
+        raise ValueError(f"the numbers of neighbours are {tuple(neighbours)}; each must be at least 1")
     num_classes = int(kind.max()) + 1
     member = np.zeros((len(kind), num_classes))
     member[np.arange(len(kind)), kind] = 1.0
-    known, asked = (_unit(rows) for rows in (train, test))
+    train_unit, test_unit = (_unit(rows) for rows in (train, test))
     votes = {k: np.empty((len(test), num_classes)) for k in neighbours}
     for begin in range(0, len(test), _ROWS):
-        here = slice(begin, begin + _ROWS)
-        cosine = np.rint(asked[here] @ known.T / _STEP) * _STEP
-        falling = -np.sort(-cosine, axis=1)
+        block = slice(begin, begin + _ROWS)
+        cosine = np.rint(test_unit[block] @ train_unit.T / _STEP) * _STEP
+        descending = -np.sort(-cosine, axis=1)
         weight = np.exp((cosine - 1.0) / temperature)
         for k in neighbours:
-            last = falling[:, min(k, len(kind)) - 1, None]
+            last = descending[:, min(k, len(kind)) - 1, None]
             above, beside = cosine > last, cosine == last
             left = min(k, len(kind)) - above.sum(axis=1, keepdims=True)
-            votes[k][here] = (weight * (above + beside * (left / beside.sum(axis=1, keepdims=True)))) @ member
+            votes[k][block] = (weight * (above + beside * (left / beside.sum(axis=1, keepdims=True)))) @ member
     return votes
 
 
