@@ -121,7 +121,7 @@ def embed_files(
         window_s: Duration of the clips that longer files are cut into, in seconds. Each clip has the captions whose middle it
             contains. A remainder of less than half of this duration is added to the previous clip. None for one clip per file.
         worker: Function that embeds one file, given the file and `window_s`. A `worker.Worker` does this in another process, so
-            that a file that crashes or hangs its decoder is treated as a file that cannot be used. None embeds files in this process.
+            that a file that crashes or hangs its decoder is treated as unusable. None embeds files in this process.
 
     Returns:
         Embeddings of all clips. Files that cannot be used are left out with a warning.
