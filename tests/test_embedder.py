@@ -177,7 +177,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, root: Path, model: Em
         (lambda: model.encode_audio(file, truncate=False), "s, but the model reads at most 4.0 s"),
         (lambda: model.encode_video(file, start_s=3.0, end_s=3.0), "is empty"),
         (lambda: model.encode_video(file, start_s=[1.0, 2.0]), "2 start times and 1 end times for 1 items"),
-        (lambda: model.encode_video(file, start_s=900.0), "correct its start"),
+        (lambda: model.encode_video(file, start_s=900.0), "correct the start of the clip"),
         (lambda: model.encode_audio(file, start_s=900.0), "there is no sound in this span"),
         (lambda: model.encode_video(tmp_path / "none.mp4"), "no such file"),
         (lambda: model.encode_audio(tmp_path / "none.mp4"), "no such file"),

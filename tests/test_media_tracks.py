@@ -118,10 +118,10 @@ def test_pictures_and_sound_are_of_the_same_program(tmp_path: Path) -> None:
     shown = seen(path)
     if shown[0] < 10:
         assert shown[:4] == heard(path)[:4] == [0, 1, 2, 3]
-        expected = "it holds 2 programs; pictures and sound of program 1 (One) are read; not read: 7 (Two)"
+        expected = "it contains 2 programs; read: pictures and sound of program 1 (One); not read: 7 (Two)"
     else:
         assert heard(path)[:4] == [13] * 4
-        expected = "it holds 2 programs; pictures and sound of program 7 (Two) are read; not read: 1 (One)"
+        expected = "it contains 2 programs; read: pictures and sound of program 7 (Two); not read: 1 (One)"
     assert noted(path) == [expected]
 
 

@@ -28,16 +28,8 @@ if TYPE_CHECKING:
 
 FRAME_WIDTH, FRAME_HEIGHT = 454, 256  # the default size of pictures
 SAMPLE_RATE_HZ = 16000
-_STATING = {
-    "asf",
-    "avi",
-    "flac",
-    "flv",
-    "matroska",
-    "mp4",
-    "nut",
-    "wav",
-}  # containers whose header states their duration
+# Containers whose header states their duration.
+_STATING = {"asf", "avi", "flac", "flv", "matroska", "mp4", "nut", "wav"}
 _STATING_TRACKS = {"avi", "mp4"}  # containers whose header states the duration of every track
 _TAIL_S = 1.0  # a stream that ends at least this much before its stated end is reported as truncated
 

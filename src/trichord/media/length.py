@@ -18,14 +18,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 COUNTED = {"matroska", "mp4"}  # containers whose header states their duration, and which can be read from any position
-_EXACT = {
-    "wav",
-    "w64",
-    "flac",
-    "aiff",
-    "au",
-    "caf",
-}  # containers of sound without timestamps, whose samples are counted
+# Containers of sound without timestamps, whose samples are counted.
+_EXACT = {"wav", "w64", "flac", "aiff", "au", "caf"}
 _STREAMED = {"flac"}  # the one of these whose blocks state their position, so that files can be joined and cut
 _AGREES_S = 1.0  # a stated duration is kept if it differs by less than this
 _OVERLAP_S = 0.2  # sound overlaps if its samples last this much longer than its timestamps allow

@@ -129,11 +129,11 @@ def choice_notes(container: InputContainer) -> list[str]:
         read = {stream.index for stream in av_streams(container)}
         name, indices = max(programs, key=lambda program: len(read & program[1]))
         streams_read = (
-            "pictures and sound" if len(read & indices) > 1 else "the pictures" if read & indices else "nothing"
+            "pictures and sound" if len(read & indices) > 1 else "pictures" if read & indices else "no stream"
         )
         others = ", ".join(other for other, _ in programs if other != name)
         notes.append(
-            f"it holds {len(programs)} programs; {streams_read} of program {name} are read; not read: {others}"
+            f"it contains {len(programs)} programs; read: {streams_read} of program {name}; not read: {others}"
         )
     return notes
 

@@ -20,12 +20,8 @@ from trichord.media.timeline import Timeline, placed_packets
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-_PLAIN_TEXT = (
-    "webvtt",
-    "subrip",
-    "srt",
-    "text",
-)  # codecs whose packets contain the same text of a cue as caption files
+# Codecs whose packets contain the same text of a cue as caption files.
+_PLAIN_TEXT = ("webvtt", "subrip", "srt", "text")
 _MP4_BOXES = (b"vttc", b"vtte", b"vttx")
 
 

@@ -43,15 +43,8 @@ LAYOUTS: dict[str, dict[str, str]] = {
         "GU_video.cg.fc.": "encoders.video.gated.gate.",
     },
 }
-WRAPPERS = (
-    "net",
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "checkpoint",
-    "weights",
-    "params",
-)  # keys of a checkpoint that may hold its state dict
+# Keys of a checkpoint that may hold its state dict.
+WRAPPERS = ("net", "state_dict", "model_state_dict", "model", "checkpoint", "weights", "params")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # prefixes that wrappers of a network add to every key
 UNUSED = ("DAVEnet.batchnorm1.*", "GU_*.cg.batch_norm.*")  # keys of the files that the published code never reads
 
