@@ -122,16 +122,19 @@ HARMFUL: dict[str, tuple[list[tuple[str, bytes]], str]] = {
     "text": ([("v.json", record()), ("v.visual_2d.npy", npy(["a"]))], "where an array of numbers belongs"),
     "flat": ([("v.json", record()), ("v.visual_2d.npy", npy([1.0]))], "has shape (1,), expected (rows, width)"),
     "not finite": ([("v.json", record()), ("v.visual_2d.npy", npy([[np.inf, 1, 1]]))], "holds NaN or infinity"),
-    "no array": ([("v.json", record()), ("v.visual_2d.npy", b"hello")], "does not begin as an array"),
+    "no array": ([("v.json", record()), ("v.visual_2d.npy", b"hello")], "does not begin with the header of .npy"),
     "huge array": (
         [("v.json", record()), ("v.visual_2d.npy", GOOD.replace(b"(2, 3), ", b"(9999999999, 3), ")[:200])],
         "does not fit in its",
     ),
     "long header": (
         [("v.json", record()), ("v.visual_2d.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\x7f")],
-        "its header is not that of an array",
+        "its header does not describe an array",
     ),
-    "stream's name": ([("v.json", record(rates_hz={"word_x": 1})), ("v.word_x.npy", GOOD)], "cannot name a stream"),
+    "stream's name": (
+        [("v.json", record(rates_hz={"word_x": 1})), ("v.word_x.npy", GOOD)],
+        "is not a valid stream name",
+    ),
 }
 
 

@@ -174,7 +174,7 @@ BROKEN = {
     "missing": "{2d}: is missing; download it",
     "spec missing": "{spec}: is missing; download it",
     "3d missing": "{3d}: is missing; download it",
-    "cut": "{2d}: is broken (not a whole .npz file",
+    "cut": "{2d}: is broken (not a complete .npz file",
     "empty": "{2d}: is empty, (0, 6); download it again",
     "nan": "{2d}: howto100m/vid_b: visual_2d holds NaN or infinity",
     "width": "{2d}: is 7 wide where the others are 6; extract it again",
@@ -312,7 +312,7 @@ def test_release_that_lacks_a_part_says_which_and_what_to_do(release: Path, tmp_
     listed.write_bytes(b"path\n\xff\xfe\n")
     assert f"{listed}: cannot be read as a path list" in refused(import_howto100m, release, store)
     listed.write_text("path\ncooking/vid_z\n")
-    assert "none of its 1 ids is in" in refused(import_howto100m, release, store)
+    assert "none of its 1 ids occurs in" in refused(import_howto100m, release, store)
     table = release / "caption.json"
     table.write_text(json.dumps({"vid_z": captions()}))
     text = refused(import_howto100m, release, store)

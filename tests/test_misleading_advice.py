@@ -93,7 +93,7 @@ def test_a_part_of_a_store_is_copied_again_before_it_is_deleted(tmp_path: Path) 
         Store(store)
     part.write_bytes(whole[:-8])
     (problem, *_) = verify(store)
-    assert "copy the part again if the store was copied or downloaded, else delete" in problem
+    assert "if the store was copied or downloaded, copy the part again; otherwise delete" in problem
 
 
 def test_types_that_are_not_read_and_numbers_that_no_float_holds(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_msrvtt_ids_with_and_without_a_suffix_are_the_same_clips(listed: str, fe
 def test_msrvtt_lists_that_do_not_fit_or_name_a_clip_twice(tmp_path: Path) -> None:
     msrvtt_lists(tmp_path / "other", "msr{}", "video{}")
     text = refused(import_msrvtt, tmp_path / "other", tmp_path / "store")
-    assert "none of its 6 ids is in" in text and "'msr0', 'msr1', 'msr2'" in text and "'video0', 'video1'" in text
+    assert "none of its 6 ids occurs in" in text and "'msr0', 'msr1', 'msr2'" in text and "'video0', 'video1'" in text
     assert "none of its 6 ids" in refused(import_msrvtt, tmp_path / "other", tmp_path / "store", allow_missing=True)
     root = tmp_path / "twice"
     msrvtt_lists(root, "video{}", "video{}")
@@ -189,7 +189,9 @@ def test_msrvtt_lists_that_do_not_fit_or_name_a_clip_twice(tmp_path: Path) -> No
     path.write_text(whole + "a,b,video3,boil\n")
     assert "row 7 has another sentence of clip 'video3'" in refused(import_msrvtt, root, tmp_path / "store")
     path.write_text(whole + "a,b,video3.mp4,boil\n")
-    assert "'video3' and 'video3.mp4' both mean the clip 'video3'" in refused(import_msrvtt, root, tmp_path / "store")
+    assert "'video3' and 'video3.mp4' both refer to the clip 'video3'" in refused(
+        import_msrvtt, root, tmp_path / "store"
+    )
     path.write_text(whole)
     write(root / "msrvtt_jsfusion_test.pkl", [clip("video1.mp4", 0), clip("video1.avi", 1), clip("video2", 2)])
     assert "'video1' may mean 'video1.mp4' or 'video1.avi'" in refused(import_msrvtt, root, tmp_path / "store")

@@ -53,7 +53,7 @@ def test_a_store_splits_its_captions_as_it_says(tmp_path: Path) -> None:
 
 def test_one_store_has_one_way(tmp_path: Path) -> None:
     write(tmp_path / "u", "unicode")
-    with pytest.raises(TrichordError, match="has its words split as 'unicode', not as 'published'"):
+    with pytest.raises(TrichordError, match="its words are split as 'unicode', not as 'published'"):
         write(tmp_path / "u", "published", "w")
     write(tmp_path / "u", "unicode", "w")
 
@@ -171,4 +171,4 @@ def test_what_is_said_of_captions_without_known_words() -> None:
         "none of its words is in GloVe; name word vectors of its language with --words"
     )
     assert few_words(1, 4, "GloVe").startswith("only 1 of its 4 words are in GloVe")
-    assert few_words(0, 0, "GloVe") == "has captions without a word; text cannot be learnt or tested with it"
+    assert few_words(0, 0, "GloVe") == "its captions contain no words, so text cannot be trained or evaluated with it"
