@@ -72,7 +72,7 @@ def test_a_decoder_that_hangs_ends_its_process(folder: Path, tmp_path: Path) -> 
 
 def test_weights_that_do_not_fit_end_the_run_and_blame_no_video(folder: Path, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2)}, tmp_path / "wrong.pth")
-    with pytest.raises(TrichordError, match=r"wrong\.pth: these weights are not those of efficientnet-lite0"):
+    with pytest.raises(TrichordError, match=r"wrong\.pth: these are not the weights of efficientnet-lite0"):
         run(folder, tmp_path / "s", workers=1, weights_2d=tmp_path / "wrong.pth")
     assert ledger(tmp_path / "s") == {}
 

@@ -72,7 +72,7 @@ def test_youcook2_splits_durations_and_clips_that_lack_something(tmp_path: Path)
     pickle_path = tmp_path / "data" / "youcook_val.pkl"
     found = reasons(store_path)
     assert found["youcook2/no caption"] == f"{pickle_path}: entry 5 (no caption): has no caption"
-    assert "youcook2/nan: visual_2d holds NaN" in found["youcook2/nan"]
+    assert "youcook2/nan: visual_2d contains NaN" in found["youcook2/nan"]
     assert f"{pickle_path}: entry 7 (flat audio): its spectrogram has shape (7,)" in found["youcook2/flat audio"]
     assert "entry 8 (words): holds a str where an array of numbers belongs" in found["youcook2/words"]
 
@@ -194,7 +194,7 @@ def test_msrvtt_lists_that_do_not_fit_or_name_a_clip_twice(tmp_path: Path) -> No
     )
     path.write_text(whole)
     write(root / "msrvtt_jsfusion_test.pkl", [clip("video1.mp4", 0), clip("video1.avi", 1), clip("video2", 2)])
-    assert "'video1' may mean 'video1.mp4' or 'video1.avi'" in refused(import_msrvtt, root, tmp_path / "store")
+    assert "'video1' may refer to 'video1.mp4' or 'video1.avi'" in refused(import_msrvtt, root, tmp_path / "store")
     path.unlink()
     write(root / "msrvtt_jsfusion_test.pkl", [clip("a", 0), clip("b", 1), clip("a", 0)])
     assert import_msrvtt(root, tmp_path / "again", WORDS).num_added == 2

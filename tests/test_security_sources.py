@@ -76,7 +76,7 @@ def test_chains_of_urls_are_refused(url: str, unopened: None) -> None:
 def test_schemes_that_open_other_urls_are_refused(unopened: None) -> None:
     assert not {"reference", "zip", "dir", "git", "generic", "dask", "jupyter"} & set(SCHEMES)
     for scheme in ("reference", "zip", "dir", "git", "generic", "data", "nosuch"):
-        assert f"not read from {scheme}://" in refusal(lambda scheme=scheme: location(f"{scheme}://x"))  # type: ignore[misc]
+        assert f"cannot be read from {scheme}://" in refusal(lambda scheme=scheme: location(f"{scheme}://x"))  # type: ignore[misc]
 
 
 @pytest.fixture

@@ -238,7 +238,8 @@ def test_a_shard_beyond_the_bound_is_refused_before_it_is_downloaded(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("code", "told"), [(errno.ENOSPC, "full disk; free some space"), (errno.EACCES, "mend its rights.*TRICHORD_CACHE")]
+    ("code", "told"),
+    [(errno.ENOSPC, "full disk; free some space"), (errno.EACCES, "correct its permissions.*TRICHORD_CACHE")],
 )
 def test_a_disk_that_does_not_take_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str

@@ -89,7 +89,7 @@ def test_numbers_out_of_range_raise(sound: Path) -> None:
     for c in (-1, 1):
         with pytest.raises(IndexError, match="item 0 has 1 captions"):
             store.caption_text(0, c)
-    with pytest.raises(TrichordError, match="s: has no stream 'depth'; it has spectrogram, visual_2d"):
+    with pytest.raises(TrichordError, match="s: has no stream 'depth'; expected one of: spectrogram, visual_2d"):
         store.rows("depth", 0)
     assert store.num_rows("depth", 0) == 0 and np.isnan(store.rate_hz("depth", 0))
 
@@ -220,7 +220,9 @@ AT_OPENING = {
 def test_damage_is_one_line_when_the_store_is_opened(store_path: Path, kind: str) -> None:
     name, change, text = AT_OPENING[kind]
     overwrite(store_path / "parts" / name, change)
-    way_out = f"run `trichord store verify .*s`, copy the part again .*, else delete {SHARD} and {ROWS} in .*parts, import again"
+    way_out = (
+        f"run `trichord store verify .*s`, .*copy the part again; otherwise delete {SHARD} and {ROWS} in .*parts and"
+    )
     with pytest.raises(TrichordError, match=f"parts/{name}: .*{text}.*; {way_out}$") as caught:
         Store(store_path)
     assert "\n" not in str(caught.value)
@@ -314,9 +316,9 @@ CONTENT = {
     "text offsets": (set_value("caption_text_offsets", 2, 99), "its caption_text offsets do not fit"),
 }
 CONTENT_IN_VERIFY = {
-    "NaN": (set_value("visual_2d", (3, 1), np.nan), "visual_2d holds NaN or infinity"),
-    "NaN in time": (set_value("caption_end_s", 0, np.nan), "caption_end_s holds NaN or infinity"),
-    "infinite word": (set_value("word_vectors", 0, np.inf), "word_vectors holds NaN or infinity"),
+    "NaN": (set_value("visual_2d", (3, 1), np.nan), "visual_2d contains NaN or infinity"),
+    "NaN in time": (set_value("caption_end_s", 0, np.nan), "caption_end_s contains NaN or infinity"),
+    "infinite word": (set_value("word_vectors", 0, np.inf), "word_vectors contains NaN or infinity"),
     "offsets fall": (set_value("word_offsets", 1, 99), "word_offsets decrease"),
     "not UTF-8": (set_value("caption_text", 0, 255), "its text is not UTF-8"),
     "a stray word id": (set_value("word_ids", 0, 77), "its captions use word ids that it does not list"),
@@ -348,7 +350,7 @@ def test_verify_finds_a_flipped_bit_that_opening_cannot_see(store_path: Path) ->
     Store(store_path)
     (problem,) = [line for line in verify(store_path) if "checksum" in line]
     assert problem.startswith(
-        f"{store_path / 'parts' / SHARD}: its content does not match its checksum; copy the part again"
+        f"{store_path / 'parts' / SHARD}: its content does not match its checksum; if the store was copied"
     )
 
 

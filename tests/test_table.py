@@ -141,7 +141,7 @@ def test_ids_with_the_suffix_of_a_file_name_the_videos_of_a_folder(tmp_path: Pat
         for name in ("x.webm", "y.mkv", "y.mp4", "y.mp4", "a.mp4.webm", "a.mp4.webm", "gone.mp4", "d.e.mp4")
     ]
     assert named("b.mkv") == videos / "b.mkv.webm"
-    with pytest.raises(TrichordError, match=r"'b' may mean 'b\.m..' or 'b\.m..'"):
+    with pytest.raises(TrichordError, match=r"'b' may refer to 'b\.m..' or 'b\.m..'"):
         named("b")
 
 

@@ -199,7 +199,7 @@ def test_a_store_with_a_writer_at_work_is_sound(tmp_path: Path, capsys: pytest.C
         assert main(["store", "verify", str(path)]) == 0
         assert f"{path}: a writer is active; its unfinished files are not checked" in capsys.readouterr().out
     assert main(["store", "verify", str(path)]) == 2
-    assert "was left by a writer that did not end" in capsys.readouterr().out
+    assert "was left by a writer that did not finish" in capsys.readouterr().out
 
 
 def test_leases_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,7 @@ def test_wrong_weights(tmp_path: Path) -> None:
         load_visual_encoder("efficientnet-lite0", tmp_path / "a.pth")
     torch.save({"_fc.weight": torch.zeros(1)}, tmp_path / "b.pth")
     for name in ("efficientnet-lite0", "resnet152"):
-        with pytest.raises(TrichordError, match=rf"b\.pth: these weights are not those of {name} \(.+--weights_2d"):
+        with pytest.raises(TrichordError, match=rf"b\.pth: these are not the weights of {name} \(.+--weights_2d"):
             load_visual_encoder(name, tmp_path / "b.pth")
 
 
@@ -199,10 +199,10 @@ def test_resnet152_offline_says_which_file_to_put_where(tmp_path: Path, monkeypa
         visual_encoder_info("resnet152")
     message = str(caught.value)
     assert message.startswith(
-        f"{folder}/resnet152-394f9c45.pth: the weights of resnet152 are needed and HF_HUB_OFFLINE"
+        f"{folder}/resnet152-394f9c45.pth: the weights of resnet152 are missing and HF_HUB_OFFLINE"
     )
     assert message.endswith(
-        "put https://download.pytorch.org/models/resnet152-394f9c45.pth there, or name a copy with --weights_2d"
+        "put https://download.pytorch.org/models/resnet152-394f9c45.pth there, or pass a copy with --weights_2d"
     )
     with pytest.raises(TrichordError, match="the weights of resnet152 are missing; put https"):
         find_weights("resnet152", download=False)

@@ -178,7 +178,9 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, kind: str) -> None
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="none: cannot be read .No such file or directory.; name a word file"):
+    with pytest.raises(
+        TrichordError, match="none: cannot be read .No such file or directory.; choose a file of word vectors"
+    ):
         read_word_vectors(tmp_path / "none", {"the"})
     with pytest.raises(TrichordError, match="cannot be read .Is a directory.; name a word file with --words"):
         read_word_vectors(tmp_path, {"the"})
