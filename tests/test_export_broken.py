@@ -121,7 +121,7 @@ HARMFUL: dict[str, tuple[list[tuple[str, bytes]], str]] = {
     ),
     "text": ([("v.json", record()), ("v.visual_2d.npy", npy(["a"]))], "where an array of numbers belongs"),
     "flat": ([("v.json", record()), ("v.visual_2d.npy", npy([1.0]))], "has shape (1,), expected (rows, width)"),
-    "not finite": ([("v.json", record()), ("v.visual_2d.npy", npy([[np.inf, 1, 1]]))], "holds NaN or infinity"),
+    "not finite": ([("v.json", record()), ("v.visual_2d.npy", npy([[np.inf, 1, 1]]))], "contains NaN or infinity"),
     "no array": ([("v.json", record()), ("v.visual_2d.npy", b"hello")], "does not begin with the header of .npy"),
     "huge array": (
         [("v.json", record()), ("v.visual_2d.npy", GOOD.replace(b"(2, 3), ", b"(9999999999, 3), ")[:200])],

@@ -107,7 +107,7 @@ def test_ctrl_c_and_sigterm_stop_soon_and_cleanly(tmp_path: Path, number: signal
     began = time.monotonic()
     out, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number and time.monotonic() - began < 10, out + error
-    assert "interrupted: what was finished is stored" in out and "Traceback" not in error
+    assert "interrupted; finished items are stored" in out and "Traceback" not in error
     num_stored = len(Store(store))
     assert 5 <= num_stored < 60 and verify(store) == [] and not list((store / FOLDER).iterdir())
     assert set(ledger(store).values()) == {"interrupted"}

@@ -253,4 +253,4 @@ def test_all_importers_share_one_store_and_the_default_words(name: str, tmp_path
     IMPORTERS[other](SAMPLE, tmp_path / "store")
     assert {c for c, _ in Store(tmp_path / "store").collections()} == {name, other}
     text = refused(IMPORTERS[name], SAMPLE, tmp_path / "store")
-    assert "holds words of GloVe" in text
+    assert "contains words from GloVe" in text

@@ -220,9 +220,7 @@ AT_OPENING = {
 def test_damage_is_one_line_when_the_store_is_opened(store_path: Path, kind: str) -> None:
     name, change, text = AT_OPENING[kind]
     overwrite(store_path / "parts" / name, change)
-    way_out = (
-        f"run `trichord store verify .*s`, .*copy the part again; otherwise delete {SHARD} and {ROWS} in .*parts and"
-    )
+    way_out = f"run `trichord store verify .*s`, .*; otherwise delete {SHARD} and {ROWS} in .*parts and import again"
     with pytest.raises(TrichordError, match=f"parts/{name}: .*{text}.*; {way_out}$") as caught:
         Store(store_path)
     assert "\n" not in str(caught.value)
@@ -255,7 +253,7 @@ def negative(header: dict) -> None:
 
 
 AT_FIRST_USE = {
-    "header length": (lambda data: b"\xff" * 8 + data[8:], "not a safetensors file or cut short"),
+    "header length": (lambda data: b"\xff" * 8 + data[8:], "not a safetensors file, or truncated"),
     "header text": (lambda data: data[:8] + b"{" * 20 + data[28:], "its header is not valid"),
     "header is a list": (with_header(lambda header: [1]), "its header is not valid"),
     "header nests deep": (lambda data: data[:8] + b"[" * (len(data) - 8), "its header is not valid|cut short"),

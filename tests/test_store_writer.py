@@ -261,7 +261,7 @@ def test_an_item_is_there_once_across_sessions_and_may_be_in_two_collections(tmp
     build(tmp_path / "s", [item("a")])
     with StoreWriter(tmp_path / "s", word_vectors()) as writer:
         assert writer.contains("howto", "a") and not writer.contains("mine", "a") and not writer.contains("howto", "b")
-        with pytest.raises(TrichordError, match="howto/a: is in .* already; skip it or name another collection"):
+        with pytest.raises(TrichordError, match="howto/a: is in .* already; skip it or choose another collection"):
             writer.add(item("a"))
         writer.add(replace(item("a"), collection="mine"))
         assert writer.contains("mine", "a")
@@ -303,7 +303,7 @@ def test_two_writers_in_one_folder_are_refused(tmp_path: Path) -> None:
             StoreWriter(tmp_path / "s", word_vectors())
         writer.add(item("a"))
     build(tmp_path / "s", [item("b")])
-    with pytest.raises(TrichordError, match="holds words of test 3-d, not of other"):
+    with pytest.raises(TrichordError, match="contains words from test 3-d, not from other"):
         StoreWriter(tmp_path / "s", word_vectors("other"))
     build(tmp_path / "s", [item("c")])  # the refused one let go of the lock
     assert len(Store(tmp_path / "s")) == 3
@@ -319,7 +319,7 @@ def test_two_writers_in_one_folder_are_refused(tmp_path: Path) -> None:
 )
 def test_one_store_holds_words_of_one_table(tmp_path: Path, words: WordVectors) -> None:
     build(tmp_path / "s", [item("a")])
-    with pytest.raises(TrichordError, match="holds words of test 3-d.*name the same word vectors or another store"):
+    with pytest.raises(TrichordError, match="contains words from test 3-d.*use the same word vectors or another store"):
         StoreWriter(tmp_path / "s", words)
 
 

@@ -170,7 +170,7 @@ def test_wrong_names(name: str) -> None:
 def test_the_list_names_every_kind() -> None:
     names = list_visual_encoders()
     assert {"efficientnet-lite0[-SIDE]", "resnet152[-SIDE]", "hf:MODEL", "timm:MODEL", "resnext101-3d"} <= set(names)
-    assert "tv:r3d_18" in names and names["tv:r3d_18"] == "torchvision, 512-d, a row per 16 pictures of 15 per second"
+    assert "tv:r3d_18" in names and names["tv:r3d_18"] == "torchvision, 512-d, one row per 16 pictures at 15 per second"
     assert all(line and "\n" not in line for line in names.values())
 
 

@@ -182,7 +182,9 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         TrichordError, match="none: cannot be read .No such file or directory.; choose a file of word vectors"
     ):
         read_word_vectors(tmp_path / "none", {"the"})
-    with pytest.raises(TrichordError, match="cannot be read .Is a directory.; name a word file with --words"):
+    with pytest.raises(
+        TrichordError, match="cannot be read .Is a directory.; choose a file of word vectors with --words"
+    ):
         read_word_vectors(tmp_path, {"the"})
 
 

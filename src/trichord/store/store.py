@@ -117,7 +117,6 @@ class Store:
     @property
     def address(self) -> str:
         """The location of the store, independent of the working directory: an absolute path or the URL."""
-        """Where the store lies, whatever the folder one is in: an absolute path or the URL."""
         return str(self.path.resolve()) if isinstance(self.path, Path) else self.path
 
     def __len__(self) -> int:

@@ -195,7 +195,7 @@ class StoreWriter:
             self._known.splits[item_key(item.collection, item.video_id)],
         )
         if not supersede:
-            raise TrichordError(f"{where}: {self.path} contains it already; skip it or choose another collection")
+            raise TrichordError(f"{where}: is in {self.path} already; skip it or choose another collection")
         if item.split != split:
             raise TrichordError(
                 f"{where}: is in split '{split}' of {self.path} and cannot move to '{item.split}'; choose another collection"
