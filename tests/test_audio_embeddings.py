@@ -179,16 +179,16 @@ def test_info_equals_what_is_loaded(encoders: dict[str, AudioModel], tmp_path: P
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="unknown encoder 'vggish'; known is hf:MODEL"):
+    with pytest.raises(TrichordError, match="unknown encoder 'vggish'; expected hf:MODEL"):
         audio_encoder_info("vggish")
     with pytest.raises(TrichordError, match="unknown option in 'hf:x/y@step=3'"):
         audio_encoder_info("hf:x/y@step=3")
     clap, whisper, bert = tiny.clap(tmp_path / "clap"), tiny.whisper(tmp_path / "whisper"), tiny.bert(tmp_path / "bert")
-    with pytest.raises(TrichordError, match="hop 3 s is out of range; take up to 1 s"):
+    with pytest.raises(TrichordError, match="hop 3 s is out of range; it must be above 0 and at most 1 s"):
         audio_encoder_info(f"hf:{clap}@hop=3")
-    with pytest.raises(TrichordError, match="gives one row per second; leave @hop out"):
+    with pytest.raises(TrichordError, match="has one row per second; leave out @hop"):
         plan_of(whisper, 0.5)
-    with pytest.raises(TrichordError, match="bert model states no sampling rate"):
+    with pytest.raises(TrichordError, match="bert model have no sampling rate"):
         audio_encoder_info(f"hf:{bert}")
     (clap / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(TrichordError, match="cannot be loaded"):

@@ -48,7 +48,7 @@ def test_a_shard_that_is_cut_short_is_named_before_it_is_read(store: Path) -> No
     size = path.stat().st_size
     cut(path)
     with pytest.raises(
-        TrichordError, match=rf"{path}: was changed while it was used: it has {size // 2:,} bytes, and had {size:,}"
+        TrichordError, match=rf"{path}: changed while it was in use: it had {size:,} bytes and now has {size // 2:,}"
     ):
         opened.bring(items)
     path.unlink()
@@ -70,7 +70,7 @@ def test_a_training_stops_with_one_line_and_goes_on_when_the_shard_is_back(
             cut(path)
 
     with (
-        pytest.raises(TrichordError, match=rf"{path}: was changed while it was used"),
+        pytest.raises(TrichordError, match=rf"{path}: changed while it was in use"),
         passing_messages(cut_after_two_steps),
     ):
         train_order(store, tmp_path / "run", "vt", 0, recipe)

@@ -152,7 +152,7 @@ def test_youcook2_galleries(tmp_path: Path) -> None:
     assert some.details["results"][0]["num_gallery"] == 2
     assert "youcook2-mteb: 1 of 3 clips of the gallery are not here" in some.notes
     with pytest.raises(
-        TrichordError, match="the gallery: none of its 1 ids is in .* names in the gallery: 'x'; names in "
+        TrichordError, match="the gallery: none of its 1 ids occurs in .* names in the gallery: 'x'; names in "
     ):
         find_protocol("youcook2-mteb").run(made, Options(directions=("t2v",), gallery=("x",)))
     few = Options(directions=("t2v",), gallery=("video-0-abc_0.mp4", "x", "y"))

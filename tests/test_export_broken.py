@@ -98,8 +98,8 @@ HARMFUL: dict[str, tuple[list[tuple[str, bytes]], str]] = {
     "deep JSON": ([("v.json", b"[" * 100_000)], "is not JSON"),
     "no object": ([("v.json", b"[1]")], "is no JSON object but a list"),
     "no id": ([("v.json", b"{}"), ("v.visual_2d.npy", GOOD)], "has no id or no collection"),
-    "id of two lines": ([("v.json", record(id="a\nb")), ("v.visual_2d.npy", GOOD)], "is not a line of text"),
-    "surrogate": ([("v.json", record(id="\ud800")), ("v.visual_2d.npy", GOOD)], "is not a line of text"),
+    "id of two lines": ([("v.json", record(id="a\nb")), ("v.visual_2d.npy", GOOD)], "is not a single line of text"),
+    "surrogate": ([("v.json", record(id="\ud800")), ("v.visual_2d.npy", GOOD)], "is not a single line of text"),
     "no duration": ([("v.json", record(duration_s=None)), ("v.visual_2d.npy", GOOD)], "duration_s is not a number"),
     "duration": ([("v.json", record(duration_s=10**400)), ("v.visual_2d.npy", GOOD)], "duration_s is not a number"),
     "NaN": ([("v.json", record(duration_s=float("nan"))), ("v.visual_2d.npy", GOOD)], "its duration is nan s"),
@@ -121,17 +121,20 @@ HARMFUL: dict[str, tuple[list[tuple[str, bytes]], str]] = {
     ),
     "text": ([("v.json", record()), ("v.visual_2d.npy", npy(["a"]))], "where an array of numbers belongs"),
     "flat": ([("v.json", record()), ("v.visual_2d.npy", npy([1.0]))], "has shape (1,), expected (rows, width)"),
-    "not finite": ([("v.json", record()), ("v.visual_2d.npy", npy([[np.inf, 1, 1]]))], "holds NaN or infinity"),
-    "no array": ([("v.json", record()), ("v.visual_2d.npy", b"hello")], "does not begin as an array"),
+    "not finite": ([("v.json", record()), ("v.visual_2d.npy", npy([[np.inf, 1, 1]]))], "contains NaN or infinity"),
+    "no array": ([("v.json", record()), ("v.visual_2d.npy", b"hello")], "does not begin with the header of .npy"),
     "huge array": (
         [("v.json", record()), ("v.visual_2d.npy", GOOD.replace(b"(2, 3), ", b"(9999999999, 3), ")[:200])],
         "does not fit in its",
     ),
     "long header": (
         [("v.json", record()), ("v.visual_2d.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\x7f")],
-        "its header is not that of an array",
+        "its header does not describe an array",
     ),
-    "stream's name": ([("v.json", record(rates_hz={"word_x": 1})), ("v.word_x.npy", GOOD)], "cannot name a stream"),
+    "stream's name": (
+        [("v.json", record(rates_hz={"word_x": 1})), ("v.word_x.npy", GOOD)],
+        "is not a valid stream name",
+    ),
 }
 
 

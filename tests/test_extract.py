@@ -95,10 +95,10 @@ def test_odd_videos_are_noted_and_unreadable_ones_listed_with_a_class(
     notes = "\n".join(summary.notes)
     assert "mute.mkv: has no sound; stored without spectrogram" in notes
     assert "mute.mkv: 1 of 2 captions end at or before their start; dropped" in notes
-    assert "short.mp4: has no captions; text cannot be learnt or tested with it" in notes
+    assert "short.mp4: has no captions, so text cannot be trained or evaluated with it" in notes
     assert "egg/a.mp4: 1 of 2 captions run past the video's end (3." in notes
     assert "5 videos (12 s) extracted with efficientnet-lite0-64 + log-mel" in str(summary)
-    assert f"why they were skipped (1 captions, 1 unreadable): {path / 'skipped.jsonl'}" in str(summary)
+    assert f"reasons for skipping (1 captions, 1 unreadable): {path / 'skipped.jsonl'}" in str(summary)
 
 
 def test_workers_give_the_same_store(
@@ -194,7 +194,7 @@ def test_an_interruption_loses_nothing_that_was_finished(
 
     with passing_messages(stop):
         summary = run(folder, tmp_path / "s")
-    assert summary.interrupted and "interrupted: what was finished is stored" in str(summary)
+    assert summary.interrupted and "interrupted; finished items are stored" in str(summary)
     assert len(Store(tmp_path / "s")) == 2
     summary = run(folder, tmp_path / "s")
     assert (summary.num_added, summary.num_present) == (3, 2)
@@ -226,7 +226,7 @@ def test_what_a_killed_run_had_finished_is_taken_up(
     lines: list[str] = []
     with passing_messages(lines.append):
         summary = run(folder, tmp_path / "s")
-    assert "4 videos that an earlier run had finished are now in the store" in summary.notes
+    assert "4 videos finished by an earlier run are now in the store" in summary.notes
     assert sorted(ids_of(tmp_path / "s")) == sorted(ids_of(stored[0]))
     assert (tmp_path / "s" / FOLDER / "my_backup" / "thesis.tex").read_text() == "mine"
     assert not half.exists() and not spooled(tmp_path / "s") and verify(tmp_path / "s") == []
@@ -268,7 +268,7 @@ def test_words_of_another_table_are_refused_before_the_work(folder: Path, tmp_pa
     run(folder, tmp_path / "s", shard="1/3")
     (tmp_path / "w.vec").write_text("1 2\negg 0.5 0.25\n")
     lines: list[str] = []
-    refused = pytest.raises(TrichordError, match="holds words of GloVe 6B 50-d .*, not of word2vec 2-d")
+    refused = pytest.raises(TrichordError, match="contains words from GloVe 6B 50-d .*, not from word2vec 2-d")
     with refused, passing_messages(lines.append):
         run(folder, tmp_path / "s", words=tmp_path / "w.vec")
     assert lines == []
@@ -278,7 +278,7 @@ def test_an_encoder_that_fails_ends_the_run(folder: Path, tmp_path: Path, monkey
     videos = many(tmp_path / "v", 7)
     encoders = load_once(EncoderChoice(visual_2d=SMALL))
     monkeypatch.setattr(type(encoders.visual[0]), "encode", lambda *_: [][0])
-    with pytest.raises(TrichordError, match=r"v04.mp4: .*IndexError.*, 5 times in a row; mend that"):
+    with pytest.raises(TrichordError, match=r"v04.mp4: .*IndexError.*, this happened 5 times in a row"):
         run(videos, tmp_path / "s")
     assert list(ledger(tmp_path / "s").values()) == ["encoder"] * 5
     monkeypatch.undo()
@@ -306,7 +306,9 @@ def test_one_encoder_per_store(folder: Path, tmp_path: Path, stored: tuple[Path,
     assert str(caught.value).endswith("use the same encoder and weights, or another store")
     (store / "encoders.json").unlink()
     summary = run(folder, store)
-    assert "what made its visual_2d features is not recorded; only their width is compared" in " ".join(summary.notes)
+    assert "the encoder of its visual_2d features is not recorded, so only their width is compared" in " ".join(
+        summary.notes
+    )
     assert json.loads((store / "encoders.json").read_text()) == recorded
     (store / "encoders.json").write_text("{")
     with pytest.raises(TrichordError, match=r"encoders\.json: cannot be read"):
@@ -316,8 +318,8 @@ def test_one_encoder_per_store(folder: Path, tmp_path: Path, stored: tuple[Path,
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: root / "gone", r"gone: no such folder; name the folder that holds the videos"),
-        (lambda root: root, r"no videos there \(\.mp4, \.mkv, .+; name another folder"),
+        (lambda root: root / "gone", r"gone: no such folder; pass the folder of the videos"),
+        (lambda root: root, r"contains no videos \(\.mp4, \.mkv, .+; choose another folder"),
         (lambda root: (root / "a.mp4").write_bytes(b"") or root / "a.mp4", r"a\.mp4: is a file; name the folder"),
         (
             lambda root: (root / "a.mp4").write_bytes(b"x") and root,
@@ -337,10 +339,10 @@ def test_folders_that_give_nothing(tmp_path: Path, make: object, message: str) -
     [
         ("workers", -1, "workers is -1; give "),
         ("test_fraction", 1.5, "test_fraction is 1.5; give "),
-        ("shard", "3/2", "--shard is '3/2'; give the part and the number of parts, such as 2/8"),
+        ("shard", "3/2", "--shard is '3/2'; it must be the part and the number of parts, such as 2/8"),
         ("require", "smell", "--require: no 'smell'; known are video, audio, text"),
         ("audio", "none,none", "every encoder is none"),
-        ("audio", "clap", "unknown audio encoder 'clap'; known are log-mel and hf:MODEL"),
+        ("audio", "clap", "unknown audio encoder 'clap'; expected log-mel, hf:MODEL"),
         ("stall_s", -1.0, "stall_s is -1.0; give seconds"),
         ("words", Path("gone.vec"), "gone.vec: cannot be read"),
     ],
@@ -402,7 +404,7 @@ def test_a_dry_run_says_what_would_be_done_and_leaves_no_trace(
     before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*"))
     text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)
     assert isinstance(text, str) and text.startswith("0 of 7 to extract")
-    assert "5 are in the store" in text and "2 failed before; --retry CLASS tries them again" in text
+    assert "5 are in the store" in text and "2 failed before; use --retry CLASS to try them again" in text
     assert before == sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "s").rglob("*"))
 
 

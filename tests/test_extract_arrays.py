@@ -214,11 +214,11 @@ def test_an_array_that_was_spoilt_keeps_what_the_store_has(clips: Path, tmp_path
     [
         ("depth=e", "modality depth: its letter is d, not e; use d"),
         ("depth=d,dance=d", "the letter d already stands for depth"),
-        ("video=v", "the column video has a meaning of its own"),
-        ("depth", "give a name and a letter, such as depth=d"),
-        ("pose=p", "has no column pose, which --modality names; it has id, text, .*depth: correct one of them"),
+        ("video=v", "the column video has another meaning"),
+        ("depth", "pass a name and a letter, such as depth=d"),
+        ("pose=p", "has no column pose, which --modality names; its columns are id, text, .*depth; correct the table"),
         ("Depth=d", "'Depth' cannot be the name of a modality"),
-        ("depth=d,depth=e", "names depth with two letters, d and e"),
+        ("depth=d,depth=e", "assigns two letters to depth, d and e"),
         ("caption_rows=c", "'caption_rows' cannot be the name"),
     ],
 )  # fmt: skip
@@ -235,11 +235,11 @@ def test_a_clip_that_was_extracted_without_the_modality_is_no_other_clip(clips: 
     path = table(tmp_path / "more", [{"id": "a", "text": "one", "depth": "../a.npy", "pose": "../b.npy"}])
     extracted(path, tmp_path / "store", "depth=d,pose=p")
     (entry,) = read_ledger(tmp_path / "store")
-    assert entry["class"] == "changed" and "made by other encoders or settings; use those" in entry["reason"]
+    assert entry["class"] == "changed" and "computed by other encoders or settings; use those" in entry["reason"]
 
 
 def test_a_folder_has_no_columns(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="--modality depth=d names columns of a table, and .* is none"):
+    with pytest.raises(TrichordError, match="--modality depth=d names columns of a table, but .* is not a table"):
         extracted(tmp_path, tmp_path / "store")
 
 
@@ -248,11 +248,11 @@ def test_a_folder_has_no_columns(tmp_path: Path) -> None:
     [
         (np.ones((1, 2, 3), np.float32), r"has shape \(1, 2, 3\), expected \(width,\) or \(rows, width\)"),
         (np.array(["x", "y"]), "holds <U1, expected numbers"),
-        (np.array([1j, 2]), "holds complex128, expected numbers"),
-        (np.array([[1, 2], [np.nan, 1]], np.float32), r"holds NaN or infinity \(first in row 1\)"),
-        (np.array([1, 1e300]), r"holds numbers beyond float32 \(first in row 0\)"),
+        (np.array([1j, 2]), "has dtype complex128, expected numbers"),
+        (np.array([[1, 2], [np.nan, 1]], np.float32), r"contains NaN or infinity \(first in row 1\)"),
+        (np.array([1, 1e300]), r"contains numbers outside the range of float32 \(first in row 0\)"),
         (np.empty((0, 2), np.float32), r"is empty \(shape \(0, 2\)\)"),
-        (np.ones(3, np.float32), r"is 3 wide, expected 2 as in clips\.csv row 1 \(a\)"),
+        (np.ones(3, np.float32), r"has width 3, expected 2 as in clips\.csv row 1 \(a\)"),
         (b"text", "is broken"),
         (None, "gone.npy: cannot be read"),
         (np.array([{}, {}], object), "refused|is broken"),
@@ -284,7 +284,7 @@ def test_a_device_and_two_arrays_are_no_array(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         feature_rows(Path("/dev/zero"), "depth", pooled=True)
     np.save(tmp_path / "a.npy", np.ones(2))
-    with pytest.raises(TrichordError, match="is 2 wide, expected 3 as in the store"):
+    with pytest.raises(TrichordError, match="has width 2, expected 3 as in the store"):
         feature_rows(tmp_path / "a.npy", "depth", pooled=False, expected=Width(3, "the store"))
 
 
@@ -303,7 +303,7 @@ def test_a_sparse_file_is_not_read(tmp_path: Path) -> None:
         ([{"id": "x", "depth": "", "text": "t"}], r"row 1, column video: is empty, and so are image, audio and depth"),
         ([{"id": "x", "depth": "a.npy", "start": "1"}], r"row 1, column start: has no end"),
         ([{"id": "x", "text": "t"}], r"has no column video, image, audio or depth"),
-        ([{"id": "x", "depth": "nowhere.npy"}], r"none of the files that it names exists, e\.g\. .*nowhere\.npy"),
+        ([{"id": "x", "depth": "nowhere.npy"}], r"none of its files exists, e\.g\. .*nowhere\.npy"),
     ],
 )  # fmt: skip
 def test_tables_that_name_no_array(tmp_path: Path, rows: list[Row], message: str) -> None:
@@ -328,7 +328,7 @@ def test_other_formats_of_tables(tmp_path: Path, kind: str) -> None:
     notes: list[str] = []
     sources = read_table(path, modalities=("depth",), notes=notes)
     assert [dict(source.arrays) for source in sources] == [{"depth": tmp_path / "a.npy"}, {}]
-    assert notes == [f"{path}: columns that are not read: odd"]
+    assert notes == [f"{path}: ignored columns: odd"]
 
 
 def test_a_required_modality(clips: Path, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_every_source_is_in_one_shard(count: int, names: list[str]) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "1/2/3", "-1/2"])
 def test_wrong_shards(text: str) -> None:
-    with pytest.raises(TrichordError, match="give the part and the number of parts, such as 2/8"):
+    with pytest.raises(TrichordError, match="it must be the part and the number of parts, such as 2/8"):
         Shard.parse(text)
 
 
@@ -252,11 +252,11 @@ def test_the_plan_names_what_is_to_be_done_and_why_not(tmp_path: Path) -> None:
         "g": "missing",
     }
     assert got["copy.mp4"].reason == "has the same content as 1.mp4; remove one"
-    assert "made from other content" in got["3.mp4"].reason
+    assert "with other content" in got["3.mp4"].reason
     assert plan(retry=frozenset({"hung"}))["4.mp4"].status == "todo"
     other = plan(described("f"))  # another encoder: other work
     assert other["4.mp4"].status == "todo" and other["0.mp4"].status == "changed"
-    assert "made by other encoders or settings" in other["0.mp4"].reason
+    assert "computed by other encoders or settings" in other["0.mp4"].reason
     for kind, required, status in (
         ("no-audio", ("audio",), "failed"),
         ("no-audio", (), "todo"),

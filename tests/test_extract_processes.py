@@ -72,7 +72,7 @@ def test_a_decoder_that_hangs_ends_its_process(folder: Path, tmp_path: Path) -> 
 
 def test_weights_that_do_not_fit_end_the_run_and_blame_no_video(folder: Path, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2)}, tmp_path / "wrong.pth")
-    with pytest.raises(TrichordError, match=r"wrong\.pth: these weights are not those of efficientnet-lite0"):
+    with pytest.raises(TrichordError, match=r"wrong\.pth: these are not the weights of efficientnet-lite0"):
         run(folder, tmp_path / "s", workers=1, weights_2d=tmp_path / "wrong.pth")
     assert ledger(tmp_path / "s") == {}
 
@@ -107,7 +107,7 @@ def test_ctrl_c_and_sigterm_stop_soon_and_cleanly(tmp_path: Path, number: signal
     began = time.monotonic()
     out, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number and time.monotonic() - began < 10, out + error
-    assert "interrupted: what was finished is stored" in out and "Traceback" not in error
+    assert "interrupted; finished items are stored" in out and "Traceback" not in error
     num_stored = len(Store(store))
     assert 5 <= num_stored < 60 and verify(store) == [] and not list((store / FOLDER).iterdir())
     assert set(ledger(store).values()) == {"interrupted"}

@@ -58,7 +58,7 @@ def test_options_without_effect_and_a_missing_ray_are_errors(tmp_path: Path, mon
         ({"worker_gpus": 0.5}, "--worker_gpus 0.5 has no effect without --engine ray"),
         (
             {"engine": "ray", "workers": 0},
-            "workers is 0, which works in this process; with --engine ray give 1 or more",
+            "workers is 0, which works in this process; with --engine ray it must be at least 1",
         ),
         (
             {"engine": "ray", "worker_cpus": 0, "workers": None},
@@ -81,7 +81,9 @@ def test_a_node_that_cannot_do_the_work_says_so(tmp_path: Path) -> None:
     row, cwd = {"task": pickle.dumps(task(tmp_path))}, str(tmp_path)
     digest = describe(CHOICE).digest
     actor = Extractor(cwd, CHOICE, "cpu", 1, digest, tmp_path, 30.0)
-    assert actor(row)["failure"].endswith(f"does not see {tmp_path}; put store and videos where all nodes have them")
+    assert actor(row)["failure"].endswith(
+        f"does not see {tmp_path}; put store and videos on a file system that all nodes share"
+    )
     (tmp_path / FOLDER).mkdir()
     actor = Extractor(cwd, CHOICE, "cpu", 1, "0" * 16, tmp_path, 30.0)
     assert "has other encoders than the driver; install the same release and weights" in actor(row)["failure"]
@@ -144,7 +146,7 @@ def test_waves_take_every_task_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert sorted(keys) == [f"{i:040d}:0" for i in range(700)] and cluster.waves == [60, 120, 200, 200, 120]
     assert list(on(Reversed(), tmp_path, monkeypatch).outcomes(iter(()))) == []
     lost = on(Reversed(frozenset({f"{3:040d}:0"})), tmp_path, monkeypatch)
-    with pytest.raises(TrichordError, match="the Ray cluster lost 1 tasks; the same command does them"):
+    with pytest.raises(TrichordError, match="the Ray cluster lost 1 tasks; run the same command again"):
         list(lost.outcomes(task(tmp_path, i) for i in range(9)))
 
 
@@ -196,9 +198,9 @@ def test_two_nodes_give_the_store_of_one_machine(
     done = subprocess.run(command(videos, tmp_path / "s", cluster.address), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and "rror" not in done.stderr and "arning" not in done.stderr, done
     assert contents(tmp_path / "s") == expected and verify(tmp_path / "s") == []
-    assert "29 videos" in done.stdout and "why they were skipped (1 captions, 1 unreadable)" in done.stdout
+    assert "29 videos" in done.stdout and "reasons for skipping (1 captions, 1 unreadable)" in done.stdout
     again = subprocess.run(command(videos, tmp_path / "s", cluster.address), capture_output=True, text=True, timeout=99)
-    assert "29 were there already, 2 skipped" in again.stdout and contents(tmp_path / "s") == expected
+    assert "29 existed already, 2 skipped" in again.stdout and contents(tmp_path / "s") == expected
     dry = [*command(videos, tmp_path / "t", cluster.address), "--dry-run"]
     said = subprocess.run(dry, capture_output=True, text=True, timeout=99).stdout
     assert "31 of 31 to extract with " in said and "with 2 workers on cpu" in said and not (tmp_path / "t").exists()
@@ -238,7 +240,7 @@ def test_ctrl_c_keeps_what_was_finished(videos: Path, cluster: TwoNodes, tmp_pat
     began = time.monotonic()
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130 and time.monotonic() - began < 20, out + error
-    assert "interrupted: what was finished is stored" in out and "Traceback" not in error, error
+    assert "interrupted; finished items are stored" in out and "Traceback" not in error, error
     num_stored = len(Store(store))
     assert 5 <= num_stored < 29 and verify(store) == [] and not list((store / FOLDER).iterdir())
     told = set(ledger(store).values())  # what was begun and not finished, if anything was, is told as interrupted

@@ -396,7 +396,7 @@ def test_a_video_that_changes_while_it_is_extracted_is_not_stored(
 
     with monkeypatch.context() as patch:
         patch.setattr(work, "sound", changing)
-        with pytest.raises(TrichordError, match="was written to or replaced while it was extracted"):
+        with pytest.raises(TrichordError, match="changed while it was being extracted"):
             run(folder, store, visual_2d="none")
     assert ledger(store) == {"a.mp4": "modified"}
     summary = run(folder, store, visual_2d="none")
@@ -425,7 +425,7 @@ def test_a_folder_that_cannot_be_listed_is_told_and_tried_again(
         summary = run(folder, store, visual_2d="none")
         run(folder, store, visual_2d="none")
     assert (summary.num_added, summary.num_postponed) == (1, 1)
-    assert "sub/: cannot be listed (Input/output error); its videos are left out until it can be" in summary.notes
+    assert "sub/: cannot be listed (Input/output error); its videos are left out" in summary.notes
     assert ledger(store) == {"sub/": "system"}
     assert len((store / "skipped.jsonl").read_text().splitlines()) == 1  # once, not by every run
     summary = run(folder, store, visual_2d="none")

@@ -182,8 +182,8 @@ def test_encode_features(made: Path, tmp_path: Path) -> None:
     assert from_file.shape == (1, 32) and np.allclose(from_rows, from_file, atol=1e-6)
     np.save(tmp_path / "wide.npy", np.ones((2, WIDTH + 1)))
     for value, message in (
-        (np.ones(3), "depth: the array: is 3 wide, expected 12 as in the model"),
-        (np.full((2, WIDTH), np.nan), "depth: the array: holds NaN or infinity"),
+        (np.ones(3), "depth: the array: has width 3, expected 12 as in the model"),
+        (np.full((2, WIDTH), np.nan), "depth: the array: contains NaN or infinity"),
         (tmp_path / "wide.npy", r"depth: .*wide\.npy: is 13 wide"),
         (np.array("x"), "depth: the array: has shape ()"),
     ):

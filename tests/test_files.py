@@ -70,7 +70,7 @@ def test_a_pipe_that_the_user_names_is_read_up_to_a_bound(tmp_path: Path) -> Non
                 with reading.open_given(fifo) as again:  # the process has kept a copy
                     assert again.read() == b"words" * 3
             else:
-                with pytest.raises(reading.FileTooLargeError, match="gives more than 14 bytes"):
+                with pytest.raises(reading.FileTooLargeError, match="yields more than 14 bytes"):
                     reading.open_given(fifo, max_bytes=max_bytes)
         finally:
             writer.join()
@@ -158,7 +158,7 @@ def test_the_output_folder_may_be_a_link_and_folders_below_it_may_not(tmp_path: 
         lambda: folders.make_folder(out, "stages", "avt", "checkpoints"),
         lambda: folders.make_folder(out, "stages", "avt", "checkpoints", "step-1"),
     ):
-        with pytest.raises(TrichordError, match=r"checkpoints: is a link to .*elsewhere; nothing is written"):
+        with pytest.raises(TrichordError, match=r"checkpoints: is a link to .*elsewhere; trichord does not write"):
             refuse()
     assert not list((tmp_path / "elsewhere").iterdir())
     folders.check_no_links(tmp_path / "missing")
@@ -205,7 +205,7 @@ def test_a_folder_is_replaced_only_by_and_over_own_files(tmp_path: Path) -> None
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.rows").write_text(text)
     (tmp_path / "final" / "mine").write_text("mine")
-    with pytest.raises(TrichordError, match="holds files that trichord did not write"):
+    with pytest.raises(TrichordError, match="contains files that trichord did not write"):
         writing.replace_folder(tmp_path / "new", tmp_path / "final", OWN)
     (tmp_path / "final" / "mine").unlink()
     writing.replace_folder(tmp_path / "new", tmp_path / "final", OWN)
@@ -295,6 +295,6 @@ def test_what_is_no_lock_file_is_refused(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket"))
         for name in ("link", "fifo", "folder", "socket"):
-            with pytest.raises(TrichordError, match=f"/{name}: cannot be read .*: move it away, then run"):
+            with pytest.raises(TrichordError, match=f"/{name}: cannot be read .*; move it away, then run"):
                 FileLock(tmp_path / name)
     assert not (tmp_path / "victim").exists()

@@ -37,7 +37,7 @@ def test_sources_of_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("gone", "gone: no such folder; name the folder"), ("", r"no videos there \(\.mp4, \.mkv, .+; name another"),
+    [("gone", "gone: no such folder; name the folder"), ("", r"contains no videos \(\.mp4, \.mkv, .+; name another"),
      ("f.mp4", r"f\.mp4: is a file; name the folder")],
 )  # fmt: skip
 def test_folders_that_give_nothing(tmp_path: Path, name: str, message: str) -> None:
@@ -56,13 +56,13 @@ def test_videos_of_every_container_are_read_and_other_files_are_counted(tmp_path
     notes: list[str] = []
     assert [source.name for source in sources_of_folder(tmp_path, notes=notes)] == sorted(videos)
     assert notes == [
-        f"{tmp_path}: files that are neither videos nor captions by their suffix are not read: "
+        f"{tmp_path}: ignored files whose suffixes are neither those of videos nor of captions: "
         "2 .wav, 1 without a suffix, 1 .s00, 1 .s01, 1 .s02, 1 .s03, 1 .s04, 1 .s05, 4 with other suffixes"
     ]
     for name in videos:
         (tmp_path / name).unlink()
     with pytest.raises(
-        TrichordError, match=r"no videos there .+; it holds 2 \.wav, .+, which a table of clips can name"
+        TrichordError, match=r"contains no videos .+; it contains 2 \.wav, .+, which a table of clips can refer to"
     ):
         sources_of_folder(tmp_path)
 
@@ -87,7 +87,7 @@ def test_split_folders_and_the_one_test_video() -> None:
     assert set(split_of(named(*"abc"), 0.0).values()) == {"train"}
     assert split_of(named("a"), 1e-9) == {"a": "train"}
     assert split_of(named("train/a", "train/b"), 0.5) == {"train/a": "train", "train/b": "train"}
-    with pytest.raises(TrichordError, match=r"test_fraction is 1\.5; give a fraction"):
+    with pytest.raises(TrichordError, match=r"test_fraction is 1\.5; it must be a fraction"):
         split_of(named("a"), 1.5)
 
 

@@ -91,11 +91,11 @@ def test_errors_of_every_library_are_known(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, "No space left on device): free some space"),
         (errno.EDQUOT, "free some of your quota"),
-        (errno.EROFS, "Read-only file system): name a folder that can be written to"),
-        (errno.EACCES, "Permission denied): check the rights"),
+        (errno.EROFS, "Read-only file system): choose a folder that is writable"),
+        (errno.EACCES, "Permission denied): check the permissions"),
         (errno.EIO, "Input/output error): check the disk"),
-        (errno.EEXIST, "File exists): a file lies where a folder belongs"),
-        (errno.ENOTDIR, "Not a directory): a file lies where a folder belongs"),
+        (errno.EEXIST, "File exists): a file exists where a folder is expected"),
+        (errno.ENOTDIR, "Not a directory): a file exists where a folder is expected"),
     ],
 )
 def test_each_says_what_to_do(number: int, advice: str, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_a_part_that_is_gone_is_missed(trained: tuple[Path, Path]) -> None:
     opened = Store(store)
     noted = unchanged.stamps_of(opened)
     opened.shard_path(8).with_suffix(".parquet").unlink()
-    with pytest.raises(TrichordError, match="is missing, and was there when the run began"):
+    with pytest.raises(TrichordError, match="is missing, but existed when the run began"):
         unchanged.check_unchanged(opened, noted)
 
 

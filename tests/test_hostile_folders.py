@@ -295,7 +295,7 @@ print(__debug__, [read_spooled(path) for path in spooled(Path(sys.argv[1]))])
 def test_a_damaged_item_is_dropped_with_and_without_assertions(tmp_path: Path, option: list[str]) -> None:
     writer = SpoolWriter(tmp_path, "a" * 64 + ":" + "b" * 16, "videos")
     writer.append("spectrogram", np.zeros((100, 40), np.float16))
-    with pytest.raises(ValueError, match="one width and one type"):
+    with pytest.raises(ValueError, match="the same width and dtype"):
         writer.append("spectrogram", np.zeros((100, 41), np.float16))
     writer.commit(
         video_id="x", split="train", duration_s=1.0, rates_hz={"spectrogram": 100.0},

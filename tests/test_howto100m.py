@@ -176,15 +176,15 @@ BROKEN = {
     "missing": "{2d}: is missing; download it",
     "spec missing": "{spec}: is missing; download it",
     "3d missing": "{3d}: is missing; download it",
-    "cut": "{2d}: is broken (not a whole .npz file",
+    "cut": "{2d}: is broken (not a complete .npz file",
     "empty": "{2d}: is empty, (0, 6); download it again",
-    "nan": "{2d}: howto100m/vid_b: visual_2d holds NaN or infinity",
+    "nan": "{2d}: howto100m/vid_b: visual_2d contains NaN or infinity",
     "width": "{2d}: is 7 wide where the others are 6; extract it again",
     "shape": "{2d}: has shape (20,), expected (rows, width)",
     "text": "{2d}: holds an array of <U1 where an array of numbers belongs",
     "object": "{2d}: refused: holds an array of type |O",
     "spec turned": "{spec}: its spectrogram has shape (2000, 40), expected (40, frames)",
-    "spec huge": "{spec}: howto100m/vid_b: spectrogram holds NaN or infinity",
+    "spec huge": "{spec}: howto100m/vid_b: spectrogram contains NaN or infinity",
     "no captions": "caption.json: has no captions of vid_b",
     "captions all dropped": "caption.json: has no captions of vid_b",
     "captions of unequal length": "caption.json: vid_b: has 3 caption starts, 2 ends and 3 texts",
@@ -314,7 +314,7 @@ def test_release_that_lacks_a_part_says_which_and_what_to_do(release: Path, tmp_
     listed.write_bytes(b"path\n\xff\xfe\n")
     assert f"{listed}: cannot be read as a path list" in refused(import_howto100m, release, store)
     listed.write_text("path\ncooking/vid_z\n")
-    assert "none of its 1 ids is in" in refused(import_howto100m, release, store)
+    assert "none of its 1 ids occurs in" in refused(import_howto100m, release, store)
     table = release / "caption.json"
     table.write_text(json.dumps({"vid_z": captions()}))
     text = refused(import_howto100m, release, store)

@@ -53,9 +53,9 @@ def test_exact_names_come_first_and_then_those_without_suffixes() -> None:
     assert match(["a", "a.mp4", "b.avi", "c"], ["a.mp4", "a", "b", "c.MKV"]) == {
         "a": "a", "a.mp4": "a.mp4", "b.avi": "b", "c": "c.MKV"
     }  # fmt: skip
-    with pytest.raises(TrichordError, match=r"there: 'a' may mean 'a.mp4' or 'a.avi'"):
+    with pytest.raises(TrichordError, match=r"there: 'a' may refer to 'a.mp4' or 'a.avi'"):
         match(["a"], ["a.mp4", "a.avi"])
-    with pytest.raises(TrichordError, match=r"here: 'a' and 'a.mp4' both mean the clip 'a' of there; keep one"):
+    with pytest.raises(TrichordError, match=r"here: 'a' and 'a.mp4' both refer to the clip 'a' of there; keep one"):
         match(["a", "a.mp4"], ["a"])
 
 
@@ -70,7 +70,7 @@ def test_lists_that_do_not_fit_are_refused_with_names_of_both_sides() -> None:
     assert "names in here: 'x0', 'x1', 'x2'; names in there: 'v1', 'v2', 'v3'" in told
     assert match(wanted, names, allow_missing=True) == {"v0": "v0"}
     for allowed in (False, True):
-        with pytest.raises(TrichordError, match="here: none of its 1 ids is in there; .* 'y'; .* 'v0', 'v1', 'v2'"):
+        with pytest.raises(TrichordError, match="here: none of its 1 ids occurs in there; .* 'y'; .* 'v0', 'v1', 'v2'"):
             match(["y"], names, allowed)
 
 
@@ -113,7 +113,7 @@ def test_howto100m_lists_that_do_not_fit_or_name_a_video_twice(tmp_path: Path) -
     paths.write_text("path\ncooking/vid0\nother/vid0\n")
     assert "lists the video 'vid0' at two paths (cooking/vid0, other/vid0)" in refused(import_howto100m, root, tmp_path)
     paths.write_text("path\ncooking/vid0\ncooking/vid0.mp4\n")
-    assert "'vid0' and 'vid0.mp4' both mean the clip 'vid0'" in refused(import_howto100m, root, tmp_path)
+    assert "'vid0' and 'vid0.mp4' both refer to the clip 'vid0'" in refused(import_howto100m, root, tmp_path)
     paths.write_text("path\ncooking/vid0\ncooking/x1\ncooking/x2\n")
     assert "2 of its 3 ids are not in" in refused(import_howto100m, root, tmp_path)
     assert import_howto100m(root, tmp_path / "s", WORDS, allow_missing=True).num_added == 1
@@ -163,7 +163,7 @@ def test_crosstask_original_with_other_suffixes(tmp_path: Path) -> None:
 def test_steps_that_are_listed_twice_or_for_other_tasks(tmp_path: Path) -> None:
     root = write_crosstask(tmp_path / "r")
     (root / "step.json").write_text(json.dumps({f"x{task}": steps for task, steps in STEPS.items()}))
-    assert "none of its 2 ids is in" in refused(import_crosstask, root, tmp_path / "s")
+    assert "none of its 2 ids occurs in" in refused(import_crosstask, root, tmp_path / "s")
     (root / "step.json").write_text('{"111": ["a"], "111": ["b"]}')
     assert "has the key '111' twice" in refused(import_crosstask, root, tmp_path / "s")
     root = write_crosstask_original(tmp_path / "o")

@@ -16,10 +16,10 @@ from trichord.training.log import cut_lines
 ROWS = {
     "deep": ('"x": ' + "[" * 100_000 + "]" * 100_000, "nested too deeply"),
     "digits": ('"start": ' + "9" * 5000, "a number in it has too many digits"),
-    "half": (r'"id": "\ud800"', "half of a surrogate pair"),
-    "half in upper case": (r'"id": "a\uDC00"', "half of a surrogate pair"),
-    "half in a list": (r'"text": ["a", "\udfff b"]', "half of a surrogate pair"),
-    "half as a column": (r'"\ud800": 1', "half of a surrogate pair"),
+    "half": (r'"id": "\ud800"', "unpaired surrogate"),
+    "half in upper case": (r'"id": "a\uDC00"', "unpaired surrogate"),
+    "half in a list": (r'"text": ["a", "\udfff b"]', "unpaired surrogate"),
+    "half as a column": (r'"\ud800": 1', "unpaired surrogate"),
     "torn": ('"id": "a', "is not JSON"),
 }
 

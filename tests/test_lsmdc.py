@@ -94,7 +94,10 @@ def test_msrvtt_full_has_every_caption_of_every_test_clip(tmp_path: Path) -> Non
         ("[]", "has no sentences with video_id and caption"),
         ('{"sentences": [{"caption": "x"}]}', "has no sentences with video_id and caption"),
         ('{"sentences": []}', "has no sentences of split test"),
-        ('{"sentences": [{"video_id": "a", "caption": "x"}], "videos": []}', "none of its 1 ids is in the features"),
+        (
+            '{"sentences": [{"video_id": "a", "caption": "x"}], "videos": []}',
+            "none of its 1 ids occurs in the features",
+        ),
     ],
 )
 def test_msrvtt_full_mistakes_are_one_line(content: str, told: str, tmp_path: Path) -> None:

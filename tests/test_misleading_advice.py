@@ -94,7 +94,7 @@ def test_a_part_of_a_store_is_copied_again_before_it_is_deleted(tmp_path: Path) 
         Store(store)
     part.write_bytes(whole[:-8])
     (problem, *_) = verify(store)
-    assert "copy the part again if the store was copied or downloaded, else delete" in problem
+    assert "if the store was copied or downloaded, copy the part again; otherwise delete" in problem
 
 
 def test_types_that_are_not_read_and_numbers_that_no_float_holds(tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_types_that_are_not_read_and_numbers_that_no_float_holds(tmp_path: Path)
     write(tmp_path / "r" / "youcook_val.pkl", entries)
     import_youcook2(tmp_path / "r", tmp_path / "s", WORDS)
     told = reasons(tmp_path / "s")
-    assert "visual_2d holds numbers beyond what float32 holds (first in row 0)" in told["youcook2/v1"]
-    assert "visual_2d holds NaN or infinity (first in row 0)" in told["youcook2/v2"]
+    assert "visual_2d contains numbers outside the range of float32 holds (first in row 0)" in told["youcook2/v1"]
+    assert "visual_2d contains NaN or infinity (first in row 0)" in told["youcook2/v2"]
 
 
 def test_the_first_caption_that_says_something_is_taken(tmp_path: Path) -> None:

@@ -224,8 +224,8 @@ def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     for name, message in (
-        ("vosk", "unknown encoder 'vosk'; known is whisper:MODEL"),
-        ("whisper:medium", "models--Systran--faster-whisper-medium: the model is not there and HF_HUB_OFFLINE"),
+        ("vosk", "unknown encoder 'vosk'; expected whisper:MODEL"),
+        ("whisper:medium", "models--Systran--faster-whisper-medium: the model is missing and HF_HUB_OFFLINE"),
         ("whisper:tiny.en@beam=3", "unknown option in 'whisper:tiny.en@beam=3'"),
         ("whisper:nothing", "nothing: no such model folder"),
     ):
@@ -242,7 +242,7 @@ def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @real
 def test_a_language_that_the_model_lacks_is_an_error() -> None:
-    with pytest.raises(TrichordError, match="has no language 'de'; take one of en"):
+    with pytest.raises(TrichordError, match="does not support the language 'de'; expected one of: en"):
         load_recognizer("whisper:tiny.en@language=de")
 
 

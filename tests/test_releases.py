@@ -74,7 +74,7 @@ def test_youcook2_splits_durations_and_clips_that_lack_something(tmp_path: Path)
     pickle_path = tmp_path / "data" / "youcook_val.pkl"
     found = reasons(store_path)
     assert found["youcook2/no caption"] == f"{pickle_path}: entry 5 (no caption): has no caption"
-    assert "youcook2/nan: visual_2d holds NaN" in found["youcook2/nan"]
+    assert "youcook2/nan: visual_2d contains NaN" in found["youcook2/nan"]
     assert f"{pickle_path}: entry 7 (flat audio): its spectrogram has shape (7,)" in found["youcook2/flat audio"]
     assert "entry 8 (words): holds a str where an array of numbers belongs" in found["youcook2/words"]
 
@@ -180,7 +180,7 @@ def test_msrvtt_ids_with_and_without_a_suffix_are_the_same_clips(listed: str, fe
 def test_msrvtt_lists_that_do_not_fit_or_name_a_clip_twice(tmp_path: Path) -> None:
     msrvtt_lists(tmp_path / "other", "msr{}", "video{}")
     text = refused(import_msrvtt, tmp_path / "other", tmp_path / "store")
-    assert "none of its 6 ids is in" in text and "'msr0', 'msr1', 'msr2'" in text and "'video0', 'video1'" in text
+    assert "none of its 6 ids occurs in" in text and "'msr0', 'msr1', 'msr2'" in text and "'video0', 'video1'" in text
     assert "none of its 6 ids" in refused(import_msrvtt, tmp_path / "other", tmp_path / "store", allow_missing=True)
     root = tmp_path / "twice"
     msrvtt_lists(root, "video{}", "video{}")
@@ -191,10 +191,12 @@ def test_msrvtt_lists_that_do_not_fit_or_name_a_clip_twice(tmp_path: Path) -> No
     path.write_text(whole + "a,b,video3,boil\n")
     assert "row 7 has another sentence of clip 'video3'" in refused(import_msrvtt, root, tmp_path / "store")
     path.write_text(whole + "a,b,video3.mp4,boil\n")
-    assert "'video3' and 'video3.mp4' both mean the clip 'video3'" in refused(import_msrvtt, root, tmp_path / "store")
+    assert "'video3' and 'video3.mp4' both refer to the clip 'video3'" in refused(
+        import_msrvtt, root, tmp_path / "store"
+    )
     path.write_text(whole)
     write(root / "msrvtt_jsfusion_test.pkl", [clip("video1.mp4", 0), clip("video1.avi", 1), clip("video2", 2)])
-    assert "'video1' may mean 'video1.mp4' or 'video1.avi'" in refused(import_msrvtt, root, tmp_path / "store")
+    assert "'video1' may refer to 'video1.mp4' or 'video1.avi'" in refused(import_msrvtt, root, tmp_path / "store")
     path.unlink()
     write(root / "msrvtt_jsfusion_test.pkl", [clip("a", 0), clip("b", 1), clip("a", 0)])
     assert import_msrvtt(root, tmp_path / "again", WORDS).num_added == 2
@@ -253,4 +255,4 @@ def test_all_importers_share_one_store_and_the_default_words(name: str, tmp_path
     IMPORTERS[other](SAMPLE, tmp_path / "store")
     assert {c for c, _ in Store(tmp_path / "store").collections()} == {name, other}
     text = refused(IMPORTERS[name], SAMPLE, tmp_path / "store")
-    assert "holds words of GloVe" in text
+    assert "contains words from GloVe" in text

@@ -116,12 +116,12 @@ def test_captions_added_and_corrected_are_taken_up(root: Path, monkeypatch: pyte
     (root / "videos" / "train" / "mute.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nstir the tea\n")
     (root / "videos" / "test" / "egg.vtt").write_text(SAID)
     text = extract(root / "videos", root / "s", visual_2d=SMALL, dry_run=True)
-    assert isinstance(text, str) and "2 are in the store and are looked at again" in text
+    assert isinstance(text, str) and "2 are in the store and will be checked again" in text
     lines: list[str] = []
     with passing_messages(lines.append):
         summary = run(root / "videos", root / "s")
     assert (summary.num_renewed, summary.num_present, summary.num_added, summary.num_skipped) == (2, 1, 0, 0)
-    assert "2 more were made anew because of new captions" in str(summary) and any(
+    assert "2 more were updated because of new captions" in str(summary) and any(
         "1 captions, test" in line for line in lines
     )
     store = Store(root / "s")
@@ -158,7 +158,7 @@ def test_what_is_no_correction_changes_nothing(root: Path, monkeypatch: pytest.M
     (root / "videos" / "train" / "mute.vtt").write_text("WEBVTT\n")  # none, as before
     summary = run(root / "videos", root / "s")
     assert (summary.num_renewed, summary.num_present, summary.num_skipped) == (0, 3, 0)
-    assert "test/egg.mp4: its captions are not there any more; the store keeps those that it has" in summary.notes
+    assert "test/egg.mp4: its captions no longer exist; the store keeps the stored ones" in summary.notes
     settled = (root / "s" / SETTLED).read_text()
     run(root / "videos", root / "s")
     assert (root / "s" / SETTLED).read_text() == settled and Store(root / "s").fingerprint == before
@@ -181,7 +181,7 @@ def test_another_video_of_the_same_name_is_refused(root: Path) -> None:
     write_video(root / "videos" / "train" / "tea.mp4", pictures(20, 9), 10, sound(2.0))
     summary = run(root / "videos", root / "s")
     assert (summary.num_renewed, summary.num_skipped) == (0, 1) and ledger(root / "s") == {"train/tea.mp4": "changed"}
-    assert any("made from other content; rename it, or name another collection" in note for note in summary.notes)
+    assert any("with other content; rename it, or use another collection" in note for note in summary.notes)
 
 
 def test_what_a_killed_run_had_read_again_is_taken_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +240,7 @@ def test_captions_of_an_item_that_an_earlier_version_extracted(root: Path, kind:
         assert captions(Store(root / "s"))[name] == ["pour the honey"]
     else:
         assert (summary.num_renewed, ledger(root / "s")) == (0, {"train/tea.mp4": "changed"})
-        assert any("put the earlier caption file back, run this command" in note for note in summary.notes)
+        assert any("restore the earlier caption file, run this command" in note for note in summary.notes)
     if kind == "unknown":  # what the message says helps
         (folder / "tea.vtt").write_text(VTT)
         run(root / "videos", root / "s")

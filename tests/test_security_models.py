@@ -72,22 +72,22 @@ def test_module_names_of_all_versions_are_known(folder: Path) -> None:
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_modules_are_those_of_the_library_at_any_depth(name: Any, depth: int, folder: Path) -> None:
     write(folder.joinpath(*"abc"[:depth], "modules.json"), [*OWN, {"path": "", "type": name}])
-    assert "that is no module of sentence_transformers" in refusal(lambda: check_folder(folder))
+    assert "which is not a module of sentence_transformers" in refusal(lambda: check_folder(folder))
     write(folder.joinpath(*"abc"[:depth], "modules.json"), OWN)
     write(
         folder.joinpath(*"abc"[:depth], "router_config.json"),
         {"types": {"query_0": name}, "structure": {"query": ["query_0"]}},
     )
-    assert "that is no module of sentence_transformers" in refusal(lambda: check_folder(folder))
+    assert "which is not a module of sentence_transformers" in refusal(lambda: check_folder(folder))
 
 
 @pytest.mark.parametrize("path", ["a/b", "../model", "..", "/etc", "a\\b", "./a", "C:", 3])
 def test_modules_lie_beside_their_list(path: Any, folder: Path) -> None:
     write(folder / "modules.json", [{"path": path, "type": MODULE.format("Dense")}])
-    assert "does not lie beside it" in refusal(lambda: check_folder(folder))
+    assert "is not beside it" in refusal(lambda: check_folder(folder))
     write(folder / "modules.json", OWN)
     write(folder / "router_config.json", {"types": {str(path): MODULE.format("Dense")}})
-    assert path == 3 or "does not lie beside it" in refusal(lambda: check_folder(folder))
+    assert path == 3 or "is not beside it" in refusal(lambda: check_folder(folder))
 
 
 def test_links_to_folders_are_refused(folder: Path) -> None:
@@ -147,7 +147,7 @@ def test_where_a_model_came_from_is_no_path_to_read(folder: Path) -> None:
 
 def test_adapters_are_refused(folder: Path) -> None:
     write(folder / "adapter_config.json", {})
-    assert "holds an adapter" in refusal(lambda: check_folder(folder))
+    assert "contains an adapter" in refusal(lambda: check_folder(folder))
 
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "a/b.safetensors"])
@@ -176,7 +176,7 @@ SIZES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("sizes", SIZES)
 def test_numbers_that_no_network_has_are_refused(sizes: dict[str, Any], folder: Path) -> None:
     write(folder / "config.json", {"model_type": "bert", **sizes})
-    assert "is the most that its weights" in refusal(lambda: find_model(str(folder), extra="hf"))
+    assert "the largest value that its weights" in refusal(lambda: find_model(str(folder), extra="hf"))
 
 
 PROCESSORS: list[dict[str, Any]] = [
@@ -191,7 +191,7 @@ PROCESSORS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("content", PROCESSORS)
 def test_inputs_larger_than_any_model_reads_are_refused(content: dict[str, Any], folder: Path) -> None:
     write(folder / "preprocessor_config.json", content)
-    assert "is the most that its weights" in refusal(lambda: find_model(str(folder), extra="hf"))
+    assert "the largest value that its weights" in refusal(lambda: find_model(str(folder), extra="hf"))
 
 
 @pytest.mark.parametrize(
@@ -267,4 +267,4 @@ def test_a_header_that_claims_more_than_the_file_counts_as_the_file(tmp_path: Pa
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     assert WeightsSize.of([path]) == WeightsSize(1, path.stat().st_size)
     path.write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
-    assert "is not a whole safetensors file" in refusal(lambda: WeightsSize.of([path]))
+    assert "is not a complete safetensors file" in refusal(lambda: WeightsSize.of([path]))

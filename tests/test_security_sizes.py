@@ -201,7 +201,7 @@ def test_models_are_no_larger_than_their_weights(tmp_path: Path) -> None:
 def test_checkpoints_that_claim_more_than_they_have(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save(state, tmp_path / "x.pth")
     refusal(lambda: MCN.from_published(tmp_path / "x.pth"))
-    assert "not a plain tensor with all its numbers" in refusal(lambda: read_state(tmp_path / "x.pth"))
+    assert "not a dense tensor that owns all its numbers" in refusal(lambda: read_state(tmp_path / "x.pth"))
 
 
 def test_a_checkpoint_whose_product_is_large_is_refused_before_it_has_memory(tmp_path: Path) -> None:

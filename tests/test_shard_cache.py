@@ -110,7 +110,7 @@ def test_without_locks_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("filelock.lock_descriptor", without_locks)
     monkeypatch.setattr("fcntl.flock", without_locks)
-    with pytest.raises(TrichordError, match="the cache cannot be written .No locks available"):
+    with pytest.raises(TrichordError, match="the cache folder is not writable .No locks available"):
         get(ShardCache(tmp_path, 1000), content(0))
     assert not list(tmp_path.glob("*.safetensors"))
 
@@ -230,13 +230,16 @@ def test_a_checksum_cannot_name_another_file(tmp_path: Path, name: str) -> None:
 
 def test_a_shard_beyond_the_bound_is_refused_before_it_is_downloaded(tmp_path: Path) -> None:
     log: list[str] = []
-    with pytest.raises(TrichordError, match="has 1e-07 GB, the cache holds 9.9e-08 GB; set TRICHORD_CACHE_GB"):
+    with pytest.raises(
+        TrichordError, match="has 1e-07 GB, but the cache is limited to 9.9e-08 GB; increase TRICHORD_CACHE_GB"
+    ):
         get(ShardCache(tmp_path, 99), content(0), log)
     assert not log
 
 
 @pytest.mark.parametrize(
-    ("code", "told"), [(errno.ENOSPC, "full disk; free some space"), (errno.EACCES, "mend its rights.*TRICHORD_CACHE")]
+    ("code", "told"),
+    [(errno.ENOSPC, "full disk; free some space"), (errno.EACCES, "correct its permissions.*TRICHORD_CACHE")],
 )
 def test_a_disk_that_does_not_take_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str
@@ -255,7 +258,7 @@ def test_a_disk_that_does_not_take_it_is_told(
 
 def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrichordError, match="the cache cannot be written"):
+    with pytest.raises(TrichordError, match="the cache folder is not writable"):
         ShardCache(tmp_path / "file" / "cache", 1000)
 
 

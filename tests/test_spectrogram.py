@@ -108,7 +108,7 @@ def test_other_sample_rates(sample_rate_hz: int) -> None:
 
 
 def test_what_cannot_be_a_waveform() -> None:
-    with pytest.raises(ValueError, match=r"one dimension, this one has shape \(2, 5\); average its channels"):
+    with pytest.raises(ValueError, match=r"one dimension, but this one has shape \(2, 5\); average its channels"):
         log_mel(np.zeros((2, 5)))
     with pytest.raises(ValueError, match="NaN or infinite"):
         log_mel(np.array([0.0, np.nan]))
@@ -198,7 +198,10 @@ def test_the_published_recipe_in_blocks() -> None:
 
 
 def test_what_cannot_be_a_sound() -> None:
-    for samples, message in ((np.zeros((2, 5)), r"one dimension, this one has shape \(2, 5\)"), ([np.inf], "infinite")):
+    for samples, message in (
+        (np.zeros((2, 5)), r"one dimension, but this one has shape \(2, 5\)"),
+        ([np.inf], "infinite"),
+    ):
         with pytest.raises(ValueError, match=message):
             next(LogMel().encode(lambda samples=samples: iter([np.asarray(samples)])))
 

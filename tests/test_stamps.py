@@ -45,7 +45,7 @@ def test_what_counts_as_a_stamp(package: Path) -> None:
     name = "animals/cat"
     assert found[0] == Source(name, name, image=picture, audio=speech, text=("A cat.",), split=split, file_name=name)
     assert [note.removeprefix(f"{root}: ") for note in notes] == [
-        "2 spoken stamps without a PNG were left out (1 have an SVG alone)",
+        "2 spoken stamps without a PNG were left out (1 have only an SVG)",
         "1 spoken stamps without an English text were left out",
     ]
     assert [s.video_id for s in find_stamps(package, "fr")] == ["animals/cat", "cafe/mute"]
@@ -66,11 +66,11 @@ def test_the_fixed_split(tmp_path: Path) -> None:
 
 
 def test_roots_and_languages_that_give_nothing(package: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="gone: no such folder; get it with 'apt-get download tuxpaint-stamps"):
+    with pytest.raises(TrichordError, match="gone: no such folder; get them with 'apt-get download tuxpaint-stamps"):
         find_stamps(tmp_path / "gone")
-    with pytest.raises(TrichordError, match=r"holds no stamps of Tux Paint; .*'dpkg -x .*and name that FOLDER$"):
+    with pytest.raises(TrichordError, match=r"contains no stamps of Tux Paint; .*'dpkg -x .*and pass that FOLDER$"):
         find_stamps(package / "usr" / "share" / "tuxpaint" / "stamps" / "cafe")
-    with pytest.raises(TrichordError, match="no stamp is spoken in 'de'; choose a language that is there: es, fr$"):
+    with pytest.raises(TrichordError, match="no stamp is spoken in 'de'; choose one of these languages: es, fr$"):
         find_stamps(package, "de")
 
 

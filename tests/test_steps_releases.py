@@ -206,7 +206,7 @@ def test_damaged_annotations_say_so(tmp_path: Path) -> None:
         with pytest.raises(TrichordError, match="annotations.parquet: cannot be read .*delete it and import"):
             read_annotations(store, "crosstask")
     pq.write_table(pa.table({"a": [1]}), path)
-    with pytest.raises(TrichordError, match="its columns are not those of annotations"):
+    with pytest.raises(TrichordError, match="its columns are not those of an annotations file"):
         read_annotations(store, "crosstask")
     path.unlink()
     assert read_annotations(store, "crosstask") == {}

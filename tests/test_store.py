@@ -57,18 +57,20 @@ def read_everything(path: Path) -> None:
 
 
 def test_a_missing_folder_and_an_empty_store_name_the_next_action(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="none: no such store; make it with `trichord import` or"):
+    with pytest.raises(TrichordError, match="none: no such store; create it with `trichord import` or"):
         Store(tmp_path / "none")
     (tmp_path / "file").touch()
     with pytest.raises(TrichordError, match="file: is a file, not a store"):
         Store(tmp_path / "file")
     with StoreWriter(tmp_path / "s", word_vectors()) as writer:
         pass
-    with pytest.raises(TrichordError, match="s: holds no items; fill it with `trichord import` or `trichord extract`"):
+    with pytest.raises(
+        TrichordError, match="s: contains no items; fill it with `trichord import` or `trichord extract`"
+    ):
         Store(tmp_path / "s")
     with StoreWriter(tmp_path / "s", word_vectors()) as writer:
         writer.skip("a.mp4", "has no audio")
-    with pytest.raises(TrichordError, match=r"s: this store holds no items, 1 were skipped; .*skipped.jsonl says why"):
+    with pytest.raises(TrichordError, match=r"s: contains no items .skipped: 1.; see .*skipped.jsonl"):
         Store(tmp_path / "s")
 
 
@@ -88,7 +90,7 @@ def test_numbers_out_of_range_raise(sound: Path) -> None:
     for c in (-1, 1):
         with pytest.raises(IndexError, match="item 0 has 1 captions"):
             store.caption_text(0, c)
-    with pytest.raises(TrichordError, match="s: has no stream 'depth'; it has spectrogram, visual_2d"):
+    with pytest.raises(TrichordError, match="s: has no stream 'depth'; expected one of: spectrogram, visual_2d"):
         store.rows("depth", 0)
     assert store.num_rows("depth", 0) == 0 and np.isnan(store.rate_hz("depth", 0))
 
@@ -177,7 +179,7 @@ def test_verify_finds_a_sound_store_sound_and_logs_its_progress(sound: Path, cap
 def test_verify_of_nothing_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert verify(tmp_path / "empty") == [
-        f"{tmp_path / 'empty'}: holds no items; fill it with `trichord import` or `trichord extract`"
+        f"{tmp_path / 'empty'}: contains no items; fill it with `trichord import` or `trichord extract`"
     ]
     with pytest.raises(TrichordError, match="none: no such store"):
         verify(tmp_path / "none")
@@ -205,9 +207,9 @@ def with_header(change: Callable[[dict], object]) -> Callable[[bytes], bytes]:
 
 
 AT_OPENING = {
-    "shard cut short": (SHARD, lambda data: data[:-1], "bytes where .* were written"),
-    "shard grown": (SHARD, lambda data: data + b"\0", "bytes where .* were written"),
-    "shard empty": (SHARD, lambda data: b"", "has 0 bytes where .* were written"),
+    "shard cut short": (SHARD, lambda data: data[:-1], "bytes, but .* were written"),
+    "shard grown": (SHARD, lambda data: data + b"\0", "bytes, but .* were written"),
+    "shard empty": (SHARD, lambda data: b"", "has 0 bytes, but .* were written"),
     "rows cut short": (ROWS, lambda data: data[:-20], "cannot be read"),
     "rows empty": (ROWS, lambda data: b"", "cannot be read"),
     "rows are something else": (ROWS, lambda data: b"PAR1 no PAR1", "cannot be read"),
@@ -219,7 +221,7 @@ AT_OPENING = {
 def test_damage_is_one_line_when_the_store_is_opened(store_path: Path, kind: str) -> None:
     name, change, text = AT_OPENING[kind]
     overwrite(store_path / "parts" / name, change)
-    way_out = f"run `trichord store verify .*s`, copy the part again .*, else delete {SHARD} and {ROWS} in .*parts, import again"
+    way_out = f"run `trichord store verify .*s`, .*; otherwise delete {SHARD} and {ROWS} in .*parts and import again"
     with pytest.raises(TrichordError, match=f"parts/{name}: .*{text}.*; {way_out}$") as caught:
         Store(store_path)
     assert "\n" not in str(caught.value)
@@ -252,13 +254,13 @@ def negative(header: dict) -> None:
 
 
 AT_FIRST_USE = {
-    "header length": (lambda data: b"\xff" * 8 + data[8:], "not a safetensors file or cut short"),
+    "header length": (lambda data: b"\xff" * 8 + data[8:], "not a safetensors file, or truncated"),
     "header text": (lambda data: data[:8] + b"{" * 20 + data[28:], "its header is not valid"),
     "header is a list": (with_header(lambda header: [1]), "its header is not valid"),
     "header nests deep": (lambda data: data[:8] + b"[" * (len(data) - 8), "its header is not valid|cut short"),
     "huge shape": (with_header(huge), "its header is not valid"),
     "negative shape": (with_header(negative), "its header is not valid"),
-    "shifted tensor": (with_header(shifted), "its tensors overlap or leave holes"),
+    "shifted tensor": (with_header(shifted), "its tensors overlap or leave gaps"),
     "unknown dtype": (with_header(lambda header: header["visual_2d"].update(dtype="X")), "its header is not valid"),
 }
 
@@ -303,20 +305,23 @@ def set_value(name: str, index: object, value: object) -> Callable[[dict[str, np
 
 CONTENT = {
     "a lost stream": (lambda t: t.pop("visual_2d"), "its tensor visual_2d is not float32 of width 4"),
-    "too few rows": (lambda t: t.update(visual_2d=t["visual_2d"][:-1]), "has 12 rows of visual_2d where its Parquet"),
+    "too few rows": (lambda t: t.update(visual_2d=t["visual_2d"][:-1]), "has 12 rows of visual_2d, but its Parquet"),
     "other precision": (lambda t: t.update(visual_2d=t["visual_2d"].astype("f2")), "is not float32 of width 4"),
-    "too few captions": (lambda t: t.update(caption_start_s=np.zeros(1)), "caption_start_s is missing or of another"),
-    "lost words": (lambda t: t.pop("word_ids"), "its tensor word_ids is missing or of another"),
+    "too few captions": (
+        lambda t: t.update(caption_start_s=np.zeros(1)),
+        "caption_start_s is missing or does not have",
+    ),
+    "lost words": (lambda t: t.pop("word_ids"), "its tensor word_ids is missing or does not have"),
     "text offsets": (set_value("caption_text_offsets", 2, 99), "its caption_text offsets do not fit"),
 }
 CONTENT_IN_VERIFY = {
-    "NaN": (set_value("visual_2d", (3, 1), np.nan), "visual_2d holds NaN or infinity"),
-    "NaN in time": (set_value("caption_end_s", 0, np.nan), "caption_end_s holds NaN or infinity"),
-    "infinite word": (set_value("word_vectors", 0, np.inf), "word_vectors holds NaN or infinity"),
-    "offsets fall": (set_value("word_offsets", 1, 99), "word_offsets do not rise"),
+    "NaN": (set_value("visual_2d", (3, 1), np.nan), "visual_2d contains NaN or infinity"),
+    "NaN in time": (set_value("caption_end_s", 0, np.nan), "caption_end_s contains NaN or infinity"),
+    "infinite word": (set_value("word_vectors", 0, np.inf), "word_vectors contains NaN or infinity"),
+    "offsets fall": (set_value("word_offsets", 1, 99), "word_offsets decrease"),
     "not UTF-8": (set_value("caption_text", 0, 255), "its text is not UTF-8"),
     "a stray word id": (set_value("word_ids", 0, 77), "its captions use word ids that it does not list"),
-    "word numbers": (set_value("word_table_ids", 0, 0), "its new words are not numbered in turn"),
+    "word numbers": (set_value("word_table_ids", 0, 0), "its new words are not numbered consecutively"),
     "another word": (set_value("word_spelling", -1, ord("X")), "is 'salX' here and 'salt' in an earlier part"),
 }
 
@@ -344,12 +349,15 @@ def test_verify_finds_a_flipped_bit_that_opening_cannot_see(store_path: Path) ->
     Store(store_path)
     (problem,) = [line for line in verify(store_path) if "checksum" in line]
     assert problem.startswith(
-        f"{store_path / 'parts' / SHARD}: its content does not match its checksum; copy the part again"
+        f"{store_path / 'parts' / SHARD}: its content does not match its checksum; if the store was copied"
     )
 
 
 DESCRIPTION = {
-    "another format": ({"format": 5}, "has format 5, this version reads 1 to 4; install a newer trichord"),
+    "another format": (
+        {"format": 5},
+        "has format 5, but this version of trichord reads formats 1 to 4; install a newer version",
+    ),
     "a newer format than its columns": ({"format": 4}, "its columns are not those of a store"),
     "items to supersede in an old format": ({"supersedes": 1}, "its description is not valid"),
     "a path outside": ({"shard": "../../secret"}, "its description is not valid"),
@@ -361,7 +369,7 @@ DESCRIPTION = {
         {"streams": {"spectrogram": {"dim": 40, "dtype": "float16"}, "visual_2d": {"dim": 5, "dtype": "float32"}}},
         "its stream visual_2d is 5 wide, that of earlier parts 4",
     ),
-    "other words": ({"word_source": "other"}, "its words are of other, earlier ones of test 3-d"),
+    "other words": ({"word_source": "other"}, "its words are from other, those of earlier parts from test 3-d"),
     "fewer streams": ({"streams": {}}, "its columns are not those of a store"),
 }
 
@@ -390,8 +398,8 @@ def test_a_parquet_file_of_another_kind_is_no_part(store_path: Path) -> None:
         ({"visual_2d_end": [6, 1]}, "its visual_2d offsets are not valid"),
         ({"visual_2d_begin": [-1, 6]}, "its visual_2d offsets are not valid"),
         ({"caption_begin": [2, 1]}, "its caption offsets are not valid"),
-        ({"video_id": [None, "x"]}, "has empty cells"),
-        ({"visual_2d_end": [6, 99]}, "has 13 rows of visual_2d where its Parquet file asks for 99"),
+        ({"video_id": [None, "x"]}, "has missing values"),
+        ({"visual_2d_end": [6, 99]}, "has 13 rows of visual_2d, but its Parquet file expects 99"),
     ],
 )
 def test_wrong_rows_are_one_line(store_path: Path, columns: dict[str, list], text: str) -> None:
@@ -404,10 +412,10 @@ def test_wrong_rows_are_one_line(store_path: Path, columns: dict[str, list], tex
 def test_verify_finds_changed_rows_and_items_that_are_there_twice(store_path: Path) -> None:
     redescribe(store_path, {"video_id": ["a", "d"]})
     rows = store_path / "parts" / ROWS
-    again = "copy the part again if the store was copied or downloaded, else "
-    again += f"delete {SHARD} and {ROWS} in {rows.parent}, import again"
+    again = "if the store was copied or downloaded, copy the part again; otherwise "
+    again += f"delete {SHARD} and {ROWS} in {rows.parent} and import again"
     assert verify(store_path) == [
-        f"{rows}: its rows are not those that were written; {again}",
+        f"{rows}: its rows were changed after they were written; {again}",
         f"{rows}: holds howto/a again, which 00000.parquet has; {again}",
     ]
 

@@ -237,7 +237,7 @@ def test_a_torn_object_is_refused_when_opened_and_when_read(local: Path, s3: S3S
     fsspec.filesystem("s3").pipe_file(f"{BUCKET}/torn{cut}/{name}", (local / name).read_bytes()[:cut])
     with pytest.raises(TrichordError, match=f"^{url}/{name}: cannot be read"):
         opened.rows("visual_2d", 8)
-    with pytest.raises(TrichordError, match=f"^{url}/{name}: has {cut} bytes where .* were written"):
+    with pytest.raises(TrichordError, match=f"^{url}/{name}: has {cut} bytes, but .* were written"):
         Store(url)
     assert any(name in problem for problem in verify(url))
 
@@ -329,7 +329,7 @@ def test_a_server_that_never_answers_is_given_up_and_said(
         with pytest.raises(TrichordError, match=f"s3://{BUCKET}/silent-{drips}: cannot be read"):
             Store(f"s3://{BUCKET}/silent-{drips}")
         assert len(server.accepted) <= (2 if drips else 4)
-        assert ("no complete answer within 1 s" if drips else "Timeout") in caplog.text
+        assert ("no complete response within 1 s" if drips else "Timeout") in caplog.text
         assert f"s3://{BUCKET}/silent-{drips}" in caplog.text and "trying again (attempt 2 of 4)" in caplog.text
     finally:
         server.close()
@@ -393,7 +393,7 @@ def test_no_server_no_rights_and_no_bucket_are_told_in_one_line(
     assert "no such store; check the bucket" in told("s3://nowhere/store")
     assert "no such store; check the bucket" in told(f"s3://{BUCKET}/nowhere")
     s3.fail = lambda method, path: 403
-    assert "access is refused" in told(f"s3://{BUCKET}/store")
+    assert "access is denied" in told(f"s3://{BUCKET}/store")
     monkeypatch.setattr(remote, "PAUSES_S", ())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert "check the network" in told(f"s3://{BUCKET}/store")
@@ -401,7 +401,7 @@ def test_no_server_no_rights_and_no_bucket_are_told_in_one_line(
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
-    with pytest.raises(TrichordError, match="^ftp://...: holds a password") as caught:
+    with pytest.raises(TrichordError, match="^ftp://...: contains a password") as caught:
         Store("ftp://me:secret@host/store")
     assert "secret" not in str(caught.value)
 
@@ -427,17 +427,20 @@ def test_a_small_file_of_absurd_size_is_refused(local: Path, monkeypatch: pytest
 def test_writing_to_a_url_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for url in ("s3://bucket/store", Path("s3://bucket/store")):
         with pytest.raises(
-            TrichordError, match="^s3://bucket/store: stores are written to a local folder .*aws s3 sync"
+            TrichordError,
+            match="^s3://bucket/store: stores can be read from URLs but only written to local folders .*aws s3 sync",
         ):
             StoreWriter(url, word_vectors())
     (tmp_path / "videos").mkdir()
     assert main(["extract", str(tmp_path / "videos"), "--store", "s3://bucket/store"]) == 2
-    assert "s3://bucket/store: stores are written to a local folder" in capsys.readouterr().err
+    assert (
+        "s3://bucket/store: stores can be read from URLs but only written to local folders" in capsys.readouterr().err
+    )
     assert local_folder("a/b") == Path("a/b") and not Path("s3:").exists()
 
 
 def test_a_cache_bound_on_a_local_store_is_refused(local: Path) -> None:
-    with pytest.raises(TrichordError, match="a cache of 3.0 GB has no effect on a local store"):
+    with pytest.raises(TrichordError, match="cache_gb=3.0 has no effect on a local store"):
         Store(local, cache_gb=3.0)
 
 
@@ -452,7 +455,7 @@ def test_info_tells_where_copies_lie_and_when_they_do_not_fit(
     assert f"store        {url}" in shown and f"copies       in {cache}/stores/" in shown and "less than" not in shown
     monkeypatch.setenv("TRICHORD_CACHE_GB", "0.00002")  # the largest part fits
     assert main(["store", "info", url]) == 0
-    assert "less than the store has: epochs fetch parts again" in capsys.readouterr().out
+    assert "less than the size of the store, so each epoch downloads parts again" in capsys.readouterr().out
     assert main(["store", "verify", url]) == 0
 
 

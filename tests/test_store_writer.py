@@ -105,7 +105,7 @@ def test_what_is_written_is_read_in_one_session_or_two(
                     writer.add(one)
             assert writer.num_added == len(session)
         if not items:
-            with pytest.raises(TrichordError, match="holds no items; fill it with `trichord import`"):
+            with pytest.raises(TrichordError, match="contains no items; fill it with `trichord import`"):
                 Store(folder)
             return
         store = Store(folder)
@@ -217,28 +217,31 @@ NAN_ROW = np.where(np.arange(4)[:, None] == 2, np.nan, GRID)
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"streams": {"visual_2d": NAN_ROW}}, "howto/v: visual_2d holds NaN or infinity (first in row 2); extract"),
-        ({"streams": {"visual_2d": GRID * np.inf}}, "howto/v: visual_2d holds NaN or infinity (first in row 0)"),
+        ({"streams": {"visual_2d": NAN_ROW}}, "howto/v: visual_2d contains NaN or infinity (first in row 2); extract"),
+        ({"streams": {"visual_2d": GRID * np.inf}}, "howto/v: visual_2d contains NaN or infinity (first in row 0)"),
         (
             {"streams": {"visual_2d": GRID.astype(np.float64) * 1e300}},
-            "howto/v: visual_2d holds numbers beyond what float32",
+            "howto/v: visual_2d contains numbers outside the range of float32",
         ),
-        ({"streams": {"visual_2d": np.ones((4, 5), np.float32)}}, "howto/v: visual_2d is 5 wide, but 4 in this store"),
+        (
+            {"streams": {"visual_2d": np.ones((4, 5), np.float32)}},
+            "howto/v: visual_2d has width 5, but 4 in this store",
+        ),
         ({"streams": {"visual_2d": np.ones(4, np.float32)}}, "shape (4,), expected (time steps, width); extract"),
-        ({"streams": {"visual_2d": np.ones((4, 4), int)}}, "visual_2d holds int64, expected float16 or float32"),
+        ({"streams": {"visual_2d": np.ones((4, 4), int)}}, "visual_2d has dtype int64, expected float16 or float32"),
         ({"streams": {"spectrogram": np.ones((40, 7), np.float16)}}, "expected time first, (frames, 40); extract"),
-        ({"streams": {"caption": GRID}, "rates_hz": {"caption": 1.0}}, "howto/v: 'caption' cannot name a stream"),
-        ({"streams": {"a/b": GRID}, "rates_hz": {"a/b": 1.0}}, "howto/v: 'a/b' cannot name a stream"),
-        ({"rates_hz": {"spectrogram": 1.0}}, "howto/v: visual_2d has the rate None Hz, expected 0 or more"),
-        ({"rates_hz": {"visual_2d": -2.0, "spectrogram": 1.0}}, "howto/v: visual_2d has the rate -2.0 Hz"),
+        ({"streams": {"caption": GRID}, "rates_hz": {"caption": 1.0}}, "howto/v: 'caption' is not a valid stream name"),
+        ({"streams": {"a/b": GRID}, "rates_hz": {"a/b": 1.0}}, "howto/v: 'a/b' is not a valid stream name"),
+        ({"rates_hz": {"spectrogram": 1.0}}, "howto/v: visual_2d has a rate of None Hz, expected 0 or more"),
+        ({"rates_hz": {"visual_2d": -2.0, "spectrogram": 1.0}}, "howto/v: visual_2d has a rate of -2.0 Hz"),
         ({"rates_hz": {"visual_2d": -1.0, "spectrogram": 1.0}}, "howto/v: visual_2d has 6 rows for 1 captions"),
-        ({"source": "a\nb"}, "its source is not a line of text"),
+        ({"source": "a\nb"}, "its source is not a single line of text"),
         ({"rates_hz": {"visual_2d": 0.0, "spectrogram": 1.0}}, "is pooled (rate 0) but has 6 rows, expected 1"),
-        ({"duration_s": float("nan")}, "howto/v: its duration is nan s; check its source"),
+        ({"duration_s": float("nan")}, "howto/v: its duration is nan s; check the source"),
         ({"duration_s": -1.0}, "howto/v: its duration is -1.0 s"),
-        ({"video_id": ""}, "item 'howto/': its video_id is not a line of text; give it another"),
-        ({"video_id": "\ud800"}, "its video_id is not a line of text"),
-        ({"split": "a\nb"}, "its split is not a line of text"),
+        ({"video_id": ""}, "item 'howto/': its video_id is not a single line of text; correct it"),
+        ({"video_id": "\ud800"}, "its video_id is not a single line of text"),
+        ({"split": "a\nb"}, "its split is not a single line of text"),
         ({"captions": Captions(np.zeros(1), np.full(1, np.nan), ("a",))}, "captions have times that are not finite"),
         ({"video_id": "first"}, "howto/first: is in "),
     ],
@@ -258,7 +261,7 @@ def test_an_item_is_there_once_across_sessions_and_may_be_in_two_collections(tmp
     build(tmp_path / "s", [item("a")])
     with StoreWriter(tmp_path / "s", word_vectors()) as writer:
         assert writer.contains("howto", "a") and not writer.contains("mine", "a") and not writer.contains("howto", "b")
-        with pytest.raises(TrichordError, match="howto/a: is in .* already; skip it or name another collection"):
+        with pytest.raises(TrichordError, match="howto/a: is in .* already; skip it or choose another collection"):
             writer.add(item("a"))
         writer.add(replace(item("a"), collection="mine"))
         assert writer.contains("mine", "a")
@@ -289,16 +292,18 @@ def test_the_ledger_keeps_each_note_once_in_one_line(tmp_path: Path) -> None:
     assert [json.loads(line)["source"] for line in ledger.read_text().splitlines() if line.endswith("}")] == [
         source for source, _ in entries
     ]
-    assert verify(tmp_path / "s") == [f"{ledger}: line 3 is not an entry and is ignored; delete the line"]
+    assert verify(tmp_path / "s") == [f"{ledger}: line 3 is not a valid entry and is ignored; delete the line"]
 
 
 def test_two_writers_in_one_folder_are_refused(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "s", word_vectors()) as writer:
-        with pytest.raises(TrichordError, match="s: another process writes to it; wait for its end or name another"):
+        with pytest.raises(
+            TrichordError, match="s: another process is writing to it; wait until it ends or use another"
+        ):
             StoreWriter(tmp_path / "s", word_vectors())
         writer.add(item("a"))
     build(tmp_path / "s", [item("b")])
-    with pytest.raises(TrichordError, match="holds words of test 3-d, not of other"):
+    with pytest.raises(TrichordError, match="contains words from test 3-d, not from other"):
         StoreWriter(tmp_path / "s", word_vectors("other"))
     build(tmp_path / "s", [item("c")])  # the refused one let go of the lock
     assert len(Store(tmp_path / "s")) == 3
@@ -314,13 +319,15 @@ def test_two_writers_in_one_folder_are_refused(tmp_path: Path) -> None:
 )
 def test_one_store_holds_words_of_one_table(tmp_path: Path, words: WordVectors) -> None:
     build(tmp_path / "s", [item("a")])
-    with pytest.raises(TrichordError, match="holds words of test 3-d.*name the same word vectors or another store"):
+    with pytest.raises(TrichordError, match="contains words from test 3-d.*use the same word vectors or another store"):
         StoreWriter(tmp_path / "s", words)
 
 
 @pytest.mark.parametrize("vectors", [np.ones((2, 3)), np.ones(1), np.full((1, 3), np.nan)])
 def test_broken_word_vectors_are_refused(tmp_path: Path, vectors: np.ndarray) -> None:
-    with pytest.raises(TrichordError, match="word vectors x: not a row of finite numbers per word; name another file"):
+    with pytest.raises(
+        TrichordError, match="word vectors x: expected one row of finite numbers per word; choose another file"
+    ):
         StoreWriter(tmp_path / "s", WordVectors(["add"], vectors.astype(np.float32), "x"))
 
 
@@ -375,7 +382,7 @@ def test_a_killed_writer_leaves_an_orphan_that_the_next_one_removes(tmp_path: Pa
     torn = path / "parts" / ".00001.parquet.tmp"
     torn.write_bytes(b"PAR1")
     assert len(Store(path)) == 1 and Store(path).words == ["add", "the", "salt"]
-    left = "was left by a writer that did not end; it is ignored, and removed when the store is next written"
+    left = "was left by a writer that did not finish; it is ignored, and removed the next time the store is written"
     assert verify(path) == [f"{torn}: {left}", f"{orphan}: {left}"]
     with StoreWriter(path, word_vectors()) as writer:
         assert not orphan.exists() and not torn.exists()

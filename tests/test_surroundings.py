@@ -67,7 +67,7 @@ def test_a_spool_that_is_a_link_is_refused_by_everybody(home: Path, tmp_path: Pa
     )
     for use in uses:
         with pytest.raises(
-            TrichordError, match="spool: is a link to .*home; nothing is written or deleted through links"
+            TrichordError, match="spool: is a link to .*home; trichord does not write or delete through links"
         ):
             use()
 
@@ -116,7 +116,7 @@ def test_what_has_the_name_of_an_item_and_is_none_is_said(kind: str, home: Path,
     ("has_locks", "message"),
     [
         (True, "lock file was removed while this process held it"),
-        (False, "another process has written part 00000 meanwhile, which is kept"),
+        (False, "another process has written part 00000 in the meantime, which is kept"),
     ],
 )
 def test_a_committed_part_is_never_replaced(

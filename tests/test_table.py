@@ -71,7 +71,7 @@ def test_the_names_of_the_field_and_columns_that_are_not_read(tmp_path: Path, ki
     path = write(tmp_path, [row], kind)
     (source,) = read_table(path, notes=notes)
     assert (source.video_id, source.text, source.start_s, source.end_s) == ("7", ("x",), 1, 2)
-    assert notes == [f"{path}: columns that are not read: task, views"]
+    assert notes == [f"{path}: ignored columns: task, views"]
 
 
 @pytest.mark.parametrize("kind", ("jsonl", "parquet"))
@@ -120,7 +120,7 @@ def test_a_folder_of_videos(tmp_path: Path) -> None:
     assert [s.video.name for s in found if s.video] == ["x.y.mp4", "x.y.mp4", "z.webm", "gone.mp4"]
     with pytest.raises(TrichordError, match="has no column video, image or audio; .* or the folder of the videos"):
         read_table(path)
-    with pytest.raises(TrichordError, match="none: no such folder; name the folder that holds the videos"):
+    with pytest.raises(TrichordError, match="none: no such folder; pass the folder of the videos"):
         read_table(path, tmp_path / "none")
     rows = [{**row, "clip_id": f"c{n}"} for n, row in enumerate(rows)]
     assert [s.video_id for s in read_table(write(tmp_path, rows), videos)] == ["c0", "c1", "c2", "c3"]
@@ -141,7 +141,7 @@ def test_ids_with_the_suffix_of_a_file_name_the_videos_of_a_folder(tmp_path: Pat
         for name in ("x.webm", "y.mkv", "y.mp4", "y.mp4", "a.mp4.webm", "a.mp4.webm", "gone.mp4", "d.e.mp4")
     ]
     assert named("b.mkv") == videos / "b.mkv.webm"
-    with pytest.raises(TrichordError, match=r"'b' may mean 'b\.m..' or 'b\.m..'"):
+    with pytest.raises(TrichordError, match=r"'b' may refer to 'b\.m..' or 'b\.m..'"):
         named("b")
 
 
@@ -152,11 +152,11 @@ def test_ids_with_the_suffix_of_a_file_name_the_videos_of_a_folder(tmp_path: Pat
         ({"start": "-1"}, "start", "'-1' is not a number"),
         ({"end": "nan"}, "end", "'nan' is not a number"),
         ({"start": "3", "end": "3"}, "end", r"3 is not after the start \(3\)"),
-        ({"split": "dev"}, "split", "'dev' is no split; write train, val or test"),
-        ({"text": "x", "captions": "c.vtt"}, "captions", "names a file beside a text"),
-        ({"image": "p.png"}, "image", "names a picture beside a video"),
+        ({"split": "dev"}, "split", "'dev' is not a split; use train, val or test"),
+        ({"text": "x", "captions": "c.vtt"}, "captions", "has a file although the row also has a text"),
+        ({"image": "p.png"}, "image", "has a picture although the row also has a video"),
         ({"video": ""}, "video", "is empty, and so are image and audio"),
-        ({"video": "", "image": "p.png", "end": "3"}, "end", "has no effect on a picture alone"),
+        ({"video": "", "image": "p.png", "end": "3"}, "end", "has no effect on a picture without sound"),
     ],
 )
 def test_wrong_values_name_row_and_column(tmp_path: Path, row: Row, column: str, what: str) -> None:
@@ -187,18 +187,18 @@ def test_values_of_another_kind(tmp_path: Path, row: Row, column: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.txt", "x", r"t\.txt: tables are read from \.csv, \.tsv, \.jsonl, \.parquet"),
+        ("t.txt", "x", r"t\.txt: is not a table; expected one of \.csv, \.tsv, \.jsonl, \.parquet"),
         ("t.csv", "", r"t\.csv: has no header row"),
-        ("t.csv", "video,text\n", r"t\.csv: holds no row"),
+        ("t.csv", "video,text\n", r"t\.csv: contains no rows"),
         ("t.csv", "video,video\na,b\n", r"t\.csv: has the column 'video' twice"),
-        ("t.csv", "text,caption,video\na,b,c\n", "the columns text and caption both give the text"),
-        ("t.csv", "video,text\na,b,c\n", r"t\.csv, row 1: has 3 cells for 2 columns; put texts with commas"),
+        ("t.csv", "text,caption,video\na,b,c\n", "the columns text and caption both contain the text"),
+        ("t.csv", "video,text\na,b,c\n", r"t\.csv, row 1: has 3 cells for 2 columns; put texts that contain commas"),
         ("t.csv", "video,text\nv.mp4,caf\xe9\n", r"t\.csv, row \d: is not CSV in UTF-8"),
         ("t.csv", "task,title\n1,x\n", r"has no column video, image or audio; it has task, title"),
-        ("t.csv", "video\ngone.mp4\n", r"none of the files that it names exists, e\.g\. .*gone\.mp4; paths are relative"),
+        ("t.csv", "video\ngone.mp4\n", r"none of its files exists, e\.g\. .*gone\.mp4; paths are relative"),
         ("t.jsonl", '{"video": "a"}\n{"video"', r"t\.jsonl, row 2: is not JSON"),
         ("t.jsonl", "[1]\n", r"t\.jsonl, row 1: is no JSON object"),
-        ("t.parquet", "PAR1", r"t\.parquet: is no Parquet file"),
+        ("t.parquet", "PAR1", r"t\.parquet: is not a Parquet file"),
     ],
 )  # fmt: skip
 def test_tables_that_give_nothing(tmp_path: Path, name: str, content: str, message: str) -> None:

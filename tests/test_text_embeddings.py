@@ -118,11 +118,11 @@ def test_the_packaged_sentence_transformer_works_offline() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("glove", "unknown text encoder 'glove'; known are words, hf:MODEL or st:MODEL"),
+        ("glove", "unknown text encoder 'glove'; expected words, hf:MODEL or st:MODEL"),
         ("hf:some/model@hop=3", "unknown option in 'hf:some/model@hop=3'"),
         ("st:nothing-like-it", "nothing-like-it: no such model folder; check the path, or give OWNER/NAME"),
         ("hf:/nowhere/at-all", "/nowhere/at-all: no such model folder"),
-        ("hf:owner/name", "models--owner--name: the model is not there and HF_HUB_OFFLINE forbids to download it; run"),
+        ("hf:owner/name", "models--owner--name: the model is missing and HF_HUB_OFFLINE forbids downloading it; run"),
     ],
 )
 def test_errors_are_one_line_at_once(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,10 +135,10 @@ def test_errors_are_one_line_at_once(name: str, message: str, monkeypatch: pytes
 
 
 def test_incomplete_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="holds no config.json"):
+    with pytest.raises(TrichordError, match="contains no config.json"):
         text_encoder_info(f"hf:{tmp_path}")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(TrichordError, match="holds no weights"):
+    with pytest.raises(TrichordError, match="contains no weights"):
         text_encoder_info(f"hf:{tmp_path}")
     (tmp_path / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(TrichordError, match="cannot be loaded") as error:

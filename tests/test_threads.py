@@ -19,7 +19,7 @@ def test_a_call_within_its_time() -> None:
 
 def test_a_call_that_takes_too_long_is_left_to_itself() -> None:
     goes_on = threading.Event()
-    with pytest.raises(NotInTimeError, match="no complete answer within 0 s"):
+    with pytest.raises(NotInTimeError, match="no complete response within 0 s"):
         within(0.0, goes_on.wait)
     goes_on.set()
 

@@ -33,7 +33,7 @@ from trichord.study.evaluate import evaluate
 from trichord.study.run import run_study, train_order
 
 MEND = "delete it and make it anew"
-RIGHTS = "(Permission denied); ask its owner for the right to read it"
+RIGHTS = "(Permission denied); ask its owner for permission to read it"
 
 
 @contextmanager
@@ -193,9 +193,9 @@ def test_a_store_with_a_writer_at_work_is_sound(tmp_path: Path, capsys: pytest.C
         half = path / "parts" / ".00001.safetensors.tmp"
         half.write_bytes(b"x")
         assert main(["store", "verify", str(path)]) == 0
-        assert f"{path}: a writer is at work; what it has not finished is not checked" in capsys.readouterr().out
+        assert f"{path}: a writer is active; its unfinished files are not checked" in capsys.readouterr().out
     assert main(["store", "verify", str(path)]) == 2
-    assert "was left by a writer that did not end" in capsys.readouterr().out
+    assert "was left by a writer that did not finish" in capsys.readouterr().out
 
 
 def test_leases_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +256,7 @@ def test_a_study_that_may_not_be_read_is_not_trained_again(name: str, study: Pat
     with (
         forbidden(path),
         pytest.raises(
-            Unavailable, match=r"cannot be read \(Permission denied\); ask its owner for the right"
+            Unavailable, match=r"cannot be read \(Permission denied\); ask its owner for permission"
         ) as caught,
     ):
         if name in ("model.safetensors", "centroids.safetensors"):

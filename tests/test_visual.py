@@ -170,7 +170,7 @@ def test_wrong_names(name: str) -> None:
 def test_the_list_names_every_kind() -> None:
     names = list_visual_encoders()
     assert {"efficientnet-lite0[-SIDE]", "resnet152[-SIDE]", "hf:MODEL", "timm:MODEL", "resnext101-3d"} <= set(names)
-    assert "tv:r3d_18" in names and names["tv:r3d_18"] == "torchvision, 512-d, a row per 16 pictures of 15 per second"
+    assert "tv:r3d_18" in names and names["tv:r3d_18"] == "torchvision, 512-d, one row per 16 pictures at 15 per second"
     assert all(line and "\n" not in line for line in names.values())
 
 
@@ -188,7 +188,7 @@ def test_wrong_weights(tmp_path: Path) -> None:
         load_visual_encoder("efficientnet-lite0", tmp_path / "a.pth")
     torch.save({"_fc.weight": torch.zeros(1)}, tmp_path / "b.pth")
     for name in ("efficientnet-lite0", "resnet152"):
-        with pytest.raises(TrichordError, match=rf"b\.pth: these weights are not those of {name} \(.+--weights_2d"):
+        with pytest.raises(TrichordError, match=rf"b\.pth: these are not the weights of {name} \(.+--weights_2d"):
             load_visual_encoder(name, tmp_path / "b.pth")
 
 
@@ -199,10 +199,10 @@ def test_resnet152_offline_says_which_file_to_put_where(tmp_path: Path, monkeypa
         visual_encoder_info("resnet152")
     message = str(caught.value)
     assert message.startswith(
-        f"{folder}/resnet152-394f9c45.pth: the weights of resnet152 are needed and HF_HUB_OFFLINE"
+        f"{folder}/resnet152-394f9c45.pth: the weights of resnet152 are missing and HF_HUB_OFFLINE"
     )
     assert message.endswith(
-        "put https://download.pytorch.org/models/resnet152-394f9c45.pth there, or name a copy with --weights_2d"
+        "put https://download.pytorch.org/models/resnet152-394f9c45.pth there, or pass a copy with --weights_2d"
     )
     with pytest.raises(TrichordError, match="the weights of resnet152 are missing; put https"):
         find_weights("resnet152", download=False)

@@ -190,15 +190,15 @@ def test_the_published_features(state: dict[str, Tensor], weights: Path) -> None
 
 def test_resnext_weights_that_are_missing_or_of_another_network(tmp_path: Path, state: dict[str, Tensor]) -> None:
     expected = (
-        rf"^{tmp_path}/cache/trichord/resnext101\.pth: the weights of resnext101-3d are needed; put resnext101\.pth"
+        rf"^{tmp_path}/cache/trichord/resnext101\.pth: the weights of resnext101-3d are missing; put resnext101\.pth"
     )
-    with pytest.raises(TrichordError, match=expected + r".+ there, or name a copy with --weights_3d$"):
+    with pytest.raises(TrichordError, match=expected + r".+ there, or pass a copy with --weights_3d$"):
         visual_encoder_info("resnext101-3d")
     (tmp_path / "cache" / "trichord").mkdir(parents=True)
     (tmp_path / "cache" / "trichord" / "resnext101.pth").write_bytes(b"any")
     assert visual_info("resnext101-3d").files == (tmp_path / "cache" / "trichord" / "resnext101.pth",)
     lacking = {key: value for key, value in state.items() if not key.startswith("layer3.22.")}
-    with pytest.raises(TrichordError, match=r"^w\.pth: these weights are not those of resnext101-3d \(.+--weights_3d$"):
+    with pytest.raises(TrichordError, match=r"^w\.pth: these are not the weights of resnext101-3d \(.+--weights_3d$"):
         load_resnext101(lacking, Path("w.pth"))
     finetuned = {**state, "fc.weight": torch.zeros(101, 2048), "fc.bias": torch.zeros(101)}
     assert load_resnext101(finetuned, Path("w.pth")).fc.out_features == 101
@@ -256,12 +256,14 @@ def test_every_torchvision_model(name: str, tmp_path: Path) -> None:
 
 def test_torchvision_models_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(
-        TrichordError, match=r"^unknown visual encoder 'tv:r3d'; torchvision's are tv:r3d_18, tv:mc3_18,"
+        TrichordError, match=r"^unknown visual encoder 'tv:r3d'; expected one of: tv:r3d_18, tv:mc3_18,"
     ):
         visual_encoder_info("tv:r3d")
     path = tmp_path / "cache/torch/hub/checkpoints/r3d_18-b3b3357e.pth"
-    with pytest.raises(TrichordError, match=rf"^{path}: the weights of tv:r3d_18 are needed and .+ with --weights_3d$"):
+    with pytest.raises(
+        TrichordError, match=rf"^{path}: the weights of tv:r3d_18 are missing and .+ with --weights_3d$"
+    ):
         visual_encoder_info("tv:r3d_18")
     torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(TrichordError, match=r"w\.pth: these weights are not those of tv:r3d_18 \("):
+    with pytest.raises(TrichordError, match=r"w\.pth: these are not the weights of tv:r3d_18 \("):
         load_visual_encoder("tv:r3d_18", tmp_path / "w.pth")

@@ -176,29 +176,36 @@ def test_transformers_models_that_cannot_be_used(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
     mae = saved(tmp_path / "mae", lambda: (T.ViTMAEModel(T.ViTMAEConfig(**SMALL)), T.ViTImageProcessor(size=SQUARE)))[0]
-    expect(mae, r"^hf:mae: gives other features for the same picture each time; choose another model$")
+    expect(mae, r"^hf:mae: returns different features for the same picture each time; choose another model$")
     bert = saved(tmp_path / "bert", lambda: (T.BertModel(T.BertConfig(**TEXT)), T.ViTImageProcessor(size=SQUARE)))[0]
-    expect(bert, r"bert: BertModel gives no features of a picture \(.+\); choose an image model$")
+    expect(bert, r"bert: BertModel returned no features for a picture \(.+\); choose an image model$")
     folder, model, _ = saved(tmp_path / "lacking", vit)
     state = {
         k: v for k, v in model.state_dict().items() if not k.startswith("vit.encoder.layer.1.") and "layers.1." not in k
     }
     model.save_pretrained(folder, state_dict=state)
-    expect(folder, r"lacking: its weights lack \d+ parameters of ViTModel, such as .+; download it again")
+    expect(folder, r"lacking: the file lacks \d+ parameters of ViTModel, such as .+; download it again")
     (folder / "preprocessor_config.json").unlink()
     saved_again = saved(tmp_path / "bare", dinov2)[0]
     (saved_again / "preprocessor_config.json").unlink()
-    expect(saved_again, r"bare: has no usable image processor \(.+\); put the model's preprocessor_config\.json there$")
+    expect(
+        saved_again,
+        r"bare: has no usable image processor \(.+\); add the preprocessor_config\.json of the model to the folder$",
+    )
     (saved_again / "config.json").write_text('{"architecture": "resnet18"}')
-    expect(saved_again, r"bare: is a model of timm; give timm:resnet18$")
+    expect(saved_again, r"bare: is a timm model; use timm:resnet18$")
     (saved_again / "config.json").write_text("{")
     expect(saved_again, r"config\.json: is not readable JSON \(.+\); replace the file$")
-    with pytest.raises(TrichordError, match=r"^hf:: names no model; give hf:ORGANISATION/NAME or hf:/path/to/folder$"):
+    with pytest.raises(
+        TrichordError, match=r"^hf:: the model is missing; use hf:ORGANIZATION/NAME or hf:/path/to/folder$"
+    ):
         visual_info("hf:")
-    with pytest.raises(TrichordError, match=r"^/nowhere: no such folder; for hf:MODEL --weights_2d names the folder"):
+    with pytest.raises(
+        TrichordError, match=r"^/nowhere: no such folder; with hf:MODEL, --weights_2d must be the folder"
+    ):
         visual_info("hf:org/name", Path("/nowhere"))
     with pytest.raises(
-        TrichordError, match=r"models--org--name: the model is not there and .+ run `hf download org/name`"
+        TrichordError, match=r"models--org--name: the model is missing and .+ run `hf download org/name`"
     ):
         visual_info("hf:org/name")
 
@@ -262,20 +269,22 @@ def test_timms_evaluation_transform(tmp_path: Path) -> None:
 
 def test_timm_models_that_cannot_be_used(tmp_path: Path) -> None:
     for name, near in (
-        ("resnet18.nosuch", "near it: .+resnet18"),
+        ("resnet18.nosuch", "similar names: .+resnet18"),
         ("nosuch", "`timm.list_models"),
         ("", "`timm.list_mod"),
     ):
         with pytest.raises(TrichordError, match=rf"^timm:{name}: timm [\d.]+ has no such model; {near}"):
             visual_info(f"timm:{name}")
-    expected = rf"^{tmp_path}/cache/hub: the weights of timm:resnet18\.a1_in1k are not there and HF_HUB_OFFLINE .+--weights_2d$"
+    expected = (
+        rf"^{tmp_path}/cache/hub: the weights of timm:resnet18\.a1_in1k are missing and HF_HUB_OFFLINE .+--weights_2d$"
+    )
     with pytest.raises(TrichordError, match=expected):
         visual_info("timm:resnet18")
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
     (tmp_path / "damaged.pth").write_bytes(b"not weights")
     for file in ("w.pth", "damaged.pth"):
         with pytest.raises(
-            TrichordError, match=rf"^{tmp_path}/{file}: these weights are not those of timm:resnet10t\.c3"
+            TrichordError, match=rf"^{tmp_path}/{file}: these are not the weights of timm:resnet10t\.c3"
         ):
             load_visual_encoder("timm:resnet10t", tmp_path / file)
 

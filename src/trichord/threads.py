@@ -1,4 +1,4 @@
-"""Threads that compute ahead, and calls with a time limit."""
+"""Threads that compute results ahead of their use, and calls with a time limit."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class NotInTimeError(TimeoutError):
-    """Raised when a call does not return in time."""
+    """Raised when a call does not return within its time limit."""
 
 
 class Ahead:
-    """One daemon thread that does what it is given, in turn.
+    """A single daemon thread that runs submitted calls in order.
 
-    Unlike a thread of `concurrent.futures` it does not keep the process from ending: one that reads from a disk that does
-    not answer would, for ever.
+    Unlike the threads of `concurrent.futures`, it does not keep the process from exiting. A thread that reads from a disk
+    that does not respond would otherwise keep the process alive forever.
+
+    Args:
+        name: The name of the thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -29,14 +32,18 @@ class Ahead:
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, function: Callable[..., Made], *arguments: Any) -> Future[Made]:
-        """Do `function(*arguments)` after what was submitted before."""
-        future: Future[Made] = Future()
+    def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """Schedule `function(*arguments)` to run after all calls that were submitted before."""
+        future: Future[Result] = Future()
         self._tasks.put((future, function, arguments))
         return future
 
     def close(self, *, wait: bool) -> None:
-        """End the thread after what it was given, and with `wait` not return before it has."""
+        """Stop the thread after all submitted calls have run.
+
+        Args:
+            wait: Whether to block until the thread has stopped.
+        """
         self._tasks.put(None)
         if wait:
             self._thread.join()
@@ -48,30 +55,41 @@ class Ahead:
                 continue
             try:
                 future.set_result(function(*arguments))
-            except BaseException as error:  # raised where the result is waited for
+            except BaseException as error:  # the caller that waits for the result receives it
                 future.set_exception(error)
             del task, future
 
 
-def within(seconds: float, action: Callable[[], Made]) -> Made:
+def within(seconds: float, action: Callable[[], Result]) -> Result:
     """Call `action` in a daemon thread and return its result.
 
+    Args:
+        seconds: The time limit in seconds.
+        action: The function to call.
+
     Raises:
-        NotInTimeError: `action` has not returned after `seconds`. The thread keeps running.
+        NotInTimeError: `action` did not return within the time limit. The thread keeps running.
     """
     thread = Ahead("waiting")
     future = thread.submit(action)
     thread.close(wait=False)
     if not wait([future], seconds).done:
-        raise NotInTimeError(f"no complete answer within {seconds:.0f} s")
+        raise NotInTimeError(f"no complete response within {seconds:.0f} s")
     return future.result()
 
 
 def in_order(
-    pool: Executor, function: Callable[[Given], Made], items: Iterable[Given], most: int
-) -> Generator[tuple[Given, Made]]:
-    """Yield each item with `function(item)`, in order, computed in the pool for up to `most` items ahead."""
-    waiting: deque[tuple[Given, Future[Made]]] = deque()
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], most: int
+) -> Generator[tuple[Item, Result]]:
+    """Yield each item together with `function(item)`, in the order of the items.
+
+    Args:
+        pool: The executor that computes the results.
+        function: The function to apply to each item.
+        items: The items. They are consumed only as far as results are computed ahead.
+        most: The number of items to compute ahead.
+    """
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
             waiting.append((item, pool.submit(function, item)))

@@ -1,4 +1,4 @@
-"""Which encoders an extraction uses, by name: their fingerprints without torch, the encoders themselves with it."""
+"""The encoders that an extraction uses, by name: their fingerprints (without torch) and the encoders themselves (with torch)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ LOG_MEL = "log-mel"
 
 @dataclass(frozen=True)
 class EncoderChoice:
-    """Names of the encoders, one per stream; `none` leaves a stream out.
+    """The names of the encoders of an extraction. `none` leaves a stream out.
 
     Attributes:
-        visual_2d: Stream visual_2d: efficientnet-lite0, resnet152, hf:MODEL, timm:MODEL.
-        visual_3d: Stream visual_3d: resnext101-3d, tv:MODEL.
-        audio: log-mel (stream spectrogram), hf:MODEL (stream audio), or both with a comma between.
-        text: words (word ids alone), hf:MODEL or st:MODEL (stream text, a row per caption, besides the word ids).
-        captions: auto: caption files and subtitle tracks; none: neither.
-        speech: Speech recognition where there are no captions: none or whisper:MODEL.
-        weights_2d: Weights file in place of the encoder's usual one.
-        weights_3d: The same for the 3-D encoder.
+        visual_2d: Stream visual_2d: efficientnet-lite0, resnet152, hf:MODEL or timm:MODEL.
+        visual_3d: Stream visual_3d: resnext101-3d or tv:MODEL.
+        audio: log-mel (stream spectrogram), hf:MODEL (stream audio), or both separated by a comma.
+        text: words (only word ids), hf:MODEL or st:MODEL (also stream text with one row per caption).
+        captions: auto uses caption files and subtitle tracks; none uses neither.
+        speech: Speech recognition for videos without captions: none or whisper:MODEL.
+        weights_2d: A weights file to use instead of the default of the 2-D encoder.
+        weights_3d: A weights file to use instead of the default of the 3-D encoder.
         decoder: auto, pyav or torchcodec.
-        modalities: Name and letter of the modalities beyond video, audio and text: each has a stream of feature arrays.
+        modalities: The name and letter of each modality beyond video, audio and text. Each has a stream of feature arrays.
     """
 
     visual_2d: str = "efficientnet-lite0"
@@ -48,19 +48,20 @@ class EncoderChoice:
 
     @property
     def audio_names(self) -> list[str]:
+        """The names of the audio encoders."""
         return [name.strip() for name in self.audio.split(",") if name.strip() not in ("", NONE)]
 
 
 @dataclass(frozen=True)
 class Described:
-    """What the encoders of a choice are: the streams with the fingerprint of what makes each."""
+    """The streams of a choice with the fingerprints of their encoders, and the settings of captions."""
 
     streams: dict[str, Fingerprint]
     captions: dict[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits of all of it: with the content, what identifies finished work."""
+        """16 hexadecimal digits over all attributes. Together with the content, they identify finished work."""
         values = {name: fingerprint.to_dict() for name, fingerprint in sorted(self.streams.items())}
         text = json.dumps({"streams": values, "captions": self.captions}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -68,7 +69,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Encoders:
-    """The encoders themselves, ready to run."""
+    """The loaded encoders of a choice."""
 
     visual: tuple[VisualEncoder, ...]
     audio: tuple[AudioEncoder, ...]
@@ -77,12 +78,12 @@ class Encoders:
 
 
 def list_encoders() -> list[str]:
-    """Lines for people: the names that each option of an extraction takes."""
+    """Return lines for the user that list the names accepted by each option of an extraction."""
     from trichord.features import audio, speech, text, visual
 
     visual_names = visual.list_visual_encoders().items()
     options = {
-        "visual_2d, visual_3d": [f"{name}: {what}" for name, what in visual_names],
+        "visual_2d, visual_3d": [f"{name}: {description}" for name, description in visual_names],
         "audio": audio.list_audio_encoders(),
         "text": text.list_text_encoders(),
         "speech": speech.list_recognizers(),
@@ -91,9 +92,10 @@ def list_encoders() -> list[str]:
 
 
 def describe(choice: EncoderChoice, device: str = "cpu") -> Described:
-    """The streams that the choice makes. Cheap: hashes weight files, builds no network, imports no torch.
+    """Return the streams of a choice. This is cheap: it hashes weights, but builds no network and does not import torch.
 
-    Raises TrichordError for unknown names, missing weights, and choices that leave nothing or make a stream twice.
+    Raises:
+        TrichordError: A name is unknown, weights are missing, or the choice has no stream or one stream twice.
     """
     from trichord.features import audio, spectrogram, speech, text, visual
     from trichord.media.decoders import choose_decoder
@@ -103,9 +105,13 @@ def describe(choice: EncoderChoice, device: str = "cpu") -> Described:
 
     def add(stream: str, fingerprint: Fingerprint, expected: tuple[str, ...], option: str) -> None:
         if stream not in expected:
-            raise TrichordError(f"{fingerprint.name} gives {stream}, which is not --{option}; name it elsewhere")
+            raise TrichordError(
+                f"{fingerprint.name} computes the stream {stream} and cannot be used with --{option}; pass it with another option"
+            )
         if stream in streams:
-            raise TrichordError(f"{fingerprint.name} and {streams[stream].name} both give {stream}; leave one out")
+            raise TrichordError(
+                f"{fingerprint.name} and {streams[stream].name} both compute the stream {stream}; leave one out"
+            )
         streams[stream] = fingerprint
 
     for option, name, weights in (
@@ -120,7 +126,7 @@ def describe(choice: EncoderChoice, device: str = "cpu") -> Described:
             add("spectrogram", spectrogram.LogMel().fingerprint, ("spectrogram",), "audio")
         elif not name.startswith("hf:"):
             raise TrichordError(
-                f"unknown audio encoder '{name}'; known are {LOG_MEL} and hf:MODEL, or both with a comma"
+                f"unknown audio encoder '{name}'; expected {LOG_MEL}, hf:MODEL, or both separated by a comma"
             )
         else:
             add(*audio.audio_encoder_info(name), ("audio",), "audio")
@@ -131,12 +137,14 @@ def describe(choice: EncoderChoice, device: str = "cpu") -> Described:
     if choice.speech != NONE:
         captions["speech"] = speech.recognizer_info(choice.speech).to_dict()
     if not streams:
-        raise TrichordError("every encoder is none: nothing would be extracted; name one, or leave the options out")
+        raise TrichordError(
+            "every encoder is none, so nothing would be extracted; choose an encoder, or leave the options out"
+        )
     return Described(streams, captions)
 
 
 def _decoded_by(fingerprint: Fingerprint, decoder: str, version: str) -> Fingerprint:
-    """PyAV's pictures are the reference; another decoder's are a little different, so it becomes a parameter."""
+    """Add a decoder to a fingerprint. PyAV is the reference; pictures of other decoders differ slightly."""
     if decoder == "pyav":
         return fingerprint
     parameters = {**fingerprint.parameters, "decoder": f"{decoder} {version}"}
@@ -144,7 +152,7 @@ def _decoded_by(fingerprint: Fingerprint, decoder: str, version: str) -> Fingerp
 
 
 def load(choice: EncoderChoice, device: str = "cpu") -> Encoders:
-    """Build the networks."""
+    """Load the encoders of a choice on a device."""
     from trichord.features import audio, speech, text, visual
     from trichord.features.spectrogram import LogMel
 

@@ -1,4 +1,4 @@
-"""One run of the extraction driver: lease, give to workers, commit in the order of the plan."""
+"""One run of an extraction: lease jobs, pass them to workers, and commit the results in the order of the plan."""
 
 from __future__ import annotations
 
@@ -31,15 +31,19 @@ from trichord.store.manifest import part_paths
 from trichord.store.words import WordVectors, few_words, word_vectors_for
 from trichord.store.writer import SHARD_BYTES
 
-_FEW_WORDS = 0.5  # of the words of an item, for a note
+_FEW_WORDS = 0.5  # an item is noted if fewer than this fraction of its words are known
 _WAIT_FOR_WRITER_S = 3600.0
-_MOST_AT_ONCE = 4096  # items brought from the spool into the store in one go
+_MOST_AT_ONCE = 4096  # items committed from the spool at once
 _ROOM_BYTES = 1 << 20
-_MOST_ENCODER_FAILURES = 5  # in a row, before it is clear that no video is to blame
+_MOST_ENCODER_FAILURES = 5  # consecutive failures after which the videos are not to blame
 
 
 def check_room(store: Path) -> None:
-    """Raise TrichordError if not even a megabyte can be written to the store: then no other item can be stored either."""
+    """Check that at least one megabyte can be written to the store; otherwise no item can be stored.
+
+    Raises:
+        TrichordError: The store is full or not writable.
+    """
     folder = store / spool.FOLDER
     try:
         folder.mkdir(exist_ok=True)
@@ -50,34 +54,35 @@ def check_room(store: Path) -> None:
     except OSError as error:
         if fault_of(error) and error.errno != errno.EFBIG:  # a smaller item may still be stored
             raise TrichordError(
-                f"{store}: cannot be written to ({reason_of(error)}); mend that, then run again: what was committed is safe"
+                f"{store}: is not writable ({reason_of(error)}); fix the cause, then run the command again; "
+                "committed items are safe"
             ) from error
 
 
 def _folder_key(name: str) -> str:
-    """Key in the ledger of a folder that could not be listed."""
+    """Return the key in the ledger of a folder that cannot be listed."""
     return f"folder:{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()}"
 
 
 class Run:
-    """What is under way, what is finished and not yet committed.
+    """The state of a run: jobs in progress, and finished jobs that are not committed yet.
 
     Args:
-        store: The store's folder.
-        collection: Collection of the items.
-        words: File of word vectors, or None for the default ones.
-        word_splitting: How captions become words.
-        splits: video_id -> split.
-        known: What the store holds.
+        store: The folder of the store.
+        collection: The collection of the items.
+        words: The file of word vectors, or None for the default ones.
+        word_splitting: How captions are split into words.
+        splits: The split of each video id.
+        known: The content of the store.
         described: The encoders.
-        summary: Filled in.
-        require: Modalities without which an item is a failure.
-        choice: Names of the encoders.
-        decoder: What reads the pictures.
-        stall_s: Patience with a decoder.
-        widths: Of the feature arrays of each modality.
-        leases: Of this process on the store.
-        meter: Takes the progress.
+        summary: The summary, which is filled in.
+        require: The modalities without which an item is skipped.
+        choice: The names of the encoders.
+        decoder: The decoder of pictures.
+        stall_s: Seconds without progress after which a decoder is stopped.
+        widths: The width of the feature arrays of each modality.
+        leases: The leases of this process on the store.
+        meter: Receives the progress.
     """
 
     def __init__(
@@ -91,49 +96,49 @@ class Run:
         self.require, self.choice, self.decoder, self.stall_s = require, choice, decoder, stall_s
         self.widths, self.leases, self.meter = widths, leases, meter
         self.reasons: list[str] = []
-        self._jobs: dict[str, Job] = {}  # under way, by key
-        self._order: deque[Job] = deque()  # under way or finished, in the order of the plan
+        self._jobs: dict[str, Job] = {}  # in progress, by key
+        self._order: deque[Job] = deque()  # in progress or finished, in the order of the plan
         self._finished: dict[str, Outcome] = {}
-        self._ready: list[Job] = []  # finished, and so are all before them
+        self._ready: list[Job] = []  # finished together with all jobs before them
         self._ready_bytes = 0
-        self._encoder_failures = 0  # in a row
+        self._encoder_failures = 0  # consecutive
         self._committed = Committed()
 
     def work(self, plan: Iterator[Job], engine: Engine) -> None:
-        """Do all jobs of the plan. Ends in order, also when interrupted: what is finished is committed."""
+        """Do all jobs of the plan. Finished items are committed even if the run is interrupted."""
         try:
             for key, outcome in engine.outcomes(self._tasks(plan)):
                 self._done(self._jobs.pop(key), outcome)
                 self._commit_when_full()
         except KeyboardInterrupt as error:
             self.summary.interruption = error
-            under_way = engine.under_way()
+            in_progress = engine.under_way()
             engine.close(now=True)
             for job in self._order:
                 if job.key not in self._finished and (self.store / spool.FOLDER / self._name(job)).exists():
-                    self._finished[job.key] = Outcome()  # finished, and not yet told
-                elif job.key not in self._finished and job.key in under_way:
-                    self._note(job, "interrupted", "was under way when the run was ended")
-        except BaseException:  # what is finished stays in the spool, where the next run finds it
+                    self._finished[job.key] = Outcome()  # finished, but not reported yet
+                elif job.key not in self._finished and job.key in in_progress:
+                    self._note(job, "interrupted", "was in progress when the run was stopped")
+        except BaseException:  # finished items stay in the spool, where the next run finds them
             engine.close(now=True)
             raise
         else:
             engine.close(now=False)
-        self._remove_begun()
+        self._remove_unfinished()
         self._commit([*self._ready, *(job for job in self._order if job.key in self._finished)])
 
     def adopt(self) -> None:
-        """Commit what an earlier run had finished and not committed, and remove what it had only begun."""
-        self._remove_begun()
+        """Commit items that an earlier run had finished but not committed, and remove its unfinished items."""
+        self._remove_unfinished()
         free = [path for path in spool.spooled(self.store) if self.leases.acquire(path.name)]
         added = self._write(free)
         if added:
-            self.summary.notes.append(f"{added} videos that an earlier run had finished are now in the store")
-            self.summary.num_added -= added  # they are present, for the plan
+            self.summary.notes.append(f"{added} videos finished by an earlier run are now in the store")
+            self.summary.num_added -= added  # the plan counts them as present
         self.known.renew()
 
-    def _remove_begun(self) -> None:
-        """Remove unfinished folders whose work is leased to nobody, or to this process, which does none now."""
+    def _remove_unfinished(self) -> None:
+        """Remove unfinished folders that no other process is working on."""
         for path, name in spool.begun(self.store):
             held = self.leases.holds(name)
             if self.leases.acquire(name):
@@ -144,9 +149,9 @@ class Run:
     # ---- one job
 
     def _tasks(self, plan: Iterator[Job]) -> Iterator[Task]:
-        """What there is to work on, each leased when it is drawn."""
+        """Yield the tasks to work on. Each is leased when it is yielded."""
         for job in plan:
-            if self._to_do(job):
+            if self._is_to_do(job):
                 self._jobs[job.key] = job
                 self._order.append(job)
                 yield self._task(job)
@@ -154,10 +159,10 @@ class Run:
     def _name(self, job: Job) -> str:
         return spool.spool_name(job.key, self.collection)
 
-    def _to_do(self, job: Job) -> bool:
-        """Whether the job is to be worked on, after taking its lease."""
+    def _is_to_do(self, job: Job) -> bool:
+        """Return whether the job is to be done. If so, its lease is acquired."""
         if job.status in ("todo", "renew"):
-            return self._leased(job)
+            return self._lease(job)
         if job.status == "present":
             self.summary.num_present += 1
             if job.reason:
@@ -172,13 +177,13 @@ class Run:
         self.meter.passed(job.num_bytes)
         return False
 
-    def _leased(self, job: Job) -> bool:
+    def _lease(self, job: Job) -> bool:
         if not self.leases.acquire(self._name(job)):
             self.summary.num_leased += 1
             self.meter.passed(job.num_bytes)
             return False
-        self.known.renew()  # another process may have done something since the plan was made
-        if (self.store / spool.FOLDER / self._name(job)).exists():  # finished by a process that has died since
+        self.known.renew()  # another process may have changed the store since the plan was made
+        if (self.store / spool.FOLDER / self._name(job)).exists():  # finished by a process that has died
             self._order.append(job)
             self._finished[job.key] = Outcome(
                 num_bytes=spool.spooled_bytes(self.store / spool.FOLDER / self._name(job))
@@ -190,10 +195,10 @@ class Run:
         if not kind and (video_id not in self.known.ids or job.replaces == self.known.version(video_id)):
             return True
         self.leases.release(self._name(job))
-        return self._to_do(replace(job, status=kind or "present", reason=reason))
+        return self._is_to_do(replace(job, status=kind or "present", reason=reason))
 
     def _split(self, job: Job) -> str:
-        """Of a job's item: that which it has in the store, so that a video never moves."""
+        """Return the split of a job's item. An existing item keeps its split, so that a video never moves."""
         return self.known.split_of.get(job.source.video_id, self.splits[job.source.video_id])
 
     def _task(self, job: Job) -> Task:
@@ -232,7 +237,7 @@ class Run:
             self.known.settle(job.source.video_id, job.key)
             self.summary.num_present += 1
             self._resolve(job)
-            line = "is as the store has it"
+            line = "unchanged"
         else:
             self._finished[job.key] = outcome
             self.summary.video_s += outcome.duration_s if job.replaces is None else 0.0
@@ -244,16 +249,17 @@ class Run:
         self._encoder_failures = self._encoder_failures + 1 if outcome.kind == "encoder" else 0
         if self._encoder_failures >= _MOST_ENCODER_FAILURES:
             raise TrichordError(
-                f"{job.source.name}: {outcome.reason}, {_MOST_ENCODER_FAILURES} times in a row; mend that"
+                f"{job.source.name}: {outcome.reason}; this happened {_MOST_ENCODER_FAILURES} times in a row, "
+                "so the run was stopped; fix the cause"
             )
 
     # ---- the ledger
 
     def note_unlisted(self, root: Path, errors: Sequence[OSError]) -> None:
-        """Note the folders below `root` that could not be listed, and that those which failed before can be listed now."""
+        """Record which folders below `root` cannot be listed, and which earlier ones can be listed now."""
         names = {f"{os.path.relpath(error.filename, root)}/": error for error in errors}
         for name, error in names.items():
-            reason = f"cannot be listed ({reason_of(error)}); its videos are left out until it can be"
+            reason = f"cannot be listed ({reason_of(error)}); its videos are left out"
             self.summary.num_postponed += 1
             self.summary.notes.append(f"{name}: {reason}")
             self.reasons.append(f"{name}: {reason}")
@@ -266,9 +272,9 @@ class Run:
                 note(self.store, entry["source"], "can be listed now", RESOLVED, key, self.collection)
 
     def _note(self, job: Job, kind: str, reason: str) -> None:
-        """Write to the ledger, unless it says the same already."""
-        before = self.known.failed.get(job.key, {})
-        if (before.get("class"), before.get("source")) != (kind, job.source.name):
+        """Append an entry to the ledger unless it has the same entry already."""
+        previous = self.known.failed.get(job.key, {})
+        if (previous.get("class"), previous.get("source")) != (kind, job.source.name):
             note(self.store, job.source.name, reason, kind, job.key, self.collection)
 
     def _count(self, job: Job, kind: str, reason: str) -> None:
@@ -291,8 +297,10 @@ class Run:
     # ---- committing
 
     def _commit_when_full(self) -> None:
-        """Commit the finished items before the first one under way, when they fill a part: never more, so that where
-        parts end follows from the plan, not from who was done first."""
+        """Commit the finished items before the first job in progress once they fill a part.
+
+        A part never receives more, so that the boundaries of parts follow from the plan and not from the speed of workers.
+        """
         while self._order and self._order[0].key in self._finished:
             job = self._order.popleft()
             self._ready.append(job)
@@ -308,10 +316,10 @@ class Run:
             self._finished.pop(job.key, None)
 
     def _write(self, folders: list[Path]) -> int:
-        """Bring items of the spool into the store's parts, then out of the spool. Returns how many were new."""
+        """Move items from the spool into the parts of the store; return how many of them were new."""
         added = 0
-        for at in range(0, len(folders), _MOST_AT_ONCE):
-            group = folders[at : at + _MOST_AT_ONCE]
+        for begin in range(0, len(folders), _MOST_AT_ONCE):
+            group = folders[begin : begin + _MOST_AT_ONCE]
             items = {path: item for path in group if (item := spool.read_spooled(path)) is not None}
             if items:
                 added += self._write_items(list(items.values()))
@@ -322,15 +330,15 @@ class Run:
         return added
 
     def _note_unknown_words(self, items: Sequence[Item], vectors: WordVectors) -> None:
-        """Say of which items the table has few or no words, unless an encoder of sentences reads their text."""
+        """Add a note for each item with few or no words in the table, unless a sentence encoder reads its text."""
         if "text" in self.described.streams:
             return
         known = set(vectors.words)
         for item in items:
             words = [word for text in item.captions.text for word in tokenize(text, vectors.splitting)]
-            found = sum((word.lower() if vectors.lowercase else word) in known for word in words)
-            if len(item.captions) and found < len(words) * _FEW_WORDS or (len(item.captions) and not words):
-                self.summary.notes.append(f"{item.video_id}: {few_words(found, len(words), vectors.source)}")
+            num_known = sum((word.lower() if vectors.lowercase else word) in known for word in words)
+            if len(item.captions) and num_known < len(words) * _FEW_WORDS or (len(item.captions) and not words):
+                self.summary.notes.append(f"{item.video_id}: {few_words(num_known, len(words), vectors.source)}")
 
     def _write_items(self, items: list[spool.SpooledItem]) -> int:
         vectors = word_vectors_for(
@@ -348,7 +356,7 @@ class Run:
                         self._renew(item, stored, writer)
                     else:
                         writer.add(item, copy=False)
-                except TrichordError as error:  # another item took the id meanwhile, or another width
+                except TrichordError as error:  # meanwhile, another item took the id or determined another width
                     if fault_of(error):
                         raise
                     self.summary.num_skipped += 1
@@ -358,21 +366,21 @@ class Run:
             return writer.num_added - (self.summary.num_renewed - before)
 
     def _renew(self, item: spool.SpooledItem, stored: tuple[Store, dict[str, int]] | None, writer: StoreWriter) -> None:
-        """Let an item take the place of the stored one, unless it is the same."""
+        """Replace a stored item by a new version, unless both are the same."""
         i = None if stored is None else stored[1].get(item_key(item.collection, item.video_id))
         if stored is None or i is None:
             where = f"{item.collection}/{item.video_id}"
-            raise TrichordError(f"{where}: is not in {self.store} any more; run the same command again")
-        whole = merged(item, stored[0], i)
-        if is_same(whole, stored[0], i):
+            raise TrichordError(f"{where}: no longer exists in {self.store}; run the same command again")
+        new_version = merged(item, stored[0], i)
+        if is_same(new_version, stored[0], i):
             self.known.settle(item.video_id, item.source)
             return
-        writer.add(whole, copy=False, supersede=True)
+        writer.add(new_version, copy=False, supersede=True)
         self.summary.num_renewed += 1
 
 
 def _stored(store: Path, items: Sequence[spool.SpooledItem]) -> tuple[Store, dict[str, int]] | None:
-    """The store and the numbers of those items that are in it, where some are to be made anew."""
+    """Open the store and return it with the numbers of the items to be renewed; None if there are none."""
     renewed = [item for item in items if item.renews]
     if not renewed or not part_paths(store):
         return None

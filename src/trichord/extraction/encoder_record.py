@@ -1,4 +1,4 @@
-"""One encoder makes all features of a stream of a store, also where several processes extract at a time."""
+"""The rule that all features of a stream in a store come from one encoder, even if several processes extract at once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,18 @@ from trichord.store.spool import spooled
 
 
 def check_encoders(store: Path, streams: Mapping[str, Fingerprint]) -> list[str]:
-    """Notes on features of unknown origin. Raises TrichordError if another encoder made features of the store, be they
-    committed or still in its spool."""
+    """Check that no other encoder computed features of the store, whether committed or still in its spool.
+
+    Args:
+        store: The folder of the store.
+        streams: The fingerprint of the encoder of each stream.
+
+    Returns:
+        Notes on existing features of unknown origin.
+
+    Raises:
+        TrichordError: Another encoder computed features of a stream.
+    """
     recorded, notes = read_encoders(store), []
     parts = any((store / "parts").glob("*.parquet"))
     existing = set(Store(store).streams) if parts else set()
@@ -26,31 +36,36 @@ def check_encoders(store: Path, streams: Mapping[str, Fingerprint]) -> list[str]
     for stream, fingerprint in streams.items():
         if stream in recorded and recorded[stream]["digest"] != fingerprint.digest:
             raise TrichordError(
-                f"{store}: its {stream} features were made by {recorded[stream]['name']} "
-                f"({recorded[stream]['digest']}), these would be by {fingerprint.name} ({fingerprint.digest}); "
+                f"{store}: its {stream} features were computed by {recorded[stream]['name']} "
+                f"({recorded[stream]['digest']}), not by {fingerprint.name} ({fingerprint.digest}); "
                 "use the same encoder and weights, or another store"
             )
         if stream not in recorded and stream in existing:
-            notes.append(f"{store}: what made its {stream} features is not recorded; only their width is compared")
+            notes.append(
+                f"{store}: the encoder of its {stream} features is not recorded, so only their width is compared"
+            )
     return notes
 
 
 def claim_encoders(store: Path, leases: Leases, streams: Mapping[str, Fingerprint]) -> None:
-    """Record the encoders of this run, for as long as it goes on: processes with others cannot work beside it.
+    """Record the encoders of this run. While the run lasts, processes with other encoders cannot work on the store.
 
-    Raises TrichordError if the store has features of another encoder, or another process is making them.
+    Raises:
+        TrichordError: The store has features of another encoder, or another process is computing them.
     """
-    alone = leases.alone_or_shared(ENCODERS)
+    is_exclusive = leases.alone_or_shared(ENCODERS)
     recorded = read_encoders(store)
-    if not alone:
+    if not is_exclusive:
         for stream, fingerprint in streams.items():
             if stream in recorded and recorded[stream]["digest"] != fingerprint.digest:
                 raise TrichordError(
-                    f"{store}: another process extracts {stream} with {recorded[stream]['name']}, this one would with "
+                    f"{store}: another process is extracting {stream} with {recorded[stream]['name']}, not with "
                     f"{fingerprint.name}; use the same encoder, or another store"
                 )
     check_encoders(store, streams)
-    if (fresh := {**recorded, **{stream: own.to_dict() for stream, own in streams.items()}}) != recorded:
+    if (
+        updated := {**recorded, **{stream: fingerprint.to_dict() for stream, fingerprint in streams.items()}}
+    ) != recorded:
         with writing_to(store, "check the disk"):
-            write_json(store / ENCODERS, fresh, shared=True)
+            write_json(store / ENCODERS, updated, shared=True)
     leases.share(ENCODERS)

@@ -1,7 +1,6 @@
-"""Who runs the work of an extraction: processes of this machine, or (`ray_engine`) the nodes of a Ray cluster.
+"""The engines that run the work of an extraction: processes on this machine, or (`ray_engine`) the nodes of a Ray cluster.
 
-The plan, the leases and the commits are the driver's alone, and `work.run_task` is the work, whoever runs it: so the store
-is the same bits either way.
+The driver alone plans, leases and commits, and `work.run_task` does the work in every engine, so the store is the same to the bit.
 """
 
 from __future__ import annotations
@@ -16,34 +15,35 @@ from trichord.extraction.task import Outcome, Task
 
 
 class Engine(Protocol):
-    """Runs tasks."""
+    """The interface of an engine, which runs tasks."""
 
     @property
     def count(self) -> int:
-        """Workers; 0: in this process."""
+        """The number of workers; 0 works in this process."""
 
     def outcomes(self, tasks: Iterator[Task]) -> Iterator[tuple[str, Outcome]]:
-        """The key and the outcome of each task, in the order in which they end; tasks are drawn as there is room.
+        """Yield the key and the outcome of each task in the order in which they finish. Tasks are drawn when there is room.
 
-        Raises TrichordError when no worker can work: the encoders cannot be loaded, say.
+        Raises:
+            TrichordError: No worker can work, for example because the encoders cannot be loaded.
         """
 
     def under_way(self) -> set[str]:
-        """Keys of the tasks that were begun and whose outcome was not told."""
+        """Return the keys of tasks that have begun and whose outcome was not yielded."""
 
     def close(self, *, now: bool) -> None:
-        """End the workers; `now` without waiting for their tasks."""
+        """Stop the workers; with `now`, without waiting for their tasks."""
 
 
 class LocalEngine:
-    """`count` processes of this machine, started with the first task: see `Workers`.
+    """An engine of `count` processes on this machine, which start with the first task. See `Workers`.
 
     Args:
-        choice: What each process loads.
+        choice: The encoders that each process loads.
         device: cpu or cuda.
-        count: Processes; 0 works in this one.
-        threads: Encoding threads of each.
-        stall_s: Patience with a decoder.
+        count: The number of processes; 0 works in this process.
+        threads: The number of encoding threads per process.
+        stall_s: Seconds without progress after which a decoder is stopped.
     """
 
     def __init__(self, choice: EncoderChoice, device: str, count: int, threads: int, stall_s: float) -> None:
@@ -53,6 +53,7 @@ class LocalEngine:
         self._keys: dict[Future[Outcome], str] = {}
 
     def outcomes(self, tasks: Iterator[Task]) -> Iterator[tuple[str, Outcome]]:
+        """See `Engine.outcomes`."""
         exhausted = False
         while not exhausted or self._keys:
             while not exhausted and (self._workers is None or len(self._keys) < self._workers.capacity):
@@ -67,8 +68,10 @@ class LocalEngine:
                 yield self._keys.pop(future), outcome
 
     def under_way(self) -> set[str]:
+        """See `Engine.under_way`."""
         return set(self._keys.values())
 
     def close(self, *, now: bool) -> None:
+        """See `Engine.close`."""
         if self._workers is not None:
             self._workers.close(now=now)

@@ -1,4 +1,4 @@
-"""What a run would do and how long it would take: the plan counted, a little of the work done and timed."""
+"""The report of a dry run: the jobs of the plan, counted, and the time they would take, estimated from a few samples."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from trichord.media import choose_decoder, probe
 SAMPLES = 3
 SAMPLE_S = 10.0
 PROBES = 100
-_START_S = 4.0  # until a worker process has loaded its encoders
+_START_S = 4.0  # time for a worker process to load its encoders
 
 
 def report(plan: Sequence[Job], choice: EncoderChoice, device: str, workers: int, encoders: str, store: Path) -> str:
-    """Lines for people: how many items are to be done, are there, failed; hours of video; time. Nothing is stored.
+    """Return lines for the user: how many items are to be extracted, exist already or failed, the hours of video, and the time.
 
-    The time follows from the length of up to 100 files and from extracting the first 10 seconds of up to 3.
+    The time is estimated from the length of up to 100 files and from extracting the first 10 seconds of up to 3. Nothing is stored.
     """
     todo = [job for job in plan if job.status == "todo"]
     counts = Counter(job.status for job in plan)
     lines = [f"{len(todo)} of {len(plan)} to extract with {encoders} into {store}"]
-    again = "are in the store and are looked at again: their captions are new, or older rules made them"
+    renewed = "are in the store and will be checked again because of new captions or newer rules"
     for status, text in (
         ("present", "are in the store"),
-        ("renew", again),
-        ("failed", "failed before; --retry CLASS tries them again"),
+        ("renew", renewed),
+        ("failed", "failed before; use --retry CLASS to try them again"),
     ):
         if counts[status]:
             lines.append(f"{counts[status]} {text}")
@@ -64,7 +64,7 @@ def _times(todo: Sequence[Job], choice: EncoderChoice, device: str, workers: int
                     sample_s=SAMPLE_S,
                 )  # fmt: skip
                 if number == 0:
-                    outcome_of(workers_.submit(task), task.stall_s)  # the first task waits for the process to start
+                    outcome_of(workers_.submit(task), task.stall_s)  # the first task includes the start of the process
                     task = replace(task, key=f"{number:040d}:1")
                 began = time.monotonic()
                 outcome = outcome_of(workers_.submit(task), task.stall_s)
@@ -75,9 +75,9 @@ def _times(todo: Sequence[Job], choice: EncoderChoice, device: str, workers: int
     finally:
         workers_.close(now=True)
     if not num_sampled:
-        return "time: unknown, since none of the sampled files could be extracted"
-    share = total_s / sampled_s if total_s and sampled_s else len(todo) / num_sampled
-    seconds = spent_s * share / max(workers, 1) + _START_S
+        return "time: unknown, because none of the sampled files could be extracted"
+    scale = total_s / sampled_s if total_s and sampled_s else len(todo) / num_sampled
+    seconds = spent_s * scale / max(workers, 1) + _START_S
     return (
         f"{total_s / 3600:.2f} hours of video, about {clock(seconds)} with {max(workers, 1)} "
         f"worker{'s' if workers > 1 else ''} on {device} (measured on {num_sampled:.0f} samples)"
@@ -98,7 +98,7 @@ def _length_s(job: Job) -> float:
 
 
 def _spread(jobs: Sequence[Job], count: int) -> list[Job]:
-    """Up to `count` jobs, evenly over the list."""
+    """Return up to `count` jobs, evenly spread over the list."""
     if len(jobs) <= count:
         return list(jobs)
     return [jobs[i * len(jobs) // count] for i in range(count)]

@@ -1,9 +1,9 @@
 """The driver of an extraction: plan, lease, extract, commit.
 
-The plan compares every source with the store by content and fingerprint. What is to be done is leased, so that several
-processes on one store do nothing twice, and given to worker processes, which write finished items into the store's
-spool. From there they are committed in the order of the plan, so that the store does not depend on the number of
-workers. A run that is killed loses what was under way and nothing else.
+The plan compares every source with the store by content and fingerprint. Jobs are leased, so that several processes on one store
+do not repeat work, and passed to worker processes, which write finished items into the spool of the store. From there they are
+committed in the order of the plan, so that the store does not depend on the number of workers. A run that is killed only loses the
+items in progress.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from trichord.store.words import word_vectors_for
 
 _MAX_WORKERS = {"cpu": 64, "cuda": 16}
 _QUIET_EVERY_S = 1.0
-_FEW = 200  # sources up to which every item gets its line
+_FEW = 200  # with more sources, progress is not reported for every item
 
 RETRY = ("all", *CLASSES)
 
@@ -89,65 +89,68 @@ def extract(
     dry_run: bool = False,
     stall_s: float = 30.0,
 ) -> ExtractSummary | str:
-    """Extract features of a folder of videos, or of the clips of a table, into a store; what is already there is kept.
+    """Extract features of a folder of videos, or of the clips of a table, into a store. Existing items are kept.
 
-    Captions that were added or corrected since are taken up, without extracting pictures and sound again. What older rules for
-    times or captions extracted is made anew where the result differs. A video never changes its split.
+    Captions that were added or corrected are updated without extracting pictures and sound again. Items that older rules for times
+    or captions extracted are updated if the result differs. A video never changes its split.
 
     Captions come from a .vtt, .srt, .ass, .ttml, .json or .csv file beside each video, else from its subtitle track, else, with
-    `speech`, from speech recognition. A video without sound or captions is stored without them and noted; one that
-    cannot be used is listed in the store's skipped.jsonl with a class and the reason. What a fault of the system kept from
-    being done (an I/O error, no memory, a full disk, a folder that cannot be listed) is tried again by the next run; the exit
-    code is then 75, else 0.
+    `speech`, from speech recognition. A video without sound or captions is stored without them and noted. A video that cannot be
+    used is listed in the store's skipped.jsonl with a class and the reason. Items that a system fault prevented (an I/O error, no
+    memory, a full disk, a folder that cannot be listed) are tried again by the next run; the exit code is then 75, else 0.
 
     Args:
-        videos: folder of video files (its sub-folders count too), or a table of clips: .csv, .tsv, .jsonl or .parquet with
-            the columns id, video or image, audio, text or captions, start, end, split, as far as there are any, and those that
-            `modality` names.
-        store: store folder; made if it is not there, added to if it is.
-        visual_2d: image encoder: efficientnet-lite0, resnet152, hf:MODEL, timm:MODEL or none; -PIXELS after the first
+        videos: Folder of video files, including sub-folders, or a table of clips: .csv, .tsv, .jsonl or .parquet with any of the
+            columns id, video or image, audio, text or captions, start, end, split, and those that `modality` names.
+        store: Folder of the store. It is created if it does not exist, and extended if it does.
+        visual_2d: Image encoder: efficientnet-lite0, resnet152, hf:MODEL, timm:MODEL or none. -PIXELS after the first
             two sets the short side.
-        visual_3d: video encoder: resnext101-3d, tv:MODEL or none.
-        audio: audio encoder: log-mel, hf:MODEL, both separated by a comma, or none.
-        text: words (word vectors alone), or a further encoder of whole captions: hf:MODEL or st:MODEL.
-        captions: where captions come from: auto (files beside the videos, subtitle tracks) or none.
-        speech: recognise speech where there are no captions: whisper:MODEL or none.
-        weights_2d: weights file (for hf: also a folder) of the image encoder, in place of the usual one.
-        weights_3d: weights file of the video encoder.
-        words: word vectors (word2vec binary or text, GloVe text); GloVe 6B 50-d if not given.
-        word_splitting: how text becomes words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
-            published loaders do). If not given, that of the store; unicode for a new one.
-        collection: name under which the store keeps these videos.
-        video_root: for a table that names videos by id alone: the folder that holds them.
-        modality: for a table: modalities beyond video, audio and text, each a column of feature arrays (.npy, or .npz with one
-            array) and a letter that stands for it in orders, such as depth=d; several are separated by commas.
-        require: modalities without which a video is skipped, separated by commas, such as audio,text.
-        test_fraction: share of the videos without a stated split that are held out as `test`, chosen by a hash of their names.
-        workers: worker processes; one per processor core (on Ray: as many as the nodes have room for) if not given. 0
-            works in this process, without protection against files that crash a decoder.
-        device: where the encoders compute: cpu or cuda.
-        decoder: what decodes: auto, pyav or torchcodec.
-        engine: what runs the workers: local (processes of this machine) or ray (a Ray cluster whose nodes share the
+        visual_3d: Video encoder: resnext101-3d, tv:MODEL or none.
+        audio: Audio encoder: log-mel, hf:MODEL, both separated by a comma, or none.
+        text: words (only word vectors), or an additional encoder of whole captions: hf:MODEL or st:MODEL.
+        captions: Source of captions: auto (files beside the videos, subtitle tracks) or none.
+        speech: Speech recognition for videos without captions: whisper:MODEL or none.
+        weights_2d: Weights file of the image encoder (for hf: also a folder) to use instead of the default.
+        weights_3d: Weights file of the video encoder.
+        words: File of word vectors (word2vec binary or text, GloVe text). The default is GloVe 6B 50-d.
+        word_splitting: How text is split into words: unicode (letters keep their marks, as in Hindi and Thai) or published (as in
+            the published loaders). The default is that of the store, or unicode for a new store.
+        collection: Name of the collection in the store that these videos belong to.
+        video_root: Folder of the videos of a table that contains only video ids.
+        modality: Modalities of a table beyond video, audio and text, separated by commas. Each is a column of feature arrays
+            (.npy, or .npz with one array) and a letter for it in orders, such as depth=d.
+        require: Modalities without which a video is skipped, separated by commas, such as audio,text.
+        test_fraction: Fraction of the videos without a given split that are held out as `test`, chosen by a hash of their names.
+        workers: Number of worker processes. The default is one per processor core (on Ray: as many as the nodes have room for).
+            0 works in this process, without protection against files that crash a decoder.
+        device: Device of the encoders: cpu or cuda.
+        decoder: Decoder of pictures: auto, pyav or torchcodec.
+        engine: Engine that runs the workers: local (processes on this machine) or ray (a Ray cluster whose nodes share the
             file system of videos and store).
-        ray_address: the Ray cluster: auto (the one that runs here; the default), local (this machine alone) or HOST:PORT.
-        worker_cpus: cores of each worker on Ray; 1 if not given.
-        worker_gpus: GPUs of each worker on Ray, which may be a fraction; 1 with --device cuda, else none.
-        shard: part of the work, such as 2/8 for the second of eight machines.
-        retry: classes of earlier failures to try again, separated by commas, such as unreadable,hung; `all` tries every class.
-        dry_run: report what would be done and how long it would take, and do nothing.
-        stall_s: seconds without a picture or sound after which a decoder is ended.
+        ray_address: Address of the Ray cluster: auto (the one that runs here; the default), local (this machine only) or
+            HOST:PORT.
+        worker_cpus: Processor cores per worker on Ray. The default is 1.
+        worker_gpus: GPUs per worker on Ray, possibly a fraction. The default is 1 with --device cuda, else 0.
+        shard: Part of the work to do, such as 2/8 for the second of eight machines.
+        retry: Classes of earlier failures to try again, separated by commas, such as unreadable,hung; `all` tries every class.
+        dry_run: Report what would be done and how long it would take, without doing it.
+        stall_s: Seconds without a picture or sound after which a decoder is stopped.
 
-    Raises TrichordError for a folder without videos, unusable weights or words, a store whose features another encoder
-    made, and when not one video could be stored.
+    Returns:
+        The summary of the run, or the report of a dry run.
+
+    Raises:
+        TrichordError: The folder contains no videos, weights or words cannot be used, another encoder computed features of the
+            store, or no video could be stored.
     """
     videos = Path(videos)
     is_table = videos.suffix.lower() in TABLE_SUFFIXES and not videos.is_dir()
     store = local_folder(store)
-    declare_modalities(store)  # first, so that an error about another letter speaks of the new one
+    declare_modalities(store)  # first, so that an error about a conflicting letter names the new one
     modalities = parse_modalities(modality)
     if modalities and not is_table:
         raise TrichordError(
-            f"--modality {modality} names columns of a table, and {videos} is none; name a table of clips"
+            f"--modality {modality} names columns of a table, but {videos} is not a table; pass a table of clips"
         )
     choice = EncoderChoice(
         visual_2d, visual_3d, audio, text, captions, speech, weights_2d, weights_3d, decoder, tuple(modalities.items())
@@ -193,14 +196,20 @@ def extract_sources(
     unlisted: Sequence[OSError] = (),
     cluster: RayOptions | None = None,
 ) -> ExtractSummary | str:
-    """The same for sources that are known: see `extract`. A dry run returns its report as text. With `cluster`, on Ray.
-    `unlisted`: errors for the folders below `root` that could not be listed."""
+    """Extract features of the given sources. See `extract` for most arguments.
+
+    `root` is the folder or table that the sources come from, and `unlisted` contains errors for the folders below it that could not
+    be listed. `cluster` is the Ray cluster to run on; None runs on this machine.
+
+    Returns:
+        The summary of the run, or the report of a dry run.
+    """
     started = time.monotonic()
     store = local_folder(store)
     if workers is not None and workers < 0:
-        raise TrichordError(f"workers is {workers}; give 1 or more (0: in this process), or leave it out")
+        raise TrichordError(f"workers is {workers}; it must be at least 1, or 0 to work in this process")
     if not 0 <= stall_s < 1e6:
-        raise TrichordError(f"stall_s is {stall_s}; give seconds, such as 30 (0: wait for ever)")
+        raise TrichordError(f"stall_s is {stall_s}; it must be a number of seconds, such as 30, or 0 to wait forever")
     part = Shard.parse(shard)
     check_collection(collection)
     check_no_links(store)
@@ -231,7 +240,7 @@ def extract_sources(
         finally:
             engine.close(now=True)
     summary = ExtractSummary(store, collection, encoders, len(mine), notes=notes)
-    with writing_to(store, "name another folder"):
+    with writing_to(store, "choose another folder"):
         store.mkdir(parents=True, exist_ok=True)
     with Leases(store) as leases, _terminable():
         claim_encoders(store, leases, described.streams)
@@ -251,24 +260,28 @@ def extract_sources(
     if not summary.splits and not summary.interrupted and not summary.num_leased and summary.num_skipped:
         raise TrichordError(
             f"{root or store}: none of {len(mine)} videos could be stored ({run.reasons[0] if run.reasons else ''}); "
-            f"all reasons are in {store / LEDGER}"
+            f"see {store / LEDGER} for all reasons"
         )
     return summary
 
 
 def check_words(store: Path, words: Path | None, splitting: str | None = None) -> str:
-    """Refuse word vectors that cannot be read or are not the store's, before anything is done.
+    """Check, before any work is done, that word vectors can be read and are those of the store.
 
-    Returns how text is split into words: as `splitting` states, else as the store states, else by the rules of Unicode.
+    Returns:
+        How text is split into words: by `splitting`, else as in the store, else by the rules of Unicode.
+
+    Raises:
+        TrichordError: The word vectors cannot be read or are not those of the store.
     """
-    given = word_vectors_for((), words)
+    vectors = word_vectors_for((), words)
     splitting = splitting_for(store, splitting)
     if any((store / "parts").glob("*.parquet")):
         existing = Store(store)
-        if (existing.word_source, existing.word_dim) != (given.source, given.vectors.shape[1]):
+        if (existing.word_source, existing.word_dim) != (vectors.source, vectors.vectors.shape[1]):
             raise TrichordError(
-                f"{store}: holds words of {existing.word_source}, not of {given.source}; "
-                "name the same word vectors with --words, or another store"
+                f"{store}: contains words from {existing.word_source}, not from {vectors.source}; "
+                "pass the same word vectors with --words, or use another store"
             )
     return splitting or "unicode"
 
@@ -280,7 +293,7 @@ def _stream_dims(store: Path) -> dict[str, int]:
 
 
 def _by_file(sources: Sequence[Source]) -> list[Source]:
-    """In the given order, but the clips of one file in a row, in order of time."""
+    """Return the sources in the given order, but with the clips of each file together and in order of time."""
     first: dict[object, int] = {}
     for index, source in enumerate(sources):
         first.setdefault(_file_of(source), index)
@@ -304,12 +317,18 @@ def _size(sources: Sequence[Source]) -> int:
 
 
 def _cluster(engine: str, address: str, cpus: int | None, gpus: float | None) -> RayOptions | None:
-    """The options of the engine. Raises TrichordError for one that would have no effect."""
+    """Return the options of the Ray cluster, or None for the local engine.
+
+    Raises:
+        TrichordError: An option would have no effect.
+    """
     if engine == "ray":
         return RayOptions(address or "auto", 1 if cpus is None else cpus, gpus)
     for name, value in (("ray_address", address or None), ("worker_cpus", cpus), ("worker_gpus", gpus)):
         if value is not None:
-            raise TrichordError(f"--{name} {value} has no effect without --engine ray; add that, or leave it out")
+            raise TrichordError(
+                f"--{name} {value} has no effect without --engine ray; add --engine ray, or leave the option out"
+            )
     return None
 
 
@@ -333,26 +352,30 @@ def _num_workers(workers: int | None, num_sources: int, device: str) -> int:
 
 
 def _threads(workers: int, device: str) -> int:
-    """Encoding threads of a worker: the cores are shared out; a GPU wants one."""
+    """Return the number of encoding threads per worker. Workers share the cores; a GPU needs one thread."""
     return max(_num_cores() // max(workers, 1), 1) if device == "cpu" else 1
 
 
 def _num_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _names(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
-    """`a,b` -> (a, b). Raises TrichordError for a name that is not known."""
+    """Split `a,b` into (a, b).
+
+    Raises:
+        TrichordError: A name is unknown.
+    """
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if unknown := [name for name in names if name not in known]:
-        raise TrichordError(f"--{option}: no '{unknown[0]}'; known are {', '.join(known)}")
+        raise TrichordError(f"--{option}: unknown name '{unknown[0]}'; expected one of: {', '.join(known)}")
     return names
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM, which clusters send before they kill, ends the run as Ctrl-C does. A handler that is set already is kept."""
+    """Handle SIGTERM, which clusters send before they kill a process, like Ctrl-C. An existing handler is kept."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return

@@ -1,4 +1,4 @@
-"""Classes and reasons of the errors that decoders and encoders raise during extraction."""
+"""The classes and reasons of errors that decoders and encoders raise during an extraction."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from trichord.files.reading import NotRegularFileError, check_regular
 
 _FAULTS = {
     OUT_OF_MEMORY: "memory ran out; use fewer workers",
-    DISK: "there is no room for it in the store or in the folder of temporary files (TMPDIR)",
+    DISK: "the disk of the store or of temporary files (TMPDIR) is full",
 }
 
 
 class ItemError(Exception):
-    """A failure of a known class."""
+    """A failure of a known class.
+
+    Args:
+        kind: The class, see `store.ledger.CLASSES`.
+        reason: The reason.
+    """
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -23,11 +28,13 @@ class ItemError(Exception):
 
 
 def kind_of(error: BaseException) -> str:
-    """The class of an error that no part of the extractor foresaw."""
+    """Return the class of an unexpected error."""
     if fault := fault_of(error):
         return fault
     cause = (error.__cause__ or error.__context__) if isinstance(error, EncoderError) else error
-    if isinstance(cause, ImportError) or "pip install" in str(cause):  # the file may be good: a library is not here
+    if isinstance(cause, ImportError) or "pip install" in str(
+        cause
+    ):  # the file may be intact, but a library is missing
         return "system"
     if isinstance(error, EncoderError):
         return "encoder"
@@ -35,7 +42,7 @@ def kind_of(error: BaseException) -> str:
 
 
 def described(error: BaseException) -> str:
-    """What a fault of the system was, with the file on which it struck and what to do."""
+    """Return a description of a system fault, with the file that it affected and what to do."""
     if isinstance(error, SystemFaultError | EncoderError):
         return str(error)
     where = f"{name}: " if (name := getattr(error, "filename", None)) else ""
@@ -43,9 +50,14 @@ def described(error: BaseException) -> str:
 
 
 def check_there(path: Path) -> None:
+    """Check that a file exists and is regular.
+
+    Raises:
+        ItemError: It does not exist or is not regular.
+    """
     try:
         check_regular(path)
     except NotRegularFileError as error:
-        raise ItemError("missing", f"{path}: {reason_of(error)}; remove it or name another file") from None
+        raise ItemError("missing", f"{path}: {reason_of(error)}; remove it or use another file") from None
     except (FileNotFoundError, NotADirectoryError):
         raise ItemError("missing", f"{path}: no such file; check the path") from None

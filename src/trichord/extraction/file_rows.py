@@ -1,4 +1,4 @@
-"""Rows of a whole sound file, kept for the clips that are cut out of it."""
+"""Rows of a whole audio file, kept for the clips that are cut from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trichord.features.encoders import AudioEncoder, Sound
 
 
 class FileRows:
-    """Rows of the whole file that was asked for last, in a temporary file: the clips of one file come in a row."""
+    """The rows of the most recent audio file, in a temporary file. The clips of one file are extracted consecutively."""
 
     def __init__(self) -> None:
         self._key: tuple[object, ...] = ()
@@ -21,10 +21,11 @@ class FileRows:
         self._rows = np.empty((0, 0), np.float16)
 
     def get(self, path: Path, encoder: AudioEncoder, sound_of: Sound) -> np.ndarray:
+        """Return the rows of an audio file, which are computed unless it is the most recent one."""
         status = path.stat()
         key = (path, status.st_size, status.st_mtime_ns, str(encoder.fingerprint))
         if key != self._key:
-            file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as its rows are wanted
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - kept open for as long as its rows are needed
             for rows in encoder.encode(sound_of):
                 file.write(np.ascontiguousarray(rows, np.float16).tobytes())
             file.flush()
@@ -35,6 +36,7 @@ class FileRows:
         return self._rows
 
     def close(self) -> None:
+        """Delete the temporary file."""
         if self._file is not None:
             self._file.close()
             self._key, self._file = (), None

@@ -1,4 +1,4 @@
-"""A folder of narrated videos: which files are videos, what they are called, which are held out, where captions lie."""
+"""A folder of narrated videos: which files are videos, their ids and splits, and where their captions are."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from trichord.files.walking import files_below
 from trichord.media import probe, sound_language, subtitles
 
 SPLITS = ("train", "val", "test")
-_MOST_PROBED = 50  # files opened in search of one that can be tested
+_MOST_PROBED = 50  # files that are opened to find one that can be tested
 
 
 def sources_of_folder(
     folder: str | Path, unlisted: list[OSError] | None = None, notes: list[str] | None = None
 ) -> list[Source]:
-    """Return all videos below `folder`, sorted by name: the path inside the folder; `video_id` is that without suffix.
+    """Return all videos below a folder, sorted by name.
 
-    Files and folders whose name starts with a dot do not count. Two files may give one id (a.mkv, a.mp4).
+    The name of a video is its path inside the folder, and its `video_id` is the name without suffix. Files and folders whose name
+    begins with a dot are ignored. Two files may have the same id (a.mkv, a.mp4).
 
     Args:
         folder: The folder.
-        unlisted: Takes an error for each sub-folder that cannot be listed.
-        notes: Takes a line that counts the files that are neither videos nor captions, by suffix.
+        unlisted: A list that receives an error for each sub-folder that cannot be listed.
+        notes: A list that receives a line with the number of files that are neither videos nor captions, by suffix.
 
-    Raises TrichordError if the folder is missing, cannot be listed or holds no video; for a sub-folder that cannot be listed
-    where `unlisted` is None.
+    Raises:
+        TrichordError: The folder is missing, cannot be listed or contains no video, or a sub-folder cannot be listed and
+            `unlisted` is None.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        what = "is a file" if folder.exists() else "no such folder"
+        problem = "is a file" if folder.exists() else "no such folder"
         raise TrichordError(
-            f"{folder}: {what}; name the folder that holds the videos, or a table (.csv, .tsv, .jsonl, .parquet)"
+            f"{folder}: {problem}; pass the folder of the videos, or a table (.csv, .tsv, .jsonl, .parquet)"
         )
     sources, others = [], []
     for path in files_below(folder, unlisted):
@@ -53,21 +55,29 @@ def sources_of_folder(
     if not sources:
         if unlisted:
             error = unlisted[0]
-            raise TrichordError(f"{error.filename}: cannot be listed ({error.strerror}); mend that, then run again")
+            raise TrichordError(
+                f"{error.filename}: cannot be listed ({error.strerror}); fix the cause, then run the command again"
+            )
         known = ", ".join(VIDEO_SUFFIXES[:6])
-        there = f"; it holds {counted_by_suffix(others)}, which a table of clips can name" if others else ""
-        raise TrichordError(f"{folder}: no videos there ({known}, ...){there}; name another folder")
+        others_note = (
+            f"; it contains {counted_by_suffix(others)}, which a table of clips can refer to" if others else ""
+        )
+        raise TrichordError(f"{folder}: contains no videos ({known}, ...){others_note}; choose another folder")
     if others and notes is not None:
         notes.append(
-            f"{folder}: files that are neither videos nor captions by their suffix are not read: {counted_by_suffix(others)}"
+            f"{folder}: ignored files whose suffixes are neither those of videos nor of captions: {counted_by_suffix(others)}"
         )
     return sorted(sources, key=lambda source: source.name)
 
 
 def can_be_tested(source: Source, needs_captions: bool = True) -> bool:
-    """Whether its files open and give pictures (sound, where it names no pictures), and captions if need be.
+    """Return whether the files of a source can be opened and have pictures (or sound, if it has no pictures) and captions.
 
-    Files that a fault of the system keeps from being read count as good: what is held out must not depend on such a fault.
+    Files that a system fault prevents from being read count as usable, because the held-out videos must not depend on such a fault.
+
+    Args:
+        source: The source.
+        needs_captions: Whether captions are needed.
     """
     try:
         duration_s = 1.0
@@ -92,29 +102,35 @@ def split_of(
     has_test: bool = False,
     usable: Callable[[Source], bool] = can_be_tested,
 ) -> dict[str, str]:
-    """video_id -> split.
+    """Return the split of each video id.
 
-    A source that states a split has it; one whose id begins with a folder `train`, `val` or `test` is in that. Any
-    other is in `test` if the CRC-32 of its id, as a fraction of 2^32, is below `test_fraction`, else in `train`: this
-    never changes when videos are added. Clips cut out of a file count by the name of the file instead of their id,
-    so that all clips of a video are on one side. If that leaves two or more videos without a usable test video (and
-    `has_test` does not say that there is one already), the usable one with the lowest CRC-32 among those without a
-    stated split becomes test.
+    A source with a given split keeps it. An id that begins with a folder `train`, `val` or `test` belongs to that split. Any other
+    video is in `test` if the CRC-32 of its id, as a fraction of 2^32, is below `test_fraction`, else in `train`; this never changes
+    when videos are added. For clips that are cut from a file, the name of the file is used instead of their ids, so that all clips
+    of a video are in the same split. If there are two or more videos and none of the test videos is usable, the usable one with the
+    lowest CRC-32 among those without a given split becomes a test video.
 
-    Raises TrichordError if `test_fraction` is not from 0 to 1.
+    Args:
+        sources: The sources.
+        test_fraction: The fraction of test videos, from 0 to 1.
+        has_test: Whether there is a test video already.
+        usable: Returns whether a source can be used for testing.
+
+    Raises:
+        TrichordError: `test_fraction` is not from 0 to 1.
     """
     if not 0 <= test_fraction <= 1:
-        raise TrichordError(f"test_fraction is {test_fraction}; give a fraction from 0 to 1, such as 0.2")
+        raise TrichordError(f"test_fraction is {test_fraction}; it must be a fraction from 0 to 1, such as 0.2")
     splits: dict[str, str] = {}
-    hashed: dict[str, str] = {}  # video_id -> what is hashed, of those without a stated split
+    hashed: dict[str, str] = {}  # by video id: the text that is hashed, for videos without a given split
     by_id = {source.video_id: source for source in sources}
     for video_id, source in by_id.items():
         top, _, rest = video_id.partition("/")
-        stated = source.split or (top if rest and top in SPLITS else "")
-        if not stated:
+        split = source.split or (top if rest and top in SPLITS else "")
+        if not split:
             hashed[video_id] = _split_key(source)
-            stated = "test" if name_crc32(hashed[video_id]) < test_fraction * 2**32 else "train"
-        splits[video_id] = stated
+            split = "test" if name_crc32(hashed[video_id]) < test_fraction * 2**32 else "train"
+        splits[video_id] = split
     num_videos = len(splits) - len(hashed) + len(set(hashed.values()))
     if test_fraction == 0 or num_videos < 2 or has_test:
         return splits
@@ -135,22 +151,24 @@ def _split_key(source: Source) -> str:
 
 
 def name_crc32(name: str) -> int:
-    """CRC-32 of a name's bytes as the file system has them."""
+    """Return the CRC-32 of the bytes of a name in the file system."""
     return zlib.crc32(name.encode("utf-8", "surrogateescape"))
 
 
 def captions_of(source: Source, duration_s: float, notes: list[str] | None = None) -> Captions:
-    """Captions of an item in its own time, which begins at `source.start_s` of its files. Not yet cleaned.
+    """Return the captions of an item in its own time, which begins at `source.start_s` of its files. They are not cleaned yet.
 
-    Its `text`, each spanning [0, duration_s); else its caption file; else the file beside the video (if it has words), else
-    the video's subtitle track, else the file beside the sound. Timed captions are cut to the clip and shifted.
+    The captions are taken from the first of: its `text`, each spanning [0, duration_s); its caption file; the file beside the video
+    (if it contains words); the subtitle track of the video; the file beside the audio. Timed captions are cut to the clip and
+    shifted.
 
     Args:
         source: The item.
-        duration_s: Its length in seconds.
-        notes: Takes lines on which file or track was chosen of several, and on captions that could not be read.
+        duration_s: The duration of the item in seconds.
+        notes: A list that receives lines on the choice among several files or tracks, and on unreadable captions.
 
-    Raises TrichordError if a caption file or the video cannot be read.
+    Raises:
+        TrichordError: A caption file or the video cannot be read.
     """
     if source.text:
         count = len(source.text)
@@ -159,7 +177,7 @@ def captions_of(source: Source, duration_s: float, notes: list[str] | None = Non
 
 
 def sidecar_of(path: Path) -> Sidecar:
-    """The caption file beside a video or sound, in the language of its sound where there are several."""
+    """Return the caption file beside a video or audio file. If there are several, the language of the audio decides."""
     return choose_sidecar(path, lambda: sound_language(path))
 
 
@@ -191,25 +209,25 @@ def _captions_beside(path: Path, notes: list[str] | None) -> Captions | None:
 
 
 def _cut(captions: Captions, start_s: float, end_s: float | None) -> Captions:
-    """What is said in [start_s, end_s), in time from `start_s`. Times that are not finite stay for `clean_captions`."""
+    """Return the captions in [start_s, end_s), relative to `start_s`. `clean_captions` handles times that are not finite."""
     if start_s == 0 and end_s is None:
         return captions
     stop_s = np.inf if end_s is None else end_s
     outside = (captions.end_s <= start_s) | (captions.start_s >= stop_s)
-    kept = np.flatnonzero(~outside)
+    inside = np.flatnonzero(~outside)
     return Captions(
-        captions.start_s[kept].clip(start_s, stop_s) - start_s,
-        captions.end_s[kept].clip(start_s, stop_s) - start_s,
-        tuple(captions.text[i] for i in kept),
+        captions.start_s[inside].clip(start_s, stop_s) - start_s,
+        captions.end_s[inside].clip(start_s, stop_s) - start_s,
+        tuple(captions.text[i] for i in inside),
     )
 
 
 def content_files(source: Source) -> dict[str, Path]:
-    """Return the files that the item follows from by what they are to it, the caption file beside its video included."""
+    """Return the files that an item depends on, by their role, including a caption file beside its video."""
     captions = source.captions
     if captions is None and not source.text:
         beside = [path for path in (source.video, source.audio) if path is not None]
-        captions = next((found for path in beside if (found := sidecar_of(path).path) is not None), None)
+        captions = next((sidecar for path in beside if (sidecar := sidecar_of(path).path) is not None), None)
     files = {"video": source.video, "image": source.image, "audio": source.audio, "captions": captions}
     files |= {f"{ROLE}{name}": path for name, path in source.arrays.items()}
     return {name: path for name, path in files.items() if path is not None}

@@ -1,4 +1,4 @@
-"""Worker processes of the extractor: each with its own encoders; one that dies takes only its own task with it."""
+"""Worker processes of an extraction, each with its own encoders. If one dies, only its own task is lost."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from trichord.extraction.task import Outcome, Task
 from trichord.extraction.work import HUNG_EXIT, run_task
 from trichord.files.faults import fault_of
 
-# Of the worker processes: one thread per computation, no semaphores that joblib leaves behind, and a C library that keeps
-# the memory of one picture's activations for the next (giving it back each time took a fifth of the whole time).
+# The environment of worker processes: one thread per computation, no semaphores left behind by joblib, and a C library that
+# keeps the memory of one picture's activations for the next one (returning it each time took a fifth of the total time).
 _ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
     "JOBLIB_MULTIPROCESSING": "0",
@@ -48,13 +48,13 @@ def _ignored_interrupts(unneeded: bool) -> Iterator[None]:
 
 
 class Workers:
-    """`count` processes that run tasks; 0 runs them in this process, one after the other, where a crash is a crash.
+    """`count` processes that run tasks. With 0, tasks run one after the other in this process, which a crash then ends.
 
     Args:
-        choice: What each process loads.
-        device: cpu or cuda; with several GPUs and `cuda`, the processes take them in turn.
-        count: Processes.
-        threads: Encoding threads of each.
+        choice: The encoders that each process loads.
+        device: cpu or cuda. With `cuda` and several GPUs, the processes are distributed over the GPUs.
+        count: The number of processes.
+        threads: The number of encoding threads per process.
     """
 
     def __init__(self, choice: EncoderChoice, device: str, count: int, threads: int) -> None:
@@ -75,27 +75,28 @@ class Workers:
 
     @property
     def capacity(self) -> int:
-        """Tasks to keep submitted: twice as many as there are processes, so that none waits for the next."""
+        """The number of tasks to keep submitted: twice the number of processes, so that none waits for the next task."""
         return 2 * self.count if self.count else 1
 
     def submit(self, task: Task) -> Future[Outcome]:
+        """Submit a task and return a future of its outcome."""
         if self._pool is not None:
-            with _ignored_interrupts(self._started):  # the first task starts the processes, which inherit it
+            with _ignored_interrupts(self._started):  # the first task starts the processes, which inherit the handler
                 self._started = True
                 return self._pool.schedule(_run, args=(task,))
         future: Future[Outcome] = Future()
         assert self._encoders is not None
-        task = replace(task, stall_s=0.0)  # ending this process for a decoder that hangs would end the caller's
+        task = replace(task, stall_s=0.0)  # stopping a hung decoder would kill the process of the caller
         future.set_result(run_task(task, self._encoders, self.threads))
         return future
 
     def close(self, *, now: bool) -> None:
-        """End the processes; `now` without waiting for their tasks."""
+        """Stop the processes; with `now`, without waiting for their tasks."""
         if self._pool is None:
             return
         if now:
             self._pool.stop()
-            for process in multiprocessing.active_children():  # what they had finished is in the spool
+            for process in multiprocessing.active_children():  # finished items are in the spool
                 process.kill()
         else:
             self._pool.close()
@@ -108,13 +109,14 @@ class Workers:
 
 
 class Probes:
-    """Whether sources can be tested on, asked in a process of its own: a file that crashes its decoder is just a no."""
+    """Checks whether sources can be used for testing, in a separate process, so that a file may crash its decoder."""
 
     def __init__(self, needs_captions: bool, in_process: bool) -> None:
         self._needs_captions, self._in_process = needs_captions, in_process
         self._pool: Any = None
 
     def __call__(self, source: Source) -> bool:
+        """Return whether a source can be used for testing."""
         if self._in_process:
             return can_be_tested(source, self._needs_captions)
         if self._pool is None:
@@ -123,24 +125,30 @@ class Probes:
             self._pool = ProcessPool(1, context=multiprocessing.get_context("spawn"))
         try:
             return self._pool.schedule(can_be_tested, args=(source, self._needs_captions), timeout=30).result()
-        except Exception as error:  # it crashed or hung; a fault of the system says nothing of the file
+        except Exception as error:  # it crashed or hung; a system fault says nothing about the file
             return bool(fault_of(error))
 
     def close(self) -> None:
+        """Stop the process."""
         if self._pool is not None:
             self._pool.close()
             self._pool.join()
 
 
 def first_done(futures: Iterable[Future[Outcome]]) -> set[Future[Outcome]]:
-    """Those that are done, waiting for one if need be."""
+    """Return the futures that are done, after waiting up to a second for at least one."""
     return wait(list(futures), timeout=1.0, return_when=FIRST_COMPLETED).done
 
 
 def outcome_of(future: Future[Outcome], stall_s: float) -> Outcome:
-    """The outcome of a task that ended, also when its process did.
+    """Return the outcome of a task, even if its process died.
 
-    Raises TrichordError when the encoders cannot be loaded there.
+    Args:
+        future: The future of the task.
+        stall_s: Seconds without progress after which a decoder is stopped, for the reason.
+
+    Raises:
+        TrichordError: The worker processes cannot load the encoders or cannot run.
     """
     from pebble import ProcessExpired
 
@@ -149,27 +157,27 @@ def outcome_of(future: Future[Outcome], stall_s: float) -> Outcome:
     except ProcessExpired as error:
         code = error.exitcode
         if code == HUNG_EXIT:
-            reason = f"gave no picture or sound for {stall_s:.0f} s; replace the file, or try again"
+            reason = f"the decoder made no progress for {stall_s:.0f} s; replace the file, or try again"
             return Outcome("hung", f"{reason} with --retry hung and a longer --stall_s")
         if code == -signal.SIGKILL:
             return Outcome(
-                "out-of-memory", "its process was killed, most likely since memory ran out; use fewer workers"
+                "out-of-memory", "its process was killed, most likely because memory ran out; use fewer workers"
             )
         name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        return Outcome("crashed", f"its process ended abruptly ({name}); replace the file")
+        return Outcome("crashed", f"its process crashed ({name}); replace the file")
     except TrichordError:
         raise
-    except Exception as error:  # `run_task` lets nothing through: the processes themselves cannot work
-        what = one_line(error) or type(error).__name__
+    except Exception as error:  # `run_task` raises nothing, so the processes themselves cannot run
+        reason = one_line(error) or type(error).__name__
         raise TrichordError(
-            f"the worker processes ended ({what}); use --workers 0 to see why, or fewer workers"
+            f"the worker processes failed ({reason}); use --workers 0 to see why, or use fewer workers"
         ) from None
 
 
 def _start(choice: EncoderChoice, device: str, threads: int, counter: Any) -> None:
-    """In a new worker process: load the encoders once. What goes wrong is told by the first task."""
+    """Load the encoders in a new worker process. The first task reports any error."""
     global _encoders, _threads, _device, _failure
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles interrupts
     work.parent = os.getppid()
     try:
         import torch

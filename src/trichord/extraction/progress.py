@@ -1,4 +1,4 @@
-"""How far an extraction is: videos per second, hours of video per hour, time left."""
+"""The progress of an extraction: videos per second, hours of video per hour, and the time left."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ logger = logging.getLogger(__name__)
 
 
 class Meter:
-    """Counts what is done and logs the progress.
+    """Counts finished items and logs the progress.
 
     Args:
-        num_sources: Sources in all.
-        num_bytes: Size of their files; the time left follows from it.
-        every_s: Lines of items that went well are left out when one was said less than this ago; failures and the last
-            are always said.
+        num_sources: The number of sources.
+        num_bytes: The total size of their files, from which the time left is estimated.
+        every_s: The shortest time between the lines of successful items. Failures and the last item are always reported.
     """
 
     def __init__(self, num_sources: int, num_bytes: int, every_s: float) -> None:
@@ -26,12 +25,12 @@ class Meter:
         self.video_s = 0.0
 
     def passed(self, num_bytes: int) -> None:
-        """One that needs no work."""
+        """Count an item that needs no work."""
         self.num_seen += 1
         self.bytes_seen += num_bytes
 
     def done(self, name: str, line: str, num_bytes: int, video_s: float, *, failed: bool) -> None:
-        """One that was worked on."""
+        """Count and report an item that was worked on."""
         self.passed(num_bytes)
         self.num_done += 1
         self.bytes_done += num_bytes
@@ -43,7 +42,7 @@ class Meter:
             logger.log(logging.WARNING if failed else logging.INFO, text)
 
     def rates(self, now: float | None = None) -> str:
-        """`1.2 videos/s, 44 h of video per h, 0:01:12 left`."""
+        """Return the rates and the time left: `1.2 videos/s, 44 h of video per h, 0:01:12 left`."""
         elapsed_s = max((time.monotonic() if now is None else now) - self._began, 1e-3)
         left = max(self._num_bytes - self.bytes_seen, 0)
         parts = [f"{self.num_done / elapsed_s:.2g} videos/s", f"{self.video_s / elapsed_s:.0f} h of video per h"]
@@ -53,6 +52,6 @@ class Meter:
 
 
 def clock(seconds: float) -> str:
-    """3725 -> `1:02:05`."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+    """Format seconds as hours, minutes and seconds: 3725 gives `1:02:05`."""
+    total = round(seconds)
+    return f"{total // 3600}:{total // 60 % 60:02d}:{total % 60:02d}"

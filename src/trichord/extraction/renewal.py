@@ -28,14 +28,14 @@ CAPTIONS, ALL = "captions", "all"  # the parts of an item that are updated
 
 @dataclass(frozen=True)
 class Stored:
-    """What a worker needs to know of a stored item to compare it with the updated item.
+    """The properties of a stored item that a worker compares with the updated item.
 
     Attributes:
-        duration_s: Length of the item in seconds.
-        captions: Captions of the item.
+        duration_s: The duration of the item in seconds.
+        captions: The captions of the item.
         is_asked: Whether the caption files have changed, and not only the rules.
-        has_old_clock: Whether the times were made by older rules. The whole item is updated if the current rules can
-            give other times.
+        has_old_clock: Whether older rules determined the times. The whole item is updated if the current rules can give other
+            times.
         has_arrays: Whether the item has rows of feature arrays.
     """
 
@@ -47,7 +47,7 @@ class Stored:
 
 
 def stored_part(store: Store, i: int, *, is_asked: bool) -> Stored:
-    """Return what a worker needs to know of item `i` of the store."""
+    """Return the properties of item `i` of the store that a worker needs."""
     has_old_clock, has_arrays = is_older(store.rules(i))[0], has_stored_arrays(store, i)
     return Stored(store.duration_s(i), stored_captions(store, i), is_asked, has_old_clock, has_arrays)
 
@@ -64,9 +64,11 @@ def content_hash(digests: Mapping[str, str], text: Sequence[str], start_s: float
 
 
 def media_hash(digests: Mapping[str, str], source: Source) -> str:
-    """Return a hash (32 hexadecimal digits) of the media files and the span of an item. It depends neither on captions nor on
-    feature arrays, which are read again when an item is updated. The hash of an item without media files depends on its id
-    instead."""
+    """Return a hash (32 hexadecimal digits) of the media files and the span of an item.
+
+    It depends neither on captions nor on feature arrays, which are read again when an item is updated. The hash of an item without
+    media files depends on its id instead.
+    """
     media = {name: digest for name, digest in digests.items() if _is_media(name)} or {"id": source.video_id}
     values = {**media, "span": [source.start_s, source.end_s]}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
@@ -89,8 +91,8 @@ def had_same_media(
         texts: Captions of the item in the store.
     """
     files = {name: digest for name, digest in digests.items() if name != "captions"}
-    named = [path for path in (source.captions, source.video, source.audio) if path is not None]
-    earlier = sorted({digest for path in named for digest in hashes.earlier_captions(path)})
+    own_files = [path for path in (source.captions, source.video, source.audio) if path is not None]
+    earlier = sorted({digest for path in own_files for digest in hashes.earlier_captions(path)})
     for text in dict.fromkeys((source.text, (), tuple(texts))):
         for captions in ({}, *({"captions": digest} for digest in earlier)):
             if content_hash({**files, **captions}, text, source.start_s, source.end_s) == content:
@@ -112,8 +114,10 @@ def same_captions(a: Captions, b: Captions) -> bool:
 
 
 def merged(item: SpooledItem, store: Store, i: int) -> Item:
-    """Return the item that replaces item `i` of the store. It keeps the split and, if only its captions and feature arrays were
-    updated, the features of pictures and sound."""
+    """Return the item that replaces item `i` of the store.
+
+    It keeps the split and, if only its captions and feature arrays were updated, the features of pictures and sound.
+    """
     if item.renews != CAPTIONS:
         return replace(item, split=store.split(i))
     names = set(_media_streams(store, i))

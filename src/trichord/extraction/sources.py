@@ -1,4 +1,4 @@
-"""What is to be extracted: one source per item of the store, from a folder of videos or a table of clips."""
+"""The sources of an extraction, one for each item of the store, from a folder of videos or a table of clips."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Source:
-    """Where the modalities of one item come from; any may be missing.
+    """The files and texts that the modalities of an item come from. Any modality may be missing.
 
     Attributes:
-        video_id: Id of the item in its collection.
-        name: For people: the path inside the folder, or the row of the table.
-        video: Media file of the pictures, and of the sound where `audio` is None.
-        image: A still picture, in place of `video`.
-        audio: Media file of the sound.
-        captions: Caption file; None looks beside `video` and in its subtitle track.
-        text: Captions of the whole clip, in place of timed ones.
-        start_s: Where the clip begins in `video` and `audio`; caption files are in the same time.
-        end_s: Where it ends; None: at the end of the file.
-        split: train, val or test; empty leaves it to the split rule.
-        arrays: Modality -> file of feature rows, for modalities beyond video, audio and text.
-        file_name: Path of its file as the folder or the table has it, the same on every machine: shards, and the split
-            of clips cut out of files, follow from it.
+        video_id: The id of the item in its collection.
+        name: A name for messages: the path inside the folder, or the row of the table.
+        video: The media file of the pictures, and of the sound if `audio` is None.
+        image: A still picture instead of `video`.
+        audio: The media file of the sound.
+        captions: The caption file; None uses files beside `video` and its subtitle track.
+        text: Captions of the whole clip, instead of timed ones.
+        start_s: The start of the clip in `video` and `audio`, in seconds. Caption files have the same time axis.
+        end_s: The end of the clip in seconds; None means the end of the file.
+        split: train, val or test; '' leaves it to the split rule.
+        file_name: The path of its file in the folder or the table, which is the same on every machine. It determines the shard,
+            and the split of clips that are cut from files.
+        arrays: The file of feature rows of each modality beyond video, audio and text.
     """
 
     video_id: str
@@ -42,11 +42,11 @@ class Source:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that it names."""
-        named = (self.video, self.image, self.audio, self.captions, *self.arrays.values())
-        return tuple(path for path in named if path is not None)
+        """All files of the source."""
+        files = (self.video, self.image, self.audio, self.captions, *self.arrays.values())
+        return tuple(path for path in files if path is not None)
 
     @property
     def has_length(self) -> bool:
-        """Whether the media or the span of the item define its length in time."""
+        """Whether the media or the span of the item define its duration."""
         return self.video is not None or self.audio is not None or self.end_s is not None

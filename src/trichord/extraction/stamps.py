@@ -1,9 +1,9 @@
-"""Tux Paint's stamps: a real collection of pictures, recorded speech and English names, from a Debian package.
+"""The stamps of Tux Paint: a real collection of pictures, recorded speech and English names, from a Debian package.
 
-The package tuxpaint-stamps-default holds, for a stamp NAME in a folder of its kind, a picture NAME.png (some are
-NAME.svg), its names in many languages NAME.txt (the first line is English) and recordings of its name such as
-NAME_desc_es.ogg. A stamp with picture, recording and text is one item of all three modalities: the speech is Spanish
-(or French, ...), the text English, so that sound and text have no word in common.
+For a stamp NAME, the package tuxpaint-stamps-default contains a picture NAME.png (sometimes NAME.svg), its names in many languages
+NAME.txt (the first line is English), and recordings of its name such as NAME_desc_es.ogg. A stamp with picture, recording and text
+is one item of all three modalities. The speech is Spanish (or French, ...) and the text English, so that sound and text have no
+words in common.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ if TYPE_CHECKING:
 
 PACKAGE = "tuxpaint-stamps-default"
 _PLACES = ("usr/share/tuxpaint/stamps", "share/tuxpaint/stamps", "tuxpaint/stamps", "stamps", ".")
-_LEFT_OUT = "symbols"  # letters, digits, coins: their names say little of their looks
-_GET = f"get it with 'apt-get download {PACKAGE}' and 'dpkg -x {PACKAGE}_*.deb FOLDER', and name that FOLDER"
+_LEFT_OUT = "symbols"  # letters, digits, coins: their names say little about their appearance
+_GET = f"get them with 'apt-get download {PACKAGE}' and 'dpkg -x {PACKAGE}_*.deb FOLDER', and pass that FOLDER"
 
 
 def find_stamps(root: str | Path, language: str = "es", *, notes: list[str] | None = None) -> list[Source]:
-    """The stamps with a PNG picture and a recording in `language`, but for symbols, sorted by name.
+    """Return the stamps with a PNG picture and a recording in a language, except symbols, sorted by name.
 
-    A name is the path inside the stamps folder without suffix, such as `animals/birds/owl`. The split is fixed: test
-    where the CRC-32 of the name is divisible by 4, else train (Spanish, package 2022-06-04: 381 train, 131 test).
+    A name is the path inside the stamps folder without suffix, such as `animals/birds/owl`. The split is fixed: test if the CRC-32
+    of the name is divisible by 4, else train (Spanish, package 2022-06-04: 381 train, 131 test).
 
     Args:
-        root: What `dpkg -x` unpacked, or the folder `stamps` inside it.
-        language: Of the speech: es, fr, ru, ro, ca, be, el, da, ...
-        notes: Takes a line on stamps that were left out.
+        root: The folder that `dpkg -x` unpacked to, or the folder `stamps` inside it.
+        language: The language of the speech: es, fr, ru, ro, ca, be, el, da, ...
+        notes: A list that receives a line about stamps that were left out.
 
-    Raises TrichordError if the stamps are not there, or none is spoken in that language.
+    Raises:
+        TrichordError: The stamps are missing, or none is spoken in that language.
     """
     folder = _stamps_folder(Path(root))
     ending = f"_desc_{language}.ogg"
@@ -65,10 +66,10 @@ def find_stamps(root: str | Path, language: str = "es", *, notes: list[str] | No
     if not sources:
         endings = (path.stem.rpartition("_desc_")[2] for path in recordings if "_desc_" in path.stem)
         spoken = ", ".join(sorted({e for e in endings if "." not in e})) or "none"
-        raise TrichordError(f"{folder}: no stamp is spoken in '{language}'; choose a language that is there: {spoken}")
+        raise TrichordError(f"{folder}: no stamp is spoken in '{language}'; choose one of these languages: {spoken}")
     if notes is not None and without_png:
         notes.append(
-            f"{folder}: {without_png} spoken stamps without a PNG were left out ({svg_alone} have an SVG alone)"
+            f"{folder}: {without_png} spoken stamps without a PNG were left out ({svg_alone} have only an SVG)"
         )
     if notes is not None and without_text:
         notes.append(f"{folder}: {without_text} spoken stamps without an English text were left out")
@@ -89,22 +90,26 @@ def import_stamps(
     workers: int | None = None,
     device: str = "cpu",
 ) -> ExtractSummary:
-    """Extract Tux Paint's stamps of a language into a store, as collection `stamps-LANGUAGE`.
+    """Extract the stamps of Tux Paint in a language into a store, as collection `stamps-LANGUAGE`.
 
     Args:
-        root: what `dpkg -x` unpacked of the package tuxpaint-stamps-default, or the folder `stamps` inside it.
-        store: store folder; made if it is not there, added to if it is.
-        language: of the speech: es, fr, ru, ro, ca, be, el, da, ...
-        visual_2d: image encoder, as for `trichord extract`.
-        audio: log-mel, hf:MODEL, or both with a comma between.
-        text: words (word vectors alone), or besides them an encoder of whole captions: hf:MODEL or st:MODEL.
-        words: word vectors; GloVe 6B 50-d if not given.
-        word_splitting: how captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
-            published loaders do). If not given, as in the store; published for a new one.
-        workers: worker processes; if not given, one per processor core.
-        device: where the encoders compute: cpu or cuda.
+        root: Folder that `dpkg -x` unpacked the package tuxpaint-stamps-default to, or the folder `stamps` inside it.
+        store: Folder of the store. It is created if it does not exist, and extended if it does.
+        language: Language of the speech: es, fr, ru, ro, ca, be, el, da, ...
+        visual_2d: Image encoder, as for `trichord extract`.
+        audio: log-mel, hf:MODEL, or both separated by a comma.
+        text: words (only word vectors), or an additional encoder of whole captions: hf:MODEL or st:MODEL.
+        words: File of word vectors. The default is GloVe 6B 50-d.
+        word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or published
+            (as in the published loaders). The default is that of the store, or published for a new store.
+        workers: Number of worker processes. The default is one per processor core.
+        device: Device of the encoders: cpu or cuda.
 
-    Raises TrichordError as `find_stamps` and `extract_sources` do.
+    Returns:
+        The summary of the run.
+
+    Raises:
+        TrichordError: See `find_stamps` and `extract_sources`.
     """
     from trichord.extraction.choice import EncoderChoice
     from trichord.extraction.extract import ExtractSummary, extract_sources
@@ -122,7 +127,7 @@ def import_stamps(
         device=device,
         root=Path(root),
     )
-    assert isinstance(summary, ExtractSummary), "this was no dry run"
+    assert isinstance(summary, ExtractSummary), "this was not a dry run"
     summary.notes[:0] = notes
     return summary
 
@@ -132,12 +137,12 @@ def _stamps_folder(root: Path) -> Path:
         folder = root / place
         if (folder / "animals").is_dir():
             return folder
-    what = "holds no stamps of Tux Paint" if root.is_dir() else "no such folder"
-    raise TrichordError(f"{root}: {what}; {_GET}")
+    problem = "contains no stamps of Tux Paint" if root.is_dir() else "no such folder"
+    raise TrichordError(f"{root}: {problem}; {_GET}")
 
 
 def _english(path: Path) -> str:
-    """First line of a stamp's text; empty where there is none."""
+    """Return the first line of a stamp's text; '' if there is none."""
     try:
         lines = read_text(path, errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What an extraction did, as it is told at its end."""
+"""The summary of an extraction, which is printed at its end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from trichord.store.ledger import LEDGER
 
 @dataclass
 class ExtractSummary:
-    """What an extraction did. `splits` counts all items of the collection that the store now holds, `num_postponed` the
-    skipped items and unlisted folders for which the system is to blame; the next run tries them again."""
+    """The results of an extraction.
+
+    `splits` counts all items of the collection in the store. `num_postponed` counts skipped items and unlisted folders that failed
+    because of system faults; the next run tries them again.
+    """
 
     store: Path
     collection: str
@@ -35,33 +38,35 @@ class ExtractSummary:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the run was ended by Ctrl-C or another signal. `interruption` is what was raised then."""
+        """Whether Ctrl-C or another signal stopped the run; `interruption` is the exception."""
         return self.interruption is not None
 
     def __str__(self) -> str:
         splits = ", ".join(f"{count} {split}" for split, count in sorted(self.splits.items())) or "nothing"
         lines = [
             f"{self.num_added} videos ({self.video_s:.0f} s) extracted with {self.encoders} in {clock(self.elapsed_s)}",
-            f"{self.num_present} were there already, {self.num_skipped} skipped; '{self.collection}' now has {splits}",
+            f"{self.num_present} existed already, {self.num_skipped} skipped; '{self.collection}' now has {splits}",
         ]
         if self.num_renewed:
             were = "was" if self.num_renewed == 1 else "were"
-            lines.append(f"{self.num_renewed} more {were} made anew because of new captions or newer rules")
+            lines.append(f"{self.num_renewed} more {were} updated because of new captions or newer rules")
         if self.num_leased:
             lines.append(f"{self.num_leased} are being extracted by other processes")
         if self.num_skipped:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
-            lines.append(f"why they were skipped ({kinds}): {self.store / LEDGER}; --retry CLASS tries a class again")
+            lines.append(
+                f"reasons for skipping ({kinds}): {self.store / LEDGER}; use --retry CLASS to try a class again"
+            )
         if self.interrupted:
-            lines.append("interrupted: what was finished is stored; the same command goes on")
+            lines.append("interrupted; finished items are stored, and the same command continues")
         shown = self.notes[:10]
         more = [f"... and {len(self.notes) - len(shown)} more notes"] if len(self.notes) > len(shown) else []
         last = []
         if self.num_postponed:
-            what = (
-                "were not done because of the system, not of the files"
+            problem = (
+                "were not done because of system faults"
                 if self.num_postponed > 1
-                else ("was not done because of the system, not of the file")
+                else ("was not done because of a system fault")
             )
-            last = [f"{self.num_postponed} {what}: mend that, then run the same command again"]
+            last = [f"{self.num_postponed} {problem}; fix the cause, then run the same command again"]
         return "\n".join([*lines, *(f"note: {text}" for text in shown), *more, *last])

@@ -1,22 +1,22 @@
-"""A table of clips: CSV, TSV, JSON lines or Parquet, one row per clip (or per caption of a clip).
+"""A table of clips: CSV, TSV, JSON lines or Parquet, with one row per clip (or per caption of a clip).
 
-| field    | columns               | what stands there |
-|----------|-----------------------|-------------------|
-| id       | id, clip_id, video_id | id of the clip; empty: made from the file name, with start and end |
-| video    | video, path           | media file of the pictures, and of the sound where there is no audio |
-| image    | image                 | still picture, in place of video |
+| field    | columns               | content |
+|----------|-----------------------|---------|
+| id       | id, clip_id, video_id | id of the clip; if empty, it is made from the file name, start and end |
+| video    | video, path           | media file of the pictures, and of the sound if there is no audio |
+| image    | image                 | still picture instead of a video |
 | audio    | audio                 | media file of the sound |
-| text     | text, caption, sentence | what is said of the whole clip: one text, or a list of them (JSON lines, Parquet) |
-| captions | captions              | caption file, in the time of video and audio, in place of text |
-| start    | start, start_s        | where the clip begins, in seconds; empty: 0 |
-| end      | end, end_s            | where it ends; empty: at the end of the file |
+| text     | text, caption, sentence | captions of the whole clip: one text, or a list of texts (JSON lines, Parquet) |
+| captions | captions              | caption file with the time axis of video and audio, instead of text |
+| start    | start, start_s        | start of the clip in seconds; empty: 0 |
+| end      | end, end_s            | end of the clip; empty: end of the file |
 | split    | split                 | train, val (or validation, validate), test; empty: by the split rule |
 
-With `--modality depth=d`, the column `depth` names arrays of features (`extraction.arrays`). Capitals in column names do not
-count. Paths are relative to the table's folder. Any field may be empty, but each row names a video, an image, a sound or an array.
-Rows of one id that differ in nothing but the text are one clip with several texts.
-With a folder of videos (`videos`), `video_id` names the file there (VIDEO_ID.mp4, .mkv, ...), and the id of a clip,
-where no id or clip_id gives it, is VIDEO_ID_START-END.
+With `--modality depth=d`, the column `depth` contains files of feature arrays (`extraction.arrays`). Column names are not
+case-sensitive. Paths are relative to the folder of the table. Any field may be empty, but each row must have a video, an image, an
+audio file or an array. Rows with the same id that differ only in the text are one clip with several texts. With a folder of videos
+(`videos`), `video_id` refers to a file in it (VIDEO_ID.mp4, .mkv, ...). The id of a clip without id or clip_id is then
+VIDEO_ID_START-END.
 """
 
 from __future__ import annotations
@@ -48,19 +48,21 @@ def read_table(
     may_lack: bool = False,
     notes: list[str] | None = None,
 ) -> list[Source]:
-    """The clips of a table, in its order. What its columns are is said at the top of this module.
+    """Read the clips of a table, in its order. The module docstring describes the columns.
 
-    A file that is missing is no error here, unless all are.
+    A missing file is not an error here, unless all files are missing.
 
     Args:
         path: The table: .csv, .tsv, .jsonl or .parquet.
-        videos: Folder of the videos that the column video_id names.
-        modalities: Names of modalities beyond video, audio and text. The column of that name names arrays of features.
+        videos: The folder of the videos that the column video_id refers to.
+        modalities: The names of modalities beyond video, audio and text. The columns of these names contain files of feature
+            arrays.
         may_lack: Whether the table may lack the column of a modality.
-        notes: Takes one line on columns that are not read.
+        notes: A list that receives one line about ignored columns.
 
-    Raises TrichordError: the table cannot be read, has no usable column, lacks the column of a modality, has no row, a wrong
-    value (with row and column) or an id twice; or not one of its files exists.
+    Raises:
+        TrichordError: The table cannot be read, has no usable column, lacks the column of a modality, has no row, an invalid value
+            (the message names row and column) or a repeated id, or none of its files exists.
     """
     path = Path(path)
     rows = table_rows(path, modalities)
@@ -79,17 +81,17 @@ def read_table(
             )
         clips[source.video_id] = (first, replace(known, text=tuple(dict.fromkeys(known.text + source.text))))
     if not clips:
-        raise TrichordError(f"{path}: holds no row; name a table with a row per clip")
+        raise TrichordError(f"{path}: contains no rows; pass a table with one row per clip")
     reader.check_modalities()
     if notes is not None and reader.unread:
         more = len(reader.unread) - _NOTED_COLUMNS
         listed = ", ".join(list(reader.unread)[:_NOTED_COLUMNS]) + (f" and {more} more" if more > 0 else "")
-        notes.append(f"{path}: columns that are not read: {listed}")
+        notes.append(f"{path}: ignored columns: {listed}")
     sources = [source for _, source in clips.values()]
     if all(_is_missing(file) for source in sources for file in source.files):
         where = f"relative to {path.parent}" if videos is None else f"videos in {videos}"
         raise TrichordError(
-            f"{path}: none of the files that it names exists, e.g. {sources[0].files[0]}; paths are {where}: correct them"
+            f"{path}: none of its files exists, e.g. {sources[0].files[0]}; paths are {where}; correct the paths"
         )
     return sources
 
@@ -100,19 +102,20 @@ def _is_missing(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
-        return False  # each is told why it cannot be used
+        return False  # reported when the clip is extracted
     return False
 
 
 class _VideoFolder:
-    """The videos of a folder, by the names that a table may give them.
+    """The videos of a folder, by the names that a table may use for them.
 
-    Raises TrichordError when there is no such folder.
+    Raises:
+        TrichordError: The folder does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise TrichordError(f"{folder}: no such folder; name the folder that holds the videos of the table")
+            raise TrichordError(f"{folder}: no such folder; pass the folder of the videos of the table")
         self._folder = folder
         files = [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
         ranked = [(VIDEO_SUFFIXES.index(f.suffix.lower()), f) for f in files if f.suffix.lower() in VIDEO_SUFFIXES]
@@ -121,12 +124,13 @@ class _VideoFolder:
         self._stems = IdIndex(self._by_stem, str(folder))
 
     def file(self, video_id: str) -> Path:
-        """Return the file that an id names: by its name, by its stem, or by its stem without known media suffixes.
+        """Return the file for an id, which may be a file name, its stem, or its stem without known media suffixes.
 
-        Of several files with one stem it is the one whose suffix comes first in VIDEO_SUFFIXES. Where there is no such file,
-        the path is that of the MP4 file that is missing.
+        If several files have the same stem, the one whose suffix comes first in VIDEO_SUFFIXES is returned. If there is no file,
+        the path of the missing MP4 file is returned.
 
-        Raises TrichordError when the id may mean two videos.
+        Raises:
+            TrichordError: The id may refer to two videos.
         """
         if video_id in self._by_name:
             return self._by_name[video_id]
@@ -136,20 +140,21 @@ class _VideoFolder:
 
 @dataclass
 class _Reader:
-    """Turns rows into sources. `unread` collects the names of columns that mean nothing here."""
+    """Turns rows into sources. `unread` collects the names of unknown columns."""
 
     path: Path
     videos: _VideoFolder | None
     modalities: tuple[str, ...] = ()
     may_lack: bool = False
     unread: dict[str, None] = field(default_factory=dict)
-    _fields: dict[str, str] = field(default_factory=dict)  # column as it is spelt -> field
+    _fields: dict[str, str] = field(default_factory=dict)  # field by column name as spelled in the table
 
     def source(self, number: int, row: dict[str, Any]) -> Source:
+        """Return the source of a row."""
         values, columns = self._values(number, row)
 
-        def wrong(name: str, what: str) -> TrichordError:
-            return self._wrong(number, columns.get(name, name), what)
+        def value_error(name: str, problem: str) -> TrichordError:
+            return self._wrong(number, columns.get(name, name), problem)
 
         files = {name: self._file(number, columns[name], values[name]) for name in _FILES if name in values}
         arrays = {name: self._file(number, columns[name], values[name]) for name in self.modalities if name in values}
@@ -157,32 +162,35 @@ class _Reader:
         start_s, end_s = (self._seconds(number, columns, values, name) for name in ("start", "end"))
         split = str(values.get("split", "")).strip()
         if split and split.lower() not in _SPLITS:
-            raise wrong("split", f"'{split[:40]}' is no split; write train, val or test, or leave it empty")
+            raise value_error("split", f"'{split[:40]}' is not a split; use train, val or test, or leave it empty")
         ids: dict[str, str] = {
             name: self._line(number, columns[name], values[name]) for name in ("id", "video_id") if name in values
         }
         if self.videos is not None and "video_id" in ids and "video" not in files:
             files["video"] = self.videos.file(ids["video_id"])
         if texts and "captions" in files:
-            raise wrong("captions", "names a file beside a text, which takes its place; keep one of them")
+            raise value_error("captions", "has a file although the row also has a text; keep one of them")
         if "video" in files and "image" in files:
-            raise wrong("image", "names a picture beside a video, which takes its place; keep one of them")
+            raise value_error("image", "has a picture although the row also has a video; keep one of them")
         if not files.keys() & {"video", "image", "audio"} and not arrays:
-            if self.path.suffix.lower() != ".jsonl":  # there, later rows may have columns that this one leaves out
+            if self.path.suffix.lower() != ".jsonl":  # later rows of JSON lines may have columns that this one lacks
                 self.check_modalities()
-            hint = "; name the folder of the videos too" if "video_id" in ids and self.videos is None else ""
+            hint = "; also pass the folder of the videos" if "video_id" in ids and self.videos is None else ""
             others = ", ".join(("image", "audio", *self.modalities)[:-1])
             last = ("audio", *self.modalities)[-1]
-            raise wrong("video", f"is empty, and so are {others} and {last}; name one of them{hint}")
+            raise value_error("video", f"is empty, and so are {others} and {last}; fill in one of them{hint}")
         if not files.keys() & {"video", "audio"}:
             if not arrays and (start_s is not None or end_s is not None):
-                what = "has no effect on a picture alone; leave it empty"
-                raise wrong("start" if start_s is not None else "end", what)
+                problem = "has no effect on a picture without sound; leave it empty"
+                raise value_error("start" if start_s is not None else "end", problem)
             if start_s is not None and end_s is None:
-                raise wrong("start", "has no end, and no video or sound has a length; give the end too")
+                raise value_error(
+                    "start",
+                    "has no matching end, and the row has no video or audio with a duration; fill in the end too",
+                )
         if end_s is not None and end_s <= (start_s or 0.0):
-            raise wrong("end", f"{end_s:g} is not after the start ({start_s or 0.0:g}); correct it")
-        video_id = ids.get("id") or self._made_id(ids, values, start_s, end_s)
+            raise value_error("end", f"{end_s:g} is not after the start ({start_s or 0.0:g}); correct it")
+        video_id = ids.get("id") or self._default_id(ids, values, start_s, end_s)
         return Source(
             video_id=video_id,
             name=f"{self.path.name} row {number} ({video_id})",
@@ -197,25 +205,32 @@ class _Reader:
 
     @property
     def _clip_files(self) -> tuple[str, ...]:
-        """Fields that name a file of the clip itself; the first one gives it its name."""
+        """The fields that contain a file of the clip itself; the first one determines its name."""
         return ("video", "image", "audio", *self.modalities)
 
     def check_modalities(self) -> None:
-        """Raise TrichordError if the table lacks the column of a modality. Rows of JSON lines may leave columns out."""
+        """Check that the table has the column of each modality. Rows of JSON lines may lack columns.
+
+        Raises:
+            TrichordError: A column is missing.
+        """
         absent = [name for name in self.modalities if name not in self._fields.values()]
         if absent and not self.may_lack:
             columns = ", ".join((*self._fields, *self.unread))
             raise TrichordError(
-                f"{self.path}: has no column {absent[0]}, which --modality names; it has {columns[:200]}: correct one of them"
+                f"{self.path}: has no column {absent[0]}, which --modality names; its columns are {columns[:200]}; "
+                "correct the table or the option"
             )
 
     def _file_name(self, ids: dict[str, str], values: dict[str, Any]) -> str:
-        """The file as the table names it: by its path, or by the id of a video in `videos`."""
+        """Return the file as the table refers to it: its path, or the id of a video in `videos`."""
         if "video_id" in ids and self.videos is not None:
             return ids["video_id"]
         return str(next((values[name] for name in self._clip_files if name in values), "")).strip()
 
-    def _made_id(self, ids: dict[str, str], values: dict[str, Any], start_s: float | None, end_s: float | None) -> str:
+    def _default_id(
+        self, ids: dict[str, str], values: dict[str, Any], start_s: float | None, end_s: float | None
+    ) -> str:
         if "video_id" in ids and self.videos is None:
             return ids["video_id"]
         if "video_id" in ids:
@@ -229,18 +244,18 @@ class _Reader:
         return f"{stem}_{_brief(start_s or 0.0)}-{'' if end_s is None else _brief(end_s)}"
 
     def _values(self, number: int, row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        """Field -> value where there is one, and field -> column where it stands."""
+        """Return the values that are present by field, and the column of each field."""
         values: dict[str, Any] = {}
         columns: dict[str, str] = {}
-        if new := [column for column in row if column not in self._fields and column not in self.unread]:
-            self._know(new)
+        if unknown := [column for column in row if column not in self._fields and column not in self.unread]:
+            self._assign_fields(unknown)
         for column, value in row.items():
             name = self._fields.get(column)
             if name is None:
                 continue
             if name in columns and columns[name] != column:
                 raise TrichordError(
-                    f"{self.path}: the columns {columns[name]} and {column} both give the {name}; rename one"
+                    f"{self.path}: the columns {columns[name]} and {column} both contain the {name}; rename one of them"
                 )
             columns[name] = column
             empty = value is None or (isinstance(value, float) and math.isnan(value))
@@ -250,11 +265,11 @@ class _Reader:
                 values[name] = value
         return values, columns
 
-    def _know(self, new: list[str]) -> None:
-        for column in new:
+    def _assign_fields(self, unknown: list[str]) -> None:
+        for column in unknown:
             plain = column.strip().lower()
-            own = plain if plain in self.modalities else None
-            name = own or next((name for name, spellings in COLUMNS.items() if plain in spellings), None)
+            modality = plain if plain in self.modalities else None
+            name = modality or next((name for name, spellings in COLUMNS.items() if plain in spellings), None)
             if name is None:
                 self.unread[column] = None
             else:
@@ -264,18 +279,20 @@ class _Reader:
             *most, last = self._clip_files
             needed = f"{', '.join(most)} or {last}" + (" (or video_id)" if self.videos is not None else "")
             hint = (
-                ", or the folder of the videos" if "video_id" in self._fields.values() and self.videos is None else ""
+                ", or pass the folder of the videos"
+                if "video_id" in self._fields.values() and self.videos is None
+                else ""
             )
             raise TrichordError(
-                f"{self.path}: has no column {needed}; it has {', '.join(new)[:80]}: add a column that names files{hint}"
+                f"{self.path}: has no column {needed}; its columns are {', '.join(unknown)[:80]}; add a column with files{hint}"
             )
 
-    def _wrong(self, number: int, column: str, what: str) -> TrichordError:
-        return TrichordError(f"{self.path}, row {number}, column {column}: {one_line(what)}")
+    def _wrong(self, number: int, column: str, problem: str) -> TrichordError:
+        return TrichordError(f"{self.path}, row {number}, column {column}: {one_line(problem)}")
 
     def _line(self, number: int, column: str, value: Any) -> str:
         if isinstance(value, bool) or not isinstance(value, (str, int)) or "\n" in str(value).strip():
-            raise self._wrong(number, column, f"'{str(value)[:40]}' is not a line of text; correct it")
+            raise self._wrong(number, column, f"'{str(value)[:40]}' is not a single line of text; correct it")
         return str(value).strip()
 
     def _file(self, number: int, column: str, value: Any) -> Path:

@@ -1,4 +1,4 @@
-"""What a worker process is given to do, and what became of it."""
+"""A task of a worker process, and its outcome."""
 
 from __future__ import annotations
 
@@ -15,9 +15,24 @@ from trichord.media import Decoder
 
 @dataclass(frozen=True)
 class Task:
-    """One item to extract. `key` is CONTENT:FINGERPRINT. `sample_s`: only the first seconds, to see how long it takes.
-    `states`: of its files when they were hashed; what has changed since is not stored. `media`: as of `Item`.
-    `stored`: given where the store holds the item. `widths`: of the feature arrays of each modality."""
+    """One item to extract.
+
+    Attributes:
+        source: The source of the item.
+        split: The split of the item.
+        key: CONTENT:FINGERPRINT, which identifies the work.
+        collection: The collection of the item.
+        store: The folder of the store.
+        require: The modalities without which the item is skipped.
+        captions: auto or none, see `EncoderChoice`.
+        decoder: The decoder of pictures.
+        stall_s: Seconds without progress after which a decoder is stopped.
+        sample_s: Extract only the first seconds, to measure the time; None extracts everything.
+        states: The states of its files when they were hashed. An item whose files have changed since is not stored.
+        media: See `Item`.
+        stored: The stored item to update; None for a new item.
+        widths: The width of the feature arrays of each modality.
+    """
 
     source: Source
     split: str
@@ -37,8 +52,19 @@ class Task:
 
 @dataclass
 class Outcome:
-    """What became of a task: `kind` is empty, or the class of failure (`store.ledger.CLASSES`). is_unchanged: the captions are
-    those that the store holds, and nothing was spooled."""
+    """The outcome of a task.
+
+    Attributes:
+        kind: The class of a failure (`store.ledger.CLASSES`), or ''.
+        reason: The reason of a failure.
+        duration_s: The duration of the item in seconds.
+        num_captions: The number of its captions.
+        num_bytes: Its size in the spool.
+        notes: Notes for the user.
+        decode_s: Seconds of decoding.
+        encode_s: Seconds of encoding.
+        is_unchanged: Whether the captions are those of the stored item, so that nothing was written to the spool.
+    """
 
     kind: str = ""
     reason: str = ""

@@ -1,10 +1,10 @@
-"""What one worker process does with one item: decode, encode, write the rows into the spool as they come.
+"""The work of a worker process on one item: decode, encode, and write the rows into the spool as they are computed.
 
-Decoding runs in the process's main thread; encoding in `threads` threads beside it, a bounded number of windows ahead,
-so that neither waits for long and memory does not grow with the video. Each encoding thread computes with one core, and
-an encoder's rows do not depend on how pictures are grouped: so the rows are the same bits for any number of threads and
-workers. A decoder that makes no progress for `stall_s` ends the process (`faulthandler`, which needs no Python thread);
-the driver sees that and goes on with a new one.
+Decoding runs in the main thread of the process. Encoding runs in `threads` threads beside it, a limited number of windows ahead, so
+that neither waits for long and memory does not grow with the length of the video. Each encoding thread uses one core, and the rows
+of an encoder do not depend on how pictures are grouped, so the rows are the same to the bit for any number of threads and workers.
+A decoder that makes no progress for `stall_s` ends the process (`faulthandler`, which needs no Python thread); the driver notices
+this and continues with a new process.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from trichord.store.items import PER_CAPTION
 from trichord.store.rules import CURRENT_RULES
 from trichord.store.spool import SpoolWriter
 
-HUNG_EXIT = 1  # exit code of a process that faulthandler ended
+HUNG_EXIT = 1  # exit code of a process that faulthandler stopped
 ORPHAN_EXIT = 3
-parent: int | None = None  # of a worker process: the driver, for which it works
-_STILL_S = 1.0  # duration of an item that is a picture alone
+parent: int | None = None  # in a worker process: the process id of the driver
+_STILL_S = 1.0  # the duration of an item that is only a picture
 _FLUSH_ROWS = 64
 
 
 def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
-    """Extract one item into the spool. Whatever is wrong with its files becomes the outcome's class and reason."""
+    """Extract one item into the spool. Any problem with its files becomes the class and reason of the outcome."""
     outcome = Outcome()
     try:
         writer = SpoolWriter(task.store, task.key, task.collection)
@@ -59,12 +59,12 @@ def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
         item.extract() if task.stored is None else item.renew(task.stored)
     except ItemError as error:
         outcome.kind, outcome.reason = error.kind, str(error)
-    except Exception as error:  # whatever a damaged file makes a decoder raise
+    except Exception as error:  # damaged files make decoders raise errors of any type
         outcome.kind = kind_of(error)
         outcome.reason = described(error) if outcome.kind in FAULTS else one_line(error) or type(error).__name__
     finally:
         faulthandler.cancel_dump_traceback_later()
-        writer.discard()  # nothing is left of it after a commit
+        writer.discard()  # has no effect after a commit
     for path in task.source.files:
         outcome.reason = outcome.reason.removeprefix(f"{path}: ")
         outcome.notes = [note.replace(str(path), task.source.name) for note in outcome.notes]
@@ -72,17 +72,18 @@ def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
 
 
 class _Item:
-    """The state of one extraction."""
+    """The state of the extraction of one item."""
 
     def __init__(self, task: Task, encoders: Encoders, threads: int, writer: SpoolWriter, outcome: Outcome) -> None:
         self.task, self.source, self.encoders, self.threads = task, task.source, encoders, threads
         self.writer, self.outcome = writer, outcome
         self.rates_hz: dict[str, float] = {}
         self.decoded_s = 0.0
-        self.no_audio = "has no sound"  # what to say where there is none
+        self.no_audio = "has no sound"  # the reason why there is no sound
         self.renews = ""
 
     def extract(self) -> None:
+        """Extract all streams and captions, and commit the item to the spool."""
         source, outcome = self.source, self.outcome
         if "video" in self.task.require and source.video is None and source.image is None:
             raise ItemError("no-video-stream", "has no pictures, which are required")
@@ -109,15 +110,18 @@ class _Item:
         captions = self._captions(outcome.duration_s, sound_path if has_sound else None)
         self._arrays(outcome.duration_s)
         if not self.rates_hz and not len(captions):
-            why = "" if self.no_audio == "has no sound" else f" ({self.no_audio})"
+            reason = "" if self.no_audio == "has no sound" else f" ({self.no_audio})"
             raise ItemError(
-                "unreadable", f"gives neither pictures, sound nor captions{why}; remove it or name its files"
+                "unreadable", f"has neither pictures, sound nor captions{reason}; remove it or correct its files"
             )
         self._commit(captions)
 
     def renew(self, stored: Stored) -> None:
-        """Make a stored item anew where newer rules can give it other times; else read its captions and feature arrays, and spool
-        them if they are others."""
+        """Update a stored item.
+
+        The whole item is extracted again if newer rules can give it other times. Otherwise only its captions and feature arrays are
+        read, and written to the spool if they differ.
+        """
         source, outcome = self.source, self.outcome
         for path in source.files:
             check_there(path)
@@ -128,30 +132,30 @@ class _Item:
         self.renews = CAPTIONS
         outcome.duration_s = stored.duration_s
         sound_path = source.audio or source.video
-        hears = (
+        recognizes = (
             self.encoders.recognizer is not None and stored.is_asked and sound_path is not None and self._probed()[1]
         )
         try:
-            captions = self._captions(stored.duration_s, sound_path if hears else None)
+            captions = self._captions(stored.duration_s, sound_path if recognizes else None)
         except ItemError as error:
             if stored.is_asked or error.kind in FAULTS:
                 raise
-            outcome.notes.append(f"{source.name}: {error}; the store keeps the captions that earlier rules read")
+            outcome.notes.append(f"{source.name}: {error}; the store keeps the captions read by earlier rules")
             outcome.is_unchanged = True
             return
         has_arrays = bool(source.arrays) or stored.has_arrays
         if not len(captions) and len(stored.captions):
             if stored.is_asked and (source.text or "captions" in content_files(source) or not has_arrays):
                 raise ItemError(
-                    "captions", "its captions are empty now; the store keeps those that it has; mend the file"
+                    "captions", "its caption file is empty now; the store keeps the stored captions; correct the file"
                 )
             captions = stored.captions
         outcome.is_unchanged = same_captions(captions, stored.captions) and not (stored.is_asked and has_arrays)
         if not outcome.is_unchanged:
             self._arrays(stored.duration_s)
-            self._commit(captions)  # the driver compares it with the stored item
+            self._commit(captions)  # the driver compares the new item with the stored one
         elif not stored.is_asked:
-            outcome.notes.clear()  # they were told when the item was extracted
+            outcome.notes.clear()  # they were reported when the item was extracted
 
     def _can_differ(self, path: Path) -> bool:
         try:
@@ -176,15 +180,19 @@ class _Item:
         )
 
     def _check_unchanged(self) -> None:
-        """Raise ItemError if a file is not the one that was hashed: its features would be kept under another's hash."""
+        """Check that the files have not changed since they were hashed, because features are identified by the hash.
+
+        Raises:
+            ItemError: A file has changed.
+        """
         if self.task.states is None:
             return
         files = content_files(self.source).values()
         if {path: state_of(path) for path in files} != dict(self.task.states):
-            raise ItemError("modified", "was written to or replaced while it was extracted; the next run tries again")
+            raise ItemError("modified", "changed while it was being extracted; the next run tries again")
 
     def _probed(self) -> tuple[float, bool]:
-        """Length of the clip as its files state it (0.0: unknown), and whether there is sound."""
+        """Return the duration of the clip according to its files (0.0: unknown), and whether it has sound."""
         source = self.source
         stated_s, has_sound = 0.0, False
         if source.video is not None:
@@ -198,15 +206,15 @@ class _Item:
             with self._watched(source.audio):
                 info = probe(source.audio)
             if not info.has_audio:
-                raise ItemError("no-audio", f"{source.audio}: {info.no_audio}; name another file")
+                raise ItemError("no-audio", f"{source.audio}: {info.no_audio}; use another file")
             stated_s, has_sound = stated_s or info.duration_s, True
         if source.video is None and source.audio is None and source.end_s is not None:
-            stated_s = source.end_s  # of arrays alone: the span is all that is known
+            stated_s = source.end_s  # an item of only arrays has no other duration
         if stated_s and (source.start_s or source.end_s is not None):
             end_s = stated_s if source.end_s is None else min(source.end_s, stated_s)
             if end_s <= source.start_s:
-                what = f"the clip begins at {source.start_s:g} s, the file ends at {stated_s:.2f} s"
-                raise ItemError("unreadable", f"{what}; correct its start and end")
+                problem = f"the clip begins at {source.start_s:g} s, but the file ends at {stated_s:.2f} s"
+                raise ItemError("unreadable", f"{problem}; correct its start and end")
             stated_s = end_s - source.start_s
         return stated_s, has_sound
 
@@ -250,7 +258,7 @@ class _Item:
                 self.rates_hz[windows.encoder.stream] = rate_hz
                 self.decoded_s = max(self.decoded_s, windows.num_pictures / windows.encoder.frames.rate_hz)
         if not self.rates_hz:
-            raise ItemError("unreadable", "not one picture can be decoded; replace the file")
+            raise ItemError("unreadable", "no picture can be decoded; replace the file")
 
     # ---- sound
 
@@ -264,7 +272,7 @@ class _Item:
         if whole or encoder.stream != "spectrogram" or self.task.sample_s:
             for rows in encoder.encode(lambda: blocks(source.start_s, self._end_s())):
                 self._append(encoder.stream, rows)
-        else:  # the level of a spectrogram is relative to the loudest moment of its file: made whole, then sliced
+        else:  # spectrograms are relative to the loudest moment of the file, so the whole file is computed, then sliced
             rows = FILE_ROWS.get(path, encoder, lambda: blocks(0.0, None))
             begin = int(source.start_s * encoder.rate_hz)
             end = len(rows) if source.end_s is None else int(np.ceil(source.end_s * encoder.rate_hz))
@@ -273,7 +281,7 @@ class _Item:
         num_rows = self.writer.num_rows(encoder.stream)
         if num_rows:
             self.rates_hz[encoder.stream] = encoder.rate_hz
-            if encoder.stream == "spectrogram":  # frame i is centred on i / rate: the last one adds nothing
+            if encoder.stream == "spectrogram":  # frame i is centered on i / rate, so the last one adds nothing
                 self.decoded_s = max(self.decoded_s, (num_rows - 1) / encoder.rate_hz)
 
     def _sound(
@@ -284,7 +292,7 @@ class _Item:
         return self._guarded(blocks, path)
 
     def _end_s(self) -> float | None:
-        """Where reading ends: at the clip's end, of a sample earlier."""
+        """Return where reading ends: at the end of the clip, or earlier for a sample."""
         if self.task.sample_s is None:
             return self.source.end_s
         stop_s = self.source.start_s + self.task.sample_s
@@ -297,7 +305,7 @@ class _Item:
     # ---- feature arrays
 
     def _arrays(self, duration_s: float) -> None:
-        """Return the rows of the modalities beyond video, audio and text."""
+        """Write the rows of the modalities beyond video, audio and text."""
         source = self.source
         for name, path in source.arrays.items():
             with self._watched(path):
@@ -323,13 +331,13 @@ class _Item:
             captions = recognizer.transcribe(
                 lambda: self._sound(sound_path, recognizer.sample_rate_hz, source.start_s, self._end_s())
             )
-            notes.append(f"{source.name}: {len(captions)} captions recognised by {recognizer.fingerprint.name}")
+            notes.append(f"{source.name}: {len(captions)} captions recognized by {recognizer.fingerprint.name}")
         captions, repairs = clean_captions(captions, duration_s=duration_s, source=source.name)
         notes += repairs
         if not len(captions):
             if "text" in self.task.require:
                 raise ItemError("no-captions", "has no captions, which are required")
-            notes.append(f"{source.name}: has no captions; text cannot be learnt or tested with it")
+            notes.append(f"{source.name}: has no captions, so text cannot be trained or evaluated with it")
         self.outcome.num_captions = len(captions)
         for encoder in self.encoders.text:
             if len(captions):
@@ -344,11 +352,11 @@ class _Item:
 
     @contextmanager
     def _watched(self, path: Path | None) -> Iterator[None]:
-        """End this process if the block takes longer than a file of that size may."""
+        """Stop this process if the block takes longer than a file of that size may take."""
         size = path.stat().st_size if path is not None else 0
         began = time.thread_time()
         if self.task.stall_s:
-            limit_s = self.task.stall_s + size / 50e6  # some headers are found only by reading the whole file
+            limit_s = self.task.stall_s + size / 50e6  # some headers are only found by reading the whole file
             faulthandler.dump_traceback_later(limit_s, exit=True, file=_devnull())
         try:
             yield
@@ -357,10 +365,10 @@ class _Item:
             self.outcome.decode_s += time.thread_time() - began
 
     def _guarded(self, values: Iterator[Any], path: Path) -> Iterator[Any]:
-        """The same values; each must come in time, and somebody must still want them."""
+        """Yield the same values. Each must arrive in time, and the driver must still be running."""
         while True:
             if parent is not None and os.getppid() != parent:
-                os._exit(ORPHAN_EXIT)  # the driver was killed: its next run does this item
+                os._exit(ORPHAN_EXIT)  # the driver was killed; its next run extracts this item
             with self._watched(path):
                 try:
                     value = next(values)
@@ -371,5 +379,5 @@ class _Item:
 
 @functools.cache
 def _devnull() -> int:
-    """Where faulthandler writes its report; it wants a file that stays open."""
+    """Return a descriptor for the report of faulthandler, which needs a file that stays open."""
     return os.open(os.devnull, os.O_WRONLY)

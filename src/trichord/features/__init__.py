@@ -1,4 +1,8 @@
-"""What turns media into features: encoders of pictures, sound, text and speech, each with a fingerprint."""
+"""Feature extractors: encoders of pictures, sound, text and speech, each with a fingerprint.
+
+An encoder loads a pretrained model and turns decoded media into rows of features. Decoding media is the task of
+`trichord.media`; choosing encoders, running them over many files and storing the rows is the task of `trichord.extraction`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports on first use: the package itself costs nothing."""
+    """Import a public name on first use, so that importing the package is fast."""
     if name not in _HOMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     from importlib import import_module

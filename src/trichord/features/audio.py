@@ -1,18 +1,18 @@
-"""Sound embeddings from pretrained models of the transformers library: stream `audio`, L2-normalised float16 rows.
+"""Audio embeddings from pretrained models of the transformers library: stream `audio`, L2-normalized float16 rows.
 
-How each family makes its rows (all of it is in the fingerprint's parameters):
+The fingerprint's parameters record how each family computes its rows:
 
 | family | model types | input | rows |
 |---|---|---|---|
-| clap | clap | 48 kHz, windows of 10 s | projected audio embedding of a window, one row each 5 s (`hop`) |
-| ast | audio-spectrogram-transformer | 16 kHz, windows of 10.24 s | pooled output of a window, one row each 5 s (`hop`) |
-| pe | pe_audio, pe_audio_video | 48 kHz, windows of 10 s | audio embedding of a window, one row each 5 s (`hop`) |
-| whisper | whisper | 16 kHz, pieces of 30 s | encoder's last hidden states, averaged over each second |
-| frames | wav2vec2, hubert, wavlm and all others | its own rate, pieces of 10 s | last hidden states, averaged over each second |
+| clap | clap | 48 kHz, windows of 10 s | projected audio embedding of a window, one row every 5 s (`hop`) |
+| ast | audio-spectrogram-transformer | 16 kHz, windows of 10.24 s | pooled output of a window, one row every 5 s (`hop`) |
+| pe | pe_audio, pe_audio_video | 48 kHz, windows of 10 s | audio embedding of a window, one row every 5 s (`hop`) |
+| whisper | whisper | 16 kHz, pieces of 30 s | last hidden states of the encoder, averaged over each second |
+| frames | wav2vec2, hubert, wavlm and all others | model's rate, pieces of 10 s | last hidden states, averaged over each second |
 
-A window is centred on the time that its row stands for and shifted inside the sound at both ends, so that it is whole;
-pieces follow one another and the last one is as short as what is left (of a Whisper piece, which is filled with silence
-up to 30 s, only the states of real sound are averaged). `hf:MODEL@hop=2` sets another hop in seconds.
+A window is centered on the time span of its row. At both ends of the audio it is shifted inside, so that it is always complete.
+Pieces are consecutive, and the last one is as short as the rest of the audio. (A Whisper piece is padded with silence to 30 s,
+but only the states of real audio are averaged.) `hf:MODEL@hop=2` sets another hop in seconds.
 """
 
 from __future__ import annotations
@@ -43,33 +43,42 @@ _FAMILIES = {
     "pe_audio_video": "pe",
     "whisper": "whisper",
 }
-_FEWEST_SAMPLES = 400  # of all these models' first frame at 16 kHz; shorter sound is filled up with zeros
-_MAX_PENDING_S = 120.0  # of sound in one batch on an accelerator
+_FEWEST_SAMPLES = 400  # the first frame of these models at 16 kHz; shorter audio is padded with zeros
+_MAX_PENDING_S = 120.0  # the longest audio in one batch on an accelerator
 
 
 @dataclass(frozen=True)
 class AudioPlan:
-    """How the model of a folder is used. Lengths in samples at `sample_rate_hz`."""
+    """How a model processes audio.
+
+    Attributes:
+        family: The family of the model, see the table above.
+        sample_rate_hz: The sample rate of the input.
+        window: The length of a window or piece in samples.
+        hop: The number of samples per row.
+    """
 
     family: str
     sample_rate_hz: int
     window: int
-    hop: int  # per row
+    hop: int
 
     @property
     def windowed(self) -> bool:
-        """One row per window (clap, ast, pe), in place of one row per second of frames."""
+        """Whether there is one row per window (clap, ast, pe) instead of one row per second of frames."""
         return self.family in ("clap", "ast", "pe")
 
     @property
     def rate_hz(self) -> float:
+        """Rows per second."""
         return self.sample_rate_hz / self.hop
 
     def cut(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The arrays that the model is given."""
+        """Split audio into the arrays (n,) that the model receives."""
         return centred_windows(blocks, self.window, self.hop) if self.windowed else pieces(blocks, self.window)
 
     def parameters(self) -> dict[str, Any]:
+        """Return the parameters of the fingerprint."""
         values: dict[str, Any] = {
             "family": self.family,
             "sample_rate_hz": self.sample_rate_hz,
@@ -78,7 +87,7 @@ class AudioPlan:
             "pooling": "model" if self.windowed else "mean of the last hidden states",
             "normalised": "L2",
         }
-        if self.family == "ast":  # transformers computes the filter bank by whichever is there
+        if self.family == "ast":  # transformers uses whichever is installed
             from importlib.util import find_spec
 
             values["filter_bank"] = "torchaudio" if find_spec("torchaudio") else "numpy"
@@ -86,17 +95,27 @@ class AudioPlan:
 
 
 def plan_of(folder: Path, hop_s: float | None = None) -> AudioPlan:
-    """How the model in `folder` is used, read from its settings. Raises TrichordError if it is no audio model."""
+    """Return how the model in `folder` processes audio, according to its settings.
+
+    Args:
+        folder: The folder of the model.
+        hop_s: The time between rows in seconds; None uses the default.
+
+    Raises:
+        TrichordError: The folder does not contain an audio model, or the hop is not valid for it.
+    """
     model_type = str(model_files.read_settings(folder).get("model_type", ""))
     family = _FAMILIES.get(model_type, "frames")
     settings = model_files.read_settings(folder, "preprocessor_config.json")
     settings = settings or model_files.read_settings(folder, "processor_config.json").get("feature_extractor", {})
     if "sampling_rate" not in settings:
-        what = f"this {model_type or 'unknown'} model states no sampling rate in preprocessor_config.json"
-        raise TrichordError(f"{folder}: {what}; name an audio model, complete with that file")
+        problem = f"the settings of this {model_type or 'unknown'} model have no sampling rate"
+        raise TrichordError(f"{folder}: {problem}; choose an audio model with a complete preprocessor_config.json")
     rate_hz = int(settings["sampling_rate"])
     if rate_hz < 1:
-        raise TrichordError(f"{folder}: its sampling rate is {rate_hz} Hz; get the model again, or take another one")
+        raise TrichordError(
+            f"{folder}: its sampling rate is {rate_hz} Hz; download the model again, or choose another one"
+        )
     if family == "ast":
         window = int(settings.get("max_length", 1024)) * rate_hz // 100  # frames of 10 ms
     elif family == "whisper":
@@ -107,17 +126,19 @@ def plan_of(folder: Path, hop_s: float | None = None) -> AudioPlan:
         window = int(_FRAMES_PIECE_S * rate_hz)
     if family in ("whisper", "frames"):
         if hop_s is not None:
-            raise TrichordError(f"{folder}: a {model_type} model gives one row per second; leave @hop out")
+            raise TrichordError(f"{folder}: a {model_type} model has one row per second; leave out @hop")
         return AudioPlan(family, rate_hz, window, rate_hz)
     hop = min(round(DEFAULT_HOP_S * rate_hz), window) if hop_s is None else round(hop_s * rate_hz)
     if not 0 < hop <= window:
-        raise TrichordError(f"{folder}: hop {hop_s:g} s is out of range; take up to {window / rate_hz:g} s")
+        raise TrichordError(
+            f"{folder}: hop {hop_s:g} s is out of range; it must be above 0 and at most {window / rate_hz:g} s"
+        )
     return AudioPlan(family, rate_hz, window, hop)
 
 
 @dataclass
 class AudioModel:
-    """An `AudioEncoder` around a transformers model. Windows are computed one at a time on a CPU."""
+    """An `AudioEncoder` that runs a transformers model. On a CPU, windows are processed one at a time."""
 
     fingerprint: Fingerprint
     plan: AudioPlan
@@ -129,16 +150,18 @@ class AudioModel:
 
     @property
     def sample_rate_hz(self) -> int:
+        """The sample rate of the input."""
         return self.plan.sample_rate_hz
 
     @property
     def rate_hz(self) -> float:
+        """Rows per second."""
         return self.plan.rate_hz
 
     def encode(self, sound: Sound) -> Iterator[np.ndarray]:
-        """Blocks of rows (n, F) float16: ceil(duration rate_hz) in all, the same for any block sizes of `sound`.
+        """Yield blocks of rows (n, F) float16, ceil(duration * rate_hz) rows in total.
 
-        On a CPU exactly the same; so too elsewhere, as the windows that are computed together do not depend on blocks.
+        The rows do not depend on the block sizes of `sound`, because the windows that are processed together do not.
         """
         on_cpu = self.device.startswith("cpu")
         most = 1 if on_cpu else max(int(_MAX_PENDING_S * self.sample_rate_hz) // self.plan.window, 1)
@@ -155,7 +178,7 @@ class AudioModel:
             yield self._rows(pending)
 
     def _rows(self, windows: list[np.ndarray]) -> np.ndarray:
-        """Windows of one length -> the rows of all of them, in order."""
+        """Return the rows of windows of the same length, in order."""
         import torch
 
         length = windows[0].size
@@ -172,11 +195,13 @@ class AudioModel:
         return rows
 
     def _outputs(self, windows: list[np.ndarray]) -> Any:
-        """(N, F) where the plan is windowed, hidden states (N, K, F) elsewhere."""
+        """Return (N, F) if the plan is windowed, hidden states (N, K, F) otherwise."""
         import torch
 
         inputs = self.extractor(windows, sampling_rate=self.sample_rate_hz, return_tensors="pt").to(self.device)
-        if self.plan.family == "clap":  # the extractor would draw one at random to be fused as "longer than 10 s"
+        if (
+            self.plan.family == "clap"
+        ):  # otherwise the extractor would randomly mark one as "longer than 10 s" for fusion
             inputs["is_longer"] = torch.zeros(len(windows), 1, dtype=torch.bool, device=self.device)
             features = self.model.get_audio_features(**inputs)
             return features if isinstance(features, torch.Tensor) else features.pooler_output
@@ -189,10 +214,19 @@ class AudioModel:
 
 
 def mean_per_hop(states: Any, padded: int, length: int, hop: int) -> Any:
-    """Hidden states (K, F) of `padded` samples, of which `length` are sound -> (ceil(length / hop), F).
+    """Average hidden states over each hop.
 
-    State k stands at sample k padded / K; row r is the mean of the states in [r hop, (r + 1) hop) before `length`, or,
-    where none is, the last state before it.
+    State k is at sample k * padded / K. Row r is the mean of the states in [r * hop, (r + 1) * hop) before `length`, or the last
+    state before that span if there is none.
+
+    Args:
+        states: (K, F), the hidden states.
+        padded: The number of samples that the states cover, including padding.
+        length: The number of samples without padding.
+        hop: The number of samples per row.
+
+    Returns:
+        (ceil(length / hop), F).
     """
     import torch
 
@@ -204,38 +238,43 @@ def mean_per_hop(states: Any, padded: int, length: int, hop: int) -> Any:
     return torch.stack(rows)
 
 
-def _found(name: str) -> tuple[Path, AudioPlan, Fingerprint]:
+def _resolve(name: str) -> tuple[Path, AudioPlan, Fingerprint]:
     model, options = model_files.split_name(name, "hf", KNOWN_FORM)
     hop_s = None
     if options:
         try:
             hop_s = float(options["hop"])
         except (KeyError, ValueError):
-            raise TrichordError(f"unknown option in '{name}'; known is {KNOWN_FORM}") from None
+            raise TrichordError(f"unknown option in '{name}'; expected {KNOWN_FORM}") from None
     folder = model_files.find_model(model, extra="hf")
     with model_files.reading_settings(folder):
         plan = plan_of(folder, hop_s)
     parameters = {**plan.parameters(), "settings": model_files.settings_digest(folder)}
-    own = f"hf:{model_files.own_name(model, folder)}" + (f"@hop={options['hop']}" if options else "")
-    return folder, plan, Fingerprint(own, VERSION, parameters, model_files.weights_digest(folder))
+    full_name = f"hf:{model_files.own_name(model, folder)}" + (f"@hop={options['hop']}" if options else "")
+    return folder, plan, Fingerprint(full_name, VERSION, parameters, model_files.weights_digest(folder))
 
 
 def audio_encoder_info(name: str) -> tuple[str, Fingerprint]:
-    """(stream, fingerprint) of the encoder `name` (`hf:MODEL`); hashes files, builds no network.
+    """Return the stream and fingerprint of the encoder `name` (`hf:MODEL`). Hashes files, but builds no network.
 
-    Raises TrichordError for an unknown name and for a model that is not there.
+    Raises:
+        TrichordError: The name is unknown, or the model is missing.
     """
-    return STREAM, _found(name)[2]
+    return STREAM, _resolve(name)[2]
 
 
 def list_audio_encoders() -> list[str]:
-    """The known forms of names, with examples; `log-mel` is made without a model."""
+    """Return the supported forms of names with examples. `log-mel` needs no model."""
     return ["log-mel", KNOWN_FORM, *EXAMPLES]
 
 
 def load_audio_encoder(name: str, device: str = "cpu") -> AudioModel:
-    """The encoder `name`, ready to encode. Raises TrichordError if it is unknown, missing or incomplete."""
-    folder, plan, fingerprint = _found(name)
+    """Load the encoder `name`.
+
+    Raises:
+        TrichordError: The name is unknown, or the model is missing or incomplete.
+    """
+    folder, plan, fingerprint = _resolve(name)
     transformers = model_files.import_transformers(name)
     model_files.check_device(device)
     with model_files.loading(folder):
@@ -254,4 +293,6 @@ def _width(config: Any, plan: AudioPlan) -> int:
     for key in ("d_model", "hidden_size") if plan.family == "whisper" else ("output_hidden_size", "hidden_size"):
         if isinstance(getattr(config, key, None), int):
             return int(getattr(config, key))
-    raise TrichordError(f"a {config.model_type} model states no width of its hidden states; take another model")
+    raise TrichordError(
+        f"the configuration of this {config.model_type} model does not state the width of its hidden states; choose another model"
+    )

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan & Le, arXiv 1905.11946; the Lite variant has ReLU6 and no squeeze-and-excitation).
 
-Module names are those of the published PyTorch weights, which were converted from TensorFlow: hence its asymmetric
-"same" padding and batch-norm epsilon.
+Modules have the names in the published PyTorch weights. These were converted from TensorFlow, hence the asymmetric "same"
+padding and the batch-norm epsilon.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STAGES = (
 
 
 class _SameConv(nn.Conv2d):
-    """Convolution with TensorFlow's "same" padding: ceil(size / stride) outputs, the odd pixel right and below."""
+    """Convolution with TensorFlow's "same" padding: ceil(size / stride) outputs, with the odd pixel right and below."""
 
     def __init__(self, num_in: int, num_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__(num_in, num_out, kernel, stride, groups=groups, bias=False)
@@ -41,7 +41,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class _Block(nn.Module):
-    """Inverted residual: expand, depthwise, project."""
+    """Inverted residual block: expand, depthwise convolution, project."""
 
     def __init__(self, num_in: int, num_out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Images (B, 3, H, W), RGB in [-1, 1] -> pooled features (B, 1280). The published weights have a classifier, `_fc`, too."""
+    """EfficientNet-Lite0 with average pooling. The published weights also contain a classifier, `_fc`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,6 +75,7 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(1280, 1000)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute pooled features (B, 1280) of images (B, 3, H, W), RGB in [-1, 1]."""
         x = F.relu6(self._bn0(self._conv_stem(x)), inplace=True)
         for block in self._blocks:
             x = block(x)

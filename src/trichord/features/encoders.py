@@ -1,8 +1,9 @@
-"""What an encoder is: a fingerprint, the input it wants, the rows it gives. Four kinds, each with one stream or more.
+"""The interfaces of encoders: a fingerprint, the input, and the rows of features. There are four kinds of encoders.
 
-Nothing here imports torch. Encoders live in `visual` and its neighbours; `extraction.choice` turns names into them.
+This module does not import torch. The encoders are implemented in `visual` and other modules of this room;
+`extraction.choice` selects them by name.
 
-Shape letters: N rows, H and W picture height and width, P pictures of a window, F feature width.
+Shape letters: N rows, H and W height and width of a picture, P pictures per window, F feature width.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from trichord.store.encoders import ARRAYS
 
 _PATH = re.compile(r"\s*(?:[/~\\]|\.{1,2}(?:/|$))|.*/\.\.(?:/|$)")
 Sound = Callable[[], Iterator[np.ndarray]]
-"""A pass over a file's sound, from the start at each call: mono float32 blocks (n,) in [-1, 1]."""
+"""A function that yields a file's audio from the start at each call: mono float32 blocks (n,) in [-1, 1]."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a feature depends on besides the file: two encoders with the same fingerprint give the same features.
+    """Everything that a feature depends on besides the file. Encoders with the same fingerprint compute the same features.
 
     Attributes:
-        name: As the user typed it, made whole: `efficientnet-lite0-160`, `hf:openai/clip-vit-base-patch32`; a folder
-            by its own name.
-        version: Of our code; changes when it gives other numbers for the same weights.
-        parameters: What else the numbers depend on: sizes, rates, windows, decoder. Plain JSON values.
-        weights: SHA-256 of the weights (hexadecimal), empty for an encoder without any.
+        name: The complete name of the encoder, such as `efficientnet-lite0-160` or `hf:openai/clip-vit-base-patch32`. A folder is
+            identified by its own name, without its path.
+        version: The version of the code, which changes if it computes other numbers from the same weights.
+        parameters: Other values that the numbers depend on: sizes, rates, windows, decoder. Plain JSON values.
+        weights: The SHA-256 of the weights in hexadecimal; '' for an encoder without weights.
     """
 
     name: str
@@ -45,121 +46,161 @@ class Fingerprint:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits of all four."""
+        """The first 16 hexadecimal digits of a SHA-256 of the four attributes."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         return f"{self.name}/v{self.version}/{self.digest}"
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the attributes and the digest as plain JSON values."""
         return {**asdict(self), "parameters": dict(self.parameters), "digest": self.digest}
 
 
 def arrays_fingerprint(modality: str, letter: str) -> Fingerprint:
-    """Fingerprint of the stream of a modality whose feature arrays were computed elsewhere."""
+    """Return the fingerprint of the stream of a modality whose feature arrays were computed elsewhere."""
     return Fingerprint(ARRAYS, "1", {"modality": modality, "letter": letter})
 
 
-def same_features(recorded: Mapping[str, Any], found: Fingerprint) -> bool:
-    """Whether an encoder gives the features that a record (`Fingerprint.to_dict`) is of: version, parameters and weights are
-    the same. Names are not compared, as that of a folder is wherever it lies, nor decoders, which are chosen apart. True of
-    an early version's record, a line of text that tells nothing."""
+def same_features(recorded: Mapping[str, Any], current: Fingerprint) -> bool:
+    """Return whether an encoder computes the recorded features: version, parameters and weights are the same.
+
+    Names are not compared, because they depend on where a folder was found, nor are decoders, which are chosen separately. Records
+    of early versions are a line of text without details and match every encoder.
+
+    Args:
+        recorded: The record, see `Fingerprint.to_dict`.
+        current: The fingerprint of the encoder.
+    """
 
     def identity(entry: Mapping[str, Any]) -> str:
         parameters = {k: v for k, v in dict(entry.get("parameters", {})).items() if k != "decoder"}
         return json.dumps([entry.get("version"), parameters, entry.get("weights")], sort_keys=True)
 
-    return "weights" not in recorded or identity(recorded) == identity(found.to_dict())
+    return "weights" not in recorded or identity(recorded) == identity(current.to_dict())
 
 
 def recorded_name(entry: Mapping[str, Any], stream: str) -> str:
-    """Return the name of the encoder in a record of a store or model; empty where there is none.
+    """Return the name of the encoder in a record of a store or model; '' if the record has none.
 
     Args:
-        entry: As of `Fingerprint.to_dict`.
-        stream: For the message.
+        entry: The record, see `Fingerprint.to_dict`.
+        stream: The name of the stream, for the error message.
 
     Raises:
-        TrichordError: The name is a path. A folder is recorded by its own name, so this library wrote no path there, and a
-            record from others would choose what is read from this machine.
+        TrichordError: The name is a path. Folders are recorded without their paths, so this library did not write it, and a
+            record from others must not choose which files are read on this machine.
     """
     name = entry.get("name", "")
     if not isinstance(name, str) or any(_PATH.match(part) for part in re.split("[:,]", name)):
         raise TrichordError(
-            f"the encoder of {stream} is recorded as '{one_line(name)[:80]}', a path; if you trust it, name the encoder yourself"
+            f"the encoder of {stream} is recorded as '{one_line(name)[:80]}', which is a path; if you trust it, "
+            "pass the encoder yourself"
         )
     return name
 
 
 class StreamEncoder(Protocol):
-    """The interface that all encoders of features share."""
+    """The interface of all encoders of features."""
 
     @property
-    def stream(self) -> str: ...
+    def stream(self) -> str:
+        """The name of the stream that the rows belong to."""
+        ...
 
     @property
-    def fingerprint(self) -> Fingerprint: ...
+    def fingerprint(self) -> Fingerprint:
+        """The fingerprint of the encoder."""
+        ...
 
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """The width of the rows."""
+        ...
 
 
 class VisualEncoder(StreamEncoder, Protocol):
-    """Pictures to rows of stream `visual_2d` (one picture a row) or `visual_3d` (a window of pictures a row).
+    """An encoder of pictures, with one picture per row (stream `visual_2d`) or a window of pictures per row (`visual_3d`).
 
-    The driver decodes `frames.rate_hz` pictures per second as `frames` says, cuts them into windows of `window`
-    pictures (the last one filled with black ones) and hands over at most `batch_size` windows at a time.
+    The driver decodes `frames.rate_hz` pictures per second as `frames` specifies, splits them into windows of `window` pictures
+    (padding the last one with black pictures) and passes at most `batch_size` windows at a time.
     """
 
     @property
-    def frames(self) -> FrameSpec: ...
+    def frames(self) -> FrameSpec:
+        """How pictures are sampled, scaled and cropped."""
+        ...
 
     @property
-    def window(self) -> int: ...  # pictures per row; 1 for an image encoder
+    def window(self) -> int:
+        """Pictures per row; 1 for an image encoder."""
+        ...
 
     @property
-    def rate_hz(self) -> float: ...  # rows per second: frames.rate_hz / window
+    def rate_hz(self) -> float:
+        """Rows per second: frames.rate_hz / window."""
+        ...
 
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """The largest number of windows per call."""
+        ...
 
     def encode(self, pictures: np.ndarray) -> np.ndarray:
-        """(N, H, W, 3) uint8 RGB, or (N, P, H, W, 3) where `window` is above 1 -> (N, F) float16."""
+        """Encode pictures.
+
+        Args:
+            pictures: uint8 RGB (N, H, W, 3), or (N, P, H, W, 3) if `window` is greater than 1.
+
+        Returns:
+            (N, F) float16.
+        """
         ...
 
 
 class AudioEncoder(StreamEncoder, Protocol):
-    """Sound to rows of stream `spectrogram` (log-mel) or `audio` (embeddings), in memory that does not grow with it."""
+    """An encoder of audio (stream `spectrogram` or `audio`) whose memory does not grow with the length of the audio."""
 
     @property
-    def sample_rate_hz(self) -> int: ...
+    def sample_rate_hz(self) -> int:
+        """The sample rate of the input."""
+        ...
 
     @property
-    def rate_hz(self) -> float: ...  # rows per second
+    def rate_hz(self) -> float:
+        """Rows per second."""
+        ...
 
     def encode(self, sound: Sound) -> Iterator[np.ndarray]:
-        """Blocks of rows (n, F) float16 in time order. `sound` gives samples at `sample_rate_hz`; it may be called
-        more than once. Row i stands for the time from i / rate_hz on."""
+        """Yield blocks of rows (n, F) float16 in time order. Row i describes the time from i / rate_hz on.
+
+        Args:
+            sound: Yields samples at `sample_rate_hz`. It may be called more than once.
+        """
         ...
 
 
 class TextEncoder(StreamEncoder, Protocol):
-    """Captions to rows of stream `text`: one row per caption."""
+    """An encoder of captions (stream `text`) with one row per caption."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(N, F) float16; N may be 0."""
+        """Return (N, F) float16 for N texts; N may be 0."""
         ...
 
 
 class Recognizer(Protocol):
-    """Speech to captions."""
+    """A speech recognizer that produces captions."""
 
     @property
-    def fingerprint(self) -> Fingerprint: ...
+    def fingerprint(self) -> Fingerprint:
+        """The fingerprint of the recognizer."""
+        ...
 
     @property
-    def sample_rate_hz(self) -> int: ...
+    def sample_rate_hz(self) -> int:
+        """The sample rate of the input."""
+        ...
 
     def transcribe(self, sound: Sound) -> Captions:
-        """Captions in time order, grouped as automatic captions are."""
+        """Return captions in time order, grouped like automatic captions."""
         ...

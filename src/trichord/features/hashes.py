@@ -1,4 +1,4 @@
-"""SHA-256 of files, each file read once: a digest is kept with the file's path, size and time of change."""
+"""SHA-256 of files. Each file is read once: its digest is stored with its path, size and modification times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLOCK_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class FileState:
-    """What changes when a file is written to or replaced. Changes of its rights and links count too, which does no harm."""
+    """File attributes that change when a file is modified or replaced. Changes of permissions and links count too."""
 
     size: int
     mtime_ns: int
@@ -28,21 +28,25 @@ class FileState:
 
 
 def state_of(path: Path) -> FileState:
-    """Return the state of a regular file. Raises OSError as `check_regular`."""
+    """Return the state of a regular file.
+
+    Raises:
+        OSError: The file cannot be examined or is not regular.
+    """
     status = check_regular(path)
     return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class FileHashes:
-    """Digests of files, remembered in the store's folder. May be used by several threads and processes at once.
+    """The digests of files, stored in the folder of a store. Safe to use from several threads and processes.
 
-    A file whose size, modification time and time of change (nanoseconds) are those of an earlier call is taken for
-    unchanged. The time of change tells a file that was replaced by one of the same size and modification time. Stores of
-    earlier versions do not hold it; there size and modification time decide.
+    A file whose size, modification time and status change time (in nanoseconds) are the same as in an earlier call is considered
+    unchanged. The status change time reveals a replacement by a file of the same size and modification time. Stores of earlier
+    versions lack it, so size and modification time decide there.
 
     Args:
-        store: Where the digests are remembered.
-        keep: False remembers nothing new.
+        store: The folder in which the digests are stored.
+        keep: Whether to store new digests.
     """
 
     def __init__(self, store: Path, *, keep: bool = True) -> None:
@@ -51,11 +55,15 @@ class FileHashes:
         self._known: dict[str, tuple[str, int, int, int | None]] = {}
         self._lock = threading.Lock()
         self._captions: dict[str, set[str]] | None = None
-        for name, digest, size, mtime_ns, ctime_ns in self._noted():
+        for name, digest, size, mtime_ns, ctime_ns in self._records():
             self._known[name] = (digest, size, mtime_ns, ctime_ns)
 
     def sha256(self, path: Path) -> str:
-        """Digest of the file's content, hexadecimal. Raises OSError when it cannot be read or is no regular file."""
+        """Return the SHA-256 of a file in hexadecimal.
+
+        Raises:
+            OSError: The file cannot be read or is not regular.
+        """
         state, name = state_of(path), str(path.absolute())
         digest, *known = self._known.get(name, ("", None, None, None))
         if known == [state.size, state.mtime_ns, known[2] and state.ctime_ns]:
@@ -65,16 +73,16 @@ class FileHashes:
         with self._lock:
             self._known[name] = entry
             if self._keep and self._path.parent.is_dir():
-                with suppress(OSError):  # it only saves time
+                with suppress(OSError):  # the record only saves time
                     append_json_line(self._path, [name, state.size, state.mtime_ns, digest, state.ctime_ns])
         return digest
 
     def earlier_captions(self, path: Path) -> set[str]:
-        """Digests of all files with the name of `path` and a suffix of captions that were ever read, whatever their folder."""
+        """Return the digests of all caption files ever read that have the name of `path`, in any folder."""
         with self._lock:
             if self._captions is None:
                 self._captions = {}
-                for path_text, digest, *_ in self._noted():
+                for path_text, digest, *_ in self._records():
                     name = Path(path_text).name
                     if name.lower().endswith(SIDECAR_SUFFIXES):
                         parts = name.split(".")
@@ -82,8 +90,8 @@ class FileHashes:
                             self._captions.setdefault(".".join(parts[:count]), set()).add(digest)
         return self._captions.get(path.stem, set())
 
-    def _noted(self) -> Iterator[tuple[str, str, int, int, int | None]]:
-        """Path, digest, size and times of every file that was ever read, also of files that have changed since."""
+    def _records(self) -> Iterator[tuple[str, str, int, int, int | None]]:
+        """Yield the path, digest, size and times of every file ever read, including files that have changed since."""
         for values in json_lines(self._path):
             with suppress(ValueError, TypeError):
                 path, size, mtime_ns, digest, *more = values
@@ -94,10 +102,10 @@ class FileHashes:
         with open_regular(path) as file:
             while block := file.read(_BLOCK_BYTES):
                 if self._stopped.is_set():
-                    raise InterruptedError(errno.EINTR, "the run was ended", str(path))
+                    raise InterruptedError(errno.EINTR, "the run was stopped", str(path))
                 digest.update(block)
         return digest.hexdigest()
 
     def stop(self) -> None:
-        """Let other threads end the file that they read."""
+        """Make other threads stop reading their files."""
         self._stopped.set()

@@ -1,12 +1,12 @@
 """Image models of transformers (`hf:MODEL`) as visual encoders: CLIP, SigLIP, DINO, ViT, ConvNeXt and others.
 
-The feature of a picture is the first of these that the model has:
+The feature of a picture is the first of the following that the model has:
     1. `get_image_features`, the vector in the joint space (CLIP, SigLIP, ALIGN, ...);
-    2. the pooler's output, if the pooler's weights are in the checkpoint (DINOv2's normalised CLS token, ConvNeXt's
-       mean, SigLIP's attention pooling; classifiers of the ViT family lack it, transformers would make it up at random);
+    2. the output of the pooler, if its weights are in the checkpoint (DINOv2's normalized CLS token, ConvNeXt's mean, SigLIP's
+       attention pooling; classifiers of the ViT family lack it, and transformers would initialize it at random);
     3. the CLS token of the last hidden state;
     4. the mean of the last hidden state over positions.
-Models that would run code of their repository are refused.
+Models that would run code from their repository are refused.
 """
 
 from __future__ import annotations
@@ -33,21 +33,26 @@ _CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
 def describe(name: str, weights: Path | None = None) -> VisualInfo:
-    """`hf:ORGANISATION/NAME`, `@REVISION` after it, or `hf:/path/to/folder`; `weights` is a folder in its place.
+    """Describe the encoder `hf:ORGANIZATION/NAME`, optionally followed by `@REVISION`, or `hf:/path/to/folder`.
 
-    Raises TrichordError for a model that is not here and cannot be had.
+    Args:
+        name: The name of the encoder.
+        weights: A folder to use instead of the model in the name.
+
+    Raises:
+        TrichordError: The model is missing and cannot be downloaded.
     """
     model = name.removeprefix("hf:")
     if weights is not None and not Path(weights).expanduser().is_dir():
-        raise TrichordError(f"{weights}: no such folder; for hf:MODEL {OPTION} names the folder of a saved model")
+        raise TrichordError(f"{weights}: no such folder; with hf:MODEL, {OPTION} must be the folder of a saved model")
     if not model:
-        raise TrichordError(f"{name}: names no model; give hf:ORGANISATION/NAME or hf:/path/to/folder")
+        raise TrichordError(f"{name}: the model is missing; use hf:ORGANIZATION/NAME or hf:/path/to/folder")
     folder = model_files.find_model(str(weights or model), extra=EXTRA)
     if weights is None:
         name = f"hf:{model_files.own_name(model, folder)}"
     config, processor = model_files.read_settings(folder), _processor_of(folder)
     if "architecture" in config and "model_type" not in config:
-        raise TrichordError(f"{folder}: is a model of timm; give timm:{config['architecture']}")
+        raise TrichordError(f"{folder}: is a timm model; use timm:{config['architecture']}")
     with model_files.reading_settings(folder):
         frames = frames_of(processor)
     configs = text_sha256(*(folder / file for file in _CONFIGS))
@@ -57,22 +62,29 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
 
 
 def frames_of(processor: dict[str, Any]) -> FrameSpec:
-    """The pictures whose size an image processor would choose itself, so that it has nothing left to scale.
+    """Return the pictures of the size that an image processor scales to, so that it has nothing left to scale.
 
-    `processor` is the content of preprocessor_config.json. Where it states no size that is known here, the short side
-    is 256 and the processor scales that.
+    If the size in its settings is not supported here, the short side is 256, and the processor scales the pictures.
+
+    Args:
+        processor: The content of preprocessor_config.json.
+
+    Raises:
+        ValueError: The settings contain a size that is not a positive integer.
     """
     size, centre = processor.get("size"), processor.get("do_center_crop", False)
-    if isinstance(size, int):  # old files: a square, or the short side where a crop follows
+    if isinstance(size, int):  # old files: a square, or the short side if the picture is cropped
         size = {"shortest_edge": size} if centre else {"height": size, "width": size}
     if not isinstance(size, dict) or not processor.get("do_resize", True):
         return FrameSpec(_RATE_HZ)
-    if odd := [value for value in size.values() if value is not None and not (isinstance(value, int) and value > 0)]:
-        raise ValueError(f"the size of its pictures is {odd[0]!r:.40}")
+    if invalid := [
+        value for value in size.values() if value is not None and not (isinstance(value, int) and value > 0)
+    ]:
+        raise ValueError(f"the size of its pictures is {invalid[0]!r:.40}")
     side = size.get("shortest_edge")
     if side and set(size) == {"shortest_edge"}:
         if "crop_pct" in processor or "ConvNext" in str(processor.get("image_processor_type")):
-            if side >= 384:  # ConvNeXt's processor squeezes then
+            if side >= 384:  # ConvNeXt's processor then changes the aspect ratio
                 return FrameSpec(_RATE_HZ, width=side, height=side)
             return FrameSpec(_RATE_HZ, short_side=int(side / (processor.get("crop_pct") or 224 / 256)))
         return FrameSpec(_RATE_HZ, short_side=side)
@@ -82,23 +94,27 @@ def frames_of(processor: dict[str, Any]) -> FrameSpec:
 
 
 def build(info: VisualInfo, device: str = "cpu") -> NetworkEncoder:
-    """The encoder. Raises TrichordError for a model that transformers cannot load whole or that takes no pictures."""
+    """Build the encoder.
+
+    Raises:
+        TrichordError: The model cannot be loaded completely, or is not an image model.
+    """
     model_files.import_transformers(info.fingerprint.name)
     folder = info.files[0]
-    model, pooler_is_there = _load(folder)
+    model, has_pooler = _load(folder)
     processor = _image_processor(folder)
-    forward, prepare = _pooled(model, pooler_is_there), _prepared(processor, device)
+    forward, prepare = _pooled(model, has_pooler), _prepared(processor, device)
     try:
         return network_encoder(info, model, prepare, device, forward=forward)
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, TrichordError):
             raise
-        what = f"{type(model).__name__} gives no features of a picture ({one_line(error)[:120]})"
-        raise TrichordError(f"{folder}: {what}; choose an image model") from None
+        problem = f"{type(model).__name__} returned no features for a picture ({one_line(error)[:120]})"
+        raise TrichordError(f"{folder}: {problem}; choose an image model") from None
 
 
 def _load(folder: Path) -> tuple[torch.nn.Module, bool]:
-    """The model in float32, and whether its pooler came from the checkpoint."""
+    """Return the model in float32, and whether its pooler was loaded from the checkpoint."""
     import torch
     from transformers import AutoModel
 
@@ -109,8 +125,8 @@ def _load(folder: Path) -> tuple[torch.nn.Module, bool]:
     missing = [key for key in loaded["missing_keys"] if not key.startswith("pooler.")]
     if missing or loaded.get("mismatched_keys"):
         bad = missing or [str(key) for key in loaded["mismatched_keys"]]
-        what = f"its weights lack {len(bad)} parameters of {type(model).__name__}, such as {bad[0]}"
-        raise TrichordError(f"{folder}: {what}; download it again or choose another model")
+        problem = f"the file lacks {len(bad)} parameters of {type(model).__name__}, such as {bad[0]}"
+        raise TrichordError(f"{folder}: {problem}; download it again or choose another model")
     if hasattr(model, "get_image_features") and isinstance(getattr(model, "text_model", None), torch.nn.Module):
         model.text_model = None  # half of the memory, not needed for pictures
     return model, not any(key.startswith("pooler.") for key in loaded["missing_keys"])
@@ -123,15 +139,17 @@ def _image_processor(folder: Path) -> Any:
     try:
         try:
             return AutoImageProcessor.from_pretrained(folder, backend="torchvision", **options)
-        except (ImportError, ValueError):  # some exist for Pillow alone
+        except (ImportError, ValueError):  # some processors only support Pillow
             return AutoImageProcessor.from_pretrained(folder, backend="pil", **options)
-    except Exception as error:  # as above
-        what = f"has no usable image processor ({one_line(error)[:160]})"
-        raise TrichordError(f"{folder}: {what}; put the model's preprocessor_config.json there") from None
+    except Exception as error:  # transformers raises errors of many types
+        problem = f"has no usable image processor ({one_line(error)[:160]})"
+        raise TrichordError(
+            f"{folder}: {problem}; add the preprocessor_config.json of the model to the folder"
+        ) from None
 
 
 def _prepared(processor: Any, device: str) -> Any:
-    """A function from (N, H, W, 3) uint8 pictures to the model's inputs."""
+    """Return a function from pictures (N, H, W, 3) uint8 to the inputs of the model."""
 
     def prepare(pictures: np.ndarray) -> dict[str, torch.Tensor]:
         pictures = np.require(pictures, requirements=["C", "W"])
@@ -141,17 +159,17 @@ def _prepared(processor: Any, device: str) -> Any:
     return prepare
 
 
-def _pooled(model: Any, pooler_is_there: bool) -> Any:
-    """A function from the model's inputs to (N, F); see the module's text for which output that is."""
+def _pooled(model: Any, has_pooler: bool) -> Any:
+    """Return a function from the inputs of the model to features (N, F), chosen as the module docstring describes."""
     has_class_token = any(name.endswith(("cls_token", "class_embedding")) for name, _ in model.named_parameters())
 
     def forward(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if hasattr(model, "get_image_features"):
             output = model.get_image_features(**inputs)
-            return getattr(output, "pooler_output", output)  # transformers 4 gives the tensor itself
+            return getattr(output, "pooler_output", output)  # transformers 4 returns the tensor itself
         output = model(**inputs)
         pooled = getattr(output, "pooler_output", None)
-        if pooled is not None and pooler_is_there:
+        if pooled is not None and has_pooler:
             return pooled.flatten(1)
         hidden = output.last_hidden_state
         if hidden.ndim == 4:
@@ -162,6 +180,6 @@ def _pooled(model: Any, pooler_is_there: bool) -> Any:
 
 
 def _processor_of(folder: Path) -> dict[str, Any]:
-    """The image processor's settings, empty if there are none."""
+    """Return the settings of the image processor; empty if there are none."""
     settings = model_files.read_settings(folder, "preprocessor_config.json")
     return settings or model_files.read_settings(folder, "processor_config.json").get("image_processor") or {}

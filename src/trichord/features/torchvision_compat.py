@@ -1,4 +1,4 @@
-"""Importing torchvision beside a torch build that its compiled part was not made for."""
+"""Import of torchvision together with a torch build for which its compiled part was not made."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_library: object = None  # a registration lives as long as its library object
+_library: object = None  # a registration lasts as long as its library object
 
 
 def import_torchvision() -> ModuleType:
-    """The torchvision module.
+    """Import torchvision and return the module.
 
-    PyPI's torchvision is compiled for CUDA torch. Beside CPU torch its compiled part does not load, and the import
-    fails because shape functions are declared for two operators that the compiled part would have defined. No model
-    here uses them, so their schemas alone are declared and the import tried again. Where torchvision imports as it is,
-    nothing is changed.
+    The torchvision of PyPI is compiled for torch with CUDA. With a CPU build of torch its compiled part cannot be loaded, and the
+    import fails, because shape functions are declared for two operators that the compiled part would have defined. No model here
+    uses these operators, so only their schemas are declared before the import is tried again. Nothing is changed if torchvision
+    can be imported.
     """
     global _library
     try:

@@ -1,7 +1,7 @@
-"""Networks that take windows of pictures: `resnext101-3d` of the published features and torchvision's (`tv:MODEL`).
+"""Networks for windows of pictures: `resnext101-3d` of the published features, and those of torchvision (`tv:MODEL`).
 
-Sizes, rates and window lengths of torchvision's are those at which their Kinetics-400 weights were measured, as their
-documentation states them. The embedding is what enters the classifier.
+Sizes, rates and window lengths of torchvision's networks are those at which their Kinetics-400 weights were evaluated, according
+to their documentation. The feature is the input of the classifier.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _HUB = "https://download.pytorch.org/models/"
 
 @dataclass(frozen=True)
 class _Model:
-    """One of torchvision's: weights file, picture size before the crop (exact, or the short side), crop, window."""
+    """A torchvision model: weights file, picture size before the crop (exact, or the short side), crop and window."""
 
     file: str
-    head: str  # the classifier, which is taken off
+    head: str  # the name of the classifier, which is removed
     dim: int
     frames: FrameSpec
     window: int
@@ -79,7 +79,15 @@ MODELS = {
 
 
 def describe(name: str, weights: Path | None = None) -> VisualInfo:
-    """`resnext101-3d` or `tv:MODEL`. Raises TrichordError for an unknown model and for weights that are missing."""
+    """Describe the encoder `resnext101-3d` or `tv:MODEL`.
+
+    Args:
+        name: The name of the encoder.
+        weights: A weights file to use instead of the published one.
+
+    Raises:
+        TrichordError: The model is unknown, or its weights are missing.
+    """
     if name == RESNEXT:
         path = _resnext_weights(weights)
         parameters = parameters_of(_RESNEXT_FRAMES, 16, mean=list(_RESNEXT_PREPARATION.mean), pooling="mean")
@@ -87,9 +95,7 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
         return VisualInfo("visual_3d", fingerprint, _RESNEXT_FRAMES, 16, 2048, (path,))
     model = MODELS.get(name.removeprefix("tv:"))
     if model is None:
-        raise TrichordError(
-            f"unknown visual encoder '{name}'; torchvision's are {', '.join(f'tv:{m}' for m in MODELS)}"
-        )
+        raise TrichordError(f"unknown visual encoder '{name}'; expected one of: {', '.join(f'tv:{m}' for m in MODELS)}")
     path = named_file(weights, OPTION) if weights is not None else torch_hub_file(_HUB + model.file, name, OPTION)
     parameters = parameters_of(model.frames, model.window, embedding=f"input of {model.head}")
     fingerprint = Fingerprint(name, "1", parameters, weights_sha256([path]))
@@ -97,18 +103,22 @@ def describe(name: str, weights: Path | None = None) -> VisualInfo:
 
 
 def _resnext_weights(weights: Path | None) -> Path:
-    """The published file: named, or in this library's cache; it has no address that a program could fetch it from."""
+    """Return the published weights file. It has no URL for downloads, so it must be named or be in this library's cache."""
     if weights is not None:
         return named_file(weights, OPTION)
     path = cache_folder() / "resnext101.pth"
     if not path.is_file():
-        what = "the weights of resnext101-3d are needed; put resnext101.pth of the video_feature_extractor release"
-        raise TrichordError(f"{path}: {what} (Kinetics, 2048-d) there, or name a copy with {OPTION}")
+        problem = "the weights of resnext101-3d are missing; put resnext101.pth of the video_feature_extractor release"
+        raise TrichordError(f"{path}: {problem} (Kinetics, 2048-d) there, or pass a copy with {OPTION}")
     return path
 
 
 def build(info: VisualInfo, device: str = "cpu") -> NetworkEncoder:
-    """The encoder. Raises TrichordError for weights that do not fit."""
+    """Build the encoder.
+
+    Raises:
+        TrichordError: The weights belong to another network.
+    """
     path, name = info.files[0], info.fingerprint.name
     state = read_state(path)
     if name == RESNEXT:
@@ -122,7 +132,7 @@ def build(info: VisualInfo, device: str = "cpu") -> NetworkEncoder:
 
 
 def _torchvision_model(name: str, model: _Model, state: dict[str, torch.Tensor], path: Path) -> torch.nn.Module:
-    """The network without its classifier."""
+    """Build the network without its classifier."""
     import torch
 
     from trichord.features.torchvision_compat import import_torchvision

@@ -1,6 +1,7 @@
-"""Arrays from .npy and .npz files of others: nothing is unpickled, nothing is allocated that the file does not hold.
+"""Arrays from .npy and .npz files of unknown origin. Nothing is unpickled, and memory is allocated only for data in the file.
 
-A bound holds for all that is unpacked from one file together: `FREE_BYTES`, or `LARGEST_RATIO` times the file's size.
+The total size unpacked from one file is limited to `FREE_BYTES` or `LARGEST_RATIO` times the size of the file, whichever is
+larger.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from trichord.files.faults import raise_fault
 from trichord.files.lfs import lfs_pointer_error
 from trichord.files.reading import open_regular, unreadable
 
-FREE_BYTES = 256 << 20  # what is unpacked from a file may have this size whatever its ratio
-LARGEST_RATIO = 200  # above that size: bytes unpacked per byte in the file
+FREE_BYTES = 256 << 20  # unpacked data up to this size is allowed at any compression ratio
+LARGEST_RATIO = 200  # largest allowed ratio of unpacked to packed bytes above that size
 LONGEST_HEADER = 10_000
 _PLAIN = re.compile(r"[|<>=]?(?:[biufc]\d{1,2}|[SU]\d{1,9})")
 _HEADER = re.compile(
@@ -32,10 +33,15 @@ _HEADER = re.compile(
 
 
 def load_npz_array(path: Path, key: str = "") -> np.ndarray:
-    """The array `key` of an .npz file, read-only, in its own dtype; without a key, the only array of the file.
+    """Read one array of an .npz file as a read-only array of its own dtype.
 
-    Raises TrichordError naming the file when it is missing, broken, lacks the key, holds Python objects, or unpacks to
-    far more than it could hold.
+    Args:
+        path: The .npz file.
+        key: The name of the array. Without a key, the file must contain exactly one array.
+
+    Raises:
+        TrichordError: The file is missing or broken, lacks the key, contains Python objects, or unpacks to far more than its
+            size can explain.
     """
     path = Path(path)
     try:
@@ -44,20 +50,20 @@ def load_npz_array(path: Path, key: str = "") -> np.ndarray:
             if not key and len(members) != 1:
                 names = ", ".join(m.filename.removesuffix(".npy") for m in members[:5]) or "none"
                 raise TrichordError(
-                    f"{path}: holds {len(members)} arrays ({one_line(names)}), expected one; save the array by itself"
+                    f"{path}: contains {len(members)} arrays ({one_line(names)}), expected one; save the array in a file of its own"
                 )
             member = next((m for m in members if not key or m.filename in (f"{key}.npy", key)), None)
             if member is None:
-                found = ", ".join(m.filename.removesuffix(".npy") for m in members[:5]) or "nothing"
+                names = ", ".join(m.filename.removesuffix(".npy") for m in members[:5]) or "nothing"
                 raise TrichordError(
-                    f"{path}: has no array '{key}' (it holds {one_line(found)}); check that it is the right file"
+                    f"{path}: has no array '{key}' (it contains {one_line(names)}); check that it is the right file"
                 )
             check_member(member, path)
             with archive.open(member) as stream:
                 return _read_npy(stream, member.file_size, path)
     except zipfile.BadZipFile as error:
-        raise_fault(path, error)  # which zipfile takes for a file that is no zip file
-        raise _broken(path, f"not a whole .npz file: {error}") from None
+        raise_fault(path, error)  # zipfile reports a system fault as a bad zip file
+        raise _broken(path, f"not a complete .npz file: {error}") from None
     except OSError as error:
         raise unreadable(path, error) from None
     except (EOFError, NotImplementedError, RuntimeError, ValueError, struct.error, zlib.error) as error:
@@ -67,7 +73,11 @@ def load_npz_array(path: Path, key: str = "") -> np.ndarray:
 
 
 def load_npy(path: Path) -> np.ndarray:
-    """The array of an .npy file, read-only, in its own dtype. Raises TrichordError as `load_npz_array`."""
+    """Read an .npy file as a read-only array of its own dtype.
+
+    Raises:
+        TrichordError: The file is missing or broken, or contains Python objects.
+    """
     path = Path(path)
     try:
         with open_regular(path) as stream:
@@ -77,12 +87,21 @@ def load_npy(path: Path) -> np.ndarray:
 
 
 def load_array(path: Path) -> np.ndarray:
-    """The array of an .npy file, or the only array of an .npz file, as `load_npz_array`."""
+    """Read the array of an .npy file, or the only array of an .npz file. See `load_npz_array` for errors."""
     return load_npz_array(path) if path.suffix.lower() == ".npz" else load_npy(path)
 
 
 def read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
-    """The .npy array at the position of `stream`, which has `size` bytes there, as `load_npy`. path: for messages."""
+    """Read the .npy array that begins at the position of a stream.
+
+    Args:
+        stream: The open file.
+        size: The number of bytes that the array occupies in the stream.
+        path: The file that the stream reads, for error messages.
+
+    Raises:
+        TrichordError: The array is broken or contains Python objects.
+    """
     try:
         return _read_npy(stream, size, path)
     except OSError as error:
@@ -94,15 +113,15 @@ def read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
 
 
 def most_unpacked(packed_bytes: int) -> int:
-    """Return how many bytes may be unpacked from a file, or a part of a file, of `packed_bytes`."""
+    """Return how many bytes may be unpacked from `packed_bytes` bytes of a file."""
     return max(FREE_BYTES, LARGEST_RATIO * packed_bytes)
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
-    """Check the members of a zip file before they are read, each by itself and all of them together.
+    """Check the declared sizes of the members of a zip file, separately and in total, before they are read.
 
     Raises:
-        TrichordError: They unpack to more than the file can explain, or two have the same name.
+        TrichordError: The members unpack to more than the size of the file can explain, or two have the same name.
     """
     members = archive.infolist()
     for member in members:
@@ -111,73 +130,83 @@ def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
     if unpacked > most_unpacked(packed):
         raise TrichordError(
             f"{path}: refused: its {len(members):,} members unpack from {packed:,} to {unpacked:,} bytes; "
-            "take the file from its publisher or save it again"
+            "download it from its publisher or save it again"
         )
     if len(members) != len({member.filename for member in members}):
         raise TrichordError(f"{path}: refused: two of its members have the same name; save the file again")
 
 
 def check_member(member: zipfile.ZipInfo, path: Path) -> None:
-    """Refuse a member of an archive whose declared size its packed bytes cannot explain."""
+    """Check the declared size of a member of a zip file.
+
+    Raises:
+        TrichordError: The member unpacks to more than its packed bytes can explain.
+    """
     if member.file_size > most_unpacked(member.compress_size):
         raise TrichordError(
             f"{path}: refused: {one_line(member.filename)[:80]} unpacks from {member.compress_size:,} to "
-            f"{member.file_size:,} bytes; take the file from its publisher or save it again"
+            f"{member.file_size:,} bytes; download it from its publisher or save it again"
         )
 
 
 def text_array(texts: Sequence[str], source: str) -> np.ndarray:
-    """Return texts as an array of strings of one width, that of the longest.
+    """Return texts as an array of fixed-width strings.
+
+    Args:
+        texts: The texts.
+        source: Where the texts come from, for the error message.
 
     Raises:
-        TrichordError: One text is so much longer than the others that the array has far more bytes than the texts.
+        TrichordError: One text is so much longer than the others that the array would be far larger than the texts.
     """
     longest = max(map(len, texts), default=0)
-    num_bytes = 4 * longest * len(texts)  # an array takes four bytes for each letter of its width
+    num_bytes = 4 * longest * len(texts)  # NumPy stores each character in four bytes
     if num_bytes > most_unpacked(sum(map(len, texts))):
         raise TrichordError(
-            f"{source}: one of its {len(texts):,} texts has {longest:,} letters, so that all of them as an array would take "
-            f"{num_bytes:,} bytes; shorten it"
+            f"{source}: one of its {len(texts):,} texts has {longest:,} characters, so an array of all texts would take "
+            f"{num_bytes:,} bytes; shorten that text"
         )
     return np.array(texts, np.str_) if len(texts) else np.empty(0, np.str_)
 
 
 def plain_dtype(name: object) -> np.dtype | None:
-    """A new dtype of that name (`<f4`, `|S3`), or None unless it stands for numbers or text of fixed width."""
+    """Return a new dtype for a name such as `<f4` or `|S3`; None unless it describes numbers or fixed-width text."""
     if not isinstance(name, str) or not _PLAIN.fullmatch(name):
         return None
     try:
         return np.dtype(name, align=False, copy=True)
-    except TypeError:  # a width that no number has
+    except TypeError:  # no number has this width
         return None
 
 
 def _read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
-    """Array of a stream of `size` bytes; its header is compared with the size before anything is read."""
+    """Read an array from a stream of `size` bytes. The header is checked against the size before any data is read."""
     head = stream.read(8)
     lengths = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4}
     if head not in lengths:
-        raise _broken(path, "it does not begin as an array of format 1 or 2 does")
+        raise _broken(path, "it does not begin with the header of .npy format 1 or 2")
     length = int.from_bytes(stream.read(lengths[head]), "little")
     if length > LONGEST_HEADER:
-        raise _broken(path, "its header is not that of an array of numbers")
-    # Not ast.literal_eval: in CPython 3.11 two threads in it at once may end in a SystemError.
+        raise _broken(path, "its header does not describe an array of numbers")
+    # ast.literal_eval is not used, because two concurrent calls may raise SystemError in CPython 3.11.
     header = _HEADER.fullmatch(stream.read(length).decode("latin-1"))
     if header is None:
-        raise _broken(path, "its header is not that of an array of numbers")
+        raise _broken(path, "its header does not describe an array of numbers")
     descr, fortran = header["descr"], header["fortran"] == "True"
     shape = tuple(int(size) for size in re.findall(r"\d+", header["shape"]))
     dtype = plain_dtype(descr)
     if dtype is None:
-        what = f"an array of type {one_line(descr)[:80]}"
-        raise TrichordError(f"{path}: refused: holds {what}; only plain numbers are read: save it again as such")
+        description = f"an array of type {one_line(descr)[:80]}"
+        raise TrichordError(
+            f"{path}: refused: holds {description}; only plain numbers are read; save it again as numbers"
+        )
     num_bytes = math.prod(shape) * dtype.itemsize
     if num_bytes > size:
         raise _broken(path, f"an array of shape {shape} does not fit in its {size:,} bytes")
     data = stream.read(num_bytes)
-    stream.read(1)  # the end of a zip member is where its checksum is compared
+    stream.read(1)  # zipfile compares the checksum at the end of the member
     if len(data) != num_bytes:
-        raise _broken(path, f"ends after {len(data):,} of {num_bytes:,} bytes")
+        raise _broken(path, f"it ends after {len(data):,} of {num_bytes:,} bytes")
     return (
         np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
         if num_bytes
@@ -185,7 +214,7 @@ def _read_npy(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
     )
 
 
-def _broken(path: Path, why: str) -> TrichordError:
+def _broken(path: Path, reason: str) -> TrichordError:
     return lfs_pointer_error(path) or TrichordError(
-        f"{path}: is broken ({one_line(why)[:200]}); download or save it again"
+        f"{path}: is broken ({one_line(reason)[:200]}); download or save it again"
     )

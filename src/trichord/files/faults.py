@@ -1,8 +1,8 @@
-"""Faults of the system: what keeps work from being done and says nothing of the file that is worked on.
+"""Detection of system faults: errors that stop the work on a file without saying anything about the file itself.
 
-A read error of a network disk, exhausted memory, too many open files, a full disk: the same work succeeds at another time.
-`fault_of` is the one place that tells such a fault from a damaged file. A fault is never part of the damage that decoders
-skip, never shortens an item, and never marks a file as unreadable.
+Examples are a read error of a network disk, exhausted memory, too many open files and a full disk. The same work succeeds at
+another time. `fault_of` is the only place that distinguishes such a fault from a damaged file. A fault is never treated as
+damage that a decoder may skip, never shortens an item, and never marks a file as unreadable.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from trichord.files.reading import FileTooLargeError, NotRegularFileError, reaso
 OUT_OF_MEMORY, DISK, SYSTEM = FAULTS = ("out-of-memory", "disk", "system")
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-# Errors that say something of the path or of what lies there, not of the machine.
-_OF_THE_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EILSEQ}
+# Errors that concern the path or the file there, not the machine.
+_PATH_ERRORS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EILSEQ}
 _NAMED_IN_TEXT = (
     *_DISK, errno.ENOMEM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN,
 )  # fmt: skip
@@ -31,14 +31,17 @@ _MAX_CAUSES = 32
 
 
 class SystemFaultError(Unavailable):
-    """The system kept work from being done; the same command succeeds at another time. The cause, if known, is chained."""
+    """Raised when a system fault stops the work; the same command succeeds at another time. A known cause is chained."""
 
 
 def fault_of(error: BaseException | None) -> str:
-    """Return the kind of fault that an error, or any of the errors that led to it, is: `out-of-memory`, `disk` or `system`.
+    """Return the kind of system fault that caused an error: `out-of-memory`, `disk` or `system`.
 
-    An error that says something of the file gives an empty text. PyAV's errors count by their number, OSError by its errno,
-    RuntimeError (torch, threads, torchcodec) by its text.
+    The causes that are chained to the error count too. PyAV errors are classified by their number, OSError by its errno, and
+    RuntimeError (from torch, threads or torchcodec) by its text.
+
+    Returns:
+        The kind of fault, or '' if the error concerns the file itself.
     """
     causes = list(_causes(error))
     unknown = SYSTEM if any(isinstance(cause, Unavailable) for cause in causes) else ""
@@ -46,14 +49,14 @@ def fault_of(error: BaseException | None) -> str:
 
 
 def raise_fault(path: str | Path, error: BaseException) -> None:
-    """Raise SystemFaultError, naming the file, if the error is a fault of the system; return otherwise."""
+    """Raise SystemFaultError, which names the file, if the error was caused by a system fault; return otherwise."""
     if fault_of(error):
-        fault = next(filter(_kind, _causes(error)), error)  # a library may have taken it for damage
+        fault = next(filter(_kind, _causes(error)), error)  # a library may have reported the fault as damage
         raise SystemFaultError(f"{path}: cannot be read now ({reason_of(fault)}); run the command again") from error
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    for _ in range(_MAX_CAUSES):  # a chain may lead back to itself
+    for _ in range(_MAX_CAUSES):  # a chain of causes may be circular
         if error is None:
             return
         yield error
@@ -65,8 +68,10 @@ def _kind(error: BaseException) -> str:
         return OUT_OF_MEMORY
     if isinstance(error, NotRegularFileError | FileTooLargeError):
         return ""
-    if type(error).__module__.partition(".")[0] == "av":  # FFmpeg calls much damage an I/O error
-        return SYSTEM if getattr(error, "errno", None) == errno.EAGAIN else ""  # a decoder's thread did not start
+    if type(error).__module__.partition(".")[0] == "av":  # FFmpeg reports many kinds of damage as I/O errors
+        return (
+            SYSTEM if getattr(error, "errno", None) == errno.EAGAIN else ""
+        )  # a thread of the decoder could not be started
     if isinstance(error, OSError) and error.errno is not None:
         return _kind_of_number(error.errno)
     if isinstance(error, RuntimeError | OSError) and not isinstance(error, RecursionError):
@@ -79,7 +84,7 @@ def _kind_of_number(number: int) -> str:
         return OUT_OF_MEMORY
     if number in _DISK:
         return DISK
-    return "" if number in _OF_THE_PATH else SYSTEM
+    return "" if number in _PATH_ERRORS else SYSTEM
 
 
 def _kind_of_text(text: str) -> str:

@@ -1,7 +1,7 @@
-"""Output folders: everything below them lies in real folders, and only what trichord made is removed.
+"""Output folders. Everything below them lies in real folders, and only files that trichord created are removed.
 
-A study, a store or a model may come from somebody else. A link to a folder inside it would lead writes and deletions out of
-it, so it is refused before the first write. The output folder itself, and its parents, may be links.
+A study, a store or a model may come from somebody else. A link to a folder inside it would redirect writes and deletions to a
+place outside, so such a link is refused before the first write. The output folder itself and its parents may be links.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from pathlib import Path
 
 from trichord.errors import TrichordError
 
-LONGEST_NAME = 255  # bytes of a file name on the usual file systems
+LONGEST_NAME = 255  # the limit of common file systems for a file name, in bytes
 
 
 def check_no_links(root: Path) -> None:
-    """Refuse an output folder in which a link to a folder lies, at any depth. A missing folder is fine.
+    """Check that an output folder contains no link to a folder at any depth. A missing folder passes.
 
-    Hidden folders, such as a virtual environment beside the results, are not searched: those that trichord makes are refused
-    as links where they are made and removed.
+    Hidden folders, such as a virtual environment beside the results, are not searched. The hidden folders that trichord itself
+    uses are checked when they are created or removed.
 
-    Raises TrichordError naming the link and where it leads.
+    Raises:
+        TrichordError: The folder contains a link to a folder. The message names the link and its target.
     """
     for entry in _entries_below(root, hidden=False):
         if entry.is_symlink() and entry.is_dir():
@@ -33,7 +34,7 @@ def check_no_links(root: Path) -> None:
 
 
 def make_folder(root: Path, *names: str) -> Path:
-    """Create the folder `root/names[0]/names[1]/...` where it is missing, and return it.
+    """Create the folder `root/names[0]/names[1]/...` if it is missing, and return it.
 
     `root` and its parents may be links; the folders below it may not.
 
@@ -50,12 +51,18 @@ def make_folder(root: Path, *names: str) -> Path:
         if folder.is_symlink():
             raise link_error(folder)
         if not folder.is_dir():
-            raise TrichordError(f"{folder}: is a file where a folder belongs; move it away, then run the command again")
+            raise TrichordError(
+                f"{folder}: is a file where a folder is expected; move it away, then run the command again"
+            )
     return folder
 
 
 def folder_in(root: Path, name: str) -> Path:
-    """Return `root/name` without creating it. Raises TrichordError when it is a link."""
+    """Return `root/name` without creating it.
+
+    Raises:
+        TrichordError: The path is a link.
+    """
     folder = root / name
     if folder.is_symlink():
         raise link_error(folder)
@@ -63,7 +70,7 @@ def folder_in(root: Path, name: str) -> Path:
 
 
 def hidden_beside(path: Path, suffix: str) -> Path:
-    """The hidden path `.NAME` + `suffix` beside `path`, with a hash in place of a NAME that is too long for that."""
+    """Return the hidden path `.NAME` + `suffix` beside a path. A NAME that is too long is replaced by a hash."""
     name = f".{path.name}{suffix}"
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{suffix}"
@@ -71,16 +78,16 @@ def hidden_beside(path: Path, suffix: str) -> Path:
 
 
 def is_real_folder(path: str | Path) -> bool:
-    """Return whether the path is a folder itself, not a link to one."""
+    """Return whether the path is a folder and not a link to one."""
     return os.path.isdir(path) and not os.path.islink(path)
 
 
 def holds_only(folder: Path, own: re.Pattern[str]) -> bool:
-    """Return whether a folder is a real one and holds only files that trichord made there.
+    """Return whether a path is a real folder that contains only files that trichord created there.
 
     Args:
         folder: The folder.
-        own: Matches the whole name of such a file, relative to `folder` with slashes.
+        own: A pattern that matches the complete name of such a file, relative to `folder` and with slashes.
     """
     if not is_real_folder(folder):
         return False
@@ -94,17 +101,16 @@ def holds_only(folder: Path, own: re.Pattern[str]) -> bool:
 
 
 def remove_folder(folder: Path, own: re.Pattern[str]) -> bool:
-    """Remove a folder that trichord made: first its name, at once, then its files.
+    """Remove a folder that trichord created. It is renamed first, so that it disappears at once, and then deleted.
 
-    A link, a file, and a folder that holds anything else than files of trichord are left as they are. So are folders whose
-    removal the system refuses.
+    Links, files and folders that contain any other files are left unchanged. So are folders that the system refuses to remove.
 
     Args:
         folder: The folder.
-        own: As of `holds_only`.
+        own: A pattern that matches the files that trichord created, see `holds_only`.
 
     Returns:
-        Whether nothing is left under that name.
+        Whether nothing exists under the name of the folder any more.
     """
     if folder.name.startswith(".") and folder.name.endswith(".old"):
         return _remove_own(folder, own)
@@ -132,10 +138,10 @@ def _remove_own(folder: Path, own: re.Pattern[str]) -> bool:
 
 
 def link_error(link: Path) -> TrichordError:
-    """Return the error to raise for a link to a folder that lies inside an output folder."""
+    """Return the error to raise for a link to a folder inside an output folder."""
     return TrichordError(
-        f"{link}: is a link to {os.readlink(link)}; nothing is written or deleted through links inside an output folder. "
-        "Replace it by a real folder, or make the output folder itself the link"
+        f"{link}: is a link to {os.readlink(link)}; trichord does not write or delete through links inside an output folder. "
+        "Replace it with a real folder, or make the output folder itself the link"
     )
 
 

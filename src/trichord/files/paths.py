@@ -1,4 +1,4 @@
-"""Functions of the library that take paths as text too."""
+"""Support for text paths in library functions that take `pathlib.Path`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SEVERAL = ("Sequence[Path]", "list[Path]")
 
 
 def accepts_text_paths(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn text into a `Path` where a parameter of `function` is annotated as one, or as a sequence of them."""
+    """Decorate a function so that text is accepted for parameters annotated as `Path` or as a sequence of `Path`."""
     signature = inspect.signature(function)
     kinds = {name: str(parameter.annotation) for name, parameter in signature.parameters.items()}
 

@@ -1,7 +1,7 @@
-"""What the names in pickles of published releases stand for: this project's own functions that make plain data.
+"""Safe replacements for the functions and classes that pickles of published releases name.
 
-Each gets the machine that reads the file and the pickled arguments, trusts none of them, and makes an array, tensor,
-container, string or number, never larger than the bytes in the file allow.
+Each function receives the machine that reads the file and the pickled arguments, and trusts neither. It creates an array, a
+tensor, a container, a string or a number that is never larger than the bytes in the file allow.
 """
 
 from __future__ import annotations
@@ -39,19 +39,23 @@ _TORCH_DTYPES = (*dict.fromkeys(STORAGES.values()), "complex64", "complex128", "
 
 
 def raw_bytes(machine: Machine, data: object) -> bytes | bytearray:
-    """Bytes of an array: bytes, or the string that Python 2 keeps them in."""
+    """Return the bytes of an array, which Python 2 pickles as a string.
+
+    Raises:
+        TrichordError: The data are neither bytes nor a string.
+    """
     if isinstance(data, bytes | bytearray):
         return data
     if isinstance(data, Py2Str):
         return data.raw
     if isinstance(data, str):
         return data.encode("latin-1")
-    machine.refuse(f"an array of Python objects (its data are a {type(data).__name__})")
+    machine.refuse(f"an array of Python objects (its data have type {type(data).__name__})")
 
 
 def _shaped(machine: Machine, shape: object) -> tuple[int, ...]:
     if not isinstance(shape, tuple | list) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 32:
-        machine.damaged("an array has no shape")
+        machine.damaged("an array has no valid shape")
     return tuple(shape)
 
 
@@ -66,7 +70,7 @@ def _fits(machine: Machine, dtype: object, shape: tuple[int, ...], raw: bytes | 
 
 def _dtype(machine: Machine, name: object, align: object = False, copy: object = True) -> np.dtype:
     text = name.decode("latin-1") if isinstance(name, bytes) else str(name)
-    dtype = plain_dtype(text)  # a new one, since its byte order is set later
+    dtype = plain_dtype(text)  # a new object, because its byte order is set later
     if dtype is None:
         machine.refuse(f"the numpy type {text}")
     return dtype
@@ -83,7 +87,7 @@ def _set_dtype(machine: Machine, dtype: np.dtype, state: Any) -> None:
 
 def _array(machine: Machine, kind: object, shape: object, typecode: object) -> np.ndarray:
     if not isinstance(kind, Named) or kind.name != "numpy.ndarray":
-        machine.refuse("an array of another class than numpy.ndarray")
+        machine.refuse("an array of a class other than numpy.ndarray")
     return np.empty(0, np.int8)
 
 
@@ -109,7 +113,7 @@ def _scalar(machine: Machine, dtype: object, data: object) -> Any:
 
 def _items(machine: Machine, items: object = ()) -> list[Any]:
     if not isinstance(items, list | tuple | set | frozenset):
-        machine.refuse(f"a container made of a {type(items).__name__}")
+        machine.refuse(f"a container created from a {type(items).__name__}")
     machine.spend(8 * len(items))
     return list(items)
 
@@ -123,7 +127,7 @@ def _mapping(machine: Machine, pairs: object = (), *, kind: type[dict] = dict) -
 def _number(kind: type) -> Any:
     def make(machine: Machine, *values: object) -> object:
         if len(values) > 2 or not all(isinstance(value, int | float | str) for value in values):
-            machine.refuse(f"a {kind.__name__} made of something else than numbers")
+            machine.refuse(f"a {kind.__name__} created from values other than numbers")
         return kind(*values)
 
     return make
@@ -131,7 +135,7 @@ def _number(kind: type) -> Any:
 
 def _string(machine: Machine, text: object = "") -> str:
     if not isinstance(text, str):
-        machine.refuse(f"a string made of a {type(text).__name__}")
+        machine.refuse(f"a string created from a {type(text).__name__}")
     return text
 
 
@@ -139,25 +143,25 @@ def _encoded(machine: Machine, text: object = b"", encoding: object = "latin1") 
     if isinstance(text, list):
         text = bytes(_items(machine, text))
     if str(encoding).replace("-", "").lower() != "latin1" or not isinstance(text, str | bytes):
-        machine.refuse(f"bytes made of a {type(text).__name__} in {encoding}")
+        machine.refuse(f"bytes created from a {type(text).__name__} in {encoding}")
     machine.spend(len(text))
     return text if isinstance(text, bytes) else bytes(raw_bytes(machine, text))
 
 
 class Attributes(dict):
-    """The attributes of an object that has nothing else, such as the parsed arguments of a command, by name."""
+    """The attributes of an object without other state, such as the parsed arguments of a command, by name."""
 
 
 def _no_attributes(machine: Machine, *arguments: object) -> Attributes:
     if arguments:
-        machine.refuse("attributes with arguments")
+        machine.refuse("a namespace with positional arguments")
     return Attributes()
 
 
-def _set_attributes(machine: Machine, made: Attributes, state: object) -> None:
+def _set_attributes(machine: Machine, attributes: Attributes, state: object) -> None:
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        machine.refuse("attributes without names")
-    made.update(state)
+        machine.refuse("a namespace whose attributes have no names")
+    attributes.update(state)
 
 
 def _path(machine: Machine, *parts: object) -> str:
@@ -180,6 +184,7 @@ class Storage:
         self.dtype, self.data = dtype, data
 
     def flat(self) -> torch.Tensor:
+        """Return all elements of the storage as a 1-D tensor that shares its memory."""
         import torch
 
         dtype = getattr(torch, self.dtype)
@@ -190,39 +195,43 @@ def _tensor(
     machine: Machine, storage: object, offset: object, size: object, stride: object, *rest: object
 ) -> torch.Tensor:
     if not isinstance(storage, Storage):
-        machine.refuse("a tensor of a storage that is not here")
+        machine.refuse("a tensor whose storage is not in the file")
     flat = storage.flat()
     shape, steps = _shaped(machine, size), _shaped(machine, stride)
     if type(offset) is not int or offset < 0 or len(shape) != len(steps):
-        machine.damaged("a tensor has no shape")
+        machine.damaged("a tensor has no valid shape")
     if 0 in shape:
         return flat[:0].reshape(shape)
     last = offset + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))
     if last >= len(flat) or math.prod(shape) > len(flat):
-        machine.damaged(f"a tensor of shape {shape} claims more than its storage of {len(flat):,} numbers")
+        machine.damaged(f"a tensor of shape {shape} needs more than the {len(flat):,} numbers of its storage")
     return flat.as_strided(shape, steps, offset)
 
 
 def _parameter(machine: Machine, tensor: object, *rest: object) -> torch.Tensor:
     if (type(tensor).__module__, type(tensor).__name__) != ("torch", "Tensor"):
-        machine.refuse(f"a parameter made of a {type(tensor).__name__}")
+        machine.refuse(f"a parameter created from a {type(tensor).__name__}")
     return tensor  # type: ignore[return-value]
 
 
 def _device(machine: Machine, *parts: object) -> str:
     if not 1 <= len(parts) <= 2 or not all(isinstance(part, str | int) for part in parts):
-        machine.refuse("a device of no name")
+        machine.refuse("a device without a name")
     return ":".join(str(part)[:20] for part in parts)
 
 
-def _ignore_state(machine: Machine, made: OrderedDict, state: object) -> None:
-    """A state dict of a module carries the versions of its modules beside its items; nothing needs them."""
+def _ignore_state(machine: Machine, _state_dict: OrderedDict, state: object) -> None:
+    """Ignore the module versions that the state dict of a module carries beside its items. Any other state is refused."""
     if not isinstance(state, dict) or set(state) != {"_metadata"}:
-        machine.refuse("the state of a OrderedDict")
+        machine.refuse("the state of an OrderedDict")
 
 
 def storage_key(machine: Machine, key: Any) -> tuple[str, str, int, int]:
-    """Name, dtype, number of elements and bytes of the storage that a persistent id asks for."""
+    """Return the name, dtype, number of elements and number of bytes of the storage that a persistent id refers to.
+
+    Raises:
+        TrichordError: The persistent id does not describe a storage of a known type.
+    """
     if type(key) is not tuple or len(key) < 5 or str(key[0]) != "storage" or any(view is not None for view in key[5:]):
         machine.refuse(f"the persistent id {key!r:.80}")
     _, kind, name, _, count = key[:5]

@@ -1,8 +1,8 @@
-"""Pickles of published releases, read and never run: arrays, tensors, lists, dicts, strings and numbers.
+"""A safe reader for pickles of published releases: arrays, tensors, lists, dicts, strings and numbers. No code is executed.
 
-`ADMITTED` is the whole list of what a pickle may name. Files of torch.save, old and new, go the same way: their
-storages are bytes, their structure is a pickle. (`torch.load(weights_only=True)` admits other types, no arrays, and
-allocates what a file claims before it looks.)
+`ADMITTED` lists every name that a pickle may refer to. Files of torch.save, in the old and the new format, are read in the
+same way: their structure is a pickle and their storages are bytes. (`torch.load(weights_only=True)` admits other types, does
+not admit arrays, and allocates the memory that a file claims to need before it checks the claim.)
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ from trichord.files.unpickle import UNREADABLE, Machine, Named, Py2Str, refused
 
 __all__ = ["load_npz_array", "load_pickle"]
 
-DEEPEST = 64  # levels of lists in lists; releases have 4
+DEEPEST = 64  # the largest nesting depth of containers; releases have 4 levels
 LEAVES = frozenset({str, Py2Str, int, float, complex, bool, bytes, bytearray, type(None), np.ndarray})
 CONTAINERS = frozenset({list, tuple, set, frozenset, dict, OrderedDict, Attributes})
-TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of old torch.save start
+TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first bytes of files of torch.save before version 1.6
 
 
 def load_pickle(path: str | Path) -> Any:
-    """The object in a pickle or a file of torch.save, from plain data only. Nothing that the file says is run.
+    """Read the object in a pickle or a file of torch.save without executing anything in the file.
 
-    Arrays are numpy arrays, tensors are torch tensors on the CPU. Of a namespace the attributes are kept as a dict, a path is
-    its text.
-    Raises TrichordError naming the file when it is missing, damaged, claims more than it holds, or holds anything else
-    than arrays, tensors, lists, dicts, tuples, sets, strings, bytes, numbers and None.
+    Arrays become NumPy arrays and tensors become torch tensors on the CPU. A namespace becomes a dict of its attributes, and a
+    path becomes its text.
+
+    Raises:
+        TrichordError: The file is missing or damaged, claims more data than it contains, or contains anything other than
+            arrays, tensors, lists, dicts, tuples, sets, strings, bytes, numbers and None.
     """
     path = Path(path)
     source = str(path)
@@ -62,16 +64,16 @@ def load_pickle(path: str | Path) -> Any:
 
 
 def _load_torch_zip(file: io.BufferedReader, path: Path) -> Any:
-    """A file of torch.save as written since torch 1.6: a zip of data.pkl and one unpacked member per storage."""
+    """Read a file that torch.save wrote since version 1.6: a zip file of data.pkl and one uncompressed member per storage."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = {m.filename.partition("/")[2]: m for m in archive.infolist()}
             if "data.pkl" not in members:
-                what = "is a zip file without data.pkl, so not one of torch.save"
-                raise TrichordError(f"{path}: {what}; check that it is the right file")
+                problem = "is a zip file without data.pkl, so torch.save did not write it"
+                raise TrichordError(f"{path}: {problem}; check that it is the right file")
             packed = any(m.file_size != m.compress_size for m in members.values())
             if packed or sum(m.file_size for m in members.values()) > path.stat().st_size:
-                raise TrichordError(f"{path}: refused: claims more than it holds; download or save it again")
+                raise TrichordError(f"{path}: refused: it claims more data than it contains; download or save it again")
             if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
                 raise TrichordError(f"{path}: was saved on a big-endian machine; save it again on a little-endian one")
             storages: dict[str, Storage] = {}
@@ -81,7 +83,7 @@ def _load_torch_zip(file: io.BufferedReader, path: Path) -> Any:
                 if name not in storages:
                     member = members.get(f"data/{name}")
                     if member is None or member.file_size != num_bytes:
-                        machine.damaged(f"storage {name} of {num_bytes:,} bytes is not in it")
+                        machine.damaged(f"storage {name} of {num_bytes:,} bytes is missing")
                     storages[name] = Storage(dtype, bytearray(archive.read(member)))
                 if storages[name].dtype != dtype:
                     machine.damaged(f"storage {name} has two types")
@@ -93,14 +95,15 @@ def _load_torch_zip(file: io.BufferedReader, path: Path) -> Any:
         if isinstance(error, TrichordError):
             raise
         raise_fault(path, error)
-        what = f"is a broken zip file of torch.save ({one_line(error)[:200]})"
-        raise TrichordError(f"{path}: {what}; download or save it again") from None
+        problem = f"is a broken zip file of torch.save ({one_line(error)[:200]})"
+        raise TrichordError(f"{path}: {problem}; download or save it again") from None
 
 
 def _load_torch_legacy(data: bytes | mmap.mmap, source: str) -> Any:
-    """A file of torch.save before torch 1.6, which is also how a tensor lies inside a plain pickle.
+    """Read data that torch.save wrote before version 1.6. Tensors inside plain pickles have the same format.
 
-    Five pickles (a magic number, the protocol, the machine, the object, the names of its storages), then the storages.
+    The data consist of five pickles (a magic number, the protocol, the machine, the object, and the names of its storages),
+    followed by the storages.
     """
     storages: dict[str, tuple[Storage, int]] = {}
 
@@ -116,28 +119,28 @@ def _load_torch_legacy(data: bytes | mmap.mmap, source: str) -> Any:
         return storages[name][0]
 
     machine = Machine(data, source, NAMED, BUILDS, storage_of)
-    at = 0
+    position = 0
     parts = []
     for _ in range(5):
-        part, at = machine.load(at)
+        part, position = machine.load(position)
         parts.append(part)
     _, _, system, value, names = parts
     if not isinstance(system, dict) or system.get("little_endian") is not True or not isinstance(names, list):
-        machine.damaged("its header is not one of torch.save")
+        machine.damaged("torch.save did not write its header")
     if not all(isinstance(name, str | int) for name in names) or sorted(map(str, names)) != sorted(storages):
-        machine.damaged("its storages are not those of its tensors")
+        machine.damaged("its storages do not match its tensors")
     for name in names:
         storage, count = storages[str(name)]
-        content = data[at + 8 : at + 8 + len(storage.data)]
-        if int.from_bytes(data[at : at + 8], "little") != count or len(content) != len(storage.data):
-            machine.damaged(f"storage {name} is not whole")
+        content = data[position + 8 : position + 8 + len(storage.data)]
+        if int.from_bytes(data[position : position + 8], "little") != count or len(content) != len(storage.data):
+            machine.damaged(f"storage {name} is incomplete")
         storage.data[:] = content
-        at += 8 + len(content)
+        position += 8 + len(content)
     return value
 
 
 def _storage_of_bytes(machine: Machine, data: object) -> Any:
-    """A storage pickled inside a plain pickle: the bytes of a legacy file. (Such a file names no further one.)"""
+    """Read a storage inside a plain pickle, which is the bytes of a legacy file. Such a file refers to no further file."""
     raw = bytes(raw_bytes(machine, data))
     machine.spend(len(raw))
     return _load_torch_legacy(raw, machine.source)
@@ -147,7 +150,7 @@ ADMITTED = {**NAMED, "torch.storage._load_from_bytes": Named("torch.storage._loa
 
 
 def _check_plain(value: object, source: str) -> None:
-    """Refuse what is neither data nor a container of data (a name itself, a bare storage), and lists too deep."""
+    """Check that a value consists of plain data and containers, without bare names or storages, and is not nested too deeply."""
     seen: set[int] = set()
     todo: list[tuple[Any, int]] = [((value,), 0)]
     while todo:
@@ -156,9 +159,9 @@ def _check_plain(value: object, source: str) -> None:
             continue
         seen.add(id(container))
         if depth > DEEPEST:
-            what = f"its lists lie in one another more than {DEEPEST} deep"
+            problem = f"its lists are nested more than {DEEPEST} levels deep"
             raise TrichordError(
-                f"{source}: refused: {what}; releases have a few levels: check that it is the right file"
+                f"{source}: refused: {problem}, but releases have only a few levels; check that it is the right file"
             )
         values = container.values() if isinstance(container, dict) else container
         kinds = set(map(type, values))
@@ -167,5 +170,5 @@ def _check_plain(value: object, source: str) -> None:
         for kind in kinds - LEAVES - CONTAINERS:
             is_tensor = (kind.__module__, kind.__name__) == ("torch", "Tensor")
             if not is_tensor and not issubclass(kind, np.generic | np.dtype):
-                odd = next(v for v in values if type(v) is kind)
-                raise refused(source, odd.name if isinstance(odd, Named) else f"a bare {kind.__name__.lower()}")
+                other = next(v for v in values if type(v) is kind)
+                raise refused(source, other.name if isinstance(other, Named) else f"a bare {kind.__name__.lower()}")

@@ -1,8 +1,8 @@
-"""Open and read files without waiting forever and without reading without end.
+"""Opening and reading files without blocking forever and without reading an unlimited amount of data.
 
-A file that is found in a folder, or that another file names, must be a regular file: a FIFO waits for a writer that never
+A file that is found in a folder, or that another file names, must be a regular file: a FIFO may wait for a writer that never
 comes, and a device such as `/dev/zero` never ends. A file that the user names on the command line may also be a pipe
-(`--words <(zcat table.gz)`); it is copied to a temporary file, up to a bound.
+(`--words <(zcat table.gz)`). A pipe is copied to a temporary file of limited size.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from trichord.errors import TrichordError, Unavailable, error_number, memory_err
 from trichord.files.lfs import lfs_pointer_error
 from trichord.threads import NotInTimeError, within
 
-MAX_BYTES = 1 << 30  # of a file that is read into memory whole, where the caller gives no bound of its own
-MAX_PIPED_BYTES = 16 << 30  # of a pipe that the user names
-WRITER_WAIT_S = 10.0  # until another process must have opened a FIFO that the user names
+MAX_BYTES = 1 << 30  # default limit for files that are read into memory completely
+MAX_PIPED_BYTES = 16 << 30  # limit for pipes that the user names
+WRITER_WAIT_S = 10.0  # how long to wait for a process to open a FIFO that the user names
 _BLOCK_BYTES = 1 << 20
 _PIPES: dict[tuple[int, int], IO[bytes]] = {}  # device and inode of a pipe -> its copy
 _SPARE_BYTES = 64 << 20
 
 
 class NotRegularFileError(OSError):
-    """The path leads to a folder, a FIFO, a socket or a device where a regular file belongs."""
+    """Raised when a path leads to a folder, a FIFO, a socket or a device where a regular file is expected."""
 
 
 class FileTooLargeError(OSError):
-    """The file has more bytes than the format that is expected there can have."""
+    """Raised when a file has more bytes than its format allows."""
 
 
 _WRONG_KINDS = (NotRegularFileError, FileTooLargeError)
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _WRONG_CONTENT = (errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EFBIG, errno.EOVERFLOW)
 _ADVICE = {
-    errno.EACCES: "ask its owner for the right to read it",
-    errno.EPERM: "ask its owner for the right to read it",
+    errno.EACCES: "ask its owner for permission to read it",
+    errno.EPERM: "ask its owner for permission to read it",
     errno.EMFILE: "raise the limit of open files (ulimit -n), then run the command again",
     errno.ENFILE: "close other programs, then run the command again",
-    errno.ENOMEM: "close other programs or raise the limit of memory, then run the command again",
+    errno.ENOMEM: "close other programs or raise the memory limit, then run the command again",
 }
 
 
 def check_regular(path: str | Path) -> os.stat_result:
-    """Return the status of a file that another library is about to open by its path.
+    """Check that a file which another library is about to open by its path is regular, and return its status.
 
     Raises:
         OSError: The file does not exist or cannot be reached.
-        NotRegularFileError: The path leads to anything but a regular file, directly or through a link.
+        NotRegularFileError: The path does not lead to a regular file, directly or through a link.
     """
     status = os.stat(path)
     _refuse_irregular(status.st_mode, path)
@@ -66,9 +66,11 @@ def check_regular(path: str | Path) -> os.stat_result:
 
 
 def open_descriptor(path: str | Path, flags: int) -> int:
-    """Open a regular file, or create one with `os.O_CREAT`, and return its descriptor. An `opener` of `open`.
+    """Open a regular file, or create one with `os.O_CREAT`, and return its descriptor. Usable as an `opener` of `open`.
 
-    Raises as `open_regular`.
+    Raises:
+        OSError: The file cannot be opened or created.
+        NotRegularFileError: The path does not lead to a regular file, directly or through a link.
     """
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
     try:
@@ -80,11 +82,11 @@ def open_descriptor(path: str | Path, flags: int) -> int:
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:
-    """Open a regular file for reading in binary mode. Never blocks, whatever the path leads to.
+    """Open a regular file for reading in binary mode. This never blocks, whatever the path leads to.
 
     Raises:
         OSError: The file does not exist or cannot be opened.
-        NotRegularFileError: The path leads to anything but a regular file, directly or through a link.
+        NotRegularFileError: The path does not lead to a regular file, directly or through a link.
     """
     return open(path, "rb", opener=open_descriptor)
 
@@ -92,23 +94,23 @@ def open_regular(path: str | Path) -> io.BufferedReader:
 def open_regular_text(
     path: str | Path, *, encoding: str = "utf-8", errors: str | None = None, newline: str | None = None
 ) -> TextIO:
-    """Open a regular file for reading as text. Raises as `open_regular`."""
+    """Open a regular file for reading as text. See `open_regular` for errors and `open` for the arguments."""
     return cast(TextIO, open(path, encoding=encoding, errors=errors, newline=newline, opener=open_descriptor))
 
 
 def open_given(path: str | Path, *, max_bytes: int = MAX_PIPED_BYTES) -> BinaryIO:
-    """Open a file that the user named: a regular file as it is, a pipe as a seekable temporary copy.
+    """Open a file that the user named. A regular file is opened directly, a pipe as a seekable temporary copy.
 
-    A pipe can be read once; this process keeps the copy, so that the same path may be opened again.
+    A pipe can be read only once. The process keeps the copy, so that the same path can be opened again.
 
     Args:
         path: A path as the user typed it, for example `/dev/fd/63` from `<(zcat table.gz)`.
-        max_bytes: Most bytes that are taken from a pipe.
+        max_bytes: The largest number of bytes to read from a pipe.
 
     Raises:
         OSError: The file does not exist or cannot be opened.
         NotRegularFileError: The path leads to a folder, a socket or a device, or to a FIFO that no process opens for writing.
-        FileTooLargeError: The pipe gives more than `max_bytes`.
+        FileTooLargeError: The pipe yields more than `max_bytes`.
     """
     status = os.stat(path)
     if not stat.S_ISFIFO(status.st_mode):
@@ -116,18 +118,18 @@ def open_given(path: str | Path, *, max_bytes: int = MAX_PIPED_BYTES) -> BinaryI
     pipe_id = (status.st_dev, status.st_ino)
     if pipe_id not in _PIPES:
         _PIPES[pipe_id] = _copy_of_pipe(path, max_bytes)
-    file = open(f"/dev/fd/{_PIPES[pipe_id].fileno()}", "rb")  # noqa: SIM115 - handed to the caller
+    file = open(f"/dev/fd/{_PIPES[pipe_id].fileno()}", "rb")  # noqa: SIM115 - the caller closes it
     file.seek(0)
     return file
 
 
 def _copy_of_pipe(path: str | Path, max_bytes: int) -> IO[bytes]:
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed at exit
     try:
         with open(_open_pipe(path), "rb") as pipe:
             while block := pipe.read(_BLOCK_BYTES):
                 if copy.tell() + len(block) > max_bytes:
-                    raise FileTooLargeError(errno.EFBIG, f"gives more than {max_bytes:,} bytes", str(path))
+                    raise FileTooLargeError(errno.EFBIG, f"yields more than {max_bytes:,} bytes", str(path))
                 copy.write(block)
         copy.flush()
         atexit.register(copy.close)
@@ -138,26 +140,26 @@ def _copy_of_pipe(path: str | Path, max_bytes: int) -> IO[bytes]:
 
 
 def _open_pipe(path: str | Path) -> int:
-    """Return the descriptor of a pipe that is open for reading; a FIFO that nobody writes to is given up after a while."""
+    """Return a descriptor for reading from a pipe. A FIFO without a writer is given up after `WRITER_WAIT_S`."""
     try:
         return within(WRITER_WAIT_S, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except NotInTimeError:
-        with suppress(OSError):  # as a writer, so that the waiting thread returns
+        with suppress(OSError):  # opened for writing, so that the waiting thread returns
             os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         raise NotRegularFileError(errno.ENXIO, "is a FIFO that no process writes to", str(path)) from None
 
 
 def open_given_text(path: str | Path, *, encoding: str = "utf-8", newline: str | None = None) -> TextIO:
-    """Open a file or pipe that the user named as text. Raises as `open_given`."""
+    """Open a file or pipe that the user named for reading as text. See `open_given` for errors."""
     binary = open_given(path, max_bytes=MAX_BYTES)
     return io.TextIOWrapper(cast(IO[bytes], binary), encoding=encoding, newline=newline)
 
 
 def read_bytes(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the content of a regular file.
+    """Read a regular file.
 
     Raises:
-        OSError: As `open_regular`.
+        OSError: See `open_regular`.
         FileTooLargeError: The file has more than `max_bytes`.
     """
     with open_regular(path) as file:
@@ -165,38 +167,44 @@ def read_bytes(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def read_text(path: str | Path, *, encoding: str = "utf-8", errors: str = "strict", max_bytes: int = MAX_BYTES) -> str:
-    """Return the content of a regular text file, with `\\n` for every line break. Raises as `read_bytes`, or UnicodeError."""
+    r"""Read a regular text file and replace every line break with `\n`.
+
+    Raises:
+        OSError: See `open_regular`.
+        FileTooLargeError: The file has more than `max_bytes`.
+        UnicodeError: The file does not have the given encoding.
+    """
     text = read_bytes(path, max_bytes=max_bytes).decode(encoding, errors)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_given_text(path: str | Path) -> str:
-    """Return the content of a text file or pipe that the user named. Raises as `open_given` and `read_text`."""
+    """Read a UTF-8 text file or pipe that the user named. See `open_given` and `read_text` for errors."""
     with open_given(path, max_bytes=MAX_BYTES) as file:
         text = _read_bounded(file, path, MAX_BYTES).decode("utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json_value(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Any:
-    """Return the value of a JSON file.
+    """Read the value of a JSON file.
 
     Raises:
-        OSError: As `read_bytes`.
+        OSError: See `read_bytes`.
         ValueError: The file is not JSON, or its values are nested too deeply.
     """
     return parse_json(read_bytes(path, max_bytes=max_bytes))
 
 
 def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
-    """Return the value of a JSON text.
+    """Parse a JSON text.
 
     Args:
         text: The text.
-        unique_keys: Whether an object that has a key twice is an error; otherwise the last one counts.
+        unique_keys: Whether a repeated key of an object is an error; otherwise its last value is used.
 
     Raises:
         ValueError: The text is not JSON, its values are nested too deeply, a number has thousands of digits, or a key is
-            repeated and may not be.
+            repeated although `unique_keys` is true.
     """
     try:
         return json.loads(text, object_pairs_hook=_object_of_unique_keys if unique_keys else None)
@@ -209,7 +217,7 @@ def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
 
 
 def json_lines(path: str | Path) -> Iterator[Any]:
-    """Yield the values of a file of JSON lines that serves as a cache. Incomplete lines and unreadable files are skipped."""
+    """Yield the values of a JSON Lines file that serves as a cache. Incomplete lines and unreadable files are skipped."""
     try:
         lines = read_text(path, errors="replace").splitlines()
     except OSError:
@@ -220,33 +228,37 @@ def json_lines(path: str | Path) -> Iterator[Any]:
 
 
 def parse_json_row(text: str) -> Any:
-    """Return the value of a line of a JSON table. Raises ValueError as `parse_json`, and for texts that are not Unicode."""
+    """Parse one line of a JSON table.
+
+    Raises:
+        ValueError: See `parse_json`, and for strings that are not valid Unicode.
+    """
     value = parse_json(text)
     if "\\ud" in text.lower():
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise ValueError("a text in it has half of a surrogate pair, which is no character") from None
+            raise ValueError("a string in it contains an unpaired surrogate, which is not a valid character") from None
     return value
 
 
 def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it has the key '{one_line(twice)[:80]}' twice")
-    return made
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the key '{one_line(repeated)[:80]}' twice")
+    return values
 
 
 def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a regular file in hexadecimal. Raises as `open_regular`."""
+    """Return the SHA-256 of a regular file in hexadecimal. See `open_regular` for errors."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what went wrong in one line, in the system's words where there are any."""
+    """Return what went wrong on one line, in the system's words if there are any."""
     number = error_number(error)
     if number is not None and not isinstance(error, _WRONG_KINDS):
         return os.strerror(number)
@@ -254,16 +266,17 @@ def reason_of(error: BaseException) -> str:
 
 
 def unreadable(path: str | Path, error: Exception, *, mend: str = "") -> TrichordError:
-    """Return the error to raise for a file that cannot be read; what it advises follows from the cause.
+    """Return the error to raise for a file that cannot be read. Its advice depends on the cause.
 
     Args:
         path: The file.
-        error: As Python or a library raised it. Where a library hides the system's error, the file is opened once more.
-        mend: What to do about a file that is missing or whose content is wrong, such as to delete it and make it anew.
+        error: The error that Python or a library raised. If the library hides the system's error, the file is opened again to
+            find it.
+        mend: What to do about a file that is missing or whose content is wrong, such as to delete and recreate it.
 
     Returns:
-        `Unavailable` where the content was never seen: no right to read it, a fault of the disk, too little memory. Its advice
-        is never `mend`. TrichordError for a file that is missing, of another kind, or damaged.
+        `Unavailable` if the content was never examined, because of missing permissions, a disk fault or too little memory; its
+        advice is never `mend`. TrichordError for a file that is missing, of the wrong kind or damaged.
     """
     if pointer := lfs_pointer_error(path):
         return pointer
@@ -280,14 +293,14 @@ def unreadable(path: str | Path, error: Exception, *, mend: str = "") -> Trichor
 
 
 def reraise_unavailable(path: str | Path, error: Exception) -> None:
-    """Raise `Unavailable` for an error that says nothing of the file's content; for any other do nothing."""
-    told = unreadable(path, error)
-    if isinstance(told, Unavailable):
-        raise told from None
+    """Raise `Unavailable` for an error that says nothing about the content of the file; return for any other error."""
+    readable_error = unreadable(path, error)
+    if isinstance(readable_error, Unavailable):
+        raise readable_error from None
 
 
 def _fits_into_memory(path: str | Path) -> bool:
-    """Return whether there is memory for a file, so that a reader that lacked memory followed numbers that are wrong."""
+    """Return whether memory for the file is available, so that a reader ran out of memory because of wrong sizes in the file."""
     try:
         mmap.mmap(-1, os.stat(path).st_size + _SPARE_BYTES).close()
     except (OSError, ValueError, OverflowError):
@@ -296,22 +309,22 @@ def _fits_into_memory(path: str | Path) -> bool:
 
 
 def _cause_of(path: str | Path, error: Exception) -> Exception:
-    """Return the system's error where a library hides it: safetensors calls a forbidden file missing."""
+    """Return the system's error if a library hides it: safetensors reports a file without read permission as missing."""
     if not isinstance(error, OSError) or error.errno is not None:
         return error
     try:
         open_regular(path).close()
     except OSError as cause:
         return cause
-    if isinstance(error, FileNotFoundError):  # the file is there: what kept it from being opened has passed
+    if isinstance(error, FileNotFoundError):  # the file exists now, so the cause was temporary
         return OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path))
     return error
 
 
 def _read_bounded(file: BinaryIO, path: str | Path, max_bytes: int) -> bytes:
-    size = os.fstat(file.fileno()).st_size  # a read of more would allocate it all
+    size = os.fstat(file.fileno()).st_size  # reading more would allocate all of `max_bytes`
     content = file.read(min(size, max_bytes) + 1)
-    while size < len(content) <= max_bytes and (more := file.read(_BLOCK_BYTES)):  # the file has grown meanwhile
+    while size < len(content) <= max_bytes and (more := file.read(_BLOCK_BYTES)):  # the file has grown since
         content += more
     if len(content) > max_bytes:
         raise FileTooLargeError(errno.EFBIG, f"has more than {max_bytes:,} bytes", str(path))

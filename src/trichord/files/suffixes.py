@@ -1,4 +1,4 @@
-"""Suffixes of media files, in small letters. They choose what a folder gives; how a file is read depends on its content alone."""
+"""Suffixes of media files in lower case. They select the files of a folder; how a file is read depends only on its content."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _VIDEO = (
     ".divx .xvid .asf .ogm .ogx .mxf .gxf .dv .dif .rm .rmvb .nut .nsv .wtv .amv .ivf .y4m .mjpg .mjpeg .gif "
     ".h264 .264 .avc .h265 .265 .hevc .h266 .266 .vvc .obu .vc1 .bik .smk .dav .kux .viv .swf"
 )
-VIDEO_SUFFIXES = tuple(_VIDEO.split())  # where two videos of a table's folder have one name, the first of these counts
+VIDEO_SUFFIXES = tuple(_VIDEO.split())  # if two videos in a folder share a name, the suffix listed first wins
 SOUND_SUFFIXES = (".wav", ".mp3", ".ogg", ".oga", ".opus", ".flac", ".m4a", ".aac", ".wma", ".mka", ".aif", ".aiff")
 _MOST_SHOWN = 8
 
 
 def counted_by_suffix(paths: Iterable[Path]) -> str:
-    """How many files have which suffix, the most frequent first: `5 .txt, 2 .zip, 1 without a suffix`."""
+    """Count files by suffix, the most frequent first: `5 .txt, 2 .zip, 1 without a suffix`."""
     counts = Counter(path.suffix.lower() for path in paths)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    told = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in ranked[:_MOST_SHOWN]]
+    parts = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in ranked[:_MOST_SHOWN]]
     if rest := sum(count for _, count in ranked[_MOST_SHOWN:]):
-        told.append(f"{rest:,} with other suffixes")
-    return ", ".join(told)
+        parts.append(f"{rest:,} with other suffixes")
+    return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""Delimiters of CSV files, which differ between spreadsheets and languages."""
+"""Delimiters of CSV files, which differ between spreadsheet programs and languages."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
-_STATED = re.compile(r"sep=([,;\t])\s*", re.IGNORECASE)  # a first line that Excel reads
+_STATED = re.compile(r"sep=([,;\t])\s*", re.IGNORECASE)  # a first line that Excel interprets
 
 
 def delimiter_of(header: str) -> str:
-    """Return the delimiter of a CSV file: the most frequent of comma, semicolon and tab in its header, a comma on a tie.
+    """Return the delimiter of a CSV file, given its header: the most frequent of comma, semicolon and tab; a comma on a tie.
 
-    Excel writes semicolons where the comma is the decimal separator.
+    Excel writes semicolons in languages in which the comma is the decimal separator.
     """
     return max((",", ";", "\t"), key=header.count)
 
 
 def lines_and_delimiter(lines: Iterator[str]) -> tuple[Iterator[str], str]:
-    """Return the lines of a CSV file from its header on, and its delimiter. A first line such as `sep=;` states it."""
+    """Return the lines of a CSV file from its header on and its delimiter, which a first line such as `sep=;` can state."""
     first = next(lines, "")
     if stated := _STATED.fullmatch(first):
         return lines, stated[1]

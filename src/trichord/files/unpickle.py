@@ -1,10 +1,10 @@
-"""A reader of the pickle format that cannot run anything.
+"""A reader of the pickle format that cannot execute code.
 
-A pickle is a program for a stack machine. This machine has the instructions that plain data needs and no others: no
-instance is made, no attribute is set, nothing is imported, no registry is asked. What a pickle may call is a table of
-this project's own functions, found by the name that stands in the file; every other name is refused. A restricted
-`pickle.Unpickler` would leave more open: `BUILD` sets attributes of whatever was admitted, the hash of nested keys
-exhausts the C stack, a memo slot of a high number claims gigabytes, calls can return more than the file holds.
+A pickle is a program for a stack machine. This machine implements only the instructions that plain data needs: it creates no
+instances, sets no attributes, imports nothing and consults no registry. The names that a pickle may call are looked up in a
+table of this project's own functions; every other name is refused. A restricted `pickle.Unpickler` would be less safe: `BUILD`
+sets attributes of any admitted object, hashing nested keys exhausts the C stack, a memo slot with a high number allocates
+gigabytes, and calls can return more data than the file contains.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ import numpy as np
 
 from trichord.errors import TrichordError, one_line
 
-FLOAT_RUN = re.compile(rb"(?:G.{8}){2,1000}+", re.DOTALL)  # instructions BINFLOAT in a row
+FLOAT_RUN = re.compile(rb"(?:G.{8}){2,1000}+", re.DOTALL)  # consecutive BINFLOAT instructions
 FLOAT_RUN_DTYPE = np.dtype([("instruction", "u1"), ("value", ">f8")])
 PLAIN_KEYS = frozenset({str, int, float, bool, bytes, type(None)})
-PLAIN_OBJECTS = frozenset({"argparse.Namespace", "types.SimpleNamespace"})  # which have attributes and nothing else
+PLAIN_OBJECTS = frozenset(
+    {"argparse.Namespace", "types.SimpleNamespace"}
+)  # objects whose only state is their attributes
 NEWEST_PROTOCOL = 5
-GROWTH = 8  # bytes that calls may return per byte of the file
+GROWTH = 8  # the number of bytes that calls may return per byte of the file
 SPARE_BYTES = 1 << 16
 UNREADABLE = (
     ArithmeticError,
@@ -42,13 +44,18 @@ UNREADABLE = (
 
 
 class Py2Str(str):
-    """A Python 2 string that is not ASCII: its UTF-8 text (Latin-1 where it is not UTF-8), and its bytes."""
+    """A Python 2 string that is not ASCII, decoded as UTF-8, or as Latin-1 if it is not UTF-8.
+
+    Attributes:
+        raw: The bytes of the string.
+    """
 
     __slots__ = ("raw",)
     raw: bytes
 
     @classmethod
     def of(cls, raw: bytes) -> str:
+        """Return the text of a Python 2 string: a plain `str` if it is ASCII, a `Py2Str` otherwise."""
         if raw.isascii():
             return raw.decode("ascii")
         try:
@@ -60,7 +67,7 @@ class Py2Str(str):
 
 
 class Named:
-    """What a name in a pickle stands for: a function of this project, a text, or (without both) a mere marker."""
+    """The replacement for a name in a pickle: a function of this project, a text, or a mere marker if both are None."""
 
     __slots__ = ("call", "name", "text")
 
@@ -69,26 +76,28 @@ class Named:
 
 
 def refused(source: str, what: str) -> TrichordError:
-    """The error for a file that holds `what`, which may be text of the file."""
+    """Return the error to raise for a file that contains `what`, which may be text of the file."""
     what = "".join(c if c.isprintable() else "?" for c in one_line(what))[:200]
     return TrichordError(
         f"{source}: refused: holds {what}, which is not an array, tensor, list, dict, string or number; "
-        "nothing of it was run; take the file from its publisher or save it again as plain data"
+        "no code in it was run; download it from its publisher or save it again as plain data"
     )
 
 
 def damaged(source: str, why: str) -> TrichordError:
+    """Return the error to raise for a damaged file."""
     return TrichordError(f"{source}: is damaged or not a pickle ({one_line(why)[:200]}); download it again")
 
 
 class Machine:
-    """Reads pickles of protocols 0 to 5 from `data`.
+    """A stack machine that reads pickles of protocols 0 to 5.
 
     Args:
-        data: The whole file.
-        source: Name of the file for messages.
-        named: What names in the file stand for; a call gets the machine and the pickled arguments.
-        builds: Per type, what sets the state of an object of exactly this type: gets the machine, object and state.
+        data: The content of the file.
+        source: The name of the file, for error messages.
+        named: The replacement for each name that the file may refer to. Calls receive the machine and the pickled arguments.
+        builds: For each type, the function that sets the state of an object of that type. It receives the machine, the object
+            and the state.
         persistent: Resolves persistent ids; None refuses them.
     """
 
@@ -114,9 +123,13 @@ class Machine:
         self.far_memo: dict[int, Any] = {}
 
     def load(self, begin: int = 0) -> tuple[Any, int]:
-        """The object that is pickled at `begin`, and the position behind it.
+        """Read the pickle that begins at `begin`.
 
-        Raises TrichordError when the pickle names what is not in the table, or is damaged.
+        Returns:
+            The object and the position after the pickle.
+
+        Raises:
+            TrichordError: The pickle refers to a name that is not in the table, or it is damaged.
         """
         self._clear()
         self.at = begin
@@ -129,23 +142,24 @@ class Machine:
         self._clear()
         return value, self.at
 
-    # ---- for the functions of the table
+    # ---- used by the functions of the table
 
     def refuse(self, what: str) -> NoReturn:
-        """Refuse the file because of `what`, which may be text of the file."""
+        """Raise the error for a file that contains `what`, which may be text of the file."""
         raise refused(self.source, what)
 
     def damaged(self, why: str) -> NoReturn:
+        """Raise the error for a damaged file."""
         raise damaged(self.source, why)
 
     def spend(self, num_bytes: int) -> None:
-        """Account for what a call returns, before it is made: all together stays within a few times the file."""
+        """Charge the result of a call to the budget before it is created. The budget is a few times the size of the file."""
         self.budget -= num_bytes
         if num_bytes < 0 or self.budget < 0:
-            self.damaged("it claims more data than it holds")
+            self.damaged("it claims more data than it contains")
 
     def checked_keys(self, keys: Sequence[Any]) -> Sequence[Any]:
-        """`keys`, if each is a string, number or flat tuple of these."""
+        """Return the keys after checking that each is a string, a number or a flat tuple of these."""
         if not PLAIN_KEYS.issuperset(map(type, keys)):
             for key in keys:
                 parts = key if type(key) is tuple else (key,)
@@ -190,7 +204,7 @@ class Machine:
                     try:
                         argument = reader(file)
                     except ValueError as error:
-                        self.damaged(f"near byte {at}, it ends early or holds no value: {error}")
+                        self.damaged(f"near byte {at}, it ends early or has no value: {error}")
                     self.at = file.tell()
                     step(self, argument)
                 at = self.at
@@ -198,7 +212,7 @@ class Machine:
     # ---- instructions
 
     def _line(self) -> bytes:
-        """The rest of the line."""
+        """Return the rest of the current line."""
         begin, self.at = self.at, self.data.find(b"\n", self.at) + 1
         if not self.at:
             self.damaged("it ends early")
@@ -211,7 +225,7 @@ class Machine:
         self.stack.append(value)
 
     def _marked(self) -> list[Any]:
-        """Pop what lies above the last mark."""
+        """Pop and return the items above the last mark."""
         begin = self.marks.pop()
         items = self.stack[begin:]
         del self.stack[begin:]
@@ -220,12 +234,12 @@ class Machine:
     def _top(self, kind: type | tuple[type, ...]) -> Any:
         top = self.stack[-1]
         if not isinstance(top, kind):
-            self.damaged(f"it fills a {type(top).__name__}")
+            self.damaged(f"it adds items to a {type(top).__name__}")
         return top
 
     def _proto(self, protocol: int) -> None:
         if protocol > NEWEST_PROTOCOL:
-            self.damaged(f"protocol {protocol} is unknown")
+            self.damaged(f"protocol {protocol} is not supported")
 
     def _string(self, _: None) -> None:
         line = self._line().strip()
@@ -280,10 +294,10 @@ class Machine:
 
     def _global(self, module: object, name: object) -> None:
         full = f"{module}.{name}"
-        found = self.named.get(full)
-        if found is None:
+        named = self.named.get(full)
+        if named is None:
             self.refuse(full)
-        self.stack.append(found if found.text is None else found.text)
+        self.stack.append(named if named.text is None else named.text)
 
     def _stack_global(self, _: None) -> None:
         name, module = self.stack.pop(), self.stack.pop()
@@ -338,7 +352,7 @@ _OWN_LINES = (
     "GLOBAL",
     "INST",
     "PERSID",
-)  # instructions that read their argument themselves: it need not be ASCII
+)  # instructions that read their own argument, because it need not be ASCII
 _BY_NAME: dict[str, Callable[[Machine, Any], None]] = {
     "PROTO": Machine._proto,
     "FRAME": lambda m, size: None,
@@ -374,7 +388,7 @@ _BY_NAME: dict[str, Callable[[Machine, Any], None]] = {
     "BUILD": Machine._build,
     "PERSID": lambda m, _: m._persistent(m._name()),
     "BINPERSID": lambda m, _: m._persistent(m.stack.pop()),
-    # refused whatever they name
+    # always refused
     "INST": lambda m, _: m.refuse(f"{m._name()}.{m._name()}"),
     "NEWOBJ": Machine._new_object,
     **dict.fromkeys(("OBJ", "NEWOBJ_EX"), lambda m, _: m._make("an instance of")),
@@ -389,4 +403,4 @@ STEPS: dict[int, tuple[Callable[[Any], Any] | None, Callable[[Machine, Any], Non
     for opcode in opcodes
     if opcode.name in _BY_NAME
 }
-"""By code: what reads the argument of an instruction, as the standard library describes its form, and what it does."""
+"""For each code, the reader of the instruction's argument, as the standard library defines it, and the function to execute."""

@@ -1,4 +1,4 @@
-"""The files below a folder. A folder that cannot be listed is told or is an error; it is never left out silently."""
+"""Listing the files below a folder. A folder that cannot be listed is reported or raises an error; it is never ignored."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from trichord.errors import TrichordError
 
 
 def files_below(root: Path, unlisted: list[OSError] | None = None) -> Iterator[Path]:
-    """Yield the paths of everything below a folder that is not a folder itself, sorted within each folder.
+    """Yield the paths of all files below a folder, sorted within each folder.
 
-    Links to folders are followed; a folder that several links lead to is listed once. Names that begin with a dot are
-    passed over.
+    Everything that is not a folder counts as a file. Links to folders are followed, and a folder that several links lead to is
+    listed once. Names that begin with a dot are skipped.
 
     Args:
         root: The folder.
-        unlisted: Takes an error for each folder whose list is not complete; its `filename` is the folder.
+        unlisted: A list that receives an error for each folder whose listing is incomplete; its `filename` is the folder.
 
-    Raises TrichordError for such a folder where `unlisted` is None.
+    Raises:
+        TrichordError: A folder cannot be listed completely and `unlisted` is None.
     """
     folders, listed = [str(root)], set()
     while folders:
@@ -45,36 +46,37 @@ def files_below(root: Path, unlisted: list[OSError] | None = None) -> Iterator[P
 
 
 def own_files_below(root: Path) -> Iterator[Path]:
-    """Yield the paths of all files below a folder, hidden ones too, without following links to folders.
+    """Yield the paths of all files below a folder, including hidden ones, without following links to folders.
 
-    Raises TrichordError for a folder that cannot be listed.
+    Raises:
+        TrichordError: A folder cannot be listed.
     """
     for folder, _, names in os.walk(root, onerror=raise_unlisted):
         yield from (Path(folder, name) for name in names)
 
 
 def raise_unlisted(error: OSError) -> NoReturn:
-    """Raise TrichordError for a folder that cannot be listed; an `onerror` for `os.walk`, which would pass it over."""
+    """Raise TrichordError for a folder that cannot be listed. Usable as `onerror` of `os.walk`, which would skip the folder."""
     raise TrichordError(
-        f"{error.filename}: cannot be listed ({error.strerror}); mend that, or move the folder away"
+        f"{error.filename}: cannot be listed ({error.strerror}); fix the cause, or move the folder away"
     ) from error
 
 
 def _entries(folder: str) -> tuple[list[os.DirEntry[str]], OSError | None]:
-    """What could be listed of a folder, and the error that ended the list early."""
+    """Return the entries of a folder that could be listed, and the error that ended the listing early."""
     entries: list[os.DirEntry[str]] = []
     try:
         with os.scandir(folder) as listing:
             for entry in listing:
                 if not entry.name.startswith("."):
-                    entries.append(entry)  # noqa: PERF401 - what was listed before an error counts
+                    entries.append(entry)  # noqa: PERF401 - entries listed before an error are kept
     except OSError as error:
         return entries, error
     return entries, None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or a link to one. Where a link leads out of reach, it may be one: then it is to be listed."""
+    """Return whether an entry is a folder or a link to one. A link whose target cannot be reached counts as a folder."""
     try:
         return entry.is_dir()
     except OSError as error:

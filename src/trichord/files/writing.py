@@ -1,8 +1,8 @@
-"""Files and folders that are written whole or not at all, whenever the process is killed or the machine stops.
+"""Writing files and folders completely or not at all, even if the process is killed or the machine stops.
 
-New content lies beside its place until it is on the disk; then it is renamed. A killed process leaves at most a hidden
-`.NAME.partial` or `.NAME.old` (with a hash in place of a long NAME); the next writer of the same name replaces it. A new file
-has the mode that the umask asks for, also when a library such as safetensors writes it for its owner alone.
+New content is written beside its final place and renamed once it is on disk. A killed process leaves at most a hidden
+`.NAME.partial` or `.NAME.old` (with a hash instead of a long NAME), which the next writer of the same name replaces. New files
+have the mode that the umask gives, even if a library such as safetensors would make them readable only by their owner.
 """
 
 from __future__ import annotations
@@ -22,22 +22,32 @@ from trichord.errors import TrichordError
 from trichord.files.folders import hidden_beside, remove_folder
 from trichord.files.reading import open_descriptor, reason_of
 
-_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of some file systems
+_NO_HARD_LINKS = (
+    errno.EPERM,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+)  # errors of file systems without hard links
 
 
 @contextmanager
 def replacing(path: Path, *, exclusive: bool = False, shared: bool = False) -> Iterator[Path]:
-    """Yield a path to write a file to. At the end the file is brought to the disk and replaces `path`; after an error `path`
-    is as it was.
+    """Yield a path to write to. At the end of the block, the file there is synced to disk and replaces `path`.
+
+    If the block raises an error, `path` keeps its old content.
 
     Args:
-        path: Where the file is to be.
-        exclusive: Raise FileExistsError in place of replacing a file that is there at the end.
-        shared: Several processes may write the file at the same time; the last one wins.
+        path: The final path of the file.
+        exclusive: Whether to raise FileExistsError instead of replacing a file that exists at the end.
+        shared: Whether several processes may write the file at the same time; the last one wins.
+
+    Raises:
+        TrichordError: `path` is a folder.
     """
     partial = hidden_beside(path, f".{os.getpid()}.partial" if shared else ".partial")
     if path.is_dir():
-        raise TrichordError(f"{path}: is a folder where a file belongs; move it away, then run the command again")
+        raise TrichordError(f"{path}: is a folder where a file is expected; move it away, then run the command again")
     try:
         mode = new_file(partial)
         yield partial
@@ -52,7 +62,7 @@ def replacing(path: Path, *, exclusive: bool = False, shared: bool = False) -> I
 
 
 def new_file(path: Path) -> int:
-    """Create an empty file, in the place of a file or link of that name, and return the mode that the umask gave it."""
+    """Create an empty file, which replaces a file or link of that name, and return the mode that the umask gave it."""
     path.unlink(missing_ok=True)  # a link is removed, never written through
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
@@ -62,25 +72,25 @@ def new_file(path: Path) -> int:
 
 
 def give_mode(path: Path, mode: int) -> None:
-    """Set the mode of a file, unless it has that mode. A file system that knows no modes is no error."""
+    """Set the mode of a file unless it has that mode already. File systems without modes are ignored."""
     if stat.S_IMODE(os.lstat(path).st_mode) != mode:
         with suppress(PermissionError, NotImplementedError):
             os.chmod(path, mode)
 
 
 def open_itself(path: str, flags: int) -> int:
-    """An `opener` of `open` for appending to a regular file of that name, never through a link to another one."""
+    """Open a regular file for appending, but never the target of a link. Usable as an `opener` of `open`."""
     return open_descriptor(path, flags | os.O_NOFOLLOW)
 
 
 def write_text(path: Path, text: str, *, shared: bool = False) -> None:
-    """Write a UTF-8 file whole or not at all. Arguments as of `replacing`."""
+    """Write a UTF-8 text file completely or not at all. See `replacing` for the arguments."""
     with replacing(path, shared=shared) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, content: object, *, shared: bool = False) -> None:
-    """Write a JSON file whole or not at all. Arguments as of `replacing`."""
+    """Write a JSON file completely or not at all. See `replacing` for the arguments."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", shared=shared)
 
 
@@ -90,19 +100,20 @@ def append_json_line(path: Path, values: object) -> None:
     with open(path, "a+b", buffering=0, opener=open_itself) as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
-            line = line if file.read(1) == b"\n" else "\n" + line  # a killed process left its line torn
+            line = line if file.read(1) == b"\n" else "\n" + line  # a killed process left an incomplete line
         file.write(line.encode())
 
 
 def refuse_foreign(paths: Iterable[Path], is_own: Callable[[Path], bool], kind: str) -> None:
-    """Refuse to replace files that trichord did not write. Empty files and links hold nothing and may be replaced.
+    """Check that files about to be replaced were written by trichord. Empty files and links may always be replaced.
 
     Args:
         paths: The files that are about to be written.
-        is_own: Returns whether a file is an earlier one of the same kind; an error of reading it means that it is not.
-        kind: What the files hold, for the message.
+        is_own: Returns whether an existing file is of the same kind. An error while reading it means that it is not.
+        kind: What the files contain, for the error message.
 
-    Raises TrichordError naming the first file that is not.
+    Raises:
+        TrichordError: A file was not written by trichord. The message names the first one.
     """
     for path in paths:
         try:
@@ -115,27 +126,29 @@ def refuse_foreign(paths: Iterable[Path], is_own: Callable[[Path], bool], kind: 
             if stat.S_ISREG(status.st_mode) and is_own(path):
                 continue
         raise TrichordError(
-            f"{path}: is not {kind} that trichord wrote, and is not replaced; move it away, or name another place"
+            f"{path}: is not {kind} that trichord wrote, so it is not replaced; move it away, or choose another path"
         )
 
 
 def replace_folder(partial: Path, final: Path, own: re.Pattern[str]) -> None:
-    """Bring a folder of files to the disk and let it replace the folder `final`.
+    """Sync a folder of files to disk and let it replace the folder `final`.
 
-    At no moment does `final` hold only part of the files. When it replaces a folder, there is a moment without `final`.
+    `final` never contains only some of the files. If it replaces a folder, `final` does not exist for a moment.
 
     Args:
-        partial: The new folder, with files only.
-        final: Its name. A folder there is removed if it holds only files that `own` matches (`folders.holds_only`).
+        partial: The new folder, which contains only files.
+        final: The final path of the folder. A folder there is removed if it contains only files that `own` matches.
+        own: A pattern that matches the files that trichord created, see `folders.holds_only`.
 
-    Raises TrichordError when `final` is a link or holds files that trichord did not make.
+    Raises:
+        TrichordError: `final` is a link or contains files that trichord did not create.
     """
     for file in partial.iterdir():
         sync(file)
     sync(partial)
     if not remove_folder(final, own):
         raise TrichordError(
-            f"{final}: is a link, or holds files that trichord did not write; move it away, then run the command again"
+            f"{final}: is a link, or contains files that trichord did not write; move it away, then run the command again"
         )
     os.rename(partial, final)
     sync(final.parent)
@@ -143,14 +156,20 @@ def replace_folder(partial: Path, final: Path, own: re.Pattern[str]) -> None:
 
 @contextmanager
 def replacing_file(path: Path, *, exclusive: bool = False) -> Iterator[BinaryIO]:
-    """Yield a new binary file, which replaces `path` as `replacing` does."""
+    """Yield a new binary file, which replaces `path` at the end of the block. See `replacing`."""
     with replacing(path, exclusive=exclusive) as partial, partial.open("wb") as file:
         yield file
 
 
 @contextmanager
 def writing_to(place: object, advice: str, what: str = "cannot be written to") -> Iterator[None]:
-    """Raise TrichordError, which names the place and says what to do, if the block cannot write."""
+    """Turn an OSError of the block into a TrichordError that names the place and says what to do.
+
+    Args:
+        place: The file or folder that the block writes.
+        advice: What the user should do.
+        what: What went wrong, for the error message.
+    """
     try:
         yield
     except OSError as error:
@@ -159,14 +178,14 @@ def writing_to(place: object, advice: str, what: str = "cannot be written to") -
 
 @contextmanager
 def umask_mode(path: Path) -> Iterator[None]:
-    """Give the file that the block writes at `path` the mode that the umask asks for, whatever mode its writer chooses."""
+    """Give the file that the block writes at `path` the mode of the umask, whatever mode its writer chooses."""
     mode = new_file(path)
     yield
     give_mode(path, mode)
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the entries of a folder, to the disk."""
+    """Sync a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         os.fsync(descriptor)

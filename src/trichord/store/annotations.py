@@ -1,8 +1,9 @@
-"""Which steps a video shows and when: `annotations.parquet` beside the parts of a store.
+"""The annotations of a store: which steps each video shows and when, in `annotations.parquet` beside the parts.
 
-One row per annotated span: collection, video_id, task, step (from 0), text, start_s, end_s. A video of a task that shows none
-of its steps has one row with step -1. The texts of all steps of a task, also those that no video shows, are the captions of
-the item `steps/TASK` of split `steps` of the collection, in order: so they have word ids and embeddings as all texts have.
+The file has one row per annotated span: collection, video_id, task, step (from 0), text, start_s, end_s. A video of a task that
+shows none of the steps has one row with step -1. The texts of all steps of a task, including steps that no video shows, are
+the captions of the item `steps/TASK` in split `steps` of the collection, in order. They therefore have word ids and
+embeddings like all other texts.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 SPLIT = "steps"
 NO_STEP = -1
 _PREFIX = "steps/"
-_MEND = "import the annotations again"
-_ROW_BYTES = 40  # of a row at least, when it is read
+_ADVICE = "import the annotations again"
+_ROW_BYTES = 40  # the smallest size of a row in memory
 _TEXTS = ["collection", "video_id", "task", "text"]
 _SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("collection", "video_id", "task")]
@@ -41,13 +42,13 @@ _SCHEMA = pa.schema(
 
 
 def steps_id(task: str) -> str:
-    """Id of the item whose captions are the steps of a task."""
+    """Return the id of the item whose captions are the steps of a task."""
     return f"{_PREFIX}{task}"
 
 
 @dataclass(frozen=True)
 class StepSpan:
-    """A step of a task at [start_s, end_s) of a video; step NO_STEP says that the video is of the task and shows none."""
+    """A step of a task at [start_s, end_s) of a video. Step NO_STEP: the video belongs to the task but shows no step."""
 
     video_id: str
     task: str
@@ -58,42 +59,63 @@ class StepSpan:
 
 
 def write_annotations(store: Path, collection: str, spans: Iterable[StepSpan]) -> None:
-    """Add spans to what the store knows, in place of earlier ones of the same task and video. The file is there whole or not
-    at all; of several processes that write, each waits for the others and keeps what they wrote.
+    """Add spans to the annotations of a store. They replace earlier spans of the same task and video.
 
-    Raises TrichordError when the store cannot be written.
+    The file is written completely or not at all. If several processes write, each waits for the others and keeps their spans.
+
+    Args:
+        store: The folder of the store.
+        collection: The collection of the videos.
+        spans: The annotated spans.
+
+    Raises:
+        TrichordError: The store cannot be written.
     """
-    given = [{"collection": collection, **vars(span)} for span in spans]
+    new_rows = [{"collection": collection, **vars(span)} for span in spans]
     names = ("collection", "task", "video_id")
-    again = {tuple(row[name] for name in names) for row in given}
-    with writing_to(store / ANNOTATIONS, "check the disk, then run again"), Leases(store) as leases:
+    replaced = {tuple(row[name] for name in names) for row in new_rows}
+    with writing_to(store / ANNOTATIONS, "check the disk, then run the command again"), Leases(store) as leases:
         leases.wait(ANNOTATIONS)
-        rows = [row for row in _rows(store / ANNOTATIONS) if tuple(row[name] for name in names) not in again] + given
+        rows = [
+            row for row in _rows(store / ANNOTATIONS) if tuple(row[name] for name in names) not in replaced
+        ] + new_rows
         with replacing_file(store / ANNOTATIONS) as file:
             pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file)
 
 
 def read_annotations(store: Store, collection: str) -> dict[tuple[str, str], list[StepSpan]]:
-    """Spans of each (task, video id) of a collection, in the order of the file; none when nothing is annotated.
+    """Return the spans of each (task, video id) of a collection, in the order of the file; empty if there are no annotations.
 
-    Raises TrichordError when the file is damaged.
+    Raises:
+        TrichordError: The file is damaged.
     """
-    found: dict[tuple[str, str], list[StepSpan]] = {}
+    spans: dict[tuple[str, str], list[StepSpan]] = {}
     for row in _rows(store.folder / ANNOTATIONS):
         if row.pop("collection") == collection:
             span = StepSpan(**row)
-            found.setdefault((span.task, span.video_id), []).append(span)
-    return found
+            spans.setdefault((span.task, span.video_id), []).append(span)
+    return spans
 
 
 def step_items(store: Store, collection: str) -> dict[str, int]:
-    """Number of the item that holds the steps of each task."""
+    """Return, for each task of a collection, the number of the item that holds its steps."""
     items = {store.video_id(int(i)): int(i) for i in store.select(collection, SPLIT)}
     return {name.removeprefix(_PREFIX): i for name, i in items.items() if name.startswith(_PREFIX)}
 
 
 def truth_matrix(spans: Iterable[StepSpan], num_seconds: int, num_steps: int) -> np.ndarray:
-    """(T, K) bool: second t is annotated with step k, from the floor of a start to the ceiling of an end (CrossTask)."""
+    """Return which second of a video shows which step, as defined by CrossTask.
+
+    A span covers the seconds from the floor of its start to the ceiling of its end.
+
+    Args:
+        spans: The spans of one task in one video.
+        num_seconds: The length T of the video in seconds.
+        num_steps: The number of steps K of the task.
+
+    Returns:
+        Array (T, K) of bool.
+    """
     truth = np.zeros((num_seconds, num_steps), bool)
     for span in spans:
         if span.step != NO_STEP:
@@ -102,17 +124,17 @@ def truth_matrix(spans: Iterable[StepSpan], num_seconds: int, num_steps: int) ->
 
 
 def steps_beyond(spans: Iterable[StepSpan], num_seconds: float) -> int:
-    """How many annotated steps begin where a video of so many seconds has ended; `truth_matrix` leaves them out."""
+    """Return how many annotated steps begin after the end of a video of `num_seconds`. `truth_matrix` ignores them."""
     return sum(span.step != NO_STEP and math.floor(span.start_s) >= num_seconds for span in spans)
 
 
 def beyond_note(num_videos: int, num_steps: int) -> list[str]:
-    """A note on the videos that are shorter than their annotation, or none."""
+    """Return a note about videos that are shorter than their annotation, or no note if there are none."""
     if not num_videos:
         return []
-    are, lie = ("video is", "its") if num_videos == 1 else ("videos are", "their")
+    are, their = ("video is", "its") if num_videos == 1 else ("videos are", "their")
     steps = f"{num_steps:,} annotated step{' lies' if num_steps == 1 else 's lie'} beyond the features"
-    return [f"{num_videos:,} {are} shorter than {lie} annotation: {steps} and cannot be found (download them again)"]
+    return [f"{num_videos:,} {are} shorter than {their} annotation: {steps} and cannot be found (download them again)"]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -125,22 +147,26 @@ def _rows(path: Path) -> list[dict[str, Any]]:
                 raise _odd_columns(path)
             if file.metadata.num_rows > most // _ROW_BYTES:
                 raise ValueError(f"it claims {file.metadata.num_rows:,} rows")
-        with pq.ParquetFile(path, pre_buffer=False, read_dictionary=_TEXTS) as file:  # texts as numbers, then measured
+        with pq.ParquetFile(
+            path, pre_buffer=False, read_dictionary=_TEXTS
+        ) as file:  # texts stay encoded until their size is known
             table = written_out(file.read(use_threads=False), path, most)
         table.validate(full=True)
     except TrichordError:
         raise
     except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
-        raise unreadable(path, error, mend=f"delete it and {_MEND}") from None
+        raise unreadable(path, error, mend=f"delete it and {_ADVICE}") from None
     if not table.schema.equals(_SCHEMA) or any(column.null_count for column in table.columns):
         raise _odd_columns(path)
     rows = table.to_pylist()
     for row in rows:
-        sound = row["step"] >= NO_STEP and np.isfinite([row["start_s"], row["end_s"]]).all() and row["start_s"] >= 0
-        if not sound:
-            raise TrichordError(f"{path}: has a span of {row['video_id']} that is none; delete it and {_MEND}")
+        is_valid = row["step"] >= NO_STEP and np.isfinite([row["start_s"], row["end_s"]]).all() and row["start_s"] >= 0
+        if not is_valid:
+            raise TrichordError(
+                f"{path}: has an invalid span for the video {row['video_id']}; delete the file and {_ADVICE}"
+            )
     return rows
 
 
 def _odd_columns(path: Path) -> TrichordError:
-    return TrichordError(f"{path}: its columns are not those of annotations; delete it and {_MEND}")
+    return TrichordError(f"{path}: its columns are not those of an annotations file; delete it and {_ADVICE}")

@@ -1,10 +1,10 @@
-"""A bounded folder of shards that came from elsewhere, each under its own checksum; several processes share it.
+"""A folder of limited size that holds downloaded shards, each named after its checksum. Several processes may share it.
 
-A file in it is whole. Each process compares it with its checksum before it uses it for the first time; a file that the disk
-has damaged since is fetched again. Only files whose name is a checksum are counted and deleted. The folder never holds more
-bytes of them than its bound, files under way included: those used longest ago are deleted. A process that has one mapped
-keeps reading it (POSIX keeps a deleted file until nobody has it open), so its blocks are free once the process drops the
-mapping, which it is told to do.
+The files in it are complete. Each process compares a file with its checksum before using it for the first time, and fetches it
+again if the disk has damaged it. Only files whose name is a checksum are counted and deleted. Including downloads in progress,
+their total size never exceeds the limit: the least recently used shards are deleted first. A process that has a deleted shard
+mapped can keep reading it, because POSIX keeps the file until it is closed everywhere. The cache notifies the readers in its
+own process, so that they drop the mapping and free the space.
 """
 
 from __future__ import annotations
@@ -31,81 +31,102 @@ TOUCH_EVERY_S = 30.0
 _WAIT_S = 0.05
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
 _OWN = re.compile(r"[0-9a-f]{64}\.safetensors|\.[0-9a-f]{64}\.safetensors\.tmp")
-Download = Callable[[int], str]  # writes into a descriptor, gives the SHA-256 of what it wrote
+Download = Callable[[int], str]  # writes to a descriptor and returns the SHA-256 of the data
 
 
 class Mapped(Protocol):
-    """Somebody who has shards mapped."""
+    """An object that keeps shards memory-mapped."""
 
-    def drop(self, checksum: str) -> None: ...
+    def drop(self, checksum: str) -> None:
+        """Drop the mapping of the shard with this checksum."""
+        ...
 
 
 def cache_bytes(cache_gb: float | None = None) -> int:
-    """The bound: what is given, or TRICHORD_CACHE_GB, or 20 GB. Raises TrichordError unless it is a number above 0."""
-    said = os.environ.get("TRICHORD_CACHE_GB", DEFAULT_GB) if cache_gb is None else cache_gb
+    """Return the size limit of the cache in bytes: `cache_gb`, else TRICHORD_CACHE_GB, else 20 GB.
+
+    Raises:
+        TrichordError: The limit is not a number above 0.
+    """
+    limit_gb = os.environ.get("TRICHORD_CACHE_GB", DEFAULT_GB) if cache_gb is None else cache_gb
     try:
-        num_bytes = int(float(said) * 1e9)
+        num_bytes = int(float(limit_gb) * 1e9)
     except (ValueError, OverflowError):
         num_bytes = 0
     if num_bytes <= 0:
-        raise TrichordError(f"the cache of remote stores cannot hold {said} GB; set TRICHORD_CACHE_GB above 0")
+        raise TrichordError(
+            f"the cache of remote stores cannot hold {limit_gb} GB; set TRICHORD_CACHE_GB to a number above 0"
+        )
     return num_bytes
 
 
 @contextmanager
 def writing_to_cache(folder: Path) -> Iterator[None]:
-    """Raise TrichordError, which says what to do, where the block cannot write to a folder of the cache."""
-    advice = "mend its rights, or name another folder in TRICHORD_CACHE"
-    with writing_to(folder, advice, "the cache cannot be written"):
+    """Turn an OSError of a block that writes to a folder of the cache into a TrichordError that says what to do."""
+    advice = "correct its permissions, or set TRICHORD_CACHE to another folder"
+    with writing_to(folder, advice, "the cache folder is not writable"):
         try:
             yield
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            what = (
-                "is on a full disk; free some space, lower TRICHORD_CACHE_GB, or name another folder in TRICHORD_CACHE"
+            problem = (
+                "is on a full disk; free some space, lower TRICHORD_CACHE_GB, or set TRICHORD_CACHE to another folder"
             )
-            raise TrichordError(f"{folder}: {what}") from error
+            raise TrichordError(f"{folder}: {problem}") from error
 
 
 class ShardCache:
-    """The shards in `folder`, at most `max_bytes` of them. Threads and processes may use it at the same time.
+    """A folder of shards with a total size limit. Threads and processes may use it at the same time.
 
-    Raises TrichordError when the folder cannot be written to.
+    Args:
+        folder: The folder, which is created if it is missing.
+        max_bytes: The limit for the total size of the shards.
+
+    Raises:
+        TrichordError: The folder is not writable.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
-        self._used: dict[str, float] = {}  # when this process last used a shard, and last said so
-        self._told: dict[str, float] = {}
-        self._verified: dict[str, tuple[int, int]] = {}  # device and inode of the files that this process has checked
+        self._used: dict[str, float] = {}  # when this process last used each shard
+        self._touched: dict[str, float] = {}  # when this process last updated the time of each shard's file
+        self._verified: dict[str, tuple[int, int]] = {}  # device and inode of each file that this process has verified
         self._mapped: WeakSet[Mapped] = WeakSet()
         with writing_to_cache(self.folder):
             folder.mkdir(parents=True, exist_ok=True)
             with self._alone():
-                self._trim(0)  # the bound may be lower than it was
+                self._trim(0)  # the limit may be lower than before
 
     def watch(self, mapped: Mapped) -> None:
-        """Tell `mapped` when a shard is deleted."""
+        """Notify `mapped` whenever a shard is deleted."""
         self._mapped.add(mapped)
 
     def path(
         self, checksum: str, num_bytes: int, where: str, download: Download, *, again: bool = False, wait: bool = True
     ) -> Path:
-        """The shard with this SHA-256, downloaded if it is not there (or `again`). It may be deleted at any time after.
+        """Return the path of the shard with a checksum, after downloading it if necessary.
 
-        Without `wait`, the call returns at once if another thread or process is downloading the shard. A call that waits may
-        find that the shard was used and deleted meanwhile, and download it a second time.
+        The cache may delete the file at any time afterwards. A call that waits for another download may find that the shard was
+        used and deleted in the meantime, and download it a second time.
 
-        Raises TrichordError when what is downloaded has another checksum (`where` names it), the shard alone is larger
-        than the bound, or the disk is full.
+        Args:
+            checksum: The SHA-256 of the shard.
+            num_bytes: The size of the shard.
+            where: The source of the shard, for error messages.
+            download: Writes the shard to a descriptor and returns the SHA-256 of what it wrote.
+            again: Whether to download the shard even if the cache has it.
+            wait: Whether to wait if another thread or process is downloading the shard. Otherwise the call returns at once.
+
+        Raises:
+            TrichordError: The downloaded data have another checksum, the shard alone exceeds the size limit, or the disk is full.
         """
         if not _CHECKSUM.fullmatch(checksum):
-            raise TrichordError(f"{where}: its checksum is not valid; copy the store anew")
+            raise TrichordError(f"{where}: its checksum is not valid; copy the store again")
         if num_bytes > self.max_bytes:
             raise TrichordError(
-                f"{where}: has {num_bytes / 1e9:.3g} GB, the cache holds {self.max_bytes / 1e9:.3g} GB; "
-                "set TRICHORD_CACHE_GB to more"
+                f"{where}: has {num_bytes / 1e9:.3g} GB, but the cache is limited to {self.max_bytes / 1e9:.3g} GB; "
+                "increase TRICHORD_CACHE_GB"
             )
         final = self.folder / f"{checksum}.safetensors"
         with writing_to_cache(self.folder):
@@ -121,7 +142,7 @@ class ShardCache:
             return final
 
     def _is_sound(self, final: Path, checksum: str) -> bool:
-        """Return whether a file has the content that its name promises; one that has not is deleted."""
+        """Return whether a file has the content that its name promises; otherwise delete it."""
         try:
             with open_regular(final) as file:
                 status = os.fstat(file.fileno())
@@ -130,28 +151,28 @@ class ShardCache:
                 if hashlib.file_digest(file, "sha256").hexdigest() == checksum:
                     self._verified[checksum] = (status.st_dev, status.st_ino)
                     return True
-        except FileNotFoundError:  # deleted in between to make room
+        except FileNotFoundError:  # deleted in the meantime to make room
             return False
         final.unlink(missing_ok=True)
         return False
 
     def used(self, checksum: str) -> None:
-        """Note that the shard is in use, for this process at once, for others every half minute."""
+        """Record that the shard is in use: for this process immediately, for other processes at most every half minute."""
         now = time.time()
         self._used[checksum] = now
-        if now - self._told.get(checksum, 0.0) > TOUCH_EVERY_S:
-            self._told[checksum] = now
+        if now - self._touched.get(checksum, 0.0) > TOUCH_EVERY_S:
+            self._touched[checksum] = now
             with suppress(OSError):
                 os.utime(self.folder / f"{checksum}.safetensors")
 
     def num_bytes(self) -> int:
-        """Bytes of the files in the folder, at one moment."""
+        """Return the total size in bytes of the files in the folder."""
         with self._alone():
             return sum(size for _, size, _ in self._files())
 
     @contextmanager
     def _claimed(self, final: Path, num_bytes: int, wait: bool) -> Iterator[int | None]:
-        """Yield a locked file to download into; None if another thread has fetched the shard or, without `wait`, is fetching it."""
+        """Yield a locked file to download into, or None if another thread has the shard or, without `wait`, is downloading it."""
         temporary = final.with_name(f".{final.name}.tmp")
         try:
             lock = FileLock(temporary, wait_s=None if wait else 0.0)
@@ -173,14 +194,14 @@ class ShardCache:
         temporary = final.with_name(f".{final.name}.tmp")
         try:
             self._make_room(descriptor, num_bytes)
-            found = download(descriptor)
-            if found != checksum:
+            received = download(descriptor)
+            if received != checksum:
                 raise TrichordError(
-                    f"{where}: its content does not match its checksum: torn, or changed since the store was written; "
-                    "copy the store anew, then run again"
+                    f"{where}: its content does not match its checksum, so it was damaged or changed after the store was written; "
+                    "copy the store again, then run again"
                 )
             os.fsync(descriptor)
-            with self._alone():  # who counts the files meanwhile would miss one that changes its name
+            with self._alone():  # a process that counts the files would miss one that is being renamed
                 os.replace(temporary, final)
                 status = os.fstat(descriptor)
                 self._verified[checksum] = (status.st_dev, status.st_ino)
@@ -190,17 +211,17 @@ class ShardCache:
         sync(self.folder)
 
     def _make_room(self, descriptor: int, num_bytes: int) -> None:
-        """Give the file under `descriptor` its size, after deleting what keeps it from fitting."""
+        """Reserve space for a download in the open file, after deleting shards until it fits."""
         while True:
             with self._alone():
                 os.ftruncate(descriptor, 0)
                 if self._trim(num_bytes):
                     _reserve(descriptor, num_bytes)
                     return
-            time.sleep(_WAIT_S)  # the rest is being downloaded: it may go when that has ended
+            time.sleep(_WAIT_S)  # the other files are being downloaded and can be deleted later
 
     def _trim(self, num_bytes: int) -> bool:
-        """Delete what was used longest ago until so many bytes more fit. False when they do not, for what is under way."""
+        """Delete the least recently used files until `num_bytes` more fit. Return False if running downloads prevent this."""
         files = sorted(self._files(), key=lambda file: self._last_use(*file))
         excess = sum(size for _, size, _ in files) + num_bytes - self.max_bytes
         for path, size, _ in files:
@@ -209,10 +230,10 @@ class ShardCache:
         return excess <= 0
 
     def _delete(self, path: Path) -> bool:
-        """Delete a shard, or a file that a killed download left. False for one that is being downloaded."""
+        """Delete a shard or the remains of a killed download. Return False if the file is being downloaded."""
         if path.suffix == ".tmp":
             try:
-                with FileLock(path):  # whoever downloads into it holds the lock
+                with FileLock(path):  # the downloading process holds the lock
                     path.unlink(missing_ok=True)
             except LockedByAnotherProcess:
                 return False
@@ -224,20 +245,20 @@ class ShardCache:
         return True
 
     def _files(self) -> list[tuple[Path, int, float]]:
-        found = []
+        files = []
         for entry in os.scandir(self.folder):
             if _OWN.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):  # another process deleted it
                     status = entry.stat(follow_symlinks=False)
-                    found.append((Path(entry.path), status.st_size, status.st_mtime))
-        return found
+                    files.append((Path(entry.path), status.st_size, status.st_mtime))
+        return files
 
     def _last_use(self, path: Path, size: int, mtime: float) -> float:
         return max(mtime, self._used.get(path.name.removesuffix(".safetensors"), 0.0))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Nobody else makes room meanwhile."""
+        """Keep other processes from changing the folder during the block."""
         with FileLock(self.folder / "lock", wait_s=None):
             yield
 
@@ -247,7 +268,7 @@ _OPENING = threading.Lock()
 
 
 def shard_cache(folder: Path, max_bytes: int) -> ShardCache:
-    """The cache of this process in that folder: what one store uses, another one knows of."""
+    """Return the cache of this process in a folder. All stores of the process share it."""
     with _OPENING:
         key = (os.getpid(), folder, max_bytes)
         if key not in _CACHES:
@@ -263,7 +284,7 @@ def _size(path: Path) -> int:
 
 
 def _reserve(descriptor: int, num_bytes: int) -> None:
-    """Give the file its size; where the system can, a disk that is too full says so here."""
+    """Give the file its size. If the system supports it, a full disk is reported here."""
     if num_bytes and hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, num_bytes)
     else:

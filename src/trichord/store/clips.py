@@ -1,4 +1,4 @@
-"""Spans of the items of a store: what is read for training and scoring."""
+"""Clips: spans of the items of a store, which are read for training and evaluation."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 @dataclass
 class Clips:
-    """Spans of videos, each with the captions that it says. All arrays have B entries.
+    """Spans of videos, each with the captions that are spoken in it. All arrays have B entries.
 
     Attributes:
         item: (B,) index of the video in the store.
         start_s: (B,) start in seconds.
         end_s: (B,) end in seconds.
         captions: B arrays of caption indices, in the order in which their words are read.
-        caption: (B,) the caption that each clip was grown from; None where nobody drew them.
+        caption: (B,) the caption from which each clip was grown; None if clips were not drawn from captions.
     """
 
     item: np.ndarray
@@ -29,5 +29,6 @@ class Clips:
         return len(self.item)
 
     def take(self, rows: np.ndarray) -> Clips:
+        """Return the clips at the given rows."""
         caption = None if self.caption is None else self.caption[rows]
         return Clips(self.item[rows], self.start_s[rows], self.end_s[rows], [self.captions[r] for r in rows], caption)

@@ -1,4 +1,4 @@
-"""The rows of all parts of a store, side by side in flat arrays."""
+"""The rows of all parts of a store, concatenated into flat arrays."""
 
 from __future__ import annotations
 
@@ -17,16 +17,31 @@ from trichord.store.shards import damaged
 
 @dataclass(frozen=True)
 class Column:
-    """Where a stream's rows lie in the tensors of the items' parts."""
+    """The position of a stream's rows in the tensors of the parts.
 
-    begin: np.ndarray  # int64 (N,): first row of the item in its part's tensor
+    Attributes:
+        begin: (N,) int64, the first row of each item in the tensor of its part.
+        end: (N,) int64, the row after the last one.
+        rate_hz: (N,) float64, rows per second; NaN if the item lacks the stream.
+        empty: (0, dim), the rows of an item that lacks the stream.
+    """
+
+    begin: np.ndarray
     end: np.ndarray
-    rate_hz: np.ndarray  # float64 (N,), NaN where the item lacks the stream
-    empty: np.ndarray  # (0, dim)
+    rate_hz: np.ndarray
+    empty: np.ndarray
 
 
 def checked_parts(paths: list[Path], remote: RemoteStore | None) -> list[Manifest]:
-    """The parts' rows. Raises TrichordError when one is damaged or its shard has not the recorded size."""
+    """Read and check the rows of the parts.
+
+    Args:
+        paths: The Parquet files of the parts.
+        remote: The remote store that the files are copies of, or None for a local store.
+
+    Raises:
+        TrichordError: A part is damaged, or its shard does not have the recorded size.
+    """
     parts = []
     for path in paths:
         parts.append(read_manifest(path))
@@ -38,21 +53,21 @@ def checked_parts(paths: list[Path], remote: RemoteStore | None) -> list[Manifes
 
 
 def coded(column: pa.Array) -> tuple[list[str], np.ndarray]:
-    """The different texts in order of first appearance, and the number of each item's text (N,)."""
+    """Return the distinct texts of a column in order of first appearance, and the index (N,) of each item's text."""
     encoded = column.dictionary_encode()
     return encoded.dictionary.to_pylist(), np.array(encoded.indices)
 
 
 def texts_in(parts: list[Manifest], name: str) -> pa.Array:
-    """A column of text of all parts; empty text in the parts of an older format, which lack it."""
+    """Return a text column of all parts. Parts of an older format, which lack the column, contribute empty texts."""
     absent = pa.scalar("", pa.large_string())
     return pa.concat_arrays([part.texts.get(name, pa.repeat(absent, part.num_rows)) for part in parts])
 
 
 def newest_rows(parts: list[Manifest]) -> np.ndarray | None:
-    """(N,) Of each item the row that holds it, in the order in which the items came into the store; None where that is every row.
+    """Return (N,) the row that holds each item, in the order in which items were first stored, or None if that is every row.
 
-    A part says how many of its items supersede those of earlier parts, so that nothing is compared where there are none.
+    Each part records how many of its items supersede items of earlier parts, so nothing is compared if there are none.
     """
     if not any(part.info.supersedes for part in parts):
         return None
@@ -66,27 +81,41 @@ def newest_rows(parts: list[Manifest]) -> np.ndarray | None:
 
 
 def merged_streams(parts: list[Manifest]) -> dict[str, StreamInfo]:
-    """All streams, each as wide as in every part that has it; raises TrichordError when parts do not fit each other."""
+    """Return all streams of the parts, each with the widest dtype that occurs.
+
+    Raises:
+        TrichordError: Parts disagree about the words or about the width of a stream.
+    """
     merged: dict[str, StreamInfo] = {}
     first = parts[0].info
     for part in parts:
-        own = part.info
-        if own.word_splitting != first.word_splitting:
+        info = part.info
+        if info.word_splitting != first.word_splitting:
             raise damaged(
-                part.path, f"its words are split as {own.word_splitting}, earlier ones {first.word_splitting}"
+                part.path,
+                f"its words are split as {info.word_splitting}, those of earlier parts as {first.word_splitting}",
             )
-        if (own.word_source, own.lowercase, own.word_dim) != (first.word_source, first.lowercase, first.word_dim):
-            raise damaged(part.path, f"its words are of {own.word_source}, earlier ones of {first.word_source}")
-        for name, info in own.streams.items():
-            known = merged.setdefault(name, info)
-            if known.dim != info.dim:
-                raise damaged(part.path, f"its stream {name} is {info.dim} wide, that of earlier parts {known.dim}")
-            merged[name] = StreamInfo(known.dim, max(known.dtype, info.dtype, key=lambda d: np.dtype(d).itemsize))
+        if (info.word_source, info.lowercase, info.word_dim) != (first.word_source, first.lowercase, first.word_dim):
+            raise damaged(
+                part.path, f"its words are from {info.word_source}, those of earlier parts from {first.word_source}"
+            )
+        for name, stream in info.streams.items():
+            known = merged.setdefault(name, stream)
+            if known.dim != stream.dim:
+                raise damaged(part.path, f"its stream {name} is {stream.dim} wide, that of earlier parts {known.dim}")
+            merged[name] = StreamInfo(known.dim, max(known.dtype, stream.dtype, key=lambda d: np.dtype(d).itemsize))
     return merged
 
 
 def column(name: str, info: StreamInfo, parts: list[Manifest], rows: np.ndarray | None) -> Column:
-    """The column of a stream; parts that do not know it have none of its rows. rows: as of `newest_rows`."""
+    """Return the positions of a stream's rows. Items of parts without the stream have no rows.
+
+    Args:
+        name: The name of the stream.
+        info: The width and dtype of the stream.
+        parts: The rows of all parts.
+        rows: The result of `newest_rows`.
+    """
 
     def gather(suffix: str, absent: float, dtype: type) -> np.ndarray:
         key = f"{name}_{suffix}"
@@ -104,12 +133,12 @@ def column(name: str, info: StreamInfo, parts: list[Manifest], rows: np.ndarray 
 
 
 def extent(part: Manifest) -> tuple[dict[str, int], int]:
-    """How many rows of each stream, and how many captions, the rows of a part ask its tensors for."""
+    """Return how many rows of each stream, and how many captions, the rows of a part expect in its tensors."""
     rows = {name: int(part.numbers[f"{name}_end"].max(initial=0)) for name in part.info.streams}
     return rows, int(part.numbers["caption_end"].max(initial=0))
 
 
 def fingerprint(parts: list[Manifest]) -> str:
-    """SHA-256 of all that the parts hold, from their checksums."""
+    """Return a SHA-256 over the content of the parts, computed from their checksums."""
     lines = "".join(f"{part.info.sha256} {part.info.rows_sha256}\n" for part in parts)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,8 +1,7 @@
-"""What the committed parts of a store hold, as those need it who commit or look again and again: kept in memory, and renewed
-by the parts that have come since.
+"""A summary of the committed parts of a store for its writers, kept in memory and updated with the parts added since.
 
-Parts are never changed, only added (and deleted by hand). So the names of the parts tell what is new; where a part is gone,
-or another process has added words, everything is read again.
+Parts are never changed, only added (or deleted by hand), so the names of the parts tell what is new. If a part is gone, or
+another process has added words, everything is read again.
 """
 
 from __future__ import annotations
@@ -21,9 +20,17 @@ WordTable = tuple[str, bool, int, str]
 
 
 def new_parts(store: Path, seen: list[str]) -> tuple[list[Manifest], bool]:
-    """The parts that are not among those `seen`, in order, and whether one of these is gone, when all parts are given.
+    """Read the parts that were added to a store.
 
-    Raises TrichordError when a new part is damaged.
+    Args:
+        store: The folder of the store.
+        seen: The names of the parts that are known already, in order.
+
+    Returns:
+        The parts that are not among `seen`, in order, and whether a part of `seen` is gone. In that case all parts are returned.
+
+    Raises:
+        TrichordError: A new part is damaged.
     """
     paths = part_paths(store)
     gone = [path.name for path in paths[: len(seen)]] != seen
@@ -31,21 +38,22 @@ def new_parts(store: Path, seen: list[str]) -> tuple[list[Manifest], bool]:
 
 
 class Committed:
-    """Keys, widths and words of a store's committed items, for its writers (`StoreWriter`).
+    """Keys, widths and words of the committed items of a store, for its writers (`StoreWriter`).
 
     Attributes:
-        splits: Split of each item by its `item_key`.
-        dims: Width of each stream.
+        splits: The split of each item, by its `item_key`.
+        dims: The width of each stream.
         word_table: (source, lowercase, width, splitting) of the words; None while the store is empty.
-        words, vectors: By word id.
-        word_ids: Id of each word.
+        words: The spelling of each word id.
+        vectors: The vector of each word id.
+        word_ids: The id of each word.
     """
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything, so that the next look reads it again."""
+        """Discard everything, so that the next `renew` reads the store again."""
         self.splits: dict[str, str] = {}
         self.dims: dict[str, int] = {}
         self.word_table: WordTable | None = None
@@ -57,11 +65,15 @@ class Committed:
 
     @property
     def next_part(self) -> int:
-        """Number of the part that comes next."""
+        """The number of the next part."""
         return int(Path(self._parts[-1]).stem) + 1 if self._parts else 0
 
     def renew(self, store: Path) -> None:
-        """Read what other processes committed. Raises TrichordError when the store is damaged."""
+        """Read the parts that other processes committed.
+
+        Raises:
+            TrichordError: The store is damaged.
+        """
         names = [path.name for path in part_paths(store)]
         if names == self._parts:
             return
@@ -81,18 +93,24 @@ class Committed:
         self._parts = names
 
     def add_part(self, name: str, rows: Iterator[tuple[str, str, str]], word_table: WordTable) -> None:
-        """Note a part that was just committed: (collection, source, rules) of its items; the rest is there already."""
+        """Record a part that was just committed.
+
+        Args:
+            name: The name of the part's Parquet file.
+            rows: (collection, source, rules) of its items. The other attributes contain the items already.
+            word_table: The word table of the part.
+        """
         self._parts.append(name)
         self._sources |= {_digest(*row) for row in rows if row[1]}
         self.word_table = word_table
 
     def has_source(self, collection: str, source: str, rules: str = "") -> bool:
-        """Whether a committed item of the collection was made from and by just that (`Item.source`, `Item.rules`)."""
+        """Return whether a committed item of the collection has exactly this `Item.source` and `Item.rules`."""
         return _digest(collection, source, rules) in self._sources
 
 
 def item_key(collection: str, video_id: str) -> str:
-    """What an item is known by in a store."""
+    """Return the key that identifies an item in a store."""
     return f"{collection}\n{video_id}"
 
 

@@ -1,4 +1,4 @@
-"""What made the features of a store: a file in its folder with the fingerprint of each stream's encoder."""
+"""The record of the encoders that computed the features of a store: a JSON file with a fingerprint for each stream."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ from trichord.files.reading import read_json_value
 from trichord.modality import MODALITIES, declare_recorded
 from trichord.store.names import ENCODERS
 
-ARRAYS = (
-    "arrays"  # name in the record of a stream that was made from feature arrays; its parameters are modality and letter
-)
+ARRAYS = "arrays"  # the encoder name of a stream made from feature arrays; its parameters are modality and letter
 
 
 def read_encoders(store: Path) -> dict[str, dict[str, Any]]:
-    """Stream -> fingerprint as recorded. Raises TrichordError when the record is damaged."""
+    """Return the recorded fingerprint of each stream.
+
+    Raises:
+        TrichordError: The record is damaged.
+    """
     path = store / ENCODERS
     try:
         recorded = read_json_value(path) if path.is_file() else {}
-        return {stream: _whole(entry) for stream, entry in recorded.items()}
+        return {stream: _normalized(entry) for stream, entry in recorded.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise TrichordError(f"{path}: cannot be read ({one_line(error)}); restore it or use another store") from None
 
 
 def declare_modalities(store: Path) -> dict[str, str]:
-    """Declare the modalities beyond video, audio and text that the store records, and return their names and letters.
+    """Declare the modalities beyond video, audio and text that a store records.
 
-    Raises TrichordError when the record is damaged, or a name or letter stands for another modality already.
+    Returns:
+        The letter of each of these modalities, by name.
+
+    Raises:
+        TrichordError: The record is damaged, or a name or letter is already taken by another modality.
     """
     recorded = {
         stream: entry.get("parameters") for stream, entry in read_encoders(store).items() if entry["name"] == ARRAYS
@@ -44,8 +50,8 @@ def declare_modalities(store: Path) -> dict[str, str]:
     return {name: letter.lower() for name, letter in modalities.items()}
 
 
-def _whole(entry: object) -> dict[str, Any]:
-    """An early version recorded one line of text."""
+def _normalized(entry: object) -> dict[str, Any]:
+    """Return a checked entry. An early version recorded each entry as one line of text."""
     if isinstance(entry, str):
         return {"name": entry, "digest": entry}
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("name", "digest")):

@@ -1,4 +1,4 @@
-"""What a store holds, and whether it is sound: `trichord store info` and `trichord store verify`."""
+"""The content of a store and a check for damage: `trichord store info` and `trichord store verify`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trichord.store.manifest import Manifest, check_size, part_paths, read_manif
 from trichord.store.mirror import RemoteStore
 from trichord.store.overlap import same_content
 from trichord.store.rules import outdated
-from trichord.store.shards import map_shard, mend_of, unreadable_part
+from trichord.store.shards import advice_for, map_shard, unreadable_part
 from trichord.store.store import Store
 from trichord.store.writer import leftovers
 
@@ -29,12 +29,20 @@ logger = logging.getLogger(__name__)
 
 _BLOCK_ROWS = 4096
 
-FROZEN = "frozen"  # folder of what frozen encoders gave (`data.frozen`)
+FROZEN = "frozen"  # folder of embeddings computed by frozen encoders (`data.frozen`)
 
 
 @dataclass(frozen=True)
 class StreamSummary:
-    """A stream's width and dtype, how many items have it, its rows in all, and the letter of its own modality, if any."""
+    """A summary of one stream.
+
+    Attributes:
+        dim: The width of its rows.
+        dtype: The dtype of its rows.
+        num_items: The number of items that have the stream.
+        num_rows: The number of rows of all items.
+        letter: The letter of the modality that the stream declares, or ''.
+    """
 
     dim: int
     dtype: str
@@ -45,7 +53,7 @@ class StreamSummary:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """Content of `trichord store info`: a store and the numbers that have to be counted."""
+    """The content of `trichord store info`: a store, and counts that require reading it."""
 
     store: Store
     num_parts: int
@@ -87,32 +95,32 @@ class StoreInfo:
         if self.overlaps:
             lines.append(
                 f"overlap      {_counted(self.overlaps, 'video')} of other splits with the content of a training video; a run that "
-                "scores these and trains on the others is refused"
+                "evaluates on the former and trains on the latter is refused"
             )
         if self.num_outdated:
             lines.append(
-                f"older rules  {_counted(self.num_outdated, 'item')} extracted by older rules for clocks or captions; run the same "
-                "`trichord extract` again, which makes those anew whose result differs"
+                f"older rules  {_counted(self.num_outdated, 'item')} extracted by older rules for time stamps or captions; run the "
+                "same `trichord extract` again, which updates those whose result differs"
             )
         if self.num_frozen:
             lines.append(
                 f"frozen       {_counted(self.num_frozen, 'encoder')} computed for every clip, {self.frozen_bytes / 1e6:,.1f} MB "
-                f"in {store.folder}/{FROZEN} (safe to delete: made anew when needed)"
+                f"in {store.folder}/{FROZEN} (safe to delete; computed again when needed)"
             )
         if store.remote is not None:
             lines.append(f"copies       in {store.folder}, at most {cache_bytes() / 1e9:,.3g} GB of parts")
             if self.num_bytes > cache_bytes():
                 lines.append(
-                    "             less than the store has: epochs fetch parts again; set TRICHORD_CACHE_GB to more"
+                    "             less than the size of the store, so each epoch downloads parts again; increase TRICHORD_CACHE_GB"
                 )
         return "\n".join(lines)
 
 
 def store_info(store: Location) -> StoreInfo:
-    """Count what a store holds.
+    """Count the content of a store.
 
     Args:
-        store: Folder or URL of the store.
+        store: The folder or URL of the store.
     """
     opened = Store(store)
     paths = part_paths(opened.folder)
@@ -138,86 +146,88 @@ def store_info(store: Location) -> StoreInfo:
 
 
 def _held_out(store: Store) -> np.ndarray:
-    """Numbers of the items that no recipe trains on by default."""
+    """Return the numbers of the items that no recipe trains on by default."""
     return np.setdiff1d(np.arange(len(store)), store.select(split="train"))
 
 
 def verify(store: Location) -> list[str]:
-    """Read the whole store and list what is wrong, one line each; an empty list means that it is sound.
+    """Read a complete store and describe each problem in one line. An empty list means that the store is intact.
 
-    Checked are sizes, checksums, offsets, word ids, finite values, that no item is there twice, that the parts fit
-    each other, the ledger, and files that a killed writer left. Of a remote store every part is fetched, kept or not.
-    Raises TrichordError when the store is missing.
+    The check covers sizes, checksums, offsets, word ids, finite values, repeated items, the consistency of parts with each
+    other, the ledger, and files that a killed writer left. All parts of a remote store are downloaded, whether cached or not.
 
     Args:
-        store: Folder or URL of the store.
+        store: The folder or URL of the store.
+
+    Raises:
+        TrichordError: The store does not exist.
     """
     place = location(store)
     remote = RemoteStore(place) if isinstance(place, str) else None
     folder = remote.folder if remote else Path(place)
     if not folder.exists():
-        Store(place)  # raises, with the way out
+        Store(place)  # raises an error that says what to do
     paths = part_paths(folder)
     problems: list[str] = []
     if unfinished := leftovers(folder):
         if is_locked(folder / "lock"):
-            logger.info(f"{folder}: a writer is at work; what it has not finished is not checked")
+            logger.info(f"{folder}: a writer is active; its unfinished files are not checked")
         else:
-            what = "was left by a writer that did not end; it is ignored, and removed when the store is next written"
-            problems = [f"{path}: {what}" for path in leftovers(folder) if path in unfinished]
+            problem = "was left by a writer that did not finish; it is ignored, and removed the next time the store is written"
+            problems = [f"{file}: {problem}" for file in leftovers(folder) if file in unfinished]
     seen: dict[tuple[str, str], Path] = {}
     words: dict[int, str] = {}
-    found: list[str] = []
+    part_problems: list[str] = []
     for path in paths:
         logger.debug("checking %s", path)
         try:
             for problem in _part_problems(read_manifest(path), seen, words, remote):
-                found.append(problem)
+                part_problems.append(problem)
         except TrichordError as error:
-            found.append(str(error))
+            part_problems.append(str(error))
         except OSError as error:
-            found.append(str(unreadable_part(path.with_suffix(".safetensors"), error)))
-    if not found:  # every part is sound by itself: do they fit each other?
+            part_problems.append(str(unreadable_part(path.with_suffix(".safetensors"), error)))
+    if not part_problems:  # each part is intact, so check that they are consistent
         try:
             _ = Store(place).words
         except TrichordError as error:
-            found.append(str(error))
-    every = [*problems, *found, *_ledger_problems(folder)]
-    return every if remote is None else [remote.told(problem) for problem in every]
+            part_problems.append(str(error))
+    all_problems = [*problems, *part_problems, *_ledger_problems(folder)]
+    return all_problems if remote is None else [remote.with_url(problem) for problem in all_problems]
 
 
 def _part_problems(
     manifest: Manifest, seen: dict[tuple[str, str], Path], words: dict[int, str], remote: RemoteStore | None
 ) -> Iterator[str]:
     info, path = manifest.info, manifest.shard_path
-    again = mend_of(path)
+    advice = advice_for(path)
     if not manifest.is_as_written():
-        yield f"{manifest.path}: its rows are not those that were written; {again}"
+        yield f"{manifest.path}: its rows were changed after they were written; {advice}"
     repeated = []
     for key in zip(*(manifest.texts[name].to_pylist() for name in ("collection", "video_id")), strict=True):
         if key in seen and (seen[key] == manifest.path or not info.supersedes):
-            yield one_line(f"{manifest.path}: holds {'/'.join(key)} again, which {seen[key].name} has; {again}")
+            yield one_line(f"{manifest.path}: repeats {'/'.join(key)}, which {seen[key].name} contains; {advice}")
         elif key in seen:
             repeated.append("/".join(key))
         seen[key] = manifest.path
     if len(repeated) > info.supersedes > 0:
-        what = f"supersedes {len(repeated)} items and says {info.supersedes}"
-        yield one_line(f"{manifest.path}: {what} (the last is {repeated[-1]}); {again}")
+        problem = f"supersedes {len(repeated)} items but records {info.supersedes}"
+        yield one_line(f"{manifest.path}: {problem} (the last is {repeated[-1]}); {advice}")
     if remote is None:
         check_size(manifest)
         if file_sha256(path) != info.sha256:
-            yield f"{path}: its content does not match its checksum; {again}"
+            yield f"{path}: its content does not match its checksum; {advice}"
         shard = map_shard(path)
     else:
         remote.check_size(info)
-        remote.shard(info, again=True)  # compares checksums
+        remote.shard(info, again=True)  # verifies the checksum
         shard = remote.mapped(info)
     rows, captions = extent(manifest)
     if problem := shard_problem(shard, info.streams, rows, captions, (info.num_words, info.word_dim)):
-        yield f"{path}: {problem}; {again}"
+        yield f"{path}: {problem}; {advice}"
         return
     for problem in _content_problems(shard, manifest, words):
-        yield f"{path}: {problem}; {again}"
+        yield f"{path}: {problem}; {advice}"
 
 
 def _content_problems(shard: dict[str, np.ndarray], manifest: Manifest, words: dict[int, str]) -> Iterator[str]:
@@ -226,15 +236,15 @@ def _content_problems(shard: dict[str, np.ndarray], manifest: Manifest, words: d
         tensor = shard[name]
         blocks = (tensor[at : at + _BLOCK_ROWS] for at in range(0, len(tensor), _BLOCK_ROWS))
         if not all(np.isfinite(block).all() for block in blocks):
-            yield f"{name} holds NaN or infinity"
-    if falling := falling_offsets(shard):
-        yield f"{falling} do not rise"
+            yield f"{name} contains NaN or infinity"
+    if offsets := falling_offsets(shard):
+        yield f"{offsets} decrease"
         return
     if not _is_utf8(shard["caption_text"]) or not _is_utf8(shard["word_spelling"]):
         yield "its text is not UTF-8"
     ids = shard["word_table_ids"]
     if not np.array_equal(ids[: info.num_new_words], info.first_word + np.arange(info.num_new_words)):
-        yield "its new words are not numbered in turn"
+        yield "its new words are not numbered consecutively"
     if not np.isin(shard["word_ids"], ids).all():
         yield "its captions use word ids that it does not list"
     for word, spelling in zip(ids.tolist(), spellings(shard, len(ids)), strict=True):
@@ -257,7 +267,7 @@ def _ledger_problems(store: Path) -> Iterator[str]:
         return
     for number, line in enumerate(read_text(path, errors="replace").splitlines(), 1):
         if entry_of(line) is None:
-            yield f"{path}: line {number} is not an entry and is ignored; delete the line"
+            yield f"{path}: line {number} is not a valid entry and is ignored; delete the line"
 
 
 def _counted(number: int, noun: str) -> str:

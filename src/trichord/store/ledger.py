@@ -1,7 +1,8 @@
-"""The ledger: one JSON line for everything that was to be stored and could not be, with the class of what went wrong.
+"""The ledger: one JSON line for each item that could not be stored, with the class of the problem.
 
-Lines are only ever appended, each in one write, so several processes may note at the same time. An entry that was put
-right later is followed by a line of the class `resolved` with the same key; without a key it is for all entries of its source.
+Lines are only appended, each in a single write, so several processes may write at the same time. An entry whose problem was
+solved later is followed by a line of class `resolved` with the same key; without a key, that line resolves all entries of its
+source.
 """
 
 from __future__ import annotations
@@ -17,39 +18,57 @@ from trichord.store.location import Location
 LEDGER = "skipped.jsonl"
 RESOLVED = "resolved"
 CLASSES = {
-    "unreadable": "no media file, or damaged beyond use",
-    "no-video-stream": "a media file without pictures",
-    "no-audio": "sound was asked for and there is none",
-    "no-captions": "captions were asked for and there are none",
+    "unreadable": "not a media file, or too damaged to read",
+    "no-video-stream": "a media file without a video stream",
+    "no-audio": "audio is required and the file has none",
+    "no-captions": "captions are required and there are none",
     "captions": "the caption file is damaged",
-    "missing": "a file that was named is not there",
-    "hung": "decoding made no progress and was ended",
-    "crashed": "the worker process ended abruptly",
+    "missing": "a file does not exist",
+    "hung": "decoding made no progress and was stopped",
+    "crashed": "the worker process crashed",
     "out-of-memory": "memory ran out",
-    "encoder": "an encoder failed on it",
-    "disk": "the disk of the store or of temporary files (TMPDIR) is full or cannot be written to",
-    "system": "this machine could not do it: too many open files, an I/O error, a missing library",
-    "modified": "a file was written to or replaced while it was extracted",
-    "interrupted": "was under way when the run was ended; taken up again by the next run",
+    "encoder": "an encoder failed",
+    "disk": "the disk of the store or of temporary files (TMPDIR) is full or not writable",
+    "system": "a fault of this machine: too many open files, an I/O error, a missing library",
+    "modified": "a file changed during extraction",
+    "interrupted": "in progress when the run was stopped; the next run continues with it",
     "name": "another item has the same id",
-    "changed": "the id is in the store with features of another content",
-    "duplicate": "the same content is in the store under another id",
-    "other": "anything else; the reason tells",
+    "changed": "the store has this id with features of different content",
+    "duplicate": "the store has the same content under another id",
+    "other": "any other problem; see the reason",
 }
 
 
 def note(store: Path, source: str, reason: str, kind: str = "", key: str = "", collection: str = "") -> None:
-    """Append one entry. `kind` is one of CLASSES (or RESOLVED), `key` what identifies the failed work."""
+    """Append an entry to the ledger of a store.
+
+    Args:
+        store: The folder of the store.
+        source: The item that could not be stored.
+        reason: Why it could not be stored.
+        kind: One of CLASSES, or RESOLVED.
+        key: Identifies the failed work.
+        collection: The collection of the item.
+
+    Raises:
+        TrichordError: The ledger cannot be written.
+    """
     entry = {"source": one_line(source), "reason": one_line(reason)}
     further = (("class", kind), ("key", key), ("collection", collection))
     entry |= {name: value for name, value in further if value}
-    with writing_to(store / LEDGER, "check the disk, then run again: what was committed is safe"):
+    with writing_to(store / LEDGER, "check the disk, then run the command again; committed items are safe"):
         append_json_line(store / LEDGER, entry)
 
 
 def read_ledger(store: Path) -> list[dict[str, str]]:
-    """Entries that stand: source, reason, and class, key and collection where they are known. Resolved ones are left out, of
-    several with one key the last counts; lines that are not whole (a killed writer's last) are passed over."""
+    """Read the open entries of the ledger: source, reason and, if known, class, key and collection.
+
+    Resolved entries are left out. Of several entries with one key the last one is returned. Incomplete lines, such as the last
+    line of a killed writer, are skipped.
+
+    Raises:
+        TrichordError: The ledger cannot be read.
+    """
     try:
         lines = read_text(store / LEDGER, errors="replace").splitlines()
     except FileNotFoundError:
@@ -75,14 +94,14 @@ def read_ledger(store: Path) -> list[dict[str, str]]:
 
 
 def resolve(store: Path, is_stored: Callable[[str], bool]) -> None:
-    """Append a line for each source with an entry without a key of which `is_stored` says that it is in the store now."""
+    """Append a resolving line for each source of an entry without a key that is in the store now, according to `is_stored`."""
     for source in {entry["source"] for entry in read_ledger(store) if not entry.get("key")}:
         if is_stored(source):
             note(store, source, "stored by a later run", RESOLVED)
 
 
 def entry_of(line: str) -> dict[str, str] | None:
-    """The entry of one line, or None when it is not whole."""
+    """Return the entry of a line, or None if the line is incomplete."""
     try:
         values = parse_json(line)
         entry = {name: str(values[name]) for name in ("source", "reason")}
@@ -92,11 +111,11 @@ def entry_of(line: str) -> dict[str, str] | None:
 
 
 def no_items(store: Location, folder: Path) -> TrichordError:
-    """The error for a store without parts; `folder` holds its files."""
+    """Return the error to raise for a store without parts. `folder` holds the files of the store."""
     if not folder.exists():
-        return TrichordError(f"{store}: no such store; make it with `trichord import` or `trichord extract`")
+        return TrichordError(f"{store}: no such store; create it with `trichord import` or `trichord extract`")
     if not folder.is_dir():
-        return TrichordError(f"{store}: is a file, not a store; name the folder of a store")
+        return TrichordError(f"{store}: is a file, not a store; pass the folder of a store")
     if skipped := len(read_ledger(folder)):
-        return TrichordError(f"{store}: this store holds no items, {skipped} were skipped; {store}/{LEDGER} says why")
-    return TrichordError(f"{store}: holds no items; fill it with `trichord import` or `trichord extract`")
+        return TrichordError(f"{store}: contains no items (skipped: {skipped}); see {store}/{LEDGER} for the reasons")
+    return TrichordError(f"{store}: contains no items; fill it with `trichord import` or `trichord extract`")

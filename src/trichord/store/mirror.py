@@ -1,9 +1,10 @@
-"""A store behind a URL, as the reader needs it: its small files copied to a folder, its shards through a bounded cache.
+"""Local access to a remote store: copies of its small files, and its shards through a cache of limited size.
 
-`CACHE/stores/KEY/` holds the copies (KEY follows from the URL): the parts' Parquet files, `encoders.json`, the ledger, the
-words of the parts, and what frozen encoders gave. A copy is renewed when the file's size, ETag or time has changed.
-`CACHE/shards/` holds shards of all stores under their checksums, fetched whole: only a whole shard can be compared with the
-checksum that the store keeps of it. What is larger than the cache is fetched again and again when clips are drawn at random.
+`CACHE/stores/KEY/` holds the copies, where KEY follows from the URL: the Parquet files of the parts, `encoders.json`, the
+ledger, the word tensors of the parts, and the embeddings that frozen encoders computed. A copy is renewed when the size, ETag or
+time of the file has changed. `CACHE/shards/` holds shards of all stores, named after their checksums. Shards are always downloaded
+completely, because only a complete shard can be compared with its checksum. If the shards are larger than the cache, drawing
+clips at random downloads them again and again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from trichord.store.shards import MAX_HEADER_BYTES, damaged, map_shard, parse_he
 from trichord.threads import in_order
 
 SMALL_FILES = (ENCODERS, ANNOTATIONS, LEDGER, SETTLED)
-MAX_SMALL_BYTES = 1 << 30  # of one small file; bounds what a strange server can make us copy
+MAX_SMALL_BYTES = 1 << 30  # of one small file; limits what a faulty server can send
 BLOCK_BYTES, BLOCKS_AHEAD = 8 << 20, 4
 SHARDS_AT_ONCE, SMALL_AT_ONCE = 4, 16
 WORD_TENSORS = ("word_table_ids", "word_vectors", "word_spelling", "word_spelling_offsets")
@@ -43,9 +44,18 @@ Shard = dict[str, np.ndarray]
 
 
 class RemoteStore:
-    """The copy of a remote store in `folder`, and its shards.
+    """A remote store: a folder with copies of its small files, and access to its shards.
 
-    Raises TrichordError when there is nothing at the URL, it cannot be read, or the cache cannot be written.
+    Args:
+        url: The URL of the store.
+        cache_gb: The size limit of the cache in gigabytes, see `cache_bytes`.
+
+    Attributes:
+        folder: The folder that holds the copies.
+        shards: The size and token of each shard when the store was opened, by file name.
+
+    Raises:
+        TrichordError: There is no store at the URL, it cannot be read, or the cache is not writable.
     """
 
     def __init__(self, url: str, cache_gb: float | None = None) -> None:
@@ -63,25 +73,29 @@ class RemoteStore:
             with FileLock(self.folder / "lock", wait_s=None):
                 self.shards = self._copy()
 
-    def told(self, text: object) -> str:
-        """A message about the copy as one about the store."""
+    def with_url(self, text: object) -> str:
+        """Return a message about the local copy with the URL of the store in place of the folder."""
         return str(text).replace(str(self.folder), self.url)
 
     def check_size(self, info: PartInfo) -> None:
-        """Raise TrichordError unless the part's shard was there with the recorded size when the store was opened."""
+        """Check that the shard of a part existed with the recorded size when the store was opened.
+
+        Raises:
+            TrichordError: The shard is missing or has another size.
+        """
         where = f"{self.url}/parts/{info.shard}"
         if info.shard not in self.shards:
-            raise TrichordError(f"{where}: is missing; copy the store anew, shards before their Parquet files")
+            raise TrichordError(f"{where}: is missing; copy the store again, shards before their Parquet files")
         if (size := self.shards[info.shard].size) != info.num_bytes:
-            raise TrichordError(f"{where}: has {size} bytes where {info.num_bytes} were written; copy the store anew")
+            raise TrichordError(f"{where}: has {size} bytes, but {info.num_bytes} were written; copy the store again")
 
     def shard(self, info: PartInfo, *, again: bool = False, wait: bool = True) -> Path:
-        """A checked copy of the part's shard, which may be deleted when others need the space.
+        """Return the path of a verified local copy of the shard. The cache may delete the copy later to make room.
 
         Args:
             info: The part.
-            again: Fetch it even if there is a copy.
-            wait: Wait for another thread or process that fetches it.
+            again: Whether to download the shard even if there is a copy.
+            wait: Whether to wait for another thread or process that is downloading it.
         """
         where = f"{self.url}/parts/{info.shard}"
         return self.cache.path(
@@ -89,9 +103,9 @@ class RemoteStore:
         )
 
     def mapped(self, info: PartInfo) -> Shard:
-        """The part's tensors, mapped."""
+        """Return the memory-mapped tensors of a part."""
         if self._ahead is not None:
-            self._ahead.cancel()  # if it has not begun, this part may have been read by the time it would
+            self._ahead.cancel()  # a download that has not begun may come too late to be of use
         again = False
         while True:
             path = self.shard(info, again=again)
@@ -100,12 +114,14 @@ class RemoteStore:
             except TrichordError as error:
                 if again and path.exists():
                     raise TrichordError(
-                        f"{self.url}/parts/{info.shard}: cannot be used ({error}); copy the store anew"
+                        f"{self.url}/parts/{info.shard}: cannot be used ({error}); copy the store again"
                     ) from None
-                again = path.exists()  # the disk damaged it; else it was deleted for others in between
+                again = (
+                    path.exists()
+                )  # a file that exists was damaged by the disk; otherwise it was deleted to make room
 
     def bring(self, infos: Sequence[PartInfo]) -> None:
-        """Fetch the shards of several parts at once, as many as half the cache holds; the rest comes when it is used."""
+        """Download the shards of several parts in parallel, up to half the size of the cache; others are downloaded when used."""
         room = self.cache.max_bytes // 2
         fitting = [
             info for info, total in zip(infos, np.cumsum([i.num_bytes for i in infos]), strict=True) if total <= room
@@ -115,7 +131,7 @@ class RemoteStore:
                 pass
 
     def read_ahead(self, info: PartInfo, beside: PartInfo) -> None:
-        """Fetch a part's shard in the background if the cache can hold it beside the one in use.
+        """Download the shard of a part in the background if it fits into the cache together with the part in use.
 
         Errors are raised when the part is used.
         """
@@ -123,12 +139,12 @@ class RemoteStore:
             self._ahead = self._shards.submit(self.shard, info, wait=False)
 
     def words(self, infos: Sequence[PartInfo]) -> list[Shard]:
-        """The word tensors of parts, read by themselves: a vocabulary does not cost a copy of the store."""
+        """Return the word tensors of parts. Only these are downloaded, so that a vocabulary does not require all shards."""
         with ThreadPoolExecutor(SMALL_AT_ONCE, thread_name_prefix="words") as pool:
             return list(pool.map(self._words_of, infos))
 
     def _copy(self) -> dict[str, RemoteFile]:
-        """Bring the copies of the small files up to date. Returns the shards that there are."""
+        """Update the copies of the small files and return the shards that exist."""
         top, parts = self._files.listed(), self._files.listed("parts")
         small = {name: top[name] for name in SMALL_FILES if name in top}
         small |= {f"parts/{name}": file for name, file in parts.items() if _MANIFEST.fullmatch(name)}
@@ -136,23 +152,23 @@ class RemoteStore:
             raise TrichordError(
                 f"{self.url}: no such store; check the bucket and the path (a store has a folder `parts`)"
             )
-        had = self._copied()
-        digests = {name: entry[1] for name, entry in had.items()}
-        wanted = [name for name, file in small.items() if not file.token or had.get(name, ("",))[0] != file.token
+        copied_before = self._copied()
+        digests = {name: entry[1] for name, entry in copied_before.items()}
+        changed = [name for name, file in small.items() if not file.token or copied_before.get(name, ("",))[0] != file.token
                   or _sha256(self.folder / name) != digests[name]]  # fmt: skip
         with ThreadPoolExecutor(SMALL_AT_ONCE, thread_name_prefix="copy") as pool:
-            digests |= zip(wanted, pool.map(lambda name: self._copy_one(name, small[name].size), wanted), strict=True)
+            digests |= zip(changed, pool.map(lambda name: self._copy_one(name, small[name].size), changed), strict=True)
         parts_here = [path for path in (self.folder / "parts").iterdir() if _MANIFEST.fullmatch(path.name)]
         for path in [*parts_here, *(self.folder / name for name in SMALL_FILES)]:
             if path.relative_to(self.folder).as_posix() not in small:
                 path.unlink(missing_ok=True)
-        if wanted or had.keys() != small.keys():
+        if changed or copied_before.keys() != small.keys():
             copied = {name: [file.token, digests[name]] for name, file in small.items()}
             write_json(self.folder / _COPIED, {"url": self.url, "copied": copied})
         return {name: file for name, file in parts.items() if _SHARD.fullmatch(name)}
 
     def _copied(self) -> dict[str, tuple[str, str]]:
-        """The token and the SHA-256 of each small file that was copied."""
+        """Return the token and the SHA-256 of each small file that was copied."""
         try:
             copied = read_json_value(self.folder / _COPIED)["copied"]
             return {str(name): (str(token), str(digest)) for name, (token, digest) in copied.items()}
@@ -160,16 +176,18 @@ class RemoteStore:
             return {}
 
     def _copy_one(self, name: str, size: int) -> str:
-        """Copy a small file. Returns its SHA-256."""
+        """Copy a small file and return its SHA-256."""
         if size > MAX_SMALL_BYTES:
-            raise TrichordError(f"{self.url}/{name}: refused: has {size:,} bytes; copy the store anew")
+            raise TrichordError(
+                f"{self.url}/{name}: refused: has {size:,} bytes, more than such a file can have; copy the store again"
+            )
         data = b"".join(self._files.read(name, begin, end) for begin, end in _blocks(size))
         with replacing_file(self.folder / name) as file:
             file.write(data)
         return hashlib.sha256(data).hexdigest()
 
     def _download(self, info: PartInfo, descriptor: int) -> str:
-        """Write the shard into the file, several blocks ahead. Returns the SHA-256 of what came."""
+        """Write a shard to the file, downloading several blocks ahead, and return the SHA-256 of the data."""
         digest = hashlib.sha256()
         name, begin = f"parts/{info.shard}", 0
         spans = _blocks(info.num_bytes)
@@ -185,7 +203,7 @@ class RemoteStore:
         for path in folder.glob(f"{info.sha256}.*.safetensors"):
             if _sha256(path) == path.name.split(".")[1]:
                 return map_shard(path)
-            path.unlink(missing_ok=True)  # the disk has damaged it
+            path.unlink(missing_ok=True)  # damaged by the disk
         name, where = f"parts/{info.shard}", self.folder / "parts" / info.shard
         length = int.from_bytes(self._files.read(name, 0, min(8, info.num_bytes)), "little")
         if length > min(MAX_HEADER_BYTES, info.num_bytes - 8):
@@ -207,14 +225,18 @@ class RemoteStore:
 
 
 class MappedShards:
-    """The mapped shards of a remote store by the number of their part, as a list of them: None where it is not mapped.
+    """The mapped shards of a remote store as a list indexed by part number; None for a shard that is not mapped.
 
-    Reading one tells the cache that it is in use; a shard that the cache deletes is let go of.
+    Accessing a shard tells the cache that it is in use. A shard that the cache deletes is dropped.
+
+    Args:
+        infos: The descriptions of the parts.
+        cache: The cache that holds the shards.
     """
 
     def __init__(self, infos: Sequence[PartInfo], cache: ShardCache) -> None:
         self._checksums = [info.sha256 for info in infos]
-        self._of = {info.sha256: part for part, info in enumerate(infos)}
+        self._parts = {info.sha256: part for part, info in enumerate(infos)}
         self._shards: list[Shard | None] = [None] * len(infos)
         self._cache = cache
         cache.watch(self)
@@ -229,8 +251,9 @@ class MappedShards:
         self._shards[part] = shard
 
     def drop(self, checksum: str) -> None:
-        if checksum in self._of:
-            self._shards[self._of[checksum]] = None
+        """Drop the mapping of the shard with this checksum."""
+        if checksum in self._parts:
+            self._shards[self._parts[checksum]] = None
 
 
 def _blocks(size: int) -> Iterator[tuple[int, int]]:
@@ -239,7 +262,7 @@ def _blocks(size: int) -> Iterator[tuple[int, int]]:
 
 
 def _sha256(path: Path) -> str:
-    """The SHA-256 of a file; '' where there is none."""
+    """Return the SHA-256 of a file; '' if it cannot be read."""
     try:
         return file_sha256(path)
     except OSError:

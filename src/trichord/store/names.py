@@ -1,7 +1,7 @@
-"""Names of the files of a store that several modules need."""
+"""Names of files in a store that several modules use."""
 
 from __future__ import annotations
 
 ANNOTATIONS = "annotations.parquet"
-ENCODERS = "encoders.json"  # stream -> fingerprint
+ENCODERS = "encoders.json"  # the fingerprint of each stream's encoder
 SETTLED = "settled.jsonl"

@@ -1,7 +1,7 @@
-"""Whether videos that are scored are also trained on under another name.
+"""Detection of videos that a run both trains on, under another name, and evaluates on.
 
-Items are compared by `Item.media` and by the content in `Item.source`, where `trichord extract` recorded them. Imported items have
-neither: their features are compared, those with as many rows first by their first row, then as a whole.
+Items are compared by `Item.media` and by the content in `Item.source`, which `trichord extract` records. Imported items have
+neither, so their features are compared: for items with the same number of rows first the first row, then all rows.
 """
 
 from __future__ import annotations
@@ -25,28 +25,32 @@ _BLOCK_ROWS = 65536
 
 
 def check_overlap(store: Store, trained: np.ndarray, scored: np.ndarray, what: str) -> None:
-    """Raise TrichordError if an item that is scored has the content of another one that is trained on. Items that are trained on
-    themselves may be scored: who names a training split means it.
+    """Check that no evaluated item has the same content as another item that is trained on.
+
+    Items that are themselves trained on may be evaluated, because a user who names a training split intends that.
 
     Args:
-        store: Holds the items.
-        trained: Numbers of the items that are trained on.
-        scored: Numbers of the items that are scored.
-        what: What scores them, for the message.
+        store: The store that holds the items.
+        trained: The numbers of the items to train on.
+        scored: The numbers of the items to evaluate on.
+        what: The benchmark that evaluates them, for the error message.
+
+    Raises:
+        TrichordError: An item has the content of an item that is trained on.
     """
     if pairs := same_content(store, trained, scored):
         names = [f"{_name(store, i)} is {_name(store, k)}" for i, k in list(pairs.items())[:_MOST_NAMED]]
-        more = f" and {len(pairs) - _MOST_NAMED:,} more" if len(pairs) > _MOST_NAMED else ""
+        others = f" and {len(pairs) - _MOST_NAMED:,} more" if len(pairs) > _MOST_NAMED else ""
         raise TrichordError(
-            f"{store.path}: {what} scores {len(pairs):,} videos that are trained on under another name "
-            f"({'; '.join(names)}{more}); leave that benchmark out, or train on a collection without them"
+            f"{store.path}: {what} evaluates on {len(pairs):,} videos that are trained on under another name "
+            f"({'; '.join(names)}{others}); leave that benchmark out, or train on a collection without them"
         )
 
 
 def same_content(store: Store, trained: np.ndarray, scored: np.ndarray) -> dict[int, int]:
-    """Of each item that is scored and not trained on itself, one of those trained on that has the same content, if there is one.
+    """Return, for each evaluated item that is not itself trained on, an item of the same content that is trained on, if any.
 
-    Features of a store behind a URL are not compared, since all of them would be fetched.
+    The features of a remote store are not compared, because all of them would have to be downloaded.
     """
     scored = np.setdiff1d(scored, trained)
     pairs: dict[int, int] = {}
@@ -67,15 +71,15 @@ def _name(store: Store, i: int) -> str:
 
 
 def _same_text(texts: pa.Array, trained: np.ndarray, scored: np.ndarray) -> dict[int, int]:
-    """Pairs of items whose text is the same and not empty."""
-    mine = texts.take(pa.array(scored))
-    found = np.array(pc.fill_null(pc.index_in(mine, value_set=texts.take(pa.array(trained))), -1))
-    matched = (found >= 0) & np.array(pc.greater(pc.binary_length(mine), 0))
-    return dict(zip(scored[matched].tolist(), trained[found[matched]].tolist(), strict=True))
+    """Return pairs of items that have the same text, which is not empty."""
+    scored_texts = texts.take(pa.array(scored))
+    positions = np.array(pc.fill_null(pc.index_in(scored_texts, value_set=texts.take(pa.array(trained))), -1))
+    matched = (positions >= 0) & np.array(pc.greater(pc.binary_length(scored_texts), 0))
+    return dict(zip(scored[matched].tolist(), trained[positions[matched]].tolist(), strict=True))
 
 
 def _same_features(store: Store, trained: np.ndarray, scored: np.ndarray) -> dict[int, int]:
-    """Pairs of items whose features are the same, in every stream that both have."""
+    """Return pairs of items whose features agree in every stream that both have."""
     digests: dict[tuple[str, int], bytes] = {}
 
     def digest(stream: str, i: int) -> bytes:
@@ -95,13 +99,13 @@ def _same_features(store: Store, trained: np.ndarray, scored: np.ndarray) -> dic
                 by_digest[digest(stream, k)].append(k)
             for i in mine:
                 if i not in pairs and len(digest(stream, i)) == hashlib.sha256().digest_size:
-                    found = next((k for k in by_digest[digest(stream, i)] if agree(i, k)), None)
-                    pairs |= {} if found is None else {i: found}
+                    match = next((k for k in by_digest[digest(stream, i)] if agree(i, k)), None)
+                    pairs |= {} if match is None else {i: match}
     return pairs
 
 
 def _alike(store: Store, stream: str, trained: np.ndarray, scored: np.ndarray) -> list[tuple[list[int], list[int]]]:
-    """Items that are scored and items that are trained on with as many rows of a stream and the same first row."""
+    """Return groups of evaluated and trained items that have the same number of rows and the same first row of a stream."""
     counts = [_num_rows(store, stream, items) for items in (scored, trained)]
     common = np.intersect1d(counts[0], counts[1])
     groups: dict[bytes, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
@@ -114,7 +118,7 @@ def _alike(store: Store, stream: str, trained: np.ndarray, scored: np.ndarray) -
 
 
 def _num_rows(store: Store, stream: str, items: np.ndarray) -> np.ndarray:
-    """(N,) rows of a stream; 0 for a stream of captions."""
+    """Return (N,) the number of rows of a stream; 0 for a stream with one row per caption."""
     _, begin, end, rate_hz = store.located(stream, items)
     return np.where(rate_hz == PER_CAPTION, 0, end - begin)
 
@@ -124,10 +128,10 @@ def _has_rows(store: Store, stream: str, i: int) -> bool:
 
 
 def _digest(rows: np.ndarray) -> bytes:
-    """SHA-256 of features as float32; where all values are the same, as of silence, the value, which says nothing of the video."""
+    """Return a SHA-256 of features as float32. If all values are equal, as for silence, the value is returned instead."""
     if rows.min() == rows.max():
         return np.float32(rows[0, 0]).tobytes()
-    found = hashlib.sha256(str(rows.shape).encode())
+    sha256 = hashlib.sha256(str(rows.shape).encode())
     for begin in range(0, len(rows), _BLOCK_ROWS):
-        found.update(np.ascontiguousarray(rows[begin : begin + _BLOCK_ROWS], np.float32).data)
-    return found.digest()
+        sha256.update(np.ascontiguousarray(rows[begin : begin + _BLOCK_ROWS], np.float32).data)
+    return sha256.digest()

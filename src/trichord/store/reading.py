@@ -1,4 +1,4 @@
-"""A note of what is being read of a store, so that whoever waits for it in vain can name the file."""
+"""A record of what is currently being read from a store, so that a waiting process can name the file that does not respond."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import numpy as np
 
 
 class Reading:
-    """What the reading thread is at. It costs an assignment a slice; one note per store, so a second thread overwrites it.
+    """The current position of the thread that reads from a store.
+
+    Updating it costs one assignment per slice. There is one record per store, so a second reading thread overwrites it.
 
     Attributes:
-        file: Being opened or fetched, or ''.
-        items: (B,) items that are wanted.
-        stream: Whose rows are being copied, or ''.
-        row: Position in `items` of the slice that is being copied.
+        file: The file that is being opened or downloaded, or ''.
+        items: (B,) the requested items.
+        stream: The stream whose rows are being copied, or ''.
+        row: The index in `items` of the slice that is being copied.
     """
 
     __slots__ = ("file", "items", "row", "stream")
@@ -23,17 +25,18 @@ class Reading:
         self.end()
 
     def begin(self, stream: str, items: np.ndarray) -> None:
-        """Slices of these items follow."""
+        """Record that slices of these items follow."""
         self.stream, self.items, self.row = stream, items, 0
 
     def open(self, file: Path | str) -> None:
-        """A file is being opened or fetched; `opened` when it is."""
+        """Record that a file is being opened or downloaded."""
         self.file = str(file)
 
     def opened(self) -> None:
+        """Record that the file is open."""
         self.file = ""
 
     def end(self) -> None:
-        """Nothing is being read."""
+        """Record that nothing is being read."""
         self.file, self.stream, self.row = "", "", 0
         self.items = np.empty(0, np.int64)

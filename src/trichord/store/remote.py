@@ -1,7 +1,7 @@
-"""Files behind a URL: list them and read spans of them. What fails for a moment is tried again, a bounded number of times.
+"""Files behind a URL: listing them and reading spans of them. Temporary failures are retried a limited number of times.
 
-Every request has a deadline, also where a server accepts it and never answers or sends a byte now and then. Trying again is
-left to this module alone: the libraries' own attempts would multiply to an hour of silence.
+Every request has a deadline, even if a server accepts it and never responds or only sends a byte now and then. Only this module
+retries, because the libraries' own attempts would multiply to an hour of silence.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from trichord.errors import TrichordError, one_line
 from trichord.threads import NotInTimeError, within
 
-PAUSES_S = (0.5, 1.0, 2.0)  # between attempts
-CONNECT_S, READ_S = 10, 30  # without any answer
-REQUEST_S, SLOWEST_BYTES_PER_S = 120.0, 50_000  # the longest that a request may take, and the time that its bytes add
+PAUSES_S = (0.5, 1.0, 2.0)  # between attempts, in seconds
+CONNECT_S, READ_S = 10, 30  # longest wait for a connection and for data
+REQUEST_S, SLOWEST_BYTES_PER_S = 120.0, 50_000  # a request may take REQUEST_S plus the time for its bytes at this rate
 logger = logging.getLogger(__name__)
 _TOKENS = ("ETag", "etag", "md5", "generation", "LastModified", "last_modified", "mtime", "created")
 _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "CredentialRetrievalError",
@@ -27,7 +27,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """Size in bytes, and a token that changes with the content as far as the file system tells; empty where it does not."""
+    """The state of a remote file.
+
+    Attributes:
+        size: The size in bytes.
+        token: A text that changes with the content, as far as the file system reports changes; '' if it does not.
+    """
 
     size: int
     token: str
@@ -36,7 +41,11 @@ class RemoteFile:
 class RemoteFiles:
     """The files below a URL. Safe to use from several threads.
 
-    Raises TrichordError when no file system for the URL is installed.
+    Args:
+        url: The URL.
+
+    Raises:
+        TrichordError: No file system for the URL is installed, or the URL is not valid.
     """
 
     def __init__(self, url: str) -> None:
@@ -51,25 +60,25 @@ class RemoteFiles:
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url, **options)
         except ImportError as error:
-            mend = "pip install 'trichord[s3]'" if protocol in ("s3", "s3a") else one_line(error)
-            raise TrichordError(f"{url}: its file system is not installed; {mend}") from None
+            advice = "pip install 'trichord[s3]'" if protocol in ("s3", "s3a") else one_line(error)
+            raise TrichordError(f"{url}: the package for its file system is not installed; {advice}") from None
         except Exception as error:
             raise TrichordError(f"{url}: cannot be opened ({_cause(error)}); correct the URL") from None
         if isinstance(getattr(self._fs, "retries", None), int):
-            self._fs.retries = 1  # of s3fs
+            self._fs.retries = 1  # s3fs has retries of its own
 
     def listed(self, folder: str = "") -> dict[str, RemoteFile]:
-        """Files directly in `folder` by their names, as they are now; empty when there is no such folder."""
+        """Return the files directly in `folder`, by name, as they are now; empty if there is no such folder."""
         root = f"{self._root}/{folder}".rstrip("/")
 
-        def look() -> list[dict[str, Any]]:
+        def list_folder() -> list[dict[str, Any]]:
             self._fs.invalidate_cache(root)
             try:
                 return list(self._fs.ls(root, detail=True))
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
-        entries = self._attempt(f"{self.url}/{folder}".rstrip("/"), look)
+        entries = self._attempt(f"{self.url}/{folder}".rstrip("/"), list_folder)
         files = {}
         for entry in entries:
             name = str(entry["name"]).rstrip("/").rpartition("/")[2]
@@ -79,15 +88,19 @@ class RemoteFiles:
         return files
 
     def read(self, name: str, begin: int, end: int) -> bytes:
-        """Bytes [begin, end) of a file. Raises TrichordError when it cannot be read or is shorter."""
+        """Read the bytes [begin, end) of a file.
 
-        def look() -> bytes:
+        Raises:
+            TrichordError: The file cannot be read or is shorter than `end`.
+        """
+
+        def read_span() -> bytes:
             data = self._fs.cat_file(f"{self._root}/{name}", start=begin, end=end) if end > begin else b""
             if len(data) != end - begin:
-                raise ConnectionError(f"gave {len(data):,} bytes where {end - begin:,} were asked for")
+                raise ConnectionError(f"returned {len(data):,} of {end - begin:,} requested bytes")
             return data
 
-        return self._attempt(f"{self.url}/{name}", look, num_bytes=end - begin)
+        return self._attempt(f"{self.url}/{name}", read_span, num_bytes=end - begin)
 
     def _size(self, path: str) -> int:
         return int(self._attempt(path, lambda: self._fs.size(path)) or 0)
@@ -98,7 +111,7 @@ class RemoteFiles:
             try:
                 return within(deadline_s, action)
             except Exception as error:  # file systems raise their libraries' own errors
-                if pause_s is None or not _passes(error) or (isinstance(error, NotInTimeError) and number > 1):
+                if pause_s is None or not _is_temporary(error) or (isinstance(error, NotInTimeError) and number > 1):
                     raise _failed(where, error) from None
                 logger.warning(
                     "%s: %s; trying again (attempt %d of %d)", where, _cause(error), number + 1, len(PAUSES_S) + 1
@@ -108,8 +121,8 @@ class RemoteFiles:
 
 
 def _token(entry: dict[str, Any]) -> str:
-    told = [f"{name}={entry[name]}" for name in _TOKENS if entry.get(name)]
-    return f"{entry.get('size')} {' '.join(told)}" if told else ""
+    parts = [f"{name}={entry[name]}" for name in _TOKENS if entry.get(name)]
+    return f"{entry.get('size')} {' '.join(parts)}" if parts else ""
 
 
 def _cause(error: BaseException) -> str:
@@ -122,8 +135,8 @@ def _lacks_credentials(error: BaseException) -> bool:
     return isinstance(error, PermissionError) or type(error).__name__ in _CREDENTIALS
 
 
-def _passes(error: BaseException) -> bool:
-    """Whether another attempt may succeed: networks and overloaded servers, not what is missing or refused."""
+def _is_temporary(error: BaseException) -> bool:
+    """Return whether another attempt may succeed: errors of networks and overloaded servers, not missing or forbidden files."""
     if _lacks_credentials(error) or isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return False
     library = type(error).__module__.partition(".")[0]
@@ -132,12 +145,12 @@ def _passes(error: BaseException) -> bool:
 
 def _failed(where: str, error: BaseException) -> TrichordError:
     if isinstance(error, FileNotFoundError):
-        return TrichordError(f"{where}: is not there; check the bucket and the path")
+        return TrichordError(f"{where}: does not exist; check the bucket and the path")
     if _lacks_credentials(error):
         return TrichordError(
-            f"{where}: access is refused ({_cause(error)}); give credentials that may read it, "
-            "for S3 as AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            f"{where}: access is denied ({_cause(error)}); provide credentials with read permission, "
+            "for S3 in AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     return TrichordError(
-        f"{where}: cannot be read ({_cause(error)}); check the network and, for S3, AWS_ENDPOINT_URL, then run again"
+        f"{where}: cannot be read ({_cause(error)}); check the network and, for S3, AWS_ENDPOINT_URL, then run the command again"
     )

@@ -1,8 +1,9 @@
-"""The versions of the rules by which items were extracted, and the items that newer rules leave as they are.
+"""The versions of the rules by which items were extracted, and the items that newer rules do not change.
 
-An item records `clock N, captions M`: by which rules time stamps of its media files became seconds (`CLOCK_RULES`), and by which
-its captions were read (`trichord.captions.CAPTION_RULES`). Items of earlier versions record nothing, which counts as 1.
-`settled.jsonl` in the store's folder lists work that was compared with what the store holds, and gave the same.
+An item records `clock N, captions M`: the version of the rules that turned time stamps of its media files into seconds
+(`CLOCK_RULES`), and of those that read its captions (`trichord.captions.CAPTION_RULES`). Items of earlier versions record
+nothing, which counts as 1. `settled.jsonl` in the store's folder lists work that was compared with the content of the store and
+gave the same result.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ from trichord.store.names import SETTLED
 if TYPE_CHECKING:
     from trichord.store.store import Store
 
-CLOCK_RULES = 2  # of `trichord.media`, which takes long to import
+CLOCK_RULES = 2  # the value of `trichord.media`, which is slow to import
 CURRENT_RULES = f"clock {CLOCK_RULES}, captions {CAPTION_RULES}"
 _RULES = re.compile(r"clock (\d{1,6}), captions (\d{1,6})")
 
 
 def is_older(rules: str) -> tuple[bool, bool]:
-    """Whether the rules for clocks, and those for captions, are older than those of this version."""
+    """Return whether the clock rules, and whether the caption rules, are older than those of this version."""
     match = _RULES.fullmatch(rules)
     clock, captions = (int(match[1]), int(match[2])) if match else (1, 1)
     return clock < CLOCK_RULES, captions < CAPTION_RULES
 
 
 class Settled:
-    """Work that gives what the store holds already, under the rules of this version; kept in the store's folder."""
+    """Work that reproduces the content of the store under the rules of this version. The list is kept in the store's folder."""
 
     def __init__(self, store: Path) -> None:
         self._path = store / SETTLED
@@ -49,24 +50,24 @@ class Settled:
 
     @property
     def sources(self) -> list[str]:
-        """`Item.source` of the items for which there is such work."""
+        """The sorted `Item.source` of the items that such work reproduces."""
         return sorted({source for source, _ in self._pairs})
 
     def has(self, source: str, key: str) -> bool:
-        """Whether the work `key` gives the item that was made from `source`."""
+        """Return whether the work `key` reproduces the item that was made from `source`."""
         return (source, key) in self._pairs
 
     def add(self, source: str, key: str) -> None:
-        """Note that the work `key` gives the item that was made from `source`."""
+        """Record that the work `key` reproduces the item that was made from `source`."""
         if self.has(source, key):
             return
         self._pairs.add((source, key))
-        with suppress(OSError):  # it only saves time
+        with suppress(OSError):  # the record only saves time
             append_json_line(self._path, {"source": source, "key": key, "rules": CURRENT_RULES})
 
 
 def outdated(store: Store) -> np.ndarray:
-    """Numbers of the items that `trichord extract` made by older rules, unless newer ones were seen to give the same."""
+    """Return the numbers of extracted items made by older rules, unless newer rules are known to give the same result."""
     rules = store.texts("rules").dictionary_encode()
     old = np.array([any(is_older(text)) for text in rules.dictionary.to_pylist()])
     items = np.flatnonzero(old[np.array(rules.indices)])

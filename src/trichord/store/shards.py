@@ -1,7 +1,7 @@
-"""Tensor files of a store: safetensors, written atomically, checked against their size, memory-mapped.
+"""The tensor files of a store: safetensors files that are written atomically, checked against their size and memory-mapped.
 
-The format is the public one (8 bytes header length, JSON header, data), so any safetensors reader opens a part.
-Tensors lie in the order of their item size, so that each starts at a multiple of it.
+The format is the public one (8 bytes header length, JSON header, data), so any safetensors reader can open a part. Tensors are
+ordered by decreasing item size, so that each begins at a multiple of its item size.
 """
 
 from __future__ import annotations
@@ -20,36 +20,46 @@ from trichord.files.lfs import lfs_pointer_error
 from trichord.files.reading import open_regular, parse_json, unreadable
 from trichord.files.writing import replacing_file
 
-MAX_HEADER_BYTES = 1 << 20  # a part has some 15 tensors; this bounds what a damaged length can make us read
+MAX_HEADER_BYTES = 1 << 20  # a part has about 15 tensors; limits what a damaged length can claim
 _DTYPES = {"F64": "<f8", "I64": "<i8", "F32": "<f4", "I32": "<i4", "F16": "<f2", "U8": "|u1"}
 _NAMES = {np.dtype(spec): name for name, spec in _DTYPES.items()}
 
 
 def damaged(path: Path, what: str) -> TrichordError:
-    """The error for a part that cannot be used: names the file, what is wrong and the way out."""
+    """Return the error to raise for a damaged part. It names the file, the problem and what to do."""
     if pointer := lfs_pointer_error(path):
         return pointer
-    return TrichordError(one_line(f"{path}: {what}; run `trichord store verify {path.parent.parent}`, {mend_of(path)}"))
-
-
-def unreadable_part(path: Path, error: Exception) -> TrichordError:
-    """Return the error to raise for a file of a part that cannot be read: only a missing or damaged one is to be replaced."""
-    return unreadable(path, error, mend=one_line(f"run `trichord store verify {path.parent.parent}`, {mend_of(path)}"))
-
-
-def mend_of(path: Path) -> str:
-    """What to do about a part whose file `path` is damaged; it is deleted only where there is no other copy."""
-    both = f"{path.stem}.safetensors and {path.stem}.parquet"
-    return (
-        f"copy the part again if the store was copied or downloaded, else delete {both} in {path.parent}, import again"
+    return TrichordError(
+        one_line(f"{path}: {what}; run `trichord store verify {path.parent.parent}`, {advice_for(path)}")
     )
 
 
-def write_shard(path: Path, tensors: Mapping[str, Sequence[np.ndarray]], *, exclusive: bool = False) -> tuple[int, str]:
-    """Write each tensor as the concatenation of its pieces (at least one) along the first axis.
+def unreadable_part(path: Path, error: Exception) -> TrichordError:
+    """Return the error to raise for a part's file that cannot be read. Only missing and damaged files are to be replaced."""
+    return unreadable(
+        path, error, mend=one_line(f"run `trichord store verify {path.parent.parent}`, {advice_for(path)}")
+    )
 
-    Pieces of different precision are widened to the widest. Returns the file's size in bytes and its SHA-256. With
-    `exclusive`, a file that is there already raises FileExistsError.
+
+def advice_for(path: Path) -> str:
+    """Return what to do about a damaged file of a part. The part should only be deleted if there is no other copy."""
+    both = f"{path.stem}.safetensors and {path.stem}.parquet"
+    return f"if the store was copied or downloaded, copy the part again; otherwise delete {both} in {path.parent} and import again"
+
+
+def write_shard(path: Path, tensors: Mapping[str, Sequence[np.ndarray]], *, exclusive: bool = False) -> tuple[int, str]:
+    """Write each tensor as the concatenation of its pieces along the first axis.
+
+    Args:
+        path: The file to write.
+        tensors: One or more pieces of each tensor, by name. Pieces of different precision are widened to the widest.
+        exclusive: Whether to raise an error if the file exists already.
+
+    Returns:
+        The size of the file in bytes and its SHA-256.
+
+    Raises:
+        FileExistsError: The file exists and `exclusive` is true.
     """
     dtypes = {name: np.dtype(np.result_type(*pieces)).newbyteorder("<") for name, pieces in tensors.items()}
     header: dict[str, dict[str, object]] = {}
@@ -77,16 +87,20 @@ def write_shard(path: Path, tensors: Mapping[str, Sequence[np.ndarray]], *, excl
 
 
 def read_header(path: Path) -> tuple[int, dict[str, tuple[np.dtype, tuple[int, ...], int]]]:
-    """Where the data begins, and per tensor its dtype, shape and byte offset in the file.
+    """Read the header of a safetensors file.
 
-    Raises TrichordError unless the tensors fill the file exactly, without hole or overlap.
+    Returns:
+        The offset at which the data begin, and for each tensor its dtype, its shape and its byte offset in the file.
+
+    Raises:
+        TrichordError: The file is damaged, or its tensors do not fill it exactly, without gaps or overlaps.
     """
     try:
         size = path.stat().st_size
         with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
-                raise damaged(path, "not a safetensors file or cut short")
+                raise damaged(path, "not a safetensors file, or truncated")
             text = file.read(length)
     except OSError as error:
         raise unreadable_part(path, error) from None
@@ -94,7 +108,19 @@ def read_header(path: Path) -> tuple[int, dict[str, tuple[np.dtype, tuple[int, .
 
 
 def parse_header(path: Path, text: bytes, size: int) -> dict[str, tuple[np.dtype, tuple[int, ...], int]]:
-    """As `read_header`, of a file of `size` bytes whose header is `text`; `path` is for messages."""
+    """Parse the header of a safetensors file.
+
+    Args:
+        path: The file, for error messages.
+        text: The JSON header.
+        size: The size of the file in bytes.
+
+    Returns:
+        For each tensor its dtype, its shape and its byte offset in the file.
+
+    Raises:
+        TrichordError: See `read_header`.
+    """
     try:
         header = parse_json(text)
     except ValueError:
@@ -118,18 +144,18 @@ def parse_header(path: Path, text: bytes, size: int) -> dict[str, tuple[np.dtype
     position = 0
     for begin, end in sorted(spans):
         if begin != position:
-            raise damaged(path, "its tensors overlap or leave holes")
+            raise damaged(path, "its tensors overlap or leave gaps")
         position = end
     if 8 + len(text) + position != size:
-        raise damaged(path, f"has {size} bytes where its header asks for {8 + len(text) + position}")
+        raise damaged(path, f"has {size} bytes, but its header describes {8 + len(text) + position}")
     return tensors
 
 
 def map_shard(path: Path) -> dict[str, np.ndarray]:
-    """Read-only, zero-copy views of all tensors of the file.
+    """Return read-only, zero-copy views of all tensors of a file.
 
-    The file's descriptor is closed at once (the mapping lives as long as a view does), so that a store of many
-    thousand parts does not run into the limit of open files.
+    The descriptor of the file is closed immediately (the mapping lives as long as a view does), so that a store with many
+    thousands of parts does not reach the limit of open files.
     """
     _, tensors = read_header(path)
     try:

@@ -1,7 +1,8 @@
-"""The store's reader: one folder of streams and captions of any number of videos, read by random slice.
+"""The reader of stores: streams and captions of any number of videos in one folder, read by random slice.
 
-Opening reads the parts' Parquet rows into a few flat arrays (some 100 bytes per video); a part's tensors are mapped
-when first asked for. Reading a slice is then pure indexing. Of a store behind a URL, parts are fetched then (`mirror`).
+Opening a store reads the Parquet rows of its parts into a few flat arrays (about 100 bytes per video). The tensors of a part are
+mapped at their first use; reading a slice is then pure indexing. The parts of a remote store are downloaded at that time
+(`trichord.store.mirror`).
 """
 
 from __future__ import annotations
@@ -28,26 +29,27 @@ from trichord.store.shards import damaged, map_shard, unreadable_part
 
 
 class Store:
-    """A folder written by `StoreWriter`, or a copy of one behind a URL; read-only and memory-mapped. Items are numbered in
-    the order of writing. Of an item that was superseded only the newest version is seen, under the number of the first.
+    """A read-only, memory-mapped store: a folder written by `StoreWriter`, or a remote copy of one.
 
-    Sizes are checked here, checksums by `trichord store verify`, those of remote parts also when they are fetched. Parts
-    that a writer commits later are seen by a store opened later; numbers stay valid. Pickles as its path and its last part, so
-    that worker processes map the same files themselves.
+    Items are numbered in the order of writing. Of an item that was superseded only the newest version is visible, under the
+    number of the first one. Sizes are checked when the store is opened, checksums by `trichord store verify` and when remote parts
+    are downloaded. Parts that a writer commits later are visible to stores opened later; item numbers stay valid. A store is
+    pickled as its path and its last part, so that worker processes map the same files themselves.
 
     Args:
-        path: A folder, or a URL, such as `s3://bucket/store` (`store.location` has the schemes).
-        cache_gb: Of a URL: most gigabytes of its parts that are kept on this machine; None takes TRICHORD_CACHE_GB, or 20.
-        last_part: Name of the last part to read; None reads all.
+        path: A folder, or a URL such as `s3://bucket/store` (see `store.location` for the schemes).
+        cache_gb: The size limit in gigabytes of the local cache of a remote store; None means TRICHORD_CACHE_GB, or 20.
+        last_part: The name of the last part to read; None reads all parts.
 
     Attributes:
-        path: The folder (Path) or the URL (text), as given.
-        folder: Where files about the store can be kept on this machine: the folder itself, or that of the copies.
-        remote: What fetches a remote store, or None.
-        num_superseded: Rows of parts that hold an earlier version of an item.
-        modalities: Name -> letter of those beyond video, audio and text; opening a store declares them (`modality.declare`).
+        path: The folder (Path) or the URL (str), as passed.
+        folder: A local folder for files about the store: the store itself, or the copies of a remote store.
+        remote: Gives access to a remote store; None for a local store.
+        num_superseded: The number of rows that hold an earlier version of an item.
+        modalities: The letter of each modality beyond video, audio and text. Opening a store declares them (`modality.declare`).
 
-    Raises TrichordError when the store is missing, holds no items yet, holds a damaged part or cannot be reached.
+    Raises:
+        TrichordError: The store does not exist, is empty, contains a damaged part or cannot be reached.
     """
 
     def __init__(self, path: str | Path, *, cache_gb: float | None = None, last_part: str | None = None):
@@ -57,7 +59,7 @@ class Store:
             self.remote: RemoteStore | None = RemoteStore(self.path, cache_gb)
             self.folder = self.remote.folder
         elif cache_gb is not None:
-            raise TrichordError(f"{self.path}: a cache of {cache_gb} GB has no effect on a local store; leave it out")
+            raise TrichordError(f"{self.path}: cache_gb={cache_gb} has no effect on a local store; leave it out")
         else:
             self.remote, self.folder = None, self.path
         paths = part_paths(self.folder)
@@ -70,7 +72,7 @@ class Store:
             self.streams = columns.merged_streams(parts)
             declared = declare_modalities(self.folder).items()
         except TrichordError as error:
-            raise self._told(error) from None
+            raise self._with_url(error) from None
         self.modalities = {name: letter for name, letter in declared if name in self.streams}
         rows = columns.newest_rows(parts)
 
@@ -114,7 +116,7 @@ class Store:
 
     @property
     def address(self) -> str:
-        """Where the store lies, whatever the folder one is in: an absolute path or the URL."""
+        """The location of the store, independent of the working directory: an absolute path or the URL."""
         return str(self.path.resolve()) if isinstance(self.path, Path) else self.path
 
     def __len__(self) -> int:
@@ -123,98 +125,110 @@ class Store:
     # ---- items
 
     def video_id(self, i: int) -> str:
+        """Return the id of item `i` in its collection."""
         return self._ids[int(i)].as_py()
 
     def collection(self, i: int) -> str:
+        """Return the collection of item `i`."""
         return self._collections[self._collection.item(i)]
 
     def split(self, i: int) -> str:
+        """Return the split of item `i`."""
         return self._splits[self._split.item(i)]
 
     def source(self, i: int) -> str:
-        """What the item was made from and by (`Item.source`); empty where unknown."""
+        """Return the hashes of the inputs and encoders of item `i` (`Item.source`); '' if unknown."""
         return self._sources[int(i)].as_py()
 
     def media(self, i: int) -> str:
-        """Hash of the media files and the span that the item was made from (`Item.media`); empty where unknown."""
+        """Return the hash of the media files and the span of item `i` (`Item.media`); '' if unknown."""
         return "" if self._medias is None else self._medias[int(i)].as_py()
 
     def rules(self, i: int) -> str:
-        """Versions of the rules by which the item was made (`Item.rules`); empty where unknown."""
+        """Return the versions of the rules by which item `i` was made (`Item.rules`); '' if unknown."""
         return "" if self._rules is None else self._rules[int(i)].as_py()
 
     def texts(self, name: str) -> pa.Array:
-        """A text of every item, "video_id", "source", "media" or "rules", as an Arrow array."""
-        known = {"video_id": self._ids, "source": self._sources, "media": self._medias, "rules": self._rules}[name]
-        known = pa.repeat(pa.scalar("", pa.large_string()), len(self)) if known is None else known
-        return known.cast(pa.large_string())
+        """Return a text of every item as an Arrow array: "video_id", "source", "media" or "rules"."""
+        column = {"video_id": self._ids, "source": self._sources, "media": self._medias, "rules": self._rules}[name]
+        column = pa.repeat(pa.scalar("", pa.large_string()), len(self)) if column is None else column
+        return column.cast(pa.large_string())
 
     def shard_path(self, i: int) -> Location:
-        """The file, or its URL, that holds the item's features and captions."""
-        return self._told_path(self._part.item(i))
+        """Return the path or URL of the file that holds the features and captions of item `i`."""
+        return self._shown_path(self._part.item(i))
 
-    def _told_path(self, part: int) -> Location:
+    def _shown_path(self, part: int) -> Location:
         path = self._shard_paths[part]
-        return path if self.remote is None else self.remote.told(path)
+        return path if self.remote is None else self.remote.with_url(path)
 
     def duration_s(self, i: int) -> float:
+        """Return the duration of item `i` in seconds."""
         return self._duration_s.item(i)
 
     def collections(self) -> dict[tuple[str, str], int]:
-        """Number of items per (collection, split), in order of first appearance of the collection."""
+        """Return the number of items per (collection, split), in order of the collections' first appearance."""
         pairs, counts = np.unique(np.stack([self._collection, self._split]), axis=1, return_counts=True)
         return {
             (self._collections[c], self._splits[s]): int(n) for (c, s), n in zip(pairs.T.tolist(), counts, strict=True)
         }
 
     def select(self, collection: str | None = None, split: str | None = None) -> np.ndarray:
-        """Numbers (int64) of the items of that collection and split; None means any. Empty when there are none."""
-        chosen = np.ones(len(self), dtype=bool)
-        for wanted, names, codes in (
+        """Return the numbers (int64) of the items of a collection and split; None stands for any."""
+        is_selected = np.ones(len(self), dtype=bool)
+        for name, names, codes in (
             (collection, self._collections, self._collection),
             (split, self._splits, self._split),
         ):
-            if wanted is not None:
-                chosen &= codes == (names.index(wanted) if wanted in names else -1)
-        return np.flatnonzero(chosen).astype(np.int64)
+            if name is not None:
+                is_selected &= codes == (names.index(name) if name in names else -1)
+        return np.flatnonzero(is_selected).astype(np.int64)
 
     def numbered(self, collection: str, video_ids: Iterable[str]) -> dict[str, int]:
-        """Number of each of these videos of a collection; those that the store does not hold are left out."""
+        """Return the number of each of these videos of a collection. Videos that the store lacks are left out."""
         items = self.select(collection)
-        wanted = pa.array(list(dict.fromkeys(video_ids)), pa.large_string())
-        places = np.array(pc.fill_null(pc.index_in(wanted, self._ids.take(pa.array(items))), -1))
-        return {name: int(items[at]) for name, at in zip(wanted.to_pylist(), places.tolist(), strict=True) if at >= 0}
+        names = pa.array(list(dict.fromkeys(video_ids)), pa.large_string())
+        places = np.array(pc.fill_null(pc.index_in(names, self._ids.take(pa.array(items))), -1))
+        return {name: int(items[at]) for name, at in zip(names.to_pylist(), places.tolist(), strict=True) if at >= 0}
 
     def sources(self, collection: str | None = None) -> dict[str, int]:
-        """What the items of a collection were made from and by (`Item.source`) -> their numbers; unknown ones left out."""
+        """Return the number of each item of a collection by its `Item.source`. Items without one are left out."""
         return {self._sources[i].as_py(): int(i) for i in self.select(collection) if len(self._sources[i].as_py())}
 
     # ---- streams
 
     def has(self, stream: str) -> np.ndarray:
-        """(N,) bool: which items have rows of the stream. All False for a stream that the store does not know."""
+        """Return (N,) bool, which items have rows of the stream; all False for an unknown stream."""
         column = self._columns.get(stream)
         return np.zeros(len(self), dtype=bool) if column is None else column.end > column.begin
 
     def num_rows(self, stream: str, i: int) -> int:
-        """Rows of the item's stream; 0 where it lacks the stream."""
+        """Return the number of rows of the stream of item `i`; 0 if the item lacks the stream."""
         column = self._columns.get(stream)
         return 0 if column is None else column.end.item(i) - column.begin.item(i)
 
     def rate_hz(self, stream: str, i: int) -> float:
-        """Rows per second; 0.0 where one row stands for the whole item, PER_CAPTION (-1.0) where each stands for a
-        caption; NaN where the item lacks the stream."""
+        """Return the rows per second of the stream of item `i`.
+
+        The rate is 0.0 if one row describes the whole item, PER_CAPTION (-1.0) if each row describes a caption, and NaN if the
+        item lacks the stream.
+        """
         column = self._columns.get(stream)
         return float("nan") if column is None else column.rate_hz.item(i)
 
     def rows(self, stream: str, i: int, begin: int = 0, end: int | None = None) -> np.ndarray:
-        """Rows [begin, end) of the item's stream, clamped to the item: a read-only, zero-copy view (n, dim).
+        """Return the rows [begin, end) of the stream of item `i`, clamped to the item, as a read-only, zero-copy view (n, dim).
 
-        The dtype is that of the item's part: values are as written, but a part that mixed precisions was widened.
+        The dtype is that of the item's part. Values are as written, but a part of mixed precision was widened.
+
+        Raises:
+            TrichordError: The store has no such stream, or the part is damaged.
         """
         column = self._columns.get(stream)
         if column is None:
-            raise TrichordError(f"{self.path}: has no stream '{stream}'; it has {', '.join(self.streams) or 'none'}")
+            raise TrichordError(
+                f"{self.path}: has no stream '{stream}'; expected one of: {', '.join(self.streams) or 'none'}"
+            )
         first, stop = column.begin.item(i), column.end.item(i)
         if end is not None and first + end < stop:
             stop = first + end
@@ -231,39 +245,53 @@ class Store:
     # ---- many items at once
 
     def located(self, name: str, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Where the rows of a stream, or the captions (name "caption"), of many items lie: part, first row and end in
-        the part's tensor, and rate_hz (NaN for captions); each as long as `items`. Raises TrichordError as `rows` does."""
+        """Return the positions of the rows of a stream, or of the captions, of many items.
+
+        Args:
+            name: The name of a stream, or "caption".
+            items: (B,) the numbers of the items.
+
+        Returns:
+            The part, the first row and the end row in the part's tensor, and the rate in Hz (NaN for captions), each of shape (B,).
+
+        Raises:
+            TrichordError: The store has no such stream.
+        """
         if name == "caption":
             begin, end = self._caption_begin[items], self._caption_end[items]
             return self._part[items], begin, end, np.full(len(items), np.nan)
         column = self._columns.get(name)
         if column is None:
-            raise TrichordError(f"{self.path}: has no stream '{name}'; it has {', '.join(self.streams) or 'none'}")
+            raise TrichordError(
+                f"{self.path}: has no stream '{name}'; expected one of: {', '.join(self.streams) or 'none'}"
+            )
         return self._part[items], column.begin[items], column.end[items], column.rate_hz[items]
 
     def now_reading(self) -> str:
-        """The file that a thread is reading from this store, and for which videos."""
-        file, items, at = self.reading.file, self.reading.items, self.reading.row
-        if self.reading.stream and not file and at < len(items):
-            video = one_line(self.video_id(items[at]))
-            return f"{self.shard_path(items[at])} (stream {self.reading.stream}, video '{video}')"
-        wanted = np.unique([i for i in items.tolist() if not file or str(self.shard_path(i)) == file])[:3]
-        told = ", ".join(f"'{one_line(self.video_id(i))}'" for i in wanted)
-        return (file or f"a file of {self.path}") + (f" (video {told})" if told else "")
+        """Return the file that a thread is currently reading from this store, and for which videos."""
+        file, items, row = self.reading.file, self.reading.items, self.reading.row
+        if self.reading.stream and not file and row < len(items):
+            video = one_line(self.video_id(items[row]))
+            return f"{self.shard_path(items[row])} (stream {self.reading.stream}, video '{video}')"
+        waiting = np.unique([i for i in items.tolist() if not file or str(self.shard_path(i)) == file])[:3]
+        videos = ", ".join(f"'{one_line(self.video_id(i))}'" for i in waiting)
+        return (file or f"a file of {self.path}") + (f" (video {videos})" if videos else "")
 
     def durations_s(self, items: np.ndarray) -> np.ndarray:
-        """Length in seconds of many items."""
+        """Return the durations in seconds of many items."""
         return self._duration_s[items]
 
     def part_tensor(self, part: int, name: str) -> np.ndarray:
-        """A tensor of a part by its name in the file, mapped and read-only; positions are those of `located`."""
+        """Return a tensor of a part by its name in the file, memory-mapped and read-only. `located` returns positions in it."""
         return (self._shards[part] or self._open(part))[name]
 
     def bring(self, items: np.ndarray) -> None:
-        """Make ready to read items: fetch remote parts, several at once, as far as they fit; compare the sizes of local ones.
+        """Prepare for reading items: download remote parts in parallel, as far as they fit, and check the sizes of local ones.
 
-        Raises TrichordError when the shard of a part has another size than when the store was opened. Reading beyond the end of a
-        shard that was cut short would end the process (SIGBUS).
+        Reading beyond the end of a truncated shard would kill the process (SIGBUS).
+
+        Raises:
+            TrichordError: The size of a shard has changed since the store was opened.
         """
         self.reading.begin("", items)
         parts = np.flatnonzero(np.bincount(self._part[items])).tolist()
@@ -276,35 +304,40 @@ class Store:
 
     @property
     def shard_bytes(self) -> int:
-        """Bytes of all parts' tensor files."""
+        """The total size of the tensor files of all parts in bytes."""
         return sum(info.num_bytes for info in self._infos)
 
     # ---- captions
 
     def num_captions(self, i: int) -> int:
+        """Return the number of captions of item `i`."""
         return self._caption_end.item(i) - self._caption_begin.item(i)
 
     def caption_spans(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Start and end in seconds of the item's captions: two float64 views."""
+        """Return the start and end of each caption of item `i` in seconds, as two float64 views."""
         shard = self._shard_of(i)
         span = slice(self._caption_begin.item(i), self._caption_end.item(i))
         return shard["caption_start_s"][span], shard["caption_end_s"][span]
 
     def caption_text(self, i: int, c: int) -> str:
-        """Text of the item's caption number `c`. Raises IndexError when it has fewer."""
+        """Return the text of caption `c` of item `i`.
+
+        Raises:
+            IndexError: The item has fewer captions.
+        """
         shard, position = self._caption(i, c)
         offsets = shard["caption_text_offsets"]
         text = shard["caption_text"][offsets.item(position) : offsets.item(position + 1)]
         return text.tobytes().decode("utf-8", "replace")
 
     def word_ids(self, i: int, c: int) -> np.ndarray:
-        """Ids (int32 view) of the known words of caption `c`, in order: rows of `word_vectors`."""
+        """Return the ids of the known words of caption `c`, in order, as an int32 view. They index the rows of `word_vectors`."""
         shard, position = self._caption(i, c)
         offsets = shard["word_offsets"]
         return shard["word_ids"][offsets.item(position) : offsets.item(position + 1)]
 
     def num_known_words(self, i: int) -> int:
-        """How many words of the item's captions have a vector."""
+        """Return how many words in the captions of item `i` have a vector."""
         begin, end = self._caption_begin.item(i), self._caption_end.item(i)
         if begin == end:
             return 0
@@ -313,7 +346,7 @@ class Store:
 
     def _caption(self, i: int, c: int) -> tuple[dict[str, np.ndarray], int]:
         if not 0 <= c < self.num_captions(i):
-            raise IndexError(f"item {i} has {self.num_captions(i)} captions, asked for number {c}")
+            raise IndexError(f"item {i} has {self.num_captions(i)} captions, so there is no caption {c}")
         return self._shard_of(i), self._caption_begin.item(i) + int(c)
 
     # ---- words
@@ -323,28 +356,28 @@ class Store:
         return gathered_words(self._infos, self._word_shards, self._damaged)
 
     def _word_shards(self, parts: list[int]) -> Iterable[dict[str, np.ndarray]]:
-        """Of each part its tensors, or of a remote one those of words alone."""
+        """Return the tensors of each part; for a remote store only the word tensors."""
         if self.remote is None:
             return (self._shards[part] or self._open(part) for part in parts)
         try:
             return self.remote.words([self._infos[part] for part in parts])
         except TrichordError as error:
-            raise self._told(error) from None
+            raise self._with_url(error) from None
 
     @property
     def words(self) -> list[str]:
-        """Spelling of each word id; empty where the part that brought the word was deleted and nothing else uses it."""
+        """The spelling of each word id; '' for a word whose part was deleted and that no other part uses."""
         return self._words[0]
 
     @property
     def word_vectors(self) -> np.ndarray:
-        """(V, W) float32: the vector of each word id."""
+        """(V, W) float32, the vector of each word id."""
         return self._words[1]
 
-    # ---- the rest
+    # ---- ledger and parts
 
     def skipped(self) -> list[dict[str, str]]:
-        """The ledger: source and reason (and class and key, where known) of all that was to be stored but could not be."""
+        """Return the entries of the ledger: the source and reason (and class and key, if known) of items that were not stored."""
         return read_ledger(self.folder)
 
     def _shard_of(self, i: int) -> dict[str, np.ndarray]:
@@ -353,7 +386,7 @@ class Store:
 
     def _open(self, part: int) -> dict[str, np.ndarray]:
         info = self._infos[part]
-        self.reading.open(self._told_path(part))
+        self.reading.open(self._shown_path(part))
         shard = map_shard(self._shard_paths[part]) if self.remote is None else self.remote.mapped(info)
         self.reading.opened()
         rows, captions = self._extents[part]
@@ -362,7 +395,7 @@ class Store:
             raise self._damaged(part, problem)
         self._shards[part] = shard
         if self.remote is not None and self._opened_last == part - 1 and part + 1 < len(self._infos):
-            self.remote.read_ahead(self._infos[part + 1], info)  # parts are read in turn
+            self.remote.read_ahead(self._infos[part + 1], info)  # parts are being read in order
         self._opened_last = part
         return shard
 
@@ -374,16 +407,16 @@ class Store:
             raise unreadable_part(path, error) from None
         if size != expected:
             raise TrichordError(
-                f"{path}: was changed while it was used: it has {size:,} bytes, and had {expected:,}; restore the file, for "
+                f"{path}: changed while it was in use: it had {expected:,} bytes and now has {size:,}; restore the file, for "
                 "example from the store that it was copied from, then run the same command again"
             )
 
     def _damaged(self, part: int, what: str) -> TrichordError:
-        return self._told(damaged(self._shard_paths[part], what))
+        return self._with_url(damaged(self._shard_paths[part], what))
 
-    def _told(self, error: TrichordError) -> TrichordError:
-        """The error with the URL in it, where it speaks of the copy."""
-        return error if self.remote is None else TrichordError(self.remote.told(error))
+    def _with_url(self, error: TrichordError) -> TrichordError:
+        """Return the error with the URL of a remote store in place of the folder of its copies."""
+        return error if self.remote is None else TrichordError(self.remote.with_url(error))
 
 
 def _reopened(path: Location, cache_gb: float | None, last_part: str) -> Store:

