@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 _ADVICE = {
     errno.ENOSPC: "free some space",
@@ -65,7 +62,7 @@ def printable(text: object) -> str:
     )
 
 
-def disk_error(error: BaseException, where: Path | str | None = None) -> TrichordError | None:
+def disk_error(error: BaseException, where: object = None) -> TrichordError | None:
     """What a disk that is full, failing or not to be written to means to the user; None for any other error.
 
     Args:
@@ -92,12 +89,6 @@ def memory_error(error: BaseException) -> TrichordError | None:
     return None
 
 
-def disk_reason(error: OSError) -> str:
-    """Why a write failed, in the system's words where there are any: numpy says `10 requested and 2 written`."""
-    number = error_number(error)
-    return os.strerror(number) if number in _ADVICE else error.strerror or one_line(error)
-
-
 def error_number(error: BaseException) -> int | None:
     """Return the system's number of an error, as Python, NumPy, Arrow or safetensors raise it; None where there is none."""
     if found := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors
@@ -107,14 +98,3 @@ def error_number(error: BaseException) -> int | None:
     if error.errno is None and re.search(r"(?<!\d)\d++ requested and \d+ written", str(error)):
         return errno.ENOSPC  # numpy does not say why
     return error.errno
-
-
-@contextmanager
-def writing(where: Path | str | None) -> Iterator[None]:
-    """Errors of the disk while files are written below `where` become one line."""
-    try:
-        yield
-    except Exception as error:
-        if (told := disk_error(error, where)) is None:
-            raise
-        raise told from error
