@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from trichord.embedder.watch import watching
 from trichord.errors import TrichordError
+from trichord.media.watchdog import watching
 
 
 class NamedFiles:

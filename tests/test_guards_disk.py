@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import save_file
 
 from trichord.cli import main
-from trichord.errors import TrichordError, disk_error, writing
+from trichord.errors import TrichordError, disk_error
+from trichord.files.writing import writing_to
 
 FAST = ["--training.device", "cpu", "--training.max_steps", "1", "--training.tensorboard", "false"]
 
@@ -99,10 +100,10 @@ def test_errors_of_every_library_are_known(tmp_path: Path) -> None:
     ],
 )
 def test_each_says_what_to_do(number: int, advice: str, tmp_path: Path) -> None:
-    with pytest.raises(TrichordError) as caught, writing(tmp_path):
+    with pytest.raises(TrichordError) as caught, writing_to(tmp_path):
         raise OSError(number, os.strerror(number))
     assert str(caught.value).startswith(f"{tmp_path}: cannot be ") and advice in str(caught.value)
-    with pytest.raises(TrichordError, match="^/x/y: "), writing(tmp_path):
+    with pytest.raises(TrichordError, match="^/x/y: "), writing_to(tmp_path):
         raise OSError(number, os.strerror(number), "/x/y")
 
 
@@ -111,7 +112,7 @@ def test_each_says_what_to_do(number: int, advice: str, tmp_path: Path) -> None:
 )
 def test_other_errors_stay_what_they_are(error: Exception, tmp_path: Path) -> None:
     assert disk_error(error) is None
-    with pytest.raises(type(error)) as caught, writing(tmp_path):
+    with pytest.raises(type(error)) as caught, writing_to(tmp_path):
         raise error
     assert caught.value is error
 

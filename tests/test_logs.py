@@ -55,6 +55,18 @@ def test_a_command_prints_the_progress_of_the_library(tmp_path: Path, capsys: py
     assert "world: 2/2 videos" in capsys.readouterr().out
 
 
+def test_a_command_prints_a_message_once_whatever_a_library_configures(capsys: pytest.CaptureFixture[str]) -> None:
+    library = logging.StreamHandler(sys.stdout)
+    logging.getLogger().addHandler(library)
+    try:
+        with printing_messages():
+            logs.ROOT.warning("left out")
+        logs.ROOT.warning("later")
+    finally:
+        logging.getLogger().removeHandler(library)
+    assert capsys.readouterr().out == "left out\nlater\n"
+
+
 def test_an_error_of_the_stream_is_raised_as_print_raises_it(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()
     closed.close()

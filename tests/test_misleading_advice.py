@@ -17,6 +17,7 @@ from release_helpers import WORDS, reasons, write
 from steps_helpers import write_crosstask
 from tiny import write_tiny_store
 from trichord.captions import read_captions
+from trichord.cli import main
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.extraction.table import read_table
@@ -143,8 +144,9 @@ def test_a_batch_of_one_clip_is_noted(videos: int, clips: int, noted: bool, tiny
 def test_the_command_notes_a_batch_of_one_clip(
     tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = debug(data={"videos_per_batch": 1, "clips_per_video": 1})
-    train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)  # as `trichord train` calls it
+    words = ["train", "--store", str(tiny_store), "--out", str(tmp_path / "run"), "--order", "vt", "--recipe", "debug"]
+    words += ["--data.videos_per_batch", "1", "--data.clips_per_video", "1", "--training.max_steps", "1"]
+    assert main([*words, "--training.tensorboard", "false", "--training.device", "cpu"]) == 0
     assert "a batch of one clip has no negatives" in capsys.readouterr().out
 
 

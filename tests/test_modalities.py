@@ -28,6 +28,7 @@ from trichord.nn import MCN
 from trichord.recipes import load_recipe
 from trichord.store import Item, Store, StoreWriter, WordVectors
 from trichord.store.items import PER_CAPTION
+from trichord.store.names import ENCODERS
 from trichord.study import factories
 
 NO_WORDS = WordVectors([], np.zeros((0, 5), np.float32), "none", False)
@@ -222,3 +223,11 @@ def test_a_model_has_the_further_modalities_of_its_store(tiny_store: Path, tmp_p
     model = factories.build_model(recipe, Store(write_store(tmp_path / "s", num_train=2, num_test=1)), 3)
     assert model.arguments == {**plain.arguments, "feature_dims": {"depth": DEPTH_DIM}}
     assert equal(weights(plain, "video", "audio", "text"), weights(model, "video", "audio", "text"))
+
+
+def test_a_stream_with_the_name_of_another_stores_modality_is_none(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "s", num_train=2, num_test=1)
+    (path / ENCODERS).unlink()  # the stream is of an encoder, not of arrays of a modality
+    with declared(depth="d"):
+        model = factories.build_model(load_recipe("debug"), Store(path), 0)
+    assert not model.arguments.get("feature_dims")

@@ -19,11 +19,11 @@ from export_helpers import some_items, write_store
 from release_helpers import SAMPLE
 from security_helpers import Payload, refusal
 from trichord.cli import main
-from trichord.errors import TrichordError, writing
+from trichord.errors import TrichordError
 from trichord.features.weights import read_state
 from trichord.files.arrays import load_npy, load_npz_array
 from trichord.files.pickles import load_pickle
-from trichord.files.writing import write_json
+from trichord.files.writing import write_json, writing_to
 from trichord.nn import MCN
 from trichord.recipes import load_recipe
 from trichord.releases import IMPORTERS
@@ -228,7 +228,7 @@ def test_nothing_is_written_through_links(tmp_path: Path) -> None:
     log = StageLog(folder, title="t", num_steps=1, tensorboard=False)
     (folder / "metrics.jsonl").unlink()
     (folder / "metrics.jsonl").symlink_to(outside)
-    with pytest.raises(TrichordError, match="metrics.jsonl: cannot be written .*it is a link"), writing(folder):
+    with pytest.raises(TrichordError, match="metrics.jsonl: cannot be written .*it is a link"), writing_to(folder):
         log.step(0, 0, {"loss": 1.0}, 1)
     assert outside.read_text() == "mine"
 

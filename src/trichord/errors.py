@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 _ADVICE = {
     errno.ENOSPC: "free some space",
@@ -68,7 +65,7 @@ def printable(text: object) -> str:
     )
 
 
-def disk_error(error: BaseException, where: Path | str | None = None) -> TrichordError | None:
+def disk_error(error: BaseException, where: object = None) -> TrichordError | None:
     """Return the error to raise when a disk is full, fails or is not writable.
 
     Args:
@@ -98,12 +95,6 @@ def memory_error(error: BaseException) -> TrichordError | None:
     return None
 
 
-def disk_reason(error: OSError) -> str:
-    """Return why a write failed, in the system's words if there are any: NumPy says `10 requested and 2 written`."""
-    number = error_number(error)
-    return os.strerror(number) if number in _ADVICE else error.strerror or one_line(error)
-
-
 def error_number(error: BaseException) -> int | None:
     """Return the errno of an error of Python, NumPy, Arrow or safetensors; None if the error has none."""
     if match := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors
@@ -113,21 +104,3 @@ def error_number(error: BaseException) -> int | None:
     if error.errno is None and re.search(r"(?<!\d)\d++ requested and \d+ written", str(error)):
         return errno.ENOSPC  # numpy does not say why
     return error.errno
-
-
-@contextmanager
-def writing(where: Path | str | None) -> Iterator[None]:
-    """Turn disk errors that occur while files are written below `where` into one-line errors.
-
-    Args:
-        where: The folder that is written to. It is named if the error names no file.
-
-    Raises:
-        TrichordError: The disk is full, fails or is not writable.
-    """
-    try:
-        yield
-    except Exception as error:
-        if (readable_error := disk_error(error, where)) is None:
-            raise
-        raise readable_error from error

@@ -47,9 +47,10 @@ class _CallbackHandler(logging.Handler):
 
 
 @contextmanager
-def _handled_by(handler: logging.Handler) -> Iterator[None]:
-    """Pass messages from INFO upwards to `handler` in the block."""
-    level = ROOT.level
+def _handled_by(handler: logging.Handler, *, alone: bool = False) -> Iterator[None]:
+    """Pass messages from INFO upwards to `handler` in the block; with `alone`, to no handler of the root logger."""
+    level, propagate = ROOT.level, ROOT.propagate
+    ROOT.propagate = propagate and not alone
     if not ROOT.isEnabledFor(logging.INFO):
         ROOT.setLevel(logging.INFO)
     ROOT.addHandler(handler)
@@ -58,11 +59,15 @@ def _handled_by(handler: logging.Handler) -> Iterator[None]:
     finally:
         ROOT.removeHandler(handler)
         ROOT.setLevel(level)
+        ROOT.propagate = propagate
 
 
 def printing_messages() -> AbstractContextManager[None]:
-    """Print messages in the block: progress to standard output, troubles of connections to standard error."""
-    return _handled_by(ConsoleHandler())
+    """Print messages in the block: progress to standard output, troubles of connections to standard error.
+
+    Nothing else prints them, whatever handlers a library adds to the root logger.
+    """
+    return _handled_by(ConsoleHandler(), alone=True)
 
 
 def passing_messages(callback: Callable[[str], object]) -> AbstractContextManager[None]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.errors import TrichordError, one_line, printable, writing
+from trichord.errors import TrichordError, one_line, printable
+from trichord.files.writing import writing_to
 from trichord.settings import descriptions_of
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def call(
         if group.title and group.title.rstrip(":.") == summary.rstrip("."):  # the description already contains it
             group.title = "settings"
     values = parse(parser, _as_typed(function, words)).as_dict()
-    with writing(values.get("out") or values.get("store")):
+    with writing_to(values.get("out") or values.get("store")):
         return function(**{k: v for k, v in values.items() if k != "config"})
 
 

@@ -32,7 +32,8 @@ from trichord.embedder.arguments import (
 from trichord.embedder.encoders import FeatureEncoders
 from trichord.embedder.folder import Parts, check_target, find_folder, read_folder, write_folder
 from trichord.embedder.inputs import Inputs
-from trichord.errors import TrichordError, writing
+from trichord.errors import TrichordError
+from trichord.files.writing import writing_to
 from trichord.modality import in_order
 from trichord.tasks.benchmarks import CLIPS_PER_BATCH
 from trichord.tasks.retrieval.measure import fuse, unit
@@ -221,7 +222,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         check_folder(folder)
         check_target(folder)
         kwargs = {"name": folder.resolve().name, **(model_card_kwargs or {})}
-        with writing(folder):
+        with writing_to(folder):
             return super().save_pretrained(
                 folder, model_card_kwargs=kwargs, push_to_hub=push_to_hub, repo_id=repo_id, **push_to_hub_kwargs
             )

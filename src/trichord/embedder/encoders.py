@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trichord.data.reader import EMBEDDING_STREAMS
-from trichord.embedder.watch import watched, watching
 from trichord.errors import TrichordError
 from trichord.extraction.file_rows import FILE_ROWS
 from trichord.features.encoders import Fingerprint, VisualEncoder, recorded_name, same_features
 from trichord.media import choose_decoder, image, pictures, probe, sound
 from trichord.media.arrays import pictures_of
+from trichord.media.watchdog import watched, watching
 from trichord.store.location import shown_url
 
 LOG_MEL_STREAM = "spectrogram"
@@ -157,7 +158,7 @@ class FeatureEncoders:
             end_s=None if last is None else last / encoder.rate_hz,
             decoder=decoder,
         )
-        return _encoded(encoder, (picture for _, picture in watched(decoded, path)))
+        return _encoded(encoder, (picture for _, picture in watched(decoded, partial(watching, path))))
 
     def frame_rows(
         self, stream: str, frames: np.ndarray, rate_hz: float, start_s: float, end_s: float | None
@@ -185,7 +186,9 @@ class FeatureEncoders:
         encoder = self.get(stream)
         if not path.is_file():
             raise TrichordError(f"{path}: the file does not exist; check the path")
-        rows = FILE_ROWS.get(path, encoder, lambda: watched(sound(path, sample_rate_hz=encoder.sample_rate_hz), path))
+        rows = FILE_ROWS.get(
+            path, encoder, lambda: watched(sound(path, sample_rate_hz=encoder.sample_rate_hz), partial(watching, path))
+        )
         if not len(rows):
             raise Absent(f"{path}: the file has no sound; give another file, or do not embed its audio")
         return rows

@@ -13,7 +13,6 @@ import numpy as np
 from trichord.captions import Captions
 from trichord.embedder.embedder import Embedder
 from trichord.embedder.encoders import IMAGE_SUFFIXES, Absent, file_of
-from trichord.embedder.watch import watching
 from trichord.errors import TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.extraction.folder import captions_of, sources_of_folder
@@ -22,6 +21,7 @@ from trichord.extraction.table import read_table
 from trichord.extraction.table_rows import TABLE_SUFFIXES
 from trichord.files.paths import accepts_text_paths
 from trichord.media import probe
+from trichord.media.watchdog import watching
 from trichord.modality import further_letters
 
 logger = logging.getLogger(__name__)

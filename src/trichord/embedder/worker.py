@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from trichord.embedder.watch import HUNG_EXIT, set_stall
 from trichord.errors import TrichordError, one_line
+from trichord.media.watchdog import HUNG_EXIT, set_stall
 
 if TYPE_CHECKING:
     from trichord.embedder.embedder import Embedder

@@ -30,12 +30,12 @@ from typing import Any
 
 import numpy as np
 
-from trichord.errors import TrichordError, one_line, writing
+from trichord.errors import TrichordError, one_line
 from trichord.evaluation.embedded_files import CLASSES, FURTHER, LABELS, WRITE_ONE, read_npz, read_safetensors
 from trichord.files.arrays import text_array
 from trichord.files.lfs import refuse_lfs_pointer
 from trichord.files.reading import open_regular
-from trichord.files.writing import refuse_foreign, replacing
+from trichord.files.writing import refuse_foreign, replacing, writing_to
 from trichord.modality import MODALITIES, declare_recorded, further_letters, in_order, known
 
 MOST_CLIPS = 1000  # largest number of clips per text if there are only texts
@@ -207,7 +207,7 @@ class Embedded:
         if modalities := further_letters(self.embeddings):
             texts[FURTHER] = np.array([f"{name}={letter}" for name, letter in modalities.items()])
         kind = check_target(path)
-        with writing(path):
+        with writing_to(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial:
                 if kind == ".npz":

@@ -18,8 +18,9 @@ from trichord.extraction.choice import EncoderChoice, Encoders, load
 from trichord.extraction.folder import can_be_tested
 from trichord.extraction.sources import Source
 from trichord.extraction.task import Outcome, Task
-from trichord.extraction.work import HUNG_EXIT, run_task
+from trichord.extraction.work import run_task
 from trichord.files.faults import fault_of
+from trichord.media.watchdog import HUNG_EXIT
 
 # The environment of worker processes: one thread per computation, no semaphores left behind by joblib, and a C library that
 # keeps the memory of one picture's activations for the next one (returning it each time took a fifth of the total time).

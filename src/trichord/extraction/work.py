@@ -3,19 +3,18 @@
 Decoding runs in the main thread of the process. Encoding runs in `threads` threads beside it, a limited number of windows ahead, so
 that neither waits for long and memory does not grow with the length of the video. Each encoding thread uses one core, and the rows
 of an encoder do not depend on how pictures are grouped, so the rows are the same to the bit for any number of threads and workers.
-A decoder that makes no progress for `stall_s` ends the process (`faulthandler`, which needs no Python thread); the driver notices
+A decoder that makes no progress for `stall_s` ends the process (`media.watchdog`); the driver notices
 this and continues with a new process.
 """
 
 from __future__ import annotations
 
-import faulthandler
-import functools
 import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,12 @@ from trichord.features.encoders import AudioEncoder
 from trichord.features.hashes import state_of
 from trichord.files.faults import FAULTS, fault_of
 from trichord.media import clock_can_differ, image, pictures, probe, sound
+from trichord.media.watchdog import watched, watching
 from trichord.modality import MODALITIES
 from trichord.store.items import PER_CAPTION
 from trichord.store.rules import CURRENT_RULES
 from trichord.store.spool import SpoolWriter
 
-HUNG_EXIT = 1  # exit code of a process that faulthandler stopped
 ORPHAN_EXIT = 3
 parent: int | None = None  # in a worker process: the process id of the driver
 _STILL_S = 1.0  # the duration of an item that is only a picture
@@ -63,7 +62,6 @@ def run_task(task: Task, encoders: Encoders, threads: int) -> Outcome:
         outcome.kind = kind_of(error)
         outcome.reason = described(error) if outcome.kind in FAULTS else one_line(error) or type(error).__name__
     finally:
-        faulthandler.cancel_dump_traceback_later()
         writer.discard()  # has no effect after a commit
     for path in task.source.files:
         outcome.reason = outcome.reason.removeprefix(f"{path}: ")
@@ -352,32 +350,16 @@ class _Item:
 
     @contextmanager
     def _watched(self, path: Path | None) -> Iterator[None]:
-        """Stop this process if the block takes longer than a file of that size may take."""
-        size = path.stat().st_size if path is not None else 0
+        """End this process if the block takes longer than a file of that size may take, or if the driver has ended."""
+        if parent is not None and os.getppid() != parent:
+            os._exit(ORPHAN_EXIT)  # the driver was killed; its next run extracts this item
         began = time.thread_time()
-        if self.task.stall_s:
-            limit_s = self.task.stall_s + size / 50e6  # some headers are only found by reading the whole file
-            faulthandler.dump_traceback_later(limit_s, exit=True, file=_devnull())
         try:
-            yield
+            with watching(path, self.task.stall_s):
+                yield
         finally:
-            faulthandler.cancel_dump_traceback_later()
             self.outcome.decode_s += time.thread_time() - began
 
     def _guarded(self, values: Iterator[Any], path: Path) -> Iterator[Any]:
-        """Yield the same values. Each must arrive in time, and the driver must still be running."""
-        while True:
-            if parent is not None and os.getppid() != parent:
-                os._exit(ORPHAN_EXIT)  # the driver was killed; its next run extracts this item
-            with self._watched(path):
-                try:
-                    value = next(values)
-                except StopIteration:
-                    return
-            yield value
-
-
-@functools.cache
-def _devnull() -> int:
-    """Return a descriptor for the report of faulthandler, which needs a file that stays open."""
-    return os.open(os.devnull, os.O_WRONLY)
+        """Yield the same values, each of which must arrive in time."""
+        return watched(values, partial(self._watched, path))

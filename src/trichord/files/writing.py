@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, disk_error
 from trichord.files.folders import hidden_beside, remove_folder
 from trichord.files.reading import open_descriptor, reason_of
 
@@ -162,18 +162,23 @@ def replacing_file(path: Path, *, exclusive: bool = False) -> Iterator[BinaryIO]
 
 
 @contextmanager
-def writing_to(place: object, advice: str, what: str = "cannot be written to") -> Iterator[None]:
+def writing_to(place: object, advice: str = "", what: str = "cannot be written to") -> Iterator[None]:
     """Turn an OSError of the block into a TrichordError that names the place and says what to do.
 
     Args:
         place: The file or folder that the block writes.
-        advice: What the user should do.
-        what: What went wrong, for the error message.
+        advice: What the user should do. By default, it follows from the cause, the file that the error names is named, and errors
+            that do not concern the disk are raised unchanged.
+        what: What went wrong, for the error message if `advice` is given.
     """
     try:
         yield
-    except OSError as error:
-        raise TrichordError(f"{place}: {what} ({reason_of(error)}); {advice}") from error
+    except Exception as error:
+        if advice and isinstance(error, OSError):
+            raise TrichordError(f"{place}: {what} ({reason_of(error)}); {advice}") from error
+        if not advice and (known := disk_error(error, place)):
+            raise known from error
+        raise
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from trichord.errors import TrichordError, disk_reason
+from trichord.errors import TrichordError
 from trichord.files.folders import check_no_links
 from trichord.files.paths import accepts_text_paths
+from trichord.files.reading import reason_of
 from trichord.logs import deprecated_callback
 from trichord.releases.export_job import CaptionFiles, ExportSummary, Job
 from trichord.releases.exported_steps import write_steps
@@ -93,7 +94,7 @@ def export_store(
     except OSError as error:
         where = error.filename or out
         raise TrichordError(
-            f"{where}: cannot be written ({disk_reason(error)}); check the disk and the path, then run again"
+            f"{where}: cannot be written ({reason_of(error)}); check the disk and the path, then run again"
         ) from None
     summary.notes += [*notes, *(f"{count:,} {what}" for what, count in job.odd.items())]
     return summary

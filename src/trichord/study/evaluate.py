@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trichord.errors import Diverged, TrichordError, writing
+from trichord.errors import Diverged, TrichordError
 from trichord.evaluation.embedded import Embedded
 from trichord.files.folders import check_no_links
 from trichord.files.paths import accepts_text_paths
-from trichord.files.writing import write_json
+from trichord.files.writing import write_json, writing_to
 from trichord.modality import Direction, further_letters
 from trichord.parallel import on_main
 from trichord.recipes import of_this_version, recipe_from_dict
@@ -327,7 +327,7 @@ def write_evaluation(evaluation: Evaluation, out: Path, *, anew: bool = False) -
     def write() -> None:
         if not anew:
             check_target(out)
-        with writing(out):
+        with writing_to(out):
             if out.suffix == ".json":
                 write_json(out, evaluation.results())
                 return

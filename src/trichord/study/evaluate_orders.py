@@ -16,10 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trichord.errors import Diverged, TrichordError, Unavailable, writing
+from trichord.errors import Diverged, TrichordError, Unavailable
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import file_sha256, unreadable
-from trichord.files.writing import write_json
+from trichord.files.writing import write_json, writing_to
 from trichord.modality import Direction, Order
 from trichord.parallel import main_process_logger, on_main
 from trichord.recipes import load_recipe, of_this_version, recipe_from_dict
@@ -112,7 +112,7 @@ def evaluate_orders(
     asked: dict[str, Any] = {"names": names, "directions": directions, "recipe": recipe, "options": options}
     asked |= {"num_windows": num_windows, "window_s": window_s, "window_pool": window_pool}
     found = OrdersEvaluation(study)
-    with nullcontext() if out is None else writing(out), nullcontext() if out is None else alone_in(out):
+    with nullcontext() if out is None else writing_to(out), nullcontext() if out is None else alone_in(out):
         index = on_main(lambda: Index.read(out, study, store, asked, used.to_dict() if recipe else None))
         finished = [run for run in chosen if not run.why]
         for run in chosen:

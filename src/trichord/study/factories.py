@@ -20,10 +20,10 @@ from trichord.losses.combined import CombinedLoss
 from trichord.losses.registry import pairwise_loss, pairwise_losses
 from trichord.modalities.audio import audio_input_of
 from trichord.modalities.base import AudioInput, ReadingSettings, TextInput
-from trichord.modalities.registry import specification
+from trichord.modalities.registry import own_modalities, specification
 from trichord.modalities.text import text_input_of
 from trichord.modalities.video import visual_streams_of
-from trichord.modality import MODALITIES, known
+from trichord.modality import MODALITIES, in_order
 from trichord.nn import MCN
 from trichord.store.overlap import check_overlap
 from trichord.store.rules import outdated
@@ -63,7 +63,8 @@ def build_model(recipe: Recipe, store: Store, seed: int) -> MCN:
         raise TrichordError(
             "model.mask_padding false is the published treatment of padded words; with text embeddings set it to true"
         )
-    widths = {m: specification(m).width(store, reading) for m in known()}
+    names = in_order([*own_modalities(), *store.modalities])
+    widths = {name: specification(name).width(store, reading) for name in names}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MCN(

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.data.frozen import frozen_folder, why_not_writable
-from trichord.errors import Diverged, TrichordError, writing
+from trichord.errors import Diverged, TrichordError
 from trichord.files.folders import remove_folder
 from trichord.files.paths import accepts_text_paths
 from trichord.files.reading import read_json_value
-from trichord.files.writing import refuse_foreign, write_text
+from trichord.files.writing import refuse_foreign, write_text, writing_to
 from trichord.logs import deprecated_callback
 from trichord.modality import Direction, Order
 from trichord.parallel import is_main, main_process_logger, on_main
@@ -90,7 +90,7 @@ def train_order(
     factories.training_accelerator(recipe)  # joins the other processes of a launch
     store = Store(store_path, cache_gb=recipe.data.cache_gb or None)
     planned = plan_order(Order.parse(order), seed, recipe, store.fingerprint)
-    with writing(out), alone_in(out):
+    with writing_to(out), alone_in(out):
         on_main(lambda: claim(out, store, recipe, must_be_new=not resume))
         for line in factories.check_data(recipe, store, [stage.stage for stage in planned.stages]):
             logger.warning(line)
@@ -152,7 +152,7 @@ def run_study(
     results: list[dict[str, Any]] = []
     runs: list[ScoredRun] = []
     table = None
-    with writing(out), alone_in(out):
+    with writing_to(out), alone_in(out):
         on_main(partial(_check_new, out))
         on_main(lambda: claim(out, store, recipe, must_be_new=False))
         write = partial(write_study, out, store, recipe, plan, chosen, results, first_stage_seed=first_stage_seed)
