@@ -24,9 +24,8 @@ from trichord.study.evaluation_files import PER_QUERY, RESULTS, check_target
 from trichord.study.loading import items_trained_on, load_for_scoring
 from trichord.study.ranks import write_arrays
 from trichord.study.scores import Scores, scores_of
-from trichord.tasks.benchmarks import benchmark_names, find_benchmark
 from trichord.tasks.protocol import Options, Outcome, Protocol
-from trichord.tasks.registry import find_protocol, protocols
+from trichord.tasks.registry import default_names, resolve
 from trichord.tasks.retrieval.measure import FUSIONS, all_directions
 from trichord.tasks.saved_sets import scored_sets
 from trichord.tasks.subject import Subject, Untrained
@@ -114,13 +113,7 @@ def evaluate(
     Raises TrichordError when a benchmark is not known, or lacks what it needs.
     """
     options = options or Options()
-    for what, value, known in (
-        ("fusion", options.fusion, ("auto", *FUSIONS)),
-        ("missing", options.missing, ("auto", "drop", "miss")),
-    ):
-        if value not in known:
-            raise TrichordError(f"{what} cannot be '{value}'; choose {', '.join(known)}")
-    DRAW_SEED.check("--seed", options.seed)
+    _check_choices(options)
     if run is None and embeddings is None:
         refuse_model_among(names)
     if (embeddings is None) == (run is None) or (run is None) != (store_path is None):
@@ -130,48 +123,18 @@ def evaluate(
         )
     if not num_windows and (window_s is not None or window_pool != "mean"):
         raise TrichordError("window_s and window_pool have no effect without --windows; give their number")
-    store: Store | None = None
-    evaluation: Evaluation
     if embeddings is not None:
-        given = Embedded.load(embeddings)
-        evaluation = Evaluation(Subject.of_embeddings(given))
-        evaluation.notes += [
-            f"{embeddings}: {(~there).sum():,} of {len(there):,} rows of {m} count as missing: marked so, or not finite"
-            for m, there in given.valid.items()
-            if not there.all()
-        ]
+        evaluation = _of_embeddings(embeddings)
         if recipe is not None or num_windows:
             raise TrichordError(f"{embeddings}: recipes and windows have no effect on embeddings; leave them out")
     else:
         assert run is not None and store_path is not None
-        store, trained, used, settings = load_for_scoring(run, store_path, recipe)
-        evaluation = Evaluation(
-            Subject.of_model(
-                str(run),
-                trained.model,
-                store,
-                settings,
-                trained.trained,
-                trained.centroids,
-                items_trained_on(run, trained, store),
-            )  # fmt: skip
-        )
-        evaluation.notes += trained.notes
-        if recipe is not None and trained.settings:
-            own = recipe_from_dict(of_this_version(trained.settings))
-            evaluation.notes.append(_other_recipe(run, recipe, own, used, with_directions=not directions))
-        usual = tuple(
-            c for c in used.evaluation.directions if set(Direction.parse(c).modalities) <= set(trained.trained)
-        )
-        options = replace(
-            options,
-            usual=usual,
-            block=settings.block,
-            missing=settings.missing if options.missing == "auto" else options.missing,
-            windows=Windows(num_windows, window_s or used.data.min_clip_s, window_pool) if num_windows else None,
-        )
+        evaluation, used, options = _of_model(run, store_path, recipe, options, with_directions=not directions)
+        if num_windows:
+            options = replace(options, windows=Windows(num_windows, window_s or used.data.min_clip_s, window_pool))
+    store = evaluation.subject.store
     options = replace(options, directions=_directions(directions, evaluation.subject))
-    chosen = [resolve(name, store) for name in dict.fromkeys(names or _default_names(store))]
+    chosen = [resolve(name, store) for name in dict.fromkeys(names or default_names(store))]
     _check_effect(chosen, options, evaluation.subject)
     products = [name for name, protocol, _ in chosen if protocol.kind in BY_PRODUCTS]
     if embeddings is not None and options.fusion == "auto" and products:
@@ -193,6 +156,51 @@ def evaluate(
             continue
         evaluation.benchmarks.append(Evaluated(name, protocol, mine, outcome))
     return evaluation
+
+
+def _check_choices(options: Options) -> None:
+    """Raise TrichordError for a choice that does not exist."""
+    for what, value, known in (
+        ("fusion", options.fusion, ("auto", *FUSIONS)),
+        ("missing", options.missing, ("auto", "drop", "miss")),
+    ):
+        if value not in known:
+            raise TrichordError(f"{what} cannot be '{value}'; choose {', '.join(known)}")
+    DRAW_SEED.check("--seed", options.seed)
+
+
+def _of_embeddings(path: Path) -> Evaluation:
+    """Return an evaluation of the embeddings in a file, without benchmarks yet."""
+    given = Embedded.load(path)
+    notes = [
+        f"{path}: {(~there).sum():,} of {len(there):,} rows of {m} count as missing: marked so, or not finite"
+        for m, there in given.valid.items()
+        if not there.all()
+    ]
+    return Evaluation(Subject.of_embeddings(given), notes=notes)
+
+
+def _of_model(
+    run: Path, store_path: Location | Store, recipe: str | None, options: Options, *, with_directions: bool
+) -> tuple[Evaluation, Recipe, Options]:
+    """Return an evaluation of a model without benchmarks yet, the recipe by which clips are read and scored, and the options with
+    what follows from both.
+
+    Args:
+        run, store_path, recipe, options: As of `evaluate`.
+        with_directions: Whether the directions are those of the recipe.
+    """
+    store, trained, used, settings = load_for_scoring(run, store_path, recipe)
+    trained_on = items_trained_on(run, trained, store)
+    subject = Subject.of_model(str(run), trained.model, store, settings, trained.trained, trained.centroids, trained_on)
+    notes = list(trained.notes)
+    if recipe is not None and trained.settings:
+        own = recipe_from_dict(of_this_version(trained.settings))
+        notes.append(_other_recipe(run, recipe, own, used, with_directions=with_directions))
+    codes = used.evaluation.directions
+    usual = tuple(code for code in codes if set(Direction.parse(code).modalities) <= set(trained.trained))
+    options = replace(options, usual=usual, block=settings.block, missing=options.missing_or(settings.missing))
+    return Evaluation(subject, notes=notes), used, options
 
 
 def _other_recipe(run: Path, name: str, own: Recipe, used: Recipe, *, with_directions: bool) -> str:
@@ -236,50 +244,6 @@ def _directions(asked: Sequence[str] | str, subject: Subject) -> tuple[str, ...]
     if codes == [ALL]:
         return all_directions(subject.modalities)
     return tuple(Direction.parse(code).code for code in codes)
-
-
-def _default_names(store: Store | None) -> list[str]:
-    if store is None:
-        return ["retrieval"]
-    names = benchmark_names(store)
-    if not names:
-        raise TrichordError(f"{store.path}: holds no clips outside its training split; name some as COLLECTION/train")
-    return names
-
-
-def resolve(name: str, store: Store | None) -> tuple[str, Protocol, str]:
-    """The name of a benchmark, its protocol, and the clips that the user names for it (`Options.on`).
-
-    A collection that is called as a protocol is scored under it where it has that protocol's clips.
-    """
-    head, _, rest = name.partition(":")
-    known = protocols()
-    have = [] if store is None else store.collections()
-    if head in known and (rest or store is None or not known[head].clips):
-        return name, known[head], rest
-    if head in known and (tuple(known[head].clips.split("/")) in have or head not in {c for c, _ in have}):
-        return name, known[head], rest
-    if store is None:
-        return name, find_protocol(name), ""
-    return name, known["retrieval"], name
-
-
-def explanation_of(name: str, store_path: Location | None = None) -> str:
-    """The protocol in words that a benchmark is scored under; a name without a protocol in it is told which one that is.
-
-    Raises TrichordError for a name that is neither a protocol, nor COLLECTION/SPLIT, nor a collection of the store.
-    """
-    from trichord.store import Store
-
-    store = None if store_path is None else Store(store_path)
-    known, (head, mark, rest) = protocols(), name.partition(":")
-    of_clips = store is None and "/" in name and not mark
-    protocol = known["retrieval"] if of_clips else resolve(name, store)[1]
-    protocol.refuse_clips(rest)
-    if store is not None and head not in known:
-        find_benchmark(store, name)
-    told = "" if name == protocol.name else f"{name} is scored by {protocol.name}.\n\n"
-    return told + protocol.explanation()
 
 
 def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, subject: Subject) -> None:
