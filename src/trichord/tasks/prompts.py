@@ -37,7 +37,7 @@ PROMPTS_PER_BATCH = 256
 
 
 def prompts_of(name: str, templates: Sequence[str] = ()) -> list[str]:
-    """The texts that stand for a class. Raises TrichordError for a template without `{}`."""
+    """Return the texts that stand for a class. Raises TrichordError for a template without `{}`."""
     if odd := [template for template in templates if "{}" not in template]:
         raise TrichordError(
             f"template '{odd[0]}' has no place for the class; write {{}} there, as in 'a video of {{}}'"
@@ -56,8 +56,8 @@ def prompts_from_clips(subject: Subject, options: Options) -> bool:
 def prompt_rows(
     subject: Subject, found: Embedded, prompts: Sequence[str], options: Options
 ) -> tuple[np.ndarray, dict[str, list[str]]]:
-    """Embeddings (P, D) of prompts in the subject's joint space, NaN where there is none; and by prompt the words that have no
-    vector."""
+    """Return the embeddings (P, D) of prompts in the subject's joint space, NaN where there is none, and by prompt the words
+    without a vector."""
     if prompts_from_clips(subject, options):
         return found_prompts(found, prompts), {}
     assert subject.model is not None and subject.store is not None and subject.settings is not None
@@ -70,7 +70,7 @@ def prompt_rows(
 def embed_prompts(
     model: MCN, store: Store, prompts: Sequence[str], max_words: int
 ) -> tuple[np.ndarray, dict[str, list[str]]]:
-    """Embeddings (P, D) of texts by a model that reads words; and by text the words that have no vector.
+    """Return the embeddings (P, D) of texts by a model that reads words, and by text the words without a vector.
 
     Vectors are the store's; of words that it lacks the default table's, if the store was made with that. A text without any
     known word has a row of NaN.
@@ -108,7 +108,8 @@ def embed_prompts(
 
 
 def found_prompts(found: Embedded, prompts: Sequence[str]) -> np.ndarray:
-    """Embeddings (P, D) of texts that stand among the captions; NaN where one does not. Copies count once, case does not."""
+    """Return the embeddings (P, D) of those texts that are among the captions; NaN for others. Of equal captions the first counts;
+    case does not matter."""
     if found.captions is None or "text" not in found.embeddings:
         raise TrichordError(
             f"{found.source}: has no texts with captions to take class names from; add a text for each class"
@@ -129,7 +130,7 @@ def _plain(text: str) -> str:
 
 
 def embed_texts(subject: Subject, texts: Sequence[str], what: str, name: str = "") -> np.ndarray:
-    """Embeddings (P, D) float32 of texts by a model that reads text embeddings, each text as a caption of its own.
+    """Return the embeddings (P, D) float32 of texts by a model that reads text embeddings, each text as a caption of its own.
 
     Args:
         subject: A model on a store, with `settings.text` embeddings.

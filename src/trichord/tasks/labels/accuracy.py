@@ -19,7 +19,7 @@ from trichord.evaluation.ranks import expected_hits
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """n items and where their class stands among C.
+    """n items, and the rank of the class of each among C classes.
 
     Attributes:
         clip: (n,) number of each item.
@@ -36,7 +36,7 @@ class Scored:
 
     @classmethod
     def of(cls, clip: np.ndarray, truth: np.ndarray, counts: RankCounts, missing: np.ndarray | None = None) -> Scored:
-        """From counts of all items but those that are marked in `missing` (n,), which are errors."""
+        """Return the items from counts of all items except those marked in `missing` (n,), which are errors."""
         greater = np.full(len(clip), counts.num_gallery, np.int64)
         equal = np.ones(len(clip), np.int64)
         there = np.ones(len(clip), bool) if missing is None else ~missing
@@ -47,7 +47,7 @@ class Scored:
     def of_scores(
         cls, clip: np.ndarray, truth: np.ndarray, scores: np.ndarray, missing: np.ndarray | None = None
     ) -> Scored:
-        """From scores (items that are there, C); truths of C and more are errors."""
+        """Return the items from scores (items that are not missing, C). Classes numbered C and above are errors."""
         there = truth if missing is None else truth[~missing]
         known = there < scores.shape[1]
         greater, equal = np.full(len(there), scores.shape[1], np.int64), np.ones(len(there), np.int64)
@@ -57,17 +57,17 @@ class Scored:
         return cls.of(clip, truth, RankCounts(greater, equal, scores.shape[1]), missing)
 
     def hits(self, k: int) -> np.ndarray:
-        """(n,) the chance that an item's class is among the first k."""
+        """Return the probability (n,) that the class of an item is among the first k."""
         return expected_hits(min(k, self.num_classes), self.greater, self.equal)
 
     def chance(self, k: int) -> np.ndarray:
-        """(n,) the same of an order at random."""
+        """Return the same probability (n,) for a random order of the classes."""
         possible = self.greater < self.num_classes  # one that cannot be right has all classes above its own
         return possible * (min(k, self.num_classes) / self.num_classes)
 
     def measures(self) -> dict[str, tuple[float, float, np.ndarray]]:
-        """(value, chance) in percent, and (n,) what each item gives to the value, by name. Top-5 only where there are more than 5
-        classes."""
+        """Return by measure its value and its chance in percent, and what each item (n,) contributes to the value. Top-5 needs
+        more than 5 classes."""
         first, first_chance = self.hits(1), self.chance(1)
         out = {"top-1": (_percent(first), _percent(first_chance), first)}
         if self.num_classes > 5:
@@ -78,7 +78,7 @@ class Scored:
         return out
 
     def _by_class(self, values: np.ndarray) -> float:
-        """Mean over the classes that have an item of the mean over their items."""
+        """Return the mean over classes of the mean over the items of a class."""
         _, kind, num = np.unique(self.truth, return_inverse=True, return_counts=True)
         return _percent(np.bincount(kind, weights=values) / num)
 
@@ -88,12 +88,12 @@ Fold = tuple[np.ndarray, np.ndarray]
 
 
 def mean_of_folds(folds: Sequence[Fold]) -> float:
-    """The mean of the folds' figures."""
+    """Return the mean of the figures of the folds."""
     return float(np.mean([each.mean() for _, each in folds]))
 
 
 def over_folds(folds: Sequence[Fold], num: int) -> np.ndarray:
-    """(num,) what each of `num` clips gives to the mean over F folds of a figure; NaN for clips that no fold tests.
+    """Return what each of `num` clips contributes to the mean of a figure over F folds; NaN for clips that no fold tests.
 
     Of n clips that are tested at all, in one fold or in several, clip i gives
 

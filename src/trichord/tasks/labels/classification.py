@@ -12,7 +12,8 @@ import numpy as np
 
 
 def class_embeddings(prompts: np.ndarray, owner: np.ndarray, num_classes: int, cosine: bool) -> np.ndarray:
-    """(C, D) the mean over each class's prompts (P, D), of unit length where `cosine`; NaN where none is finite.
+    """Return the mean (C, D) of the prompts (P, D) of each class, of unit length if `cosine`; NaN for a class without a finite
+    prompt.
 
     owner: (P,) the class of each prompt.
     """

@@ -20,7 +20,7 @@ STARTS = 10
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of two groupings of the same items, in percent."""
+    """Agreement of two groupings of the same items, in percent."""
 
     nmi: float
     ari: float
@@ -28,7 +28,7 @@ class Agreement:
 
 
 def agreement(cluster: np.ndarray, kind: np.ndarray) -> Agreement:
-    """Of clusters (n,) with labels (n,), both integers from 0."""
+    """Return the agreement of clusters (n,) with labels (n,), both integers from 0."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     nmi, ari = normalized_mutual_info_score(kind, cluster), adjusted_rand_score(kind, cluster)
@@ -36,15 +36,15 @@ def agreement(cluster: np.ndarray, kind: np.ndarray) -> Agreement:
 
 
 def chance_agreement(cluster: np.ndarray, kind: np.ndarray, seed: int = 0) -> Agreement:
-    """Mean agreement over permutations of the labels."""
+    """Return the mean agreement over permutations of the labels."""
     rng = np.random.default_rng(seed)
     drawn = [agreement(cluster, rng.permutation(kind)) for _ in range(LABEL_PERMUTATIONS)]
     return Agreement(*(float(np.mean([getattr(a, name) for a in drawn])) for name in ("nmi", "ari", "purity")))
 
 
 def purity_hits(cluster: np.ndarray, kind: np.ndarray) -> np.ndarray:
-    """(n,) what each item gives to the purity, which is the mean: 1 where its label is its cluster's most frequent one. Of t
-    labels that are equally frequent one is drawn: an item of any of them gives 1/t, its expected value."""
+    """Return what each item (n,) contributes to the purity, which is their mean: 1 if the label of the item is the most frequent
+    one of its cluster. If t labels are equally frequent, an item with one of them contributes 1/t."""
     shape = int(cluster.max()) + 1, int(kind.max()) + 1
     table = np.bincount(cluster * shape[1] + kind, minlength=shape[0] * shape[1]).reshape(shape)
     most = table == table.max(1, keepdims=True)
@@ -52,8 +52,8 @@ def purity_hits(cluster: np.ndarray, kind: np.ndarray) -> np.ndarray:
 
 
 def cluster_embeddings(rows: np.ndarray, num_clusters: int, seed: int = 0) -> np.ndarray:
-    """(n,) k-means clusters of unit vectors (n, D), the best of STARTS starts; how many there are at most is told in
-    `geometry.measure_geometry`. One thread: the same rows give the same clusters."""
+    """Return the k-means clusters (n,) of unit vectors (n, D), the best of STARTS starts; `geometry.measure_geometry` describes
+    the largest number of clusters. One thread: the same rows give the same clusters."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):

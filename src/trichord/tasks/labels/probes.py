@@ -77,7 +77,8 @@ def linear_probe(
 def _fitted(
     train: np.ndarray, kind: np.ndarray, test: np.ndarray, penalty: float
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(m, classes of `kind`) scores, the classes, and whether the fit converged. One class alone scores alike."""
+    """Return scores (m, number of classes in `kind`), the classes, and whether the fit converged. With one class, all scores are
+    equal."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -100,8 +101,8 @@ def _fitted(
 
 
 def _parts(kind: np.ndarray, groups: np.ndarray | None, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(training, validation) rows of each part; groups are dealt whole, so that each class is spread over the parts as
-    evenly as they allow. Empty where there is but one group."""
+    """Return the (training, validation) rows of each part. Groups are not divided, and classes are spread over the parts as evenly
+    as the groups allow. Empty if there is one group only."""
     video = np.arange(len(kind)) if groups is None else np.unique(groups, return_inverse=True)[1]
     num = min(NUM_PARTS, len(np.unique(video)))
     if num < 2:
@@ -118,7 +119,7 @@ def _parts(kind: np.ndarray, groups: np.ndarray | None, seed: int) -> list[tuple
 def _validated(
     train: np.ndarray, kind: np.ndarray, parts: list[tuple[np.ndarray, np.ndarray]], penalty: float
 ) -> float:
-    """Accuracy over all rows, each predicted by the fit of the other parts, in percent."""
+    """Return the accuracy in percent over all rows, each predicted by the fit of the other parts."""
     right = 0
     for fit, held in parts:
         scores, classes, _ = _fitted(train[fit], kind[fit], train[held], penalty)
@@ -133,7 +134,7 @@ def knn_scores(
     neighbours: Sequence[int] = NEIGHBOURS,
     temperature: float = TEMPERATURE,
 ) -> dict[int, np.ndarray]:
-    """Votes (m, C) of the nearest training rows, by k. A k of more rows than there are takes all of them.
+    """Return by k the votes (m, C) of the nearest training rows. If k exceeds the number of rows, all of them vote.
 
     Args:
         train: (n, D). test: (m, D). A row of zeros has the cosine 0 with all.

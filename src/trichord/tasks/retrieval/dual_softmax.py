@@ -43,7 +43,7 @@ def dual_softmax_ranks(
     owner: np.ndarray | None = None,
     block: int = 1024,
 ) -> RankCounts | BestCounts:
-    """Counts of the re-weighted dot products, which never underflow.
+    """Return the counts of the re-weighted dot products, which never underflow.
 
     Args:
         queries: (Q, D).
@@ -83,7 +83,7 @@ def dual_softmax_ranks(
 
 
 def _attention(q: np.ndarray, items: np.ndarray, scale: float, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """(G,) the largest score of each item, and (G,) the logarithm of its sum of exp(scale (score - largest))."""
+    """Return for each item (G,) the largest score, and the logarithm of the sum of exp(scale (score - largest))."""
     top, total = np.full(len(items), -np.inf), np.zeros(len(items))
     for start in range(0, len(q), rows):
         scores = _products(q[start : start + rows], items)
@@ -115,7 +115,7 @@ def _reweighted(
 
 
 def _counts(sign: np.ndarray, size: np.ndarray, index: np.ndarray) -> RankCounts:
-    """What `counts.matrix_counts` gives, of a matrix of (sign, size)."""
+    """Return the counts of `counts.matrix_counts` for a matrix of (sign, size)."""
     at = np.arange(len(sign)), index
     own_sign, own_size = sign[at][:, None], size[at][:, None]
     alike = sign == own_sign
@@ -137,7 +137,7 @@ def _places(sign: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 
 def _products(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """(R, G) dot products, float64; NaN where they are infinite."""
+    """Return the dot products (R, G) in float64; NaN where they are infinite."""
     wide, out = rows.astype(np.float64), np.empty((len(rows), len(items)))
     for start in range(0, len(items), COLUMNS):
         out[:, start : start + COLUMNS] = wide @ items[start : start + COLUMNS].astype(np.float64).T
