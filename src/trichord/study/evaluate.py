@@ -42,7 +42,7 @@ BY_PRODUCTS = ("retrieval", "localization", "classification")  # kinds whose sco
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One benchmark that was run: as it was asked for, its protocol, how, and what it gave."""
+    """One benchmark that was scored: the name that the user gave, its protocol, the options and the outcome."""
 
     name: str
     protocol: Protocol
@@ -52,14 +52,14 @@ class Evaluated:
 
 @dataclass
 class Evaluation:
-    """subject: What was scored. benchmarks: in the order asked for. notes: what a reader should know of the model."""
+    """The scored subject, its benchmarks in the order in which they were named, and notes on the subject."""
 
     subject: Subject
     benchmarks: list[Evaluated] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def results(self) -> list[dict[str, Any]]:
-        """Retrieval rows by direction as a study keeps them; of other benchmarks one object per figure."""
+        """Return retrieval rows by direction, in the form of a study; for other benchmarks one object per figure."""
         return [
             row
             for done in self.benchmarks
@@ -67,11 +67,11 @@ class Evaluation:
         ]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The saved results of each query, video or item."""
+        """Return the saved values of each query, video or item."""
         return {name: array for done in self.benchmarks for name, array in done.outcome.kept().items()}
 
     def scores(self) -> Scores:
-        """The scores, as `study.scores.read_scores` would read them from the written files."""
+        """Return the scores, as `study.scores.read_scores` would read them from the written files."""
         scores = scores_of(Path(self.subject.name), _described(self))
         scores.arrays = self.arrays()
         return scores
@@ -204,7 +204,7 @@ def _of_model(
 
 
 def _other_recipe(run: Path, name: str, own: Recipe, used: Recipe, *, with_directions: bool) -> str:
-    """What differs between the recipe of a model and the one that it is scored under, as far as figures follow from it."""
+    """Return a note on the settings in which the recipe of a model differs from the one that it is scored under."""
     parts = []
     mine, other = (asdict(factories.scoring_settings(recipe, ())) for recipe in (own, used))
     mine, other = ({k: v for k, v in settings.items() if k != "block"} for settings in (mine, other))
@@ -220,7 +220,7 @@ def _other_recipe(run: Path, name: str, own: Recipe, used: Recipe, *, with_direc
 
 
 def refuse_model_among(names: Sequence[str]) -> None:
-    """Raises TrichordError when one of the names of benchmarks is a file or folder: the model, where none was given."""
+    """Raise TrichordError if one of the names of benchmarks is a file or folder, that is, the model."""
     if found := [name for name in names if name and os.path.exists(name)]:
         others = " ".join(name for name in names if name not in found)
         told = f"trichord evaluate {found[-1]} --store STORE{' --benchmark ' if others else ''}{others}"
@@ -228,7 +228,8 @@ def refuse_model_among(names: Sequence[str]) -> None:
 
 
 def _possible(options: Options, evaluation: Evaluation) -> tuple[Options, bool]:
-    """The options with those directions that the subject's modalities allow, and whether others were left out, with a note."""
+    """Return the options with the directions that the subject's modalities allow, and whether others were left out; a note names
+    these."""
     known = set(evaluation.subject.modalities)
     kept = tuple(code for code in options.directions if set(Direction.parse(code).modalities) <= known)
     if lost := [code for code in options.directions if code not in kept]:
@@ -238,7 +239,7 @@ def _possible(options: Options, evaluation: Evaluation) -> tuple[Options, bool]:
 
 
 def _directions(asked: Sequence[str] | str, subject: Subject) -> tuple[str, ...]:
-    """Codes of the directions asked for: a list, or text with commas; `all`."""
+    """Return the codes of the directions that the user chose: a list, text with commas, or `all`."""
     codes = [part.strip() for code in ([asked] if isinstance(asked, str) else asked) for part in code.split(",")]
     codes = [code for code in codes if code]
     if codes == [ALL]:
@@ -247,7 +248,7 @@ def _directions(asked: Sequence[str] | str, subject: Subject) -> tuple[str, ...]
 
 
 def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, subject: Subject) -> None:
-    """Raises TrichordError for choices that none of the benchmarks reads."""
+    """Raise TrichordError for choices that none of the benchmarks reads."""
     kinds = {protocol.kind for _, protocol, _ in chosen}
     told = ", ".join(name for name, _, _ in chosen)
     if options.labels and not kinds & {"classification", "probe", "clustering"}:
@@ -277,8 +278,8 @@ def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, sub
 
 
 def write_evaluation(evaluation: Evaluation, out: Path, *, anew: bool = False) -> None:
-    """A folder with `results.json` (protocols in words, rows, notes, choices) and `queries.npz` (per query, video or item, as
-    studies keep them: `study.ranks.read_ranks`); of a name in .json the retrieval rows alone.
+    """Write a folder with `results.json` (protocols, rows, notes, options) and `queries.npz` (values per query, video or item); if
+    `out` ends in .json, write the retrieval rows only.
 
     Args:
         evaluation: What is written.
@@ -331,12 +332,12 @@ def _described(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _address(name: str) -> str:
-    """The absolute path where `name` is that of a file or folder, else the name as it is."""
+    """Return the absolute path of a file or folder, and any other name as it is."""
     return os.path.abspath(name) if os.path.exists(name) else name
 
 
 def _clips(subject: Subject, done: Evaluated) -> str:
-    """COLLECTION/SPLIT that was scored, the collection alone where labels may say what is tested; of embeddings those of the
+    """Return the COLLECTION/SPLIT that was scored; the collection if labels may say what is tested; for embeddings that of the
     protocol, or ''."""
     if done.protocol.clips or subject.store is None:
         return done.protocol.clips
