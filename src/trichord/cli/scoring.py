@@ -122,10 +122,10 @@ def evaluate(
     from rich.console import Console
 
     from trichord.evaluation import embedded
-    from trichord.study.evaluate import explanation_of
     from trichord.study.evaluation_files import check_target, read_gallery
     from trichord.study.evaluation_tables import protocols_table
     from trichord.tasks.protocol import Options
+    from trichord.tasks.registry import explanation_of
 
     selection: dict[str, Any] = {"orders": parts_of(orders), "seeds": _seeds(seeds)}
     console = Console(width=None if sys.stdout.isatty() else 120)

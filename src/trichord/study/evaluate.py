@@ -24,9 +24,8 @@ from trichord.study.evaluation_files import PER_QUERY, RESULTS, check_target
 from trichord.study.loading import items_trained_on, load_for_scoring
 from trichord.study.ranks import write_arrays
 from trichord.study.scores import Scores, scores_of
-from trichord.tasks.benchmarks import benchmark_names, find_benchmark
 from trichord.tasks.protocol import Options, Outcome, Protocol
-from trichord.tasks.registry import find_protocol, protocols
+from trichord.tasks.registry import default_names, resolve
 from trichord.tasks.retrieval.measure import FUSIONS, all_directions
 from trichord.tasks.saved_sets import scored_sets
 from trichord.tasks.subject import Subject, Untrained
@@ -43,7 +42,7 @@ BY_PRODUCTS = ("retrieval", "localization", "classification")  # kinds whose sco
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One benchmark that was run: as it was asked for, its protocol, how, and what it gave."""
+    """One benchmark that was scored: the name that the user gave, its protocol, the options and the outcome."""
 
     name: str
     protocol: Protocol
@@ -53,14 +52,14 @@ class Evaluated:
 
 @dataclass
 class Evaluation:
-    """subject: What was scored. benchmarks: in the order asked for. notes: what a reader should know of the model."""
+    """The scored subject, its benchmarks in the order in which they were named, and notes on the subject."""
 
     subject: Subject
     benchmarks: list[Evaluated] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def results(self) -> list[dict[str, Any]]:
-        """Retrieval rows by direction as a study keeps them; of other benchmarks one object per figure."""
+        """Return retrieval rows by direction, in the form of a study; for other benchmarks one object per figure."""
         return [
             row
             for done in self.benchmarks
@@ -68,11 +67,11 @@ class Evaluation:
         ]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The saved results of each query, video or item."""
+        """Return the saved values of each query, video or item."""
         return {name: array for done in self.benchmarks for name, array in done.outcome.kept().items()}
 
     def scores(self) -> Scores:
-        """The scores, as `study.scores.read_scores` would read them from the written files."""
+        """Return the scores, as `study.scores.read_scores` would read them from the written files."""
         scores = scores_of(Path(self.subject.name), _described(self))
         scores.arrays = self.arrays()
         return scores
@@ -114,13 +113,7 @@ def evaluate(
     Raises TrichordError when a benchmark is not known, or lacks what it needs.
     """
     options = options or Options()
-    for what, value, known in (
-        ("fusion", options.fusion, ("auto", *FUSIONS)),
-        ("missing", options.missing, ("auto", "drop", "miss")),
-    ):
-        if value not in known:
-            raise TrichordError(f"{what} cannot be '{value}'; choose {', '.join(known)}")
-    DRAW_SEED.check("--seed", options.seed)
+    _check_choices(options)
     if run is None and embeddings is None:
         refuse_model_among(names)
     if (embeddings is None) == (run is None) or (run is None) != (store_path is None):
@@ -130,48 +123,18 @@ def evaluate(
         )
     if not num_windows and (window_s is not None or window_pool != "mean"):
         raise TrichordError("window_s and window_pool have no effect without --windows; give their number")
-    store: Store | None = None
-    evaluation: Evaluation
     if embeddings is not None:
-        given = Embedded.load(embeddings)
-        evaluation = Evaluation(Subject.of_embeddings(given))
-        evaluation.notes += [
-            f"{embeddings}: {(~there).sum():,} of {len(there):,} rows of {m} count as missing: marked so, or not finite"
-            for m, there in given.valid.items()
-            if not there.all()
-        ]
+        evaluation = _of_embeddings(embeddings)
         if recipe is not None or num_windows:
             raise TrichordError(f"{embeddings}: recipes and windows have no effect on embeddings; leave them out")
     else:
         assert run is not None and store_path is not None
-        store, trained, used, settings = load_for_scoring(run, store_path, recipe)
-        evaluation = Evaluation(
-            Subject.of_model(
-                str(run),
-                trained.model,
-                store,
-                settings,
-                trained.trained,
-                trained.centroids,
-                items_trained_on(run, trained, store),
-            )  # fmt: skip
-        )
-        evaluation.notes += trained.notes
-        if recipe is not None and trained.settings:
-            own = recipe_from_dict(of_this_version(trained.settings))
-            evaluation.notes.append(_other_recipe(run, recipe, own, used, with_directions=not directions))
-        usual = tuple(
-            c for c in used.evaluation.directions if set(Direction.parse(c).modalities) <= set(trained.trained)
-        )
-        options = replace(
-            options,
-            usual=usual,
-            block=settings.block,
-            missing=settings.missing if options.missing == "auto" else options.missing,
-            windows=Windows(num_windows, window_s or used.data.min_clip_s, window_pool) if num_windows else None,
-        )
+        evaluation, used, options = _of_model(run, store_path, recipe, options, with_directions=not directions)
+        if num_windows:
+            options = replace(options, windows=Windows(num_windows, window_s or used.data.min_clip_s, window_pool))
+    store = evaluation.subject.store
     options = replace(options, directions=_directions(directions, evaluation.subject))
-    chosen = [resolve(name, store) for name in dict.fromkeys(names or _default_names(store))]
+    chosen = [resolve(name, store) for name in dict.fromkeys(names or default_names(store))]
     _check_effect(chosen, options, evaluation.subject)
     products = [name for name, protocol, _ in chosen if protocol.kind in BY_PRODUCTS]
     if embeddings is not None and options.fusion == "auto" and products:
@@ -195,8 +158,53 @@ def evaluate(
     return evaluation
 
 
+def _check_choices(options: Options) -> None:
+    """Raise TrichordError for a choice that does not exist."""
+    for what, value, known in (
+        ("fusion", options.fusion, ("auto", *FUSIONS)),
+        ("missing", options.missing, ("auto", "drop", "miss")),
+    ):
+        if value not in known:
+            raise TrichordError(f"{what} cannot be '{value}'; choose {', '.join(known)}")
+    DRAW_SEED.check("--seed", options.seed)
+
+
+def _of_embeddings(path: Path) -> Evaluation:
+    """Return an evaluation of the embeddings in a file, without benchmarks yet."""
+    given = Embedded.load(path)
+    notes = [
+        f"{path}: {(~there).sum():,} of {len(there):,} rows of {m} count as missing: marked so, or not finite"
+        for m, there in given.valid.items()
+        if not there.all()
+    ]
+    return Evaluation(Subject.of_embeddings(given), notes=notes)
+
+
+def _of_model(
+    run: Path, store_path: Location | Store, recipe: str | None, options: Options, *, with_directions: bool
+) -> tuple[Evaluation, Recipe, Options]:
+    """Return an evaluation of a model without benchmarks yet, the recipe by which clips are read and scored, and the options with
+    what follows from both.
+
+    Args:
+        run, store_path, recipe, options: As of `evaluate`.
+        with_directions: Whether the directions are those of the recipe.
+    """
+    store, trained, used, settings = load_for_scoring(run, store_path, recipe)
+    trained_on = items_trained_on(run, trained, store)
+    subject = Subject.of_model(str(run), trained.model, store, settings, trained.trained, trained.centroids, trained_on)
+    notes = list(trained.notes)
+    if recipe is not None and trained.settings:
+        own = recipe_from_dict(of_this_version(trained.settings))
+        notes.append(_other_recipe(run, recipe, own, used, with_directions=with_directions))
+    codes = used.evaluation.directions
+    usual = tuple(code for code in codes if set(Direction.parse(code).modalities) <= set(trained.trained))
+    options = replace(options, usual=usual, block=settings.block, missing=options.missing_or(settings.missing))
+    return Evaluation(subject, notes=notes), used, options
+
+
 def _other_recipe(run: Path, name: str, own: Recipe, used: Recipe, *, with_directions: bool) -> str:
-    """What differs between the recipe of a model and the one that it is scored under, as far as figures follow from it."""
+    """Return a note on the settings in which the recipe of a model differs from the one that it is scored under."""
     parts = []
     mine, other = (asdict(factories.scoring_settings(recipe, ())) for recipe in (own, used))
     mine, other = ({k: v for k, v in settings.items() if k != "block"} for settings in (mine, other))
@@ -212,7 +220,7 @@ def _other_recipe(run: Path, name: str, own: Recipe, used: Recipe, *, with_direc
 
 
 def refuse_model_among(names: Sequence[str]) -> None:
-    """Raises TrichordError when one of the names of benchmarks is a file or folder: the model, where none was given."""
+    """Raise TrichordError if one of the names of benchmarks is a file or folder, that is, the model."""
     if found := [name for name in names if name and os.path.exists(name)]:
         others = " ".join(name for name in names if name not in found)
         told = f"trichord evaluate {found[-1]} --store STORE{' --benchmark ' if others else ''}{others}"
@@ -220,7 +228,8 @@ def refuse_model_among(names: Sequence[str]) -> None:
 
 
 def _possible(options: Options, evaluation: Evaluation) -> tuple[Options, bool]:
-    """The options with those directions that the subject's modalities allow, and whether others were left out, with a note."""
+    """Return the options with the directions that the subject's modalities allow, and whether others were left out; a note names
+    these."""
     known = set(evaluation.subject.modalities)
     kept = tuple(code for code in options.directions if set(Direction.parse(code).modalities) <= known)
     if lost := [code for code in options.directions if code not in kept]:
@@ -230,7 +239,7 @@ def _possible(options: Options, evaluation: Evaluation) -> tuple[Options, bool]:
 
 
 def _directions(asked: Sequence[str] | str, subject: Subject) -> tuple[str, ...]:
-    """Codes of the directions asked for: a list, or text with commas; `all`."""
+    """Return the codes of the directions that the user chose: a list, text with commas, or `all`."""
     codes = [part.strip() for code in ([asked] if isinstance(asked, str) else asked) for part in code.split(",")]
     codes = [code for code in codes if code]
     if codes == [ALL]:
@@ -238,52 +247,8 @@ def _directions(asked: Sequence[str] | str, subject: Subject) -> tuple[str, ...]
     return tuple(Direction.parse(code).code for code in codes)
 
 
-def _default_names(store: Store | None) -> list[str]:
-    if store is None:
-        return ["retrieval"]
-    names = benchmark_names(store)
-    if not names:
-        raise TrichordError(f"{store.path}: holds no clips outside its training split; name some as COLLECTION/train")
-    return names
-
-
-def resolve(name: str, store: Store | None) -> tuple[str, Protocol, str]:
-    """The name of a benchmark, its protocol, and the clips that the user names for it (`Options.on`).
-
-    A collection that is called as a protocol is scored under it where it has that protocol's clips.
-    """
-    head, _, rest = name.partition(":")
-    known = protocols()
-    have = [] if store is None else store.collections()
-    if head in known and (rest or store is None or not known[head].clips):
-        return name, known[head], rest
-    if head in known and (tuple(known[head].clips.split("/")) in have or head not in {c for c, _ in have}):
-        return name, known[head], rest
-    if store is None:
-        return name, find_protocol(name), ""
-    return name, known["retrieval"], name
-
-
-def explanation_of(name: str, store_path: Location | None = None) -> str:
-    """The protocol in words that a benchmark is scored under; a name without a protocol in it is told which one that is.
-
-    Raises TrichordError for a name that is neither a protocol, nor COLLECTION/SPLIT, nor a collection of the store.
-    """
-    from trichord.store import Store
-
-    store = None if store_path is None else Store(store_path)
-    known, (head, mark, rest) = protocols(), name.partition(":")
-    of_clips = store is None and "/" in name and not mark
-    protocol = known["retrieval"] if of_clips else resolve(name, store)[1]
-    protocol.refuse_clips(rest)
-    if store is not None and head not in known:
-        find_benchmark(store, name)
-    told = "" if name == protocol.name else f"{name} is scored by {protocol.name}.\n\n"
-    return told + protocol.explanation()
-
-
 def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, subject: Subject) -> None:
-    """Raises TrichordError for choices that none of the benchmarks reads."""
+    """Raise TrichordError for choices that none of the benchmarks reads."""
     kinds = {protocol.kind for _, protocol, _ in chosen}
     told = ", ".join(name for name, _, _ in chosen)
     if options.labels and not kinds & {"classification", "probe", "clustering"}:
@@ -313,8 +278,8 @@ def _check_effect(chosen: list[tuple[str, Protocol, str]], options: Options, sub
 
 
 def write_evaluation(evaluation: Evaluation, out: Path, *, anew: bool = False) -> None:
-    """A folder with `results.json` (protocols in words, rows, notes, choices) and `queries.npz` (per query, video or item, as
-    studies keep them: `study.ranks.read_ranks`); of a name in .json the retrieval rows alone.
+    """Write a folder with `results.json` (protocols, rows, notes, options) and `queries.npz` (values per query, video or item); if
+    `out` ends in .json, write the retrieval rows only.
 
     Args:
         evaluation: What is written.
@@ -367,12 +332,12 @@ def _described(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _address(name: str) -> str:
-    """The absolute path where `name` is that of a file or folder, else the name as it is."""
+    """Return the absolute path of a file or folder, and any other name as it is."""
     return os.path.abspath(name) if os.path.exists(name) else name
 
 
 def _clips(subject: Subject, done: Evaluated) -> str:
-    """COLLECTION/SPLIT that was scored, the collection alone where labels may say what is tested; of embeddings those of the
+    """Return the COLLECTION/SPLIT that was scored; the collection if labels may say what is tested; for embeddings that of the
     protocol, or ''."""
     if done.protocol.clips or subject.store is None:
         return done.protocol.clips

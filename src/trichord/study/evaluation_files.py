@@ -32,7 +32,7 @@ def _is_evaluation(path: Path) -> bool:
 
 
 def read_gallery(path: Path) -> tuple[str, ...]:
-    """Ids of clips, one a line. Raises TrichordError when there is no such file or it names none."""
+    """Return the ids of clips in a file with one per line. Raises TrichordError if there is no such file or it has no ids."""
     refuse_lfs_pointer(path)
     try:
         lines = [line.strip() for line in read_given_text(path).splitlines()]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def evaluation_tables(evaluation: Evaluation) -> list[Table]:
-    """Retrieval in one table; each other benchmark in its own, for a terminal."""
+    """Return the tables of an evaluation for a terminal: one of retrieval, and one of each other benchmark."""
     tables = []
     results = [RetrievalResult(**r) for done in evaluation.benchmarks for r in done.outcome.details.get("results", ())]
     if results:
@@ -32,8 +32,8 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def rows_table(title: str, rows: Sequence[Row]) -> Table:
-    """A line for each thing that figures are of, a column for each measure, with chance behind it; for a terminal. What the
-    measures of a line are means over has a column; where it differs between them it stands with the measure."""
+    """Return a table for a terminal with a line for each thing that figures are of, and a column for each measure with its chance.
+    The number of units has a column of its own; if it differs between the measures of a line, it is beside the measure."""
     from rich.table import Table
 
     measures = list(dict.fromkeys(row.measure for row in rows))
@@ -66,7 +66,7 @@ def _cell(row: Row | None, with_num: bool = False) -> str:
 
 
 def _num_told(nums: Collection[int]) -> str:
-    """`n = 8`, or `n = 8 to 60`."""
+    """Return `n = 8`, or `n = 8 to 60`."""
     return f"n = {min(nums):,}" if len(set(nums)) == 1 else f"n = {min(nums):,} to {max(nums):,}"
 
 
@@ -74,8 +74,8 @@ WIDTH = 100  # of the figures of a table: with order, seeds and borders it fits 
 
 
 def order_tables(figures: Sequence[Measure], orders: Sequence[str]) -> list[Table]:
-    """For each benchmark and each thing that figures are of a line per order and a column per measure, chance below; measures
-    that do not fit 120 columns have a table of their own. `-`: the order has no such figure."""
+    """Return for each benchmark and each thing that figures are of a table with a line per order, a column per measure, and chance
+    at the bottom. Measures that do not fit 120 columns are in a table of their own. `-` means that the order has no such figure."""
     tables = []
     for name, of in dict.fromkeys((f.benchmark, f.of) for f in figures):
         mine = [f for f in figures if (f.benchmark, f.of) == (name, of)]
@@ -84,7 +84,7 @@ def order_tables(figures: Sequence[Measure], orders: Sequence[str]) -> list[Tabl
 
 
 def _fitting(figures: Sequence[Measure]) -> Iterator[list[Measure]]:
-    """The figures, cut between measures where the cells grow wider than WIDTH."""
+    """Yield the figures in parts whose columns are at most WIDTH wide together; a measure is not divided."""
     part: list[Measure] = []
     used = 0
     for measure in dict.fromkeys(f.measure for f in figures):
@@ -126,7 +126,7 @@ def _order_table(name: str, of: str, figures: Sequence[Measure], orders: Sequenc
 
 
 def _width(heading: str, column: Sequence[Measure]) -> int:
-    """Of a column whose heading breaks between words, n below it."""
+    """Return the width of a column whose heading breaks between words, with n below it."""
     return max(len(text) for text in (*map(_order_cell, column), *heading.split(), _num_told([f.num for f in column])))
 
 
@@ -137,7 +137,7 @@ def _order_cell(figure: Measure | None) -> str:
 
 
 def order_caption(figures: Sequence[Measure]) -> str:
-    """What the figures of `order_tables` are, in lines."""
+    """Return the lines that explain the figures of `order_tables`."""
     levels = sorted({f"{f.interval.level:.0%}" for f in figures if f.interval is not None})
     ranked = any(f.unit == "rank" for f in figures)
     told = ["Means over seeds, in percent where nothing else is said; chance too."]
@@ -149,8 +149,8 @@ def order_caption(figures: Sequence[Measure]) -> str:
 
 
 def protocols_table(width: int) -> Table:
-    """Every protocol, a line each, by kind, for a terminal of so many columns; with the clips of a store that it scores where
-    these fit beside."""
+    """Return a table of all protocols by kind for a terminal of `width` columns, with the clips of a store that each scores if
+    they fit."""
     from rich.padding import Padding
     from rich.table import Table
 
@@ -170,7 +170,7 @@ def protocols_table(width: int) -> Table:
 
 
 def footer(evaluation: Evaluation) -> str:
-    """What the numbers of the tables are, as far as there are such; '' where the tables say all."""
+    """Return a line on the units of the figures of the tables; '' if there are none."""
     rows = [row for done in evaluation.benchmarks for row in done.outcome.rows]
     shares = [row for row in rows if row.unit == "%"]
     parts = []

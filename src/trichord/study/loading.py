@@ -49,15 +49,15 @@ def load_for_scoring(
 
 
 def items_trained_on(run: Path, trained: TrainedModel, store: Store) -> np.ndarray:
-    """Numbers of the videos of a store that a model was trained on; none where it was trained on another store."""
+    """Return the numbers of the videos of a store that a model was trained on; none if it was trained on another store."""
     if not trained.settings or not was_trained_on(find_model(run), store):
         return np.empty(0, np.int64)
     return factories.trained_items(recipe_from_dict(of_this_version(trained.settings)), store)
 
 
 def find_model(run: Path) -> Path:
-    """The model that a folder means: its own, or that of the last stage of the one order that was trained there; of a
-    folder of checkpoints the best one.
+    """Return the folder of the model that `run` means: `run` itself, the best checkpoint in it, or the last stage of the one order
+    that was trained there.
 
     Raises TrichordError when there is none, when there are several to choose from, or when a stage folder holds another stage.
     """
@@ -81,7 +81,7 @@ def find_model(run: Path) -> Path:
 
 
 def check_widths(run: Path, trained: TrainedModel, store: Store) -> None:
-    """Raises TrichordError where the store's features are not of the widths that the model reads."""
+    """Raise TrichordError if the widths of the store's features are not those that the model reads."""
     reading = ReadingSettings(trained.visual_streams, audio=trained.audio, text=trained.text)
     for name in trained.trained:
         modality = specification(name)

@@ -36,7 +36,7 @@ WORDS = ("benchmark", "direction", "missing")
 def rank_arrays(
     store: Store, benchmark: Benchmark, clips: Clips, results: Sequence[RetrievalResult], first: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The arrays of one benchmark by their names in the file.
+    """Return the arrays of one benchmark by their names in the file.
 
     Args:
         store, benchmark: What was scored.
@@ -83,7 +83,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_ranks(path: Path, benchmark: str, direction: str) -> QueryRanks:
-    """Ranks of one run. Raises TrichordError when the file is not there or has none of that direction."""
+    """Return the ranks of one run. Raises TrichordError if there is no such file or it has no ranks of that direction."""
     head = f"{benchmark}/{direction}"
     names = {f"{head}/{part}" for part in (*RANK_PARTS, *SEVERAL)}
     arrays = read_arrays(path, names.__contains__)
@@ -95,7 +95,7 @@ def read_ranks(path: Path, benchmark: str, direction: str) -> QueryRanks:
 
 
 def ranks_from_arrays(arrays: Mapping[str, np.ndarray], head: str, path: Path, mend: str) -> QueryRanks:
-    """The ranks whose arrays begin with `head`. Raises TrichordError, which names the file `path`, when they are damaged."""
+    """Return the ranks whose arrays begin with `head`. Raises TrichordError, which names the file `path`, if they are damaged."""
     if why := fault_of_ranks(arrays, head):
         raise damaged(path, why, mend)
     clip, greater, equal = (arrays[f"{head}/{part}"].astype(np.int64) for part in RANK_PARTS[:3])
@@ -107,7 +107,7 @@ def ranks_from_arrays(arrays: Mapping[str, np.ndarray], head: str, path: Path, m
 
 
 def read_clips(path: Path, benchmark: str) -> tuple[np.ndarray, ...]:
-    """Videos, starts and ends of a benchmark's clips, as `CLIP_PARTS`. Raises TrichordError when they are damaged."""
+    """Return the videos, starts and ends of the clips of a benchmark, as `CLIP_PARTS`. Raises TrichordError if they are damaged."""
     arrays = read_arrays(path, {f"{benchmark}/{part}" for part in CLIP_PARTS}.__contains__)
     if why := fault_of_clips(arrays, benchmark):
         raise damaged(path, why, RUN_AGAIN)
@@ -115,7 +115,7 @@ def read_clips(path: Path, benchmark: str) -> tuple[np.ndarray, ...]:
 
 
 def each_query(path: Path, result: Mapping[str, Any], ranks: QueryRanks) -> dict[str, np.ndarray]:
-    """What every query of a result row gives to its figures: see `QueryRanks.each`.
+    """Return what each query of a result row contributes to its figures: see `QueryRanks.each`.
 
     Raises TrichordError where the ranks of `path` are none, or not of as many queries as the row says.
     """
@@ -128,7 +128,7 @@ def each_query(path: Path, result: Mapping[str, Any], ranks: QueryRanks) -> dict
 
 
 def fault_of_ranks(arrays: Mapping[str, np.ndarray], head: str) -> str:
-    """What is wrong with the ranks of `BENCHMARK/DIRECTION`; '' for whole ones."""
+    """Return what is wrong with the ranks of `BENCHMARK/DIRECTION`; '' if nothing is."""
     for part, ndim in zip(RANK_PARTS, (1, 1, 1, 0), strict=True):
         array = arrays.get(f"{head}/{part}")
         if array is None or array.dtype.kind not in "iu" or array.ndim != ndim:
@@ -138,7 +138,7 @@ def fault_of_ranks(arrays: Mapping[str, np.ndarray], head: str) -> str:
 
 
 def fault_of_clips(arrays: Mapping[str, np.ndarray], benchmark: str) -> str:
-    """What is wrong with the names and spans of a benchmark's clips; '' for whole ones."""
+    """Return what is wrong with the names and spans of the clips of a benchmark; '' if nothing is."""
     lengths = set()
     for part, kinds in zip(CLIP_PARTS, ("U", "f", "f"), strict=True):
         array = arrays.get(f"{benchmark}/{part}")
@@ -149,7 +149,7 @@ def fault_of_clips(arrays: Mapping[str, np.ndarray], benchmark: str) -> str:
 
 
 def fault_of_rows(rows: object) -> str:
-    """What is wrong with the figures of a run, as kept in its JSON file; '' for whole ones."""
+    """Return what is wrong with the figures of a run in its JSON file; '' if nothing is."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return "its results are not a list of rows"
     for row in rows:

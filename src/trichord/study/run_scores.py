@@ -21,7 +21,7 @@ from trichord.study.scores import Measured, Scored, Scores, finite_number, targe
 
 
 class RunScores(Scores):
-    """The figures of a run of a study, with what each row of its benchmarks gives to them.
+    """The figures of a run of a study, with what each row of its benchmarks contributes to them.
 
     Args:
         path: Its figures, `orders/ORDER/seed-N.json`; the ranks lie beside them.
@@ -81,7 +81,7 @@ class RunScores(Scores):
 
 
 def num_errors(result: Mapping[str, Any]) -> int:
-    """Queries that could not be ranked and count as errors."""
+    """Return the number of queries that could not be ranked and count as errors."""
     return int(result["num_missing"]) if result["missing"] == "miss" else 0
 
 

@@ -60,7 +60,7 @@ PUBLISHED = {
 
 
 def find_benchmark(store: Store, name: str) -> Benchmark:
-    """A benchmark by name: `youcook2`, `msrvtt`, or any COLLECTION or COLLECTION/SPLIT of the store.
+    """Return a benchmark by name: `youcook2`, `msrvtt`, or any COLLECTION or COLLECTION/SPLIT of the store.
 
     Raises TrichordError that lists what the store has.
     """
@@ -85,13 +85,13 @@ def find_benchmark(store: Store, name: str) -> Benchmark:
 
 
 def benchmark_names(store: Store) -> list[str]:
-    """Benchmarks that the store has clips for: collections with a split other than `train`."""
+    """Return the benchmarks that the store has clips for: collections with a split other than `train`."""
     return list(dict.fromkeys(collection for collection, split in store.collections() if split != "train"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringSettings(ReadingSettings):
-    """Plain arguments of an evaluation: how clips are read, with `audio_frames` where the benchmark names none, and scored.
+    """Settings by which clips are read and scored. `audio_frames` applies where the benchmark has none of its own.
 
     Attributes:
         min_clip_s: Shortest clip.
@@ -110,7 +110,7 @@ class ScoringSettings(ReadingSettings):
 def embed_clips(
     model: MCN, store: Store, clips: Clips, modalities: tuple[str, ...], audio_frames: int, settings: ScoringSettings
 ) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
-    """Embeddings (N, D) and (N,) whether the clip has the modality, for each modality asked for.
+    """Return by modality the embeddings (N, D) of clips, and which clips (N,) have the modality.
 
     Every clip's audio is padded to `audio_frames`, so that an embedding does not depend on the clips beside it. The
     processes of a launch share the clips, each some neighbouring batches; all of them get all embeddings, the same bits as
@@ -137,11 +137,11 @@ def embed_clips(
 
 
 def _whole(batches: list[Tensor], device: torch.device) -> Tensor:
-    """The rows of these batches and of those of the other processes, in order."""
+    """Return the rows of these batches and of those of the other processes, in order."""
     rows = torch.cat(batches)
     return rows if num_processes() == 1 else gather_rows(rows.to(device)).cpu()
 
 
 def benchmark_clips(store: Store, benchmark: Benchmark, settings: ScoringSettings) -> Clips:
-    """The clips of a benchmark, in the order in which `QueryRanks` numbers them."""
+    """Return the clips of a benchmark, in the order in which `QueryRanks` numbers them."""
     return evaluation_clips(store, store.select(benchmark.collection, benchmark.split), settings.min_clip_s)

@@ -34,8 +34,9 @@ def has_interval(measure: str, unit: str) -> bool:
 def interval_over_units(
     each: np.ndarray | Runs, measure: str, unit: str, *, shares: bool = False, level: float = 0.95
 ) -> Interval | None:
-    """Interval of a figure from what units give, (n,) or run by run (`Runs`); NaN are units that do not count, the same ones in
-    every row. None where there is none (`has_interval`), and with one unit."""
+    """Return the interval of a figure over units, from the values (n,) of its units or from those of several runs (`Runs`). Units
+    with NaN do not count; they are the same ones in every run. None for figures without an interval (`has_interval`) and for a
+    single unit."""
     runs = Runs.of(each)
     counted = runs.with_values(runs.values[:, ~np.isnan(runs.values[0])])
     if counted.values.shape[1] < 2 or not has_interval(measure, unit):
@@ -77,24 +78,24 @@ class Row:
 
     @property
     def key(self) -> str:
-        """Name of `each` in the file of arrays."""
+        """Return the name of `each` in the file of arrays."""
         return f"{self.protocol}/{self.of}/{self.measure}/each"
 
     def over(self, each: np.ndarray, each_of: str, *, shares: bool = False) -> Row:
-        """The same with what each unit gives, and the interval that follows."""
+        """Return the row with the values of its units, and with the interval that follows from them."""
         made = replace(self, each=each, each_of=each_of, shares=shares)
         found = interval_over_units(each, self.measure, self.unit, shares=shares)
         return made if found is None else replace(made, low=found.low, high=found.high)
 
     def to_dict(self) -> dict[str, Any]:
-        """For results.json: `each` is its name in the file of arrays, or None."""
+        """Return the row for results.json, where `each` is the name of an array, or None."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         return plain | {"each": None if self.each is None else self.key}
 
 
 @dataclass
 class Outcome:
-    """What a run of a protocol gives.
+    """The result of a protocol.
 
     Attributes:
         rows: The figures, in the order in which they are printed.
@@ -109,7 +110,7 @@ class Outcome:
     details: dict[str, Any] = field(default_factory=dict)
 
     def kept(self) -> dict[str, np.ndarray]:
-        """`arrays`, and of each row what its units give."""
+        """Return `arrays`, with the values of the units of each row."""
         return self.arrays | {row.key: row.each for row in self.rows if row.each is not None}
 
 
@@ -128,7 +129,7 @@ def clip_arrays(name: str, found: Embedded) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Options:
-    """What a user can choose of a protocol; each kind reads what concerns it.
+    """The choices of a user. Each kind of protocol reads those that concern it.
 
     Attributes:
         directions: Retrieval directions; empty takes the protocol's own, or `usual`.
@@ -167,7 +168,7 @@ class Options:
 
     @property
     def windows_label(self) -> str:
-        """The windows as names of rows mention them, or ''."""
+        """Return the windows as the names of rows mention them, or ''."""
         return "" if self.windows is None else self.windows.told
 
     def missing_or(self, default: str) -> str:
@@ -181,7 +182,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A named way to score.
+    """A named way to score a subject.
 
     Attributes:
         name: As given and printed.
@@ -221,8 +222,8 @@ class Protocol:
             raise TrichordError(f"benchmark {self.name} names its clips itself; leave ':{on}' out")
 
     def size_notes(self, found: Mapping[str, int]) -> list[str]:
-        """A line for each size that differs from the published one; for texts, of which clips have one both here and there, no
-        line beside that of the clips."""
+        """Return a note for each size that differs from the published one. Where each clip has one text, both here and there, the
+        number of texts has no note of its own."""
         one_each = all(sizes.get("texts") == sizes.get("clips") for sizes in (self.sizes, found))
         return [
             f"{self.name}: {found[what]:,} {what} here, {size:,} in the protocol: figures are not comparable to published ones"
@@ -231,7 +232,7 @@ class Protocol:
         ]
 
     def explanation(self) -> str:
-        """Text for `trichord evaluate --explain NAME`."""
+        """Return the text of `trichord evaluate --explain NAME`."""
         sizes = ", ".join(f"{size:,} {what}" for what, size in self.sizes.items())
         lines = [f"{self.name}: {self.title} ({self.kind})", "", self.paragraph, "", f"Needs: {self.needs}"]
         return "\n".join([*lines, f"Gives: {self.gives}", *([f"Published sizes: {sizes}"] if sizes else [])])

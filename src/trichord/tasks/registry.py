@@ -1,15 +1,22 @@
-"""All protocols by name. Each task has a tuple `PROTOCOLS`, which is listed in `GROUPS` here."""
+"""All protocols by name, and the protocols that the names of benchmarks mean. Each task has a tuple `PROTOCOLS`, which is listed in
+`GROUPS` here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from trichord.errors import TrichordError
+from trichord.tasks.benchmarks import benchmark_names, find_benchmark
 from trichord.tasks.full_video import protocols as full_video
 from trichord.tasks.labels import protocols as labels
 from trichord.tasks.protocol import Protocol
 from trichord.tasks.retrieval import protocols as retrieval
 from trichord.tasks.steps import protocols as steps
+
+if TYPE_CHECKING:
+    from trichord.store import Store
+    from trichord.store.location import Location
 
 GROUPS: tuple[Sequence[Protocol], ...] = (
     retrieval.PROTOCOLS,
@@ -20,13 +27,58 @@ GROUPS: tuple[Sequence[Protocol], ...] = (
 
 
 def protocols() -> dict[str, Protocol]:
-    """Every protocol by its name, in the order of the groups."""
+    """Return every protocol by its name, in the order of the groups."""
     return {protocol.name: protocol for group in GROUPS for protocol in group}
 
 
 def find_protocol(name: str) -> Protocol:
-    """A protocol by name. Raises TrichordError that lists the known ones."""
+    """Return a protocol by name. Raises TrichordError with the known names."""
     known = protocols()
     if name not in known:
         raise TrichordError(f"no benchmark '{name}'; known are {', '.join(known)}, or COLLECTION/SPLIT of the store")
     return known[name]
+
+
+def default_names(store: Store | None) -> list[str]:
+    """Return the benchmarks that are scored where none is named. Raises TrichordError if the store has no clips for one."""
+    if store is None:
+        return ["retrieval"]
+    names = benchmark_names(store)
+    if not names:
+        raise TrichordError(f"{store.path}: holds no clips outside its training split; name some as COLLECTION/train")
+    return names
+
+
+def resolve(name: str, store: Store | None) -> tuple[str, Protocol, str]:
+    """Return the name of a benchmark, its protocol, and the clips that the user names for it (`Options.on`).
+
+    A collection with the name of a protocol is scored under that protocol if it has the protocol's clips.
+    """
+    head, _, rest = name.partition(":")
+    known = protocols()
+    have = [] if store is None else store.collections()
+    if head in known and (rest or store is None or not known[head].clips):
+        return name, known[head], rest
+    if head in known and (tuple(known[head].clips.split("/")) in have or head not in {c for c, _ in have}):
+        return name, known[head], rest
+    if store is None:
+        return name, find_protocol(name), ""
+    return name, known["retrieval"], name
+
+
+def explanation_of(name: str, store_path: Location | None = None) -> str:
+    """Return the description of the protocol that scores a benchmark, with the protocol's name if the benchmark has another.
+
+    Raises TrichordError for a name that is neither a protocol, nor COLLECTION/SPLIT, nor a collection of the store.
+    """
+    from trichord.store import Store
+
+    store = None if store_path is None else Store(store_path)
+    known, (head, mark, rest) = protocols(), name.partition(":")
+    of_clips = store is None and "/" in name and not mark
+    protocol = known["retrieval"] if of_clips else resolve(name, store)[1]
+    protocol.refuse_clips(rest)
+    if store is not None and head not in known:
+        find_benchmark(store, name)
+    told = "" if name == protocol.name else f"{name} is scored by {protocol.name}.\n\n"
+    return told + protocol.explanation()

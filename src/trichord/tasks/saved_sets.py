@@ -12,7 +12,7 @@ from trichord.tasks.subject import Subject
 
 
 def scored_sets(subject: Subject, benchmarks: Sequence[tuple[Protocol, Options]]) -> list[Embedded]:
-    """The different sets of clips that these benchmarks score. All processes of a launch call it together.
+    """Return the distinct sets of clips that these benchmarks score. All processes of a launch call it together.
 
     What is in memory already is not embedded again; seconds are, as a benchmark keeps but their scores.
     """

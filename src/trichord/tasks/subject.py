@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class Untrained(TrichordError):
-    """A modality is needed that the subject does not embed."""
+    """The subject does not embed a modality that is needed."""
 
 
 @dataclass(frozen=True)
 class ClipSet:
-    """Clips of a store.
+    """A set of clips of a store.
 
     Attributes:
         collection, split: Of the store.
@@ -50,7 +50,7 @@ class ClipSet:
 
     @classmethod
     def of_benchmark(cls, benchmark: Benchmark, texts: Literal["each", "all"] = "each") -> ClipSet:
-        """The clips of a benchmark."""
+        """Return the clips of a benchmark."""
         return cls(benchmark.collection, benchmark.split, benchmark.audio_frames, texts)
 
 
@@ -119,7 +119,7 @@ class Subject:
         centroids: Centroids | None = None,
         trained_on: np.ndarray | None = None,
     ) -> Subject:
-        """A model on a store. `settings.cosine` says whether its scores are cosines."""
+        """Return a model on a store as a subject. `settings.cosine` says whether its scores are cosines."""
         fusion = "mean_normalized" if settings.cosine else "sum"
         return cls(name, modalities, model, store, settings, fusion=fusion, centroids=centroids, trained_on=trained_on)
 
@@ -128,7 +128,7 @@ class Subject:
         return cls(given.source, in_order(given.embeddings), given=given)
 
     def needed(self, modalities: tuple[str, ...], why: str) -> None:
-        """Raises Untrained when one of the modalities is not embedded by this subject."""
+        """Raise Untrained if the subject does not embed one of the modalities."""
         if lacking := [m for m in modalities if m not in self.modalities]:
             what = "these embeddings lack" if self.given is not None else "this model was not trained on"
             has = ", ".join(self.modalities)
@@ -144,7 +144,7 @@ class Subject:
             )
 
     def embedded(self, clip_set: ClipSet, modalities: tuple[str, ...], windows: Windows | None = None) -> Embedded:
-        """The clips of a set in the joint space; computed once, by all processes of a launch together.
+        """Return the clips of a set in the joint space. They are computed once, by all processes of a launch together.
 
         Args:
             clip_set: Which clips.
@@ -168,7 +168,7 @@ class Subject:
         return self._made[key]
 
     def clip_set(self, name: str, texts: Literal["each", "all"] = "each") -> ClipSet:
-        """The clips of COLLECTION or COLLECTION/SPLIT of the store; '' takes the only ones that are held out.
+        """Return the clips of COLLECTION or COLLECTION/SPLIT of the store; '' means the only ones that are held out.
 
         Raises TrichordError when there are none, or several to choose from.
         """
@@ -182,7 +182,7 @@ class Subject:
 
     @property
     def made(self) -> list[Embedded]:
-        """Everything that was embedded so far."""
+        """Return all sets that were embedded so far."""
         return [self.given] if self.given is not None else list(self._made.values())
 
     def text_rows(self, clip_set: ClipSet, modalities: tuple[str, ...]) -> TextRows:
@@ -281,7 +281,7 @@ def _visual(store: Store, streams: tuple[str, ...], item: int) -> str:
 
 
 def distinct_spans(texts: Clips) -> tuple[Clips, np.ndarray]:
-    """The different spans among clips, in the order of their first one, with all captions; and for each clip its span."""
+    """Return the distinct spans among clips, in order of appearance, with all captions, and the number of the span of each clip."""
     spans = list(zip(texts.item.tolist(), texts.start_s.tolist(), texts.end_s.tolist(), strict=True))
     places: dict[tuple[int, float, float], int] = {}
     text_clip = np.array([places.setdefault(span, len(places)) for span in spans], np.int64)
@@ -302,7 +302,8 @@ def captions_of(store: Store, texts: Clips) -> list[str]:
 
 
 def clip_ids(store: Store, clips: Clips) -> list[str]:
-    """Names of clips: the video's where it has one clip, else with the span; what repeats gets `#2`, `#3`, ..."""
+    """Return the names of clips: that of the video if it has one clip, otherwise with the span. Names that repeat get `#2`, `#3`,
+    ..."""
     of_video = Counter(clips.item.tolist())
     seen: Counter[str] = Counter()
     names: dict[str, None] = {}

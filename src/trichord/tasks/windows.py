@@ -33,18 +33,18 @@ class Windows:
 
     @property
     def told(self) -> str:
-        """For the name of a figure: `10 windows of 3 s, mean`."""
+        """Return the windows as names of figures have them: `10 windows of 3 s, mean`."""
         return f"{self.count} window{'s' if self.count > 1 else ''} of {self.length_s:g} s, {self.pool}"
 
     @property
     def note(self) -> str:
-        """For the reader of figures."""
+        """Return the windows as notes have them."""
         count = f"{self.count} windows" if self.count > 1 else "one window"
         return f"clips longer than {self.length_s:g} s by {count} of that length ({self.pool})"
 
 
 def window_clips(clips: Clips, windows: Windows) -> tuple[Clips, np.ndarray]:
-    """The windows of all clips, and (W,) the clip that each is of. A clip that is no longer than a window is one."""
+    """Return the windows of all clips, and the clip (W,) of each. A clip that is no longer than a window is one window."""
     starts: list[np.ndarray] = []
     ends: list[np.ndarray] = []
     for start, end in zip(clips.start_s.tolist(), clips.end_s.tolist(), strict=True):
@@ -64,8 +64,8 @@ def window_clips(clips: Clips, windows: Windows) -> tuple[Clips, np.ndarray]:
 def pooled(
     vectors: dict[str, np.ndarray], valid: dict[str, np.ndarray], clip_of: np.ndarray, num_clips: int, windows: Windows
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Embeddings (N, D) of clips from those of their windows (W, D), over the windows that have the modality; and which
-    clips have one that does."""
+    """Return the embeddings (N, D) of clips from those of their windows (W, D) that have the modality, and which clips have such a
+    window."""
     out, there = {}, {}
     for modality, rows in vectors.items():
         kept = np.flatnonzero(valid[modality])

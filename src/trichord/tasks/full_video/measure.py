@@ -30,7 +30,7 @@ MOST_CELLS = 1 << 23  # of a block of scores, float64: 64 MB
 
 @dataclass(frozen=True, eq=False)
 class VideoRanks:
-    """Counts of one way, and (Q,) the video that each query is or is of."""
+    """Counts of one way, and for each query (Q,) the video that it is or belongs to."""
 
     way: str
     counts: RankCounts
@@ -40,7 +40,7 @@ class VideoRanks:
 def full_video_ranks(
     texts: np.ndarray, text_video: np.ndarray, clips: np.ndarray, clip_video: np.ndarray, block: int = 1024
 ) -> list[VideoRanks]:
-    """Counts of all five ways. Memory grows as M + N, and with the square of the videos for whole videos as queries.
+    """Return the counts of all five ways. Memory grows with M + N, and with the square of the number of videos.
 
     Args:
         texts: (M, D) captions.
@@ -86,7 +86,8 @@ def full_video_ranks(
 def _mean_counts(
     texts: np.ndarray, num_texts: np.ndarray, clips: np.ndarray, num_clips: np.ndarray, truth: np.ndarray, block: int
 ) -> RankCounts:
-    """Counts of mean scores of sets of captions and of clips, from the sum of each set's rows and its size."""
+    """Return the counts of mean scores between sets of captions and sets of clips, from the sum of the rows of each set and its
+    size."""
     first, copy_of = distinct_rows(
         np.column_stack([clips, num_clips])
     )  # videos of the same clips tie, wherever they lie

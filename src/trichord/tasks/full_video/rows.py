@@ -23,8 +23,8 @@ Groups = Callable[[str, Embedded], tuple[np.ndarray, list[str]]]
 
 
 def own_videos(name: str, found: Embedded) -> tuple[np.ndarray, list[str]]:
-    """(N,) the video that each clip is cut from, and notes. Raises TrichordError where these are no groups: each clip has a
-    video of its own, or all have the same."""
+    """Return the video (N,) that each clip is cut from, and notes. Raises TrichordError if each clip has a video of its own, or
+    all have the same."""
     if not _are_shared(found):
         raise TrichordError(
             f"benchmark {name}: no two clips of {found.source} are of one video; give the video that each clip is cut from "
@@ -34,8 +34,8 @@ def own_videos(name: str, found: Embedded) -> tuple[np.ndarray, list[str]]:
 
 
 def youcook2_videos(name: str, found: Embedded) -> tuple[np.ndarray, list[str]]:
-    """As `own_videos`; where each clip has a video of its own, all named as clips of YouCook2 are, the first 11 characters of
-    the name."""
+    """Return the video (N,) of each clip, as `own_videos` does. If each clip has a video of its own and all have names of YouCook2
+    clips, the video is the first 11 characters of the name."""
     if _are_shared(found):
         return _several(name, found, found.videos), []
     names = found.videos.tolist()
@@ -81,8 +81,8 @@ def full_video_outcome(
     block: int = 1024,
     windows: str = "",
 ) -> Outcome:
-    """Rows and per-query ranks of the five ways from clips to videos. A video takes part that has a caption and a clip with
-    the modalities of the direction.
+    """Return the rows and per-query ranks of the five ways from clips to videos. A video takes part if it has a caption and a clip
+    with the modalities of the direction.
 
     Args:
         name: Of the benchmark.

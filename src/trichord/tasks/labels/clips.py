@@ -27,7 +27,7 @@ _OTHER_TESTS = ("test", "val")
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """N clips.
+    """N clips with labels and folds.
 
     Attributes:
         found: The clips.
@@ -46,13 +46,13 @@ class Labelled:
     notes: list[str] = field(default_factory=list)
 
     def tests(self) -> dict[str, np.ndarray]:
-        """By fold the clips (indices) to test on; '' and all clips where there are no folds."""
+        """Return the indices of the test clips by fold; without folds, all clips under the name ''."""
         if not self.folds:
             return {"": np.arange(self.found.num_clips)}
         return {name: np.flatnonzero(part == "test") for name, part in self.folds.items()}
 
     def known_classes(self) -> dict[str, list[str]]:
-        """Classes of the labellings of which one has no clip here."""
+        """Return the classes of the labellings that have a class without clips."""
         return {name: of for name, of in self.classes.items() if set(of) - set(self.labels[name].tolist())}
 
 
@@ -75,7 +75,8 @@ def usable(subject: Subject, modalities: tuple[str, ...] = ()) -> tuple[str, ...
 
 
 def labelled(subject: Subject, options: Options, modalities: tuple[str, ...], *, train: bool) -> Labelled:
-    """The clips that `options` name, with labels from `options.labels`, the embeddings or the names of the videos.
+    """Return the clips that `options` name, with labels from `options.labels`, from the embeddings or from the names of the
+    videos.
 
     Args:
         subject: What is evaluated.
@@ -131,7 +132,7 @@ def labelled(subject: Subject, options: Options, modalities: tuple[str, ...], *,
 
 
 def joined(parts: list[Embedded]) -> Embedded:
-    """All clips of several sets, one set after the other, with their texts."""
+    """Return the clips of several sets, one set after the other, with their texts."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -156,8 +157,8 @@ def joined(parts: list[Embedded]) -> Embedded:
 def _folders(
     found: Embedded, store: Store | None, collection: str
 ) -> tuple[dict[str, np.ndarray], dict[str, set[str]]]:
-    """The first folder of each video's name, behind one that is a split's; and those of all videos of the collection.
-    Nothing where a clip has none, or all have the same."""
+    """Return the first folder of the name of each video (after a folder of a split), and the folders of all videos of the
+    collection. Both are empty if a clip has no folder, or all have the same."""
     values = [_folder(video) for video in found.videos.tolist()]
     every = set(values)
     if store is not None:
@@ -173,7 +174,8 @@ def _folder(video: str) -> str:
 
 
 def _folds(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Columns that begin with `fold`, else `split`, whose test clips are those of `test`, or where it has none, `val`."""
+    """Return the columns whose names begin with `fold`, otherwise `split`. The test clips are those marked `test`, or `val` if
+    none is."""
     names = sorted(name for name in columns if name.startswith("fold")) or [n for n in ("split",) if n in columns]
     out = {}
     for name in names:

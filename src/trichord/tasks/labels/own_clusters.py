@@ -17,8 +17,8 @@ Side = tuple[str, ...]
 def own_sides(
     found: Embedded, centroids: Centroids, sides: Sequence[Side]
 ) -> Iterator[tuple[Side, np.ndarray, np.ndarray]]:
-    """What is assigned to centroids: each of `sides`, and where texts are embedded, all modalities together, as the loss of
-    a training takes them. Per side the clips (n,) that have all of it, and the centroid (n,) of each.
+    """Yield each of `sides`, and, if texts are embedded, all modalities together, as the training loss uses them. With each side:
+    the clips (n,) that have all of it, and the nearest centroid (n,) of each.
 
     A clip with several texts counts with their mean, of the texts at length one if the loss compares cosines.
     """
@@ -33,7 +33,7 @@ def own_sides(
 
 
 def _text_of_clips(found: Embedded, cosine: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(N, D) mean of each clip's texts, and (N,) whether it has one."""
+    """Return the mean (N, D) of the texts of each clip, and which clips (N,) have one."""
     there = found.valid["text"]
     texts = found.embeddings["text"][there]
     texts, clip = unit_rows(texts) if cosine else texts, found.text_clip[there]

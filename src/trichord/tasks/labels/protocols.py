@@ -67,7 +67,8 @@ def _zero_shot(protocol: Protocol, subject: Subject, options: Options) -> Outcom
 
 
 def _silent_classes(name: str, label: str, example: str, prompt: str, by_words: bool) -> str:
-    """What to say where no class of a labelling has an embedding. prompt: the first text for the class `example`."""
+    """Return the error message for a labelling without a class that has an embedding. `prompt` is the first text of the class
+    `example`."""
     if by_words:
         told = f"none of their words has a vector (the text of '{example}' is '{prompt}'); import the clips with other --words"
     else:
@@ -80,7 +81,7 @@ def _silent_classes(name: str, label: str, example: str, prompt: str, by_words: 
 
 @dataclass(frozen=True, eq=False)
 class _Fold:
-    """What a probe learns from and is tested on. names: classes, first those of the training rows."""
+    """Training and test rows of a probe. `names` are the classes, those of the training rows first."""
 
     train: np.ndarray
     kind: np.ndarray
@@ -214,8 +215,8 @@ def _clusters(protocol: Protocol, subject: Subject, options: Options) -> Outcome
 def _add_clusters(
     run: LabelRun, outcome: Outcome, label: str, of: str, told: str, clips: np.ndarray, cluster: np.ndarray
 ) -> None:
-    """Rows and arrays of the clusters (n,) of these clips (n,). of: side, label and whose clusters. told: how many, which goes
-    into `details`, so that models with other numbers have rows of one name."""
+    """Add the rows and arrays of clusters (n,) of clips (n,) to an outcome. `of` is the name of the rows; `told` is the number of
+    clusters, which goes into `details`, so that models with other numbers have rows of the same name."""
     names, kind = np.unique(run.data.labels[label][clips], return_inverse=True)
     got, chance = agreement(cluster, kind), chance_agreement(cluster, kind, run.seed)
     for measure, key in MEASURES.items():

@@ -19,7 +19,7 @@ JOINED = ("video", "audio")  # scored together, besides each modality alone
 
 @dataclass(frozen=True)
 class LabelRun:
-    """A run of one protocol: name of its rows, the clips, the sides that are known, and how.
+    """A run of one protocol of labels.
 
     pairs: the sides and labellings that can be scored. fusion: how video and audio become one. missing: `drop` or `miss`.
     """
@@ -34,21 +34,21 @@ class LabelRun:
     windows: str = ""
 
     def of(self, side: tuple[str, ...], label: str) -> str:
-        """What the figures of a side and a labelling are called; where clips were cut into windows, they say so."""
+        """Return what the figures of a side and a labelling are of, with the windows if clips were divided into windows."""
         return f"{side_name(side)}, {label}{f', {self.windows}' if self.windows else ''}"
 
     def rows(self, side: tuple[str, ...], clips: np.ndarray) -> np.ndarray:
-        """(n, D) embeddings of clips."""
+        """Return the embeddings (n, D) of clips."""
         return fuse([self.data.found.embeddings[m][clips] for m in side], self.fusion)
 
     def valid(self, side: tuple[str, ...]) -> np.ndarray:
-        """(N,) whether a clip has all of a side."""
+        """Return whether each clip (N,) has all modalities of a side."""
         return np.logical_and.reduce([self.data.found.valid[m] for m in side])
 
     def tested(
         self, side: tuple[str, ...], label: str, clips: np.ndarray, outcome: Outcome
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Those of the clips that count: their indices (n,), and (n,) which of them lack the side and are errors.
+        """Return the indices (n,) of those clips that count, and which of them (n,) lack the side and are errors.
 
         Raises TrichordError when no clip has the side.
         """
@@ -68,7 +68,7 @@ class LabelRun:
 def start_run(
     protocol: Protocol, subject: Subject, options: Options, *, train: bool, text: bool = False, by_fold: bool = True
 ) -> tuple[LabelRun, Outcome]:
-    """The labelled clips of a run, and an outcome that names them.
+    """Return the labelled clips of a run, and an outcome with their names.
 
     Args:
         protocol, subject, options: As of `Protocol.run`.
@@ -101,7 +101,7 @@ def start_run(
 def _pairs(
     data: Labelled, sides: tuple[tuple[str, ...], ...], *, train: bool, by_fold: bool
 ) -> tuple[list[tuple[tuple[str, ...], str]], list[str]]:
-    """Sides and labellings that clips of every fold have, and why others cannot be scored."""
+    """Return the sides and labellings that clips of every fold have, and the reasons why others cannot be scored."""
     pairs, lacking = [], []
     for side in sides:
         there = np.logical_and.reduce([data.found.valid[m] for m in side])
@@ -129,12 +129,13 @@ def _pairs(
 
 
 def side_name(side: tuple[str, ...]) -> str:
-    """`video+audio`."""
+    """Return the name of a side, such as `video+audio`."""
     return "+".join(side)
 
 
 def add_figure(run: LabelRun, outcome: Outcome, of: str, folds: dict[str, Scored], names: dict[str, list[str]]) -> None:
-    """Rows and arrays of one figure: of each fold, and the mean over them. names: the classes that `truth` numbers."""
+    """Add the rows and arrays of one figure to an outcome: those of each fold, and the mean over folds. `names` are the classes
+    that `truth` numbers."""
     found: dict[str, list[tuple[float, float]]] = {}
     gave: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for fold, scored in folds.items():

@@ -25,7 +25,7 @@ def labelled_clips(subject: Subject, protocol: Protocol, options: Options) -> Em
 
 
 def _with_prompts(subject: Subject, data: Labelled, options: Options) -> Embedded:
-    """The clips, with the prompts of the classes as texts; each is said to describe the first clip of its class."""
+    """Return the clips with the prompts of the classes as texts. Each prompt is assigned to the first clip of its class."""
     rows: list[np.ndarray] = []
     said: list[str] = []
     clip: list[int] = []

@@ -46,7 +46,7 @@ _HMDB_MARKS = {"1": "train", "2": "test"}  # 0: in neither
 
 @dataclass(frozen=True, eq=False)
 class LabelTable:
-    """R rows of a file.
+    """R rows of a file of labels.
 
     Attributes:
         source: The file, for messages.
@@ -62,7 +62,7 @@ class LabelTable:
     columns: dict[str, list[str]]
 
     def of_clips(self, found: Embedded, *, allow_missing: bool = False) -> dict[str, np.ndarray]:
-        """By column (N,) texts of these clips, '' where the file says nothing.
+        """Return by column the texts (N,) of these clips; '' for clips that the file does not label.
 
         Args:
             found: The clips.
@@ -104,7 +104,7 @@ class LabelTable:
         clip: int,
         lookups: tuple[dict[str, list[int]], dict[str, list[str]], dict[str, list[str]]],
     ) -> str | None:
-        """The id here that a clip means, or None."""
+        """Return the id in this table that a clip has, or None."""
         exact, plain, last = lookups
         for name in (str(found.ids[clip]), str(found.videos[clip])):
             if name in exact:
@@ -124,7 +124,7 @@ class LabelTable:
         return candidates[0]
 
     def _row(self, found: Embedded, clip: int, rows: dict[str, list[int]], name: str | None) -> int:
-        """The row that labels a clip, or -1."""
+        """Return the row that labels a clip, or -1."""
         best, most = -1, 0.0
         for row in rows[name] if name is not None else ():
             if math.isnan(self.start_s[row]):
@@ -136,7 +136,7 @@ class LabelTable:
 
 
 def plain_name(name: str) -> str:
-    """A video's name without a leading folder of a split and without the suffix of a media file."""
+    """Return the name of a video without a leading folder of a split and without the suffix of a media file."""
     top, _, rest = name.partition("/")
     return without_media_suffix(rest if rest and top in SPLITS else name)
 
@@ -214,7 +214,7 @@ def _refuse_conflicts(
 
 
 def _column(name: str) -> str:
-    """A column's name; in those that are no labels capitals do not count."""
+    """Return the name of a column; names of columns that hold no labels are in lower case."""
     plain = name.strip()
     return plain.lower() if plain.lower() in _NO_LABELS else plain
 
@@ -241,7 +241,7 @@ def _seconds(value: object, where: str) -> float:
 
 
 def _world(path: Path, found: Any) -> LabelTable:
-    """The steps of a built-in world's videos, as `world.truth` writes them."""
+    """Return the steps of the videos of a built-in world, as `world.truth` writes them."""
     factors = ("action", "tool", "object", "place")
     try:
         steps = [(f"{v['split']}/{v['video_id']}", step) for v in found["videos"] for step in v["steps"]]
@@ -253,7 +253,8 @@ def _world(path: Path, found: Any) -> LabelTable:
 
 
 def _official_lists(folder: Path) -> LabelTable:
-    """UCF101's lists hold `Class/video.avi`, those of training with a number; HMDB51's `video.avi 0`, 1 or 2 by class."""
+    """Return the official lists of a folder. Lines of UCF101 are `Class/video.avi`, in training lists with a number; lines of
+    HMDB51 are `video.avi` and 0, 1 or 2, in one file for each class."""
     fold: dict[str, dict[str, str]] = {}  # column -> id -> train or test
     for path in sorted(folder.iterdir()):
         if listed := _UCF.fullmatch(path.name):
@@ -285,7 +286,7 @@ def _add_listed(path: Path, fold: dict[str, str], listed: dict[str, str]) -> Non
 
 
 def _lines(path: Path) -> Iterable[tuple[str, str]]:
-    """(first field, last field or '') of each line."""
+    """Yield the first field and the last field (or '') of each line."""
     try:
         lines = read_text(path, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

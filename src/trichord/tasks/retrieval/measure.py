@@ -40,7 +40,7 @@ FUSIONS: tuple[Fusion, ...] = ("sum", "mean_normalized")
 
 @dataclass(frozen=True, eq=False)
 class QueryRanks:
-    """What every figure of a direction follows from, query by query: see `evaluation.ranks`.
+    """The counts of each query, from which every figure of a direction follows: see `evaluation.ranks`.
 
     Attributes:
         clip: (Q,) number of the benchmark's clip that each query is, or whose text it is.
@@ -59,16 +59,16 @@ class QueryRanks:
     text: np.ndarray | None = None
 
     def hits(self, k: int) -> np.ndarray:
-        """(Q,) hits at K in [0, 1], expected over ties: what `evaluation.statistics` takes."""
+        """Return the hits (Q,) at K in [0, 1], expected over ties, as `evaluation.statistics` takes them."""
         return expected_hits(min(k, self.num_gallery), self.greater, self.equal, self.truths)
 
     def rank(self) -> np.ndarray:
-        """(Q,) ranks from 1, expected over ties: what median and mean rank are made of."""
+        """Return the ranks (Q,) from 1, expected over ties, of which median and mean rank are made."""
         return expected_ranks(self.greater, self.equal, self.num_gallery, self.truths)
 
     def each(self, num_errors: int = 0) -> dict[str, np.ndarray]:
-        """(Q + E,) what every query gives to each recall, and its rank; E queries that could not be ranked and count as errors
-        come last, with the rank of the last item of a gallery that holds them."""
+        """Return by measure what each query (Q + E,) contributes to a recall, and its rank. The last E queries could not be
+        ranked: they are errors, with the rank of the last item of a gallery that holds them."""
         last = np.full(num_errors, float(self.num_gallery + num_errors))
         hits = {recall.measure: np.concatenate([self.hits(recall.k), np.zeros(num_errors)]) for recall in RECALLS}
         return hits | {MEDIAN_RANK: np.concatenate([self.rank(), last])}
@@ -84,7 +84,8 @@ class QueryRanks:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """One direction on one benchmark. Recalls and chance are in percent. windows: as `Windows.told`, where clips were cut."""
+    """The figures of one direction on one benchmark. Recalls and chance are in percent. `windows` is `Windows.told` where clips
+    were divided into windows."""
 
     benchmark: str
     direction: str
@@ -107,18 +108,19 @@ class RetrievalResult:
     windows: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures, without the ranks of the queries."""
+        """Return the figures, without the ranks of the queries."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ranks"}
 
     @property
     def of(self) -> str:
-        """Direction and how it was scored, for a row: `t2va, sum`, `t2va, sum, dual softmax 100, 10 windows of 3 s, mean`."""
+        """Return the direction and how it was scored, as names of rows have it: `t2va, sum`, `t2va, sum, dual softmax 100, 10
+        windows of 3 s, mean`."""
         marked = f", dual softmax {self.dual_softmax:g}" if self.dual_softmax else ""
         return f"{self.direction}, {self.fusion}{marked}{f', {self.windows}' if self.windows else ''}"
 
 
 def all_directions(modalities: tuple[str, ...] = MODALITIES) -> tuple[str, ...]:
-    """Codes of all directions over these modalities.
+    """Return the codes of all directions over these modalities.
 
     Of video, audio and text: all with disjoint sides, 12 for the three. With further modalities, every single modality to every
     other, as joined sides would be too many (50 for four).
@@ -131,12 +133,12 @@ def all_directions(modalities: tuple[str, ...] = MODALITIES) -> tuple[str, ...]:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length one; zeros stay."""
+    """Return the rows scaled to length one; rows of zeros stay."""
     return F.normalize(torch.from_numpy(rows), dim=1).numpy()
 
 
 def fuse(parts: list[np.ndarray], fusion: str) -> np.ndarray:
-    """One side (R, D) from the rows of its modalities. Raises TrichordError for a rule that is not known."""
+    """Return one side (R, D) from the rows of its modalities. Raises TrichordError for an unknown rule."""
     if fusion not in FUSIONS:
         raise TrichordError(f"unknown fusion rule '{fusion}'; expected {' or '.join(FUSIONS)}")
     if fusion == "mean_normalized":

@@ -23,7 +23,7 @@ from trichord.tasks.subject import ClipSet, Subject
 def retrieval_outcome(
     name: str, found: Embedded, directions: list[Direction], fusion: str, missing: str, options: Options
 ) -> Outcome:
-    """Rows and per-query ranks of these directions."""
+    """Return the rows and per-query ranks of these directions."""
     outcome = Outcome(arrays=clip_arrays(name, found))
     clips = found.embeddings, found.valid, None if found.one_text_each else found.text_clip
     scored = score_directions(
@@ -116,7 +116,7 @@ def _run(selection: Selection, protocol: Protocol, subject: Subject, options: Op
 
 
 def _lost_clips(protocol: Protocol, lost: int, given: bool) -> str:
-    """How clips that are not here would count as errors, as in the protocol."""
+    """Return a note on clips that are not here, and on what makes them count as errors as in the protocol."""
     every = protocol.sizes["clips"]
     means = (
         f"give {every:,} rows of each modality, and audio_valid (video_valid, ...) false where a clip lacks it"
@@ -127,7 +127,7 @@ def _lost_clips(protocol: Protocol, lost: int, given: bool) -> str:
 
 
 def _with_rows(found: Embedded) -> np.ndarray:
-    """Clips with features over time; all where nothing is said of it."""
+    """Return the clips with features over time; all clips if the embeddings do not say."""
     visual = found.labels.get("visual")
     return np.arange(found.num_clips) if visual is None else np.flatnonzero(visual == "rows")
 

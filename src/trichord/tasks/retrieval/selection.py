@@ -67,7 +67,7 @@ class Selection:
 
 
 def _without_others(found: Embedded, kept: np.ndarray) -> Embedded:
-    """All clips, of which those that are not kept lack everything, so that they count as missing."""
+    """Return all clips. Those that are not kept lack all modalities, so that they count as missing."""
     there = np.zeros(found.num_clips, bool)
     there[kept] = True
     valid = {m: mask & (there[found.text_clip] if m == "text" else there) for m, mask in found.valid.items()}
@@ -75,7 +75,8 @@ def _without_others(found: Embedded, kept: np.ndarray) -> Embedded:
 
 
 def possible_directions(found: Embedded, directions: list[Direction], name: str) -> tuple[list[Direction], list[str]]:
-    """The directions that some clip has all modalities of, and a note on the others; all of them where there is none."""
+    """Return the directions of which some clip has all modalities, and a note on the others. If there is none, return all
+    directions."""
     possible, lost = [], []
     for direction in directions:
         has = np.logical_and.reduce([found.valid[m] for m in direction.modalities if m != "text"])
@@ -94,7 +95,8 @@ def possible_directions(found: Embedded, directions: list[Direction], name: str)
 
 
 def _chosen(found: Embedded, gallery: tuple[str, ...], name: str, missing: str) -> tuple[Embedded, list[str]]:
-    """The clips of a gallery. missing: as the user gave it; anything but `auto` allows that most of them are not here."""
+    """Return the clips of a gallery, and notes. `missing` is the user's choice: any but `auto` allows that most clips of the
+    gallery are not here."""
     wanted = list(dict.fromkeys(gallery))
     places = {clip: i for i, clip in enumerate(found.ids.tolist())}
     matched = match_ids(
@@ -111,7 +113,8 @@ def _chosen(found: Embedded, gallery: tuple[str, ...], name: str, missing: str) 
 
 
 def directions_of(subject: Subject, options: Options, why: str) -> list[Direction]:
-    """The directions asked for, the usual ones, or all that the subject knows. Raises TrichordError for any other."""
+    """Return the directions that the user chose, or the usual ones, or all that the subject knows. Raises TrichordError for
+    directions that the subject does not know."""
     asked = [
         Direction.parse(code) for code in options.directions or options.usual or all_directions(subject.modalities)
     ]

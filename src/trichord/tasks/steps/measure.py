@@ -24,7 +24,7 @@ from trichord.errors import TrichordError
 
 
 def align_ordered(scores: np.ndarray) -> np.ndarray:
-    """(K,) the second of each step: one each, in the order of the steps, with the highest sum of scores.
+    """Return the second (K,) of each step: one second each, in the order of the steps, with the highest sum of scores.
 
     Args:
         scores: (T, K) finite, T at least K.
@@ -51,29 +51,29 @@ def align_ordered(scores: np.ndarray) -> np.ndarray:
 
 
 def aligned_hits(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(K,) 1 where the aligned second of a step is annotated with it, else 0."""
+    """Return for each step (K,) 1 if its aligned second is annotated with it, otherwise 0."""
     seconds = align_ordered(scores)
     return _fitting(scores, truth)[seconds, np.arange(len(seconds))].astype(np.float64)
 
 
 def best_second_hits(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(K,) whether the best second of each step, whatever the others do, is annotated with it; of tied seconds the share that
-    is, which is what a draw among them is expected to hit."""
+    """Return for each step (K,) whether its best second is annotated with it, without regard to the other steps. Of tied seconds
+    it is the share that is annotated, which is the expected hit of a random choice among them."""
     values = _checked(scores)
     on_top = values == values.max(axis=0)
     return (on_top & _fitting(scores, truth)).sum(axis=0) / on_top.sum(axis=0)
 
 
 def best_step_shares(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Of each second that is annotated at all, whether its best step is annotated there; of tied steps the share that is."""
+    """Return for each annotated second whether its best step is annotated there; of tied steps the share that is."""
     annotated = _fitting(scores, truth)
     hits = best_second_hits(np.asarray(scores).T, annotated.T)
     return hits[annotated.any(axis=1)]
 
 
 def aligned_chance(truth: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """(K,) hits of the alignment of scores drawn at random (normal, each by itself), mean over so many draws: what random
-    embeddings reach, and less or more than K seconds that are drawn and sorted."""
+    """Return the hits (K,) of the alignment of random scores (independent, normal), as the mean over `draws` draws: what random
+    embeddings reach."""
     steps = np.arange(truth.shape[1])
     hits = np.zeros(truth.shape[1])
     for _ in range(draws):
@@ -82,13 +82,13 @@ def aligned_chance(truth: np.ndarray, draws: int, rng: np.random.Generator) -> n
 
 
 def best_second_chance(truth: np.ndarray) -> np.ndarray:
-    """(K,) expected hits of a second drawn for each step by itself."""
+    """Return the expected hits (K,) of a second that is drawn independently for each step."""
     return truth.mean(axis=0)
 
 
 @dataclass(frozen=True, eq=False)
 class TaskRecalls:
-    """Recall of each task in percent, and their mean.
+    """The recall of each task in percent, and their mean.
 
     Attributes:
         tasks: Names of those with an annotated step.
@@ -106,7 +106,7 @@ class TaskRecalls:
 
 
 def recall_pooled_per_task(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> TaskRecalls:
-    """Hits and annotated steps summed over a task's videos, then divided (CrossTask's own code).
+    """Sum hits and annotated steps over the videos of a task, then divide (CrossTask's own code).
 
     Args:
         hits: (V,) steps hit in each video.
@@ -124,8 +124,8 @@ def recall_pooled_per_task(hits: np.ndarray, present: np.ndarray, task: Sequence
 
 
 def recall_mean_over_videos(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> TaskRecalls:
-    """Share of the annotated steps that is hit in each video, then the mean over a task's videos (MCN). Arguments as
-    `recall_pooled_per_task`; a video without an annotated step is left out."""
+    """Divide hits by annotated steps in each video, then take the mean over the videos of a task (MCN). Arguments as of
+    `recall_pooled_per_task`; videos without an annotated step are left out."""
     kept = present > 0
     share = hits[kept] / present[kept]
     return recall_pooled_per_task(share, np.ones(len(share)), [t for t, k in zip(task, kept, strict=True) if k])
@@ -175,7 +175,7 @@ def task_precision_chance(truth: Sequence[np.ndarray]) -> float:
 
 
 def _tasks(hits: np.ndarray, present: np.ndarray, task: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Names of the tasks, sorted, and (V,) which each video is of."""
+    """Return the sorted names of the tasks, and the number of the task of each video (V,)."""
     if not len(hits) == len(present) == len(task):
         raise ValueError("hits, present and task must have the same length")
     if not len(task) or not np.any(present > 0):

@@ -51,7 +51,7 @@ RECALLS: dict[str, Recall] = {POOLED: recall_pooled_per_task, PER_VIDEO: recall_
 
 @dataclass(frozen=True)
 class _Steps:
-    """How a protocol scores: clips (COLLECTION/SPLIT, '' where the user names them), and which measures it gives."""
+    """What a protocol scores: its videos (COLLECTION/SPLIT, '' where the user names them) and its measures."""
 
     clips: str = ""
     recalls: tuple[str, ...] = (PER_VIDEO, POOLED)
@@ -86,8 +86,8 @@ def _run(how: _Steps, protocol: Protocol, subject: Subject, options: Options) ->
 def localization_outcome(
     name: str, videos: list[StepVideo], codes: list[str], fusion: str, missing: str, how: _Steps
 ) -> Outcome:
-    """Rows, and per-video arrays: `NAME/video`, `/task`, `/present` (steps annotated), and under `NAME/DIRECTION` `/aligned` and
-    `/best` (steps hit; NaN for videos that are left out), with segments `/iou`, `/iod`, `/mof`.
+    """Return rows, and per-video arrays: `NAME/video`, `/task`, `/present` (annotated steps), and under `NAME/DIRECTION`
+    `/aligned` and `/best` (steps hit; NaN for videos that are left out), with segments also `/iou`, `/iod`, `/mof`.
 
     Args:
         name: Of the protocol.
@@ -171,7 +171,7 @@ def _recall_rows(
 
 
 def _each(measure: str, hits: np.ndarray, present: np.ndarray, tasks: list[str]) -> np.ndarray:
-    """(V,) what each video gives to a recall; NaN without an annotated step."""
+    """Return what each video (V,) contributes to a recall; NaN without an annotated step."""
     if measure == POOLED:
         return ratio_contributions(hits, present, tasks)
     shown = present > 0
@@ -229,7 +229,8 @@ def _segment_rows(
 
 
 def _segment_figures(found: list[Overlaps]) -> dict[str, tuple[float, int, np.ndarray]]:
-    """Measure -> its value in percent, what it is a mean over, and what each video gives to it."""
+    """Return by measure its value in percent, the number of values that it is a mean over, and what each video contributes to
+    it."""
     figures: dict[str, tuple[float, int, np.ndarray]] = {}
     for measure, values in (("IoU", [f.iou for f in found]), ("IoD", [f.iod for f in found])):
         every, means = np.concatenate(values), np.array([v.mean() for v in values])
@@ -244,7 +245,7 @@ def _segment_figures(found: list[Overlaps]) -> dict[str, tuple[float, int, np.nd
 
 
 def segment_overlaps(scores: np.ndarray, truth: np.ndarray) -> Overlaps:
-    """The video cut by its annotated transcript, and how the cut overlaps with the annotation.
+    """Divide a video by its annotated transcript, and return the overlap of the segments with the annotated ones.
 
     Scores of a video are brought to mean 0 and deviation 1, background stands beside the steps with 0, and the log-softmax
     over steps and background is what `align_transcript` takes; expected is the same length for every entry.

@@ -41,7 +41,7 @@ Vectors = dict[str, tuple[np.ndarray, np.ndarray]]  # by modality (T, D) and whe
 
 @dataclass(frozen=True, eq=False)
 class StepVideo:
-    """A video of a task.
+    """A scored video of a task.
 
     Attributes:
         video, task: Names.
@@ -56,7 +56,8 @@ class StepVideo:
 
 
 def step_directions(subject: Subject, collection: str, asked: tuple[str, ...], why: str) -> list[Direction]:
-    """Directions in which steps are looked for: those of `asked` that begin with text, else all that subject and store know.
+    """Return the directions in which steps are found: those of `asked`, or, if it is empty, all from text to what subject and
+    store know.
 
     Raises TrichordError when there is none.
     """
@@ -107,7 +108,7 @@ def step_videos(
     audio_window_s: float,
     text_encoder: str = "",
 ) -> Iterator[StepVideo]:
-    """Every (task, video) of a split that is annotated, or of embeddings from a file, scored.
+    """Yield every annotated (task, video) of a split or of embeddings from a file, scored.
 
     All processes of a launch share the embedding; each of them gets every video. Of a store one video at a time is in memory,
     its embeddings `BLOCK_S` seconds at a time.
@@ -161,7 +162,7 @@ def _store_videos(
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedVideos:
-    """Annotated videos of a split of a store.
+    """The annotated videos of a split of a store.
 
     Attributes:
         videos: Task, video, number of the item, seconds T, and (T, K) bool which seconds show which steps.
@@ -188,7 +189,7 @@ def store_notes(subject: Subject, collection: str, split: str) -> list[str]:
 
 
 def annotated_videos(subject: Subject, collection: str, split: str, modalities: tuple[str, ...]) -> AnnotatedVideos:
-    """Raises TrichordError when nothing is annotated, or the store lacks a modality."""
+    """Return the annotated videos of a split. Raises TrichordError if there is none, or if the store lacks a modality."""
     store, settings = subject.store, subject.settings
     assert store is not None and settings is not None
     where = f"{collection}/{split}"
@@ -211,7 +212,7 @@ def annotated_videos(subject: Subject, collection: str, split: str, modalities: 
 
 
 def blocks(num_seconds: int) -> Iterator[np.ndarray]:
-    """The seconds of a video, as many at once as are embedded together."""
+    """Yield the seconds of a video in blocks that are embedded together."""
     for begin in range(0, num_seconds, BLOCK_S):
         yield np.arange(begin, min(begin + BLOCK_S, num_seconds))
 
@@ -219,7 +220,7 @@ def blocks(num_seconds: int) -> Iterator[np.ndarray]:
 def embed_seconds(
     subject: Subject, item: int, seconds: np.ndarray, num_seconds: int, modality: str, audio_window_s: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(T, D) embeddings of these seconds, and whether there is something to embed."""
+    """Return the embeddings (T, D) of seconds, and which seconds have one."""
     store, model, settings = subject.store, subject.model, subject.settings
     assert store is not None and model is not None and settings is not None
     begins, ends = seconds.astype(np.float64), seconds + SECOND
@@ -233,7 +234,7 @@ def embed_seconds(
 
 
 def step_texts(subject: Subject, tasks: dict[str, int], text_encoder: str = "") -> dict[str, np.ndarray]:
-    """(K, D) embeddings of the steps of each task; zeros for a step without a known word.
+    """Return the embeddings (K, D) of the steps of each task; zeros for a step without a known word.
 
     A model of text embeddings reads those of the store, or where the steps have none, what the encoder makes of them.
     """
@@ -287,7 +288,7 @@ def _given_videos(given: Embedded, directions: list[Direction], fusion: str) -> 
 
 
 def given_notes(given: Embedded) -> list[str]:
-    """Lines for the reader where the rows of a file are perhaps no seconds: without times, or not one second apart."""
+    """Return notes on a file whose rows may not be seconds: rows without times, or not one second apart."""
     if TASK not in given.labels:
         return []
     starts: dict[tuple[str, str], list[float]] = {}
@@ -311,7 +312,7 @@ def given_notes(given: Embedded) -> list[str]:
 
 
 def _scores(texts: np.ndarray, vectors: Vectors, direction: Direction, fusion: str) -> tuple[np.ndarray, np.ndarray]:
-    """(T, K) scores, zeros for seconds without any of the modalities, and (T,) which have one."""
+    """Return the scores (T, K), zeros for seconds without any of the modalities, and which seconds (T,) have one."""
     queries = unit(texts) if fusion == "mean_normalized" else texts
     total = np.zeros((len(vectors[direction.target[0]][0]), len(texts)), np.float32)
     count = np.zeros(len(total))
@@ -326,7 +327,7 @@ def _scores(texts: np.ndarray, vectors: Vectors, direction: Direction, fusion: s
 
 
 def _whole(scores: dict[str, np.ndarray], there: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The scores of directions of which any second has something, others at the lowest score of that video."""
+    """Return the scores of those directions that any second can be scored in. Other seconds have the lowest score of the video."""
     return {
         code: np.where(there[code][:, None], values, values[there[code]].min())
         for code, values in scores.items()

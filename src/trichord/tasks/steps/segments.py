@@ -30,7 +30,8 @@ ROUNDING = 1e-9  # log-probabilities of cuts that differ by less are equally goo
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """IoU and IoD (E,) of the entries of a video that are no background, and its frames: how many, and how many are right."""
+    """IoU and IoD (E,) of the entries of a video other than background, the number of its frames, and the number of correct
+    ones."""
 
     iou: np.ndarray
     iod: np.ndarray
@@ -39,7 +40,7 @@ class Overlaps:
 
 
 def transcript_of(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The transcript (S,) of a labelling (T,) of frames, and its borders (S + 1,): entry i holds frames [b_i, b_i+1)."""
+    """Return the transcript (S,) of frame labels (T,), and its borders (S + 1,): entry i holds the frames [b_i, b_i+1)."""
     if labels.ndim != 1 or not len(labels):
         raise TrichordError("a video without frames has no transcript; leave it out")
     begins = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]]))
@@ -47,7 +48,7 @@ def transcript_of(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def align_transcript(log_probs: np.ndarray, mean_lengths: np.ndarray | None = None, stride: int = 1) -> np.ndarray:
-    """Borders (S + 1,) of the most probable cut of T frames into the S entries of a transcript, in their order.
+    """Return the borders (S + 1,) of the most probable division of T frames into the S entries of a transcript, in their order.
 
     The sum of the frames' log-probabilities under their entries, and of the log-probability of each entry's length under a
     Poisson distribution. Borders lie at multiples of `stride`; every entry has at least one frame. Dynamic programming over
@@ -92,7 +93,7 @@ def align_transcript(log_probs: np.ndarray, mean_lengths: np.ndarray | None = No
 
 
 def overlaps(transcript: np.ndarray, truth: np.ndarray, found: np.ndarray) -> Overlaps:
-    """How two cuts of a video by one transcript overlap.
+    """Return the overlap of two divisions of a video by the same transcript.
 
     Args:
         transcript: (S,) label of each entry, BACKGROUND where it is none.
@@ -112,7 +113,7 @@ def overlaps(transcript: np.ndarray, truth: np.ndarray, found: np.ndarray) -> Ov
 
 
 def _length_log_probs(mean_lengths: np.ndarray | None, num_frames: int, num_entries: int) -> np.ndarray:
-    """(S, T + 1) log-probability of each length."""
+    """Return the log-probability (S, T + 1) of each length."""
     if mean_lengths is None:
         return np.zeros((num_entries, num_frames + 1))
     means = np.asarray(mean_lengths, np.float64)
