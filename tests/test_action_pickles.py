@@ -53,7 +53,7 @@ def test_a_clip_of_two_folds_is_there_once(tmp_path: Path) -> None:
     assert {store.video_id(i): store.split(i) for i in range(3)} == {
         "brush_hair/a": "train", "brush_hair/b": "test", "cartwheel/a": "test"
     }  # fmt: skip
-    assert "1 clips are in train here and in test there" in str(summary)
+    assert "1 clips are in train in one fold and in test in another" in str(summary)
 
 
 @pytest.mark.parametrize("key", ["class", "video", "training", "2d_pooled", "audio", "has_audio"])
@@ -68,14 +68,14 @@ def test_what_is_no_release_is_told(tmp_path: Path) -> None:
     store = tmp_path / "store"
     assert "no pickle of actions (*ucf*.pkl, *hmdb*.pkl)" in refused(import_actions, tmp_path, store)
     path = write(tmp_path / "ucf.pkl", [])
-    assert refused(import_actions, tmp_path, store) == f"{path}: holds no clips; make it again"
+    assert refused(import_actions, tmp_path, store) == f"{path}: contains no clips; create it again"
     write(path, [{"id": "a"}])
-    assert f"{path}: is no list of clips with a video each" in refused(import_actions, tmp_path, store)
+    assert f"{path}: is not a list of clips with a video each" in refused(import_actions, tmp_path, store)
     write(path, [clip("a", None), clip("", "run")])
     text = refused(import_actions, tmp_path, store)
-    assert f"all 2 entries were skipped, the first because {path}: entry 0 (/a): has no caption" in text
+    assert f"all 2 entries were skipped; the reason for the first: {path}: entry 0 (/a): has no caption" in text
     write(tmp_path / "hmdb.pkl", [clip("a", "run")])
-    assert "holds pickles of hmdb51 and ucf101" in refused(import_actions, tmp_path, store)
+    assert "contains pickles of hmdb51 and ucf101" in refused(import_actions, tmp_path, store)
     assert IMPORTERS["actions"] is import_actions
 
 

@@ -38,7 +38,7 @@ def spans(store: Path) -> dict[str, object]:
 def test_they_come_back_as_they_were(annotated: Path, tmp_path: Path, layout: str) -> None:
     summary = export_store(annotated, tmp_path / "out", layout=layout)  # type: ignore[arg-type]
     count = len((tmp_path / "out" / FILE).read_text().splitlines())
-    assert f"{count} annotated spans of steps are in {FILE}, which published readers do not know" in str(summary)
+    assert f"{count} annotated spans of steps are in {FILE}, which published readers do not support" in str(summary)
     back = IMPORTERS[layout](tmp_path / "out", tmp_path / "back")
     assert f"with {count} annotated spans of steps" in back.notes
     same(Store(annotated), Store(tmp_path / "back"))
@@ -72,7 +72,7 @@ def test_other_steps_of_a_task_are_refused(annotated: Path, tmp_path: Path) -> N
         path.write_text(json.dumps(STEPS | {"23521": ["pour water", *STEPS["23521"][1:]]}))
     import_crosstask(root, tmp_path / "other", WORDS)
     before = spans(tmp_path / "other")
-    with pytest.raises(TrichordError, match="has other steps of task '23521'; use another store"):
+    with pytest.raises(TrichordError, match="has other steps for task '23521'; use another store"):
         IMPORTERS["npy"](tmp_path / "out", tmp_path / "other")
     assert spans(tmp_path / "other") == before
 
@@ -94,15 +94,15 @@ def changed(**values: object) -> Callable[[list[str]], list[str]]:
     [
         (cut, "lines; copy or export it again"),
         (lambda lines: [lines[0], lines[1][:20], *lines[2:]], "line 2: is not JSON"),
-        (lambda lines: ["[1]", *lines[1:]], "line 1: is no JSON object"),
+        (lambda lines: ["[1]", *lines[1:]], "line 1: is not a JSON object"),
         (changed(step="1"), "line 2: has no step; copy or export it again"),
         (changed(step=True), "line 2: has no step"),
         (changed(video_id=None), "line 2: has no video_id"),
-        (changed(step=-2), "line 2: is no span"),
-        (changed(step=1 << 40), "line 2: is no span"),
-        (changed(start_s=-1.0), "line 2: is no span"),
-        (changed(end_s=float("inf")), "line 2: is no span"),
-        (changed(end_s=10**400), "line 2: is no span"),
+        (changed(step=-2), "line 2: is not a valid span"),
+        (changed(step=1 << 40), "line 2: is not a valid span"),
+        (changed(start_s=-1.0), "line 2: is not a valid span"),
+        (changed(end_s=float("inf")), "line 2: is not a valid span"),
+        (changed(end_s=10**400), "line 2: is not a valid span"),
     ],
 )
 def test_a_damaged_file_is_told_of_before_anything_is_stored(

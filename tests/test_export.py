@@ -160,8 +160,8 @@ def test_howto100m_lists_only_what_published_loaders_can_draw(tmp_path: Path) ->
         f"howto100m/video_{letter}/howto100m+{name}\n" for letter, name in (("_", "%2E"), ("_", "%2E."), ("x", "x.npy"))
     )
     assert (out / "videopaths_val.txt").read_text() == "path\ncooking/video_a/a%20b\n"
-    assert "3 items are in no path list, since they lack captions or a stream that others have" in summary.notes
-    assert "1 spectrograms are rounded to float16 in _spec.npz; the exact ones lie beside them" in summary.notes
+    assert "3 items are in no path list, because they lack captions or a stream that others have" in summary.notes
+    assert "1 spectrograms are rounded to float16 in _spec.npz; the exact ones are beside them" in summary.notes
     with np.load(out / "howto100m/video_x/howto100m+x.npy/howto100m+x.npy_spec.npz") as spec:
         assert spec["arr_0"].dtype == np.float16 and (spec["arr_0"] == -65504).all()
     assert set(pickle.loads((out / "caption.pickle").read_bytes())) == set(
@@ -204,7 +204,7 @@ def test_youcook2_pools_over_time_and_says_what_is_missing(tmp_path: Path) -> No
     assert lacks["has_audio"] is False and not lacks["audio"].any() and lacks["2d"].tolist() == [0, 0, 0]
     assert lacks["caption"] == 'add the salt  a,"b"\n"'
     assert "1 items lack visual_3d: readers of the published layout get zeros" in summary.notes
-    assert "7 items have audio that published readers do not know" in summary.notes
+    assert "7 items have audio, which published readers do not support" in summary.notes
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the library closes its files late
@@ -284,7 +284,7 @@ def test_killed_it_is_not_taken_for_whole_and_run_again_it_is(layout: Any, tmp_p
     for name, digest in digests(out).items():
         if not name.endswith(".partial") and name != "trichord.json":
             assert whole[name] == digest, name
-    with pytest.raises(TrichordError, match="holds an export that did not end; run `trichord store export` again"):
+    with pytest.raises(TrichordError, match="contains an incomplete export; run `trichord store export` again"):
         IMPORTERS[layout](out, tmp_path / "back")
     export_store(tmp_path / "store", out, layout=layout)
     assert digests(out) == whole
@@ -318,25 +318,25 @@ def test_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert refusal(out=taken) == f"{taken}: holds other files; name a new or empty folder with --out"
-    assert "holds other files" in refusal(out=tmp_path / "store")
+    assert refusal(out=taken) == f"{taken}: contains other files; choose a new or empty folder with --out"
+    assert "contains other files" in refusal(out=tmp_path / "store")
     assert "is no folder" in refusal(out=taken / "thesis.txt")
     assert "cannot be written (Not a directory)" in refusal(out=taken / "thesis.txt" / "x")
-    assert "no layout 'zip'; known are howto100m" in refusal(layout="zip")
+    assert "unknown layout 'zip'; expected one of: howto100m" in refusal(layout="zip")
     assert "has no items of pets; it has cooking val, howto100m train" in refusal(collection="pets")
-    assert "--captions has no effect in the layout npy" in refusal(layout="npy", captions="json")
+    assert "--captions has no effect in layout npy" in refusal(layout="npy", captions="json")
     assert "--shard_items and --shard_bytes have no effect" in refusal(shard_items=3)
     assert "shards of 0 items" in refusal(layout="webdataset", shard_items=0)
     assert "no such store" in str(pytest.raises(TrichordError, export_store, tmp_path / "no", tmp_path / "out").value)
     assert not (tmp_path / "out").exists()
     export_store(tmp_path / "store", tmp_path / "out", layout="npy")
-    assert "holds another export (trichord.json says which)" in refusal(layout="npy", split="val")
+    assert "contains another export (see trichord.json)" in refusal(layout="npy", split="val")
     other = some_items(2)
     for item in other:
         item.streams = {name: item.streams["audio"] for name in ("A", "a")}
         item.rates_hz = dict.fromkeys("aA", 1.0)
     write_store(tmp_path / "capitals", other)
-    with pytest.raises(TrichordError, match="differ in capitals alone"):
+    with pytest.raises(TrichordError, match="differ only in case"):
         export_store(tmp_path / "capitals", tmp_path / "caps", layout="webdataset")
 
 

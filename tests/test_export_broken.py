@@ -90,13 +90,13 @@ def test_shards_of_others_need_no_mark(tmp_path: Path) -> None:
 
 
 HARMFUL: dict[str, tuple[list[tuple[str, bytes]], str]] = {
-    "traversal": ([("../../etc/v.json", record()), ("../../etc/v.visual_2d.npy", GOOD)], "leads out of a folder"),
-    "absolute": ([("/etc/v.json", record()), ("/etc/v.visual_2d.npy", GOOD)], "leads out of a folder"),
-    "no json": ([("v.visual_2d.npy", GOOD)], "has 0 files .json where one belongs"),
-    "two json": ([("v.json", record()), ("v.json", record())], "has 2 files .json where one belongs"),
+    "traversal": ([("../../etc/v.json", record()), ("../../etc/v.visual_2d.npy", GOOD)], "leads out of its folder"),
+    "absolute": ([("/etc/v.json", record()), ("/etc/v.visual_2d.npy", GOOD)], "leads out of its folder"),
+    "no json": ([("v.visual_2d.npy", GOOD)], "has 0 .json files, expected one"),
+    "two json": ([("v.json", record()), ("v.json", record())], "has 2 .json files, expected one"),
     "no JSON": ([("v.json", b"{"), ("v.visual_2d.npy", GOOD)], "is not JSON"),
     "deep JSON": ([("v.json", b"[" * 100_000)], "is not JSON"),
-    "no object": ([("v.json", b"[1]")], "is no JSON object but a list"),
+    "no object": ([("v.json", b"[1]")], "is not a JSON object but a list"),
     "no id": ([("v.json", b"{}"), ("v.visual_2d.npy", GOOD)], "has no id or no collection"),
     "id of two lines": ([("v.json", record(id="a\nb")), ("v.visual_2d.npy", GOOD)], "is not a single line of text"),
     "surrogate": ([("v.json", record(id="\ud800")), ("v.visual_2d.npy", GOOD)], "is not a single line of text"),
@@ -119,7 +119,7 @@ HARMFUL: dict[str, tuple[list[tuple[str, bytes]], str]] = {
         [("v.json", record()), ("v.visual_2d.npy", npy(np.array([{}], object), allow_pickle=True))],
         "refused: holds an array of type |O",
     ),
-    "text": ([("v.json", record()), ("v.visual_2d.npy", npy(["a"]))], "where an array of numbers belongs"),
+    "text": ([("v.json", record()), ("v.visual_2d.npy", npy(["a"]))], "where an array of numbers is expected"),
     "flat": ([("v.json", record()), ("v.visual_2d.npy", npy([1.0]))], "has shape (1,), expected (rows, width)"),
     "not finite": ([("v.json", record()), ("v.visual_2d.npy", npy([[np.inf, 1, 1]]))], "contains NaN or infinity"),
     "no array": ([("v.json", record()), ("v.visual_2d.npy", b"hello")], "does not begin with the header of .npy"),
@@ -194,7 +194,7 @@ HEADERS = {
     "link": header("v.json", 0, b"2"),
     "device": header("v.json", 0, b"3"),
     "sparse": header("v.json", 10, b"S"),
-    "no tar": b"hello " * 500,
+    "end of a tar": b"hello " * 500,
     "checksum": header("v.json", 3).replace(b"v.json", b"w.json"),
 }
 
@@ -216,18 +216,18 @@ def test_headers_that_lie(case: str, first: bool, tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert summary.num_skipped >= 1 and summary.num_added >= 1
-    assert any(f"{shard}: is broken or cut (" in entry["reason"] for entry in read_ledger(tmp_path / "store"))
+    assert any(f"{shard}: is broken or truncated (" in entry["reason"] for entry in read_ledger(tmp_path / "store"))
 
 
 def test_shards_that_are_not_there_or_packed(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     assert refused("webdataset", tmp_path / "x").endswith(
-        "x: holds no shard (*.tar); name the folder of the shards with --root"
+        "x: contains no shard (*.tar); pass the folder of the shards with --root"
     )
     (tmp_path / "x" / "a.tar.gz").write_bytes(b"")
     assert "no shard (*.tar); unpack *.tar.gz first" in refused("webdataset", tmp_path / "x")
     (tmp_path / "x" / "a.tar").write_bytes(b"")
-    assert "nothing could be imported: all 1 entries were skipped" in refused("webdataset", tmp_path / "x")
+    assert "nothing could be imported, because all 1 entries were skipped" in refused("webdataset", tmp_path / "x")
 
 
 # ---- the other layouts
@@ -243,7 +243,7 @@ def harm_npy(root: Path) -> Iterator[tuple[str, str]]:
     yield "cooking/../x", "is not JSON"
     index = (root / "index.csv").read_text()
     (root / "index.csv").write_text(index.replace("cooking/a%20b.npy", "../../a%20b.npy"))
-    yield "cooking/a b", "names the file '../../a%20b.npy', which is none of this folder"
+    yield "cooking/a b", "refers to the file '../../a%20b.npy', which is not in this folder"
 
 
 def test_npy_what_is_harmed_is_listed(exported: Callable[[str], Path]) -> None:
@@ -270,8 +270,8 @@ def test_npy_index(exported: Callable[[str], Path]) -> None:
         (b'video_id,path,duration_s\r\n"a', "cannot be read (unexpected end of data)"),
         (b"video_id,path,duration_s\r\na,b\r\n", "has more or fewer cells than columns"),
         (b"video_id,path,duration_s\r\na,b,soon\r\n", "its duration_s 'soon' is not a number"),
-        (b"video_id,path,duration_s\r\na,/etc/passwd,1\r\n", "which is none of this folder"),
-        (b"video_id,path,duration_s,x_rate_hz\r\na,\0b,1,1\r\n", "which is none of this folder"),
+        (b"video_id,path,duration_s\r\na,/etc/passwd,1\r\n", "which is not in this folder"),
+        (b"video_id,path,duration_s,x_rate_hz\r\na,\0b,1,1\r\n", "which is not in this folder"),
         (b"video_id,path,duration_s\r\na," + b"b" * 200_000 + b",1\r\n", "field larger than field limit"),
     ):
         index.write_bytes(data)
@@ -302,8 +302,8 @@ def test_howto100m_what_is_harmed_is_listed(exported: Callable[[str], Path]) -> 
     assert (summary.num_added, summary.num_skipped) == (2, 5)
     for expected in (
         "howto100m/. | ", "_2d.npz: refused: features.npy unpacks from",
-        "names the file '../../secret_2d.npz', which is none of this folder", "trichord.jsonl, line 4: is not JSON",
-        "trichord.json: is broken", "trichord.jsonl, line 7: is cut or too long; copy or export it again",
+        "refers to the file '../../secret_2d.npz', which is not in this folder", "trichord.jsonl, line 4: is not JSON",
+        "trichord.json: is broken", "trichord.jsonl, line 7: is truncated or too long; copy or export it again",
     ):  # fmt: skip
         assert expected in reasons, expected
     index.write_text("".join(lines[:2]))
@@ -342,11 +342,14 @@ def test_marks_that_cannot_be(layout: str, exported: Callable[[str], Path]) -> N
     root = exported(layout)
     mark = json.loads((root / "trichord.json").read_text())
     for more, expected in (
-        ({"complete": False}, "holds an export that did not end"),
-        ({"version": 99}, "was exported in version 99, this one reads 1; install the trichord that wrote it"),
+        ({"complete": False}, "contains an incomplete export"),
+        (
+            {"version": 99},
+            "was exported in version 99, but this version of trichord reads 1; install the version of trichord that wrote it",
+        ),
         ({"files": [1]}, "lacks files or words"),
-        ({"words": {"dim": "x"}}, "does not say which words it has; name word vectors with --words"),
-        ({"words": mark["words"] | {"dim": 1 << 40}}, "does not say which words it has"),
+        ({"words": {"dim": "x"}}, "does not describe its words; pass word vectors with --words"),
+        ({"words": mark["words"] | {"dim": 1 << 40}}, "does not describe its words"),
     ):
         (root / "trichord.json").write_text(json.dumps(mark | more))
         assert expected in refused(layout, root)
@@ -357,7 +360,7 @@ def test_marks_that_cannot_be(layout: str, exported: Callable[[str], Path]) -> N
     assert "word2vec.bin: cannot be read (No such file or directory)" in refused(layout, root)
     if layout in ("youcook2", "webdataset"):
         (root / "trichord.json").write_text(json.dumps(mark | {"files": {"../x": 1}}))
-        assert "names the file '../x', which is none of this folder" in refused(layout, root)
+        assert "refers to the file '../x', which is not in this folder" in refused(layout, root)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -159,7 +159,7 @@ def test_a_failure_is_tried_again_when_asked_or_when_the_file_changes(folder: Pa
     assert ledger(store) == {"bad.mp4": "unreadable"}
     shutil.copy(folder / "mute.mkv", videos / "bad.mp4")
     assert run(videos, store).num_added == 1 and ledger(store) == {}
-    with pytest.raises(TrichordError, match="--retry: no 'broken'; known are all, unreadable, "):
+    with pytest.raises(TrichordError, match="--retry: unknown name 'broken'; expected one of: all, unreadable, "):
         run(videos, store, retry="broken")
 
 
@@ -220,7 +220,7 @@ def test_what_a_killed_run_had_finished_is_taken_up(
     half.mkdir()
     (tmp_path / "s" / FOLDER / "my_backup").mkdir()
     (tmp_path / "s" / FOLDER / "my_backup" / "thesis.tex").write_text("mine")
-    with pytest.raises(TrichordError, match="its visual_2d features were made by efficientnet-lite0-64"):
+    with pytest.raises(TrichordError, match="its visual_2d features were computed by efficientnet-lite0-64"):
         run(folder, tmp_path / "s", visual_2d="efficientnet-lite0-96")  # the spool counts as well
     (spooled(tmp_path / "s")[0] / "item.json").write_text("{")  # torn by a power cut
     lines: list[str] = []
@@ -278,7 +278,7 @@ def test_an_encoder_that_fails_ends_the_run(folder: Path, tmp_path: Path, monkey
     videos = many(tmp_path / "v", 7)
     encoders = load_once(EncoderChoice(visual_2d=SMALL))
     monkeypatch.setattr(type(encoders.visual[0]), "encode", lambda *_: [][0])
-    with pytest.raises(TrichordError, match=r"v04.mp4: .*IndexError.*, this happened 5 times in a row"):
+    with pytest.raises(TrichordError, match=r"v04.mp4: .*IndexError.*; this happened 5 times in a row"):
         run(videos, tmp_path / "s")
     assert list(ledger(tmp_path / "s").values()) == ["encoder"] * 5
     monkeypatch.undo()
@@ -302,7 +302,7 @@ def test_one_encoder_per_store(folder: Path, tmp_path: Path, stored: tuple[Path,
     assert len(recorded["visual_2d"]["weights"]) == 64 and recorded["visual_2d"]["parameters"]
     with pytest.raises(TrichordError) as caught:
         run(folder, store, visual_2d="efficientnet-lite0-96")
-    assert f"{store}: its visual_2d features were made by efficientnet-lite0-64 (" in str(caught.value)
+    assert f"{store}: its visual_2d features were computed by efficientnet-lite0-64 (" in str(caught.value)
     assert str(caught.value).endswith("use the same encoder and weights, or another store")
     (store / "encoders.json").unlink()
     summary = run(folder, store)
@@ -320,7 +320,7 @@ def test_one_encoder_per_store(folder: Path, tmp_path: Path, stored: tuple[Path,
     [
         (lambda root: root / "gone", r"gone: no such folder; pass the folder of the videos"),
         (lambda root: root, r"contains no videos \(\.mp4, \.mkv, .+; choose another folder"),
-        (lambda root: (root / "a.mp4").write_bytes(b"") or root / "a.mp4", r"a\.mp4: is a file; name the folder"),
+        (lambda root: (root / "a.mp4").write_bytes(b"") or root / "a.mp4", r"a\.mp4: is a file; pass the folder"),
         (
             lambda root: (root / "a.mp4").write_bytes(b"x") and root,
             r"none of 1 videos could be stored \(a\.mp4: cannot",
@@ -337,10 +337,10 @@ def test_folders_that_give_nothing(tmp_path: Path, make: object, message: str) -
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("workers", -1, "workers is -1; give "),
-        ("test_fraction", 1.5, "test_fraction is 1.5; give "),
+        ("workers", -1, "workers is -1; it must be"),
+        ("test_fraction", 1.5, "test_fraction is 1.5; it must be"),
         ("shard", "3/2", "--shard is '3/2'; it must be the part and the number of parts, such as 2/8"),
-        ("require", "smell", "--require: no 'smell'; known are video, audio, text"),
+        ("require", "smell", "--require: unknown name 'smell'; expected one of: video, audio, text"),
         ("audio", "none,none", "every encoder is none"),
         ("audio", "clap", "unknown audio encoder 'clap'; expected log-mel, hf:MODEL"),
         ("stall_s", -1.0, "stall_s is -1.0; give seconds"),

@@ -279,7 +279,7 @@ def test_a_wrong_array_skips_its_clip_and_names_row_and_column(
 
 def test_a_device_and_two_arrays_are_no_array(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=np.ones(2), b=np.ones(2))
-    with pytest.raises(TrichordError, match=r"column depth: .*two\.npz: holds 2 arrays \(a, b\), expected one"):
+    with pytest.raises(TrichordError, match=r"column depth: .*two\.npz: contains 2 arrays \(a, b\), expected one"):
         feature_rows(tmp_path / "two.npz", "depth", pooled=True)
     with pytest.raises(OSError):
         feature_rows(Path("/dev/zero"), "depth", pooled=True)
@@ -293,7 +293,7 @@ def test_a_sparse_file_is_not_read(tmp_path: Path) -> None:
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 32, 4)})
     (tmp_path / "big.npy").write_bytes(header.getvalue())
     os.truncate(tmp_path / "big.npy", (1 << 36) + 4096)
-    with pytest.raises(TrichordError, match="has 68,719,480,832 bytes, more than"):
+    with pytest.raises(TrichordError, match="has 68,719,480,832 bytes, but the features"):
         feature_rows(tmp_path / "big.npy", "depth", pooled=True)
 
 
@@ -301,7 +301,7 @@ def test_a_sparse_file_is_not_read(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([{"id": "x", "depth": "", "text": "t"}], r"row 1, column video: is empty, and so are image, audio and depth"),
-        ([{"id": "x", "depth": "a.npy", "start": "1"}], r"row 1, column start: has no end"),
+        ([{"id": "x", "depth": "a.npy", "start": "1"}], r"row 1, column start: has no matching end"),
         ([{"id": "x", "text": "t"}], r"has no column video, image, audio or depth"),
         ([{"id": "x", "depth": "nowhere.npy"}], r"none of its files exists, e\.g\. .*nowhere\.npy"),
     ],

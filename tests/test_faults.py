@@ -279,9 +279,7 @@ def test_a_fault_is_tried_again_by_the_next_run_and_sets_the_exit_code(
         patch.setattr(media_file, "open_regular", refused)
         assert extract_command(words) == 75
     out = capsys.readouterr().out.splitlines()
-    assert out[-1] == (
-        "1 was not done because of the system, not of the file: mend that, then run the same command again"
-    )
+    assert out[-1] == ("1 was not done because of a system fault; fix the cause, then run the same command again")
     assert ledger(store) == {"a.mp4": "system", "bad.mp4": "unreadable"} and ids_of(store) == ["b"]
     assert extract_command(words) == 0  # without --retry; what is damaged sets no exit code
     assert ledger(store) == {"bad.mp4": "unreadable"} and ids_of(store) == ["b", "a"] and verify(store) == []

@@ -179,18 +179,18 @@ BROKEN = {
     "cut": "{2d}: is broken (not a complete .npz file",
     "empty": "{2d}: is empty, (0, 6); download it again",
     "nan": "{2d}: howto100m/vid_b: visual_2d contains NaN or infinity",
-    "width": "{2d}: is 7 wide where the others are 6; extract it again",
+    "width": "{2d}: has width 7, but the others have width 6; extract it again",
     "shape": "{2d}: has shape (20,), expected (rows, width)",
-    "text": "{2d}: holds an array of <U1 where an array of numbers belongs",
+    "text": "{2d}: contains an array of <U1 where an array of numbers is expected",
     "object": "{2d}: refused: holds an array of type |O",
     "spec turned": "{spec}: its spectrogram has shape (2000, 40), expected (40, frames)",
     "spec huge": "{spec}: howto100m/vid_b: spectrogram contains NaN or infinity",
-    "no captions": "caption.json: has no captions of vid_b",
-    "captions all dropped": "caption.json: has no captions of vid_b",
+    "no captions": "caption.json: has no captions for vid_b",
+    "captions all dropped": "caption.json: has no captions for vid_b",
     "captions of unequal length": "caption.json: vid_b: has 3 caption starts, 2 ends and 3 texts",
-    "captions of another form": "caption.json: vid_b has no lists start, end and text",
+    "captions of another form": "caption.json: vid_b needs the lists start, end and text",
     "caption times": "caption.json: vid_b: has caption times that are not numbers",
-    "outside": "cooking/../cooking/vid_b: leads out of the features' folder",
+    "outside": "cooking/../cooking/vid_b: leads out of the folder of the features",
 }
 
 
@@ -224,8 +224,8 @@ def test_widths_follow_the_store_that_is_there(release: Path, tmp_path: Path) ->
     (release / "some_videopaths.txt").write_text("path\ncooking/new_vid_a\n")
     (release / "caption.json").write_text(json.dumps({"new_vid_a": captions()}))
     text = refused(import_howto100m, release, store)
-    assert "nothing could be imported: all 1 entries were skipped, the first because" in text
-    assert "is 7 wide where the others are 6" in text and "skipped.jsonl" in text
+    assert "nothing could be imported, because all 1 entries were skipped; the reason for the first:" in text
+    assert "has width 7, but the others have width 6" in text and "skipped.jsonl" in text
 
 
 def test_captions_whose_times_cannot_be_are_left_out_and_counted(release: Path, tmp_path: Path) -> None:
@@ -257,12 +257,14 @@ def test_without_3d_and_audio_files_there_are_none(release: Path, tmp_path: Path
         file_of(release, video, "spec").unlink()
     summary = import_howto100m(release, tmp_path / "store", WORDS)
     assert summary.streams == {"visual_2d": 4}
-    assert "not imported, since the release has none or it was not asked for: visual_3d, spectrogram" in str(summary)
+    assert "not imported, because the release lacks them or they were not requested: visual_3d, spectrogram" in str(
+        summary
+    )
     assert Store(tmp_path / "store").duration_s(0) == 20.0
     text = refused(import_howto100m, release, tmp_path / "other", use_3d="yes")
-    assert text.endswith("holds no 3-D features of the listed videos; name their folder with --features_3d")
+    assert text.endswith("contains no 3-D features of the listed videos; pass their folder with --features_3d")
     text = refused(import_howto100m, release, tmp_path / "other", use_audio="yes")
-    assert text.endswith("holds no spectrograms of the listed videos; name their folder with --audio")
+    assert text.endswith("contains no spectrograms of the listed videos; pass their folder with --audio")
 
 
 def test_3d_features_can_be_left_out(release: Path, tmp_path: Path) -> None:
@@ -300,10 +302,10 @@ def test_npy_files_with_2d_and_3d_in_separate_folders(release: Path, tmp_path: P
 def test_release_that_lacks_a_part_says_which_and_what_to_do(release: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     listed = release / "some_videopaths.txt"
-    assert "no such folder; name the folder of the release with --root" in refused(import_howto100m, listed, store)
+    assert "no such folder; pass the folder of the release with --root" in refused(import_howto100m, listed, store)
     shutil.copy(listed, release / "other_paths.csv")
     text = refused(import_howto100m, release, store)
-    assert "holds other_paths.csv, some_videopaths.txt; name one path list with --paths" in text
+    assert "contains other_paths.csv, some_videopaths.txt; choose one path list with --paths" in text
     (release / "other_paths.csv").unlink()
     assert "none.txt: does not exist" in refused(import_howto100m, release, store, paths=Path("none.txt"))
     assert "correct --features" in refused(import_howto100m, release, store, features=Path("none"))
@@ -322,13 +324,13 @@ def test_release_that_lacks_a_part_says_which_and_what_to_do(release: Path, tmp_
     table.write_text("{")
     assert f"{table}: is not JSON" in refused(import_howto100m, release, store)
     table.write_text("[]")
-    assert f"{table}: is no table of captions by video id" in refused(import_howto100m, release, store)
+    assert f"{table}: is not a table of captions by video id" in refused(import_howto100m, release, store)
     table.unlink()
     assert f"{release}: no captions (caption.pickle, caption.json or a folder" in refused(
         import_howto100m, release, store
     )
     (release / "captions").mkdir()
-    assert "holds no CSV file; name the captions with --captions" in refused(import_howto100m, release, store)
+    assert "contains no CSV file; choose the captions with --captions" in refused(import_howto100m, release, store)
     (release / "captions" / "vid_z.csv").write_text("a,b\n1,2\n")
     listed.write_text("path\ncooking/vid_z\n")
     shutil.copytree(release / "features" / "cooking" / "vid_a", release / "features" / "cooking" / "vid_z")
@@ -339,7 +341,7 @@ def test_release_that_lacks_a_part_says_which_and_what_to_do(release: Path, tmp_
     assert "vid_z.csv: needs the columns start, end and text (all reasons:" in text
     listed.unlink()
     text = refused(import_howto100m, release, store)
-    assert text == f"{release}: no path list (*paths*.txt or *paths*.csv); name it with --paths"
+    assert text == f"{release}: no path list (*paths*.txt or *paths*.csv); pass it with --paths"
 
 
 def test_progress_tells_rate_and_time_left(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

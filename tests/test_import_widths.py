@@ -44,7 +44,9 @@ def test_the_first_clip_does_not_decide_the_width(name: str, widths: list[int], 
     summary = IMPORTERS[name](tmp_path, tmp_path / "store", WORDS)
     assert (summary.num_added, summary.num_skipped) == (widths.count(16), widths.count(8))
     assert Store(tmp_path / "store").streams["visual_2d"].dim == 16
-    assert all("its visual_2d is 8 wide where the others are 16" in r for r in reasons(tmp_path / "store").values())
+    assert all(
+        "its visual_2d has width 8, but the others have width 16" in r for r in reasons(tmp_path / "store").values()
+    )
 
 
 def test_all_clips_of_a_pickle_count(tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def test_npy_by_the_majority(exported: Callable[..., Path], tmp_path: Path) -> N
     np.save(next(root.rglob("v0.npy")), np.ones((2, 9), np.float32))
     summary = import_npy(root, tmp_path / "back")
     assert (summary.num_added, summary.num_skipped) == (4, 1)
-    assert "v0.npy: is 9 wide where the others are 6" in reasons(tmp_path / "back")["mine/v0"]
+    assert "v0.npy: has width 9, but the others have width 6" in reasons(tmp_path / "back")["mine/v0"]
 
 
 def test_webdataset_by_the_majority(exported: Callable[..., Path], tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_webdataset_by_the_majority(exported: Callable[..., Path], tmp_path: Pat
     shutil.copy(next((tmp_path / "odd").glob("*.tar")), both / "0.tar")
     shutil.copy(next(root.glob("*.tar")), both / "1.tar")
     text = refused(import_webdataset, both, tmp_path / "back")  # v0 is in both shards
-    assert "has other content of 'v0' than" in text
+    assert "has different content for 'v0' than" in text
     write_store(
         tmp_path / "other-store", [Item("w", "mine", "test", 1.0, odd[0].streams, {"visual_2d": 2.0}, odd[0].captions)]
     )
@@ -129,7 +131,7 @@ def test_rows_of_an_index_that_name_a_clip_twice(exported: Callable[..., Path], 
     with index.open("w", newline="") as file:
         csv.writer(file).writerows([*rows, again])
     with pytest.raises(
-        TrichordError, match=r"index.csv, item 6: has other content of 'v0' than .*index.csv, item 1; keep one"
+        TrichordError, match=r"index.csv, item 6: has different content for 'v0' than .*index.csv, item 1; keep one"
     ):
         import_npy(root, tmp_path / "back", WORDS)
 

@@ -46,9 +46,9 @@ def test_lsmdc_splits_follow_the_names_of_the_pickles(tmp_path: Path) -> None:
 
 
 def test_lsmdc_mistakes_are_one_line(tmp_path: Path) -> None:
-    assert "no LSMDC pickle (*lsmdc*.pkl); name the folder" in refused(import_lsmdc, tmp_path, tmp_path / "s")
+    assert "contains no LSMDC pickle (*lsmdc*.pkl); pass the folder" in refused(import_lsmdc, tmp_path, tmp_path / "s")
     write(tmp_path / "lsmdc_test.pkl", [])
-    assert "holds no clips; download it again" in refused(import_lsmdc, tmp_path, tmp_path / "s")
+    assert "contains no clips; download it again" in refused(import_lsmdc, tmp_path, tmp_path / "s")
     write(tmp_path / "LSMDC16_test.pkl", [lsmdc_entry("a", 0)])
     assert "LSMDC16_test.pkl and lsmdc_test.pkl, both of split test" in refused(import_lsmdc, tmp_path, tmp_path / "s")
 

@@ -76,7 +76,7 @@ def test_youcook2_splits_durations_and_clips_that_lack_something(tmp_path: Path)
     assert found["youcook2/no caption"] == f"{pickle_path}: entry 5 (no caption): has no caption"
     assert "youcook2/nan: visual_2d contains NaN" in found["youcook2/nan"]
     assert f"{pickle_path}: entry 7 (flat audio): its spectrogram has shape (7,)" in found["youcook2/flat audio"]
-    assert "entry 8 (words): holds a str where an array of numbers belongs" in found["youcook2/words"]
+    assert "entry 8 (words): contains a str where an array of numbers is expected" in found["youcook2/words"]
 
 
 @pytest.mark.parametrize("importer", [import_youcook2, import_msrvtt])
@@ -111,7 +111,7 @@ def test_youcook2_pickles_that_are_none(tmp_path: Path, monkeypatch: pytest.Monk
     path = write(tmp_path / "youcook_val.pkl", [])
     assert refused(import_youcook2, tmp_path, store) == f"{path}: holds no clips; download it again"
     write(path, [1, 2])
-    assert f"{path}: is no list of clips with an id each" in refused(import_youcook2, tmp_path, store)
+    assert f"{path}: is not a list of clips with an id each" in refused(import_youcook2, tmp_path, store)
     write(path, [clip("a", 0, caption=Evil())])
     assert f"{path}: refused: holds io.open, which is not an array" in refused(import_youcook2, tmp_path, store)
     assert not (tmp_path / "ran").exists()
@@ -119,7 +119,7 @@ def test_youcook2_pickles_that_are_none(tmp_path: Path, monkeypatch: pytest.Monk
     assert f"{path}: is damaged or not a pickle" in refused(import_youcook2, tmp_path, store)
     write(path, [clip("a", 0, caption=None)])
     text = refused(import_youcook2, tmp_path, store)
-    assert "nothing could be imported: all 1 entries were skipped, the first because" in text
+    assert "nothing could be imported, because all 1 entries were skipped; the reason for the first:" in text
 
 
 # ---- MSR-VTT
@@ -189,7 +189,7 @@ def test_msrvtt_lists_that_do_not_fit_or_name_a_clip_twice(tmp_path: Path) -> No
     path.write_text(whole + "a,b,video3,stir milk 3\n")  # the same again
     assert import_msrvtt(root, tmp_path / "same", WORDS).num_added == 6
     path.write_text(whole + "a,b,video3,boil\n")
-    assert "row 7 has another sentence of clip 'video3'" in refused(import_msrvtt, root, tmp_path / "store")
+    assert "row 7 has another sentence for clip 'video3'" in refused(import_msrvtt, root, tmp_path / "store")
     path.write_text(whole + "a,b,video3.mp4,boil\n")
     assert "'video3' and 'video3.mp4' both refer to the clip 'video3'" in refused(
         import_msrvtt, root, tmp_path / "store"
@@ -201,7 +201,7 @@ def test_msrvtt_lists_that_do_not_fit_or_name_a_clip_twice(tmp_path: Path) -> No
     write(root / "msrvtt_jsfusion_test.pkl", [clip("a", 0), clip("b", 1), clip("a", 0)])
     assert import_msrvtt(root, tmp_path / "again", WORDS).num_added == 2
     write(root / "msrvtt_jsfusion_test.pkl", [clip("a", 0), clip("b", 1), clip("a", 0, caption="boil")])
-    assert "entry 2 (a#2): has another caption of clip 'a'" in refused(import_msrvtt, root, tmp_path / "store")
+    assert "entry 2 (a#2): has another caption for clip 'a'" in refused(import_msrvtt, root, tmp_path / "store")
 
 
 def test_msrvtt_training_clips_have_several_captions(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_msrvtt_training_clips_have_several_captions(tmp_path: Path) -> None:
     assert store.caption_spans(0)[1].tolist() == [2.5] * 3
     write(tmp_path / "msrvtt_train.pkl", [clip("video7", 1)])
     text = refused(import_msrvtt, tmp_path, tmp_path / "other")
-    assert "holds msrvtt_train.pkl and msrvtt_1k-A_train.pkl; name one of them with --train" in text
+    assert "contains msrvtt_train.pkl and msrvtt_1k-A_train.pkl; choose one of them with --train" in text
     named = import_msrvtt(tmp_path, tmp_path / "other", WORDS, train=Path("msrvtt_train.pkl"))
     assert named.num_added == 1
 
@@ -229,11 +229,11 @@ def test_msrvtt_of_the_original_release(tmp_path: Path) -> None:
     tables = {"2d": {"video1": torch.ones(6), "video2": torch.ones(6)}, "3d": {"video1": torch.ones(4)}}
     torch.save(tables, root / "MSRVTT_JSFUSION_test.pth")
     text = refused(import_msrvtt, root, tmp_path / "store")
-    assert f"needs MSRVTT_JSFUSION_test.csv beside it, which has the captions; add it to {root}" in text
+    assert f"needs MSRVTT_JSFUSION_test.csv with the captions beside it; add it to {root}" in text
     rows = "key,vid_key,video_id,sentence\na,b,video1,stir milk\na,b,video2,boil\na,b,video3,bake\n"
     (root / "MSRVTT_JSFUSION_test.csv").write_text(rows)
     torch.save(tables, root / "MSRVTT_train.pth", _use_new_zipfile_serialization=False)
-    assert "needs MSRVTT_data.json beside it" in refused(import_msrvtt, root, tmp_path / "store")
+    assert "needs MSRVTT_data.json with the captions" in refused(import_msrvtt, root, tmp_path / "store")
     sentences = [{"video_id": "video1", "caption": "stir"}, {"video_id": "video1", "caption": "bake"}]
     (root / "MSRVTT_data.json").write_text(json.dumps({"sentences": sentences}))
     tables["2d"] = {"video1": torch.ones(6) * 2}

@@ -70,7 +70,7 @@ def test_crosstask_cooking_tasks_alone_and_again(tmp_path: Path) -> None:
     assert (again.num_present, again.num_added) == (3, 2)
     assert len(read_annotations(Store(tmp_path / "s"), "crosstask")) == 3
     (root / "step.json").write_text(json.dumps({**STEPS, "111": ["stir", "add salt"]}))
-    assert "has other steps of task '111'" in refused(import_crosstask, root, tmp_path / "s")
+    assert "has other steps for task '111'" in refused(import_crosstask, root, tmp_path / "s")
 
 
 def test_crosstask_original(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_mining_youtube_original(tmp_path: Path) -> None:
     assert [(s.step, s.start_s, s.end_s) for s in found["n1", "n1"]] == [(0, 0.5, 2.0), (1, 3.0, 5.0)]
     # 2 frames of background, 3 of stir_egg, 5 of add_salt, 2 frames a second
     assert [(s.text, s.start_s, s.end_s) for s in found["n2", "n2"]] == [("stir egg", 1, 2.5), ("add salt", 2.5, 5)]
-    assert "1 videos whose .grammar tells another order" in str(summary)
+    assert "1 videos whose .grammar has another order" in str(summary)
 
 
 def test_mining_youtube_original_without_times(tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_mining_youtube_original_without_times(tmp_path: Path) -> None:
     (root / "videos_test.txt").write_text("n1\nn2\nn7\n")
     import_mining_youtube(root, tmp_path / "s", WORDS)
     why = reasons(tmp_path / "s")
-    assert "counts frames; say how many a second has with --fps" in why["mining-youtube/n2"]
-    assert "n7.srt: is missing, and so is its .gt" in why["mining-youtube/n7"]
+    assert "counts frames; pass the frames per second with --fps" in why["mining-youtube/n2"]
+    assert "n7.srt: is missing, and so is the .gt file" in why["mining-youtube/n7"]
     assert set(read_annotations(Store(tmp_path / "s"), "mining-youtube")) == {("n1", "n1"), ("n3", "n3")}
 
 
@@ -131,18 +131,18 @@ def test_what_a_video_lacks_is_its_reason(tmp_path: Path) -> None:
     import_crosstask(root, tmp_path / "s", WORDS)
     why = reasons(tmp_path / "s")
     assert why["crosstask/v1"].startswith("v1_2d.npy: is missing")
-    assert why["crosstask/v3"].startswith("111_v3.npy: is missing, the annotation of v3")
-    assert "has no steps of task '404'" in why["crosstask/v4"]
+    assert why["crosstask/v3"].startswith("111_v3.npy: the annotation of v3 is missing")
+    assert "has no steps for task '404'" in why["crosstask/v4"]
     assert Store(tmp_path / "s").collections()[("crosstask", "test")] == 1
 
 
 @pytest.mark.parametrize(
     ("file", "content", "told"),
     [
-        ("annotations/23521_w1.csv", "4,0,2\n", "line 1: is no step from 1 to 3"),
-        ("annotations/23521_w1.csv", "1,3,2\n", "line 1: is no step"),
-        ("annotations/23521_w1.csv", "1,2\n", "line 1: is no step"),
-        ("annotations/23521_w1.csv", "1,0,inf\n", "line 1: is no step"),
+        ("annotations/23521_w1.csv", "4,0,2\n", "line 1: is not a step from 1 to 3"),
+        ("annotations/23521_w1.csv", "1,3,2\n", "line 1: is not a step"),
+        ("annotations/23521_w1.csv", "1,2\n", "line 1: is not a step"),
+        ("annotations/23521_w1.csv", "1,0,inf\n", "line 1: is not a step"),
     ],
 )
 def test_broken_spans_of_the_original_layout(tmp_path: Path, file: str, content: str, told: str) -> None:
@@ -165,19 +165,19 @@ def test_a_matrix_of_another_width_and_objects_are_refused(tmp_path: Path) -> No
 def test_broken_lists_are_refused(tmp_path: Path) -> None:
     root = write_crosstask(tmp_path / "r")
     (root / "tasks_primary.txt").write_text("1\na\nb\n2\nstir\n\n")
-    assert "say which with --layout" in refused(import_crosstask, root, tmp_path / "s")
+    assert "choose with --layout" in refused(import_crosstask, root, tmp_path / "s")
     told = refused(import_crosstask, root, tmp_path / "s", layout="original")
-    assert "tasks_primary.txt, line 1: is no record of a task" in told
+    assert "tasks_primary.txt, line 1: is not a valid record of a task" in told
     assert "--cooking has no effect" in refused(import_crosstask, root, tmp_path / "s", layout="original", cooking=True)
     (root / "step.json").write_text('{"23521": "stir"}')
     assert "no list of step texts for '23521'" in refused(import_crosstask, root, tmp_path / "s", layout="mcn")
     (root / "cvpr19_test.csv").write_text("a,b\n")
     (root / "step.json").write_text(json.dumps(STEPS))
-    assert "name one with --videos" in refused(import_crosstask, root, tmp_path / "s", layout="mcn")
+    assert "choose one with --videos" in refused(import_crosstask, root, tmp_path / "s", layout="mcn")
     empty = tmp_path / "e"
     empty.mkdir()
-    assert "holds no step.json" in refused(import_crosstask, empty, tmp_path / "s")
-    assert "holds no step.json" in refused(import_mining_youtube, empty, tmp_path / "s")
+    assert "contains no step.json" in refused(import_crosstask, empty, tmp_path / "s")
+    assert "contains no step.json" in refused(import_mining_youtube, empty, tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 

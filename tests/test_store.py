@@ -312,7 +312,7 @@ CONTENT = {
         "caption_start_s is missing or does not have",
     ),
     "lost words": (lambda t: t.pop("word_ids"), "its tensor word_ids is missing or does not have"),
-    "text offsets": (set_value("caption_text_offsets", 2, 99), "its caption_text offsets do not fit"),
+    "text offsets": (set_value("caption_text_offsets", 2, 99), "its caption_text offsets do not match the data"),
 }
 CONTENT_IN_VERIFY = {
     "NaN": (set_value("visual_2d", (3, 1), np.nan), "visual_2d contains NaN or infinity"),
@@ -340,7 +340,7 @@ def test_verify_finds_wrong_content(store_path: Path, kind: str) -> None:
     change, text = CONTENT_IN_VERIFY[kind]
     rewrite(store_path, change)
     problems = verify(store_path)
-    again = f"delete {SHARD} and {ROWS} in {store_path / 'parts'}, import again"
+    again = f"delete {SHARD} and {ROWS} in {store_path / 'parts'} and import again"
     assert any(str(store_path / "parts" / SHARD) in line and text in line and line.endswith(again) for line in problems)
 
 

@@ -118,7 +118,7 @@ def test_a_folder_of_videos(tmp_path: Path) -> None:
         ("x.y_47-60", 47, 60), ("x.y_67-89.5", 67, 89.5), ("z", 0, None), ("gone_0-5", 0, 5),
     ]  # fmt: skip
     assert [s.video.name for s in found if s.video] == ["x.y.mp4", "x.y.mp4", "z.webm", "gone.mp4"]
-    with pytest.raises(TrichordError, match="has no column video, image or audio; .* or the folder of the videos"):
+    with pytest.raises(TrichordError, match="has no column video, image or audio; .* or pass the folder of the videos"):
         read_table(path)
     with pytest.raises(TrichordError, match="none: no such folder; pass the folder of the videos"):
         read_table(path, tmp_path / "none")
@@ -194,10 +194,10 @@ def test_values_of_another_kind(tmp_path: Path, row: Row, column: str) -> None:
         ("t.csv", "text,caption,video\na,b,c\n", "the columns text and caption both contain the text"),
         ("t.csv", "video,text\na,b,c\n", r"t\.csv, row 1: has 3 cells for 2 columns; put texts that contain commas"),
         ("t.csv", "video,text\nv.mp4,caf\xe9\n", r"t\.csv, row \d: is not CSV in UTF-8"),
-        ("t.csv", "task,title\n1,x\n", r"has no column video, image or audio; it has task, title"),
+        ("t.csv", "task,title\n1,x\n", r"has no column video, image or audio; its columns are task, title"),
         ("t.csv", "video\ngone.mp4\n", r"none of its files exists, e\.g\. .*gone\.mp4; paths are relative"),
         ("t.jsonl", '{"video": "a"}\n{"video"', r"t\.jsonl, row 2: is not JSON"),
-        ("t.jsonl", "[1]\n", r"t\.jsonl, row 1: is no JSON object"),
+        ("t.jsonl", "[1]\n", r"t\.jsonl, row 1: is not a JSON object"),
         ("t.parquet", "PAR1", r"t\.parquet: is not a Parquet file"),
     ],
 )  # fmt: skip
@@ -209,7 +209,7 @@ def test_tables_that_give_nothing(tmp_path: Path, name: str, content: str, messa
 
 
 def test_a_parquet_table_without_a_usable_column(tmp_path: Path) -> None:
-    with pytest.raises(TrichordError, match="has no column video, image or audio; it has task"):
+    with pytest.raises(TrichordError, match="has no column video, image or audio; its columns are task"):
         read_table(write(tmp_path, [{"task": 1}], "parquet"))
 
 

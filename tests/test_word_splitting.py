@@ -93,7 +93,7 @@ def test_importers_split_words_as_asked_and_exports_bring_it_back(tmp_path: Path
             back = tmp_path / f"{layout}-{name}"
             importer(out, back, words)
             assert Store(back).word_splitting == "unicode" and words_of(Store(back)) == ["सूप", "don't"]
-        with pytest.raises(TrichordError, match="its words were split as 'unicode', not as 'published'"):
+        with pytest.raises(TrichordError, match="its words are split as 'unicode', not as 'published'"):
             importer(out, tmp_path / "new", word_splitting="published")
         importer(out, tmp_path / f"{layout}-published", table, word_splitting="published")
         assert words_of(Store(tmp_path / f"{layout}-published")) == ["स"]

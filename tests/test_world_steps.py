@@ -67,7 +67,11 @@ def test_what_is_no_world_or_not_of_this_store_is_refused(tmp_path: Path) -> Non
     write_truth(tmp_path / "w")
     store = write_store(tmp_path / "s", "films")
     told = refused(import_world_steps, tmp_path / "w", store)
-    assert "holds no video of" in told and "as collection world (it has films)" in told and "--collection" in told
+    assert (
+        "contains no video of" in told
+        and "in collection world (its collections are films)" in told
+        and "--collection" in told
+    )
     import_world_steps(tmp_path / "w", store, WORDS, collection="films")
     (tmp_path / "w" / "world.json").write_text('{"videos": [{"split": "test"}]}')
     assert "is not a world's truth" in refused(import_world_steps, tmp_path / "w", store)

@@ -1,4 +1,8 @@
-"""Published releases into the store (HowTo100M, YouCook2, MSR-VTT, LSMDC, UCF101, HMDB51), and a store into others' layouts."""
+"""Importers of published releases, and exports of a store into published layouts.
+
+An importer reads the files of a release (HowTo100M, YouCook2, MSR-VTT, LSMDC, CrossTask, Mining YouTube, UCF101, HMDB51) and writes
+items into a store. `export_store` does the reverse. Extracting features from media files is the task of `trichord.extraction`.
+"""
 
 from __future__ import annotations
 

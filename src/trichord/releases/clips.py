@@ -1,6 +1,6 @@
-"""Releases whose items are short clips with their features cut out already (YouCook2, MSR-VTT): pickled lists of dicts.
+"""Releases of short clips with precomputed features (YouCook2, MSR-VTT): pickled lists of dicts.
 
-An entry has `2d` and `3d` features, pooled over time or one row per step, maybe `audio` (40, frames), and captions
+An entry has `2d` and `3d` features, either pooled over time or one row per time step, optionally `audio` (40, frames), and captions
 that describe the whole clip. Pooled features become a stream of one row with rate 0.
 """
 
@@ -32,13 +32,13 @@ class Clip:
 
     video_id: str
     split: str
-    source: str  # file and position, for messages
+    source: str  # file and position, for error messages
     captions: list[str]
     entry: dict[str, Any] = field(default_factory=dict)
 
 
 def first_file(root: Path, names: Sequence[str]) -> Path | None:
-    """The first of the named files that is in `root`, else in one of its folders."""
+    """Return the first of the named files that exists in `root` or else in one of its folders; None if there is none."""
     for folder in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
         for name in names:
             if (folder / name).is_file():
@@ -47,39 +47,48 @@ def first_file(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def read_entries(path: Path) -> list[dict[str, Any]]:
-    """The list of dicts in a pickle, each with an `id`. Raises TrichordError when it is anything else."""
+    """Read a pickled list of dicts, each with an `id`.
+
+    Raises:
+        TrichordError: The file contains anything else.
+    """
     entries = load_pickle(path)
     if not isinstance(entries, list | tuple) or not all(isinstance(e, dict) and _is_id(e.get("id")) for e in entries):
-        raise TrichordError(f"{path}: is no list of clips with an id each; check that it is the right file")
+        raise TrichordError(f"{path}: is not a list of clips with an id each; check that it is the right file")
     return list(entries)
 
 
 def pickled_clips(
     path: Path, split: str, keys: Sequence[str] = ("caption",), *, all_captions: bool = False
 ) -> list[Clip]:
-    """The clips of a pickle.
+    """Return the clips of a pickle.
 
     Args:
         path: The pickle.
-        split: Split of its clips.
-        keys: Where an entry has its captions; the first key that has some counts.
-        all_captions: Keep all captions of a clip, not only the first one that has a word.
+        split: The split of its clips.
+        keys: The keys of an entry that may contain its captions; the first key with captions counts.
+        all_captions: Whether to keep all captions of a clip, not only the first one with a word.
 
-    Raises TrichordError when it holds no clips.
+    Raises:
+        TrichordError: The pickle contains no clips.
     """
     entries = read_entries(path)
     if not entries:
-        raise TrichordError(f"{path}: holds no clips; download it again")
+        raise TrichordError(f"{path}: contains no clips; download it again")
     clips = []
     for row, (entry, video_id) in enumerate(zip(entries, numbered(e["id"] for e in entries), strict=True)):
         captions = next((texts for key in keys if (texts := plain_texts(entry.get(key)))), [])
-        kept = captions if all_captions else first_with_words(captions)
-        clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", kept, entry))
+        chosen = captions if all_captions else first_with_words(captions)
+        clips.append(Clip(video_id, split, f"{path}: entry {row} ({video_id})", chosen, entry))
     return clips
 
 
 def tensor_entries(path: Path) -> dict[str, dict[str, Any]]:
-    """Features by video id, of a .pth file of the tables `2d` and `3d`. Raises TrichordError when it is anything else."""
+    """Return the features by video id in a .pth file with the tables `2d` and `3d`.
+
+    Raises:
+        TrichordError: The file contains anything else.
+    """
     tables = load_pickle(path)
     if not isinstance(tables, dict) or not all(isinstance(tables.get(key), dict) for key in ("2d", "3d")):
         raise TrichordError(f"{path}: has no tables 2d and 3d of features by video id; check that it is the right file")
@@ -94,7 +103,7 @@ def _is_id(value: object) -> bool:
 
 
 def numbered(ids: Iterable[object]) -> list[str]:
-    """Ids as text; what repeats gets `#2`, `#3`, ... so that each is one item."""
+    """Return ids as text. Repeated ids get `#2`, `#3`, ... appended, so that each is a separate item."""
     seen: dict[str, int] = {}
     result = []
     for name in map(str, ids):
@@ -104,22 +113,27 @@ def numbered(ids: Iterable[object]) -> list[str]:
 
 
 def without_repeats(clips: list[Clip]) -> list[Clip]:
-    """The clips without those that repeat one, whose ids `numbered` told apart.
+    """Return the clips without those that repeat an earlier one, whose ids `numbered` made unique.
 
-    Raises TrichordError where a clip is there twice with different captions.
+    Raises:
+        TrichordError: A clip is repeated with different captions.
     """
     first: dict[str, Clip] = {}
     for clip in clips:
         name = str(clip.entry["id"])
         if (known := first.setdefault(name, clip)).captions != clip.captions:
             raise TrichordError(
-                f"{clip.source}: has another caption of clip '{one_line(name)}' than {known.source}; keep one of them"
+                f"{clip.source}: has another caption for clip '{one_line(name)}' than {known.source}; keep one of them"
             )
     return list(first.values())
 
 
 def import_clips(clips: list[Clip], request: Request, collection: str, full_resolution: bool) -> ImportSummary:
-    """Store the clips. Raises TrichordError when there are none or none can be stored."""
+    """Store clips.
+
+    Raises:
+        TrichordError: There are no clips, or none can be stored.
+    """
     logger.info(f"{collection}: {len(clips):,} clips in {request.root}")
     return import_entries(
         clips,
@@ -133,9 +147,10 @@ def import_clips(clips: list[Clip], request: Request, collection: str, full_reso
 
 
 def make_clip(clip: Clip, collection: str, full_resolution: bool) -> Made:
-    """The item of a clip. One without any stream is an item too: evaluation counts it as missed.
+    """Return the item of a clip. A clip without any stream is an item too, which evaluation counts as missed.
 
-    Raises TrichordError when it has no caption or an array of the wrong shape.
+    Raises:
+        TrichordError: The clip has no caption, or an array of the wrong shape.
     """
     if not clip.captions:
         raise TrichordError(f"{clip.source}: has no caption")
@@ -160,16 +175,16 @@ def make_clip(clip: Clip, collection: str, full_resolution: bool) -> Made:
 
 
 def _widths(clip: Clip, full_resolution: bool) -> dict[str, int] | None:
-    """Widths of the visual features of a clip; None where it cannot be read."""
+    """Return the widths of the visual features of a clip; None if they cannot be read."""
     try:
-        found = {name: _visual(clip, key, full_resolution) for name, key in _KEYS.items()}
+        arrays = {name: _visual(clip, key, full_resolution) for name, key in _KEYS.items()}
     except TrichordError:
         return None
-    return {name: array.shape[-1] for name, array in found.items() if array is not None}
+    return {name: array.shape[-1] for name, array in arrays.items() if array is not None}
 
 
 def _visual(clip: Clip, key: str, full_resolution: bool) -> np.ndarray | None:
-    """(width,) pooled or (rows, width) features; the other kind where the entry lacks the wanted one."""
+    """Return features (width,) if pooled or (rows, width); the other kind if the entry lacks the requested one."""
     names = [f"{key}_full", key, f"{key}_pooled"] if full_resolution else [f"{key}_pooled", key, f"{key}_full"]
     for name in names:
         if clip.entry.get(name) is not None:
@@ -185,7 +200,7 @@ def _visual(clip: Clip, key: str, full_resolution: bool) -> np.ndarray | None:
 
 
 def _duration_s(entry: dict[str, Any], streams: dict[str, np.ndarray], rates: dict[str, float]) -> float:
-    """From start and end; else the frames of the audio; else the rows of the features, a pooled row being 1 s."""
+    """Return the duration from start and end, else from the audio frames, else from the feature rows (a pooled row is 1 s)."""
     start, end = entry.get("start"), entry.get("end")
     try:
         span = float(end) - float(start)  # type: ignore[arg-type]

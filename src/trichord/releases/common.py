@@ -1,4 +1,4 @@
-"""What all importers share: one pass that stores what is whole, notes what is not, and can be run again."""
+"""The common part of all importers: one pass that stores complete items, records failures, and can be repeated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 RATES_HZ = {"visual_2d": 1.0, "visual_3d": 1.5, "spectrogram": 100.0}  # rows per second in all releases
 REPORT_EVERY_S = 5.0
 READ_AHEAD = 4  # videos per thread
-WIDTH_PROBES, MOST_PROBES = 33, 1000  # entries whose widths count, entries that are tried for these
+WIDTH_PROBES, MOST_PROBES = 33, 1000  # entries whose widths count; entries that are read to find these
 ALLOW_MISSING = "--allow_missing true"
 
 Entry = TypeVar("Entry")
@@ -37,19 +37,19 @@ Entry = TypeVar("Entry")
 
 @dataclass
 class ImportSummary:
-    """What an import did.
+    """The result of an import.
 
     Attributes:
-        collection: Name of the collection in the store.
-        store: The store's folder.
-        num_added: Items stored by this run.
-        num_present: Items that were in the store already.
-        num_skipped: Items that could not be stored.
-        num_postponed: Those of them that a fault of the system kept from being read.
-        skipped_path: The list of these with the reasons, or None when there are none.
-        num_captions: Captions of the added items.
-        num_captions_dropped: Captions left out since their times are not finite or end before they start.
-        streams: Added items that have each stream.
+        collection: The name of the collection in the store.
+        store: The folder of the store.
+        num_added: The number of items stored by this run.
+        num_present: The number of items that were in the store already.
+        num_skipped: The number of items that could not be stored.
+        num_postponed: The number of skipped items that a system fault prevented from being read.
+        skipped_path: The list of skipped items with reasons, or None if there are none.
+        num_captions: The number of captions of the added items.
+        num_captions_dropped: The number of captions left out because a time is not finite or they end before they start.
+        streams: The number of added items that have each stream.
         notes: Further lines for the user.
     """
 
@@ -69,15 +69,15 @@ class ImportSummary:
         streams = ", ".join(f"{count:,} with {name}" for name, count in sorted(self.streams.items()))
         lines = [
             f"{self.collection} -> {self.store}: {self.num_added:,} added{f' ({streams})' if streams else ''}, "
-            f"{self.num_present:,} already there, {self.num_skipped:,} skipped",
+            f"{self.num_present:,} already present, {self.num_skipped:,} skipped",
             f"{self.num_captions:,} captions stored, {self.num_captions_dropped:,} dropped (end not after start)",
             *self.notes,
         ]
         if self.skipped_path:
-            lines.append(f"skipped, each with its reason: {self.skipped_path}")
+            lines.append(f"skipped items and reasons: {self.skipped_path}")
         if self.num_postponed:
             lines.append(
-                f"{self.num_postponed:,} of them because of the system, not of the files: mend that, then run the same command "
+                f"{self.num_postponed:,} of them because of system faults; fix the cause, then run the same command "
                 "again"
             )
         return "\n".join(lines)
@@ -85,16 +85,18 @@ class ImportSummary:
 
 @dataclass(frozen=True)
 class Request:
-    """Arguments that all importers share.
+    """The arguments that all importers share.
 
     Attributes:
-        root: Folder of the release.
-        store: Folder of the store.
-        words: File of word vectors, or None for the default ones.
-        word_splitting: How captions become words; None takes the rule of the word vectors, else of the store, else `published`.
-        num_threads: Entries that are read at the same time; they are stored in the order of the list.
+        root: The folder of the release.
+        store: The folder of the store.
+        words: The file of word vectors, or None for the default ones.
+        word_splitting: How captions are split into words; None uses the rule of the word vectors, else that of the store, else
+            `published`.
+        num_threads: The number of entries that are read at the same time. They are stored in the order of the list.
 
-    Raises TrichordError when `root` is no folder.
+    Raises:
+        TrichordError: `root` is not a folder.
     """
 
     root: Path
@@ -105,12 +107,12 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
-            raise TrichordError(f"{self.root}: no such folder; name the folder of the release with --root")
+            raise TrichordError(f"{self.root}: no such folder; pass the folder of the release with --root")
 
 
 @dataclass
 class Made:
-    """An item ready to be stored, the files of its streams, how many of its captions were left out, and where it is from."""
+    """An item ready to be stored, with the files of its streams, the number of its captions left out, and its origin."""
 
     item: Item
     sources: Mapping[str, Path] = field(default_factory=dict)
@@ -131,30 +133,32 @@ def import_entries(
     keep_precision: bool = False,
     widths_of: Callable[[Entry], Mapping[str, int] | None] | None = None,
 ) -> ImportSummary:
-    """Store what `make` gives for each entry; what it refuses is noted in the store's ledger and counted.
+    """Store the item that `make` returns for each entry. Refused entries are recorded in the store's ledger and counted.
+
+    A stream of a new store has the width that most entries have (`expected_widths`); entries of another width are skipped.
 
     Args:
-        entries: What the release lists.
-        request: What the user gave.
-        collection: Name of the collection.
-        video_id: Id of an entry. What the store holds already is not made again.
-        make: Reads one entry; a TrichordError from it becomes the reason why the entry is skipped.
+        entries: The entries of the release.
+        request: The arguments of the user.
+        collection: The name of the collection.
+        video_id: Returns the id of an entry. Entries that are in the store already are not read.
+        make: Reads an entry. A TrichordError becomes the reason for skipping the entry.
         texts: All captions, whose words are looked up in the word vectors.
-        collection_of: Collection of an entry, where they are of several; `collection` is then for messages.
-        vectors: Word vectors that are at hand, in place of those of `words`; `texts` is then not read.
-        keep_precision: Begin a new part where a stream changes between float16 and float32, which a part would widen.
-        widths_of: Widths of the streams of an entry, where they are known without reading it; else some entries are read.
+        collection_of: Returns the collection of an entry if there are several; `collection` is then only used in messages.
+        vectors: Word vectors to use instead of those of `request.words`; `texts` is then not read.
+        keep_precision: Whether to begin a new part when a stream changes between float16 and float32, which a part would widen.
+        widths_of: Returns the widths of the streams of an entry if they are known without reading it; otherwise some entries are
+            read.
 
-    A stream of a new store is as wide as most entries have it (`expected_widths`); entries of another width are skipped.
-
-    Raises TrichordError when nothing is in the store in the end, or the store cannot be written.
+    Raises:
+        TrichordError: The store contains none of the entries afterwards, or it cannot be written.
     """
     store, word_splitting = request.store, request.word_splitting
     summary = ImportSummary(collection, store)
     first_reason = ""
     began = reported = time.monotonic()
-    of = collection_of or (lambda entry: collection)
-    for name in dict.fromkeys(map(of, entries)):
+    get_collection = collection_of or (lambda entry: collection)
+    for name in dict.fromkeys(map(get_collection, entries)):
         check_collection(name)
     if word_splitting is not None or vectors is None:
         word_splitting = splitting_for(store, word_splitting) or "published"
@@ -162,8 +166,8 @@ def import_entries(
         vectors = word_vectors_for(texts, request.words, word_splitting or "published", notes=summary.notes)
     elif word_splitting not in (None, vectors.splitting):
         raise TrichordError(
-            f"{request.root}: its words were split as '{vectors.splitting}', not as '{word_splitting}'; "
-            "leave --word_splitting out, or name word vectors with --words"
+            f"{request.root}: its words are split as '{vectors.splitting}', not as '{word_splitting}'; "
+            "leave out --word_splitting, or pass word vectors with --words"
         )
     precision: dict[str, int] = {}
     if widths_of is None:
@@ -171,11 +175,11 @@ def import_entries(
     else:
         widths = expected_widths(store, entries, widths_of, len(entries))
     with StoreWriter(store, vectors) as writer:
-        present = [writer.contains(of(entry), video_id(entry)) for entry in entries]
-        stored = {_source_of(of(entry), video_id(entry)) for entry in itertools.compress(entries, present)}
-        wanted = itertools.compress(entries, (not p for p in present))
+        present = [writer.contains(get_collection(entry), video_id(entry)) for entry in entries]
+        stored = {_source_of(get_collection(entry), video_id(entry)) for entry in itertools.compress(entries, present)}
+        missing = itertools.compress(entries, (not p for p in present))
         summary.num_present = sum(present)
-        for done, (entry, made) in enumerate(_read(wanted, make, request.num_threads), 1):
+        for done, (entry, made) in enumerate(_read(missing, make, request.num_threads), 1):
             if keep_precision and isinstance(made, Made):
                 sizes = {name: min(rows.dtype.itemsize, 4) for name, rows in made.item.streams.items()}
                 if any(precision.get(name, size) != size for name, size in sizes.items()):
@@ -187,12 +191,12 @@ def import_entries(
             reason = str(made) if isinstance(made, TrichordError) else _added(writer, made, summary)
             if reason:
                 fault = fault_of(made) if isinstance(made, TrichordError) else ""
-                writer.skip(_source_of(of(entry), video_id(entry)), reason, fault)
+                writer.skip(_source_of(get_collection(entry), video_id(entry)), reason, fault)
                 summary.num_skipped += 1
                 summary.num_postponed += bool(fault)
                 first_reason = first_reason or reason
             else:
-                stored.add(_source_of(of(entry), video_id(entry)))
+                stored.add(_source_of(get_collection(entry), video_id(entry)))
             if time.monotonic() - reported > REPORT_EVERY_S:
                 reported = time.monotonic()
                 logger.info(_progress_line(summary, done, len(entries) - sum(present), reported - began))
@@ -201,36 +205,36 @@ def import_entries(
         summary.skipped_path = store / LEDGER
     if not summary.num_added and not summary.num_present:
         raise TrichordError(
-            f"{request.root}: nothing could be imported: all {summary.num_skipped:,} entries were skipped, the first because "
-            f"{one_line(first_reason)} (all reasons: {summary.skipped_path})"
+            f"{request.root}: nothing could be imported, because all {summary.num_skipped:,} entries were "
+            f"skipped; the reason for the first: {one_line(first_reason)} (see {summary.skipped_path} for all reasons)"
         )
     return summary
 
 
 def _source_of(collection: str, video_id: str) -> str:
-    """An entry as the ledger names it."""
+    """Return the name of an entry in the ledger."""
     return f"{collection}/{one_line(video_id)}"
 
 
 def expected_widths(
     store: Path, entries: Sequence[Entry], widths_of: Callable[[Entry], Mapping[str, int] | None], num_probes: int
 ) -> dict[str, int]:
-    """Width of each stream: the store's, or what most of some entries have, which are spread over all of them.
+    """Return the width of each stream: that in the store, or else the most common one in a sample of entries.
 
     Args:
-        store: Folder of the store; it need not be there yet.
-        entries: What is imported.
-        widths_of: Widths of the streams of an entry; None where it cannot be read.
-        num_probes: Entries that count.
+        store: The folder of the store, which need not exist yet.
+        entries: The entries to import.
+        widths_of: Returns the widths of the streams of an entry; None if it cannot be read.
+        num_probes: The number of entries that count.
     """
     try:
         return {name: info.dim for name, info in Store(store).streams.items()}
-    except TrichordError:  # no store yet; a damaged one is refused when it is opened for writing
+    except TrichordError:  # no store yet; a damaged store is refused when it is opened for writing
         pass
     counts: dict[str, Counter[int]] = {}
     num_read = 0
-    for at in _spread(len(entries), max(num_probes, MOST_PROBES), num_probes):
-        if (widths := widths_of(entries[at])) is None:
+    for index in _spread(len(entries), max(num_probes, MOST_PROBES), num_probes):
+        if (widths := widths_of(entries[index])) is None:
             continue
         for name, width in widths.items():
             counts.setdefault(name, Counter())[width] += 1
@@ -241,10 +245,10 @@ def expected_widths(
 
 
 def _spread(num: int, most: int, first_ones: int) -> list[int]:
-    """At most `most` of the numbers below `num`, of which the first ones are spread over all."""
-    chosen = np.unique(np.linspace(0, num - 1, min(num, most)).astype(np.int64)).tolist() if num else []
-    step = max(1, len(chosen) // max(first_ones, 1))
-    return [chosen[at] for first in range(step) for at in range(first, len(chosen), step)]
+    """Return at most `most` numbers below `num`. The `first_ones` are spread over the whole range, and so are the others."""
+    numbers = np.unique(np.linspace(0, num - 1, min(num, most)).astype(np.int64)).tolist() if num else []
+    step = max(1, len(numbers) // max(first_ones, 1))
+    return [numbers[place] for first in range(step) for place in range(first, len(numbers), step)]
 
 
 def _widths_of_made(make: Callable[[Entry], Made], entry: Entry) -> dict[str, int] | None:
@@ -252,51 +256,54 @@ def _widths_of_made(make: Callable[[Entry], Made], entry: Entry) -> dict[str, in
         streams = make(entry).item.streams
     except TrichordError:
         return None
-    sound = {name: rows for name, rows in streams.items() if rows.ndim == 2 and rows.dtype.kind == "f"}
-    return {name: rows.shape[1] for name, rows in sound.items() if np.isfinite(rows).all()}
+    valid = {name: rows for name, rows in streams.items() if rows.ndim == 2 and rows.dtype.kind == "f"}
+    return {name: rows.shape[1] for name, rows in valid.items() if np.isfinite(rows).all()}
 
 
 def _other_width(made: Made, widths: Mapping[str, int]) -> str:
-    """Why an item does not fit the streams of the store, or an empty string."""
+    """Return why an item does not match the streams of the store, or an empty string."""
     for name, rows in made.item.streams.items():
         width = widths.get(name)
         if width is not None and rows.ndim == 2 and rows.shape[1] != width:
             source = made.sources.get(name) or made.source or f"{made.item.collection}/{made.item.video_id}"
-            told = "" if name in made.sources else f"its {name} "
-            return f"{source}: {told}is {rows.shape[1]} wide where the others are {width}; extract it again as the others were"
+            subject = "" if name in made.sources else f"its {name} "
+            return (
+                f"{source}: {subject}has width {rows.shape[1]}, but the others have width {width}; extract it again like the "
+                "others"
+            )
     return ""
 
 
 def _read(
     entries: Iterable[Entry], make: Callable[[Entry], Made], num_threads: int
 ) -> Iterator[tuple[Entry, Made | TrichordError]]:
-    """Each entry with what `make` gives for it or why it refuses it, in order, read ahead by `num_threads` threads."""
+    """Yield each entry with the result of `make` or the reason for refusing it, in order. `num_threads` threads read ahead."""
 
-    def made(entry: Entry) -> Made | TrichordError:
+    def make_or_refuse(entry: Entry) -> Made | TrichordError:
         try:
             return make(entry)
         except TrichordError as error:
             return error
 
     if num_threads <= 1:
-        yield from ((entry, made(entry)) for entry in entries)
+        yield from ((entry, make_or_refuse(entry)) for entry in entries)
         return
     with ThreadPoolExecutor(num_threads, thread_name_prefix="import") as pool:
-        yield from in_order(pool, made, entries, READ_AHEAD * num_threads)
+        yield from in_order(pool, make_or_refuse, entries, READ_AHEAD * num_threads)
 
 
 def _added(writer: StoreWriter, made: Made, summary: ImportSummary) -> str:
-    """Add the item; the reason why it cannot be stored, or an empty string."""
+    """Add an item. Return the reason why it cannot be stored, or an empty string."""
     item = made.item
     if writer.contains(item.collection, item.video_id):
-        summary.num_present += 1  # the list names it twice
+        summary.num_present += 1  # the release lists it twice
         return ""
     try:
         writer.add(item)
     except TrichordError as error:
         reason = str(error)
         if not reason.startswith((printable(f"{item.collection}/{item.video_id}:"), "item ")):
-            raise  # not the item but the store
+            raise  # the error concerns the store, not the item
         source = next((path for name, path in made.sources.items() if f" {name} " in reason), None)
         return f"{source}: {reason}" if source else reason
     summary.num_added += 1

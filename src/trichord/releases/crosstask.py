@@ -1,12 +1,12 @@
-"""CrossTask into a store, from either layout.
+"""Import of CrossTask from either of its layouts.
 
-MCN and Everything at Once: a CSV file with `task`, `video_id` (`cvpr19_test.csv`), `step.json` ({task: step texts}),
-`TASK_VIDEO.npy` (seconds, steps) of 0 and 1, features `VIDEO_2d.npy`, `VIDEO_3d.npy` (or .npz with `features`), spectrograms
-`VIDEO.npz` (`arr_0`), maybe `cook.txt` (ids of the cooking tasks).
+MCN and Everything at Once: a CSV file with `task` and `video_id` (`cvpr19_test.csv`), `step.json` ({task: step texts}),
+`TASK_VIDEO.npy` (seconds, steps) of 0 and 1, features `VIDEO_2d.npy` and `VIDEO_3d.npy` (or .npz with `features`), spectrograms
+`VIDEO.npz` (`arr_0`), and optionally `cook.txt` (ids of the cooking tasks).
 
-The original release: `tasks_primary.txt` (six lines a task: id, title, URL, number of steps, steps apart by commas, empty),
+The original release: `tasks_primary.txt` (six lines per task: id, title, URL, number of steps, steps separated by commas, empty),
 `videos.csv` and `videos_val.csv` (task, video, URL; no header), `TASK_VIDEO.csv` (step from 1, start, end) and
-`VIDEO.npy` (seconds, 3200): I3D 1024, ResNet-152 2048, VGGish 128, of crosstask_features.zip.
+`VIDEO.npy` (seconds, 3200): I3D 1024, ResNet-152 2048, VGGish 128, from crosstask_features.zip.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from trichord.releases.steps import (
 from trichord.store.annotations import NO_STEP, StepSpan
 
 COLLECTION = "crosstask"
-WIDTHS = {"visual_3d": 1024, "visual_2d": 2048, "audio": 128}  # side by side, in this order
-RECORD = 6  # lines of a task
+WIDTHS = {"visual_3d": 1024, "visual_2d": 2048, "audio": 128}  # concatenated in this order
+RECORD = 6  # lines per task
 TASKS, LIST, EVALUATED = "tasks_primary.txt", "videos.csv", "videos_val.csv"
 
 
@@ -63,37 +63,38 @@ def import_crosstask(
     allow_missing: bool = False,
     num_threads: int = 4,
 ) -> ImportSummary:
-    """Import CrossTask's videos with their annotated steps into a store, for the benchmarks crosstask and crosstask-original.
+    """Import the videos of CrossTask with their annotated steps into a store, for the benchmarks crosstask and crosstask-original.
 
-    Videos that lack a file or have a broken one are skipped and listed with the reason. Run again, the import goes on where it
+    Videos with missing or broken files are skipped and listed with the reason. If the import is run again, it continues where it
     stopped.
 
     Args:
-        root: Folder of the release; files are found in all its folders.
-        store: Folder of the store; created if it does not exist, else added to.
-        words: word2vec or GloVe file. By default, GloVe 6B (50-d).
-        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
-            published loaders do). If not given, as in the store; published for a new one.
-        layout: `mcn` (step.json, matrices), `original` (tasks_primary.txt), or auto: by what is in root.
-        videos: Of layout mcn, the CSV file of videos; else the only one in root with the columns task and video_id.
-        features: Folder of the features where they are not in root.
-        audio: Of layout mcn, folder of the spectrograms where they are not in root.
-        cooking: Import the tasks of cook.txt alone (layout mcn).
-        allow_missing: Of layout mcn, import also where step.json lacks more than half of the listed tasks.
-        num_threads: Videos that are read at the same time.
+        root: Folder of the release; files are searched in all its folders.
+        store: Folder of the store. It is created if it does not exist, and extended if it does.
+        words: word2vec or GloVe file. The default is GloVe 6B (50-d).
+        word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
+            published (as in the published loaders). The default is that of the store, or published for a new store.
+        layout: `mcn` (step.json, matrices), `original` (tasks_primary.txt), or auto, which depends on the files in root.
+        videos: CSV file of videos (layout mcn). The default is the only one in root with the columns task and video_id.
+        features: Folder of the features if they are not in root.
+        audio: Folder of the spectrograms if they are not in root (layout mcn).
+        cooking: Import only the tasks in cook.txt (layout mcn).
+        allow_missing: Import even if step.json lacks more than half of the listed tasks (layout mcn).
+        num_threads: Number of videos that are read at the same time.
 
-    Raises TrichordError when the layout is not known, a list is missing or broken, or nothing could be imported.
+    Raises:
+        TrichordError: The layout is unknown, a list is missing or broken, or nothing could be imported.
     """
     request = Request(root, store, words, word_splitting, num_threads)
     files = find_files(root, features=features, audio=audio)
     if layout_of(layout, root, files, files.find(TASKS), TASKS) == "original":
-        idle = {"videos": videos is not None, "audio": audio is not None, "cooking": cooking}
-        if given := [name for name, is_given in idle.items() if is_given]:
-            raise TrichordError(f"--{given[0]} has no effect on CrossTask's original layout; leave it out")
-        tasks, found = _original(files, root)
+        unused = {"videos": videos is not None, "audio": audio is not None, "cooking": cooking}
+        if passed := [name for name, is_given in unused.items() if is_given]:
+            raise TrichordError(f"--{passed[0]} has no effect with the original layout of CrossTask; leave it out")
+        tasks, annotated = _original(files, root)
         load = load_original
     else:
-        tasks, found = published_videos(
+        tasks, annotated = published_videos(
             files,
             root,
             videos,
@@ -103,13 +104,13 @@ def import_crosstask(
             chosen=_cooking_tasks(files, root) if cooking else None,
         )
         load = load_features
-    return import_steps(tasks, found, partial(load, files), request, COLLECTION)
+    return import_steps(tasks, annotated, partial(load, files), request, COLLECTION)
 
 
 def _cooking_tasks(files: Files, root: Path) -> set[str]:
     listed = files.find("cook.txt")
     if listed is None:
-        raise TrichordError(f"{root}: holds no cook.txt; leave --cooking out")
+        raise TrichordError(f"{root}: contains no cook.txt; leave out --cooking")
     return set(list_of_json(listed))
 
 
@@ -117,7 +118,11 @@ def _cooking_tasks(files: Files, root: Path) -> set[str]:
 
 
 def read_tasks(path: Path) -> list[Task]:
-    """Tasks of a file of six-line records. Raises TrichordError naming the line that does not fit."""
+    """Read the tasks in a file of six-line records.
+
+    Raises:
+        TrichordError: A record is not valid. The message names the line.
+    """
     lines = lines_of(path)
     tasks = []
     for begin in range(0, len(lines), RECORD):
@@ -127,28 +132,32 @@ def read_tasks(path: Path) -> list[Task]:
         steps = tuple(step.strip() for step in record[4].split(",")) if len(record) >= 5 else ()
         if not record[0] or not steps or not all(steps) or record[3] != str(len(steps)) or any(record[5:]):
             raise TrichordError(
-                f"{path}, line {begin + 1}: is no record of a task (id, title, URL, number of steps, steps, an empty line)"
+                f"{path}, line {begin + 1}: is not a valid record of a task (id, title, URL, number of steps, steps, an empty line)"
             )
         tasks.append(Task(record[0], steps))
     if not tasks:
-        raise TrichordError(f"{path}: holds no task; download it again")
+        raise TrichordError(f"{path}: contains no task; download it again")
     return tasks
 
 
 def read_spans(path: Path, video_id: str, task: Task) -> list[StepSpan]:
-    """Spans of an annotation file. Raises TrichordError naming the line that does not fit."""
+    """Read the spans in an annotation file.
+
+    Raises:
+        TrichordError: A line is not valid. The message names the line.
+    """
     spans = []
     for number, line in enumerate(lines_of(path), 1):
         if not line:
             continue
         try:
             step, start_s, end_s = (float(cell) for cell in line.split(","))
-            sound = step == int(step) and 1 <= step <= len(task.steps) and 0 <= start_s < end_s < float("inf")
+            is_valid = step == int(step) and 1 <= step <= len(task.steps) and 0 <= start_s < end_s < float("inf")
         except (ValueError, OverflowError):
-            sound = False
-        if not sound:
+            is_valid = False
+        if not is_valid:
             raise TrichordError(
-                f"{path}, line {number}: is no step from 1 to {len(task.steps)} with start and end; mend it"
+                f"{path}, line {number}: is not a step from 1 to {len(task.steps)} with start and end; correct it"
             )
         k = int(step) - 1
         spans.append(StepSpan(video_id, task.name, k, task.steps[k], start_s, end_s))
@@ -156,12 +165,12 @@ def read_spans(path: Path, video_id: str, task: Task) -> list[StepSpan]:
 
 
 def _listed(path: Path | None) -> list[tuple[str, str]]:
-    """(task, video id) rows of a list without header."""
+    """Return the rows (task, video id) of a list without header."""
     if path is None:
         return []
     rows = list(csv.reader(lines_of(path)))
     if any(row and len(row) < 2 for row in rows):
-        raise TrichordError(f"{path}: needs task and video in every line; download it again")
+        raise TrichordError(f"{path}: needs a task and a video in every line; download it again")
     return [(row[0].strip(), row[1].strip()) for row in rows if row]
 
 
@@ -171,24 +180,24 @@ def _original(files: Files, root: Path) -> tuple[list[Task], list[Annotated]]:
     tasks: dict[str, Task] = {}
     for task in read_tasks(path):
         if tasks.setdefault(task.name, task) != task:
-            raise TrichordError(f"{path}: has two lists of steps of task '{task.name}'; keep one of them")
+            raise TrichordError(f"{path}: has two lists of steps for task '{task.name}'; keep one of them")
     listed, evaluated = _listed(files.find(LIST)), _listed(files.find(EVALUATED))
     index = IdIndex((video for _, video in listed), LIST)
     evaluated = [(name, index.find(video) or video) for name, video in evaluated]
     pairs = list(dict.fromkeys([*listed, *evaluated]))
     if not pairs:
-        raise TrichordError(f"{root}: holds no {LIST} and no {EVALUATED} that list videos; download them")
+        raise TrichordError(f"{root}: contains neither a {LIST} nor a {EVALUATED} that lists videos; download them")
     held_out = {video for _, video in evaluated}
     videos: dict[str, Annotated] = {}
     for name, video_id in pairs:
-        if name not in tasks:  # a related task, which nobody annotated
+        if name not in tasks:  # a related task without annotations
             continue
         split = "test" if not held_out or video_id in held_out else "train"
         video = videos.setdefault(video_id, Annotated(video_id, split))
         annotation = files.find(f"{name}_{video_id}.csv")
         try:
             if annotation is None:
-                raise TrichordError(f"{name}_{video_id}.csv: is missing, the annotation of {video_id}; download it")
+                raise TrichordError(f"{name}_{video_id}.csv: the annotation of {video_id} is missing; download it")
             video.spans += read_spans(annotation, video_id, tasks[name])
         except TrichordError as error:
             video.problem = video.problem or str(error)
@@ -196,11 +205,15 @@ def _original(files: Files, root: Path) -> tuple[list[Task], list[Annotated]]:
 
 
 def load_original(files: Files, video: Annotated) -> Streams:
-    """The three streams of `VIDEO.npy`, one row a second each. Raises TrichordError when it is missing or broken."""
+    """Load the three streams of `VIDEO.npy`, with one row per second each.
+
+    Raises:
+        TrichordError: The file is missing or broken.
+    """
     path = files.find(f"{video.video_id}.npy")
     if path is None:
         raise TrichordError(
-            f"{video.video_id}.npy: is missing; unpack crosstask_features.zip, or name its folder with --features"
+            f"{video.video_id}.npy: is missing; unpack crosstask_features.zip, or pass its folder with --features"
         )
     array = as_array(load_npy(path), str(path))
     if array.ndim != 2 or array.shape[1] != sum(WIDTHS.values()) or not len(array):

@@ -1,11 +1,11 @@
-"""A store into the layouts that others read: HowTo100M, YouCook2, WebDataset shards, plain .npy files.
+"""Export of a store into published layouts: HowTo100M, YouCook2, WebDataset shards, plain .npy files.
 
-`trichord import` reads each back to the same values. What a published layout has no place for goes where published
-readers do not look: `trichord.json` (what the folder is), `trichord.jsonl` (HowTo100M) and a key `trichord` of each
-entry (YouCook2); annotated steps are in `trichord.annotations.jsonl` (any layout). The same store gives the same bytes.
+`trichord import` restores the same values from each of them. Data for which a published layout has no place are stored where
+published readers do not look: `trichord.json` (the description of the folder), `trichord.jsonl` (HowTo100M) and a key `trichord`
+in each entry (YouCook2). Annotated steps are in `trichord.annotations.jsonl` (any layout). The same store gives the same bytes.
 
-Files get their names when they are whole, and `trichord.json` says that the export is complete when it is; a killed
-export is run again. Item files are not forced to disk one by one, so after a power failure run it again too.
+Files get their final names when they are complete, and `trichord.json` is marked as complete at the end. If an export is killed,
+run it again. Item files are not synced to disk one by one, so run the export again after a power failure too.
 """
 
 from __future__ import annotations
@@ -43,23 +43,24 @@ def export_store(
     shard_items: int = SHARD_ITEMS,
     shard_bytes: int = SHARD_BYTES,
 ) -> ExportSummary:
-    """Write a store, or a part of it, in a layout that others read. `trichord import` reads it back.
+    """Write a store, or a part of it, in a published layout. `trichord import` reads it back.
 
-    Memory holds one item at a time. Run again after an interruption, it writes the same files again.
+    Only one item at a time is in memory. If the export is run again after an interruption, it writes the same files again.
 
     Args:
         store: Folder or URL of the store.
-        out: Folder to write to: new, empty, or of the same export that did not end.
-        layout: howto100m (npz files, path lists, caption tables), youcook2 (a pickle per split), webdataset (tar
+        out: Folder to write to: new, empty, or that of the same export that did not finish.
+        layout: howto100m (npz files, path lists, caption tables), youcook2 (one pickle per split), webdataset (tar
             shards per split) or npy (a folder of .npy files per stream, index.csv).
-        collection: Only items of this collection; empty takes all.
-        split: Only items of this split; empty takes all.
-        captions: howto100m: which caption tables are written, caption.pickle, caption.json or both.
-        shard_items: webdataset: largest number of items of a shard.
-        shard_bytes: webdataset: a shard is ended when it is larger.
+        collection: Export only items of this collection. Empty exports all.
+        split: Export only items of this split. Empty exports all.
+        captions: Caption tables to write in layout howto100m: caption.pickle, caption.json or both.
+        shard_items: Largest number of items in a shard in layout webdataset.
+        shard_bytes: Size at which a shard is closed in layout webdataset.
 
-    Raises TrichordError when the store cannot be read, no item is chosen, `out` holds something else, an option has no
-    effect in this layout, or the disk is full.
+    Raises:
+        TrichordError: The store cannot be read, no item is selected, `out` contains other files, an option has no effect in this
+            layout, or the disk is full.
     """
     from trichord.releases import export_files, export_packs
 
@@ -74,9 +75,9 @@ def export_store(
     opened = Store(store)
     items = opened.select(collection or None, split or None)
     if not len(items):
-        held = ", ".join(f"{c} {s}".strip() for c, s in opened.collections())
-        chosen = " ".join(filter(None, (collection, split)))
-        raise TrichordError(f"{store}: has no items of {chosen}; it has {held}")
+        available = ", ".join(f"{c} {s}".strip() for c, s in opened.collections())
+        selection = " ".join(filter(None, (collection, split)))
+        raise TrichordError(f"{store}: has no items of {selection}; expected one of: {available}")
     summary = ExportSummary(layout, out)
     job = Job(opened, items, out, summary, captions, shard_items, shard_bytes)
     mark: dict[str, Any] = {"format": "trichord export", "version": VERSION, "layout": layout}
@@ -94,35 +95,41 @@ def export_store(
     except OSError as error:
         where = error.filename or out
         raise TrichordError(
-            f"{where}: cannot be written ({reason_of(error)}); check the disk and the path, then run again"
+            f"{where}: cannot be written ({reason_of(error)}); check the disk and the path, then run the command again"
         ) from None
-    summary.notes += [*notes, *(f"{count:,} {what}" for what, count in job.odd.items())]
+    summary.notes += [*notes, *(f"{count:,} {description}" for description, count in job.odd.items())]
     return summary
 
 
 def claim(out: Path, mark: dict[str, Any]) -> None:
-    """Make the folder. Raises TrichordError when it holds anything but the same export, whole or not."""
+    """Create the folder of an export.
+
+    Raises:
+        TrichordError: The folder contains anything other than the same export, complete or not.
+    """
     if out.exists() and not out.is_dir():
-        raise TrichordError(f"{out}: is no folder; name another with --out")
+        raise TrichordError(f"{out}: is not a folder; choose a folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     check_no_links(out)
     if all(path.name == f".{MARK}.partial" for path in out.iterdir()):
         return
-    found = read_mark(out)
-    if found is None:
-        raise TrichordError(f"{out}: holds other files; name a new or empty folder with --out")
-    if any(found.get(name) != value for name, value in mark.items()):
-        raise TrichordError(f"{out}: holds another export ({MARK} says which); name a new or empty folder with --out")
+    existing = read_mark(out)
+    if existing is None:
+        raise TrichordError(f"{out}: contains other files; choose a new or empty folder with --out")
+    if any(existing.get(name) != value for name, value in mark.items()):
+        raise TrichordError(f"{out}: contains another export (see {MARK}); choose a new or empty folder with --out")
 
 
 def _check_options(layout: str, layouts: list[str], captions: str, shard_items: int, shard_bytes: int) -> None:
     if layout not in layouts:
-        raise TrichordError(f"no layout '{layout}'; known are {', '.join(layouts)}: correct --layout")
+        raise TrichordError(f"unknown layout '{layout}'; expected one of: {', '.join(layouts)}; correct --layout")
     if captions not in ("both", "pickle", "json"):
-        raise TrichordError(f"no caption files '{captions}'; give --captions both, pickle or json")
+        raise TrichordError(f"unknown caption files '{captions}'; expected --captions both, pickle or json")
     if captions != "both" and layout != "howto100m":
-        raise TrichordError(f"--captions has no effect in the layout {layout}; leave it out")
+        raise TrichordError(f"--captions has no effect in layout {layout}; leave it out")
     if (shard_items, shard_bytes) != (SHARD_ITEMS, SHARD_BYTES) and layout != "webdataset":
-        raise TrichordError(f"--shard_items and --shard_bytes have no effect in the layout {layout}; leave them out")
+        raise TrichordError(f"--shard_items and --shard_bytes have no effect in layout {layout}; leave them out")
     if shard_items < 1 or shard_bytes < 1:
-        raise TrichordError(f"shards of {shard_items} items and {shard_bytes} bytes cannot be; give 1 or more")
+        raise TrichordError(
+            f"shards of {shard_items} items and {shard_bytes} bytes are not possible; both numbers must be at least 1"
+        )

@@ -1,4 +1,4 @@
-"""Exports of one file per item and stream: the layouts of HowTo100M's releases, .npz and .npy."""
+"""Exports with one file per item and stream: the layouts of the HowTo100M releases (.npz), and .npy files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CAPTION_FOLDER = "captions"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears complete or not at all, unless the power fails: not forced to disk, as there are millions."""
+    """Open a file that appears completely or not at all, except after a power failure: millions of files are not synced."""
     temporary = hidden_beside(path, ".partial")
     try:
         new_file(temporary)
@@ -44,11 +44,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_howto100m(job: Job) -> dict[str, int]:
-    """`COLLECTION/video_X/ID/ID_{2d,3d,spec}.npz`, path lists per split, caption tables, and the index.
+    """Write `COLLECTION/video_X/ID/ID_{2d,3d,spec}.npz`, path lists per split, caption tables, and the index.
 
-    ID is the video id as a file name (`component`): a YouTube id stays as it is, the `/` of `train/egg/a` becomes %2F.
-    Where several collections are exported, ids of all but the first are COLLECTION+ID, since captions go by id alone.
-    A path list holds what published loaders can draw: items with captions and every stream that others have.
+    ID is the video id as a file name (`component`): a YouTube id is unchanged, and the `/` of `train/egg/a` becomes %2F. If several
+    collections are exported, the ids of all but the first one are COLLECTION+ID, because captions are identified by the id only. A
+    path list contains the items that published loaders can use: those with captions and every stream that others have.
     """
     store = job.store
     first = store.collection(job.items[0])
@@ -63,7 +63,7 @@ def write_howto100m(job: Job) -> dict[str, int]:
             collection, name = record["collection"], component(record["id"])
             name = name if collection == first else f"{component(collection)}+{name}"
             folder = component(collection)
-            folder = f"{folder[:-1]}%65" if folder.endswith("None") else folder  # loaders take out "None/"
+            folder = f"{folder[:-1]}%65" if folder.endswith("None") else folder  # loaders remove "None/"
             letter = record["id"][0].lower()
             path = f"{folder}/video_{letter if letter.isascii() and letter.isalnum() else '_'}/{name}"
             record["path"] = path
@@ -72,7 +72,7 @@ def write_howto100m(job: Job) -> dict[str, int]:
             index.write(json.dumps(record).encode() + b"\n")
             tables.add(name, record["captions"])
             if not record["captions"]["text"] or not set(needed) <= set(record["rates_hz"]):
-                job.odd["items are in no path list, since they lack captions or a stream that others have"] += 1
+                job.odd["items are in no path list, because they lack captions or a stream that others have"] += 1
                 continue
             listed = "videopaths" + ("" if record["split"] in ("", "train") else f"_{split_name(record['split'])}")
             if listed not in lists:
@@ -87,7 +87,7 @@ def write_howto100m(job: Job) -> dict[str, int]:
 
 
 def _write_arrays(job: Job, i: int, record: dict[str, Any], folder: Path, name: str) -> dict[str, str]:
-    """Write the item's streams; file name (from `out`) of the exact values of each."""
+    """Write the streams of an item; return the file name (relative to `out`) of the exact values of each."""
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, str] = {}
     for stream, rate_hz in record["rates_hz"].items():
@@ -106,11 +106,11 @@ def _write_arrays(job: Job, i: int, record: dict[str, Any], folder: Path, name: 
             if exact:
                 files[stream] = spec
             else:
-                job.odd["spectrograms are rounded to float16 in _spec.npz; the exact ones lie beside them"] += 1
+                job.odd["spectrograms are rounded to float16 in _spec.npz; the exact ones are beside them"] += 1
         if not exact:
             files[stream] = _save(job, folder / f"{name}_x_{stream}.npz", features=rows)
             if stream != "spectrogram" or rows.shape[1] != MEL_BINS:
-                job.odd[f"items have {stream}, which published readers do not know"] += 1
+                job.odd[f"items have {stream}, which published readers do not support"] += 1
     return files
 
 
@@ -122,7 +122,7 @@ def _save(job: Job, path: Path, **arrays: np.ndarray) -> str:
 
 
 class _CaptionTables:
-    """caption.pickle and caption.json: {id: {start, end, text}}, written item by item."""
+    """Writes caption.pickle and caption.json, {id: {start, end, text}}, item by item."""
 
     def __init__(self, job: Job, stack: ExitStack) -> None:
         self._pickle = self._json = None
@@ -152,10 +152,10 @@ class _CaptionTables:
 
 
 def write_npy(job: Job) -> dict[str, int]:
-    """`STREAM/PATH.npy` under the same PATH for every stream, `captions/PATH.json`, and index.csv.
+    """Write `STREAM/PATH.npy` with the same PATH for every stream, `captions/PATH.json`, and index.csv.
 
-    PATH is COLLECTION/ID as file names (`component`); the index has it with `.npy`, as the original release does, and a
-    column STREAM_rate_hz per stream, empty where the item lacks it.
+    PATH is COLLECTION/ID as file names (`component`). The index contains it with `.npy`, like the original release, and a column
+    STREAM_rate_hz per stream, which is empty if the item lacks the stream.
     """
     names = sorted(job.store.streams)
     text = io.StringIO(newline="")

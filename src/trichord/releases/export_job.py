@@ -1,4 +1,4 @@
-"""What every export layout works on, and the summary that it fills in."""
+"""The input of all export layouts, and the summary that they fill in."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ CaptionFiles = Literal["both", "pickle", "json"]
 
 @dataclass
 class ExportSummary:
-    """What an export wrote.
+    """The result of an export.
 
     Attributes:
-        layout: Name of the layout.
+        layout: The name of the layout.
         out: The folder.
-        num_items: Items written.
-        num_captions: Their captions.
-        num_bytes: Size of the files of items (of shards, pickles, arrays).
-        streams: Items that have each stream.
-        notes: What readers of the published layout will not see as it is in the store.
+        num_items: The number of items written.
+        num_captions: The number of their captions.
+        num_bytes: The size of the files of items (shards, pickles, arrays).
+        streams: The number of items that have each stream.
+        notes: Lines on content of the store that readers of the published layout do not see.
     """
 
     layout: str
@@ -49,14 +49,14 @@ class ExportSummary:
             f"{self.num_items:,} items{f' ({streams})' if streams else ''}, {self.num_captions:,} captions, "
             f"{self.num_bytes / 1e6:,.1f} MB -> {self.out} ({self.layout})",
             *self.notes,
-            f"back into a store: trichord import {self.layout} --root {self.out} --store STORE",
+            f"to import it into a store: trichord import {self.layout} --root {self.out} --store STORE",
         ]
         return "\n".join(lines)
 
 
 @dataclass
 class Job:
-    """What the writer of a layout works on; `odd` counts what readers of the published layout will not see."""
+    """The input of the writer of a layout. `odd` counts content that readers of the published layout do not see."""
 
     store: Store
     items: np.ndarray
@@ -70,7 +70,7 @@ class Job:
     _reported: float = field(default_factory=time.monotonic)
 
     def each(self, items: np.ndarray | None = None) -> Iterator[int]:
-        """Numbers of the items, all or those given, counted and reported as they are done."""
+        """Yield the numbers of all items, or of those given, and count and report each when it is done."""
         for i in (self.items if items is None else items).tolist():
             yield i
             summary = self.summary
@@ -84,11 +84,11 @@ class Job:
                 logger.info(f"export: {summary.num_items:,} of {len(self.items):,} items, {rate:,.0f}/s")
 
     def by_split(self) -> dict[str, np.ndarray]:
-        """Items by their split as part of a file name, in order of first appearance."""
+        """Return the items by split, as part of a file name, in order of first appearance."""
         names = np.array([split_name(self.store.split(i)) for i in self.items.tolist()], dtype=object)
         return {name: self.items[names == name] for name in dict.fromkeys(names.tolist())}
 
 
 def split_name(split: str) -> str:
-    """The split as part of a file name; items without one are named as training items are."""
+    """Return a split as part of a file name. Items without a split are treated as training items."""
     return component(split or "train", dots=False)

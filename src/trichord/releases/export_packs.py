@@ -1,4 +1,4 @@
-"""Exports of many items per file: pickles as YouCook2's, and tar shards for WebDataset."""
+"""Exports with many items per file: pickles in the layout of YouCook2, and tar shards for WebDataset."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from trichord.releases.export_job import Job
 from trichord.releases.pieces import MEL_BINS
 from trichord.releases.records import component, record_of, streams_of
 
-KEY = "trichord"  # of an entry of a YouCook2 pickle: its record and all that the layout has no place for
+KEY = "trichord"  # key in an entry of a YouCook2 pickle for its record and other data without a place in the layout
 
 
 # ---- youcook2
 
 
 def write_youcook2(job: Job) -> dict[str, int]:
-    """`youcook_SPLIT_audio.pkl`: a list of dicts, one per item, with the keys of the releases and `trichord`."""
+    """Write `youcook_SPLIT_audio.pkl`: a list of dicts, one per item, with the keys of the releases and `trichord`."""
     counts: dict[str, int] = {}
     for split, items in job.by_split().items():
         name = f"youcook_{split}_audio.pkl"
@@ -39,11 +39,11 @@ def write_youcook2(job: Job) -> dict[str, int]:
 
 
 def youcook2_entry(job: Job, i: int) -> dict[str, Any]:
-    """One entry. A missing stream is zeros, as in the releases, and named in a note.
+    """Return one entry. A missing stream is all zeros, as in the releases, and is mentioned in a note.
 
-    `2d` and `3d` are the maximum over time, `2d_full` and `3d_full` all rows where there are more than a pooled one.
-    `audio` is a (40, frames) tensor. `caption` is the one caption of the clip, the first of several that each describe
-    all of it, or timed ones (a narration) in a row.
+    `2d` and `3d` are the maximum over time, and `2d_full` and `3d_full` all rows if they are not pooled. `audio` is a (40, frames)
+    tensor. `caption` is the only caption of the clip, the first of several that each describe the whole clip, or the concatenation
+    of timed ones (a narration).
     """
     store, record = job.store, record_of(job.store, i)
     rates, extra = record["rates_hz"], {}
@@ -58,20 +58,20 @@ def youcook2_entry(job: Job, i: int) -> dict[str, Any]:
                 entry[f"{key}_full"] = rows
         else:
             entry[key] = np.zeros(store.streams[stream].dim, np.float32)
-            job.odd[f"items lack {stream}: readers of the published layout get zeros"] += 1
+            job.odd[f"items lack {stream}, so readers of the published layout get zeros"] += 1
     entry["caption"] = _one_caption(job, record)
     audio = store.rows("spectrogram", i) if "spectrogram" in rates else np.zeros((0, MEL_BINS), np.float32)
     has_audio = len(audio) > 0 and audio.shape[1] == MEL_BINS
     entry["audio"] = plain_pickle.Tensor(audio.T if has_audio else np.zeros((MEL_BINS, 1), np.float32))
     entry["has_audio"] = has_audio
     if not has_audio:
-        job.odd["items have no spectrogram of 40 bins: readers of the published layout get zeros"] += 1
+        job.odd["items have no spectrogram of 40 bins, so readers of the published layout get zeros"] += 1
     entry |= {"start": 0.0, "end": record["duration_s"]}
     for stream, rate_hz in rates.items():
         known = stream in ("visual_2d", "visual_3d") or (stream == "spectrogram" and has_audio)
         if not known:
             extra[stream] = store.rows(stream, i)
-            job.odd[f"items have {stream} that published readers do not know"] += 1
+            job.odd[f"items have {stream}, which published readers do not support"] += 1
         elif rate_hz not in (RATES_HZ[stream], 0.0):
             job.odd[f"items have {stream} at another rate than the {RATES_HZ[stream]:g}/s of the releases"] += 1
     entry[KEY] = record | {"streams": extra}
@@ -84,12 +84,12 @@ def _one_caption(job: Job, record: dict[str, Any]) -> str:
     if len(texts) == 1:
         return texts[0]
     if not texts:
-        job.odd["items have no caption: readers of the published layout get an empty one"] += 1
+        job.odd["items have no caption, so readers of the published layout get an empty one"] += 1
         return ""
     if all(s <= 0 and e >= duration_s for s, e in zip(captions["start"], captions["end"], strict=True)):
-        job.odd["items have several captions of the whole clip: readers of the published layout get the first"] += 1
+        job.odd["items have several captions of the whole clip, so readers of the published layout get the first"] += 1
         return texts[0]
-    job.odd["items have several timed captions: readers of the published layout get them in a row"] += 1
+    job.odd["items have several timed captions, so readers of the published layout get their concatenation"] += 1
     return " ".join(texts)
 
 
@@ -97,14 +97,14 @@ def _one_caption(job: Job, record: dict[str, Any]) -> str:
 
 
 def write_webdataset(job: Job) -> dict[str, int]:
-    """`SPLIT-000000.tar`, ...: per item `KEY.json` (its record) and `KEY.STREAM.npy` (rows, width).
+    """Write `SPLIT-000000.tar`, ...: for each item `KEY.json` (its record) and `KEY.STREAM.npy` (rows, width).
 
-    KEY is COLLECTION/ID as file names without dots, since WebDataset's readers end the key at the first one.
+    KEY is COLLECTION/ID as file names without dots, because readers of WebDataset end the key at the first dot.
     """
     names = sorted(job.store.streams)
     if len({name.lower() for name in names}) < len(names):
         raise TrichordError(
-            f"{job.store.path}: has streams whose names differ in capitals alone, which readers of shards do not tell "
+            f"{job.store.path}: has streams whose names differ only in case, which readers of shards cannot tell "
             "apart; export it with --layout npy"
         )
     counts: dict[str, int] = {}
@@ -147,5 +147,5 @@ def _add(tar: tarfile.TarFile, name: str, data: BinaryIO) -> None:
     info.size = data.seek(0, io.SEEK_END)
     info.mode = 0o644
     data.seek(0)
-    tar.members.clear()  # type: ignore[attr-defined]  # else it keeps a note of every file
+    tar.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps a record of every file
     tar.addfile(info, data)

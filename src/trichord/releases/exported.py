@@ -1,7 +1,7 @@
-"""Back into the store: what `trichord store export` wrote in the layouts of HowTo100M and YouCook2.
+"""Import of exports that `trichord store export` wrote in the layouts of HowTo100M and YouCook2.
 
-Importers of these layouts come here when `trichord.json` marks the folder as an export; everything, also what the
-published layout has no place for, then arrives as it was.
+The importers of these layouts call this module if `trichord.json` marks the folder as an export. Everything, including data for
+which the published layout has no place, is then restored exactly.
 """
 
 from __future__ import annotations
@@ -40,16 +40,19 @@ from trichord.store.manifest import word_splitting_of
 logger = logging.getLogger(__name__)
 
 KEY = "trichord"
-_BROKEN = "export"  # stands in the ledger for the collection of what cannot be read
+_BROKEN = "export"  # the collection, in the ledger, of entries that cannot be read
 
 
 class Entry(NamedTuple):
-    """Where one item of an export lies: a piece of a file. `problem` is why it cannot be read, found while listing;
-    `unavailable` says that this is the system's fault, not the file's."""
+    """The position of one item of an export: a part of a file.
+
+    `problem` is why it cannot be read, if that was found while listing. `unavailable` means that a system fault, not the file, is
+    the cause.
+    """
 
     collection: str
     video_id: str
-    where: str  # for messages
+    where: str  # for error messages
     file: Path
     begin: int = 0
     end: int = 0
@@ -65,14 +68,15 @@ def import_listed(
     read_record: Callable[[Entry], dict[str, Any]],
     make: Callable[[Entry], Made],
 ) -> ImportSummary:
-    """Store the entries of an export, and its annotated steps. Without `request.words`, the words are those that the export
-    has, if it has any.
+    """Store the entries of an export, and its annotated steps.
+
+    Without `request.words`, the words of the export are used, if it has any.
 
     Args:
         entries: The items of the export.
-        request: What the user gave.
-        mark: The mark of the export; None for a folder of others.
-        read_record: Reads the record of an entry, or as much of it as holds the captions.
+        request: The arguments of the user.
+        mark: The mark of the export; None for a folder of other origin.
+        read_record: Reads the record of an entry, or at least its captions.
         make: Reads an entry.
     """
     root, store = request.root, request.store
@@ -108,39 +112,45 @@ def import_listed(
         keep_precision=True,
     )
     record_modalities(Path(store), modalities)
-    sound = {entry.file for entry in entries} - {entry.file for entry in entries if entry.problem}
-    files = {f"{_BROKEN}/{file.name}" for file in sound}
+    intact = {entry.file for entry in entries} - {entry.file for entry in entries if entry.problem}
+    files = {f"{_BROKEN}/{file.name}" for file in intact}
     resolve(store, lambda source: source.partition(":")[0] in files)
     summary.notes += store_steps(store, steps)
     return summary
 
 
 def _refuse_conflicts(entries: Sequence[Entry], make: Callable[[Entry], Made]) -> None:
-    """Raise TrichordError where an item is there twice with different content."""
+    """Check that no item is repeated with different content.
+
+    Raises:
+        TrichordError: An item is repeated with different content.
+    """
     first: dict[tuple[str, str], Entry] = {}
     for entry in entries:
         if entry.problem or (known := first.setdefault((entry.collection, entry.video_id), entry)) is entry:
             continue
         try:
-            same = _same(make(known).item, make(entry).item)
-        except TrichordError:  # one of them is skipped, with the reason
+            is_same = _same(make(known).item, make(entry).item)
+        except TrichordError:  # one of them is skipped with a reason
             continue
-        if not same:
+        if not is_same:
             raise TrichordError(
-                f"{entry.where}: has other content of '{shown(entry.video_id)}' than {known.where}; keep one of them"
+                f"{entry.where}: has different content for '{shown(entry.video_id)}' than {known.where}; keep one of them"
             )
 
 
 def _same(a: Item, b: Item) -> bool:
-    plain = all(getattr(a, part) == getattr(b, part) for part in ("split", "duration_s", "rates_hz"))
-    said = a.captions.text == b.captions.text and all(
+    same_fields = all(getattr(a, part) == getattr(b, part) for part in ("split", "duration_s", "rates_hz"))
+    same_captions = a.captions.text == b.captions.text and all(
         np.array_equal(getattr(a.captions, part), getattr(b.captions, part)) for part in ("start_s", "end_s")
     )
-    return plain and said and all(np.array_equal(rows, b.streams[name]) for name, rows in a.streams.items())
+    return (
+        same_fields and same_captions and all(np.array_equal(rows, b.streams[name]) for name, rows in a.streams.items())
+    )
 
 
 def entry_of(record: dict[str, Any], file: Path, where: str, begin: int = 0, end: int = 0) -> Entry:
-    """The entry of a record; of one without an id or collection, an entry that says so."""
+    """Return the entry of a record. If the record has no id or collection, the entry has this as its problem."""
     collection, video_id = record.get("collection"), record.get("id")
     if isinstance(collection, str) and isinstance(video_id, str) and collection and video_id:
         return Entry(collection, video_id, where, file, begin, end)
@@ -148,12 +158,13 @@ def entry_of(record: dict[str, Any], file: Path, where: str, begin: int = 0, end
 
 
 def broken(file: Path, where: str, problem: str, *, unavailable: bool = False) -> Entry:
+    """Return an entry that cannot be read because of `problem`."""
     name = where.replace(str(file.parent), "").lstrip("/")
     return Entry(_BROKEN, name, where, file, problem=problem, unavailable=unavailable)
 
 
 def texts_of(record: dict[str, Any]) -> list[str]:
-    """Return the texts of a record's captions, to collect their words; none if they are damaged."""
+    """Return the texts of a record's captions, from which words are collected; none if they are damaged."""
     try:
         return list(captions_of(record.get("captions", {}), "").text)
     except TrichordError:
@@ -161,7 +172,7 @@ def texts_of(record: dict[str, Any]) -> list[str]:
 
 
 def shortfall(file: Path, count: int, expected: object, what: str) -> list[Entry]:
-    """Return an entry that reports that a file does not hold as many items as were exported."""
+    """Return an entry that reports that a file contains fewer or more items than were exported; none if the count is right."""
     if count == expected:
         return []
     problem = f"{file}: has {count:,} of {shown(expected)} {what}; copy or export it again"
@@ -172,7 +183,7 @@ def shortfall(file: Path, count: int, expected: object, what: str) -> list[Entry
 
 
 def import_exported_howto100m(request: Request, mark: dict[str, Any], left_out: Sequence[str]) -> ImportSummary:
-    """Import an export in the layout of HowTo100M by its index; streams in `left_out` are not."""
+    """Import an export in the layout of HowTo100M by its index, without the streams in `left_out`."""
     path = request.root / INDEX
     entries = list(_lines(path))
     entries += shortfall(path, len(entries), mark["files"].get(INDEX), "lines")
@@ -192,7 +203,7 @@ def _lines(path: Path) -> Iterator[Entry]:
                 where = f"{path}, line {number}"
                 try:
                     if not line.endswith(b"\n"):
-                        raise TrichordError(f"{where}: is cut or too long; copy or export it again")
+                        raise TrichordError(f"{where}: is truncated or too long; copy or export it again")
                     yield entry_of(parsed(line, where), path, where, begin, file.tell())
                 except TrichordError as error:
                     yield broken(path, where, str(error))
@@ -213,7 +224,7 @@ def _record(entry: Entry) -> dict[str, Any]:
 def _howto100m_item(record: dict[str, Any], root: Path, where: str, left_out: Sequence[str]) -> Made:
     files, dtypes = record.get("files"), record.get("dtypes")
     if not isinstance(files, dict) or not isinstance(dtypes, dict):
-        raise TrichordError(f"{where}: has no files or dtypes; export it again")
+        raise TrichordError(f"{where}: has no files or no dtypes; export it again")
     streams: dict[str, np.ndarray] = {}
     sources: dict[str, Path] = {}
     for name, file in files.items():
@@ -224,7 +235,7 @@ def _howto100m_item(record: dict[str, Any], root: Path, where: str, left_out: Se
         array = as_rows(load_npz_array(path, "arr_0" if published else "features"), str(path))
         dtype = dtypes.get(name)
         if dtype not in ("float16", "float32"):
-            raise TrichordError(f"{where}: has no dtype of {shown(name)}; export it again")
+            raise TrichordError(f"{where}: has no valid dtype for {shown(name)}; export it again")
         streams[name] = (array.T if published else array).astype(dtype, copy=False)
         sources[name] = path
     return Made(item_of(record, streams, where), sources)
@@ -234,7 +245,7 @@ def _howto100m_item(record: dict[str, Any], root: Path, where: str, left_out: Se
 
 
 def import_exported_youcook2(request: Request, mark: dict[str, Any]) -> ImportSummary:
-    """Import an export in the layout of YouCook2; its pickles are read whole, as all of this layout are."""
+    """Import an export in the layout of YouCook2. Its pickles are read completely, as in all releases of this layout."""
     entries: list[Entry] = []
     tables: dict[Path, list[dict[str, Any]]] = {}
     for name, count in mark["files"].items():

@@ -1,4 +1,4 @@
-"""Modalities of feature arrays in an export: the mark has their names and letters, and an import records them in its store."""
+"""Modalities of feature arrays in an export. Its mark contains their names and letters, and an import records them in the store."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from trichord.store.names import ENCODERS
 
 
 def check_modalities(root: Path, mark: Mapping[str, Any] | None, store: Path) -> dict[str, str]:
-    """Return name -> letter of the modalities of an export.
+    """Return the letter of each modality of an export.
 
-    Raises TrichordError if the mark lacks them, or if they disagree with those of the store.
+    Raises:
+        TrichordError: The mark lacks them, or they conflict with those of the store.
     """
     declare_modalities(store)
     modalities = {} if mark is None else mark.get("modalities", {})

@@ -1,7 +1,7 @@
 """Annotated steps in an export: one JSON line per span in `trichord.annotations.jsonl`, beside the files of any layout.
 
-A line has collection, video_id, task, step (from 0, -1 for a video that shows none), text, start_s and end_s, as
-`store.annotations` keeps them. The texts of all steps of a task are items of the export, as they are of the store.
+A line has collection, video_id, task, step (from 0, or -1 for a video that shows none), text, start_s and end_s, as in
+`store.annotations`. The texts of all steps of a task are items of the export, as they are items of the store.
 """
 
 from __future__ import annotations
@@ -29,60 +29,68 @@ Spans = dict[str, list[StepSpan]]  # by collection
 
 
 def write_steps(folder: Path, store: Store, items: np.ndarray) -> tuple[int, list[str]]:
-    """Write the annotations of these items, in the order of the store; how many spans, and what a reader should know of them.
+    """Write the annotations of the given items, in the order of the store.
 
-    Raises TrichordError when the store's annotations are damaged.
+    Returns:
+        The number of spans, and notes for the user.
+
+    Raises:
+        TrichordError: The annotations of the store are damaged.
     """
-    chosen = {(store.collection(i), store.video_id(i)) for i in items.tolist()}
-    lines, without = [], 0
+    exported = {(store.collection(i), store.video_id(i)) for i in items.tolist()}
+    lines, num_without_texts = [], 0
     for collection in dict.fromkeys(store.collection(i) for i in items.tolist()):
-        found = read_annotations(store, collection)
-        mine = [span for spans in found.values() for span in spans if (collection, span.video_id) in chosen]
-        tasks = dict.fromkeys(span.task for span in mine)
-        without += sum((collection, steps_id(task)) not in chosen for task in tasks)
-        lines += [json.dumps({"collection": collection, **vars(span)}) for span in mine]
+        annotations = read_annotations(store, collection)
+        exported_spans = [
+            span for spans in annotations.values() for span in spans if (collection, span.video_id) in exported
+        ]
+        tasks = dict.fromkeys(span.task for span in exported_spans)
+        num_without_texts += sum((collection, steps_id(task)) not in exported for task in tasks)
+        lines += [json.dumps({"collection": collection, **vars(span)}) for span in exported_spans]
     if not lines:
-        (folder / STEPS).unlink(missing_ok=True)  # of an export that was made here before
+        (folder / STEPS).unlink(missing_ok=True)  # left by an earlier export
         return 0, []
     with replacing_file(folder / STEPS) as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
-    notes = [f"{len(lines):,} annotated spans of steps are in {STEPS}, which published readers do not know"]
-    if without:
+    notes = [f"{len(lines):,} annotated spans of steps are in {STEPS}, which published readers do not support"]
+    if num_without_texts:
         notes.append(
-            f"the step texts of {without:,} of its tasks are not among these items (split steps): steps cannot be looked for "
-            "in this export; export without --split to have them"
+            f"the step texts of {num_without_texts:,} of its tasks are not among these items (split steps), so steps cannot be "
+            "searched in this export; export without --split to include them"
         )
     return len(lines), notes
 
 
 def read_steps(folder: Path, mark: dict[str, Any]) -> Spans:
-    """The annotations of an export, none where its mark names none.
+    """Read the annotations of an export; empty if its mark has none.
 
-    Raises TrichordError when the file is not the one that was exported.
+    Raises:
+        TrichordError: The file is missing, damaged or not the one that was exported.
     """
     if not mark.get("annotations"):
         return {}
-    path, found, count = folder / STEPS, Spans(), 0
+    path, spans, count = folder / STEPS, Spans(), 0
     try:
         with open_regular(path) as file:
             while line := file.readline(MOST_JSON_BYTES):
                 count += 1
                 collection, span = _span(parsed(line, f"{path}, line {count}"), f"{path}, line {count}")
-                found.setdefault(collection, []).append(span)
+                spans.setdefault(collection, []).append(span)
     except OSError as error:
         raise unreadable(path, error, mend="copy or export it again") from None
     if count != mark["annotations"]:
         raise TrichordError(f"{path}: has {count:,} of {shown(mark['annotations'])} lines; copy or export it again")
-    return found
+    return spans
 
 
-def store_steps(store: Path, found: Spans) -> list[str]:
-    """Add the annotations to a store that has the items; a line for the user.
+def store_steps(store: Path, steps: Spans) -> list[str]:
+    """Add the annotations to a store that contains the items, and return lines for the user.
 
-    Raises TrichordError when the store has other steps of one of the tasks.
+    Raises:
+        TrichordError: The store has other steps for one of the tasks.
     """
-    opened = Store(store) if found else None
-    for collection, spans in found.items():
+    opened = Store(store) if steps else None
+    for collection, spans in steps.items():
         assert opened is not None
         items = step_items(opened, collection)
         for span in spans:
@@ -90,10 +98,10 @@ def store_steps(store: Path, found: Spans) -> list[str]:
             if i is None or span.step == NO_STEP:
                 continue
             if span.step >= opened.num_captions(i) or opened.caption_text(i, span.step) != span.text:
-                raise TrichordError(f"{store}: has other steps of task '{shown(span.task)}'; use another store")
-    for collection, spans in found.items():
+                raise TrichordError(f"{store}: has other steps for task '{shown(span.task)}'; use another store")
+    for collection, spans in steps.items():
         write_annotations(store, collection, spans)
-    count = sum(map(len, found.values()))
+    count = sum(map(len, steps.values()))
     return [f"with {count:,} annotated spans of steps"] if count else []
 
 
@@ -106,6 +114,6 @@ def _span(record: dict[str, Any], where: str) -> tuple[str, StepSpan]:
     except OverflowError:
         start_s = end_s = math.inf
     if not (NO_STEP <= record["step"] < 1 << 31 and 0 <= start_s < math.inf and math.isfinite(end_s)):
-        raise TrichordError(f"{where}: is no span; copy or export it again")
+        raise TrichordError(f"{where}: is not a valid span; copy or export it again")
     span = StepSpan(record["video_id"], record["task"], record["step"], record["text"], start_s, end_s)
     return record["collection"], span

@@ -1,9 +1,9 @@
-"""HowTo100M features and captions in the layouts of AVLnet, MCN, EAO and the original release, into a store.
+"""Import of HowTo100M features and captions in the layouts of AVLnet, MCN, EAO and the original release.
 
 A path list has one column `path` with rows such as `hobbies_and_crafts/video_8/8N4mGHodjss`. Features are
 `PATH/ID_2d.npz` and `PATH/ID_3d.npz` (key `features`, (rows, width), 1 and 1.5 rows per second), spectrograms
-`PATH/ID_spec.npz` (key `arr_0`, (40, frames), 100 frames per second, float16). EAO also has `PATH_2d.npz`, the
-original release `.npy` files with the 2-D and 3-D ones in separate folders under the same path.
+`PATH/ID_spec.npz` (key `arr_0`, (40, frames), 100 frames per second, float16). EAO also has `PATH_2d.npz`, and the original release
+`.npy` files, with the 2-D and 3-D ones in separate folders under the same path.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ SEPARATE_PATTERNS = (
     "{path}/{id}.npz",
     "{path}.npz",
     "{path}/{id}.npy",
-)  # where 2-D and 3-D have own folders
+)  # if 2-D and 3-D features have separate folders
 KEYS = {"visual_2d": "features", "visual_3d": "features", "spectrogram": "arr_0"}
 OPTIONS = {"visual_2d": "features", "visual_3d": "features_3d", "spectrogram": "audio"}
 WORDS = {"visual_3d": "3-D features", "spectrogram": "spectrograms"}
-DOWNLOADED = (".mp4", ".mkv", ".webm")  # suffixes of videos of HowTo100M
+DOWNLOADED = (".mp4", ".mkv", ".webm")  # suffixes of the videos of HowTo100M
 PROBES = 1000
 
 
@@ -65,14 +65,15 @@ class Video:
 
 @dataclass
 class Stream:
-    """Where the files of one stream lie. The pattern that fitted last is tried first."""
+    """The location of the files of one stream. The pattern that matched last is tried first."""
 
     name: str
     base: Path
     patterns: tuple[str, ...]
-    suffix: str = ""  # of media files, which the names of the features have and the list has not
+    suffix: str = ""  # a media suffix that the feature files have and the list lacks
 
     def find(self, video: Video) -> Path | None:
+        """Return the file of a video; None if there is none."""
         if leads_out(video):
             return None
         for path, video_id in self._spellings(video):
@@ -85,7 +86,7 @@ class Stream:
         return None
 
     def _spellings(self, video: Video) -> Iterator[tuple[str, str]]:
-        """The path and id of a video as they stand, then without and with the suffix of a media file."""
+        """Yield the path and id of a video as listed, then without and with the suffix of a media file."""
         yield video.path, video.video_id
         path, video_id = without_media_suffix(video.path), without_media_suffix(video.video_id)
         if (path, video_id) != (video.path, video.video_id):
@@ -94,14 +95,15 @@ class Stream:
             yield path + self.suffix, video_id + self.suffix
 
     def expected(self, video: Video) -> Path:
+        """Return the path where the file of a video is expected, for error messages."""
         return self.base / self.patterns[0].format(path=video.path, id=video.video_id)
 
     def load(self, path: Path) -> np.ndarray:
-        """(rows, width), time first."""
+        """Load the rows (rows, width) of a file, time first."""
         array = load_npy(path) if path.suffix == ".npy" else load_npz_array(path, KEYS[self.name])
         if self.name != "spectrogram":
             return as_rows(array, str(path))
-        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, which the store refuses
+        with np.errstate(over="ignore"):  # values outside the range of float16 become infinite, which the store refuses
             return time_major(as_array(array, str(path)), str(path)).astype(np.float16, copy=False)
 
 
@@ -125,27 +127,28 @@ def import_howto100m(
 ) -> ImportSummary:
     """Import HowTo100M features, spectrograms and captions into a store.
 
-    An export in this layout arrives as it was, unless files are named: then it is read as any release.
-    Videos that lack a file, have a broken one or no captions are skipped and listed with the reason. Run again, the
-    import goes on where it stopped.
+    An export in this layout is restored exactly, unless files are passed; then it is read like any release. Videos with missing or
+    broken files or without captions are skipped and listed with the reason. If the import is run again, it continues where it
+    stopped.
 
     Args:
         root: Folder of the release.
-        store: Folder of the store; created if it does not exist, else added to.
-        words: word2vec or GloVe file. By default, GloVe 6B (50-d).
-        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
-            published loaders do). If not given, as in the store; published for a new one.
-        paths: Path list, a text or CSV file with a column `path`; else the one in root named *paths*.txt or .csv.
-        features: Folder that the paths start from; else found in root.
-        features_3d: Folder of the 3-D features where it is another one, with the same paths.
-        audio: Folder of the spectrograms where it is another one.
-        captions: Pickle or JSON file, or a folder of one CSV per video; else found in root.
-        use_3d: Whether 3-D features are imported, and videos without them skipped; auto: when there are any.
+        store: Folder of the store. It is created if it does not exist, and extended if it does.
+        words: word2vec or GloVe file. The default is GloVe 6B (50-d).
+        word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
+            published (as in the published loaders). The default is that of the store, or published for a new store.
+        paths: Path list, a text or CSV file with a column `path`. The default is the one in root named *paths*.txt or .csv.
+        features: Folder that the paths are relative to. The default is a folder in root.
+        features_3d: Folder of the 3-D features if it is a different one, with the same paths.
+        audio: Folder of the spectrograms if it is a different one.
+        captions: Pickle or JSON file, or a folder with one CSV file per video. The default is in root.
+        use_3d: Whether to import 3-D features and skip videos without them. auto does so if there are any.
         use_audio: The same for spectrograms.
-        allow_missing: Import also where more than half of the listed videos have no captions.
-        num_threads: Videos that are read at the same time.
+        allow_missing: Import even if more than half of the listed videos have no captions.
+        num_threads: Number of videos that are read at the same time.
 
-    Raises TrichordError when the folder, path list, features or captions are missing, or nothing could be imported.
+    Raises:
+        TrichordError: The folder, path list, features or captions are missing, or nothing could be imported.
     """
     request = Request(root, store, words, word_splitting, num_threads)
     mark = export_mark(root, COLLECTION) if not (paths or features or features_3d or audio or captions) else None
@@ -172,21 +175,32 @@ def import_howto100m(
     )
     absent = [name for name in PATTERNS if name not in {stream.name for stream in streams}]
     if absent:
-        summary.notes.append(f"not imported, since the release has none or it was not asked for: {', '.join(absent)}")
+        summary.notes.append(
+            f"not imported, because the release lacks them or they were not requested: {', '.join(absent)}"
+        )
     return summary
 
 
 def find_path_list(root: Path) -> Path:
-    found = sorted(p for p in root.iterdir() if p.is_file() and "paths" in p.stem and p.suffix in (".txt", ".csv"))
-    if len(found) > 1:
-        raise TrichordError(f"{root}: holds {', '.join(p.name for p in found)}; name one path list with --paths")
-    if not found:
-        raise TrichordError(f"{root}: no path list (*paths*.txt or *paths*.csv); name it with --paths")
-    return found[0]
+    """Return the only path list in a folder.
+
+    Raises:
+        TrichordError: There is no path list, or more than one.
+    """
+    lists = sorted(p for p in root.iterdir() if p.is_file() and "paths" in p.stem and p.suffix in (".txt", ".csv"))
+    if len(lists) > 1:
+        raise TrichordError(f"{root}: contains {', '.join(p.name for p in lists)}; choose one path list with --paths")
+    if not lists:
+        raise TrichordError(f"{root}: contains no path list (*paths*.txt or *paths*.csv); pass it with --paths")
+    return lists[0]
 
 
 def read_path_list(path: Path) -> list[Video]:
-    """Videos of a text or CSV file with a column `path`; the `None/` that some rows hold is taken out."""
+    """Read the videos in a text or CSV file with a column `path`. The `None/` in some rows is removed.
+
+    Raises:
+        TrichordError: The file cannot be read, lists no video, or lists a video at two paths.
+    """
     try:
         with open_regular_text(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file, skipinitialspace=True)
@@ -196,10 +210,10 @@ def read_path_list(path: Path) -> list[Video]:
             videos = [_video(row[column], row.get("video_id")) for row in rows if row[column] and row[column].strip()]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TrichordError(
-            f"{path}: cannot be read as a path list ({error}); correct it or name another with --paths"
+            f"{path}: cannot be read as a path list ({error}); correct it or pass another with --paths"
         ) from None
     if not videos:
-        raise TrichordError(f"{path}: lists no video; name a path list that does with --paths")
+        raise TrichordError(f"{path}: lists no video; pass another path list with --paths")
     first: dict[str, str] = {}
     for video in videos:
         if (known := first.setdefault(video.video_id, video.path)) != video.path:
@@ -216,7 +230,7 @@ def _video(row: str, video_id: str | None) -> Video:
 
 
 def leads_out(video: Video) -> bool:
-    """Whether its files would lie elsewhere than below the features' folder."""
+    """Return whether the files of a video would be outside the folder of the features."""
     names = (video.path, video.video_id)
     return any(name.startswith("/") or "\0" in name or ".." in PurePosixPath(name).parts for name in names)
 
@@ -230,14 +244,18 @@ def find_streams(
     use_3d: Use,
     use_audio: Use,
 ) -> list[Stream]:
-    """Streams to import: where each lies, 2-D first."""
+    """Return the location of each stream to import, 2-D features first.
+
+    Raises:
+        TrichordError: There are no 2-D features, or requested features are missing.
+    """
     separate = SEPARATE_PATTERNS if features_3d else ()
     roots = [root, *sorted(p for p in root.iterdir() if p.is_dir())]
 
-    def found(name: str, option: Path | None, places: list[Path], extra: tuple[str, ...] = ()) -> Stream | None:
+    def find_stream(name: str, option: Path | None, places: list[Path], extra: tuple[str, ...] = ()) -> Stream | None:
         bases = [named_path(root, option, OPTIONS[name])] if option else places
-        some = videos[:: max(1, len(videos) // PROBES)]
-        for suffix, probes in (("", some), ("", videos), *((suffix, some) for suffix in DOWNLOADED)):
+        sample = videos[:: max(1, len(videos) // PROBES)]
+        for suffix, probes in (("", sample), ("", videos), *((suffix, sample) for suffix in DOWNLOADED)):
             streams = [Stream(name, base, PATTERNS[name] + extra, suffix) for base in bases]
             for video in probes:
                 for stream in streams:
@@ -245,35 +263,39 @@ def find_streams(
                         return stream
         return None
 
-    visual = found("visual_2d", features, roots, separate)
+    visual = find_stream("visual_2d", features, roots, separate)
     if visual is None:
         where = f"{features or root}{'' if features else ' and its folders'}"
         example = PATTERNS["visual_2d"][0].format(path=videos[0].path, id=videos[0].video_id)
         raise TrichordError(
-            f"{root}: no 2-D features, such as {example}, in {where}; name their folder with --features"
+            f"{root}: no 2-D features, such as {example}, in {where}; pass their folder with --features"
         )
     streams = [visual]
     for name, use, option, places, extra in (
         ("visual_3d", use_3d, features_3d, [visual.base], separate),
         ("spectrogram", use_audio, audio, [visual.base, *roots], ()),
     ):
-        stream = None if use == "no" else found(name, option, places, extra)
+        stream = None if use == "no" else find_stream(name, option, places, extra)
         if stream:
             streams.append(stream)
         elif use == "yes" or (option and use == "auto"):
             raise TrichordError(
-                f"{option or places[0]}: holds no {WORDS[name]} of the listed videos; name their folder with --{OPTIONS[name]}"
+                f"{option or places[0]}: contains no {WORDS[name]} of the listed videos; pass their folder with --{OPTIONS[name]}"
             )
     return streams
 
 
 def read_video(video: Video, streams: list[Stream], source: CaptionSource) -> Made:
-    """One video, ready for the store. Raises TrichordError saying what it lacks."""
+    """Read one video.
+
+    Raises:
+        TrichordError: The video has no captions, or a file is missing or broken.
+    """
     if leads_out(video):
-        raise TrichordError(f"{video.path}: leads out of the features' folder; correct the path list")
+        raise TrichordError(f"{video.path}: leads out of the folder of the features; correct the path list")
     captions, num_dropped = source.captions(video.video_id)
     if not len(captions):
-        raise TrichordError(f"{source.path}: has no captions of {video.video_id}")
+        raise TrichordError(f"{source.path}: has no captions for {video.video_id}")
     arrays: dict[str, np.ndarray] = {}
     sources: dict[str, Path] = {}
     for stream in streams:
@@ -284,7 +306,7 @@ def read_video(video: Video, streams: list[Stream], source: CaptionSource) -> Ma
         if not len(array):
             raise TrichordError(f"{path}: is empty, {array.shape}; download it again")
         arrays[stream.name], sources[stream.name] = array, path
-    last = streams[-1].name  # the spectrogram where there is one: its rate is the finest
+    last = streams[-1].name  # the spectrogram, if there is one, because it has the highest rate
     duration_s = len(arrays[last]) / RATES_HZ[last]
     rates = {name: RATES_HZ[name] for name in arrays}
     return Made(Item(video.video_id, COLLECTION, "train", duration_s, arrays, rates, captions), sources, num_dropped)

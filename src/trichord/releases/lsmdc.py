@@ -1,7 +1,7 @@
-"""LSMDC clips from the pickles of AVLnet's release, into a store.
+"""Import of LSMDC clips from the pickles of AVLnet's release.
 
 A pickle is a list of dicts: `id`, `caption`, `2d_pooled` and `3d_pooled` (or `2d`, `3d`), `audio` (40, frames). Its name
-holds `lsmdc`; one with `train` or `val` in it is of that split, every other is the test set.
+contains `lsmdc`. If it also contains `train` or `val`, it belongs to that split, otherwise to the test set.
 """
 
 from __future__ import annotations
@@ -34,27 +34,30 @@ def import_lsmdc(
 
     Args:
         root: Folder of the release.
-        store: Folder of the store; created if it does not exist, else added to.
-        words: word2vec or GloVe file. By default, GloVe 6B (50-d).
-        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
-            published loaders do). If not given, as in the store; published for a new one.
-        full_resolution: Store features per time step where there are any, instead of those pooled over time.
+        store: Folder of the store. It is created if it does not exist, and extended if it does.
+        words: word2vec or GloVe file. The default is GloVe 6B (50-d).
+        word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
+            published (as in the published loaders). The default is that of the store, or published for a new store.
+        full_resolution: Store features per time step if available, instead of those pooled over time.
 
-    Raises TrichordError when there is no pickle, two are of one split, one is refused or empty, or nothing could be imported.
+    Raises:
+        TrichordError: There is no pickle, two belong to one split, one is refused or empty, or nothing could be imported.
     """
     request = Request(root, store, words, word_splitting)
     paths = sorted(
         p for p in own_files_below(root) if "lsmdc" in p.name.lower() and p.suffix in SUFFIXES and p.is_file()
     )
     if not paths:
-        raise TrichordError(f"{root}: no LSMDC pickle (*lsmdc*.pkl); name the folder that holds one with --root")
+        raise TrichordError(
+            f"{root}: contains no LSMDC pickle (*lsmdc*.pkl); pass the folder of the pickles with --root"
+        )
     clips: list[Clip] = []
     seen: dict[str, Path] = {}
     for path in paths:
         split = next((name for name in ("train", "val") if name in path.name.lower()), "test")
         if split in seen:
             raise TrichordError(
-                f"{root}: holds {seen[split].name} and {path.name}, both of split {split}; leave one there"
+                f"{root}: contains {seen[split].name} and {path.name}, both of split {split}; keep one of them"
             )
         seen[split] = path
         clips += pickled_clips(path, split)

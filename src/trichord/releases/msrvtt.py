@@ -1,14 +1,14 @@
-"""MSR-VTT clips from the pickles of AVLnet's release or the .pth files of HowTo100M's, into a store.
+"""Import of MSR-VTT clips from the pickles of AVLnet's release or the .pth files of HowTo100M's.
 
 AVLnet: `msrvtt_jsfusion_test.pkl`, a list of 968 dicts (`id`, `2d_pooled`, `3d_pooled`, `2d`, `3d`, `audio`,
 `eval_caption`), and a training pickle whose `caption` is a list. HowTo100M: `MSRVTT_JSFUSION_test.pth` and
 `MSRVTT_train.pth` ({`2d`: {id: tensor}, `3d`: {id: tensor}}), test captions in `MSRVTT_JSFUSION_test.csv`, training
 captions in `MSRVTT_data.json`.
 
-With a JSON file of the full test set (`full`) those clips alone are imported, as collection `msrvtt-full`.
+With a JSON file of the full test set (`full`), only those clips are imported, as collection `msrvtt-full`.
 
-The test set is 1,000 clips. Where a CSV file lists them, those without features are stored as items without streams,
-so that evaluation can count them as missed. Ids of lists, captions and features match as `trichord.ids` says.
+The test set has 1,000 clips. If a CSV file lists them, those without features are stored as items without streams, so that
+evaluation can count them as missed. Ids of lists, captions and features are matched as in `trichord.ids`.
 """
 
 from __future__ import annotations
@@ -49,23 +49,25 @@ def import_msrvtt(
 
     Args:
         root: Folder of the release.
-        store: Folder of the store; created if it does not exist, else added to.
-        words: word2vec or GloVe file. By default, GloVe 6B (50-d).
-        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
-            published loaders do). If not given, as in the store; published for a new one.
-        train: Training pickle, needed where root has that of the 7k and that of the 9k split.
-        full: test_videodatainfo.json: import the full test set (2,990 clips, all their captions) as collection msrvtt-full,
-            and nothing else.
-        full_resolution: Store features per time step where there are any, instead of those pooled over time.
-        allow_missing: Import also where more than half of the clips of a list have no features, or of the features no captions.
+        store: Folder of the store. It is created if it does not exist, and extended if it does.
+        words: word2vec or GloVe file. The default is GloVe 6B (50-d).
+        word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
+            published (as in the published loaders). The default is that of the store, or published for a new store.
+        train: Training pickle, required if root contains those of both the 7k and the 9k split.
+        full: test_videodatainfo.json. With it, only the full test set (2,990 clips with all their captions) is imported, as
+            collection msrvtt-full.
+        full_resolution: Store features per time step if available, instead of those pooled over time.
+        allow_missing: Import even if more than half of the listed clips have no features, or more than half of the features no
+            captions.
 
-    Raises TrichordError when there is no file of the release, one is refused or empty, or nothing could be imported.
+    Raises:
+        TrichordError: There is no file of the release, one is refused or empty, or nothing could be imported.
     """
     request = Request(root, store, words, word_splitting)
     if full is not None:
         if train is not None:
             raise TrichordError(
-                f"{train}: --train has no effect with --full, which imports the test set alone; leave it out"
+                f"{train}: --train has no effect with --full, which imports only the test set; leave it out"
             )
         return _import_full(request, full, full_resolution, allow_missing)
     test_list = first_file(root, TEST_LISTS)
@@ -84,15 +86,14 @@ def import_msrvtt(
     trained = _pickled(_train_pickle(root, train), "train")
     trained = trained or _tensors(root, "MSRVTT_train.pth", "train", {}, allow_missing)
     if not test and not trained:
-        what = (
-            f"no MSR-VTT file ({', '.join(TEST_PICKLES + TRAIN_PICKLES)}, MSRVTT_JSFUSION_test.pth, MSRVTT_train.pth)"
-        )
-        raise TrichordError(f"{root}: {what}; name the folder that holds one with --root")
+        names = (*TEST_PICKLES, *TRAIN_PICKLES, "MSRVTT_JSFUSION_test.pth", "MSRVTT_train.pth")
+        problem = f"contains no MSR-VTT file ({', '.join(names)})"
+        raise TrichordError(f"{root}: {problem}; pass the folder of the files with --root")
     summary = import_clips(test + lacking + trained, request, COLLECTION, full_resolution)
     if lacking:
         summary.notes.append(
-            f"{len(lacking):,} of the {len(official):,} test clips of {test_list} have no features in the release: "
-            "stored with their captions alone, so that evaluation can count them as missed"
+            f"{len(lacking):,} of the {len(official):,} test clips of {test_list} have no features in the release; they are "
+            "stored with only their captions, so that evaluation can count them as missed"
         )
     return summary
 
@@ -102,13 +103,17 @@ def _import_full(request: Request, full: Path, full_resolution: bool, allow_miss
     summary = import_clips(clips, request, FULL, full_resolution)
     if lacking := sum(len(clip.entry) == 1 for clip in clips):
         summary.notes.append(
-            f"{lacking:,} of the {len(clips):,} clips have no features in the release: stored with their captions alone"
+            f"{lacking:,} of the {len(clips):,} clips have no features in the release; they are stored with only their captions"
         )
     return summary
 
 
 def read_test_list(path: Path) -> dict[str, str]:
-    """{video id: sentence} of the official test list, a CSV file with the columns video_id and sentence."""
+    """Read the sentence of each video id in the official test list, a CSV file with the columns video_id and sentence.
+
+    Raises:
+        TrichordError: The file is broken, lists no clip, or has two sentences for one clip.
+    """
     rows = csv_rows(path, ("video_id", "sentence"))
     if not rows:
         raise TrichordError(f"{path}: lists no clip; download it again")
@@ -117,7 +122,7 @@ def read_test_list(path: Path) -> dict[str, str]:
         video_id, sentence = (row["video_id"] or "").strip(), row["sentence"] or ""
         if video_id and sentences.setdefault(video_id, sentence) != sentence:
             raise TrichordError(
-                f"{path}: row {number} has another sentence of clip '{one_line(video_id)}' than a row before it; keep one of "
+                f"{path}: row {number} has another sentence for clip '{one_line(video_id)}' than an earlier row; keep one of "
                 "them"
             )
     return sentences
@@ -126,10 +131,12 @@ def read_test_list(path: Path) -> dict[str, str]:
 def _train_pickle(root: Path, train: Path | None) -> Path | None:
     if train:
         return named_path(root, train, "train")
-    found = [path for name in TRAIN_PICKLES if (path := first_file(root, (name,)))]
-    if len(found) > 1:
-        raise TrichordError(f"{root}: holds {' and '.join(p.name for p in found)}; name one of them with --train")
-    return found[0] if found else None
+    pickles = [path for name in TRAIN_PICKLES if (path := first_file(root, (name,)))]
+    if len(pickles) > 1:
+        raise TrichordError(
+            f"{root}: contains {' and '.join(p.name for p in pickles)}; choose one of them with --train"
+        )
+    return pickles[0] if pickles else None
 
 
 def _pickled(path: Path | None, split: str) -> list[Clip]:
@@ -141,14 +148,14 @@ def _pickled(path: Path | None, split: str) -> list[Clip]:
 
 
 def _tensors(root: Path, name: str, split: str, captions: dict[str, str], allow_missing: bool) -> list[Clip]:
-    """Clips of a .pth file of the original release, with the captions of the test list or of MSRVTT_data.json."""
+    """Return the clips in a .pth file of the original release, with captions from the test list or MSRVTT_data.json."""
     path = first_file(root, (name,))
     if path is None:
         return []
     entries = tensor_entries(path)
     texts = {key: [text] for key, text in captions.items()} if split == "test" else _training_captions(root, path)
     if not texts:
-        raise TrichordError(f"{path}: needs {TEST_LISTS[0]} beside it, which has the captions; add it to {root}")
+        raise TrichordError(f"{path}: needs {TEST_LISTS[0]} with the captions beside it; add it to {root}")
     index = IdIndex(texts, "the captions")
     matched = match_ids(entries, index, source=str(path), allow_missing=allow_missing, option=ALLOW_MISSING)
     return [
@@ -160,5 +167,5 @@ def _tensors(root: Path, name: str, split: str, captions: dict[str, str], allow_
 def _training_captions(root: Path, features: Path) -> dict[str, list[str]]:
     path = first_file(root, ("MSRVTT_data.json",))
     if path is None:
-        raise TrichordError(f"{features}: needs MSRVTT_data.json beside it, which has the captions; add it to {root}")
+        raise TrichordError(f"{features}: needs MSRVTT_data.json with the captions beside it; add it to {root}")
     return captions_by_clip(path)

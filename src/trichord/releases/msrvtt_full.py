@@ -1,8 +1,8 @@
-"""MSR-VTT's full test set: 2,990 clips with all their captions, from the official JSON and whatever features are at hand.
+"""The full test set of MSR-VTT: 2,990 clips with all their captions, from the official JSON file and all available features.
 
-The JSON (`test_videodatainfo.json`, or one of all splits) has `sentences` (`video_id`, `caption`) and `videos` (`video_id`,
-`split`). Features are looked up by id in every pickle and .pth file of the release: the test clips of JSFusion are in one,
-the other 1,990 are training clips of the 1k-A split.
+The JSON file (`test_videodatainfo.json`, or one of all splits) has `sentences` (`video_id`, `caption`) and `videos` (`video_id`,
+`split`). Features are looked up by id in every pickle and .pth file of the release: the test clips of JSFusion are in one, and the
+other 1,990 are training clips of the 1k-A split.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ TENSORS = ("MSRVTT_JSFUSION_test.pth", "MSRVTT_test.pth", "MSRVTT_train.pth")
 
 
 def full_test_clips(root: Path, full: Path, pickles: Sequence[str], allow_missing: bool = False) -> list[Clip]:
-    """The clips of the JSON's test split, each with its captions; those without features have none.
+    """Return the clips of the test split in the JSON file with their captions, and with their features if there are any.
 
     Args:
-        root: Folder of the release.
-        full: The JSON file, as it stands or inside `root`.
-        pickles: Names of the release's pickles.
-        allow_missing: Whether more than half of the clips may have no features.
+        root: The folder of the release.
+        full: The JSON file, as a path or inside `root`.
+        pickles: The names of the release's pickles.
+        allow_missing: Whether more than half of the clips may lack features.
 
-    Raises TrichordError when the JSON has no test clips, no file has features of any, or more than half have none and that
-    is not allowed.
+    Raises:
+        TrichordError: The JSON file has no test clips, there are no features, or more than half of the clips lack features although
+            `allow_missing` is false.
     """
     path = named_path(root, full, "full")
     captions = captions_by_clip(path, "test")
     if not captions:
-        raise TrichordError(f"{path}: has no sentences of split test; give test_videodatainfo.json with --full")
+        raise TrichordError(f"{path}: has no sentences of split test; pass test_videodatainfo.json with --full")
     entries = _features(root, pickles)
     if not entries:
-        raise TrichordError(f"{root}: holds no features; they are in {', '.join((*pickles, *TENSORS))}")
+        raise TrichordError(f"{root}: contains no features; expected them in {', '.join((*pickles, *TENSORS))}")
     index = IdIndex(entries, f"the features in {root}")
     matched = match_ids(captions, index, source=str(path), allow_missing=allow_missing, option=ALLOW_MISSING)
     return [
@@ -51,9 +52,12 @@ def full_test_clips(root: Path, full: Path, pickles: Sequence[str], allow_missin
 
 
 def captions_by_clip(path: Path, split: str = "") -> dict[str, list[str]]:
-    """Captions of every clip of a split, in the order of the file; of all clips where `split` is empty or it names no splits.
+    """Return the captions of every clip of a split, in the order of the file.
 
-    Raises TrichordError when the file is no such JSON.
+    The captions of all clips are returned if `split` is empty or the file has no splits.
+
+    Raises:
+        TrichordError: The file does not have this format.
     """
     texts: dict[str, list[str]] = {}
     try:
@@ -79,14 +83,14 @@ def _splits(videos: Iterable[dict[str, Any]], path: Path) -> dict[str, str]:
 
 
 def _features(root: Path, pickles: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Entries by id, of the first file that has one."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return entries by id, each from the first file that contains it."""
+    entries: dict[str, dict[str, Any]] = {}
     for name in pickles:
         if path := first_file(root, (name,)):
             for entry in read_entries(path):
-                found.setdefault(str(entry["id"]), entry)
+                entries.setdefault(str(entry["id"]), entry)
     for name in TENSORS:
         if path := first_file(root, (name,)):
             for video, entry in tensor_entries(path).items():
-                found.setdefault(video, entry)
-    return found
+                entries.setdefault(video, entry)
+    return entries

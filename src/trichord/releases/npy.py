@@ -1,9 +1,9 @@
-"""A folder of .npy files per stream with an index, as `trichord store export --layout npy` writes it, into a store.
+"""Import of a folder of .npy files per stream with an index, as `trichord store export --layout npy` writes it.
 
 `index.csv` has one row per item: `video_id`, `path` (with or without `.npy`, the same in every stream's folder),
-`collection`, `split`, `duration_s`, `source`, `media` and `rules` where they are known, and per stream a column
-`STREAM_rate_hz`, empty where the item lacks it.
-Features are `STREAM/PATH.npy` (rows, width), captions `captions/PATH.json` (lists start, end, text).
+`collection`, `split`, `duration_s`, `source`, `media` and `rules` if they are known, and per stream a column
+`STREAM_rate_hz`, which is empty if the item lacks the stream.
+Features are in `STREAM/PATH.npy` (rows, width), captions in `captions/PATH.json` (lists start, end, text).
 """
 
 from __future__ import annotations
@@ -42,18 +42,19 @@ def import_npy(
 ) -> ImportSummary:
     """Import a folder of .npy files per stream with index.csv into a store.
 
-    Items that lack a file or have a broken one are skipped and listed with the reason. Run again, the import goes on
-    where it stopped. The index itself (not arrays or captions) is held in memory.
+    Items with missing or broken files are skipped and listed with the reason. If the import is run again, it continues where it
+    stopped. Only the index (not arrays or captions) is held in memory.
 
     Args:
         root: Folder with index.csv.
-        store: Folder of the store; created if it does not exist, else added to.
-        words: word2vec or GloVe file. By default, the words of the export, else GloVe 6B (50-d).
-        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
-            published loaders do). If not given, as in the store; published for a new one.
-        num_threads: Items that are read at the same time.
+        store: Folder of the store. It is created if it does not exist, and extended if it does.
+        words: word2vec or GloVe file. The default is the words of the export, or else GloVe 6B (50-d).
+        word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
+            published (as in the published loaders). The default is that of the store, or published for a new store.
+        num_threads: Number of items that are read at the same time.
 
-    Raises TrichordError when the folder or its index is missing or broken, or nothing could be imported.
+    Raises:
+        TrichordError: The folder or its index is missing or broken, or nothing could be imported.
     """
     request = Request(root, store, words, word_splitting, num_threads)
     mark = export_mark(root, "npy")
@@ -72,7 +73,7 @@ def import_npy(
         entries += shortfall(path, len(rows), mark["files"].get(INDEX), "items")
 
     def record_of(entry: Entry) -> dict[str, Any]:
-        with suppress(TrichordError):  # told when the item is made
+        with suppress(TrichordError):  # reported when the item is read
             return {"captions": read_captions(rows[entry.begin], root, entry.where)}
         return {}
 
@@ -86,15 +87,23 @@ def import_npy(
 
 
 def read_index(path: Path) -> list[dict[Any, Any]]:
-    """Rows of the index by column. Raises TrichordError when it is missing, broken or lacks a column."""
-    rows = csv_rows(path, NEEDED, "name the export's folder with --root, or export it again", strict=True)
+    """Read the rows of the index by column.
+
+    Raises:
+        TrichordError: The index is missing or broken, lacks a column or lists no item.
+    """
+    rows = csv_rows(path, NEEDED, "pass the folder of the export with --root, or export it again", strict=True)
     if not rows:
-        raise TrichordError(f"{path}: lists no item; name another folder with --root")
+        raise TrichordError(f"{path}: lists no item; pass another folder with --root")
     return rows
 
 
 def read_item(row: dict[str, str], root: Path, entry: Entry) -> Made:
-    """The item of a row of the index. Raises TrichordError saying what it lacks."""
+    """Read the item in a row of the index.
+
+    Raises:
+        TrichordError: A file or a value is missing or broken.
+    """
     where = entry.where
     rates = {
         name.removesuffix(RATE): _number(rate, name, where)
@@ -119,6 +128,11 @@ def read_item(row: dict[str, str], root: Path, entry: Entry) -> Made:
 
 
 def read_captions(row: dict[str, str], root: Path, where: str) -> dict[str, Any]:
+    """Read the captions of an item.
+
+    Raises:
+        TrichordError: The file is missing or broken.
+    """
     path = inside(root / CAPTIONS, f"{_path(row)}.json", where)
     return parsed(read_small(path), str(path))
 

@@ -1,4 +1,4 @@
-"""Helpers for reading releases: paths given as options, CSV tables, arrays and captions."""
+"""Helper functions for reading releases: paths from options, CSV tables, arrays and captions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ MEL_BINS = 40
 
 
 def named_path(root: Path, path: Path, option: str) -> Path:
-    """A path that the user named: as it stands, or inside `root`."""
+    """Return a path that the user named, as it is or inside `root`.
+
+    Raises:
+        TrichordError: The path does not exist.
+    """
     for candidate in (Path(path), root / path):
         if candidate.exists():
             return candidate
@@ -29,9 +33,16 @@ def named_path(root: Path, path: Path, option: str) -> Path:
 def csv_rows(
     path: Path, columns: Sequence[str], mend: str = "download it again", **form: Any
 ) -> list[dict[str | Any, Any]]:
-    """Rows of a CSV file by column; `form` is that of `csv.DictReader`.
+    """Read the rows of a CSV file by column.
 
-    Raises TrichordError, which ends in `mend`, when the file is broken or lacks one of the columns.
+    Args:
+        path: The file.
+        columns: The required columns.
+        mend: What to do about a broken file, for the error message.
+        form: Arguments of `csv.DictReader`.
+
+    Raises:
+        TrichordError: The file is broken or lacks one of the columns.
     """
     try:
         with open_regular_text(path, newline="", encoding="utf-8-sig") as file:
@@ -43,26 +54,34 @@ def csv_rows(
         raise TrichordError(f"{path}: cannot be read ({one_line(error)}); {mend}") from None
 
 
-# ---- pieces of items
+# ---- parts of items
 
 
 def as_array(value: object, source: str) -> np.ndarray:
-    """A numpy array of floats from an array, a torch tensor or a list of numbers."""
+    """Return a NumPy array of floats from an array, a torch tensor or a list of numbers.
+
+    Raises:
+        TrichordError: The value is anything else.
+    """
     if hasattr(value, "detach"):
-        tensor: Any = value.detach()  # a torch tensor; numpy has no bfloat16
+        tensor: Any = value.detach()  # a torch tensor; NumPy has no bfloat16
         value = (tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy()
-    what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+    description = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
     try:
         array = np.asarray(value)
     except ValueError:  # lists of different lengths
         array = np.empty(0, object)
     if array.dtype.kind not in "fiu":
-        raise TrichordError(f"{source}: holds {what} where an array of numbers belongs")
+        raise TrichordError(f"{source}: contains {description} where an array of numbers is expected")
     return array if array.dtype.kind == "f" else array.astype(np.float32)
 
 
 def as_rows(value: object, source: str) -> np.ndarray:
-    """An array of floats (rows, width), as `as_array` reads it."""
+    """Return an array of floats (rows, width). See `as_array`.
+
+    Raises:
+        TrichordError: The value does not have two axes.
+    """
     array = as_array(value, source)
     if array.ndim != 2:
         raise TrichordError(f"{source}: has shape {array.shape}, expected (rows, width)")
@@ -70,14 +89,22 @@ def as_rows(value: object, source: str) -> np.ndarray:
 
 
 def time_major(spectrogram: np.ndarray, source: str) -> np.ndarray:
-    """(frames, 40) from the (40, frames) of the releases."""
+    """Return a spectrogram (frames, 40) from one of shape (40, frames), as in the releases.
+
+    Raises:
+        TrichordError: The spectrogram has another shape.
+    """
     if spectrogram.ndim != 2 or spectrogram.shape[0] != MEL_BINS:
         raise TrichordError(f"{source}: its spectrogram has shape {spectrogram.shape}, expected ({MEL_BINS}, frames)")
     return spectrogram.T
 
 
 def raw_captions(starts: object, ends: object, texts: object, source: str) -> tuple[Captions, int]:
-    """Captions in the order of the release, and how many were left out (a time not finite, or end not after start)."""
+    """Return the captions in the order of the release, and how many were left out (a time is not finite, or end <= start).
+
+    Raises:
+        TrichordError: Times are not numbers, or the lists differ in length.
+    """
     try:
         start, end = (np.asarray(times, np.float64) for times in (starts, ends))
     except (OverflowError, TypeError, ValueError):
@@ -86,13 +113,13 @@ def raw_captions(starts: object, ends: object, texts: object, source: str) -> tu
     if not start.shape == end.shape == (len(plain),):
         raise TrichordError(f"{source}: has {start.size} caption starts, {end.size} ends and {len(plain)} texts")
     with np.errstate(invalid="ignore"):
-        keep = np.isfinite(start) & np.isfinite(end) & (end > start)
-    kept = tuple(itertools.compress(plain, keep))
-    return Captions(start[keep], end[keep], kept), len(plain) - len(kept)
+        is_valid = np.isfinite(start) & np.isfinite(end) & (end > start)
+    valid_texts = tuple(itertools.compress(plain, is_valid))
+    return Captions(start[is_valid], end[is_valid], valid_texts), len(plain) - len(valid_texts)
 
 
 def plain_text(text: object) -> str:
-    """Text of a caption; what is none (the NaN and None that stand for empty ones, a list) becomes empty."""
+    """Return the text of a caption; '' for values that are not text, such as NaN and None for empty captions."""
     if isinstance(text, bytes):
         return text.decode("utf-8", "replace")
     if isinstance(text, str):
@@ -106,13 +133,13 @@ def plain_text(text: object) -> str:
 
 
 def plain_texts(value: object) -> list[str]:
-    """Texts of a caption, or of a list of captions."""
+    """Return the texts of a caption or of a list of captions."""
     if value is None:
         return []
-    many = value.tolist() if isinstance(value, np.ndarray) else value
-    return [plain_text(text) for text in (many if isinstance(many, list | tuple) else [many])]
+    values = value.tolist() if isinstance(value, np.ndarray) else value
+    return [plain_text(text) for text in (values if isinstance(values, list | tuple) else [values])]
 
 
 def first_with_words(texts: list[str]) -> list[str]:
-    """The first of several captions that has a word, as a list of one; the first where none has, [] of none."""
+    """Return a list with the first caption that contains a word, or else the first caption; [] if there are no captions."""
     return [next((text for text in texts if tokenize(text)), texts[0])] if texts else []

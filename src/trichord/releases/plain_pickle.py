@@ -1,8 +1,8 @@
-"""Pickles of plain data, written piece by piece: the same bytes for the same data, and memory for one piece.
+"""Pickles of plain data, written piece by piece: the same data give the same bytes, and only one piece is in memory.
 
-`pickle.dumps` would need all of a release at once, names numpy 2's inner modules (which numpy 1 lacks) and, for a torch
-tensor, puts a memory address into the file. What is written here has no memo, so pieces can follow each other; any
-Python with numpy and torch opens it with `pickle.load`, and `trichord.files.pickles` reads it without running it.
+`pickle.dumps` would need the whole release at once, refers to internal modules of NumPy 2 (which NumPy 1 lacks) and, for a torch
+tensor, writes a memory address into the file. The pickles written here have no memo, so pieces can be concatenated. Any Python with
+NumPy and torch opens them with `pickle.load`, and `trichord.files.pickles` reads them without executing them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 START, STOP = b"\x80\x04", b"."
 EMPTY_LIST, APPEND = b"]", b"a"
 EMPTY_DICT, SET_ITEM = b"}", b"s"
-_TORCH_MAGIC, _TORCH_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how torch.save marked files before torch 1.6
+_TORCH_MAGIC, _TORCH_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # as written by torch.save before torch 1.6
 _TORCH_SYSTEM = {
     "protocol_version": _TORCH_PROTOCOL,
     "little_endian": True,
@@ -28,13 +28,17 @@ _STORAGES = {np.dtype(np.float16): "HalfStorage", np.dtype(np.float32): "FloatSt
 
 @dataclass(frozen=True)
 class Tensor:
-    """An array (float16 or float32) that is to be opened as a torch tensor."""
+    """An array (float16 or float32) that is read as a torch tensor."""
 
     array: np.ndarray
 
 
 def encoded(value: Any) -> bytes:
-    """The instructions that put `value` on the stack: a string, number, None, list, dict, array or `Tensor` of these."""
+    """Return the instructions that put a value on the stack: a string, number, None, list, dict, array or `Tensor` of these.
+
+    Raises:
+        TypeError: The value is not plain data.
+    """
     kind = type(value)
     if value is None:
         return b"N"
@@ -76,7 +80,7 @@ def _sizes(numbers: tuple[int, ...]) -> bytes:
 
 
 def _array(array: np.ndarray) -> bytes:
-    """As numpy pickles an array in protocols 2 to 4, under the module name that all versions of numpy know."""
+    """Pickle an array as NumPy does in protocols 2 to 4, with module names that all versions of NumPy support."""
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     dtype = _named("numpy", "dtype") + _tuple(encoded(little.dtype.str[1:]), encoded(False), encoded(True)) + b"R"
     order = [encoded(3), encoded("<"), *[encoded(None)] * 3, encoded(-1), encoded(-1), encoded(0)]
@@ -87,7 +91,7 @@ def _array(array: np.ndarray) -> bytes:
 
 
 def _tensor(array: np.ndarray) -> bytes:
-    """As torch pickles a tensor: its storage is a file of the old torch.save, here with a fixed name for the storage."""
+    """Pickle a tensor as torch does: its storage is a legacy file of torch.save, here with a fixed name for the storage."""
     data = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     kind = _named("torch", _STORAGES[array.dtype])
     key = _tuple(encoded("storage"), kind, encoded("0"), encoded("cpu"), encoded(data.size), encoded(None))

@@ -1,7 +1,7 @@
-"""What releases with annotated steps share: tasks and videos into the store, and the spans of the steps beside them.
+"""Common parts of releases with annotated steps: they store tasks and videos, and the spans of the steps beside them.
 
-A task becomes the item `steps/TASK` of split `steps`, whose captions are the texts of its steps; a video gets its annotated
-spans as captions, so that its clips can be retrieved too, and rows in the store's annotations (`store.annotations`).
+A task becomes the item `steps/TASK` of split `steps`, whose captions are the texts of its steps. A video gets its annotated spans
+as captions, so that its clips can be retrieved too, and rows in the annotations of the store (`store.annotations`).
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ class Annotated:
     """A video and its steps.
 
     Attributes:
-        video_id, split: Of the store.
-        spans: Of all tasks that it is of.
-        num_seconds: Length of the annotation; 0 where the features tell it.
-        problem: Why it cannot be imported, or ''.
+        video_id: The id of the video in the store.
+        split: The split of the video in the store.
+        spans: The spans of all its tasks.
+        num_seconds: The length of the annotation; 0 if the features determine it.
+        problem: Why the video cannot be imported, or ''.
     """
 
     video_id: str
@@ -67,10 +68,12 @@ class Annotated:
 
 
 class Files:
-    """All files below some folders by name; of several with one name the first in order of their paths.
+    """All files below some folders by name. If several files have the same name, the first path in sorted order counts.
 
-    A name that is not there is looked up without the suffixes of media files: `a_2d.npy` finds `a.mp4_2d.npy`, and the
-    other way round.
+    A name without an exact match is looked up without the suffixes of media files: `a_2d.npy` finds `a.mp4_2d.npy`, and vice versa.
+
+    Args:
+        roots: The folders.
     """
 
     def __init__(self, roots: Iterable[Path]) -> None:
@@ -85,18 +88,24 @@ class Files:
             self._bare.setdefault(file_without_media_suffix(name), []).append(name)
 
     def find(self, *names: str) -> Path | None:
-        """The first of these that there is. Raises TrichordError where one may be two files."""
+        """Return the first of the named files that exists; None if there is none.
+
+        Raises:
+            TrichordError: A name may refer to two files.
+        """
         if exact := next((self._paths[name] for name in names if name in self._paths), None):
             return exact
         for name in names:
             if len(candidates := self._bare.get(file_without_media_suffix(name), [])) > 1:
-                raise TrichordError(f"{name}: may be {candidates[0]} or {candidates[1]}; remove or rename one of them")
+                raise TrichordError(
+                    f"{name}: may refer to {candidates[0]} or {candidates[1]}; remove or rename one of them"
+                )
             if candidates:
                 return self._paths[candidates[0]]
         return None
 
     def with_suffix(self, suffix: str) -> dict[str, Path]:
-        """Files by name without suffix."""
+        """Return the files with a suffix, by name without the suffix."""
         return {name.removesuffix(suffix): path for name, path in self._paths.items() if name.endswith(suffix)}
 
 
@@ -107,8 +116,11 @@ def import_steps(
     request: Request,
     collection: str,
 ) -> ImportSummary:
-    """Store tasks, videos and annotations. Raises TrichordError when nothing can be imported, or the store has other steps of a
-    task."""
+    """Store tasks, videos and annotations.
+
+    Raises:
+        TrichordError: Nothing can be imported, or the store has other steps for a task.
+    """
     beyond: dict[str, int] = {}
 
     def make(entry: Task | Annotated) -> Made:
@@ -134,29 +146,37 @@ def import_steps(
     )
     summary.notes += beyond_note(len(beyond), sum(beyond.values()))
     summary.notes.append(
-        f"among these {len(tasks):,} tasks with {sum(len(task.steps) for task in tasks):,} steps, as items of split {SPLIT}"
+        f"including {len(tasks):,} tasks with {sum(len(task.steps) for task in tasks):,} steps as items of split {SPLIT}"
     )
     return summary
 
 
 def check_steps(store: Store, collection: str, tasks: Sequence[Task]) -> None:
-    """Raises TrichordError when the store knows other steps of one of the tasks."""
+    """Check that the store has the same steps for each task.
+
+    Raises:
+        TrichordError: The store has other steps for a task.
+    """
     items = step_items(store, collection)
     for task in tasks:
         if task.name in items:
             i = items[task.name]
-            have = tuple(store.caption_text(i, c) for c in range(store.num_captions(i)))
-            if have != task.steps:
-                raise TrichordError(f"{store.path}: has other steps of task '{task.name}'; use another store")
+            stored = tuple(store.caption_text(i, c) for c in range(store.num_captions(i)))
+            if stored != task.steps:
+                raise TrichordError(f"{store.path}: has other steps for task '{task.name}'; use another store")
 
 
 def task_item(task: Task, collection: str) -> Made:
-    """The item that holds the steps of a task. Raises TrichordError when it has none."""
+    """Return the item that holds the steps of a task.
+
+    Raises:
+        TrichordError: The task has no steps.
+    """
     if not task.steps:
         raise TrichordError(f"task '{task.name}' has no steps")
     begins = np.arange(len(task.steps), dtype=np.float64)
-    said = Captions(begins, begins + 1, task.steps)
-    return Made(Item(steps_id(task.name), collection, SPLIT, float(len(task.steps)), {}, {}, said))
+    captions = Captions(begins, begins + 1, task.steps)
+    return Made(Item(steps_id(task.name), collection, SPLIT, float(len(task.steps)), {}, {}, captions))
 
 
 def _video_item(video: Annotated, load: Callable[[Annotated], Streams], collection: str) -> Made:
@@ -177,25 +197,33 @@ def find_files(root: Path, **folders: Path | None) -> Files:
 
 
 def layout_of(asked: str, root: Path, files: Files, original: object, name_of_original: str) -> str:
-    """`mcn` or `original`, as asked for or by what is there; `original` is true where the original layout is.
+    """Return the layout `mcn` or `original`, as requested or according to the files.
 
-    Raises TrichordError when there is neither, or both and none is asked for.
+    Args:
+        asked: `mcn`, `original` or `auto`.
+        root: The folder of the release.
+        files: The files of the release.
+        original: A true value if the files of the original layout exist.
+        name_of_original: The files of the original layout, for error messages.
+
+    Raises:
+        TrichordError: The files of the requested layout are missing, or both layouts exist and none was requested.
     """
     if asked not in ("auto", "mcn", "original"):
-        raise TrichordError(f"no layout '{asked}'; choose mcn or original")
-    have = [name for name, is_there in (("mcn", files.find("step.json")), ("original", original)) if is_there]
-    if asked == "auto" and len(have) == 2:
+        raise TrichordError(f"unknown layout '{asked}'; expected mcn or original")
+    layouts = [name for name, is_there in (("mcn", files.find("step.json")), ("original", original)) if is_there]
+    if asked == "auto" and len(layouts) == 2:
         raise TrichordError(
-            f"{root}: holds step.json and {name_of_original}; say which with --layout mcn or --layout original"
+            f"{root}: contains both step.json and {name_of_original}; choose with --layout mcn or --layout original"
         )
-    if not have or (asked != "auto" and asked not in have):
+    if not layouts or (asked != "auto" and asked not in layouts):
         raise TrichordError(
-            f"{root}: holds no step.json (layout mcn) or no {name_of_original} (original); name another --root"
+            f"{root}: contains no step.json (layout mcn) or no {name_of_original} (original); pass another --root"
         )
-    return have[0] if asked == "auto" else asked
+    return layouts[0] if asked == "auto" else asked
 
 
-# ---- the layout of MCN and Everything at Once: a CSV file of videos, step.json, a matrix per video
+# ---- the layout of MCN and Everything at Once: a CSV file of videos, step.json, one matrix per video
 
 
 def published_videos(
@@ -208,18 +236,19 @@ def published_videos(
     matrix: str,
     chosen: Collection[str] | None = None,
 ) -> tuple[list[Task], list[Annotated]]:
-    """Tasks and videos of a release in the layout of MCN.
+    """Return the tasks and videos of a release in the layout of MCN.
 
     Args:
         files: All files of the release.
-        root: Its folder.
-        videos: The CSV file of videos that the user named, or None.
+        root: The folder of the release.
+        videos: The CSV file of videos that the user passed, or None.
         allow_missing: Whether step.json may lack more than half of the listed tasks.
-        columns: Columns of the CSV file; the first names the task, the last the video.
-        matrix: Name of the annotation of a video, such as `{task}_{video}.npy`.
-        chosen: The tasks that are imported; None for all.
+        columns: The columns of the CSV file; the first contains the task, the last the video.
+        matrix: The name of the annotation of a video, such as `{task}_{video}.npy`.
+        chosen: The tasks to import; None imports all.
 
-    Raises TrichordError when a list is missing or broken.
+    Raises:
+        TrichordError: A list is missing or broken.
     """
     path = files.find("step.json")
     assert path is not None
@@ -229,7 +258,7 @@ def published_videos(
         (row[0], row[-1]) for row in dict.fromkeys(read_rows(table, columns)) if chosen is None or row[0] in chosen
     ]
     if not pairs:
-        raise TrichordError(f"{table}: lists no video; name another with --videos")
+        raise TrichordError(f"{table}: lists no video; pass another with --videos")
     names = list(dict.fromkeys(task for task, _ in pairs))
     steps = steps_of(names, steps, table=table, path=path, allow_missing=allow_missing)
     tasks = [Task(name, steps[name]) for name in names if name in steps]
@@ -237,7 +266,11 @@ def published_videos(
 
 
 def read_steps(path: Path) -> dict[str, tuple[str, ...]]:
-    """{task or video id: step texts} of a step.json. Raises TrichordError when it is anything else."""
+    """Read the step texts of each task or video in a step.json.
+
+    Raises:
+        TrichordError: The file contains anything else.
+    """
     table = parsed(read_small(path), str(path), unique_keys=True)
     for name, steps in table.items():
         if not isinstance(steps, list) or not steps or not all(isinstance(s, str) for s in steps):
@@ -248,15 +281,19 @@ def read_steps(path: Path) -> dict[str, tuple[str, ...]]:
 def steps_of(
     names: Iterable[str], steps: Mapping[str, tuple[str, ...]], *, table: Path, path: Path, allow_missing: bool
 ) -> dict[str, tuple[str, ...]]:
-    """The steps of these tasks or videos of a table, by the names that it has. Raises TrichordError as `match_ids`."""
+    """Return the steps of the tasks or videos in a table, by their names there. See `match_ids` for errors."""
     matched = match_ids(
         names, IdIndex(steps, str(path)), source=str(table), allow_missing=allow_missing, option=ALLOW_MISSING
     )
-    return {name: steps[own] for name, own in matched.items()}
+    return {name: steps[match] for name, match in matched.items()}
 
 
 def matrix_spans(path: Path, video_id: str, task: str, steps: Sequence[str]) -> tuple[list[StepSpan], int]:
-    """Spans of an annotation matrix (T seconds, K steps) of 0 and 1, and T. Raises TrichordError when it does not fit."""
+    """Return the spans in an annotation matrix (T seconds, K steps) of 0 and 1, and T.
+
+    Raises:
+        TrichordError: The matrix has another shape.
+    """
     matrix = as_array(load_npy(path), str(path))
     if matrix.ndim != 2 or matrix.shape[1] != len(steps) or not len(matrix):
         raise TrichordError(
@@ -275,8 +312,10 @@ def matrix_spans(path: Path, video_id: str, task: str, steps: Sequence[str]) -> 
 def matrix_videos(
     pairs: Sequence[tuple[str, str]], steps: Mapping[str, tuple[str, ...]], files: Files, name: str, split: str
 ) -> list[Annotated]:
-    """Videos of (task, video id) pairs with the matrices that `name` (`{task}_{video}.npy`) names; a video may be of several
-    tasks."""
+    """Return the videos of (task, video id) pairs with the matrices called `name` (`{task}_{video}.npy`).
+
+    A video may belong to several tasks.
+    """
     videos: dict[str, Annotated] = {}
     for task, video_id in pairs:
         video = videos.setdefault(video_id, Annotated(video_id, split))
@@ -286,12 +325,14 @@ def matrix_videos(
         path = files.find(file)
         try:
             if task not in steps:
-                raise TrichordError(f"step.json: has no steps of task '{task}'; download it again")
+                raise TrichordError(f"step.json: has no steps for task '{task}'; download it again")
             if path is None:
-                raise TrichordError(f"{file}: is missing, the annotation of {video_id}; download it")
+                raise TrichordError(f"{file}: the annotation of {video_id} is missing; download it")
             spans, num_seconds = matrix_spans(path, video_id, task, steps[task])
             if video.num_seconds not in (0, num_seconds):
-                raise TrichordError(f"{path}: has {num_seconds} seconds, {video.num_seconds} in that of another task")
+                raise TrichordError(
+                    f"{path}: has {num_seconds} seconds, but the annotation of another task has {video.num_seconds}"
+                )
         except TrichordError as error:
             video.problem = str(error)
             continue
@@ -301,11 +342,13 @@ def matrix_videos(
 
 
 def load_features(files: Files, video: Annotated) -> Streams:
-    """`ID_2d` and, where there are any, `ID_3d` (.npy, or .npz with `features`), spread evenly over the annotated seconds, and
-    the spectrogram `ID.npz` or `ID_spec.npz` (`arr_0`, (40, frames)).
+    """Load `ID_2d`, `ID_3d` if it exists (.npy, or .npz with `features`), and the spectrogram `ID.npz` or `ID_spec.npz`.
 
-    Rows spread over T seconds are read second by second as an adaptive max-pooling to T rows does. Raises TrichordError when
-    there are no 2-D features or a file is broken.
+    Feature rows are spread evenly over the T annotated seconds. Reading them second by second is equivalent to an adaptive
+    max-pooling to T rows. Spectrograms have the key `arr_0` and shape (40, frames).
+
+    Raises:
+        TrichordError: There are no 2-D features, or a file is broken.
     """
     streams: dict[str, np.ndarray] = {}
     rates: dict[str, float] = {}
@@ -314,7 +357,7 @@ def load_features(files: Files, video: Annotated) -> Streams:
         stem = f"{video.video_id}_{ending}"
         path = files.find(f"{stem}.npy", f"{stem}.npz")
         if path is None and name == "visual_2d":
-            raise TrichordError(f"{stem}.npy: is missing; download it, or name its folder with --features")
+            raise TrichordError(f"{stem}.npy: is missing; download it, or pass its folder with --features")
         if path is None:
             continue
         array = as_rows(load_npy(path) if path.suffix == ".npy" else load_npz_array(path, VISUAL_KEY), str(path))
@@ -324,7 +367,7 @@ def load_features(files: Files, video: Annotated) -> Streams:
         rates[name] = len(array) / (video.num_seconds or len(streams["visual_2d"]))
     path = files.find(f"{video.video_id}_spec.npz", f"{video.video_id}.npz")
     if path is not None:
-        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, which the store refuses
+        with np.errstate(over="ignore"):  # values outside the range of float16 become infinite, which the store refuses
             array = time_major(as_array(load_npz_array(path, AUDIO_KEY), str(path)), str(path)).astype(np.float16)
         if len(array):
             streams["spectrogram"], rates["spectrogram"] = array, RATES_HZ["spectrogram"]
@@ -333,30 +376,42 @@ def load_features(files: Files, video: Annotated) -> Streams:
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """These columns of a CSV file, row by row. Raises TrichordError when it is broken or lacks one."""
-    table = csv_rows(path, columns, "name the right file, or download it again", skipinitialspace=True)
+    """Return the given columns of a CSV file, row by row, without incomplete rows.
+
+    Raises:
+        TrichordError: The file is broken or lacks a column.
+    """
+    table = csv_rows(path, columns, "pass the correct file, or download it again", skipinitialspace=True)
     rows = (tuple((row[name] or "").strip() for name in columns) for row in table)
     return [row for row in rows if all(row)]
 
 
 def find_table(root: Path, named: Path | None, columns: Sequence[str]) -> Path:
-    """The CSV file that is named, or the only one in `root` with these columns. Raises TrichordError when there is none."""
+    """Return the CSV file that the user passed, or the only one in `root` with the given columns.
+
+    Raises:
+        TrichordError: There is not exactly one such file.
+    """
     if named is not None:
         return named_path(root, named, "videos")
-    found = []
+    tables = []
     for path in sorted(root.glob("*.csv")):
         with open_regular_text(path, encoding="utf-8-sig", errors="replace") as file:
             header = [name.strip() for name in file.readline().split(",")]
         if set(columns) <= set(header):
-            found.append(path)
-    if len(found) != 1:
-        told = ", ".join(path.name for path in found) or "no CSV file"
-        raise TrichordError(f"{root}: holds {told} with the columns {', '.join(columns)}; name one with --videos")
-    return found[0]
+            tables.append(path)
+    if len(tables) != 1:
+        names = ", ".join(path.name for path in tables) or "no CSV file"
+        raise TrichordError(f"{root}: contains {names} with the columns {', '.join(columns)}; choose one with --videos")
+    return tables[0]
 
 
 def lines_of(path: Path) -> list[str]:
-    """Lines of a text file, stripped. Raises TrichordError when it cannot be read."""
+    """Return the stripped lines of a text file.
+
+    Raises:
+        TrichordError: The file cannot be read.
+    """
     try:
         return [line.strip() for line in read_text(path, encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -364,7 +419,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def list_of_json(path: Path) -> list[str]:
-    """A JSON list of texts or lines of text, e.g. ids of tasks."""
+    """Read a JSON list of texts, or lines of text, such as ids of tasks."""
     text = "\n".join(lines_of(path))
     try:
         value = json.loads(text)

@@ -1,8 +1,8 @@
-"""WebDataset shards, as `trichord store export --layout webdataset` writes them, into a store.
+"""Import of WebDataset shards, as `trichord store export --layout webdataset` writes them.
 
-A shard is a tar file; files in a row with the same name up to the first dot are one item: `KEY.json` (its record: id,
+A shard is a tar file. Consecutive files with the same name up to the first dot are one item: `KEY.json` (its record: id,
 collection, split, duration_s, rates_hz, captions) and `KEY.STREAM.npy` (rows, width). Nothing is unpacked to disk:
-shards are read in place, names of files are only compared.
+shards are read in place, and file names are only compared.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TAR_ERRORS = (tarfile.TarError, ValueError, ArithmeticError, LookupError, Recurs
 
 
 class Member(NamedTuple):
-    """A file in a shard: key and extension of its name, where its header begins, where its bytes lie."""
+    """A file in a shard: key and extension of its name, the position of its header, and the position and size of its data."""
 
     key: str
     extension: str
@@ -53,37 +53,38 @@ def import_webdataset(
 ) -> ImportSummary:
     """Import a folder of WebDataset shards (.tar) with records and .npy features into a store.
 
-    Items that are broken are skipped and listed with the reason; of a shard that is cut, what comes before the cut
-    arrives. Run again, the import goes on where it stopped.
+    Broken items are skipped and listed with the reason. The items before the end of a truncated shard are imported. If the import
+    is run again, it continues where it stopped.
 
     Args:
         root: Folder with the shards.
-        store: Folder of the store; created if it does not exist, else added to.
-        words: word2vec or GloVe file. By default, the words of the export, else GloVe 6B (50-d).
-        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
-            published loaders do). If not given, as in the store; published for a new one.
-        num_threads: Items that are read at the same time.
+        store: Folder of the store. It is created if it does not exist, and extended if it does.
+        words: word2vec or GloVe file. The default is the words of the export, or else GloVe 6B (50-d).
+        word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
+            published (as in the published loaders). The default is that of the store, or published for a new store.
+        num_threads: Number of items that are read at the same time.
 
-    Raises TrichordError when the folder holds no shard, or nothing could be imported.
+    Raises:
+        TrichordError: The folder contains no shard, or nothing could be imported.
     """
     request = Request(root, store, words, word_splitting, num_threads)
     mark = export_mark(root, "webdataset")
     counts: dict[Path, Any] = {inside(root, name, str(root)): n for name, n in mark["files"].items()} if mark else {}
     shards = list(counts) or sorted(root.glob("*.tar"))
     if not shards:
-        what = "no shard (*.tar)" + ("; unpack *.tar.gz first" if next(root.glob("*.tar.gz"), None) else "")
-        raise TrichordError(f"{root}: holds {what}; name the folder of the shards with --root")
+        missing = "no shard (*.tar)" + ("; unpack *.tar.gz first" if next(root.glob("*.tar.gz"), None) else "")
+        raise TrichordError(f"{root}: contains {missing}; pass the folder of the shards with --root")
     entries: list[Entry] = []
     for shard in shards:
-        found = list(list_shard(shard))
-        entries += found
-        if shard in counts and not any(entry.problem for entry in found):
-            entries += shortfall(shard, len(found), counts[shard], "items")
+        listed = list(list_shard(shard))
+        entries += listed
+        if shard in counts and not any(entry.problem for entry in listed):
+            entries += shortfall(shard, len(listed), counts[shard], "items")
     return import_listed(entries, request, mark, read_record=_described, make=read_item)
 
 
 def list_shard(path: Path) -> Iterator[Entry]:
-    """The items of a shard, in order; what cannot be read is an entry that says why."""
+    """Yield the items of a shard, in order. Items that cannot be read are entries with a problem."""
     group: list[Member] = []
     try:
         with open_regular(path) as file:
@@ -96,32 +97,40 @@ def list_shard(path: Path) -> Iterator[Entry]:
             except TrichordError as error:
                 if group:
                     where = f"{path}: {shown(group[0].key)}"
-                    yield broken(path, where, f"{where}: may not be whole, since the shard is cut or broken there")
+                    yield broken(
+                        path, where, f"{where}: may be incomplete, because the shard is truncated or broken there"
+                    )
                 yield broken(path, f"{path}: its end", str(error))
                 return
             if group:
                 yield _listed(file, path, group)
     except OSError as error:
-        told = unreadable(path, error, mend="copy or export it again")
-        yield broken(path, str(path), str(told), unavailable=isinstance(told, Unavailable))
+        readable_error = unreadable(path, error, mend="copy or export it again")
+        yield broken(path, str(path), str(readable_error), unavailable=isinstance(readable_error, Unavailable))
 
 
 def _listed(file: BinaryIO, path: Path, group: list[Member]) -> Entry:
     where = f"{path}: {shown(group[0].key)}"
     try:
         if ".." in PurePosixPath(group[0].key).parts or group[0].key.startswith("/"):
-            raise TrichordError(f"{where}: is a name that leads out of a folder; take the shard from its publisher")
-        described = [member for member in group if member.extension == "json"]
-        if len(described) != 1:
-            raise TrichordError(f"{where}: has {len(described)} files .json where one belongs; export it again")
-        record = _record(file, described[0], where)
+            raise TrichordError(
+                f"{where}: has a name that leads out of its folder; download the shard from its publisher"
+            )
+        records = [member for member in group if member.extension == "json"]
+        if len(records) != 1:
+            raise TrichordError(f"{where}: has {len(records)} .json files, expected one; export it again")
+        record = _record(file, records[0], where)
         return entry_of(record, path, where, group[0].begin, group[-1].next)
     except TrichordError as error:
         return broken(path, where, str(error))
 
 
 def read_item(entry: Entry) -> Made:
-    """The item of an entry. Raises TrichordError saying what is wrong with it."""
+    """Read the item of an entry.
+
+    Raises:
+        TrichordError: The item is broken or incomplete.
+    """
     streams: dict[str, np.ndarray] = {}
     record: dict[str, Any] = {}
     try:
@@ -135,7 +144,7 @@ def read_item(entry: Entry) -> Made:
                     file.seek(member.data)
                     array = as_rows(read_npy(file, member.size, source), str(source))
                     if name in streams:
-                        raise TrichordError(f"{source}: is there twice; export it again")
+                        raise TrichordError(f"{source}: is repeated; export it again")
                     streams[name] = array
     except OSError as error:
         raise unreadable(entry.file, error) from None
@@ -160,13 +169,15 @@ def _described(entry: Entry) -> dict[str, Any]:
 
 def _record(file: BinaryIO, member: Member, where: str) -> dict[str, Any]:
     if member.size > MOST_JSON_BYTES:
-        raise TrichordError(f"{where}: its .json has {member.size:,} bytes, {MOST_JSON_BYTES:,} can be read")
+        raise TrichordError(
+            f"{where}: its .json file has {member.size:,} bytes, but at most {MOST_JSON_BYTES:,} are supported"
+        )
     file.seek(member.data)
     return parsed(file.read(member.size), where)
 
 
 class _Headers(io.RawIOBase):
-    """The shard as tarfile sees it: headers only, none larger than a megabyte, whatever it claims."""
+    """The view of a shard for tarfile: only headers, none larger than a megabyte, whatever they claim."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -184,7 +195,11 @@ class _Headers(io.RawIOBase):
 
 
 def members(file: BinaryIO, path: Path, begin: int = 0, end: int | None = None) -> Iterator[Member]:
-    """Files of a shard from the header at `begin` on. Raises TrichordError where it is broken or cut."""
+    """Yield the files of a shard, beginning with the header at `begin`.
+
+    Raises:
+        TrichordError: The shard is broken or truncated.
+    """
     size = file.seek(0, io.SEEK_END)
     try:
         file.seek(begin)
@@ -208,8 +223,8 @@ def members(file: BinaryIO, path: Path, begin: int = 0, end: int | None = None) 
         if end is None:
             file.seek(at)
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise ValueError("it ends early or goes on as no tar file does")
+                raise ValueError("it ends early or continues after the end of a tar file")
     except TAR_ERRORS as error:
         if isinstance(error, TrichordError):
             raise
-        raise TrichordError(f"{path}: is broken or cut ({shown(error)}); copy or export it again") from None
+        raise TrichordError(f"{path}: is broken or truncated ({shown(error)}); copy or export it again") from None

@@ -1,6 +1,6 @@
-"""The true steps of a rendered world (`trichord world`) beside its videos in a store, for the benchmark world-steps.
+"""Import of the true steps of a rendered world (`trichord world`) beside its videos in a store, for the benchmark world-steps.
 
-Every video is a task of its own: its steps, each said plainly (`cut the tomato with the knife`), with their true times.
+Every video is a task of its own: its steps in plain words (`cut the tomato with the knife`), with their true times.
 """
 
 from __future__ import annotations
@@ -34,30 +34,31 @@ def import_world_steps(
     collection: str = "world",
     allow_missing: bool = False,
 ) -> ImportSummary:
-    """Add the true steps of a world to a store that holds its videos.
+    """Add the true steps of a world to a store that contains its videos.
 
     Args:
         root: Folder of the world, with world.json.
-        store: Folder of the store that `trichord extract` made of it.
-        words: The word vectors that the store was made with; GloVe 6B 50-d when not given.
-        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
-            published loaders do). If not given, as in the store; published for a new one.
-        collection: Of the world's videos in the store.
-        allow_missing: Import also where the store lacks more than half of the world's videos.
+        store: Folder of the store that `trichord extract` created from it.
+        words: Word vectors that the store was created with. The default is GloVe 6B 50-d.
+        word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or published
+            (as in the published loaders). The default is that of the store, or published for a new store.
+        collection: Collection of the world's videos in the store.
+        allow_missing: Import even if the store lacks more than half of the world's videos.
 
-    Raises TrichordError when there is no world, or the store has none of its videos.
+    Raises:
+        TrichordError: The folder contains no world, or the store has none of its videos.
     """
     request = Request(root, store, words, word_splitting)
     opened = Store(store)
     truth = read_truth(root / TRUTH)
-    have = [opened.video_id(int(i)) for i in opened.select(collection)]
-    if not have:
+    stored_ids = [opened.video_id(int(i)) for i in opened.select(collection)]
+    if not stored_ids:
         known = ", ".join(dict.fromkeys(c for c, _ in opened.collections()))
         raise TrichordError(
-            f"{store}: holds no video of {root} as collection {collection} (it has {known}); run `trichord extract {root} "
-            f"--store {store}` first, or name --collection"
+            f"{store}: contains no video of {root} in collection {collection} (its collections are {known}); run "
+            f"`trichord extract {root} --store {store}` first, or pass --collection"
         )
-    index = IdIndex(have, f"{store} {collection}")
+    index = IdIndex(stored_ids, f"{store} {collection}")
     matched = match_ids(truth, index, source=str(root), allow_missing=allow_missing, option=ALLOW_MISSING)
     tasks, spans = [], []
     for listed, name in matched.items():
@@ -73,12 +74,18 @@ def import_world_steps(
     )
     check_steps(Store(store), collection, tasks)
     write_annotations(store, collection, spans)
-    summary.notes.append(f"the true steps of {len(tasks):,} videos; `trichord evaluate ... --benchmark world-steps`")
+    summary.notes.append(
+        f"added the true steps of {len(tasks):,} videos; evaluate with `trichord evaluate ... --benchmark world-steps`"
+    )
     return summary
 
 
 def read_truth(path: Path) -> dict[str, list[tuple[float, float, str]]]:
-    """{video id in a store: its steps (start_s, end_s, text)} of a world.json. Raises TrichordError when it is none."""
+    """Read the steps (start_s, end_s, text) of each video in a world.json, by the video's id in a store.
+
+    Raises:
+        TrichordError: The file is not a world.json.
+    """
     try:
         videos = parsed(read_small(path), str(path))["videos"]
         return {
@@ -90,9 +97,9 @@ def read_truth(path: Path) -> dict[str, list[tuple[float, float, str]]]:
     except (LookupError, TypeError, ValueError) as error:
         if isinstance(error, TrichordError):
             raise
-        raise TrichordError(f"{path} is not a world's truth; give a folder made by `trichord world`") from None
+        raise TrichordError(f"{path}: does not describe a world; pass a folder created by `trichord world`") from None
 
 
 def step_text(step: dict[str, Any]) -> str:
-    """A true step in the usual words."""
+    """Return a true step in plain words."""
     return f"{ACTIONS[step['action']][0][0]} the {step['object']} with the {step['tool']}"

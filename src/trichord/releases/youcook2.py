@@ -1,7 +1,7 @@
-"""YouCook2 clips from the pickles of HowTo100M's and AVLnet's releases, into a store.
+"""Import of YouCook2 clips from the pickles of HowTo100M's and AVLnet's releases.
 
 `youcook_{train,val}_audio.pkl` (with spectrograms) or `youcook_{train,val}.pkl`: a list of dicts with `id`, `2d`,
-`3d`, `caption`, maybe `audio` (a (40, frames) tensor), `start` and `end`, and `2d_full`, `3d_full`, which 11 of the
+`3d`, `caption`, optionally `audio` (a (40, frames) tensor), `start` and `end`, and `2d_full` and `3d_full`, which 11 of the
 3,350 validation clips lack.
 """
 
@@ -32,17 +32,18 @@ def import_youcook2(
     word_splitting: WordSplitting | None = None,
     full_resolution: bool = False,
 ) -> ImportSummary:
-    """Import YouCook2 clips, training and validation, into a store; an export in this layout arrives as it was.
+    """Import YouCook2 clips, training and validation, into a store. An export in this layout is restored exactly.
 
     Args:
         root: Folder of the release.
-        store: Folder of the store; created if it does not exist, else added to.
-        words: word2vec or GloVe file. By default, GloVe 6B (50-d).
-        word_splitting: How captions become words: unicode (letters keep their marks, as in Hindi and Thai) or published (as the
-            published loaders do). If not given, as in the store; published for a new one.
-        full_resolution: Store features per time step where there are any, instead of those pooled over time.
+        store: Folder of the store. It is created if it does not exist, and extended if it does.
+        words: word2vec or GloVe file. The default is GloVe 6B (50-d).
+        word_splitting: How captions are split into words: unicode (letters keep their marks, as in Hindi and Thai) or
+            published (as in the published loaders). The default is that of the store, or published for a new store.
+        full_resolution: Store features per time step if available, instead of those pooled over time.
 
-    Raises TrichordError when there is no pickle, one is refused or empty, or nothing could be imported.
+    Raises:
+        TrichordError: There is no pickle, one is refused or empty, or nothing could be imported.
     """
     request = Request(root, store, words, word_splitting)
     if mark := export_mark(root, "youcook2"):
@@ -53,6 +54,6 @@ def import_youcook2(
         if path is not None:
             clips += pickled_clips(path, split)
     if not clips:
-        what = "no YouCook2 pickle (youcook_train_audio.pkl, youcook_val_audio.pkl, youcook_train.pkl, youcook_val.pkl)"
-        raise TrichordError(f"{root}: {what}; name the folder that holds one with --root")
+        problem = "contains no YouCook2 pickle (youcook_train_audio.pkl, youcook_val_audio.pkl, youcook_train.pkl, youcook_val.pkl)"
+        raise TrichordError(f"{root}: {problem}; pass the folder of the pickles with --root")
     return import_clips(clips, request, COLLECTION, full_resolution)
