@@ -13,7 +13,7 @@ from trichord.embedder.worker import Worker
 from trichord.errors import TrichordError
 
 REASONS = {
-    "crash.png": "ended abruptly (SIGSEGV)",
+    "crash.png": "the decoder crashed (SIGSEGV)",
     "killed.png": "probably because it ran out of memory",
     "hang.png": "did not return a picture or sound for 0.2 s",
     "broken.png": "is broken; replace it",

@@ -234,7 +234,7 @@ def test_media_of_every_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "an item has no video"),
+        (None, "an item has no video; remove the item"),
         (7, r"the frames of a video must be \(T, H, W, 3\) uint8, not int64 of shape \(\); convert them"),
         ({"x": 1}, r"an item of video is a mapping of x; give a path, \{path, bytes\}, or frames"),
         (
@@ -262,7 +262,7 @@ def test_settings_and_models_that_are_not_there(tmp_path: Path) -> None:
         TrichordEncoder(model, missing="drop")  # type: ignore[arg-type]
     with pytest.raises(TrichordError, match="^words has no effect on a model that is already loaded; omit it$"):
         TrichordEncoder(model, words="table.bin")
-    with pytest.raises(TrichordError, match="no such folder"):
+    with pytest.raises(TrichordError, match="the folder does not exist"):
         TrichordEncoder(tmp_path / "nothing")
 
 
@@ -380,7 +380,7 @@ def test_media_columns_of_datasets_are_read_as_files(world: tuple[Path, Path]) -
 def test_the_former_place_still_works() -> None:
     from trichord.evaluation import mteb as former
 
-    with pytest.warns(DeprecationWarning, match="is now trichord.embedder.mteb"):
+    with pytest.warns(DeprecationWarning, match="has moved to trichord.embedder.mteb"):
         assert former.TrichordEncoder is TrichordEncoder
     with pytest.raises(AttributeError):
         former.Nothing  # noqa: B018

@@ -45,9 +45,9 @@ def test_a_file_extends_a_recipe(tmp_path: Path) -> None:
     [({"training": {"epoch": 3}}, "training.epoch"), ({"trainin": {"epochs": 3}}, "trainin"),
      ({"training": {"epochs": "many"}}, "training.epochs"), ({"loss": {"contrast": "clip"}}, "contrast"),
      ({"loss": {"temperature": 0.5}}, "no effect with loss.contrast mms"),
-     ({"loss": {"contrast_weight": 0, "cluster_weight": 0, "reconstruction_weight": 0}}, "nothing would train"),
-     ({"model": {"reconstruction_dim": 0}}, "needs heads"), ({"training": {"epochs": 0}}, "at least 1"),
-     ({"loss": {"cluster_rows": 4}}, "must hold")],
+     ({"loss": {"contrast_weight": 0, "cluster_weight": 0, "reconstruction_weight": 0}}, "nothing would be trained"),
+     ({"model": {"reconstruction_dim": 0}}, "requires reconstruction heads"), ({"training": {"epochs": 0}}, "at least 1"),
+     ({"loss": {"cluster_rows": 4}}, "must be at least loss.num_clusters")],
 )  # fmt: skip
 def test_wrong_settings_are_refused_by_name(values: dict[str, dict[str, object]], complaint: str) -> None:
     with pytest.raises(TrichordError, match=complaint) as caught:

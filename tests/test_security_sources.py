@@ -104,7 +104,7 @@ def test_a_run_description_that_multiplies_is_refused(stage: Path) -> None:
     lines = "store: x\na0: &a0 {k: v}\n"
     lines += "".join(f"a{i}: &a{i}\n  <<: [{','.join([f' *a{i - 1}'] * 10)}]\n" for i in range(1, 9))
     (stage.parent.parent / "run.yaml").write_text(lines)
-    assert "merge keys (<<) are not read" in refusal(lambda: parts_of_run(stage, None))
+    assert "merge keys (<<) are not supported" in refusal(lambda: parts_of_run(stage, None))
 
 
 YAML = {

@@ -355,7 +355,7 @@ def test_errors_are_one_line() -> None:
         "their seeds cannot be paired": lambda: paired_difference(good, good[:1], paired_seeds=True),
         "hits must lie in [0, 1]": lambda: recall_interval([[3.0, 1.0]]),
         "at least two queries": lambda: recall_interval([[1.0]]),
-        "level 95": lambda: recall_interval(good, level=95),
+        "the level is 95": lambda: recall_interval(good, level=95),
         "from 1": lambda: median_rank_interval([0.0, 2.0]),
         "compare the same orders": lambda: interaction({"a": good, "b": good}, {"a": good, "c": good}),
         "p-values must be": lambda: holm([2.0]),

@@ -211,9 +211,9 @@ class TrichordEncoder:
         rows = np.zeros((len(items), self.embedder.dim), np.float32)
         for rate_hz in {item.rate_hz for item in items}:
             index = [row for row, item in enumerate(items) if item.rate_hz == rate_hz]
-            some = [items[row] for row in index]
-            starts, ends = [item.start_s for item in some], [item.end_s for item in some]
-            rows[index] = encode([item.value for item in some], rate_hz=rate_hz, start_s=starts, end_s=ends)
+            items_of_rate = [items[row] for row in index]
+            starts, ends = [item.start_s for item in items_of_rate], [item.end_s for item in items_of_rate]
+            rows[index] = encode([item.value for item in items_of_rate], rate_hz=rate_hz, start_s=starts, end_s=ends)
         return rows
 
     # ---- description of the model for mteb
