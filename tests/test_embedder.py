@@ -212,7 +212,7 @@ def test_encoders_that_are_not_the_models_are_refused(
         other.encode_video(video)
     lost = Embedder.from_run(root / "study", weights={"visual_2d": tmp_path / "lost.pth"})
     with pytest.raises(
-        TrichordError, match="the encoder of visual_2d, efficientnet-lite0-64, cannot be loaded: .*lost.pth"
+        TrichordError, match="the encoder efficientnet-lite0-64 of the stream visual_2d cannot be loaded: .*lost.pth"
     ):
         lost.encode_video(video)
     unknown = Embedder.from_run(root / "study")

@@ -142,7 +142,7 @@ def test_a_file_for_one_group_of_settings_is_checked(tmp_path: Path, capsys: pyt
     path = tmp_path / "training.yaml"
     words = ["train", "--training", str(path), "--store", "x", "--out", str(tmp_path / "out"), "--print_config"]
     path.write_text("a: &a {epochs: 77}\n<<: *a")
-    assert main(words) == 2 and "are not read" in capsys.readouterr().err
+    assert main(words) == 2 and "are not supported" in capsys.readouterr().err
 
 
 def test_yaml_is_read_in_one_place() -> None:

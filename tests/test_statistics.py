@@ -356,7 +356,7 @@ def test_errors_are_one_line() -> None:
         "hits must lie in [0, 1]": lambda: recall_interval([[3.0, 1.0]]),
         "at least two queries": lambda: recall_interval([[1.0]]),
         "the level is 95": lambda: recall_interval(good, level=95),
-        "from 1": lambda: median_rank_interval([0.0, 2.0]),
+        "of at least 1": lambda: median_rank_interval([0.0, 2.0]),
         "compare the same orders": lambda: interaction({"a": good, "b": good}, {"a": good, "c": good}),
         "p-values must be": lambda: holm([2.0]),
         "from two or more seeds": lambda: predicted_power(1, 2, 100, components(np.eye(5)[:1])),

@@ -101,7 +101,7 @@ def evaluate(
         directions: Retrieval directions, such as [t2v,t2va], or all. Empty: those of the recipe.
         fusion: Fusion of several modalities: sum, mean_normalized, or auto (as in training).
         dual_softmax: Scale of the dual softmax, such as 100. Its scores depend on all queries of the benchmark. 0: no dual
-        softmax.
+            softmax.
         missing: Treatment of clips that lack a modality: drop (excluded), miss (errors), or auto (policy of the benchmark).
         gallery: File with the ids of the clips to score, one per line.
         windows: Number of windows that longer clips are cut into (MIL-NCE uses 10). 0: no windows.
@@ -110,10 +110,10 @@ def evaluate(
         audio_window_s: Seconds of sound around each second that is searched for steps.
         labels: Labels of the clips: .csv, .jsonl, world.json, or a folder of official lists.
         templates: Texts around class names: 'a video of {}', or several as ['{} in a video','a photo of {}']. Empty: the name
-        only.
+            only.
         text_encoder: Encoder of step texts and class names, such as st:all-minilm-l6-v2. Empty: the encoder recorded in the store.
         recipe: Recipe that defines how clips are read and scored. By default, that of the training; for a published checkpoint,
-        mcn.
+            mcn.
         seed: Random seed for benchmarks that sample clips or windows.
         out: Folder for results and per-query files; a .json file contains only the rows.
     """

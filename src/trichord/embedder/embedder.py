@@ -55,8 +55,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
     Args:
         parts: The model with its settings and vocabulary.
         encoders: Encoder of each stream (visual_2d, visual_3d, spectrogram, audio, text), named as in `trichord extract`. It
-        replaces
-            the recorded encoder, for example if its folder has moved or no encoder was recorded.
+            replaces the recorded encoder, for example if its folder has moved or no encoder was recorded.
         weights: Weights file of the encoder of each stream, instead of the default file.
         device: Device for all computations: cpu, cuda, ...
 
@@ -211,7 +210,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
         Raises:
             TrichordError: An option is unknown or has no effect, a file is in the way, or the folder contains anything but an
-            earlier export.
+                earlier export.
 
         Example:
             >>> embedder.save_pretrained("my_model", model_card_kwargs={"license": "cc-by-4.0"})  # doctest: +SKIP
@@ -282,8 +281,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
         Args:
             texts: A string or a list of strings. An item of the list may also be the tuple of the captions of a clip, which are
-            read one
-                after the other.
+                read one after the other.
             truncate: Whether to cut texts that are too long for the model, as in evaluation; False raises an error.
 
         Returns:
@@ -325,8 +323,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
         Args:
             videos: One item or a list of items. An item is a file (a video or a still picture), frames (T, H, W, 3) uint8 RGB,
-            features
-                (T, F) of the encoder of the model, or features by stream {name: (T, F)}.
+                features (T, F) of the encoder of the model, or features by stream {name: (T, F)}.
             rate_hz: Number of frames per second, for frames.
             start_s: Start of the part of each file or frame sequence in seconds; one number for all items, or one for each.
             end_s: End of this part in seconds; one number for all items, or one for each.
@@ -336,8 +333,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
         Raises:
             TrichordError: An item cannot be read or has an unknown form, an encoder is not available, a span is empty, or the
-            model was
-                not trained on video.
+                model was not trained on video.
 
         Example:
             >>> features = np.ones((5, 16), np.float32)  # of the encoder that the model was trained with
@@ -373,13 +369,11 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
         Args:
             sounds: One item or a list of items. An item is a media file, mono samples (N,) as floating-point numbers in [-1, 1] or
-            16-bit
-                integers, a log-mel spectrogram (40, T) as computed by `features.log_mel`, or audio embeddings (T, C) for a model
-                that reads these.
+                16-bit integers, a log-mel spectrogram (40, T) as computed by `features.log_mel`, or audio embeddings (T, C) for a
+                model that reads these.
             rate_hz: Number of samples per second, for samples.
             start_s: Start of the part of each item in seconds; one number for all items, or one for each. Loudness is relative to
-            the whole
-                file or array.
+                the whole file or array.
             end_s: End of this part in seconds; one number for all items, or one for each.
             truncate: Whether to cut sounds that are too long for the model, as in evaluation; False raises an error.
 
@@ -424,7 +418,7 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         Args:
             modality: Name of the modality, such as depth.
             arrays: One item or a list of items. An item is a file (.npy, or .npz with one array), a vector (F,), or rows over time
-            (T, F).
+                (T, F).
 
         Returns:
             Embeddings (N, D) float32.

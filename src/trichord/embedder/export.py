@@ -41,8 +41,7 @@ def export_model(
 
     Raises:
         TrichordError: There is no such model, `out` is a file or contains anything but an earlier export, or the license contains
-        no
-            letter.
+            no letter.
     """
     check_folder(out)
     check_target(out)

@@ -120,12 +120,11 @@ def embed_files(
         files: Media files and pictures. A folder stands for the videos in it and its subfolders, and a table of clips, as read by
             `trichord extract`, for its rows. A column named like a modality of the model contains paths of feature arrays.
         window_s: Duration of the clips that longer files are cut into in seconds. Each clip has the captions whose middle it
-        contains.
-            A remainder of less than half of this duration is added to the previous clip. None for one clip per file.
+            contains. A remainder of less than half of this duration is added to the previous clip. None for one clip per file.
         say: Function that prints a line for each file that cannot be used; the other files are embedded.
         worker: Function that embeds one file, given the file and `window_s`. A `worker.Worker` does this in another process, so
-        that a
-            file that crashes or hangs its decoder is treated as a file that cannot be used. None embeds files in this process.
+            that a file that crashes or hangs its decoder is treated as a file that cannot be used. None embeds files in this
+            process.
 
     Returns:
         Embeddings of all clips.

@@ -202,7 +202,7 @@ class Inputs:
 
         Raises:
             TrichordError: The item cannot be read, has an unknown form, is empty in this span, or is too long and `truncate` is
-            false.
+                false.
         """
         embeds = self.scoring.audio == "embeddings"
         stream = EMBEDDING_STREAMS["audio"] if embeds else AUDIO_STREAM

@@ -52,16 +52,14 @@ class TrichordEncoder:
 
     Args:
         model: An `Embedder`, or the source of one: a folder that `trichord export-model` wrote, OWNER/NAME on the hub, the folder
-        of a run,
-            study or stage, or a published checkpoint (.pth).
+            of a run, study or stage, or a published checkpoint (.pth).
         revision: Revision of a model on the hub.
         device: Device of a model that is loaded here.
         name: OWNER/NAME under which mteb saves results; None uses that of the hub, or `trichord/` and the name of the folder.
         fusion: Rule that fuses the modalities of one side: `sum`, `mean_normalized`, or `auto` for the rule used in training.
         missing: Treatment of inputs that cannot be embedded (no sound, no known word, a broken file): `error`, or `zero`, so that
-        the
-            modality adds nothing to its side and a single modality scores 0 with everything. Their number is in `num_missing` and
-            is logged.
+            the modality adds nothing to its side and a single modality scores 0 with everything. Their number is in `num_missing`
+            and is logged.
         frame_rate_hz: Frame rate of videos that a task gives as frames without a rate.
         **options: Other options of the constructors of `Embedder` for a model that is loaded here: `words`, `encoders`, `weights`,
             `store`, ...
@@ -117,8 +115,7 @@ class TrichordEncoder:
 
         Args:
             inputs: Batches with the columns text, video and audio, as far as the task has them; columns of modalities that the
-            model was not
-                trained on are ignored. `mteb_items` describes the items of a column.
+                model was not trained on are ignored. `mteb_items` describes the items of a column.
             task_metadata: Description of the task, of which only the name is used.
             hf_split: Not used.
             hf_subset: Not used.

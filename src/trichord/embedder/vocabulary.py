@@ -20,8 +20,7 @@ class Vocabulary:
     Args:
         known: Words saved with the model; their source identifies the table.
         table: File with the complete word table. None uses the packaged table, if it is installed and `known` comes from it;
-        otherwise
-            other words remain unknown.
+            otherwise other words remain unknown.
     """
 
     def __init__(self, known: WordVectors, table: Path | None = None) -> None:

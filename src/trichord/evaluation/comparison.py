@@ -60,9 +60,8 @@ class Interaction:
         level: Level of the interval.
         p: Two-sided p-value of the estimate.
         p_adjusted: `p` adjusted by Holm's method over all pairs.
-        p_crossing: P-value of the hypothesis that the sign of the difference changes as well (Gail and Simon, Biometrics 41,
-        1985): for
-            two benchmarks, the larger of the two one-sided p-values; 1 if both estimates have the same sign.
+        p_crossing: P-value of the test for a change of the sign of the difference (Gail and Simon, Biometrics 41, 1985): for two
+            benchmarks, the larger of the two one-sided p-values; 1 if both estimates have the same sign.
         p_crossing_adjusted: `p_crossing` adjusted by Holm's method over all pairs.
         first: Difference of the pair on benchmark 1.
         second: Difference of the pair on benchmark 2.
@@ -115,10 +114,9 @@ def compare_orders(
 
     Args:
         hits: For each order the hits (S, N) or (N,) or `Runs`, over the same N queries in the same sequence. Two orders are
-        compared over
-            the seeds they have in common, seed by seed, if there are at least two.
+            compared over the seeds they have in common, seed by seed, if there are at least two.
         level: Level of the intervals of the recalls, of the unadjusted intervals of the differences, and of the family of all
-        pairs (Holm).
+            pairs (Holm).
         benchmark: Name of the benchmark, for error messages.
         explain: Whether the verdict includes the size of the study that would be needed, which takes some tenths of a second.
 
@@ -281,9 +279,8 @@ def interaction(
     Args:
         hits_1: For each order the hits (S, N) on benchmark 1, or `Runs`.
         hits_2: For each order the hits (S, M) on benchmark 2, or `Runs`. The seeds that all orders have in common on both
-        benchmarks are
-            paired if there are at least two. If arrays have the same number of rows, row i is the same trained model in all of
-            them.
+            benchmarks are paired if there are at least two. If arrays have the same number of rows, row i is the same trained
+            model in all of them.
         level: Level of the intervals of the contrasts and of the families of pairs.
 
     Returns:

@@ -43,8 +43,7 @@ class Geometry:
     Attributes:
         clip: (n,) int64, indices of the clips of the benchmark in the sample, in increasing order.
         coordinates: By modality (n, 2) float32: the first two principal components of all P unit vectors together. The sign of
-        each axis
-            is chosen so that the point farthest from the origin is positive.
+            each axis is chosen so that the point farthest out on it is positive.
         explained: (2,) share of the variance on each axis; zeros if all points are equal.
         cluster: By modality (n,) int16: cluster of each embedding; 0 is the largest.
         num_clusters: Number of clusters that are not empty.
@@ -54,8 +53,7 @@ class Geometry:
         agreement: By pair, share of clips whose two embeddings lie in the same cluster.
         agreement_chance: By pair, expected share if the clips of both modalities were paired at random.
         modality_purity: Mean share of the most frequent modality of a cluster, weighted by size. It is 1 / M if the modalities are
-        well
-            mixed, and 1 if the clusters separate them.
+            well mixed, and 1 if the clusters separate them.
         label_purity: Mean share of the most frequent label of a cluster, weighted by size. None without labels.
         label_purity_chance: Mean label purity over permutations of the labels of the clips. None without labels.
         label_nmi: Normalized mutual information of clusters and labels (arithmetic mean of the entropies). None without labels.
@@ -165,8 +163,7 @@ def measure_geometry(
         valid: By modality (N,) bool, whether the clip has it. A row that is not finite counts as missing.
         labels: (N,) class of each clip, numbers or strings.
         num_clusters: Largest number K of clusters. There are at most a quarter as many as points, but at least 2, and not more
-        than
-            different points; there is one if all points are equal up to rounding.
+            than different points; there is one if all points are equal up to rounding.
         max_clips: Largest number of clips in the sample, evenly spaced over those that have all modalities.
         matrix_clips: Largest number of clips in the similarity matrices, evenly spaced over the sample.
         seed: Random seed of k-means, of the start of the principal plane, and of the permutations of the labels.

@@ -146,8 +146,7 @@ def retrieval_ranks(
         truth: (Q,) gallery index of each query; None for the diagonal, if Q = G.
         block: Largest number of queries, and of gallery items, that are processed at a time.
         arithmetic: `filtered`, as described in the module, or `float64` for all pairs, which is several times slower. Both give
-        the
-            same counts.
+            the same counts.
 
     Returns:
         For each query the number of gallery items with a higher score than its truth, and the number with the same score.
@@ -384,7 +383,7 @@ def expected_ranks(
         equal: (Q,) number of items with the same score as the truth, including itself.
         num_gallery: Number G of items.
         truths: (Q,) number of truths among the `equal` items; the rank then is that of the first one. None for one truth per
-        query.
+            query.
     """
     ranks = 1 + greater + (equal - 1) / 2 if truths is None else greater + (equal + 1) / (truths + 1)
     return np.minimum(ranks, num_gallery)

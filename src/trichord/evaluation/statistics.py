@@ -125,8 +125,7 @@ def hits_at(ranks: Any, k: int, equal: Any = None) -> np.ndarray:
         ranks: (S, N) or (N,), from 1; for ties the mean of the tied ranks.
         k: K of the recall.
         equal: Number of items that tie with the truth, including itself, with the shape of `ranks`. The hit then is its expected
-        value,
-            clip((K - greater) / equal, 0, 1). None if there are no ties; a mean rank is then used as it is.
+            value, clip((K - greater) / equal, 0, 1). None if there are no ties; a mean rank is then used as it is.
 
     Example:
         >>> hits_at([1, 3, 12], 10)
@@ -185,8 +184,7 @@ def mean_interval(values: Any, level: float = 0.95, *, shares: bool = False) -> 
         values: (S, N) or (N,) values, or `Runs`.
         level: Level of the interval.
         shares: Whether each value is itself a mean, such as the recall of a video. Such values scatter less than hits, so N of
-        them may
-            carry more information than N hits.
+            them may carry more information than N hits.
     """
     runs, alpha = Runs.of(values), check_level(level)
     table = table_of_hits(runs.replicates, bounded=False)
@@ -305,8 +303,7 @@ def paired_difference(
         level: Level of the interval.
         names: Names of both systems, for error messages and the result.
         paired_seeds: Whether row i of both has the same seed. None: seeds are paired if the systems have at least two in common,
-        and
-            the other seeds are ignored.
+            and the other seeds are ignored.
         bounded: Whether values must lie in [0, 1], as hits do; False for values of `evaluation.contributions`.
 
     Raises:

@@ -40,11 +40,9 @@ class ModelSettings:
         reconstruction_relu: Whether to apply a ReLU after each reconstruction head, as published.
         visual_3d: Whether to use 3-D features in addition to 2-D features; `auto` uses them if the store has them.
         audio: Input of the audio encoder: `spectrogram` (encoded by DAVEnet, as published) or `embeddings` of another network
-        (averaged
-            over the clip and passed through a gated unit); `auto` uses spectrograms if the store has them.
+            (averaged over the clip and passed through a gated unit); `auto` uses spectrograms if the store has them.
         text: Input of the text encoder: `words` (word vectors, as published) or `embeddings` of whole captions; `auto` uses words
-        if
-            the store has them.
+            if the store has them.
     """
 
     embed_dim: int = bounded(6144, 1)
@@ -72,8 +70,7 @@ class DataSettings:
         max_words: Largest number of words of a clip (of embeddings: captions); further words are cut.
         clip_sampling: `distinct` draws different clips of a video; `published` draws captions with replacement.
         word_order: Order of the words of an extended clip: by `time`, or as `published`, where the words of the caption itself
-        precede
-            those of its neighbours.
+            precede those of its neighbours.
         cache_gb: Largest size in gigabytes of the local cache of a remote store; 0 uses TRICHORD_CACHE_GB, or 20.
     """
 
@@ -100,38 +97,33 @@ class TrainingSettings:
         learning_rate: Learning rate of Adam.
         schedule: Learning rate after the warm-up: `cosine` decays to zero at the last step, `constant` does not change.
         warmup_steps: Number of steps of linear warm-up; at most a tenth of all steps is used, so that short runs reach the full
-        rate.
+            rate.
         clip_grad_norm: Largest norm of the gradients, which are scaled down to it; 0 disables clipping (published).
         precision: Precision of the encoders: `no` (float32), `bf16` or `fp16`; losses are always computed in float32.
         batch_norm: Batch statistics of DAVEnet are computed over the rows of all processes (`global`, equal to training in a
-        single
-            process), or by each `process` separately, as DataParallel did for the published model. No effect with one process.
+            single process), or by each `process` separately, as DataParallel did for the published model. No effect with one
+            process.
         shard: `full` divides the trained weights, gradients and Adam moments among the processes (FSDP2 of torch), for encoders
-        that do
-            not fit on a device; the results are the same, but more data is exchanged. `none` keeps a copy in every process.
+            that do not fit on a device; the results are the same, but more data is exchanged. `none` keeps a copy in every
+            process.
         process_timeout_s: Number of seconds that a process waits for the others before it stops with an error.
         checkpoint_every_steps: Number of steps between checkpoints; 0 writes one at the end of each epoch.
         keep_checkpoints: Number of recent checkpoints to keep while a stage trains. They are deleted when the stage is finished.
         keep_best: Number of additional checkpoints to keep, also after the stage: those with the lowest mean training loss since
-        the
-            previous checkpoint. `trichord evaluate STAGE/checkpoints/step-N` scores a checkpoint. No validation data is used.
+            the previous checkpoint. `trichord evaluate STAGE/checkpoints/step-N` scores a checkpoint. No validation data is used.
         loader_timeout_s: Number of seconds to wait for a batch before an error names the file that is being read; 0 for no limit.
         log_every_steps: Number of steps between two progress lines if the output is not a terminal.
         tensorboard: Whether to write TensorBoard events in addition to the JSON lines.
         device: `auto` uses a GPU if there is one; `cpu` does not.
         frozen_cache: `auto` computes the outputs of frozen encoders once per clip and saves them in the store, if a stage draws
-        more
-            clips than there are; `off` computes them whenever a clip is drawn.
+            more clips than there are; `off` computes them whenever a clip is drawn.
         frozen_cache_gb: Largest size in gigabytes of the saved outputs of one frozen modality. If the embeddings are larger, the
-        narrower
-            output of DAVEnet is saved, or nothing.
+            narrower output of DAVEnet is saved, or nothing.
         chunk_clips: Number of clips in a forward pass; larger batches are encoded in chunks, twice, with exact gradients, so that
-        large
-            contrastive batches need little memory. 0 encodes the whole batch at once.
+            large contrastive batches need little memory. 0 encodes the whole batch at once.
         chunk_norm: With chunks, batch norm uses the statistics of each `chunk` or its `running` statistics.
         fast: Whether to use the optimized implementations of DAVEnet, k-means, Adam (below float32) and memory, and to divide the
-        loss
-            among processes; false uses the reference implementations, whose results are equal up to rounding.
+            loss among processes; false uses the reference implementations, whose results are equal up to rounding.
     """
 
     epochs: int = bounded(30, 1)
@@ -166,7 +158,7 @@ class LaterStageSettings:
         epochs: Number of epochs of a later stage; 0 uses `training.epochs`.
         thaw: Factor of the learning rate for the modalities of earlier stages; 0 freezes them.
         replay: Whether to include the loss terms of the earlier modalities (their pairs, clustering, reconstruction); requires
-        `thaw`.
+            `thaw`.
     """
 
     epochs: int = bounded(0, 0)
@@ -182,11 +174,9 @@ class EvaluationSettings:
         directions: Retrieval directions; the order table shows the first one.
         cosine: Whether to score with normalized embeddings; `auto` follows the contrastive loss.
         missing: Treatment of clips that lack a modality: `auto` uses the policy of the benchmark, `drop` excludes them, `miss`
-        counts
-            them as errors.
+            counts them as errors.
         audio_frames: No effect; it is accepted because recipes and studies of earlier versions contain it. Benchmarks define their
-        number
-            of spectrogram frames (YouCook2 5120, MSR-VTT 3072), and other clips use `data.audio_frames`.
+            number of spectrogram frames (YouCook2 5120, MSR-VTT 3072), and other clips use `data.audio_frames`.
         block: Number of rows in a block of scores; memory grows with it instead of with the square of the gallery.
     """
 

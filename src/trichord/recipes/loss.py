@@ -25,10 +25,10 @@ class CommonLossSettings:
         cluster_refit_every_steps: Number of steps between two k-means fits.
         cluster_on: `modalities` clusters every modality; `fused` clusters their mean.
         cluster_cosine: Whether to use unit vectors throughout (spherical k-means and cosine logits); false is the published
-        mixture.
+            mixture.
         cluster_temperature: Temperature by which cluster logits are divided.
         cluster_empty: Treatment of an empty cluster: `reseed` chooses a new centroid, `zero` sets the centroid to zero, as
-        published.
+            published.
         cluster_store: Clips that enter the queue: `all`, or the `first_half` of the clips of each video, as published.
         cluster_wait_until_full: Whether to fit on the batch only while the queue is not full, as published.
         cluster_reset_every_epoch: Whether to discard the centroids at the start of an epoch, as published.
