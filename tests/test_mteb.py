@@ -194,7 +194,7 @@ def test_what_cannot_be_embedded_is_an_error_or_counted(caplog: pytest.LogCaptur
     encoder = TrichordEncoder(model, missing="zero")
     with caplog.at_level(logging.WARNING):
         found = encoder.encode(batches(text=texts), task_metadata=TASK)  # type: ignore[arg-type]
-    assert "Tests: 1 of 3 of text count as zeros, the first: the model " in caplog.text
+    assert "Tests: 1 of 3 inputs of text are counted as zeros, the first: the model " in caplog.text
     assert encoder.num_missing == {"video": 0, "audio": 0, "text": 1} and not found[1].any()
     np.testing.assert_allclose(found[[0, 2]], model.encode_text(["worda", "wordb"]), rtol=1e-5)
     with pytest.raises(TrichordError, match="^Tests: none of the 2 inputs of text can be embedded: "):

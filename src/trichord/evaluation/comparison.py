@@ -340,5 +340,5 @@ def _interaction_verdict(pairs: tuple[Interaction, ...], alpha: float) -> str:
     larger = [x for x in pairs if x.p_adjusted < alpha]
     if larger:
         names = ", ".join(f"{x.a} against {x.b}" for x in larger)
-        return f"differences vary between the benchmarks ({names}), but no two orders are seen to change places"
-    return "not distinguishable: no difference between two orders is seen to vary between the benchmarks"
+        return f"differences vary between the benchmarks ({names}), but no two orders change places significantly"
+    return "not distinguishable: no difference between two orders varies significantly between the benchmarks"
