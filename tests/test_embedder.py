@@ -155,7 +155,7 @@ def test_similarity_and_fusion_are_those_of_the_recipe(model: Embedder) -> None:
 
     cosine = Embedder(replace(model.parts, scoring=replace(model.parts.scoring, cosine=True)))
     np.testing.assert_allclose(np.diag(cosine.similarity(a, a)), 1.0, rtol=1e-5)
-    with pytest.raises(TrichordError, match="width 5"):
+    with pytest.raises(TrichordError, match="the widths 5 and 32"):
         model.similarity(a[:, :5], b)
 
 
@@ -172,7 +172,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, root: Path, model: Em
     cases = [
         (lambda: model.encode_text("  "), "a text is empty"),
         (lambda: model.encode_text("zzqqxxy"), "does not know any word of 'zzqqxxy'"),
-        (lambda: model.encode_text([3]), "a text is a string"),
+        (lambda: model.encode_text([3]), "a text must be a string"),
         (lambda: model.encode_text("the " * 30, truncate=False), "has 30 words, but the model reads at most 20"),
         (lambda: model.encode_audio(file, truncate=False), "s, but the model reads at most 4.0 s"),
         (lambda: model.encode_video(file, start_s=3.0, end_s=3.0), "is empty"),
@@ -180,16 +180,16 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, root: Path, model: Em
         (lambda: model.encode_video(file, start_s=900.0), "correct the start of the clip"),
         (lambda: model.encode_audio(file, start_s=900.0), "there is no sound in this span"),
         (lambda: model.encode_video(tmp_path / "none.mp4"), "no such file"),
-        (lambda: model.encode_audio(tmp_path / "none.mp4"), "no such file"),
+        (lambda: model.encode_audio(tmp_path / "none.mp4"), "the file does not exist"),
         (lambda: model.encode_video(tmp_path / "broken.mp4"), "cannot be opened"),
         (lambda: model.encode_audio(tmp_path / "mute.mp4"), "has no sound"),
-        (lambda: model.encode_video(pictures), "add rate_hz="),
+        (lambda: model.encode_video(pictures), "frames per second as rate_hz"),
         (lambda: model.encode_video(pictures.astype(np.float32), rate_hz=1.0), "of uint8 RGB"),
         (lambda: model.encode_video(np.ones((2, 7), np.float32)), "has width 7, but the model reads width 1280"),
         (lambda: model.encode_video(np.full((2, 1280), np.nan, np.float32)), "not finite"),
-        (lambda: model.encode_video({"visual_3d": np.ones((2, 7))}), "features of visual_3d are given"),
+        (lambda: model.encode_video({"visual_3d": np.ones((2, 7))}), "features of visual_3d were given"),
         (lambda: model.encode_video(3), "an object of type int cannot be encoded"),
-        (lambda: model.encode_audio(np.zeros(16000, np.float32)), "add rate_hz="),
+        (lambda: model.encode_audio(np.zeros(16000, np.float32)), "samples per second as rate_hz"),
         (lambda: model.encode_audio(np.zeros(0, np.float32), rate_hz=16000), "the waveform is empty"),
         (lambda: model.encode_audio(np.zeros((2, 16000), np.float32)), r"a log-mel spectrogram \(40, T\)"),
         (lambda: model.encode_audio(np.full(9, np.inf, np.float32), rate_hz=16000), "not finite"),
@@ -206,12 +206,13 @@ def test_encoders_that_are_not_the_models_are_refused(
     video = root / "world" / "test" / "test-0000.mp4"
     other = Embedder.from_run(root / "study", encoders={"visual_2d": "efficientnet-lite0-96"})
     with pytest.raises(
-        TrichordError, match="were made by efficientnet-lite0-64 .*efficientnet-lite0-96 here gives others"
+        TrichordError,
+        match="were computed by efficientnet-lite0-64 .*efficientnet-lite0-96 .* computes different features",
     ):
         other.encode_video(video)
     lost = Embedder.from_run(root / "study", weights={"visual_2d": tmp_path / "lost.pth"})
     with pytest.raises(
-        TrichordError, match="the encoder of visual_2d, efficientnet-lite0-64, cannot be loaded: .*lost.pth"
+        TrichordError, match="the encoder efficientnet-lite0-64 of the stream visual_2d cannot be loaded: .*lost.pth"
     ):
         lost.encode_video(video)
     unknown = Embedder.from_run(root / "study")

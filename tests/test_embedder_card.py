@@ -302,7 +302,7 @@ def test_a_license_in_words_is_told_of(stage: Path, tmp_path: Path, capsys: pyte
     words = ["export-model", str(stage), "--out", str(tmp_path / "model"), "--license"]
     assert main([*words, "My license"]) == 0
     told = capsys.readouterr().out
-    assert "the card has license: other, license_name: my-license" in told and "names no license" not in told
+    assert "the card has license: other, license_name: my-license" in told and "does not state a license" not in told
     card = ModelCard.load(tmp_path / "model" / "README.md", ignore_metadata_errors=False)
     assert (card.data.license, card.data.license_name) == ("other", "my-license")
     assert "| license of the weights | My license |" in card.text

@@ -170,10 +170,12 @@ def test_embeddings_of_sound_and_captions_are_what_evaluation_gives(
 def test_an_encoder_that_lies_elsewhere_must_be_named(behind_transformers: tuple[Path, Path, Path, Path]) -> None:
     videos, at, sounds, texts = behind_transformers
     model = Embedder.from_run(at.parent / "run")
-    with pytest.raises(TrichordError, match=r"encoder of audio, hf:clap, cannot be loaded.*encoders=\{'audio': NAME\}"):
+    with pytest.raises(
+        TrichordError, match=r"encoder hf:clap of the stream audio cannot be loaded.*encoders=\{'audio': NAME\}"
+    ):
         model.encode_audio(videos / "test" / "v2.mp4")
     wrong = Embedder.from_run(at.parent / "run", encoders={"text": f"hf:{sounds}"})
-    with pytest.raises(TrichordError, match="were made by hf:bert .* use the same encoder, version and weights"):
+    with pytest.raises(TrichordError, match="were computed by hf:bert .* use the same encoder, version and weights"):
         wrong.encode_text("the red dog")
     rows = np.abs(np.random.default_rng(0).standard_normal((3, 32))).astype(np.float32)
     assert model.encode_audio(rows).shape == (1, model.dim)

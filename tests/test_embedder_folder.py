@@ -180,7 +180,7 @@ def test_a_repository_comes_from_the_cache(exported: Path, tmp_path: Path, monke
 def test_what_is_not_there_is_an_error_at_once(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(TrichordError, match="HF_HUB_OFFLINE forbids downloading it; run `hf download me/other`"):
+    with pytest.raises(TrichordError, match="HF_HUB_OFFLINE disables downloads; run `hf download me/other`"):
         Embedder.from_pretrained("me/other", cache_dir=tmp_path)
     for name in ("./none", tmp_path / "none", "/none/at/all"):
         with pytest.raises(

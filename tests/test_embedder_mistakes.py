@@ -76,7 +76,7 @@ def test_texts_that_are_none(model: Embedder) -> None:
     for texts in (None, 3, {"worda": 1}, {"worda"}, b"worda", np.array("worda")):
         assert "texts must be a string or a list of strings" in told(lambda texts=texts: model.encode_text(texts))
     for text in (None, {"worda": 1}, 3.0, [["worda"]], {"worda"}):
-        assert "a text is a string or a sequence of strings" in told(lambda text=text: model.encode_text([text]))
+        assert "a text must be a string or a sequence of strings" in told(lambda text=text: model.encode_text([text]))
     one = model.encode_text(["worda", ("wordb", "wordc")])
     assert np.array_equal(one, model.encode_text(t for t in np.array(["worda", "wordb wordc"])))
 
@@ -152,7 +152,7 @@ def test_places_that_are_no_folders(root: Path, model: Embedder, tmp_path: Path)
         lambda: Embedder.from_pretrained(root / "model" / "config.json")
     )
     for name in (None, 3):
-        assert "a model is a folder, or OWNER/NAME" in told(lambda name=name: Embedder.from_pretrained(name))
+        assert "a model must be a folder, or OWNER/NAME" in told(lambda name=name: Embedder.from_pretrained(name))
 
 
 def test_folders_and_urls_in_place_of_files(
@@ -166,4 +166,4 @@ def test_folders_and_urls_in_place_of_files(
             assert line == f"{url}: URLs are not supported; download the file first"
     assert main(["embed", str(root / "model"), url, "--out", str(tmp_path / "a.npz")]) == 2
     assert f"{url}: URLs are not supported" in capsys.readouterr().err
-    assert f"{url}: no such folder" in told(lambda: Embedder.from_pretrained(url))
+    assert f"{url}: the folder does not exist" in told(lambda: Embedder.from_pretrained(url))

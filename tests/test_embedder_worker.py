@@ -14,7 +14,7 @@ from trichord.errors import TrichordError
 from trichord.logs import passing_messages
 
 REASONS = {
-    "crash.png": "ended abruptly (SIGSEGV)",
+    "crash.png": "the decoder crashed (SIGSEGV)",
     "killed.png": "probably because it ran out of memory",
     "hang.png": "did not return a picture or sound for 0.2 s",
     "broken.png": "is broken; replace it",

@@ -43,7 +43,7 @@ def test_a_narrow_terminal_wraps_titles_alone() -> None:
 def test_the_command_lists_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--list"]) == 0
     told = capsys.readouterr().out
-    assert "zero-shot-classification" in told and told.rstrip().endswith("The protocol in words: --explain NAME")
+    assert "zero-shot-classification" in told and told.rstrip().endswith("To read the protocol: --explain NAME")
     assert len(told.rstrip().splitlines()[-1]) <= 80
 
 

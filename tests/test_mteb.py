@@ -195,7 +195,7 @@ def test_what_cannot_be_embedded_is_an_error_or_counted(caplog: pytest.LogCaptur
     encoder = TrichordEncoder(model, missing="zero")
     with caplog.at_level(logging.WARNING):
         found = encoder.encode(batches(text=texts), task_metadata=TASK)  # type: ignore[arg-type]
-    assert "Tests: 1 of 3 of text count as zeros, the first: the model " in caplog.text
+    assert "Tests: 1 of 3 inputs of text are counted as zeros, the first: the model " in caplog.text
     assert encoder.num_missing == {"video": 0, "audio": 0, "text": 1} and not found[1].any()
     np.testing.assert_allclose(found[[0, 2]], model.encode_text(["worda", "wordb"]), rtol=1e-5)
     with pytest.raises(TrichordError, match="^Tests: none of the 2 inputs of text can be embedded: "):
@@ -235,7 +235,7 @@ def test_media_of_every_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "an item has no video"),
+        (None, "an item has no video; remove the item"),
         (7, r"the frames of a video must be \(T, H, W, 3\) uint8, not int64 of shape \(\); convert them"),
         ({"x": 1}, r"an item of video is a mapping of x; give a path, \{path, bytes\}, or frames"),
         (
@@ -263,7 +263,7 @@ def test_settings_and_models_that_are_not_there(tmp_path: Path) -> None:
         TrichordEncoder(model, missing="drop")  # type: ignore[arg-type]
     with pytest.raises(TrichordError, match="^words has no effect on a model that is already loaded; omit it$"):
         TrichordEncoder(model, words="table.bin")
-    with pytest.raises(TrichordError, match="no such folder"):
+    with pytest.raises(TrichordError, match="the folder does not exist"):
         TrichordEncoder(tmp_path / "nothing")
 
 
@@ -381,7 +381,7 @@ def test_media_columns_of_datasets_are_read_as_files(world: tuple[Path, Path]) -
 def test_the_former_place_still_works() -> None:
     from trichord.evaluation import mteb as former
 
-    with pytest.warns(DeprecationWarning, match="is now trichord.embedder.mteb"):
+    with pytest.warns(DeprecationWarning, match="has moved to trichord.embedder.mteb"):
         assert former.TrichordEncoder is TrichordEncoder
     with pytest.raises(AttributeError):
         former.Nothing  # noqa: B018

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
+import docstring_parser
 import pytest
 
 from trichord.errors import TrichordError
 from trichord.recipes import load_recipe, merge, recipe_dict, recipe_names
+from trichord.settings import descriptions_of
 
 
 def test_the_paper_recipe_is_the_studys() -> None:
@@ -45,9 +48,9 @@ def test_a_file_extends_a_recipe(tmp_path: Path) -> None:
     [({"training": {"epoch": 3}}, "training.epoch"), ({"trainin": {"epochs": 3}}, "trainin"),
      ({"training": {"epochs": "many"}}, "training.epochs"), ({"loss": {"contrast": "clip"}}, "contrast"),
      ({"loss": {"temperature": 0.5}}, "no effect with loss.contrast mms"),
-     ({"loss": {"contrast_weight": 0, "cluster_weight": 0, "reconstruction_weight": 0}}, "nothing would train"),
-     ({"model": {"reconstruction_dim": 0}}, "needs heads"), ({"training": {"epochs": 0}}, "at least 1"),
-     ({"loss": {"cluster_rows": 4}}, "must hold")],
+     ({"loss": {"contrast_weight": 0, "cluster_weight": 0, "reconstruction_weight": 0}}, "nothing would be trained"),
+     ({"model": {"reconstruction_dim": 0}}, "requires reconstruction heads"), ({"training": {"epochs": 0}}, "at least 1"),
+     ({"loss": {"cluster_rows": 4}}, "must be at least loss.num_clusters")],
 )  # fmt: skip
 def test_wrong_settings_are_refused_by_name(values: dict[str, dict[str, object]], complaint: str) -> None:
     with pytest.raises(TrichordError, match=complaint) as caught:
@@ -82,3 +85,14 @@ def test_recipes_need_no_torch() -> None:
         "import sys; from trichord.recipes import load_recipe; load_recipe('paper'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("section", [entry.name for entry in fields(load_recipe("debug"))])
+def test_the_help_describes_every_setting_completely(section: str) -> None:
+    """The command line drops the descriptions of a section silently when the parser of docstrings rejects it."""
+    settings = type(getattr(load_recipe("debug"), section))
+    parsed = docstring_parser.parse(settings.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
+    shown = {entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params}
+    assert shown == descriptions_of(settings)
+    assert set(shown) == {entry.name for entry in fields(settings)}
+    assert all(text.endswith(".") for text in shown.values())

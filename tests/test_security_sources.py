@@ -104,7 +104,7 @@ def test_a_run_description_that_multiplies_is_refused(stage: Path) -> None:
     lines = "store: x\na0: &a0 {k: v}\n"
     lines += "".join(f"a{i}: &a{i}\n  <<: [{','.join([f' *a{i - 1}'] * 10)}]\n" for i in range(1, 9))
     (stage.parent.parent / "run.yaml").write_text(lines)
-    assert "merge keys (<<) are not read" in refusal(lambda: parts_of_run(stage, None))
+    assert "merge keys (<<) are not supported" in refusal(lambda: parts_of_run(stage, None))
 
 
 YAML = {
@@ -142,7 +142,7 @@ def test_a_file_for_one_group_of_settings_is_checked(tmp_path: Path, capsys: pyt
     path = tmp_path / "training.yaml"
     words = ["train", "--training", str(path), "--store", "x", "--out", str(tmp_path / "out"), "--print_config"]
     path.write_text("a: &a {epochs: 77}\n<<: *a")
-    assert main(words) == 2 and "are not read" in capsys.readouterr().err
+    assert main(words) == 2 and "are not supported" in capsys.readouterr().err
 
 
 def test_yaml_is_read_in_one_place() -> None:

@@ -112,8 +112,7 @@ def evaluate(
         labels: Labels of the clips: .csv, .jsonl, world.json, or a folder of official lists.
         templates: Texts around class names: 'a video of {}', or several as ['{} in a video','a photo of {}']. Empty: the name
             only.
-        text_encoder: Encoder of step texts and class names, such as st:all-minilm-l6-v2. Empty: the encoder recorded in the
-            store.
+        text_encoder: Encoder of step texts and class names, such as st:all-minilm-l6-v2. Empty: the encoder recorded in the store.
         recipe: Recipe that defines how clips are read and scored. By default, that of the training; for a published checkpoint,
             mcn.
         seed: Random seed for benchmarks that sample clips or windows.

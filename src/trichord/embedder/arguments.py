@@ -95,9 +95,11 @@ def check_push(push: bool, repo_id: str | None, options: Mapping[str, Any]) -> N
     """Raise TrichordError for options of an upload that do not exist, or that are given without an upload."""
     known = [name for name in inspect.signature(ModelHubMixin.push_to_hub).parameters if name != "self"]
     check_options("save_pretrained", options, [name for name in known if name not in ("repo_id", "config")])
-    given = [*options, *["repo_id"] * (repo_id is not None)]
-    if given and not push:
-        raise TrichordError(f"{given[0]} has no effect without push_to_hub=True; add it, or omit {given[0]}")
+    given_options = [*options, *["repo_id"] * (repo_id is not None)]
+    if given_options and not push:
+        raise TrichordError(
+            f"{given_options[0]} has no effect without push_to_hub=True; add it, or omit {given_options[0]}"
+        )
 
 
 def check_folder(folder: Path) -> None:

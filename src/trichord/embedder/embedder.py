@@ -369,12 +369,12 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
         """Embed sounds.
 
         Args:
-            sounds: One item or a list of items. An item is a media file, mono samples (N,) as floating-point numbers in [-1, 1]
-                or 16-bit integers, a log-mel spectrogram (40, T) as computed by `features.log_mel`, or audio embeddings (T, C)
-                for a model that reads these.
+            sounds: One item or a list of items. An item is a media file, mono samples (N,) as floating-point numbers in [-1, 1] or
+                16-bit integers, a log-mel spectrogram (40, T) as computed by `features.log_mel`, or audio embeddings (T, C) for a
+                model that reads these.
             rate_hz: Number of samples per second, for samples.
-            start_s: Start of the part of each item in seconds; one number for all items, or one for each. Loudness is relative
-                to the whole file or array.
+            start_s: Start of the part of each item in seconds; one number for all items, or one for each. Loudness is relative to
+                the whole file or array.
             end_s: End of this part in seconds; one number for all items, or one for each.
             truncate: Whether to cut sounds that are too long for the model, as in evaluation; False raises an error.
 
@@ -418,8 +418,8 @@ class Embedder(ModelHubMixin, library_name="trichord", tags=["trichord"]):
 
         Args:
             modality: Name of the modality, such as depth.
-            arrays: One item or a list of items. An item is a file (.npy, or .npz with one array), a vector (F,), or rows over
-                time (T, F).
+            arrays: One item or a list of items. An item is a file (.npy, or .npz with one array), a vector (F,), or rows over time
+                (T, F).
 
         Returns:
             Embeddings (N, D) float32.

@@ -56,8 +56,8 @@ class FeatureEncoders:
     Args:
         recorded: Fingerprint of the encoder of each stream as recorded in the store (`Fingerprint.to_dict`); streams without a
             recorded encoder are absent.
-        names: Encoder of each stream, named as in `trichord extract`. It replaces the recorded encoder, for example if its
-            folder has moved or no encoder was recorded.
+        names: Encoder of each stream, named as in `trichord extract`. It replaces the recorded encoder, for example if its folder
+            has moved or no encoder was recorded.
         weights: Weights file of the encoder of each stream, instead of the default file.
         device: Device of the encoders.
     """

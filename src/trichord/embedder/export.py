@@ -40,8 +40,8 @@ def export_model(
         Lines that describe the contents of the folder.
 
     Raises:
-        TrichordError: There is no such model, `out` is a file or contains anything but an earlier export, or the license
-            contains no letter.
+        TrichordError: There is no such model, `out` is a file or contains anything but an earlier export, or the license contains
+            no letter.
     """
     check_folder(out)
     check_target(out)

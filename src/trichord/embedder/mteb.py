@@ -51,15 +51,15 @@ class TrichordEncoder:
     """Implementation of the `EncoderProtocol` of mteb.
 
     Args:
-        model: An `Embedder`, or the source of one: a folder that `trichord export-model` wrote, OWNER/NAME on the hub, the
-            folder of a run, study or stage, or a published checkpoint (.pth).
+        model: An `Embedder`, or the source of one: a folder that `trichord export-model` wrote, OWNER/NAME on the hub, the folder
+            of a run, study or stage, or a published checkpoint (.pth).
         revision: Revision of a model on the hub.
         device: Device of a model that is loaded here.
         name: OWNER/NAME under which mteb saves results; None uses that of the hub, or `trichord/` and the name of the folder.
         fusion: Rule that fuses the modalities of one side: `sum`, `mean_normalized`, or `auto` for the rule used in training.
-        missing: Treatment of inputs that cannot be embedded (no sound, no known word, a broken file): `error`, or `zero`, so
-            that the modality adds nothing to its side and a single modality scores 0 with everything. Their number is in
-            `num_missing` and is logged.
+        missing: Treatment of inputs that cannot be embedded (no sound, no known word, a broken file): `error`, or `zero`, so that
+            the modality adds nothing to its side and a single modality scores 0 with everything. Their number is in `num_missing`
+            and is logged.
         frame_rate_hz: Frame rate of videos that a task gives as frames without a rate.
         **options: Other options of the constructors of `Embedder` for a model that is loaded here: `words`, `encoders`,
             `weights`, `store`, ...
@@ -189,7 +189,9 @@ class TrichordEncoder:
         if len(errors) == num:
             raise TrichordError(f"{task}: none of the {num:,} inputs of {modality} can be embedded: {errors[0]}")
         self.num_missing[modality] += len(errors)
-        logger.warning("%s: %d of %d of %s count as zeros, the first: %s", task, len(errors), num, modality, errors[0])
+        logger.warning(
+            "%s: %d of %d inputs of %s are counted as zeros, the first: %s", task, len(errors), num, modality, errors[0]
+        )
 
     def _texts(self, values: list[Any]) -> np.ndarray:
         return self.embedder.encode_text([tuple(value) if isinstance(value, list) else value for value in values])
@@ -208,9 +210,9 @@ class TrichordEncoder:
         rows = np.zeros((len(items), self.embedder.dim), np.float32)
         for rate_hz in {item.rate_hz for item in items}:
             index = [row for row, item in enumerate(items) if item.rate_hz == rate_hz]
-            some = [items[row] for row in index]
-            starts, ends = [item.start_s for item in some], [item.end_s for item in some]
-            rows[index] = encode([item.value for item in some], rate_hz=rate_hz, start_s=starts, end_s=ends)
+            items_of_rate = [items[row] for row in index]
+            starts, ends = [item.start_s for item in items_of_rate], [item.end_s for item in items_of_rate]
+            rows[index] = encode([item.value for item in items_of_rate], rate_hz=rate_hz, start_s=starts, end_s=ends)
         return rows
 
     # ---- description of the model for mteb

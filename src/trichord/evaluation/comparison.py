@@ -60,8 +60,8 @@ class Interaction:
         level: Level of the interval.
         p: Two-sided p-value of the estimate.
         p_adjusted: `p` adjusted by Holm's method over all pairs.
-        p_crossing: P-value of the hypothesis that the sign of the difference changes as well (Gail and Simon, Biometrics 41,
-            1985): for two benchmarks, the larger of the two one-sided p-values; 1 if both estimates have the same sign.
+        p_crossing: P-value of the test for a change of the sign of the difference (Gail and Simon, Biometrics 41, 1985): for two
+            benchmarks, the larger of the two one-sided p-values; 1 if both estimates have the same sign.
         p_crossing_adjusted: `p_crossing` adjusted by Holm's method over all pairs.
         first: Difference of the pair on benchmark 1.
         second: Difference of the pair on benchmark 2.
@@ -130,7 +130,7 @@ def compare_orders(
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> hits = {order: (rng.random((3, 500)) < recall) * 1.0 for order, recall in {"av>t": 0.6, "avt": 0.3}.items()}
-        >>> compare_orders(hits).winner
+        >>> compare_orders(hits, explain=False).winner
         'av>t'
     """
     return compare_on_benchmarks({benchmark: hits}, level, explain=explain)[benchmark]
@@ -340,5 +340,5 @@ def _interaction_verdict(pairs: tuple[Interaction, ...], alpha: float) -> str:
     larger = [x for x in pairs if x.p_adjusted < alpha]
     if larger:
         names = ", ".join(f"{x.a} against {x.b}" for x in larger)
-        return f"differences vary between the benchmarks ({names}), but no two orders are seen to change places"
-    return "not distinguishable: no difference between two orders is seen to vary between the benchmarks"
+        return f"differences vary between the benchmarks ({names}), but no two orders change places significantly"
+    return "not distinguishable: no difference between two orders varies significantly between the benchmarks"

@@ -43,7 +43,7 @@ class Geometry:
     Attributes:
         clip: (n,) int64, indices of the clips of the benchmark in the sample, in increasing order.
         coordinates: By modality (n, 2) float32: the first two principal components of all P unit vectors together. The sign of
-            each axis is chosen so that the point farthest from the origin is positive.
+            each axis is chosen so that the point farthest out on it is positive.
         explained: (2,) share of the variance on each axis; zeros if all points are equal.
         cluster: By modality (n,) int16: cluster of each embedding; 0 is the largest.
         num_clusters: Number of clusters that are not empty.
@@ -52,8 +52,8 @@ class Geometry:
         cosine_other: By pair, mean cosine of embeddings of different clips.
         agreement: By pair, share of clips whose two embeddings lie in the same cluster.
         agreement_chance: By pair, expected share if the clips of both modalities were paired at random.
-        modality_purity: Mean share of the most frequent modality of a cluster, weighted by size. It is 1 / M if the modalities
-            are well mixed, and 1 if the clusters separate them.
+        modality_purity: Mean share of the most frequent modality of a cluster, weighted by size. It is 1 / M if the modalities are
+            well mixed, and 1 if the clusters separate them.
         label_purity: Mean share of the most frequent label of a cluster, weighted by size. None without labels.
         label_purity_chance: Mean label purity over permutations of the labels of the clips. None without labels.
         label_nmi: Normalized mutual information of clusters and labels (arithmetic mean of the entropies). None without labels.

@@ -40,7 +40,7 @@ class Needed:
 
 
 def predicted_power(
-    d: float, num_seeds: int, num_queries: int, of: Components, level: float = 0.95, num_pairs: int = 1
+    d: float, num_seeds: int, num_queries: int, components: Components, level: float = 0.95, num_pairs: int = 1
 ) -> float:
     """Return the probability that a true difference is shown with the right sign and a p-value below (1 - level) / num_pairs.
 
@@ -48,7 +48,7 @@ def predicted_power(
         d: True difference of two recalls, in points.
         num_seeds: Number of seeds of the planned study.
         num_queries: Number of queries of the planned study.
-        of: Variance components of the difference, as in `Difference.components`.
+        components: Variance components of the difference, as in `Difference.components`.
         level: Level of the family of pairs.
         num_pairs: Number of pairs in Holm's correction; 6 for four orders.
 
@@ -62,13 +62,13 @@ def predicted_power(
         raise TrichordError(
             f"the power is not defined for {num_seeds} seeds and {num_queries} queries; give at least 1 seed and 2 queries"
         )
-    if num_seeds > 1 and math.isnan(of.seed):
+    if num_seeds > 1 and math.isnan(components.seed):
         raise TrichordError(
             "the variance between seeds cannot be estimated from one seed; estimate the components from two or more seeds"
         )
-    seed_variance = 0.0 if num_seeds == 1 else of.seed
-    within = of.query / num_queries
-    between = seed_variance / num_seeds + of.residual / (num_seeds * num_queries)
+    seed_variance = 0.0 if num_seeds == 1 else components.seed
+    within = components.query / num_queries
+    between = seed_variance / num_seeds + components.residual / (num_seeds * num_queries)
     sd = math.sqrt(within + between)
     extra = 2 / (num_seeds * num_queries * (num_queries - 1))
     if num_seeds == 1:
@@ -88,7 +88,7 @@ def predicted_power(
 
 def queries_needed(
     d: float,
-    of: Components,
+    components: Components,
     num_seeds: Sequence[int] = (2, 3, 5, 10, 20),
     *,
     power: float = 0.8,
@@ -99,7 +99,7 @@ def queries_needed(
 
     Args:
         d: True difference of two recalls, in points.
-        of: Variance components of the difference, as in `Difference.components`.
+        components: Variance components of the difference, as in `Difference.components`.
         num_seeds: Numbers of seeds.
         power: Probability of showing the difference.
         level: Level of the family of pairs.
@@ -115,7 +115,7 @@ def queries_needed(
 
     def fewest(seeds: int) -> int | None:
         def enough(queries: int) -> bool:
-            return predicted_power(d, seeds, queries, of, level, num_pairs) >= power
+            return predicted_power(d, seeds, queries, components, level, num_pairs) >= power
 
         if not enough(MOST_QUERIES):
             return None
@@ -131,7 +131,7 @@ def queries_needed(
 def seeds_needed(
     d: float,
     num_queries: int,
-    of: Components,
+    components: Components,
     *,
     power: float = 0.8,
     level: float = 0.95,
@@ -142,7 +142,7 @@ def seeds_needed(
     Args:
         d: True difference of two recalls, in points.
         num_queries: Number of queries.
-        of: Variance components of the difference, as in `Difference.components`.
+        components: Variance components of the difference, as in `Difference.components`.
         power: Probability of showing the difference.
         level: Level of the family of pairs.
         num_pairs: Number of pairs in Holm's correction.
@@ -152,7 +152,7 @@ def seeds_needed(
     """
 
     def enough(seeds: int) -> bool:
-        return predicted_power(d, seeds, num_queries, of, level, num_pairs) >= power
+        return predicted_power(d, seeds, num_queries, components, level, num_pairs) >= power
 
     if d == 0 or not enough(MOST_SEEDS):
         return None

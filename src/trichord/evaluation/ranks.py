@@ -321,13 +321,13 @@ def _pair_scores(q: Any, g: Any, rows: np.ndarray, columns: np.ndarray, double: 
     scores = np.empty(len(rows))
     step = max(1, (2**17 if isinstance(q, np.ndarray) else 2**25) // q.shape[1])
     for start in range(0, len(rows), step):
-        here = slice(start, start + step)
-        terms = _cast(q[like_of(rows[here], q)], "float64") * _cast(g[like_of(columns[here], g)], "float64")
+        block = slice(start, start + step)
+        terms = _cast(q[like_of(rows[block], q)], "float64") * _cast(g[like_of(columns[block], g)], "float64")
         while terms.shape[1] > 1:
             half = (terms.shape[1] + 1) // 2
             terms[:, : terms.shape[1] - half] += terms[:, half:]
             terms = terms[:, :half]
-        scores[here] = as_array(terms[:, 0])
+        scores[block] = as_array(terms[:, 0])
     return scores if double else scores.astype(np.float32).astype(np.float64)
 
 

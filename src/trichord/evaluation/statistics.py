@@ -124,8 +124,8 @@ def hits_at(ranks: Any, k: int, equal: Any = None) -> np.ndarray:
     Args:
         ranks: (S, N) or (N,), from 1; for ties the mean of the tied ranks.
         k: K of the recall.
-        equal: Number of items that tie with the truth, including itself, with the shape of `ranks`. The hit then is its
-            expected value, clip((K - greater) / equal, 0, 1). None if there are no ties; a mean rank is then used as it is.
+        equal: Number of items that tie with the truth, including itself, with the shape of `ranks`. The hit then is its expected
+            value, clip((K - greater) / equal, 0, 1). None if there are no ties; a mean rank is then used as it is.
 
     Example:
         >>> hits_at([1, 3, 12], 10)
@@ -302,8 +302,8 @@ def paired_difference(
         hits_b: (S', N) or (N,) hits, or `Runs`.
         level: Level of the interval.
         names: Names of both systems, for error messages and the result.
-        paired_seeds: Whether row i of both has the same seed. None: seeds are paired if the systems have at least two in
-            common, and the other seeds are ignored.
+        paired_seeds: Whether row i of both has the same seed. None: seeds are paired if the systems have at least two in common,
+            and the other seeds are ignored.
         bounded: Whether values must lie in [0, 1], as hits do; False for values of `evaluation.contributions`.
 
     Raises:

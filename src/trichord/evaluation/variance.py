@@ -130,7 +130,7 @@ def chi_square_nodes(df: float) -> tuple[np.ndarray, np.ndarray]:
     return chi2.ppf((nodes + 1) / 2, df) / df, weights / 2
 
 
-def two_sided(distance: Any, of: Spread) -> np.ndarray:
+def two_sided(distance: Any, mean_spread: Spread) -> np.ndarray:
     """Return the two-sided p-value of a mean at a given distance from its hypothetical value; broadcasts over studies.
 
     Given the chi square of the seeds, the sum is nearly a t variable with Satterthwaite's degrees of freedom from those of the
@@ -140,31 +140,31 @@ def two_sided(distance: Any, of: Spread) -> np.ndarray:
     from scipy.special import stdtr
 
     distance = np.abs(np.asarray(distance, np.float64))
-    within, between = np.asarray(of.within, np.float64), np.asarray(of.between, np.float64)
-    if of.seed_df:
-        nodes, weights = chi_square_nodes(float(of.seed_df))
+    within, between = np.asarray(mean_spread.within, np.float64), np.asarray(mean_spread.between, np.float64)
+    if mean_spread.seed_df:
+        nodes, weights = chi_square_nodes(float(mean_spread.seed_df))
         variance = within[..., None] + between[..., None] / nodes
     else:
         weights, variance = np.ones(1), within[..., None]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(distance[..., None] == 0, 0.0, distance[..., None] / np.sqrt(variance))
         share = within[..., None] / variance
-        df = np.where(share > 1e-4, of.query_df / share**2, of.query_df * 1e8)
+        df = np.where(share > 1e-4, mean_spread.query_df / share**2, mean_spread.query_df * 1e8)
     return np.minimum((2 * stdtr(df, -ratio) * weights).sum(-1), 1.0)
 
 
-def half_width(of: Spread, alpha: float) -> np.ndarray:
+def half_width(mean_spread: Spread, alpha: float) -> np.ndarray:
     """Return the distance at which `two_sided` is alpha; 0 if nothing scatters."""
     from scipy.stats import t
 
-    high = t.isf(alpha / 2, of.query_df) ** 2 * np.asarray(of.within, np.float64)
-    if of.seed_df:
-        high = high + t.isf(alpha / 2, of.seed_df) ** 2 * np.asarray(of.between, np.float64)
+    high = t.isf(alpha / 2, mean_spread.query_df) ** 2 * np.asarray(mean_spread.within, np.float64)
+    if mean_spread.seed_df:
+        high = high + t.isf(alpha / 2, mean_spread.seed_df) ** 2 * np.asarray(mean_spread.between, np.float64)
     high = 1.5 * np.sqrt(high)  # without the factor 1.5 this nearly is an upper bound (Banerjee, Sankhya 22, 1960)
     low = np.zeros_like(high)
     for _ in range(32):
         middle = (low + high) / 2
-        is_outside = two_sided(middle, of) < alpha
+        is_outside = two_sided(middle, mean_spread) < alpha
         low, high = np.where(is_outside, low, middle), np.where(is_outside, middle, high)
     return (low + high) / 2
 

@@ -41,8 +41,8 @@ class ModelSettings:
         visual_3d: Whether to use 3-D features in addition to 2-D features; `auto` uses them if the store has them.
         audio: Input of the audio encoder: `spectrogram` (encoded by DAVEnet, as published) or `embeddings` of another network
             (averaged over the clip and passed through a gated unit); `auto` uses spectrograms if the store has them.
-        text: Input of the text encoder: `words` (word vectors, as published) or `embeddings` of whole captions; `auto` uses
-            words if the store has them.
+        text: Input of the text encoder: `words` (word vectors, as published) or `embeddings` of whole captions; `auto` uses words
+            if the store has them.
     """
 
     embed_dim: int = bounded(6144, 1)
@@ -112,8 +112,8 @@ class EvaluationSettings:
         cosine: Whether to score with normalized embeddings; `auto` follows the contrastive loss.
         missing: Treatment of clips that lack a modality: `auto` uses the policy of the benchmark, `drop` excludes them, `miss`
             counts them as errors.
-        audio_frames: No effect; it is accepted because recipes and studies of earlier versions contain it. Benchmarks define
-            their number of spectrogram frames (YouCook2 5120, MSR-VTT 3072), and other clips use `data.audio_frames`.
+        audio_frames: No effect; it is accepted because recipes and studies of earlier versions contain it. Benchmarks define their
+            number of spectrogram frames (YouCook2 5120, MSR-VTT 3072), and other clips use `data.audio_frames`.
         block: Number of rows in a block of scores; memory grows with it instead of with the square of the gallery.
     """
 

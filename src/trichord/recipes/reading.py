@@ -40,9 +40,9 @@ class _Loader(yaml.SafeLoader):
         self.depth += 1
         self.count += 1
         if self.depth > DEEPEST:
-            raise _refused(f"its values are nested more than {DEEPEST} deep")
+            raise _refused(f"the values are nested more than {DEEPEST} levels deep")
         if self.count > self.most_values:
-            raise _refused(f"it has more than {self.most_values:,} keys and values")
+            raise _refused(f"the file has more than {self.most_values:,} keys and values")
         node: Any = super().compose_node(parent, index)
         self.depth -= 1
         if node.tag == _MERGE:
@@ -79,7 +79,7 @@ def read_yaml(path: Path) -> Any:
     try:
         content = read_bytes(path, max_bytes=MOST_BYTES)
     except FileTooLargeError:
-        raise ValueError(f"it has more than {MOST_BYTES:,} bytes") from None
+        raise ValueError(f"the file has more than {MOST_BYTES:,} bytes") from None
     return _parsed(content, _Loader)
 
 
