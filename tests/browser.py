@@ -1,4 +1,4 @@
-"""A headless Chromium, if there is one: opens a page offline, takes a picture and returns what it made of the page."""
+"""A headless Chromium, if it is installed: opens a page offline, takes a screenshot and returns the resulting page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small training with all that a checkpoint holds, and ways to compare and to interrupt it."""
+"""A small training run whose checkpoints hold everything, with functions that compare and interrupt it."""
 
 from __future__ import annotations
 

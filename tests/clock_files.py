@@ -1,4 +1,4 @@
-"""Files whose second k shows grey level k and sounds at pitch k, and tools that damage their time stamps."""
+"""Files whose second k shows grey level k and sounds at pitch k, and functions that damage their time stamps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model for a worker process: it reads files by their names, and some names end or stop the process."""
+"""A model for a worker process that selects its behaviour by file names; some names end or block the process."""
 
 from __future__ import annotations
 

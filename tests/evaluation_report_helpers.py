@@ -1,4 +1,4 @@
-"""Folders of evaluations as `trichord evaluate` leaves them, of made-up embeddings: for the tests of their report."""
+"""Folders of evaluations as `trichord evaluate` writes them, with artificial embeddings, for tests of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stores to export, and what is the same in two stores, bit by bit."""
+"""Stores to export, and a comparison of two stores bit by bit."""
 
 from __future__ import annotations
 

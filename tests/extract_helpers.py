@@ -1,4 +1,4 @@
-"""Small videos, extracted in this process with a small encoder: what the tests of the extractor share."""
+"""Small videos that are extracted in this process with a small encoder, shared by tests of the extraction."""
 
 from __future__ import annotations
 

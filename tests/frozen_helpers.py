@@ -1,4 +1,4 @@
-"""Frozen passes over the tiny store with small blocks and an encoder whose values tell the clip; in processes of their own."""
+"""Frozen passes over the tiny store, in separate processes, with small blocks and an encoder whose values identify the clip."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Write one small artefact of each kind as the version at hand writes it, with the figures that it reads from them.
+"""Write one small artefact of each kind with the current version, and the figures that this version reads from them.
 
-Run with the version that is to be pinned: `python tests/make_earlier.py FOLDER`, then pack the folder as
-`tests/data/earlier.tar.xz`. `test_earlier.py` reads all of it with every later version and expects the same figures.
+Run it with the version that is to be pinned: `python tests/make_earlier.py FOLDER`, then pack the folder as
+`tests/data/earlier.tar.xz`. `test_earlier.py` reads all artefacts with every later version and expects the same figures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A small store with a further modality: what `tiny` says in words, pictures and sound, feature arrays say as well."""
+"""A small store with a further modality: feature arrays carry the same words as the text, pictures and sound of `tiny`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retrieval tasks of `mteb` over clips that are given, and a model on the narrated world: what the tests of the adapter share."""
+"""Retrieval tasks of `mteb` over given clips, and a model of the narrated world, shared by tests of the adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mutants that `mutants.py` tries: what is changed where, and the tests that must notice it."""
+"""The mutants that `mutants.py` tries: the changes of the source, and the tests that must notice them."""
 
 # ruff: noqa: E501 - a mutant is read best on two lines, whatever the length of the text
 

@@ -1,7 +1,8 @@
-"""Faults put into a copy of the source by hand, one at a time: the named tests must notice each.
+"""Insert hand-made faults into a copy of the source, one at a time, and check that the named tests notice each.
 
-`make mutants`, or `python tests/mutants.py [NAME ...]` for some of them. It is no part of `make test`, for it takes half an hour.
-The table is in `mutant_table.py`. A line of it is mended when the code that it changes has moved: the script says which.
+Run `make mutants`, or `python tests/mutants.py [NAME ...]` for some of them. They are not part of `make test`, since they take
+half an hour. The table is in `mutant_table.py`. If the code that an entry changes has moved, the script names the entry to
+update.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Run mutations in worker processes with a limit of time and memory: a hang, a bomb or a crash is a counted outcome.
+"""Run mutations in worker processes with limits of time and memory, so that hangs, bombs and crashes are counted.
 
-A worker makes the targets in a folder of its own, then takes the mutations FIRST, FIRST + STEP, ... below COUNT, and writes a
-JSON line before and after each. `run` starts workers, watches them, and starts one that was lost behind the mutation it died of.
+A worker creates the targets in a folder of its own, processes the mutations FIRST, FIRST + STEP, ... below COUNT, and writes
+one line of JSON before and after each. `run` starts the workers, watches them, and replaces a worker that died, continuing
+after the mutation that ended it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Damage to files: bytes flipped, cut, put in, files swapped or gone; in JSON, YAML, arrays and tensors also of the content.
+"""Damage to files: bytes flipped, cut off or inserted, files exchanged or deleted, and changed content of JSON, YAML and
+arrays.
 
-A mutation is told by its kind. `resealed` ones carry right digests: they are not damage but somebody's edit, which must be
-refused in a line or read for what it says.
+A mutation is identified by its kind. `resealed` mutations have correct checksums: they are not damage but edits, which must
+either be refused with an error of one line or read with their new content.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The inputs and weights behind `data/parity/mcn_outputs.npz`, which holds what the published MCN code made of them.
+"""The inputs and weights behind `data/parity/mcn_outputs.npz`, which holds the outputs of the published MCN code for them.
 
-Every value follows from a name: crc32 of "<salt>:<name>" seeds a NumPy RandomState. `state_dict_shapes.json` lists the
-published keys and shapes of the small network that was run: embedding 128, video input 256, words of 300,
-reconstruction width 64, all other widths as published.
+Every value is determined by a name: crc32 of "<salt>:<name>" seeds a NumPy RandomState. `state_dict_shapes.json` lists the
+published keys and shapes of the small network that was run: embedding 128, video input 256, words of 300, reconstruction width
+64, and all other widths as published.
 """
 
 from __future__ import annotations

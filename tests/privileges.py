@@ -1,4 +1,4 @@
-"""Rights on files count for the superuser too, while a test asks for it."""
+"""Make file permissions apply to the superuser while a test requests it."""
 
 from __future__ import annotations
 

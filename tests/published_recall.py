@@ -1,16 +1,15 @@
-"""Recall as published code counts it, to set beside `ranks` where figures differ. Definitions alone: use `ranks` to score.
+"""Recall as published code counts it, for comparison with `ranks`. These are definitions only; use `ranks` to score.
 
-All sort a row of scores (Q, Q; the diagonal is the truth) and look for the places whose score equals the truth's. They differ
-in what they make of several such places:
+All of them sort a row of scores (Q, Q), whose diagonal holds the correct items, and look for the ranks whose score equals that
+of the correct item. They differ if there are several such ranks:
 
-| code | a query's ranks | recall at K | median rank |
-|---|---|---|---|
-| MCN, AVLnet | every tied place | places within K, over a fixed number of queries | of all found places |
-| HowTo100M | every tied place | places within K, over the number of places | of all found places |
-| Everything at Once | the mean of the tied places | queries within K, over queries | of queries |
-| here, `expected` | all orders of the tied | the chance to be within K, over queries | of the mean places |
+| code | ranks of a query | recall at K | median rank | |---|---|---|---| | MCN, AVLnet | every tied rank | ranks within K,
+divided by a fixed number of queries | of all ranks found | | HowTo100M | every tied rank | ranks within K, divided by the
+number of ranks | of all ranks found | | Everything at Once | the mean of the tied ranks | queries within K, divided by queries
+| of queries | | here, `expected` | all orders of the tied items | the probability of a rank within K, averaged over queries |
+of the mean ranks |
 
-A collapsed model, which scores everything alike, has R@10 = 1000 %, 10 / Q, 0 % (its mean place is beyond 10) and 10 / Q.
+A collapsed model, which gives all items the same score, has R@10 = 1000 %, 10 / Q, 0 % (its mean rank is above 10) and 10 / Q.
 """
 
 from __future__ import annotations

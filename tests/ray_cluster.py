@@ -1,7 +1,7 @@
-"""A Ray cluster of two nodes with a core each, in a process of its own: `with two_nodes() as cluster`.
+"""A Ray cluster of two nodes with one core each, in a separate process: `with two_nodes() as cluster`.
 
-Run as a script, it starts the cluster, prints its address and obeys lines: `remove` takes the second node away, `kill` ends a
-worker. It ends with its standard input.
+As a script, it starts the cluster, prints its address and executes commands from lines of standard input: `remove` removes the
+second node, and `kill` ends a worker. It ends when its standard input is closed.
 """
 
 from __future__ import annotations

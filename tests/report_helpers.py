@@ -1,4 +1,4 @@
-"""Study folders as `trichord study` leaves them, with made-up figures: for the report's tests and its benchmark."""
+"""Study folders as `trichord study` writes them, with artificial figures, for tests and the benchmark of the report."""
 
 from __future__ import annotations
 

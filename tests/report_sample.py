@@ -1,4 +1,4 @@
-"""A report with all kinds of blocks and real plots, for the tests of its forms."""
+"""A report with all kinds of blocks and real plots, for tests of its formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An S3 server of this process, with a log of what it was asked and failures on demand."""
+"""An S3 server in this process, with a log of requests and failures on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retrieval figures of one model, as `trichord evaluate` and as a study gives them."""
+"""Retrieval figures of one model, computed as `trichord evaluate` and as a study computes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks on readers of files: payloads that leave a mark, and a limit on what a reader may take."""
+"""Attacks on readers of files: payloads that leave a trace when they run, and a limit on the memory of a reader."""
 
 from __future__ import annotations
 

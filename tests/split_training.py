@@ -1,4 +1,4 @@
-"""One training step that can be split over real processes, and what it gives."""
+"""One training step that can be divided among real processes, and its results."""
 
 from __future__ import annotations
 

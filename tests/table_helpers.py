@@ -1,4 +1,4 @@
-"""Tables of a study from made-up rows, and scores from made-up rows of protocols."""
+"""Tables of a study from artificial rows, and scores from artificial rows of protocols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy against orders that are counted one by one, and the texts of classes."""
+"""Accuracy compared with orders that are counted one by one, and the prompts of classes."""
 
 from __future__ import annotations
 

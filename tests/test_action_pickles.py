@@ -1,4 +1,4 @@
-"""UCF101 and HMDB51 into the store, and from there to the class of each clip."""
+"""UCF101 and HMDB51: import into a store, and the class of each clip."""
 
 from __future__ import annotations
 

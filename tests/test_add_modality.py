@@ -1,4 +1,4 @@
-"""A modality with an encoder of its own is one file: that of docs/add-a-modality.md, put beside the others, trains."""
+"""The modality of docs/add-a-modality.md, a single file with its own encoder, can be trained."""
 
 from __future__ import annotations
 

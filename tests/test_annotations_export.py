@@ -1,4 +1,4 @@
-"""Annotated steps go with an export, in any layout, and come back as they were; what does not fit is told in a line."""
+"""Annotated steps are exported in every layout and imported unchanged; inconsistent ones are reported in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays of .npz and .npy files: read as numpy reads them, never unpickled, never larger than the file allows."""
+"""Arrays in .npz and .npy files: read as numpy reads them, never unpickled, never larger than the file allows."""
 
 from __future__ import annotations
 

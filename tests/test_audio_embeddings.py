@@ -1,3 +1,5 @@
+"""Audio encoders of the transformers library: windows, names, fingerprints and errors."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,4 @@
-"""Barlow Twins against a slow computation in float64, number by number."""
+"""Barlow Twins compared with a slow computation in float64, number by number."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Random training batches and the clips of an evaluation."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every number that a user gives has bounds: settings of a recipe, and options of every command."""
+"""Every number that a user can set has bounds: settings of a recipe, and options of every command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timed text: the four file formats, odd and broken ones, and cleaning against a slow oracle."""
+"""Timed text: the four file formats, irregular and broken files, and cleaning compared with a slow implementation."""
 
 from __future__ import annotations
 

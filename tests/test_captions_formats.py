@@ -1,4 +1,4 @@
-"""Caption files of all kinds: their text, odd cues, JSON of recognisers, tables, and which file or track is read."""
+"""Caption files of all kinds: text, irregular cues, JSON of recognisers, tables, and the choice of file or track."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Merging, ordering and splitting of captions and words."""
+
 from __future__ import annotations
 
 import gzip

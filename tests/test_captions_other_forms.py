@@ -1,4 +1,4 @@
-"""Caption files in forms that tools and people leave behind: encodings, arrows, clocks, JSON of recognisers, names."""
+"""Caption files in other forms that tools and people write: encodings, arrows, clocks, JSON of recognisers, names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions that a file shows more than once are read once, in whatever form the file repeats them."""
+"""Captions that a file shows several times are read once, in whatever form the file repeats them."""
 
 from __future__ import annotations
 

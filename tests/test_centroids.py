@@ -1,4 +1,4 @@
-"""The centroids of a trained model: which one is nearest, and the file that keeps them beside the weights."""
+"""The centroids of a trained model: the assignment to the nearest one, and the file that stores them next to the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is stopped anywhere and gone on with is bit-equal to one that was left alone."""
+"""A run that is interrupted at any point and resumed is bit-equal to an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged, edited and foreign checkpoints: set aside with a word, and the one before is used."""
+"""Damaged, edited and foreign checkpoints are set aside with a message, and the previous one is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that dies at any moment leaves folders that the next one goes on with, to the same bits."""
+"""A process that dies at any moment leaves folders from which the next one continues with the same bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that two processes write together, and one or two go on with."""
+"""Checkpoints that two processes write together, and from which one or two processes continue."""
 
 from __future__ import annotations
 

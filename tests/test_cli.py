@@ -1,3 +1,5 @@
+"""The command line: options, help, errors and exit codes."""
+
 from __future__ import annotations
 
 import errno

@@ -1,4 +1,4 @@
-"""Clips grown from captions: the published windows, a slow oracle, and what any clip must be."""
+"""Clips that are extended with neighbouring captions: the published windows, a slow implementation, and invariants."""
 
 from __future__ import annotations
 

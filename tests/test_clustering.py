@@ -1,4 +1,4 @@
-"""The clustering loss against loops, and the queue that feeds it."""
+"""The clustering loss compared with loops, and its queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agreement of clusters with labels, from the definitions."""
+"""Agreement of clusters with labels, computed from the definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The combined loss against plain sums, and in two processes against one: loss and gradients."""
+"""The combined loss compared with plain sums, and in two processes compared with one: loss and gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store is known to hold, kept between commits: the same as read anew, whatever others did meanwhile."""
+"""The content of a store that is kept between commits equals that of the store read again, whatever other processes do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MMS, InfoNCE, MIL-NCE and the reconstruction loss against loops in float64."""
+"""MMS, InfoNCE, MIL-NCE and the reconstruction loss compared with loops in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each unit gives to a figure: the mean is the figure, and its scatter that of the figure under sampling units."""
+"""Contributions of units to a figure: their mean is the figure, and their variance that of sampled units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are cut short in place while they are mapped: one line that names the file, not a bus error without a word."""
+"""Files that are truncated while they are memory-mapped: an error of one line names the file, instead of a bus error."""
 
 from __future__ import annotations
 

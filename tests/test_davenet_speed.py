@@ -1,4 +1,4 @@
-"""DAVEnet's fast ways against slow ones: clip by clip in float64, the library's own convolution, the switch turned off."""
+"""Fast implementations of DAVEnet compared with slow ones: clip by clip in float64, and the library's convolution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo goes on only with a world that is extracted whole."""
+"""The demo continues only with a world that was extracted completely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dual softmax against exact arithmetic: scores of any size and sign, shares far below what a float holds."""
+"""The dual softmax compared with exact arithmetic: scores of any size and sign, shares that underflow as floats."""
 
 from __future__ import annotations
 

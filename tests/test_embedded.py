@@ -1,4 +1,4 @@
-"""Embeddings as files: round trips, defaults, and one line for what does not fit."""
+"""Files of embeddings: round trips, defaults, and errors of one line for inconsistent files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strings, files and arrays into the joint space: bit for bit what extraction into a store and evaluation give."""
+"""Embedding of strings, files and arrays: bit-equal to extraction into a store followed by an evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card: what changed a figure stands beside it, intervals of all figures, what is zero-shot, the hub's form."""
+"""The model card: settings that affect figures, intervals of all figures, zero-shot evaluations, the format of the hub."""
 
 from __future__ import annotations
 

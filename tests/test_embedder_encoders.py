@@ -1,4 +1,4 @@
-"""Rows of parts of files and of frames in memory against whole files; models behind encoders of the transformers library."""
+"""Parts of files and frames in memory compared with whole files; models with encoders of the transformers library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model as a folder: bit for bit the same again, sealed, from the hub's cache, with a card that the hub's parser reads."""
+"""A model folder: saved bit by bit, sealed, read from the cache of the hub, with a card that the parser of the hub reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What callers get wrong: one line each that says what to do, before anything is loaded, computed or written."""
+"""Mistakes of callers give errors of one line with advice, before anything is loaded, computed or written."""
 
 from __future__ import annotations
 

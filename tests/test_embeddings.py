@@ -1,4 +1,4 @@
-"""Training on embeddings of other networks in place of spectrograms and words, and on still pictures."""
+"""Training on embeddings of other networks instead of spectrograms and words, and on still pictures."""
 
 from __future__ import annotations
 

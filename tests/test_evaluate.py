@@ -1,4 +1,4 @@
-"""`trichord evaluate`: protocols by name, on a model or on embeddings, and the files that it leaves."""
+"""`trichord evaluate`: protocols by name, on a model or on embeddings, and the files that it writes."""
 
 from __future__ import annotations
 

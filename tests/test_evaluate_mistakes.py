@@ -1,4 +1,4 @@
-"""What a user gets wrong with `trichord evaluate`: one line that tells the next action, and no figure that is not meant."""
+"""Mistakes in calls of `trichord evaluate`: an error of one line with advice, and no unintended figure."""
 
 from __future__ import annotations
 

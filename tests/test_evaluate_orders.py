@@ -1,4 +1,4 @@
-"""`trichord evaluate` on a study folder: every order and seed as it would be evaluated alone, kept, and told in tables."""
+"""`trichord evaluate` on a study folder: every order and seed as if evaluated alone, saved results, and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `trichord evaluate` prints around its figures: the list of benchmarks, and the line below the tables."""
+"""Output of `trichord evaluate` around its figures: the list of benchmarks, and the line below the tables."""
 
 from __future__ import annotations
 

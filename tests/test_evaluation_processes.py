@@ -1,4 +1,4 @@
-"""An evaluation by several processes: the bits of one process, whatever the number of batches and processes."""
+"""An evaluation by several processes is bit-equal to that of one process, for any number of batches and processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exports: back in a store all is as it was, and others' readers find what their layout promises."""
+"""Exports: an exported store is imported unchanged, and other readers find what the layout specifies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exports that were damaged, and files that mean harm: a line that says why, the rest arrives, memory stays small."""
+"""Damaged exports and malicious files: an error of one line with the reason, all other data is imported, memory is bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of videos into a store: odd videos, going on after an interruption, nothing twice, one encoder per store."""
+"""Extraction of a folder of videos: irregular videos, resuming, no duplicate work, one encoder per store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modalities of feature arrays: a column of a table of clips becomes a stream, and the store records its name and letter."""
+"""Modalities of feature arrays: a column of a table becomes a stream, and the store records its name and letter."""
 
 from __future__ import annotations
 

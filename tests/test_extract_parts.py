@@ -1,4 +1,4 @@
-"""Pieces of the extractor: leases between processes, the spool, the ledger, hashes, shards, the plan, progress."""
+"""Parts of the extractor: leases between processes, the spool, the ledger, hashes, shards, the plan, progress."""
 
 from __future__ import annotations
 

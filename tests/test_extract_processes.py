@@ -1,4 +1,4 @@
-"""The extractor's processes: threads, hangs, crashes, kills, Ctrl-C, several on one store."""
+"""Processes of the extractor: threads, hangs, crashes, kills, Ctrl-C, several processes with one store."""
 
 from __future__ import annotations
 

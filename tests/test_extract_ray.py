@@ -1,4 +1,4 @@
-"""Extraction on a Ray cluster: the store of the local driver bit for bit, whatever befalls workers and nodes."""
+"""Extraction on a Ray cluster gives the store of a local run bit for bit, whatever happens to workers and nodes."""
 
 from __future__ import annotations
 

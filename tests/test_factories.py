@@ -1,4 +1,4 @@
-"""Plain objects from recipes."""
+"""Plain objects created from recipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of the system are told from damaged files, shorten no item, and are tried again by the next run."""
+"""Faults of the system are distinguished from damaged files, do not shorten items, and are tried again by the next run."""
 
 from __future__ import annotations
 

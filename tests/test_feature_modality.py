@@ -1,4 +1,4 @@
-"""A column of feature arrays from the table of clips to the embeddings of an exported model, by the command line alone."""
+"""Feature arrays from the table of clips to the embeddings of an exported model, with the command line only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files room: regular files only, bounded reading, modes of the umask, links refused, only own folders removed."""
+"""The package `files`: regular files only, bounded reading, permissions, links are refused, only own folders are removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources of a folder, their splits, and the captions of an item in its own time."""
+"""Sources in a folder, their splits, and the captions of an item in the time of the item."""
 
 from __future__ import annotations
 

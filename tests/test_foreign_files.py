@@ -1,4 +1,4 @@
-"""Files that the user has are never replaced by results, whatever name `--out` gives them."""
+"""Results never replace files of the user, whatever name `--out` has."""
 
 from __future__ import annotations
 

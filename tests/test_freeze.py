@@ -1,4 +1,4 @@
-"""`trichord freeze`: passes made ahead, which later stages then find."""
+"""`trichord freeze` computes frozen embeddings in advance, and later stages use them."""
 
 from __future__ import annotations
 

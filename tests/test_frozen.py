@@ -1,3 +1,5 @@
+"""Cached embeddings of frozen encoders: values, reuse by orders and seeds, names, and damage."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-"""Frozen passes in parts: several processes, lost processes, interrupted passes; the values are always the same."""
+"""Frozen passes in parts: several processes, lost processes and interrupted passes give the same values."""
 
 from __future__ import annotations
 

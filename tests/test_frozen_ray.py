@@ -1,4 +1,4 @@
-"""Frozen passes on Ray: the values of the local pass bit for bit."""
+"""Frozen passes on Ray give the values of a local pass bit for bit."""
 
 from __future__ import annotations
 

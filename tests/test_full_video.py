@@ -1,4 +1,4 @@
-"""Full-video retrieval: five ways from clips to videos, against loops."""
+"""Full-video retrieval: five ways to aggregate clips, compared with loops."""
 
 from __future__ import annotations
 

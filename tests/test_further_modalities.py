@@ -1,4 +1,4 @@
-"""Embeddings of modalities beyond video, audio and text: directions, benchmarks, and files that record names and letters."""
+"""Embeddings of modalities beyond video, audio and text: directions, benchmarks, and files with names and letters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of a joint space against planted worlds and loops: gap, clusters, purity, plane, sampling, odd input."""
+"""The geometry of a joint space compared with planted data and loops: gap, clusters, purity, projection, sampling."""
 
 from __future__ import annotations
 

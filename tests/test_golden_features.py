@@ -1,6 +1,6 @@
-"""Features of three real videos against those of the first version that was checked, and decoders against each other.
+"""Features of three real videos compared with those of the first version that was checked, and decoders with each other.
 
-`python tests/test_golden_features.py` writes the golden file anew; do so only when a change of the numbers is meant.
+`python tests/test_golden_features.py` writes the golden file again; run it only if the features are meant to change.
 """
 
 from __future__ import annotations

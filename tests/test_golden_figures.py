@@ -1,9 +1,9 @@
-"""Studies, evaluations, embeddings and recipes of version 0.1.0 are read with the same figures, in `results.json`, `table.csv`
-and `report.json`.
+"""Studies, evaluations, embeddings and recipes of version 0.1.0 are read with the same figures.
 
-`tests/data/golden_figures.json` holds what version 0.1.0 read from `tests/data/earlier.tar.xz` and from
-`tests/data/earlier-figures.tar.xz` (`make_golden_figures.py`, as of commit 052417f). Figures and the names of columns are compared,
-prose and paths are not. A later version may add columns, tables and settings.
+The figures are those of `results.json`, `table.csv` and `report.json`. `tests/data/golden_figures.json` holds what version
+0.1.0 read from `tests/data/earlier.tar.xz` and from `tests/data/earlier-figures.tar.xz` (`make_golden_figures.py`, as of commit
+052417f). Figures and names of columns are compared; prose and paths are not. A later version may add columns, tables and
+settings.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The keys of stages are those of version 0.1.0: a key that changes trains every study of users again.
+"""The keys of stages are those of version 0.1.0: if a key changes, every existing study is trained again.
 
-`tests/data/golden_stage_keys.json` holds the first 16 digits of the key of each stage, first to last. Written by
+`tests/data/golden_stage_keys.json` holds the first 16 digits of the key of each stage, first to last. It was written by
 `python tests/test_golden_keys.py`, which is run again only when `study.plan.FORMAT` is raised.
 """
 

@@ -1,3 +1,5 @@
+"""Chunked batches: the gradient is that of the whole batch."""
+
 from __future__ import annotations
 
 import copy

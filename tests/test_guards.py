@@ -1,4 +1,4 @@
-"""A step that is not finite: it stops before the weights are touched, names what was bad, and can be run again."""
+"""A step that is not finite stops before the weights change, names the cause, and can be reproduced."""
 
 from __future__ import annotations
 

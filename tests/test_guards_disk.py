@@ -1,4 +1,4 @@
-"""Disks that are full, and folders that cannot be written to: one line, and a second call goes on when there is space."""
+"""Full disks and folders that are not writable give errors of one line, and a second call continues when there is space."""
 
 from __future__ import annotations
 

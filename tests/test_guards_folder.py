@@ -1,4 +1,4 @@
-"""A run folder has one run at a time, and a run has one store: what is refused, and what it costs to look."""
+"""A run folder has one run at a time, and a run has one store: refusals, and the cost of the checks."""
 
 from __future__ import annotations
 

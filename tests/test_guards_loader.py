@@ -1,4 +1,4 @@
-"""A batch that does not come: the wait ends, and the file and the video that it waits for are named."""
+"""A batch that does not arrive: the wait ends, and the error names the file and the video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes of one launch stop together when one of them alone meets what is not finite."""
+"""Two processes of one launch stop together if only one of them meets values that are not finite."""
 
 from __future__ import annotations
 

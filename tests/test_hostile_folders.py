@@ -1,4 +1,4 @@
-"""Folders of videos with things in them that are no videos, names that mean something to FFmpeg, and files that claim too much."""
+"""Folders with entries that are not videos, names with a meaning for FFmpeg, and files with excessive claims."""
 
 from __future__ import annotations
 

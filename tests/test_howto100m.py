@@ -1,4 +1,4 @@
-"""HowTo100M into the store: what is whole arrives as it was, what is not is listed with the reason."""
+"""Import of HowTo100M: intact data is stored unchanged, and everything else is listed with a reason."""
 
 from __future__ import annotations
 

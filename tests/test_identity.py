@@ -1,4 +1,4 @@
-"""Which settings identify a trained stage and a scored run. A setting that is added with a default changes no identity."""
+"""The settings that identify a trained stage and a scored run. A new setting at its default changes no identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids that are spelt as names of files, lists that do not fit, and clips that are named twice, in every importer."""
+"""Ids with file extensions, lists that do not match, and clips that are listed twice, in every importer."""
 
 from __future__ import annotations
 

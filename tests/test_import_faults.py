@@ -1,4 +1,4 @@
-"""Imports on a machine that fails for a moment: what was not read is no broken file, and is read by the next run."""
+"""Imports during temporary faults: a file that cannot be read is not reported as broken, and the next run reads it."""
 
 from __future__ import annotations
 

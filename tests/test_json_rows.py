@@ -1,4 +1,4 @@
-"""JSON that parses badly: nested without end, numbers of thousands of digits, halves of characters. One line names the row."""
+"""JSON that is hard to parse: deep nesting, numbers of thousands of digits, incomplete characters. The error names the row."""
 
 from __future__ import annotations
 

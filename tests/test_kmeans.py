@@ -1,4 +1,4 @@
-"""k-means against loops in float64, and its invariants."""
+"""k-means compared with loops in float64, and its invariants."""
 
 from __future__ import annotations
 

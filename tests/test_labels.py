@@ -1,4 +1,4 @@
-"""Labels from files: which row is a clip's."""
+"""Labels from files: the rows that belong to a clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torchrun and accelerate launch, as a user starts them: what comes out, and what is told when one process fails."""
+"""torchrun and accelerate launch as a user starts them: results, and the messages when one process fails."""
 
 from __future__ import annotations
 

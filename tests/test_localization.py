@@ -1,4 +1,4 @@
-"""Steps placed in videos against brute force, and both recalls on cases that were counted by hand."""
+"""Steps placed in videos compared with brute force, and both recalls on cases counted by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LSMDC and the full test set of MSR-VTT into the store."""
+"""Import of LSMDC and of the full test set of MSR-VTT."""
 
 from __future__ import annotations
 

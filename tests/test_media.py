@@ -1,4 +1,4 @@
-"""Decoding and encoding on generated files, odd ones among them."""
+"""Decoding and encoding of generated files, including irregular ones."""
 
 from __future__ import annotations
 

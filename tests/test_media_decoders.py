@@ -1,4 +1,4 @@
-"""Choice of the decoder; torchcodec's way against PyAV's on a stand-in with torchcodec's documented interface."""
+"""Choice of the decoder; the torchcodec path compared with PyAV, on a substitute with the interface of torchcodec."""
 
 from __future__ import annotations
 

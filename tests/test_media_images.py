@@ -1,4 +1,4 @@
-"""Still pictures of every kind: colours, orientation, sizes, and what is refused."""
+"""Still pictures of every kind: colours, orientation, sizes, and refused files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Odd media: what comes out of each, clips against decoding from the start, `published` against the ffmpeg tool."""
+"""Irregular media: the result of each, clips compared with decoding from the start, `published` compared with ffmpeg."""
 
 from __future__ import annotations
 

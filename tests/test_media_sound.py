@@ -1,4 +1,4 @@
-"""Sound in blocks: holes, damaged time stamps, memory."""
+"""Sound in blocks: gaps, damaged time stamps, memory."""
 
 from __future__ import annotations
 

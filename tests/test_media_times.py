@@ -1,4 +1,4 @@
-"""The clock of a file: frames without presentation times, and clocks that restart, leap, overlap or lie."""
+"""The clock of a file: frames without presentation times, and clocks that restart, jump, overlap or are wrong."""
 
 from __future__ import annotations
 

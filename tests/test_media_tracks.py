@@ -1,4 +1,4 @@
-"""Which tracks are read, and what is said of tracks that cannot be, of silence, and of files that are whole."""
+"""The choice of tracks, and notes about tracks that cannot be read, about silence, and about complete files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors that name the cause and an action that helps: pointers in place of files, numbers that no float holds, settings."""
+"""Errors that name the cause and an effective action: pointers instead of files, numbers beyond floats, settings."""
 
 from __future__ import annotations
 

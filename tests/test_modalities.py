@@ -1,4 +1,4 @@
-"""A modality is an object: the registry, feature arrays without a file of their own, and their place in the network."""
+"""Modalities as objects: the registry, feature arrays without their own file, and their place in the network."""
 
 from __future__ import annotations
 

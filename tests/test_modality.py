@@ -1,3 +1,5 @@
+"""Orders and directions: parsing, printing and errors."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""The adapter for `mteb`: its own evaluator on tasks of the narrated world gives the figures that `trichord evaluate` gives."""
+"""The adapter for `mteb`: its evaluator gives the figures of `trichord evaluate` on tasks of the narrated world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoders: shapes, arithmetic facts, padding, parts, precision."""
+"""The encoders: shapes, arithmetic properties, padding, parts, precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study whose runs share first stages prints the same estimate, interval and number of seeds in every way."""
+"""A study whose runs share first stages has the same estimate, interval and number of seeds in all outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of orders and their tables, from runs that are made up."""
+"""Figures of orders and their tables, from artificial runs."""
 
 from __future__ import annotations
 

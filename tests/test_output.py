@@ -1,4 +1,4 @@
-"""Commands whose output nobody reads any more: the work goes on, and the exit code is that of the work."""
+"""Commands whose output is no longer read: the work continues, and the exit code is that of the work."""
 
 from __future__ import annotations
 

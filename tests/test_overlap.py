@@ -1,4 +1,4 @@
-"""Videos that are scored and also trained on under another name: a run is refused, a store that holds both is not."""
+"""Videos that are both scored and trained on under another name: the run is refused, the store is not."""
 
 from __future__ import annotations
 

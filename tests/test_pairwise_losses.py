@@ -1,4 +1,4 @@
-"""What every pairwise loss must do. The losses come from the registry, so a new one is tested as soon as its file exists."""
+"""Requirements of every pairwise loss. Losses come from the registry, so a new loss is tested once its file exists."""
 
 from __future__ import annotations
 

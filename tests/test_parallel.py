@@ -1,4 +1,4 @@
-"""Facts, digests and agreements of several processes; batch norm over them."""
+"""Values, digests and agreement of several processes; batch norm over them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pickles are read and never run: known attacks do nothing, and what releases hold comes out as it went in."""
+"""Pickles are read and never executed: known attacks have no effect, and the content of releases is read unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos are shuffled anew in each epoch, and their clips are drawn anew; what is kept of a clip is read for that clip."""
+"""Videos are shuffled and their clips are drawn again in each epoch; cached values are read for the right clip."""
 
 from __future__ import annotations
 

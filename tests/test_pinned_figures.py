@@ -1,4 +1,4 @@
-"""Figures that agree with nothing else: chance of what is missing, pairs of queries, Holm's family, the queue."""
+"""Figures that no other test determines: chance with missing clips, pairs of queries, Holm's family, the queue."""
 
 from __future__ import annotations
 

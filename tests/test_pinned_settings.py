@@ -1,6 +1,6 @@
-"""Every setting of a recipe reaches what it is for: a setting that is read and never passed on would change no figure.
+"""Every setting of a recipe has an effect, since a setting that is read and not passed on would change no figure.
 
-What is built from a recipe is described by all of its plain attributes; a setting that is changed alone must change that.
+Objects that are built from a recipe are described by all their plain attributes; changing a single setting must change them.
 """
 
 from __future__ import annotations

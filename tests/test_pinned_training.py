@@ -1,4 +1,4 @@
-"""What no figure of a single run shows: clipping, what names a frozen cache, the initial weights of later stages."""
+"""Properties that no figure of a single run shows: clipping, names of frozen caches, initial weights of later stages."""
 
 from __future__ import annotations
 

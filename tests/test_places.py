@@ -1,4 +1,4 @@
-"""A stage folder that holds the whole, sealed model of another stage: refused by all that read it by its place."""
+"""A stage folder that holds the intact, sealed model of another stage is refused by all readers."""
 
 from __future__ import annotations
 

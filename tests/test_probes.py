@@ -1,4 +1,4 @@
-"""The probes against slow versions: loops over neighbours, and a general minimiser of the penalised likelihood."""
+"""The probes compared with slow versions: loops over neighbours, and a general minimiser of the penalised likelihood."""
 
 from __future__ import annotations
 

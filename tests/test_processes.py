@@ -1,4 +1,4 @@
-"""Several processes compute what one does: terms, gradients, statistics, queue and centroids, however the rows are split."""
+"""Several processes compute the same as one: terms, gradients, statistics, queue and centroids, for any split of rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classification, probes and clusters as protocols: on embeddings with labels, on a store, by command."""
+"""Classification, probes and clusters as protocols: on embeddings with labels, on a store, and by command."""
 
 from __future__ import annotations
 

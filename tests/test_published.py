@@ -1,4 +1,4 @@
-"""Published checkpoints: layouts of keys, wrappers, what is missing or unknown, and files that are not executed."""
+"""Published checkpoints: layouts of keys, wrappers, missing and unknown keys, and files that are not executed."""
 
 from __future__ import annotations
 

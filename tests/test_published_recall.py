@@ -1,4 +1,4 @@
-"""The published definitions of recall and ours, side by side on one example where all differ."""
+"""The published definitions of recall and ours, compared on an example in which all of them differ."""
 
 from __future__ import annotations
 

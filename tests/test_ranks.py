@@ -1,4 +1,4 @@
-"""Retrieval metrics against loops: ties, NaN, missing queries, and ranks from embeddings in blocks."""
+"""Retrieval metrics compared with loops: ties, NaN, missing queries, and ranks from embeddings in blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store that may be read and not written: a study says so before its first step, and computes frozen encoders at every step."""
+"""A read-only store: a study reports it before its first step, and computes frozen encoders in every step."""
 
 from __future__ import annotations
 

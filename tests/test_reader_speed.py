@@ -1,4 +1,4 @@
-"""The fast loader against the plain one, bit for bit: oracles written clip by clip, over stores with everything missing."""
+"""The fast loader compared bit for bit with a plain one, clip by clip, on stores with missing data of all kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every place in the source that opens a file goes through `trichord.files`, so that no FIFO or device is opened unawares."""
+"""The source opens files only through `trichord.files`, so that no FIFO or device is opened by accident."""
 
 from __future__ import annotations
 

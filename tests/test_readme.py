@@ -1,4 +1,4 @@
-"""Commands and Python examples of the README and docs: every option exists, and examples that need no download run."""
+"""Commands and Python examples of the README and docs: every option exists, and examples without downloads run."""
 
 from __future__ import annotations
 

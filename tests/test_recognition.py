@@ -1,3 +1,5 @@
+"""Speech recognition: models, fingerprints and errors."""
+
 from __future__ import annotations
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""Captions that were added or corrected after a video was extracted, and items that older rules made."""
+"""Captions that were added or corrected after extraction, and items that were extracted by older rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs count as seeds: estimates, pairs and intervals where runs share first stages, against oracles and by simulation."""
+"""The runs that count as seeds: estimates, pairs and intervals with shared first stages, against oracles and simulation."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The report of a study."""
+
 from __future__ import annotations
 
 import csv

@@ -1,4 +1,4 @@
-"""What may be compared, over which seeds, and what a winner needs."""
+"""Which orders are compared, over which seeds, and the conditions for a winner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's page as a real browser shows it: all parts are there, nothing is asked for, nothing hangs over."""
+"""The report in a real browser: all parts are visible, nothing is requested, nothing overflows."""
 
 from __future__ import annotations
 

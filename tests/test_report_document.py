@@ -1,4 +1,4 @@
-"""The report's document and its forms: each is read back by another program's eyes and compared with what went in."""
+"""The document of the report and its formats: each is read by another program and compared with the input."""
 
 from __future__ import annotations
 

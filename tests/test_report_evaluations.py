@@ -1,4 +1,4 @@
-"""The report of evaluations against figures worked out otherwise."""
+"""The report of evaluations compared with figures that are computed independently."""
 
 from __future__ import annotations
 

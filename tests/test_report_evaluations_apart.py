@@ -1,4 +1,4 @@
-"""Evaluations that differ in more than the model are shown beside each other and not compared; the report says why."""
+"""Evaluations that differ in more than the model are shown but not compared, and the report gives the reason."""
 
 from __future__ import annotations
 

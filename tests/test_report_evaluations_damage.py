@@ -1,4 +1,4 @@
-"""Evaluations whose files were edited, cut or are of something else: refused in one line, or shown and never obeyed."""
+"""Evaluations with edited, truncated or foreign files: refused in one line, or displayed and never executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as CSV, JSON, LaTeX and files: read back, and compared with what went in."""
+"""The report as CSV, JSON, LaTeX and files: read back, and compared with the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's plots: the same data gives the same SVG, what matters is drawn where it belongs, extreme inputs work."""
+"""Plots of the report: equal data gives equal SVG, values are drawn at their place, extreme inputs work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published rows: the figures and their sources, intervals against a plain Wilson, galleries against brute force."""
+"""Published rows: figures and sources, intervals compared with Wilson's formula, galleries with brute force."""
 
 from __future__ import annotations
 

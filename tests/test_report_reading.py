@@ -1,3 +1,5 @@
+"""Reading of study folders for the report."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-"""Retrieval in every direction, with several texts a clip, against loops; chance; the dual softmax."""
+"""Retrieval in every direction, with several texts per clip, compared with loops; chance; the dual softmax."""
 
 from __future__ import annotations
 

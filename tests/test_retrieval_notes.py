@@ -1,4 +1,4 @@
-"""What rows and notes of retrieval say of how they were made: windows, sizes, clips that are not there."""
+"""Rows and notes of retrieval state how they were computed: windows, sizes, missing clips."""
 
 from __future__ import annotations
 

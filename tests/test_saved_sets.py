@@ -1,4 +1,4 @@
-"""Files of embeddings that a benchmark leaves give the figures of the benchmark: labels, folds, classes, seconds and steps."""
+"""Saved embeddings of a benchmark give the figures of the benchmark: labels, folds, classes, seconds and steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulator of many workers against closed forms: it may not lose work, nor gain time from nothing."""
+"""The simulator of many workers compared with closed forms: it loses no work and gains no time."""
 
 from __future__ import annotations
 

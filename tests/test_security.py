@@ -1,4 +1,4 @@
-"""Known attacks, as real files: code in pickles, arrays, YAML and model folders; bombs; names that lead out; links."""
+"""Known attacks as real files: code in pickles, arrays, YAML and model folders; bombs; names that lead outside; links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SVG files that would take more time, memory or stack than a picture of their size may."""
+"""SVG files that would take more time, memory or stack than a picture of their size."""
 
 from __future__ import annotations
 

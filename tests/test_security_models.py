@@ -1,5 +1,4 @@
-"""Folders of pretrained models from others: they name no code, no other model and no other file, and no network that their
-weights do not explain is built."""
+"""Folders of untrusted pretrained models: no code, no other model or file, no network larger than its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and texts of files on their way out: pages, tables, terminals. What they say is shown and never obeyed."""
+"""Untrusted names and texts in pages, tables and terminals are displayed and never executed."""
 
 from __future__ import annotations
 

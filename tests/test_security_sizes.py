@@ -1,4 +1,4 @@
-"""Files that claim more than they hold: arrays, tensors, archives, JSON, Parquet, pictures; and media that name other files."""
+"""Files that claim more than they hold: arrays, tensors, archives, JSON, Parquet, pictures; media that name other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files from others that name a store, a URL or an encoder: nothing is opened that the user did not name."""
+"""Untrusted files that name a store, a URL or an encoder: nothing is opened that the user did not name."""
 
 from __future__ import annotations
 

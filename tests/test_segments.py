@@ -1,4 +1,4 @@
-"""Transcripts laid over videos against brute force, and their overlaps by hand."""
+"""Transcripts aligned with videos compared with brute force, and their overlaps computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several captions of a held-out clip: of the whole of it they are texts of one clip, with times of their own they are not."""
+"""Several captions of a held-out clip: without times of their own they are texts of one clip."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The cache of remote stores: bounds, checksums, several threads and processes, faults."""
+
 from __future__ import annotations
 
 import errno

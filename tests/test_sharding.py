@@ -1,4 +1,4 @@
-"""Weights in parts (training.shard full) against copies, in two processes: losses, gradient norms, weights, checkpoints."""
+"""Sharded weights (training.shard full) compared with replicated ones in two processes: losses, gradients, checkpoints."""
 
 from __future__ import annotations
 

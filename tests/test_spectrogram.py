@@ -1,4 +1,4 @@
-"""Log-mel against the published numbers and against a float64 transcription of the recipe; frames of times."""
+"""Log-mel compared with published numbers and with a float64 implementation of the recipe; times of frames."""
 
 from __future__ import annotations
 

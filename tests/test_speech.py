@@ -1,4 +1,4 @@
-"""Speech is real, the same for the same words, and different for other words, voices and rates."""
+"""Speech is real, equal for equal words, and different for other words, voices and rates."""
 
 from __future__ import annotations
 

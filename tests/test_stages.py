@@ -1,3 +1,5 @@
+"""Stages: what is trained and frozen, thawing, replay, and the check of frozen weights."""
+
 from __future__ import annotations
 
 import copy

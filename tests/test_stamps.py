@@ -1,4 +1,4 @@
-"""Tux Paint's stamps, from a folder laid out as the package is."""
+"""Tux Paint stamps, from a folder with the layout of the package."""
 
 from __future__ import annotations
 

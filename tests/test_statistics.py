@@ -1,4 +1,4 @@
-"""Intervals, differences, Holm, winner, interaction and power against oracles, scipy's tests and simulation."""
+"""Intervals, differences, Holm, winner, interaction and power compared with oracles, scipy's tests and simulation."""
 
 from __future__ import annotations
 

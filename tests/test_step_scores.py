@@ -1,4 +1,4 @@
-"""Seconds scored against steps, on a store of a small release and from a file, against plain loops over the arrays."""
+"""Seconds scored against steps, on a store and from a file, compared with plain loops over the arrays."""
 
 from __future__ import annotations
 

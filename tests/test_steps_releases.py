@@ -1,4 +1,4 @@
-"""Releases with annotated steps, in each layout, as small as can be: what is in the store afterwards, and what is refused."""
+"""Minimal releases with annotated steps, in each layout: the resulting store, and refused releases."""
 
 from __future__ import annotations
 

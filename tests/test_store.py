@@ -1,3 +1,5 @@
+"""Reading of stores: streams, captions, checks and damage."""
+
 from __future__ import annotations
 
 import hashlib

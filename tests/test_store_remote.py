@@ -1,3 +1,5 @@
+"""Stores in object storage: equal results, faults of servers, caches."""
+
 from __future__ import annotations
 
 import json

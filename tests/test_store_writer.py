@@ -1,3 +1,5 @@
+"""Writing of stores: sessions, interruptions, full disks."""
+
 from __future__ import annotations
 
 import errno

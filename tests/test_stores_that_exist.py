@@ -1,4 +1,4 @@
-"""A store that an earlier version wrote is read with the same figures, and taken up by `extract` (see tests/data/store-9eaa247)."""
+"""A store of an earlier version is read with the same figures, and extended by `extract` (see tests/data/store-9eaa247)."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""`trichord study`: keys of stages, resuming, tables, and evaluation of its stages."""
+
 from __future__ import annotations
 
 import json

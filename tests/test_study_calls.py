@@ -1,4 +1,4 @@
-"""Every stage knows which calls trained it, and the report tells where they differ."""
+"""Every stage records the calls that trained it, and the report shows where they differ."""
 
 from __future__ import annotations
 

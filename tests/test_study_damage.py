@@ -1,4 +1,4 @@
-"""Study folders that were damaged, interrupted, or gone on with otherwise: what a second run mends, and what is said."""
+"""Study folders that were damaged, interrupted or continued otherwise: repairs by a second run, and messages."""
 
 from __future__ import annotations
 

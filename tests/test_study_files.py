@@ -1,4 +1,4 @@
-"""The careful readers: whatever is in a file, its content or one line."""
+"""Readers of study files return the content of any file, or give an error of one line."""
 
 from __future__ import annotations
 

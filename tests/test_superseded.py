@@ -1,4 +1,4 @@
-"""Items that a later part supersedes: readers take the newest, under the number of the first; `verify` and `info` know both."""
+"""Items that a later part supersedes: readers use the newest under the number of the first; `verify` and `info` handle both."""
 
 from __future__ import annotations
 

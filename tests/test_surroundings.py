@@ -1,4 +1,6 @@
-"""Nothing of others is lost: folders and files that trichord did not make survive every command, links lead nowhere."""
+"""Files of others are never lost: every command keeps folders and files that trichord did not create, and no link is
+followed.
+"""
 
 from __future__ import annotations
 

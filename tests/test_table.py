@@ -1,4 +1,4 @@
-"""Tables of clips: three formats, the field's column names, merging, and errors with row and column."""
+"""Tables of clips: three formats, common column names, merging, and errors with row and column."""
 
 from __future__ import annotations
 

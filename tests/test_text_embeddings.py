@@ -1,3 +1,5 @@
+"""Text encoders: embeddings, fingerprints and errors."""
+
 from __future__ import annotations
 
 import importlib.util

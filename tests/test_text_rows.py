@@ -1,4 +1,4 @@
-"""Step texts and class names for models of text embeddings: what the store's encoder makes of them, by hand; refusals."""
+"""Step texts and class names for models that read text embeddings, compared with the encoder of the store; refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls in threads: results come in order, errors where the result is wanted, and a wait ends."""
+"""Calls in threads: results are returned in order, errors are raised where the result is used, and waits end."""
 
 from __future__ import annotations
 

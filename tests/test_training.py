@@ -1,3 +1,5 @@
+"""The training loop: stages, frozen weights, schedules and logs."""
+
 from __future__ import annotations
 
 import json

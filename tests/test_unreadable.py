@@ -1,4 +1,4 @@
-"""Files that cannot be read: what is advised follows from the cause. Nothing is deleted or made anew for want of rights."""
+"""Files that cannot be read: the advice depends on the cause. Missing permissions never delete or recompute anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Visual encoders: known pictures are recognised, rows are normalised, wrong weights and names get one line."""
+"""Visual encoders: known pictures are recognised, rows are normalised, wrong weights and names give errors of one line."""
 
 from __future__ import annotations
 

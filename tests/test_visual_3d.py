@@ -1,4 +1,4 @@
-"""Encoders of windows: the published ResNeXt-101 against loops and arithmetic, torchvision's against their own papers."""
+"""Encoders of windows: the published ResNeXt-101 compared with loops, torchvision's models with their papers."""
 
 from __future__ import annotations
 

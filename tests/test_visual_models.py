@@ -1,4 +1,4 @@
-"""Image models of transformers and timm: tiny random ones, saved as the real ones are, against the libraries' own use."""
+"""Image models of transformers and timm: tiny random models, saved like real ones, compared with direct use."""
 
 from __future__ import annotations
 

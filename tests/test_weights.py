@@ -1,4 +1,4 @@
-"""Where weights come from: caches first, a hub when there is one, one line otherwise; nothing in a file is executed."""
+"""Sources of weights: caches first, then a hub, otherwise an error of one line; no code in a file is executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows of long clips against loops: where they lie, and what is made of their embeddings."""
+"""Windows of long clips compared with loops: their positions, and the pooling of their embeddings."""
 
 from __future__ import annotations
 

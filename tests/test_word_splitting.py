@@ -1,4 +1,4 @@
-"""How text is split into words is recorded in the store and the model, and one store has one way."""
+"""The rule that splits text into words is recorded in the store and the model, and a store has only one."""
 
 from __future__ import annotations
 

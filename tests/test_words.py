@@ -1,3 +1,5 @@
+"""Word vectors: formats, blocks, damage."""
+
 from __future__ import annotations
 
 import gzip

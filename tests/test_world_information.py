@@ -1,4 +1,4 @@
-"""Bits that each modality tells: counting against an oracle, exact values against loops, and what the profiles claim."""
+"""Information of each modality in bits: counts compared with an oracle, exact values with loops, and the profiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Profiles: the old world is the old world, what is planted is shown, heard and written, and its record comes back."""
+"""Profiles of worlds: the default is unchanged, planted values are shown, heard and written, and the record is complete."""
 
 from __future__ import annotations
 

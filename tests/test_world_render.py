@@ -1,4 +1,4 @@
-"""The world as files: valid, complete, the same for the same arguments, gone on with, never mixed with another."""
+"""Rendered worlds: valid, complete, reproducible, resumable, never mixed with another world."""
 
 from __future__ import annotations
 

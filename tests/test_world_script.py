@@ -1,4 +1,4 @@
-"""What happens in the world: splits, factors, sentences, captions. No rendering."""
+"""The script of a world: splits, factors, sentences, captions, without rendering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The true steps of a world beside its videos, and that who learned from the world finds them."""
+"""The true steps of a world next to its videos, and a model trained on the world finds them."""
 
 from __future__ import annotations
 

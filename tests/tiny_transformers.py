@@ -1,4 +1,4 @@
-"""Random models of the transformers library, a few thousand weights each, saved as the real ones are."""
+"""Random models of the transformers library with a few thousand weights each, saved like real ones."""
 
 from __future__ import annotations
 
