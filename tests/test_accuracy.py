@@ -147,7 +147,7 @@ def test_prompts_among_the_captions_of_a_file() -> None:
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 7), st.floats(0, 1)), min_size=1, max_size=8), min_size=1, max_size=4)
 )
-def test_what_clips_give_to_a_mean_of_folds(drawn: list[list[tuple[int, float]]]) -> None:
+def test_contributions_of_clips_to_a_mean_over_folds(drawn: list[list[tuple[int, float]]]) -> None:
     folds = [dict(fold) for fold in drawn]  # by clip what it gives
     figures = [sum(fold.values()) / len(fold) for fold in folds]
     found = over_folds([(np.array(list(f)), np.array(list(f.values()))) for f in folds], 9)

@@ -63,7 +63,7 @@ def test_the_file_is_found_and_declared(store_path: Path) -> None:
         modality.declare({"posture": "p"})
 
 
-def test_what_is_read_and_encoded(store_path: Path) -> None:
+def test_poses_are_read_and_encoded(store_path: Path) -> None:
     store = Store(store_path)
     clips = Clips(np.array([0, 1, 2]), np.array([5.0, 0.0, 3.0]), np.array([7.9, 4.9, 30.0]), [np.array([0])] * 3)
     batch = ClipReader(store, ("pose",)).read(clips)

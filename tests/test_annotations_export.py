@@ -49,7 +49,7 @@ def test_they_come_back_as_they_were(annotated: Path, tmp_path: Path, layout: st
     assert spans(annotated) == spans(tmp_path / "back")
 
 
-def test_a_part_has_its_own_and_says_what_it_lacks(annotated: Path, tmp_path: Path) -> None:
+def test_a_part_has_its_own_annotations_and_reports_missing_ones(annotated: Path, tmp_path: Path) -> None:
     summary = export_store(annotated, tmp_path / "out", layout="npy", collection="crosstask", split="test")
     assert "the step texts of 2 of its tasks are not among these items (split steps)" in str(summary)
     IMPORTERS["npy"](tmp_path / "out", tmp_path / "back")
@@ -105,7 +105,7 @@ def changed(**values: object) -> Callable[[list[str]], list[str]]:
         (changed(end_s=10**400), "line 2: is no span"),
     ],
 )
-def test_a_damaged_file_is_told_of_before_anything_is_stored(
+def test_a_damaged_file_is_reported_before_anything_is_stored(
     annotated: Path, tmp_path: Path, change: Callable[[list[str]], list[str]], told: str
 ) -> None:
     export_store(annotated, tmp_path / "out", layout="npy")
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_told_of_before_anything_is_stored(
     assert not (tmp_path / "back").exists()
 
 
-def test_a_missing_file_is_told_of(annotated: Path, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(annotated: Path, tmp_path: Path) -> None:
     export_store(annotated, tmp_path / "out", layout="youcook2")
     (tmp_path / "out" / FILE).unlink()
     with pytest.raises(TrichordError, match="cannot be read .No such file or directory.; copy or export it again"):

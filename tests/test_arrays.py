@@ -113,7 +113,7 @@ def broken_npz(case: str, path: Path) -> None:
         ("magic", "is broken (it does not begin as an array"),
     ],
 )
-def test_broken_npz_gives_one_line(case: str, text: str, tmp_path: Path, marker: Path) -> None:
+def test_a_broken_npz_is_an_error_of_one_line(case: str, text: str, tmp_path: Path, marker: Path) -> None:
     path = tmp_path / "v_2d.npz"
     broken_npz(case, path)
     with pytest.raises(TrichordError) as caught:
@@ -131,7 +131,7 @@ def test_npz_that_unpacks_to_far_more_than_it_is(tmp_path: Path, monkeypatch: py
         load_npz_array(path, "arr_0")
 
 
-def test_broken_npy_gives_one_line(tmp_path: Path) -> None:
+def test_a_broken_npy_is_an_error_of_one_line(tmp_path: Path) -> None:
     path = tmp_path / "v.npy"
     np.save(path, np.arange(100.0))
     path.write_bytes(path.read_bytes()[:-8])

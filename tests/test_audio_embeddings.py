@@ -131,7 +131,7 @@ def test_whisper_rows_are_means_of_the_encoder_states_of_real_sound(
                 np.testing.assert_allclose(rows[first + begin // 50], mean / np.linalg.norm(mean), atol=2e-3)
 
 
-def test_a_fused_clap_gives_the_same_each_time(tmp_path: Path) -> None:
+def test_a_fused_clap_is_deterministic(tmp_path: Path) -> None:
     """Its feature extractor draws at random which sound is taken for longer than the window."""
     encoder = load_audio_encoder(f"hf:{tiny.clap(tmp_path, fusion=True)}@hop=0.5")
     rows = rows_of(encoder, [noise(20000)])
@@ -169,7 +169,7 @@ def test_memory_does_not_grow_with_the_sound() -> None:
     assert peak(3600) < 1.2 * peak(120) < 20e6
 
 
-def test_info_equals_what_is_loaded(encoders: dict[str, AudioModel], tmp_path: Path) -> None:
+def test_info_matches_the_loaded_encoder(encoders: dict[str, AudioModel], tmp_path: Path) -> None:
     for name, encoder in encoders.items():
         folder = getattr(tiny, name)(tmp_path / "elsewhere" / name)
         assert audio_encoder_info(f"hf:{folder}") == ("audio", encoder.fingerprint)
@@ -180,7 +180,7 @@ def test_info_equals_what_is_loaded(encoders: dict[str, AudioModel], tmp_path: P
     assert whole.parameters["hop_s"] == 1 and half.parameters["hop_s"] == 0.5 and whole.digest != half.digest
 
 
-def test_errors_say_what_to_do(tmp_path: Path) -> None:
+def test_errors_give_advice(tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="unknown encoder 'vggish'; known is hf:MODEL"):
         audio_encoder_info("vggish")
     with pytest.raises(TrichordError, match="unknown option in 'hf:x/y@step=3'"):

@@ -97,7 +97,7 @@ def test_every_numeric_option_has_bounds(words: list[str], monkeypatch: pytest.M
         "demo --seed -1", "import webdataset --root R --store S --num_threads -1", "store export S --out O --shard_items 0",
     ],
 )  # fmt: skip
-def test_an_option_out_of_bounds_is_one_line(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_out_of_bounds_is_an_error_of_one_line(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 2
     told = capsys.readouterr().err
     assert told.startswith("trichord: error: ") and told.count("\n") == 1

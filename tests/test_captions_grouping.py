@@ -66,18 +66,18 @@ def test_a_sentence_is_cut_into_equal_parts_and_a_pause_ends_it() -> None:
     assert captions.start_s.tolist() == [0, 2.5, 6] and captions.end_s.tolist() == [2.5, 5, 7]
 
 
-def test_nothing_and_blanks_give_nothing() -> None:
+def test_no_words_and_blanks_give_no_captions() -> None:
     assert len(group_words([])) == 0 and len(group_words([Word(0, 1, " "), Word(1, 1, "")])) == 0
 
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), max_size=30))
-def test_in_order_gives_times_that_follow_one_another(times: list[tuple[float, float]]) -> None:
+def test_in_order_returns_increasing_times(times: list[tuple[float, float]]) -> None:
     words = in_order(Word(start_s, end_s, "a") for start_s, end_s in times)
     assert len(words) == len(times) and all(word.end_s > word.start_s for word in words)
     assert all(before.end_s <= after.start_s for before, after in pairwise(words))
 
 
-def test_in_order_leaves_good_times_alone() -> None:
+def test_in_order_does_not_change_valid_times() -> None:
     words = [Word(0.5, 1.0, " a"), Word(1.0, 1.5, " b"), Word(2.0, 2.0, " c"), Word(2.0, 2.3, " d")]
     assert in_order(words) == [*words[:2], Word(2.0, 2.02, " c"), Word(2.02, 2.3, " d")]
 

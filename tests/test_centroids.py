@@ -134,7 +134,7 @@ def described_as(folder: Path, **changes: Any) -> None:
     (folder / "model.json").write_text(json.dumps(sealed({k: v for k, v in described.items() if v is not None})))
 
 
-def test_a_stage_keeps_what_its_memory_held_at_the_end(
+def test_a_stage_saves_the_centroids_of_its_memory(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[torch.Tensor | None] = []
@@ -264,7 +264,7 @@ def test_changed_ones_are_refused_byte_by_byte(folder: Path) -> None:
         ({"other": torch.zeros(3, 32)}, "cannot be read"),
     ],
 )
-def test_what_is_sealed_but_no_centroids_is_refused(content: dict[str, torch.Tensor], told: str, folder: Path) -> None:
+def test_a_sealed_file_without_centroids_is_refused(content: dict[str, torch.Tensor], told: str, folder: Path) -> None:
     save_file(content, folder / "centroids.safetensors")
     described_as(folder, centroids_sha256=file_sha256(folder / "centroids.safetensors"))
     with pytest.raises(TrichordError, match=told) as caught:

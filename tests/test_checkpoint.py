@@ -201,7 +201,7 @@ def test_best_checkpoints_outlive_the_stage_and_can_be_scored(tiny_store: Path, 
         load_model(best)
 
 
-def test_leftover_checkpoints_of_a_finished_stage_go(tiny_store: Path, tmp_path: Path) -> None:
+def test_leftover_checkpoints_of_a_finished_stage_are_removed(tiny_store: Path, tmp_path: Path) -> None:
     recipe = recipe_of({"epochs": 1})
     summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe, say=silent)
     left = summary.model_folder / "checkpoints" / "step-00000004"
@@ -210,7 +210,7 @@ def test_leftover_checkpoints_of_a_finished_stage_go(tiny_store: Path, tmp_path:
     assert not left.parent.exists()
 
 
-def test_settings_that_keep_nothing_are_refused() -> None:
+def test_settings_that_keep_no_checkpoint_are_refused() -> None:
     with pytest.raises(TrichordError, match="keep_checkpoints is 0; it must be at least 1"):
         recipe_of({"keep_checkpoints": 0})
     with pytest.raises(TrichordError, match="keep_best is -1; it must be at least 0"):

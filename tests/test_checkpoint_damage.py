@@ -188,7 +188,7 @@ FOREIGN: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_what_is_whole_but_not_of_this_training(name: str, two: tuple[Path, str, str], tmp_path: Path) -> None:
+def test_an_intact_checkpoint_of_another_training(name: str, two: tuple[Path, str, str], tmp_path: Path) -> None:
     change, reason = FOREIGN[name]
     folder = copied(two[0], tmp_path)
     edited(folder / "step-00000006", change)
@@ -224,7 +224,7 @@ def test_checkpoints_of_earlier_versions_are_never_unpickled(two: tuple[Path, st
     assert "of an earlier version of trichord, in pickles, which are not read" in told[0]
 
 
-def test_nothing_there_is_no_word(tmp_path: Path) -> None:
+def test_an_empty_folder_gives_no_message(tmp_path: Path) -> None:
     assert load_digest(tmp_path / "checkpoints")[::2] == (-1, [])
 
 

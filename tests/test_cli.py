@@ -162,7 +162,7 @@ def test_mistakes_get_one_line(tiny_store: Path, tmp_path: Path, capsys: pytest.
         (ValueError("a defect"), "internal error: ValueError: a defect"),
     ],
 )
-def test_errors_of_the_system_are_no_internal_errors(
+def test_errors_of_the_system_are_not_internal_errors(
     error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def failing(words: list[str]) -> int:
@@ -184,7 +184,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
         main(["study", "--store", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--debug"])
 
 
-def test_doctor_reports_what_works(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_working_features(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("torch", "device: CPU", "decoder: pyav", "efficientnet-lite0", "resnet152"))

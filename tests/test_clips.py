@@ -107,7 +107,7 @@ def test_shapes_and_types_at_the_corners() -> None:
     assert words_published_order(0, np.array([3]), np.array([4])).tolist() == [0]
 
 
-def test_ties_go_left_and_the_published_order_puts_an_earlier_neighbour_last() -> None:
+def test_ties_prefer_the_left_neighbour_and_the_published_order_puts_it_last() -> None:
     start, end = np.array([0.0, 4.0, 8.0]), np.array([4.0, 8.0, 12.0])
     clip_start, clip_end = clip_windows(start, end, 8.0)
     assert (clip_start[1], clip_end[1]) == (0.0, 8.0)

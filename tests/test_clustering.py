@@ -98,7 +98,7 @@ def test_when_it_fits() -> None:
     assert torch.equal(warm.centroids, seen[3][1])
 
 
-def test_the_last_fit_is_told_and_kept() -> None:
+def test_the_last_fit_is_reported_and_saved() -> None:
     memory = ClusterMemory(num_clusters=8, size=64, refit_every=2, max_iterations=7, tolerance=0.0)
     memory.update(rows(0, 5))
     assert memory.objective is None and memory.num_iterations == 0 and not len(memory.state_dict()["last_fit"])

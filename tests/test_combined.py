@@ -53,7 +53,7 @@ def test_the_terms_are_those_of_the_stage() -> None:
     assert torch.allclose(terms["loss"], total)
 
 
-def test_the_objective_of_the_clusters_is_told_beside_the_loss_and_is_no_part_of_it() -> None:
+def test_the_cluster_objective_is_reported_but_not_part_of_the_loss() -> None:
     rows, valid = example(1)
     memory = ClusterMemory(num_clusters=ROWS + 1, size=64, refit_every=1)
     pairs = (("video", "text"),)
@@ -91,7 +91,7 @@ def test_clustering_pulls_the_named_modalities_towards_shared_centroids(cosine: 
     assert torch.allclose(found, cluster_contrast(target, *state, valid=mask, temperature=0.5))
 
 
-def test_the_fused_embedding_is_the_mean_of_what_a_clip_has() -> None:
+def test_the_fused_embedding_is_the_mean_over_present_modalities() -> None:
     rows, valid = example(2)
     valid["video"][:] = False
     valid["audio"][0] = valid["text"][0] = False

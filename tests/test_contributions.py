@@ -41,7 +41,7 @@ def test_groups_of_one_unit_give_their_ratios() -> None:
     np.testing.assert_allclose(ratio_contributions([1, 1, 3], [2, 4, 4], ["a", "b", "c"]), [0.5, 0.25, 0.75])
 
 
-def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says() -> None:
+def test_the_interval_of_a_ratio_has_its_nominal_coverage() -> None:
     """400 samples of 150 videos whose numbers of steps and recalls go together; the truth is that of a million videos."""
     rng = np.random.default_rng(0)
 

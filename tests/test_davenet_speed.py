@@ -141,7 +141,7 @@ def test_time_convolution(
     assert weight.grad.is_contiguous()
 
 
-def test_no_tap_of_the_weights_is_left_uncleared() -> None:
+def test_gradients_of_all_weight_taps_are_cleared() -> None:
     """A clip of one step reaches the middle tap only: the others' gradient is zero, whatever the memory held before.
 
     torch 2.13's own bfloat16 gradient is what the memory held there, at stride 2 on a CPU.

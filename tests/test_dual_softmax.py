@@ -53,7 +53,7 @@ def check(greater: int, equal: int, row: list[Decimal], own: Decimal) -> None:
     assert close or (greater, equal) == expected
 
 
-def test_shares_that_underflow_are_told_apart() -> None:
+def test_shares_that_underflow_are_distinguished() -> None:
     """Query 0 re-weights to 2e-78 and less than 1e-113, and 0; with the shares as floats all of it tied."""
     queries = np.array([[2.0, 0], [0, 2]], np.float32)
     gallery = np.array([[1, 1.9], [0.5, 1.8], [0, 2]], np.float32)
@@ -126,7 +126,7 @@ def test_the_same_scores_in_another_order_tie(seed: int) -> None:
         assert (found.greater[0], found.equal[0]) == (0, 2)
 
 
-def test_what_is_not_finite_spoils_its_own_query_alone() -> None:
+def test_a_value_that_is_not_finite_affects_only_its_query() -> None:
     rng = np.random.default_rng(1)
     queries, gallery = rng.normal(size=(6, 3)), rng.normal(size=(6, 3))
     whole = dual_softmax_ranks(queries, gallery, scale=50.0)

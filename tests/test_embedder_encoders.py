@@ -140,7 +140,7 @@ def behind_transformers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return root / "videos", root / "store", sounds, texts
 
 
-def test_embeddings_of_sound_and_captions_are_what_evaluation_gives(
+def test_embeddings_of_sound_and_captions_equal_evaluation(
     behind_transformers: tuple[Path, Path, Path, Path],
 ) -> None:
     videos, at, sounds, texts = behind_transformers
@@ -165,7 +165,7 @@ def test_embeddings_of_sound_and_captions_are_what_evaluation_gives(
     assert fused.shape == wanted.embeddings["video"].shape and np.linalg.norm(fused, axis=1).max() <= 1 + 1e-5
 
 
-def test_an_encoder_that_lies_elsewhere_must_be_named(behind_transformers: tuple[Path, Path, Path, Path]) -> None:
+def test_an_encoder_in_another_place_must_be_named(behind_transformers: tuple[Path, Path, Path, Path]) -> None:
     videos, at, sounds, texts = behind_transformers
     model = Embedder.from_run(at.parent / "run")
     with pytest.raises(TrichordError, match=r"encoder of audio, hf:clap, cannot be loaded.*encoders=\{'audio': NAME\}"):

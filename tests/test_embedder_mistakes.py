@@ -130,7 +130,7 @@ def test_encoders_and_weights_without_effect(root: Path, tmp_path: Path) -> None
     assert same.encode_audio(samples, rate_hz=16000).shape == (1, same.dim)
 
 
-def test_places_that_are_no_folders(root: Path, model: Embedder, tmp_path: Path) -> None:
+def test_paths_that_are_not_folders(root: Path, model: Embedder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         assert told(lambda place=place: model.save_pretrained(place)) == (

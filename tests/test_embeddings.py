@@ -72,7 +72,7 @@ def clips(*rows: tuple[int, float, float, list[int]]) -> Clips:
     return Clips(np.array(item), np.array(start_s), np.array(end_s), [np.array(c) for c in captions])
 
 
-def test_what_a_batch_holds(store: Store) -> None:
+def test_contents_of_a_batch(store: Store) -> None:
     batch = reader_of(store, max_words=2).read(
         clips((0, 5.0, 9.9, [1]), (1, 10.0, 24.9, [2, 3, 4]), (15, 0.0, 4.9, [0]))
     )
@@ -126,7 +126,7 @@ def test_a_network_of_audio_embeddings() -> None:
         model.to_published()
 
 
-def test_what_auto_takes(store: Store, tmp_path: Path) -> None:
+def test_inputs_selected_by_auto(store: Store, tmp_path: Path) -> None:
     assert (audio_input_of(store), text_input_of(store)) == ("embeddings", "embeddings")
     with StoreWriter(tmp_path / "both", word_vectors()) as writer:
         writer.add(embedding_item(0, "train"))

@@ -169,7 +169,7 @@ def test_youcook2_galleries(tmp_path: Path) -> None:
         find_protocol("youcook2-full").run(pooled_only, options)
 
 
-def test_a_diverged_model_is_told_of(tiny_store: Path) -> None:
+def test_a_diverged_model_is_reported(tiny_store: Path) -> None:
     broken = network()
     with torch.no_grad():
         next(p for name, p in broken.named_parameters() if "video" in name).fill_(float("nan"))
@@ -280,7 +280,7 @@ def test_a_launch_evaluates_as_one_process(run: Path, tiny_store: Path, tmp_path
     assert all(np.array_equal(one.embeddings[m], several.embeddings[m]) for m in ("video", "audio", "text"))
 
 
-def test_what_has_no_effect_is_an_error(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+def test_options_without_effect_are_errors(run: Path, tiny_store: Path, tmp_path: Path) -> None:
     path = tmp_path / "e.npz"
     Embedded.of({"video": np.eye(3), "text": np.eye(3)}).save(path)
     for arguments, told in (

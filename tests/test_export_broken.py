@@ -147,7 +147,7 @@ def test_a_harmful_sample_is_listed_and_the_others_arrive(case: str, tmp_path: P
     assert sorted(p.name for p in tmp_path.iterdir()) == ["store", "x"]
 
 
-def test_a_shard_cut_anywhere_gives_what_came_before(exported: Callable[[str], Path]) -> None:
+def test_a_truncated_shard_returns_the_samples_before_the_cut(exported: Callable[[str], Path]) -> None:
     root = exported("webdataset")
     shard = root / "train-000000.tar"
     whole = shard.read_bytes()
@@ -165,7 +165,7 @@ def test_a_shard_cut_anywhere_gives_what_came_before(exported: Callable[[str], P
     assert "cannot be read (No such file or directory)" in read_ledger(root.parent / "gone")[0]["reason"]
 
 
-def test_a_shard_that_lost_samples_is_told(exported: Callable[[str], Path]) -> None:
+def test_a_shard_with_lost_samples_is_reported(exported: Callable[[str], Path]) -> None:
     root = exported("webdataset")
     tar(root / "train-000000.tar", ("v.json", record()), ("v.visual_2d.npy", GOOD))
     summary = import_webdataset(root, root.parent / "back")
@@ -243,7 +243,7 @@ def harm_npy(root: Path) -> Iterator[tuple[str, str]]:
     yield "cooking/a b", "names the file '../../a%20b.npy', which is none of this folder"
 
 
-def test_npy_what_is_harmed_is_listed(exported: Callable[[str], Path]) -> None:
+def test_npy_damaged_items_are_listed(exported: Callable[[str], Path]) -> None:
     root = exported("npy")
     for number, (name, reason) in enumerate(harm_npy(root), 1):
         summary, reasons = imported("npy", root, root.parent / f"back{number}")
@@ -277,7 +277,7 @@ def test_npy_index(exported: Callable[[str], Path]) -> None:
     assert "index.csv: cannot be read" in refused("npy", root)
 
 
-def test_howto100m_what_is_harmed_is_listed(exported: Callable[[str], Path]) -> None:
+def test_howto100m_damaged_items_are_listed(exported: Callable[[str], Path]) -> None:
     root = exported("howto100m")
     index = root / "trichord.jsonl"
     bomb = root / "howto100m" / "video__" / "howto100m+%2E" / "howto100m+%2E_2d.npz"
@@ -310,7 +310,7 @@ def test_howto100m_what_is_harmed_is_listed(exported: Callable[[str], Path]) -> 
     assert "trichord.jsonl: cannot be read" in refused("howto100m", root)
 
 
-def test_youcook2_what_is_harmed_is_listed(exported: Callable[[str], Path]) -> None:
+def test_youcook2_damaged_items_are_listed(exported: Callable[[str], Path]) -> None:
     from release_helpers import write
     from trichord.files.pickles import load_pickle
 

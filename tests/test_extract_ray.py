@@ -77,7 +77,7 @@ def task(store: Path, number: int = 0) -> Task:
     return Task(Source(f"v{number}", f"v{number}.mp4"), "train", f"{number:040d}:0", "c", store)
 
 
-def test_a_node_that_cannot_do_the_work_says_so(tmp_path: Path) -> None:
+def test_a_node_that_cannot_work_is_reported(tmp_path: Path) -> None:
     row, cwd = {"task": pickle.dumps(task(tmp_path))}, str(tmp_path)
     digest = describe(CHOICE).digest
     actor = Extractor(cwd, CHOICE, "cpu", 1, digest, tmp_path, 30.0)
@@ -148,7 +148,7 @@ def test_waves_take_every_task_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         list(lost.outcomes(task(tmp_path, i) for i in range(9)))
 
 
-def test_parts_end_where_the_plan_says_whoever_is_done_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_follow_the_plan_in_any_order_of_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos, local = many(tmp_path / "v", 5), extract.LocalEngine
     monkeypatch.setattr(driver, "SHARD_BYTES", 30_000)  # of two videos
     run(videos, tmp_path / "a")
@@ -226,7 +226,7 @@ def test_a_lost_worker_and_a_lost_node_lose_nothing(
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_finished(videos: Path, cluster: TwoNodes, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_finished_items(videos: Path, cluster: TwoNodes, tmp_path: Path) -> None:
     store = tmp_path / "s"
     process = subprocess.Popen(
         command(videos, store, cluster.address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -71,7 +71,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("error", "kind"), FAULTS)
-def test_one_place_tells_faults_of_the_system_from_damage(error: BaseException | None, kind: str) -> None:
+def test_faults_of_the_system_are_distinguished_from_damage(error: BaseException | None, kind: str) -> None:
     assert fault_of(error) == kind
 
 
@@ -221,7 +221,7 @@ DAMAGE = av.error.InvalidDataError(-1094995529, "Invalid data found when process
         (Packets(decode_error=av.error.BlockingIOError(errno.EAGAIN, "try again")), "system"),  # a thread of FFmpeg
     ],
 )
-def test_a_failed_allocation_is_no_damage(container: Packets, kind: str) -> None:
+def test_a_failed_allocation_is_not_damage(container: Packets, kind: str) -> None:
     notes: list[str] = []
     with pytest.raises(SystemFaultError, match=r"a\.mp4: cannot be read now") as caught:
         list(decoded("a.mp4", container, VIDEO, notes))  # type: ignore[arg-type]
@@ -296,7 +296,7 @@ def test_a_fault_is_tried_again_by_the_next_run_and_sets_the_exit_code(
         (MemoryError(), "out-of-memory"),
     ],
 )
-def test_what_strikes_one_video_leaves_the_others_alone(
+def test_a_fault_of_one_video_does_not_affect_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: str
 ) -> None:
     folder, store = tmp_path / "v", tmp_path / "s"
@@ -350,7 +350,7 @@ def test_an_item_of_the_spool_is_not_given_up_for_a_fault(tmp_path: Path, monkey
     assert ids_of(tmp_path / "s") == ["a"]
 
 
-def test_what_is_held_out_does_not_depend_on_a_fault(videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_split_does_not_depend_on_a_fault(videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     fail_reads(monkeypatch, errno.EIO, after=0)
     assert can_be_tested(Source("a", "a.mp4", video=videos[".mp4"]), needs_captions=False)
     monkeypatch.undo()
@@ -407,7 +407,7 @@ def test_a_video_that_changes_while_it_is_extracted_is_not_stored(
 # ---- folders that cannot be listed
 
 
-def test_a_folder_that_cannot_be_listed_is_told_and_tried_again(
+def test_a_folder_that_cannot_be_listed_is_reported_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, store = tmp_path / "v", tmp_path / "s"

@@ -107,7 +107,7 @@ def figures(path: Path) -> dict[str, float]:
     return {row["direction"]: row["r5"] for row in benchmark["results"]}
 
 
-def test_a_study_learns_from_the_arrays_and_tells_their_letter(made: Path) -> None:
+def test_a_study_trains_on_the_arrays_and_records_their_letter(made: Path) -> None:
     content = json.loads((made / "study" / "study.json").read_text())
     assert content["modalities"] == {"depth": "d"}
     recalls = {row["direction"]: row["r5"] for row in content["results"]}

@@ -87,7 +87,7 @@ def test_parts_of_actors_are_those_of_the_local_pass(
     assert freeze_on_ray(RayOptions(), *arguments(store), Accelerator(cpu=True)) == 0
 
 
-def test_a_node_that_holds_something_else_says_so(stores: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
+def test_a_node_with_other_content_is_reported(stores: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
     maker = PartMaker(str(tmp_path), "cpu", *arguments(Path(shutil.copytree(stores[0], tmp_path / "s"))))
     assert "no such file" in maker({"key": "video-0", "parts": [0]})["failure"].lower()  # nobody made the folder
     (tmp_path / "s" / "frozen").mkdir()
@@ -98,7 +98,7 @@ def test_a_node_that_holds_something_else_says_so(stores: tuple[Path, dict[str, 
     maker._leases.close()
 
 
-def test_a_cluster_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_cluster_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     connected = True
 
     class Ray:

@@ -195,12 +195,12 @@ def test_youcook2_clips_are_grouped_by_the_first_characters_of_their_ids() -> No
         ([f"recording_{i:04}" for i in range(40)], "all 40 clips of e.npz are of one video, 'recording_0'"),
     ],
 )
-def test_clips_that_are_no_groups_are_refused(names: list[str], message: str) -> None:
+def test_clips_that_form_no_groups_are_refused(names: list[str], message: str) -> None:
     with pytest.raises(TrichordError, match=f"benchmark youcook2-videos: .*{message}"):
         run("youcook2-videos", clips_named(names))
 
 
-def test_all_alike_scores_chance() -> None:
+def test_equal_scores_give_chance() -> None:
     texts, clips = np.ones((12, 2), np.float32), np.ones((20, 2), np.float32)
     of_text, of_clip = np.arange(12) % 4, np.arange(20) % 4
     for ranks in full_video_ranks(texts, of_text, clips, of_clip):

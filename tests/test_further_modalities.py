@@ -104,7 +104,7 @@ def test_a_file_without_further_modalities_is_as_before(tmp_path: Path, suffix: 
         ([], "'depth' is nothing that is read here; known are video, audio, text, text_clip"),
     ],
 )  # fmt: skip
-def test_a_hostile_list_of_modalities_is_one_line(tmp_path: Path, entries: list[str], message: str) -> None:
+def test_a_hostile_list_of_modalities_is_an_error_of_one_line(tmp_path: Path, entries: list[str], message: str) -> None:
     forget()
     path = tmp_path / "e.npz"
     np.savez(path, text=np.ones((2, 3)), depth=np.ones((2, 3)), modalities=np.array(entries, np.str_))
@@ -113,7 +113,7 @@ def test_a_hostile_list_of_modalities_is_one_line(tmp_path: Path, entries: list[
     assert str(path) in str(caught.value) and "\n" not in str(caught.value) and declared() == {}
 
 
-def test_the_file_says_when_two_letters_clash(tmp_path: Path) -> None:
+def test_conflicting_letters_are_an_error_that_names_the_file(tmp_path: Path) -> None:
     embedded().save(tmp_path / "e.npz")
     forget()
     declare({"dance": "d"})
@@ -161,7 +161,9 @@ def test_an_unknown_letter_of_a_file_is_named(tmp_path: Path, capsys: pytest.Cap
         ([["depth", "d"]], "results.json: its modalities are not names with letters"),
     ],
 )  # fmt: skip
-def test_a_hostile_record_of_an_evaluation_is_one_line(tmp_path: Path, modalities: object, message: str) -> None:
+def test_a_hostile_record_of_an_evaluation_is_an_error_of_one_line(
+    tmp_path: Path, modalities: object, message: str
+) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"subject": "x", "benchmarks": [], "modalities": modalities}))
     with pytest.raises(TrichordError, match=message) as caught:
         read_scores(tmp_path)

@@ -370,7 +370,7 @@ def test_fewer_than_two_clips() -> None:
     assert measure_geometry({m: x[:0] for m, x in rows.items()}, {m: v[:0] for m, v in valid.items()}) is None
 
 
-def test_mistakes_are_told() -> None:
+def test_mistakes_are_reported() -> None:
     rows, valid = {m: np.ones((5, 3)) for m in ALL}, {m: np.ones(5, bool) for m in ALL}
     with pytest.raises(TrichordError, match=r"one shape .* video \(5, 3\), audio \(5, 3\), text \(4, 3\)"):
         measure_geometry({**rows, "text": np.ones((4, 3))}, valid)

@@ -69,7 +69,7 @@ def ffmpeg(*arguments: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_another_decoder_gives_the_same_features(name: str) -> None:
+def test_decoders_agree_on_features(name: str) -> None:
     """The ffmpeg tool, as the published extractors call it, with its own build of FFmpeg."""
     (path,) = VIDEOS.glob(f"{name}.*")
     torch.set_num_threads(1)
@@ -88,7 +88,7 @@ def test_another_decoder_gives_the_same_features(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_another_decoder_gives_the_same_sound(name: str) -> None:
+def test_decoders_agree_on_sound(name: str) -> None:
     (path,) = VIDEOS.glob(f"{name}.*")
     with av.open(str(path)) as container:  # of several streams the tool takes the one with most channels, we the best
         index = container.streams.best("audio").index

@@ -194,7 +194,7 @@ def test_the_frozen_cache_of_an_earlier_version_is_used_again(small: Path) -> No
     assert names == {path.name for path in (small / "store" / "frozen").iterdir() if path.is_dir()}
 
 
-def test_the_comparison_tells_what_is_missing_or_another() -> None:
+def test_the_comparison_reports_missing_and_changed_figures() -> None:
     expected = {"rows": [{"value": 1.0, "of": "t2v"}]}
     check({"rows": [{"value": 1.0 + 1e-12, "of": "t2v", "more": 1}], "tables": []}, expected)
     for found in ({}, {"rows": []}, {"rows": [{"value": 1.1, "of": "t2v"}]}, {"rows": [{"value": 1.0, "of": "v2t"}]}):

@@ -91,7 +91,7 @@ def test_a_bad_feature_is_named_and_the_step_is_seen_again(
     assert f"{modality}: 4 of 32 rows not finite" in printed and f"video '{video}'" in printed
 
 
-def test_what_is_left_is_the_step_before_it_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights, running statistics and batch are those that the step began with; nothing in it is a pickle."""
     store, calls = write_tiny_store(tmp_path / "store", num_train=8), []
     call = CombinedLoss.__call__
@@ -146,7 +146,7 @@ def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")  # torch minds a first step that is left out
-def test_overflow_that_no_scale_mends_stops_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overflow_at_every_scale_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """fp16's scaler leaves out steps and halves its scale, 4 -> 2 -> 1; there it would go on for ever."""
     store = write_tiny_store(tmp_path / "store", num_train=8)
     build, norms, seen = factories.build_accelerator, loop._grad_norm, []
@@ -169,7 +169,7 @@ def test_overflow_that_no_scale_mends_stops_too(tmp_path: Path, monkeypatch: pyt
     assert all(torch.equal(a, b) for a, b in zip(seen[0][1], seen[2][1], strict=True))
 
 
-def test_training_goes_on_after_the_features_are_mended(tmp_path: Path) -> None:
+def test_training_continues_with_repaired_features(tmp_path: Path) -> None:
     """And the finished stage has no dump."""
     store = write_tiny_store(tmp_path / "store", num_train=8)
     whole = Store(store).shard_path(3).read_bytes()
@@ -213,7 +213,7 @@ DAMAGE = {
 }
 
 
-def test_what_is_damaged_gets_one_line(tmp_path: Path) -> None:
+def test_a_damaged_dump_is_an_error_of_one_line(tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path / "store", num_train=8)
     poison(store, 3, "visual_2d", float("nan"))
     _, dump = diverge(store, tmp_path / "run", "vt", debug())

@@ -98,7 +98,7 @@ def test_errors_of_every_library_are_known(tmp_path: Path) -> None:
         (errno.ENOTDIR, "Not a directory): a file lies where a folder belongs"),
     ],
 )
-def test_each_says_what_to_do(number: int, advice: str, tmp_path: Path) -> None:
+def test_each_error_gives_advice(number: int, advice: str, tmp_path: Path) -> None:
     with pytest.raises(TrichordError) as caught, writing(tmp_path):
         raise OSError(number, os.strerror(number))
     assert str(caught.value).startswith(f"{tmp_path}: cannot be ") and advice in str(caught.value)
@@ -109,7 +109,7 @@ def test_each_says_what_to_do(number: int, advice: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOENT, "No such file or directory"), OSError("x"), ValueError("12"), TrichordError("no")]
 )
-def test_other_errors_stay_what_they_are(error: Exception, tmp_path: Path) -> None:
+def test_other_errors_are_unchanged(error: Exception, tmp_path: Path) -> None:
     assert disk_error(error) is None
     with pytest.raises(type(error)) as caught, writing(tmp_path):
         raise error
@@ -192,7 +192,7 @@ for name, words in commands.items():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("options", "reason"), [("ro", "Read-only file system"), ("rw", "No space left on device")])
-def test_whatever_else_writes(options: str, reason: str, tiny_store: Path, tmp_path: Path) -> None:
+def test_all_other_writers(options: str, reason: str, tiny_store: Path, tmp_path: Path) -> None:
     if not can_mount():
         pytest.skip("this system lets nobody mount")
     (tmp_path / "disk").mkdir()

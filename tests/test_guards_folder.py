@@ -55,7 +55,7 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.slow
-def test_a_second_run_is_refused_until_the_first_is_gone(
+def test_a_second_run_is_refused_until_the_first_ends(
     other: subprocess.Popen[str], tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also one that was killed: the lock dies with its process, and nothing has to be cleaned up."""
@@ -87,7 +87,7 @@ def test_a_report_may_look_on(tiny_store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"process": "x"}', b"\xff" * 9000])
-def test_a_lock_file_that_tells_nothing(content: bytes, tmp_path: Path) -> None:
+def test_a_lock_file_without_content(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").touch()  # it is the folder of a run, so the lock file is that of a run
     with alone_in(tmp_path):
         (tmp_path / ".lock").write_bytes(content)
@@ -153,7 +153,7 @@ def test_a_shard_changed_in_place_is_found(trained: tuple[Path, Path]) -> None:
     again(store, out)
 
 
-def test_only_what_was_touched_is_read(trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_modified_files_are_read(trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     store, out = trained
     read: list[str] = []
     check = unchanged._check_content
@@ -195,7 +195,7 @@ def test_an_appended_store_is_another_one(trained: tuple[Path, Path]) -> None:
         again(store, out)
 
 
-def test_a_part_that_is_gone_is_missed(trained: tuple[Path, Path]) -> None:
+def test_a_missing_part_is_noticed(trained: tuple[Path, Path]) -> None:
     store, _ = trained
     opened = Store(store)
     noted = unchanged.stamps_of(opened)
@@ -204,7 +204,7 @@ def test_a_part_that_is_gone_is_missed(trained: tuple[Path, Path]) -> None:
         unchanged.check_unchanged(opened, noted)
 
 
-def test_a_store_changed_while_a_stage_trains_gives_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_changes_during_a_stage_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, out = write_tiny_store(tmp_path / "store", num_train=8), tmp_path / "run"
     train_stage = run.train_stage
 
@@ -231,7 +231,7 @@ def test_a_run_of_an_earlier_version_notes_its_store_now(trained: tuple[Path, Pa
     assert folder.is_there(out / "run.yaml")
 
 
-def test_a_lock_file_of_others_is_left_alone(tmp_path: Path) -> None:
+def test_foreign_lock_files_are_kept(tmp_path: Path) -> None:
     for content in ("my notes", "[1]", '{"name": 1}'):
         (tmp_path / ".lock").write_text(content)
         with (

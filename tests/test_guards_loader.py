@@ -113,7 +113,7 @@ def test_without_a_limit_it_waits(let_go: threading.Event) -> None:
     assert list(read_ahead(lambda place: (let_go.wait(20), place)[1], range(3))) == [0, 1, 2]
 
 
-def test_a_slow_reader_is_no_stalled_one() -> None:
+def test_a_slow_reader_is_not_reported_as_stalled() -> None:
     """The limit is that of one batch, not of all."""
     assert list(read_ahead(lambda place: (time.sleep(0.1), place)[1], range(6), timeout_s=0.4)) == list(range(6))
 

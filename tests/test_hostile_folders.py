@@ -57,7 +57,7 @@ def irregular(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fifo", "socket", "device"])
-def test_what_is_no_regular_file_is_missing_and_waits_for_nobody(tmp_path: Path, videos: list[Path], kind: str) -> None:
+def test_special_files_are_skipped_without_waiting(tmp_path: Path, videos: list[Path], kind: str) -> None:
     folder = tmp_path / "v"
     folder.mkdir()
     shutil.copy(videos[0], folder / "good.mp4")

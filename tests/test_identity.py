@@ -75,7 +75,7 @@ def test_every_setting_that_is_listed_exists() -> None:
         assert {(section, name) for section, names in listed.items() for name in names} <= known
 
 
-def test_a_study_of_before_a_setting_existed_goes_on_with_it_at_its_default(
+def test_an_earlier_study_continues_with_the_default_of_a_new_setting(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = {"tensorboard": False, "max_steps": 1, "device": "cpu"}

@@ -48,7 +48,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("webdataset", webdataset, "test-000000.tar", 1),  # the whole shard
     ],
 )
-def test_what_the_system_does_not_read_is_read_by_the_next_import(
+def test_unread_files_are_read_by_the_next_import(
     layout: str,
     room: object,
     wanted: str,
@@ -81,7 +81,7 @@ def test_a_damaged_file_is_not_the_fault_of_the_system(store: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("layout", ["howto100m", "youcook2", "webdataset", "npy"])
-def test_word_vectors_that_lie_in_a_folder_are_no_pipe(layout: str, store: Path, tmp_path: Path) -> None:
+def test_word_vectors_in_a_folder_are_not_a_pipe(layout: str, store: Path, tmp_path: Path) -> None:
     export_store(store, out=tmp_path / "release", layout=layout)
     (tmp_path / "release" / "word2vec.bin").unlink()
     os.mkfifo(tmp_path / "release" / "word2vec.bin")

@@ -235,7 +235,7 @@ def test_ties_go_to_the_first_on_fast_paths(path: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 10**6), st.floats(0.0, 3.0), st.sampled_from([1e-3, 1e-2, 0.3]))
-def test_what_bfloat16_decides_is_sure(d: int, seed: int, mean: float, apart: float) -> None:
+def test_bfloat16_decisions_are_certain(d: int, seed: int, mean: float, apart: float) -> None:
     """Decided rows have the label of float64, with a lead that no float32 sum can turn; close centroids make it hard."""
     generator = torch.Generator().manual_seed(seed)
     middle = torch.randn(d, generator=generator) * mean
@@ -249,7 +249,7 @@ def test_what_bfloat16_decides_is_sure(d: int, seed: int, mean: float, apart: fl
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_bfloat16_decides_is_sure_of_rows_that_round_badly(seed: int) -> None:
+def test_bfloat16_decisions_are_certain_for_badly_rounded_rows(seed: int) -> None:
     """Every element loses almost half a step of bfloat16, and all losses favour the other centroid."""
     generator = torch.Generator().manual_seed(seed)
     centroids = torch.randn(1, 64, generator=generator).sign() / 8 * torch.tensor([[1.0], [-1.0]])
@@ -264,7 +264,7 @@ def test_what_bfloat16_decides_is_sure_of_rows_that_round_badly(seed: int) -> No
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_what_bfloat16_decides_is_sure_of_centroids_that_round_badly(share: float) -> None:
+def test_bfloat16_decisions_are_certain_for_badly_rounded_centroids(share: float) -> None:
     """The row is exact; the centroids' losses, all of one sense, turn the order of two opposite centroids."""
     row = torch.ones(64)
     kept = torch.linspace(1.25, 1.75, 32).bfloat16().float()
@@ -278,7 +278,7 @@ def test_what_bfloat16_decides_is_sure_of_centroids_that_round_badly(share: floa
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_bfloat16_decides_is_sure_where_its_result_is_rounded(seed: int) -> None:
+def test_bfloat16_decisions_are_certain_for_rounded_results(seed: int) -> None:
     """Two centroids side by side, far from the mean of all, and rows along them: large scores, small differences."""
     generator = torch.Generator().manual_seed(seed)
     first = torch.nn.functional.normalize(torch.randn(16, generator=generator), dim=0)
@@ -290,7 +290,7 @@ def test_what_bfloat16_decides_is_sure_where_its_result_is_rounded(seed: int) ->
     assert torch.equal(labels[decided], expected[decided])
 
 
-def test_bfloat16_decides_most_and_never_what_is_not_a_number() -> None:
+def test_bfloat16_decides_most_rows_but_never_nan() -> None:
     data, truth = blobs(1, n=400, k=5, d=64, spread=0.3)
     centroids = torch.nn.functional.normalize(torch.stack([data[truth == k].mean(0) for k in range(5)]), dim=1)
     data[0], data[1, 3], data[2, 5], data[3] = float("nan"), float("inf"), float("nan"), 0
@@ -300,7 +300,7 @@ def test_bfloat16_decides_most_and_never_what_is_not_a_number() -> None:
     assert torch.equal(labels[decided], truth[decided])
 
 
-def test_a_fit_that_stands_still_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_converged_fit_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without another pass, and with the result that further passes give."""
     data, truth = blobs(0, n=300)
     start = torch.stack([data[truth == k][0] for k in range(4)])

@@ -103,13 +103,13 @@ def test_one_process_that_fails_ends_all_with_one_line(wrong: str, line: str, ti
         assert [len(steps) for steps in losses(out).values()] == [10, 10]
 
 
-def test_a_mistake_of_the_user_is_told_once(tiny_store: Path, tmp_path: Path) -> None:
+def test_a_mistake_of_the_user_is_reported_once(tiny_store: Path, tmp_path: Path) -> None:
     for words in (["--order", "av>x"], ["--training.epoch", "3"], ["--training.sync_batch_norm", "true"]):
         done = run(*TORCHRUN, "-m", "trichord", "train", "--store", tiny_store, "--out", tmp_path / "run", *words)
         assert done.returncode != 0 and len(told(done)) == 1, done.stderr
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tiny_store: Path, tmp_path: Path) -> None:
+def test_a_run_continues_with_another_number_of_processes(tiny_store: Path, tmp_path: Path) -> None:
     """The batches are the same; it says that sums and random states may not be."""
     out = tmp_path / "run"
     words = [

@@ -149,7 +149,7 @@ def compare(batch: Batch, store: Store, expected: dict[str, np.ndarray], rows: n
     np.testing.assert_allclose(sums, expected["text_sum_over_dims"][rows], rtol=0, atol=1e-6)
 
 
-def test_the_clip_reader_gives_the_published_training_clips(store: Store, published: dict[str, np.ndarray]) -> None:
+def test_the_clip_reader_returns_the_published_training_clips(store: Store, published: dict[str, np.ndarray]) -> None:
     for item in store.select("howto100m").tolist():
         expected = {name.partition("/")[2]: a for name, a in published.items() if name.startswith(store.video_id(item))}
         start_s, end_s, _, _ = item_clips(store, item, 10.0)
@@ -159,7 +159,7 @@ def test_the_clip_reader_gives_the_published_training_clips(store: Store, publis
 
 
 @pytest.mark.parametrize(("collection", "name"), [("youcook2", "youcook"), ("msrvtt", "msrvtt")])
-def test_the_clip_reader_gives_the_published_evaluation_clips(
+def test_the_clip_reader_returns_the_published_evaluation_clips(
     collection: str, name: str, store: Store, published: dict[str, np.ndarray]
 ) -> None:
     expected = {key.partition("/")[2]: a for key, a in published.items() if key.startswith(f"{name}/")}

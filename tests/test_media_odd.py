@@ -57,7 +57,7 @@ def test_every_odd_file_is_listed(odd: dict[str, OddFile]) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_PICTURES + WITHOUT)
-def test_what_comes_out_of_odd_media(odd: dict[str, OddFile], name: str) -> None:
+def test_irregular_media_give_their_expected_results(odd: dict[str, OddFile], name: str) -> None:
     file, notes = odd[name], list[str]()
     info = probe(file.path)
     assert (info.has_video, info.has_audio) == (bool(file.frames), file.sound_s > 0)
@@ -84,7 +84,7 @@ def test_sound_that_changes_on_the_way_stays_in_time(odd: dict[str, OddFile]) ->
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_clip_is_what_decoding_from_the_start_gives(
+def test_a_clip_equals_decoding_from_the_start(
     odd: dict[str, OddFile], monkeypatch: pytest.MonkeyPatch, data: st.DataObject
 ) -> None:
     path = path_of(odd, data.draw(st.sampled_from(WITH_PICTURES + REALS)))

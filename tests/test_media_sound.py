@@ -72,7 +72,7 @@ def test_silence_is_not_made_before_it_is_wanted(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("live", ["0", "1"])
-def test_a_damaged_time_stamp_is_no_silence(tmp_path: Path, live: str) -> None:
+def test_a_damaged_time_stamp_does_not_become_silence(tmp_path: Path, live: str) -> None:
     """A packet that says it is 30 hours late: beyond the stated end, or beyond an hour where no end is stated. Time goes on."""
     path = write_sound(tmp_path / "a.mkv", {39: 30 * 3600.0}, live=live)
     if live == "0":  # the header believes the packet: put the length right
@@ -102,7 +102,7 @@ def test_skipped_sound_shows_as_empty_blocks(tmp_path: Path, hole: bool) -> None
     assert all(block.size for block in sound(path))
 
 
-def test_what_is_not_read_to_its_end_makes_no_note(tmp_path: Path) -> None:
+def test_a_partially_read_file_gives_no_note(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", num_frames=0, sound=tone(30), movflags="+faststart")
     path.write_bytes(path.read_bytes()[:90000])
     notes: list[str] = []

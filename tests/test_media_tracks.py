@@ -207,7 +207,7 @@ def test_silence_is_noted(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["bigbuckbunny.mp4", "flipping_a_pancake.mkv", "nasa_13013.mp4"])
-def test_nothing_is_said_of_usual_files(name: str) -> None:
+def test_ordinary_files_give_no_notes(name: str) -> None:
     notes: list[str] = []
     waveform(REAL / name, notes=notes)
     assert notes == []

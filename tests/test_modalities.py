@@ -209,7 +209,7 @@ def test_features_are_encoded_by_a_gated_unit_and_reconstructed() -> None:
         (lambda: network(depth=7).to_published(), "a network with depth has no published form"),
     ],
 )
-def test_mistakes_are_told(call: Any, message: str) -> None:
+def test_mistakes_are_reported(call: Any, message: str) -> None:
     with pytest.raises(TrichordError, match=message):
         call()
 

@@ -171,7 +171,7 @@ def test_sides_are_joined_by_the_rule(fusion: str) -> None:
     )
 
 
-def test_what_the_model_was_not_trained_on_is_not_read() -> None:
+def test_modalities_that_were_not_trained_are_not_read() -> None:
     encoder = TrichordEncoder(embedder(("video", "text")))
     assert encoder.mteb_model_meta.modalities == ["video", "text"]
     texts = ["worda", "wordb"]
@@ -183,7 +183,7 @@ def test_what_the_model_was_not_trained_on_is_not_read() -> None:
         encoder.encode(batches(audio=[None]), task_metadata=TASK)  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_embedded_is_an_error_or_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_items_that_cannot_be_embedded_are_errors_or_counted(caplog: pytest.LogCaptureFixture) -> None:
     texts = ["worda", "xyzzy", "wordb"]
     model = embedder()
     with pytest.raises(TrichordError, match="^Tests: no word of .*xyzzy.* missing='zero' counts such items as zeros$"):
@@ -283,7 +283,7 @@ def test_without_the_extra_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         TrichordEncoder("my_model")
 
 
-def test_a_run_is_taken_as_it_is(tiny_store: Path, tmp_path: Path) -> None:
+def test_a_run_folder_is_accepted(tiny_store: Path, tmp_path: Path) -> None:
     from trichord.recipes import load_recipe
     from trichord.study.run import train_order
 

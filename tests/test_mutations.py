@@ -24,7 +24,7 @@ def test_150_mutations() -> None:
 
 
 @pytest.mark.slow
-def test_what_must_not_happen_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forbidden_outcomes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge itself: results that differ, tracebacks, lines that are none, payloads that run."""
     from mutation_run import one
 
@@ -58,7 +58,7 @@ def test_what_must_not_happen_is_counted(tmp_path: Path, monkeypatch: pytest.Mon
     assert outcome(careless) == "executed"
 
 
-def test_a_byte_anywhere_in_a_part_is_told(tmp_path: Path) -> None:
+def test_any_changed_byte_of_a_part_is_reported(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "s", some_items(3)).path
     sound = read_store(Path(folder))
     assert "problems" not in sound

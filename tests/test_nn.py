@@ -221,7 +221,7 @@ def test_published_padding_is_an_option() -> None:
     torch.testing.assert_close(encoder.pool(audio, frames), encoder.davenet(audio).mean(-1))
 
 
-def test_inputs_are_left_alone_and_order_does_not_matter() -> None:
+def test_inputs_are_unchanged_and_their_order_does_not_matter() -> None:
     model, data = small().eval(), batch()
     before = {k: v.clone() for k, v in data.items()}
     out = model.embed(**data)

@@ -102,7 +102,7 @@ def test_every_way_prints_the_same_figures(
     assert of_report(rows_of(document, "figures-retrieval-tiny"), "system") == by_study
 
 
-def test_a_shared_first_stage_is_said_to_condition_the_interval(study: tuple[Path, StudyTable]) -> None:
+def test_a_note_says_that_the_interval_is_conditional_on_the_first_stage(study: tuple[Path, StudyTable]) -> None:
     folder, table = study
     conditional = "3 runs share 1 first stage: the interval is for this first stage only"
     assert f"AV→T: {conditional}." in table.caption

@@ -45,7 +45,7 @@ def leaking(tiny_store: Path, tmp_path: Path) -> Path:
     return store
 
 
-def test_a_study_that_scores_what_it_trains_on_is_refused_with_the_names(leaking: Path, tmp_path: Path) -> None:
+def test_a_study_that_scores_its_training_videos_is_refused(leaking: Path, tmp_path: Path) -> None:
     told = "benchmark other scores 1 videos that are trained on under another name .'copy' of other/test is 'video000' of tiny/"
     with pytest.raises(TrichordError, match=told):
         run_study(leaking, tmp_path / "out", ["vt"], [0], quick(), say=silent)

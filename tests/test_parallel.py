@@ -23,9 +23,7 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.bool]
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(DTYPES), st.data())
-def test_a_digest_tells_one_changed_bit_and_two_exchanged_rows(
-    seed: int, dtype: torch.dtype, data: st.DataObject
-) -> None:
+def test_a_digest_detects_a_changed_bit_and_exchanged_rows(seed: int, dtype: torch.dtype, data: st.DataObject) -> None:
     rng = torch.Generator().manual_seed(seed)
     tensor = (torch.randn(7, 3, generator=rng) * 3).to(dtype)
     before = digest([tensor])
@@ -41,7 +39,7 @@ def test_a_digest_tells_one_changed_bit_and_two_exchanged_rows(
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
-def test_a_digest_tells_exchanged_rows_that_have_the_same_sum(dtype: torch.dtype) -> None:
+def test_a_digest_detects_exchanged_rows_with_equal_sums(dtype: torch.dtype) -> None:
     rows = torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0]]).to(dtype)
     digests = {digest([rows[list(order)]]) for order in itertools.permutations(range(3))}
     assert len(digests) == 6
@@ -94,7 +92,7 @@ def both(rank: int) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return together(rank), normalised(rank)
 
 
-def test_processes_agree_or_all_of_them_say_what_differs(three: list[Any]) -> None:
+def test_all_processes_report_a_disagreement(three: list[Any]) -> None:
     found = [facts for facts, _ in three]
     for rank, facts in enumerate(found):
         assert facts["most"] == 12 and facts["main"] == "from 0" and facts["same"] is None

@@ -38,13 +38,13 @@ def drawn_captions(store: Store) -> np.ndarray:
     return np.stack(drawn).reshape(EPOCHS, NUM_VIDEOS, 2)  # type: ignore[arg-type]
 
 
-def test_clips_are_drawn_anew_in_each_epoch(store: Store) -> None:
+def test_clips_are_drawn_again_in_each_epoch(store: Store) -> None:
     captions = drawn_captions(store)
     for place in range(NUM_VIDEOS):
         assert len({tuple(pair) for pair in captions[:, place].tolist()}) > EPOCHS // 3
 
 
-def test_all_clips_of_a_video_are_drawn_alike_often(store: Store) -> None:
+def test_all_clips_of_a_video_are_drawn_equally_often(store: Store) -> None:
     """360 draws from 8 clips: 45 each, standard deviation 6."""
     captions = drawn_captions(store)
     assert (captions[..., 0] != captions[..., 1]).all()
@@ -65,7 +65,7 @@ def test_the_published_order_of_words_begins_with_the_drawn_caption(store: Store
     assert any(captions != sorted(captions) for captions in said) and max(map(len, said)) > 1
 
 
-def test_captions_of_one_clip_share_what_the_frozen_cache_has_of_it() -> None:
+def test_captions_of_one_clip_share_its_cached_embeddings() -> None:
     """Video 0 has captions 0 and 1 in one clip and caption 2 in another; video 1 is not trained on; video 2 has one clip."""
     values = np.arange(6, dtype=np.float32).reshape(3, 2)
     row, begin = np.array([0, 0, 1, 2]), np.array([0, -1, 3])

@@ -81,7 +81,7 @@ def test_word_stamps_have_hours_and_minutes() -> None:
 
 
 @pytest.mark.parametrize("cosine", [False, True])
-def test_an_embedder_fuses_as_its_model_is_scored(cosine: bool) -> None:
+def test_an_embedder_uses_the_fusion_rule_of_its_model(cosine: bool) -> None:
     model = SimpleNamespace(parts=SimpleNamespace(scoring=SimpleNamespace(cosine=cosine)))
     video, audio = np.array([[3.0, 4.0]], np.float32), np.array([[0.0, 0.5]], np.float32)
     fused = Embedder.fuse(model, video, audio)  # type: ignore[arg-type]

@@ -164,9 +164,7 @@ def test_the_same_settings_build_the_same(store: Store, unchanged: Mapping[str, 
 
 
 @pytest.mark.parametrize(("section", "setting"), SETTINGS)
-def test_every_setting_reaches_what_it_is_for(
-    section: str, setting: str, store: Store, unchanged: Mapping[str, Any]
-) -> None:
+def test_every_setting_has_an_effect(section: str, setting: str, store: Store, unchanged: Mapping[str, Any]) -> None:
     found = built(changed(small(), section, setting), store)
     differ = {name for name in unchanged if not same(found[name], unchanged[name])}
     if not differ and section == "loss":  # a setting of another pairwise loss
@@ -213,7 +211,7 @@ def test_the_terms_of_a_loss_have_the_weights_of_the_recipe(store: Store) -> Non
 
 
 @pytest.mark.parametrize(("contrast", "store_only"), [("mil_nce", "first_half"), ("mms", "all")])
-def test_batches_bring_what_the_loss_asks_for(contrast: str, store_only: str) -> None:
+def test_batches_hold_what_the_loss_needs(contrast: str, store_only: str) -> None:
     recipe = small()
     recipe.loss.contrast, recipe.loss.cluster_store = contrast, store_only  # type: ignore[assignment]
     found = factories.loop_settings(recipe, stages_of(Order.parse("av"))[0])

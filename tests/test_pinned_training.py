@@ -59,7 +59,7 @@ def norm_of(parameters: list[torch.nn.Parameter]) -> float:
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.5, 1e6])
-def test_gradients_are_scaled_to_the_limit_and_the_norm_before_is_told(limit: float) -> None:
+def test_gradients_are_clipped_and_the_norm_before_is_returned(limit: float) -> None:
     parameters, untouched = weights_with_gradients(10.0), weights_with_gradients(10.0)
     norm = loop._grad_norm(Accelerator(cpu=True), parameters, limit)
     before = norm_of(untouched)
@@ -71,7 +71,7 @@ def test_gradients_are_scaled_to_the_limit_and_the_norm_before_is_told(limit: fl
         torch.testing.assert_close(parameter.grad, other.grad * factor, rtol=1e-4, atol=1e-7)
 
 
-def test_a_gradient_that_is_not_finite_is_left_as_it_is() -> None:
+def test_a_gradient_that_is_not_finite_is_unchanged() -> None:
     parameters = weights_with_gradients(1.0)
     assert parameters[0].grad is not None
     parameters[0].grad[0, 0] = math.inf
@@ -226,7 +226,7 @@ class Stopped(Exception):
     """A run is stopped right after its first checkpoint."""
 
 
-def test_centroids_are_reset_when_an_epoch_starts_and_not_when_it_goes_on(
+def test_centroids_are_reset_only_at_the_start_of_an_epoch(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = debug(
@@ -269,7 +269,7 @@ def test_gradients_do_not_add_up_from_step_to_step(
 
 
 @pytest.mark.parametrize("chunk_clips", [0, 5])
-def test_chunks_train_what_is_thawed(chunk_clips: int, store_path: Path, tmp_path: Path) -> None:
+def test_chunks_train_thawed_modalities(chunk_clips: int, store_path: Path, tmp_path: Path) -> None:
     recipe = debug(training={"chunk_clips": chunk_clips, "max_steps": 1}, later_stages={"thaw": 0.5})
     summary = run.train_order(store_path, tmp_path / "run", "vt>a", 0, recipe, say=silent)
     first, last = (factories.build_model(recipe, Store(store_path), 0) for _ in range(2))

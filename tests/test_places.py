@@ -107,7 +107,7 @@ def test_every_part_counts(part: str, value: object, study: Path) -> None:
         check_described(folder, {**described, part: value})
 
 
-def test_what_earlier_versions_did_not_write_is_not_compared(study: Path, tmp_path: Path) -> None:
+def test_fields_that_earlier_versions_lack_are_not_compared(study: Path, tmp_path: Path) -> None:
     folder = stage_of(study, "av-t")
     check_described(folder, {"format": 1, "trained": ["video"]})
     check_described(tmp_path / "renamed", json.loads((folder / "model.json").read_text()))

@@ -126,7 +126,7 @@ def slow_class(train: np.ndarray, kind: np.ndarray, row: np.ndarray, penalty: fl
 
 
 @pytest.mark.parametrize("with_videos", [False, True])
-def test_what_is_validated_is_the_share_that_the_other_parts_predict(with_videos: bool) -> None:
+def test_validation_uses_predictions_from_the_other_parts(with_videos: bool) -> None:
     rng = np.random.default_rng(5)
     kind = np.minimum(np.arange(18) // 2 % 4, 2)  # one class is more frequent
     train = rng.standard_normal((18, 2)) * [1.0, 20.0] + 1.2 * np.stack([kind == 1, 20 * (kind == 2)], axis=1)
@@ -159,7 +159,7 @@ def test_clips_of_a_video_are_on_one_side() -> None:
     assert max(together) == 100.0 and max(apart) < 80
 
 
-def test_separable_classes_are_told_apart_and_bits_repeat() -> None:
+def test_separable_classes_are_classified_reproducibly() -> None:
     rng = np.random.default_rng(3)
     kind = np.arange(40) % 4
     rows = np.eye(4)[kind] * 5 + 0.1 * rng.standard_normal((40, 4))

@@ -52,7 +52,7 @@ def value(outcome: Outcome, of: str, measure: str = "top-1") -> tuple[float, flo
     return row.value, row.chance, row.num
 
 
-def test_what_is_planted_is_found_by_all() -> None:
+def test_all_protocols_find_planted_classes() -> None:
     found = planted()
     assert set(NAMES) <= set(protocols())
     for name, of in (
@@ -132,7 +132,7 @@ def test_a_probe_learns_from_training_clips_alone() -> None:
         assert value(outcome, of)[0] == pytest.approx(100 / 3)  # right where wordc was planted
 
 
-def test_training_clips_that_lack_a_side_teach_nothing_of_it() -> None:
+def test_training_clips_without_a_side_are_not_used_for_it() -> None:
     seen = [i % 3 != 2 or i % 4 == 0 for i in range(24)]  # the third class has video in its two test clips alone
     outcome = run("linear-probe", planted(valid={"video": seen}))
     assert value(outcome, "video, class")[:2] == (pytest.approx(400 / 6), pytest.approx(50 * 4 / 6))
@@ -171,7 +171,7 @@ def test_classes_without_training_clips_are_errors() -> None:
         ),
     ],
 )
-def test_what_cannot_be_scored_is_told(name: str, more: dict, options: dict, told: str) -> None:
+def test_impossible_requests_are_reported(name: str, more: dict, options: dict, told: str) -> None:
     with pytest.raises(TrichordError) as caught:
         run(name, planted(**more), **options)
     assert told in str(caught.value) and "\n" not in str(caught.value)

@@ -129,7 +129,7 @@ def test_howto100m() -> None:
     assert not MCN.from_published(state, normalize=False).normalize
 
 
-def test_computes_what_was_published_unless_asked() -> None:
+def test_published_behaviour_is_the_default() -> None:
     state = small().to_published()
     assert not MCN.from_published(state).arguments["mask_padding"]
     assert MCN.from_published(state, mask_padding=True).arguments["mask_padding"]

@@ -44,7 +44,7 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in path.read_text().splitlines()]
 
 
-def test_a_study_says_it_first_and_takes_the_slow_way(store: Path, tmp_path: Path) -> None:
+def test_a_study_reports_it_first_and_computes_without_a_cache(store: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     with read_only(store):
         run_study(store, tmp_path / "study", ["av>t"], [0], quick(), say=lines.append)
@@ -61,7 +61,7 @@ def test_a_study_says_it_first_and_takes_the_slow_way(store: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
-def test_what_is_no_folder_is_said_first_and_left_alone(store: Path, tmp_path: Path, kind: str) -> None:
+def test_a_file_in_place_of_the_cache_is_reported_and_kept(store: Path, tmp_path: Path, kind: str) -> None:
     frozen, elsewhere = store / "frozen", tmp_path / "elsewhere"
     elsewhere.mkdir()
     if kind == "link":
@@ -77,7 +77,7 @@ def test_what_is_no_folder_is_said_first_and_left_alone(store: Path, tmp_path: P
     assert not list(elsewhere.iterdir()) and (frozen.is_symlink() if kind == "link" else frozen.read_text() == "mine")
 
 
-def test_what_is_kept_already_is_read(store: Path, tmp_path: Path) -> None:
+def test_an_existing_cache_is_used(store: Path, tmp_path: Path) -> None:
     train_order(store, tmp_path / "first", "av>t", 0, quick(), say=lambda line: None)
     kept = sorted(path.name for path in (store / "frozen").iterdir())
     lines: list[str] = []
@@ -109,6 +109,6 @@ def test_making_ahead_needs_the_right_to_write(store: Path, tmp_path: Path) -> N
         freeze(tmp_path / "run", store)
 
 
-def test_nothing_is_left_by_looking(store: Path) -> None:
+def test_the_check_leaves_no_files(store: Path) -> None:
     assert why_not_writable(store / "frozen") == ""
     assert not (store / "frozen").exists()

@@ -115,7 +115,7 @@ def test_files_are_appended_to_in_one_way() -> None:
     assert found == []
 
 
-def test_what_is_allowed_is_still_there() -> None:
+def test_allowed_exceptions_still_exist() -> None:
     names = {
         (path.relative_to(SOURCE).as_posix(), function)
         for path in SOURCE.rglob("*.py")

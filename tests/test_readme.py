@@ -116,7 +116,9 @@ def test_the_first_example_runs(
 
 
 @pytest.mark.slow
-def test_from_videos_to_an_exported_model_as_the_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_of_the_readme_from_videos_to_an_exported_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The commands from `extract` on in their order, on two seconds of video; then the example that reads the model."""
     monkeypatch.chdir(tmp_path)
     for folder, count in (("train", 3), ("test", 2)):

@@ -198,7 +198,7 @@ def test_real_speech_against_its_subtitles(recognizer: WhisperRecognizer) -> Non
     assert 3 <= len(captions) <= 5
 
 
-def test_where_a_folder_lies_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_location_of_a_folder_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     infos = []
     for place in ("here", "there"):
         folder = tmp_path / place / "my-whisper"
@@ -213,7 +213,7 @@ def test_where_a_folder_lies_does_not_matter(tmp_path: Path, monkeypatch: pytest
 
 
 @real
-def test_info_equals_what_is_loaded_and_imports_nothing_heavy(recognizer: WhisperRecognizer) -> None:
+def test_info_matches_the_loaded_model_and_imports_nothing_heavy(recognizer: WhisperRecognizer) -> None:
     assert recognizer_info("whisper:tiny.en") == recognizer.fingerprint and recognizer.sample_rate_hz == 16000
     code = (
         "import sys; from trichord.features.speech import recognizer_info; recognizer_info('whisper:tiny.en');"
@@ -222,7 +222,7 @@ def test_info_equals_what_is_loaded_and_imports_nothing_heavy(recognizer: Whispe
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_give_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     for name, message in (

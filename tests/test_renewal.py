@@ -136,7 +136,7 @@ def test_captions_added_and_corrected_are_taken_up(root: Path, monkeypatch: pyte
     assert (again.num_renewed, again.num_present) == (0, 3) and Store(root / "s").fingerprint == store.fingerprint
 
 
-def test_a_video_stays_in_its_split_whatever_the_rule_says_now(root: Path) -> None:
+def test_a_video_keeps_its_split(root: Path) -> None:
     (root / "videos" / "test").rename(root / "videos" / "egg")
     (root / "videos" / "egg" / "egg.mp4").rename(root / "videos" / "egg.mp4")
     (root / "videos" / "egg" / "egg.vtt").rename(root / "videos" / "egg.vtt")
@@ -148,7 +148,7 @@ def test_a_video_stays_in_its_split_whatever_the_rule_says_now(root: Path) -> No
     assert Store(store).split(0) == "test" and captions(Store(store))["egg"] == ["pour the honey"]
 
 
-def test_what_is_no_correction_changes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_correction_changes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Store(root / "s").fingerprint
     unextracted(monkeypatch)
     (root / "videos" / "train" / "tea.vtt").write_text(VTT + "\n")  # the same captions in another file
@@ -182,7 +182,7 @@ def test_another_video_of_the_same_name_is_refused(root: Path) -> None:
     assert any("made from other content; rename it, or name another collection" in note for note in summary.notes)
 
 
-def test_what_a_killed_run_had_read_again_is_taken_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_renewed_by_a_killed_run_are_committed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "videos" / "train" / "tea.vtt").write_text(SAID)
 
     def killed(*_: object, **__: object) -> None:
@@ -289,7 +289,7 @@ def test_lines_of_settled_work_that_cannot_be_used_are_passed_over(root: Path) -
     assert len(outdated(Store(root / "s"))) == 3
 
 
-def test_the_plan_reads_nothing_of_other_collections(root: Path) -> None:
+def test_the_plan_ignores_other_collections(root: Path) -> None:
     run(root / "videos", root / "s", collection="other")
     known = plan.Known(root / "s", "other")
     known.renew()
@@ -301,7 +301,7 @@ def test_the_plan_reads_nothing_of_other_collections(root: Path) -> None:
     assert told == [("videos", "Crack the egg"), ("other", "pour the honey")]
 
 
-def test_embeddings_of_captions_are_made_anew_with_them(tmp_path: Path) -> None:
+def test_embeddings_of_captions_are_recomputed(tmp_path: Path) -> None:
     one = item("v", split="test", texts=("add", "the"))
     one.streams["text"], one.rates_hz["text"] = np.ones((2, 3), np.float32), PER_CAPTION
     store = Store(build(tmp_path / "s", [one]))

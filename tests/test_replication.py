@@ -33,7 +33,7 @@ def nested(
     return runs_of((level + rng.standard_normal(level.shape) > 0).astype(float), sharing), float(truth)
 
 
-def test_runs_that_share_nothing_are_rows_of_an_array() -> None:
+def test_independent_runs_are_rows_of_an_array() -> None:
     hits = (np.random.default_rng(0).random((4, 50)) < 0.3).astype(float)
     runs = runs_of(hits, (1, 1, 1, 1))
     assert mean_interval(runs) == mean_interval(hits) and runs.replicates is hits
@@ -104,7 +104,7 @@ def test_intervals_cover(sharing: tuple[int, ...], least: float) -> None:
     assert inside / 3 >= least - 3 * np.sqrt(least * (100 - least) / 300)
 
 
-def test_runs_that_share_a_first_stage_are_no_independent_sample() -> None:
+def test_runs_that_share_a_first_stage_are_not_independent() -> None:
     """What the rule is for: with nine rows of three first stages taken for nine seeds, intervals cover far too seldom."""
     rng, inside = np.random.default_rng(3), np.zeros(2)
     for _ in range(200):

@@ -138,7 +138,7 @@ def named(document: Any) -> dict[str, Table]:
     return {table.name: table for table in document.tables()}
 
 
-def test_one_seed_makes_nothing_bold_or_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_seed_marks_no_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     draw = plots.differences
     monkeypatch.setattr(plots, "differences", lambda panels: drawn.append(panels) or draw(panels))
@@ -305,7 +305,7 @@ def test_the_recipe_beside_the_page_is_the_studys(folder: Path, report: Path) ->
     assert load_recipe(report / "recipe.yaml").to_dict() == study["recipe"]
 
 
-def test_only_finished_runs_enter_and_the_others_are_said(folder: Path, tmp_path: Path) -> None:
+def test_unfinished_runs_are_listed_and_left_out(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "s")
     stages = json.loads((tmp_path / "s" / "study.json").read_text())["orders"][0]["stages"]
     (tmp_path / "s" / "stages" / stages[-1]["folder"] / "diverged.json").write_text('{"message": "step 3: not finite"}')

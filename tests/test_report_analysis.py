@@ -188,7 +188,7 @@ def test_comparisons_of_studies_refuse_other_captions_and_protocols(tmp_path: Pa
         compare_studies(a, other)
 
 
-def test_comparisons_say_what_the_call_said(tmp_path: Path) -> None:
+def test_comparisons_state_the_settings_of_the_call(tmp_path: Path) -> None:
     a = write_study_folder(tmp_path / "a", seeds=[0])
     b = write_study_folder(tmp_path / "b", seeds=[0])
     edit(b / "study.json", lambda c: [entry.update(first_stage_seed=5) for entry in c["orders"]])

@@ -89,7 +89,7 @@ def test_it_is_dark_where_the_reader_wants_it_dark(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_nothing_hangs_over(width: int, tmp_path: Path) -> None:
+def test_nothing_overflows(width: int, tmp_path: Path) -> None:
     content, view = measured(sample_document(), width, tmp_path)
     assert view == width and content <= view
 

@@ -299,7 +299,7 @@ def test_orders_that_are_shown_beside_the_others_do_not_keep_a_winner_from_being
     ]
 
 
-def test_steps_are_compared_in_recall_and_told_in_steps(tmp_path: Path) -> None:
+def test_steps_are_compared_by_recall_and_listed(tmp_path: Path) -> None:
     folders = [
         write_folder(tmp_path / name, seconds(noise, 7), ("crosstask",), ("t2v",))
         for name, noise in (("good", 0.5), ("bad", 4.0))

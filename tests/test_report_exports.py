@@ -221,7 +221,7 @@ def test_a_strange_record_removes_nothing(tmp_path: Path, record: str) -> None:
     assert (tmp_path / "keep.csv").is_file()
 
 
-def test_a_failed_report_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_report_keeps_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_document(sample_document(), tmp_path)
     before = {path: path.read_bytes() for path in paths}
     write_text = Path.write_text

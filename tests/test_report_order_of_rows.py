@@ -154,7 +154,7 @@ def test_studies_of_other_clips_in_another_order_are_refused(tmp_path: Path) -> 
         compare_studies(read_study(a), read_study(b))
 
 
-def test_the_texts_of_a_clip_are_paired_by_their_captions_else_in_order() -> None:
+def test_texts_of_a_clip_are_paired_by_caption_or_position() -> None:
     assert places_of([("a", "x"), ("a", "y")], [("a", "y"), ("a", "x")]).tolist() == [1, 0]  # type: ignore[union-attr]
     assert places_of(["a", "a", "b"], ["b", "a", "a"]).tolist() == [1, 2, 0]  # type: ignore[union-attr]
     assert places_of(["a", "a", "b"], ["b", "b", "a"]) is None and places_of(["a"], []) is None

@@ -135,7 +135,7 @@ def test_hostile_titles_are_one_short_line() -> None:
         assert shown and all(t.endswith("…") and len(t) < 150 for t in shown), (name, shown)
 
 
-def test_nothing_to_show_is_said() -> None:
+def test_empty_plots_say_so() -> None:
     assert any(t.startswith("No ") for t in texts(plots.intervals([], "recall (%)")))
     for draw in (plots.differences, plots.similarity_matrices, plots.joint_space):
         assert any(t.startswith("No ") for t in texts(draw([])))  # type: ignore[operator]
@@ -179,7 +179,7 @@ def test_recalls_are_drawn_at_their_values() -> None:
         assert [t.get_text() for t in ax.texts] == ["not scored"]
 
 
-def test_differences_are_filled_where_told_apart() -> None:
+def test_significant_differences_are_filled() -> None:
     rows = [("a", 1.0, 0.5, 1.5, True), ("b", 0.2, -0.5, 0.9, False), ("c", -3.0, -4.0, -2.0, False)]
     with one_axes() as ax:
         draw_points(ax, difference_panel("x", *rows), zero_line=True)
@@ -215,7 +215,7 @@ def test_thinning_keeps_the_mean(values: list[float], num: int) -> None:
     assert np.isnan(means[count == 0]).all()
 
 
-def test_thinning_leaves_out_what_is_not_finite() -> None:
+def test_thinning_removes_values_that_are_not_finite() -> None:
     values = [1.0, np.nan, np.inf, 5.0, np.nan, -np.inf]
     at, means = plots.block_means(range(6), values, np.array([0, 2, 4, 5]))
     np.testing.assert_array_equal(at, [0, 3, np.nan])
@@ -394,7 +394,7 @@ def test_parameters_are_stacked_and_written() -> None:
     assert "0 trained" in texts(plots.parameters([plots.ParameterRow("avt", 0, 0)]))
 
 
-def test_costs_are_written_or_said_to_be_missing() -> None:
+def test_costs_are_shown_or_reported_as_missing() -> None:
     rows = [plots.CostRow("av>t", 4_920.0, 270_000, 1_100_000_000), plots.CostRow("avt", None, None, float("nan"))]
     shown = texts(plots.costs(rows))
     assert {"1 h 22 min", "270 k", "1,100 M"} <= set(shown) and shown.count("not recorded") == 3

@@ -123,7 +123,7 @@ def test_rows_by_benchmark() -> None:
     assert published_rows("my_videos") == ()
 
 
-def test_only_what_was_read() -> None:
+def test_only_figures_from_the_sources() -> None:
     figures = {value for row in PUBLISHED_ROWS for value in astuple(row)[4:8] if value is not None}
     assert not figures & set(UNSEEN)
     assert not [row for row in PUBLISHED_ROWS if row.method.startswith("MCN") and row.benchmark == "msrvtt"]
@@ -257,7 +257,7 @@ def test_half_way_prints_as_either() -> None:
     assert list(possible_hits(of_figures("0.00", "0.00", "100.0"), "r10", 1000)) == [1000]
 
 
-def test_errors_say_what_to_do() -> None:
+def test_errors_give_advice() -> None:
     row = PUBLISHED_ROWS[0]
     for call in (row.recall, lambda name: published_interval(row, name), lambda name: possible_hits(row, name, 9)):
         with pytest.raises(TrichordError, match="recall 'R@1' of Order study .*take one of r1, r5, r10"):

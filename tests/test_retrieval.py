@@ -70,7 +70,7 @@ def test_the_best_of_several_truths(data: st.DataObject, q: int, more: int, leve
     assert worst.meanr == pytest.approx(1 + np.mean(above))
 
 
-def test_one_truth_each_gives_the_counts_of_one_truth() -> None:
+def test_one_correct_item_each_gives_the_plain_counts() -> None:
     rng = np.random.default_rng(0)
     q, g = (rng.normal(size=(40, 9)).astype(np.float32) for _ in range(2))
     owner = rng.permutation(40)
@@ -271,7 +271,7 @@ def test_dual_softmax_uses_the_other_queries() -> None:
     assert plain.r1 == 50.0 and metrics_from_counts(dual).r1 == 100.0
 
 
-def test_dual_softmax_survives_what_is_not_finite_and_refuses_no_scale() -> None:
+def test_dual_softmax_accepts_infinite_scores_and_every_scale() -> None:
     queries, gallery = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)
     queries[2] = np.nan
     found = metrics_from_counts(dual_softmax_ranks(queries, gallery, scale=1e4))

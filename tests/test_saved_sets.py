@@ -146,7 +146,7 @@ def test_seconds_and_steps(steps: Subject, tmp_path: Path, suffix: str, fusion: 
     assert file.start_s[:3].tolist() == [0, 1, 2] and file.end_s[2] == 3 and set(file.videos) == {"v1", "v2", "v3"}
 
 
-def test_directions_and_what_is_missing(steps: Subject, tmp_path: Path) -> None:
+def test_directions_and_missing_arrays(steps: Subject, tmp_path: Path) -> None:
     options = Options(directions=("t2a",), missing="miss")
     file = same_from_file(evaluated(steps, ["crosstask"], options), tmp_path / "e.npz", options)
     assert set(file.embeddings) == {"audio", "text"}

@@ -66,7 +66,7 @@ LARGE_SVG = {
 
 
 @pytest.mark.parametrize("name", LARGE_SVG)
-def test_drawings_are_no_more_work_than_pictures(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawings_take_no_more_work_than_pictures(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resvg_py.svg_to_bytes", lambda **options: pytest.fail("it was drawn"))
     text, reason = LARGE_SVG[name]
     (tmp_path / "x.svg").write_text(text)

@@ -132,7 +132,7 @@ def test_configurations_name_no_code_and_no_file(name: str, file: str, folder: P
     assert "refused" in refusal(lambda: load_visual_encoder(f"hf:{folder}"))
 
 
-def test_where_a_model_came_from_is_no_path_to_read(folder: Path) -> None:
+def test_the_origin_of_a_model_is_not_read_as_a_path(folder: Path) -> None:
     write(
         folder / "tokenizer_config.json",
         {"name_or_path": "/etc", "special_tokens_map_file": "/etc/passwd", "tokenizer_file": None},
@@ -244,7 +244,7 @@ def test_an_audio_network_ends_where_its_weights_end(tmp_path: Path, monkeypatch
     assert "far more" in shown(load_audio_encoder, "hf", 600, folder, monkeypatch)
 
 
-def test_what_is_built_is_counted(folder: Path) -> None:
+def test_sizes_of_networks_are_counted(folder: Path) -> None:
     weights = weight_files(folder)
     assert WeightsSize.of(weights) == WeightsSize(20, 320)
     for build in (

@@ -176,7 +176,7 @@ def test_tensors_that_claim_more_than_they_have(name: str, tmp_path: Path) -> No
         refusal(lambda read=read: read(tmp_path / "x.safetensors"))  # type: ignore[misc]
 
 
-def test_models_are_no_larger_than_their_weights(tmp_path: Path) -> None:
+def test_models_larger_than_their_weights_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path, MCN(**SMALL), trained=("video",), visual_streams=("visual_2d",), settings={}, extra={})
     described = json.loads((tmp_path / "model.json").read_text())
     for key in ("sha256", "weights_sha256"):
@@ -297,7 +297,7 @@ def test_pictures_that_unpack_to_more_than_they_are(tmp_path: Path) -> None:
         assert "more than 179 million pixels" in told
 
 
-def test_pictures_in_svg_read_nothing_else(tmp_path: Path) -> None:
+def test_pictures_in_svg_read_no_other_files(tmp_path: Path) -> None:
     pytest.importorskip("resvg_py")
     from PIL import Image
 

@@ -164,7 +164,7 @@ def test_yaml_is_read_in_one_place() -> None:
 
 
 @pytest.mark.parametrize("name", ["hf:/etc", "st:../evil", "hf:~/x", "hf:a/../../b", "log-mel,hf:/etc", "hf:."])
-def test_an_encoder_that_a_model_names_is_no_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_name_in_a_model_is_not_a_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def loaded(self: FeatureEncoders, stream: str, name: str) -> None:
         raise AssertionError(f"{name} was loaded")
 

@@ -69,7 +69,7 @@ def test_five_thousand_frames_and_twenty_entries() -> None:
     assert np.diff(borders).tolist() == [250] * 20
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_inconsistent_input_is_reported() -> None:
     with pytest.raises(TrichordError, match="a transcript of 3 entries does not fit in 2 segments of 1 frames"):
         align_transcript(np.zeros((2, 3)))
     with pytest.raises(TrichordError, match="2 segments of 4 frames"):
@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_told() -> None:
 
 
 @given(st.lists(st.integers(-1, 2), min_size=1, max_size=12))
-def test_a_transcript_tells_the_labels_again(labels: list[int]) -> None:
+def test_a_transcript_reproduces_the_labels(labels: list[int]) -> None:
     transcript, borders = transcript_of(np.array(labels))
     assert np.repeat(transcript, np.diff(borders)).tolist() == labels
     assert (transcript[1:] != transcript[:-1]).all()

@@ -80,7 +80,7 @@ def test_captions_of_whole_clips_are_texts_of_one_clip(tmp_path: Path) -> None:
         Captions(np.zeros(2), np.full(2, 9.4), ("worda", "wordb")),  # of a container that claims more
     ],
 )
-def test_what_spans_the_whole_but_for_rounding(said: Captions, tmp_path: Path) -> None:
+def test_captions_that_span_the_clip_up_to_rounding(said: Captions, tmp_path: Path) -> None:
     for min_clip_s in (4.0, 20.0):
         store = write(tmp_path / f"s{min_clip_s}", [said, whole("wordc")])
         texts = evaluation_clips(store, store.select("mine"), min_clip_s)

@@ -50,7 +50,7 @@ def test_bash_and_slurm_read_it(script: Path) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_what_it_runs_is_a_command_of_ours(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scripts_run_known_commands(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from trichord.extraction import extract as extraction
     from trichord.study import freeze, run
 

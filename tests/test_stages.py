@@ -47,7 +47,7 @@ def test_joint_training_is_one_stage_with_all_pairs() -> None:
     assert len(stage.pairs) == 3 and not stage.frozen
 
 
-def test_a_thawed_stage_trains_on_what_came_before() -> None:
+def test_a_thawed_stage_continues_to_train_earlier_modalities() -> None:
     second = stages_of(Order.parse("av>t"), thaw=True)[1]
     assert (second.train, second.frozen, second.thawed) == (("text",), (), ("audio", "video"))
     assert second.pairs == (("video", "text"), ("audio", "text")) and second.reconstruct == ("text",)
@@ -149,7 +149,7 @@ def test_the_guard_finds_a_changed_weight_and_a_changed_buffer() -> None:
         next(b for n, b in model.named_buffers() if "running_mean" in n).add_(1e-7)
 
 
-def test_the_guard_lets_what_trains_change() -> None:
+def test_the_guard_accepts_changes_of_trained_weights() -> None:
     model, stage = small_model(), stages_of(Order.parse("vt>a"))[1]
     before = copy.deepcopy(model.state_dict())
     with frozen_guard(model, stage), torch.no_grad():

@@ -330,7 +330,7 @@ def test_power_against_simulation() -> None:
         assert predicted_power(d, seeds, queries, of) == pytest.approx(seen, abs=0.05)
 
 
-def test_what_is_needed() -> None:
+def test_seeds_and_queries_that_are_needed() -> None:
     of = Components(seed=0.0004, query=0.08, residual=0.2, num_seeds=5, num_queries=1000)
     for needed in queries_needed(4.0, of, (3, 5, 10), num_pairs=6):
         if needed.num_queries is not None:

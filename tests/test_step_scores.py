@@ -130,7 +130,7 @@ def test_a_silent_video_is_scored_by_its_pictures(subject: Subject) -> None:
     assert np.allclose(v2.scores["t2v"], v2.scores["t2va"]) and np.abs(v2.scores["t2v"]).max() <= 1.0001
 
 
-def test_crosstask_gives_both_recalls(subject: Subject) -> None:
+def test_crosstask_reports_both_recalls(subject: Subject) -> None:
     outcome = find_protocol("crosstask").run(subject, Options(directions=("t2v",)))
     rows_of = {row.measure: row for row in outcome.rows}
     videos = videos_of(subject)
@@ -169,7 +169,7 @@ def test_videos_without_the_modality_are_left_out_or_errors(subject: Subject) ->
     assert any("1 videos lack what t2a needs: counted as errors" in note for note in miss.notes)
 
 
-def test_mining_youtube_gives_overlaps(subject: Subject) -> None:
+def test_mining_youtube_reports_overlaps(subject: Subject) -> None:
     outcome = find_protocol("mining-youtube").run(subject, Options(directions=("t2v",)))
     values = {row.measure: row for row in outcome.rows}
     assert {m.partition(",")[0] for m in values} == {"recall", "IoU", "IoD", "MoF"}
@@ -229,7 +229,7 @@ def test_a_second_without_anything_is_never_chosen_before_others() -> None:
     assert q.scores["t2v"][:, 0].tolist() == [-0.5, -1, -1]
 
 
-def test_what_a_file_lacks_is_told() -> None:
+def test_missing_arrays_of_a_file_are_reported() -> None:
     def told(**changes: Any) -> str:
         with pytest.raises(TrichordError) as caught:
             find_protocol("crosstask").run(Subject.of_embeddings(given_file(**changes)), Options())
@@ -257,7 +257,7 @@ def test_choices_that_do_not_fit_are_refused(subject: Subject) -> None:
         protocol.run(subject, Options(fusion="max"))
 
 
-def test_a_store_without_annotations_says_what_to_import(tiny_store: Path) -> None:
+def test_a_store_without_annotations_names_the_import(tiny_store: Path) -> None:
     store = Store(tiny_store)
     model: Any = Linear(store.word_dim)
     settings = ScoringSettings(audio_frames=400, max_words=8, min_clip_s=4.0)

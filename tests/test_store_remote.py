@@ -92,7 +92,7 @@ def same(a: Store, b: Store) -> None:
 
 
 @pytest.mark.parametrize("url", [f"s3://{BUCKET}/deep/store", "memory://store", "memory://deep/store/"])
-def test_a_remote_store_gives_what_the_local_one_does(local: Path, s3: S3Server, url: str) -> None:
+def test_a_remote_store_equals_the_local_one(local: Path, s3: S3Server, url: str) -> None:
     upload(local, url)
     opened = Store(url)
     same(Store(local), opened)
@@ -244,7 +244,7 @@ def test_a_torn_object_is_refused_when_opened_and_when_read(local: Path, s3: S3S
     assert any(name in problem for problem in verify(url))
 
 
-def test_a_part_without_its_shard_and_a_damaged_manifest_are_told_by_their_url(local: Path) -> None:
+def test_damage_is_reported_with_its_url(local: Path) -> None:
     url = upload(local, "memory://store")
     MemoryFileSystem.store.pop("/store/parts/00003.safetensors")
     with pytest.raises(TrichordError, match=f"^{url}/parts/00003.safetensors: is missing"):
@@ -315,7 +315,7 @@ class SilentServer:
 
 
 @pytest.mark.parametrize("drips", [False, True])
-def test_a_server_that_never_answers_is_given_up_and_said(
+def test_a_server_that_never_answers_is_reported(
     drips: bool, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(remote, "PAUSES_S", (0.0, 0.0, 0.0))
@@ -368,7 +368,7 @@ class Failing(MemoryFileSystem):
         return super().cat_file(*args, **options)
 
 
-def test_attempts_are_bounded_and_the_last_cause_is_told(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempts_are_bounded_and_the_last_cause_is_reported(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "PAUSES_S", (0.0, 0.0, 0.0))
     fsspec.register_implementation("failing", Failing, clobber=True)
     monkeypatch.setattr("trichord.store.location.SCHEMES", (*SCHEMES, "failing"))
@@ -382,7 +382,7 @@ def test_attempts_are_bounded_and_the_last_cause_is_told(local: Path, monkeypatc
     assert Failing.left == 1000 - 4 and "check the network" in str(caught.value)
 
 
-def test_no_server_no_rights_and_no_bucket_are_told_in_one_line(
+def test_missing_servers_rights_and_buckets_are_errors_of_one_line(
     local: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def told(url: str) -> str:
@@ -443,7 +443,7 @@ def test_a_cache_bound_on_a_local_store_is_refused(local: Path) -> None:
         Store(local, cache_gb=3.0)
 
 
-def test_info_tells_where_copies_lie_and_when_they_do_not_fit(
+def test_info_shows_the_cache_and_whether_it_is_too_small(
     local: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = upload(local, "memory://store")
@@ -459,7 +459,7 @@ def test_info_tells_where_copies_lie_and_when_they_do_not_fit(
 
 
 @pytest.mark.slow
-def test_a_study_from_s3_gives_the_same_table(tiny_store: Path, s3: S3Server, tmp_path: Path) -> None:
+def test_a_study_from_s3_has_the_same_table(tiny_store: Path, s3: S3Server, tmp_path: Path) -> None:
     url = upload(tiny_store, f"s3://{BUCKET}/tiny")
     recipe = {"training": {"tensorboard": False, "max_steps": 8, "device": "cpu"}}
     tables = []

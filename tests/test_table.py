@@ -213,7 +213,7 @@ def test_a_parquet_table_without_a_usable_column(tmp_path: Path) -> None:
         read_table(write(tmp_path, [{"task": 1}], "parquet"))
 
 
-def test_one_missing_file_is_no_error(tmp_path: Path) -> None:
+def test_a_single_missing_file_is_not_an_error(tmp_path: Path) -> None:
     found = read_table(write(tmp_path, [{"video": "v.mp4"}, {"video": "gone.mp4"}]))
     assert [s.video_id for s in found] == ["v", "gone"]
 

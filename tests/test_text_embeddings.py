@@ -80,7 +80,7 @@ def test_text_is_cut_at_the_stated_length(encoders: dict[str, TextModel], name: 
     assert (rows[0] == rows[1]).all() and (rows[0] != rows[2]).any()
 
 
-def test_info_equals_what_is_loaded_and_follows_the_weights(encoders: dict[str, TextModel], tmp_path: Path) -> None:
+def test_info_matches_the_loaded_encoder_and_its_weights(encoders: dict[str, TextModel], tmp_path: Path) -> None:
     for name, encoder in encoders.items():
         folder = getattr(tiny, name)(tmp_path / "elsewhere" / name)
         assert text_encoder_info(f"hf:{folder}") == ("text", encoder.fingerprint)

@@ -134,7 +134,7 @@ def test_class_names_are_embedded_too(made: Made) -> None:
     assert (row.protocol, row.value, row.num) == (name, pytest.approx(100 * right.mean()), 4)
 
 
-def test_a_store_that_does_not_say_what_made_its_embeddings(made: Made, tmp_path: Path) -> None:
+def test_a_store_that_does_not_record_its_text_encoder(made: Made, tmp_path: Path) -> None:
     write_store(tmp_path / "store", made.encoder)
     (tmp_path / "store" / ENCODERS).unlink()
     subject = subject_of(tmp_path / "store")

@@ -192,7 +192,7 @@ def test_wrong_weights(tmp_path: Path) -> None:
             load_visual_encoder(name, tmp_path / "b.pth")
 
 
-def test_resnet152_offline_says_which_file_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resnet152_offline_names_the_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder = tmp_path / "cache" / "torch" / "hub" / "checkpoints"
     with pytest.raises(TrichordError) as caught:
@@ -244,7 +244,7 @@ def test_rows_do_not_depend_on_how_pictures_are_grouped(encoder: NetworkEncoder,
             assert np.array_equal(np.concatenate(list(pool.map(encoder.encode, parts))), whole)
 
 
-def test_a_filled_batch_leaves_no_trace(encoder: NetworkEncoder, pictures: np.ndarray) -> None:
+def test_padding_of_a_batch_has_no_effect(encoder: NetworkEncoder, pictures: np.ndarray) -> None:
     """What a GPU does, on the CPU: batches of at most 4, filled with black pictures to a power of two."""
     frames = np.concatenate([pictures] * 4)[:7, ::4, ::4]
     batched = replace(encoder, batch_size=4)

@@ -221,7 +221,7 @@ def test_the_table_against_torchvisions_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["r3d_18", pytest.param("mvit_v2_s", marks=pytest.mark.slow)])
-def test_a_torchvision_model_gives_what_enters_its_classifier(name: str, tmp_path: Path) -> None:
+def test_a_torchvision_model_returns_the_input_of_its_classifier(name: str, tmp_path: Path) -> None:
     torchvision, model = import_torchvision(), MODELS[name]
     torch.manual_seed(0)
     network = torchvision.models.get_model(name, weights=None).eval()

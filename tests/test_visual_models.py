@@ -95,7 +95,7 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("make", [clip, siglip, dinov2, vit, vit_with_pooler, convnext], ids=lambda make: make.__name__)
-def test_a_transformers_model_gives_its_own_features(make: Callable[[], tuple[Any, Any]], tmp_path: Path) -> None:
+def test_a_transformers_model_returns_its_own_features(make: Callable[[], tuple[Any, Any]], tmp_path: Path) -> None:
     folder, model, processor = saved(tmp_path / "model", make)
     encoder = load_visual_encoder(f"hf:{folder}")
     assert encoder.frames == FRAMES.get(make.__name__, FrameSpec(width=32, height=32))
@@ -211,7 +211,7 @@ def test_code_of_a_repository_is_never_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224.augreg_in21k"])
 @pytest.mark.parametrize("with_classifier", [True, False])
-def test_a_timm_model_gives_its_own_features(name: str, with_classifier: bool, tmp_path: Path) -> None:
+def test_a_timm_model_returns_its_own_features(name: str, with_classifier: bool, tmp_path: Path) -> None:
     timm = timm_models._timm()
     model = timm.create_model(name, pretrained=False, **({} if with_classifier else {"num_classes": 0})).eval()
     for key, value in model.state_dict().items():  # a new ResNet's blocks add nothing, its norms are as they begin

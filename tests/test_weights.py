@@ -258,7 +258,7 @@ def test_state_dicts_wrapped_and_bare(tmp_path: Path) -> None:
         assert torch.equal(read["a.weight"], state["a.weight"].float())
 
 
-def test_files_that_are_no_weights(tmp_path: Path) -> None:
+def test_files_that_are_not_weights(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return exec, (f"open({str(tmp_path / 'ran')!r}, 'w').close()",)

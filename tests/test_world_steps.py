@@ -63,7 +63,7 @@ def test_true_steps_join_the_videos(tmp_path: Path) -> None:
     assert (again.num_added, again.num_present) == (0, 2)
 
 
-def test_what_is_no_world_or_not_of_this_store_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_the_world_of_the_store_is_refused(tmp_path: Path) -> None:
     write_truth(tmp_path / "w")
     store = write_store(tmp_path / "s", "films")
     told = refused(import_world_steps, tmp_path / "w", store)
