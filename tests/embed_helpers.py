@@ -15,7 +15,7 @@ from trichord.errors import TrichordError
 
 
 class NamedFiles:
-    """Stands for an `Embedder` of pictures."""
+    """A substitute for an `Embedder` of pictures."""
 
     dim = 2
     modalities = ("video",)

@@ -34,7 +34,7 @@ training: {epochs: 2, tensorboard: false, device: cpu, checkpoint_every_steps: 2
 
 
 def small_item(index: int, split: str) -> Item:
-    """As `tiny.tiny_item`, of a few kilobytes."""
+    """Return an item like `tiny.tiny_item`, of a few kilobytes."""
     shared = np.random.default_rng(1)
     looks, sounds = np.abs(shared.standard_normal((NUM_WORDS, VIDEO_DIM))), shared.integers(-60, -20, (NUM_WORDS, 40))
     said = np.random.default_rng([2, index]).integers(0, NUM_WORDS, (CLIPS, 3))

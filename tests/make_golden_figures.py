@@ -42,7 +42,7 @@ def quietly(*words: str) -> None:
 
 
 def embedded(noise: float) -> Embedded:
-    """Clips whose modalities agree up to noise; some lack their sound, two have the same picture."""
+    """Return clips whose modalities agree up to noise; some have no sound, and two have the same picture."""
     rng = np.random.default_rng(7)
     truth = rng.standard_normal((NUM_CLIPS, 6))
     names = ("video", "audio", "text")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault: in `file` (below src/trichord) the text `old`, which is there once, becomes `new`. `tests` must notice it."""
+    """A fault: in `file` (below src/trichord), the text `old`, which occurs once, becomes `new`; `tests` must notice it."""
 
     name: str
     file: str

@@ -32,7 +32,7 @@ SHARE = [name for name, count in REPEATS.items() for _ in range(count)]
 
 @dataclass
 class Outcome:
-    """What became of mutations: numbers by target and outcome, and the failures with all that repeats them."""
+    """Results of mutations: numbers by target and outcome, and the failures with everything needed to repeat them."""
 
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Outcome:
 
 
 def run(count: int, seed: int, num_workers: int = 2, only: str = "") -> Outcome:
-    """Run mutations 0 to `count` of a seed; `only` one target."""
+    """Run mutations 0 to `count` of a seed; `only` selects one target."""
     outcome, began = Outcome(), time.monotonic()
     workers = [_Worker(first, num_workers, count, seed, only) for first in range(num_workers)]
     with selectors.DefaultSelector() as ready:
@@ -118,7 +118,7 @@ class _Worker:
 
 
 def main(first: int, step: int, count: int, seed: int, only: str) -> None:
-    """The worker."""
+    """Run the worker."""
     import warnings
 
     import torch
@@ -155,7 +155,7 @@ def _fresh(folder: Path, root: Path) -> Path:
 
 
 def one(target: Any, base: dict[str, str], number: int, rng: random.Random, root: Path) -> dict[str, Any]:
-    """Damage a fresh copy of the target, read it, and say what became of it."""
+    """Damage a fresh copy of the target, read it, and return the outcome."""
     from mutations import mutate
     from trichord.errors import TrichordError
 

@@ -47,7 +47,7 @@ REPEATED = b"9" * 5000
 
 
 class Payload:
-    """What a pickle would run: makes the marker file."""
+    """What a pickle would execute: creates the marker file."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -57,7 +57,7 @@ class Payload:
 
 
 def mutate(path: Path, files: list[Path], rng: random.Random, marker: Path) -> str:
-    """Change a file. Returns the kind of change; `resealed ...` for a content that was changed with its digests."""
+    """Change a file; return the kind of change, `resealed ...` for content that was changed with its checksums."""
     kinds: list[Callable[[], str]] = [lambda: _bytes(path, rng)] * 4 + [lambda: _file(path, files, rng)]
     structured = {
         ".json": lambda: _json(path, rng),
@@ -132,7 +132,7 @@ def _file(path: Path, files: list[Path], rng: random.Random) -> str:
 
 
 def changed(content: Any, rng: random.Random) -> Any:
-    """The content with one value or key of it changed."""
+    """Return the content with one value or key changed."""
     places: list[tuple[Any, Any]] = []
 
     def collect(value: Any) -> None:
@@ -247,7 +247,7 @@ def _npz(path: Path, rng: random.Random, marker: Path) -> str:
 
 
 def _lying_npz(path: Path, name: str) -> str:
-    """A header that claims 10^15 elements over a few bytes, in an archive whose checksums are right."""
+    """Return a header that claims 10^15 elements over a few bytes, in an archive with correct checksums."""
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 1000000), }"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(
@@ -292,7 +292,7 @@ def _pickle(path: Path, rng: random.Random, marker: Path) -> str:
 
 
 def _parquet(path: Path, rng: random.Random) -> str:
-    """The rows or the description of a part of a store, with a digest that fits them."""
+    """Change the rows or the description of a part of a store, with a matching checksum."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

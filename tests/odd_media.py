@@ -22,14 +22,14 @@ _ASS = b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name\nStyle:
 
 @dataclass(frozen=True)
 class OddFile:
-    """A file and what it gives.
+    """A file and its expected content.
 
     Attributes:
         path: The file.
         frames: Frame (see `card`) that is shown at 0, 1, 2, ... seconds; empty if it has no pictures.
         size: Width and height of its upright pictures.
-        sound_s: Seconds of sound, about; 0 if it has none.
-        note: What a line of the notes says, if there is one.
+        sound_s: Approximate seconds of sound; 0 if it has none.
+        note: Part of a line of the notes, if there is one.
         has_subtitles: Whether it has a subtitle track.
     """
 
@@ -42,7 +42,7 @@ class OddFile:
 
 
 def card(i: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Frame i: grey of level 24 + 5 i with a coloured square that moves; `card_of` reads i from it at any size."""
+    """Return frame i: grey of level 24 + 5 i with a coloured square that moves; `card_of` reads i from it at any size."""
     picture = np.full((height, width, 3), 24 + 5 * i, np.uint8)
     x = (7 * i) % max(width - width // 4, 1)
     picture[: height // 3, x : x + width // 4] = (200, 40, (90 * i) % 256)
@@ -76,7 +76,7 @@ def write(
     codec_options: dict[str, str] | None = None,
     **options: str,
 ) -> Path:
-    """Cards first, first + 1, ... at `start` + `ticks` of `time_base`, with sound; the first `drop` packets left out."""
+    """Write cards first, first + 1, ... at `start` + `ticks` of `time_base`, with sound, without the first `drop` packets."""
     codec_options = codec_options or ({"preset": "ultrafast", "crf": "12"} if codec == "libx264" else {})
     with av.open(str(path), "w", options=options) as out:
         videos: list[Any] = []
@@ -119,7 +119,7 @@ def encoded_sound(stream: Any, sound: Any, rate: int, start: int = 0) -> Iterato
 
 
 def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:
-    """Writes a, b, c, d (units of one) as the display matrix of the first track of an MP4."""
+    """Write a, b, c, d (units of one) as the display matrix of the first track of an MP4."""
     data = bytearray(path.read_bytes())
     begin = data.index(b"tkhd") + 4 + 40
     a, b, c, d = (value << 16 for value in matrix)
@@ -129,7 +129,7 @@ def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:
 
 
 def repeat_packets(source: Path, target: Path, times: int) -> Path:
-    """`source` `times` times over, its packets copied, time stamps shifted: an hour of video in some seconds."""
+    """Repeat the packets of `source` `times` times with shifted time stamps: an hour of video in a few seconds."""
     with av.open(str(target), "w") as out:
         with av.open(str(source)) as container:
             streams = [s for s in container.streams if s.type in ("video", "audio")]
@@ -160,7 +160,7 @@ def repeat_packets(source: Path, target: Path, times: int) -> Path:
 
 
 def odd_media(folder: Path) -> dict[str, OddFile]:
-    """All files, by name."""
+    """Return all files by name."""
     folder.mkdir(parents=True, exist_ok=True)
     second = (0, 10, 20)
     sound = tone(3.0)

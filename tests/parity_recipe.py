@@ -34,7 +34,7 @@ def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Value of one state-dict entry: `num_batches_tracked` is 0, everything else comes from the key's own seed."""
+    """Return the value of one state-dict entry: `num_batches_tracked` is 0, everything else comes from the key's own seed."""
     if key.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
     x = _draw(key, shape)
@@ -69,7 +69,7 @@ def scores(n: int = 200) -> np.ndarray:
 
 
 def waveform() -> np.ndarray:
-    """Three seconds at 16 kHz: noise and a rising tone, the source of `spectrogram`."""
+    """Return three seconds at 16 kHz, noise and a rising tone: the source of `spectrogram`."""
     y = array("waveform", (16000 * 3,)) * np.float32(0.05)
     t = np.arange(y.size) / 16000
     return y + 0.3 * np.sin(2 * np.pi * (300 + 200 * t) * t).astype(np.float32)

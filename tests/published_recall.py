@@ -21,7 +21,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PublishedRecall:
-    """r1, r5, r10 in percent; medr: median rank, 1 is best."""
+    """r1, r5 and r10 in percent; medr is the median rank, where 1 is best."""
 
     r1: float
     r5: float
@@ -30,26 +30,32 @@ class PublishedRecall:
 
 
 def tied_places(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(P,) query and (P,) place from 0 of every place in the sorted rows whose score is the truth's."""
+    """Return (P,) queries and (P,) ranks from 0 of every position in the sorted rows whose score equals that of the correct
+    item.
+    """
     ordered = np.sort(-scores, axis=1)
     queries, places = np.nonzero(ordered == -np.diag(scores)[:, None])
     return queries, places
 
 
 def mcn_recall(scores: np.ndarray, num_queries: int | None = None) -> PublishedRecall:
-    """MCN's and AVLnet's. num_queries: the fixed denominator (1,000 on MSR-VTT, where 968 are scored); None: the rows."""
+    """Return the recall of MCN and AVLnet.
+
+    Args:
+        num_queries: The fixed denominator (1,000 on MSR-VTT, where 968 are scored); None takes the number of rows.
+    """
     _, places = tied_places(scores)
     return _recall(places, num_queries or len(scores))
 
 
 def howto100m_recall(scores: np.ndarray) -> PublishedRecall:
-    """HowTo100M's."""
+    """Return the recall of HowTo100M."""
     _, places = tied_places(scores)
     return _recall(places, max(len(places), 1))
 
 
 def everything_at_once_recall(scores: np.ndarray) -> PublishedRecall:
-    """Everything at Once's: the mean of the tied places is a query's one rank."""
+    """Return the recall of Everything at Once, where the rank of a query is the mean of its tied ranks."""
     queries, places = tied_places(scores)
     counts = np.bincount(queries, minlength=len(scores))
     means = np.bincount(queries, weights=places, minlength=len(scores))[counts > 0] / counts[counts > 0]

@@ -29,7 +29,7 @@ class Track:
 
 
 def write_tracks(path: Path, tracks: list[Track], sound_language: str = "") -> Path:
-    """A file of a short tone with `tracks`."""
+    """Write a file with a short tone and `tracks`."""
     with av.open(str(path), "w") as out:
         sound: Any = out.add_stream("aac", rate=16000)
         sound.layout = "mono"

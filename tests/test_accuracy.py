@@ -23,7 +23,7 @@ from trichord.store import Store
 
 
 def slow_hit(scores: np.ndarray, truth: int, k: int) -> float:
-    """The share of all orders of the classes in which the truth is among the first k after a stable sort by score."""
+    """Return the share of all orders of the classes with the truth among the first k after a stable sort by score."""
     found = []
     for order in permutations(range(len(scores))):
         ranked = sorted(order, key=lambda c: -scores[c])
@@ -171,7 +171,7 @@ def test_folds_of_the_same_clips_and_of_unequal_sizes() -> None:
 
 
 def test_the_scatter_of_a_mean_of_folds_is_that_under_sampling_clips() -> None:
-    """Draw clips anew, make the folds' figures of what is drawn: their mean scatters as the clips' values say."""
+    """Resample the clips and compute the folds: their mean varies as the contributions of clips predict."""
     rng = np.random.default_rng(0)
     num = 300
     folds = [np.arange(200), np.arange(100, 300), np.arange(250, 300)]  # they overlap and are unequal

@@ -38,7 +38,7 @@ def forget() -> None:
 
 @pytest.fixture(autouse=True)
 def _pose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The file of the page lies among the modalities."""
+    """Add the file of the page to the package of modalities."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (tmp_path / "added").mkdir()
     (tmp_path / "added" / "pose.py").write_text(code)
@@ -52,7 +52,7 @@ def _pose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def store_path(tmp_path: Path) -> Path:
-    """One of the six training videos has no poses."""
+    """A store in which one of the six training videos has no poses."""
     return write_store(tmp_path / "store", num_train=6, num_test=2, dims={"pose": POSE_DIM}, missing=(1,))
 
 

@@ -20,7 +20,7 @@ from trichord.store.annotations import NO_STEP, StepSpan, read_annotations, writ
 
 @pytest.fixture(scope="module")
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two collections; v2 is of a further task and shows none of its steps."""
+    """A store of two collections; v2 belongs to a further task and shows none of its steps."""
     folder = tmp_path_factory.mktemp("annotated")
     import_crosstask(write_crosstask(folder / "r"), folder / "s", WORDS)
     import_mining_youtube(write_mining(folder / "m"), folder / "s", WORDS)

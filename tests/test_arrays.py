@@ -19,7 +19,7 @@ from trichord.files.pickles import load_npz_array
 
 @pytest.fixture
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Made in the working folder if anything of a file were run."""
+    """A file in the working folder that is created if anything in a file is executed."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "ran"
 
@@ -142,7 +142,7 @@ def test_a_broken_npy_is_an_error_of_one_line(tmp_path: Path) -> None:
 
 
 def test_many_threads_read_at_once(tmp_path: Path) -> None:
-    """With ast.literal_eval for the header this could end in 'SystemError: AST constructor recursion depth mismatch'."""
+    """With ast.literal_eval, reading the header could fail with 'SystemError: AST constructor recursion depth mismatch'."""
     path = tmp_path / "v_2d.npz"
     np.savez(path, features=np.ones((3, 4), np.float16))
     interval = sys.getswitchinterval()

@@ -38,7 +38,7 @@ def noise(num_samples: int, seed: int = 0) -> np.ndarray:
 
 
 def cut(samples: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
-    """`samples` in blocks of these sizes, over and over; the sizes are not all 0."""
+    """Cut `samples` into blocks of these sizes, repeated; the sizes are not all 0."""
     blocks, begin = [], 0
     while begin < len(samples):
         for size in sizes:
@@ -132,7 +132,7 @@ def test_whisper_rows_are_means_of_the_encoder_states_of_real_sound(
 
 
 def test_a_fused_clap_is_deterministic(tmp_path: Path) -> None:
-    """Its feature extractor draws at random which sound is taken for longer than the window."""
+    """Its feature extractor selects random parts of sounds that are longer than the window."""
     encoder = load_audio_encoder(f"hf:{tiny.clap(tmp_path, fusion=True)}@hop=0.5")
     rows = rows_of(encoder, [noise(20000)])
     assert rows.shape == (5, 32) and encoder.rate_hz == 2
@@ -141,7 +141,7 @@ def test_a_fused_clap_is_deterministic(tmp_path: Path) -> None:
 
 
 def test_batches_of_windows_give_nearly_the_same(encoders: dict[str, AudioModel]) -> None:
-    """The path of accelerators, here on the CPU."""
+    """Tests the implementation for accelerators on the CPU."""
     for encoder, (_, rate_hz, step_s) in zip(encoders.values(), MODELS.values(), strict=True):
         windows = [noise(round(step_s * rate_hz), seed) for seed in range(3)]
         together = encoder._rows(windows).astype(np.float32)

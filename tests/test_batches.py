@@ -114,7 +114,7 @@ def test_missing_modalities_are_masked_not_invented(tmp_path: Path) -> None:
 
 
 def test_a_clip_that_starts_at_zero_has_its_audio(tiny_store: Path) -> None:
-    """The published rule gives frame -2 there, and so a silent clip; ours holds it at 0."""
+    """The published rule gives frame -2 there, and thus a silent clip; ours starts at frame 0."""
     clips = Clips(np.array([0]), np.array([0.0]), np.array([4.0]), [np.array([0])])
     assert int(reader_of(Store(tiny_store)).read(clips).inputs["audio_frames"][0]) == 398
 

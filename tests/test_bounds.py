@@ -23,7 +23,7 @@ from trichord.study.run import run_study
 
 
 def numeric_settings(kind: type = Recipe, prefix: str = "") -> Iterator[tuple[str, Bounds | None, Any]]:
-    """Name, bounds and default of every setting that is a number or a list of numbers."""
+    """Return name, bounds and default of every setting that is a number or a list of numbers."""
     hints = get_type_hints(kind)
     for entry in fields(kind):
         if is_dataclass(hints[entry.name]):

@@ -157,7 +157,7 @@ def test_odd_texts_are_read(tmp_path: Path, name: str, content: bytes, text: str
 
 
 def long_file(name: str, num: int = 20_000) -> str:
-    """That many captions; `one.vtt` has two that roll up, of half as many lines each."""
+    """Write that many captions; `one.vtt` has two that roll up, of half as many lines each."""
     times = [f"{i // 3600:02}:{i // 60 % 60:02}:{i % 60:02}.000" for i in range(num + 1)]
     if name == "a.json":
         return json.dumps([{"start": i, "end": i + 1, "text": f"crack the egg {i}"} for i in range(num)])

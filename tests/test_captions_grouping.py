@@ -19,7 +19,7 @@ REAL = Path(__file__).parent / "data" / "parity" / "howto100m_captions.json.gz"
 
 @st.composite
 def spoken(draw: st.DrawFn) -> list[Word]:
-    """Words in time order with pauses between, times in steps of 10 ms as recognisers give them."""
+    """Words in temporal order with pauses between them, with times in steps of 10 ms as recognisers return them."""
     words, now = [], 0
     for pause, length in draw(st.lists(st.tuples(st.integers(0, 250), st.integers(2, 500)), max_size=60)):
         now += pause
@@ -83,8 +83,7 @@ def test_in_order_does_not_change_valid_times() -> None:
 
 
 def new_words(captions: Captions) -> list[Word]:
-    """The words of a real caption file, each spread over the time of the caption that it is new in: not at the start
-    of a caption that repeats the end of the one before, and, where captions are shown in pairs, before the next."""
+    """Return the words of a real caption file, each spread over the time of the caption in which it first appears."""
     words: list[Word] = []
     gaps_s = captions.start_s[1:] - captions.end_s[:-1]
     in_pairs = len(gaps_s) > 0 and float(np.median(gaps_s)) < -0.5
@@ -105,7 +104,7 @@ def new_words(captions: Captions) -> list[Word]:
 
 
 def test_captions_are_as_long_as_those_of_howto100m() -> None:
-    """The figures that the module states: measured on the real captions, and on ours from their words."""
+    """Checks the figures that the module states, on the real captions and on ours from their words."""
     with gzip.open(REAL) as file:
         real = [Captions(c["start"], c["end"], c["text"]) for c in json.load(file).values()]
     ours = [group_words(new_words(captions)) for captions in real]

@@ -62,7 +62,7 @@ def read(path: Path) -> Rows:
 
 
 def merge(*cues: tuple[float, float, str] | tuple[float, float, str, str]) -> Rows:
-    """Rows of cues given as start, end, text with `|` between lines, and perhaps a speaker."""
+    """Merge cues given as start, end, text with `|` between lines, and optionally a speaker."""
     return rows_of(merged(Cue(c[0], c[1], tuple(c[2].split("|")), *c[3:]) for c in cues))
 
 

@@ -47,7 +47,11 @@ def silent(line: str) -> None:
 
 
 def slow_cosines(rows: list[list[list[float]]], centroids: list[list[float]], cosine: bool) -> list[list[float]]:
-    """Per clip its cosine with each centroid; rows: per modality and clip."""
+    """Return the cosine of each clip with each centroid.
+
+    Args:
+        rows: Embeddings per modality and clip.
+    """
 
     def unit(row: list[float]) -> list[float]:
         length = math.sqrt(sum(x * x for x in row))
@@ -129,7 +133,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 
 def described_as(folder: Path, **changes: Any) -> None:
-    """Change and seal the description; None takes an entry out."""
+    """Change and seal the description; None removes an entry."""
     described = {k: v for k, v in json.loads((folder / "model.json").read_text()).items() if k != "sha256"} | changes
     (folder / "model.json").write_text(json.dumps(sealed({k: v for k, v in described.items() if v is not None})))
 

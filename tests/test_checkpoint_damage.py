@@ -26,7 +26,7 @@ FILES = ["model.safetensors", "optimizer.safetensors", "clusters.safetensors", "
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """A stage with the checkpoints of steps 4 and 6, and what they hold."""
+    """A stage with the checkpoints of steps 4 and 6, and their content."""
     stage = tmp_path_factory.mktemp("two") / "stage"
     state, found = small_state(), []
     for steps in (4, 2):
@@ -37,12 +37,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
 
 
 def copied(stage: Path, into: Path) -> Path:
-    """A stage of the same name: checkpoints know it."""
+    """Copy a stage under the same name, which its checkpoints record."""
     return Path(shutil.copytree(stage, into / stage.name)) / "checkpoints"
 
 
 def load_digest(folder: Path) -> tuple[int, str, list[str]]:
-    """Step, what was loaded, and what was said."""
+    """Return the step, what was loaded, and the messages."""
     state, told = small_state(seed=5), []
     position = load(state, folder, told)
     return position.step if position else -1, digest(state), told
@@ -109,7 +109,7 @@ def test_when_none_is_whole_the_stage_starts_over(two: tuple[Path, str, str], tm
 
 
 def edited(path: Path, change: Any) -> None:
-    """Change a checkpoint and seal it again, as somebody would who knows the format."""
+    """Change a checkpoint and seal it again, like somebody who knows the format."""
     manifest = json.loads((path / MANIFEST).read_text())
     change(path, manifest)
     seal(path, {key: value for key, value in manifest.items() if key not in ("format", "files", "sha256")})

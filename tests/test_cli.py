@@ -38,7 +38,7 @@ sys.exit("torch" in sys.modules)
 
 
 def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line of a user's mistake."""
+    """Return the single line of an error."""
     assert main(list(words)) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("trichord: error: ")
@@ -199,7 +199,7 @@ def test_store_info_and_verify(tiny_store: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.slow
 def test_world_to_table(tmp_path: Path) -> None:
-    """The demo in small: every room of the house in one run, in a process of its own."""
+    """Runs a small demo through every package, in a separate process."""
     command = [sys.executable, "-m", "trichord", "demo", "--out", str(tmp_path / "demo"), "--recipe", "debug"]
     words = ["--num_train", "4", "--num_test", "3"]
     done = subprocess.run(command + words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})

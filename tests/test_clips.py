@@ -26,7 +26,7 @@ def read_json(name: str) -> dict:
 
 
 def grown_slowly(start: list[float], end: list[float], caption: int, least: float) -> tuple[float, float, list[int]]:
-    """The rule, written as one would say it."""
+    """Extend clips by a literal implementation of the rule."""
     members = [caption]
     while True:
         begin, stop = min(members), max(members)
@@ -43,7 +43,7 @@ def grown_slowly(start: list[float], end: list[float], caption: int, least: floa
 
 @st.composite
 def captions(draw: st.DrawFn) -> Times:
-    """Captions in any order, with overlaps, ties, zero and negative lengths."""
+    """Captions in any order, with overlaps, ties, and lengths that are zero or negative."""
     count = draw(st.integers(0, 12))
     times = st.lists(st.integers(-8, 40).map(lambda t: t / 2), min_size=count, max_size=count)
     return np.array(draw(times), np.float64), np.array(draw(times), np.float64)

@@ -204,7 +204,7 @@ def test_states_that_do_not_fit() -> None:
 
 
 def test_waiting_for_a_full_queue_fits_on_the_batch_alone() -> None:
-    """As published: the queue counts only once it is full."""
+    """As published, the queue is used only once it is full."""
     torch.manual_seed(0)
     batches = [torch.randn(6, 4) for _ in range(4)]
     memory = ClusterMemory(num_clusters=3, size=20, refit_every=1, seed=5, wait_until_full=True)

@@ -105,7 +105,7 @@ def test_the_fused_embedding_is_the_mean_over_present_modalities() -> None:
 
 
 def two_rank_loss(rank: int, world: int, port: int, cut: int, out: str) -> None:
-    """One process's part: rows before or after `cut`, a shared linear encoder, averaged gradients as DDP gives them."""
+    """Compute one process's part: rows before or after `cut`, a shared linear encoder, and averaged gradients as in DDP."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     mine = slice(0, cut) if rank == 0 else slice(cut, None)
@@ -140,7 +140,7 @@ def losses_and_gradients(part: slice) -> tuple[dict[str, Tensor], list[Tensor]]:
 
 @pytest.mark.parametrize("cut", [3, 5])
 def test_two_processes_give_the_loss_and_gradients_of_one(cut: int, tmp_path: Path) -> None:
-    """Also with parts of unequal size. The loss is on every process that of the whole batch."""
+    """Parts may have unequal sizes. On every process, the loss is that of the whole batch."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
