@@ -49,7 +49,7 @@ def silent(line: str) -> None:
 
 
 def same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    """The entries that the earlier version wrote; later versions may add more."""
+    """Compare the entries that the earlier version wrote; later versions may add more."""
     for row, other in zip(found, expected, strict=True):
         for key, value in other.items():
             assert row[key] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), key

@@ -27,7 +27,7 @@ MODALITIES = ("video", "audio", "text")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world of one training and two test videos, its store, a study of one order."""
+    """A world of one training and two test videos, its store, and a study of one order."""
     root = tmp_path_factory.mktemp("embedder")
     write_world(
         root / "world",
@@ -87,7 +87,7 @@ def test_one_at_a_time_is_the_same_up_to_rounding(root: Path, model: Embedder, e
 
 
 def test_whole_files_are_all_rows_of_the_store(root: Path, model: Embedder) -> None:
-    """Against the store's own rows, pooled by hand in float64."""
+    """Compares with the rows of the store, pooled by hand in float64."""
     store = Store(root / "store")
     item = int(store.select(None, "test")[0])
     file = root / "world" / f"{store.video_id(item)}.mp4"

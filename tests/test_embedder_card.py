@@ -31,7 +31,7 @@ from trichord.study.run import run_study
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of the collection `tiny` and a second one, `other`, of test clips alone; a study on the first."""
+    """A store of the collection `tiny`, a second one, `other`, with test clips only, and a study on the first."""
     root = tmp_path_factory.mktemp("card")
     with StoreWriter(root / "store", word_vectors()) as writer:
         for index in range(14):
@@ -123,7 +123,7 @@ def test_a_file_is_named_without_its_folder(root: Path, stage: Path, tmp_path: P
 
 
 def labels_of(root: Path, collection: str) -> Path:
-    """Labels of clips by turns, since nothing else is asked of them."""
+    """Return labels that alternate between clips, since nothing else is needed."""
     from trichord.protocols.subject import ClipSet, Subject
     from trichord.study.score import load_for_scoring
 
@@ -202,7 +202,7 @@ def test_intervals_of_other_tasks_than_retrieval_are_shown(
 
 
 def test_a_study_and_its_evaluation_give_the_same(stage: Path, evaluated: Callable[..., Path]) -> None:
-    """Two ways to the same figures, intervals of recalls and median rank among them."""
+    """Two ways to the same figures, including intervals of recalls and the median rank."""
     of_study = figures_of_study(stage)
     of_results = figures_of_evaluation(evaluated("--benchmark", "tiny"))
     tiny = [figure for figure in of_study if figure["collection"] == "tiny"]

@@ -85,7 +85,7 @@ def test_rows_of_a_part_are_those_of_the_whole(
     wanted_hz=st.sampled_from([1.0, 3.0, 24.0]),
 )
 def test_pictures_of_frames_are_those_that_are_seen_at_each_time(count: int, rate_hz: float, wanted_hz: float) -> None:
-    """The oracle asks for each time which frame is on the screen; frames are told apart by their grey."""
+    """The oracle determines which frame is visible at each time; frames are identified by their grey level."""
     grey = np.arange(count, dtype=np.uint8) * 6
     frames = np.broadcast_to(grey[:, None, None, None], (count, 16, 16, 3))
     found = [int(round(float(p.mean()) / 6)) for p in pictures_of(frames, rate_hz, FrameSpec(wanted_hz, short_side=16))]
@@ -118,7 +118,7 @@ def test_a_still_picture_is_one_row(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def behind_transformers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, Path]:
-    """Videos, their store with embeddings of sound and captions by small random models, a run on it, and those models."""
+    """Videos, their store with embeddings of sound and captions by small random models, a run on it, and the models."""
     root = tmp_path_factory.mktemp("transformers")
     sounds, texts = tiny_transformers.clap(root / "clap"), tiny_transformers.bert(root / "bert")
     for index in range(4):

@@ -157,7 +157,7 @@ def test_damage_is_an_error_of_one_line(
 
 
 def cached(cache: Path, exported: Path, repo: str = "me/model", commit: str = "a" * 40) -> None:
-    """The hub's cache as a download leaves it."""
+    """The cache of the hub as a download leaves it."""
     root = cache / f"models--{repo.replace('/', '--')}"
     (root / "refs").mkdir(parents=True)
     (root / "refs" / "main").write_text(commit)
@@ -194,7 +194,7 @@ def test_a_missing_folder_is_an_immediate_error(
 
 
 def test_the_mixin_pushes_the_whole_folder(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub itself is replaced: what would be uploaded is kept."""
+    """The hub is replaced by a function that records what would be uploaded."""
     sent: dict[str, Any] = {}
 
     class Hub:

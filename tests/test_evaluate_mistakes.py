@@ -52,7 +52,7 @@ def seconds_file(**more: object) -> Embedded:
 
 
 def told_by(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that the command ends with."""
+    """Return the single line with which the command ends."""
     assert main(["evaluate", *words]) == 2
     told = capsys.readouterr().err
     assert told.startswith("trichord: error: ") and len(told.splitlines()) == 1 and "a defect" not in told

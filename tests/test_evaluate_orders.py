@@ -43,7 +43,7 @@ def recipe() -> Any:
 
 @pytest.fixture(scope="module")
 def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two orders, two seeds."""
+    """A study of two orders with two seeds."""
     out = tmp_path_factory.mktemp("orders") / "study"
     run_study(tiny_store, out, ORDERS, SEEDS, recipe(), say=lambda line: None)
     return out
@@ -305,7 +305,7 @@ def test_a_model_whose_embeddings_are_not_finite_is_noted(
 
 @pytest.fixture(scope="module")
 def pairs(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pairs and an order that goes on from one of them: the pair's stage is also a parent."""
+    """A study of two pairs and an order that continues one of them, so that the stage of the pair is also a parent."""
     out = tmp_path_factory.mktemp("pairs") / "study"
     run_study(tiny_store, out, ["av", "vt", "vt>a"], [0], recipe(), say=lambda line: None)
     return out

@@ -39,7 +39,7 @@ def exported(tmp_path: Path) -> Callable[[str], Path]:
 
 
 def imported(layout: str, root: Path, store: Path) -> tuple[ImportSummary, str]:
-    """The summary and all reasons, one line each; what arrived is as it was."""
+    """Return the summary of an import and all reasons, one line each; all stored items are unchanged."""
     summary = IMPORTERS[layout](root, store)
     before, after = content_of(Store(root.parent / "store")), content_of(Store(store))
     assert all(before[key] == value for key, value in after.items()) and len(after) == summary.num_added
@@ -231,7 +231,7 @@ def test_shards_that_are_not_there_or_packed(tmp_path: Path) -> None:
 
 
 def harm_npy(root: Path) -> Iterator[tuple[str, str]]:
-    """Harm the export step by step; the item and why it is skipped."""
+    """Damage the export step by step; return the item and the reason why it is skipped."""
     (root / "visual_2d" / "howto100m" / "%2E.npy").unlink()
     yield "howto100m/.", "visual_2d/howto100m/%2E.npy: no such file"
     np.save(root / "audio" / "howto100m" / "%2E..npy", np.array([{}], object), allow_pickle=True)
@@ -359,7 +359,7 @@ def test_marks_that_cannot_be(layout: str, exported: Callable[[str], Path]) -> N
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_flipped_bytes_never_end_in_anything_but_a_line(layout: str, exported: Callable[[str], Path]) -> None:
-    """What still arrives may differ (a layout without checksums), but nothing crashes."""
+    """Imported items may differ, since the layout has no checksums, but nothing crashes."""
     root = exported(layout)
     draw = random.Random(7)
     files = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix != ".txt")

@@ -73,7 +73,7 @@ def save(path: Path, values: Any, dtype: Any = np.float32) -> str:
 
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
-    """A table of four clips: a vector, rows over a span of 4 s, rows without a length, none."""
+    """A table of four clips: a vector, rows over a span of 4 s, rows without a duration, and no array."""
     save(tmp_path / "a.npy", [1, 2], np.int16)
     save(tmp_path / "b.npy", [[1, 2], [3, -4]], np.float64)
     np.savez(tmp_path / "c.npz", anything=np.array([[1, 2], [3, -4]], np.float32))

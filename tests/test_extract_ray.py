@@ -35,7 +35,7 @@ def one_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(store: Path) -> dict[str, object]:
-    """All that a store holds; of the files that grow as work ends, the lines without their order."""
+    """Return everything in a store, with the lines of files that grow during the work in any order."""
     found: dict[str, object] = {}
     for path in sorted(p for p in store.rglob("*") if p.is_file()):
         lines = path.suffix == ".jsonl"
@@ -115,7 +115,7 @@ def test_a_file_that_hangs_its_decoder_costs_a_process_and_not_the_actor(tmp_pat
 
 
 class Reversed:
-    """In place of the cluster: rows come back in reverse, but for those in `lost`."""
+    """A substitute for the cluster that returns rows in reverse order, except for those in `lost`."""
 
     def __init__(self, lost: frozenset[str] = frozenset()) -> None:
         self.waves: list[int] = []
@@ -175,7 +175,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What the local driver makes of them, in this process."""
+    """The store that a local run creates, in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool, "load", load_once)
         store = tmp_path_factory.mktemp("local") / "s"

@@ -96,7 +96,7 @@ def remux(path: Path, to: Path, **options: str) -> Path:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same pictures and sound in several containers, each larger than FFmpeg's first reads."""
+    """The same pictures and sound in several containers, each larger than the first reads of FFmpeg."""
     root = tmp_path_factory.mktemp("containers")
     noise = np.random.RandomState(0).randint(0, 255, (60, 96, 128, 3), np.uint8)
     for suffix in (".mp4", ".mkv"):
@@ -107,7 +107,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def fail_reads(monkeypatch: pytest.MonkeyPatch, number: int, *, after: int, times: int = 1) -> list[int]:
-    """Let `times` reads of media files fail with an error number, after `after` good ones. Returns the reads that failed."""
+    """Let `times` reads of media files fail with an error number, after `after` successful ones; return the failed reads."""
     failed: list[int] = []
     num_reads = 0
 
@@ -129,7 +129,7 @@ def fail_reads(monkeypatch: pytest.MonkeyPatch, number: int, *, after: int, time
 def test_one_failed_read_is_never_the_end_of_a_video(
     videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch, suffix: str, after: int
 ) -> None:
-    """FFmpeg takes it for the end of the file in Matroska, for damage elsewhere."""
+    """FFmpeg treats it as the end of the file in Matroska, and as damage elsewhere."""
     path = videos[suffix]
     whole = len(list(pictures_of(path, [FrameSpec(short_side=16)])))
     for read in (
@@ -172,7 +172,7 @@ def test_a_file_that_the_system_does_not_open_is_not_unreadable(
 
 
 class Packets:
-    """A container whose packets, or whose decoder, end with an error in the middle."""
+    """A container whose packets or decoder raise an error in the middle."""
 
     start_time, duration, size, name = 0, 4_000_000, 1 << 20, "a.mp4"
     format = SimpleNamespace(name="mov,mp4")

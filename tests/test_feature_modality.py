@@ -43,13 +43,13 @@ def no_declared_modalities(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def trichord(*words: str | Path) -> None:
-    """Run a command as a process that knows of no modality yet."""
+    """Run a command as a process without declared modalities."""
     modality._declared.clear()
     assert main([str(word) for word in words]) == 0
 
 
 def write_clips(folder: Path) -> Path:
-    """Clips whose text tells one of four classes, as their depth does; pictures and sound are noise. Clip 5 has no depth."""
+    """Write clips whose text and depth identify one of four classes; pictures and sound are noise. Clip 5 has no depth."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(len(SAID), WIDTH))
     folder.mkdir()

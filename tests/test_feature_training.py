@@ -43,7 +43,7 @@ def _depth() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One of the six training videos has no depth."""
+    """A store in which one of the six training videos has no depth."""
     return write_store(tmp_path_factory.mktemp("depth") / "store", num_train=6, num_test=2, missing=(1,))
 
 

@@ -79,7 +79,7 @@ def test_every_clip_that_can_be_drawn_is_listed_once(store: Store, published: bo
 def test_cached_values_equal_those_of_the_encoder(
     tmp_path_factory: pytest.TempPathFactory, published: bool, min_clip_s: float, seed: int
 ) -> None:
-    """Oracle: the frozen encoders on the batch itself, as an uncached stage runs them."""
+    """The oracle applies the frozen encoders to the batch, as an uncached stage does."""
     store = Store(write_tiny_store(tmp_path_factory.mktemp("s") / "store"))
     model, stage, source, reader = parts(store)
     source = TrainingClips(

@@ -51,7 +51,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_whole(work: FrozenPass) -> None:
-    """Oracle: each clip told by itself, and drawn clips looked up."""
+    """Compare every clip, and look up drawn clips."""
     rows = FrozenRows.open(work.folder)
     clips = clips_at(work.source, work.listing, 0, work.listing.num_clips)
     assert np.array_equal(rows.values, told(clips)) and rows.valid.all()
@@ -109,7 +109,7 @@ def test_an_interrupted_pass_continues_with_its_unfinished_part(store: Path, tmp
 def test_each_process_of_a_launch_begins_with_its_own_share(
     num_processes: int, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fast process does not take, by reading ahead, what a slow one is about to begin with."""
+    """A fast process that reads ahead does not take the first part of a slow one."""
     work, begun = work_on(store), []
     work.folder.parent.mkdir()
 
@@ -168,7 +168,7 @@ def _full(self: Any) -> None:
 
 @pytest.mark.usefixtures("_small")
 def test_a_lost_process_loses_its_unfinished_part_alone(store: Path, tmp_path: Path) -> None:
-    """Two independent processes; one is killed in the middle of its second part, and the other makes that too."""
+    """Of two independent processes, one is killed in its second part, and the other computes that part as well."""
     log = tmp_path / "log"
     start = SPAWN.Barrier(2)
     lost = SPAWN.Process(target=help_out, args=(store, log, "lost", 0.02, 6, 1, start))
@@ -230,7 +230,7 @@ def frozen_in_launch(rank: int, world: int, port: int, store: str, block: int, o
 
 
 def _frozen_of(store: str) -> tuple[list[str], list[str]]:
-    """What stage 2 of AV→T freezes, made with the processes of this launch."""
+    """Return what stage 2 of AV→T freezes, computed with the processes of this launch."""
     from accelerate import Accelerator
 
     recipe = load_recipe("debug", training={"tensorboard": False, "device": "cpu"})
@@ -248,7 +248,7 @@ def _frozen_of(store: str) -> tuple[list[str], list[str]]:
 def test_a_launch_is_bit_equal_to_one_process(
     world: int, block: int, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Blocks of 7: uneven parts. Of 64: fewer parts than processes."""
+    """Blocks of 7 give parts of unequal size; blocks of 64 give fewer parts than processes."""
     monkeypatch.setattr(frozen_parts, "BLOCK", block)
     alone = write_tiny_store(tmp_path / "alone")
     _frozen_of(str(alone))

@@ -31,7 +31,7 @@ LARGE = FrozenSettings(True, 10**12, 10**9, "no")
 
 
 def arguments(store: Path) -> tuple[Any, ...]:
-    """Of a stage that trains audio against frozen video and text."""
+    """Arguments of a stage that trains audio against frozen video and text."""
     recipe = load_recipe("debug", training={"tensorboard": False, "device": "cpu"})
     opened, stage = Store(store), stages_of(Order.parse("vt>a"))[1]
     source, reader = factories.build_batches(recipe, opened, stage, 0)
@@ -39,7 +39,7 @@ def arguments(store: Path) -> tuple[Any, ...]:
 
 
 def values(store: Path) -> dict[str, bytes]:
-    """All caches of a store; what is there already is read."""
+    """Return all caches of a store; existing ones are read."""
     frozen_inputs(*arguments(store), Accelerator(cpu=True))
     folder = store / "frozen"
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.npy")}
@@ -47,7 +47,7 @@ def values(store: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
-    """A store without caches (560 clips: three parts), and what the local pass makes of a copy of it."""
+    """A store without caches (560 clips in three parts), and a copy with the caches of a local pass."""
     root = tmp_path_factory.mktemp("stores")
     write_tiny_store(root / "plain", num_train=70, num_test=1)
     shutil.copytree(root / "plain", root / "local")
@@ -55,7 +55,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, by
 
 
 class InProcess:
-    """In place of the cluster: one actor, its arguments and rows pickled on their way."""
+    """A substitute for the cluster: one actor, with pickled arguments and rows."""
 
     def __init__(self, options: RayOptions, device: str) -> None:
         pass
@@ -102,7 +102,7 @@ def test_an_unusable_cluster_is_an_error_of_one_line(monkeypatch: pytest.MonkeyP
     connected = True
 
     class Ray:
-        """One node with a core."""
+        """One node with one core."""
 
         def is_initialized(self) -> bool:
             return connected

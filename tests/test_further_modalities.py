@@ -39,7 +39,7 @@ def forget() -> None:
 
 
 def embedded(num: int = 40, modalities: tuple[str, ...] = ("video", "audio", "text", "depth")) -> Embedded:
-    """Clips of four classes whose text and depth tell the clip; video and audio are noise. Clip 3 has no depth."""
+    """Clips of four classes, which text and depth identify; video and audio are noise. Clip 3 has no depth."""
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(num, 8))
     rows = {m: truth + 0.01 * rng.normal(size=truth.shape) for m in ("text", "depth")}

@@ -31,7 +31,7 @@ def measure(embeddings: dict[str, Any], **options: Any) -> Geometry:
 
 
 def same(a: Geometry, b: Geometry) -> bool:
-    """Bit for bit, types included."""
+    """Compare bit for bit, including types."""
     first, second = a.to_arrays("g"), b.to_arrays("g")
     return list(first) == list(second) and all(
         x.dtype == second[k].dtype and x.shape == second[k].shape and x.tobytes() == second[k].tobytes()
@@ -46,7 +46,7 @@ def random_world(n: int, dim: int, seed: int, noise: float = 0.5, shift: float =
 
 
 def blobs(num_blobs: int, each: int, dim: int = 40, noise: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
-    """Points (num_blobs * each, dim) around orthogonal centres, and the blob of each."""
+    """Return points (num_blobs * each, dim) around orthogonal centres, and the blob of each."""
     kind = np.tile(np.arange(num_blobs), each)
     rows = np.eye(dim)[kind] + noise * np.random.default_rng(0).standard_normal((len(kind), dim))
     return rows, kind
@@ -113,7 +113,7 @@ def test_clusters_are_numbered_by_size() -> None:
 
 
 def slow_measures(found: Geometry, rows: dict[str, np.ndarray], labels: list[int]) -> dict[str, Any]:
-    """Each measure from its definition, with the clusters that were found."""
+    """Compute each measure from its definition, with the clusters that were found."""
     unit = {m: [[x / math.sqrt(sum(y * y for y in r)) for x in r] for r in rows[m].tolist()] for m in rows}
     n, out = len(labels), {}
     for pair, (a, b) in PAIRS.items():
@@ -329,7 +329,7 @@ def test_a_collapsed_space(kind: str) -> None:
 
 
 def test_few_different_points() -> None:
-    """Each modality collapsed to a point of its own, and three points shared by all: fewer points than clusters."""
+    """Each modality is collapsed to one point, and three points are shared by all: fewer points than clusters."""
     apart = measure({m: np.tile(np.eye(4)[i], (60, 1)) for i, m in enumerate(ALL)})
     assert apart.num_clusters == 3 and apart.modality_purity == 1 and apart.agreement["VT"] == 0
     assert apart.explained.sum() == pytest.approx(1)

@@ -25,7 +25,7 @@ NAMES = ("bigbuckbunny", "flipping_a_pancake", "nasa_13013")
 
 
 def features(store: Path) -> dict[str, np.ndarray]:
-    """Visual rows whole; of the spectrogram every tenth frame."""
+    """Return all visual rows, and every tenth frame of the spectrogram."""
     opened = Store(store)
     found = {}
     for i in range(len(opened)):
@@ -70,7 +70,7 @@ def ffmpeg(*arguments: str) -> bytes:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_decoders_agree_on_features(name: str) -> None:
-    """The ffmpeg tool, as the published extractors call it, with its own build of FFmpeg."""
+    """Uses the ffmpeg tool with its own build of FFmpeg, as the published extractors do."""
     (path,) = VIDEOS.glob(f"{name}.*")
     torch.set_num_threads(1)
     encoder = load_visual_encoder()

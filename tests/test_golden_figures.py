@@ -76,7 +76,7 @@ def evaluation_figures(*folders: Path, out: Path) -> dict[str, Any]:
 
 
 def orders_figures(folder: Path, out: Path) -> dict[str, Any]:
-    """Of an evaluation of all orders of a study, which has a folder for each run."""
+    """Return the figures of an evaluation of all orders of a study, which has a folder for each run."""
     runs = {str(path.parent.relative_to(folder)): results_of(path.parent) for path in folder.rglob("*/results.json")}
     return {"runs": runs, "report.json": report_of(folder, out=out)}
 
@@ -103,7 +103,7 @@ def recipes_of(folder: Path) -> dict[str, Any]:
 
 
 def figures_of(sample: Path, out: Path) -> dict[str, Any]:
-    """All that is compared. `make_golden_figures.py` writes it."""
+    """Return everything that is compared; `make_golden_figures.py` writes it."""
     small = unpacked(EARLIER, out / "small")
     return {
         "recipes": recipes_of(out / "recipes"),
@@ -133,7 +133,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(found: Any, expected: Any, place: str = "") -> None:
-    """Raise AssertionError unless all of `expected` is in `found`, which may have more entries of dictionaries."""
+    """Raise AssertionError unless `found` contains all of `expected`; dictionaries may have further entries."""
     if isinstance(expected, dict):
         assert isinstance(found, dict), place
         for key, value in expected.items():
@@ -183,7 +183,7 @@ def test_a_file_of_embeddings_has_the_same_figures(
 
 
 def test_the_frozen_cache_of_an_earlier_version_is_used_again(small: Path) -> None:
-    """The names of its folders are those that this version would give."""
+    """Its folders have the names that this version would choose."""
     recipe, store = load_recipe(small / "recipe.yaml"), Store(small / "store")
     later = stages_of(Order.parse("av>t"))[1]
     source, reader = factories.build_batches(recipe, store, later, 0)

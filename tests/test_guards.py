@@ -27,7 +27,7 @@ from trichord.training import loop
 
 @pytest.fixture(autouse=True)
 def _own_precision() -> Iterator[None]:
-    """A process keeps the precision of its first run, else."""
+    """Reset the precision, since a process otherwise keeps that of its first run."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -43,7 +43,7 @@ def silent(line: str) -> None:
 
 
 def poison(store: Path, video: int, stream: str, value: float) -> str:
-    """Overwrite a video's rows of a stream in its shard, as a bad disk would. Returns the video's id."""
+    """Overwrite a video's rows of a stream in its shard, like a faulty disk; return the id of the video."""
     opened = Store(store)
     path = opened.shard_path(video)
     _, begin, end, _ = opened.located(stream, np.array([video]))
@@ -55,7 +55,7 @@ def poison(store: Path, video: int, stream: str, value: float) -> str:
 
 
 def diverge(store: Path, out: Path, order: str, recipe: Recipe) -> tuple[str, Path]:
-    """Train until it diverges: the message, and what it left."""
+    """Train until it diverges; return the message and the dump."""
     with pytest.raises(Diverged) as caught:
         run.train_order(store, out, order, 0, recipe, say=silent)
     (dump,) = out.glob("stages/*/divergence")
@@ -92,7 +92,7 @@ def test_a_bad_feature_is_named_and_the_step_is_seen_again(
 
 
 def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights, running statistics and batch are those that the step began with; nothing in it is a pickle."""
+    """It holds the weights, running statistics and batch from before the step, and no pickle."""
     store, calls = write_tiny_store(tmp_path / "store", num_train=8), []
     call = CombinedLoss.__call__
 
@@ -122,7 +122,9 @@ def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: p
 
 
 def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
-    """A reconstruction head with huge and tiny weights: its error fits into float32, the gradient of its weights does not."""
+    """A reconstruction head has huge and tiny weights: its error fits into float32, but the gradient of its weights does
+    not.
+    """
     store = write_tiny_store(tmp_path / "store", num_train=8)
     recipe = debug(clip_grad_norm=1.0)
     build = factories.build_model
@@ -147,7 +149,7 @@ def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")  # torch minds a first step that is left out
 def test_overflow_at_every_scale_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """fp16's scaler leaves out steps and halves its scale, 4 -> 2 -> 1; there it would go on for ever."""
+    """The scaler of fp16 skips steps and halves its scale, 4 -> 2 -> 1, where it would otherwise continue forever."""
     store = write_tiny_store(tmp_path / "store", num_train=8)
     build, norms, seen = factories.build_accelerator, loop._grad_norm, []
 
@@ -170,7 +172,7 @@ def test_overflow_at_every_scale_stops_training(tmp_path: Path, monkeypatch: pyt
 
 
 def test_training_continues_with_repaired_features(tmp_path: Path) -> None:
-    """And the finished stage has no dump."""
+    """The finished stage has no dump."""
     store = write_tiny_store(tmp_path / "store", num_train=8)
     whole = Store(store).shard_path(3).read_bytes()
     poison(store, 3, "visual_2d", float("inf"))

@@ -25,7 +25,7 @@ FAST = ["--training.device", "cpu", "--training.max_steps", "1", "--training.ten
 
 @contextmanager
 def files_of_at_most(num_bytes: int) -> Iterator[None]:
-    """Writes beyond that size fail with EFBIG, as they do with ENOSPC on a full disk: partly written, at any place."""
+    """Let writes beyond a file size fail with EFBIG, like ENOSPC on a full disk: partly written, at any position."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
     try:
@@ -42,7 +42,7 @@ def words(store: Path, out: Path) -> list[str]:
 def test_training_where_files_cannot_grow(
     num_bytes: int, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It fails at the lock, the settings, the notes, the weights; whatever is half written is in nobody's way."""
+    """It fails at the lock, the settings, the notes or the weights; partial files cause no problems afterwards."""
     out = tmp_path / "out"
     with files_of_at_most(num_bytes):
         assert main(words(tiny_store, out)) == 2
@@ -68,7 +68,7 @@ def test_results_that_cannot_be_written(tiny_store: Path, tmp_path: Path, capsys
 
 
 def real_errors(folder: Path) -> Iterator[Exception]:
-    """What three libraries raise when the disk gives no more."""
+    """Errors that three libraries raise on a full disk."""
     writes = {
         "python": lambda path: path.write_bytes(bytes(10_000)),
         "numpy": lambda path: np.save(path, np.zeros(10_000)),
@@ -231,7 +231,7 @@ sys.exit(10 * code + main([*words, "--resume"]))
 
 @pytest.mark.slow
 def test_a_store_that_is_full_when_frozen_embeddings_are_kept(tiny_store: Path, tmp_path: Path) -> None:
-    """Nothing of it is written through mapped pages, which would end the process by a signal, without a word."""
+    """Embeddings are not written through mapped pages, where a full disk would end the process by a signal."""
     if not can_mount():
         pytest.skip("this system lets nobody mount")
     (tmp_path / "disk").mkdir()

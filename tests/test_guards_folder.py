@@ -45,7 +45,9 @@ with alone_in(Path(sys.argv[1])):
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that works in `tmp_path / "out"`."""
+    """Another process that works in `tmp_path
+    "out"`.
+    """
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     yield process
@@ -58,7 +60,7 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_second_run_is_refused_until_the_first_ends(
     other: subprocess.Popen[str], tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also one that was killed: the lock dies with its process, and nothing has to be cleaned up."""
+    """This includes a killed run: its lock ends with the process, and no cleanup is needed."""
     out = tmp_path / "out"
     words = ["--store", str(tiny_store), "--out", str(out)]
     for command in (["train", *words], ["study", *words]):
@@ -121,7 +123,7 @@ def test_a_failed_run_lets_go(tiny_store: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def trained(tmp_path: Path) -> tuple[Path, Path]:
-    """A store of two parts of its own, and a run on it."""
+    """A store of two parts, and a run on it."""
     store, out = tmp_path / "store", tmp_path / "run"
     write_tiny_store(store, num_train=8, num_test=2)
     with StoreWriter(store, word_vectors()) as writer:
@@ -141,7 +143,7 @@ def flip(path: Path, at: int = -9) -> None:
 
 
 def test_a_shard_changed_in_place_is_found(trained: tuple[Path, Path]) -> None:
-    """Its size is the same, and so is the fingerprint, which follows from the checksums that the parts record."""
+    """Its size is the same, and so is the fingerprint, which depends on the recorded checksums of the parts."""
     store, out = trained
     shard = Store(store).shard_path(8)
     before = Store(store).fingerprint
@@ -174,7 +176,7 @@ def test_only_modified_files_are_read(trained: tuple[Path, Path], monkeypatch: p
 
 
 def test_rows_that_were_changed_are_found(trained: tuple[Path, Path]) -> None:
-    """A Parquet file written anew with another split for a video and the old description."""
+    """The Parquet file is rewritten with another split for a video and the old description."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

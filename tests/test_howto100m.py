@@ -34,7 +34,7 @@ def captions() -> dict[str, list]:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """Four videos in the layout of AVLnet and MCN, captions as JSON."""
+    """Four videos in the layout of AVLnet and MCN, with captions as JSON."""
     root = tmp_path / "release"
     for seed, video in enumerate(IDS):
         folder = root / "features" / "cooking" / video

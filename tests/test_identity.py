@@ -46,7 +46,7 @@ def silent(line: str) -> None:
 
 
 def with_new_setting(recipe: Recipe, section: str, value: int) -> Recipe:
-    """`recipe` as a later version has it, with a setting `new` whose default is 3."""
+    """Return `recipe` as a later version would have it, with a setting `new` whose default is 3."""
     settings = getattr(recipe, section)
     later = make_dataclass("Later", [("new", int, field(default=3))], bases=(type(settings),))
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}

@@ -24,7 +24,7 @@ from trichord.store.ledger import read_ledger
 
 
 class FailingFile(io.FileIO):
-    """A file of which nothing can be read."""
+    """A file that cannot be read."""
 
     def readinto(self, buffer: Any, /) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -35,7 +35,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def losses(folder: Path) -> dict[str, list[float]]:
-    """By stage, the loss of each step."""
+    """Return the loss of each step, by stage."""
     found = {}
     for path in sorted(folder.glob("stages/*/metrics.jsonl")):
         found[path.parent.name] = [json.loads(line)["loss"] for line in path.read_text().splitlines()]
@@ -110,7 +110,7 @@ def test_a_mistake_of_the_user_is_reported_once(tiny_store: Path, tmp_path: Path
 
 
 def test_a_run_continues_with_another_number_of_processes(tiny_store: Path, tmp_path: Path) -> None:
-    """The batches are the same; it says that sums and random states may not be."""
+    """The batches are the same; a note says that sums and random states may differ."""
     out = tmp_path / "run"
     words = [
         "train",

@@ -36,7 +36,7 @@ def score_matrices(draw: st.DrawFn, max_seconds: int = 8, max_steps: int = 4) ->
 
 
 def best_by_trial(scores: np.ndarray) -> tuple[int, ...]:
-    """Every choice of seconds in order; of the best ones that whose last second is earliest, then the one before, ..."""
+    """Try every choice of seconds in order; of the best ones, prefer the earliest last second, then the one before, ..."""
     num_seconds, num_steps = scores.shape
     every = list(combinations(range(num_seconds), num_steps))
     total = {seconds: sum(scores[t, k] for k, t in enumerate(seconds)) for seconds in every}
@@ -172,7 +172,7 @@ def test_average_precision_by_hand() -> None:
 
 
 def slow_average_precision(right: list[bool], scores: list[float]) -> float:
-    """Steps of recall times precision over falling thresholds; what ties passes a threshold together (scikit-learn)."""
+    """Sum steps of recall times precision over falling thresholds; ties pass a threshold together (as in scikit-learn)."""
     total, found_before = 0.0, 0
     for threshold in sorted(set(scores), reverse=True):
         above = [r for r, s in zip(right, scores, strict=True) if s >= threshold]
@@ -228,7 +228,7 @@ def test_chance_of_mean_average_precision_equals_random_scores() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_chance_of_alignment_against_every_placement_of_drawn_scores(seed: int) -> None:
-    """Its own draws, its own search: the two means lie within their scatter."""
+    """With independent draws and search, the two means agree within their variation."""
     rng = np.random.default_rng(seed)
     truth = rng.random((6, 3)) < 0.5
     every, draws = np.array(list(combinations(range(6), 3))), 4000

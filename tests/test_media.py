@@ -24,7 +24,7 @@ RATE_HZ = 16000
 
 
 def grey(num_frames: int, step: int = 4, width: int = WIDTH, height: int = HEIGHT) -> Iterator[np.ndarray]:
-    """Frame i is grey of level 16 + step * i."""
+    """Return frames, where frame i has the grey level 16 + step * i."""
     for i in range(num_frames):
         yield np.full((height, width, 3), 16 + step * i, np.uint8)
 
@@ -39,7 +39,7 @@ def chirp(seconds: float) -> np.ndarray:
 
 
 def mux(path: Path, tracks: list[dict[str, Any]], **options: str) -> Path:
-    """A file of several tracks, with things that write_video does not do: {kind, rate, size, start_s, rows, ...}."""
+    """Write a file of several tracks with properties that write_video lacks: {kind, rate, size, start_s, rows, ...}."""
     with av.open(str(path), "w", options=options) as out:
         streams: list[Any] = []
         stream: Any

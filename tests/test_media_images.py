@@ -18,7 +18,7 @@ WHOLE = FrameSpec(width=60, height=40)
 
 
 def card(mode: str = "RGB") -> Image.Image:
-    """60 x 40: red at the left, blue at the right; light above, dark below."""
+    """Return 60 x 40 pixels: red on the left, blue on the right; light at the top, dark at the bottom."""
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:, :30], pixels[:, 30:] = (220, 30, 30), (30, 30, 220)
     pixels[20:] //= 2

@@ -185,7 +185,7 @@ def test_one_pass_for_several_specs_is_several_passes(odd: dict[str, OddFile], n
 
 @pytest.mark.parametrize("name", ["b_frames", "clockwise", "resolution_change"])
 def test_frames_go_as_soon_as_they_are_seen(odd: dict[str, OddFile], name: str) -> None:
-    """No frame in a cycle of references: ten-megabyte frames would pile up until the collector comes by."""
+    """Frames must not be in reference cycles: ten-megabyte frames would accumulate until the garbage collector runs."""
 
     def num_frames() -> int:
         return sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
@@ -257,7 +257,7 @@ def test_damage_in_a_clip_is_noted(odd: dict[str, OddFile], tmp_path: Path, end_
 def test_a_frame_that_claims_to_last_for_hours_ends_with_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flipped bit in a header made one of 6,553 s: as many pictures, and as long a wait."""
+    """A flipped bit in a header gave a frame of 6,553 s, which took as many pictures and as long."""
     from trichord.media import FrameSpec, pictures, video, write_video
 
     write_video(tmp_path / "v.mkv", np.zeros((30, 64, 96, 3), np.uint8), 10)

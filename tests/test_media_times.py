@@ -262,7 +262,7 @@ def test_a_hole_of_hours_that_the_header_states_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("factor", [0.8, 0.97])
 def test_sound_whose_stamps_are_too_close_stays_in_time(tmp_path: Path, factor: float) -> None:
-    """20 s of sound whose stamps say 16 s: what is heard in a second is what its stamps say."""
+    """20 s of sound have stamps for 16 s: the sound in each second is that of its stamps."""
     source = write_seconds(tmp_path / "a.mkv", range(20), sound_codec="pcm_s16le")
     path = remux(source, tmp_path / "b.mkv", lambda kind, s: s * factor if kind == "audio" else s)
     expected = [int((k + 0.5) / factor) for k in range(int(20 * factor))]
@@ -270,7 +270,7 @@ def test_sound_whose_stamps_are_too_close_stays_in_time(tmp_path: Path, factor: 
 
 
 def test_sound_alone_that_steps_back_overlaps(tmp_path: Path) -> None:
-    """Its stamps from 3 s on are 0.8 s early; the pictures go on: the sound is where its stamps say."""
+    """Its stamps are 0.8 s early from 3 s on, and the pictures continue: the sound is at its stamps."""
     path = write_seconds(tmp_path / "a.flv", range(8))
     restamp_flv(path, lambda kind, n, ms: ms - 800 if kind == "audio" and ms >= 3000 else ms)
     assert seen(path)[:8] == list(range(8))

@@ -25,7 +25,7 @@ def test_150_mutations() -> None:
 
 @pytest.mark.slow
 def test_forbidden_outcomes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The judge itself: results that differ, tracebacks, lines that are none, payloads that run."""
+    """Tests the judge itself: different results, tracebacks, unprintable lines, executed payloads."""
     from mutation_run import one
 
     folder = tmp_path / "t"
@@ -78,7 +78,7 @@ def test_any_changed_byte_of_a_part_is_reported(tmp_path: Path) -> None:
 
 
 def test_mutations_repeat(tmp_path: Path) -> None:
-    """The seed alone decides what becomes of a file."""
+    """Mutations depend only on the seed."""
     found = []
     for name in ("a", "b"):
         folder = tmp_path / name

@@ -140,7 +140,7 @@ def test_frozen_part_keeps_its_weights_and_buffers() -> None:
     training=st.booleans(),
 )
 def test_audio_padding_changes_nothing(frames: list[int], more: int, training: bool) -> None:
-    """Neither the content nor the amount of padding: the embedding is that of the valid frames, in both modes."""
+    """Neither content nor length of the padding matters: the embedding is that of the valid frames, in both modes."""
     length = max(frames)
     generator = torch.Generator().manual_seed(sum(frames))
     audio = torch.randn(len(frames), 40, length, generator=generator, dtype=torch.float64)

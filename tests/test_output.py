@@ -43,7 +43,7 @@ def broken_pipe() -> io.TextIOWrapper:
 
 
 def hung_up_terminal() -> io.TextIOWrapper:
-    """A stream to a terminal that was closed: writes fail with EIO."""
+    """A stream to a closed terminal, where writes fail with EIO."""
     near, far = pty.openpty()
     os.close(near)
     return os.fdopen(far, "w")
@@ -113,7 +113,7 @@ def test_broken_pipes_of_the_work_itself_are_errors(
 
 @pytest.mark.parametrize("redirection", ["| head -c 1", ">&-", ">&- 2>&-", "<&- >&- 2>&-", "2>&- | head -c 1"])
 def test_a_process_ends_without_a_word(redirection: str, tmp_path: Path) -> None:
-    """Also where the interpreter ends, and no file takes the number of a closed descriptor."""
+    """This includes the end of the interpreter; no file reuses the number of a closed descriptor."""
     code = (
         "import sys, trichord.cli as cli\n"
         "def run(words):\n"

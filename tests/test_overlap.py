@@ -30,7 +30,7 @@ def added(store: Path, *items: Item) -> Store:
 
 
 def pairs(*items: Item, path: Path) -> dict[str, str]:
-    """Of the items of split test, those of split train with their content."""
+    """Return items of split test with the items of split train that have their content."""
     store = Store(build(path, items))
     found = same_content(store, store.select(split="train"), store.select(split="test"))
     return {store.video_id(i): store.video_id(k) for i, k in found.items()}
@@ -38,7 +38,7 @@ def pairs(*items: Item, path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def leaking(tiny_store: Path, tmp_path: Path) -> Path:
-    """The tiny store with a copy of its first training video among those of another collection that are held out."""
+    """The tiny store with a copy of its first training video among the held-out videos of another collection."""
     store = tmp_path / "leaking"
     shutil.copytree(tiny_store, store)
     added(store, replace(tiny_item(0, "test"), video_id="copy", collection="other"))

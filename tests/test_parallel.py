@@ -112,7 +112,7 @@ def rows(step: int) -> torch.Tensor:
 
 
 def normalised(rank: int, norm: nn.BatchNorm2d | None = None, part: slice | None = None) -> dict[str, torch.Tensor]:
-    """Outputs, gradients and buffers of a few steps on this process's rows; a row alone in the last one."""
+    """Return outputs, gradients and buffers of a few steps on this process's rows; the last step has a single row."""
     norm = norm or BatchNorm2d(2).double()
     set_over_processes(norm, True)
     mine = slice(sum(SIZES[:rank]), sum(SIZES[: rank + 1])) if part is None else part
@@ -128,7 +128,7 @@ def normalised(rank: int, norm: nn.BatchNorm2d | None = None, part: slice | None
 
 
 def test_batch_norm_over_three_processes_is_torchs_over_all_rows(three: list[Any]) -> None:
-    """An independent oracle: torch's own, on all rows, which for one row alone takes the running statistics."""
+    """The oracle is torch's batch norm on all rows, which uses the running statistics for a single row."""
     torchs = nn.BatchNorm2d(2).double()
     expected: dict[str, torch.Tensor] = {}
     for step in range(STEPS):

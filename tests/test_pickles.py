@@ -58,7 +58,7 @@ def same(a: object, b: object) -> bool:
 
 
 class Calls:
-    """Pickles as a call of `function`."""
+    """Is pickled as a call of `function`."""
 
     def __init__(self, function: Callable, *arguments: object) -> None:
         self.call = function, arguments
@@ -116,7 +116,7 @@ BY_NAME = {
 
 
 def named_call(name: str, arguments: tuple, protocol: int) -> bytes:
-    """A pickle that calls `name`, made without importing it."""
+    """Return a pickle that calls `name`, created without importing it."""
     module, _, attribute = name.rpartition(".")
     packed = pickle.dumps(arguments, protocol)[:-1] if protocol < 2 else pickle.dumps(arguments, protocol)[2:-1]
     if protocol >= 4:
@@ -242,7 +242,7 @@ def test_a_file_in_bytes_in_bytes_is_refused(tmp_path: Path) -> None:
 
 
 def array_pickle(shape: bytes, size: int) -> bytes:
-    """An array of float32 that claims `shape` (pickled) and holds `size` bytes."""
+    """Return a pickled float32 array that claims `shape` and holds `size` bytes."""
     return (
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01"
         + shape

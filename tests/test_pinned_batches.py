@@ -32,7 +32,7 @@ def test_every_epoch_has_an_order_of_its_own(store: Store) -> None:
 
 
 def drawn_captions(store: Store) -> np.ndarray:
-    """(EPOCHS, NUM_VIDEOS, 2) captions that are drawn of the first, second, ... video of each batch."""
+    """Return (EPOCHS, NUM_VIDEOS, 2) captions that are drawn for the first, second, ... video of each batch."""
     drawn = [clips_of(store).draw(epoch, 0).caption for epoch in range(EPOCHS)]
     assert all(captions is not None for captions in drawn)
     return np.stack(drawn).reshape(EPOCHS, NUM_VIDEOS, 2)  # type: ignore[arg-type]
@@ -45,7 +45,7 @@ def test_clips_are_drawn_again_in_each_epoch(store: Store) -> None:
 
 
 def test_all_clips_of_a_video_are_drawn_equally_often(store: Store) -> None:
-    """360 draws from 8 clips: 45 each, standard deviation 6."""
+    """360 draws from 8 clips: 45 each, with standard deviation 6."""
     captions = drawn_captions(store)
     assert (captions[..., 0] != captions[..., 1]).all()
     counts = np.bincount(captions.ravel(), minlength=CLIPS)
@@ -66,7 +66,7 @@ def test_the_published_order_of_words_begins_with_the_drawn_caption(store: Store
 
 
 def test_captions_of_one_clip_share_its_cached_embeddings() -> None:
-    """Video 0 has captions 0 and 1 in one clip and caption 2 in another; video 1 is not trained on; video 2 has one clip."""
+    """Captions 0 and 1 of video 0 form one clip, and caption 2 another; video 1 is not trained on; video 2 has one clip."""
     values = np.arange(6, dtype=np.float32).reshape(3, 2)
     row, begin = np.array([0, 0, 1, 2]), np.array([0, -1, 3])
     frozen = FrozenRows("video", "embedding", values, np.array([True, False, True]), row, begin)

@@ -70,13 +70,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def plain(thing: object) -> dict[str, Any]:
-    """The attributes of an object that are numbers, texts or lists of these."""
+    """Return the attributes of an object that are numbers, texts or lists of these."""
     kinds = (bool, int, float, str, tuple, list, type(None))
     return {name: value for name, value in vars(thing).items() if isinstance(value, kinds) and not name.startswith("_")}
 
 
 def terms_of(loss: Any, batches: int = 3) -> list[float]:
-    """All terms of a loss on some batches of made-up embeddings, and the gradients of these."""
+    """Return all terms of a loss on some batches of artificial embeddings, and the gradients of these."""
     generator, found = torch.Generator().manual_seed(0), []
     valid = {m: torch.ones(ROWS, dtype=torch.bool) for m in MODALITIES}
     valid["audio"][0] = False
@@ -94,7 +94,7 @@ def terms_of(loss: Any, batches: int = 3) -> list[float]:
 
 
 def built(recipe: Recipe, store: Store, order: str = "av>t") -> Mapping[str, Any]:
-    """What the last stage of an order is made of, under a recipe."""
+    """Return the parts of the last stage of an order, with a recipe."""
     last = stages_of(Order.parse(order), thaw=recipe.later_stages.thaw > 0, replay=recipe.later_stages.replay)[-1]
     loss = factories.build_loss(recipe, last, 0)
     source, reader = factories.build_batches(recipe, store, last, 0)
@@ -113,7 +113,7 @@ def built(recipe: Recipe, store: Store, order: str = "av>t") -> Mapping[str, Any
 
 
 def small() -> Recipe:
-    """Settings under which each of them has an effect."""
+    """Settings under which each setting has an effect."""
     loss = {"num_clusters": 2, "cluster_rows": 8, "cluster_refit_every_steps": 2, "reconstruction_weight": 1.0}
     recipe = load_recipe("debug", loss=loss, model={"embed_dim": 4, "audio_channels": [4, 4, 4, 4]})
     recipe.training.chunk_clips, recipe.data.videos_per_batch = 8, 2
@@ -195,7 +195,7 @@ def test_settings_keep_their_values_on_the_way_to_the_loop() -> None:
 
 
 def test_the_terms_of_a_loss_have_the_weights_of_the_recipe(store: Store) -> None:
-    """Under weights 2, 3 and 5 the loss is the sum of its terms with these weights."""
+    """With the weights 2, 3 and 5, the loss is the weighted sum of its terms."""
     recipe = small()
     recipe.loss.contrast_weight, recipe.loss.cluster_weight, recipe.loss.reconstruction_weight = 2.0, 3.0, 5.0
     loss = factories.build_loss(recipe, stages_of(Order.parse("avt"))[0], 0)

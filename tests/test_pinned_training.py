@@ -81,7 +81,7 @@ def test_a_gradient_that_is_not_finite_is_unchanged() -> None:
 
 @pytest.fixture
 def norms_at_steps() -> Iterator[list[float]]:
-    """The norm of the gradients that each optimizer step takes."""
+    """Record the norm of the gradients that each optimizer step receives."""
     norms: list[float] = []
 
     def note(optimizer: torch.optim.Optimizer, *arguments: object) -> None:
@@ -115,7 +115,7 @@ def model_of(seed: int = 0, **arguments: Any) -> MCN:
 
 
 def cache_name(**changes: Any) -> str:
-    """The name of a cache of video, with some of what it depends on changed."""
+    """Return the name of a cache of video, with some of the values that it depends on changed."""
     clips = {"items": np.arange(5), "min_clip_s": 10.0, "published_words": False, "fingerprint": "f" * 64}
     reading = {"visual_streams": ("visual_2d",), "audio_frames": 1000, "audio_pad_db": -80.0, "max_words": 20}
     inputs = {"audio": "spectrogram", "text": "words"}
@@ -190,7 +190,7 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 def test_seeds_that_share_a_first_stage_begin_the_later_one_with_weights_of_their_own(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Instead of training, what each stage trains is scaled; what it begins with is kept."""
+    """Training is replaced by scaling the trained weights; the initial weights of each stage are recorded."""
     begun: dict[str, MCN] = {}
 
     def scale(model: MCN, stage: Stage, *arguments: object, folder: Path, **options: object) -> int:
@@ -223,7 +223,7 @@ def test_seeds_that_share_a_first_stage_begin_the_later_one_with_weights_of_thei
 
 
 class Stopped(Exception):
-    """A run is stopped right after its first checkpoint."""
+    """Raised to stop a run right after its first checkpoint."""
 
 
 def test_centroids_are_reset_only_at_the_start_of_an_epoch(
@@ -257,7 +257,7 @@ def test_centroids_are_reset_only_at_the_start_of_an_epoch(
 def test_gradients_do_not_add_up_from_step_to_step(
     store_path: Path, tmp_path: Path, norms_at_steps: list[float]
 ) -> None:
-    """Every batch holds all clips, and the weights stay nearly where they are: every step has the same gradient."""
+    """Every batch holds all clips and the weights hardly change, so every step has the same gradient."""
     recipe = debug(
         data={"videos_per_batch": 4, "clips_per_video": 8, "min_clip_s": 1.0},
         loss={"cluster_weight": 0.0},

@@ -53,7 +53,7 @@ def copy_over(source: Path, target: Path) -> None:
 
 @pytest.fixture
 def swapped(study: Path, tmp_path: Path) -> Path:
-    """The stage AV→T holds what AT trained, and the stage AV what VT trained."""
+    """A study whose stage AV→T holds the model of AT, and whose stage AV holds that of VT."""
     own = tmp_path / "study"
     shutil.copytree(study, own)
     copy_over(stage_of(own, "at"), stage_of(own, "av-t"))

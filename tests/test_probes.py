@@ -17,7 +17,7 @@ from trichord.evaluation.probes import knn_scores, linear_probe
 
 
 def slow_votes(train: np.ndarray, kind: list[int], query: np.ndarray, k: int, temperature: float) -> list[float]:
-    """Mean votes over all choices of those that tie for the last places."""
+    """Return mean votes over all choices of the neighbours that tie for the last positions."""
 
     def cosine(a: np.ndarray, b: np.ndarray) -> float:
         length = (sum(float(x) ** 2 for x in a) * sum(float(x) ** 2 for x in b)) ** 0.5
@@ -107,7 +107,7 @@ def test_the_penalty_is_chosen_on_training_rows_alone() -> None:
 
 
 def slow_class(train: np.ndarray, kind: np.ndarray, row: np.ndarray, penalty: float) -> int:
-    """The class of a row by a general minimiser, features standardised by the training rows."""
+    """Return the class of a row by a general minimiser, with features standardised by the training rows."""
     mean, scale, classes = train.mean(0), train.std(0), sorted(set(kind.tolist()))
     x, width = (train - mean) / scale, train.shape[1] + 1
     place = np.array([classes.index(k) for k in kind])

@@ -33,7 +33,7 @@ CLASSES = ("worda", "wordb", "wordc")
 
 
 def planted(num: int = 24, noise: float = 0.1, **more: Any) -> Embedded:
-    """Clips of three classes, an axis each; text i is the class's name; two thirds are to learn from."""
+    """Return clips of three classes along one axis each; text i is the name of the class; two thirds are for training."""
     rng = np.random.default_rng(0)
     kind = np.arange(num) % 3
     rows = {m: np.eye(4)[kind] + noise * rng.standard_normal((num, 4)) for m in ("video", "audio")}
@@ -198,7 +198,9 @@ def test_joined_sets_keep_whose_text_each_is() -> None:
 
 
 def action_store(path: Path) -> Store:
-    """Videos `CLASS/v0`, ...: the picture tells the class, the caption is its name; every third is to be tested."""
+    """Write videos `CLASS/v0`, ..., whose picture identifies the class and whose caption is its name; every third is for
+    testing.
+    """
     looks = np.random.default_rng(1).standard_normal((3, VIDEO_DIM)).astype(np.float32)
     with StoreWriter(path, word_vectors()) as writer:
         for i in range(18):
@@ -255,7 +257,7 @@ def test_folds_of_a_table_take_all_splits_of_the_store(tmp_path: Path) -> None:
 
 
 def slow_nearest(rows: list[np.ndarray], centroids: np.ndarray, cosine: bool) -> list[int]:
-    """The centroid of each clip, in float64, one clip and one centroid at a time."""
+    """Return the nearest centroid of each clip in float64, one clip and one centroid at a time."""
     out = []
     for clip in zip(*(r.astype(np.float64) for r in rows), strict=True):
         mean = np.mean([row / np.linalg.norm(row) if cosine else row for row in clip], axis=0)

@@ -36,7 +36,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def howto100m() -> dict[str, torch.Tensor]:
-    """A state dict as HowTo100M's: text and video, each unit with an unused batch norm."""
+    """Return a state dict like HowTo100M's: text and video, each unit with an unused batch norm."""
     torch.manual_seed(3)
     state = {"text_pooling.fc.weight": torch.randn(10, 6), "text_pooling.fc.bias": torch.randn(10)}
     for unit, width in (("GU_text", 10), ("GU_video", 12)):

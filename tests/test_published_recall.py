@@ -71,7 +71,7 @@ def test_without_ties_all_agree() -> None:
 
 
 def places_by_sorting(scores: np.ndarray) -> list[list[int]]:
-    """For each query every place, from 0, where the sorted row holds the score of the truth."""
+    """Return, for each query, every position from 0 at which the sorted row holds the score of the correct item."""
     found = []
     for query, row in enumerate(scores.tolist()):
         falling = sorted(row, reverse=True)

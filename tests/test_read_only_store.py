@@ -89,7 +89,7 @@ def test_an_existing_cache_is_used(store: Path, tmp_path: Path) -> None:
 
 
 def test_a_pass_that_another_user_has_begun_is_computed_at_every_step(store: Path, tmp_path: Path) -> None:
-    """Here the store and its folder may be written, and what lies in it may not."""
+    """The store and its folder are writable, but existing files in it are not."""
     (store / "frozen").mkdir()
     (store / "frozen" / "leases").touch(mode=0o400)
     with plain_user():

@@ -160,7 +160,7 @@ def written(path: Path, made: list[tuple[Item, bool]]) -> Store:
 
 
 def bits(tensor: torch.Tensor | None) -> bytes:
-    """The bits, with -0.0 as 0.0: which of the two a maximum gives is up to NumPy's order."""
+    """Return the bits, with -0.0 as 0.0, since NumPy may return either of them as the maximum."""
     assert tensor is not None
     return (tensor if tensor.dtype == torch.bool else tensor + 0).contiguous().numpy().tobytes()
 
@@ -309,7 +309,7 @@ def test_batches_that_are_kept_are_not_overwritten(tmp_path: Path) -> None:
 
 
 class Pinned:
-    """A stand-in for `torch.empty` on a machine without a GPU: notes what was asked to be page-locked."""
+    """A substitute for `torch.empty` on a machine without a GPU, which records requests for page-locked memory."""
 
     def __init__(self) -> None:
         self.empty, self.asked = torch.empty, []

@@ -45,7 +45,7 @@ def words_of(text: str) -> list[str]:
 
 
 def word_errors(reference: list[str], found: list[str]) -> int:
-    """Least number of words to insert, drop or replace."""
+    """Return the smallest number of words to insert, delete or replace."""
     row = list(range(len(found) + 1))
     for i, word in enumerate(reference, start=1):
         last, row[0] = row[0], i
@@ -66,7 +66,7 @@ def cut(samples: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 class Beeps:
-    """In place of Whisper: one word per stretch of samples above 0.5, its text the level; notes what it was given."""
+    """A substitute for Whisper: one word per stretch of samples above 0.5, whose text is the level; records its input."""
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
@@ -85,7 +85,7 @@ class Beeps:
 
 
 def beeping(seconds: float, every_s: float, seed: int) -> tuple[np.ndarray, list[float]]:
-    """Beeps of 0.2 s in silence and where they begin."""
+    """Return beeps of 0.2 s in silence, and their start times."""
     rng = np.random.default_rng(seed)
     samples, starts_s = np.zeros(int(seconds * 16000), np.float32), []
     for n, start_s in enumerate(np.arange(0.1, seconds - 0.3, every_s) + rng.uniform(0, every_s / 3)):

@@ -39,7 +39,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder `videos` of a captioned video, one without captions, and one with a text file; extracted into `s`."""
+    """A folder `videos` with a captioned video, one without captions, and one with a text file, extracted to `s`."""
     root = tmp_path_factory.mktemp("made")
     for i, name in enumerate(("test/egg", "train/mute", "train/tea")):
         write_video(root / "videos" / f"{name}.mp4", pictures(20, i), 10, sound(2.0))
@@ -66,20 +66,20 @@ def features(store: Store) -> dict[tuple[str, str], np.ndarray]:
 
 
 def unextracted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on pictures and sound must not be decoded."""
+    """Fail from now on if pictures or sound are decoded."""
     monkeypatch.setattr("trichord.extraction.work.pictures", None)
     monkeypatch.setattr("trichord.extraction.work.sound", None)
 
 
 def as_an_earlier_version_wrote_it(store: Path) -> None:
-    """The same items without hashes of media and without rules."""
+    """Return the same items without hashes of media and without rules."""
     with Given(store) as items:
         for item in items:
             item.media = item.rules = ""
 
 
 class Given:
-    """The items of a store, written back as they are left."""
+    """The items of a store, which are written back after changes."""
 
     def __init__(self, store: Path) -> None:
         self.store = store

@@ -14,7 +14,7 @@ from trichord.evaluation.statistics import mean_interval, median_rank_interval, 
 
 
 def runs_of(values: np.ndarray, sharing: tuple[int, ...], first: int = 0) -> Runs:
-    """Rows whose first stages, of seeds `first`, `first` + 1, ..., are each shared by so many."""
+    """Return rows whose first stages, with seeds `first`, `first` + 1, ..., are shared by the given numbers of runs."""
     firsts = np.repeat(np.arange(len(sharing)) + first, sharing)
     return Runs(values, tuple(firsts.tolist()), tuple(range(len(values))))
 
@@ -22,7 +22,7 @@ def runs_of(values: np.ndarray, sharing: tuple[int, ...], first: int = 0) -> Run
 def nested(
     rng: np.random.Generator, recall: float, sharing: tuple[int, ...], queries: int, stage_sd: float, later_sd: float
 ) -> tuple[Runs, float]:
-    """Runs of a probit world, and the recall that their intervals are to cover."""
+    """Return runs of a probit world, and the recall that their intervals should cover."""
     stage = stage_sd * rng.standard_normal((len(sharing), 1))
     rows = np.repeat(stage + 0.3 * rng.standard_normal((len(sharing), queries)), sharing, axis=0)
     later = later_sd * rng.standard_normal((len(rows), 1))
@@ -95,7 +95,7 @@ def test_orders_are_paired_by_the_seeds_of_their_first_stages() -> None:
     ("sharing", "least"), [((3,), 93), ((3, 3), 93), ((1, 1, 4), 93), ((3, 3, 3, 3, 3), 93)], ids=str
 )  # fmt: skip
 def test_intervals_cover(sharing: tuple[int, ...], least: float) -> None:
-    """Of 300 studies; three standard errors below the least that is asked."""
+    """300 studies, with a limit of three standard errors below the required coverage."""
     rng, inside = np.random.default_rng(2), 0
     for _ in range(300):
         runs, truth = nested(rng, 0.3, sharing, 200, 0.15, 0.1)
@@ -105,7 +105,7 @@ def test_intervals_cover(sharing: tuple[int, ...], least: float) -> None:
 
 
 def test_runs_that_share_a_first_stage_are_not_independent() -> None:
-    """What the rule is for: with nine rows of three first stages taken for nine seeds, intervals cover far too seldom."""
+    """The reason for the rule: if nine runs of three first stages counted as nine seeds, coverage would be far too low."""
     rng, inside = np.random.default_rng(3), np.zeros(2)
     for _ in range(200):
         runs, truth = nested(rng, 0.3, (3, 3, 3), 400, 0.3, 0.05)

@@ -159,7 +159,7 @@ def test_one_seed_marks_no_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def lose(study: Path) -> tuple[str, str]:
-    """Make the last stages of the first order's seeds 0 and 1 a diverged and an unfinished one; returns their folders."""
+    """Let the last stages of seeds 0 and 1 of the first order be diverged and unfinished; return their folders."""
     entries = json.loads((study / "study.json").read_text())["orders"]
     first = [entry["stages"][-1]["folder"] for entry in entries if entry["order"] == entries[0]["order"]][:2]
     for name in first:
@@ -226,7 +226,7 @@ def test_benchmarks_whose_names_make_one_slug(tmp_path: Path) -> None:
 
 
 def calls(lines: tuple[str, ...] | list[str]) -> list[list[str]]:
-    """The words of each printed command, as a shell would take them, without the variables set before it."""
+    """Return the words of each printed command as a shell splits them, without preceding variables."""
     every = [shlex.split(line) for line in "\n".join(lines).replace("\\\n", " ").splitlines()]
     return [words[next(i for i, word in enumerate(words) if "=" not in word) :] for words in every]
 

@@ -32,7 +32,7 @@ def lose(folder: Path, *runs: str) -> None:
 
 
 def share_first_stages(folder: Path, order: str) -> None:
-    """As `--first_stage_seed 0` leaves a study."""
+    """Change a study to what `--first_stage_seed 0` would write."""
 
     def change(content: Any) -> None:
         entries = [entry for entry in content["orders"] if entry["order"] == order]

@@ -55,7 +55,7 @@ def background(picture: Path) -> int:
 
 
 def measured(document: Document, width: int, folder: Path, more: str = "") -> tuple[int, ...]:
-    """Width of the content and of the view, and `more`, by a script in a copy of the page that allows it."""
+    """Return the widths of the content and of the view, and `more`, with a script in a copy of the page that allows it."""
     page = re.sub("<meta http-equiv=[^>]*>", "", to_html(document), count=1)
     copy = folder / "measure.html"
     copy.write_text(page.replace("</body>", MEASURE.format(more=more) + "</body>"), encoding="utf-8")

@@ -161,7 +161,7 @@ def test_html_is_one_well_formed_file() -> None:
 
 
 def svg_of(picture: dict[str, str | None]) -> str:
-    """The text of a picture in the page."""
+    """Return the text of a picture in the page."""
     kind, _, data = str(picture["src"]).partition(",")
     assert kind == "data:image/svg+xml;base64"
     return base64.b64decode(data).decode()
@@ -259,7 +259,7 @@ def test_figures_are_pictures_of_the_size_that_they_were_drawn_in() -> None:
     ],
 )  # fmt: skip
 def test_figures_cannot_inject_markup(part: str) -> None:
-    """A browser shows an image without running its scripts, following its links or asking for what it names."""
+    """A browser shows an image without running its scripts, following its links or loading its references."""
     html = page_with(SVG.format(part + '<circle r="2"/>'))
     page = Page(html)
     assert "alert" not in html and page.tags().count("img") == 1 and not {"svg", "script", "circle"} & set(page.tags())

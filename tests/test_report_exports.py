@@ -86,7 +86,9 @@ def tokens(text: str) -> list[str]:
 
 
 def check_latex(text: str) -> None:
-    """Braces and environments balance, no bare special sign, and every row of a table has as many cells as columns."""
+    """Check that braces and environments balance, special characters are escaped, and rows of a table have equal numbers of
+    cells.
+    """
     depth, math_depth = 0, []
     text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("%"))  # comments
     for at, token in enumerate(all_tokens := tokens(text)):

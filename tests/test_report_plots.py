@@ -30,7 +30,7 @@ HOSTILE = "<script>alert('$x_1$ & \"\x00\n')</script> 音声 " + "very long " * 
 
 @contextmanager
 def one_axes() -> Iterator[Any]:
-    """Axes to draw on, in the common look."""
+    """Return axes with the common style."""
     from matplotlib.figure import Figure
 
     with plots_look.look():
@@ -38,18 +38,18 @@ def one_axes() -> Iterator[Any]:
 
 
 def texts(svg: str) -> list[str]:
-    """All texts of an SVG that parses."""
+    """Return all texts of a valid SVG."""
     return ["".join(element.itertext()) for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
 def images(svg: str) -> list[Image.Image]:
-    """The pictures in an SVG."""
+    """Return the pictures in an SVG."""
     found = re.findall(r'xlink:href="data:image/png;base64,([^"]*)"', svg)
     return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
 
 
 def offsets(ax: Any) -> np.ndarray:
-    """(n, 2) positions of all dots of scatter plots."""
+    """Return (n, 2) positions of all points of scatter plots."""
     return np.concatenate([np.asarray(c.get_offsets()) for c in ax.collections])
 
 
@@ -86,7 +86,7 @@ def scatter_panel(n: int, title: str = "AV→T") -> plots.ScatterPanel:
 
 
 def every_plot(title: str, orders: tuple[str, ...], seeds: int, queries: int = 30) -> dict[str, str]:
-    """All ten plots of a made-up study."""
+    """Return all ten plots of an artificial study."""
     rng = np.random.default_rng(0)
     ranks = [1 + rng.integers(0, 100, queries) for _ in range(2)]
     rows = [(title, float(d), d - 1.0, d + 1.0, True) for d in range(len(orders))]

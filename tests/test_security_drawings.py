@@ -20,7 +20,7 @@ from trichord.media.svg import svg_text, without_content
 
 
 def png(width: int, height: int) -> str:
-    """A `data:` URL of a black picture; of a large one only the beginning is there."""
+    """Return a `data:` URL of a black picture; of a large one, only the first bytes."""
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     rows = zlib.compress((b"\0" + bytes((width + 7) // 8)) * min(height, 100))
     parts = [(b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")]
@@ -35,7 +35,7 @@ def svg(body: str) -> str:
 
 
 def used(levels: int, inner: str) -> str:
-    """Each level uses the one before ten times."""
+    """Return nested elements, each of which uses the previous one ten times."""
     text = f'<defs><g id="l0">{inner}</g>'
     for i in range(levels):
         text += f'<g id="l{i + 1}">' + f'<use href="#l{i}"/>' * 10 + "</g>"

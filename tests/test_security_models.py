@@ -33,7 +33,7 @@ def write(path: Path, content: Any) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The least that counts as a model's folder."""
+    """A minimal model folder."""
     folder = tmp_path / "model"
     write(folder / "config.json", {"model_type": "bert", "num_hidden_layers": 2, "hidden_size": 16})
     write(folder / "modules.json", OWN)
@@ -209,7 +209,7 @@ def test_settings_of_another_type_are_one_line(content: dict[str, Any], folder: 
 
 
 def shown(load: Callable[[str], object], name: str, limit: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What is said, when not more than so many modules of a kind may be built."""
+    """Return the error if no more than the given number of modules of a kind may be built."""
     built: list[int] = []
     make = nn.Linear.__init__
 

@@ -64,7 +64,7 @@ def test_arrays_that_claim_more_than_they_have(tmp_path: Path) -> None:
 
 
 def bomb(path: Path, gigabytes: int = 2) -> None:
-    """An npz of zeros that is a thousandth of what it unpacks to."""
+    """Return an npz of zeros that is a thousandth of its unpacked size."""
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("features.npy", "w", force_zip64=True) as out,
@@ -235,7 +235,7 @@ def test_json_bombs(name: str, tmp_path: Path) -> None:
 
 
 def test_rows_that_unpack_to_more_than_they_are(tmp_path: Path) -> None:
-    """A text that is told by number ten thousand times."""
+    """A text is stored once and referenced ten thousand times."""
     write_store(tmp_path / "s", some_items(1))
     path = part_paths(tmp_path / "s")[0]
     table = pq.read_table(path)
@@ -343,7 +343,7 @@ def test_media_files_name_no_other_files(tmp_path: Path) -> None:
 
 
 def test_a_run_folder_that_is_not_ours_is_only_refused(tmp_path: Path) -> None:
-    """Files that are folders, pipes and devices where JSON and arrays belong."""
+    """Folders, pipes and devices stand in for JSON files and arrays."""
     os.mkfifo(tmp_path / "pipe.npz")
     (tmp_path / "folder.json").mkdir()
     refusal(lambda: read_json(tmp_path / "folder.json"))

@@ -16,7 +16,7 @@ from trichord.protocols.localization import segment_overlaps
 
 
 def best_by_trial(log_probs: np.ndarray, means: np.ndarray | None, stride: int) -> tuple[int, ...]:
-    """Every cut; of the best ones (to rounding) that whose last entry begins earliest, then the last but one, ..."""
+    """Try every segmentation; of the best ones (up to rounding), prefer the latest entry that begins earliest, and so on."""
     num_frames, num_entries = log_probs.shape
     totals = {}
     for inner in combinations(range(stride, num_frames, stride), num_entries - 1):
@@ -137,7 +137,7 @@ def test_overlaps_against_sets_of_frames(num_entries: int, more: int, seed: int)
 
 
 def slow_overlaps(scores: np.ndarray, truth: np.ndarray) -> tuple[list[float], list[float], int]:
-    """IoU and IoD of each segment, and right seconds, by every cut of a video under log-softmax and Poisson lengths."""
+    """Return IoU and IoD of each segment, and correct seconds, over every segmentation with log-softmax and Poisson lengths."""
     num, every = len(scores), [float(x) for row in scores for x in row]
     mean = sum(every) / len(every)
     deviation = (sum((x - mean) ** 2 for x in every) / len(every)) ** 0.5 or 1.0

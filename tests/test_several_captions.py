@@ -54,7 +54,7 @@ def network() -> MCN:
 
 
 def sizes(store: Store) -> tuple[int, int]:
-    """Clips and texts that are scored."""
+    """Return the numbers of clips and texts that are scored."""
     made = Subject.of_model("net", network(), store, SETTINGS, ("video", "text"))
     found = made.embedded(made.clip_set("mine/test"), ("video", "text"))
     outcome = find_protocol("retrieval").run(made, Options(on="mine/test", directions=("t2v", "v2t")))

@@ -44,13 +44,13 @@ def get(cache: ShardCache, data: bytes, log: list[str] | None = None) -> Path:
 
 
 class OldestFirst:
-    """What a cache of `room` bytes must hold: the slow and obvious way."""
+    """The expected content of a cache of `room` bytes, computed slowly."""
 
     def __init__(self, room: int) -> None:
         self.room, self.held = room, list[bytes]()
 
     def get(self, data: bytes) -> bool:
-        """Whether it had to be downloaded."""
+        """Return whether the file had to be downloaded."""
         there = data in self.held
         if there:
             self.held.remove(data)

@@ -30,7 +30,7 @@ class Stopped(Exception):
 
 
 def train(store: str, out: Path, name: str, shard: str, *, stop: int = 0, resume: bool = False) -> list[int]:
-    """Train an order. Returns how many numbers of the trained weights and their gradients this process held, by step."""
+    """Train an order; return how many numbers of the trained weights and their gradients this process held, by step."""
     from trichord.study.run import train_order
     from trichord.training import agreement, sharding
 

@@ -18,7 +18,7 @@ from trichord.features.spectrogram import LogMel
 
 
 def mel_of(hz: float) -> float:
-    """Slaney's scale: linear to 1 kHz, then logarithmic."""
+    """Return Slaney's scale: linear up to 1 kHz, then logarithmic."""
     return hz / (200 / 3) if hz < 1000 else 15 + np.log(hz / 1000) / (np.log(6.4) / 27)
 
 
@@ -27,7 +27,7 @@ def hz_of(mel: float) -> float:
 
 
 def slow_log_mel(samples: np.ndarray) -> np.ndarray:
-    """The recipe in float64, sum by sum; nothing shared with the fast one."""
+    """Compute the recipe in float64, sum by sum, without sharing code with the fast implementation."""
     x = [float(v) for v in samples]
     mean = sum(x) / len(x) if x else 0.0
     x = [v - mean for v in x]
@@ -187,7 +187,7 @@ def test_silence_in_blocks(num_samples: int, level: float) -> None:
 
 @pytest.mark.parametrize("num_blocks", [0, 1, 3])
 def test_empty_sound_gives_no_rows(num_blocks: int) -> None:
-    """A row would be 0 dB, the loudest there is, of a file that has no sound."""
+    """A row would have 0 dB, the loudest possible value, for a file without sound."""
     assert list(LogMel().encode(lambda: iter([np.zeros(0, np.float32)] * num_blocks))) == []
 
 

@@ -115,7 +115,7 @@ def test_parameters_are_counted_where_they_train_and_where_they_take_part(heads:
 def test_clips_of_a_step_are_those_of_all_processes(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One process reads a third of each batch, as one of three does; the parts are uneven."""
+    """One process reads a third of each batch, as one of three does; the parts have unequal sizes."""
     recipe = load_recipe("debug", training={"tensorboard": False, "max_steps": 2, "device": "cpu"})
     stage = stages_of(Order.parse("vt"))[0]
     source, reader = factories.build_batches(recipe, Store(tiny_store), stage, 0)

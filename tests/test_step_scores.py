@@ -30,7 +30,7 @@ SETTINGS = ScoringSettings(("visual_2d", "visual_3d"), 400, max_words=8, min_cli
 
 
 class Linear(nn.Module):
-    """Embeds by fixed matrices: pooled video as it comes, mean over frames of the sound, sum of the word vectors."""
+    """Embeds with fixed matrices: pooled video, the mean over frames of the sound, and the sum of word vectors."""
 
     def __init__(self, word_dim: int) -> None:
         super().__init__()
@@ -85,13 +85,13 @@ def texts_by_hand(subject: Subject, task: str) -> np.ndarray:
 
 
 def pooled_to(array: np.ndarray, num_seconds: int) -> np.ndarray:
-    """Adaptive max-pooling to one row a second, by torch's own."""
+    """Return adaptive max-pooling to one row per second, by torch's implementation."""
     columns = torch.from_numpy(array.T.astype(np.float64))[None]
     return nn.functional.adaptive_max_pool1d(columns, num_seconds)[0].T.numpy()
 
 
 def scores_by_hand(subject: Subject, window_s: float) -> dict[str, np.ndarray]:
-    """t2v and t2a of v1, by loops."""
+    """Return t2v and t2a of v1, by loops."""
     model = subject.model
     assert isinstance(model, Linear)
     texts = texts_by_hand(subject, "23521")
@@ -195,7 +195,7 @@ def test_scores_that_tell_the_truth_find_every_segment() -> None:
 
 
 def given_file(**changes: Any) -> Embedded:
-    """Two seconds of task a (steps `x`, `y`), three of task b (step `z`)."""
+    """Return two seconds of task a (steps `x`, `y`) and three of task b (step `z`)."""
     eye = np.eye(3, dtype=np.float32)
     arguments: dict[str, Any] = {
         "embeddings": {"video": eye[[0, 1, 2, 0, 2]], "text": eye[[0, 1, 2]]},

@@ -30,7 +30,7 @@ SHARD, ROWS = "00001.safetensors", "00001.parquet"
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three parts: a, b | c, d | e."""
+    """An intact store of three parts: a, b | c, d | e."""
     items = [item(name, 4 + k, split="test" if name in "ce" else "train") for k, name in enumerate("abcde")]
     items[3] = replace(items[3], captions=replace(items[3].captions, text=("now stir",)))
     del items[1].streams["spectrogram"], items[4].streams["visual_2d"]
@@ -192,7 +192,7 @@ def overwrite(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 
 def with_header(change: Callable[[dict], object]) -> Callable[[bytes], bytes]:
-    """A change to the JSON header of a shard that keeps the file's size (what is behind the header moves or goes)."""
+    """Change the JSON header of a shard without changing the size of the file; the data after the header moves or is cut."""
 
     def apply(data: bytes) -> bytes:
         length = int.from_bytes(data[:8], "little")
@@ -277,7 +277,7 @@ def test_a_damaged_header_is_an_error_at_first_use(store_path: Path, kind: str) 
 
 
 def rewrite(path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
-    """Change a shard's tensors and mend size and checksum, as a faulty program would."""
+    """Change the tensors of a shard, and adjust size and checksum, like a faulty program."""
     shard = path / "parts" / SHARD
     tensors = {name: array.copy() for name, array in load_file(shard).items()}
     change(tensors)

@@ -55,7 +55,7 @@ def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of this test's own; the memory file system starts empty."""
+    """An empty cache for this test; the memory file system starts empty."""
     monkeypatch.setenv("TRICHORD_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("TRICHORD_CACHE_GB", raising=False)
     MemoryFileSystem.store.clear()
@@ -64,7 +64,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten parts of two items."""
+    """A local store of ten parts with two items each."""
     items = [item(f"v{i:02d}", 5 + i, texts=[f"salt {'now ' * (i % 3)}stir", "crème"]) for i in range(NUM_ITEMS)]
     return build(tmp_path_factory.mktemp("local") / "store", items)
 
@@ -74,7 +74,7 @@ def shards(cache: Path) -> int:
 
 
 def same(a: Store, b: Store) -> None:
-    """Every row, caption and word."""
+    """Compare every row, caption and word."""
     assert (len(a), a.fingerprint, a.streams, a.words) == (len(b), b.fingerprint, b.streams, b.words)
     assert np.array_equal(a.word_vectors, b.word_vectors)
     for i in range(len(a)):
@@ -286,7 +286,7 @@ def test_copies_whose_bytes_changed_are_fetched_again_by_the_next_process(local:
 
 
 class SilentServer:
-    """Accepts connections and never answers, or answers a byte now and then, without end."""
+    """Accepts connections and never answers, or answers single bytes forever."""
 
     def __init__(self, drips: bool) -> None:
         self.accepted: list[socket.socket] = []
@@ -356,7 +356,7 @@ def test_a_server_that_fails_twice_is_asked_again(tmp_path: Path, s3: S3Server) 
 
 
 class Failing(MemoryFileSystem):
-    """Loses the connection as often as it is told."""
+    """Loses the connection a given number of times."""
 
     protocol = "failing"
     left: int = 0

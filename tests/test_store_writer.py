@@ -60,7 +60,7 @@ def random_items(draw: st.DrawFn) -> list[Item]:
 
 
 def check_against(store: Store, items: list[Item], words: WordVectors) -> None:
-    """Every accessor against the items themselves, slices against loops over rows."""
+    """Compare every accessor with the items, and slices with loops over rows."""
     assert len(store) == len(items)
     for i, one in enumerate(items):
         assert (store.video_id(i), store.collection(i), store.split(i)) == (one.video_id, one.collection, one.split)

@@ -210,7 +210,7 @@ def test_a_path_that_cannot_be_is_not_there() -> None:
 
 
 def test_a_folder_without_permissions_is_not_a_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Path.is_file` raises where a folder may not be looked into; whoever runs the tests may look everywhere."""
+    """`Path.is_file` raises for a folder that may not be searched; the superuser may search all folders."""
     path = write_study_folder(tmp_path / "s", orders=["av>t"], seeds=[0])
 
     def refuse(self: Path) -> bool:

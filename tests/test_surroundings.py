@@ -29,7 +29,7 @@ from trichord.world import write_world
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its content, and every folder."""
+    """Return every file below a folder with its content, and every folder."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"folder"
         for path in sorted(folder.rglob("*"))
@@ -38,7 +38,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """Somebody's folder, also with the names that trichord uses. It must be the same afterwards."""
+    """A folder of the user, including names that trichord uses; it must be unchanged after the test."""
     folder = tmp_path / "home"
     for name in (".ssh/id", "thesis/chapter1.tex", "report.html", "tables/a.csv", "checkpoints/step-00000001/state.json",
                  "model.json", "values.npy", "0.rows", "item.json"):  # fmt: skip

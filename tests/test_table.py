@@ -127,7 +127,7 @@ def test_a_folder_of_videos(tmp_path: Path) -> None:
 
 
 def test_ids_with_the_suffix_of_a_file_name_the_videos_of_a_folder(tmp_path: Path) -> None:
-    """As everywhere: the exact name first, else without known media suffixes, in both directions."""
+    """As elsewhere, the exact name is tried first, then the name without known media suffixes, in both directions."""
     videos = tmp_path / "videos"
     videos.mkdir()
     for name in ("x.webm", "y.mkv", "y.mp4", "a.mp4.webm", "b.mp4.webm", "b.mkv.webm"):

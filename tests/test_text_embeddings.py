@@ -49,7 +49,7 @@ def test_a_row_does_not_depend_on_the_texts_beside_it(
 
 
 def test_texts_of_one_length_together_give_nearly_the_same(encoders: dict[str, TextModel]) -> None:
-    """The path of accelerators, here on the CPU."""
+    """Tests the implementation for accelerators on the CPU."""
     from dataclasses import replace
 
     texts = ["a dog barks", "the cat sings", "", "red ball", "the small dog rolls to the left"] * 3

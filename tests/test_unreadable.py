@@ -42,7 +42,7 @@ def silent(line: str) -> None:
 
 @contextmanager
 def forbidden(*paths: Path) -> Iterator[None]:
-    """Paths that nobody may read, for a user to whom rights matter."""
+    """Paths without read permission, for a user without special capabilities."""
     modes = [path.stat().st_mode for path in paths]
     for path in paths:
         path.chmod(0)
@@ -108,7 +108,7 @@ def test_wrong_content_gives_repair_advice(error: Exception, tmp_path: Path) -> 
 
 
 def test_a_temporary_fault_is_not_a_missing_file(tmp_path: Path) -> None:
-    """safetensors calls whatever it cannot open missing, and the file may be opened a moment later."""
+    """safetensors reports every file that it cannot open as missing, and the file may be readable a moment later."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"whole")
     told = unreadable(path, FileNotFoundError(f"No such file or directory: {path}"), mend=MEND)

@@ -234,7 +234,7 @@ def test_resnet152_pools_the_last_feature_map(tmp_path: Path, monkeypatch: pytes
 
 
 def test_rows_do_not_depend_on_how_pictures_are_grouped(encoder: NetworkEncoder, pictures: np.ndarray) -> None:
-    """Bit for bit, and from several threads at once, as the extractor calls it."""
+    """Compared bit for bit, and from several threads at once, as the extractor calls the encoder."""
     frames = np.stack([np.roll(pictures[i % 2, ::2, ::2], i * 7, 1) for i in range(9)])
     whole = encoder.encode(frames)
     assert not np.array_equal(whole[0], whole[2])
@@ -245,7 +245,7 @@ def test_rows_do_not_depend_on_how_pictures_are_grouped(encoder: NetworkEncoder,
 
 
 def test_padding_of_a_batch_has_no_effect(encoder: NetworkEncoder, pictures: np.ndarray) -> None:
-    """What a GPU does, on the CPU: batches of at most 4, filled with black pictures to a power of two."""
+    """Runs the GPU implementation on the CPU: batches of at most 4, padded with black pictures to a power of two."""
     frames = np.concatenate([pictures] * 4)[:7, ::4, ::4]
     batched = replace(encoder, batch_size=4)
     sizes: list[int] = []
@@ -290,7 +290,7 @@ def test_fitted_pictures_have_the_size_that_the_specification_states(height: int
 
 
 def test_fingerprints_need_no_torch(tmp_path: Path) -> None:
-    """The extractor's parent process wants them and no network."""
+    """The parent process of the extractor needs fingerprints but no network."""
     (tmp_path / "w.pth").write_bytes(b"any")
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text('{"model_type": "vit"}')

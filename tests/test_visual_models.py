@@ -59,7 +59,7 @@ def dinov2() -> tuple[Any, Any]:
 
 
 def vit() -> tuple[Any, Any]:
-    """A classifier: its file has no pooler, the model that transformers loads from it has one."""
+    """A classifier: its file has no pooler, but the model that transformers loads from it has one."""
     return T.ViTForImageClassification(T.ViTConfig(**SMALL)), T.ViTImageProcessor(size=SQUARE)
 
 
@@ -233,7 +233,7 @@ def test_a_timm_model_returns_its_own_features(name: str, with_classifier: bool,
 
 
 def test_timms_evaluation_transform(tmp_path: Path) -> None:
-    """Size and crop against timm's own transform, on a picture of another shape."""
+    """Compares size and crop with timm's own transform, on a picture of another shape."""
     timm = timm_models._timm()
     torch.save(timm.create_model("resnet10t", pretrained=False).state_dict(), tmp_path / "w.pth")
     encoder = load_visual_encoder("timm:resnet10t", tmp_path / "w.pth")

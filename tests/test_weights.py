@@ -144,7 +144,7 @@ FILES = {
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download asks for."""
+    """The part of the hub that a download uses."""
 
     def do_GET(self) -> None:
         if self.path.startswith("/api/models/org/tiny/tree/"):

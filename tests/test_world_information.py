@@ -45,7 +45,9 @@ def exact(profile: Profile, steps_per_video: int = 8, split: str = "train") -> I
 
 
 def plug_in_oracle(xs: list[int], ys: list[int]) -> float:
-    """Sum of p(x, y) log p(x, y) / p(x) p(y), by loops."""
+    """Return the sum of p(x, y) log p(x, y)
+    p(x) p(y), by loops.
+    """
     n, bits = len(xs), 0.0
     for x, y in set(zip(xs, ys, strict=True)):
         both = sum(a == x and b == y for a, b in zip(xs, ys, strict=True)) / n
@@ -70,7 +72,9 @@ def test_a_perfect_channel_has_the_information_of_its_source(symbols: list[int])
 
 
 def test_the_correction_takes_most_of_the_bias() -> None:
-    """Independent symbols, 480 steps as in the default world: the plug-in value is far from 0, the corrected is near."""
+    """For independent symbols and 480 steps, as in the default world, the plug-in value is far from 0 and the corrected one is
+    close.
+    """
     plain, corrected = [], []
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -117,7 +121,9 @@ def test_more_fidelity_gives_more_information(a: float, b: float) -> None:
 
 
 def test_all_factors_together_against_loops_over_everything() -> None:
-    """The text's bits of (object, tool, action, place), with chatter, by summing over all contents and all symbols."""
+    """Computes the information of text about (object, tool, action, place), with chatter, by summing over all contents and
+    symbols.
+    """
     profile = replace(
         PROFILES["balanced"], object_said=Channel(0.5, 0.2), tool_said=0.4, action_said=0.3, place_said=0.0,
         word_error_rate=0.1, chatter_rate=0.25,
@@ -184,7 +190,7 @@ def test_counted_agrees_with_exact(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_the_default_size_gives_the_same_picture(name: str) -> None:
-    """With 480 steps the count is within half a bit of the truth, and much nearer where little is mistaken."""
+    """With 480 steps, the count is within half a bit of the truth, and much closer if there are few errors."""
     found = script_information(script(PROFILES[name]), PROFILES[name])
     for modality, factor in product(MODALITIES, FACTORS):
         assert abs(found.counted_bits[modality][factor] - found.exact_bits[modality][factor]) < 0.5

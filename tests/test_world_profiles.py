@@ -174,7 +174,7 @@ def test_captions_of_their_own_are_not_the_speech() -> None:
 
 @pytest.fixture(scope="module")
 def muddled() -> VideoScript:
-    """A video in which sight and hearing are often mistaken."""
+    """A video in which vision and hearing are often wrong."""
     videos = script(MUDDLED, 10, 1, step_s=2.0)
     video = next(v for v in videos if set(v.mistaken) == {"place_shown", "place_heard"})
     marks = [mark for step in video.steps for mark in step.mistaken]
@@ -183,8 +183,7 @@ def muddled() -> VideoScript:
 
 
 def test_the_picture_shows_the_planted_values(muddled: VideoScript) -> None:
-    """Each first picture is compared with those of all objects (tools, actions, places) drawn alike: only the planted
-    one is the same."""
+    """Each first picture is compared with those of all objects (tools, actions, places): only the planted one is equal."""
     look = _Look(96, 64, 2.0)
     shown = list(frames(muddled, look))
     for index, planted in enumerate(shown_by(muddled)):
@@ -225,7 +224,7 @@ def test_the_sound_carries_planted_values_but_not_the_object(muddled: VideoScrip
 
 
 def dots(picture: np.ndarray) -> int:
-    """Dots of the count at the left edge of a decoded picture: runs of pink down the line through their middles."""
+    """Count the dots at the left edge of a decoded picture: runs of pink along the line through their centres."""
     column = picture[:, round(0.04 * picture.shape[1])].astype(int)
     pink = (column[:, 0] > 180) & (column[:, 1] < 110) & (column[:, 2] > 140)
     return int((np.diff(np.concatenate([[0], pink])) == 1).sum())

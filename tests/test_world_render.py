@@ -251,7 +251,7 @@ def test_every_picture_is_of_its_step(video: VideoScript, rate_hz: float) -> Non
 
 
 def bands(sound: np.ndarray) -> np.ndarray:
-    """Level and unrest of 16 frequency bands."""
+    """Return the level and the variation of 16 frequency bands."""
     power = np.abs(np.fft.rfft(sound[: len(sound) // 512 * 512].reshape(-1, 512) * np.hanning(512))) ** 2
     levels = np.log(power[:, :256].reshape(len(power), 16, 16).mean(2) + 1e-6)
     return np.concatenate([levels.mean(0), levels.std(0)])

@@ -203,7 +203,7 @@ def test_each_held_out_step_has_one_caption(large: list[VideoScript]) -> None:
 
 
 def edits(spoken: list[str], heard: list[str]) -> int:
-    """Levenshtein distance in words, by the plain recurrence."""
+    """Return the Levenshtein distance in words, by the plain recurrence."""
     row = list(range(len(heard) + 1))
     for i, a in enumerate(spoken, 1):
         above, row = row, [i]
