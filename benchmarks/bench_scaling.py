@@ -1,8 +1,8 @@
-"""Cost against workers: 1 and 2 for real, up to 1,000 simulated from the stage times measured here.
+"""Measure the cost of each stage with 1 and 2 workers, and simulate it for up to 1,000 workers from the measured times.
 
-python benchmarks/bench_scaling.py measure     # stage times into scaling_times.json; some minutes, 8 GB
-python benchmarks/bench_scaling.py real        # 1 and 2 workers as they are, against the simulation of the same
-python benchmarks/bench_scaling.py simulate    # tables, docs/images/scaling.png; needs no measuring
+python benchmarks/bench_scaling.py measure     # stage times into scaling_times.json; a few minutes, 8 GB
+python benchmarks/bench_scaling.py real        # 1 and 2 real workers, compared with a simulation of the same
+python benchmarks/bench_scaling.py simulate    # tables and docs/images/scaling.png, without measurements
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 TIMES, PLOT = HERE / "scaling_times.json", HERE.parent / "docs" / "images" / "scaling.png"
 GRID = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
-NUM_VIDEOS, MEAN_S, SPREAD, FILE_BYTES = 900_000, 390.0, 0.6, 15e6  # lengths: log-normal; files: assumed
+NUM_VIDEOS, MEAN_S, SPREAD, FILE_BYTES = 900_000, 390.0, 0.6, 15e6  # lengths are log-normal; sizes of files are assumed
 FROZEN_VIDEOS, CLIPS_PER_VIDEO = 9_000, 97
 
 
-# ---- measuring
+# ---- measurements
 
 
 def videos_of(root: Path) -> list[Path]:
-    """Twelve videos of 20 s and twelve of 60 s, 454 x 256, 30 pictures a second."""
+    """Write twelve videos of 20 s and twelve of 60 s, 454 x 256, 30 frames per second."""
     from trichord.world import write_world
 
     for name, steps in (("short", 4), ("long", 12)):
@@ -67,6 +67,7 @@ def videos_of(root: Path) -> list[Path]:
 
 
 def measure(root: Path, keep: dict[str, Any]) -> dict[str, Any]:
+    """Measure the stage times that are missing, and write them to scaling_times.json."""
     from dataclasses import asdict
 
     import scaling_steps as steps
@@ -102,11 +103,15 @@ def frozen_dict(measured: tuple[Frozen, list[float]]) -> dict[str, Any]:
     return {"times": asdict(measured[0]), "blocks": measured[1]}
 
 
-# ---- from what was measured to what is simulated
+# ---- from measured times to simulated stages
 
 
 def line_of(found: dict[str, Any]) -> tuple[float, float, np.ndarray]:
-    """Worker seconds for a second of video, and for a video; what each measured video took against that line."""
+    """Fit the worker seconds per second of video and per video.
+
+    Returns:
+        Both coefficients, and the ratio of each measured time to the fitted line.
+    """
     lengths, seconds = (np.array([v[name] for v in found["videos"]]) for name in ("video_s", "worker_s"))
     slope, fixed = np.polyfit(lengths, seconds, 1)
     return float(slope), max(float(fixed), 0.0), seconds / (slope * lengths + max(fixed, 0.0))
@@ -142,7 +147,7 @@ def lengths(count: int) -> np.ndarray:
 
 
 def worker_seconds(found: dict[str, Any], count: int) -> list[float]:
-    """Of `count` videos: drawn lengths on the measured line, times what single videos were off it."""
+    """Return worker seconds of `count` videos: random lengths on the fitted line, times the ratios of measured videos."""
     slope, fixed, off = line_of(found)
     noise = np.random.default_rng(1).choice(off / off.mean(), count)
     return ((slope * lengths(count) + fixed) * noise + found["spool_s"]).tolist()
@@ -158,11 +163,11 @@ def frozen_of(found: dict[str, Any], name: str, num_blocks: int) -> tuple[Frozen
     return Frozen(**found[name]["times"]), blocks
 
 
-# ---- for real
+# ---- real workers
 
 
 def real(found: dict[str, Any], root: Path) -> list[tuple[str, str, str]]:
-    """1 and 2 workers of each stage: measured, simulated, error."""
+    """Return rows for 1 and 2 workers of each stage: measured, simulated, error."""
     import scaling_steps as steps
     from bench_frozen import write_store
     from scaling_times import Load
@@ -219,11 +224,11 @@ def row(what: str, clock_s: float, own_s: float, simulated_s: float) -> tuple[st
     return what, f"{clock_s:.2f}; {own_s:.2f}; {simulated_s:.2f}", f"{error:+.0f} %"
 
 
-# ---- simulating
+# ---- simulation
 
 
 def simulated(found: dict[str, Any], network: Network, grid: Sequence[int] = GRID) -> dict[str, list[Run]]:
-    """The curves of all stages by name."""
+    """Return the simulated runs of all stages by name."""
     known, videos = extraction_of(found["extraction"]), worker_seconds(found["extraction"], NUM_VIDEOS)
     fast = replace(network, files_gb_s=10 * network.files_gb_s)
     joint, later = training_of(found, "joint", "norms"), training_of(found, "later")
@@ -239,8 +244,8 @@ def simulated(found: dict[str, Any], network: Network, grid: Sequence[int] = GRI
         "extraction on Ray, files 100 Gb/s": lambda w: extract_on_ray(known, videos, w, fast),
         "frozen pass": lambda w: frozen_pass(frozen, blocks, w, FROZEN_VIDEOS, network),
         "joint training, 4,096 clips": lambda w: train_step(joint, w, 4096, network),
-        "joint training, 4,096 clips, whole loss everywhere": lambda w: train_step(undivided, w, 4096, network),
-        "joint training, 16 clips a worker": lambda w: weak(joint, w, 16, network),
+        "joint training, 4,096 clips, whole loss in every process": lambda w: train_step(undivided, w, 4096, network),
+        "joint training, 16 clips per worker": lambda w: weak(joint, w, 16, network),
         "joint training, 4,096 clips, 100 x the compute": lambda w: train_step(sped, w, 4096, network),
         "later stage, 4,096 clips": lambda w: train_step(later, w, 4096, network),
         "evaluation, 3,350 clips": lambda w: evaluate(scored, 3350, w, network),
@@ -254,28 +259,34 @@ def simulated(found: dict[str, Any], network: Network, grid: Sequence[int] = GRI
 
 
 def weak(times: Training, workers: int, clips: int, network: Network) -> Run:
-    """A step of `clips` a worker, as the time of the batch of one: its efficiency is that of equal work a worker."""
+    """Return a step of `clips` per worker as the time of the batch of one worker.
+
+    Its efficiency is that of equal work per worker.
+    """
     run = train_step(times, workers, clips * workers, network)
     return Run(workers, run.seconds / workers, {name: s / workers for name, s in run.parts.items()})
 
 
 def bottleneck(run: Run) -> str:
+    """Return the part, other than the computation on clips, that takes most of the time."""
     useful = ("clips",)
     name, seconds = max(((k, s) for k, s in run.parts.items() if k not in useful), key=lambda item: item[1])
     return f"{name} ({100 * seconds / run.seconds:.0f} %)"
 
 
 def first_below(runs: Sequence[Run], level: float) -> Run | None:
+    """Return the first run whose efficiency is below a level."""
     return next((run for run in runs if run.efficiency(runs[0]) < level), None)
 
 
 def tables(runs: dict[str, list[Run]]) -> str:
+    """Return the tables of docs/scaling.md."""
     grid = [run.workers for run in next(iter(runs.values()))]
     lines = [f"| efficiency, % | {' | '.join(f'{w:,}' for w in grid)} |", f"|---|{'---|' * len(grid)}"]
     lines += [f"| {name} | {' | '.join(f'{100 * r.efficiency(rs[0]):.0f}' for r in rs)} |" for name, rs in runs.items()]
     lines += [
         "",
-        "| stage | below 80 % at | what takes the time there | below 50 % at | what takes the time there |",
+        "| stage | workers at 80 % efficiency | bottleneck there | workers at 50 % efficiency | bottleneck there |",
         "|---|---|---|---|---|",
     ]
     for name, rs in runs.items():
@@ -320,14 +331,14 @@ def plot(runs: dict[str, list[Run]], path: Path) -> None:
             axis.axhline(level, color="0.8", lw=0.8, zorder=0)
         axis.set(xscale="log", xlabel="workers", title=title, ylim=(0, 1.25))
         axis.legend(fontsize=7, loc="lower left")
-    axes[0].set_ylabel("efficiency against one worker")
+    axes[0].set_ylabel("efficiency relative to one worker")
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=["measure", "real", "simulate", "all"], default="all")
-    parser.add_argument("--only", help="with measure: forget and measure these again, commas between")
+    parser.add_argument("--only", help="stage times to measure again, separated by commas (with measure)")
     options = parser.parse_args()
     found = json.loads(TIMES.read_text("utf-8")) if TIMES.exists() else {}
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -338,7 +349,7 @@ def main() -> None:
             found = json.loads(TIMES.read_text("utf-8"))
         if options.what in ("real", "all"):
             rows = real(found, Path(name))
-            record("bench_scaling.py real", "Scaling: 1 and 2 workers, real against simulated", rows, REMARK)
+            record("bench_scaling.py real", "Scaling: 1 and 2 workers, measured and simulated", rows, REMARK)
         if options.what in ("simulate", "all"):
             runs = simulated(found, Network())
             print(tables(runs))
@@ -346,9 +357,10 @@ def main() -> None:
 
 
 REMARK = (
-    "Seconds by the clock; without waiting for a core (of training and the frozen pass: on a core, the busiest process); as "
-    "simulated from the stage times of one. The last column is the simulation's error against the second figure. Load of "
-    f"the machine when this ended: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, other work included."
+    "Wall-clock seconds; seconds without waiting for a core (for training and the frozen pass: seconds on a core of the busiest "
+    "process); seconds simulated from the stage times of one worker. The last column is the error of the simulation relative to "
+    "the second figure. Load of the machine at the end, including other programs: "
+    f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores."
 )
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""What W workers would take, from the times of one: extraction and the frozen pass event by event, training step by step,
-evaluation in closed form. Plain numbers in, plain numbers out; nothing is measured here (see `scaling_times.py`).
+"""Simulate the time of each stage with W workers from the times of one worker.
+
+Extraction and the frozen pass are simulated event by event, training step by step, and evaluation in closed form. Inputs and
+outputs are plain numbers; `scaling_times.py` measures them.
 
 The rules are those of the code: one driver that hashes ahead, leases, and commits in the order of the plan
-(`extraction.driver`, `engines`, `ray_engine`); parts that processes make in turn, first their own (`data.frozen_parts`);
-a loss that every process computes whole on the gathered batch (`losses.combined`); ranks on the main process.
+(`extraction.driver`, `extraction.engines`, `extraction.ray_engine`); parts that processes compute in turn, their own first
+(`data.frozen_parts`); a loss on the gathered batch, of which every process computes a share (`losses.combined`); ranks on
+the main process.
 """
 
 from __future__ import annotations
@@ -23,19 +26,24 @@ BLOCK, MOST_PARTS = 256, 4096  # `data.frozen_parts`
 
 @dataclass(frozen=True)
 class Network:
-    """Assumed. files_gb_s: gigabytes a second that the shared file system gives to all nodes together; node_gb_s: that
-    a node sends; latency_s: of one message."""
+    """Assumed speeds.
+
+    Attributes:
+        files_gb_s: Gigabytes per second of the shared file system, for all nodes together.
+        node_gb_s: Gigabytes per second that a node sends.
+        latency_s: Seconds per message.
+    """
 
     files_gb_s: float = 10 / 8
     node_gb_s: float = 25 / 8
     latency_s: float = 50e-6
 
     def all_reduce_s(self, num_bytes: float, workers: int) -> float:
-        """Seconds of a ring: each sends 2 (W - 1) messages of a W-th of the bytes."""
+        """Return the seconds of a ring all-reduce: each worker sends 2 (W - 1) messages of 1 / W of the bytes."""
         return self._ring_s(num_bytes, workers, 2)
 
     def all_gather_s(self, num_bytes: float, workers: int) -> float:
-        """The same for W - 1 messages; `num_bytes` of all processes together."""
+        """Return the seconds of a ring all-gather of W - 1 messages; `num_bytes` counts all processes together."""
         return self._ring_s(num_bytes, workers, 1)
 
     def _ring_s(self, num_bytes: float, workers: int, rounds: int) -> float:
@@ -44,8 +52,15 @@ class Network:
 
 @dataclass(frozen=True)
 class Run:
-    """Of one simulated run. parts: seconds by name; of extraction and the frozen pass what each shared thing was busy, of
-    training and evaluation what a step or a run is made of. order: items in the order in which they were finished for good."""
+    """A simulated run.
+
+    Attributes:
+        workers: Number of workers.
+        seconds: Time of the run.
+        parts: Seconds by name: for extraction and the frozen pass, how long each shared resource was busy; for training and
+            evaluation, the parts of a step or a run.
+        order: Items in the order in which they were completed.
+    """
 
     workers: int
     seconds: float
@@ -53,7 +68,7 @@ class Run:
     order: Sequence[int] = ()
 
     def efficiency(self, one: Run) -> float:
-        """Against one worker: 1 where W workers take a W-th of the time."""
+        """Return the efficiency relative to one worker: 1 if W workers take 1 / W of the time."""
         return one.seconds / (self.workers * self.seconds)
 
     @property
@@ -62,7 +77,10 @@ class Run:
 
 
 def crossing(runs: Sequence[Run], level: float) -> float | None:
-    """Workers at which the efficiency falls below `level`, between two runs in the logarithm; None: it does not."""
+    """Return the number of workers at which the efficiency falls below `level`, or None if it does not.
+
+    The value is interpolated between two runs in the logarithm.
+    """
     shares = [run.efficiency(runs[0]) for run in runs]
     for (before, a), (after, b) in zip(
         zip(runs, shares, strict=True), list(zip(runs, shares, strict=True))[1:], strict=False
@@ -78,19 +96,19 @@ def crossing(runs: Sequence[Run], level: float) -> float | None:
 
 @dataclass(frozen=True)
 class Extraction:
-    """Times in seconds.
+    """Times of extraction in seconds.
 
     Attributes:
         command_s: From the start of the command to the first lease.
-        start_s: Until a worker has its encoders.
-        hash_s: Content of one video, in one of the two hashing threads.
-        lease_s, lease_part_s: A lease by the driver; more for each part that the store has.
-        outcome_s: The driver's, for what a worker tells.
-        commit_s, commit_item_s: A commit, and more for each item in it.
-        reopen_item_s, reopen_part_s: A commit reads the store again: for each item and each part that it has.
-        task_s: Of the cluster's scheduler for a task (Ray).
-        file_bytes, item_bytes: Of a video, and of what the store keeps of it.
-        reads: Times that the bytes of a video cross the network: hashed, pictures, sound.
+        start_s: Until a worker has loaded its encoders.
+        hash_s: Hashing the content of one video, in one of the two hashing threads.
+        lease_s, lease_part_s: A lease by the driver; additional time for each part in the store.
+        outcome_s: Processing of a worker's result by the driver.
+        commit_s, commit_item_s: A commit; additional time for each item in it.
+        reopen_item_s, reopen_part_s: Reading the store again for a commit, for each item and each part in it.
+        task_s: Scheduling of a task on the cluster (Ray).
+        file_bytes, item_bytes: Size of a video, and of its item in the store.
+        reads: Number of times that the bytes of a video cross the network: for hashing, pictures and sound.
     """
 
     command_s: float = 0.0
@@ -110,7 +128,7 @@ class Extraction:
 
 
 class _Driver:
-    """The one process that leases and commits, and what it waits for. `now` is its clock."""
+    """The process that leases and commits, and what it waits for. `now` is its clock."""
 
     def __init__(self, times: Extraction, videos: Sequence[float], workers: int, network: Network) -> None:
         self.times, self.videos, self.network = times, videos, network
@@ -118,8 +136,8 @@ class _Driver:
         self.free = [self.now + times.start_s] * workers
         self.under_way: list[tuple[float, int]] = []  # (end, video)
         self.threads = [0.0] * HASH_THREADS
-        self.asked: list[float] = []  # when each video was asked for
-        self.files_s = 0.0  # until when the file system is busy
+        self.asked: list[float] = []  # when each video was requested
+        self.files_s = 0.0  # time until which the file system is busy
         self.finished = bytearray(len(videos))
         self.head = self.ready = self.num_parts = 0
         self.order: list[int] = []
@@ -130,7 +148,7 @@ class _Driver:
         return len(self.videos) - len(self.asked)
 
     def draw(self) -> int:
-        """The next video, hashed and leased."""
+        """Hash and lease the next video."""
         number = len(self.asked)
         self.asked.append(self.now)
         begin = max(heapq.heappop(self.threads), self.asked[max(number - READ_AHEAD, 0)])
@@ -142,7 +160,7 @@ class _Driver:
         return number
 
     def give(self, number: int, at: float) -> None:
-        """To the worker that is free first, whose start also waits for the bytes."""
+        """Give a video to the worker that is free first; its start also waits for the bytes."""
         start = max(heapq.heappop(self.free), at)
         carried_s = (self.times.reads * self.times.file_bytes + self.times.item_bytes) / (self.network.files_gb_s * 1e9)
         self._carry(start, carried_s)
@@ -151,7 +169,7 @@ class _Driver:
         heapq.heappush(self.under_way, (end, number))
 
     def take(self) -> None:
-        """The next outcome; commits when a part is full."""
+        """Process the next result; commit when a part is full."""
         end, number = heapq.heappop(self.under_way)
         self.now = max(self.now, end) + self.times.outcome_s
         self.parts["outcomes"] += self.times.outcome_s
@@ -188,7 +206,11 @@ NO_WAIT = Network(files_gb_s=float("inf"), node_gb_s=float("inf"), latency_s=0.0
 
 
 def extract(times: Extraction, videos: Sequence[float], workers: int, network: Network = NO_WAIT) -> Run:
-    """Workers that last, with two tasks each kept waiting: the local engine. `videos`: worker seconds of each."""
+    """Simulate the local engine: persistent workers with two waiting tasks each.
+
+    Args:
+        videos: Worker seconds of each video.
+    """
     driver = _Driver(times, videos, workers, network)
     while driver.left or driver.under_way:
         while driver.left and len(driver.under_way) < 2 * workers:
@@ -200,7 +222,7 @@ def extract(times: Extraction, videos: Sequence[float], workers: int, network: N
 def extract_on_ray(
     times: Extraction, videos: Sequence[float], workers: int, network: Network = NO_WAIT, most_wave: int = MOST_WAVE
 ) -> Run:
-    """Waves of tasks, each with actors of its own; the next wave is drawn while one is worked on."""
+    """Simulate waves of tasks with new actors each; the next wave is prepared while one is processed."""
     driver = _Driver(times, videos, workers, network)
     wave = [driver.draw() for _ in range(min(driver.left, max(FIRST_WAVE, 4 * workers)))]
     driver.parts["actors' start"] = 0.0
@@ -223,8 +245,16 @@ def extract_on_ray(
 
 @dataclass(frozen=True)
 class Frozen:
-    """start_s: of a process, until it has read the model; list_video_s: of every process for every video; sync_s: a part to
-    disk; lease_s: one try at a part; poll_s: the last wait of the others; block_bytes: read and written for a block."""
+    """Times of the frozen pass.
+
+    Attributes:
+        start_s: Until a process has read the model.
+        list_video_s: Listing one video, on every process.
+        sync_s: Writing a part to disk.
+        lease_s: One attempt to lease a part.
+        poll_s: Last wait of the other processes.
+        block_bytes: Bytes read and written for a block.
+    """
 
     start_s: float = 0.0
     list_video_s: float = 0.0
@@ -238,7 +268,11 @@ class Frozen:
 def frozen_pass(
     times: Frozen, blocks: Sequence[float], workers: int, num_videos: int = 0, network: Network = NO_WAIT
 ) -> Run:
-    """`blocks`: processor seconds of each block of 256 clips. Each process makes its share of the parts, then others'."""
+    """Simulate the frozen pass. Each process computes its share of the parts, and then remaining parts of others.
+
+    Args:
+        blocks: Processor seconds of each block of 256 clips.
+    """
     per_part = ceil(len(blocks) / MOST_PARTS)
     part_s = [sum(blocks[at : at + per_part]) for at in range(0, len(blocks), per_part)]
     num_parts = len(part_s)
@@ -276,18 +310,18 @@ class Training:
     """Processor seconds of one process; B is the batch of all processes together.
 
     Attributes:
-        clip_s: Forward and backward of a clip. Divided.
-        shared_clip_s: More for a clip where there are several processes: batch norm over all of them.
-        loss_s: (c0, c1, c2): c0 + c1 B + c2 B^2 for the loss on the whole batch by one process, there and back.
+        clip_s: Forward and backward pass of a clip. Divided.
+        shared_clip_s: Additional time per clip with several processes, for shared batch norm.
+        loss_s: (c0, c1, c2): c0 + c1 B + c2 B^2 for the loss of the whole batch by one process, forward and backward.
         loss_whole: The share of it that every process computes; the rest is divided.
-        step_s: Optimizer, gradient norm, drawing the batch. On every process.
-        fit_s, digest_s, refit_every: A k-means fit and the agreement after it, and steps between fits. On every process.
-        read_clip_s: The loader's. Divided, and beside the rest where a second core is free.
-        jitter: Step times relative to their mean, one process.
-        forward_bytes, backward_bytes: A clip's, gathered (forward) and summed (backward).
-        gradient_bytes: Of all trained weights.
-        buckets, sums, gathers: Collectives of a step: of gradients, small sums, small gathers.
-        checkpoint_s, steps_per_checkpoint: By the main process; the others wait.
+        step_s: Optimizer, gradient norm, and drawing of the batch. On every process.
+        fit_s, digest_s, refit_every: A k-means fit, the check of agreement after it, and steps between fits. On every process.
+        read_clip_s: Reading a clip. Divided, and concurrent if a second core is free.
+        jitter: Step times of one process relative to their mean.
+        forward_bytes, backward_bytes: Bytes per clip that are gathered (forward) and summed (backward).
+        gradient_bytes: Bytes of the gradients of all trained weights.
+        buckets, sums, gathers: Collectives per step: gradients, small sums, small gathers.
+        checkpoint_s, steps_per_checkpoint: Checkpoints by the main process, while the others wait.
     """
 
     clip_s: float
@@ -311,7 +345,7 @@ class Training:
 
 
 def train_step(times: Training, workers: int, batch: int, network: Network = NO_WAIT, *, draws: int = 400) -> Run:
-    """A step of W processes, which is over when the slowest of them is. The mean of `draws` steps."""
+    """Simulate a step of W processes, which ends when the slowest ends; return the mean of `draws` steps."""
     rng = np.random.default_rng(workers)
     clips = ceil(batch / workers)
     drawn = rng.choice(np.asarray(times.jitter), (draws, workers)).max(1).mean() if len(times.jitter) > 1 else 1.0
@@ -347,8 +381,14 @@ def train_step(times: Training, workers: int, batch: int, network: Network = NO_
 
 @dataclass(frozen=True)
 class Evaluation:
-    """start_s: of a process; clip_s: embedding a clip; pair_s: one query against one gallery item, in all directions;
-    clip_bytes: its embeddings."""
+    """Times of an evaluation.
+
+    Attributes:
+        start_s: Start of a process.
+        clip_s: Embedding a clip.
+        pair_s: Comparing one query with one gallery item, in all directions.
+        clip_bytes: Bytes of the embeddings of a clip.
+    """
 
     clip_s: float
     pair_s: float = 0.0
@@ -357,7 +397,7 @@ class Evaluation:
 
 
 def evaluate(times: Evaluation, num_clips: int, workers: int, network: Network = NO_WAIT) -> Run:
-    """Embedding is divided in batches of 64 clips; the main process ranks."""
+    """Simulate an evaluation: embedding is divided in batches of 64 clips, and the main process computes the ranks."""
     batches = ceil(num_clips / 64)
     parts = {
         "start": times.start_s,

@@ -1,7 +1,8 @@
-"""Stage times of a training step, the frozen pass and an evaluation, and the same for real in 1 and 2 processes.
+"""Measure a training step, the frozen pass and an evaluation in one process, and run them in 1 and 2 real processes.
 
-`Widths` is the network and the batch: the paper's, and a small one that two processes train for real here. A real step is
-the loop's: encode, gathered loss, backward, norm, Adam, now and then k-means and the agreement.
+`Widths` describes a network and a batch: those of the paper, and small ones that two processes train here. A real step is that
+of the training loop: encoding, loss on the gathered batch, backward pass, gradient norm, Adam and, from time to time, k-means
+and the check that all processes agree.
 """
 
 from __future__ import annotations
@@ -38,12 +39,17 @@ from trichord.training.memory import keep_freed_memory
 MODALITIES = ("video", "audio", "text")
 PAIRS = (("text", "video"), ("audio", "text"), ("audio", "video"))
 DDP_BUCKET = 25 << 20
-ITERATIONS = 20  # of k-means in a refit: assumed
+ITERATIONS = 20  # iterations of k-means in a refit: assumed
 
 
 @dataclass(frozen=True)
 class Widths:
-    """clips: of a batch; train: what trains, the rest comes as embeddings."""
+    """A network and a batch.
+
+    Attributes:
+        clips: Clips per batch.
+        train: Modalities that are trained; the others are given as embeddings.
+    """
 
     video: int = 2048
     embed: int = 6144
@@ -91,7 +97,7 @@ SMALL = Widths(256, 512, 128, (32, 64, 64, 128), 400, 32, 1920, 96)
 
 
 class Step:
-    """One step of a stage with this process's part of the batch; `clips` that are this process's."""
+    """One step of a stage with this process's part of the batch; `clips` are those of this process."""
 
     def __init__(self, widths: Widths, clips: int, network: Any = None) -> None:
         self.widths, self.model = widths, widths.model()
@@ -119,7 +125,7 @@ class Step:
 
 
 def there_and_back(step: Step) -> None:
-    """The encoders alone, with gradients of ordinary size."""
+    """Run forward and backward passes of the encoders alone, with gradients of ordinary size."""
     outputs = step.model(**step.inputs)
     step.optimizer.zero_grad(set_to_none=True)
     tensors = [t for out in outputs.values() for t in (out.embedding, out.reconstruction) if t is not None]
@@ -127,7 +133,7 @@ def there_and_back(step: Step) -> None:
 
 
 def shared_norms(rank: int, widths: Widths, clips: int, repeats: int) -> float:
-    """Of two processes: processor seconds a clip that batch norm over both takes more than of each by itself."""
+    """Return the additional processor seconds per clip of batch norm over two processes, compared with one process each."""
     keep_freed_memory()
     step, found = Step(widths, clips), {}
     for turn in range(repeats + 1):
@@ -142,8 +148,10 @@ def shared_norms(rank: int, widths: Widths, clips: int, repeats: int) -> float:
 
 
 def loss_s(widths: Widths, size: int, repeats: int, part: int = 0) -> float:
-    """The loss on a batch of leaves, there and back, without a fit of k-means; of one process that holds `part` of the rows,
-    or of one alone."""
+    """Return the seconds of the loss on a batch of leaf tensors, forward and backward, without a k-means fit.
+
+    The process computes `part` of the rows, or all of them.
+    """
     memory = widths.memory()
     memory.centroids = torch.nn.functional.normalize(torch.randn(widths.clusters, widths.embed), dim=1)
     memory.refit_every = 10**9
@@ -157,7 +165,7 @@ def loss_s(widths: Widths, size: int, repeats: int, part: int = 0) -> float:
     others: dict[tuple[int, ...], Tensor] = {}
 
     def gathered(rows: Tensor, sizes: list[int]) -> Tensor:
-        """As `gather_rows` leaves them: a leaf of all rows, whose exchange is not part of this time."""
+        """Return a leaf tensor of all rows, as `gather_rows` does; the exchange is not part of this time."""
         if rows.shape not in others:
             others[rows.shape] = torch.cat([rows.detach()] * len(sizes))
         whole = others[rows.shape].to(rows.dtype)
@@ -178,11 +186,11 @@ def loss_s(widths: Widths, size: int, repeats: int, part: int = 0) -> float:
 
 
 def loss_times(widths: Widths, sizes: Sequence[int], repeats: int) -> tuple[tuple[float, float, float], float]:
-    """c0 + c1 B + c2 B^2 for the loss of one process on the whole batch; and which share of it every one of eight computes."""
+    """Return (c0, c1, c2) of the loss of one process on the whole batch, and the share of it that each of eight computes."""
     seconds = [loss_s(widths, size, repeats) for size in sizes]
     eighth = loss_s(widths, sizes[-1], repeats, sizes[-1] // 8)
     whole = min(max((8 * eighth / seconds[-1] - 1) / 7, 0.0), 1.0)
-    print(f"loss, {widths.train}: {list(zip(sizes, seconds, strict=True))}, one of eight {eighth:.4f}")
+    print(f"loss, {widths.train}: {list(zip(sizes, seconds, strict=True))}, share of one of eight {eighth:.4f}")
     if len(sizes) == 1:
         return (0.0, seconds[0] / sizes[0], 0.0), whole
     c2, c1 = np.linalg.lstsq(np.array([[n * n, n] for n in sizes]), np.array(seconds), rcond=None)[0]
@@ -190,7 +198,7 @@ def loss_times(widths: Widths, sizes: Sequence[int], repeats: int) -> tuple[tupl
 
 
 def fit_s(widths: Widths, iterations: int) -> float:
-    """A refit of the full queue in so many iterations, and the pass for the last labels: a pass is measured."""
+    """Return the seconds of a k-means refit of the full queue: one pass is measured and multiplied by the number of passes."""
     memory = widths.memory()
     memory.max_iterations, memory.tolerance = 2, 0.0
     basis = torch.randn(64, widths.embed)
@@ -205,7 +213,11 @@ def fit_s(widths: Widths, iterations: int) -> float:
 
 
 def training_times(widths: Widths, clips: Sequence[int], sizes: Sequence[int], repeats: int = 3) -> Training:
-    """One process's, with one core. clips: parts of a batch, whose slope is the time of a clip."""
+    """Measure one process with one core.
+
+    Args:
+        clips: Sizes of parts of a batch; the slope over them is the time of a clip.
+    """
     from trichord.training.checkpoint import write_tensors
 
     keep_freed_memory()
@@ -216,7 +228,7 @@ def training_times(widths: Widths, clips: Sequence[int], sizes: Sequence[int], r
         means.append(median(seconds))
         jitter += [s / median(seconds) for s in seconds]
     clip_s, fixed_s = np.polyfit(clips, means, 1) if len(clips) > 1 else (means[0] / clips[0], 0.0)
-    print(f"there and back, {widths.train}: {list(zip(clips, means, strict=True))}")
+    print(f"forward and backward, {widths.train}: {list(zip(clips, means, strict=True))}")
     step_s = max(float(fixed_s), 0.0) + median_of(step.finish, repeats)
     num_bytes = 4 * sum(p.numel() for p in step.parameters)
     queue_bytes = 4 * widths.queue * widths.embed
@@ -240,7 +252,7 @@ def training_times(widths: Widths, clips: Sequence[int], sizes: Sequence[int], r
 
 
 def frozen_times(widths: Widths, repeats: int = 3, clips: int = 32) -> tuple[Frozen, list[float]]:
-    """The pass of the audio encoder; blocks of 256 clips are measured as `clips` and multiplied."""
+    """Measure the frozen pass of the audio encoder; blocks of 256 clips are measured as `clips` and scaled."""
     import tempfile
 
     from bench_frozen import write_store
@@ -291,11 +303,15 @@ def evaluation_times(
     return Evaluation(median(clip_s) / clips, directions * pair_s, 4.0 * len(MODALITIES) * widths.embed)
 
 
-# ---- for real
+# ---- real processes
 
 
 def real_steps(rank: int, widths: Widths, num: int, steps: int) -> list[tuple[float, float, float]]:
-    """Seconds by the clock, and of all threads: on a core, waiting for one; of each step of this process after the first."""
+    """Measure each step of this process after the first.
+
+    Returns:
+        Wall-clock seconds, and the seconds that all threads were on a core and waiting for one.
+    """
     from torch.nn.parallel import DistributedDataParallel
 
     keep_freed_memory()
@@ -311,7 +327,7 @@ def real_steps(rank: int, widths: Widths, num: int, steps: int) -> list[tuple[fl
 
 
 def threads_s() -> tuple[float, float]:
-    """Seconds on a core, and waiting for one, of all threads of this process."""
+    """Return the seconds that all threads of this process were on a core and waiting for one."""
     ran = waited = 0
     for task in Path("/proc/self/task").glob("*/schedstat"):
         try:
@@ -323,7 +339,7 @@ def threads_s() -> tuple[float, float]:
 
 
 def loopback(rank: int, repeats: int = 20) -> tuple[float, float]:
-    """(seconds of a message, gigabytes a second) of gloo here, from sums of few and of many bytes in two processes."""
+    """Return seconds per message and gigabytes per second of gloo here, from small and large sums in two processes."""
     few, many = torch.zeros(2), torch.zeros(4_000_000)
     seconds = []
     for tensor in (few, many):
@@ -333,7 +349,9 @@ def loopback(rank: int, repeats: int = 20) -> tuple[float, float]:
 
 
 def real_pass(rank: int, folder: str, num: int) -> tuple[float, float, float]:
-    """This process's share of a frozen pass over the store in `folder`, its encoder at SMALL: clock, on a core, waiting."""
+    """Compute this process's share of a frozen pass with the encoder at SMALL; return seconds by the clock, on a core, and
+    waiting.
+    """
     from accelerate import Accelerator
 
     from trichord.data.batches import TrainingClips

@@ -1,5 +1,7 @@
-"""Stage times for `scaling_model.py`, measured on one core. Each is `seconds_of` a job: the clock's time less what the thread
-waited for a core that other work had, so disks count and the load of the machine does not.
+"""Measure the stage times for `scaling_model.py` on one core.
+
+`seconds_of` returns the wall-clock time of a job minus the time that its thread waited for a core. Disk accesses are therefore
+included, and the load of the machine is not.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ import torch
 
 from trichord.captions import Captions
 
-SECONDS = 390  # of a HowTo100M video on average: 134,472 hours of 1.24 M videos
-WIDTHS = {"visual_2d": (1280, 1), "spectrogram": (40, 100)}  # what the default encoders give: width, rows a second
+SECONDS = 390  # average length of a HowTo100M video: 134,472 hours, 1.24 M videos
+WIDTHS = {"visual_2d": (1280, 1), "spectrogram": (40, 100)}  # of the default encoders: width, rows per second
 
 
 def waited_s(path: str = "/proc/thread-self/schedstat") -> float:
-    """Seconds that a thread was ready and had no core."""
+    """Return the seconds that a thread was ready to run and had no core."""
     return int(Path(path).read_text().split()[1]) / 1e9
 
 
@@ -41,7 +43,7 @@ def median_of(job: Callable[[], object], times: int = 5) -> float:
 
 
 def command_s(*arguments: str) -> float:
-    """Processor seconds of a command and its children."""
+    """Return the processor seconds of a command and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -49,7 +51,10 @@ def command_s(*arguments: str) -> float:
 
 
 class Load:
-    """How much longer all threads of this process's children took for want of a core: `with Load() as load`, `load.stretch`."""
+    """Measures how much longer the threads of this process's children took because they waited for a core.
+
+    Use it as `with Load() as load`; then `load.stretch` is the factor.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, int]] = {}
@@ -97,7 +102,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def worker_times(videos: Sequence[Path], store: Path) -> list[dict[str, float]]:
-    """Of each video what one worker with one core takes, its length, and the hash of its content."""
+    """Return, for each video, the seconds of one worker with one core, its length, and the seconds of hashing its content."""
     from trichord.extraction.choice import EncoderChoice, load
     from trichord.extraction.plan import content_of
     from trichord.extraction.sources import Source
@@ -106,7 +111,7 @@ def worker_times(videos: Sequence[Path], store: Path) -> list[dict[str, float]]:
 
     encoders, found = load(EncoderChoice(), "cpu"), []
     hashes = FileHashes(store, keep=False)
-    for number, path in enumerate([videos[0], *videos]):  # the first twice: warm
+    for number, path in enumerate([videos[0], *videos]):  # the first one twice, as warm-up
         source = Source(video_id=f"{number}", name=path.name, video=path)
         hash_s = seconds_of(lambda source=source: content_of(source, hashes))
         begin = time.process_time()
@@ -119,7 +124,7 @@ def worker_times(videos: Sequence[Path], store: Path) -> list[dict[str, float]]:
 
 
 def spool(store: Path, count: int, first: int) -> list[float]:
-    """Write items of 390 s into the spool; seconds of each."""
+    """Write items of 390 s to the spool; return the seconds of each."""
     from trichord.store.spool import SpoolWriter
 
     starts = np.arange(0, SECONDS, 4.0)
@@ -140,7 +145,7 @@ def spool(store: Path, count: int, first: int) -> list[float]:
 
 
 def commit_times(root: Path) -> dict[str, float]:
-    """A commit of n items into a fresh store, through the driver's own steps: intercept and slope over n."""
+    """Measure commits of n items into a new store with the driver's own steps; return intercept and slope over n."""
     from trichord.store import StoreWriter
     from trichord.store.spool import read_spooled, remove_spooled, spooled
     from trichord.store.words import word_vectors_for
@@ -167,8 +172,11 @@ def commit_times(root: Path) -> dict[str, float]:
 
 
 def reopen_times(root: Path) -> dict[str, float]:
-    """What a commit and the lease after it look at of a store whose index is kept: seconds for each item and each part there
-    is; and what a lease costs, by the parts."""
+    """Measure what a commit and the following lease read of a store whose index is in memory.
+
+    Returns:
+        Seconds for each item and for each part of the store, and the time of a lease by the number of parts.
+    """
     import bench_million
 
     from trichord.extraction.plan import Known
@@ -221,7 +229,7 @@ def _nothing(task: Any) -> Any:
 
 
 def outcome_s(count: int = 400) -> float:
-    """Of the driver for giving a task to a process and taking its outcome: processor time of all its threads."""
+    """Return the processor time of all threads of the driver for giving a task to a process and receiving its result."""
     import multiprocessing
 
     from pebble import ProcessPool
@@ -244,10 +252,13 @@ class RayNothing:
 
 
 def ray_times() -> dict[str, float]:
-    """Of a cluster of this machine with one actor that does nothing: seconds of a map, and more for each task."""
+    """Return the seconds of a map on a local cluster with one actor that does nothing, and the additional time of each task."""
     from trichord.cluster import Cluster, RayOptions
 
-    os.environ |= {"PYTHONPATH": str(Path(__file__).parent), "RAY_USAGE_STATS_ENABLED": "0"}  # actors look there
+    os.environ |= {
+        "PYTHONPATH": str(Path(__file__).parent),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }  # where actors find modules
     found = {}
     cluster = Cluster(RayOptions("local", 1, None), "cpu")
     rows = [{"task": bytes(1000)}] * 1024

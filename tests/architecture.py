@@ -25,14 +25,14 @@ Graph = Mapping[str, set[str]]
 
 @dataclass(frozen=True)
 class Structure:
-    """What is counted.
+    """Figures of the structure of the code.
 
     Attributes:
-        num_lines: Lines of code: no blank lines, comments or docstrings.
-        longest_file: The file with the most lines of any kind, and how many it has.
-        floors: Rooms on the longest chain of imports, from the top down; rooms of one circle count as one.
-        room_circles: Rooms that import each other, in one direction or by way of others.
-        file_circles: The same of files.
+        num_lines: Lines of code, without blank lines, comments and docstrings.
+        longest_file: The file with the most lines of any kind, and their number.
+        floors: Rooms on the longest chain of imports, from the top down; a circle of rooms counts as one.
+        room_circles: Rooms that import each other, directly or through others.
+        file_circles: Files that import each other, directly or through others.
     """
 
     num_lines: int
@@ -44,7 +44,7 @@ class Structure:
 
 @cache
 def structure() -> Structure:
-    """Count the structure of the source as it lies on disk."""
+    """Return the figures of the source on disk."""
     files = sorted(SOURCE.rglob("*.py"))
     lengths = {str(path.relative_to(SOURCE)): len(path.read_text().splitlines()) for path in files}
     imports = file_imports()
@@ -61,7 +61,7 @@ def structure() -> Structure:
 
 
 def file_imports() -> dict[str, set[str]]:
-    """Return for each module those that it imports; `trichord` itself and the files in PASSED_ON are left out."""
+    """Return the modules that each module imports, without `trichord` itself and the files in PASSED_ON."""
     graph = grimp.build_graph("trichord", exclude_type_checking_imports=False, cache_dir=None)
     packages = {module for module in graph.modules if (SOURCE.parent / module.replace(".", "/")).is_dir()}
     kept = {module for module in graph.modules - packages if module.rpartition(".")[2] not in PASSED_ON}
@@ -74,7 +74,7 @@ def room_of(module: str) -> str:
 
 
 def code_lines(source: str) -> int:
-    """Return the number of lines that hold code: no blank lines, comments or docstrings."""
+    """Return the number of lines of code, without blank lines, comments and docstrings."""
     docstrings: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
@@ -89,7 +89,7 @@ def code_lines(source: str) -> int:
 
 
 def components(graph: Graph) -> list[tuple[str, ...]]:
-    """Return the strongly connected components (Tarjan), each after those that it reaches."""
+    """Return the strongly connected components (Tarjan's algorithm), each after the components that it reaches."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -120,7 +120,7 @@ def circles(graph: Graph) -> tuple[tuple[str, ...], ...]:
 
 
 def longest_chain(graph: Graph) -> tuple[str, ...]:
-    """Return the longest chain of imports from the top down; a circle is one link of it, named by its members."""
+    """Return the longest chain of imports from the top down; a circle is one link, named by its members."""
     groups = components(graph)
     group_of = {node: group for group in groups for node in group}
     chains: dict[tuple[str, ...], tuple[str, ...]] = {}

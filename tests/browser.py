@@ -1,4 +1,4 @@
-"""A headless Chromium, if there is one: opens a page offline, takes a picture and returns what it made of the page."""
+"""A headless Chromium, if it is installed: opens a page offline, takes a screenshot and returns the resulting page."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ FLAGS = (
 
 
 def find_chromium() -> str | None:
-    """The browser's command: TRICHORD_CHROMIUM if set, else the first that is installed."""
+    """Return the command of the browser: TRICHORD_CHROMIUM if it is set, otherwise the first that is installed."""
     if given := os.environ.get("TRICHORD_CHROMIUM"):
         return shutil.which(given)
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
 def open_page(path: Path, width: int, height: int, out_png: Path, *flags: str, timeout_s: float = 60) -> str:
-    """Open a file at a size in pixels, write its picture to `out_png` and return the page's elements as text.
+    """Open a file at a size in pixels, write a screenshot to `out_png` and return the elements of the page as text.
 
-    The picture is as narrow as wanted, but while the page loads its window is never narrower than 500 px.
+    The screenshot has any width, but the window is at least 500 px wide while the page loads.
     """
     browser = find_chromium()
     assert browser, "no Chromium here; check find_chromium() first"

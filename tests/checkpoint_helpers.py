@@ -1,4 +1,4 @@
-"""A small training with all that a checkpoint holds, and ways to compare and to interrupt it."""
+"""A small training run whose checkpoints hold everything, with functions that compare and interrupt it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def small_state(seed: int = 0) -> TrainingState:
-    """Weights, batch norm, Adam with two groups, a schedule, a queue that is not full."""
+    """Return weights, batch norm, Adam with two groups, a schedule and a queue that is not full."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Dropout(0.3), nn.Linear(5, 4))
@@ -37,7 +37,7 @@ def small_state(seed: int = 0) -> TrainingState:
 
 
 def train(state: TrainingState, steps: int) -> None:
-    """Steps that draw from every global random state."""
+    """Run steps that use every global random state."""
     for _ in range(steps):
         noise = random.random() + random.gauss(0, 1) + float(np.random.randn())
         rows = state.model(torch.randn(7, 6) + noise)
@@ -50,7 +50,7 @@ def train(state: TrainingState, steps: int) -> None:
 
 
 def digest(state: TrainingState) -> str:
-    """Of everything that a step changes, bit for bit."""
+    """Return a digest of everything that a step changes, bit for bit."""
     found = hashlib.sha256()
     parts = {**state.tensors(), "random": random_states(CPU)}
     for part, named in sorted(parts.items()):
@@ -71,17 +71,17 @@ def load(state: TrainingState, folder: Path, lines: list[str] | None = None) -> 
 
 
 class Killed(BaseException):
-    """The process is dead: nothing that it would still do reaches the disk."""
+    """Represents the death of the process: nothing that it would do afterwards reaches the disk."""
 
 
 class Killer:
-    """Counts what changes the disk, and dies at the call of number `at`: in the middle of writing, before anything else."""
+    """Counts calls that change the disk, and interrupts call number `at` in the middle of writing."""
 
     def __init__(self, at: int) -> None:
         self.at, self.calls = at, 0
 
     def begin(self) -> bool:
-        """Whether the call now beginning is the one that dies half way."""
+        """Return whether the current call is the one to interrupt."""
         self.calls += 1
         if self.calls > self.at:
             raise Killed
@@ -93,7 +93,7 @@ CHANGES = ("replace", "rename", "mkdir", "rmdir", "unlink", "fsync")
 
 @contextmanager
 def killed_at(at: int) -> Iterator[Killer]:
-    """Every change of the disk counts; the one of number `at` is done half (files) or not at all, and all after it fail."""
+    """Count every change of the disk; complete number `at` only by half (files) or not at all, and let all later ones fail."""
     killer = Killer(at)
     kept: dict[tuple[Any, str], Any] = {(os, name): getattr(os, name) for name in CHANGES}
     kept |= {(safetensors.torch, "save_file"): safetensors.torch.save_file, (Path, "write_text"): Path.write_text}

@@ -1,4 +1,4 @@
-"""Files whose second k shows grey level k and sounds at pitch k, and tools that damage their time stamps."""
+"""Files whose second k shows grey level k and sounds at pitch k, and functions that damage their time stamps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
 
 def sound_of(seconds: Sequence[int]) -> np.ndarray:
-    """A second at 400 + 200 k Hz for each k."""
+    """Return one second at 400 + 200 k Hz for each k."""
     t = np.arange(SOUND_HZ) / SOUND_HZ
     return np.concatenate([0.4 * np.sin(2 * np.pi * (400 + 200 * k) * t) for k in seconds]).astype(np.float32)
 
@@ -36,7 +36,7 @@ def write_seconds(
     with_sound: bool = True,
     **options: str,
 ) -> Path:
-    """A file that shows and plays the given seconds, ten frames each."""
+    """Write a file that shows and plays the given seconds, with ten frames each."""
     with av.open(str(path), "w", format=container, options=options) as out:
         video: Any = out.add_stream(codec, rate=RATE_HZ, options=codec_options or (H264 if codec == "libx264" else {}))
         video.width, video.height, video.pix_fmt, video.codec_context.thread_count = 64, 64, "yuv420p", 1
@@ -72,7 +72,7 @@ def join(path: Path, parts: Sequence[Path]) -> Path:
 
 
 def restamp_flv(path: Path, stamp_of: Callable[[str, int, int], int]) -> Path:
-    """Give each tag of an FLV the milliseconds that `stamp_of(kind, number of the tag of that kind, milliseconds)` returns."""
+    """Set the time of each tag of an FLV to `stamp_of(kind, number of the tag of that kind, milliseconds)`."""
     data, at, counts = bytearray(path.read_bytes()), 13, {"audio": 0, "video": 0}
     while at + 11 <= len(data):
         kind = {8: "audio", 9: "video"}.get(data[at])
@@ -89,7 +89,7 @@ def restamp_flv(path: Path, stamp_of: Callable[[str, int, int], int]) -> Path:
 
 
 def state_length(path: Path, seconds: float) -> Path:
-    """Overwrite the length in the header of a Matroska file (milliseconds) or an FLV (seconds)."""
+    """Overwrite the duration in the header of a Matroska file (milliseconds) or an FLV (seconds)."""
     data = path.read_bytes()
     if path.suffix == ".flv":
         at, value = data.index(b"duration") + 9, seconds
@@ -100,7 +100,7 @@ def state_length(path: Path, seconds: float) -> Path:
 
 
 def remux(source: Path, target: Path, time_of: Callable[[str, float], float], **options: str) -> Path:
-    """Copy packets to another file at the times that `time_of(kind, seconds)` returns."""
+    """Copy packets to another file with the times `time_of(kind, seconds)`."""
     with av.open(str(source)) as container, av.open(str(target), "w", options=options) as out:
         copies = {s.index: out.add_stream_from_template(s) for s in container.streams}
         for packet in container.demux():
@@ -115,7 +115,7 @@ def remux(source: Path, target: Path, time_of: Callable[[str, float], float], **
 
 
 def shift_fragments(path: Path, by_s: float) -> Path:
-    """Move the clock of an MP4 in fragments, as a recording of a live stream has it."""
+    """Shift the clock of a fragmented MP4, as in a recording of a live stream."""
     data = bytearray(path.read_bytes())
     rates_hz = [int.from_bytes(data[at + 16 : at + 20], "big") for at in places(data, b"mdhd")]
     for at in places(data, b"tfdt"):
@@ -128,7 +128,7 @@ def shift_fragments(path: Path, by_s: float) -> Path:
 
 
 def join_fragments(path: Path, parts: Sequence[Path]) -> Path:
-    """One file of the fragments of several, with the head of the first."""
+    """Join the fragments of several files behind the header of the first."""
     data = [part.read_bytes() for part in parts]
     begins = [part.index(b"moof") - 4 for part in data]
     ends = [part.rindex(b"mfra") - 4 for part in data]
@@ -138,7 +138,7 @@ def join_fragments(path: Path, parts: Sequence[Path]) -> Path:
 
 
 def places(data: bytes | bytearray, name: bytes) -> list[int]:
-    """Where the boxes of that name are."""
+    """Return the positions of the boxes with a name."""
     found: list[int] = []
     while (at := data.find(name, found[-1] + 4 if found else 0)) >= 0:
         found.append(at)
@@ -146,13 +146,13 @@ def places(data: bytes | bytearray, name: bytes) -> list[int]:
 
 
 def seen(path: Path, *, start_s: float = 0.0, notes: list[str] | None = None, **options: Any) -> list[int]:
-    """The second that is shown in the middle of each second."""
+    """Return the second that is shown in the middle of each second."""
     shown = pictures(path, [FrameSpec(rate_hz=2, short_side=32)], start_s=start_s, notes=notes, **options)
     return [round((float(np.median(p)) - 20) / 10) for _, p in shown][1::2]
 
 
 def heard(path: Path, notes: list[str] | None = None) -> list[int]:
-    """The second that sounds in the middle of each second; -1 for silence."""
+    """Return the second that is played in the middle of each second; -1 for silence."""
     wave, found = waveform(path, notes=notes), []
     for begin in range(SOUND_HZ // 4, wave.size - SOUND_HZ // 2, SOUND_HZ):
         part = wave[begin : begin + SOUND_HZ // 2]

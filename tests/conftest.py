@@ -20,19 +20,19 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """Small tensors on shared cores: one thread is faster and gives the same sums everywhere."""
+    """Use one thread: for small tensors on shared cores, it is faster and gives the same sums everywhere."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 12 training and 4 test videos, read-only for all tests."""
+    """A store of 12 training and 4 test videos, which tests must not change."""
     return write_tiny_store(tmp_path_factory.mktemp("tiny") / "store")
 
 
 @pytest.fixture(scope="session")
 def weak(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation of a weak model, read-only for all tests."""
+    """An evaluation of a weak model, which tests must not change."""
     from evaluation_report_helpers import weak_folder
 
     return weak_folder(tmp_path_factory.mktemp("w"))
@@ -40,7 +40,7 @@ def weak(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation of a strong model on the same clips, read-only for all tests."""
+    """An evaluation of a strong model on the same clips, which tests must not change."""
     from evaluation_report_helpers import strong_folder
 
     return strong_folder(tmp_path_factory.mktemp("s"))
@@ -48,7 +48,7 @@ def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation of a study, read-only for all tests."""
+    """An evaluation of a study, which tests must not change."""
     from evaluation_report_helpers import orders_folder
 
     return orders_folder(tmp_path_factory.mktemp("o"))

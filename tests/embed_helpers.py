@@ -1,4 +1,4 @@
-"""A model for a worker process: it reads files by their names, and some names end or stop the process."""
+"""A model for a worker process that selects its behaviour by file names; some names end or block the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trichord.media.watchdog import watching
 
 
 class NamedFiles:
-    """Stands for an `Embedder` of pictures."""
+    """A substitute for an `Embedder` of pictures."""
 
     dim = 2
     modalities = ("video",)

@@ -1,4 +1,4 @@
-"""Folders of evaluations as `trichord evaluate` leaves them, of made-up embeddings: for the tests of their report."""
+"""Folders of evaluations as `trichord evaluate` writes them, with artificial embeddings, for tests of the report."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ WIDTH = 12
 def planted(
     noise: float, seed: int = 0, *, num: int = 60, silent: int = 0, captions: bool = True, ids: str = "clip{}"
 ) -> Embedded:
-    """Clips of four classes, one text each; the first four texts are the names of the classes.
+    """Return clips of four classes with one text each; the first four texts are the names of the classes.
 
     Args:
-        noise: Around what is common to the modalities of a clip.
-        seed: Of the noise; what is planted is the same for all.
-        num: Clips.
-        silent: So many clips, the last ones, have no audio.
-        captions: Whether the texts are kept.
-        ids: Of the clips, by number.
+        noise: Noise around the common part of the modalities of a clip.
+        seed: Seed of the noise; the planted part is the same for all seeds.
+        num: Number of clips.
+        silent: Number of clips at the end that have no audio.
+        captions: Whether the texts are saved.
+        ids: Ids of the clips, by number.
     """
     rng, own = np.random.default_rng(1), np.random.default_rng([2, seed])
     kind = np.arange(num) % len(CLASSES)
@@ -50,7 +50,7 @@ def planted(
 
 
 def seconds(noise: float, seed: int = 0) -> Embedded:
-    """Seconds of 12 videos of two tasks of three steps each, as a benchmark of steps takes them from a file."""
+    """Return seconds of 12 videos of two tasks with three steps each, as in files for benchmarks of steps."""
     rng, own = np.random.default_rng(3), np.random.default_rng([4, seed])
     steps = rng.normal(size=(2, 3, WIDTH))
     rows, tasks, labels, videos = [], [], [], []
@@ -79,7 +79,7 @@ def write_folder(
     directions: Sequence[str] = ("t2v", "v2a"),
     **options: Any,
 ) -> Path:
-    """The folder of one evaluation; the file of embeddings lies beside it. options: of `Options`."""
+    """Write the folder of one evaluation, and the file of embeddings next to it; `options` are those of `Options`."""
     path = out.with_name(f"{out.name}.npz")
     path.parent.mkdir(parents=True, exist_ok=True)
     found.save(path)
@@ -93,7 +93,7 @@ def write_orders(
     out: Path, noises: Mapping[str, float], seeds: Sequence[int] = (0, 1, 2), *, make: Callable[..., Embedded] = planted,
     entry: Mapping[str, Any] | None = None, **how: Any,
 ) -> Path:  # fmt: skip
-    """The folder of the evaluation of several orders of a study. noises: by order. entry: further parts of every model."""
+    """Write the folder of an evaluation of several orders of a study, with a noise level for each order."""
     models = []
     for place, (order, noise) in enumerate(noises.items()):
         for seed in seeds:
@@ -106,7 +106,7 @@ def write_orders(
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
-    """Change a folder's results.json."""
+    """Change results.json of a folder."""
     content = json.loads((folder / "results.json").read_text())
     change(content)
     (folder / "results.json").write_text(json.dumps(content))
@@ -114,7 +114,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
 
 
 def edit_arrays(folder: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> Path:
-    """Change a folder's queries.npz."""
+    """Change queries.npz of a folder."""
     with np.load(folder / "queries.npz") as kept:
         arrays = {name: kept[name] for name in kept.files}
     change(arrays)
@@ -128,17 +128,17 @@ def arrays_of(folder: Path) -> dict[str, np.ndarray]:
 
 
 def weak_folder(root: Path) -> Path:
-    """One model that finds little."""
+    """Write the evaluation of a model with low recall."""
     return write_folder(root / "weak", planted(1.6, 1, silent=6))
 
 
 def strong_folder(root: Path) -> Path:
-    """One model that finds more, on the same clips."""
+    """Write the evaluation of a model with higher recall, on the same clips."""
     return write_folder(root / "strong", planted(0.7, 2, silent=6))
 
 
 def orders_folder(root: Path) -> Path:
-    """Two orders of a study, with their seeds."""
+    """Write the evaluation of two orders of a study, with their seeds."""
     return write_orders(root / "orders", {"av>t": 2.6, "vt>a": 0.6}, names=("retrieval",))
 
 
@@ -148,5 +148,5 @@ def copy(folder: Path, to: Path) -> Path:
 
 
 def evaluation_text(folders: list[Path]) -> str:
-    """The report of evaluations as Markdown."""
+    """Return the report of evaluations as Markdown."""
     return to_markdown(build_evaluations(read_systems(folders)))

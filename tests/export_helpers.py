@@ -1,4 +1,4 @@
-"""Stores to export, and what is the same in two stores, bit by bit."""
+"""Stores to export, and a comparison of two stores bit by bit."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def write_store(path: Path, content: list[Item], *, items_per_part: int = 2) -> 
 
 
 def some_items(count: int = 7) -> list[Item]:
-    """Items of two splits and two collections: one lacks streams, one has no caption, ids are odd."""
+    """Return items of two splits and two collections: one lacks streams, one has no caption, and ids are unusual."""
     rng = np.random.default_rng(0)
     result = []
     for n in range(count):
@@ -100,7 +100,7 @@ def some_items(count: int = 7) -> list[Item]:
 
 
 def content_of(store: Store) -> dict[tuple[str, str], Any]:
-    """Everything that a store tells about each item, arrays as dtype, shape and bytes."""
+    """Return everything that a store holds for each item, with arrays as dtype, shape and bytes."""
     content = {}
     for i in range(len(store)):
         streams = {
@@ -131,6 +131,6 @@ def same(a: Store, b: Store) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Hash of every file of a folder."""
+    """Return the hash of every file in a folder."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}

@@ -1,4 +1,4 @@
-"""Small videos, extracted in this process with a small encoder: what the tests of the extractor share."""
+"""Small videos that are extracted in this process with a small encoder, shared by tests of the extraction."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sound(seconds: float) -> np.ndarray:
 
 
 def run(videos: Path, store: Path, **options: object) -> ExtractSummary:
-    """In this process, with the small encoder."""
+    """Extract in this process, with the small encoder."""
     summary = extract(videos, store, **{"visual_2d": SMALL, "workers": 0, **options})  # type: ignore[arg-type]
     assert isinstance(summary, ExtractSummary)
     return summary
@@ -46,7 +46,7 @@ def ledger(store: Path) -> dict[str, str]:
 
 
 def odd_folder(root: Path) -> Path:
-    """Good videos and every kind of odd one."""
+    """Write valid videos and every kind of irregular one."""
     for i, name in enumerate(("egg/a", "egg/b", "tea/c")):
         write_video(root / f"{name}.mp4", pictures(30, i), 10, sound(3.0))
         (root / f"{name}.vtt").write_text(VTT)

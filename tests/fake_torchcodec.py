@@ -1,4 +1,4 @@
-"""torchcodec as its documentation (0.17) describes it, as far as Trichord uses it, with PyAV underneath."""
+"""The parts of torchcodec (0.17) that trichord uses, as its documentation describes them, implemented with PyAV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frozen passes over the tiny store with small blocks and an encoder whose values tell the clip; in processes of their own."""
+"""Frozen passes over the tiny store, in separate processes, with small blocks and an encoder whose values identify the clip."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def told(clips: Any) -> np.ndarray:
 
 
 def encoder(log: Path | None = None, *, sleep_s: float = 0.0, die_at: int = -1, word: str = "") -> Encoder:
-    """Writes a line a block to `log`; kills its process at its block number `die_at`."""
+    """Return an encoder that writes one line per block to `log`, and kills its process at block number `die_at`."""
     count = 0
 
     def encode(clips: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +56,7 @@ def encoder(log: Path | None = None, *, sleep_s: float = 0.0, die_at: int = -1, 
 def help_out(
     store_path: Path, log: Path, word: str, sleep_s: float, die_at: int, process: int = 0, start: Any = None
 ) -> None:
-    """Target of a process: make the pass together with whoever else makes it, from the barrier `start` on."""
+    """Run in a process: compute the pass together with other processes, starting at the barrier `start`."""
     small_parts()
     work = work_on(store_path)
     if start is not None:

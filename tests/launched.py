@@ -1,4 +1,4 @@
-"""One process of a launch that a test starts: the command line, with something wrong in process 1.
+"""One process of a launch that a test starts: the command line, with a fault in process 1.
 
 python -m torch.distributed.run --nproc_per_node 2 tests/launched.py WRONG train --store ...
 """

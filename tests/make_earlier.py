@@ -1,7 +1,7 @@
-"""Write one small artefact of each kind as the version at hand writes it, with the figures that it reads from them.
+"""Write one small artefact of each kind with the current version, and the figures that this version reads from them.
 
-Run with the version that is to be pinned: `python tests/make_earlier.py FOLDER`, then pack the folder as
-`tests/data/earlier.tar.xz`. `test_earlier.py` reads all of it with every later version and expects the same figures.
+Run it with the version that is to be pinned: `python tests/make_earlier.py FOLDER`, then pack the folder as
+`tests/data/earlier.tar.xz`. `test_earlier.py` reads all artefacts with every later version and expects the same figures.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ training: {epochs: 2, tensorboard: false, device: cpu, checkpoint_every_steps: 2
 
 
 def small_item(index: int, split: str) -> Item:
-    """As `tiny.tiny_item`, of a few kilobytes."""
+    """Return an item like `tiny.tiny_item`, of a few kilobytes."""
     shared = np.random.default_rng(1)
     looks, sounds = np.abs(shared.standard_normal((NUM_WORDS, VIDEO_DIM))), shared.integers(-60, -20, (NUM_WORDS, 40))
     said = np.random.default_rng([2, index]).integers(0, NUM_WORDS, (CLIPS, 3))

@@ -1,8 +1,9 @@
-"""Write a study and evaluations whose figures differ by order, as the version at hand writes them, and what is read from them.
+"""Write a study and evaluations whose figures differ by order with the current version, and the figures that it reads from
+them.
 
-`python tests/make_golden_figures.py FOLDER` writes the sample into FOLDER, packs it as `tests/data/earlier-figures.tar.xz`
-and writes `tests/data/golden_figures.json`, which `test_golden_figures.py` compares with what every later version reads.
-Run it again only for a version whose formats are to be pinned as well.
+`python tests/make_golden_figures.py FOLDER` writes the sample to FOLDER, packs it as `tests/data/earlier-figures.tar.xz` and
+writes `tests/data/golden_figures.json`, which `test_golden_figures.py` compares with what every later version reads. Run it
+again only for a version whose formats are to be pinned as well.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def quietly(*words: str) -> None:
 
 
 def embedded(noise: float) -> Embedded:
-    """Clips whose modalities agree up to noise; some lack their sound, two have the same picture."""
+    """Return clips whose modalities agree up to noise; some have no sound, and two have the same picture."""
     rng = np.random.default_rng(7)
     truth = rng.standard_normal((NUM_CLIPS, 6))
     names = ("video", "audio", "text")

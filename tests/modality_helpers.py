@@ -1,4 +1,4 @@
-"""A small store with a further modality: what `tiny` says in words, pictures and sound, feature arrays say as well."""
+"""A small store with a further modality: feature arrays carry the same words as the text, pictures and sound of `tiny`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEPTH_DIM = 7
 
 @contextmanager
 def declared(**modalities: str) -> Iterator[None]:
-    """These modalities alone are declared."""
+    """Declare these modalities only."""
     before = dict(modality._declared)
     modality._declared.clear()
     try:
@@ -31,7 +31,7 @@ def declared(**modalities: str) -> Iterator[None]:
 
 
 def with_features(item: Item, index: int, name: str, dim: int, rate_hz: float = 1.0) -> Item:
-    """The item with a stream of features of both signs, made of the words that its captions say."""
+    """Return the item with a stream of signed features that are computed from the words of its captions."""
     shapes = np.random.default_rng(5).standard_normal((NUM_WORDS, dim))
     said = np.array([[WORDS.index(word) for word in text.split()] for text in item.captions.text])
     rows = shapes[said].mean(1) + 0.02 * np.random.default_rng([6, index]).standard_normal((CLIPS, dim))
@@ -48,13 +48,13 @@ def write_store(
     letters: dict[str, str] | None = None,
     missing: tuple[int, ...] = (),
 ) -> Path:
-    """A store of `tiny` items.
+    """Write a store of `tiny` items.
 
     Args:
-        path: Where.
-        num_train, num_test: Items of either split.
+        path: Folder of the store.
+        num_train, num_test: Number of items of each split.
         dims: Width of each further modality, by name.
-        letters: Its letter; the first of its name if it is not there.
+        letters: Its letter; by default, the first letter of its name.
         missing: Items that lack the further modalities.
     """
     dims = {"depth": DEPTH_DIM} if dims is None else dims

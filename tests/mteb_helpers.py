@@ -1,4 +1,4 @@
-"""Retrieval tasks of `mteb` over clips that are given, and a model on the narrated world: what the tests of the adapter share."""
+"""Retrieval tasks of `mteb` over given clips, and a model of the narrated world, shared by tests of the adapter."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def retrieval_task(
     features: dict[str, Any] | None = None,
     truths: dict[str, dict[str, int]] | None = None,
 ) -> AbsTaskRetrieval:
-    """A task of mteb whose queries and documents are the two sides of the same clips.
+    """Return a task of mteb whose queries and documents are the two sides of the same clips.
 
     Args:
-        category: Of mteb.
+        category: Category of mteb.
         clips: Column (text, video, audio) -> one item per clip.
-        features: Of `datasets`, by column, that the items are cast to.
-        truths: Query -> document -> 1; None: each its own clip.
+        features: Types of `datasets`, by column, to which the items are cast.
+        truths: Query -> document -> 1; None means each query's own clip.
     """
     from datasets import Dataset
 
@@ -88,7 +88,7 @@ def retrieval_task(
 
 
 def zero_shot_task(audio: list[Any], truth: list[int], labels: list[str]) -> AbsTaskZeroShotClassification:
-    """A task of mteb that asks for the class of each sound."""
+    """Return a task of mteb that asks for the class of each sound."""
     from datasets import Dataset, DatasetDict
 
     class WorldZeroShot(AbsTaskZeroShotClassification):
@@ -106,7 +106,7 @@ def zero_shot_task(audio: list[Any], truth: list[int], labels: list[str]) -> Abs
 
 
 def run(encoder: Any, task: AbsTask, predictions: Path | None = None) -> dict[str, float]:
-    """Scores of mteb's own evaluator."""
+    """Return the scores of mteb's own evaluator."""
     import mteb
 
     result = mteb.evaluate(

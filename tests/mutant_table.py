@@ -1,4 +1,4 @@
-"""The mutants that `mutants.py` tries: what is changed where, and the tests that must notice it."""
+"""The mutants that `mutants.py` tries: the changes of the source, and the tests that must notice them."""
 
 # ruff: noqa: E501 - a mutant is read best on two lines, whatever the length of the text
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault: in `file` (below src/trichord) the text `old`, which is there once, becomes `new`. `tests` must notice it."""
+    """A fault: in `file` (below src/trichord), the text `old`, which occurs once, becomes `new`; `tests` must notice it."""
 
     name: str
     file: str
@@ -106,7 +106,7 @@ TRAINING = (
     Mutant("gradient not looked at", "training/loop.py", "                guard.check_gradient(norm)\n", "",
            ("test_guards.py::test_a_gradient_that_is_not_finite",)),
     Mutant("dump of moved buffers", "training/guard.py", "yield name, self._kept.get(name, tensor)", "yield name, tensor",
-           ("test_guards.py::test_what_is_left_is_the_step_before_it_was_done",)),
+           ("test_guards.py::test_the_dump_holds_the_state_before_the_step",)),
     Mutant("worst checkpoints kept", "training/checkpoint.py", "key=lambda path: (losses[path], _step(path)))[:keep_best]",
            "key=lambda path: (-losses[path], _step(path)))[:keep_best]",
            ("test_checkpoint.py::test_the_policy_keeps_the_last_and_the_best",)),
@@ -165,7 +165,7 @@ SOURCES = (
     Mutant("captions of unequal length", "captions/grouping.py", "(word.start_s + word.end_s) / 2 - begin_s", "word.start_s - begin_s",
            ("test_captions_grouping.py",)),
     Mutant("clock goes back", "media/timeline.py", "return -back_s if back_s > (_BEGIN_BACK_S if to_begin else BACK_S) else 0.0", "return 0.0",
-           ("test_media_times.py::test_time_goes_on_where_transport_streams_are_joined",)),
+           ("test_media_times.py::test_time_continues_across_joined_transport_streams",)),
     Mutant("holes without end", "media/timeline.py", "            self._holes_s += hole_s\n", "            pass\n",
            ("test_media_times.py::test_many_holes_are_bounded",)),
 )  # fmt: skip
@@ -192,14 +192,14 @@ MORE = (
     Mutant("rate stands still", "training/loop.py", "                scheduler.step()\n", "",
            ("test_training.py::test_golden_loss_curve_of_the_debug_recipe",)),
     Mutant("chunks of what is thawed", "training/loop.py", "trained = stage.train + stage.thawed", "trained = stage.train",
-           (f"{PINNED}::test_chunks_train_what_is_thawed",)),
+           (f"{PINNED}::test_chunks_train_thawed_modalities",)),
     Mutant("mean loss of the whole stage", "training/loop.py", "        since.clear()\n", "        pass\n",
            (f"{PINNED}::test_a_checkpoint_has_the_mean_loss_since_the_one_before",)),
     Mutant("row of another clip in the cache", "data/frozen_rows.py", "rows = self.row[begin + clips.caption]", "rows = begin + clips.caption",
            ("test_pinned_batches.py",)),
     Mutant("rest of a video is a clip", "data/batches.py",
            "if len(groups) > 1 and end_s[groups[-1]].max() - start_s[groups[-1]].min() < min_clip_s:", "if False:",
-           ("test_batches.py::test_what_is_left_at_the_end_joins_the_last_clip",)),
+           ("test_batches.py::test_remaining_captions_join_the_last_clip",)),
     Mutant("last row of a clip", "modalities/gather.py", "(clips.end_s * rate_hz).astype(np.int64) + 1)", "(clips.end_s * rate_hz).astype(np.int64))",
            ("test_batches.py",)),
     Mutant("words at the end of the clip", "data/batches.py", "captions_of_clips = [order - begin for order, begin in zip(orders, shift",

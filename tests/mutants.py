@@ -1,7 +1,8 @@
-"""Faults put into a copy of the source by hand, one at a time: the named tests must notice each.
+"""Insert hand-made faults into a copy of the source, one at a time, and check that the named tests notice each.
 
-`make mutants`, or `python tests/mutants.py [NAME ...]` for some of them. It is no part of `make test`, for it takes half an hour.
-The table is in `mutant_table.py`. A line of it is mended when the code that it changes has moved: the script says which.
+Run `make mutants`, or `python tests/mutants.py [NAME ...]` for some of them. They are not part of `make test`, since they take
+half an hour. The table is in `mutant_table.py`. If the code that an entry changes has moved, the script names the entry to
+update.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ FAILED = 1  # exit code of pytest where a test failed; others mean that the test
 
 
 def places_of(mutant: Mutant, source: Path) -> list[Path]:
-    """Return the files that hold the old text, once for each time: the named one, or any other where that has it no more."""
+    """Return the files that hold the old text, once per occurrence: the named file, or any other if the text has moved."""
     named = source / "trichord" / mutant.file
     others = sorted((source / "trichord").rglob("*.py"))
     for paths in ([named] if named.is_file() else [], others):
@@ -43,7 +44,7 @@ def places_of(mutant: Mutant, source: Path) -> list[Path]:
 
 
 def fault_of(mutant: Mutant, source: Path) -> str:
-    """Return why a mutant cannot be made or tried; '' where it can."""
+    """Return the reason why a mutant cannot be applied or tested, or '' if it can."""
     if (count := len(places_of(mutant, source))) != 1:
         return f"its old text is there {count} times, not once (src/trichord/{mutant.file}); mend the line of the table"
     for node in mutant.tests:
@@ -58,7 +59,8 @@ def fault_of(mutant: Mutant, source: Path) -> str:
 def run_tests(nodes: Iterable[str], source: Path) -> tuple[int, str]:
     """Run tests on a copy of the source; return the exit code of pytest and the last lines of its output.
 
-    They run in a fork of this process, which has the large libraries already: to import them anew takes longer than most tests.
+    They run in a fork of this process, which has already imported the large libraries: importing them takes longer than most
+    tests.
     """
     arguments = [
         "-x",
@@ -95,7 +97,7 @@ def run_tests(nodes: Iterable[str], source: Path) -> tuple[int, str]:
 
 
 def ended(child: int) -> int:
-    """Wait for a process, at most `TIMEOUT_S`; return its exit code, `FAILED` where it did not end by itself."""
+    """Wait for a process, at most `TIMEOUT_S`; return its exit code, or `FAILED` if it did not end by itself."""
     until_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < until_s:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -108,13 +110,13 @@ def ended(child: int) -> int:
 
 
 def written(path: Path, text: str, stamp_s: float) -> None:
-    """Write a source file with a time stamp of its own, so that no bytecode of another version is taken for it."""
+    """Write a source file with a unique time stamp, so that no bytecode of another version is used for it."""
     path.write_text(text)
     os.utime(path, (stamp_s, stamp_s))
 
 
 def tried(mutant: Mutant, source: Path, number: int) -> tuple[bool, str]:
-    """Return whether the tests notice the mutant, and a line on it. The source is afterwards as it was."""
+    """Return whether the tests notice the mutant, and a line about it. The source is restored afterwards."""
     (path,) = places_of(mutant, source)
     text = path.read_text()
     begun_s = time.monotonic()

@@ -1,7 +1,8 @@
-"""Run mutations in worker processes with a limit of time and memory: a hang, a bomb or a crash is a counted outcome.
+"""Run mutations in worker processes with limits of time and memory, so that hangs, bombs and crashes are counted.
 
-A worker makes the targets in a folder of its own, then takes the mutations FIRST, FIRST + STEP, ... below COUNT, and writes a
-JSON line before and after each. `run` starts workers, watches them, and starts one that was lost behind the mutation it died of.
+A worker creates the targets in a folder of its own, processes the mutations FIRST, FIRST + STEP, ... below COUNT, and writes
+one line of JSON before and after each. `run` starts the workers, watches them, and replaces a worker that died, continuing
+after the mutation that ended it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SHARE = [name for name, count in REPEATS.items() for _ in range(count)]
 
 @dataclass
 class Outcome:
-    """What became of mutations: numbers by target and outcome, and the failures with all that repeats them."""
+    """Results of mutations: numbers by target and outcome, and the failures with everything needed to repeat them."""
 
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -50,7 +51,7 @@ class Outcome:
 
 
 def run(count: int, seed: int, num_workers: int = 2, only: str = "") -> Outcome:
-    """Run mutations 0 to `count` of a seed; `only` one target."""
+    """Run mutations 0 to `count` of a seed; `only` selects one target."""
     outcome, began = Outcome(), time.monotonic()
     workers = [_Worker(first, num_workers, count, seed, only) for first in range(num_workers)]
     with selectors.DefaultSelector() as ready:
@@ -117,7 +118,7 @@ class _Worker:
 
 
 def main(first: int, step: int, count: int, seed: int, only: str) -> None:
-    """The worker."""
+    """Run the worker."""
     import warnings
 
     import torch
@@ -154,7 +155,7 @@ def _fresh(folder: Path, root: Path) -> Path:
 
 
 def one(target: Any, base: dict[str, str], number: int, rng: random.Random, root: Path) -> dict[str, Any]:
-    """Damage a fresh copy of the target, read it, and say what became of it."""
+    """Damage a fresh copy of the target, read it, and return the outcome."""
     from mutations import mutate
     from trichord.errors import TrichordError
 

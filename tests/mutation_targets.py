@@ -49,9 +49,9 @@ class Target:
     """A folder to damage.
 
     Attributes:
-        read: What is found in a folder, by name. Raises TrichordError where it is refused.
-        fault: What is wrong with what was found: (base, found, the changed file, kind of change, the folder) -> '' if nothing.
-        only: The files that may be damaged; empty: all.
+        read: Returns the content of a folder by name. Raises TrichordError if it is refused.
+        fault: Returns what is wrong with the content, or '': (base, content, changed file, kind of change, folder) -> text.
+        only: The files that may be damaged; empty means all.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Target:
 
 
 def make_targets(root: Path) -> dict[str, Target]:
-    """All targets, in folders below `root`."""
+    """Create all targets in folders below `root`."""
     small = write_store(root / "store", some_items(5))
     store = write_tiny_store(root / "tiny", num_train=4, num_test=2)
     study = _study(root / "study", store)
@@ -101,7 +101,7 @@ def _hash(value: object) -> str:
 
 
 def _told(item: tuple[Any, ...]) -> str:
-    """All of an item by value: whatever the order of the store's streams, and whether a part was widened."""
+    """Return everything in an item by value, for any order of streams and any precision of a part."""
     return repr([sorted(map(_values, part.items())) if isinstance(part, dict) else part for part in item])
 
 
@@ -213,7 +213,7 @@ def _leaves(values: Mapping[Any, Any], head: str = "") -> list[tuple[str, Any]]:
 
 
 def as_written(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
-    """Each value that stands in the file is the recipe's; a YAML reader of its own says what stands there."""
+    """Check that each value in the file is that of the recipe, with an independent YAML reader."""
     written = dict(_leaves(yaml.safe_load((folder / "recipe.yaml").read_text()) or {}))
     written.pop("extends", None)
     for key, value in written.items():
@@ -236,7 +236,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    """Values as the recipe's kinds have them: `yes` for True where words are expected."""
+    """Convert values to the types of the recipe: `yes` is True, unless a string is expected."""
     return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
 
 
@@ -293,12 +293,12 @@ def _store_of(folder: Path) -> Path:
 
 
 def _any_content(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
-    """Files without checksums that hold everything: what they say is taken."""
+    """Accept files without checksums that hold all data: their content is used."""
     return ""
 
 
 def _release_fault(base: Found, found: Found, file: str, kind: str, folder: Path) -> str:
-    """Of a file per item and stream: what another file says is as it was, or left out with a line in the ledger."""
+    """Check releases with a file per item and stream: other files are unchanged, or listed in the ledger."""
     listed = " ".join(entry["source"] for entry in Store(_store_of(folder)).skipped())
     if lost := [key for key in base if key not in found and printable(key.partition(" ")[2]) not in listed]:
         return "" if Path(file).suffix not in (".npz", ".npy") else f"{lost[0]} is lost without a word"
@@ -313,7 +313,7 @@ def _release_fault(base: Found, found: Found, file: str, kind: str, folder: Path
 
 
 def targets(root: Path) -> dict[str, Target]:
-    """All targets, with the rules that need what was found first."""
+    """Return all targets, with the rules that need the undamaged content."""
     made = make_targets(root)
     made["store"] = Target("store", made["store"].folder, read_store, _store_fault)
     copy = Path(shutil.copytree(made["checkpoints"].folder, root / "earlier"))

@@ -1,7 +1,8 @@
-"""Damage to files: bytes flipped, cut, put in, files swapped or gone; in JSON, YAML, arrays and tensors also of the content.
+"""Damage to files: bytes flipped, cut off or inserted, files exchanged or deleted, and changed content of JSON, YAML and
+arrays.
 
-A mutation is told by its kind. `resealed` ones carry right digests: they are not damage but somebody's edit, which must be
-refused in a line or read for what it says.
+A mutation is identified by its kind. `resealed` mutations have correct checksums: they are not damage but edits, which must
+either be refused with an error of one line or read with their new content.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ REPEATED = b"9" * 5000
 
 
 class Payload:
-    """What a pickle would run: makes the marker file."""
+    """What a pickle would execute: creates the marker file."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -56,7 +57,7 @@ class Payload:
 
 
 def mutate(path: Path, files: list[Path], rng: random.Random, marker: Path) -> str:
-    """Change a file. Returns the kind of change; `resealed ...` for a content that was changed with its digests."""
+    """Change a file; return the kind of change, `resealed ...` for content that was changed with its checksums."""
     kinds: list[Callable[[], str]] = [lambda: _bytes(path, rng)] * 4 + [lambda: _file(path, files, rng)]
     structured = {
         ".json": lambda: _json(path, rng),
@@ -131,7 +132,7 @@ def _file(path: Path, files: list[Path], rng: random.Random) -> str:
 
 
 def changed(content: Any, rng: random.Random) -> Any:
-    """The content with one value or key of it changed."""
+    """Return the content with one value or key changed."""
     places: list[tuple[Any, Any]] = []
 
     def collect(value: Any) -> None:
@@ -246,7 +247,7 @@ def _npz(path: Path, rng: random.Random, marker: Path) -> str:
 
 
 def _lying_npz(path: Path, name: str) -> str:
-    """A header that claims 10^15 elements over a few bytes, in an archive whose checksums are right."""
+    """Return a header that claims 10^15 elements over a few bytes, in an archive with correct checksums."""
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 1000000), }"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(
@@ -291,7 +292,7 @@ def _pickle(path: Path, rng: random.Random, marker: Path) -> str:
 
 
 def _parquet(path: Path, rng: random.Random) -> str:
-    """The rows or the description of a part of a store, with a digest that fits them."""
+    """Change the rows or the description of a part of a store, with a matching checksum."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,8 +1,8 @@
-"""The inputs and weights behind `data/parity/mcn_outputs.npz`, which holds what the published MCN code made of them.
+"""The inputs and weights behind `data/parity/mcn_outputs.npz`, which holds the outputs of the published MCN code for them.
 
-Every value follows from a name: crc32 of "<salt>:<name>" seeds a NumPy RandomState. `state_dict_shapes.json` lists the
-published keys and shapes of the small network that was run: embedding 128, video input 256, words of 300,
-reconstruction width 64, all other widths as published.
+Every value is determined by a name: crc32 of "<salt>:<name>" seeds a NumPy RandomState. `state_dict_shapes.json` lists the
+published keys and shapes of the small network that was run: embedding 128, video input 256, words of 300, reconstruction width
+64, and all other widths as published.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Value of one state-dict entry: `num_batches_tracked` is 0, everything else comes from the key's own seed."""
+    """Return the value of one state-dict entry: `num_batches_tracked` is 0, everything else comes from the key's own seed."""
     if key.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
     x = _draw(key, shape)
@@ -69,7 +69,7 @@ def scores(n: int = 200) -> np.ndarray:
 
 
 def waveform() -> np.ndarray:
-    """Three seconds at 16 kHz: noise and a rising tone, the source of `spectrogram`."""
+    """Return three seconds at 16 kHz, noise and a rising tone: the source of `spectrogram`."""
     y = array("waveform", (16000 * 3,)) * np.float32(0.05)
     t = np.arange(y.size) / 16000
     return y + 0.3 * np.sin(2 * np.pi * (300 + 200 * t) * t).astype(np.float32)

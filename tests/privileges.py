@@ -1,4 +1,4 @@
-"""Rights on files count for the superuser too, while a test asks for it."""
+"""Make file permissions apply to the superuser while a test requests it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def plain_user() -> Iterator[None]:
-    """The calling thread has no capabilities, so that a file of mode 0 cannot be read. They come back after."""
+    """Remove the capabilities of the calling thread, so that a file of mode 0 cannot be read; restore them afterwards."""
     header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
     before = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 bits
     _call(_libc.capget(header, before))

@@ -16,7 +16,7 @@ def free_port() -> int:
 
 
 def join_gloo(rank: int, world: int, port: int) -> None:
-    """The environment of a launch. Whoever builds an accelerator joins the others."""
+    """Set the environment of a launch: a process that creates an accelerator joins the others."""
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),

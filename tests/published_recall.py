@@ -1,16 +1,15 @@
-"""Recall as published code counts it, to set beside `ranks` where figures differ. Definitions alone: use `ranks` to score.
+"""Recall as published code counts it, for comparison with `ranks`. These are definitions only; use `ranks` to score.
 
-All sort a row of scores (Q, Q; the diagonal is the truth) and look for the places whose score equals the truth's. They differ
-in what they make of several such places:
+All of them sort a row of scores (Q, Q), whose diagonal holds the correct items, and look for the ranks whose score equals that
+of the correct item. They differ if there are several such ranks:
 
-| code | a query's ranks | recall at K | median rank |
-|---|---|---|---|
-| MCN, AVLnet | every tied place | places within K, over a fixed number of queries | of all found places |
-| HowTo100M | every tied place | places within K, over the number of places | of all found places |
-| Everything at Once | the mean of the tied places | queries within K, over queries | of queries |
-| here, `expected` | all orders of the tied | the chance to be within K, over queries | of the mean places |
+| code | ranks of a query | recall at K | median rank | |---|---|---|---| | MCN, AVLnet | every tied rank | ranks within K,
+divided by a fixed number of queries | of all ranks found | | HowTo100M | every tied rank | ranks within K, divided by the
+number of ranks | of all ranks found | | Everything at Once | the mean of the tied ranks | queries within K, divided by queries
+| of queries | | here, `expected` | all orders of the tied items | the probability of a rank within K, averaged over queries |
+of the mean ranks |
 
-A collapsed model, which scores everything alike, has R@10 = 1000 %, 10 / Q, 0 % (its mean place is beyond 10) and 10 / Q.
+A collapsed model, which gives all items the same score, has R@10 = 1000 %, 10 / Q, 0 % (its mean rank is above 10) and 10 / Q.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PublishedRecall:
-    """r1, r5, r10 in percent; medr: median rank, 1 is best."""
+    """r1, r5 and r10 in percent; medr is the median rank, where 1 is best."""
 
     r1: float
     r5: float
@@ -31,26 +30,32 @@ class PublishedRecall:
 
 
 def tied_places(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(P,) query and (P,) place from 0 of every place in the sorted rows whose score is the truth's."""
+    """Return (P,) queries and (P,) ranks from 0 of every position in the sorted rows whose score equals that of the correct
+    item.
+    """
     ordered = np.sort(-scores, axis=1)
     queries, places = np.nonzero(ordered == -np.diag(scores)[:, None])
     return queries, places
 
 
 def mcn_recall(scores: np.ndarray, num_queries: int | None = None) -> PublishedRecall:
-    """MCN's and AVLnet's. num_queries: the fixed denominator (1,000 on MSR-VTT, where 968 are scored); None: the rows."""
+    """Return the recall of MCN and AVLnet.
+
+    Args:
+        num_queries: The fixed denominator (1,000 on MSR-VTT, where 968 are scored); None takes the number of rows.
+    """
     _, places = tied_places(scores)
     return _recall(places, num_queries or len(scores))
 
 
 def howto100m_recall(scores: np.ndarray) -> PublishedRecall:
-    """HowTo100M's."""
+    """Return the recall of HowTo100M."""
     _, places = tied_places(scores)
     return _recall(places, max(len(places), 1))
 
 
 def everything_at_once_recall(scores: np.ndarray) -> PublishedRecall:
-    """Everything at Once's: the mean of the tied places is a query's one rank."""
+    """Return the recall of Everything at Once, where the rank of a query is the mean of its tied ranks."""
     queries, places = tied_places(scores)
     counts = np.bincount(queries, minlength=len(scores))
     means = np.bincount(queries, weights=places, minlength=len(scores))[counts > 0] / counts[counts > 0]

@@ -1,7 +1,7 @@
-"""A Ray cluster of two nodes with a core each, in a process of its own: `with two_nodes() as cluster`.
+"""A Ray cluster of two nodes with one core each, in a separate process: `with two_nodes() as cluster`.
 
-Run as a script, it starts the cluster, prints its address and obeys lines: `remove` takes the second node away, `kill` ends a
-worker. It ends with its standard input.
+As a script, it starts the cluster, prints its address and executes commands from lines of standard input: `remove` removes the
+second node, and `kill` ends a worker. It ends when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_health_check_period_ms": "500", "R
 
 @dataclass
 class TwoNodes:
-    """The cluster: `address`, and what can befall it."""
+    """The cluster: its `address`, and faults that can be caused."""
 
     process: subprocess.Popen[str]
     address: str
 
     def do(self, what: str) -> str:
-        """Give an order; returns what was done."""
+        """Send a command; return what was done."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(what + "\n")
         self.process.stdin.flush()
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def kill_worker(of: object) -> str:
-    """SIGKILL one of the actors below this process that run the work."""
+    """Send SIGKILL to one of the actors below this process that run the work."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
         for process in of.children(recursive=True):  # type: ignore[attr-defined]

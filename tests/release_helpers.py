@@ -1,4 +1,4 @@
-"""What the tests of importers share."""
+"""Functions shared by tests of importers."""
 
 from __future__ import annotations
 

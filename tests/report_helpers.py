@@ -1,4 +1,4 @@
-"""Study folders as `trichord study` leaves them, with made-up figures: for the report's tests and its benchmark."""
+"""Study folders as `trichord study` writes them, with artificial figures, for tests and the benchmark of the report."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from trichord.tasks.retrieval.measure import QueryRanks, RetrievalResult
 
 
 def targets(folder: Path | Study, direction: str = "t2v", **how: Any) -> list[Target]:
-    """The analysis of one direction of a study, a target for each benchmark."""
+    """Return the analysis of one direction of a study, with one target per benchmark."""
     study = folder if isinstance(folder, Study) else read_study(folder)
     return targets_of(analyse_study(study, direction, **how), direction)
 
 
 def result_of(run: Run, benchmark: str, direction: str) -> dict[str, Any]:
-    """The row of a run."""
+    """Return the row of a run."""
     (row,) = [r for r in run.results if (r["benchmark"], r["direction"]) == (benchmark, direction)]
     return row
 
@@ -54,7 +54,7 @@ def write_study_folder(
     caption: str = "cut the {n} onions",
     geometry_width: int = 32,
 ) -> Path:
-    """A finished study. A query's score for its truth is `skill` above the others', plus noise of the query and the run."""
+    """Write a finished study. The correct item scores `skill` above the others, plus noise of the query and the run."""
     recipe = recipe or load_recipe("debug")
     recipe.evaluation.directions = list(directions)
     sizes = dict(benchmarks or {"tiny": 60})

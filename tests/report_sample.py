@@ -1,4 +1,4 @@
-"""A report with all kinds of blocks and real plots, for the tests of its forms."""
+"""A report with all kinds of blocks and real plots, for tests of its formats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANY_TEXT = st.text(st.characters(), max_size=40) | st.text(
 
 
 def plot(title: str, legend: tuple[str, ...] = ORDERS) -> str:
-    """Curves as matplotlib writes them: text as text, clip paths, markers that are used by reference, an image."""
+    """Return curves as matplotlib writes them: text as text, clip paths, markers used by reference, an image."""
     import matplotlib
     import numpy as np
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -42,7 +42,7 @@ def plot(title: str, legend: tuple[str, ...] = ORDERS) -> str:
 
 
 def order_table(name: str = "orders") -> Table:
-    """Four orders, chance and a published row; two benchmarks with four columns each."""
+    """Return four orders, chance and a published row, for two benchmarks with four columns each."""
     groups = ("YouCook2", "MSR-VTT")
     columns = [Column("order", numeric=False)]
     columns += [Column(label, group) for group in groups for label in ("R@1", "R@5", "R@10", "MedR")]
@@ -87,7 +87,7 @@ def examples_table() -> Table:
 
 
 def sample_document() -> Document:
-    """All kinds of blocks: tables with and without groups, plots that share ids, texts of three kinds, commands."""
+    """Return all kinds of blocks: tables with and without groups, plots that share ids, texts of three kinds, commands."""
     long = (
         "An order is the sequence in which modalities are added. The first two learn together; then both are frozen and "
         "the third is trained against them. Initial weights and batches depend on the seed alone, so that orders differ "
@@ -133,7 +133,7 @@ def sample_document() -> Document:
 
 
 def hostile_document() -> Document:
-    """The same text, made to break things, in every place that takes one."""
+    """Return a document with the same malicious text in every place that takes one."""
     columns = (Column(HOSTILE, numeric=False), Column(HOSTILE, HOSTILE), Column(HOSTILE, HOSTILE))
     cell = Cell(HOSTILE, HOSTILE, strong=True, note=HOSTILE)
     table = Table("hostile", HOSTILE, columns, ((cell, cell, cell), (cell, cell, cell)), HOSTILE, (1,))

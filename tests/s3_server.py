@@ -1,4 +1,4 @@
-"""An S3 server of this process, with a log of what it was asked and failures on demand."""
+"""An S3 server in this process, with a log of requests and failures on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BUCKET = "bucket"
 
 
 class S3Server:
-    """Moto's S3 behind a gate: `asked` lists the objects that were read, `fail` says which answers to replace by an error."""
+    """Moto's S3 behind a gate: `asked` lists the objects that were read, and `fail` selects answers to replace by errors."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -38,7 +38,7 @@ class S3Server:
         return self._app(environ, start_response)
 
     def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Let S3 clients of this test, and processes that it starts, come here."""
+        """Direct S3 clients of this test, and of processes that it starts, to this server."""
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
             monkeypatch.delenv(name, raising=False)
         for name, value in (

@@ -1,4 +1,4 @@
-"""Retrieval figures of one model, as `trichord evaluate` and as a study gives them."""
+"""Retrieval figures of one model, computed as `trichord evaluate` and as a study computes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trichord.tasks.subject import ClipSet, Subject
 def retrieval_results(
     run: Path, store: Path | str, benchmarks: Sequence[str] = (), directions: Sequence[str] = ()
 ) -> list[RetrievalResult]:
-    """A row for each benchmark and direction, without the ranks of the queries."""
+    """Return a row for each benchmark and direction, without the ranks of the queries."""
     found = evaluate(run, store, benchmarks, directions=directions)
     return [RetrievalResult(**row) for done in found.benchmarks for row in done.outcome.details["results"]]
 

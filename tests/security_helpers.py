@@ -1,4 +1,4 @@
-"""Attacks on readers of files: payloads that leave a mark, and a limit on what a reader may take."""
+"""Attacks on readers of files: payloads that leave a trace when they run, and a limit on the memory of a reader."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ print(json.dumps([told, peak() - before]))
 
 
 class Payload:
-    """What a pickle would run: makes the marker file."""
+    """What a pickle would execute: creates the marker file."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -42,7 +42,7 @@ class Payload:
 
 
 def refusal(read: Callable[[], object], marker: Path | None = None) -> str:
-    """What is said when `read` refuses: one printable line, and nothing of the file was run."""
+    """Return the error of `read`, after checking that it is one printable line and that nothing of the file was executed."""
     with pytest.raises(TrichordError) as caught:
         read()
     assert marker is None or not marker.exists(), "the payload was run"
@@ -51,7 +51,7 @@ def refusal(read: Callable[[], object], marker: Path | None = None) -> str:
 
 
 def measured(prepare: str, attack: str) -> tuple[str, float]:
-    """What is said of the attack, and the megabytes by which the memory of a process of its own grew meanwhile."""
+    """Return the error of an attack in a separate process, and the megabytes by which the memory of the process grew."""
     import json
 
     code = MEASURE.format(tests=str(Path(__file__).parent), prepare=prepare, attack=attack)

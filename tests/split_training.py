@@ -1,4 +1,4 @@
-"""One training step that can be split over real processes, and what it gives."""
+"""One training step that can be divided among real processes, and its results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Work = Callable[..., Any]
 
 
 def run_processes(num: int, work: Work, folder: Path, *arguments: Any) -> list[Any]:
-    """`work(rank, *arguments)` in `num` processes of one gloo group; what each returned, by rank."""
+    """Run `work(rank, *arguments)` in `num` processes of one gloo group; return the results by rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -73,7 +73,7 @@ class Case:
 
 @dataclass
 class Found:
-    """What two steps gave: terms of both, gradients, weights and buffers after the second, the cluster memory; by name."""
+    """Results of two steps by name: terms of both; gradients, weights, buffers and cluster memory after the second."""
 
     terms: list[dict[str, float]]
     tensors: dict[str, Tensor]
@@ -120,7 +120,7 @@ def the_loss(case: Case) -> CombinedLoss:
 
 
 def train(case: Case, rank: int = 0, num: int = 1) -> Found:
-    """Two steps of a small model on this process's part of the batch, as the training loop makes them."""
+    """Run two steps of a small model on this process's part of the batch, as the training loop does."""
     with declared(**({"depth": "d"} if "d" in case.order else {})):
         return _train(case, rank, num)
 
@@ -164,7 +164,7 @@ def train_all(rank: int, num: int, cases: Sequence[Case]) -> list[Found]:
 
 
 def difference_of_terms(found: Found, expected: Found) -> float:
-    """The largest of any term, relative to it where it is above 1."""
+    """Return the largest difference of any term, relative to the term if it exceeds 1."""
     pairs = [
         (a[name], b[name]) for a, b in zip(found.terms, expected.terms, strict=True) for name in a.keys() | b.keys()
     ]
@@ -172,8 +172,9 @@ def difference_of_terms(found: Found, expected: Found) -> float:
 
 
 def difference_of(found: Found, expected: Found, start: str) -> float:
-    """Length of the difference of all tensors whose name begins with `start`, laid end to end, relative
-    to the expected ones' length."""
+    """Return the norm of the difference of all tensors whose name begins with `start`, relative to that of the expected
+    ones.
+    """
     assert found.tensors.keys() == expected.tensors.keys()
     names = [n for n in expected.tensors if n.startswith(start)]
     assert names
@@ -182,8 +183,10 @@ def difference_of(found: Found, expected: Found, start: str) -> float:
 
 
 def largest_difference(found: Found, expected: Found) -> tuple[float, str]:
-    """Of any one tensor, relative to its largest entry (of a gradient that is next to nothing: to a thousandth of the largest
-    of all), and its name."""
+    """Return the largest difference of any tensor relative to its largest entry, and its name.
+
+    For very small gradients, it is relative to a thousandth of the largest of all.
+    """
     floor = 1e-3 * max(float(t.abs().max()) for name, t in expected.tensors.items() if name.startswith("gradient"))
     return max(
         (float((found.tensors[name] - tensor).abs().max()) / max(float(tensor.abs().max()), floor), name)

@@ -1,4 +1,4 @@
-"""Small releases with annotated steps, in each layout, as the tests write them."""
+"""Small releases with annotated steps, in each layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of a study from made-up rows, and scores from made-up rows of protocols."""
+"""Tables of a study from artificial rows, and scores from artificial rows of protocols."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trichord.tasks.protocol import Row
 def scores_of_rows(
     rows: Mapping[str, Sequence[Row]], arrays: Mapping[str, np.ndarray] | None = None, notes: Sequence[str] = ()
 ) -> Scores:
-    """Scores whose rows by benchmark are given."""
+    """Return scores with the given rows by benchmark."""
     benchmarks = []
     kept = dict(arrays or {})
     for name, some in rows.items():
@@ -40,7 +40,7 @@ def scores_of_rows(
 def table_of_rows(
     results: list[dict[str, Any]], titles: list[str], benchmarks: list[str], direction: str = "t2v"
 ) -> StudyTable:
-    """The table of a study of which no ranks are known."""
+    """Return the table of a study whose ranks are not known."""
     runs = []
     for order, seed in dict.fromkeys((row["order"], row["seed"]) for row in results):
         rows: dict[str, list[Row]] = {}

@@ -1,4 +1,4 @@
-"""Accuracy against orders that are counted one by one, and the texts of classes."""
+"""Accuracy compared with orders that are counted one by one, and the prompts of classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trichord.tasks.prompts import embed_prompts, found_prompts, prompts_of
 
 
 def slow_hit(scores: np.ndarray, truth: int, k: int) -> float:
-    """The share of all orders of the classes in which the truth is among the first k after a stable sort by score."""
+    """Return the share of all orders of the classes with the truth among the first k after a stable sort by score."""
     found = []
     for order in permutations(range(len(scores))):
         ranked = sorted(order, key=lambda c: -scores[c])
@@ -150,7 +150,7 @@ def test_prompts_among_the_captions_of_a_file() -> None:
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 7), st.floats(0, 1)), min_size=1, max_size=8), min_size=1, max_size=4)
 )
-def test_what_clips_give_to_a_mean_of_folds(drawn: list[list[tuple[int, float]]]) -> None:
+def test_contributions_of_clips_to_a_mean_over_folds(drawn: list[list[tuple[int, float]]]) -> None:
     folds = [dict(fold) for fold in drawn]  # by clip what it gives
     figures = [sum(fold.values()) / len(fold) for fold in folds]
     found = over_folds([(np.array(list(f)), np.array(list(f.values()))) for f in folds], 9)
@@ -174,7 +174,7 @@ def test_folds_of_the_same_clips_and_of_unequal_sizes() -> None:
 
 
 def test_the_scatter_of_a_mean_of_folds_is_that_under_sampling_clips() -> None:
-    """Draw clips anew, make the folds' figures of what is drawn: their mean scatters as the clips' values say."""
+    """Resample the clips and compute the folds: their mean varies as the contributions of clips predict."""
     rng = np.random.default_rng(0)
     num = 300
     folds = [np.arange(200), np.arange(100, 300), np.arange(250, 300)]  # they overlap and are unequal

@@ -1,4 +1,4 @@
-"""UCF101 and HMDB51 into the store, and from there to the class of each clip."""
+"""UCF101 and HMDB51: import into a store, and the class of each clip."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_odd_values_never_end_the_import(key: str, tmp_path: Path) -> None:
     assert summary.num_added >= 1 and item(Store(tmp_path / "store"), "run/good") >= 0
 
 
-def test_what_is_no_release_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_a_release_is_reported(tmp_path: Path) -> None:
     store = tmp_path / "store"
     assert "no pickle of actions (*ucf*.pkl, *hmdb*.pkl)" in refused(import_actions, tmp_path, store)
     path = write(tmp_path / "ucf.pkl", [])

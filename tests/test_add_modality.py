@@ -1,4 +1,4 @@
-"""A modality with an encoder of its own is one file: that of docs/add-a-modality.md, put beside the others, trains."""
+"""The modality of docs/add-a-modality.md, a single file with its own encoder, can be trained."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def forget() -> None:
 
 @pytest.fixture(autouse=True)
 def _pose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The file of the page lies among the modalities."""
+    """Add the file of the page to the package of modalities."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (tmp_path / "added").mkdir()
     (tmp_path / "added" / "pose.py").write_text(code)
@@ -52,7 +52,7 @@ def _pose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def store_path(tmp_path: Path) -> Path:
-    """One of the six training videos has no poses."""
+    """A store in which one of the six training videos has no poses."""
     return write_store(tmp_path / "store", num_train=6, num_test=2, dims={"pose": POSE_DIM}, missing=(1,))
 
 
@@ -63,7 +63,7 @@ def test_the_file_is_found_and_declared(store_path: Path) -> None:
         modality.declare({"posture": "p"})
 
 
-def test_what_is_read_and_encoded(store_path: Path) -> None:
+def test_poses_are_read_and_encoded(store_path: Path) -> None:
     store = Store(store_path)
     clips = Clips(np.array([0, 1, 2]), np.array([5.0, 0.0, 3.0]), np.array([7.9, 4.9, 30.0]), [np.array([0])] * 3)
     batch = ClipReader(store, ("pose",)).read(clips)

@@ -1,4 +1,4 @@
-"""Annotated steps go with an export, in any layout, and come back as they were; what does not fit is told in a line."""
+"""Annotated steps are exported in every layout and imported unchanged; inconsistent ones are reported in one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trichord.store.annotations import NO_STEP, StepSpan, read_annotations, writ
 
 @pytest.fixture(scope="module")
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two collections; v2 is of a further task and shows none of its steps."""
+    """A store of two collections; v2 belongs to a further task and shows none of its steps."""
     folder = tmp_path_factory.mktemp("annotated")
     import_crosstask(write_crosstask(folder / "r"), folder / "s", WORDS)
     import_mining_youtube(write_mining(folder / "m"), folder / "s", WORDS)
@@ -49,7 +49,7 @@ def test_they_come_back_as_they_were(annotated: Path, tmp_path: Path, layout: st
     assert spans(annotated) == spans(tmp_path / "back")
 
 
-def test_a_part_has_its_own_and_says_what_it_lacks(annotated: Path, tmp_path: Path) -> None:
+def test_a_part_has_its_own_annotations_and_reports_missing_ones(annotated: Path, tmp_path: Path) -> None:
     summary = export_store(annotated, tmp_path / "out", layout="npy", collection="crosstask", split="test")
     assert "the step texts of 2 of its tasks are not among these items (split steps)" in str(summary)
     IMPORTERS["npy"](tmp_path / "out", tmp_path / "back")
@@ -105,7 +105,7 @@ def changed(**values: object) -> Callable[[list[str]], list[str]]:
         (changed(end_s=10**400), "line 2: is not a valid span"),
     ],
 )
-def test_a_damaged_file_is_told_of_before_anything_is_stored(
+def test_a_damaged_file_is_reported_before_anything_is_stored(
     annotated: Path, tmp_path: Path, change: Callable[[list[str]], list[str]], told: str
 ) -> None:
     export_store(annotated, tmp_path / "out", layout="npy")
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_told_of_before_anything_is_stored(
     assert not (tmp_path / "back").exists()
 
 
-def test_a_missing_file_is_told_of(annotated: Path, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(annotated: Path, tmp_path: Path) -> None:
     export_store(annotated, tmp_path / "out", layout="youcook2")
     (tmp_path / "out" / FILE).unlink()
     with pytest.raises(TrichordError, match="cannot be read .No such file or directory.; copy or export it again"):

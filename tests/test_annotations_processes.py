@@ -1,4 +1,4 @@
-"""Two processes that write annotations of one store at the same time: neither undoes what the other wrote."""
+"""Two processes that write annotations of one store at the same time do not overwrite each other's results."""
 
 from __future__ import annotations
 

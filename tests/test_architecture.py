@@ -1,4 +1,4 @@
-"""The structure of the code does not get worse: figures of tests/architecture.py, and its counting on small graphs."""
+"""The structure of the code does not get worse: the figures of tests/architecture.py, and its counts on small graphs."""
 
 from __future__ import annotations
 

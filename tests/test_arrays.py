@@ -1,4 +1,4 @@
-"""Arrays of .npz and .npy files: read as numpy reads them, never unpickled, never larger than the file allows."""
+"""Arrays in .npz and .npy files: read as numpy reads them, never unpickled, never larger than the file allows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trichord.files.pickles import load_npz_array
 
 @pytest.fixture
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Made in the working folder if anything of a file were run."""
+    """A file in the working folder that is created if anything in a file is executed."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "ran"
 
@@ -113,7 +113,7 @@ def broken_npz(case: str, path: Path) -> None:
         ("magic", "is broken (it does not begin with the header of .npy"),
     ],
 )
-def test_broken_npz_gives_one_line(case: str, text: str, tmp_path: Path, marker: Path) -> None:
+def test_a_broken_npz_is_an_error_of_one_line(case: str, text: str, tmp_path: Path, marker: Path) -> None:
     path = tmp_path / "v_2d.npz"
     broken_npz(case, path)
     with pytest.raises(TrichordError) as caught:
@@ -131,7 +131,7 @@ def test_npz_that_unpacks_to_far_more_than_it_is(tmp_path: Path, monkeypatch: py
         load_npz_array(path, "arr_0")
 
 
-def test_broken_npy_gives_one_line(tmp_path: Path) -> None:
+def test_a_broken_npy_is_an_error_of_one_line(tmp_path: Path) -> None:
     path = tmp_path / "v.npy"
     np.save(path, np.arange(100.0))
     path.write_bytes(path.read_bytes()[:-8])
@@ -142,7 +142,7 @@ def test_broken_npy_gives_one_line(tmp_path: Path) -> None:
 
 
 def test_many_threads_read_at_once(tmp_path: Path) -> None:
-    """With ast.literal_eval for the header this could end in 'SystemError: AST constructor recursion depth mismatch'."""
+    """With ast.literal_eval, reading the header could fail with 'SystemError: AST constructor recursion depth mismatch'."""
     path = tmp_path / "v_2d.npz"
     np.savez(path, features=np.ones((3, 4), np.float16))
     interval = sys.getswitchinterval()

@@ -1,3 +1,5 @@
+"""Audio encoders of the transformers library: windows, names, fingerprints and errors."""
+
 from __future__ import annotations
 
 import math
@@ -36,7 +38,7 @@ def noise(num_samples: int, seed: int = 0) -> np.ndarray:
 
 
 def cut(samples: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
-    """`samples` in blocks of these sizes, over and over; the sizes are not all 0."""
+    """Cut `samples` into blocks of these sizes, repeated; the sizes are not all 0."""
     blocks, begin = [], 0
     while begin < len(samples):
         for size in sizes:
@@ -129,8 +131,8 @@ def test_whisper_rows_are_means_of_the_encoder_states_of_real_sound(
                 np.testing.assert_allclose(rows[first + begin // 50], mean / np.linalg.norm(mean), atol=2e-3)
 
 
-def test_a_fused_clap_gives_the_same_each_time(tmp_path: Path) -> None:
-    """Its feature extractor draws at random which sound is taken for longer than the window."""
+def test_a_fused_clap_is_deterministic(tmp_path: Path) -> None:
+    """Its feature extractor selects random parts of sounds that are longer than the window."""
     encoder = load_audio_encoder(f"hf:{tiny.clap(tmp_path, fusion=True)}@hop=0.5")
     rows = rows_of(encoder, [noise(20000)])
     assert rows.shape == (5, 32) and encoder.rate_hz == 2
@@ -139,7 +141,7 @@ def test_a_fused_clap_gives_the_same_each_time(tmp_path: Path) -> None:
 
 
 def test_batches_of_windows_give_nearly_the_same(encoders: dict[str, AudioModel]) -> None:
-    """The path of accelerators, here on the CPU."""
+    """Tests the implementation for accelerators on the CPU."""
     for encoder, (_, rate_hz, step_s) in zip(encoders.values(), MODELS.values(), strict=True):
         windows = [noise(round(step_s * rate_hz), seed) for seed in range(3)]
         together = encoder._rows(windows).astype(np.float32)
@@ -167,7 +169,7 @@ def test_memory_does_not_grow_with_the_sound() -> None:
     assert peak(3600) < 1.2 * peak(120) < 20e6
 
 
-def test_info_equals_what_is_loaded(encoders: dict[str, AudioModel], tmp_path: Path) -> None:
+def test_info_matches_the_loaded_encoder(encoders: dict[str, AudioModel], tmp_path: Path) -> None:
     for name, encoder in encoders.items():
         folder = getattr(tiny, name)(tmp_path / "elsewhere" / name)
         assert audio_encoder_info(f"hf:{folder}") == ("audio", encoder.fingerprint)
@@ -178,7 +180,7 @@ def test_info_equals_what_is_loaded(encoders: dict[str, AudioModel], tmp_path: P
     assert whole.parameters["hop_s"] == 1 and half.parameters["hop_s"] == 0.5 and whole.digest != half.digest
 
 
-def test_errors_say_what_to_do(tmp_path: Path) -> None:
+def test_errors_give_advice(tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="unknown encoder 'vggish'; expected hf:MODEL"):
         audio_encoder_info("vggish")
     with pytest.raises(TrichordError, match="unknown option in 'hf:x/y@step=3'"):

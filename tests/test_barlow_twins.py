@@ -1,4 +1,4 @@
-"""Barlow Twins against a slow computation in float64, number by number."""
+"""Barlow Twins compared with a slow computation in float64, number by number."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def test_it_is_the_slow_computation(num_rows: int, num_missing: int, weight: flo
 
 
 def test_equal_modalities_of_independent_dimensions_cost_next_to_nothing() -> None:
-    """Four clips whose three dimensions are orthogonal: the correlation is the identity, but for the term added to variances."""
+    """With four clips whose three dimensions are orthogonal, the correlation is the identity, up to the term added to
+    variances.
+    """
     rows = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
     same = BarlowTwins()(PairBatch(rows, rows, torch.ones(4, dtype=torch.bool)))
     opposite = BarlowTwins()(PairBatch(rows, -rows, torch.ones(4, dtype=torch.bool)))

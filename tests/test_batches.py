@@ -1,3 +1,5 @@
+"""Random training batches and the clips of an evaluation."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -76,7 +78,7 @@ def test_the_parts_of_several_processes_make_the_batch_of_one(tiny_store: Path) 
         assert torch.equal(joined, batch.inputs["video"])
 
 
-def test_a_later_first_step_goes_on_where_the_epoch_stopped(tiny_store: Path) -> None:
+def test_a_later_first_step_continues_the_epoch(tiny_store: Path) -> None:
     store = Store(tiny_store)
     whole = list(batches(source_of(store), reader_of(store), epochs=range(1, 2)))
     rest = list(batches(source_of(store), reader_of(store), epochs=range(1, 2), first_step=1))
@@ -112,7 +114,7 @@ def test_missing_modalities_are_masked_not_invented(tmp_path: Path) -> None:
 
 
 def test_a_clip_that_starts_at_zero_has_its_audio(tiny_store: Path) -> None:
-    """The published rule gives frame -2 there, and so a silent clip; ours holds it at 0."""
+    """The published rule gives frame -2 there, and thus a silent clip; ours starts at frame 0."""
     clips = Clips(np.array([0]), np.array([0.0]), np.array([4.0]), [np.array([0])])
     assert int(reader_of(Store(tiny_store)).read(clips).inputs["audio_frames"][0]) == 398
 
@@ -128,7 +130,7 @@ def test_evaluation_clips_hold_every_caption_once_without_overlap(tiny_store: Pa
         assert (clips.end_s[mine] - clips.start_s[mine] >= 7.0).all()
 
 
-def test_what_is_left_at_the_end_joins_the_last_clip(tiny_store: Path) -> None:
+def test_remaining_captions_join_the_last_clip(tiny_store: Path) -> None:
     store = Store(tiny_store)
     clips = evaluation_clips(store, store.select(split="test")[:1], min_clip_s=2.5 * CLIP_S)
     assert [len(c) for c in clips.captions] == [3, 5]
@@ -167,7 +169,7 @@ def test_reading_ahead_keeps_the_order_and_passes_errors_on() -> None:
         list(read_ahead(fail, range(2)))
 
 
-def test_errors_name_what_lacks(tmp_path: Path) -> None:
+def test_errors_name_missing_data(tmp_path: Path) -> None:
     store = Store(write_tiny_store(tmp_path / "s", num_train=2, num_test=1, audio=False))
     with pytest.raises(TrichordError, match="order av>t needs audio, which the store lacks; it has video, text"):
         require_modalities(store, ("video", "audio"), "order av>t")

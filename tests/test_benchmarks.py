@@ -1,3 +1,5 @@
+"""Retrieval benchmarks of a store: galleries, missing clips, ties and chance."""
+
 from __future__ import annotations
 
 from pathlib import Path

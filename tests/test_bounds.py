@@ -1,4 +1,4 @@
-"""Every number that a user gives has bounds: settings of a recipe, and options of every command."""
+"""Every number that a user can set has bounds: settings of a recipe, and options of every command."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trichord.study.run import run_study
 
 
 def numeric_settings(kind: type = Recipe, prefix: str = "") -> Iterator[tuple[str, Bounds | None, Any]]:
-    """Name, bounds and default of every setting that is a number or a list of numbers."""
+    """Return name, bounds and default of every setting that is a number or a list of numbers."""
     hints = get_type_hints(kind)
     for entry in fields(kind):
         if is_dataclass(hints[entry.name]):
@@ -97,7 +97,7 @@ def test_every_numeric_option_has_bounds(words: list[str], monkeypatch: pytest.M
         "demo --seed -1", "import webdataset --root R --store S --num_threads -1", "store export S --out O --shard_items 0",
     ],
 )  # fmt: skip
-def test_an_option_out_of_bounds_is_one_line(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_out_of_bounds_is_an_error_of_one_line(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 2
     told = capsys.readouterr().err
     assert told.startswith("trichord: error: ") and told.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Timed text: the four file formats, odd and broken ones, and cleaning against a slow oracle."""
+"""Timed text: the four file formats, irregular and broken files, and cleaning compared with a slow implementation."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_all_formats_give_the_same_rows(tmp_path: Path, name: str, content: str,
     assert captions.start_s.dtype == captions.end_s.dtype == np.float64
 
 
-def test_order_and_odd_times_are_left_alone(tmp_path: Path) -> None:
+def test_order_and_unusual_times_are_unchanged(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("start,end,text\n5,4,b\n-1,2,\n1e2,3,a\n")
     captions = read_captions(tmp_path / "a.csv")
     assert captions.start_s.tolist() == [5, -1, 100] and captions.text == ("b", "", "a")
@@ -134,7 +134,7 @@ def test_an_empty_file_has_no_captions(tmp_path: Path, name: str) -> None:
         ),
     ],
 )
-def test_a_broken_file_is_one_line_with_file_and_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_a_broken_file_is_an_error_with_file_and_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TrichordError) as caught:
         read_captions(tmp_path / name)
@@ -161,7 +161,7 @@ def test_odd_texts_are_read(tmp_path: Path, name: str, content: bytes, text: str
 
 
 def long_file(name: str, num: int = 20_000) -> str:
-    """That many captions; `one.vtt` has two that roll up, of half as many lines each."""
+    """Write that many captions; `one.vtt` has two that roll up, of half as many lines each."""
     times = [f"{i // 3600:02}:{i // 60 % 60:02}:{i % 60:02}.000" for i in range(num + 1)]
     if name == "a.json":
         return json.dumps([{"start": i, "end": i + 1, "text": f"crack the egg {i}"} for i in range(num)])
@@ -222,7 +222,7 @@ def test_tokenize(text: str, words: list[str]) -> None:
     assert tokenize(text) == words
 
 
-def test_clean_captions_says_what_it_did() -> None:
+def test_clean_captions_reports_its_changes() -> None:
     captions = Captions.from_rows(
         [(8, 12, "late"), (0, 2, "a"), (1, 3, "b"), (3, 3, "zero"), (5, 6, " "), (11, 12, "after"), (-1, 1, "early")]
         + [(math.nan, 1, "c"), (-3, -1, "before"), (6, 5, "")]

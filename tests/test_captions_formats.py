@@ -1,4 +1,4 @@
-"""Caption files of all kinds: their text, odd cues, JSON of recognisers, tables, and which file or track is read."""
+"""Caption files of all kinds: text, irregular cues, JSON of recognisers, tables, and the choice of file or track."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_an_arrow_without_a_time_is_text(tmp_path: Path, text: str) -> None:
     ]
 
 
-def test_rows_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+def test_unreadable_rows_are_left_out(tmp_path: Path) -> None:
     notes: list[str] = []
     assert read(tmp_path / "a.csv", "start,end,text\n1,2,a\nsoon,3,b\n,,\n  ,,\n4,5,c\n", notes) == [
         (1, 2, "a"),
@@ -259,7 +259,7 @@ def test_a_caption_file_is_found_however_it_is_spelt(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize("name", ["v.info.json", "v2.vtt", "v.part2.vtt", "v.de.jpg", "v.txt", "other.vtt"])
-def test_other_files_are_no_captions(tmp_path: Path, name: str) -> None:
+def test_other_files_are_not_captions(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("x")
     assert find_sidecar(tmp_path / "v.mp4") is None
 
@@ -292,7 +292,7 @@ def test_of_several_files_the_one_in_the_language_of_the_sound_is_read(tmp_path:
     assert len(notes) == 1 and "read from v.de.srt; not read: v.forced.srt" in notes[0]
 
 
-def test_an_empty_file_hides_none_with_words_and_metadata_are_no_captions(tmp_path: Path) -> None:
+def test_empty_files_and_metadata_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "v.vtt").write_text("WEBVTT\n")
     (tmp_path / "v.srt").write_text(SRT.format("stir"))
     assert find_sidecar(tmp_path / "v.mp4") == tmp_path / "v.srt"
@@ -341,7 +341,7 @@ def test_the_track_that_is_read_and_the_note_of_it(tmp_path: Path, tracks: list[
     assert len(notes) == 1 and "captions are read from subtitle track" in notes[0] and "; not read: " in notes[0]
 
 
-def test_one_track_needs_no_note_and_drawings_are_no_words(tmp_path: Path) -> None:
+def test_one_track_needs_no_note_and_drawings_are_not_words(tmp_path: Path) -> None:
     notes: list[str] = []
     cues = [(1.0, 2.0, "0,0,Default,,0,0,0,,{\\p1}m 0 0 l 9 9{\\p0}"), (3.0, 4.0, "1,0,Default,,0,0,0,,stir\\Nit")]
     captions = subtitles(write_tracks(tmp_path / "a.mkv", [Track("ass", cues)]), notes)
@@ -352,7 +352,7 @@ def test_one_track_needs_no_note_and_drawings_are_no_words(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("suffix", "mark"), [(".csv", ","), (".tsv", "\t")])
-def test_rows_of_nothing_are_no_rows(tmp_path: Path, suffix: str, mark: str) -> None:
+def test_empty_rows_are_ignored(tmp_path: Path, suffix: str, mark: str) -> None:
     (tmp_path / "v.mp4").touch()
     path = tmp_path / f"t{suffix}"
     path.write_bytes("\ufeffvideo,start,end,text,,\r\nv.mp4,0,4,stir it,,\r\n,,,,,\r\n\r\n".replace(",", mark).encode())

@@ -1,3 +1,5 @@
+"""Merging, ordering and splitting of captions and words."""
+
 from __future__ import annotations
 
 import gzip
@@ -17,7 +19,7 @@ REAL = Path(__file__).parent / "data" / "parity" / "howto100m_captions.json.gz"
 
 @st.composite
 def spoken(draw: st.DrawFn) -> list[Word]:
-    """Words in time order with pauses between, times in steps of 10 ms as recognisers give them."""
+    """Words in temporal order with pauses between them, with times in steps of 10 ms as recognisers return them."""
     words, now = [], 0
     for pause, length in draw(st.lists(st.tuples(st.integers(0, 250), st.integers(2, 500)), max_size=60)):
         now += pause
@@ -64,25 +66,24 @@ def test_a_sentence_is_cut_into_equal_parts_and_a_pause_ends_it() -> None:
     assert captions.start_s.tolist() == [0, 2.5, 6] and captions.end_s.tolist() == [2.5, 5, 7]
 
 
-def test_nothing_and_blanks_give_nothing() -> None:
+def test_no_words_and_blanks_give_no_captions() -> None:
     assert len(group_words([])) == 0 and len(group_words([Word(0, 1, " "), Word(1, 1, "")])) == 0
 
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), max_size=30))
-def test_in_order_gives_times_that_follow_one_another(times: list[tuple[float, float]]) -> None:
+def test_in_order_returns_increasing_times(times: list[tuple[float, float]]) -> None:
     words = in_order(Word(start_s, end_s, "a") for start_s, end_s in times)
     assert len(words) == len(times) and all(word.end_s > word.start_s for word in words)
     assert all(before.end_s <= after.start_s for before, after in pairwise(words))
 
 
-def test_in_order_leaves_good_times_alone() -> None:
+def test_in_order_does_not_change_valid_times() -> None:
     words = [Word(0.5, 1.0, " a"), Word(1.0, 1.5, " b"), Word(2.0, 2.0, " c"), Word(2.0, 2.3, " d")]
     assert in_order(words) == [*words[:2], Word(2.0, 2.02, " c"), Word(2.02, 2.3, " d")]
 
 
 def new_words(captions: Captions) -> list[Word]:
-    """The words of a real caption file, each spread over the time of the caption that it is new in: not at the start
-    of a caption that repeats the end of the one before, and, where captions are shown in pairs, before the next."""
+    """Return the words of a real caption file, each spread over the time of the caption in which it first appears."""
     words: list[Word] = []
     gaps_s = captions.start_s[1:] - captions.end_s[:-1]
     in_pairs = len(gaps_s) > 0 and float(np.median(gaps_s)) < -0.5
@@ -103,7 +104,7 @@ def new_words(captions: Captions) -> list[Word]:
 
 
 def test_captions_are_as_long_as_those_of_howto100m() -> None:
-    """The figures that the module states: measured on the real captions, and on ours from their words."""
+    """Checks the figures that the module states, on the real captions and on ours from their words."""
     with gzip.open(REAL) as file:
         real = [Captions(c["start"], c["end"], c["text"]) for c in json.load(file).values()]
     ours = [group_words(new_words(captions)) for captions in real]

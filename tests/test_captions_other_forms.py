@@ -1,4 +1,4 @@
-"""Caption files in forms that tools and people leave behind: encodings, arrows, clocks, JSON of recognisers, names."""
+"""Caption files in other forms that tools and people write: encodings, arrows, clocks, JSON of recognisers, names."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_other_forms_of_json_are_read(tmp_path: Path, form: str) -> None:
     assert read(tmp_path / "a.json", content) == rows
 
 
-def test_an_event_of_json3_that_appends_goes_on_with_the_line(tmp_path: Path) -> None:
+def test_a_json3_event_that_appends_continues_the_line(tmp_path: Path) -> None:
     def event(start_ms: int, text: str, **more: object) -> dict[str, object]:
         return {"tStartMs": start_ms, "dDurationMs": 4000, "wWinId": 1, "segs": [{"utf8": text}], **more}
 
@@ -133,7 +133,7 @@ def test_smpte_times_of_ttml_count_frames(tmp_path: Path, attributes: str, begin
     assert rows == [(begin_s, end_s, "stir it")]
 
 
-def test_readings_above_words_and_invisible_padding_are_no_text() -> None:
+def test_ruby_text_and_invisible_padding_are_removed() -> None:
     assert plain_text("<ruby>\u6f22<rp>(</rp><rt>kan</rt><rp>)</rp></ruby>\u5b57") == "\u6f22\u5b57"
     assert plain_text("\u200b\n\u200e \u200f\nstir\u200b it") == "stir\u200b it"
 

@@ -1,4 +1,4 @@
-"""Captions that a file shows more than once are read once, in whatever form the file repeats them."""
+"""Captions that a file shows several times are read once, in whatever form the file repeats them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read(path: Path) -> Rows:
 
 
 def merge(*cues: tuple[float, float, str] | tuple[float, float, str, str]) -> Rows:
-    """Rows of cues given as start, end, text with `|` between lines, and perhaps a speaker."""
+    """Merge cues given as start, end, text with `|` between lines, and optionally a speaker."""
     return rows_of(merged(Cue(c[0], c[1], tuple(c[2].split("|")), *c[3:]) for c in cues))
 
 
@@ -125,7 +125,7 @@ def test_exact_repeats_also_of_whole_segments(order: tuple[int, ...]) -> None:
     assert merge(*(cues[at] for at in order)) == cues
 
 
-def test_a_cue_that_a_segment_ends_in_goes_on_in_the_next() -> None:
+def test_a_cue_across_segments_is_one_caption() -> None:
     assert merge((0, 4, "a b"), (4, 6, "c d"), (6, 7, "c d"), (7, 9, "e")) == [
         (0, 4, "a b"),
         (4, 7, "c d"),
@@ -173,7 +173,7 @@ def test_the_words_of_a_long_stamped_cue_are_at_their_stamps(tmp_path: Path) -> 
     assert read(write_vtt(tmp_path / "odd.vtt", [(0.0, 30.0, [backwards])])) == [(0, 30, "stir the soup")]
 
 
-def test_what_was_joined_or_lost_its_blanks_is_cleaned(tmp_path: Path) -> None:
+def test_joined_text_and_missing_blanks_are_cleaned(tmp_path: Path) -> None:
     (tmp_path / "joined.vtt").write_text(
         "WEBVTT\n\n00:01.000 --> 00:02.000\nstir the soup\nWEBVTT\nX-TIMESTAMP-MAP=MPEGTS:900000,LOCAL:00:00:00.000\n\n"
         "00:03.000 --> 00:04.000\ncut it\n\ufeffWEBVTT\n\n00:05.000 --> 00:06.000\nX-TIMESTAMP-MAP=LOCAL:0\nserve\n"
@@ -186,7 +186,7 @@ def test_what_was_joined_or_lost_its_blanks_is_cleaned(tmp_path: Path) -> None:
     assert read(tmp_path / "blank.vtt") == [(1, 2, "cut the onion in half"), (3, 4, ""), (5, 6, "serve")]
 
 
-def test_a_line_whose_words_are_highlighted_one_by_one_is_one_caption(tmp_path: Path) -> None:
+def test_a_line_with_highlighted_words_is_one_caption(tmp_path: Path) -> None:
     cues = [
         (0.5, 0.8, ["<u>stir</u> the"]),
         (1.0, 1.3, ["<u>stir</u> the soup"]),
@@ -215,7 +215,7 @@ def test_a_line_whose_words_are_highlighted_one_by_one_is_one_caption(tmp_path: 
         ("<u>go</u> home", "go back <u>home</u>"),
     ],
 )
-def test_what_is_said_again_after_a_pause_stays(tmp_path: Path, first: str, second: str) -> None:
+def test_repetitions_after_a_pause_are_kept(tmp_path: Path, first: str, second: str) -> None:
     path = write_vtt(tmp_path / "a.vtt", [(1.0, 1.4, [first]), (1.8, 2.2, [second])])
     assert [row[:2] for row in read(path)] == [(1.0, 1.4), (1.8, 2.2)]
 
@@ -249,13 +249,13 @@ def test_merging_invents_no_word_and_loses_none(cues: list[Cue]) -> None:
 
 
 @given(CUES)
-def test_nothing_is_merged_across_gaps(cues: list[Cue]) -> None:
+def test_captions_are_not_merged_across_gaps(cues: list[Cue]) -> None:
     apart = [Cue(10.0 * n, 10.0 * n + 1 + cue.end_s / 10, cue.lines) for n, cue in enumerate(cues)]
     assert list(merged(apart).text) == [" ".join(cue.lines) for cue in apart]
 
 
 @given(CUES)
-def test_a_file_that_repeats_nothing_is_left_alone(cues: list[Cue]) -> None:
+def test_a_file_without_repetitions_is_unchanged(cues: list[Cue]) -> None:
     distinct = [Cue(cue.start_s, cue.end_s, (f"line {n:03d}",)) for n, cue in enumerate(cues)]
     once = merged(distinct)
     assert rows_of(once) == [(round(c.start_s, 3), round(c.end_s, 3), c.lines[0]) for c in distinct]

@@ -1,4 +1,4 @@
-"""The centroids of a trained model: which one is nearest, and the file that keeps them beside the weights."""
+"""The centroids of a trained model: the assignment to the nearest one, and the file that stores them next to the weights."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ def debug(loss: dict[str, Any] | None = None, **training: Any) -> Recipe:
 
 
 def slow_cosines(rows: list[list[list[float]]], centroids: list[list[float]], cosine: bool) -> list[list[float]]:
-    """Per clip its cosine with each centroid; rows: per modality and clip."""
+    """Return the cosine of each clip with each centroid.
+
+    Args:
+        rows: Embeddings per modality and clip.
+    """
 
     def unit(row: list[float]) -> list[float]:
         length = math.sqrt(sum(x * x for x in row))
@@ -125,12 +129,12 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 
 def described_as(folder: Path, **changes: Any) -> None:
-    """Change and seal the description; None takes an entry out."""
+    """Change and seal the description; None removes an entry."""
     described = {k: v for k, v in json.loads((folder / "model.json").read_text()).items() if k != "sha256"} | changes
     (folder / "model.json").write_text(json.dumps(sealed({k: v for k, v in described.items() if v is not None})))
 
 
-def test_a_stage_keeps_what_its_memory_held_at_the_end(
+def test_a_stage_saves_the_centroids_of_its_memory(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[torch.Tensor | None] = []
@@ -260,7 +264,7 @@ def test_changed_ones_are_refused_byte_by_byte(folder: Path) -> None:
         ({"other": torch.zeros(3, 32)}, "cannot be read"),
     ],
 )
-def test_what_is_sealed_but_no_centroids_is_refused(content: dict[str, torch.Tensor], told: str, folder: Path) -> None:
+def test_a_sealed_file_without_centroids_is_refused(content: dict[str, torch.Tensor], told: str, folder: Path) -> None:
     save_file(content, folder / "centroids.safetensors")
     described_as(folder, centroids_sha256=file_sha256(folder / "centroids.safetensors"))
     with pytest.raises(TrichordError, match=told) as caught:

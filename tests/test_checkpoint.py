@@ -1,4 +1,4 @@
-"""A run that is stopped anywhere and gone on with is bit-equal to one that was left alone."""
+"""A run that is interrupted at any point and resumed is bit-equal to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Stopped(Exception):
 
 
 def recipe_of(training: dict[str, Any], **groups: Any) -> Any:
-    """Epochs of four steps."""
+    """Return a recipe with epochs of four steps."""
     data = {"videos_per_batch": 3, **groups.pop("data", {})}
     training = {"tensorboard": False, "device": "cpu", "max_steps": 0, "epochs": 2, **training}
     return load_recipe("debug", training=training, data=data, **groups)
@@ -41,7 +41,7 @@ def recipe_of(training: dict[str, Any], **groups: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _any_precision() -> Iterator[None]:
-    """accelerate takes one precision for a process; the tests of this one have several."""
+    """Allow several precisions in one process, although accelerate permits only one."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -79,8 +79,10 @@ CASES: dict[str, tuple[str, Any, list[int]]] = {
 def test_a_stopped_run_ends_in_the_same_bits(
     name: str, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights, optimizer, schedule, queue, centroids, random states and log. The loss draws from all global random states,
-    so that they decide the weights."""
+    """Compares weights, optimizer, schedule, queue, centroids, random states and log.
+
+    The loss draws from all global random states, so that they determine the weights.
+    """
     order, recipe, stops = CASES[name]
     plain, states = CombinedLoss.__call__, []
 
@@ -118,7 +120,7 @@ def test_a_stopped_run_ends_in_the_same_bits(
 
 
 def disturb(seed: int) -> None:
-    """As in a new process, no random state is what it was."""
+    """Change every random state, as in a new process."""
     random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
 
 
@@ -144,7 +146,7 @@ def test_every_bit_comes_back(tmp_path: Path) -> None:
 
 
 def test_the_scaler_of_the_loss_comes_back(tmp_path: Path) -> None:
-    """As fp16 has it: an overflow halved its scale, two steps of growth are counted."""
+    """With fp16, an overflow has halved its scale, and two steps of growth are counted."""
     state, fresh = small_state(), small_state(seed=1)
     state.scaler, fresh.scaler = (torch.amp.GradScaler("cpu", init_scale=scale) for scale in (64.0, 2.0))
     for bad in (float("inf"), 1.0, 1.0):
@@ -197,7 +199,7 @@ def test_best_checkpoints_outlive_the_stage_and_can_be_scored(tiny_store: Path, 
         load_model(best)
 
 
-def test_leftover_checkpoints_of_a_finished_stage_go(tiny_store: Path, tmp_path: Path) -> None:
+def test_leftover_checkpoints_of_a_finished_stage_are_removed(tiny_store: Path, tmp_path: Path) -> None:
     recipe = recipe_of({"epochs": 1})
     summary = run.train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
     left = summary.model_folder / "checkpoints" / "step-00000004"
@@ -206,7 +208,7 @@ def test_leftover_checkpoints_of_a_finished_stage_go(tiny_store: Path, tmp_path:
     assert not left.parent.exists()
 
 
-def test_settings_that_keep_nothing_are_refused() -> None:
+def test_settings_that_keep_no_checkpoint_are_refused() -> None:
     with pytest.raises(TrichordError, match="keep_checkpoints is 0; it must be at least 1"):
         recipe_of({"keep_checkpoints": 0})
     with pytest.raises(TrichordError, match="keep_best is -1; it must be at least 0"):

@@ -1,4 +1,4 @@
-"""Damaged, edited and foreign checkpoints: set aside with a word, and the one before is used."""
+"""Damaged, edited and foreign checkpoints are set aside with a message, and the previous one is used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILES = ["model.safetensors", "optimizer.safetensors", "clusters.safetensors", "
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """A stage with the checkpoints of steps 4 and 6, and what they hold."""
+    """A stage with the checkpoints of steps 4 and 6, and their content."""
     stage = tmp_path_factory.mktemp("two") / "stage"
     state, found = small_state(), []
     for steps in (4, 2):
@@ -37,12 +37,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
 
 
 def copied(stage: Path, into: Path) -> Path:
-    """A stage of the same name: checkpoints know it."""
+    """Copy a stage under the same name, which its checkpoints record."""
     return Path(shutil.copytree(stage, into / stage.name)) / "checkpoints"
 
 
 def load_digest(folder: Path) -> tuple[int, str, list[str]]:
-    """Step, what was loaded, and what was said."""
+    """Return the step, what was loaded, and the messages."""
     state, told = small_state(seed=5), []
     position = load(state, folder, told)
     return position.step if position else -1, digest(state), told
@@ -109,7 +109,7 @@ def test_when_none_is_whole_the_stage_starts_over(two: tuple[Path, str, str], tm
 
 
 def edited(path: Path, change: Any) -> None:
-    """Change a checkpoint and seal it again, as somebody would who knows the format."""
+    """Change a checkpoint and seal it again, like somebody who knows the format."""
     manifest = json.loads((path / MANIFEST).read_text())
     change(path, manifest)
     seal(path, {key: value for key, value in manifest.items() if key not in ("format", "files", "sha256")})
@@ -188,7 +188,7 @@ FOREIGN: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_what_is_whole_but_not_of_this_training(name: str, two: tuple[Path, str, str], tmp_path: Path) -> None:
+def test_an_intact_checkpoint_of_another_training(name: str, two: tuple[Path, str, str], tmp_path: Path) -> None:
     change, reason = FOREIGN[name]
     folder = copied(two[0], tmp_path)
     edited(folder / "step-00000006", change)
@@ -224,7 +224,7 @@ def test_checkpoints_of_earlier_versions_are_never_unpickled(two: tuple[Path, st
     assert "of an earlier version of trichord, in pickles, which are not read" in told[0]
 
 
-def test_nothing_there_is_no_word(tmp_path: Path) -> None:
+def test_an_empty_folder_gives_no_message(tmp_path: Path) -> None:
     assert load_digest(tmp_path / "checkpoints")[::2] == (-1, [])
 
 

@@ -1,4 +1,4 @@
-"""A process that dies at any moment leaves folders that the next one goes on with, to the same bits."""
+"""A process that dies at any moment leaves folders from which the next one continues with the same bits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trichord.training.checkpoint import checkpoints_of
 
 @pytest.fixture(autouse=True)
 def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A killed process leaves what it wrote to the kernel, on the disk or not; bringing it there takes most of the time."""
+    """Skip fsync, which takes most of the time: what a killed process wrote is already in the kernel."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -36,8 +36,9 @@ def steps_of(folder: Path) -> list[int]:
 
 
 def test_a_save_killed_at_every_change_of_the_disk(tmp_path: Path) -> None:
-    """Before the rename the checkpoint before is the newest, after it the new one. What is said is nothing: a kill is no
-    damage. The last kill point is past the end."""
+    """Before the rename, the previous checkpoint is the newest; after it, the new one. A kill is not damage, so there is no
+    message. The last kill point is past the end.
+    """
     found, at, finished = [], 0, False
     while not finished:
         at += 1
@@ -66,7 +67,9 @@ def test_a_save_killed_at_every_change_of_the_disk(tmp_path: Path) -> None:
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kills=st.lists(st.integers(1, 45), min_size=1, max_size=6), keep_best=st.integers(0, 2))
 def test_kill_after_kill(kills: list[int], keep_best: int) -> None:
-    """Each process goes on from what the one before left, until it is killed too; the end is that of an untouched run."""
+    """Each process continues from the state of the previous one and is killed as well; the end equals that of an undisturbed
+    run.
+    """
     whole = small_state()
     random.seed(0), np.random.seed(0)
     with tempfile.TemporaryDirectory() as name:
@@ -96,7 +99,7 @@ def recipe() -> Any:
 
 
 def left(out: Path) -> dict[str, Any]:
-    """All that a study leaves, without the time that it took."""
+    """Return everything that a study writes, except for times."""
     found: dict[str, Any] = {name: (out / name).read_bytes() for name in ("table.md", "table.csv", "table.tex")}
     found |= {path.name: path.read_bytes() for path in sorted(out.glob("orders.png"))}
     for path in sorted(out.glob("stages/*/model.safetensors")):
@@ -116,7 +119,7 @@ def left(out: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int]:
-    """What a study leaves, and how often it changes the disk."""
+    """The files of an undisturbed study, and the number of its changes of the disk."""
     out = tmp_path_factory.mktemp("whole") / "study"
     with killed_at(10**6) as killer:
         run_study(tiny_store, out, ["vt"], [0], recipe())
@@ -148,7 +151,7 @@ def test_a_study_killed_again_and_again(data: Any, whole: tuple[dict[str, Any], 
 
 @pytest.mark.slow
 def test_a_study_killed_for_real(tiny_store: Path, tmp_path: Path) -> None:
-    """SIGKILL, six times, at moments spread over the time of an untouched study."""
+    """Sends SIGKILL six times, at moments spread over the time of an undisturbed study."""
     out, rng = tmp_path / "killed", random.Random(0)
     began = time.monotonic()
     subprocess.run(command(tiny_store, tmp_path / "whole"), check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""Checkpoints that two processes write together, and one or two go on with."""
+"""Checkpoints that two processes write together, and from which one or two processes continue."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def launch(world: int, folder: Path, part: str) -> list[tuple[int, int, str, lis
 
 @pytest.mark.slow
 def test_two_processes_write_and_go_on(tmp_path: Path) -> None:
-    """Each has its own random states back; a damaged checkpoint is left out by all alike; another number of processes is told."""
+    """Each process restores its random states; both skip a damaged checkpoint; another number of processes is reported."""
     folder = tmp_path / "stage" / "checkpoints"
     written = launch(2, folder, "write")
     assert {path.name for path in (folder / "step-00000003").glob("random-*")} == {

@@ -1,3 +1,5 @@
+"""The command line: options, help, errors and exit codes."""
+
 from __future__ import annotations
 
 import errno
@@ -36,7 +38,7 @@ sys.exit("torch" in sys.modules)
 
 
 def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line of a user's mistake."""
+    """Return the single line of an error."""
     assert main(list(words)) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("trichord: error: ")
@@ -163,7 +165,7 @@ def test_mistakes_get_one_line(tiny_store: Path, tmp_path: Path, capsys: pytest.
         (ValueError("a defect"), "internal error: ValueError: a defect"),
     ],
 )
-def test_errors_of_the_system_are_no_internal_errors(
+def test_errors_of_the_system_are_not_internal_errors(
     error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def failing(words: list[str]) -> int:
@@ -185,7 +187,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
         main(["study", "--store", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--debug"])
 
 
-def test_doctor_reports_what_works(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_working_features(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("torch", "device: CPU", "decoder: pyav", "efficientnet-lite0", "resnet152"))
@@ -200,7 +202,7 @@ def test_store_info_and_verify(tiny_store: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.slow
 def test_world_to_table(tmp_path: Path) -> None:
-    """The demo in small: every room of the house in one run, in a process of its own."""
+    """Runs a small demo through every package, in a separate process."""
     command = [sys.executable, "-m", "trichord", "demo", "--out", str(tmp_path / "demo"), "--recipe", "debug"]
     words = ["--num_train", "4", "--num_test", "3"]
     done = subprocess.run(command + words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})

@@ -1,4 +1,4 @@
-"""Clips grown from captions: the published windows, a slow oracle, and what any clip must be."""
+"""Clips that are extended with neighbouring captions: the published windows, a slow implementation, and invariants."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_json(name: str) -> dict:
 
 
 def grown_slowly(start: list[float], end: list[float], caption: int, least: float) -> tuple[float, float, list[int]]:
-    """The rule, written as one would say it."""
+    """Extend clips by a literal implementation of the rule."""
     members = [caption]
     while True:
         begin, stop = min(members), max(members)
@@ -43,7 +43,7 @@ def grown_slowly(start: list[float], end: list[float], caption: int, least: floa
 
 @st.composite
 def captions(draw: st.DrawFn) -> Times:
-    """Captions in any order, with overlaps, ties, zero and negative lengths."""
+    """Captions in any order, with overlaps, ties, and lengths that are zero or negative."""
     count = draw(st.integers(0, 12))
     times = st.lists(st.integers(-8, 40).map(lambda t: t / 2), min_size=count, max_size=count)
     return np.array(draw(times), np.float64), np.array(draw(times), np.float64)
@@ -107,7 +107,7 @@ def test_shapes_and_types_at_the_corners() -> None:
     assert words_published_order(0, np.array([3]), np.array([4])).tolist() == [0]
 
 
-def test_ties_go_left_and_the_published_order_puts_an_earlier_neighbour_last() -> None:
+def test_ties_prefer_the_left_neighbour_and_the_published_order_puts_it_last() -> None:
     start, end = np.array([0.0, 4.0, 8.0]), np.array([4.0, 8.0, 12.0])
     clip_start, clip_end = clip_windows(start, end, 8.0)
     assert (clip_start[1], clip_end[1]) == (0.0, 8.0)

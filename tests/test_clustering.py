@@ -1,4 +1,4 @@
-"""The clustering loss against loops, and the queue that feeds it."""
+"""The clustering loss compared with loops, and its queue."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_when_it_fits() -> None:
     assert torch.equal(warm.centroids, seen[3][1])
 
 
-def test_the_last_fit_is_told_and_kept() -> None:
+def test_the_last_fit_is_reported_and_saved() -> None:
     memory = ClusterMemory(num_clusters=8, size=64, refit_every=2, max_iterations=7, tolerance=0.0)
     memory.update(rows(0, 5))
     assert memory.objective is None and memory.num_iterations == 0 and not len(memory.state_dict()["last_fit"])
@@ -204,7 +204,7 @@ def test_states_that_do_not_fit() -> None:
 
 
 def test_waiting_for_a_full_queue_fits_on_the_batch_alone() -> None:
-    """As published: the queue counts only once it is full."""
+    """As published, the queue is used only once it is full."""
     torch.manual_seed(0)
     batches = [torch.randn(6, 4) for _ in range(4)]
     memory = ClusterMemory(num_clusters=3, size=20, refit_every=1, seed=5, wait_until_full=True)

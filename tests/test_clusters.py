@@ -1,4 +1,4 @@
-"""Agreement of clusters with labels, from the definitions."""
+"""Agreement of clusters with labels, computed from the definitions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_by_hand() -> None:
     assert found.purity == pytest.approx(500 / 6) and found.ari == pytest.approx(100 * 1.2 / 3.7)
 
 
-def test_chance_is_below_what_planted_clusters_reach() -> None:
+def test_chance_is_below_the_agreement_of_planted_clusters() -> None:
     rng = np.random.default_rng(0)
     kind = np.arange(60) % 5
     rows = np.eye(5)[kind] + 0.05 * rng.standard_normal((60, 5))
@@ -101,7 +101,7 @@ def test_collapsed_embeddings_are_one_cluster() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=14))
-def test_purity_is_the_mean_of_what_items_give(items: list[tuple[int, int]]) -> None:
+def test_purity_is_the_mean_of_the_contributions_of_items(items: list[tuple[int, int]]) -> None:
     cluster, kind = (list(values) for values in zip(*items, strict=True))
     found = purity_hits(np.array(cluster), np.array(kind))
     for i, (c, k) in enumerate(items):

@@ -1,4 +1,4 @@
-"""The combined loss against plain sums, and in two processes against one: loss and gradients."""
+"""The combined loss compared with plain sums, and in two processes compared with one: loss and gradients."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_terms_are_those_of_the_stage() -> None:
     assert torch.allclose(terms["loss"], total)
 
 
-def test_the_objective_of_the_clusters_is_told_beside_the_loss_and_is_no_part_of_it() -> None:
+def test_the_cluster_objective_is_reported_but_not_part_of_the_loss() -> None:
     rows, valid = example(1)
     memory = ClusterMemory(num_clusters=ROWS + 1, size=64, refit_every=1)
     pairs = (("video", "text"),)
@@ -91,7 +91,7 @@ def test_clustering_pulls_the_named_modalities_towards_shared_centroids(cosine: 
     assert torch.allclose(found, cluster_contrast(target, *state, valid=mask, temperature=0.5))
 
 
-def test_the_fused_embedding_is_the_mean_of_what_a_clip_has() -> None:
+def test_the_fused_embedding_is_the_mean_over_present_modalities() -> None:
     rows, valid = example(2)
     valid["video"][:] = False
     valid["audio"][0] = valid["text"][0] = False
@@ -105,7 +105,7 @@ def test_the_fused_embedding_is_the_mean_of_what_a_clip_has() -> None:
 
 
 def two_rank_loss(rank: int, world: int, port: int, cut: int, out: str) -> None:
-    """One process's part: rows before or after `cut`, a shared linear encoder, averaged gradients as DDP gives them."""
+    """Compute one process's part: rows before or after `cut`, a shared linear encoder, and averaged gradients as in DDP."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     mine = slice(0, cut) if rank == 0 else slice(cut, None)
@@ -140,7 +140,7 @@ def losses_and_gradients(part: slice) -> tuple[dict[str, Tensor], list[Tensor]]:
 
 @pytest.mark.parametrize("cut", [3, 5])
 def test_two_processes_give_the_loss_and_gradients_of_one(cut: int, tmp_path: Path) -> None:
-    """Also with parts of unequal size. The loss is on every process that of the whole batch."""
+    """Parts may have unequal sizes. On every process, the loss is that of the whole batch."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

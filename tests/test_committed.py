@@ -1,4 +1,4 @@
-"""What a store is known to hold, kept between commits: the same as read anew, whatever others did meanwhile."""
+"""The content of a store that is kept between commits equals that of the store read again, whatever other processes do."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def commit(store: Path, known: Committed | None, number: int) -> None:
 
 @given(steps=st.lists(st.sampled_from(["mine", "mine", "theirs", "refused", "delete", "full disk"]), max_size=7))
 @settings(max_examples=40, deadline=None)
-def test_it_is_as_if_read_anew(steps: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_kept_content_equals_the_content_read_again(
+    steps: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     store, known = tmp_path_factory.mktemp("store") / "s", Committed()
     commit(store, known, 0)
     for number, step in enumerate(steps, 1):
@@ -71,7 +73,7 @@ def _no_space(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_new_parts_are_told_once(tmp_path: Path) -> None:
+def test_new_parts_are_reported_once(tmp_path: Path) -> None:
     store = build(tmp_path / "s", [item(f"v{i}") for i in range(4)])
     parts, gone = new_parts(store, [])
     assert [part.path.name for part in parts] == ["00000.parquet", "00001.parquet"] and not gone
@@ -83,7 +85,7 @@ def test_new_parts_are_told_once(tmp_path: Path) -> None:
     assert [part.path.name for part in parts] == ["00001.parquet"] and gone
 
 
-def test_the_plan_sees_what_others_commit_and_delete(tmp_path: Path) -> None:
+def test_the_plan_sees_commits_and_deletions_of_others(tmp_path: Path) -> None:
     store = tmp_path / "s"
     commit(store, None, 0)
     known = Known(store, "howto")

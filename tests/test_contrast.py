@@ -1,4 +1,4 @@
-"""MMS, InfoNCE, MIL-NCE and the reconstruction loss against loops in float64."""
+"""MMS, InfoNCE, MIL-NCE and the reconstruction loss compared with loops in float64."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Loss = Callable[..., torch.Tensor]
 
 
 def direction(s: np.ndarray) -> float:
-    """Mean over rows of -log softmax at the diagonal, with plain sums of exponentials."""
+    """Return the mean over rows of -log softmax at the diagonal, with plain sums of exponentials."""
     total = 0.0
     for i in range(len(s)):
         total += -math.log(math.exp(s[i][i]) / sum(math.exp(s[i][j]) for j in range(len(s))))

@@ -1,4 +1,4 @@
-"""What each unit gives to a figure: the mean is the figure, and its scatter that of the figure under sampling units."""
+"""Contributions of units to a figure: their mean is the figure, and their variance that of sampled units."""
 
 from __future__ import annotations
 
@@ -41,8 +41,10 @@ def test_groups_of_one_unit_give_their_ratios() -> None:
     np.testing.assert_allclose(ratio_contributions([1, 1, 3], [2, 4, 4], ["a", "b", "c"]), [0.5, 0.25, 0.75])
 
 
-def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says() -> None:
-    """400 samples of 150 videos whose numbers of steps and recalls go together; the truth is that of a million videos."""
+def test_the_interval_of_a_ratio_has_its_nominal_coverage() -> None:
+    """Takes 400 samples of 150 videos whose numbers of steps and recalls are correlated; the truth comes from a million
+    videos.
+    """
     rng = np.random.default_rng(0)
 
     def sample(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +76,7 @@ def test_aligned_places_values_among_those_that_do_not_count() -> None:
 
 
 def test_shares_that_scatter_little_have_the_interval_of_their_scatter() -> None:
-    """Recalls of videos with eight steps each scatter less than hits; in 1,500 samples of 40 the interval covers as it says."""
+    """Recalls of videos with eight steps each vary less than single hits; the coverage in 1,500 samples of 40 is nominal."""
     rng = np.random.default_rng(2)
     covered, widths, wide = 0, [], []
     for _ in range(1500):

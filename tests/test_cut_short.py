@@ -1,4 +1,4 @@
-"""Files that are cut short in place while they are mapped: one line that names the file, not a bus error without a word."""
+"""Files that are truncated while they are memory-mapped: an error of one line names the file, instead of a bus error."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_shard_that_is_cut_short_is_named_before_it_is_read(store: Path) -> No
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_a_training_stops_with_one_line_and_goes_on_when_the_shard_is_back(
+def test_training_stops_with_one_line_and_resumes_with_the_restored_shard(
     fast: bool, store: Path, tmp_path: Path
 ) -> None:
     training: dict[str, Any] = {"max_steps": 8, "device": "cpu", "tensorboard": False, "log_every_steps": 1}
@@ -119,7 +119,7 @@ with bus_errors_named():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the handler is of Linux")
 @pytest.mark.parametrize("where", ["main", "thread"])
-def test_what_is_cut_short_between_the_look_and_the_read_is_named_too(where: str, tmp_path: Path) -> None:
+def test_a_file_truncated_after_the_check_is_named(where: str, tmp_path: Path) -> None:
     path = tmp_path / "a shard"
     done = subprocess.run([sys.executable, "-c", CRASH, str(path), where], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

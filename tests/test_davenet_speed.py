@@ -1,4 +1,4 @@
-"""DAVEnet's fast ways against slow ones: clip by clip in float64, the library's own convolution, the switch turned off."""
+"""Fast implementations of DAVEnet compared with slow ones: clip by clip in float64, and the library's convolution."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def network(**changes: object) -> DAVEnet:
 
 
 def clip_by_clip(net: DAVEnet, clips: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Features of each clip (M, n): convolutions of one clip at a time, statistics over the steps of all."""
+    """Return the features of each clip (M, n): convolutions of one clip at a time, with statistics over the steps of all."""
 
     def norm(layer: torch.nn.BatchNorm2d, parts: list[torch.Tensor]) -> list[torch.Tensor]:
         steps = torch.cat([part[0, :, 0] for part in parts], 1)
@@ -86,7 +86,7 @@ def test_masked_network_is_that_of_the_clips_alone(frames: list[int], more: int,
 
 
 def near(found: torch.Tensor, expected: torch.Tensor, tolerance: float, name: str = "") -> None:
-    """Within `tolerance` of the largest value, or of one."""
+    """Check a tolerance relative to the largest value, or to one."""
     far = (found.double() - expected).abs().max().item()
     assert far <= tolerance * max(1.0, expected.abs().max().item()), f"{name} {far}"
 
@@ -115,7 +115,7 @@ def test_in_float32_the_switch_changes_nothing() -> None:
 def test_time_convolution(
     cache_bytes: int, sizes: tuple[int, int, int, int], stride: int, width: int, rows: int
 ) -> None:
-    """Values and gradients against the library in float64, whichever way is taken and in however many products."""
+    """Compares values and gradients with the library in float64, for every implementation and number of products."""
     clips, inputs, outputs, steps = sizes
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(clips, inputs, 1, steps, generator=generator).bfloat16().requires_grad_()
@@ -137,10 +137,10 @@ def test_time_convolution(
     assert weight.grad.is_contiguous()
 
 
-def test_no_tap_of_the_weights_is_left_uncleared() -> None:
-    """A clip of one step reaches the middle tap only: the others' gradient is zero, whatever the memory held before.
+def test_gradients_of_all_weight_taps_are_cleared() -> None:
+    """A clip of one step reaches only the middle tap: the gradients of the others are zero, whatever the memory held before.
 
-    torch 2.13's own bfloat16 gradient is what the memory held there, at stride 2 on a CPU.
+    The bfloat16 gradient of torch 2.13 returns previous contents of the memory, at stride 2 on a CPU.
     """
     x = torch.ones(1, 16, 1, 1, dtype=torch.bfloat16)
     for _ in range(3):
@@ -154,7 +154,7 @@ def test_no_tap_of_the_weights_is_left_uncleared() -> None:
 
 
 def test_products_add_up_in_float32() -> None:
-    """Many products of few rows do not lose what a sum in bfloat16 would."""
+    """Many products of few rows do not lose precision as a sum in bfloat16 would."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(600, 2, 1, 4, generator=generator).bfloat16()
     grad = torch.rand(600, 3, 1, 4, generator=generator).bfloat16()
@@ -193,7 +193,7 @@ def test_bf16_is_as_near_to_float32_as_the_plain_way(frozen: str, monkeypatch: p
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of Linux")
 def test_kept_memory_is_not_cleared_again() -> None:
-    """Page faults of blocks that are taken and freed in turn: few, once they are kept."""
+    """Blocks that are allocated and freed in turn cause few page faults once they are kept."""
     code = (
         "import resource, sys, numpy as np\n"
         "from trichord.training.memory import keep_freed_memory\n"
@@ -216,7 +216,7 @@ def test_kept_memory_is_not_cleared_again() -> None:
 
 
 def test_the_layout_of_the_spectrogram_does_not_matter() -> None:
-    """Frames one after the other, as the reader gives them, or time as the last axis: the same bits."""
+    """Frames one after the other, as the reader returns them, and time as the last axis give the same bits."""
     num_frames = torch.tensor([90, 33, 90])
     torch.manual_seed(1)
     stored = -80 * torch.rand(3, 90, 5)

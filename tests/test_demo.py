@@ -1,4 +1,4 @@
-"""The demo goes on only with a world that is extracted whole."""
+"""The demo continues only with a world that was extracted completely."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trichord.extraction.summary import ExtractSummary
 
 @pytest.fixture
 def summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractSummary:
-    """What the extraction gives; a study that begins fails the test."""
+    """Return the summary of an extraction; a study that starts fails the test."""
     found = ExtractSummary(tmp_path / "store", "world", "none", 2)
     monkeypatch.setattr("trichord.world.write_world", lambda *given, **options: "a world")
     monkeypatch.setattr("trichord.extraction.extract.extract", lambda *given, **options: found)

@@ -16,8 +16,8 @@ from trichord.embedder.folder import Parts
 from trichord.embedder.vocabulary import Vocabulary
 from trichord.evaluation import ranks
 from trichord.nn import MCN
-from trichord.protocols.benchmarks import ScoringSettings
 from trichord.store.words import WordVectors
+from trichord.tasks.benchmarks import ScoringSettings
 from trichord.training.models import TrainedModel
 
 MODULES = [import_module(f"trichord.evaluation.{m.name}") for m in iter_modules(trichord.evaluation.__path__)]

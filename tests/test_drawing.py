@@ -1,4 +1,4 @@
-"""Names from outside in figures: drawn letter by letter, never as a formula or a command."""
+"""Untrusted names in plots are drawn letter by letter, never as a formula or a command."""
 
 from __future__ import annotations
 

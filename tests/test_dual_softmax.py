@@ -1,4 +1,4 @@
-"""The dual softmax against exact arithmetic: scores of any size and sign, shares far below what a float holds."""
+"""The dual softmax compared with exact arithmetic: scores of any size and sign, shares that underflow as floats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trichord.tasks.retrieval.dual_softmax import dual_softmax_ranks
 
 
 def exact(queries: np.ndarray, gallery: np.ndarray, scale: float) -> list[list[Decimal]]:
-    """S' in 60 digits, from scores without any rounding; a Decimal's exponent goes to a million digits."""
+    """Return S' with 60 digits, from scores without rounding; the exponent of a Decimal can have a million digits."""
 
     def decimal(x: Fraction) -> Decimal:
         return Decimal(x.numerator) / Decimal(x.denominator)
@@ -36,13 +36,13 @@ def exact(queries: np.ndarray, gallery: np.ndarray, scale: float) -> list[list[D
 
 
 def counts_of(row: list[Decimal], own: Decimal) -> tuple[int, int]:
-    """(greater, equal): numbers that agree in 40 digits are equal."""
+    """Return the numbers of greater and equal values; values that agree in 40 digits are equal."""
     close = [abs(x - own) <= abs(own) * Decimal("1e-40") for x in row]
     return sum(x > own and not c for x, c in zip(row, close, strict=True)), sum(close)
 
 
 def undecided(row: list[Decimal], own: Decimal) -> int:
-    """Numbers that differ from `own`, and by less than float64 can tell of logarithms as large as these."""
+    """Return values that differ from `own` by less than float64 can resolve for logarithms of this size."""
     return sum(abs(own) * Decimal("1e-40") < abs(x - own) <= abs(own) * Decimal("1e-8") for x in row)
 
 
@@ -53,8 +53,8 @@ def check(greater: int, equal: int, row: list[Decimal], own: Decimal) -> None:
     assert close or (greater, equal) == expected
 
 
-def test_shares_that_underflow_are_told_apart() -> None:
-    """Query 0 re-weights to 2e-78 and less than 1e-113, and 0; with the shares as floats all of it tied."""
+def test_shares_that_underflow_are_distinguished() -> None:
+    """Query 0 has the shares 2e-78, less than 1e-113, and 0, which would all tie as floats."""
     queries = np.array([[2.0, 0], [0, 2]], np.float32)
     gallery = np.array([[1, 1.9], [0.5, 1.8], [0, 2]], np.float32)
     found = [
@@ -64,7 +64,7 @@ def test_shares_that_underflow_are_told_apart() -> None:
 
 
 def test_negative_scores_count_by_their_share() -> None:
-    """Of two negative scores the one with the smaller share is the better one, however small the shares are."""
+    """Of two negative scores, the one with the smaller share ranks higher, however small the shares are."""
     queries = np.array([[-1.0], [30.0]], np.float32)
     gallery = np.array(
         [[1.0], [2.0], [3.0]], np.float32
@@ -78,7 +78,7 @@ def test_negative_scores_count_by_their_share() -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_against_exact_arithmetic(data: st.DataObject) -> None:
-    """Sixteenths times powers of two: dot products are exact, so that ties are ties of both."""
+    """Values are sixteenths times powers of two, so that dot products and ties are exact."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     q, more, d = data.draw(st.integers(1, 7)), data.draw(st.integers(0, 7)), data.draw(st.integers(1, 3))
     scale = data.draw(st.sampled_from([0.25, 1.0, 20.0, 100.0]))
@@ -117,7 +117,7 @@ def test_real_numbers_against_exact_arithmetic(size: float) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_the_same_scores_in_another_order_tie(seed: int) -> None:
-    """Items 0 and 1 are asked for by the other queries alike, in another order: sums that are added in another order."""
+    """The other queries have the same scores for items 0 and 1 in another order, so that sums are added in another order."""
     rng = np.random.default_rng(seed)
     others = rng.normal(size=(300, 1))
     queries = np.concatenate([[[1.0, 1.0]], np.concatenate([others, rng.permutation(others)], axis=1)])
@@ -126,7 +126,7 @@ def test_the_same_scores_in_another_order_tie(seed: int) -> None:
         assert (found.greater[0], found.equal[0]) == (0, 2)
 
 
-def test_what_is_not_finite_spoils_its_own_query_alone() -> None:
+def test_a_value_that_is_not_finite_affects_only_its_query() -> None:
     rng = np.random.default_rng(1)
     queries, gallery = rng.normal(size=(6, 3)), rng.normal(size=(6, 3))
     whole = dual_softmax_ranks(queries, gallery, scale=50.0)

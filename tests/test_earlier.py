@@ -46,7 +46,7 @@ def recipe(earlier: Path) -> Recipe:
 
 
 def same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    """The entries that the earlier version wrote; later versions may add more."""
+    """Compare the entries that the earlier version wrote; later versions may add more."""
     for row, other in zip(found, expected, strict=True):
         for key, value in other.items():
             assert row[key] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), key
@@ -59,7 +59,7 @@ def test_the_store_is_sound_and_the_same(earlier: Path) -> None:
     assert store.caption_text(0, 0) and store.rows("visual_2d", 7).shape == (6, 24)
 
 
-def test_a_finished_study_trains_nothing_and_keeps_its_figures(
+def test_a_finished_study_is_not_trained_again(
     earlier: Path, figures: dict[str, Any], recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = shutil.copytree(earlier / "study", tmp_path / "study")
@@ -86,7 +86,7 @@ def test_a_new_study_has_the_same_keys(earlier: Path, figures: dict[str, Any], r
     assert sorted(stage.folder for stage in distinct_stages(plan)) == figures["keys"]
 
 
-def test_a_stopped_stage_goes_on(earlier: Path, recipe: Recipe, tmp_path: Path) -> None:
+def test_an_interrupted_stage_continues(earlier: Path, recipe: Recipe, tmp_path: Path) -> None:
     out = shutil.copytree(earlier / "stopped", tmp_path / "stopped")
     metrics = next((out / "stages").iterdir()) / "metrics.jsonl"
     before = metrics.read_text().splitlines()
@@ -104,7 +104,7 @@ def test_a_checkpoint_can_be_scored(earlier: Path) -> None:
     assert load_model(folder).trained == ("video", "text")
 
 
-def test_an_exported_model_gives_the_same_embeddings(earlier: Path) -> None:
+def test_an_exported_model_computes_the_same_embeddings(earlier: Path) -> None:
     model = Embedder.from_pretrained(earlier / "model")
     saved, store = Embedded.load(earlier / "embeddings.npz"), Store(earlier / "store")
     item = next(i for i in range(len(store)) if store.video_id(i) == "video4")

@@ -1,4 +1,4 @@
-"""Embeddings as files: round trips, defaults, and one line for what does not fit."""
+"""Files of embeddings: round trips, defaults, and errors of one line for inconsistent files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def same(a: Embedded, b: Embedded) -> bool:
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 @pytest.mark.parametrize("captions", [True, False])
-def test_files_give_back_what_was_saved(suffix: str, captions: bool, tmp_path: Path) -> None:
+def test_files_return_what_was_saved(suffix: str, captions: bool, tmp_path: Path) -> None:
     e = whole(captions)
     path = tmp_path / f"e{suffix}"
     e.save(path)
@@ -59,7 +59,7 @@ def whole(captions: bool = True) -> Embedded:
     )
 
 
-def test_what_is_not_told_has_defaults() -> None:
+def test_missing_arrays_have_defaults() -> None:
     e = Embedded.of({"video": np.ones((3, 2)), "text": np.ones((3, 2))})
     assert e.ids.tolist() == e.videos.tolist() == ["0", "1", "2"] and e.one_text_each and e.captions is None
     assert (e.num_clips, e.num_texts, e.end_s.tolist()) == (3, 3, [0, 0, 0]) and e.valid["text"].all()
@@ -138,7 +138,7 @@ V = np.ones((3, 2))
         (({"video": V}, {"labels": {"class": ["a"]}}), "labels/class must have 3 entries, but it has 1"),
     ],
 )
-def test_what_does_not_fit_is_one_line(arguments: tuple[dict[str, object], ...], told: str) -> None:
+def test_inconsistent_arrays_are_errors_of_one_line(arguments: tuple[dict[str, object], ...], told: str) -> None:
     given, *rest = arguments
     with pytest.raises(TrichordError) as caught:
         Embedded.of(given, **(rest[0] if rest else {}))
@@ -164,7 +164,7 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
         Embedded.load(tmp_path / "y.npz")
 
 
-def test_nothing_is_unpickled(tmp_path: Path) -> None:
+def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     ids = np.array([{"a": 1}, "b", "c"], dtype=object)
     np.savez(tmp_path / "x.npz", video=V, ids=ids)
     with pytest.raises(
@@ -178,7 +178,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         Embedded.load(tmp_path / "y.npz")
 
 
-def test_common_mistakes_are_told_with_what_mends_them(tmp_path: Path) -> None:
+def test_common_mistakes_give_advice(tmp_path: Path) -> None:
     def told(path: Path) -> str:
         with pytest.raises(TrichordError) as caught:
             Embedded.load(path)
@@ -212,7 +212,7 @@ def test_common_mistakes_are_told_with_what_mends_them(tmp_path: Path) -> None:
         assert "captions" in told(tmp_path / "c.safetensors") and "list of strings" in told(tmp_path / "c.safetensors")
 
 
-def test_rows_that_count_as_missing_are_told(tmp_path: Path) -> None:
+def test_rows_that_count_as_missing_are_reported(tmp_path: Path) -> None:
     from trichord.study.evaluate import evaluate
 
     video = np.random.default_rng(0).normal(size=(4, 2))

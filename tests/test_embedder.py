@@ -1,4 +1,4 @@
-"""Strings, files and arrays into the joint space: bit for bit what extraction into a store and evaluation give."""
+"""Embedding of strings, files and arrays: bit-equal to extraction into a store followed by an evaluation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODALITIES = ("video", "audio", "text")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A world of one training and two test videos, its store, a study of one order."""
+    """A world of one training and two test videos, its store, and a study of one order."""
     root = tmp_path_factory.mktemp("embedder")
     write_world(
         root / "world",
@@ -67,9 +67,7 @@ def files_of(root: Path, embedded: Embedded) -> list[Path]:
     return [root / "world" / f"{video}.mp4" for video in embedded.videos]
 
 
-def test_clips_of_files_are_what_extraction_and_evaluation_give(
-    root: Path, model: Embedder, evaluated: Embedded
-) -> None:
+def test_clips_of_files_equal_extraction_and_evaluation(root: Path, model: Embedder, evaluated: Embedded) -> None:
     files = files_of(root, evaluated)
     span = {"start_s": evaluated.start_s.tolist(), "end_s": evaluated.end_s.tolist()}
     assert evaluated.num_clips >= 4 and evaluated.start_s.max() > 0, "clips that do not begin with their file"
@@ -89,7 +87,7 @@ def test_one_at_a_time_is_the_same_up_to_rounding(root: Path, model: Embedder, e
 
 
 def test_whole_files_are_all_rows_of_the_store(root: Path, model: Embedder) -> None:
-    """Against the store's own rows, pooled by hand in float64."""
+    """Compares with the rows of the store, pooled by hand in float64."""
     store = Store(root / "store")
     item = int(store.select(None, "test")[0])
     file = root / "world" / f"{store.video_id(item)}.mp4"
@@ -103,7 +101,7 @@ def test_whole_files_are_all_rows_of_the_store(root: Path, model: Embedder) -> N
     )
 
 
-def test_waveforms_and_spectrograms_are_what_their_file_is(root: Path, model: Embedder, evaluated: Embedded) -> None:
+def test_waveforms_and_spectrograms_equal_their_file(root: Path, model: Embedder, evaluated: Embedded) -> None:
     file = files_of(root, evaluated)[0]
     samples, span = waveform(file), {"start_s": 1.0, "end_s": 4.0}
     of_file = model.encode_audio(file, **span)
@@ -115,7 +113,7 @@ def test_waveforms_and_spectrograms_are_what_their_file_is(root: Path, model: Em
     assert not np.allclose(model.encode_audio(samples, rate_hz=16000, start_s=5.0, end_s=8.0), of_file, atol=1e-4)
 
 
-def test_frames_are_what_their_file_is_up_to_colours(tmp_path: Path, model: Embedder) -> None:
+def test_frames_equal_their_file_up_to_colours(tmp_path: Path, model: Embedder) -> None:
     shown = np.random.default_rng(0).integers(0, 255, (12, 8, 12, 3), np.uint8).repeat(8, 1).repeat(8, 2)
     write_video(tmp_path / "a.mp4", shown.repeat(5, 0), 10, crf=1)
     decoded = np.stack(list(frames(tmp_path / "a.mp4", rate_hz=2.0, width=96, height=64)))
@@ -159,12 +157,12 @@ def test_similarity_and_fusion_are_those_of_the_recipe(model: Embedder) -> None:
         model.similarity(a[:, :5], b)
 
 
-def test_nothing_gives_nothing(model: Embedder) -> None:
+def test_empty_input_returns_no_rows(model: Embedder) -> None:
     for encode in (model.encode_text, model.encode_video, model.encode_audio):
         assert encode([]).shape == (0, model.dim)
 
 
-def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, root: Path, model: Embedder, evaluated: Embedded) -> None:
+def test_wrong_input_is_an_error_of_one_line(tmp_path: Path, root: Path, model: Embedder, evaluated: Embedded) -> None:
     file = files_of(root, evaluated)[0]
     pictures = np.zeros((4, 8, 8, 3), np.uint8)
     write_video(tmp_path / "mute.mp4", np.zeros((10, 64, 64, 3), np.uint8), 10)

@@ -1,4 +1,4 @@
-"""The model card: what changed a figure stands beside it, intervals of all figures, what is zero-shot, the hub's form."""
+"""The model card: settings that affect figures, intervals of all figures, zero-shot evaluations, the format of the hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from trichord.study.run import run_study
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of the collection `tiny` and a second one, `other`, of test clips alone; a study on the first."""
+    """A store of the collection `tiny`, a second one, `other`, with test clips only, and a study on the first."""
     root = tmp_path_factory.mktemp("card")
     with StoreWriter(root / "store", word_vectors()) as writer:
         for index in range(14):
@@ -75,7 +75,7 @@ def table_of(card: ModelCard) -> list[dict[str, str]]:
     return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
 
 
-def test_what_was_chosen_stands_beside_the_figures(stage: Path, evaluated: Callable[..., Path]) -> None:
+def test_chosen_settings_are_listed_with_the_figures(stage: Path, evaluated: Callable[..., Path]) -> None:
     chosen = (
         "--fusion mean_normalized --windows 3 --window_s 1 --dual_softmax 50 --missing miss --directions [t2v,t2va]"
     )
@@ -123,7 +123,7 @@ def test_a_file_is_named_without_its_folder(root: Path, stage: Path, tmp_path: P
 
 
 def labels_of(root: Path, collection: str) -> Path:
-    """Labels of clips by turns, since nothing else is asked of them."""
+    """Return labels that alternate between clips, since nothing else is needed."""
     from trichord.study.loading import load_for_scoring
     from trichord.tasks.subject import ClipSet, Subject
 
@@ -182,7 +182,9 @@ def test_choices_of_other_tasks_are_kept_without_folders_of_this_machine(stage: 
     assert ("step-localization", "recall_pooled", "recall, pooled") in types
 
 
-def test_intervals_of_what_is_not_retrieval_are_shown(root: Path, stage: Path, evaluated: Callable[..., Path]) -> None:
+def test_intervals_of_other_tasks_than_retrieval_are_shown(
+    root: Path, stage: Path, evaluated: Callable[..., Path]
+) -> None:
     labels = labels_of(root, "tiny")
     results = evaluated("--benchmark", "full-video:tiny", "knn:tiny", "--labels", str(labels))
     card = card_of(stage, results)
@@ -200,7 +202,7 @@ def test_intervals_of_what_is_not_retrieval_are_shown(root: Path, stage: Path, e
 
 
 def test_a_study_and_its_evaluation_give_the_same(stage: Path, evaluated: Callable[..., Path]) -> None:
-    """Two ways to the same figures, intervals of recalls and median rank among them."""
+    """Two ways to the same figures, including intervals of recalls and the median rank."""
     of_study = figures_of_study(stage)
     of_results = figures_of_evaluation(evaluated("--benchmark", "tiny"))
     tiny = [figure for figure in of_study if figure["collection"] == "tiny"]
@@ -229,7 +231,7 @@ def test_results_that_are_not_of_one_model(root: Path, stage: Path, tmp_path: Pa
             figures_of_evaluation(tmp_path)
 
 
-def test_zero_shot_is_said_where_it_is_so(root: Path, stage: Path, evaluated: Callable[..., Path]) -> None:
+def test_zero_shot_evaluations_are_labelled(root: Path, stage: Path, evaluated: Callable[..., Path]) -> None:
     told = card_of(stage, evaluated("--benchmark", "tiny/test", "tiny/train", "other")).text.split("## Limits")[1]
     assert "Zero-shot: the model was not trained on the collection of other/test." in told
     assert "Not zero-shot: tiny/test are held-out clips of a collection that the model was trained on." in told
@@ -248,7 +250,7 @@ def known(results: list[EvalResult]) -> Counter[str]:
     return Counter(json.dumps(asdict(result), sort_keys=True) for result in results)
 
 
-def test_the_hub_reads_what_was_meant(root: Path, stage: Path, evaluated: Callable[..., Path]) -> None:
+def test_the_hub_reads_the_card_as_intended(root: Path, stage: Path, evaluated: Callable[..., Path]) -> None:
     labels = labels_of(root, "tiny")
     names = ["tiny", "other", "full-video:tiny", "clustering:tiny", "knn:tiny"]
     figures = figures_of_evaluation(
@@ -298,7 +300,7 @@ def test_licenses(told: str, wanted: tuple[str, str | None] | None) -> None:
     assert hub_license(told) == wanted
 
 
-def test_a_license_in_words_is_told_of(stage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_license_in_words_is_reported(stage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["export-model", str(stage), "--out", str(tmp_path / "model"), "--license"]
     assert main([*words, "My license"]) == 0
     told = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Rows of parts of files and of frames in memory against whole files; models behind encoders of the transformers library."""
+"""Parts of files and frames in memory compared with whole files; models with encoders of the transformers library."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_rows_of_a_part_are_those_of_the_whole(
     wanted_hz=st.sampled_from([1.0, 3.0, 24.0]),
 )
 def test_pictures_of_frames_are_those_that_are_seen_at_each_time(count: int, rate_hz: float, wanted_hz: float) -> None:
-    """The oracle asks for each time which frame is on the screen; frames are told apart by their grey."""
+    """The oracle determines which frame is visible at each time; frames are identified by their grey level."""
     grey = np.arange(count, dtype=np.uint8) * 6
     frames = np.broadcast_to(grey[:, None, None, None], (count, 16, 16, 3))
     found = [int(round(float(p.mean()) / 6)) for p in pictures_of(frames, rate_hz, FrameSpec(wanted_hz, short_side=16))]
@@ -120,7 +120,7 @@ def test_a_still_picture_is_one_row(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def behind_transformers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, Path]:
-    """Videos, their store with embeddings of sound and captions by small random models, a run on it, and those models."""
+    """Videos, their store with embeddings of sound and captions by small random models, a run on it, and the models."""
     root = tmp_path_factory.mktemp("transformers")
     sounds, texts = tiny_transformers.clap(root / "clap"), tiny_transformers.bert(root / "bert")
     for index in range(4):
@@ -142,7 +142,7 @@ def behind_transformers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return root / "videos", root / "store", sounds, texts
 
 
-def test_embeddings_of_sound_and_captions_are_what_evaluation_gives(
+def test_embeddings_of_sound_and_captions_equal_evaluation(
     behind_transformers: tuple[Path, Path, Path, Path],
 ) -> None:
     videos, at, sounds, texts = behind_transformers
@@ -167,7 +167,7 @@ def test_embeddings_of_sound_and_captions_are_what_evaluation_gives(
     assert fused.shape == wanted.embeddings["video"].shape and np.linalg.norm(fused, axis=1).max() <= 1 + 1e-5
 
 
-def test_an_encoder_that_lies_elsewhere_must_be_named(behind_transformers: tuple[Path, Path, Path, Path]) -> None:
+def test_an_encoder_in_another_place_must_be_named(behind_transformers: tuple[Path, Path, Path, Path]) -> None:
     videos, at, sounds, texts = behind_transformers
     model = Embedder.from_run(at.parent / "run")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""A model as a folder: bit for bit the same again, sealed, from the hub's cache, with a card that the hub's parser reads."""
+"""A model folder: saved bit by bit, sealed, read from the cache of the hub, with a card that the parser of the hub reads."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_no_path_of_this_machine_is_in_it(study: Path, exported: Path) -> None:
         assert str(study).encode() not in path.read_bytes() and b"/tmp" not in path.read_bytes(), path.name
 
 
-def test_evaluate_takes_it_as_it_is(
+def test_evaluate_accepts_an_exported_model(
     exported: Path, study: Path, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for run, name in ((exported, "a.json"), (stage_of(study, "av-t"), "b.json")):
@@ -142,7 +142,9 @@ def other_words(folder: Path) -> None:
         (other_words, "words.safetensors: .*it is not the file that was written.*get the model again"),
     ],
 )  # fmt: skip
-def test_damage_is_told_in_one_line(exported: Path, tmp_path: Path, damage: Callable[[Path], None], told: str) -> None:
+def test_damage_is_an_error_of_one_line(
+    exported: Path, tmp_path: Path, damage: Callable[[Path], None], told: str
+) -> None:
     folder = tmp_path / "model"
     shutil.copytree(exported, folder)
     damage(folder)
@@ -155,7 +157,7 @@ def test_damage_is_told_in_one_line(exported: Path, tmp_path: Path, damage: Call
 
 
 def cached(cache: Path, exported: Path, repo: str = "me/model", commit: str = "a" * 40) -> None:
-    """The hub's cache as a download leaves it."""
+    """The cache of the hub as a download leaves it."""
     root = cache / f"models--{repo.replace('/', '--')}"
     (root / "refs").mkdir(parents=True)
     (root / "refs" / "main").write_text(commit)
@@ -177,7 +179,9 @@ def test_a_repository_comes_from_the_cache(exported: Path, tmp_path: Path, monke
         Embedder.from_pretrained("me/model", cache_dir=tmp_path, revision="v2")
 
 
-def test_what_is_not_there_is_an_error_at_once(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_folder_is_an_immediate_error(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(TrichordError, match="HF_HUB_OFFLINE disables downloads; run `hf download me/other`"):
@@ -192,7 +196,7 @@ def test_what_is_not_there_is_an_error_at_once(exported: Path, tmp_path: Path, m
 
 
 def test_the_mixin_pushes_the_whole_folder(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub itself is replaced: what would be uploaded is kept."""
+    """The hub is replaced by a function that records what would be uploaded."""
     sent: dict[str, Any] = {}
 
     class Hub:
@@ -274,7 +278,7 @@ def test_figures_of_an_evaluation_take_their_place(
 # ---- words, published checkpoints, commands
 
 
-def test_a_vocabulary_goes_on_where_it_ends(tmp_path: Path) -> None:
+def test_a_vocabulary_is_extended(tmp_path: Path) -> None:
     whole = default_word_vectors({"egg", "soup"})
     known = WordVectors(["egg"], whole.vectors[[whole.words.index("egg")]], whole.source, True)
     egg, soup = (whole.vectors[whole.words.index(word)] for word in ("egg", "soup"))
@@ -330,7 +334,7 @@ def test_the_store_that_a_run_names_must_be_there(study: Path, tmp_path: Path) -
         Embedder.from_run(stage)
 
 
-def test_embed_writes_what_evaluate_reads(
+def test_evaluate_reads_the_output_of_embed(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     noise = (0.1 * np.random.default_rng(0).standard_normal(16000 * 7)).astype(np.float32)
@@ -369,7 +373,7 @@ def test_embed_writes_what_evaluate_reads(
     assert "a file of embeddings must be .npz or .safetensors" in capsys.readouterr().err
 
 
-def test_a_folder_without_words_says_how_to_have_them(exported: Path, tmp_path: Path) -> None:
+def test_a_folder_without_words_says_how_to_add_them(exported: Path, tmp_path: Path) -> None:
     shutil.copytree(exported, tmp_path / "model")
     rewritten(lambda content: content.update(words=None))(tmp_path / "model")
     assert read_folder(tmp_path / "model").vocabulary is None

@@ -1,4 +1,4 @@
-"""What callers get wrong: one line each that says what to do, before anything is loaded, computed or written."""
+"""Mistakes of callers give errors of one line with advice, before anything is loaded, computed or written."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_encoders_and_weights_without_effect(root: Path, tmp_path: Path) -> None
     assert same.encode_audio(samples, rate_hz=16000).shape == (1, same.dim)
 
 
-def test_places_that_are_no_folders(root: Path, model: Embedder, tmp_path: Path) -> None:
+def test_paths_that_are_not_folders(root: Path, model: Embedder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         assert told(lambda place=place: model.save_pretrained(place)) == (

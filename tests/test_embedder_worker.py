@@ -1,4 +1,4 @@
-"""`trichord embed` decodes in a process of its own: a file that ends or stops it is named, and the others are embedded."""
+"""`trichord embed` decodes in a separate process: a file that crashes or blocks it is named, and the others are embedded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training on embeddings of other networks in place of spectrograms and words, and on still pictures."""
+"""Training on embeddings of other networks instead of spectrograms and words, and on still pictures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def embedding_item(index: int, split: str, *, audio: bool = True, text: bool = T
 
 @pytest.fixture(scope="module")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Visual rows, audio and text embeddings; no spectrogram, no word that has a vector. Video 15 lacks both."""
+    """A store of visual rows, audio and text embeddings, without spectrograms and known words. Video 15 lacks both."""
     path = tmp_path_factory.mktemp("embeddings") / "store"
     with StoreWriter(path, NO_WORDS) as writer:
         for index in range(16):
@@ -72,7 +72,7 @@ def clips(*rows: tuple[int, float, float, list[int]]) -> Clips:
     return Clips(np.array(item), np.array(start_s), np.array(end_s), [np.array(c) for c in captions])
 
 
-def test_what_a_batch_holds(store: Store) -> None:
+def test_contents_of_a_batch(store: Store) -> None:
     batch = reader_of(store, max_words=2).read(
         clips((0, 5.0, 9.9, [1]), (1, 10.0, 24.9, [2, 3, 4]), (15, 0.0, 4.9, [0]))
     )
@@ -126,7 +126,7 @@ def test_a_network_of_audio_embeddings() -> None:
         model.to_published()
 
 
-def test_what_auto_takes(store: Store, tmp_path: Path) -> None:
+def test_inputs_selected_by_auto(store: Store, tmp_path: Path) -> None:
     assert (audio_input_of(store), text_input_of(store)) == ("embeddings", "embeddings")
     with StoreWriter(tmp_path / "both", word_vectors()) as writer:
         writer.add(embedding_item(0, "train"))
@@ -197,7 +197,7 @@ def test_a_model_refuses_embeddings_of_another_width(store_path: Path, tmp_path:
 
 
 def test_embeddings_learn(tmp_path: Path) -> None:
-    """Audio and text embeddings that are a linear image of what is seen: the network finds it, far above chance."""
+    """Audio and text embeddings are a linear map of the video: the network finds it, far above chance."""
     rng = np.random.default_rng(0)
     audio_map, text_map = rng.standard_normal((VIDEO_DIM, 8)), rng.standard_normal((VIDEO_DIM, 8))
     with StoreWriter(tmp_path / "s", NO_WORDS) as writer:
@@ -222,7 +222,7 @@ def test_embeddings_learn(tmp_path: Path) -> None:
 
 
 def test_stills_with_one_caption_are_clips(tmp_path: Path) -> None:
-    """Stamps: one pooled picture, speech, a caption that spans the item."""
+    """Stamps have one pooled picture, speech, and a caption that spans the item."""
     with StoreWriter(tmp_path / "s", word_vectors()) as writer:
         for index, seconds in enumerate((0.85, 6.0)):
             frames = int(seconds * 100) + 1

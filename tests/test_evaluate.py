@@ -1,4 +1,4 @@
-"""`trichord evaluate`: protocols by name, on a model or on embeddings, and the files that it leaves."""
+"""`trichord evaluate`: protocols by name, on a model or on embeddings, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_model_scores_as_in_a_study(tiny_store: Path) -> None:
 
 
 def clip_store(path: Path, collection: str, split: str, videos: list[dict[str, object]]) -> Path:
-    """Clips as the published releases give them: whole items, captions over the whole span."""
+    """A store of clips as in the published releases: whole items with captions over the whole span."""
     with StoreWriter(path, word_vectors()) as writer:
         for index, video in enumerate(videos):
             rng = np.random.default_rng([3, index])
@@ -169,7 +169,7 @@ def test_youcook2_galleries(tmp_path: Path) -> None:
         find_protocol("youcook2-full").run(pooled_only, options)
 
 
-def test_a_diverged_model_is_told_of(tiny_store: Path) -> None:
+def test_a_diverged_model_is_reported(tiny_store: Path) -> None:
     broken = network()
     with torch.no_grad():
         next(p for name, p in broken.named_parameters() if "video" in name).fill_(float("nan"))
@@ -180,7 +180,7 @@ def test_a_diverged_model_is_told_of(tiny_store: Path) -> None:
 
 
 def test_ranks_of_several_texts_are_read_back(tmp_path: Path) -> None:
-    """Clip 0 has a text that stands twice and ties with one of clip 1: of three tied, two are truths."""
+    """Clip 0 has a duplicate text that ties with one of clip 1: two of the three tied texts are correct."""
     text = np.array([[1.0, 0], [1, 0], [1, 0], [0, 1]])
     e = Embedded.of({"video": np.eye(2), "text": text}, text_clip=[0, 0, 1, 1])
     e.save(tmp_path / "e.npz")
@@ -280,7 +280,7 @@ def test_a_launch_evaluates_as_one_process(run: Path, tiny_store: Path, tmp_path
     assert all(np.array_equal(one.embeddings[m], several.embeddings[m]) for m in ("video", "audio", "text"))
 
 
-def test_what_has_no_effect_is_an_error(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+def test_options_without_effect_are_errors(run: Path, tiny_store: Path, tmp_path: Path) -> None:
     path = tmp_path / "e.npz"
     Embedded.of({"video": np.eye(3), "text": np.eye(3)}).save(path)
     for arguments, told in (

@@ -1,4 +1,4 @@
-"""What a user gets wrong with `trichord evaluate`: one line that tells the next action, and no figure that is not meant."""
+"""Mistakes in calls of `trichord evaluate`: an error of one line with advice, and no unintended figure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def seconds_file(**more: object) -> Embedded:
 
 
 def told_by(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that the command ends with."""
+    """Return the single line with which the command ends."""
     assert main(["evaluate", *words]) == 2
     told = capsys.readouterr().err
     assert told.startswith("trichord: error: ") and len(told.splitlines()) == 1 and "a defect" not in told
@@ -72,7 +72,7 @@ def notes_of(path: Path, names: list[str], **more: object) -> str:
     [("crosstask", "crosstask"), ("crosstask-original", "crosstask"), ("mining-youtube", "mining-youtube")],
 )
 @pytest.mark.parametrize("directions", [(), ("t2v",)])
-def test_a_store_without_the_videos_says_what_to_import(
+def test_a_store_without_the_videos_names_the_import(
     name: str, collection: str, directions: tuple[str, ...], run: Path, tiny_store: Path
 ) -> None:
     with pytest.raises(TrichordError) as caught:
@@ -83,7 +83,7 @@ def test_a_store_without_the_videos_says_what_to_import(
     assert str(caught.value) == f"{tiny_store}: {told}"
 
 
-def test_steps_without_anything_to_see_or_hear_say_what_is_known_and_what_is_there(run: Path, tmp_path: Path) -> None:
+def test_steps_without_a_common_modality_list_known_and_present_ones(run: Path, tmp_path: Path) -> None:
     mute = write_tiny_store(tmp_path / "mute", num_train=1, num_test=1, video=False, audio=False)
     with pytest.raises(TrichordError, match="needs video or audio: known to it are video and audio, tiny has neither"):
         evaluate(run, str(mute), ["world-steps"])
@@ -121,7 +121,7 @@ def test_a_model_among_the_benchmarks_belongs_before_them(
 
 
 @pytest.mark.parametrize("name", ["retrieval", "full-video", "knn", "zero-shot-classification"])
-def test_a_seed_where_nothing_is_drawn_is_refused(name: str, labelled: Path) -> None:
+def test_a_seed_without_random_choices_is_refused(name: str, labelled: Path) -> None:
     with pytest.raises(TrichordError, match=f"--seed has no effect on {name}; leave it out"):
         evaluate(None, None, [name], embeddings=labelled, options=Options(seed=3))
 
@@ -146,7 +146,7 @@ def test_the_sound_around_a_second_where_there_is_none_is_refused(run: Path, tin
         evaluate(run, str(tiny_store), ["world-steps"], options=Options(audio_window_s=4.0))
 
 
-def test_another_recipe_than_the_models_own_is_told(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+def test_a_recipe_other_than_that_of_the_model_is_reported(run: Path, tiny_store: Path, tmp_path: Path) -> None:
     own = evaluate(run, str(tiny_store), ["tiny"])
     assert not any("--recipe" in note for note in own.notes)
     other = evaluate(run, str(tiny_store), ["tiny"], recipe="mcn")
@@ -174,12 +174,12 @@ def test_another_recipe_than_the_models_own_is_told(run: Path, tiny_store: Path,
 
 
 @pytest.mark.parametrize("names", [["knn"], ["linear-probe"], ["clustering"], ["knn", "clustering"]])
-def test_dot_products_are_not_told_of_what_is_not_scored_by_them(names: list[str], labelled: Path) -> None:
+def test_dot_products_are_not_mentioned_for_other_scores(names: list[str], labelled: Path) -> None:
     assert "dot products" not in notes_of(labelled, names)
 
 
 @pytest.mark.parametrize("name", ["retrieval", "full-video", "zero-shot-classification", "crosstask"])
-def test_dot_products_are_told_of_what_is_scored_by_them(name: str, labelled: Path, seconds: Path) -> None:
+def test_dot_products_are_mentioned_where_they_score(name: str, labelled: Path, seconds: Path) -> None:
     path = seconds if name == "crosstask" else labelled
     told = f"{name} scored by the dot products of the embeddings as they are (sum); mean_normalized is by cosines"
     assert told in notes_of(path, ["knn", name] if path == labelled else [name])
@@ -197,7 +197,7 @@ def test_dot_products_are_told_of_what_is_scored_by_them(name: str, labelled: Pa
         ([5.0] * 4, "1 of 1 videos have no start_s, first 'v': rows are taken in the order of the file, one a second"),
     ],
 )
-def test_rows_that_are_no_seconds_are_told(start_s: list[float] | None, told: str | None, tmp_path: Path) -> None:
+def test_rows_that_are_not_seconds_are_reported(start_s: list[float] | None, told: str | None, tmp_path: Path) -> None:
     seconds_file(start_s=start_s).save(tmp_path / "e.npz")
     notes = notes_of(tmp_path / "e.npz", ["crosstask"])
     assert ("1 of 1 videos" in notes) == (told is not None) and (told or "") in notes
@@ -269,7 +269,7 @@ def test_clips_are_explained_by_the_protocol_that_scores_them(
     assert told == "benchmark crosstask names its clips itself; leave ':a/b' out"
 
 
-def test_classes_whose_words_nobody_knows(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+def test_classes_with_unknown_words(run: Path, tiny_store: Path, tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("id,kind\n" + "".join(f"video{i:03d},{'PlayFlute' if i % 2 else 'run'}\n" for i in range(12, 16)))
     with pytest.raises(TrichordError) as caught:

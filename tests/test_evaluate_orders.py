@@ -1,4 +1,4 @@
-"""`trichord evaluate` on a study folder: every order and seed as it would be evaluated alone, kept, and told in tables."""
+"""`trichord evaluate` on a study folder: every order and seed as if evaluated alone, saved results, and tables."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def recipe() -> Any:
 
 @pytest.fixture(scope="module")
 def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two orders, two seeds."""
+    """A study of two orders with two seeds."""
     out = tmp_path_factory.mktemp("orders") / "study"
     run_study(tiny_store, out, ORDERS, SEEDS, recipe())
     return out
@@ -90,7 +90,7 @@ def told(folder: Path) -> dict[str, Any]:
 # ---- figures and files
 
 
-def test_each_order_leaves_the_bytes_of_its_stage_evaluated_alone(
+def test_each_order_writes_the_files_of_its_stage_evaluated_alone(
     study: Path, kept: Path, tiny_store: Path, labels: Path, tmp_path: Path
 ) -> None:
     content = told(kept)
@@ -105,7 +105,7 @@ def test_each_order_leaves_the_bytes_of_its_stage_evaluated_alone(
             assert (kept / model["folder"] / name).read_bytes() == (tmp_path / model["folder"] / name).read_bytes()
 
 
-def test_plain_retrieval_is_what_the_study_itself_found(study: Path, kept: Path) -> None:
+def test_plain_retrieval_equals_the_figures_of_the_study(study: Path, kept: Path) -> None:
     by_study = told_study(study)["results"]
     assert len(by_study) == 4 * 3
     for row in by_study:
@@ -152,7 +152,7 @@ def test_figures_are_means_over_seeds_with_their_intervals(study: Path, kept: Pa
 # ---- going on, and computing again
 
 
-def test_what_is_there_is_read_and_not_made_again(
+def test_saved_results_are_reused(
     study: Path, kept: Path, tiny_store: Path, labels: Path, tmp_path: Path, counted: list[str]
 ) -> None:
     out = shutil.copytree(kept, tmp_path / "out")
@@ -203,7 +203,7 @@ def test_another_choice_another_store_and_other_weights_are_computed_again(
     assert call(store=write_tiny_store(tmp_path / "other", num_test=3)) == 4, "other clips"
 
 
-def test_an_interrupted_call_goes_on(
+def test_an_interrupted_call_continues(
     study: Path, kept: Path, tiny_store: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, done = tmp_path / "out", []
@@ -225,7 +225,7 @@ def test_an_interrupted_call_goes_on(
 
 
 @pytest.mark.parametrize("damage", ["rows", "queries", "index", "form", "gone"])
-def test_what_is_damaged_is_made_anew(
+def test_damaged_results_are_computed_again(
     damage: str, study: Path, kept: Path, tiny_store: Path, labels: Path, tmp_path: Path, counted: list[str]
 ) -> None:
     out = shutil.copytree(kept, tmp_path / "out")
@@ -250,7 +250,7 @@ def test_what_is_damaged_is_made_anew(
     assert (out / "results.json").read_bytes() == (kept / "results.json").read_bytes()
 
 
-def test_models_of_earlier_calls_stay_while_they_are_made_alike(
+def test_models_of_earlier_calls_stay_if_their_settings_are_equal(
     study: Path, tiny_store: Path, tmp_path: Path, counted: list[str]
 ) -> None:
     out = tmp_path / "out"
@@ -308,13 +308,15 @@ def test_a_model_whose_embeddings_are_not_finite_is_noted(
 
 @pytest.fixture(scope="module")
 def pairs(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pairs and an order that goes on from one of them: the pair's stage is also a parent."""
+    """A study of two pairs and an order that continues one of them, so that the stage of the pair is also a parent."""
     out = tmp_path_factory.mktemp("pairs") / "study"
     run_study(tiny_store, out, ["av", "vt", "vt>a"], [0], recipe())
     return out
 
 
-def test_what_modalities_do_not_allow_is_left_out_with_a_note(pairs: Path, tiny_store: Path, labels: Path) -> None:
+def test_directions_without_their_modalities_are_left_out_with_a_note(
+    pairs: Path, tiny_store: Path, labels: Path
+) -> None:
     asked = ["tiny", "zero-shot-classification", "full-video"]
     found = evaluate_orders(pairs, str(tiny_store), asked, directions=["t2va", "a2v", "t2v"], options=options(labels))
     have = {

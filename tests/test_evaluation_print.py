@@ -1,4 +1,4 @@
-"""What `trichord evaluate` prints around its figures: the list of benchmarks, and the line below the tables."""
+"""Output of `trichord evaluate` around its figures: the list of benchmarks, and the line below the tables."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def file_of(path: Path) -> Path:
         (["retrieval", "clustering"], "Figures and chance in percent; ranks count from 1."),
     ],
 )
-def test_the_footer_tells_what_is_there(
+def test_the_footer_lists_the_contents(
     names: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = file_of(tmp_path / "e.npz")
@@ -73,7 +73,7 @@ def test_the_footer_tells_what_is_there(
     assert capsys.readouterr().out.rstrip().endswith(told)
 
 
-def test_nothing_is_said_of_no_figures(tmp_path: Path) -> None:
+def test_no_figures_give_no_lines(tmp_path: Path) -> None:
     found = evaluate(None, None, ["clustering"], embeddings=file_of(tmp_path / "e.npz"))
     found.benchmarks.clear()
     assert footer(found) == ""
@@ -85,7 +85,7 @@ def printed(table: Table, width: int = 120) -> str:
     return out.getvalue()
 
 
-def test_what_each_measure_is_a_mean_over_stands_with_it() -> None:
+def test_each_measure_names_its_units() -> None:
     def rows(of: str, videos: int) -> list[Row]:
         segments = [Row("mining", of, "IoU, segments", 30.0, 8, 12.0), Row("mining", of, "MoF, frames", 40.0, 60)]
         return [Row("mining", of, "recall", 20.0, videos, 10.0), *segments]

@@ -1,4 +1,4 @@
-"""An evaluation by several processes: the bits of one process, whatever the number of batches and processes."""
+"""An evaluation by several processes is bit-equal to that of one process, for any number of batches and processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def model() -> MCN:
 def test_the_parts_of_all_processes_are_the_whole(
     world: int, batch: int, tiny_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """32 clips in 7, 3 or 1 batches. The processes are played one after the other."""
+    """32 clips in 7, 3 or 1 batches; the processes are simulated one after the other."""
     monkeypatch.setattr(benchmarks, "CLIPS_PER_BATCH", batch)
     store, network = Store(tiny_store), model()
     clips = evaluation_clips(store, store.select("tiny", "test"), 4.0)
@@ -67,7 +67,7 @@ def quick() -> Recipe:
 
 
 def evaluate(store_path: Path, out: Path, batch: int, said: list[str]) -> list[dict[str, object]]:
-    """The order of the run folder `out`, as a study evaluates it; then its model by itself, which must give the same."""
+    """Evaluate the order in the run folder `out` as a study does, and its model by itself, which must give the same."""
     benchmarks.CLIPS_PER_BATCH = batch
     store, recipe = Store(store_path), quick()
     planned = plan_order(Order.parse("av>t"), 0, recipe, store.fingerprint)

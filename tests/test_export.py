@@ -1,4 +1,4 @@
-"""Exports: back in a store all is as it was, and others' readers find what their layout promises."""
+"""Exports: an exported store is imported unchanged, and other readers find what the layout specifies."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def there_and_back(layout: str, content: list[Item], items_per_part: int) -> Non
 @pytest.mark.parametrize("layout", LAYOUTS)
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(content=stores, items_per_part=st.integers(1, 3))
-def test_any_store_comes_back_as_it_was(layout: str, content: list[Item], items_per_part: int) -> None:
+def test_any_store_is_restored(layout: str, content: list[Item], items_per_part: int) -> None:
     there_and_back(layout, content, items_per_part)
 
 
@@ -61,7 +61,7 @@ def test_any_store_comes_back_as_it_was(layout: str, content: list[Item], items_
 @pytest.mark.parametrize("layout", LAYOUTS)
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(content=stores, items_per_part=st.integers(1, 3))
-def test_any_store_comes_back_as_it_was_tried_often(layout: str, content: list[Item], items_per_part: int) -> None:
+def test_any_store_is_restored_many_examples(layout: str, content: list[Item], items_per_part: int) -> None:
     there_and_back(layout, content, items_per_part)
 
 
@@ -150,7 +150,7 @@ def test_howto100m_as_published_readers_see_it(tmp_path: Path) -> None:
     assert summary.streams == {"visual_2d": 5}
 
 
-def test_howto100m_lists_only_what_published_loaders_can_draw(tmp_path: Path) -> None:
+def test_howto100m_lists_only_clips_that_published_loaders_can_draw(tmp_path: Path) -> None:
     content = some_items()
     content[5].streams["spectrogram"] = np.full((9, 40), -1e9, np.float32)  # beyond float16
     write_store(tmp_path / "store", content, items_per_part=1)
@@ -191,7 +191,7 @@ def test_youcook2_as_published_readers_see_it(tmp_path: Path) -> None:
     same(Store(tmp_path / "store"), Store(tmp_path / "plain"))
 
 
-def test_youcook2_pools_over_time_and_says_what_is_missing(tmp_path: Path) -> None:
+def test_youcook2_pools_over_time_and_lists_missing_data(tmp_path: Path) -> None:
     write_store(tmp_path / "store", some_items(), items_per_part=1)
     summary = export_store(tmp_path / "store", tmp_path / "out", layout="youcook2")
     entries = pickle.loads((tmp_path / "out" / "youcook_train_audio.pkl").read_bytes())
@@ -292,7 +292,7 @@ def test_killed_it_is_not_taken_for_whole_and_run_again_it_is(layout: Any, tmp_p
     same(store, Store(tmp_path / "back"))
 
 
-def test_interrupted_or_out_of_disk_it_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_or_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from trichord.releases import export_files
 
     write_store(tmp_path / "store", some_items())

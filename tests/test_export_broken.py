@@ -1,4 +1,4 @@
-"""Exports that were damaged, and files that mean harm: a line that says why, the rest arrives, memory stays small."""
+"""Damaged exports and malicious files: an error of one line with the reason, all other data is imported, memory is bounded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def exported(tmp_path: Path) -> Callable[[str], Path]:
 
 
 def imported(layout: str, root: Path, store: Path) -> tuple[ImportSummary, str]:
-    """The summary and all reasons, one line each; what arrived is as it was."""
+    """Return the summary of an import and all reasons, one line each; all stored items are unchanged."""
     summary = IMPORTERS[layout](root, store)
     before, after = content_of(Store(root.parent / "store")), content_of(Store(store))
     assert all(before[key] == value for key, value in after.items()) and len(after) == summary.num_added
@@ -150,7 +150,7 @@ def test_a_harmful_sample_is_listed_and_the_others_arrive(case: str, tmp_path: P
     assert sorted(p.name for p in tmp_path.iterdir()) == ["store", "x"]
 
 
-def test_a_shard_cut_anywhere_gives_what_came_before(exported: Callable[[str], Path]) -> None:
+def test_a_truncated_shard_returns_the_samples_before_the_cut(exported: Callable[[str], Path]) -> None:
     root = exported("webdataset")
     shard = root / "train-000000.tar"
     whole = shard.read_bytes()
@@ -168,7 +168,7 @@ def test_a_shard_cut_anywhere_gives_what_came_before(exported: Callable[[str], P
     assert "cannot be read (No such file or directory)" in read_ledger(root.parent / "gone")[0]["reason"]
 
 
-def test_a_shard_that_lost_samples_is_told(exported: Callable[[str], Path]) -> None:
+def test_a_shard_with_lost_samples_is_reported(exported: Callable[[str], Path]) -> None:
     root = exported("webdataset")
     tar(root / "train-000000.tar", ("v.json", record()), ("v.visual_2d.npy", GOOD))
     summary = import_webdataset(root, root.parent / "back")
@@ -234,7 +234,7 @@ def test_shards_that_are_not_there_or_packed(tmp_path: Path) -> None:
 
 
 def harm_npy(root: Path) -> Iterator[tuple[str, str]]:
-    """Harm the export step by step; the item and why it is skipped."""
+    """Damage the export step by step; return the item and the reason why it is skipped."""
     (root / "visual_2d" / "howto100m" / "%2E.npy").unlink()
     yield "howto100m/.", "visual_2d/howto100m/%2E.npy: no such file"
     np.save(root / "audio" / "howto100m" / "%2E..npy", np.array([{}], object), allow_pickle=True)
@@ -246,7 +246,7 @@ def harm_npy(root: Path) -> Iterator[tuple[str, str]]:
     yield "cooking/a b", "refers to the file '../../a%20b.npy', which is not in this folder"
 
 
-def test_npy_what_is_harmed_is_listed(exported: Callable[[str], Path]) -> None:
+def test_npy_damaged_items_are_listed(exported: Callable[[str], Path]) -> None:
     root = exported("npy")
     for number, (name, reason) in enumerate(harm_npy(root), 1):
         summary, reasons = imported("npy", root, root.parent / f"back{number}")
@@ -280,7 +280,7 @@ def test_npy_index(exported: Callable[[str], Path]) -> None:
     assert "index.csv: cannot be read" in refused("npy", root)
 
 
-def test_howto100m_what_is_harmed_is_listed(exported: Callable[[str], Path]) -> None:
+def test_howto100m_damaged_items_are_listed(exported: Callable[[str], Path]) -> None:
     root = exported("howto100m")
     index = root / "trichord.jsonl"
     bomb = root / "howto100m" / "video__" / "howto100m+%2E" / "howto100m+%2E_2d.npz"
@@ -313,7 +313,7 @@ def test_howto100m_what_is_harmed_is_listed(exported: Callable[[str], Path]) -> 
     assert "trichord.jsonl: cannot be read" in refused("howto100m", root)
 
 
-def test_youcook2_what_is_harmed_is_listed(exported: Callable[[str], Path]) -> None:
+def test_youcook2_damaged_items_are_listed(exported: Callable[[str], Path]) -> None:
     from release_helpers import write
     from trichord.files.pickles import load_pickle
 
@@ -365,7 +365,7 @@ def test_marks_that_cannot_be(layout: str, exported: Callable[[str], Path]) -> N
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_flipped_bytes_never_end_in_anything_but_a_line(layout: str, exported: Callable[[str], Path]) -> None:
-    """What still arrives may differ (a layout without checksums), but nothing crashes."""
+    """Imported items may differ, since the layout has no checksums, but nothing crashes."""
     root = exported(layout)
     draw = random.Random(7)
     files = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix != ".txt")

@@ -1,4 +1,4 @@
-"""A folder of videos into a store: odd videos, going on after an interruption, nothing twice, one encoder per store."""
+"""Extraction of a folder of videos: irregular videos, resuming, no duplicate work, one encoder per store."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def stored(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return store, summary, lines
 
 
-def test_what_a_folder_gives(folder: Path, stored: tuple[Path, ExtractSummary, list[str]]) -> None:
+def test_a_folder_becomes_a_store(folder: Path, stored: tuple[Path, ExtractSummary, list[str]]) -> None:
     path, summary, lines = stored
     assert (summary.num_videos, summary.num_added, summary.num_skipped, summary.num_present) == (7, 5, 2, 0)
     store = Store(path)
@@ -109,7 +109,7 @@ def test_workers_give_the_same_store(
     assert Store(tmp_path / "s").fingerprint == Store(stored[0]).fingerprint
 
 
-def test_what_is_there_is_known_by_its_content(
+def test_stored_videos_are_recognised_by_content(
     folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]]
 ) -> None:
     store = tmp_path / "s"
@@ -163,7 +163,9 @@ def test_a_failure_is_tried_again_when_asked_or_when_the_file_changes(folder: Pa
         run(videos, store, retry="broken")
 
 
-def test_what_was_fixed_leaves_the_ledger(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repaired_videos_are_removed_from_the_ledger(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import trichord.extraction.work as work
 
     videos, store = tmp_path / "v", tmp_path / "s"
@@ -185,7 +187,7 @@ def test_what_was_fixed_leaves_the_ledger(folder: Path, tmp_path: Path, monkeypa
     assert ledger(store) == {} and verify(store) == []
 
 
-def test_an_interruption_loses_nothing_that_was_finished(
+def test_an_interruption_keeps_finished_videos(
     folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]]
 ) -> None:
     def stop(line: str) -> None:
@@ -203,7 +205,7 @@ def test_an_interruption_loses_nothing_that_was_finished(
     assert all(np.array_equal(parts.rows("visual_2d", i), whole.rows("visual_2d", i)) for i in range(5))
 
 
-def test_what_a_killed_run_had_finished_is_taken_up(
+def test_finished_videos_of_a_killed_run_are_committed(
     folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import trichord.extraction.driver as module
@@ -233,7 +235,7 @@ def test_what_a_killed_run_had_finished_is_taken_up(
     assert sum(" captions, " in line for line in lines) == 1  # the torn one alone was extracted again
 
 
-def test_a_run_killed_before_it_cleaned_up_blames_nobody(
+def test_a_run_killed_before_its_cleanup_records_no_failure(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import trichord.extraction.driver as module
@@ -372,7 +374,7 @@ def test_required_modalities(folder: Path, tmp_path: Path) -> None:
     }
 
 
-def test_a_truncated_video_lasts_as_long_as_it_decodes(tmp_path: Path) -> None:
+def test_the_duration_of_a_truncated_video_is_its_decoded_part(tmp_path: Path) -> None:
     rng = np.random.RandomState(0)
     (tmp_path / "v").mkdir()
     write_video(tmp_path / "v/a.mp4", rng.randint(0, 255, (60, 64, 96, 3), np.uint8), 10, sound(6))
@@ -393,7 +395,7 @@ def test_the_parts_of_a_shard_make_the_whole(folder: Path, tmp_path: Path) -> No
     assert {store.video_id(i) for i in range(5) if store.split(i) == "test"} == {"tea/c"}
 
 
-def test_a_dry_run_says_what_would_be_done_and_leaves_no_trace(
+def test_a_dry_run_lists_the_work_and_writes_nothing(
     folder: Path, tmp_path: Path, stored: tuple[Path, ExtractSummary, list[str]]
 ) -> None:
     text = extract(folder, tmp_path / "s", visual_2d=SMALL, dry_run=True)

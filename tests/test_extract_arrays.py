@@ -1,4 +1,4 @@
-"""Modalities of feature arrays: a column of a table of clips becomes a stream, and the store records its name and letter."""
+"""Modalities of feature arrays: a column of a table becomes a stream, and the store records its name and letter."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def save(path: Path, values: Any, dtype: Any = np.float32) -> str:
 
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
-    """A table of four clips: a vector, rows over a span of 4 s, rows without a length, none."""
+    """A table of four clips: a vector, rows over a span of 4 s, rows without a duration, and no array."""
     save(tmp_path / "a.npy", [1, 2], np.int16)
     save(tmp_path / "b.npy", [[1, 2], [3, -4]], np.float64)
     np.savez(tmp_path / "c.npz", anything=np.array([[1, 2], [3, -4]], np.float32))
@@ -135,7 +135,7 @@ def test_opening_a_store_elsewhere_declares_its_modalities(
     assert pickle.loads(pickled).modalities == {"depth": "d"} == declared()
 
 
-def test_only_what_changed_is_read_again(clips: Path, tmp_path: Path) -> None:
+def test_only_changed_arrays_are_read_again(clips: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     extracted(clips, store)
     before = Store(store).fingerprint
@@ -165,7 +165,7 @@ def test_clips_of_arrays_alone_are_not_the_content_of_each_other(tmp_path: Path)
     assert rows_of(Store(tmp_path / "store"))["b"][1] == [[5, 6]]
 
 
-def test_a_new_array_leaves_the_sound_of_its_clip_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_array_does_not_change_the_sound_of_its_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, path = tmp_path / "store", with_sound(tmp_path)
     extracted(path, store, audio="log-mel")
     before = Store(store).rows("spectrogram", 0).copy()
@@ -202,7 +202,7 @@ def test_a_cell_that_was_emptied_or_filled_is_taken_up(clips: Path, tmp_path: Pa
     }
 
 
-def test_an_array_that_was_spoilt_keeps_what_the_store_has(clips: Path, tmp_path: Path) -> None:
+def test_a_damaged_array_does_not_change_the_store(clips: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     extracted(clips, store)
     save(tmp_path / "a.npy", [np.nan, 6])
@@ -230,7 +230,7 @@ def test_another_choice_is_refused(clips: Path, tmp_path: Path, again: str, mess
     assert "\n" not in str(caught.value) and sorted(os.listdir(tmp_path / "store" / "parts")) == before
 
 
-def test_a_clip_that_was_extracted_without_the_modality_is_no_other_clip(clips: Path, tmp_path: Path) -> None:
+def test_a_clip_extracted_without_the_modality_is_the_same_clip(clips: Path, tmp_path: Path) -> None:
     extracted(clips, tmp_path / "store")
     path = table(tmp_path / "more", [{"id": "a", "text": "one", "depth": "../a.npy", "pose": "../b.npy"}])
     extracted(path, tmp_path / "store", "depth=d,pose=p")
@@ -277,7 +277,7 @@ def test_a_wrong_array_skips_its_clip_and_names_row_and_column(
     assert re.search(what, entry["reason"]) and (content is None or entry["reason"].startswith("column depth: "))
 
 
-def test_a_device_and_two_arrays_are_no_array(tmp_path: Path) -> None:
+def test_a_device_and_a_file_of_two_arrays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=np.ones(2), b=np.ones(2))
     with pytest.raises(TrichordError, match=r"column depth: .*two\.npz: contains 2 arrays \(a, b\), expected one"):
         feature_rows(tmp_path / "two.npz", "depth", pooled=True)

@@ -1,4 +1,4 @@
-"""Pieces of the extractor: leases between processes, the spool, the ledger, hashes, shards, the plan, progress."""
+"""Parts of the extractor: leases between processes, the spool, the ledger, hashes, shards, the plan, progress."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ time.sleep(60)
 """
 
 
-def test_a_lease_is_one_process_s_until_it_ends(tmp_path: Path) -> None:
+def test_a_lease_belongs_to_one_process(tmp_path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "True True\n"
     with Leases(tmp_path) as leases:
@@ -59,7 +59,7 @@ def test_a_lease_is_one_process_s_until_it_ends(tmp_path: Path) -> None:
     texts=st.lists(st.text(), max_size=3),
     duration=st.floats(0, 1e6),
 )
-def test_the_spool_gives_back_what_it_took(
+def test_the_spool_returns_its_items(
     tmp_path_factory: pytest.TempPathFactory, rows: list[int], texts: list[str], duration: float
 ) -> None:
     store = tmp_path_factory.mktemp("spool")
@@ -193,7 +193,7 @@ def described(name: str = "e") -> Described:
     return Described({"visual_2d": Fingerprint(name, "1", {"side": 64}, "ff")}, {"captions": "auto"})
 
 
-def test_a_fingerprint_tells_everything_apart() -> None:
+def test_fingerprints_differ_for_all_differences() -> None:
     prints = [
         Fingerprint("e", "1", {"side": 64}, "ff"),
         Fingerprint("e", "2", {"side": 64}, "ff"),
@@ -206,7 +206,7 @@ def test_a_fingerprint_tells_everything_apart() -> None:
     assert json.loads(json.dumps(prints[0].to_dict()))["digest"] == prints[0].digest
 
 
-def test_content_is_what_the_item_follows_from(tmp_path: Path) -> None:
+def test_the_content_key_covers_all_inputs_of_an_item(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).write_bytes(b"video")
     hashes = FileHashes(tmp_path / "s")
@@ -221,7 +221,7 @@ def test_content_is_what_the_item_follows_from(tmp_path: Path) -> None:
     assert len(set(contents)) == 5
 
 
-def test_the_plan_names_what_is_to_be_done_and_why_not(tmp_path: Path) -> None:
+def test_the_plan_lists_the_work_and_reasons_for_skipping(tmp_path: Path) -> None:
     for number in range(6):
         (tmp_path / f"{number}.mp4").write_bytes(bytes([number]))
     (tmp_path / "copy.mp4").write_bytes(bytes([1]))
@@ -304,7 +304,7 @@ def test_a_worker_that_dies_takes_only_its_task_with_it() -> None:
         assert "SIGSEGV" in outcome_of(doomed[1], 5.0).reason and "for 5 s" in outcome_of(ended, 5.0).reason
 
 
-def test_progress_tells_rates_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_reports_rates_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     lines: list[str] = []

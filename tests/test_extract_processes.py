@@ -1,4 +1,4 @@
-"""The extractor's processes: threads, hangs, crashes, kills, Ctrl-C, several on one store."""
+"""Processes of the extractor: threads, hangs, crashes, kills, Ctrl-C, several processes with one store."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ COMMAND = [sys.executable, "-m", "trichord", "extract"]
 
 
 @pytest.mark.slow
-def test_two_processes_on_one_store_do_nothing_twice(tmp_path: Path) -> None:
+def test_two_processes_on_one_store_do_no_duplicate_work(tmp_path: Path) -> None:
     videos, store = many(tmp_path / "v", 40), tmp_path / "s"
     command = [*COMMAND, str(videos), "--store", str(store), "--visual_2d", SMALL, "--workers", "1"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -120,7 +120,7 @@ def test_the_split_of_a_folder_follows_the_names(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_three_kills_and_restarts_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
+def test_three_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
     import os
 
     videos, store = many(tmp_path / "v", 30), tmp_path / "s"

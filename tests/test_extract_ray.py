@@ -1,4 +1,4 @@
-"""Extraction on a Ray cluster: the store of the local driver bit for bit, whatever befalls workers and nodes."""
+"""Extraction on a Ray cluster gives the store of a local run bit for bit, whatever happens to workers and nodes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def one_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(store: Path) -> dict[str, object]:
-    """All that a store holds; of the files that grow as work ends, the lines without their order."""
+    """Return everything in a store, with the lines of files that grow during the work in any order."""
     found: dict[str, object] = {}
     for path in sorted(p for p in store.rglob("*") if p.is_file()):
         lines = path.suffix == ".jsonl"
@@ -77,7 +77,7 @@ def task(store: Path, number: int = 0) -> Task:
     return Task(Source(f"v{number}", f"v{number}.mp4"), "train", f"{number:040d}:0", "c", store)
 
 
-def test_a_node_that_cannot_do_the_work_says_so(tmp_path: Path) -> None:
+def test_a_node_that_cannot_work_is_reported(tmp_path: Path) -> None:
     row, cwd = {"task": pickle.dumps(task(tmp_path))}, str(tmp_path)
     digest = describe(CHOICE).digest
     actor = Extractor(cwd, CHOICE, "cpu", 1, digest, tmp_path, 30.0)
@@ -117,7 +117,7 @@ def test_a_file_that_hangs_its_decoder_costs_a_process_and_not_the_actor(tmp_pat
 
 
 class Reversed:
-    """In place of the cluster: rows come back in reverse, but for those in `lost`."""
+    """A substitute for the cluster that returns rows in reverse order, except for those in `lost`."""
 
     def __init__(self, lost: frozenset[str] = frozenset()) -> None:
         self.waves: list[int] = []
@@ -150,7 +150,7 @@ def test_waves_take_every_task_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         list(lost.outcomes(task(tmp_path, i) for i in range(9)))
 
 
-def test_parts_end_where_the_plan_says_whoever_is_done_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_follow_the_plan_in_any_order_of_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos, local = many(tmp_path / "v", 5), extract.LocalEngine
     monkeypatch.setattr(driver, "SHARD_BYTES", 30_000)  # of two videos
     run(videos, tmp_path / "a")
@@ -177,7 +177,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What the local driver makes of them, in this process."""
+    """The store that a local run creates, in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool, "load", load_once)
         store = tmp_path_factory.mktemp("local") / "s"
@@ -228,7 +228,7 @@ def test_a_lost_worker_and_a_lost_node_lose_nothing(
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_finished(videos: Path, cluster: TwoNodes, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_finished_items(videos: Path, cluster: TwoNodes, tmp_path: Path) -> None:
     store = tmp_path / "s"
     process = subprocess.Popen(
         command(videos, store, cluster.address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

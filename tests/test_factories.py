@@ -1,4 +1,4 @@
-"""Plain objects from recipes."""
+"""Plain objects created from recipes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trichord.recipes import load_recipe
 from trichord.study.factories import build_accelerator
 
 
-def test_each_stage_has_the_precision_of_its_own_recipe() -> None:
+def test_each_stage_uses_the_precision_of_its_recipe() -> None:
     recipe = load_recipe("debug")
     wanted = ("no", "bf16", "no")
     found = [

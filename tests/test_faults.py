@@ -1,4 +1,4 @@
-"""Faults of the system are told from damaged files, shorten no item, and are tried again by the next run."""
+"""Faults of the system are distinguished from damaged files, do not shorten items, and are tried again by the next run."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("error", "kind"), FAULTS)
-def test_one_place_tells_faults_of_the_system_from_damage(error: BaseException | None, kind: str) -> None:
+def test_faults_of_the_system_are_distinguished_from_damage(error: BaseException | None, kind: str) -> None:
     assert fault_of(error) == kind
 
 
@@ -96,7 +96,7 @@ def remux(path: Path, to: Path, **options: str) -> Path:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same pictures and sound in several containers, each larger than FFmpeg's first reads."""
+    """The same pictures and sound in several containers, each larger than the first reads of FFmpeg."""
     root = tmp_path_factory.mktemp("containers")
     noise = np.random.RandomState(0).randint(0, 255, (60, 96, 128, 3), np.uint8)
     for suffix in (".mp4", ".mkv"):
@@ -107,7 +107,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def fail_reads(monkeypatch: pytest.MonkeyPatch, number: int, *, after: int, times: int = 1) -> list[int]:
-    """Let `times` reads of media files fail with an error number, after `after` good ones. Returns the reads that failed."""
+    """Let `times` reads of media files fail with an error number, after `after` successful ones; return the failed reads."""
     failed: list[int] = []
     num_reads = 0
 
@@ -129,7 +129,7 @@ def fail_reads(monkeypatch: pytest.MonkeyPatch, number: int, *, after: int, time
 def test_one_failed_read_is_never_the_end_of_a_video(
     videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch, suffix: str, after: int
 ) -> None:
-    """FFmpeg takes it for the end of the file in Matroska, for damage elsewhere."""
+    """FFmpeg treats it as the end of the file in Matroska, and as damage elsewhere."""
     path = videos[suffix]
     whole = len(list(pictures_of(path, [FrameSpec(short_side=16)])))
     for read in (
@@ -172,7 +172,7 @@ def test_a_file_that_the_system_does_not_open_is_not_unreadable(
 
 
 class Packets:
-    """A container whose packets, or whose decoder, end with an error in the middle."""
+    """A container whose packets or decoder raise an error in the middle."""
 
     start_time, duration, size, name = 0, 4_000_000, 1 << 20, "a.mp4"
     format = SimpleNamespace(name="mov,mp4")
@@ -221,7 +221,7 @@ DAMAGE = av.error.InvalidDataError(-1094995529, "Invalid data found when process
         (Packets(decode_error=av.error.BlockingIOError(errno.EAGAIN, "try again")), "system"),  # a thread of FFmpeg
     ],
 )
-def test_a_failed_allocation_is_no_damage(container: Packets, kind: str) -> None:
+def test_a_failed_allocation_is_not_damage(container: Packets, kind: str) -> None:
     notes: list[str] = []
     with pytest.raises(SystemFaultError, match=r"a\.mp4: cannot be read now") as caught:
         list(decoded("a.mp4", container, VIDEO, notes))  # type: ignore[arg-type]
@@ -294,7 +294,7 @@ def test_a_fault_is_tried_again_by_the_next_run_and_sets_the_exit_code(
         (MemoryError(), "out-of-memory"),
     ],
 )
-def test_what_strikes_one_video_leaves_the_others_alone(
+def test_a_fault_of_one_video_does_not_affect_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: str
 ) -> None:
     folder, store = tmp_path / "v", tmp_path / "s"
@@ -348,7 +348,7 @@ def test_an_item_of_the_spool_is_not_given_up_for_a_fault(tmp_path: Path, monkey
     assert ids_of(tmp_path / "s") == ["a"]
 
 
-def test_what_is_held_out_does_not_depend_on_a_fault(videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_split_does_not_depend_on_a_fault(videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     fail_reads(monkeypatch, errno.EIO, after=0)
     assert can_be_tested(Source("a", "a.mp4", video=videos[".mp4"]), needs_captions=False)
     monkeypatch.undo()
@@ -405,7 +405,7 @@ def test_a_video_that_changes_while_it_is_extracted_is_not_stored(
 # ---- folders that cannot be listed
 
 
-def test_a_folder_that_cannot_be_listed_is_told_and_tried_again(
+def test_a_folder_that_cannot_be_listed_is_reported_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, store = tmp_path / "v", tmp_path / "s"

@@ -1,4 +1,4 @@
-"""A column of feature arrays from the table of clips to the embeddings of an exported model, by the command line alone."""
+"""Feature arrays from the table of clips to the embeddings of an exported model, with the command line only."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def no_declared_modalities(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def trichord(*words: str | Path) -> None:
-    """Run a command as a process that knows of no modality yet."""
+    """Run a command as a process without declared modalities."""
     modality._declared.clear()
     assert main([str(word) for word in words]) == 0
 
 
 def write_clips(folder: Path) -> Path:
-    """Clips whose text tells one of four classes, as their depth does; pictures and sound are noise. Clip 5 has no depth."""
+    """Write clips whose text and depth identify one of four classes; pictures and sound are noise. Clip 5 has no depth."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(len(SAID), WIDTH))
     folder.mkdir()
@@ -108,7 +108,7 @@ def figures(path: Path) -> dict[str, float]:
     return {row["direction"]: row["r5"] for row in benchmark["results"]}
 
 
-def test_a_study_learns_from_the_arrays_and_tells_their_letter(made: Path) -> None:
+def test_a_study_trains_on_the_arrays_and_records_their_letter(made: Path) -> None:
     content = json.loads((made / "study" / "study.json").read_text())
     assert content["modalities"] == {"depth": "d"}
     recalls = {row["direction"]: row["r5"] for row in content["results"]}

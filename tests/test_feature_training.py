@@ -44,7 +44,7 @@ def _depth() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One of the six training videos has no depth."""
+    """A store in which one of the six training videos has no depth."""
     return write_store(tmp_path_factory.mktemp("depth") / "store", num_train=6, num_test=2, missing=(1,))
 
 
@@ -88,7 +88,7 @@ def test_depth_joins_the_frozen_three(store_path: Path, tmp_path: Path) -> None:
     }
 
 
-def test_what_frozen_depth_gives_is_kept_and_read(store_path: Path, tmp_path: Path) -> None:
+def test_embeddings_of_frozen_depth_are_cached(store_path: Path, tmp_path: Path) -> None:
     one, two = (
         trained(store_path, tmp_path / cache, "vd>t", frozen_cache=cache).model_folder for cache in ("auto", "off")
     )
@@ -214,7 +214,7 @@ def test_the_passes_of_an_order_that_depth_joins_are_made_ahead(store_path: Path
     assert not [line for line in said if line.startswith("frozen")], "nothing was left to make"
 
 
-def test_depth_that_tells_the_words_is_found_by_them(tmp_path: Path) -> None:
+def test_informative_depth_is_retrieved_by_words(tmp_path: Path) -> None:
     store = Store(write_store(tmp_path / "store", num_train=24, num_test=4))
     recipe = load_recipe(
         "small",

@@ -1,4 +1,4 @@
-"""The files room: regular files only, bounded reading, modes of the umask, links refused, only own folders removed."""
+"""The package `files`: regular files only, bounded reading, permissions, links are refused, only own folders are removed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_pipe_that_the_user_names_is_read_up_to_a_bound(tmp_path: Path) -> Non
             writer.join()
 
 
-def test_a_fifo_that_nobody_writes_to_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fifo_without_a_writer_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "WRITER_WAIT_S", 0.1)
     os.mkfifo(tmp_path / "words.bin")
     before = threading.active_count()
@@ -106,7 +106,7 @@ def test_files_have_the_mode_of_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
 
-def test_nothing_is_written_through_a_link_in_the_place_of_a_partial_file(tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_partial_file_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("mine")
     (tmp_path / ".file.partial").symlink_to(tmp_path / "victim")
     writing.write_text(tmp_path / "file", "new")
@@ -137,7 +137,7 @@ def test_hidden_names_differ_as_their_names_do(tmp_path: Path) -> None:
     assert folders.hidden_beside(tmp_path / "a.csv", ".partial") == tmp_path / ".a.csv.partial"
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_existing_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     with pytest.raises(ZeroDivisionError), writing.replacing(tmp_path / "file") as partial:
         partial.write_text("new")
@@ -170,7 +170,7 @@ def test_links_in_hidden_folders_are_of_others(tmp_path: Path) -> None:
     folders.check_no_links(tmp_path)
 
 
-def test_links_to_files_are_no_folder_links(tmp_path: Path) -> None:
+def test_links_to_files_are_not_folder_links(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     folders.check_no_links(tmp_path)
@@ -288,7 +288,7 @@ def test_who_waits_for_a_lock_whose_file_was_removed_locks_the_new_file(tmp_path
     got[0].release()
 
 
-def test_what_is_no_lock_file_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused_as_lock_files(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "victim")
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()

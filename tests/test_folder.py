@@ -1,4 +1,4 @@
-"""Sources of a folder, their splits, and the captions of an item in its own time."""
+"""Sources in a folder, their splits, and the captions of an item in the time of the item."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_clips_of_one_video_are_on_one_side(num_videos: int, fraction: float) ->
     assert set(split_of(clips[:5], 1e-9, usable=yes).values()) == {"train"}  # one video: nothing to hold out
 
 
-def test_what_can_be_tested(tmp_path: Path) -> None:
+def test_videos_that_can_be_held_out(tmp_path: Path) -> None:
     video = tiny_video(tmp_path / "v.mp4")
     source = Source("v", "v.mp4", video=video)
     assert not can_be_tested(source)
@@ -210,7 +210,7 @@ def test_unreadable_captions_name_their_file(tmp_path: Path) -> None:
         captions_of(Source("v", "v", audio=tmp_path / "a.ogg", captions=tmp_path / "c.csv"), 3.0)
 
 
-def test_clips_of_files_with_one_name_are_told_apart_by_their_folders() -> None:
+def test_equal_file_names_are_distinguished_by_folders() -> None:
     clips = [
         Source(
             f"{k}-{n}",

@@ -1,4 +1,4 @@
-"""Files that the user has are never replaced by results, whatever name `--out` gives them."""
+"""Results never replace files of the user, whatever name `--out` has."""
 
 from __future__ import annotations
 
@@ -114,13 +114,13 @@ def test_a_study_begins_among_no_files_of_its_names(tmp_path: Path, name: str) -
     _check_new(tmp_path)
 
 
-def test_a_study_whose_settings_were_deleted_goes_on(tmp_path: Path) -> None:
+def test_a_study_whose_settings_were_deleted_continues(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text('{"recipe": {}, "orders": [], "results": []}')
     (tmp_path / "table.md").write_text("of that study")
     _check_new(tmp_path)
 
 
-def test_what_is_no_file_is_not_replaced_and_links_are(tmp_path: Path) -> None:
+def test_only_files_and_links_are_replaced(tmp_path: Path) -> None:
     fifo, link, target = tmp_path / "fifo", tmp_path / "link", tmp_path / "target"
     os.mkfifo(fifo)
     target.write_text("mine")

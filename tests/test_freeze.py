@@ -1,4 +1,4 @@
-"""`trichord freeze`: passes made ahead, which later stages then find."""
+"""`trichord freeze` computes frozen embeddings in advance, and later stages use them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Path:
     return write_tiny_store(tmp_path / "store")
 
 
-def test_a_later_stage_finds_what_was_made_ahead(
+def test_a_later_stage_uses_embeddings_computed_ahead(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -52,7 +52,7 @@ def test_a_later_stage_finds_what_was_made_ahead(
     )
 
 
-def test_what_cannot_be_frozen_is_said(store: Path, tmp_path: Path) -> None:
+def test_encoders_that_cannot_be_frozen_are_reported(store: Path, tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="no finished stage that a later one would freeze; train the first stage"):
         freeze(tmp_path, store)
     out = tmp_path / "out"

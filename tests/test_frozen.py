@@ -1,3 +1,5 @@
+"""Cached embeddings of frozen encoders: values, reuse by orders and seeds, names, and damage."""
+
 from __future__ import annotations
 
 import json
@@ -75,10 +77,10 @@ def test_every_clip_that_can_be_drawn_is_listed_once(store: Store, published: bo
 
 @settings(max_examples=8, deadline=None)
 @given(published=st.booleans(), min_clip_s=st.sampled_from([0.0, 4.0, 9.0]), seed=st.integers(0, 3))
-def test_what_is_read_is_what_the_encoder_gives(
+def test_cached_values_equal_those_of_the_encoder(
     tmp_path_factory: pytest.TempPathFactory, published: bool, min_clip_s: float, seed: int
 ) -> None:
-    """Oracle: the frozen encoders on the batch itself, as an uncached stage runs them."""
+    """The oracle applies the frozen encoders to the batch, as an uncached stage does."""
     store = Store(write_tiny_store(tmp_path_factory.mktemp("s") / "store"))
     model, stage, source, reader = parts(store)
     source = TrainingClips(
@@ -131,7 +133,7 @@ def test_a_cached_stage_trains_as_an_uncached_one(order: str, store: Store, tmp_
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_orders_that_share_a_frozen_encoder_share_what_it_gives(store: Store) -> None:
+def test_orders_share_the_cache_of_a_common_encoder(store: Store) -> None:
     model, stage, source, reader = parts(store)
     said: list[str] = []
     with passing_messages(said.append):
@@ -150,7 +152,7 @@ def test_orders_that_share_a_frozen_encoder_share_what_it_gives(store: Store) ->
     assert [line.split(":")[0] for line in said[3:]] == ["frozen audio"], "other weights are another cache"
 
 
-def test_the_store_tells_of_them_and_stays_sound(store: Store) -> None:
+def test_the_store_lists_caches_and_passes_verification(store: Store) -> None:
     assert "frozen" not in str(store_info(store.path))
     model, stage, source, reader = parts(store)
     frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True))
@@ -184,7 +186,7 @@ def test_a_cache_must_pay(store: Store) -> None:
     assert not (store.path / "frozen").exists()
 
 
-def test_torn_caches_are_said(store: Store) -> None:
+def test_incomplete_caches_are_reported(store: Store) -> None:
     model, stage, source, reader = parts(store)
     frozen_inputs(model, stage, source, reader, LARGE, Accelerator(cpu=True))
     folder = next((store.path / "frozen").glob("audio-*"))
@@ -195,7 +197,7 @@ def test_torn_caches_are_said(store: Store) -> None:
         FrozenRows.open(folder)
 
 
-def test_a_full_disk_is_said_before_anything_is_computed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_anything_is_computed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     model, stage, source, reader = parts(store)
     usage = shutil.disk_usage(store.path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=9))

@@ -1,4 +1,4 @@
-"""Frozen passes in parts: several processes, lost processes, interrupted passes; the values are always the same."""
+"""Frozen passes in parts: several processes, lost processes and interrupted passes give the same values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_whole(work: FrozenPass) -> None:
-    """Oracle: each clip told by itself, and drawn clips looked up."""
+    """Compare every clip, and look up drawn clips."""
     rows = FrozenRows.open(work.folder)
     clips = clips_at(work.source, work.listing, 0, work.listing.num_clips)
     assert np.array_equal(rows.values, told(clips)) and rows.valid.all()
@@ -80,7 +80,7 @@ def test_parts_are_whole_blocks_and_cover_every_clip_once(num_clips: int) -> Non
 
 
 @pytest.mark.usefixtures("_small")
-def test_an_interrupted_pass_goes_on_at_its_unfinished_part(store: Path, tmp_path: Path) -> None:
+def test_an_interrupted_pass_continues_with_its_unfinished_part(store: Path, tmp_path: Path) -> None:
     work, log = work_on(store), tmp_path / "log"
     count = 0
 
@@ -110,7 +110,7 @@ def test_an_interrupted_pass_goes_on_at_its_unfinished_part(store: Path, tmp_pat
 def test_each_process_of_a_launch_begins_with_its_own_share(
     num_processes: int, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fast process does not take, by reading ahead, what a slow one is about to begin with."""
+    """A fast process that reads ahead does not take the first part of a slow one."""
     work, begun = work_on(store), []
     work.folder.parent.mkdir()
 
@@ -126,7 +126,7 @@ def test_each_process_of_a_launch_begins_with_its_own_share(
 
 
 @pytest.mark.usefixtures("_small")
-def test_what_is_finished_is_not_made_again_by_who_comes_late(store: Path) -> None:
+def test_a_late_process_does_not_repeat_finished_parts(store: Path) -> None:
     work = work_on(store)
     work.folder.parent.mkdir()
     with Leases(work.folder.parent) as leases:
@@ -140,7 +140,7 @@ def test_what_is_finished_is_not_made_again_by_who_comes_late(store: Path) -> No
 
 
 @pytest.mark.usefixtures("_small")
-def test_what_an_earlier_version_or_a_deletion_left_is_replaced(store: Path) -> None:
+def test_remains_of_earlier_versions_and_deletions_are_replaced(store: Path) -> None:
     work = work_on(store)
     work.partial.mkdir(parents=True)
     (work.partial / "progress.json").write_text('{"clips": 40}')
@@ -151,7 +151,7 @@ def test_what_an_earlier_version_or_a_deletion_left_is_replaced(store: Path) -> 
     assert_whole(work)
 
 
-def test_a_full_disk_on_the_way_is_said_and_the_pass_goes_on(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_the_pass_can_continue(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = work_on(store)
     with monkeypatch.context() as patch:
         patch.setattr(frozen_parts._Rows, "sync", _full)
@@ -170,7 +170,7 @@ def _full(self: Any) -> None:
 
 @pytest.mark.usefixtures("_small")
 def test_a_lost_process_loses_its_unfinished_part_alone(store: Path, tmp_path: Path) -> None:
-    """Two independent processes; one is killed in the middle of its second part, and the other makes that too."""
+    """Of two independent processes, one is killed in its second part, and the other computes that part as well."""
     log = tmp_path / "log"
     start = SPAWN.Barrier(2)
     lost = SPAWN.Process(target=help_out, args=(store, log, "lost", 0.02, 6, 1, start))
@@ -188,7 +188,7 @@ def test_a_lost_process_loses_its_unfinished_part_alone(store: Path, tmp_path: P
 
 
 @pytest.mark.usefixtures("_small")
-def test_a_pass_goes_on_with_another_number_of_processes(store: Path, tmp_path: Path) -> None:
+def test_a_pass_continues_with_another_number_of_processes(store: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     start = SPAWN.Barrier(2)
     lost = [SPAWN.Process(target=help_out, args=(store, log, f"{n}", 0.05, 5, n, start)) for n in range(2)]
@@ -210,7 +210,7 @@ def test_a_pass_goes_on_with_another_number_of_processes(store: Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("_small")
-def test_who_waits_says_so_and_takes_over_when_the_other_is_lost(store: Path, tmp_path: Path) -> None:
+def test_a_waiting_process_takes_over_from_a_lost_one(store: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     slow = SPAWN.Process(target=help_out, args=(store, log, "slow", 1.0, 1))
     slow.start()
@@ -234,7 +234,7 @@ def frozen_in_launch(rank: int, world: int, port: int, store: str, block: int, o
 
 
 def _frozen_of(store: str) -> tuple[list[str], list[str]]:
-    """What stage 2 of AV→T freezes, made with the processes of this launch."""
+    """Return what stage 2 of AV→T freezes, computed with the processes of this launch."""
     from accelerate import Accelerator
 
     recipe = load_recipe("debug", training={"tensorboard": False, "device": "cpu"})
@@ -250,10 +250,10 @@ def _frozen_of(store: str) -> tuple[list[str], list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("world", "block"), [(2, 7), (3, 64)])
-def test_a_launch_gives_the_bits_of_one_process(
+def test_a_launch_is_bit_equal_to_one_process(
     world: int, block: int, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Blocks of 7: uneven parts. Of 64: fewer parts than processes."""
+    """Blocks of 7 give parts of unequal size; blocks of 64 give fewer parts than processes."""
     monkeypatch.setattr(frozen_parts, "BLOCK", block)
     alone = write_tiny_store(tmp_path / "alone")
     _frozen_of(str(alone))

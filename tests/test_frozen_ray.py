@@ -1,4 +1,4 @@
-"""Frozen passes on Ray: the values of the local pass bit for bit."""
+"""Frozen passes on Ray give the values of a local pass bit for bit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LARGE = FrozenSettings(True, 10**12, 10**9, "no")
 
 
 def arguments(store: Path) -> tuple[Any, ...]:
-    """Of a stage that trains audio against frozen video and text."""
+    """Arguments of a stage that trains audio against frozen video and text."""
     recipe = load_recipe("debug", training={"tensorboard": False, "device": "cpu"})
     opened, stage = Store(store), stages_of(Order.parse("vt>a"))[1]
     source, reader = factories.build_batches(recipe, opened, stage, 0)
@@ -40,7 +40,7 @@ def arguments(store: Path) -> tuple[Any, ...]:
 
 
 def values(store: Path) -> dict[str, bytes]:
-    """All caches of a store; what is there already is read."""
+    """Return all caches of a store; existing ones are read."""
     frozen_inputs(*arguments(store), Accelerator(cpu=True))
     folder = store / "frozen"
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.npy")}
@@ -48,7 +48,7 @@ def values(store: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
-    """A store without caches (560 clips: three parts), and what the local pass makes of a copy of it."""
+    """A store without caches (560 clips in three parts), and a copy with the caches of a local pass."""
     root = tmp_path_factory.mktemp("stores")
     write_tiny_store(root / "plain", num_train=70, num_test=1)
     shutil.copytree(root / "plain", root / "local")
@@ -56,7 +56,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, by
 
 
 class InProcess:
-    """In place of the cluster: one actor, its arguments and rows pickled on their way."""
+    """A substitute for the cluster: one actor, with pickled arguments and rows."""
 
     def __init__(self, options: RayOptions, device: str) -> None:
         pass
@@ -89,7 +89,7 @@ def test_parts_of_actors_are_those_of_the_local_pass(
     assert freeze_on_ray(RayOptions(), *arguments(store), Accelerator(cpu=True)) == 0
 
 
-def test_a_node_that_holds_something_else_says_so(stores: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
+def test_a_node_with_other_content_is_reported(stores: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
     maker = PartMaker(str(tmp_path), "cpu", *arguments(Path(shutil.copytree(stores[0], tmp_path / "s"))))
     assert "no such file" in maker({"key": "video-0", "parts": [0]})["failure"].lower()  # nobody made the folder
     (tmp_path / "s" / "frozen").mkdir()
@@ -100,11 +100,11 @@ def test_a_node_that_holds_something_else_says_so(stores: tuple[Path, dict[str, 
     maker._leases.close()
 
 
-def test_a_cluster_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_cluster_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     connected = True
 
     class Ray:
-        """One node with a core."""
+        """One node with one core."""
 
         def is_initialized(self) -> bool:
             return connected

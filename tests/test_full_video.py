@@ -1,4 +1,4 @@
-"""Full-video retrieval: five ways from clips to videos, against loops."""
+"""Full-video retrieval: five ways to aggregate clips, compared with loops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trichord.tasks.subject import Subject
 def video_scores(
     texts: np.ndarray, of_text: np.ndarray, clips: np.ndarray, of_clip: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Score of every video for every query, by way, with Python loops over fractions."""
+    """Return the score of every video for every query, by aggregation, with Python loops over fractions."""
 
     def of_mean(values: list[Fraction]) -> Fraction:
         return sum(values, Fraction(0)) / len(values)
@@ -53,7 +53,7 @@ def video_scores(
 @settings(max_examples=80, deadline=None)
 @given(st.integers(1, 4), st.integers(0, 6), st.integers(0, 6), st.integers(1, 5), st.integers(0, 10**6))
 def test_the_five_ways_against_loops(videos: int, more_texts: int, more_clips: int, block: int, seed: int) -> None:
-    """Small whole numbers: scores, their means and votes tie often, and exactly."""
+    """With small integers, scores, their means and votes tie often and exactly."""
     rng = np.random.default_rng(seed)
     of_text = rng.permutation(np.concatenate([np.arange(videos), rng.integers(videos, size=more_texts)]))
     of_clip = rng.permutation(np.concatenate([np.arange(videos), rng.integers(videos, size=more_clips)]))
@@ -72,7 +72,7 @@ def test_the_five_ways_against_loops(videos: int, more_texts: int, more_clips: i
 
 
 def test_means_that_are_the_same_tie() -> None:
-    """Both means are -1, of three scores (-3, -2, 2) and of one. No float is the mean (-4/3, 5/3)."""
+    """Both means are -1, of three scores (-3, -2, 2) and of one; -4/3 and 5/3 are not exact as floats."""
     texts = np.array([[2.0, 1], [2, 1]], np.float32)
     clips = np.array([[-2.0, 1], [-2, 2], [0, 2], [0, -1]], np.float32)
     found = {r.way: r.counts for r in full_video_ranks(texts, np.array([0, 1]), clips, np.array([0, 0, 0, 1]))}
@@ -81,7 +81,9 @@ def test_means_that_are_the_same_tie() -> None:
 
 
 def test_means_are_rounded_once() -> None:
-    """Bests of two captions, 2^24 + 1 and 2^24 + 5 against 2^24 + 2 and 2^24 + 4: float32 holds the latter two alone."""
+    """The best scores of two captions are 2^24 + 1 and 2^24 + 5, and 2^24 + 2 and 2^24 + 4; float32 can only hold the
+    latter.
+    """
     big = 2.0**24
     texts = np.array([[1.0, 0], [0, 1], [0, 0]])
     clips = np.array([[big + 1, big + 5], [big + 2, big + 4]])
@@ -146,7 +148,7 @@ def clips_named(names: list[str], **more: object) -> Embedded:
 
 
 def test_full_video_takes_the_clips_own_videos_alone() -> None:
-    """Recordings that are named alike are no group: they were one, and everything scored 100 %."""
+    """Recordings with similar names do not form a group; they once did, and every score was 100 %."""
     names = [f"recording_{i:04}" for i in range(40)]
     with pytest.raises(
         TrichordError, match="no two clips of e.npz are of one video; give the video that each clip"
@@ -195,12 +197,12 @@ def test_youcook2_clips_are_grouped_by_the_first_characters_of_their_ids() -> No
         ([f"recording_{i:04}" for i in range(40)], "all 40 clips of e.npz are of one video, 'recording_0'"),
     ],
 )
-def test_clips_that_are_no_groups_are_refused(names: list[str], message: str) -> None:
+def test_clips_that_form_no_groups_are_refused(names: list[str], message: str) -> None:
     with pytest.raises(TrichordError, match=f"benchmark youcook2-videos: .*{message}"):
         run("youcook2-videos", clips_named(names))
 
 
-def test_all_alike_scores_chance() -> None:
+def test_equal_scores_give_chance() -> None:
     texts, clips = np.ones((12, 2), np.float32), np.ones((20, 2), np.float32)
     of_text, of_clip = np.arange(12) % 4, np.arange(20) % 4
     for ranks in full_video_ranks(texts, of_text, clips, of_clip):

@@ -1,4 +1,4 @@
-"""Embeddings of modalities beyond video, audio and text: directions, benchmarks, and files that record names and letters."""
+"""Embeddings of modalities beyond video, audio and text: directions, benchmarks, and files with names and letters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def forget() -> None:
 
 
 def embedded(num: int = 40, modalities: tuple[str, ...] = ("video", "audio", "text", "depth")) -> Embedded:
-    """Clips of four classes whose text and depth tell the clip; video and audio are noise. Clip 3 has no depth."""
+    """Clips of four classes, which text and depth identify; video and audio are noise. Clip 3 has no depth."""
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(num, 8))
     rows = {m: truth + 0.01 * rng.normal(size=truth.shape) for m in ("text", "depth")}
@@ -104,7 +104,7 @@ def test_a_file_without_further_modalities_is_as_before(tmp_path: Path, suffix: 
         ([], "unknown array 'depth'; expected one of: video, audio, text, text_clip"),
     ],
 )  # fmt: skip
-def test_a_hostile_list_of_modalities_is_one_line(tmp_path: Path, entries: list[str], message: str) -> None:
+def test_a_hostile_list_of_modalities_is_an_error_of_one_line(tmp_path: Path, entries: list[str], message: str) -> None:
     forget()
     path = tmp_path / "e.npz"
     np.savez(path, text=np.ones((2, 3)), depth=np.ones((2, 3)), modalities=np.array(entries, np.str_))
@@ -113,7 +113,7 @@ def test_a_hostile_list_of_modalities_is_one_line(tmp_path: Path, entries: list[
     assert str(path) in str(caught.value) and "\n" not in str(caught.value) and declared() == {}
 
 
-def test_the_file_says_when_two_letters_clash(tmp_path: Path) -> None:
+def test_conflicting_letters_are_an_error_that_names_the_file(tmp_path: Path) -> None:
     embedded().save(tmp_path / "e.npz")
     forget()
     declare({"dance": "d"})
@@ -161,7 +161,9 @@ def test_an_unknown_letter_of_a_file_is_named(tmp_path: Path, capsys: pytest.Cap
         ([["depth", "d"]], "results.json: its modalities are not names with letters"),
     ],
 )  # fmt: skip
-def test_a_hostile_record_of_an_evaluation_is_one_line(tmp_path: Path, modalities: object, message: str) -> None:
+def test_a_hostile_record_of_an_evaluation_is_an_error_of_one_line(
+    tmp_path: Path, modalities: object, message: str
+) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"subject": "x", "benchmarks": [], "modalities": modalities}))
     with pytest.raises(TrichordError, match=message) as caught:
         read_scores(tmp_path)

@@ -1,4 +1,4 @@
-"""The shape of a joint space against planted worlds and loops: gap, clusters, purity, plane, sampling, odd input."""
+"""The geometry of a joint space compared with planted data and loops: gap, clusters, purity, projection, sampling."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def measure(embeddings: dict[str, Any], **options: Any) -> Geometry:
 
 
 def same(a: Geometry, b: Geometry) -> bool:
-    """Bit for bit, types included."""
+    """Compare bit for bit, including types."""
     first, second = a.to_arrays("g"), b.to_arrays("g")
     return list(first) == list(second) and all(
         x.dtype == second[k].dtype and x.shape == second[k].shape and x.tobytes() == second[k].tobytes()
@@ -46,7 +46,7 @@ def random_world(n: int, dim: int, seed: int, noise: float = 0.5, shift: float =
 
 
 def blobs(num_blobs: int, each: int, dim: int = 40, noise: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
-    """Points (num_blobs * each, dim) around orthogonal centres, and the blob of each."""
+    """Return points (num_blobs * each, dim) around orthogonal centres, and the blob of each."""
     kind = np.tile(np.arange(num_blobs), each)
     rows = np.eye(dim)[kind] + noise * np.random.default_rng(0).standard_normal((len(kind), dim))
     return rows, kind
@@ -113,7 +113,7 @@ def test_clusters_are_numbered_by_size() -> None:
 
 
 def slow_measures(found: Geometry, rows: dict[str, np.ndarray], labels: list[int]) -> dict[str, Any]:
-    """Each measure from its definition, with the clusters that were found."""
+    """Compute each measure from its definition, with the clusters that were found."""
     unit = {m: [[x / math.sqrt(sum(y * y for y in r)) for x in r] for r in rows[m].tolist()] for m in rows}
     n, out = len(labels), {}
     for pair, (a, b) in PAIRS.items():
@@ -331,7 +331,7 @@ def test_a_collapsed_space(kind: str) -> None:
 
 
 def test_few_different_points() -> None:
-    """Each modality collapsed to a point of its own, and three points shared by all: fewer points than clusters."""
+    """Each modality is collapsed to one point, and three points are shared by all: fewer points than clusters."""
     apart = measure({m: np.tile(np.eye(4)[i], (60, 1)) for i, m in enumerate(ALL)})
     assert apart.num_clusters == 3 and apart.modality_purity == 1 and apart.agreement["VT"] == 0
     assert apart.explained.sum() == pytest.approx(1)
@@ -372,7 +372,7 @@ def test_fewer_than_two_clips() -> None:
     assert measure_geometry({m: x[:0] for m, x in rows.items()}, {m: v[:0] for m, v in valid.items()}) is None
 
 
-def test_mistakes_are_told() -> None:
+def test_mistakes_are_reported() -> None:
     rows, valid = {m: np.ones((5, 3)) for m in ALL}, {m: np.ones(5, bool) for m in ALL}
     with pytest.raises(TrichordError, match=r"the shapes are video \(5, 3\), audio \(5, 3\), text \(4, 3\)"):
         measure_geometry({**rows, "text": np.ones((4, 3))}, valid)

@@ -1,6 +1,6 @@
-"""Features of three real videos against those of the first version that was checked, and decoders against each other.
+"""Features of three real videos compared with those of the first version that was checked, and decoders with each other.
 
-`python tests/test_golden_features.py` writes the golden file anew; do so only when a change of the numbers is meant.
+`python tests/test_golden_features.py` writes the golden file again; run it only if the features are meant to change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAMES = ("bigbuckbunny", "flipping_a_pancake", "nasa_13013")
 
 
 def features(store: Path) -> dict[str, np.ndarray]:
-    """Visual rows whole; of the spectrogram every tenth frame."""
+    """Return all visual rows, and every tenth frame of the spectrogram."""
     opened = Store(store)
     found = {}
     for i in range(len(opened)):
@@ -69,8 +69,8 @@ def ffmpeg(*arguments: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_another_decoder_gives_the_same_features(name: str) -> None:
-    """The ffmpeg tool, as the published extractors call it, with its own build of FFmpeg."""
+def test_decoders_agree_on_features(name: str) -> None:
+    """Uses the ffmpeg tool with its own build of FFmpeg, as the published extractors do."""
     (path,) = VIDEOS.glob(f"{name}.*")
     torch.set_num_threads(1)
     encoder = load_visual_encoder()
@@ -88,7 +88,7 @@ def test_another_decoder_gives_the_same_features(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_another_decoder_gives_the_same_sound(name: str) -> None:
+def test_decoders_agree_on_sound(name: str) -> None:
     (path,) = VIDEOS.glob(f"{name}.*")
     with av.open(str(path)) as container:  # of several streams the tool takes the one with most channels, we the best
         index = container.streams.best("audio").index

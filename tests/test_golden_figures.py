@@ -1,9 +1,9 @@
-"""Studies, evaluations, embeddings and recipes of version 0.1.0 are read with the same figures, in `results.json`, `table.csv`
-and `report.json`.
+"""Studies, evaluations, embeddings and recipes of version 0.1.0 are read with the same figures.
 
-`tests/data/golden_figures.json` holds what version 0.1.0 read from `tests/data/earlier.tar.xz` and from
-`tests/data/earlier-figures.tar.xz` (`make_golden_figures.py`, as of commit 052417f). Figures and the names of columns are compared,
-prose and paths are not. A later version may add columns, tables and settings.
+The figures are those of `results.json`, `table.csv` and `report.json`. `tests/data/golden_figures.json` holds what version
+0.1.0 read from `tests/data/earlier.tar.xz` and from `tests/data/earlier-figures.tar.xz` (`make_golden_figures.py`, as of commit
+052417f). Figures and names of columns are compared; prose and paths are not. A later version may add columns, tables and
+settings.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def evaluation_figures(*folders: Path, out: Path) -> dict[str, Any]:
 
 
 def orders_figures(folder: Path, out: Path) -> dict[str, Any]:
-    """Of an evaluation of all orders of a study, which has a folder for each run."""
+    """Return the figures of an evaluation of all orders of a study, which has a folder for each run."""
     runs = {str(path.parent.relative_to(folder)): results_of(path.parent) for path in folder.rglob("*/results.json")}
     return {"runs": runs, "report.json": report_of(folder, out=out)}
 
@@ -103,7 +103,7 @@ def recipes_of(folder: Path) -> dict[str, Any]:
 
 
 def figures_of(sample: Path, out: Path) -> dict[str, Any]:
-    """All that is compared. `make_golden_figures.py` writes it."""
+    """Return everything that is compared; `make_golden_figures.py` writes it."""
     small = unpacked(EARLIER, out / "small")
     return {
         "recipes": recipes_of(out / "recipes"),
@@ -133,7 +133,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(found: Any, expected: Any, place: str = "") -> None:
-    """Raise AssertionError unless all of `expected` is in `found`, which may have more entries of dictionaries."""
+    """Raise AssertionError unless `found` contains all of `expected`; dictionaries may have further entries."""
     if isinstance(expected, dict):
         assert isinstance(found, dict), place
         for key, value in expected.items():
@@ -183,7 +183,7 @@ def test_a_file_of_embeddings_has_the_same_figures(
 
 
 def test_the_frozen_cache_of_an_earlier_version_is_used_again(small: Path) -> None:
-    """The names of its folders are those that this version would give."""
+    """Its folders have the names that this version would choose."""
     recipe, store = load_recipe(small / "recipe.yaml"), Store(small / "store")
     later = stages_of(Order.parse("av>t"))[1]
     source, reader = factories.build_batches(recipe, store, later, 0)
@@ -194,7 +194,7 @@ def test_the_frozen_cache_of_an_earlier_version_is_used_again(small: Path) -> No
     assert names == {path.name for path in (small / "store" / "frozen").iterdir() if path.is_dir()}
 
 
-def test_the_comparison_tells_what_is_missing_or_another() -> None:
+def test_the_comparison_reports_missing_and_changed_figures() -> None:
     expected = {"rows": [{"value": 1.0, "of": "t2v"}]}
     check({"rows": [{"value": 1.0 + 1e-12, "of": "t2v", "more": 1}], "tables": []}, expected)
     for found in ({}, {"rows": []}, {"rows": [{"value": 1.1, "of": "t2v"}]}, {"rows": [{"value": 1.0, "of": "v2t"}]}):

@@ -1,6 +1,6 @@
-"""The keys of stages are those of version 0.1.0: a key that changes trains every study of users again.
+"""The keys of stages are those of version 0.1.0: if a key changes, every existing study is trained again.
 
-`tests/data/golden_stage_keys.json` holds the first 16 digits of the key of each stage, first to last. Written by
+`tests/data/golden_stage_keys.json` holds the first 16 digits of the key of each stage, first to last. It was written by
 `python tests/test_golden_keys.py`, which is run again only when `study.plan.FORMAT` is raised.
 """
 
@@ -78,7 +78,7 @@ def test_keys_of_the_recipes(name: str) -> None:
 
 
 def test_every_recipe_is_pinned() -> None:
-    """A recipe of a later version is added to the file by hand; the ones that are there stay."""
+    """Recipes of later versions are added to the file by hand; existing entries remain."""
     assert set(recipe_names()) == set(golden()["recipes"])
 
 
@@ -109,7 +109,7 @@ def test_settings_that_change_no_weights_change_no_key(section: str, setting: st
 
 
 def test_every_other_setting_changes_the_key_of_the_last_stage() -> None:
-    """A setting that is left out of the key would let a study go on with weights that other settings trained."""
+    """If a setting were missing in the key, a study would continue with weights of other settings."""
     plain = load_recipe("debug")
     defaults = plain.to_dict()
     for section, settings in defaults.items():

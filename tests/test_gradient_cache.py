@@ -1,3 +1,5 @@
+"""Chunked batches: the gradient is that of the whole batch."""
+
 from __future__ import annotations
 
 import copy
@@ -92,7 +94,7 @@ def test_with_running_statistics_chunks_give_the_gradient_of_the_whole_batch(chu
 @settings(max_examples=15, deadline=None)
 @given(num_rows=st.integers(2, 11), chunk=st.integers(1, 12))
 def test_with_chunk_statistics_it_is_the_gradient_of_a_network_that_sees_chunks(num_rows: int, chunk: int) -> None:
-    """Oracle: one graph over all chunks, each encoded by itself, kept whole."""
+    """The oracle keeps one graph over all chunks, each encoded by itself."""
     reference, chunked = model().train(), model().train()
     parts = [
         reference(**{name: tensor[rows] for name, tensor in inputs(num_rows).items()})

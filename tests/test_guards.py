@@ -1,4 +1,4 @@
-"""A step that is not finite: it stops before the weights are touched, names what was bad, and can be run again."""
+"""A step that is not finite stops before the weights change, names the cause, and can be reproduced."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trichord.training import loop
 
 @pytest.fixture(autouse=True)
 def _own_precision() -> Iterator[None]:
-    """A process keeps the precision of its first run, else."""
+    """Reset the precision, since a process otherwise keeps that of its first run."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -39,7 +39,7 @@ def debug(**training: Any) -> Recipe:
 
 
 def poison(store: Path, video: int, stream: str, value: float) -> str:
-    """Overwrite a video's rows of a stream in its shard, as a bad disk would. Returns the video's id."""
+    """Overwrite a video's rows of a stream in its shard, like a faulty disk; return the id of the video."""
     opened = Store(store)
     path = opened.shard_path(video)
     _, begin, end, _ = opened.located(stream, np.array([video]))
@@ -51,7 +51,7 @@ def poison(store: Path, video: int, stream: str, value: float) -> str:
 
 
 def diverge(store: Path, out: Path, order: str, recipe: Recipe) -> tuple[str, Path]:
-    """Train until it diverges: the message, and what it left."""
+    """Train until it diverges; return the message and the dump."""
     with pytest.raises(Diverged) as caught:
         run.train_order(store, out, order, 0, recipe)
     (dump,) = out.glob("stages/*/divergence")
@@ -87,8 +87,8 @@ def test_a_bad_feature_is_named_and_the_step_is_seen_again(
     assert f"{modality}: 4 of 32 rows not finite" in printed and f"video '{video}'" in printed
 
 
-def test_what_is_left_is_the_step_before_it_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights, running statistics and batch are those that the step began with; nothing in it is a pickle."""
+def test_the_dump_holds_the_state_before_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds the weights, running statistics and batch from before the step, and no pickle."""
     store, calls = write_tiny_store(tmp_path / "store", num_train=8), []
     call = CombinedLoss.__call__
 
@@ -118,7 +118,9 @@ def test_what_is_left_is_the_step_before_it_was_done(tmp_path: Path, monkeypatch
 
 
 def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
-    """A reconstruction head with huge and tiny weights: its error fits into float32, the gradient of its weights does not."""
+    """A reconstruction head has huge and tiny weights: its error fits into float32, but the gradient of its weights does
+    not.
+    """
     store = write_tiny_store(tmp_path / "store", num_train=8)
     recipe = debug(clip_grad_norm=1.0)
     build = factories.build_model
@@ -142,8 +144,8 @@ def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")  # torch minds a first step that is left out
-def test_overflow_that_no_scale_mends_stops_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """fp16's scaler leaves out steps and halves its scale, 4 -> 2 -> 1; there it would go on for ever."""
+def test_overflow_at_every_scale_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scaler of fp16 skips steps and halves its scale, 4 -> 2 -> 1, where it would otherwise continue forever."""
     store = write_tiny_store(tmp_path / "store", num_train=8)
     build, norms, seen = factories.build_accelerator, loop._grad_norm, []
 
@@ -165,8 +167,8 @@ def test_overflow_that_no_scale_mends_stops_too(tmp_path: Path, monkeypatch: pyt
     assert all(torch.equal(a, b) for a, b in zip(seen[0][1], seen[2][1], strict=True))
 
 
-def test_training_goes_on_after_the_features_are_mended(tmp_path: Path) -> None:
-    """And the finished stage has no dump."""
+def test_training_continues_with_repaired_features(tmp_path: Path) -> None:
+    """The finished stage has no dump."""
     store = write_tiny_store(tmp_path / "store", num_train=8)
     whole = Store(store).shard_path(3).read_bytes()
     poison(store, 3, "visual_2d", float("inf"))
@@ -209,7 +211,7 @@ DAMAGE = {
 }
 
 
-def test_what_is_damaged_gets_one_line(tmp_path: Path) -> None:
+def test_a_damaged_dump_is_an_error_of_one_line(tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path / "store", num_train=8)
     poison(store, 3, "visual_2d", float("nan"))
     _, dump = diverge(store, tmp_path / "run", "vt", debug())

@@ -1,4 +1,4 @@
-"""Disks that are full, and folders that cannot be written to: one line, and a second call goes on when there is space."""
+"""Full disks and folders that are not writable give errors of one line, and a second call continues when there is space."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAST = ["--training.device", "cpu", "--training.max_steps", "1", "--training.ten
 
 @contextmanager
 def files_of_at_most(num_bytes: int) -> Iterator[None]:
-    """Writes beyond that size fail with EFBIG, as they do with ENOSPC on a full disk: partly written, at any place."""
+    """Let writes beyond a file size fail with EFBIG, like ENOSPC on a full disk: partly written, at any position."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
     try:
@@ -43,7 +43,7 @@ def words(store: Path, out: Path) -> list[str]:
 def test_training_where_files_cannot_grow(
     num_bytes: int, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It fails at the lock, the settings, the notes, the weights; whatever is half written is in nobody's way."""
+    """It fails at the lock, the settings, the notes or the weights; partial files cause no problems afterwards."""
     out = tmp_path / "out"
     with files_of_at_most(num_bytes):
         assert main(words(tiny_store, out)) == 2
@@ -69,7 +69,7 @@ def test_results_that_cannot_be_written(tiny_store: Path, tmp_path: Path, capsys
 
 
 def real_errors(folder: Path) -> Iterator[Exception]:
-    """What three libraries raise when the disk gives no more."""
+    """Errors that three libraries raise on a full disk."""
     writes = {
         "python": lambda path: path.write_bytes(bytes(10_000)),
         "numpy": lambda path: np.save(path, np.zeros(10_000)),
@@ -99,7 +99,7 @@ def test_errors_of_every_library_are_known(tmp_path: Path) -> None:
         (errno.ENOTDIR, "Not a directory): a file exists where a folder is expected"),
     ],
 )
-def test_each_says_what_to_do(number: int, advice: str, tmp_path: Path) -> None:
+def test_each_error_gives_advice(number: int, advice: str, tmp_path: Path) -> None:
     with pytest.raises(TrichordError) as caught, writing_to(tmp_path):
         raise OSError(number, os.strerror(number))
     assert str(caught.value).startswith(f"{tmp_path}: cannot be ") and advice in str(caught.value)
@@ -110,7 +110,7 @@ def test_each_says_what_to_do(number: int, advice: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOENT, "No such file or directory"), OSError("x"), ValueError("12"), TrichordError("no")]
 )
-def test_other_errors_stay_what_they_are(error: Exception, tmp_path: Path) -> None:
+def test_other_errors_are_unchanged(error: Exception, tmp_path: Path) -> None:
     assert disk_error(error) is None
     with pytest.raises(type(error)) as caught, writing_to(tmp_path):
         raise error
@@ -193,7 +193,7 @@ for name, words in commands.items():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("options", "reason"), [("ro", "Read-only file system"), ("rw", "No space left on device")])
-def test_whatever_else_writes(options: str, reason: str, tiny_store: Path, tmp_path: Path) -> None:
+def test_all_other_writers(options: str, reason: str, tiny_store: Path, tmp_path: Path) -> None:
     if not can_mount():
         pytest.skip("this system lets nobody mount")
     (tmp_path / "disk").mkdir()
@@ -232,7 +232,7 @@ sys.exit(10 * code + main([*words, "--resume"]))
 
 @pytest.mark.slow
 def test_a_store_that_is_full_when_frozen_embeddings_are_kept(tiny_store: Path, tmp_path: Path) -> None:
-    """Nothing of it is written through mapped pages, which would end the process by a signal, without a word."""
+    """Embeddings are not written through mapped pages, where a full disk would end the process by a signal."""
     if not can_mount():
         pytest.skip("this system lets nobody mount")
     (tmp_path / "disk").mkdir()

@@ -1,4 +1,4 @@
-"""A run folder has one run at a time, and a run has one store: what is refused, and what it costs to look."""
+"""A run folder has one run at a time, and a run has one store: refusals, and the cost of the checks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ with alone_in(Path(sys.argv[1])):
 
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that works in `tmp_path / "out"`."""
+    """Another process that works in `tmp_path
+    "out"`.
+    """
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     yield process
@@ -51,10 +53,10 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.slow
-def test_a_second_run_is_refused_until_the_first_is_gone(
+def test_a_second_run_is_refused_until_the_first_ends(
     other: subprocess.Popen[str], tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also one that was killed: the lock dies with its process, and nothing has to be cleaned up."""
+    """This includes a killed run: its lock ends with the process, and no cleanup is needed."""
     out = tmp_path / "out"
     words = ["--store", str(tiny_store), "--out", str(out)]
     for command in (["train", *words], ["study", *words]):
@@ -83,7 +85,7 @@ def test_a_report_may_look_on(tiny_store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"process": "x"}', b"\xff" * 9000])
-def test_a_lock_file_that_tells_nothing(content: bytes, tmp_path: Path) -> None:
+def test_a_lock_file_without_content(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").touch()  # it is the folder of a run, so the lock file is that of a run
     with alone_in(tmp_path):
         (tmp_path / ".lock").write_bytes(content)
@@ -117,7 +119,7 @@ def test_a_failed_run_lets_go(tiny_store: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def trained(tmp_path: Path) -> tuple[Path, Path]:
-    """A store of two parts of its own, and a run on it."""
+    """A store of two parts, and a run on it."""
     store, out = tmp_path / "store", tmp_path / "run"
     write_tiny_store(store, num_train=8, num_test=2)
     with StoreWriter(store, word_vectors()) as writer:
@@ -137,7 +139,7 @@ def flip(path: Path, at: int = -9) -> None:
 
 
 def test_a_shard_changed_in_place_is_found(trained: tuple[Path, Path]) -> None:
-    """Its size is the same, and so is the fingerprint, which follows from the checksums that the parts record."""
+    """Its size is the same, and so is the fingerprint, which depends on the recorded checksums of the parts."""
     store, out = trained
     shard = Store(store).shard_path(8)
     before = Store(store).fingerprint
@@ -149,7 +151,7 @@ def test_a_shard_changed_in_place_is_found(trained: tuple[Path, Path]) -> None:
     again(store, out)
 
 
-def test_only_what_was_touched_is_read(trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_modified_files_are_read(trained: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     store, out = trained
     read: list[str] = []
     check = unchanged._check_content
@@ -170,7 +172,7 @@ def test_only_what_was_touched_is_read(trained: tuple[Path, Path], monkeypatch: 
 
 
 def test_rows_that_were_changed_are_found(trained: tuple[Path, Path]) -> None:
-    """A Parquet file written anew with another split for a video and the old description."""
+    """The Parquet file is rewritten with another split for a video and the old description."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -191,7 +193,7 @@ def test_an_appended_store_is_another_one(trained: tuple[Path, Path]) -> None:
         again(store, out)
 
 
-def test_a_part_that_is_gone_is_missed(trained: tuple[Path, Path]) -> None:
+def test_a_missing_part_is_noticed(trained: tuple[Path, Path]) -> None:
     store, _ = trained
     opened = Store(store)
     noted = unchanged.stamps_of(opened)
@@ -200,7 +202,7 @@ def test_a_part_that_is_gone_is_missed(trained: tuple[Path, Path]) -> None:
         unchanged.check_unchanged(opened, noted)
 
 
-def test_a_store_changed_while_a_stage_trains_gives_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_changes_during_a_stage_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, out = write_tiny_store(tmp_path / "store", num_train=8), tmp_path / "run"
     train_stage = run.train_stage
 
@@ -227,7 +229,7 @@ def test_a_run_of_an_earlier_version_notes_its_store_now(trained: tuple[Path, Pa
     assert folder.is_there(out / "run.yaml")
 
 
-def test_a_lock_file_of_others_is_left_alone(tmp_path: Path) -> None:
+def test_foreign_lock_files_are_kept(tmp_path: Path) -> None:
     for content in ("my notes", "[1]", '{"name": 1}'):
         (tmp_path / ".lock").write_text(content)
         with (

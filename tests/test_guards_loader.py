@@ -1,4 +1,4 @@
-"""A batch that does not come: the wait ends, and the file and the video that it waits for are named."""
+"""A batch that does not arrive: the wait ends, and the error names the file and the video."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture
 def let_go() -> Iterator[threading.Event]:
-    """What a stalled reader waits for; set at the end, so that no thread outlives its test."""
+    """An event that a stalled reader waits for; it is set at the end, so that no thread outlives its test."""
     event = threading.Event()
     yield event
     event.set()
@@ -64,7 +64,7 @@ def drawn(path: Path, modalities: tuple[str, ...] = ("video", "text"), **options
 def test_a_stalled_slice_names_file_stream_and_video(
     modality: str, stream: str, tiny_store: Path, let_go: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The array of the slice blocks, as a page of a disk that does not answer does."""
+    """Reading the slice blocks, like a page of a disk that does not respond."""
     opened = Store(tiny_store)
     video = 5
     shard, _ = opened.shard_path(video), opened.rows(stream, video)
@@ -95,7 +95,7 @@ def test_a_stalled_slice_names_file_stream_and_video(
 
 @pytest.mark.slow
 def test_a_shard_that_does_not_open_is_named_by_a_command_that_ends(tmp_path: Path) -> None:
-    """Opening a shard on a dead network share never returns; the process must be able to exit."""
+    """Opening a shard on an unreachable network share never returns; the process must still be able to exit."""
     path = write_tiny_store(tmp_path / "store")
     shard = Store(path).shard_path(0)
     command = [
@@ -115,13 +115,13 @@ def test_without_a_limit_it_waits(let_go: threading.Event) -> None:
     assert list(read_ahead(lambda place: (let_go.wait(20), place)[1], range(3))) == [0, 1, 2]
 
 
-def test_a_slow_reader_is_no_stalled_one() -> None:
-    """The limit is that of one batch, not of all."""
+def test_a_slow_reader_is_not_reported_as_stalled() -> None:
+    """The limit applies to one batch, not to all."""
     assert list(read_ahead(lambda place: (time.sleep(0.1), place)[1], range(6), timeout_s=0.4)) == list(range(6))
 
 
 def test_an_end_before_the_last_place_waits_for_the_thread() -> None:
-    """So that nothing reads from a store whose files are deleted next."""
+    """Otherwise, the thread could read from a store whose files are deleted."""
     busy: list[int] = []
 
     def make(place: int) -> int:

@@ -1,4 +1,4 @@
-"""Two processes of one launch stop together when one of them alone meets what is not finite."""
+"""Two processes of one launch stop together if only one of them meets values that are not finite."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trichord.training import loop
 
 
 def train(rank: int, port: int, store: str, out: str, what: str, batch_norm: str) -> None:
-    """One process: `what` goes wrong in process 1 alone (or, with `features`, wherever the batch's part falls)."""
+    """Run one process; the fault `what` occurs in process 1 only or, with `features`, where that part of the batch is."""
     join_gloo(rank, 2, port)
     call, norm = CombinedLoss.__call__, loop._grad_norm
 

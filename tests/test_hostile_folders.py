@@ -1,4 +1,4 @@
-"""Folders of videos with things in them that are no videos, names that mean something to FFmpeg, and files that claim too much."""
+"""Folders with entries that are not videos, names with a meaning for FFmpeg, and files with excessive claims."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SOURCE = Path(trichord.__file__).parent
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Four short videos, each of other pictures."""
+    """Four short videos with different pictures."""
     root = tmp_path_factory.mktemp("videos")
     for n in range(4):
         write_video(root / f"{n}.mp4", pictures(4 + n, n), 10, sound(0.4 + 0.1 * n))
@@ -57,7 +57,7 @@ def irregular(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fifo", "socket", "device"])
-def test_what_is_no_regular_file_is_missing_and_waits_for_nobody(tmp_path: Path, videos: list[Path], kind: str) -> None:
+def test_special_files_are_skipped_without_waiting(tmp_path: Path, videos: list[Path], kind: str) -> None:
     folder = tmp_path / "v"
     folder.mkdir()
     shutil.copy(videos[0], folder / "good.mp4")
@@ -85,7 +85,7 @@ def test_a_table_that_names_a_fifo(tmp_path: Path, videos: list[Path], column: s
 @pytest.mark.parametrize("name", ["hashes.jsonl", "skipped.jsonl"])
 @pytest.mark.parametrize("kind", ["fifo", "device", "link"])
 def test_files_of_a_store_that_lines_are_appended_to(tmp_path: Path, videos: list[Path], name: str, kind: str) -> None:
-    """A store from elsewhere: nothing waits for a FIFO, and nothing is appended to the file that a link leads to."""
+    """In an untrusted store, nothing waits for a FIFO, and nothing is appended through a link."""
     folder, store = tmp_path / "v", tmp_path / "s"
     folder.mkdir()
     store.mkdir()
@@ -219,7 +219,7 @@ def test_pictures_are_bounded_by_the_size_of_the_file(tmp_path: Path, suffix: st
 
 
 def test_a_frame_that_lasts_for_years(tmp_path: Path) -> None:
-    """A container of ten seconds whose last frame says that it is seen for ages, and so does the header."""
+    """A container of ten seconds, whose last frame and header claim an enormous duration."""
     path = write_frames(tmp_path / "a.mkv", [0, 1, 2])
     data = path.read_bytes()
     at = data.index(b"\x44\x89\x88") + 3  # the duration of the segment, in milliseconds
@@ -251,7 +251,7 @@ def test_a_file_with_a_huge_gap_hurts_no_other(tmp_path: Path, videos: list[Path
 
 
 def test_long_recordings_are_whole(tmp_path: Path) -> None:
-    """Holes of less than an hour in a recording of its usual size are no damage."""
+    """Gaps of less than an hour in a recording of ordinary size are not damage."""
     assert longest_s(2_000_000) > 48 * 3600
     path = write_sound(tmp_path / "a.mkv", [0, 1800, 3300])
     assert waveform(path).size == pytest.approx(3300 * 16000 + 64, abs=200)
@@ -310,7 +310,7 @@ def test_a_damaged_item_is_dropped_with_and_without_assertions(tmp_path: Path, o
 
 
 def test_no_assertion_judges_data() -> None:
-    """`python -O` leaves assertions out: they may only narrow a type, or state what the lines above them make sure."""
+    """`python -O` removes assertions: they may only narrow a type, or state what preceding lines ensure."""
     allowed = {"packed_conv.py", "audio_windows.py"}
     judging = []
     for path in sorted(SOURCE.rglob("*.py")):

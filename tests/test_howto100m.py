@@ -1,4 +1,4 @@
-"""HowTo100M into the store: what is whole arrives as it was, what is not is listed with the reason."""
+"""Import of HowTo100M: intact data is stored unchanged, and everything else is listed with a reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def captions() -> dict[str, list]:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """Four videos in the layout of AVLnet and MCN, captions as JSON."""
+    """Four videos in the layout of AVLnet and MCN, with captions as JSON."""
     root = tmp_path / "release"
     for seed, video in enumerate(IDS):
         folder = root / "features" / "cooking" / video
@@ -53,7 +53,7 @@ def file_of(root: Path, video: str, kind: str) -> Path:
     return root / "features" / "cooking" / video / f"{video}_{kind}.npz"
 
 
-def test_sample_arrives_as_it_was(tmp_path: Path) -> None:
+def test_the_sample_is_imported_unchanged(tmp_path: Path) -> None:
     lines: list[str] = []
     with passing_messages(lines.append):
         summary = import_howto100m(SAMPLE, tmp_path / "store", WORDS)
@@ -102,7 +102,7 @@ def test_threads_do_not_change_the_store(release: Path, tmp_path: Path) -> None:
     assert Store(tmp_path / "1").fingerprint == Store(tmp_path / "3").fingerprint
 
 
-def test_run_again_it_goes_on_where_it_stopped(release: Path, tmp_path: Path) -> None:
+def test_a_second_import_continues(release: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     (release / "some_videopaths.txt").write_text("path\ncooking/vid_a\ncooking/vid_b\n")
     assert import_howto100m(release, store, WORDS).num_added == 2
@@ -114,7 +114,7 @@ def test_run_again_it_goes_on_where_it_stopped(release: Path, tmp_path: Path) ->
     assert (summary.num_added, summary.num_present) == (0, 5) and len(Store(store)) == 4
 
 
-def test_interrupted_it_keeps_what_it_added(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_import_keeps_its_items(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     added = common._added
 
     def stop(writer: Any, made: common.Made, summary: ImportSummary) -> str:
@@ -228,7 +228,7 @@ def test_widths_follow_the_store_that_is_there(release: Path, tmp_path: Path) ->
     assert "has width 7, but the others have width 6" in text and "skipped.jsonl" in text
 
 
-def test_captions_whose_times_cannot_be_are_left_out_and_counted(release: Path, tmp_path: Path) -> None:
+def test_captions_with_invalid_times_are_left_out_and_counted(release: Path, tmp_path: Path) -> None:
     table = {video: captions() for video in IDS}
     table["vid_a"] = {
         "start": [6.0, 3.0, 3.0, float("nan"), 4.0, 0.0],
@@ -299,7 +299,7 @@ def test_npy_files_with_2d_and_3d_in_separate_folders(release: Path, tmp_path: P
     assert store.streams["visual_2d"].dtype == "float16" and store.streams["visual_3d"].dim == 4
 
 
-def test_release_that_lacks_a_part_says_which_and_what_to_do(release: Path, tmp_path: Path) -> None:
+def test_an_incomplete_release_names_the_missing_part(release: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     listed = release / "some_videopaths.txt"
     assert "no such folder; pass the folder of the release with --root" in refused(import_howto100m, listed, store)
@@ -344,7 +344,9 @@ def test_release_that_lacks_a_part_says_which_and_what_to_do(release: Path, tmp_
     assert text == f"{release}: no path list (*paths*.txt or *paths*.csv); pass it with --paths"
 
 
-def test_progress_tells_rate_and_time_left(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_reports_rate_and_remaining_time(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(common, "REPORT_EVERY_S", 0.0)
     lines: list[str] = []
     with passing_messages(lines.append):

@@ -1,4 +1,4 @@
-"""Which settings identify a trained stage and a scored run. A setting that is added with a default changes no identity."""
+"""The settings that identify a trained stage and a scored run. A new setting at its default changes no identity."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def keys_of(recipe: Recipe) -> dict[str, str]:
 
 
 def with_new_setting(recipe: Recipe, section: str, value: int) -> Recipe:
-    """`recipe` as a later version has it, with a setting `new` whose default is 3."""
+    """Return `recipe` as a later version would have it, with a setting `new` whose default is 3."""
     settings = getattr(recipe, section)
     later = make_dataclass("Later", [("new", int, field(default=3))], bases=(type(settings),))
     values = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
@@ -72,7 +72,7 @@ def test_every_setting_that_is_listed_exists() -> None:
         assert {(section, name) for section, names in listed.items() for name in names} <= known
 
 
-def test_a_study_of_before_a_setting_existed_goes_on_with_it_at_its_default(
+def test_an_earlier_study_continues_with_the_default_of_a_new_setting(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = {"tensorboard": False, "max_steps": 1, "device": "cpu"}

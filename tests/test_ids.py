@@ -1,4 +1,4 @@
-"""Ids that are spelt as names of files, lists that do not fit, and clips that are named twice, in every importer."""
+"""Ids with file extensions, lists that do not match, and clips that are listed twice, in every importer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trichord.store.annotations import read_annotations
         ("1.25-2.5", "1.25-2.5"), ("mp4", "mp4"), ("", ""),
     ],
 )  # fmt: skip
-def test_known_suffixes_of_media_are_left_out_and_nothing_else(name: str, bare: str) -> None:
+def test_only_known_media_suffixes_are_removed(name: str, bare: str) -> None:
     assert without_media_suffix(name) == bare
 
 
@@ -198,7 +198,7 @@ def test_mining_youtube_with_other_suffixes(original: bool, tmp_path: Path) -> N
     assert Store(tmp_path / "s").collections() == Store(tmp_path / "p").collections()
 
 
-def test_suffixes_of_all_files_that_a_folder_gives_are_known() -> None:
+def test_suffixes_of_all_extracted_files_are_known() -> None:
     for suffix in (*VIDEO_SUFFIXES, *SOUND_SUFFIXES):
         expected = None if suffix[1:].isdigit() else "clip.1"
         assert IdIndex(["clip.1"], "here").find(f"clip.1{suffix.upper()}") == expected

@@ -1,4 +1,4 @@
-"""Imports on a machine that fails for a moment: what was not read is no broken file, and is read by the next run."""
+"""Imports during temporary faults: a file that cannot be read is not reported as broken, and the next run reads it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trichord.store.ledger import read_ledger
 
 
 class FailingFile(io.FileIO):
-    """A file of which nothing can be read."""
+    """A file that cannot be read."""
 
     def readinto(self, buffer: Any, /) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -48,7 +48,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("webdataset", webdataset, "test-000000.tar", 1),  # the whole shard
     ],
 )
-def test_what_the_system_does_not_read_is_read_by_the_next_import(
+def test_unread_files_are_read_by_the_next_import(
     layout: str,
     room: object,
     wanted: str,
@@ -81,7 +81,7 @@ def test_a_damaged_file_is_not_the_fault_of_the_system(store: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("layout", ["howto100m", "youcook2", "webdataset", "npy"])
-def test_word_vectors_that_lie_in_a_folder_are_no_pipe(layout: str, store: Path, tmp_path: Path) -> None:
+def test_word_vectors_in_a_folder_are_not_a_pipe(layout: str, store: Path, tmp_path: Path) -> None:
     export_store(store, out=tmp_path / "release", layout=layout)
     (tmp_path / "release" / "word2vec.bin").unlink()
     os.mkfifo(tmp_path / "release" / "word2vec.bin")

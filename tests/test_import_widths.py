@@ -1,4 +1,4 @@
-"""Features of another width than most, and items that are there twice: whatever the order in which they are listed."""
+"""Features whose width differs from that of most items, and duplicate items, in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON that parses badly: nested without end, numbers of thousands of digits, halves of characters. One line names the row."""
+"""JSON that is hard to parse: deep nesting, numbers of thousands of digits, incomplete characters. The error names the row."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_table_of_clips_names_the_row(name: str, tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_table_of_labels_says_why(name: str, tmp_path: Path) -> None:
+def test_an_invalid_table_of_labels_gives_the_reason(name: str, tmp_path: Path) -> None:
     row, reason = ROWS[name]
     path = tmp_path / "labels.jsonl"
     path.write_text('{"clip": "b", ' + row + "}\n")

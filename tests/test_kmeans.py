@@ -1,4 +1,4 @@
-"""k-means against loops in float64, and its invariants."""
+"""k-means compared with loops in float64, and its invariants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 def slow_kmeans(data: np.ndarray, start: np.ndarray, normalize: bool, iterations: int) -> tuple[np.ndarray, list[int]]:
-    """Plain loops; empty clusters become zero."""
+    """Run k-means with plain loops; empty clusters become zero."""
     centroids = [unit(c) if normalize else c for c in start]
     labels: list[int] = []
     for step in range(iterations + 1):
@@ -60,7 +60,7 @@ def test_oracle(n: int, k: int, d: int, seed: int, normalize: bool, iterations: 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 6), st.integers(0, 10**6), st.sampled_from([0, 1, 3]))
 def test_objective_never_rises(n: int, k: int, d: int, seed: int, distinct: int) -> None:
-    """Spherical, re-seeded: also with duplicates, with more clusters than rows, with zero rows."""
+    """Spherical and with re-seeding, also with duplicates, more clusters than rows, and zero rows."""
     generator = torch.Generator().manual_seed(seed)
     data = torch.randn(n, d, generator=generator)
     if distinct:
@@ -157,7 +157,7 @@ PATHS = ("float32", "bfloat16")
 
 
 def skewed(seed: int, n: int, d: int, k: int, mean: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows (n, d) of few directions about a mean, of very unequal lengths, and centroids (k, d)."""
+    """Return rows (n, d) of few directions around a mean, with very different lengths, and centroids (k, d)."""
     generator = torch.Generator().manual_seed(seed)
     basis = torch.randn(min(d, 6), d, generator=generator)
     rows = torch.randn(n, len(basis), generator=generator) @ basis + mean * torch.randn(d, generator=generator)
@@ -165,7 +165,7 @@ def skewed(seed: int, n: int, d: int, k: int, mean: float = 0.0) -> tuple[torch.
 
 
 def assert_nearest(data: torch.Tensor, centroids: torch.Tensor, labels: torch.Tensor) -> None:
-    """No centroid is nearer than the labelled one by more than float32 can tell; loops in float64."""
+    """Check with loops in float64 that no centroid is nearer than the labelled one beyond float32 rounding."""
     for x, label in zip(data.double().numpy(), labels.tolist(), strict=True):
         cosines = [float(unit(x) @ unit(c)) for c in centroids.double().numpy()]
         assert max(cosines) - cosines[label] <= 4e-7
@@ -188,7 +188,9 @@ def test_fast_paths_assign_to_the_nearest(n: int, k: int, d: int, seed: int, mea
     st.integers(20, 200), st.integers(1, 12), st.integers(0, 10**6), st.booleans(), st.sampled_from(["reseed", "zero"])
 )
 def test_fast_paths_fit_as_the_plain_one(n: int, k: int, seed: int, normalize: bool, empty: str) -> None:
-    """Two updates from the same start: the same objective and, where no row lies between two centroids, the same centroids."""
+    """Two updates from the same start give the same objective and, unless a row lies between two centroids, the same
+    centroids.
+    """
     data, start = skewed(seed, n, 24, k)
     options = {"init_centroids": start, "max_iterations": 1, "tolerance": 0.0, "normalize": normalize, "empty": empty}
     for _ in range(2):
@@ -235,8 +237,8 @@ def test_ties_go_to_the_first_on_fast_paths(path: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 10**6), st.floats(0.0, 3.0), st.sampled_from([1e-3, 1e-2, 0.3]))
-def test_what_bfloat16_decides_is_sure(d: int, seed: int, mean: float, apart: float) -> None:
-    """Decided rows have the label of float64, with a lead that no float32 sum can turn; close centroids make it hard."""
+def test_bfloat16_decisions_are_certain(d: int, seed: int, mean: float, apart: float) -> None:
+    """Decided rows have the label of float64, with a margin that no float32 sum can change; close centroids make it hard."""
     generator = torch.Generator().manual_seed(seed)
     middle = torch.randn(d, generator=generator) * mean
     data = middle + torch.randn(40, d, generator=generator)
@@ -249,7 +251,7 @@ def test_what_bfloat16_decides_is_sure(d: int, seed: int, mean: float, apart: fl
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_bfloat16_decides_is_sure_of_rows_that_round_badly(seed: int) -> None:
+def test_bfloat16_decisions_are_certain_for_badly_rounded_rows(seed: int) -> None:
     """Every element loses almost half a step of bfloat16, and all losses favour the other centroid."""
     generator = torch.Generator().manual_seed(seed)
     centroids = torch.randn(1, 64, generator=generator).sign() / 8 * torch.tensor([[1.0], [-1.0]])
@@ -264,8 +266,8 @@ def test_what_bfloat16_decides_is_sure_of_rows_that_round_badly(seed: int) -> No
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_what_bfloat16_decides_is_sure_of_centroids_that_round_badly(share: float) -> None:
-    """The row is exact; the centroids' losses, all of one sense, turn the order of two opposite centroids."""
+def test_bfloat16_decisions_are_certain_for_badly_rounded_centroids(share: float) -> None:
+    """The row is exact; rounding of the centroids in one direction reverses the order of two opposite centroids."""
     row = torch.ones(64)
     kept = torch.linspace(1.25, 1.75, 32).bfloat16().float()
     ends = torch.cat([kept, -kept])  # sums to zero with the row
@@ -278,8 +280,8 @@ def test_what_bfloat16_decides_is_sure_of_centroids_that_round_badly(share: floa
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_bfloat16_decides_is_sure_where_its_result_is_rounded(seed: int) -> None:
-    """Two centroids side by side, far from the mean of all, and rows along them: large scores, small differences."""
+def test_bfloat16_decisions_are_certain_for_rounded_results(seed: int) -> None:
+    """Two neighbouring centroids are far from the mean, with rows along them: large scores, small differences."""
     generator = torch.Generator().manual_seed(seed)
     first = torch.nn.functional.normalize(torch.randn(16, generator=generator), dim=0)
     second = torch.nn.functional.normalize(first + 0.01 * torch.randn(16, generator=generator), dim=0)
@@ -290,7 +292,7 @@ def test_what_bfloat16_decides_is_sure_where_its_result_is_rounded(seed: int) ->
     assert torch.equal(labels[decided], expected[decided])
 
 
-def test_bfloat16_decides_most_and_never_what_is_not_a_number() -> None:
+def test_bfloat16_decides_most_rows_but_never_nan() -> None:
     data, truth = blobs(1, n=400, k=5, d=64, spread=0.3)
     centroids = torch.nn.functional.normalize(torch.stack([data[truth == k].mean(0) for k in range(5)]), dim=1)
     data[0], data[1, 3], data[2, 5], data[3] = float("nan"), float("inf"), float("nan"), 0
@@ -300,8 +302,8 @@ def test_bfloat16_decides_most_and_never_what_is_not_a_number() -> None:
     assert torch.equal(labels[decided], truth[decided])
 
 
-def test_a_fit_that_stands_still_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without another pass, and with the result that further passes give."""
+def test_a_converged_fit_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes no further pass, and its result is that of further passes."""
     data, truth = blobs(0, n=300)
     start = torch.stack([data[truth == k][0] for k in range(4)])
     passes = []

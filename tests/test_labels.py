@@ -1,4 +1,4 @@
-"""Labels from files: which row is a clip's."""
+"""Labels from files: the rows that belong to a clip."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_plain_names() -> None:
         ("a.txt", "x", "labels are read from .csv, .tsv, .jsonl, a world.json or a folder of official lists"),
     ],
 )
-def test_what_is_no_table_of_labels_is_told(name: str, content: str, told: str, tmp_path: Path) -> None:
+def test_an_invalid_table_of_labels_is_reported(name: str, content: str, told: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(TrichordError) as caught:
         read_labels(tmp_path / name)

@@ -1,4 +1,4 @@
-"""torchrun and accelerate launch, as a user starts them: what comes out, and what is told when one process fails."""
+"""torchrun and accelerate launch as a user starts them: results, and the messages when one process fails."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def losses(folder: Path) -> dict[str, list[float]]:
-    """By stage, the loss of each step."""
+    """Return the loss of each step, by stage."""
     found = {}
     for path in sorted(folder.glob("stages/*/metrics.jsonl")):
         found[path.parent.name] = [json.loads(line)["loss"] for line in path.read_text().splitlines()]
@@ -103,14 +103,14 @@ def test_one_process_that_fails_ends_all_with_one_line(wrong: str, line: str, ti
         assert [len(steps) for steps in losses(out).values()] == [10, 10]
 
 
-def test_a_mistake_of_the_user_is_told_once(tiny_store: Path, tmp_path: Path) -> None:
+def test_a_mistake_of_the_user_is_reported_once(tiny_store: Path, tmp_path: Path) -> None:
     for words in (["--order", "av>x"], ["--training.epoch", "3"], ["--training.sync_batch_norm", "true"]):
         done = run(*TORCHRUN, "-m", "trichord", "train", "--store", tiny_store, "--out", tmp_path / "run", *words)
         assert done.returncode != 0 and len(told(done)) == 1, done.stderr
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tiny_store: Path, tmp_path: Path) -> None:
-    """The batches are the same; it says that sums and random states may not be."""
+def test_a_run_continues_with_another_number_of_processes(tiny_store: Path, tmp_path: Path) -> None:
+    """The batches are the same; a note says that sums and random states may differ."""
     out = tmp_path / "run"
     words = [
         "train",

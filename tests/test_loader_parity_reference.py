@@ -44,7 +44,7 @@ def published() -> dict[str, np.ndarray]:
 
 
 def clip_of(start: np.ndarray, end: np.ndarray, caption: int) -> tuple[float, float, list[int]]:
-    """Start, end and captions (in order of joining) of the clip of at least 10 s grown from a caption."""
+    """Return start, end and captions (in the order of joining) of the clip of at least 10 s that contains a caption."""
     first = last = caption
     joined = [caption]
     while end[last] - start[first] < 10.0 and (first > 0 or last + 1 < len(start)):
@@ -75,13 +75,13 @@ def video_of(store: Store, item: int, start_s: float, end_s: float) -> np.ndarra
 
 
 def audio_of(store: Store, item: int, begin: int, end: int | None, length: int) -> tuple[np.ndarray, int]:
-    """Mean over the 40 mel bins of each frame, zero behind the clip, and the number of its frames."""
+    """Return the mean over the 40 mel bins of each frame, with zeros after the clip, and the number of frames."""
     frames = store.rows("spectrogram", item)[begin:end][:length].astype(np.float64)
     return np.pad(frames.mean(axis=1), (0, length - len(frames))), len(frames)
 
 
 def text_of(store: Store, item: int, captions: list[int]) -> np.ndarray:
-    """Sum of each word's vector; zeros where there is no word."""
+    """Return the sum of each word's vector, with zeros where there is no word."""
     known = {word: row for row, word in enumerate(store.words)}
     words = [word for c in captions for word in tokenize(store.caption_text(item, c)) if word in known][:MAX_WORDS]
     assert [known[word] for word in words] == [i for c in captions for i in store.word_ids(item, c).tolist()][
@@ -149,7 +149,7 @@ def compare(batch: Batch, store: Store, expected: dict[str, np.ndarray], rows: n
     np.testing.assert_allclose(sums, expected["text_sum_over_dims"][rows], rtol=0, atol=1e-6)
 
 
-def test_the_clip_reader_gives_the_published_training_clips(store: Store, published: dict[str, np.ndarray]) -> None:
+def test_the_clip_reader_returns_the_published_training_clips(store: Store, published: dict[str, np.ndarray]) -> None:
     for item in store.select("howto100m").tolist():
         expected = {name.partition("/")[2]: a for name, a in published.items() if name.startswith(store.video_id(item))}
         start_s, end_s, _, _ = item_clips(store, item, 10.0)
@@ -159,7 +159,7 @@ def test_the_clip_reader_gives_the_published_training_clips(store: Store, publis
 
 
 @pytest.mark.parametrize(("collection", "name"), [("youcook2", "youcook"), ("msrvtt", "msrvtt")])
-def test_the_clip_reader_gives_the_published_evaluation_clips(
+def test_the_clip_reader_returns_the_published_evaluation_clips(
     collection: str, name: str, store: Store, published: dict[str, np.ndarray]
 ) -> None:
     expected = {key.partition("/")[2]: a for key, a in published.items() if key.startswith(f"{name}/")}

@@ -1,4 +1,4 @@
-"""Steps placed in videos against brute force, and both recalls on cases that were counted by hand."""
+"""Steps placed in videos compared with brute force, and both recalls on cases counted by hand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def score_matrices(draw: st.DrawFn, max_seconds: int = 8, max_steps: int = 4) ->
 
 
 def best_by_trial(scores: np.ndarray) -> tuple[int, ...]:
-    """Every choice of seconds in order; of the best ones that whose last second is earliest, then the one before, ..."""
+    """Try every choice of seconds in order; of the best ones, prefer the earliest last second, then the one before, ..."""
     num_seconds, num_steps = scores.shape
     every = list(combinations(range(num_seconds), num_steps))
     total = {seconds: sum(scores[t, k] for k, t in enumerate(seconds)) for seconds in every}
@@ -52,7 +52,7 @@ def test_alignment_is_the_best_of_all_placements(scores: np.ndarray) -> None:
 
 @given(score_matrices())
 @settings(max_examples=50, deadline=None)
-def test_alignment_does_not_see_what_is_added_to_all_scores_of_a_step(scores: np.ndarray) -> None:
+def test_alignment_ignores_constants_added_to_the_scores_of_a_step(scores: np.ndarray) -> None:
     shift = np.arange(scores.shape[1]) * 0.25
     assert np.array_equal(align_ordered(scores), align_ordered(scores + shift))
 
@@ -67,7 +67,7 @@ def test_alignment_by_hand() -> None:
     assert best_second_hits(scores, truth).tolist() == [1, 1]  # each by itself: 2 and 1
 
 
-def test_alike_scores_take_the_first_seconds() -> None:
+def test_equal_scores_select_the_first_seconds() -> None:
     assert align_ordered(np.zeros((5, 3))).tolist() == [0, 1, 2]
 
 
@@ -83,7 +83,7 @@ def test_more_steps_than_seconds_say_so() -> None:
 
 
 @pytest.mark.parametrize("scores", [np.zeros(3), np.zeros((0, 2)), np.array([[np.nan]]), np.array([[-np.inf], [0.0]])])
-def test_what_is_no_matrix_of_finite_scores_is_refused(scores: np.ndarray) -> None:
+def test_scores_must_be_a_finite_matrix(scores: np.ndarray) -> None:
     with pytest.raises(TrichordError):
         align_ordered(scores)
 
@@ -95,7 +95,7 @@ def test_truth_of_another_shape_is_refused() -> None:
 
 @given(score_matrices(), st.integers(0, 2**16))
 @settings(max_examples=100, deadline=None)
-def test_best_seconds_count_ties_at_what_a_draw_expects(scores: np.ndarray, seed: int) -> None:
+def test_best_seconds_count_ties_by_their_expected_value(scores: np.ndarray, seed: int) -> None:
     truth = np.random.default_rng(seed).random(scores.shape) < 0.4
     for k, hit in enumerate(best_second_hits(scores, truth)):
         tied = [t for t in range(len(scores)) if scores[t, k] == max(scores[:, k])]
@@ -172,7 +172,7 @@ def test_average_precision_by_hand() -> None:
 
 
 def slow_average_precision(right: list[bool], scores: list[float]) -> float:
-    """Steps of recall times precision over falling thresholds; what ties passes a threshold together (scikit-learn)."""
+    """Sum steps of recall times precision over falling thresholds; ties pass a threshold together (as in scikit-learn)."""
     total, found_before = 0.0, 0
     for threshold in sorted(set(scores), reverse=True):
         above = [r for r, s in zip(right, scores, strict=True) if s >= threshold]
@@ -215,7 +215,7 @@ def test_chance_of_average_precision_is_the_mean_over_all_orders(num: int, posit
     assert average_precision_chance(num, positives) == pytest.approx(np.mean(values))
 
 
-def test_chance_of_mean_average_precision_is_what_random_scores_reach() -> None:
+def test_chance_of_mean_average_precision_equals_random_scores() -> None:
     rng = np.random.default_rng(0)
     truth = [rng.random((12, 3)) < 0.2, rng.random((9, 3)) < 0.2]
     truth[0][:, 2] = truth[1][:, 2] = False  # nowhere annotated
@@ -228,7 +228,7 @@ def test_chance_of_mean_average_precision_is_what_random_scores_reach() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_chance_of_alignment_against_every_placement_of_drawn_scores(seed: int) -> None:
-    """Its own draws, its own search: the two means lie within their scatter."""
+    """With independent draws and search, the two means agree within their variation."""
     rng = np.random.default_rng(seed)
     truth = rng.random((6, 3)) < 0.5
     every, draws = np.array(list(combinations(range(6), 3))), 4000

@@ -1,4 +1,4 @@
-"""LSMDC and the full test set of MSR-VTT into the store."""
+"""Import of LSMDC and of the full test set of MSR-VTT."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_lsmdc_mistakes_are_one_line(tmp_path: Path) -> None:
 
 
 def release(root: Path) -> Path:
-    """Four test clips, one of JSFusion's, one of the 1k-A training set, one in a table of tensors, one nowhere."""
+    """Four test clips: one of JSFusion, one of the 1k-A training set, one in a table of tensors, and one without features."""
     rng = np.random.default_rng(0)
     videos = [{"video_id": f"video{i}", "split": "test" if i >= 7010 else "train"} for i in (1, 7010, 7011, 7012, 7013)]
     sentences = [

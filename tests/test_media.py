@@ -1,4 +1,4 @@
-"""Decoding and encoding on generated files, odd ones among them."""
+"""Decoding and encoding of generated files, including irregular ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RATE_HZ = 16000
 
 
 def grey(num_frames: int, step: int = 4, width: int = WIDTH, height: int = HEIGHT) -> Iterator[np.ndarray]:
-    """Frame i is grey of level 16 + step * i."""
+    """Return frames, where frame i has the grey level 16 + step * i."""
     for i in range(num_frames):
         yield np.full((height, width, 3), 16 + step * i, np.uint8)
 
@@ -39,7 +39,7 @@ def chirp(seconds: float) -> np.ndarray:
 
 
 def mux(path: Path, tracks: list[dict[str, Any]], **options: str) -> Path:
-    """A file of several tracks, with things that write_video does not do: {kind, rate, size, start_s, rows, ...}."""
+    """Write a file of several tracks with properties that write_video lacks: {kind, rate, size, start_s, rows, ...}."""
     with av.open(str(path), "w", options=options) as out:
         streams: list[Any] = []
         stream: Any
@@ -83,7 +83,7 @@ def mux(path: Path, tracks: list[dict[str, Any]], **options: str) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_what_is_written_is_read(tmp_path: Path, suffix: str) -> None:
+def test_written_videos_are_read(tmp_path: Path, suffix: str) -> None:
     path, sound = tmp_path / "sub" / f"a{suffix}", chirp(5.0)
     write_video(path, grey(50), 10, sound, RATE_HZ)
     info = probe(path)
@@ -101,7 +101,7 @@ def test_what_is_written_is_read(tmp_path: Path, suffix: str) -> None:
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / name, grey(8), 12.5, chirp(0.6))
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
@@ -199,7 +199,7 @@ def test_other_sample_rates_come_out_at_16_khz(tmp_path: Path) -> None:
     assert heard.size == pytest.approx(RATE_HZ, abs=400) and abs(int(spectrum.argmax()) - 1000) <= 1
 
 
-def test_a_truncated_tail_gives_what_decodes_and_a_note(tmp_path: Path) -> None:
+def test_a_truncated_file_returns_its_decoded_part_with_a_note(tmp_path: Path) -> None:
     rng = np.random.RandomState(0)
     noise = (rng.randint(0, 255, (HEIGHT, WIDTH, 3), np.uint8) for _ in range(60))
     write_video(tmp_path / "a.mp4", noise, 10, chirp(6))
@@ -238,7 +238,7 @@ def test_a_rotated_video_is_turned_upright(tmp_path: Path) -> None:
         ("b.mkv", b"", r"b\.mkv: cannot be opened as a video"),
     ],
 )
-def test_what_is_no_video(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_files_that_are_not_videos(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     for read in (probe, waveform, subtitles, lambda path: next(frames(path))):
@@ -246,7 +246,7 @@ def test_what_is_no_video(tmp_path: Path, name: str, content: bytes | None, mess
             read(tmp_path / name)
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     with pytest.raises(TrichordError, match="a video needs at least one picture"):
         write_video(path, [], 10, chirp(1))

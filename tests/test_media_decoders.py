@@ -1,4 +1,4 @@
-"""Choice of the decoder; torchcodec's way against PyAV's on a stand-in with torchcodec's documented interface."""
+"""Choice of the decoder; the torchcodec path compared with PyAV, on a substitute with the interface of torchcodec."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_where_torchcodec_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 @pytest.mark.parametrize("sampling", ["shown", "published"])
 @pytest.mark.parametrize("name", ["b_frames", "variable_rate", "late_video", "clockwise", "transport", "short"])
-def test_torchcodec_gives_the_same_pictures(
+def test_torchcodec_decodes_the_same_pictures(
     odd: dict[str, OddFile], monkeypatch: pytest.MonkeyPatch, name: str, sampling: str
 ) -> None:
     made = fake_torchcodec.install(monkeypatch).made
@@ -88,7 +88,9 @@ def test_torchcodec_gives_the_same_pictures(
     assert {call["device"] for call in made} == {"cpu"} and {call["threads"] for call in made} == {1}
 
 
-def test_what_torchcodec_cannot_read(odd: dict[str, OddFile], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_files_that_torchcodec_cannot_read(
+    odd: dict[str, OddFile], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     decoder_class = fake_torchcodec.install(monkeypatch)
     decoder = choose_decoder("torchcodec")
     with pytest.raises(TrichordError, match="audio_only.m4a: has no video stream; remove it"):

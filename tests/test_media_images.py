@@ -1,4 +1,4 @@
-"""Still pictures of every kind: colours, orientation, sizes, and what is refused."""
+"""Still pictures of every kind: colours, orientation, sizes, and refused files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHOLE = FrameSpec(width=60, height=40)
 
 
 def card(mode: str = "RGB") -> Image.Image:
-    """60 x 40: red at the left, blue at the right; light above, dark below."""
+    """Return 60 x 40 pixels: red on the left, blue on the right; light at the top, dark at the bottom."""
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:, :30], pixels[:, 30:] = (220, 30, 30), (30, 30, 220)
     pixels[20:] //= 2
@@ -61,7 +61,7 @@ def test_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     assert mode != "1" or set(np.unique(seen)) <= {0, 255}
 
 
-def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+def test_transparent_pixels_are_white(tmp_path: Path) -> None:
     pixels = np.zeros((40, 60, 4), np.uint8)
     pixels[:, :20, 3], pixels[:, 20:40, 3] = 255, 51  # black: opaque, a fifth, not at all
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -110,7 +110,7 @@ def test_a_crop_is_the_middle_and_scaling_is_smooth(tmp_path: Path) -> None:
     assert np.abs(image(tmp_path / "b.png", FrameSpec(short_side=25))[:, 5:-5].astype(int) - 100).max() < 8
 
 
-def test_a_still_is_what_a_video_of_it_shows(tmp_path: Path) -> None:
+def test_a_still_picture_equals_a_video_of_it(tmp_path: Path) -> None:
     t = np.linspace(0, 1, 128)
     pixels = np.stack(
         [255 * t[None] * np.ones((96, 1)), 200 * t[:96, None] * np.ones((1, 128))] + [np.full((96, 128), 90)]
@@ -147,7 +147,7 @@ def test_svg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         image(path, FrameSpec())
 
 
-def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def says(name: str, message: str) -> None:
         with pytest.raises(TrichordError, match=message) as caught:
             image(tmp_path / name, FrameSpec())

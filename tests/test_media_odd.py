@@ -1,4 +1,4 @@
-"""Odd media: what comes out of each, clips against decoding from the start, `published` against the ffmpeg tool."""
+"""Irregular media: the result of each, clips compared with decoding from the start, `published` compared with ffmpeg."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_odd_file_is_listed(odd: dict[str, OddFile]) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_PICTURES + WITHOUT)
-def test_what_comes_out_of_odd_media(odd: dict[str, OddFile], name: str) -> None:
+def test_irregular_media_give_their_expected_results(odd: dict[str, OddFile], name: str) -> None:
     file, notes = odd[name], list[str]()
     info = probe(file.path)
     assert (info.has_video, info.has_audio) == (bool(file.frames), file.sound_s > 0)
@@ -84,7 +84,7 @@ def test_sound_that_changes_on_the_way_stays_in_time(odd: dict[str, OddFile]) ->
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_clip_is_what_decoding_from_the_start_gives(
+def test_a_clip_equals_decoding_from_the_start(
     odd: dict[str, OddFile], monkeypatch: pytest.MonkeyPatch, data: st.DataObject
 ) -> None:
     path = path_of(odd, data.draw(st.sampled_from(WITH_PICTURES + REALS)))
@@ -185,7 +185,7 @@ def test_one_pass_for_several_specs_is_several_passes(odd: dict[str, OddFile], n
 
 @pytest.mark.parametrize("name", ["b_frames", "clockwise", "resolution_change"])
 def test_frames_go_as_soon_as_they_are_seen(odd: dict[str, OddFile], name: str) -> None:
-    """No frame in a cycle of references: ten-megabyte frames would pile up until the collector comes by."""
+    """Frames must not be in reference cycles: ten-megabyte frames would accumulate until the garbage collector runs."""
 
     def num_frames() -> int:
         return sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
@@ -261,7 +261,7 @@ def test_damage_in_a_clip_is_noted(odd: dict[str, OddFile], tmp_path: Path, end_
 def test_a_frame_that_claims_to_last_for_hours_ends_with_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flipped bit in a header made one of 6,553 s: as many pictures, and as long a wait."""
+    """A flipped bit in a header gave a frame of 6,553 s, which took as many pictures and as long."""
     from trichord.media import FrameSpec, pictures, video, write_video
 
     write_video(tmp_path / "v.mkv", np.zeros((30, 64, 96, 3), np.uint8), 10)

@@ -1,4 +1,4 @@
-"""Sound in blocks: holes, damaged time stamps, memory."""
+"""Sound in blocks: gaps, damaged time stamps, memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trichord.media import audio, sound, waveform
 
 
 def write_sound(path: Path, jumps_s: dict[int, float], num_packets: int = 40, **options: str) -> Path:
-    """PCM sound whose packets (of 64 ms) are late by `jumps_s[n]` from packet n on."""
+    """Write PCM sound whose packets (of 64 ms) are delayed by `jumps_s[n]` from packet n on."""
     with av.open(str(path), "w", options=options) as out:
         stream: Any = out.add_stream("pcm_s16le", rate=SOUND_HZ, layout="mono")
         out.start_encoding()
@@ -72,8 +72,8 @@ def test_silence_is_not_made_before_it_is_wanted(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("live", ["0", "1"])
-def test_a_damaged_time_stamp_is_no_silence(tmp_path: Path, live: str) -> None:
-    """A packet that says it is 30 hours late: beyond the stated end, or beyond an hour where no end is stated. Time goes on."""
+def test_a_damaged_time_stamp_does_not_become_silence(tmp_path: Path, live: str) -> None:
+    """A packet claims to be 30 hours late: beyond the stated end, or beyond an hour if no end is stated. Time continues."""
     path = write_sound(tmp_path / "a.mkv", {39: 30 * 3600.0}, live=live)
     if live == "0":  # the header believes the packet: put the length right
         data = path.read_bytes()
@@ -87,7 +87,7 @@ def test_a_damaged_time_stamp_is_no_silence(tmp_path: Path, live: str) -> None:
 
 @pytest.mark.parametrize("hole", [False, True])
 def test_skipped_sound_shows_as_empty_blocks(tmp_path: Path, hole: bool) -> None:
-    """Else the wait for the first block of a late clip is as long as decoding all that is before it."""
+    """Otherwise, waiting for the first block of a late clip would take as long as decoding everything before it."""
     if hole:
         path = write_sound(tmp_path / "a.mkv", {20: 300.0})
     else:
@@ -102,7 +102,7 @@ def test_skipped_sound_shows_as_empty_blocks(tmp_path: Path, hole: bool) -> None
     assert all(block.size for block in sound(path))
 
 
-def test_what_is_not_read_to_its_end_makes_no_note(tmp_path: Path) -> None:
+def test_a_partially_read_file_gives_no_note(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", num_frames=0, sound=tone(30), movflags="+faststart")
     path.write_bytes(path.read_bytes()[:90000])
     notes: list[str] = []

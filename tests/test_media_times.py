@@ -1,4 +1,4 @@
-"""The clock of a file: frames without presentation times, and clocks that restart, leap, overlap or lie."""
+"""The clock of a file: frames without presentation times, and clocks that restart, jump, overlap or are wrong."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_guess_is_ffmpegs() -> None:
     assert times([(0, 0), (8, 8), (4, 4)], in_order=False) == [0, 8, 4]
 
 
-def test_torchcodec_leaves_files_without_plain_times_to_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_without_plain_times_are_read_by_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = fake_torchcodec.install(monkeypatch).made
     path = write(tmp_path / "a.mp4", codec_options=B_FRAMES)
     subprocess.run([FFMPEG, "-v", "error", "-i", path, "-c", "copy", tmp_path / "a.avi"], check=True)
@@ -110,7 +110,7 @@ def test_torchcodec_leaves_files_without_plain_times_to_pyav(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("starts_s", [(0, 0, 0), (50, 0, 2000), (0, 90000, 12), (95000, 40, 95002.5), (0, 0.9, 1.8)])
-def test_time_goes_on_where_transport_streams_are_joined(tmp_path: Path, starts_s: tuple[float, ...]) -> None:
+def test_time_continues_across_joined_transport_streams(tmp_path: Path, starts_s: tuple[float, ...]) -> None:
     parts = []
     for n, start_s in enumerate(starts_s):
         whole = write_seconds(tmp_path / f"{n}.ts", range(3 * n, 3 * n + 3))
@@ -154,7 +154,7 @@ FLV_CLOCKS = {
 
 
 @pytest.mark.parametrize("name", FLV_CLOCKS)
-def test_an_flv_lasts_as_long_as_its_frames(tmp_path: Path, name: str) -> None:
+def test_the_duration_of_an_flv_is_that_of_its_frames(tmp_path: Path, name: str) -> None:
     path = write_seconds(tmp_path / "a.flv", range(6), flvflags="no_duration_filesize")
     restamp_flv(path, FLV_CLOCKS[name])
     notes: list[str] = []
@@ -201,7 +201,7 @@ def test_a_length_that_no_file_of_that_size_can_have_is_none(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("num_parts", "stated_s"), [(1, 1), (1, 0), (2, 3), (1, 3)])
-def test_a_flac_lasts_as_long_as_its_frames(tmp_path: Path, num_parts: int, stated_s: int) -> None:
+def test_the_duration_of_a_flac_is_that_of_its_frames(tmp_path: Path, num_parts: int, stated_s: int) -> None:
     path = tmp_path / "a.flac"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("flac", rate=16000, layout="mono")
@@ -239,7 +239,7 @@ def test_the_length_counts_from_the_start_of_a_clock_that_does_not_begin_at_zero
     assert seen(path, start_s=3.0) == [3, 4, 5] and clock_can_differ(path)
 
 
-def test_time_goes_on_where_fragments_of_mp4_are_joined(tmp_path: Path) -> None:
+def test_time_continues_across_joined_fragments_of_mp4(tmp_path: Path) -> None:
     parts = [write_seconds(tmp_path / f"{i}.mp4", range(3 * i, 3 * i + 3), **FRAGMENTS) for i in range(3)]
     path, notes = join_fragments(tmp_path / "joined.mp4", parts), list[str]()
     assert seen(path, notes=notes) == list(range(9)) and heard(path)[:9] == list(range(9))
@@ -262,7 +262,7 @@ def test_a_hole_of_hours_that_the_header_states_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("factor", [0.8, 0.97])
 def test_sound_whose_stamps_are_too_close_stays_in_time(tmp_path: Path, factor: float) -> None:
-    """20 s of sound whose stamps say 16 s: what is heard in a second is what its stamps say."""
+    """20 s of sound have stamps for 16 s: the sound in each second is that of its stamps."""
     source = write_seconds(tmp_path / "a.mkv", range(20), sound_codec="pcm_s16le")
     path = remux(source, tmp_path / "b.mkv", lambda kind, s: s * factor if kind == "audio" else s)
     expected = [int((k + 0.5) / factor) for k in range(int(20 * factor))]
@@ -270,7 +270,7 @@ def test_sound_whose_stamps_are_too_close_stays_in_time(tmp_path: Path, factor: 
 
 
 def test_sound_alone_that_steps_back_overlaps(tmp_path: Path) -> None:
-    """Its stamps from 3 s on are 0.8 s early; the pictures go on: the sound is where its stamps say."""
+    """Its stamps are 0.8 s early from 3 s on, and the pictures continue: the sound is at its stamps."""
     path = write_seconds(tmp_path / "a.flv", range(8))
     restamp_flv(path, lambda kind, n, ms: ms - 800 if kind == "audio" and ms >= 3000 else ms)
     assert seen(path)[:8] == list(range(8))

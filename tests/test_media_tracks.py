@@ -1,4 +1,4 @@
-"""Which tracks are read, and what is said of tracks that cannot be, of silence, and of files that are whole."""
+"""The choice of tracks, and notes about tracks that cannot be read, about silence, and about complete files."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_sound_that_is_there_and_pictures_that_are_not(tmp_path: Path) -> None:
 
 
 def test_pictures_and_sound_are_of_the_same_program(tmp_path: Path) -> None:
-    """The sound of the other program has a higher bit rate, its clock is elsewhere, and it comes first."""
+    """The sound of the other program has a higher bit rate and another clock, and comes first."""
     write_seconds(tmp_path / "a.mp4", range(4))
     write_seconds(tmp_path / "b.mp4", range(10, 14), with_sound=False)
     path = tmp_path / "both.ts"
@@ -129,7 +129,7 @@ def test_pictures_and_sound_are_of_the_same_program(tmp_path: Path) -> None:
 
 
 def write_slides(path: Path, ticks: list[int], sound_s: float) -> Path:
-    """Pictures at `ticks` seconds, and sound of a length of its own."""
+    """Write pictures at `ticks` seconds, and sound with another duration."""
     with av.open(str(path), "w") as out:
         video: Any = out.add_stream("libx264", rate=1, options={"x264-params": "bframes=0"})
         video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
@@ -209,7 +209,7 @@ def test_silence_is_noted(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["bigbuckbunny.mp4", "flipping_a_pancake.mkv", "nasa_13013.mp4"])
-def test_nothing_is_said_of_usual_files(name: str) -> None:
+def test_ordinary_files_give_no_notes(name: str) -> None:
     notes: list[str] = []
     waveform(REAL / name, notes=notes)
     assert notes == []

@@ -1,4 +1,4 @@
-"""Errors that name the cause and an action that helps: pointers in place of files, numbers that no float holds, settings."""
+"""Errors that name the cause and an effective action: pointers instead of files, numbers beyond floats, settings."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ TOLD = "is a git-lfs pointer in place of the file"
         ("x.csv", read_table), ("x.parquet", read_table),
     ],
 )  # fmt: skip
-def test_a_pointer_of_git_lfs_is_told_for_what_it_is(name: str, read: Any, tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_is_reported_as_such(name: str, read: Any, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(POINTER)
     with pytest.raises(TrichordError, match=TOLD) as caught:
         read(tmp_path / name)
     assert "git lfs pull" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_is_no_pointer(tmp_path: Path) -> None:
+def test_files_that_are_not_pointers(tmp_path: Path) -> None:
     path = tmp_path / "x"
     for content in (b"", POINTER[:20], b"version https://example.org", POINTER + bytes(2000)):
         path.write_bytes(content)
@@ -72,7 +72,7 @@ def test_what_is_no_pointer(tmp_path: Path) -> None:
     assert TOLD in str(unreadable(path, OSError("what a library said")))
 
 
-def test_a_model_that_was_got_is_not_to_be_trained_again(tmp_path: Path) -> None:
+def test_a_downloaded_model_is_to_be_downloaded_again(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps({"format": 1}))
     (tmp_path / "model.safetensors").write_bytes(b"half a download")
     with pytest.raises(TrichordError, match="train the stage again"):
@@ -112,7 +112,7 @@ def test_types_that_are_not_read_and_numbers_that_no_float_holds(tmp_path: Path)
     assert "visual_2d contains NaN or infinity (first in row 0)" in told["youcook2/v2"]
 
 
-def test_the_first_caption_that_says_something_is_taken(tmp_path: Path) -> None:
+def test_the_first_caption_with_words_is_used(tmp_path: Path) -> None:
     write(
         tmp_path / "youcook_val.pkl",
         [{"id": "a", "2d": np.ones(4, np.float32), "caption": ["", " ", "add salt", "stir"]}],
@@ -156,7 +156,7 @@ def test_a_temperature_near_zero_is_the_cause(tiny_store: Path, tmp_path: Path) 
         train_order(tiny_store, tmp_path / "run", "vt", 0, recipe)
 
 
-def test_ids_in_csv_stay_what_joins() -> None:
+def test_ids_in_csv_can_still_be_joined() -> None:
     table = Table("t", "t", (Column("id"), Column("caption")), ((Cell("-abc_d%&#", "-abc_d%&#"), Cell("- stir")),))
     assert list(csv.reader(io.StringIO(to_csv(table))))[1] == ["-abc_d%&#", "'- stir"]
     for text in ("-1+cmd|' /C calc'!A0", "-A1(B2)", "=a", "@a", "+abc", "-a!b", "-a b", "-2+3+x"):
@@ -185,7 +185,7 @@ def test_youcook2_full_counts_clips_without_full_features_as_errors() -> None:
     assert "counts the 11 as errors" in paragraph and "--missing miss" in paragraph and "3,350" in paragraph
 
 
-def test_a_side_that_test_clips_lack_leaves_the_others() -> None:
+def test_a_missing_side_does_not_affect_other_directions() -> None:
     rng = np.random.default_rng(0)
     kind = np.arange(40) % 2
     rows = (kind[:, None] + 0.1 * rng.normal(size=(40, 4))).astype(np.float32)
@@ -198,7 +198,7 @@ def test_a_side_that_test_clips_lack_leaves_the_others() -> None:
     assert {row.of.partition(",")[0] for row in outcome.rows} == {"video", "audio", "video+audio"}
 
 
-def test_directions_that_no_clip_has_are_left_out_unless_they_are_asked_for() -> None:
+def test_directions_without_clips_are_left_out_unless_requested() -> None:
     rows = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     found = Embedded.of({"video": rows, "audio": rows, "text": rows}, valid={"audio": [False] * 6})
     outcome = find_protocol("retrieval").run(Subject.of_embeddings(found), Options())

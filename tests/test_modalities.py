@@ -1,4 +1,4 @@
-"""A modality is an object: the registry, feature arrays without a file of their own, and their place in the network."""
+"""Modalities as objects: the registry, feature arrays without their own file, and their place in the network."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_features_are_encoded_by_a_gated_unit_and_reconstructed() -> None:
         (lambda: network(depth=7).to_published(), "there is no published checkpoint format for a network with depth"),
     ],
 )
-def test_mistakes_are_told(call: Any, message: str) -> None:
+def test_mistakes_are_reported(call: Any, message: str) -> None:
     with pytest.raises(TrichordError, match=message):
         call()
 

@@ -1,3 +1,5 @@
+"""Orders and directions: parsing, printing and errors."""
+
 from __future__ import annotations
 
 import pytest
@@ -24,14 +26,14 @@ def test_orders_are_read_and_printed(text: str, printed: str, code: str) -> None
     [("", "is empty"), ("av>", "stage without a modality"), ("a>vt", "starts with A alone"), ("av>a", "names A twice"),
      ("av>1", "'1', which is not a modality letter"), (">av", "stage without")],
 )  # fmt: skip
-def test_a_wrong_order_says_what_is_wrong_and_shows_a_right_one(text: str, complaint: str) -> None:
+def test_a_wrong_order_gives_the_reason_and_an_example(text: str, complaint: str) -> None:
     with pytest.raises(TrichordError, match=complaint) as caught:
         Order.parse(text)
     assert "a right one is av>t" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_stages_name_what_is_added_and_what_came_before() -> None:
+def test_stages_list_new_and_earlier_modalities() -> None:
     order = Order.parse("vt>a>x")
     assert order.added(0) == ("video", "text") and order.before(0) == ()
     assert order.added(1) == ("audio",) and order.before(1) == ("video", "text")
@@ -45,7 +47,7 @@ def test_directions(text: str, printed: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["t", "t2", "2v", "t2t", "t2x", "tv", "t2v2a", ""])
-def test_wrong_directions_are_refused_with_a_right_one(text: str) -> None:
+def test_wrong_directions_are_refused_with_an_example(text: str) -> None:
     with pytest.raises(TrichordError, match="a right one is t2v"):
         Direction.parse(text)
 

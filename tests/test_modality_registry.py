@@ -1,4 +1,4 @@
-"""Modalities beyond video, audio and text: declared by name and letter, and refused where two would be mixed up."""
+"""Modalities beyond video, audio and text: declared by name and letter, and refused if they could be confused."""
 
 from __future__ import annotations
 

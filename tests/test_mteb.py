@@ -1,4 +1,4 @@
-"""The adapter for `mteb`: its own evaluator on tasks of the narrated world gives the figures that `trichord evaluate` gives."""
+"""The adapter for `mteb`: its evaluator gives the figures of `trichord evaluate` on tasks of the narrated world."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TASK = SimpleNamespace(name="Tests")  # of mteb's metadata only the name is read
 
 @pytest.fixture(autouse=True)
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No network and no cache outside the test's folder; `datasets` keeps the files of a run open until it ends."""
+    """Disable the network and caches outside the folder of the test; `datasets` keeps the files of a run open until it ends."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     monkeypatch.setenv("MTEB_CACHE", str(tmp_path / "mteb"))
@@ -68,7 +68,7 @@ def sounds(num: int) -> list[np.ndarray]:
 
 
 def centred(model: Embedder, waves: list[np.ndarray]) -> Embedder:
-    """With sounds around the origin: at its initial weights a network puts all of them in one place."""
+    """Move sounds around the origin, since a network with initial weights maps all of them to one place."""
     mean = model.encode_audio(waves, rate_hz=RATE_HZ).mean(axis=0)
     with torch.no_grad():
         model.model.encoders["audio"].projection.bias.sub_(torch.from_numpy(mean))
@@ -76,7 +76,7 @@ def centred(model: Embedder, waves: list[np.ndarray]) -> Embedder:
 
 
 def batches(**columns: list[Any]) -> DataLoader:
-    """As mteb hands them over, from a plain list."""
+    """Return batches as mteb passes them, from a plain list."""
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return DataLoader(
         rows, batch_size=2, collate_fn=lambda some: {name: [row[name] for row in some] for name in columns}
@@ -84,12 +84,14 @@ def batches(**columns: list[Any]) -> DataLoader:
 
 
 def ndcg(greater: np.ndarray, k: int) -> float:
-    """Of one truth a query, without ties: 1 / log2(rank + 1) up to rank K."""
+    """Return nDCG with one correct item per query and no ties: 1
+    log2(rank + 1) up to rank K.
+    """
     return float(np.mean([1 / np.log2(g + 2) if g < k else 0.0 for g in greater]))
 
 
 def check_figures(scores: dict[str, float], ranks: RankCounts | QueryRanks) -> None:
-    """mteb rounds to five places. Without ties there is but one answer."""
+    """Compare figures: mteb rounds to five digits. Without ties, there is only one result."""
     greater = np.asarray(ranks.greater)
     assert (np.asarray(ranks.equal) == 1).all()
     for k in (1, 3, 5, 10):
@@ -116,7 +118,7 @@ def test_sounds_and_words_through_mteb(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_several_truths_count_once_as_hit_rate() -> None:
-    """Two texts a clip: our R@K asks for one of them, as mteb's hit rate; its recall is the share of both."""
+    """With two texts per clip, our R@K needs one of them, like mteb's hit rate; its recall is the share of both."""
     from mteb_helpers import retrieval_task, run
 
     waves, texts = sounds(4), [f"word{a} word{b}" for a, b in zip("abcdefgh", "hgfedcba", strict=True)]
@@ -139,7 +141,7 @@ def test_several_truths_count_once_as_hit_rate() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* ill-defined")  # precision of classes that nothing is put into
 def test_zero_shot_classes_of_sounds() -> None:
-    """The class whose name scores highest, by mteb's own evaluator."""
+    """The class whose name has the highest score, by mteb's own evaluator."""
     from mteb_helpers import run, zero_shot_task
 
     waves, labels = sounds(6), WORDS
@@ -172,7 +174,7 @@ def test_sides_are_joined_by_the_rule(fusion: str) -> None:
     )
 
 
-def test_what_the_model_was_not_trained_on_is_not_read() -> None:
+def test_modalities_that_were_not_trained_are_not_read() -> None:
     encoder = TrichordEncoder(embedder(("video", "text")))
     assert encoder.mteb_model_meta.modalities == ["video", "text"]
     texts = ["worda", "wordb"]
@@ -184,7 +186,7 @@ def test_what_the_model_was_not_trained_on_is_not_read() -> None:
         encoder.encode(batches(audio=[None]), task_metadata=TASK)  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_embedded_is_an_error_or_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_items_that_cannot_be_embedded_are_errors_or_counted(caplog: pytest.LogCaptureFixture) -> None:
     texts = ["worda", "xyzzy", "wordb"]
     model = embedder()
     with pytest.raises(
@@ -287,7 +289,7 @@ def test_without_the_extra_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         TrichordEncoder("my_model")
 
 
-def test_a_run_is_taken_as_it_is(tiny_store: Path, tmp_path: Path) -> None:
+def test_a_run_folder_is_accepted(tiny_store: Path, tmp_path: Path) -> None:
     from trichord.recipes import load_recipe
     from trichord.study.run import train_order
 
@@ -361,7 +363,7 @@ def test_mteb_and_our_evaluation_agree_on_the_world_in_all_directions(world: tup
 
 @pytest.mark.slow
 def test_media_columns_of_datasets_are_read_as_files(world: tuple[Path, Path]) -> None:
-    """Bytes of whole files in columns of the types Video and Audio, which `datasets` itself cannot open here or opens otherwise."""
+    """Whole files as bytes in columns of the types Video and Audio, which `datasets` cannot open here or opens differently."""
     from datasets import Audio, Video
 
     from mteb_helpers import retrieval_task, run

@@ -1,4 +1,4 @@
-"""The hand-made mutants of `mutant_table.py` fit the source as it is. `make mutants` runs them."""
+"""The hand-made mutants of `mutant_table.py` match the current source. `make mutants` runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damage to all that is read: no traceback, no hang, no wrong result, nothing run. Thousands: benchmarks/bench_mutations.py."""
+"""Damage to all inputs: no traceback, hang, wrong result or executed code. `bench_mutations.py` runs thousands."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def test_150_mutations() -> None:
 
 
 @pytest.mark.slow
-def test_what_must_not_happen_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The judge itself: results that differ, tracebacks, lines that are none, payloads that run."""
+def test_forbidden_outcomes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests the judge itself: different results, tracebacks, unprintable lines, executed payloads."""
     from mutation_run import one
 
     folder = tmp_path / "t"
@@ -58,7 +58,7 @@ def test_what_must_not_happen_is_counted(tmp_path: Path, monkeypatch: pytest.Mon
     assert outcome(careless) == "executed"
 
 
-def test_a_byte_anywhere_in_a_part_is_told(tmp_path: Path) -> None:
+def test_any_changed_byte_of_a_part_is_reported(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "s", some_items(3)).path
     sound = read_store(Path(folder))
     assert "problems" not in sound
@@ -78,7 +78,7 @@ def test_a_byte_anywhere_in_a_part_is_told(tmp_path: Path) -> None:
 
 
 def test_mutations_repeat(tmp_path: Path) -> None:
-    """The seed alone decides what becomes of a file."""
+    """Mutations depend only on the seed."""
     found = []
     for name in ("a", "b"):
         folder = tmp_path / name

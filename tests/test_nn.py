@@ -1,4 +1,4 @@
-"""The encoders: shapes, arithmetic facts, padding, parts, precision."""
+"""The encoders: shapes, arithmetic properties, padding, parts, precision."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_frozen_part_keeps_its_weights_and_buffers() -> None:
     training=st.booleans(),
 )
 def test_audio_padding_changes_nothing(frames: list[int], more: int, training: bool) -> None:
-    """Neither the content nor the amount of padding: the embedding is that of the valid frames, in both modes."""
+    """Neither content nor length of the padding matters: the embedding is that of the valid frames, in both modes."""
     length = max(frames)
     generator = torch.Generator().manual_seed(sum(frames))
     audio = torch.randn(len(frames), 40, length, generator=generator, dtype=torch.float64)
@@ -221,7 +221,7 @@ def test_published_padding_is_an_option() -> None:
     torch.testing.assert_close(encoder.pool(audio, frames), encoder.davenet(audio).mean(-1))
 
 
-def test_inputs_are_left_alone_and_order_does_not_matter() -> None:
+def test_inputs_are_unchanged_and_their_order_does_not_matter() -> None:
     model, data = small().eval(), batch()
     before = {k: v.clone() for k, v in data.items()}
     out = model.embed(**data)

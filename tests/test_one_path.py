@@ -1,4 +1,4 @@
-"""A study whose runs share first stages prints the same estimate, interval and number of seeds in every way."""
+"""A study whose runs share first stages has the same estimate, interval and number of seeds in all outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Told = dict[tuple[str, str, str], str]  # (order, direction, measure) -> `9.0 [4
 
 @pytest.fixture(scope="module")
 def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyTable]:
-    """An order of which all seeds share the first stage, and one whose seeds do not."""
+    """A study of one order whose seeds share the first stage, and one whose seeds do not."""
     out = tmp_path_factory.mktemp("one_path") / "study"
     recipe = load_recipe(
         "debug",
@@ -35,7 +35,7 @@ def study(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 
 def of_tables(markdown: str) -> Told:
-    """What `table.md` says."""
+    """Return the figures of `table.md`."""
     told: Told = {}
     for part in re.split(r"(?=\n\| order)", markdown):
         if (direction := re.search(r"\((\w2\w)\)", part)) is None:
@@ -50,7 +50,7 @@ def of_tables(markdown: str) -> Told:
 
 
 def of_report(rows: list[dict[str, Cell]], order: str, direction: str = "") -> Told:
-    """What a table of a report says; `order` is the heading of the orders."""
+    """Return the figures of a table of a report; `order` is the heading of the orders."""
     told: Told = {}
     for row in rows:
         if row[order].text != "chance":
@@ -65,7 +65,7 @@ def rows_of(document: Document, name: str) -> list[dict[str, Cell]]:
 
 
 def of_printed(text: str) -> Told:
-    """What the tables of `trichord evaluate STUDY` say in a terminal."""
+    """Return the figures of the tables that `trichord evaluate STUDY` prints."""
     told: Told = {}
     direction = ""
     for line in text.splitlines():
@@ -102,7 +102,7 @@ def test_every_way_prints_the_same_figures(
     assert of_report(rows_of(document, "figures-retrieval-tiny"), "system") == by_study
 
 
-def test_a_shared_first_stage_is_said_to_condition_the_interval(study: tuple[Path, StudyTable]) -> None:
+def test_a_note_says_that_the_interval_is_conditional_on_the_first_stage(study: tuple[Path, StudyTable]) -> None:
     folder, table = study
     conditional = "3 runs share 1 first stage: the interval is for this first stage only"
     assert f"AV→T: {conditional}." in table.caption

@@ -1,4 +1,4 @@
-"""Figures of orders and their tables, from runs that are made up."""
+"""Figures of orders and their tables, from artificial runs."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_measures_that_do_not_fit_have_a_table_of_their_own() -> None:
     assert [line for line in text.splitlines() if line.startswith("│ AV ")][0].count("-") >= 4
 
 
-def test_notes_are_told_once() -> None:
+def test_notes_are_printed_once() -> None:
     def made(order: str, seed: int, *notes: str) -> ScoredRun:
         return ScoredRun(TrainedRun(order, seed, "s", "f"), scores_of_rows({}, notes=["of all", *notes, *notes]))
 

@@ -1,4 +1,4 @@
-"""Commands whose output nobody reads any more: the work goes on, and the exit code is that of the work."""
+"""Commands whose output is no longer read: the work continues, and the exit code is that of the work."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def broken_pipe() -> io.TextIOWrapper:
 
 
 def hung_up_terminal() -> io.TextIOWrapper:
-    """A stream to a terminal that was closed: writes fail with EIO."""
+    """A stream to a closed terminal, where writes fail with EIO."""
     near, far = pty.openpty()
     os.close(near)
     return os.fdopen(far, "w")
@@ -56,7 +56,7 @@ def use(monkeypatch: pytest.MonkeyPatch, stream: io.TextIOWrapper | None, *names
 
 @pytest.mark.parametrize("lost", [broken_pipe, hung_up_terminal])
 @pytest.mark.parametrize("command", ["study", "train"])
-def test_training_goes_on_when_nobody_reads(
+def test_training_continues_when_its_output_is_closed(
     command: str, lost: Any, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     what = ["--orders", "[vt]"] if command == "study" else ["--order", "vt"]
@@ -81,13 +81,13 @@ def test_every_writer_is_covered(lost: Any, monkeypatch: pytest.MonkeyPatch) -> 
         assert sys.stdout is stream
 
 
-def test_a_mistake_is_one_whoever_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_an_error_even_if_output_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     with broken_pipe() as stream:
         use(monkeypatch, stream)
         assert main(["nope"]) == 2
 
 
-def test_a_full_disk_is_told_when_printing_is_all_that_a_command_does(
+def test_a_full_disk_is_an_error_of_commands_that_only_print(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with open("/dev/full", "w") as stream:
@@ -113,7 +113,7 @@ def test_broken_pipes_of_the_work_itself_are_errors(
 
 @pytest.mark.parametrize("redirection", ["| head -c 1", ">&-", ">&- 2>&-", "<&- >&- 2>&-", "2>&- | head -c 1"])
 def test_a_process_ends_without_a_word(redirection: str, tmp_path: Path) -> None:
-    """Also where the interpreter ends, and no file takes the number of a closed descriptor."""
+    """This includes the end of the interpreter; no file reuses the number of a closed descriptor."""
     code = (
         "import sys, trichord.cli as cli\n"
         "def run(words):\n"
@@ -139,7 +139,7 @@ def test_a_process_ends_without_a_word(redirection: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_leaves_a_line_and_a_run_that_goes_on(number: int, tiny_store: Path, tmp_path: Path) -> None:
+def test_a_signal_prints_a_line_and_the_run_can_continue(number: int, tiny_store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [sys.executable, "-m", "trichord", "train", "--store", str(tiny_store), "--out", str(out), "--order", "vt"]
     words += ["--recipe", "debug", "--training.epochs", "100000", "--training.tensorboard", "false"]
@@ -165,7 +165,7 @@ def test_a_signal_leaves_a_line_and_a_run_that_goes_on(number: int, tiny_store: 
         ),
     ],
 )
-def test_an_interrupted_command_says_what_goes_on(
+def test_an_interrupted_command_prints_how_to_continue(
     words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(words: list[str]) -> int:
@@ -176,7 +176,7 @@ def test_an_interrupted_command_says_what_goes_on(
     assert capsys.readouterr().err == f"trichord: interrupted; {told}\n"
 
 
-def test_the_command_after_an_interruption_goes_on(
+def test_the_printed_command_continues_the_run(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [

@@ -1,4 +1,4 @@
-"""Videos that are scored and also trained on under another name: a run is refused, a store that holds both is not."""
+"""Videos that are both scored and trained on under another name: the run is refused, the store is not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def added(store: Path, *items: Item) -> Store:
 
 
 def pairs(*items: Item, path: Path) -> dict[str, str]:
-    """Of the items of split test, those of split train with their content."""
+    """Return items of split test with the items of split train that have their content."""
     store = Store(build(path, items))
     found = same_content(store, store.select(split="train"), store.select(split="test"))
     return {store.video_id(i): store.video_id(k) for i, k in found.items()}
@@ -38,14 +38,14 @@ def pairs(*items: Item, path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def leaking(tiny_store: Path, tmp_path: Path) -> Path:
-    """The tiny store with a copy of its first training video among those of another collection that are held out."""
+    """The tiny store with a copy of its first training video among the held-out videos of another collection."""
     store = tmp_path / "leaking"
     shutil.copytree(tiny_store, store)
     added(store, replace(tiny_item(0, "test"), video_id="copy", collection="other"))
     return store
 
 
-def test_a_study_that_scores_what_it_trains_on_is_refused_with_the_names(leaking: Path, tmp_path: Path) -> None:
+def test_a_study_that_scores_its_training_videos_is_refused(leaking: Path, tmp_path: Path) -> None:
     told = "benchmark other scores 1 videos that are trained on under another name .'copy' of other/test is 'video000' of tiny/"
     with pytest.raises(TrichordError, match=told):
         run_study(leaking, tmp_path / "out", ["vt"], [0], quick())

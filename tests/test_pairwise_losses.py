@@ -1,4 +1,4 @@
-"""What every pairwise loss must do. The losses come from the registry, so a new one is tested as soon as its file exists."""
+"""Requirements of every pairwise loss. Losses come from the registry, so a new loss is tested once its file exists."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def example(dtype: torch.dtype = torch.float64) -> PairBatch:
 
 
 def with_gradient(loss: PairwiseLoss, pair: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, and its gradients at both modalities."""
+    """Return the loss, and its gradients for both modalities."""
     first, second = (rows.clone().requires_grad_() for rows in (pair.first, pair.second))
     value = loss(replace(pair, first=first, second=second))
     assert value.ndim == 0
@@ -193,7 +193,7 @@ def test_every_setting_is_described(name: str) -> None:
 
 
 def another_value(setting: Setting) -> Any:
-    """A value that the setting may have, and that is not its default."""
+    """Return a valid value of the setting that is not its default."""
     if choices := get_args(setting.kind):
         return next(choice for choice in choices if choice != setting.default)
     if isinstance(setting.default, bool | str):
@@ -266,7 +266,7 @@ for changes in ({}, {"contrast": "squares"}, {"contrast": "squares", "power": 3.
 
 
 def test_a_loss_is_one_file(tmp_path: Path) -> None:
-    """A file beside the others appears in help and recipes, imports no torch, and changes no key of other losses."""
+    """A file next to the others appears in help and recipes, imports no torch, and changes no key of other losses."""
     (tmp_path / "squares.py").write_text(NEW)
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Facts, digests and agreements of several processes; batch norm over them."""
+"""Values, digests and agreement of several processes; batch norm over them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.bool]
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(DTYPES), st.data())
-def test_a_digest_tells_one_changed_bit_and_two_exchanged_rows(
-    seed: int, dtype: torch.dtype, data: st.DataObject
-) -> None:
+def test_a_digest_detects_a_changed_bit_and_exchanged_rows(seed: int, dtype: torch.dtype, data: st.DataObject) -> None:
     rng = torch.Generator().manual_seed(seed)
     tensor = (torch.randn(7, 3, generator=rng) * 3).to(dtype)
     before = digest([tensor])
@@ -41,7 +39,7 @@ def test_a_digest_tells_one_changed_bit_and_two_exchanged_rows(
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
-def test_a_digest_tells_exchanged_rows_that_have_the_same_sum(dtype: torch.dtype) -> None:
+def test_a_digest_detects_exchanged_rows_with_equal_sums(dtype: torch.dtype) -> None:
     rows = torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, 0]]).to(dtype)
     digests = {digest([rows[list(order)]]) for order in itertools.permutations(range(3))}
     assert len(digests) == 6
@@ -94,7 +92,7 @@ def both(rank: int) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return together(rank), normalised(rank)
 
 
-def test_processes_agree_or_all_of_them_say_what_differs(three: list[Any]) -> None:
+def test_all_processes_report_a_disagreement(three: list[Any]) -> None:
     found = [facts for facts, _ in three]
     for rank, facts in enumerate(found):
         assert facts["most"] == 12 and facts["main"] == "from 0" and facts["same"] is None
@@ -114,7 +112,7 @@ def rows(step: int) -> torch.Tensor:
 
 
 def normalised(rank: int, norm: nn.BatchNorm2d | None = None, part: slice | None = None) -> dict[str, torch.Tensor]:
-    """Outputs, gradients and buffers of a few steps on this process's rows; a row alone in the last one."""
+    """Return outputs, gradients and buffers of a few steps on this process's rows; the last step has a single row."""
     norm = norm or BatchNorm2d(2).double()
     set_over_processes(norm, True)
     mine = slice(sum(SIZES[:rank]), sum(SIZES[: rank + 1])) if part is None else part
@@ -130,7 +128,7 @@ def normalised(rank: int, norm: nn.BatchNorm2d | None = None, part: slice | None
 
 
 def test_batch_norm_over_three_processes_is_torchs_over_all_rows(three: list[Any]) -> None:
-    """An independent oracle: torch's own, on all rows, which for one row alone takes the running statistics."""
+    """The oracle is torch's batch norm on all rows, which uses the running statistics for a single row."""
     torchs = nn.BatchNorm2d(2).double()
     expected: dict[str, torch.Tensor] = {}
     for step in range(STEPS):

@@ -106,7 +106,7 @@ def test_train_embeddings_losses_and_gradients(state: dict, given: dict, expecte
 
 
 def test_four_adam_steps(state: dict, given: dict, expected: dict) -> None:
-    """Adam divides by tiny second moments at first, so processors that round differently part: by 3.4e-4 at the third loss."""
+    """Adam first divides by tiny second moments, so processors with other rounding differ: by 3.4e-4 at the third loss."""
     model = MCN.from_published(state).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     losses = []

@@ -1,4 +1,4 @@
-"""Pickles are read and never run: known attacks do nothing, and what releases hold comes out as it went in."""
+"""Pickles are read and never executed: known attacks have no effect, and the content of releases is read unchanged."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def same(a: object, b: object) -> bool:
 
 
 class Calls:
-    """Pickles as a call of `function`."""
+    """Is pickled as a call of `function`."""
 
     def __init__(self, function: Callable, *arguments: object) -> None:
         self.call = function, arguments
@@ -116,7 +116,7 @@ BY_NAME = {
 
 
 def named_call(name: str, arguments: tuple, protocol: int) -> bytes:
-    """A pickle that calls `name`, made without importing it."""
+    """Return a pickle that calls `name`, created without importing it."""
     module, _, attribute = name.rpartition(".")
     packed = pickle.dumps(arguments, protocol)[:-1] if protocol < 2 else pickle.dumps(arguments, protocol)[2:-1]
     if protocol >= 4:
@@ -204,7 +204,7 @@ def test_namespaces_and_paths_are_plain_data(protocol: int, tmp_path: Path) -> N
         b"cargparse\nNamespace\n.",  # the class itself
     ],
 )
-def test_a_namespace_is_its_attributes_and_nothing_else(data: bytes, tmp_path: Path) -> None:
+def test_a_namespace_becomes_a_dictionary_of_its_attributes(data: bytes, tmp_path: Path) -> None:
     refusal(tmp_path, data)
 
 
@@ -242,7 +242,7 @@ def test_a_file_in_bytes_in_bytes_is_refused(tmp_path: Path) -> None:
 
 
 def array_pickle(shape: bytes, size: int) -> bytes:
-    """An array of float32 that claims `shape` (pickled) and holds `size` bytes."""
+    """Return a pickled float32 array that claims `shape` and holds `size` bytes."""
     return (
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01"
         + shape
@@ -349,7 +349,7 @@ def test_torch_files_that_claim_more_than_they_hold(tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_damaged_releases_never_give_anything_else_than_data_or_one_line(data: st.DataObject) -> None:
+def test_damaged_releases_give_data_or_an_error_of_one_line(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["caption.pickle", "msrvtt_test.pkl"]))
     content = bytearray((SAMPLE / name).read_bytes()[:5000] + b".")
     for _ in range(data.draw(st.integers(1, 6))):

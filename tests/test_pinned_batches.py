@@ -1,4 +1,4 @@
-"""Videos are shuffled anew in each epoch, and their clips are drawn anew; what is kept of a clip is read for that clip."""
+"""Videos are shuffled and their clips are drawn again in each epoch; cached values are read for the right clip."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def test_every_epoch_has_an_order_of_its_own(store: Store) -> None:
 
 
 def drawn_captions(store: Store) -> np.ndarray:
-    """(EPOCHS, NUM_VIDEOS, 2) captions that are drawn of the first, second, ... video of each batch."""
+    """Return (EPOCHS, NUM_VIDEOS, 2) captions that are drawn for the first, second, ... video of each batch."""
     drawn = [clips_of(store).draw(epoch, 0).caption for epoch in range(EPOCHS)]
     assert all(captions is not None for captions in drawn)
     return np.stack(drawn).reshape(EPOCHS, NUM_VIDEOS, 2)  # type: ignore[arg-type]
 
 
-def test_clips_are_drawn_anew_in_each_epoch(store: Store) -> None:
+def test_clips_are_drawn_again_in_each_epoch(store: Store) -> None:
     captions = drawn_captions(store)
     for place in range(NUM_VIDEOS):
         assert len({tuple(pair) for pair in captions[:, place].tolist()}) > EPOCHS // 3
 
 
-def test_all_clips_of_a_video_are_drawn_alike_often(store: Store) -> None:
-    """360 draws from 8 clips: 45 each, standard deviation 6."""
+def test_all_clips_of_a_video_are_drawn_equally_often(store: Store) -> None:
+    """360 draws from 8 clips: 45 each, with standard deviation 6."""
     captions = drawn_captions(store)
     assert (captions[..., 0] != captions[..., 1]).all()
     counts = np.bincount(captions.ravel(), minlength=CLIPS)
@@ -65,8 +65,8 @@ def test_the_published_order_of_words_begins_with_the_drawn_caption(store: Store
     assert any(captions != sorted(captions) for captions in said) and max(map(len, said)) > 1
 
 
-def test_captions_of_one_clip_share_what_the_frozen_cache_has_of_it() -> None:
-    """Video 0 has captions 0 and 1 in one clip and caption 2 in another; video 1 is not trained on; video 2 has one clip."""
+def test_captions_of_one_clip_share_its_cached_embeddings() -> None:
+    """Captions 0 and 1 of video 0 form one clip, and caption 2 another; video 1 is not trained on; video 2 has one clip."""
     values = np.arange(6, dtype=np.float32).reshape(3, 2)
     row, begin = np.array([0, 0, 1, 2]), np.array([0, -1, 3])
     frozen = FrozenRows("video", "embedding", values, np.array([True, False, True]), row, begin)

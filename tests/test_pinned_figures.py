@@ -1,4 +1,4 @@
-"""Figures that agree with nothing else: chance of what is missing, pairs of queries, Holm's family, the queue."""
+"""Figures that no other test determines: chance with missing clips, pairs of queries, Holm's family, the queue."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_chance_counts_missing_queries_as_the_recall_does(missing: str, queries:
 
 
 def hits_of(num_more: int, num_queries: int = 400) -> np.ndarray:
-    """(3, N) hits at a recall of one half, and of `num_more` queries more; seeds differ by a few queries."""
+    """Return (3, N) hits at a recall of one half, and of `num_more` more queries; seeds differ in a few queries."""
     hits = np.zeros((3, num_queries))
     for seed in range(3):
         hits[seed, seed : num_queries // 2 + num_more + seed] = 1.0
@@ -44,7 +44,7 @@ def hits_of(num_more: int, num_queries: int = 400) -> np.ndarray:
 
 
 def test_a_winner_beats_every_other_order_after_holms_correction() -> None:
-    """Of one pair alone p is below 5 %; of all six pairs of four orders it is not, and nobody wins."""
+    """For a single pair, p is below 5 %; for all six pairs of four orders it is not, and there is no winner."""
     ahead, level = hits_of(5), {f"order{number}": hits_of(0) for number in range(3)}
     alone = paired_difference(ahead, level["order0"])
     assert 0.05 / 6 < alone.p < 0.05
@@ -56,7 +56,9 @@ def test_a_winner_beats_every_other_order_after_holms_correction() -> None:
 
 
 def test_power_is_that_of_each_pair_of_a_family() -> None:
-    """Power at level alpha of m pairs is that of one pair at level alpha / m."""
+    """The power at level alpha with m pairs equals that of one pair at level alpha
+    m.
+    """
     of = Components(seed=0.0001, query=0.2, residual=0.05, num_seeds=3, num_queries=1000)
     for num_seeds in (1, 3):
         family = predicted_power(3.0, num_seeds, 2000, of, level=0.94, num_pairs=6)
@@ -81,7 +83,7 @@ def test_word_stamps_have_hours_and_minutes() -> None:
 
 
 @pytest.mark.parametrize("cosine", [False, True])
-def test_an_embedder_fuses_as_its_model_is_scored(cosine: bool) -> None:
+def test_an_embedder_uses_the_fusion_rule_of_its_model(cosine: bool) -> None:
     model = SimpleNamespace(parts=SimpleNamespace(scoring=SimpleNamespace(cosine=cosine)))
     video, audio = np.array([[3.0, 4.0]], np.float32), np.array([[0.0, 0.5]], np.float32)
     fused = Embedder.fuse(model, video, audio)  # type: ignore[arg-type]
@@ -101,7 +103,7 @@ def test_the_shorter_side_of_a_picture_is_brought_to_its_length(
 
 @pytest.mark.parametrize(("hits", "num"), [(0, 50), (5, 50), (49, 50), (50, 50), (3, 4)])
 def test_the_interval_of_one_models_recall_is_wilsons_where_queries_scatter_as_hits_do(hits: int, num: int) -> None:
-    """By the definition, with the half width of so many independent hits."""
+    """Computed from the definition, with the half width for that number of independent hits."""
     share, z = hits / num, 1.959963984540054
     low, high = wilson(share, z * np.sqrt(share * (1 - share) / num), 0.05, num, 1)
     centre, reach = share + z**2 / (2 * num), z * np.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))

@@ -1,6 +1,6 @@
-"""Every setting of a recipe reaches what it is for: a setting that is read and never passed on would change no figure.
+"""Every setting of a recipe has an effect, since a setting that is read and not passed on would change no figure.
 
-What is built from a recipe is described by all of its plain attributes; a setting that is changed alone must change that.
+Objects that are built from a recipe are described by all their plain attributes; changing a single setting must change them.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def plain(thing: object) -> dict[str, Any]:
-    """The attributes of an object that are numbers, texts or lists of these."""
+    """Return the attributes of an object that are numbers, texts or lists of these."""
     kinds = (bool, int, float, str, tuple, list, type(None))
     return {name: value for name, value in vars(thing).items() if isinstance(value, kinds) and not name.startswith("_")}
 
 
 def terms_of(loss: Any, batches: int = 3) -> list[float]:
-    """All terms of a loss on some batches of made-up embeddings, and the gradients of these."""
+    """Return all terms of a loss on some batches of artificial embeddings, and the gradients of these."""
     generator, found = torch.Generator().manual_seed(0), []
     valid = {m: torch.ones(ROWS, dtype=torch.bool) for m in MODALITIES}
     valid["audio"][0] = False
@@ -103,7 +103,7 @@ def read_by_the_loop(settings: LoopSettings) -> dict[str, Any]:
 
 
 def built(recipe: Recipe, store: Store, order: str = "av>t") -> Mapping[str, Any]:
-    """What the last stage of an order is made of, under a recipe."""
+    """Return the parts of the last stage of an order, with a recipe."""
     last = stages_of(Order.parse(order), thaw=recipe.later_stages.thaw > 0, replay=recipe.later_stages.replay)[-1]
     loss = factories.build_loss(recipe, last, 0)
     source, reader = factories.build_batches(recipe, store, last, 0)
@@ -122,7 +122,7 @@ def built(recipe: Recipe, store: Store, order: str = "av>t") -> Mapping[str, Any
 
 
 def small() -> Recipe:
-    """Settings under which each of them has an effect."""
+    """Settings under which each setting has an effect."""
     loss = {"num_clusters": 2, "cluster_rows": 8, "cluster_refit_every_steps": 2, "reconstruction_weight": 1.0}
     recipe = load_recipe("debug", loss=loss, model={"embed_dim": 4, "audio_channels": [4, 4, 4, 4]})
     recipe.training.chunk_clips, recipe.data.videos_per_batch = 8, 2
@@ -173,9 +173,7 @@ def test_the_same_settings_build_the_same(store: Store, unchanged: Mapping[str, 
 
 
 @pytest.mark.parametrize(("section", "setting"), SETTINGS)
-def test_every_setting_reaches_what_it_is_for(
-    section: str, setting: str, store: Store, unchanged: Mapping[str, Any]
-) -> None:
+def test_every_setting_has_an_effect(section: str, setting: str, store: Store, unchanged: Mapping[str, Any]) -> None:
     found = built(changed(small(), section, setting), store)
     differ = {name for name in unchanged if not same(found[name], unchanged[name])}
     if not differ and section == "loss":  # a setting of another pairwise loss
@@ -204,7 +202,7 @@ def test_settings_keep_their_values_on_the_way_to_the_loop() -> None:
 
 
 def test_the_terms_of_a_loss_have_the_weights_of_the_recipe(store: Store) -> None:
-    """Under weights 2, 3 and 5 the loss is the sum of its terms with these weights."""
+    """With the weights 2, 3 and 5, the loss is the weighted sum of its terms."""
     recipe = small()
     recipe.loss.contrast_weight, recipe.loss.cluster_weight, recipe.loss.reconstruction_weight = 2.0, 3.0, 5.0
     loss = factories.build_loss(recipe, stages_of(Order.parse("avt"))[0], 0)
@@ -220,7 +218,7 @@ def test_the_terms_of_a_loss_have_the_weights_of_the_recipe(store: Store) -> Non
 
 
 @pytest.mark.parametrize(("contrast", "store_only"), [("mil_nce", "first_half"), ("mms", "all")])
-def test_batches_bring_what_the_loss_asks_for(contrast: str, store_only: str) -> None:
+def test_batches_hold_what_the_loss_needs(contrast: str, store_only: str) -> None:
     recipe = small()
     recipe.loss.contrast, recipe.loss.cluster_store = contrast, store_only  # type: ignore[assignment]
     found = factories.loop_settings(recipe, stages_of(Order.parse("av"))[0])

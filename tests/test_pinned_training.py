@@ -1,4 +1,4 @@
-"""What no figure of a single run shows: clipping, what names a frozen cache, the initial weights of later stages."""
+"""Properties that no figure of a single run shows: clipping, names of frozen caches, initial weights of later stages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def norm_of(parameters: list[torch.nn.Parameter]) -> float:
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.5, 1e6])
-def test_gradients_are_scaled_to_the_limit_and_the_norm_before_is_told(limit: float) -> None:
+def test_gradients_are_clipped_and_the_norm_before_is_returned(limit: float) -> None:
     parameters, untouched = weights_with_gradients(10.0), weights_with_gradients(10.0)
     norm = loop._grad_norm(Accelerator(cpu=True), parameters, limit)
     before = norm_of(untouched)
@@ -67,7 +67,7 @@ def test_gradients_are_scaled_to_the_limit_and_the_norm_before_is_told(limit: fl
         torch.testing.assert_close(parameter.grad, other.grad * factor, rtol=1e-4, atol=1e-7)
 
 
-def test_a_gradient_that_is_not_finite_is_left_as_it_is() -> None:
+def test_a_gradient_that_is_not_finite_is_unchanged() -> None:
     parameters = weights_with_gradients(1.0)
     assert parameters[0].grad is not None
     parameters[0].grad[0, 0] = math.inf
@@ -77,7 +77,7 @@ def test_a_gradient_that_is_not_finite_is_left_as_it_is() -> None:
 
 @pytest.fixture
 def norms_at_steps() -> Iterator[list[float]]:
-    """The norm of the gradients that each optimizer step takes."""
+    """Record the norm of the gradients that each optimizer step receives."""
     norms: list[float] = []
 
     def note(optimizer: torch.optim.Optimizer, *arguments: object) -> None:
@@ -111,7 +111,7 @@ def model_of(seed: int = 0, **arguments: Any) -> MCN:
 
 
 def cache_name(**changes: Any) -> str:
-    """The name of a cache of video, with some of what it depends on changed."""
+    """Return the name of a cache of video, with some of the values that it depends on changed."""
     clips = {"items": np.arange(5), "min_clip_s": 10.0, "published_words": False, "fingerprint": "f" * 64}
     reading = {"visual_streams": ("visual_2d",), "audio_frames": 1000, "audio_pad_db": -80.0, "max_words": 20}
     inputs = {"audio": "spectrogram", "text": "words"}
@@ -186,7 +186,7 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 def test_seeds_that_share_a_first_stage_begin_the_later_one_with_weights_of_their_own(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Instead of training, what each stage trains is scaled; what it begins with is kept."""
+    """Training is replaced by scaling the trained weights; the initial weights of each stage are recorded."""
     begun: dict[str, MCN] = {}
 
     def scale(model: MCN, stage: Stage, *arguments: object, folder: Path, **options: object) -> int:
@@ -219,10 +219,10 @@ def test_seeds_that_share_a_first_stage_begin_the_later_one_with_weights_of_thei
 
 
 class Stopped(Exception):
-    """A run is stopped right after its first checkpoint."""
+    """Raised to stop a run right after its first checkpoint."""
 
 
-def test_centroids_are_reset_when_an_epoch_starts_and_not_when_it_goes_on(
+def test_centroids_are_reset_only_at_the_start_of_an_epoch(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = debug(
@@ -253,7 +253,7 @@ def test_centroids_are_reset_when_an_epoch_starts_and_not_when_it_goes_on(
 def test_gradients_do_not_add_up_from_step_to_step(
     store_path: Path, tmp_path: Path, norms_at_steps: list[float]
 ) -> None:
-    """Every batch holds all clips, and the weights stay nearly where they are: every step has the same gradient."""
+    """Every batch holds all clips and the weights hardly change, so every step has the same gradient."""
     recipe = debug(
         data={"videos_per_batch": 4, "clips_per_video": 8, "min_clip_s": 1.0},
         loss={"cluster_weight": 0.0},
@@ -265,7 +265,7 @@ def test_gradients_do_not_add_up_from_step_to_step(
 
 
 @pytest.mark.parametrize("chunk_clips", [0, 5])
-def test_chunks_train_what_is_thawed(chunk_clips: int, store_path: Path, tmp_path: Path) -> None:
+def test_chunks_train_thawed_modalities(chunk_clips: int, store_path: Path, tmp_path: Path) -> None:
     recipe = debug(training={"chunk_clips": chunk_clips, "max_steps": 1}, later_stages={"thaw": 0.5})
     summary = run.train_order(store_path, tmp_path / "run", "vt>a", 0, recipe)
     first, last = (factories.build_model(recipe, Store(store_path), 0) for _ in range(2))

@@ -1,4 +1,4 @@
-"""A stage folder that holds the whole, sealed model of another stage: refused by all that read it by its place."""
+"""A stage folder that holds the intact, sealed model of another stage is refused by all readers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def copy_over(source: Path, target: Path) -> None:
 
 @pytest.fixture
 def swapped(study: Path, tmp_path: Path) -> Path:
-    """The stage AV→T holds what AT trained, and the stage AV what VT trained."""
+    """A study whose stage AV→T holds the model of AT, and whose stage AV holds that of VT."""
     own = tmp_path / "study"
     shutil.copytree(study, own)
     copy_over(stage_of(own, "at"), stage_of(own, "av-t"))
@@ -103,7 +103,7 @@ def test_every_part_counts(part: str, value: object, study: Path) -> None:
         check_described(folder, {**described, part: value})
 
 
-def test_what_earlier_versions_did_not_write_is_not_compared(study: Path, tmp_path: Path) -> None:
+def test_fields_that_earlier_versions_lack_are_not_compared(study: Path, tmp_path: Path) -> None:
     folder = stage_of(study, "av-t")
     check_described(folder, {"format": 1, "trained": ["video"]})
     check_described(tmp_path / "renamed", json.loads((folder / "model.json").read_text()))

@@ -1,4 +1,4 @@
-"""The probes against slow versions: loops over neighbours, and a general minimiser of the penalised likelihood."""
+"""The probes compared with slow versions: loops over neighbours, and a general minimiser of the penalised likelihood."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trichord.tasks.labels.probes import knn_scores, linear_probe
 
 
 def slow_votes(train: np.ndarray, kind: list[int], query: np.ndarray, k: int, temperature: float) -> list[float]:
-    """Mean votes over all choices of those that tie for the last places."""
+    """Return mean votes over all choices of the neighbours that tie for the last positions."""
 
     def cosine(a: np.ndarray, b: np.ndarray) -> float:
         length = (sum(float(x) ** 2 for x in a) * sum(float(x) ** 2 for x in b)) ** 0.5
@@ -107,7 +107,7 @@ def test_the_penalty_is_chosen_on_training_rows_alone() -> None:
 
 
 def slow_class(train: np.ndarray, kind: np.ndarray, row: np.ndarray, penalty: float) -> int:
-    """The class of a row by a general minimiser, features standardised by the training rows."""
+    """Return the class of a row by a general minimiser, with features standardised by the training rows."""
     mean, scale, classes = train.mean(0), train.std(0), sorted(set(kind.tolist()))
     x, width = (train - mean) / scale, train.shape[1] + 1
     place = np.array([classes.index(k) for k in kind])
@@ -126,7 +126,7 @@ def slow_class(train: np.ndarray, kind: np.ndarray, row: np.ndarray, penalty: fl
 
 
 @pytest.mark.parametrize("with_videos", [False, True])
-def test_what_is_validated_is_the_share_that_the_other_parts_predict(with_videos: bool) -> None:
+def test_validation_uses_predictions_from_the_other_parts(with_videos: bool) -> None:
     rng = np.random.default_rng(5)
     kind = np.minimum(np.arange(18) // 2 % 4, 2)  # one class is more frequent
     train = rng.standard_normal((18, 2)) * [1.0, 20.0] + 1.2 * np.stack([kind == 1, 20 * (kind == 2)], axis=1)
@@ -159,7 +159,7 @@ def test_clips_of_a_video_are_on_one_side() -> None:
     assert max(together) == 100.0 and max(apart) < 80
 
 
-def test_separable_classes_are_told_apart_and_bits_repeat() -> None:
+def test_separable_classes_are_classified_reproducibly() -> None:
     rng = np.random.default_rng(3)
     kind = np.arange(40) % 4
     rows = np.eye(4)[kind] * 5 + 0.1 * rng.standard_normal((40, 4))

@@ -1,4 +1,4 @@
-"""Several processes compute what one does: terms, gradients, statistics, queue and centroids, however the rows are split."""
+"""Several processes compute the same as one: terms, gradients, statistics, queue and centroids, for any split of rows."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_in_bfloat16_they_are_one_to_its_rounding(two: dict[str, list[Found]]) -
 
 
 def test_batch_norm_by_process_sees_the_rows_of_its_process(two: dict[str, list[Found]]) -> None:
-    """One process that encodes the two parts as two chunks has the same statistics; the running ones are rank 0's."""
+    """One process that encodes the two parts as chunks has the same statistics; the running ones are those of rank 0."""
     whole = train(replace(OTHER["process"], norm="global", chunk=4))
     for found in two["process"]:
         assert difference_of_terms(found, whole) < 1e-12

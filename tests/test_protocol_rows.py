@@ -1,4 +1,4 @@
-"""Every figure that keeps what its units give is the mean, or the median, of just that; its interval lies around it."""
+"""Every figure with saved contributions of units is their mean or median, and its interval contains it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classification, probes and clusters as protocols: on embeddings with labels, on a store, by command."""
+"""Classification, probes and clusters as protocols: on embeddings with labels, on a store, and by command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CLASSES = ("worda", "wordb", "wordc")
 
 
 def planted(num: int = 24, noise: float = 0.1, **more: Any) -> Embedded:
-    """Clips of three classes, an axis each; text i is the class's name; two thirds are to learn from."""
+    """Return clips of three classes along one axis each; text i is the name of the class; two thirds are for training."""
     rng = np.random.default_rng(0)
     kind = np.arange(num) % 3
     rows = {m: np.eye(4)[kind] + noise * rng.standard_normal((num, 4)) for m in ("video", "audio")}
@@ -52,7 +52,7 @@ def value(outcome: Outcome, of: str, measure: str = "top-1") -> tuple[float, flo
     return row.value, row.chance, row.num
 
 
-def test_what_is_planted_is_found_by_all() -> None:
+def test_all_protocols_find_planted_classes() -> None:
     found = planted()
     assert set(NAMES) <= set(protocols())
     for name, of in (
@@ -132,7 +132,7 @@ def test_a_probe_learns_from_training_clips_alone() -> None:
         assert value(outcome, of)[0] == pytest.approx(100 / 3)  # right where wordc was planted
 
 
-def test_training_clips_that_lack_a_side_teach_nothing_of_it() -> None:
+def test_training_clips_without_a_side_are_not_used_for_it() -> None:
     seen = [i % 3 != 2 or i % 4 == 0 for i in range(24)]  # the third class has video in its two test clips alone
     outcome = run("linear-probe", planted(valid={"video": seen}))
     assert value(outcome, "video, class")[:2] == (pytest.approx(400 / 6), pytest.approx(50 * 4 / 6))
@@ -171,7 +171,7 @@ def test_classes_without_training_clips_are_errors() -> None:
         ),
     ],
 )
-def test_what_cannot_be_scored_is_told(name: str, more: dict, options: dict, told: str) -> None:
+def test_impossible_requests_are_reported(name: str, more: dict, options: dict, told: str) -> None:
     with pytest.raises(TrichordError) as caught:
         run(name, planted(**more), **options)
     assert told in str(caught.value) and "\n" not in str(caught.value)
@@ -198,7 +198,9 @@ def test_joined_sets_keep_whose_text_each_is() -> None:
 
 
 def action_store(path: Path) -> Store:
-    """Videos `CLASS/v0`, ...: the picture tells the class, the caption is its name; every third is to be tested."""
+    """Write videos `CLASS/v0`, ..., whose picture identifies the class and whose caption is its name; every third is for
+    testing.
+    """
     looks = np.random.default_rng(1).standard_normal((3, VIDEO_DIM)).astype(np.float32)
     with StoreWriter(path, word_vectors()) as writer:
         for i in range(18):
@@ -255,7 +257,7 @@ def test_folds_of_a_table_take_all_splits_of_the_store(tmp_path: Path) -> None:
 
 
 def slow_nearest(rows: list[np.ndarray], centroids: np.ndarray, cosine: bool) -> list[int]:
-    """The centroid of each clip, in float64, one clip and one centroid at a time."""
+    """Return the nearest centroid of each clip in float64, one clip and one centroid at a time."""
     out = []
     for clip in zip(*(r.astype(np.float64) for r in rows), strict=True):
         mean = np.mean([row / np.linalg.norm(row) if cosine else row for row in clip], axis=0)

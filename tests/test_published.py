@@ -1,4 +1,4 @@
-"""Published checkpoints: layouts of keys, wrappers, what is missing or unknown, and files that are not executed."""
+"""Published checkpoints: layouts of keys, wrappers, missing and unknown keys, and files that are not executed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def howto100m() -> dict[str, torch.Tensor]:
-    """A state dict as HowTo100M's: text and video, each unit with an unused batch norm."""
+    """Return a state dict like HowTo100M's: text and video, each unit with an unused batch norm."""
     torch.manual_seed(3)
     state = {"text_pooling.fc.weight": torch.randn(10, 6), "text_pooling.fc.bias": torch.randn(10)}
     for unit, width in (("GU_text", 10), ("GU_video", 12)):
@@ -129,7 +129,7 @@ def test_howto100m() -> None:
     assert not MCN.from_published(state, normalize=False).normalize
 
 
-def test_computes_what_was_published_unless_asked() -> None:
+def test_published_behaviour_is_the_default() -> None:
     state = small().to_published()
     assert not MCN.from_published(state).arguments["mask_padding"]
     assert MCN.from_published(state, mask_padding=True).arguments["mask_padding"]

@@ -1,4 +1,4 @@
-"""The published definitions of recall and ours, side by side on one example where all differ."""
+"""The published definitions of recall and ours, compared on an example in which all of them differ."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_without_ties_all_agree() -> None:
 
 
 def places_by_sorting(scores: np.ndarray) -> list[list[int]]:
-    """For each query every place, from 0, where the sorted row holds the score of the truth."""
+    """Return, for each query, every position from 0 at which the sorted row holds the score of the correct item."""
     found = []
     for query, row in enumerate(scores.tolist()):
         falling = sorted(row, reverse=True)

@@ -1,4 +1,4 @@
-"""Retrieval metrics against loops: ties, NaN, missing queries, and ranks from embeddings in blocks."""
+"""Retrieval metrics compared with loops: ties, NaN, missing queries, and ranks from embeddings in blocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trichord.evaluation.ranks import chance_recall, metrics_from_counts
 
 
 def slow_metrics(scores: np.ndarray, truth: list[int]) -> tuple[float, float, float]:
-    """(R@1, R@2 as fractions, mean rank), averaged over every order of the gallery that breaks the ties."""
+    """Return (R@1, R@2 as fractions, mean rank), averaged over every order of the gallery that breaks the ties."""
     r1 = r2 = mean = 0.0
     for row, t in zip(scores, truth, strict=True):
         orders = list(itertools.permutations(range(len(row))))
@@ -87,7 +87,7 @@ def test_nan_is_the_worst_and_never_a_hit() -> None:
 
 
 def test_missing_queries() -> None:
-    """MSR-VTT's case: 968 of 1,000 were scored."""
+    """The case of MSR-VTT: 968 of 1,000 clips were scored."""
     scores = np.random.default_rng(0).normal(size=(968, 968))
     drop = retrieval_metrics(scores, num_missing=32, missing="drop")
     miss = retrieval_metrics(scores, num_missing=32, missing="miss")
@@ -143,7 +143,7 @@ def test_ranks_oracle(q: int, g: int, d: int, block: int, seed: int, coarse: boo
 @pytest.mark.parametrize("block", [7, 64, 100, 257, 4096])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_copies_tie_whatever_the_block(block: int, dtype: type) -> None:
-    """Equal gallery rows must tie exactly, wherever they lie in a block; wide rows, where sums are rounded."""
+    """Equal gallery rows tie exactly at any position in a block, also in wide rows whose sums are rounded."""
     rng = np.random.default_rng(0)
     base = (rng.normal(size=(37, 301)) * 10.0 ** rng.integers(-6, 6, size=(37, 301))).astype(dtype)
     gallery = base[rng.permutation(np.repeat(np.arange(37), 7))]
@@ -186,7 +186,7 @@ def test_embeddings_that_are_not_finite() -> None:
 
 
 def plain_counts(queries: object, gallery: object, truth: np.ndarray) -> tuple[list[int], list[int]]:
-    """Every score by one float64 product of distinct rows, rounded to float32 unless an input is float64."""
+    """Compute every score by one float64 product of distinct rows, rounded to float32 unless an input is float64."""
     q, g = (x.float().numpy() if isinstance(x, torch.Tensor) else np.asarray(x) for x in (queries, gallery))
     places: dict[tuple[float, ...], int] = {}
     rows = [places.setdefault(tuple((row + 0).tolist()), len(places)) for row in g]
@@ -290,7 +290,7 @@ def test_only_hard_queries_are_compared_in_float64(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e15])
 @pytest.mark.parametrize("d", [1, 3, 512, 6144])
 def test_thresholds_hold_for_the_worst_products(d: int, scale: float) -> None:
-    """Sums of terms that all round the same way, and that cancel, in float32, one after another."""
+    """Sums of terms that all round in the same direction, and that cancel, in float32, one after another."""
     rng = np.random.default_rng(d)
     for sign in (1, -1):
         q = (scale * (1 + rng.random((20, d)))).astype(np.float32)
@@ -308,7 +308,7 @@ def test_thresholds_hold_for_the_worst_products(d: int, scale: float) -> None:
 
 @pytest.mark.parametrize("d", [1, 40, 6144])
 def test_thresholds_where_the_bound_is_reached(d: int) -> None:
-    """1 + 2^-24 is 1 in float32, each time; and below its range each product rounds up by nearly a half."""
+    """1 + 2^-24 is always rounded to 1 in float32; below its range, each product is rounded up by nearly half a step."""
     for small, first in ((2.0**-12, 1.0), (0.775 * 2.0**-74.5, 0.775 * 2.0**-74.5)):
         q = np.full((1, d), small, np.float32)
         q[0, 0] = first

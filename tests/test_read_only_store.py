@@ -1,4 +1,4 @@
-"""A store that may be read and not written: a study says so before its first step, and computes frozen encoders at every step."""
+"""A read-only store: a study reports it before its first step, and computes frozen encoders in every step."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in path.read_text().splitlines()]
 
 
-def test_a_study_says_it_first_and_takes_the_slow_way(store: Path, tmp_path: Path) -> None:
+def test_a_study_reports_it_first_and_computes_without_a_cache(store: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     with read_only(store), passing_messages(lines.append):
         run_study(store, tmp_path / "study", ["av>t"], [0], quick())
@@ -62,7 +62,7 @@ def test_a_study_says_it_first_and_takes_the_slow_way(store: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["link", "file"])
-def test_what_is_no_folder_is_said_first_and_left_alone(store: Path, tmp_path: Path, kind: str) -> None:
+def test_a_file_in_place_of_the_cache_is_reported_and_kept(store: Path, tmp_path: Path, kind: str) -> None:
     frozen, elsewhere = store / "frozen", tmp_path / "elsewhere"
     elsewhere.mkdir()
     if kind == "link":
@@ -79,7 +79,7 @@ def test_what_is_no_folder_is_said_first_and_left_alone(store: Path, tmp_path: P
     assert not list(elsewhere.iterdir()) and (frozen.is_symlink() if kind == "link" else frozen.read_text() == "mine")
 
 
-def test_what_is_kept_already_is_read(store: Path, tmp_path: Path) -> None:
+def test_an_existing_cache_is_used(store: Path, tmp_path: Path) -> None:
     train_order(store, tmp_path / "first", "av>t", 0, quick())
     kept = sorted(path.name for path in (store / "frozen").iterdir())
     lines: list[str] = []
@@ -91,7 +91,7 @@ def test_what_is_kept_already_is_read(store: Path, tmp_path: Path) -> None:
 
 
 def test_a_pass_that_another_user_has_begun_is_computed_at_every_step(store: Path, tmp_path: Path) -> None:
-    """Here the store and its folder may be written, and what lies in it may not."""
+    """The store and its folder are writable, but existing files in it are not."""
     (store / "frozen").mkdir()
     (store / "frozen" / "leases").touch(mode=0o400)
     with plain_user():
@@ -112,6 +112,6 @@ def test_making_ahead_needs_the_right_to_write(store: Path, tmp_path: Path) -> N
         freeze(tmp_path / "run", store)
 
 
-def test_nothing_is_left_by_looking(store: Path) -> None:
+def test_the_check_leaves_no_files(store: Path) -> None:
     assert why_not_writable(store / "frozen") == ""
     assert not (store / "frozen").exists()

@@ -1,4 +1,4 @@
-"""The fast loader against the plain one, bit for bit: oracles written clip by clip, over stores with everything missing."""
+"""The fast loader compared bit for bit with a plain one, clip by clip, on stores with missing data of all kinds."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def written(path: Path, made: list[tuple[Item, bool]]) -> Store:
 
 
 def bits(tensor: torch.Tensor | None) -> bytes:
-    """The bits, with -0.0 as 0.0: which of the two a maximum gives is up to NumPy's order."""
+    """Return the bits, with -0.0 as 0.0, since NumPy may return either of them as the maximum."""
     assert tensor is not None
     return (tensor if tensor.dtype == torch.bool else tensor + 0).contiguous().numpy().tobytes()
 
@@ -240,7 +240,7 @@ def test_the_maximum_on_bits_knows_signs_and_both_zeros(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nan", [0x7E00, 0xFE00])
-def test_a_feature_that_is_no_number_is_never_lost(nan: int) -> None:
+def test_nan_features_are_preserved(nan: int) -> None:
     bits_of = np.full((5, 4), 0xBC00, np.uint16)  # -1.0
     bits_of[2, 1] = nan
     found = _signed_max(bits_of).view(np.float16)
@@ -278,7 +278,7 @@ def test_many_items_are_located_as_one_by_one(tiny_store: Path) -> None:
 # ---- memory
 
 
-def test_memory_is_lent_again_when_nothing_holds_it() -> None:
+def test_memory_is_reused_once_it_is_released() -> None:
     memory = Memory()
     first = memory.tensor("audio", (1 << 20,), np.float32)
     view, address = first[:5], first.data_ptr()
@@ -309,7 +309,7 @@ def test_batches_that_are_kept_are_not_overwritten(tmp_path: Path) -> None:
 
 
 class Pinned:
-    """A stand-in for `torch.empty` on a machine without a GPU: notes what was asked to be page-locked."""
+    """A substitute for `torch.empty` on a machine without a GPU, which records requests for page-locked memory."""
 
     def __init__(self) -> None:
         self.empty, self.asked = torch.empty, []
@@ -368,7 +368,7 @@ def test_one_thread_reads_on_across_epochs(tiny_store: Path) -> None:
         assert bits(batch.inputs["video"]) == bits(reader.read(draw(epoch, step)).inputs["video"])
 
 
-def test_closing_ends_the_thread_and_what_waits() -> None:
+def test_closing_ends_the_thread_and_pending_reads() -> None:
     made: list[int] = []
 
     def make(place: int) -> Batch:

@@ -1,4 +1,4 @@
-"""Every place in the source that opens a file goes through `trichord.files`, so that no FIFO or device is opened unawares."""
+"""The source opens files only through `trichord.files`, so that no FIFO or device is opened by accident."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ALLOWED: dict[tuple[str, str], str] = {  # (file, function): why it may
 
 
 def functions(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
-    """Every outermost function, with its name, and the module without them."""
+    """Return every outermost function with its name, and the module without them."""
     for node in ast.walk(tree):
         for child in ast.iter_child_nodes(node):
             child.parent = node  # type: ignore[attr-defined]
@@ -59,7 +59,7 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
 
 
 def called(node: ast.AST) -> Iterator[tuple[ast.Call, str, bool]]:
-    """Calls, with the name of what is called and whether it is a method."""
+    """Return calls with the name of the called function, and whether it is a method."""
     for call in ast.walk(node):
         if isinstance(call, ast.Call):
             if isinstance(call.func, ast.Attribute):
@@ -102,7 +102,7 @@ def test_files_are_opened_in_one_way() -> None:
 
 
 def test_files_are_appended_to_in_one_way() -> None:
-    """Through `open_itself`: a link in the place of the file would lead the lines elsewhere, a FIFO would wait."""
+    """Files are opened by `open_itself`: otherwise, a link would redirect the lines, and a FIFO would block."""
     found = [
         f"{path.relative_to(SOURCE)}:{call.lineno}"
         for path in sorted(SOURCE.rglob("*.py"))
@@ -115,7 +115,7 @@ def test_files_are_appended_to_in_one_way() -> None:
     assert found == []
 
 
-def test_what_is_allowed_is_still_there() -> None:
+def test_allowed_exceptions_still_exist() -> None:
     names = {
         (path.relative_to(SOURCE).as_posix(), function)
         for path in SOURCE.rglob("*.py")

@@ -1,4 +1,4 @@
-"""Commands and Python examples of the README and docs: every option exists, and examples that need no download run."""
+"""Commands and Python examples of the README and docs: every option exists, and examples without downloads run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Parsed(Exception):  # noqa: N818 - ends a command that understood its word
 
 @pytest.fixture
 def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every command end once its words are parsed."""
+    """Let every command end once its arguments are parsed."""
     parse: Callable[..., Any] = parsing.parse
 
     def parsed(parser: Any, words: list[str]) -> None:
@@ -116,8 +116,10 @@ def test_the_first_example_runs(
 
 
 @pytest.mark.slow
-def test_from_videos_to_an_exported_model_as_the_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands from `extract` on in their order, on two seconds of video; then the example that reads the model."""
+def test_commands_of_the_readme_from_videos_to_an_exported_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs the commands from `extract` on in their order on two seconds of video, and then the example that reads the model."""
     monkeypatch.chdir(tmp_path)
     for folder, count in (("train", 3), ("test", 2)):
         (tmp_path / "my_videos" / folder).mkdir(parents=True)

@@ -1,3 +1,5 @@
+"""Recipes: inheritance, settings, bounds and errors."""
+
 from __future__ import annotations
 
 import subprocess

@@ -1,3 +1,5 @@
+"""Speech recognition: models, fingerprints and errors."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -43,7 +45,7 @@ def words_of(text: str) -> list[str]:
 
 
 def word_errors(reference: list[str], found: list[str]) -> int:
-    """Least number of words to insert, drop or replace."""
+    """Return the smallest number of words to insert, delete or replace."""
     row = list(range(len(found) + 1))
     for i, word in enumerate(reference, start=1):
         last, row[0] = row[0], i
@@ -64,7 +66,7 @@ def cut(samples: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 class Beeps:
-    """In place of Whisper: one word per stretch of samples above 0.5, its text the level; notes what it was given."""
+    """A substitute for Whisper: one word per stretch of samples above 0.5, whose text is the level; records its input."""
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
@@ -83,7 +85,7 @@ class Beeps:
 
 
 def beeping(seconds: float, every_s: float, seed: int) -> tuple[np.ndarray, list[float]]:
-    """Beeps of 0.2 s in silence and where they begin."""
+    """Return beeps of 0.2 s in silence, and their start times."""
     rng = np.random.default_rng(seed)
     samples, starts_s = np.zeros(int(seconds * 16000), np.float32), []
     for n, start_s in enumerate(np.arange(0.1, seconds - 0.3, every_s) + rng.uniform(0, every_s / 3)):
@@ -196,7 +198,7 @@ def test_real_speech_against_its_subtitles(recognizer: WhisperRecognizer) -> Non
     assert 3 <= len(captions) <= 5
 
 
-def test_where_a_folder_lies_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_location_of_a_folder_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     infos = []
     for place in ("here", "there"):
         folder = tmp_path / place / "my-whisper"
@@ -211,7 +213,7 @@ def test_where_a_folder_lies_does_not_matter(tmp_path: Path, monkeypatch: pytest
 
 
 @real
-def test_info_equals_what_is_loaded_and_imports_nothing_heavy(recognizer: WhisperRecognizer) -> None:
+def test_info_matches_the_loaded_model_and_imports_nothing_heavy(recognizer: WhisperRecognizer) -> None:
     assert recognizer_info("whisper:tiny.en") == recognizer.fingerprint and recognizer.sample_rate_hz == 16000
     code = (
         "import sys; from trichord.features.speech import recognizer_info; recognizer_info('whisper:tiny.en');"
@@ -220,7 +222,7 @@ def test_info_equals_what_is_loaded_and_imports_nothing_heavy(recognizer: Whispe
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_give_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     for name, message in (

@@ -1,4 +1,4 @@
-"""YouCook2 and MSR-VTT into the store: what is whole arrives as it was, what is not is listed with the reason."""
+"""Import of YouCook2 and MSR-VTT: intact data is stored unchanged, and everything else is listed with a reason."""
 
 from __future__ import annotations
 

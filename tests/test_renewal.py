@@ -1,4 +1,4 @@
-"""Captions that were added or corrected after a video was extracted, and items that older rules made."""
+"""Captions that were added or corrected after extraction, and items that were extracted by older rules."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder `videos` of a captioned video, one without captions, and one with a text file; extracted into `s`."""
+    """A folder `videos` with a captioned video, one without captions, and one with a text file, extracted to `s`."""
     root = tmp_path_factory.mktemp("made")
     for i, name in enumerate(("test/egg", "train/mute", "train/tea")):
         write_video(root / "videos" / f"{name}.mp4", pictures(20, i), 10, sound(2.0))
@@ -67,20 +67,20 @@ def features(store: Store) -> dict[tuple[str, str], np.ndarray]:
 
 
 def unextracted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on pictures and sound must not be decoded."""
+    """Fail from now on if pictures or sound are decoded."""
     monkeypatch.setattr("trichord.extraction.work.pictures", None)
     monkeypatch.setattr("trichord.extraction.work.sound", None)
 
 
 def as_an_earlier_version_wrote_it(store: Path) -> None:
-    """The same items without hashes of media and without rules."""
+    """Return the same items without hashes of media and without rules."""
     with Given(store) as items:
         for item in items:
             item.media = item.rules = ""
 
 
 class Given:
-    """The items of a store, written back as they are left."""
+    """The items of a store, which are written back after changes."""
 
     def __init__(self, store: Path) -> None:
         self.store = store
@@ -138,7 +138,7 @@ def test_captions_added_and_corrected_are_taken_up(root: Path, monkeypatch: pyte
     assert (again.num_renewed, again.num_present) == (0, 3) and Store(root / "s").fingerprint == store.fingerprint
 
 
-def test_a_video_stays_in_its_split_whatever_the_rule_says_now(root: Path) -> None:
+def test_a_video_keeps_its_split(root: Path) -> None:
     (root / "videos" / "test").rename(root / "videos" / "egg")
     (root / "videos" / "egg" / "egg.mp4").rename(root / "videos" / "egg.mp4")
     (root / "videos" / "egg" / "egg.vtt").rename(root / "videos" / "egg.vtt")
@@ -150,7 +150,7 @@ def test_a_video_stays_in_its_split_whatever_the_rule_says_now(root: Path) -> No
     assert Store(store).split(0) == "test" and captions(Store(store))["egg"] == ["pour the honey"]
 
 
-def test_what_is_no_correction_changes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_correction_changes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Store(root / "s").fingerprint
     unextracted(monkeypatch)
     (root / "videos" / "train" / "tea.vtt").write_text(VTT + "\n")  # the same captions in another file
@@ -184,7 +184,7 @@ def test_another_video_of_the_same_name_is_refused(root: Path) -> None:
     assert any("with other content; rename it, or use another collection" in note for note in summary.notes)
 
 
-def test_what_a_killed_run_had_read_again_is_taken_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_items_renewed_by_a_killed_run_are_committed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "videos" / "train" / "tea.vtt").write_text(SAID)
 
     def killed(*_: object, **__: object) -> None:
@@ -291,7 +291,7 @@ def test_lines_of_settled_work_that_cannot_be_used_are_passed_over(root: Path) -
     assert len(outdated(Store(root / "s"))) == 3
 
 
-def test_the_plan_reads_nothing_of_other_collections(root: Path) -> None:
+def test_the_plan_ignores_other_collections(root: Path) -> None:
     run(root / "videos", root / "s", collection="other")
     known = plan.Known(root / "s", "other")
     known.renew()
@@ -303,7 +303,7 @@ def test_the_plan_reads_nothing_of_other_collections(root: Path) -> None:
     assert told == [("videos", "Crack the egg"), ("other", "pour the honey")]
 
 
-def test_embeddings_of_captions_are_made_anew_with_them(tmp_path: Path) -> None:
+def test_embeddings_of_captions_are_recomputed(tmp_path: Path) -> None:
     one = item("v", split="test", texts=("add", "the"))
     one.streams["text"], one.rates_hz["text"] = np.ones((2, 3), np.float32), PER_CAPTION
     store = Store(build(tmp_path / "s", [one]))

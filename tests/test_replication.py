@@ -1,4 +1,4 @@
-"""Which runs count as seeds: estimates, pairs and intervals where runs share first stages, against oracles and by simulation."""
+"""The runs that count as seeds: estimates, pairs and intervals with shared first stages, against oracles and simulation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trichord.evaluation.statistics import mean_interval, median_rank_interval, 
 
 
 def runs_of(values: np.ndarray, sharing: tuple[int, ...], first: int = 0) -> Runs:
-    """Rows whose first stages, of seeds `first`, `first` + 1, ..., are each shared by so many."""
+    """Return rows whose first stages, with seeds `first`, `first` + 1, ..., are shared by the given numbers of runs."""
     firsts = np.repeat(np.arange(len(sharing)) + first, sharing)
     return Runs(values, tuple(firsts.tolist()), tuple(range(len(values))))
 
@@ -22,7 +22,7 @@ def runs_of(values: np.ndarray, sharing: tuple[int, ...], first: int = 0) -> Run
 def nested(
     rng: np.random.Generator, recall: float, sharing: tuple[int, ...], queries: int, stage_sd: float, later_sd: float
 ) -> tuple[Runs, float]:
-    """Runs of a probit world, and the recall that their intervals are to cover."""
+    """Return runs of a probit world, and the recall that their intervals should cover."""
     stage = stage_sd * rng.standard_normal((len(sharing), 1))
     rows = np.repeat(stage + 0.3 * rng.standard_normal((len(sharing), queries)), sharing, axis=0)
     later = later_sd * rng.standard_normal((len(rows), 1))
@@ -33,7 +33,7 @@ def nested(
     return runs_of((level + rng.standard_normal(level.shape) > 0).astype(float), sharing), float(truth)
 
 
-def test_runs_that_share_nothing_are_rows_of_an_array() -> None:
+def test_independent_runs_are_rows_of_an_array() -> None:
     hits = (np.random.default_rng(0).random((4, 50)) < 0.3).astype(float)
     runs = runs_of(hits, (1, 1, 1, 1))
     assert mean_interval(runs) == mean_interval(hits) and runs.replicates is hits
@@ -95,7 +95,7 @@ def test_orders_are_paired_by_the_seeds_of_their_first_stages() -> None:
     ("sharing", "least"), [((3,), 93), ((3, 3), 93), ((1, 1, 4), 93), ((3, 3, 3, 3, 3), 93)], ids=str
 )  # fmt: skip
 def test_intervals_cover(sharing: tuple[int, ...], least: float) -> None:
-    """Of 300 studies; three standard errors below the least that is asked."""
+    """300 studies, with a limit of three standard errors below the required coverage."""
     rng, inside = np.random.default_rng(2), 0
     for _ in range(300):
         runs, truth = nested(rng, 0.3, sharing, 200, 0.15, 0.1)
@@ -104,8 +104,8 @@ def test_intervals_cover(sharing: tuple[int, ...], least: float) -> None:
     assert inside / 3 >= least - 3 * np.sqrt(least * (100 - least) / 300)
 
 
-def test_runs_that_share_a_first_stage_are_no_independent_sample() -> None:
-    """What the rule is for: with nine rows of three first stages taken for nine seeds, intervals cover far too seldom."""
+def test_runs_that_share_a_first_stage_are_not_independent() -> None:
+    """The reason for the rule: if nine runs of three first stages counted as nine seeds, coverage would be far too low."""
     rng, inside = np.random.default_rng(3), np.zeros(2)
     for _ in range(200):
         runs, truth = nested(rng, 0.3, (3, 3, 3), 400, 0.3, 0.05)

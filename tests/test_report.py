@@ -1,3 +1,5 @@
+"""The report of a study."""
+
 from __future__ import annotations
 
 import csv
@@ -136,7 +138,7 @@ def named(document: Any) -> dict[str, Table]:
     return {table.name: table for table in document.tables()}
 
 
-def test_one_seed_makes_nothing_bold_or_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_seed_marks_no_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     draw = plots.differences
     monkeypatch.setattr(plots, "differences", lambda panels: drawn.append(panels) or draw(panels))
@@ -157,7 +159,7 @@ def test_one_seed_makes_nothing_bold_or_filled(tmp_path: Path, monkeypatch: pyte
 
 
 def lose(study: Path) -> tuple[str, str]:
-    """Make the last stages of the first order's seeds 0 and 1 a diverged and an unfinished one; returns their folders."""
+    """Let the last stages of seeds 0 and 1 of the first order be diverged and unfinished; return their folders."""
     entries = json.loads((study / "study.json").read_text())["orders"]
     first = [entry["stages"][-1]["folder"] for entry in entries if entry["order"] == entries[0]["order"]][:2]
     for name in first:
@@ -224,7 +226,7 @@ def test_benchmarks_whose_names_make_one_slug(tmp_path: Path) -> None:
 
 
 def calls(lines: tuple[str, ...] | list[str]) -> list[list[str]]:
-    """The words of each printed command, as a shell would take them, without the variables set before it."""
+    """Return the words of each printed command as a shell splits them, without preceding variables."""
     every = [shlex.split(line) for line in "\n".join(lines).replace("\\\n", " ").splitlines()]
     return [words[next(i for i, word in enumerate(words) if "=" not in word) :] for words in every]
 
@@ -303,7 +305,7 @@ def test_the_recipe_beside_the_page_is_the_studys(folder: Path, report: Path) ->
     assert load_recipe(report / "recipe.yaml").to_dict() == study["recipe"]
 
 
-def test_only_finished_runs_enter_and_the_others_are_said(folder: Path, tmp_path: Path) -> None:
+def test_unfinished_runs_are_listed_and_left_out(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "s")
     stages = json.loads((tmp_path / "s" / "study.json").read_text())["orders"][0]["stages"]
     (tmp_path / "s" / "stages" / stages[-1]["folder"] / "diverged.json").write_text('{"message": "step 3: not finite"}')

@@ -1,4 +1,4 @@
-"""What may be compared, over which seeds, and what a winner needs."""
+"""Which orders are compared, over which seeds, and the conditions for a winner."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def lose(folder: Path, *runs: str) -> None:
 
 
 def share_first_stages(folder: Path, order: str) -> None:
-    """As `--first_stage_seed 0` leaves a study."""
+    """Change a study to what `--first_stage_seed 0` would write."""
 
     def change(content: Any) -> None:
         entries = [entry for entry in content["orders"] if entry["order"] == order]
@@ -188,7 +188,7 @@ def test_comparisons_of_studies_refuse_other_captions_and_protocols(tmp_path: Pa
         compare_studies(a, other)
 
 
-def test_comparisons_say_what_the_call_said(tmp_path: Path) -> None:
+def test_comparisons_state_the_settings_of_the_call(tmp_path: Path) -> None:
     a = write_study_folder(tmp_path / "a", seeds=[0])
     b = write_study_folder(tmp_path / "b", seeds=[0])
     edit(b / "study.json", lambda c: [entry.update(first_stage_seed=5) for entry in c["orders"]])

@@ -1,4 +1,4 @@
-"""The report's page as a real browser shows it: all parts are there, nothing is asked for, nothing hangs over."""
+"""The report in a real browser: all parts are visible, nothing is requested, nothing overflows."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def background(picture: Path) -> int:
 
 
 def measured(document: Document, width: int, folder: Path, more: str = "") -> tuple[int, ...]:
-    """Width of the content and of the view, and `more`, by a script in a copy of the page that allows it."""
+    """Return the widths of the content and of the view, and `more`, with a script in a copy of the page that allows it."""
     page = re.sub("<meta http-equiv=[^>]*>", "", to_html(document), count=1)
     copy = folder / "measure.html"
     copy.write_text(page.replace("</body>", MEASURE.format(more=more) + "</body>"), encoding="utf-8")
@@ -89,7 +89,7 @@ def test_it_is_dark_where_the_reader_wants_it_dark(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_nothing_hangs_over(width: int, tmp_path: Path) -> None:
+def test_nothing_overflows(width: int, tmp_path: Path) -> None:
     content, view = measured(sample_document(), width, tmp_path)
     assert view == width and content <= view
 

@@ -1,4 +1,4 @@
-"""The report's document and its forms: each is read back by another program's eyes and compared with what went in."""
+"""The document of the report and its formats: each is read by another program and compared with the input."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Page(HTMLParser):
 # ---- the document
 
 
-def test_the_document_refuses_what_no_form_could_print() -> None:
+def test_the_document_refuses_unprintable_values() -> None:
     with pytest.raises(ValueError, match="no slug"):
         Table("../t", "", (Column("a"),), ())
     with pytest.raises(ValueError, match="no slug"):
@@ -136,7 +136,7 @@ def test_slugs() -> None:
 # ---- HTML
 
 
-def test_html_is_one_file_of_sound_structure() -> None:
+def test_html_is_one_well_formed_file() -> None:
     html = to_html(sample_document())
     page = Page(html)
     tags = page.tags()
@@ -161,7 +161,7 @@ def test_html_is_one_file_of_sound_structure() -> None:
 
 
 def svg_of(picture: dict[str, str | None]) -> str:
-    """The text of a picture in the page."""
+    """Return the text of a picture in the page."""
     kind, _, data = str(picture["src"]).partition(",")
     assert kind == "data:image/svg+xml;base64"
     return base64.b64decode(data).decode()
@@ -218,7 +218,7 @@ def test_hostile_report_keeps_its_shape() -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e]", html)
 
 
-def test_no_request_leaves_the_page() -> None:
+def test_the_page_makes_no_requests() -> None:
     for document in (sample_document(), hostile_document()):
         html = re.sub("&lt;.*?&gt;", "", to_html(document))
         assert not re.search(r"""(?:src|href|url|import)\s*[=(]?\s*["']?\s*(?:https?:)?//""", html)
@@ -258,8 +258,8 @@ def test_figures_are_pictures_of_the_size_that_they_were_drawn_in() -> None:
         "<!-- \"><script>alert(1)</script> -->",
     ],
 )  # fmt: skip
-def test_nothing_in_a_figure_is_a_part_of_the_page(part: str) -> None:
-    """A browser shows an image without running its scripts, following its links or asking for what it names."""
+def test_figures_cannot_inject_markup(part: str) -> None:
+    """A browser shows an image without running its scripts, following its links or loading its references."""
     html = page_with(SVG.format(part + '<circle r="2"/>'))
     page = Page(html)
     assert "alert" not in html and page.tags().count("img") == 1 and not {"svg", "script", "circle"} & set(page.tags())
@@ -267,7 +267,7 @@ def test_nothing_in_a_figure_is_a_part_of_the_page(part: str) -> None:
 
 
 @pytest.mark.parametrize("svg", ["", "<svg", "<html></html>", '<!DOCTYPE svg [<!ENTITY a "b">]><svg>&a;</svg>'])
-def test_what_is_no_svg_is_named(svg: str) -> None:
+def test_invalid_svg_is_reported(svg: str) -> None:
     with pytest.raises(ValueError, match="the figure broken"):
         page_with(svg)
 
@@ -301,7 +301,7 @@ def test_no_text_changes_the_markdown(text: str) -> None:
     assert "".join(data for tag, data in page.texts if tag == "code").removesuffix("\n") == clean(text)
 
 
-def test_markdown_escapes_what_github_reads_more() -> None:
+def test_markdown_escapes_github_extensions() -> None:
     text = "$x$ :tada: @you #1 ~~a~~ &amp; _a_ __b__"
     assert plain(text) == r"\$x\$ \:tada: \@you \#1 \~\~a\~\~ \&amp; \_a\_ \_\_b\_\_"
     for readable in ("R@1: 5.2 % (n = 3)", "model_audio & co", "AT→V, {a}!"):

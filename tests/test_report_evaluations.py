@@ -1,4 +1,4 @@
-"""The report of evaluations against figures worked out otherwise."""
+"""The report of evaluations compared with figures that are computed independently."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def table(folder: Path, name: str) -> list[dict[str, str]]:
 
 
 def hits(found: Any, query: str, target: str, k: int) -> np.ndarray:
-    """Of each query that has both, by loops over float64 scores."""
+    """Return the hits of each query that has both sides, by loops over float64 scores."""
     q, t = found.embeddings[query].astype(np.float64), found.embeddings[target].astype(np.float64)
     both = [i for i in range(len(q)) if found.valid[query][i] and found.valid[target][i]]
     out = []
@@ -237,7 +237,7 @@ def test_seeds_of_orders(orders: Path, tmp_path: Path) -> None:
 
 
 def by_target(folder: Path) -> list[dict[str, dict[str, str]]]:
-    """Of each direction the lines of the table of figures by system."""
+    """Return the lines of the table of figures by system, for each direction."""
     rows = table(folder, "figures-retrieval")
     return [{row["system"]: row for row in rows if row["of"] == of} for of in dict.fromkeys(row["of"] for row in rows)]
 
@@ -247,7 +247,7 @@ def row_text(row: dict[str, str]) -> str:
 
 
 def test_models_with_one_first_stage_count_once(tmp_path: Path) -> None:
-    """Where later stages leave a direction untouched, runs that share the first stage are one and the same model."""
+    """If later stages do not change a direction, runs that share the first stage are the same model."""
     shared = write_orders(
         tmp_path / "o", {"vt>a": 0.9, "avt": 1.2}, (0, 1), make=lambda noise, seed: planted(noise, seed // 10),
         entry={"first_stage": "vt"}, names=("retrieval",),
@@ -263,7 +263,7 @@ def test_models_with_one_first_stage_count_once(tmp_path: Path) -> None:
 
 
 def test_a_study_beside_a_model_of_others(orders: Path, tmp_path: Path) -> None:
-    """Orders with three seeds are told apart as before; the other model, of one seed, as a trained model alone."""
+    """Orders with three seeds are distinguished as before; the other model, with one seed, counts as a trained model."""
     theirs = write_folder(tmp_path / "theirs", planted(2.5, 9), ("retrieval",))
     systems = read_systems([orders, theirs])
     target = analyse(systems)[0].targets[0]
@@ -285,7 +285,7 @@ def test_a_pair_alone_is_not_compared_with_its_order(tmp_path: Path) -> None:
 
 
 def test_orders_that_are_shown_beside_the_others_do_not_keep_a_winner_from_being_named(tmp_path: Path) -> None:
-    """As in the report of the study itself: a pair alone, and an order with one seed where others have more."""
+    """As in the report of the study: a pair alone, and an order with one seed where others have more."""
     folder = write_orders(
         tmp_path / "o", {"vt": 0.9, "vt>a": 0.6, "avt": 2.6, "av>t": 1.5}, names=("retrieval",), directions=("t2v",)
     )
@@ -299,7 +299,7 @@ def test_orders_that_are_shown_beside_the_others_do_not_keep_a_winner_from_being
     ]
 
 
-def test_steps_are_compared_in_recall_and_told_in_steps(tmp_path: Path) -> None:
+def test_steps_are_compared_by_recall_and_listed(tmp_path: Path) -> None:
     folders = [
         write_folder(tmp_path / name, seconds(noise, 7), ("crosstask",), ("t2v",))
         for name, noise in (("good", 0.5), ("bad", 4.0))
@@ -355,7 +355,7 @@ def test_orders_of_two_studies_have_their_folders_names(orders: Path, tmp_path: 
 
 
 def test_the_evaluation_of_a_study(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Orders that share first stages and one that lacks a modality: trained, evaluated, reported."""
+    """Trains, evaluates and reports orders that share first stages and one that lacks a modality."""
     recipe = load_recipe("debug", training={"tensorboard": False, "max_steps": 2, "device": "cpu"})
     run_study(tiny_store, tmp_path / "study", ["av>t", "vt>a", "vt"], [0, 1], recipe)
     words = ["evaluate", str(tmp_path / "study"), "--store", str(tiny_store), "--benchmark", "tiny"]

@@ -1,4 +1,4 @@
-"""Evaluations that differ in more than the model are shown beside each other and not compared; the report says why."""
+"""Evaluations that differ in more than the model are shown but not compared, and the report gives the reason."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_another_truth_is_not_compared(weak: Path, strong: Path, tmp_path: Path,
 
 
 def test_systems_fall_into_groups(weak: Path, strong: Path, tmp_path: Path) -> None:
-    """Two by the sum and two by the mean: each two are compared, in one family."""
+    """Two systems use the sum and two the mean: each two are compared, in one family."""
     others = [
         write_folder(tmp_path / n, planted(x, 3, silent=6), fusion="mean_normalized")
         for n, x in (("c", 0.7), ("d", 1.5))

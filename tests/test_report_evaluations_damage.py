@@ -1,4 +1,4 @@
-"""Evaluations whose files were edited, cut or are of something else: refused in one line, or shown and never obeyed."""
+"""Evaluations with edited, truncated or foreign files: refused in one line, or displayed and never executed."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def paths_in(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def test_no_value_of_any_kind_ends_otherwise(
     weak: Path, strong: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every part of results.json, replaced by what it is not: a report or one line, never a traceback."""
+    """Replacing any part of results.json by an invalid value gives a report or one line, never a traceback."""
     drawn = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
     monkeypatch.setattr(contents, "recall_curves", lambda *a: drawn)
     for name in ("intervals", "differences", "wins_and_losses"):

@@ -1,4 +1,4 @@
-"""The report as CSV, JSON, LaTeX and files: read back, and compared with what went in."""
+"""The report as CSV, JSON, LaTeX and files: read back, and compared with the input."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def tokens(text: str) -> list[str]:
 
 
 def check_latex(text: str) -> None:
-    """Braces and environments balance, no bare special sign, and every row of a table has as many cells as columns."""
+    """Check that braces and environments balance, special characters are escaped, and rows of a table have equal numbers of
+    cells.
+    """
     depth, math_depth = 0, []
     text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("%"))  # comments
     for at, token in enumerate(all_tokens := tokens(text)):
@@ -221,7 +223,7 @@ def test_a_strange_record_removes_nothing(tmp_path: Path, record: str) -> None:
     assert (tmp_path / "keep.csv").is_file()
 
 
-def test_a_failed_report_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_report_keeps_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_document(sample_document(), tmp_path)
     before = {path: path.read_bytes() for path in paths}
     write_text = Path.write_text

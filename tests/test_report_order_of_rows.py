@@ -26,7 +26,7 @@ NAMES = ("retrieval", "zero-shot-classification")
 
 
 def shuffled(found: Embedded, seed: int = 5, **changes: Any) -> Embedded:
-    """The same clips in another order, with their texts in yet another one."""
+    """Return the same clips in another order, with their texts in yet another order."""
     rng = np.random.default_rng(seed)
     moved = found.take(rng.permutation(found.num_clips))
     texts = rng.permutation(moved.num_texts)
@@ -109,7 +109,7 @@ def test_rows_without_ids_are_paired_by_number_with_a_note(tmp_path: Path) -> No
 
 
 def shuffle_study(folder: Path, suffix: str = "") -> None:
-    """Give the clips of a study's benchmark, and its queries, another order; `suffix` is added to the ids of videos."""
+    """Reorder the clips of a study's benchmark and its queries; `suffix` is added to the ids of videos."""
     queries = json.loads(queries_path(folder, "tiny").read_text())
     rng = np.random.default_rng(3)
     clips = rng.permutation(len(queries))
@@ -154,7 +154,7 @@ def test_studies_of_other_clips_in_another_order_are_refused(tmp_path: Path) -> 
         compare_studies(read_study(a), read_study(b))
 
 
-def test_the_texts_of_a_clip_are_paired_by_their_captions_else_in_order() -> None:
+def test_texts_of_a_clip_are_paired_by_caption_or_position() -> None:
     assert places_of([("a", "x"), ("a", "y")], [("a", "y"), ("a", "x")]).tolist() == [1, 0]  # type: ignore[union-attr]
     assert places_of(["a", "a", "b"], ["b", "a", "a"]).tolist() == [1, 2, 0]  # type: ignore[union-attr]
     assert places_of(["a", "a", "b"], ["b", "b", "a"]) is None and places_of(["a"], []) is None

@@ -1,4 +1,4 @@
-"""The report's plots: the same data gives the same SVG, what matters is drawn where it belongs, extreme inputs work."""
+"""Plots of the report: equal data gives equal SVG, values are drawn at their place, extreme inputs work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = "<script>alert('$x_1$ & \"\x00\n')</script> 音声 " + "very long " * 
 
 @contextmanager
 def one_axes() -> Iterator[Any]:
-    """Axes to draw on, in the common look."""
+    """Return axes with the common style."""
     from matplotlib.figure import Figure
 
     with plots_look.look():
@@ -38,18 +38,18 @@ def one_axes() -> Iterator[Any]:
 
 
 def texts(svg: str) -> list[str]:
-    """All texts of an SVG that parses."""
+    """Return all texts of a valid SVG."""
     return ["".join(element.itertext()) for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
 def images(svg: str) -> list[Image.Image]:
-    """The pictures in an SVG."""
+    """Return the pictures in an SVG."""
     found = re.findall(r'xlink:href="data:image/png;base64,([^"]*)"', svg)
     return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
 
 
 def offsets(ax: Any) -> np.ndarray:
-    """(n, 2) positions of all dots of scatter plots."""
+    """Return (n, 2) positions of all points of scatter plots."""
     return np.concatenate([np.asarray(c.get_offsets()) for c in ax.collections])
 
 
@@ -86,7 +86,7 @@ def scatter_panel(n: int, title: str = "AV→T") -> plots.ScatterPanel:
 
 
 def every_plot(title: str, orders: tuple[str, ...], seeds: int, queries: int = 30) -> dict[str, str]:
-    """All ten plots of a made-up study."""
+    """Return all ten plots of an artificial study."""
     rng = np.random.default_rng(0)
     ranks = [1 + rng.integers(0, 100, queries) for _ in range(2)]
     rows = [(title, float(d), d - 1.0, d + 1.0, True) for d in range(len(orders))]
@@ -135,7 +135,7 @@ def test_hostile_titles_are_one_short_line() -> None:
         assert shown and all(t.endswith("…") and len(t) < 150 for t in shown), (name, shown)
 
 
-def test_nothing_to_show_is_said() -> None:
+def test_empty_plots_say_so() -> None:
     assert any(t.startswith("No ") for t in texts(plots.intervals([], "recall (%)")))
     for draw in (plots.differences, plots.similarity_matrices, plots.joint_space):
         assert any(t.startswith("No ") for t in texts(draw([])))  # type: ignore[operator]
@@ -179,7 +179,7 @@ def test_recalls_are_drawn_at_their_values() -> None:
         assert [t.get_text() for t in ax.texts] == ["not scored"]
 
 
-def test_differences_are_filled_where_told_apart() -> None:
+def test_significant_differences_are_filled() -> None:
     rows = [("a", 1.0, 0.5, 1.5, True), ("b", 0.2, -0.5, 0.9, False), ("c", -3.0, -4.0, -2.0, False)]
     with one_axes() as ax:
         draw_points(ax, difference_panel("x", *rows), zero_line=True)
@@ -215,7 +215,7 @@ def test_thinning_keeps_the_mean(values: list[float], num: int) -> None:
     assert np.isnan(means[count == 0]).all()
 
 
-def test_thinning_leaves_out_what_is_not_finite() -> None:
+def test_thinning_removes_values_that_are_not_finite() -> None:
     values = [1.0, np.nan, np.inf, 5.0, np.nan, -np.inf]
     at, means = plots.block_means(range(6), values, np.array([0, 2, 4, 5]))
     np.testing.assert_array_equal(at, [0, 3, np.nan])
@@ -394,7 +394,7 @@ def test_parameters_are_stacked_and_written() -> None:
     assert "0 trained" in texts(plots.parameters([plots.ParameterRow("avt", 0, 0)]))
 
 
-def test_costs_are_written_or_said_to_be_missing() -> None:
+def test_costs_are_shown_or_reported_as_missing() -> None:
     rows = [plots.CostRow("av>t", 4_920.0, 270_000, 1_100_000_000), plots.CostRow("avt", None, None, float("nan"))]
     shown = texts(plots.costs(rows))
     assert {"1 h 22 min", "270 k", "1,100 M"} <= set(shown) and shown.count("not recorded") == 3

@@ -1,4 +1,4 @@
-"""Published rows: the figures and their sources, intervals against a plain Wilson, galleries against brute force."""
+"""Published rows: figures and sources, intervals compared with Wilson's formula, galleries with brute force."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ others = [row for row in PUBLISHED_ROWS if row.method != "Order study"]
 
 
 def wilson(hits: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Bounds in percent: the two roots p of (hits / total - p)^2 = z^2 p (1 - p) / total."""
+    """Return bounds in percent: the two roots p of (hits
+    total - p)^2 = z^2 p (1 - p)
+    total.
+    """
     share, a = hits / total, 1 + z * z / total
     b, c = -(2 * share + z * z / total), share * share
     root = math.sqrt(b * b - 4 * a * c)
@@ -68,7 +71,7 @@ def wilson(hits: int, total: int, z: float = 1.959963984540054) -> tuple[float, 
 
 
 def brute(figure: str, total: int) -> list[int]:
-    """All counts of hits whose exact percentage lies within half a unit of the printed figure's last place."""
+    """Return all counts of hits whose exact percentage is within half a unit of the last digit of the printed figure."""
     half = Fraction(1, 2 * 10 ** len(figure.partition(".")[2]))
     return [hits for hits in range(total + 1) if abs(Fraction(100 * hits, total) - Fraction(figure)) <= half]
 
@@ -123,7 +126,7 @@ def test_rows_by_benchmark() -> None:
     assert published_rows("my_videos") == ()
 
 
-def test_only_what_was_read() -> None:
+def test_only_figures_from_the_sources() -> None:
     figures = {value for row in PUBLISHED_ROWS for value in astuple(row)[4:8] if value is not None}
     assert not figures & set(UNSEEN)
     assert not [row for row in PUBLISHED_ROWS if row.method.startswith("MCN") and row.benchmark == "msrvtt"]
@@ -183,7 +186,9 @@ def test_conditional_intervals_say_if() -> None:
 
 
 def test_usual_galleries_of_the_study() -> None:
-    """All YouCook2 figures fit 3,350 clips; of the MSR-VTT figures one fits 2,990 and none 1,000."""
+    """All YouCook2 figures are possible with 3,350 clips; of the MSR-VTT figures, one is possible with 2,990 and none with
+    1,000.
+    """
     hits = {
         (row.benchmark, size, row.printed(name)): brute(row.printed(name), size)
         for row in of_study
@@ -250,14 +255,14 @@ def test_the_gallery_that_printed_a_row_is_consistent(
 
 
 def test_half_way_prints_as_either() -> None:
-    """One of 800 is 0.125 %, which rounds to 0.12 or 0.13 by the rule of whoever prints it."""
+    """One of 800 is 0.125 %, which is printed as 0.12 or 0.13 depending on the rounding rule."""
     for figure in ("0.12", "0.13"):
         assert list(possible_hits(of_figures(figure, figure, figure), "r1", 800)) == [1]
     assert list(possible_hits(of_figures("0.00", "0.00", "100.0"), "r1", 1000)) == [0]
     assert list(possible_hits(of_figures("0.00", "0.00", "100.0"), "r10", 1000)) == [1000]
 
 
-def test_errors_say_what_to_do() -> None:
+def test_errors_give_advice() -> None:
     row = PUBLISHED_ROWS[0]
     for call in (row.recall, lambda name: published_interval(row, name), lambda name: possible_hits(row, name, 9)):
         with pytest.raises(TrichordError, match="recall 'R@1' of Order study .*take one of r1, r5, r10"):

@@ -1,3 +1,5 @@
+"""Reading of study folders for the report."""
+
 from __future__ import annotations
 
 import json
@@ -126,7 +128,7 @@ def test_a_recipe_of_other_form_is_refused(own: Path, recipe: dict[str, Any], to
         read_study(own)
 
 
-def test_unfinished_and_diverged_runs_are_said_and_left_out(own: Path) -> None:
+def test_unfinished_and_diverged_runs_are_listed_and_left_out(own: Path) -> None:
     study = read_study(own)
     stages = {run.order: run.stages for run in study.runs if run.seed == 0}
     (own / "stages" / stages["av>t"][1] / "model.json").unlink()
@@ -150,7 +152,7 @@ def test_figures_of_another_training_are_not_taken(own: Path) -> None:
     assert run.status == "unfinished" and "of another training" in run.why
 
 
-def test_nothing_finished_is_an_error(own: Path) -> None:
+def test_a_study_without_finished_runs_is_an_error(own: Path) -> None:
     for path in own.glob("orders/*/*.json"):
         path.unlink()
     with pytest.raises(TrichordError, match="no finished run to report .AV→T seed 0: unfinished .not evaluated"):
@@ -211,7 +213,7 @@ def test_figures_that_do_not_fit_their_ranks_are_refused(
         check_comparable(read_study(own))
 
 
-def test_an_unknown_direction_lists_what_there_is(own: Path) -> None:
+def test_an_unknown_direction_lists_the_known_ones(own: Path) -> None:
     with pytest.raises(TrichordError, match="no run was scored in direction 'a2t'; choose one of t2v, v2a"):
         targets(own, "a2t")
 

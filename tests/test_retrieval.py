@@ -1,4 +1,4 @@
-"""Retrieval in every direction, with several texts a clip, against loops; chance; the dual softmax."""
+"""Retrieval in every direction, with several texts per clip, compared with loops; chance; the dual softmax."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_there_are_twelve_directions() -> None:
 
 
 def best_of_permutations(row: np.ndarray, truths: set[int], k: int) -> tuple[float, float]:
-    """(chance of a truth within k, mean place of the first truth) over all orders that break the ties."""
+    """Return (chance of a correct item within k, mean rank of the first) over all orders that break the ties."""
     hits, places = [], []
     for order in itertools.permutations(range(len(row))):
         ranked = sorted(order, key=lambda j: -row[j])
@@ -51,7 +51,7 @@ def best_of_permutations(row: np.ndarray, truths: set[int], k: int) -> tuple[flo
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(1, 3), st.integers(0, 3), st.integers(1, 3), st.integers(0, 10**6))
 def test_the_best_of_several_truths(data: st.DataObject, q: int, more: int, levels: int, seed: int) -> None:
-    """Ties, duplicates, one query, all equal: with one-dimensional queries of 1 a gallery item's score is its number."""
+    """Ties, duplicates, one query, all equal: with one-dimensional queries of 1, the score of an item is its value."""
     rng = np.random.default_rng(seed)
     owner = np.concatenate([np.arange(q), rng.integers(q, size=more)])
     owner = owner[rng.permutation(len(owner))]
@@ -70,7 +70,7 @@ def test_the_best_of_several_truths(data: st.DataObject, q: int, more: int, leve
     assert worst.meanr == pytest.approx(1 + np.mean(above))
 
 
-def test_one_truth_each_gives_the_counts_of_one_truth() -> None:
+def test_one_correct_item_each_gives_the_plain_counts() -> None:
     rng = np.random.default_rng(0)
     q, g = (rng.normal(size=(40, 9)).astype(np.float32) for _ in range(2))
     owner = rng.permutation(40)
@@ -97,7 +97,9 @@ def test_a_query_without_a_truth_is_refused() -> None:
 
 @pytest.mark.parametrize(("k", "gallery", "truths"), [(1, 7, 2), (5, 20, 3), (10, 12, 4), (10, 5, 2), (3, 9, 1)])
 def test_chance_with_several_truths(k: int, gallery: int, truths: int) -> None:
-    """1 - C(G - t, k) / C(G, k): no truth among the k that are drawn."""
+    """1 - C(G - t, k)
+    C(G, k): the probability that k drawn items include a correct one.
+    """
     drawn = min(k, gallery)
     expected = 100 * (1 - comb(gallery - truths, drawn) / comb(gallery, drawn))
     assert chance_recall(k, gallery, truths) == pytest.approx(expected)
@@ -109,7 +111,7 @@ def test_chance_with_several_truths(k: int, gallery: int, truths: int) -> None:
 
 
 def loops(e: Embedded, direction: Direction, fusion: str) -> tuple[list[int], list[int], list[float], int]:
-    """(clip of each query, items above the best truth, chance of a hit at 1, missing), plainly."""
+    """Return (clip of each query, items above the best correct one, chance of a hit at 1, missing) with plain loops."""
 
     def side(modalities: tuple[str, ...], clip: int, text: int) -> np.ndarray:
         parts = [e.embeddings[m][text if m == "text" else clip].astype(np.float64) for m in modalities]
@@ -151,7 +153,7 @@ def loops(e: Embedded, direction: Direction, fusion: str) -> tuple[list[int], li
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 7), st.integers(0, 8), st.booleans(), st.integers(0, 10**6))
 def test_every_direction_against_loops(code: str, clips: int, more: int, fused: bool, seed: int) -> None:
-    """Small whole numbers, so that ties and copies abound and scores are exact; unit rows are not, and have none."""
+    """With small integers, ties and copies are common and scores are exact; unit rows are not exact and have none."""
     rng = np.random.default_rng(seed)
     text_clip = np.concatenate([np.arange(clips), rng.integers(clips, size=more)])
     text_clip = text_clip[rng.permutation(len(text_clip))]
@@ -220,7 +222,7 @@ def test_a_collapsed_model_scores_chance(code: str) -> None:
 
 @pytest.mark.parametrize("code", TWELVE)
 def test_random_embeddings_score_chance_within_the_interval(code: str) -> None:
-    """400 clips, 1,000 texts. The intervals are 99.9 % ones, the seeds fixed."""
+    """400 clips and 1,000 texts, with 99.9 % intervals and fixed seeds."""
     rng = np.random.default_rng(5)
     text_clip = np.sort(np.concatenate([np.arange(400), rng.integers(400, size=600)]))
     sizes = {"video": 400, "audio": 400, "text": 1000}
@@ -261,7 +263,7 @@ def test_dual_softmax_against_loops(q: int, more: int, d: int, block: int, seed:
 
 
 def test_dual_softmax_uses_the_other_queries() -> None:
-    """Item 0 is everybody's favourite: the first query has it taken away, and finds its own."""
+    """Item 0 scores highest for all queries: the first query loses it and finds its own item."""
     queries = np.array([[1.0, 0.9], [2.0, 0.0]])
     gallery = np.array([[1.0, 0.0], [0.0, 1.0]])
     sides = {"text": queries[::-1].astype(np.float32), "video": gallery.astype(np.float32)}
@@ -271,7 +273,7 @@ def test_dual_softmax_uses_the_other_queries() -> None:
     assert plain.r1 == 50.0 and metrics_from_counts(dual).r1 == 100.0
 
 
-def test_dual_softmax_survives_what_is_not_finite_and_refuses_no_scale() -> None:
+def test_dual_softmax_accepts_infinite_scores_and_every_scale() -> None:
     queries, gallery = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)
     queries[2] = np.nan
     found = metrics_from_counts(dual_softmax_ranks(queries, gallery, scale=1e4))

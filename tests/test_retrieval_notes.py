@@ -1,4 +1,4 @@
-"""What rows and notes of retrieval say of how they were made: windows, sizes, clips that are not there."""
+"""Rows and notes of retrieval state how they were computed: windows, sizes, missing clips."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_windows_are_in_the_names_of_figures_of_labels(trained: Path, tiny_store
     assert f"video, class, {mark}, fold-1" in probe and f"video, class, {mark}, mean of 2 folds" in probe
 
 
-def test_how_windows_are_told() -> None:
+def test_description_of_windows() -> None:
     assert (Windows(10, 3.0).told, Windows(1, 2.5, "max").told) == ("10 windows of 3 s, mean", "1 window of 2.5 s, max")
     result = RetrievalResult(
         "x", "t2va", 1.0, 2.0, 3.0, 4.0, 5.0, 6, 7, 0, "drop", 1.0, 1.0, 1.0, dual_softmax=100.0,

@@ -1,4 +1,4 @@
-"""Files of embeddings that a benchmark leaves give the figures of the benchmark: labels, folds, classes, seconds and steps."""
+"""Saved embeddings of a benchmark give the figures of the benchmark: labels, folds, classes, seconds and steps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def evaluated(subject: Subject, names: list[str], options: Options, on: str = ""
 
 
 def rows_of(evaluation: Evaluation) -> list[Row]:
-    """Without the names of protocols, which say where the clips are from, and the model's own centroids."""
+    """Return rows without the names of protocols, which contain the source of the clips, and without the model's own
+    centroids.
+    """
     rows = [row for done in evaluation.benchmarks for row in done.outcome.rows if "own centroids" not in row.of]
     return [replace(row, protocol=row.protocol.partition(":")[0], each_of="") for row in rows]
 
@@ -43,7 +45,7 @@ def in_order(evaluation: Evaluation) -> list[Row]:
 
 
 def same_from_file(found: Evaluation, path: Path, options: Options) -> Embedded:
-    """Save, score the file alone, compare every row."""
+    """Save embeddings, score the file, and compare every row."""
     save_embeddings(found, path)
     fusion = found.subject.fusion if options.fusion == "auto" else options.fusion
     plain = replace(options, labels="", text_encoder="", fusion=fusion)
@@ -62,7 +64,7 @@ def same_from_file(found: Evaluation, path: Path, options: Options) -> Embedded:
 
 
 def table(path: Path, store: Store) -> Path:
-    """Two labellings with gaps, two folds that do not test the same, and a class that no clip shows."""
+    """Return two labellings with gaps, two folds with different test clips, and a class without clips."""
     rows: list[dict[str, str]] = []
     for i in range(18):
         rows.append({"id": store.video_id(i), "kind": CLASSES[i % 3], "half": ["", "Left", "Right"][(i // 2) % 3]})
@@ -146,7 +148,7 @@ def test_seconds_and_steps(steps: Subject, tmp_path: Path, suffix: str, fusion: 
     assert file.start_s[:3].tolist() == [0, 1, 2] and file.end_s[2] == 3 and set(file.videos) == {"v1", "v2", "v3"}
 
 
-def test_directions_and_what_is_missing(steps: Subject, tmp_path: Path) -> None:
+def test_directions_and_missing_arrays(steps: Subject, tmp_path: Path) -> None:
     options = Options(directions=("t2a",), missing="miss")
     file = same_from_file(evaluated(steps, ["crosstask"], options), tmp_path / "e.npz", options)
     assert set(file.embeddings) == {"audio", "text"}

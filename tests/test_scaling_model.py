@@ -1,4 +1,4 @@
-"""The simulator of many workers against closed forms: it may not lose work, nor gain time from nothing."""
+"""The simulator of many workers compared with closed forms: it loses no work and gains no time."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_uneven_parts_slow_processes_and_rings() -> None:
     assert train_step(step, 1, 4, network).seconds == 0.0
 
 
-def test_a_process_that_is_done_makes_what_others_have_not_begun() -> None:
+def test_a_finished_process_takes_parts_of_others() -> None:
     blocks = [1.0] * 8 + [10.0] * 8  # the second process's share is ten times the work
     run = frozen_pass(Frozen(), blocks, 2)
     assert run.seconds == pytest.approx(44.0, abs=10)

@@ -1,4 +1,4 @@
-"""Known attacks, as real files: code in pickles, arrays, YAML and model folders; bombs; names that lead out; links."""
+"""Known attacks as real files: code in pickles, arrays, YAML and model folders; bombs; names that lead outside; links."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_a_study_names_stages_below_it(folder: str) -> None:
     assert not is_plan_entry(entry)
 
 
-def test_nothing_is_written_through_links(tmp_path: Path) -> None:
+def test_links_are_not_followed_when_writing(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("mine")
     folder = tmp_path / "run"

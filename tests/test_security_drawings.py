@@ -1,4 +1,4 @@
-"""SVG files that would take more time, memory or stack than a picture of their size may."""
+"""SVG files that would take more time, memory or stack than a picture of their size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trichord.media.svg import svg_text, without_content
 
 
 def png(width: int, height: int) -> str:
-    """A `data:` URL of a black picture; of a large one only the beginning is there."""
+    """Return a `data:` URL of a black picture; of a large one, only the first bytes."""
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     rows = zlib.compress((b"\0" + bytes((width + 7) // 8)) * min(height, 100))
     parts = [(b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")]
@@ -35,7 +35,7 @@ def svg(body: str) -> str:
 
 
 def used(levels: int, inner: str) -> str:
-    """Each level uses the one before ten times."""
+    """Return nested elements, each of which uses the previous one ten times."""
     text = f'<defs><g id="l0">{inner}</g>'
     for i in range(levels):
         text += f'<g id="l{i + 1}">' + f'<use href="#l{i}"/>' * 10 + "</g>"
@@ -66,7 +66,7 @@ LARGE_SVG = {
 
 
 @pytest.mark.parametrize("name", LARGE_SVG)
-def test_drawings_are_no_more_work_than_pictures(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawings_take_no_more_work_than_pictures(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resvg_py.svg_to_bytes", lambda **options: pytest.fail("it was drawn"))
     text, reason = LARGE_SVG[name]
     (tmp_path / "x.svg").write_text(text)

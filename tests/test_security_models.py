@@ -1,5 +1,4 @@
-"""Folders of pretrained models from others: they name no code, no other model and no other file, and no network that their
-weights do not explain is built."""
+"""Folders of untrusted pretrained models: no code, no other model or file, no network larger than its weights."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ def write(path: Path, content: Any) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The least that counts as a model's folder."""
+    """A minimal model folder."""
     folder = tmp_path / "model"
     write(folder / "config.json", {"model_type": "bert", "num_hidden_layers": 2, "hidden_size": 16})
     write(folder / "modules.json", OWN)
@@ -133,7 +132,7 @@ def test_configurations_name_no_code_and_no_file(name: str, file: str, folder: P
     assert "refused" in refusal(lambda: load_visual_encoder(f"hf:{folder}"))
 
 
-def test_where_a_model_came_from_is_no_path_to_read(folder: Path) -> None:
+def test_the_origin_of_a_model_is_not_read_as_a_path(folder: Path) -> None:
     write(
         folder / "tokenizer_config.json",
         {"name_or_path": "/etc", "special_tokens_map_file": "/etc/passwd", "tokenizer_file": None},
@@ -210,7 +209,7 @@ def test_settings_of_another_type_are_one_line(content: dict[str, Any], folder: 
 
 
 def shown(load: Callable[[str], object], name: str, limit: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What is said, when not more than so many modules of a kind may be built."""
+    """Return the error if no more than the given number of modules of a kind may be built."""
     built: list[int] = []
     make = nn.Linear.__init__
 
@@ -245,7 +244,7 @@ def test_an_audio_network_ends_where_its_weights_end(tmp_path: Path, monkeypatch
     assert "far more" in shown(load_audio_encoder, "hf", 600, folder, monkeypatch)
 
 
-def test_what_is_built_is_counted(folder: Path) -> None:
+def test_sizes_of_networks_are_counted(folder: Path) -> None:
     weights = weight_files(folder)
     assert WeightsSize.of(weights) == WeightsSize(20, 320)
     for build in (

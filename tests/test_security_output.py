@@ -1,4 +1,4 @@
-"""Names and texts of files on their way out: pages, tables, terminals. What they say is shown and never obeyed."""
+"""Untrusted names and texts in pages, tables and terminals are displayed and never executed."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_messages_are_printable(text: str) -> None:
 def test_names_reach_a_terminal_as_text(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ids, collections and captions with escape codes, through commands that print them."""
+    """Ids, collections and captions with escape codes are passed to commands that print them."""
     monkeypatch.setattr("trichord.store.items.check_collection", lambda name: None)  # as earlier versions stored them
     name = "\x1b]0;owned\x07\x1b[2J\x9b31m"
     write_store(tmp_path / "s", [Item(name, name, name, 1.0, {}, {}, Captions.empty())])

@@ -1,4 +1,4 @@
-"""Files that claim more than they hold: arrays, tensors, archives, JSON, Parquet, pictures; and media that name other files."""
+"""Files that claim more than they hold: arrays, tensors, archives, JSON, Parquet, pictures; media that name other files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_arrays_that_claim_more_than_they_have(tmp_path: Path) -> None:
 
 
 def bomb(path: Path, gigabytes: int = 2) -> None:
-    """An npz of zeros that is a thousandth of what it unpacks to."""
+    """Return an npz of zeros that is a thousandth of its unpacked size."""
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("features.npy", "w", force_zip64=True) as out,
@@ -176,7 +176,7 @@ def test_tensors_that_claim_more_than_they_have(name: str, tmp_path: Path) -> No
         refusal(lambda read=read: read(tmp_path / "x.safetensors"))  # type: ignore[misc]
 
 
-def test_models_are_no_larger_than_their_weights(tmp_path: Path) -> None:
+def test_models_larger_than_their_weights_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path, MCN(**SMALL), trained=("video",), visual_streams=("visual_2d",), settings={}, extra={})
     described = json.loads((tmp_path / "model.json").read_text())
     for key in ("sha256", "weights_sha256"):
@@ -235,7 +235,7 @@ def test_json_bombs(name: str, tmp_path: Path) -> None:
 
 
 def test_rows_that_unpack_to_more_than_they_are(tmp_path: Path) -> None:
-    """A text that is told by number ten thousand times."""
+    """A text is stored once and referenced ten thousand times."""
     write_store(tmp_path / "s", some_items(1))
     path = part_paths(tmp_path / "s")[0]
     table = pq.read_table(path)
@@ -297,7 +297,7 @@ def test_pictures_that_unpack_to_more_than_they_are(tmp_path: Path) -> None:
         assert "more than 179 million pixels" in told
 
 
-def test_pictures_in_svg_read_nothing_else(tmp_path: Path) -> None:
+def test_pictures_in_svg_read_no_other_files(tmp_path: Path) -> None:
     pytest.importorskip("resvg_py")
     from PIL import Image
 
@@ -343,7 +343,7 @@ def test_media_files_name_no_other_files(tmp_path: Path) -> None:
 
 
 def test_a_run_folder_that_is_not_ours_is_only_refused(tmp_path: Path) -> None:
-    """Files that are folders, pipes and devices where JSON and arrays belong."""
+    """Folders, pipes and devices stand in for JSON files and arrays."""
     os.mkfifo(tmp_path / "pipe.npz")
     (tmp_path / "folder.json").mkdir()
     refusal(lambda: read_json(tmp_path / "folder.json"))

@@ -1,4 +1,4 @@
-"""Files from others that name a store, a URL or an encoder: nothing is opened that the user did not name."""
+"""Untrusted files that name a store, a URL or an encoder: nothing is opened that the user did not name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SECRETS = [
 
 @pytest.fixture
 def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file system may be made."""
+    """Fail if a file system is created."""
 
     def opened(url: str, **options: object) -> None:
         raise AssertionError(f"{url} was opened")
@@ -81,7 +81,7 @@ def test_schemes_that_open_other_urls_are_refused(unopened: None) -> None:
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Path:
-    """A stage folder of a study, whose run.yaml a test writes."""
+    """A stage folder of a study, whose run.yaml is written by tests."""
     folder = tmp_path / "study" / "stages" / "v"
     folder.mkdir(parents=True)
     model = MCN(modalities=("video",), video_dim=6, embed_dim=4, reconstruction_dim=None)
@@ -146,7 +146,7 @@ def test_a_file_for_one_group_of_settings_is_checked(tmp_path: Path, capsys: pyt
 
 
 def test_yaml_is_read_in_one_place() -> None:
-    """Every YAML file from outside goes through `read_yaml`."""
+    """Every untrusted YAML file is read by `read_yaml`."""
     root = Path(trichord.__file__).parent
     readers = []
     for path in root.rglob("*.py"):
@@ -164,7 +164,7 @@ def test_yaml_is_read_in_one_place() -> None:
 
 
 @pytest.mark.parametrize("name", ["hf:/etc", "st:../evil", "hf:~/x", "hf:a/../../b", "log-mel,hf:/etc", "hf:."])
-def test_an_encoder_that_a_model_names_is_no_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_name_in_a_model_is_not_a_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def loaded(self: FeatureEncoders, stream: str, name: str) -> None:
         raise AssertionError(f"{name} was loaded")
 

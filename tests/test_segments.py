@@ -1,4 +1,4 @@
-"""Transcripts laid over videos against brute force, and their overlaps by hand."""
+"""Transcripts aligned with videos compared with brute force, and their overlaps computed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trichord.tasks.steps.segments import BACKGROUND, align_transcript, overlaps
 
 
 def best_by_trial(log_probs: np.ndarray, means: np.ndarray | None, stride: int) -> tuple[int, ...]:
-    """Every cut; of the best ones (to rounding) that whose last entry begins earliest, then the last but one, ..."""
+    """Try every segmentation; of the best ones (up to rounding), prefer the latest entry that begins earliest, and so on."""
     num_frames, num_entries = log_probs.shape
     totals = {}
     for inner in combinations(range(stride, num_frames, stride), num_entries - 1):
@@ -69,7 +69,7 @@ def test_five_thousand_frames_and_twenty_entries() -> None:
     assert np.diff(borders).tolist() == [250] * 20
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_inconsistent_input_is_reported() -> None:
     with pytest.raises(TrichordError, match="a transcript of 3 entries does not fit in 2 segments of 1 frames"):
         align_transcript(np.zeros((2, 3)))
     with pytest.raises(TrichordError, match="2 segments of 4 frames"):
@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_told() -> None:
 
 
 @given(st.lists(st.integers(-1, 2), min_size=1, max_size=12))
-def test_a_transcript_tells_the_labels_again(labels: list[int]) -> None:
+def test_a_transcript_reproduces_the_labels(labels: list[int]) -> None:
     transcript, borders = transcript_of(np.array(labels))
     assert np.repeat(transcript, np.diff(borders)).tolist() == labels
     assert (transcript[1:] != transcript[:-1]).all()
@@ -137,7 +137,7 @@ def test_overlaps_against_sets_of_frames(num_entries: int, more: int, seed: int)
 
 
 def slow_overlaps(scores: np.ndarray, truth: np.ndarray) -> tuple[list[float], list[float], int]:
-    """IoU and IoD of each segment, and right seconds, by every cut of a video under log-softmax and Poisson lengths."""
+    """Return IoU and IoD of each segment, and correct seconds, over every segmentation with log-softmax and Poisson lengths."""
     num, every = len(scores), [float(x) for row in scores for x in row]
     mean = sum(every) / len(every)
     deviation = (sum((x - mean) ** 2 for x in every) / len(every)) ** 0.5 or 1.0

@@ -1,4 +1,4 @@
-"""Several captions of a held-out clip: of the whole of it they are texts of one clip, with times of their own they are not."""
+"""Several captions of a held-out clip: without times of their own they are texts of one clip."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def network() -> MCN:
 
 
 def sizes(store: Store) -> tuple[int, int]:
-    """Clips and texts that are scored."""
+    """Return the numbers of clips and texts that are scored."""
     made = Subject.of_model("net", network(), store, SETTINGS, ("video", "text"))
     found = made.embedded(made.clip_set("mine/test"), ("video", "text"))
     outcome = find_protocol("retrieval").run(made, Options(on="mine/test", directions=("t2v", "v2t")))
@@ -77,7 +77,7 @@ def test_captions_of_whole_clips_are_texts_of_one_clip(tmp_path: Path) -> None:
         Captions(np.zeros(2), np.full(2, 9.4), ("worda", "wordb")),  # of a container that claims more
     ],
 )
-def test_what_spans_the_whole_but_for_rounding(said: Captions, tmp_path: Path) -> None:
+def test_captions_that_span_the_clip_up_to_rounding(said: Captions, tmp_path: Path) -> None:
     for min_clip_s in (4.0, 20.0):
         store = write(tmp_path / f"s{min_clip_s}", [said, whole("wordc")])
         texts = evaluation_clips(store, store.select("mine"), min_clip_s)

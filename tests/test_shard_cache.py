@@ -1,3 +1,5 @@
+"""The cache of remote stores: bounds, checksums, several threads and processes, faults."""
+
 from __future__ import annotations
 
 import errno
@@ -42,13 +44,13 @@ def get(cache: ShardCache, data: bytes, log: list[str] | None = None) -> Path:
 
 
 class OldestFirst:
-    """What a cache of `room` bytes must hold: the slow and obvious way."""
+    """The expected content of a cache of `room` bytes, computed slowly."""
 
     def __init__(self, room: int) -> None:
         self.room, self.held = room, list[bytes]()
 
     def get(self, data: bytes) -> bool:
-        """Whether it had to be downloaded."""
+        """Return whether the file had to be downloaded."""
         there = data in self.held
         if there:
             self.held.remove(data)
@@ -60,7 +62,7 @@ class OldestFirst:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 7), max_size=40), st.integers(100, 350))
-def test_it_holds_what_was_used_last_and_never_more_than_its_bound(
+def test_it_keeps_recent_files_within_its_bound(
     tmp_path_factory: pytest.TempPathFactory, asked: list[int], room: int
 ) -> None:
     cache, oracle = ShardCache(tmp_path_factory.mktemp("cache"), room), OldestFirst(room)
@@ -73,14 +75,14 @@ def test_it_holds_what_was_used_last_and_never_more_than_its_bound(
         assert names == {checksum(held) for held in oracle.held}
 
 
-def test_a_file_of_another_content_is_refused_and_nothing_stays(tmp_path: Path) -> None:
+def test_a_file_with_wrong_content_is_refused_and_removed(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path, 1000)
     with pytest.raises(TrichordError, match="^s3://b/parts/0: its content does not match its checksum.*copy the store"):
         cache.path(checksum(content(0)), 100, "s3://b/parts/0", writing(content(1)))
     assert cache.num_bytes() == 0 and not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))
 
 
-def test_a_broken_download_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> None:
+def test_a_broken_download_is_removed_and_the_next_one_works(tmp_path: Path) -> None:
     cache, data = ShardCache(tmp_path, 1000), content(0)
 
     def broken(descriptor: int) -> str:
@@ -93,7 +95,7 @@ def test_a_broken_download_leaves_nothing_and_the_next_one_works(tmp_path: Path)
     assert get(cache, data).read_bytes() == data
 
 
-def test_what_a_killed_download_left_makes_room(tmp_path: Path) -> None:
+def test_remains_of_killed_downloads_are_removed(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path, 150)
     left = tmp_path / f".{checksum(content(7))}.safetensors.tmp"
     left.write_bytes(bytes(100))
@@ -104,7 +106,7 @@ def test_what_a_killed_download_left_makes_room(tmp_path: Path) -> None:
     assert get(cache, content(7)).read_bytes() == content(7)
 
 
-def test_without_locks_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloads_need_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def without_locks(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -131,7 +133,7 @@ def test_threads_that_want_one_shard_download_it_once(tmp_path: Path) -> None:
     assert found == [data] * 8 and len(log) == 1
 
 
-def test_a_call_that_does_not_wait_leaves_the_download_to_the_other_thread(tmp_path: Path) -> None:
+def test_a_call_without_waiting_does_not_download(tmp_path: Path) -> None:
     cache, data, log = ShardCache(tmp_path, 1000), content(0), list[str]()
 
     def download(descriptor: int) -> str:
@@ -191,7 +193,7 @@ def test_processes_that_share_a_cache_download_each_shard_once(tmp_path: Path) -
     assert sorted(map(int, log.read_text().split())) == list(range(20))
 
 
-def test_those_who_mapped_a_shard_are_told_when_it_goes(tmp_path: Path) -> None:
+def test_users_of_a_mapped_shard_are_notified_of_its_removal(tmp_path: Path) -> None:
     class Told:
         gone: list[str] = []
 
@@ -241,9 +243,7 @@ def test_a_shard_beyond_the_bound_is_refused_before_it_is_downloaded(tmp_path: P
     ("code", "told"),
     [(errno.ENOSPC, "full disk; free some space"), (errno.EACCES, "correct its permissions.*TRICHORD_CACHE")],
 )
-def test_a_disk_that_does_not_take_it_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str
-) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str) -> None:
     def refuse(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -256,13 +256,13 @@ def test_a_disk_that_does_not_take_it_is_told(
     assert get(cache, content(0)).exists()
 
 
-def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrichordError, match="the cache folder is not writable"):
         ShardCache(tmp_path / "file" / "cache", 1000)
 
 
-def test_the_bound_is_what_is_given_then_the_environment_then_20_gb(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bound_comes_from_the_argument_the_environment_or_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRICHORD_CACHE_GB", raising=False)
     assert cache_bytes() == 20_000_000_000
     monkeypatch.setenv("TRICHORD_CACHE_GB", "0.5")

@@ -1,4 +1,4 @@
-"""Weights in parts (training.shard full) against copies, in two processes: losses, gradient norms, weights, checkpoints."""
+"""Sharded weights (training.shard full) compared with replicated ones in two processes: losses, gradients, checkpoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Stopped(Exception):
 
 
 def train(store: str, out: Path, name: str, shard: str, *, stop: int = 0, resume: bool = False) -> list[int]:
-    """Train an order. Returns how many numbers of the trained weights and their gradients this process held, by step."""
+    """Train an order; return how many numbers of the trained weights and their gradients this process held, by step."""
     from trichord.study.run import train_order
     from trichord.training import agreement, sharding
 
@@ -105,7 +105,9 @@ def check_equal(found: Path, expected: Path, limit: float) -> None:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_parts_train_what_copies_do(name: str, trained: tuple[Path, list[dict[str, list[int]]]]) -> None:
+def test_sharded_training_equals_replicated_training(
+    name: str, trained: tuple[Path, list[dict[str, list[int]]]]
+) -> None:
     folder, held = trained
     check_equal(folder / f"{name} full", folder / f"{name} none", 1e-4)
     for rank in held:
@@ -114,7 +116,9 @@ def test_parts_train_what_copies_do(name: str, trained: tuple[Path, list[dict[st
 
 
 @pytest.mark.parametrize("first", ["full", "none"])
-def test_a_checkpoint_of_parts_is_one_of_copies(first: str, trained: tuple[Path, list[dict[str, list[int]]]]) -> None:
+def test_a_checkpoint_of_shards_equals_one_of_replicas(
+    first: str, trained: tuple[Path, list[dict[str, list[int]]]]
+) -> None:
     folder, _ = trained
     second = "none" if first == "full" else "full"
     check_equal(folder / f"stopped {first} {second}", folder / "clipped none", 1e-4)

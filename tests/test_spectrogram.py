@@ -1,4 +1,4 @@
-"""Log-mel against the published numbers and against a float64 transcription of the recipe; frames of times."""
+"""Log-mel compared with published numbers and with a float64 implementation of the recipe; times of frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trichord.features.spectrogram import LogMel
 
 
 def mel_of(hz: float) -> float:
-    """Slaney's scale: linear to 1 kHz, then logarithmic."""
+    """Return Slaney's scale: linear up to 1 kHz, then logarithmic."""
     return hz / (200 / 3) if hz < 1000 else 15 + np.log(hz / 1000) / (np.log(6.4) / 27)
 
 
@@ -27,7 +27,7 @@ def hz_of(mel: float) -> float:
 
 
 def slow_log_mel(samples: np.ndarray) -> np.ndarray:
-    """The recipe in float64, sum by sum; nothing shared with the fast one."""
+    """Compute the recipe in float64, sum by sum, without sharing code with the fast implementation."""
     x = [float(v) for v in samples]
     mean = sum(x) / len(x) if x else 0.0
     x = [v - mean for v in x]
@@ -107,7 +107,7 @@ def test_other_sample_rates(sample_rate_hz: int) -> None:
     assert log_mel(np.zeros(0), sample_rate_hz).shape == (40, 1)
 
 
-def test_what_cannot_be_a_waveform() -> None:
+def test_invalid_waveforms() -> None:
     with pytest.raises(ValueError, match=r"one dimension, but this one has shape \(2, 5\); average its channels"):
         log_mel(np.zeros((2, 5)))
     with pytest.raises(ValueError, match="NaN or infinite"):
@@ -186,8 +186,8 @@ def test_silence_in_blocks(num_samples: int, level: float) -> None:
 
 
 @pytest.mark.parametrize("num_blocks", [0, 1, 3])
-def test_no_sample_gives_no_row(num_blocks: int) -> None:
-    """A row would be 0 dB, the loudest there is, of a file that has no sound."""
+def test_empty_sound_gives_no_rows(num_blocks: int) -> None:
+    """A row would have 0 dB, the loudest possible value, for a file without sound."""
     assert list(LogMel().encode(lambda: iter([np.zeros(0, np.float32)] * num_blocks))) == []
 
 
@@ -197,7 +197,7 @@ def test_the_published_recipe_in_blocks() -> None:
     assert np.array_equal(rows.shape, published.T.shape) and np.abs(rows - published.T).max() <= 0.04
 
 
-def test_what_cannot_be_a_sound() -> None:
+def test_invalid_sounds() -> None:
     for samples, message in (
         (np.zeros((2, 5)), r"one dimension, but this one has shape \(2, 5\)"),
         ([np.inf], "infinite"),
@@ -206,7 +206,7 @@ def test_what_cannot_be_a_sound() -> None:
             next(LogMel().encode(lambda samples=samples: iter([np.asarray(samples)])))
 
 
-def test_the_encoder_says_what_it_is_and_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_encoder_describes_itself_and_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     encoder = LogMel()
     assert (encoder.stream, encoder.sample_rate_hz, encoder.rate_hz, encoder.dim) == ("spectrogram", 16000, 100, 40)

@@ -1,4 +1,4 @@
-"""Speech is real, the same for the same words, and different for other words, voices and rates."""
+"""Speech is real, equal for equal words, and different for other words, voices and rates."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def test_a_sentence_is_audible_speech() -> None:
     assert 0.02 < np.sqrt(np.mean(waveform**2)) < 0.4 and np.abs(waveform).max() <= 1
 
 
-def test_the_same_words_give_the_same_samples_whatever_was_said_before() -> None:
+def test_equal_words_give_equal_samples() -> None:
     first, _ = synthesize(SENTENCE)
     synthesize("something else in between", voice="en-us+f2", pitch=70)
     again, _ = synthesize(SENTENCE)
     np.testing.assert_array_equal(first, again)
 
 
-def test_another_process_says_the_same() -> None:
+def test_speech_is_equal_across_processes() -> None:
     code = (
         "import hashlib; from trichord.world.speech import synthesize; "
         f"print(hashlib.sha256(synthesize({SENTENCE!r})[0].tobytes()).hexdigest())"

@@ -1,3 +1,5 @@
+"""Stages: what is trained and frozen, thawing, replay, and the check of frozen weights."""
+
 from __future__ import annotations
 
 import copy
@@ -45,7 +47,7 @@ def test_joint_training_is_one_stage_with_all_pairs() -> None:
     assert len(stage.pairs) == 3 and not stage.frozen
 
 
-def test_a_thawed_stage_trains_on_what_came_before() -> None:
+def test_a_thawed_stage_continues_to_train_earlier_modalities() -> None:
     second = stages_of(Order.parse("av>t"), thaw=True)[1]
     assert (second.train, second.frozen, second.thawed) == (("text",), (), ("audio", "video"))
     assert second.pairs == (("video", "text"), ("audio", "text")) and second.reconstruct == ("text",)
@@ -113,7 +115,7 @@ def test_parameters_are_counted_where_they_train_and_where_they_take_part(heads:
 def test_clips_of_a_step_are_those_of_all_processes(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One process reads a third of each batch, as one of three does; the parts are uneven."""
+    """One process reads a third of each batch, as one of three does; the parts have unequal sizes."""
     recipe = load_recipe("debug", training={"tensorboard": False, "max_steps": 2, "device": "cpu"})
     stage = stages_of(Order.parse("vt"))[0]
     source, reader = factories.build_batches(recipe, Store(tiny_store), stage, 0)
@@ -147,7 +149,7 @@ def test_the_guard_finds_a_changed_weight_and_a_changed_buffer() -> None:
         next(b for n, b in model.named_buffers() if "running_mean" in n).add_(1e-7)
 
 
-def test_the_guard_lets_what_trains_change() -> None:
+def test_the_guard_accepts_changes_of_trained_weights() -> None:
     model, stage = small_model(), stages_of(Order.parse("vt>a"))[1]
     before = copy.deepcopy(model.state_dict())
     with frozen_guard(model, stage), torch.no_grad():

@@ -1,4 +1,4 @@
-"""Tux Paint's stamps, from a folder laid out as the package is."""
+"""Tux Paint stamps, from a folder with the layout of the package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trichord.extraction.stamps import find_stamps, import_stamps
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """Stamps, of which cat, dog and cafe/tea are whole in Spanish."""
+    """A folder of stamps, of which cat, dog and cafe/tea are complete in Spanish."""
     root = tmp_path / "pkg" / "usr" / "share" / "tuxpaint" / "stamps"
     for name, suffixes in {
         "animals/cat": (".png", ".txt", "_desc_es.ogg", "_desc_fr.ogg", ".ogg"),
@@ -57,7 +57,7 @@ def test_names_and_splits_do_not_depend_on_where_the_root_is_given(package: Path
 
 
 def test_the_fixed_split(tmp_path: Path) -> None:
-    """Two names of the package, with the splits that its reference figures were measured with."""
+    """Two names of the package with the splits of the reference figures."""
     for name in ("animals/birds/owl", "vehicles/locomotive/cartoon/carriage"):
         (tmp_path / name).parent.mkdir(parents=True)
         for suffix in (".png", ".txt", "_desc_es.ogg"):

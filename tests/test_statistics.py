@@ -1,4 +1,4 @@
-"""Intervals, differences, Holm, winner, interaction and power against oracles, scipy's tests and simulation."""
+"""Intervals, differences, Holm, winner, interaction and power compared with oracles, scipy's tests and simulation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def study(
     seed_sd: float = 0.1,
     studies: int = 1,
 ) -> np.ndarray:
-    """Hits (orders, studies, S, N) of a probit world in which recalls hold over all seeds and queries."""
+    """Return hits (orders, studies, S, N) of a probit world whose recalls hold over all seeds and queries."""
     scale = math.sqrt(1 + 1 + seed_sd**2)
     difficulty = rng.standard_normal((studies, 1, queries))
     out = []
@@ -147,7 +147,7 @@ def test_no_hit_and_every_hit_still_have_an_interval(value: float, seeds: int) -
 
 
 def test_interval_against_a_brute_force_bootstrap() -> None:
-    """Many seeds and queries, where the bootstrap over both holds."""
+    """With many seeds and queries, where the bootstrap over both is valid."""
     rng = np.random.default_rng(5)
     hits = study(rng, (0.3,), 40, 400, seed_sd=0.3)[0, 0]
     drawn = [hits[rng.integers(0, 40, 40)][:, rng.integers(0, 400, 400)].mean() for _ in range(3000)]
@@ -247,7 +247,7 @@ def test_chance_and_published_rows() -> None:
 
 @given(st.lists(st.floats(0, 1), max_size=12))
 def test_holm_against_its_definition(p: list[float]) -> None:
-    """Smallest level at which the step-down procedure rejects, by trying the levels at which its decision changes."""
+    """Finds the smallest level at which the step-down procedure rejects by trying all levels at which its decision changes."""
 
     def rejected(level: float) -> set[int]:
         out: set[int] = set()
@@ -330,7 +330,7 @@ def test_power_against_simulation() -> None:
         assert predicted_power(d, seeds, queries, of) == pytest.approx(seen, abs=0.05)
 
 
-def test_what_is_needed() -> None:
+def test_seeds_and_queries_that_are_needed() -> None:
     of = Components(seed=0.0004, query=0.08, residual=0.2, num_seeds=5, num_queries=1000)
     for needed in queries_needed(4.0, of, (3, 5, 10), num_pairs=6):
         if needed.num_queries is not None:

@@ -1,4 +1,4 @@
-"""Seconds scored against steps, on a store of a small release and from a file, against plain loops over the arrays."""
+"""Seconds scored against steps, on a store and from a file, compared with plain loops over the arrays."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = ScoringSettings(("visual_2d", "visual_3d"), 400, max_words=8, min_cli
 
 
 class Linear(nn.Module):
-    """Embeds by fixed matrices: pooled video as it comes, mean over frames of the sound, sum of the word vectors."""
+    """Embeds with fixed matrices: pooled video, the mean over frames of the sound, and the sum of word vectors."""
 
     def __init__(self, word_dim: int) -> None:
         super().__init__()
@@ -85,13 +85,13 @@ def texts_by_hand(subject: Subject, task: str) -> np.ndarray:
 
 
 def pooled_to(array: np.ndarray, num_seconds: int) -> np.ndarray:
-    """Adaptive max-pooling to one row a second, by torch's own."""
+    """Return adaptive max-pooling to one row per second, by torch's implementation."""
     columns = torch.from_numpy(array.T.astype(np.float64))[None]
     return nn.functional.adaptive_max_pool1d(columns, num_seconds)[0].T.numpy()
 
 
 def scores_by_hand(subject: Subject, window_s: float) -> dict[str, np.ndarray]:
-    """t2v and t2a of v1, by loops."""
+    """Return t2v and t2a of v1, by loops."""
     model = subject.model
     assert isinstance(model, Linear)
     texts = texts_by_hand(subject, "23521")
@@ -130,7 +130,7 @@ def test_a_silent_video_is_scored_by_its_pictures(subject: Subject) -> None:
     assert np.allclose(v2.scores["t2v"], v2.scores["t2va"]) and np.abs(v2.scores["t2v"]).max() <= 1.0001
 
 
-def test_crosstask_gives_both_recalls(subject: Subject) -> None:
+def test_crosstask_reports_both_recalls(subject: Subject) -> None:
     outcome = find_protocol("crosstask").run(subject, Options(directions=("t2v",)))
     rows_of = {row.measure: row for row in outcome.rows}
     videos = videos_of(subject)
@@ -169,7 +169,7 @@ def test_videos_without_the_modality_are_left_out_or_errors(subject: Subject) ->
     assert any("1 videos lack what t2a needs: counted as errors" in note for note in miss.notes)
 
 
-def test_mining_youtube_gives_overlaps(subject: Subject) -> None:
+def test_mining_youtube_reports_overlaps(subject: Subject) -> None:
     outcome = find_protocol("mining-youtube").run(subject, Options(directions=("t2v",)))
     values = {row.measure: row for row in outcome.rows}
     assert {m.partition(",")[0] for m in values} == {"recall", "IoU", "IoD", "MoF"}
@@ -195,7 +195,7 @@ def test_scores_that_tell_the_truth_find_every_segment() -> None:
 
 
 def given_file(**changes: Any) -> Embedded:
-    """Two seconds of task a (steps `x`, `y`), three of task b (step `z`)."""
+    """Return two seconds of task a (steps `x`, `y`) and three of task b (step `z`)."""
     eye = np.eye(3, dtype=np.float32)
     arguments: dict[str, Any] = {
         "embeddings": {"video": eye[[0, 1, 2, 0, 2]], "text": eye[[0, 1, 2]]},
@@ -229,7 +229,7 @@ def test_a_second_without_anything_is_never_chosen_before_others() -> None:
     assert q.scores["t2v"][:, 0].tolist() == [-0.5, -1, -1]
 
 
-def test_what_a_file_lacks_is_told() -> None:
+def test_missing_arrays_of_a_file_are_reported() -> None:
     def told(**changes: Any) -> str:
         with pytest.raises(TrichordError) as caught:
             find_protocol("crosstask").run(Subject.of_embeddings(given_file(**changes)), Options())
@@ -257,7 +257,7 @@ def test_choices_that_do_not_fit_are_refused(subject: Subject) -> None:
         protocol.run(subject, Options(fusion="max"))
 
 
-def test_a_store_without_annotations_says_what_to_import(tiny_store: Path) -> None:
+def test_a_store_without_annotations_names_the_import(tiny_store: Path) -> None:
     store = Store(tiny_store)
     model: Any = Linear(store.word_dim)
     settings = ScoringSettings(audio_frames=400, max_words=8, min_clip_s=4.0)

@@ -1,4 +1,4 @@
-"""Releases with annotated steps, in each layout, as small as can be: what is in the store afterwards, and what is refused."""
+"""Minimal releases with annotated steps, in each layout: the resulting store, and refused releases."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_mining_youtube_original_without_times(tmp_path: Path) -> None:
     assert set(read_annotations(Store(tmp_path / "s"), "mining-youtube")) == {("n1", "n1"), ("n3", "n3")}
 
 
-def test_what_a_video_lacks_is_its_reason(tmp_path: Path) -> None:
+def test_missing_data_is_the_reason_for_skipping(tmp_path: Path) -> None:
     root = write_crosstask(tmp_path / "r")
     (root / "features" / "v1" / "v1_2d.npy").unlink()
     (root / "annotations" / "111_v3.npy").unlink()
@@ -212,7 +212,7 @@ def test_damaged_annotations_say_so(tmp_path: Path) -> None:
     assert read_annotations(store, "crosstask") == {}
 
 
-def test_steps_beyond_the_features_are_told(tmp_path: Path) -> None:
+def test_steps_beyond_the_features_are_reported(tmp_path: Path) -> None:
     root = write_crosstask_original(tmp_path / "r")
     (root / "annotations" / "23521_w1.csv").write_text("1,0.6,2.2\n2,15,19\n3,20,30\n")  # 7 s of features
     (root / "annotations" / "111_w2.csv").write_text("1,3.5,12\n")  # 5 s of features: it begins within

@@ -1,3 +1,5 @@
+"""Reading of stores: streams, captions, checks and damage."""
+
 from __future__ import annotations
 
 import hashlib
@@ -29,7 +31,7 @@ SHARD, ROWS = "00001.safetensors", "00001.parquet"
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three parts: a, b | c, d | e."""
+    """An intact store of three parts: a, b | c, d | e."""
     items = [item(name, 4 + k, split="test" if name in "ce" else "train") for k, name in enumerate("abcde")]
     items[3] = replace(items[3], captions=replace(items[3].captions, text=("now stir",)))
     del items[1].streams["spectrogram"], items[4].streams["visual_2d"]
@@ -151,7 +153,7 @@ def test_the_fingerprint_depends_on_content_alone(sound: Path, tmp_path: Path) -
 # ---- info and verify
 
 
-def test_info_says_what_a_store_holds(store_path: Path) -> None:
+def test_info_lists_the_contents_of_a_store(store_path: Path) -> None:
     with StoreWriter(store_path, word_vectors()) as writer:
         writer.skip("x.mp4", "is cut short")
     info = store_info(store_path)
@@ -170,13 +172,13 @@ def test_info_says_what_a_store_holds(store_path: Path) -> None:
         assert line in text.splitlines()
 
 
-def test_verify_finds_a_sound_store_sound_and_logs_its_progress(sound: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_verify_accepts_an_intact_store_and_logs_progress(sound: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "trichord.store.inspect"):
         assert verify(sound) == []
     assert caplog.messages == [f"checking {sound / 'parts' / f'0000{k}.parquet'}" for k in range(3)]
 
 
-def test_verify_of_nothing_says_so(tmp_path: Path) -> None:
+def test_verify_of_an_empty_store(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert verify(tmp_path / "empty") == [
         f"{tmp_path / 'empty'}: contains no items; fill it with `trichord import` or `trichord extract`"
@@ -193,7 +195,7 @@ def overwrite(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 
 def with_header(change: Callable[[dict], object]) -> Callable[[bytes], bytes]:
-    """A change to the JSON header of a shard that keeps the file's size (what is behind the header moves or goes)."""
+    """Change the JSON header of a shard without changing the size of the file; the data after the header moves or is cut."""
 
     def apply(data: bytes) -> bytes:
         length = int.from_bytes(data[:8], "little")
@@ -218,7 +220,7 @@ AT_OPENING = {
 
 
 @pytest.mark.parametrize("kind", AT_OPENING)
-def test_damage_is_one_line_when_the_store_is_opened(store_path: Path, kind: str) -> None:
+def test_damage_found_at_opening_is_an_error_of_one_line(store_path: Path, kind: str) -> None:
     name, change, text = AT_OPENING[kind]
     overwrite(store_path / "parts" / name, change)
     way_out = f"run `trichord store verify .*s`, .*; otherwise delete {SHARD} and {ROWS} in .*parts and import again"
@@ -233,7 +235,7 @@ def test_damage_is_one_line_when_the_store_is_opened(store_path: Path, kind: str
     assert verify(store_path) == [] and len(build(store_path, [item("c")]).name) and len(Store(store_path)) == 4
 
 
-def test_a_missing_shard_is_one_line(store_path: Path) -> None:
+def test_a_missing_shard_is_an_error_of_one_line(store_path: Path) -> None:
     (store_path / "parts" / SHARD).unlink()
     with pytest.raises(TrichordError, match=f"parts/{SHARD}: cannot be read .No such file"):
         Store(store_path)
@@ -266,7 +268,7 @@ AT_FIRST_USE = {
 
 
 @pytest.mark.parametrize("kind", AT_FIRST_USE)
-def test_a_damaged_header_is_one_line_at_first_use(store_path: Path, kind: str) -> None:
+def test_a_damaged_header_is_an_error_at_first_use(store_path: Path, kind: str) -> None:
     change, text = AT_FIRST_USE[kind]
     overwrite(store_path / "parts" / SHARD, change)
     store = Store(store_path)
@@ -278,7 +280,7 @@ def test_a_damaged_header_is_one_line_at_first_use(store_path: Path, kind: str) 
 
 
 def rewrite(path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
-    """Change a shard's tensors and mend size and checksum, as a faulty program would."""
+    """Change the tensors of a shard, and adjust size and checksum, like a faulty program."""
     shard = path / "parts" / SHARD
     tensors = {name: array.copy() for name, array in load_file(shard).items()}
     change(tensors)
@@ -327,7 +329,7 @@ CONTENT_IN_VERIFY = {
 
 
 @pytest.mark.parametrize("kind", CONTENT)
-def test_tensors_that_do_not_fit_the_rows_are_one_line(store_path: Path, kind: str) -> None:
+def test_tensors_that_do_not_match_the_rows_are_an_error(store_path: Path, kind: str) -> None:
     change, text = CONTENT[kind]
     rewrite(store_path, change)
     with pytest.raises(TrichordError, match=f"parts/{SHARD}: .*{text}"):
@@ -375,7 +377,7 @@ DESCRIPTION = {
 
 
 @pytest.mark.parametrize("kind", DESCRIPTION)
-def test_a_wrong_description_is_one_line(store_path: Path, kind: str) -> None:
+def test_a_wrong_description_is_an_error_of_one_line(store_path: Path, kind: str) -> None:
     change, text = DESCRIPTION[kind]
     redescribe(store_path, **change)
     with pytest.raises(TrichordError, match=f"parts/{ROWS}: {text}"):
@@ -383,7 +385,7 @@ def test_a_wrong_description_is_one_line(store_path: Path, kind: str) -> None:
     assert verify(store_path)
 
 
-def test_a_parquet_file_of_another_kind_is_no_part(store_path: Path) -> None:
+def test_a_foreign_parquet_file_is_refused(store_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), store_path / "parts" / ROWS)
     with pytest.raises(TrichordError, match=f"{ROWS}: is not a part of a store"):
         Store(store_path)
@@ -402,14 +404,14 @@ def test_a_parquet_file_of_another_kind_is_no_part(store_path: Path) -> None:
         ({"visual_2d_end": [6, 99]}, "has 13 rows of visual_2d, but its Parquet file expects 99"),
     ],
 )
-def test_wrong_rows_are_one_line(store_path: Path, columns: dict[str, list], text: str) -> None:
+def test_wrong_rows_are_an_error_of_one_line(store_path: Path, columns: dict[str, list], text: str) -> None:
     redescribe(store_path, columns)
     with pytest.raises(TrichordError, match=text):
         read_everything(store_path)
     assert any(text in line for line in verify(store_path))
 
 
-def test_verify_finds_changed_rows_and_items_that_are_there_twice(store_path: Path) -> None:
+def test_verify_finds_changed_rows_and_duplicate_items(store_path: Path) -> None:
     redescribe(store_path, {"video_id": ["a", "d"]})
     rows = store_path / "parts" / ROWS
     again = "if the store was copied or downloaded, copy the part again; otherwise "
@@ -422,7 +424,7 @@ def test_verify_finds_changed_rows_and_items_that_are_there_twice(store_path: Pa
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_random_damage_never_raises_anything_but_its_line(sound: Path, data: st.DataObject) -> None:
+def test_random_damage_only_raises_errors_of_one_line(sound: Path, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(shutil.copytree(sound, Path(folder) / "s"))
         victim = path / "parts" / data.draw(st.sampled_from([SHARD, ROWS]))

@@ -1,3 +1,5 @@
+"""Stores in object storage: equal results, faults of servers, caches."""
+
 from __future__ import annotations
 
 import json
@@ -53,7 +55,7 @@ def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of this test's own; the memory file system starts empty."""
+    """An empty cache for this test; the memory file system starts empty."""
     monkeypatch.setenv("TRICHORD_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("TRICHORD_CACHE_GB", raising=False)
     MemoryFileSystem.store.clear()
@@ -62,7 +64,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten parts of two items."""
+    """A local store of ten parts with two items each."""
     items = [item(f"v{i:02d}", 5 + i, texts=[f"salt {'now ' * (i % 3)}stir", "crème"]) for i in range(NUM_ITEMS)]
     return build(tmp_path_factory.mktemp("local") / "store", items)
 
@@ -72,7 +74,7 @@ def shards(cache: Path) -> int:
 
 
 def same(a: Store, b: Store) -> None:
-    """Every row, caption and word."""
+    """Compare every row, caption and word."""
     assert (len(a), a.fingerprint, a.streams, a.words) == (len(b), b.fingerprint, b.streams, b.words)
     assert np.array_equal(a.word_vectors, b.word_vectors)
     for i in range(len(a)):
@@ -90,7 +92,7 @@ def same(a: Store, b: Store) -> None:
 
 
 @pytest.mark.parametrize("url", [f"s3://{BUCKET}/deep/store", "memory://store", "memory://deep/store/"])
-def test_a_remote_store_gives_what_the_local_one_does(local: Path, s3: S3Server, url: str) -> None:
+def test_a_remote_store_equals_the_local_one(local: Path, s3: S3Server, url: str) -> None:
     upload(local, url)
     opened = Store(url)
     same(Store(local), opened)
@@ -242,7 +244,7 @@ def test_a_torn_object_is_refused_when_opened_and_when_read(local: Path, s3: S3S
     assert any(name in problem for problem in verify(url))
 
 
-def test_a_part_without_its_shard_and_a_damaged_manifest_are_told_by_their_url(local: Path) -> None:
+def test_damage_is_reported_with_its_url(local: Path) -> None:
     url = upload(local, "memory://store")
     MemoryFileSystem.store.pop("/store/parts/00003.safetensors")
     with pytest.raises(TrichordError, match=f"^{url}/parts/00003.safetensors: is missing"):
@@ -284,7 +286,7 @@ def test_copies_whose_bytes_changed_are_fetched_again_by_the_next_process(local:
 
 
 class SilentServer:
-    """Accepts connections and never answers, or answers a byte now and then, without end."""
+    """Accepts connections and never answers, or answers single bytes forever."""
 
     def __init__(self, drips: bool) -> None:
         self.accepted: list[socket.socket] = []
@@ -313,7 +315,7 @@ class SilentServer:
 
 
 @pytest.mark.parametrize("drips", [False, True])
-def test_a_server_that_never_answers_is_given_up_and_said(
+def test_a_server_that_never_answers_is_reported(
     drips: bool, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(remote, "PAUSES_S", (0.0, 0.0, 0.0))
@@ -354,7 +356,7 @@ def test_a_server_that_fails_twice_is_asked_again(tmp_path: Path, s3: S3Server) 
 
 
 class Failing(MemoryFileSystem):
-    """Loses the connection as often as it is told."""
+    """Loses the connection a given number of times."""
 
     protocol = "failing"
     left: int = 0
@@ -366,7 +368,7 @@ class Failing(MemoryFileSystem):
         return super().cat_file(*args, **options)
 
 
-def test_attempts_are_bounded_and_the_last_cause_is_told(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempts_are_bounded_and_the_last_cause_is_reported(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "PAUSES_S", (0.0, 0.0, 0.0))
     fsspec.register_implementation("failing", Failing, clobber=True)
     monkeypatch.setattr("trichord.store.location.SCHEMES", (*SCHEMES, "failing"))
@@ -380,7 +382,7 @@ def test_attempts_are_bounded_and_the_last_cause_is_told(local: Path, monkeypatc
     assert Failing.left == 1000 - 4 and "check the network" in str(caught.value)
 
 
-def test_no_server_no_rights_and_no_bucket_are_told_in_one_line(
+def test_missing_servers_rights_and_buckets_are_errors_of_one_line(
     local: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def told(url: str) -> str:
@@ -444,7 +446,7 @@ def test_a_cache_bound_on_a_local_store_is_refused(local: Path) -> None:
         Store(local, cache_gb=3.0)
 
 
-def test_info_tells_where_copies_lie_and_when_they_do_not_fit(
+def test_info_shows_the_cache_and_whether_it_is_too_small(
     local: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = upload(local, "memory://store")
@@ -460,7 +462,7 @@ def test_info_tells_where_copies_lie_and_when_they_do_not_fit(
 
 
 @pytest.mark.slow
-def test_a_study_from_s3_gives_the_same_table(tiny_store: Path, s3: S3Server, tmp_path: Path) -> None:
+def test_a_study_from_s3_has_the_same_table(tiny_store: Path, s3: S3Server, tmp_path: Path) -> None:
     url = upload(tiny_store, f"s3://{BUCKET}/tiny")
     recipe = {"training": {"tensorboard": False, "max_steps": 8, "device": "cpu"}}
     tables = []

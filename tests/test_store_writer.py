@@ -1,3 +1,5 @@
+"""Writing of stores: sessions, interruptions, full disks."""
+
 from __future__ import annotations
 
 import errno
@@ -58,7 +60,7 @@ def random_items(draw: st.DrawFn) -> list[Item]:
 
 
 def check_against(store: Store, items: list[Item], words: WordVectors) -> None:
-    """Every accessor against the items themselves, slices against loops over rows."""
+    """Compare every accessor with the items, and slices with loops over rows."""
     assert len(store) == len(items)
     for i, one in enumerate(items):
         assert (store.video_id(i), store.collection(i), store.split(i)) == (one.video_id, one.collection, one.split)
@@ -94,7 +96,7 @@ def check_against(store: Store, items: list[Item], words: WordVectors) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(random_items(), st.integers(1, 3000), st.booleans(), st.integers(0, 7))
-def test_what_is_written_is_read_in_one_session_or_two(
+def test_items_are_read_as_written_in_one_session_or_two(
     items: list[Item], shard_bytes: int, lowercase: bool, cut: int
 ) -> None:
     words = word_vectors(lowercase=lowercase)
@@ -161,7 +163,7 @@ def test_a_deleted_part_takes_no_words_from_the_others(tmp_path: Path) -> None:
         assert (store.word_vectors[store.word_ids(i, 0)] == np.array([vectors[token] for token in tokens])).all()
 
 
-def test_an_exception_loses_nothing_that_was_added(tmp_path: Path) -> None:
+def test_an_exception_keeps_added_items(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path / "s", word_vectors()) as writer:
         writer.add(item("a"))
         writer.add(item("b"))
@@ -337,7 +339,7 @@ def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
         StoreWriter(tmp_path / "file", word_vectors())
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_and_leaves_no_partial_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -1,4 +1,4 @@
-"""A store that an earlier version wrote is read with the same figures, and taken up by `extract` (see tests/data/store-9eaa247)."""
+"""A store of an earlier version is read with the same figures, and extended by `extract` (see tests/data/store-9eaa247)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_it_is_read_with_the_same_figures(root: Path) -> None:
     assert verify(root / "store") == [] and len(outdated(store)) == 3
 
 
-def test_a_study_says_in_one_line_that_older_rules_made_it(root: Path) -> None:
+def test_a_study_reports_items_of_older_rules_in_one_line(root: Path) -> None:
     store, told = (
         Store(root / "store"),
         "3 of 3 videos were extracted by older rules for clocks or captions; the same `trichord",
@@ -77,7 +77,7 @@ def test_a_study_says_in_one_line_that_older_rules_made_it(root: Path) -> None:
     assert check_data(load_recipe("debug"), Store(root / "store"), stages) == []
 
 
-def test_extract_extracts_nothing_again_whose_result_is_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extract_recomputes_only_changed_results(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Store(root / "store").fingerprint
     monkeypatch.setattr("trichord.extraction.work.pictures", None)
     lines: list[str] = []

@@ -1,3 +1,5 @@
+"""`trichord study`: keys of stages, resuming, tables, and evaluation of its stages."""
+
 from __future__ import annotations
 
 import json
@@ -55,7 +57,7 @@ def test_a_stage_that_orders_or_seeds_share_is_planned_once() -> None:
     assert all(s.parent is None or s.parent.key == stages[0].key for s in stages)
 
 
-def test_keys_change_with_what_changes_the_weights_and_with_nothing_else() -> None:
+def test_keys_depend_only_on_what_changes_the_weights() -> None:
     def key(recipe: Recipe, store: str = "store", seed: int = 0) -> str:
         return plan_study([Order.parse("av>t")], [seed], recipe, store)[0].stages[-1].key
 
@@ -99,7 +101,7 @@ def test_a_second_run_trains_and_evaluates_nothing(
     assert (study / "table.md").read_text() == table
 
 
-def test_an_interrupted_study_goes_on_and_gives_the_same_table(
+def test_an_interrupted_study_continues_with_the_same_table(
     study: Path, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
@@ -118,7 +120,7 @@ def test_an_interrupted_study_goes_on_and_gives_the_same_table(
     assert (tmp_path / "cut" / "table.csv").read_text() == (study / "table.csv").read_text()
 
 
-def test_a_diverged_order_is_left_out_and_said(
+def test_a_diverged_order_is_left_out_with_a_note(
     tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, lines, tried = tmp_path / "out", [], []
@@ -179,7 +181,7 @@ def test_an_order_that_no_direction_scores_is_named(study: Path, tiny_store: Pat
     assert "order AV is trained and not scored" in line and "such as a2v" in line
 
 
-def test_what_a_report_needs_is_kept(study: Path) -> None:
+def test_results_needed_by_a_report_are_saved(study: Path) -> None:
     arrays = np.load(study / "orders" / "av-t" / "seed-0.npz")
     geometry = Geometry.from_arrays(arrays, "tiny/geometry")
     assert geometry is not None and set(geometry.gap) == {"VA", "VT", "AT"}
@@ -199,19 +201,19 @@ def test_seeds_can_be_added_later(study: Path, tiny_store: Path, tmp_path: Path)
     assert len(list(out.glob("stages/*"))) == count + 2
 
 
-def test_a_store_without_held_out_clips_says_what_to_do(tmp_path: Path) -> None:
+def test_a_store_without_held_out_clips_gives_advice(tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path / "s", num_train=3, num_test=0)
     with pytest.raises(TrichordError, match="every video is in split train.*--benchmarks COLLECTION/train"):
         run.run_study(store, tmp_path / "out", ORDERS, [0], quick())
 
 
-def test_an_order_that_needs_what_the_store_lacks(tmp_path: Path) -> None:
+def test_an_order_with_a_missing_modality(tmp_path: Path) -> None:
     store = write_tiny_store(tmp_path / "s", num_train=9, num_test=2, audio=False)
     with pytest.raises(TrichordError, match="needs audio, which the store lacks; it has video, text"):
         run.run_study(store, tmp_path / "out", ["av>t"], [0], quick())
 
 
-def test_evaluating_a_stage_folder_gives_the_studys_figures(study: Path, tiny_store: Path) -> None:
+def test_evaluating_a_stage_folder_reproduces_the_study(study: Path, tiny_store: Path) -> None:
     content = json.loads((study / "study.json").read_text())
     row = next(r for r in content["results"] if r["order"] == "vt>a" and r["seed"] == 1 and r["direction"] == "t2v")
     stage = next(o for o in content["orders"] if o["order"] == "vt>a" and o["seed"] == 1)["stages"][-1]["folder"]
@@ -219,7 +221,7 @@ def test_evaluating_a_stage_folder_gives_the_studys_figures(study: Path, tiny_st
     assert results[0].to_dict() == {k: v for k, v in row.items() if k not in ("order", "seed")}
 
 
-def test_evaluating_refuses_what_cannot_be(study: Path, tiny_store: Path, tmp_path: Path) -> None:
+def test_evaluating_refuses_impossible_requests(study: Path, tiny_store: Path, tmp_path: Path) -> None:
     with pytest.raises(TrichordError, match="holds 8 models; give one of them"):
         retrieval_results(study, tiny_store)
     with pytest.raises(TrichordError, match="no trained model here"):

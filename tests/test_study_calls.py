@@ -1,4 +1,4 @@
-"""Every stage knows which calls trained it, and the report tells where they differ."""
+"""Every stage records the calls that trained it, and the report shows where they differ."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def with_calls(folder: Path, number: int, *calls: dict[str, Any]) -> str:
     return path.parent.name
 
 
-def test_the_report_tells_where_stages_were_trained_otherwise(tmp_path: Path) -> None:
+def test_the_report_shows_stages_that_were_trained_differently(tmp_path: Path) -> None:
     folder = write_study_folder(tmp_path / "s", orders=["av>t", "vt>a"], seeds=[0, 1])
     assert places_table(read_study(folder)) is None, "nothing was recorded"
     path = folder / "study.json"
@@ -112,7 +112,7 @@ def test_the_report_tells_where_stages_were_trained_otherwise(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("calls", [3, [3], [{"begun": "x"}], [{"begun": 1, "versions": {}, "machine": {}}]])
-def test_a_record_of_another_form_is_said(calls: Any, tmp_path: Path) -> None:
+def test_a_record_of_another_form_is_reported(calls: Any, tmp_path: Path) -> None:
     folder = write_study_folder(tmp_path / "s", orders=["vt"], seeds=[0])
     (path,) = folder.glob("stages/*/model.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "calls": calls}))

@@ -1,4 +1,4 @@
-"""Study folders that were damaged, interrupted, or gone on with otherwise: what a second run mends, and what is said."""
+"""Study folders that were damaged, interrupted or continued otherwise: repairs by a second run, and messages."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ MENDED: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("name", MENDED)
-def test_the_report_says_what_a_second_run_mends(name: str, study: Path, own: Path, tiny_store: Path) -> None:
+def test_the_report_lists_damage_that_a_second_run_repairs(name: str, study: Path, own: Path, tiny_store: Path) -> None:
     MENDED[name](own)
     with pytest.raises(TrichordError) as caught:
         read_all(own)
@@ -129,7 +129,7 @@ def test_the_report_says_what_a_second_run_mends(name: str, study: Path, own: Pa
     assert any(str(own) in line for line in lines), "it is said that something was made anew"
 
 
-def test_queries_that_are_gone_are_written_again(study: Path, own: Path, tiny_store: Path) -> None:
+def test_missing_queries_are_written_again(study: Path, own: Path, tiny_store: Path) -> None:
     (own / "queries" / "tiny.json").unlink()
     assert read_all(own).captions("tiny") == []
     go_on(tiny_store, own)
@@ -154,7 +154,7 @@ LASTING: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_what_a_second_run_does_not_mend_names_what_to_delete(name: str, own: Path) -> None:
+def test_errors_name_files_to_delete(name: str, own: Path) -> None:
     file, content, mend = LASTING[name]
     (stage,) = own.glob("stages/*")
     (stage / file).write_text(content)
@@ -191,7 +191,7 @@ def test_torn_settings_of_a_folder(own: Path, tiny_store: Path, content: str) ->
     assert "settings:" in (own / "run.yaml").read_text()
 
 
-def test_a_plan_made_anew_says_so_once(own: Path, tiny_store: Path) -> None:
+def test_a_new_plan_is_reported_once(own: Path, tiny_store: Path) -> None:
     (own / "study.json").write_text("{")
     lines: list[str] = []
     with passing_messages(lines.append):
@@ -209,8 +209,8 @@ def test_a_path_that_cannot_be_is_not_there() -> None:
         read_study(name)
 
 
-def test_a_folder_without_rights_is_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Path.is_file` raises where a folder may not be looked into; whoever runs the tests may look everywhere."""
+def test_a_folder_without_permissions_is_not_a_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Path.is_file` raises for a folder that may not be searched; the superuser may search all folders."""
     path = write_study_folder(tmp_path / "s", orders=["av>t"], seeds=[0])
 
     def refuse(self: Path) -> bool:
@@ -314,7 +314,7 @@ def test_a_note_of_divergence_goes_when_its_stage_is_finished(own: Path, tiny_st
         assert not (stage / "diverged.json").exists()
 
 
-def test_a_torn_note_of_divergence_still_says_that_it_diverged(own: Path, tiny_store: Path) -> None:
+def test_a_truncated_note_of_divergence_still_counts(own: Path, tiny_store: Path) -> None:
     (stage,) = own.glob("stages/*")
     (stage / "model.json").unlink()
     (stage / "diverged.json").write_text("")

@@ -1,4 +1,4 @@
-"""The careful readers: whatever is in a file, its content or one line."""
+"""Readers of study files return the content of any file, or give an error of one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trichord.study.files import array_names, read_arrays, read_json
         (b"null", "what it holds is not an object"),
     ],
 )
-def test_json_of_any_damage_is_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_damaged_json_is_an_error_of_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(TrichordError, match=reason) as caught:

@@ -1,4 +1,4 @@
-"""Items that a later part supersedes: readers take the newest, under the number of the first; `verify` and `info` know both."""
+"""Items that a later part supersedes: readers use the newest under the number of the first; `verify` and `info` handle both."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_video_keeps_its_split_and_is_not_superseded_unasked(path: Path) -> No
     assert len(part_paths(path)) == 3
 
 
-def test_a_pickled_store_does_not_see_what_superseded_it_since(path: Path) -> None:
+def test_a_pickled_store_ignores_later_versions(path: Path) -> None:
     store = Store(path)
     old = seen(store)
     renewed(path, item("v0", texts=("now",)))
@@ -106,7 +106,7 @@ def test_a_store_without_renewed_items_has_the_format_that_earlier_versions_read
 @pytest.mark.parametrize(
     ("said", "problem"), [(0, "holds howto/v0 again, which 00000.parquet has"), (1, "supersedes 2 items")]
 )
-def test_verify_finds_what_is_there_twice_without_superseding(path: Path, said: int, problem: str) -> None:
+def test_verify_finds_duplicates_that_are_not_superseded(path: Path, said: int, problem: str) -> None:
     renewed(path, item("v0"), item("v2"))
     newest = part_paths(path)[-1]
     manifest = read_manifest(newest)
@@ -132,7 +132,7 @@ def test_captions_with_embeddings_are_superseded_with_them(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("layout", ["howto100m", "youcook2", "webdataset", "npy"])
-def test_an_export_holds_the_newest_and_what_it_was_made_from(path: Path, tmp_path: Path, layout: str) -> None:
+def test_an_export_holds_the_newest_version_and_its_sources(path: Path, tmp_path: Path, layout: str) -> None:
     renewed(path, replace(item("v0", texts=("stir",)), source="c:f", media="m", rules="clock 2, captions 2"))
     export_store(path, tmp_path / "out", layout=layout)  # type: ignore[arg-type]
     IMPORTERS[layout](tmp_path / "out", tmp_path / "back")

@@ -1,4 +1,6 @@
-"""Nothing of others is lost: folders and files that trichord did not make survive every command, links lead nowhere."""
+"""Files of others are never lost: every command keeps folders and files that trichord did not create, and no link is
+followed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ from trichord.world import write_world
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its content, and every folder."""
+    """Return every file below a folder with its content, and every folder."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"folder"
         for path in sorted(folder.rglob("*"))
@@ -36,7 +38,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """Somebody's folder, also with the names that trichord uses. It must be the same afterwards."""
+    """A folder of the user, including names that trichord uses; it must be unchanged after the test."""
     folder = tmp_path / "home"
     for name in (".ssh/id", "thesis/chapter1.tex", "report.html", "tables/a.csv", "checkpoints/step-00000001/state.json",
                  "model.json", "values.npy", "0.rows", "item.json"):  # fmt: skip
@@ -72,7 +74,7 @@ def test_a_spool_that_is_a_link_is_refused_by_everybody(home: Path, tmp_path: Pa
             use()
 
 
-def test_folders_of_others_in_a_spool_are_left_alone(home: Path, tmp_path: Path) -> None:
+def test_foreign_folders_in_a_spool_are_kept(home: Path, tmp_path: Path) -> None:
     name = spool_name("a" * 64 + ":b", "c")
     spool = tmp_path / "s" / FOLDER
     for other in ("my_backup", ".hidden", f".{name}.1.tmp", f"{name}.tar", f".{name}.1-00000000.tmp.bak"):
@@ -93,7 +95,7 @@ def test_folders_of_others_in_a_spool_are_left_alone(home: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["link", "files"])
-def test_what_has_the_name_of_an_item_and_is_none_is_said(kind: str, home: Path, tmp_path: Path) -> None:
+def test_a_foreign_folder_with_the_name_of_an_item_is_reported(kind: str, home: Path, tmp_path: Path) -> None:
     folder = tmp_path / "s" / FOLDER / spool_name("a" * 64 + ":b", "c")
     folder.parent.mkdir(parents=True)
     if kind == "link":
@@ -236,7 +238,7 @@ def stage(study: Path, chain: str) -> Path:
     return next(path for path in (study / "out" / "stages").iterdir() if path.name.startswith(f"{chain}."))
 
 
-def test_a_trained_stage_is_no_place_for_an_export(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_into_a_trained_stage_is_refused(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = tree(study / "out")
     for source in (study / "out", stage(study, "vt")):
         for target in (stage(study, "at"), stage(study, "vt"), study / "out", study / "store", study):
@@ -246,7 +248,7 @@ def test_a_trained_stage_is_no_place_for_an_export(study: Path, capsys: pytest.C
     assert tree(study / "out") == before
 
 
-def test_an_export_replaces_an_earlier_export_and_nothing_else(study: Path, tmp_path: Path) -> None:
+def test_an_export_replaces_only_an_earlier_export(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
     words = ["export-model", str(stage(study, "vt")), "--store", str(study / "store"), "--out", str(out)]
     (out / ".git").mkdir(parents=True)
@@ -264,7 +266,7 @@ def test_an_export_replaces_an_earlier_export_and_nothing_else(study: Path, tmp_
     assert main([*words[:-1], str(other)]) == 2 and (other / "config.json").read_text() == '{"model_type": "bert"}'
 
 
-def test_an_export_that_was_ended_says_so_and_is_done_again(
+def test_an_interrupted_export_is_reported_and_repeated(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from trichord.embedder import folder as module

@@ -1,4 +1,4 @@
-"""Tables of clips: three formats, the field's column names, merging, and errors with row and column."""
+"""Tables of clips: three formats, common column names, merging, and errors with row and column."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_folder_of_videos(tmp_path: Path) -> None:
 
 
 def test_ids_with_the_suffix_of_a_file_name_the_videos_of_a_folder(tmp_path: Path) -> None:
-    """As everywhere: the exact name first, else without known media suffixes, in both directions."""
+    """As elsewhere, the exact name is tried first, then the name without known media suffixes, in both directions."""
     videos = tmp_path / "videos"
     videos.mkdir()
     for name in ("x.webm", "y.mkv", "y.mp4", "a.mp4.webm", "b.mp4.webm", "b.mkv.webm"):
@@ -213,7 +213,7 @@ def test_a_parquet_table_without_a_usable_column(tmp_path: Path) -> None:
         read_table(write(tmp_path, [{"task": 1}], "parquet"))
 
 
-def test_one_missing_file_is_no_error(tmp_path: Path) -> None:
+def test_a_single_missing_file_is_not_an_error(tmp_path: Path) -> None:
     found = read_table(write(tmp_path, [{"video": "v.mp4"}, {"video": "gone.mp4"}]))
     assert [s.video_id for s in found] == ["v", "gone"]
 

@@ -1,3 +1,5 @@
+"""Text encoders: embeddings, fingerprints and errors."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -47,7 +49,7 @@ def test_a_row_does_not_depend_on_the_texts_beside_it(
 
 
 def test_texts_of_one_length_together_give_nearly_the_same(encoders: dict[str, TextModel]) -> None:
-    """The path of accelerators, here on the CPU."""
+    """Tests the implementation for accelerators on the CPU."""
     from dataclasses import replace
 
     texts = ["a dog barks", "the cat sings", "", "red ball", "the small dog rolls to the left"] * 3
@@ -78,7 +80,7 @@ def test_text_is_cut_at_the_stated_length(encoders: dict[str, TextModel], name: 
     assert (rows[0] == rows[1]).all() and (rows[0] != rows[2]).any()
 
 
-def test_info_equals_what_is_loaded_and_follows_the_weights(encoders: dict[str, TextModel], tmp_path: Path) -> None:
+def test_info_matches_the_loaded_encoder_and_its_weights(encoders: dict[str, TextModel], tmp_path: Path) -> None:
     for name, encoder in encoders.items():
         folder = getattr(tiny, name)(tmp_path / "elsewhere" / name)
         assert text_encoder_info(f"hf:{folder}") == ("text", encoder.fingerprint)

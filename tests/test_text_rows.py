@@ -1,4 +1,4 @@
-"""Step texts and class names for models of text embeddings: what the store's encoder makes of them, by hand; refusals."""
+"""Step texts and class names for models that read text embeddings, compared with the encoder of the store; refusals."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Made(NamedTuple):
 
 
 def write_store(path: Path, encoder: str, *, step_rows: bool = False, text: bool = True) -> None:
-    """Videos of one task in folders of their class; captions have text embeddings, steps only where asked."""
+    """Write videos of one task in folders of their class; captions have text embeddings, and steps only if requested."""
     model = load_text_encoder(encoder)
     rng = np.random.default_rng(3)
     with StoreWriter(path, NO_WORDS) as writer:
@@ -76,7 +76,7 @@ def subject_of(store: Path, text: str = "embeddings") -> Subject:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    """A store records a model folder by its own name, which is found in the working directory."""
+    """A store that records a model folder by its name, which is found in the working directory."""
     root = tmp_path_factory.mktemp("texts")
     tiny_transformers.bert(root / "bert")
     with pytest.MonkeyPatch.context() as patch:
@@ -86,7 +86,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 
 
 def joint(made: Made, texts: tuple[str, ...]) -> np.ndarray:
-    """(P, D) by hand, one text at a time."""
+    """Return (P, D) embeddings by hand, one text at a time."""
     assert made.subject.model is not None
     encoder, found = load_text_encoder(made.encoder), []
     for text in texts:
@@ -134,7 +134,7 @@ def test_class_names_are_embedded_too(made: Made) -> None:
     assert (row.protocol, row.value, row.num) == (name, pytest.approx(100 * right.mean()), 4)
 
 
-def test_a_store_that_does_not_say_what_made_its_embeddings(made: Made, tmp_path: Path) -> None:
+def test_a_store_that_does_not_record_its_text_encoder(made: Made, tmp_path: Path) -> None:
     write_store(tmp_path / "store", made.encoder)
     (tmp_path / "store" / ENCODERS).unlink()
     subject = subject_of(tmp_path / "store")

@@ -1,4 +1,4 @@
-"""Calls in threads: results come in order, errors where the result is wanted, and a wait ends."""
+"""Calls in threads: results are returned in order, errors are raised where the result is used, and waits end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_call_within_its_time() -> None:
         within(60.0, lambda: 1 / 0)
 
 
-def test_a_call_that_takes_too_long_is_left_to_itself() -> None:
+def test_a_call_that_takes_too_long_is_abandoned() -> None:
     goes_on = threading.Event()
     with pytest.raises(NotInTimeError, match="no complete response within 0 s"):
         within(0.0, goes_on.wait)
@@ -39,7 +39,7 @@ def test_results_come_in_order_and_a_bounded_number_ahead() -> None:
     assert drawn == list(range(9))
 
 
-def test_what_is_not_wanted_any_more_is_not_begun() -> None:
+def test_cancelled_calls_do_not_start() -> None:
     goes_on, begun = threading.Event(), list[int]()
 
     def work(number: int) -> int:

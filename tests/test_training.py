@@ -1,3 +1,5 @@
+"""The training loop: stages, frozen weights, schedules and logs."""
+
 from __future__ import annotations
 
 import json
@@ -27,7 +29,7 @@ def debug(**training: Any) -> Recipe:
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a stage, without the time that each took."""
+    """Return the lines of a stage without their times."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = [row.pop("seconds") for row in rows]
     assert seconds == sorted(seconds) and seconds[0] > 0
@@ -36,10 +38,10 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("order", ["av>t", "at>v", "vt>a", "avt"])
 def test_golden_loss_curve_of_the_debug_recipe(order: str, tiny_store: Path, tmp_path: Path) -> None:
-    """A refactor must give the identical losses. `python tests/test_training.py` writes the file anew after a wanted change.
+    """Refactoring must not change the losses. `python tests/test_training.py` writes the file again after an intended change.
 
-    Processors round differently, and every step amplifies the difference: 5e-4 was seen at the sixth step, 2.7e-3 at the second
-    step of a second stage.
+    Processors round differently, and every step amplifies the difference: 5e-4 was observed at the sixth step, and 2.7e-3 at
+    the second step of a second stage.
     """
     expected = json.loads(GOLDEN.read_text())[order]
     stages = curve(order, tiny_store, tmp_path / "run")
@@ -50,7 +52,7 @@ def test_golden_loss_curve_of_the_debug_recipe(order: str, tiny_store: Path, tmp
 
 
 def curve(order: str, store: Path, out: Path) -> list[list[float]]:
-    """Per stage the losses of all steps."""
+    """Return the losses of all steps, by stage."""
     summary = run.train_order(store, out, order, 0, debug())
     return [[row["loss"] for row in metrics(folder)] for folder in summary.stage_folders]
 
@@ -80,7 +82,7 @@ class Stopped(Exception):
 def test_resumed_training_equals_uninterrupted(
     order: str, stop_at: int, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parameters, buffers, clustering and every logged figure are bit-equal, stopped within an epoch or between two."""
+    """Parameters, buffers, clustering and all logged figures are bit-equal, whether stopped within an epoch or between two."""
     recipe = debug(checkpoint_every_steps=3, max_steps=8)
     whole = run.train_order(tiny_store, tmp_path / "whole", order, 0, recipe)
 
@@ -123,7 +125,7 @@ def weights(folder: Path, modality: str) -> dict[str, torch.Tensor]:
 
 
 def moved(folders: tuple[Path, ...], modality: str) -> float:
-    """How far the weights of a modality went in the second stage."""
+    """Return how far the weights of a modality moved in the second stage."""
     first, second = (weights(folder, modality) for folder in folders)
     assert first
     return sum(float((first[k] - second[k]).abs().sum()) for k in first)

@@ -1,4 +1,4 @@
-"""Files that cannot be read: what is advised follows from the cause. Nothing is deleted or made anew for want of rights."""
+"""Files that cannot be read: the advice depends on the cause. Missing permissions never delete or recompute anything."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RIGHTS = "(Permission denied); ask its owner for permission to read it"
 
 @contextmanager
 def forbidden(*paths: Path) -> Iterator[None]:
-    """Paths that nobody may read, for a user to whom rights matter."""
+    """Paths without read permission, for a user without special capabilities."""
     modes = [path.stat().st_mode for path in paths]
     for path in paths:
         path.chmod(0)
@@ -74,7 +74,7 @@ def test_a_forbidden_file_is_not_damaged_whoever_reads_it(reader: str, tmp_path:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_missing_file_is_to_be_mended(reader: str, tmp_path: Path) -> None:
+def test_a_missing_file_gives_repair_advice(reader: str, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011
         READERS[reader](tmp_path / "none")
     told = unreadable(tmp_path / "none", caught.value, mend=MEND)
@@ -87,7 +87,7 @@ def test_a_missing_file_is_to_be_mended(reader: str, tmp_path: Path) -> None:
      (OSError(errno.EMFILE, "x"), "ulimit -n"), (OSError(errno.ENOMEM, "x"), "memory"),
      (SafetensorError("Error: Input/output error (os error 5)"), "check the disk")],
 )  # fmt: skip
-def test_faults_of_the_system_say_nothing_of_the_file(error: Exception, advice: str, tmp_path: Path) -> None:
+def test_faults_of_the_system_are_not_blamed_on_the_file(error: Exception, advice: str, tmp_path: Path) -> None:
     told = unreadable(tmp_path, error, mend=MEND)
     assert isinstance(told, Unavailable) and advice in str(told) and MEND not in str(told)
 
@@ -96,15 +96,15 @@ def test_faults_of_the_system_say_nothing_of_the_file(error: Exception, advice: 
     "error", [ValueError("its header is short"), SafetensorError("header too small"), NotRegularFileError(22, "is a FIFO", "x"),
               OSError("Corrupt snappy data"), MemoryError("Unable to allocate 8 EiB")],
 )  # fmt: skip
-def test_wrong_content_is_to_be_mended(error: Exception, tmp_path: Path) -> None:
+def test_wrong_content_gives_repair_advice(error: Exception, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x")
     told = unreadable(path, error, mend=MEND)
     assert not isinstance(told, Unavailable) and str(told).endswith(f"; {MEND}")
 
 
-def test_a_fault_that_has_passed_is_no_missing_file(tmp_path: Path) -> None:
-    """safetensors calls whatever it cannot open missing, and the file may be opened a moment later."""
+def test_a_temporary_fault_is_not_a_missing_file(tmp_path: Path) -> None:
+    """safetensors reports every file that it cannot open as missing, and the file may be readable a moment later."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"whole")
     told = unreadable(path, FileNotFoundError(f"No such file or directory: {path}"), mend=MEND)
@@ -127,7 +127,7 @@ def test_too_little_memory_is_called_so(tmp_path: Path, monkeypatch: pytest.Monk
     "allocate", [lambda: np.zeros(1 << 60, np.uint8), lambda: torch.zeros(1 << 60), lambda: pa.allocate_buffer(1 << 60),
                  lambda: bytearray(1 << 60)],
 )  # fmt: skip
-def test_every_library_says_that_memory_is_short(
+def test_out_of_memory_errors_of_every_library_are_recognised(
     allocate: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011
@@ -160,9 +160,7 @@ def store(tiny_store: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".parquet"])
-def test_a_part_that_may_not_be_read_is_not_to_be_deleted(
-    suffix: str, store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unreadable_part_is_not_to_be_deleted(suffix: str, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     part = next((store / "parts").glob(f"*{suffix}"))
     with forbidden(part):
         assert main(["store", "info", str(store)]) == 2
@@ -214,7 +212,7 @@ def test_leases_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pyte
             leases.share("b")
 
 
-def test_other_faults_of_locks_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_faults_of_locks_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EIO, "x")
 
@@ -270,7 +268,7 @@ def test_a_study_that_may_not_be_read_is_not_trained_again(name: str, study: Pat
         assert read_study(study).done
 
 
-def test_a_study_json_that_may_not_be_read_keeps_what_it_has(study: Path, tiny_store: Path) -> None:
+def test_an_unreadable_study_json_is_not_overwritten(study: Path, tiny_store: Path) -> None:
     content = json.loads((study / "study.json").read_text())
     with forbidden(study / "study.json"), pytest.raises(Unavailable):
         run_study(tiny_store, study, ["vt"], [0], quick())

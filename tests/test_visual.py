@@ -1,4 +1,4 @@
-"""Visual encoders: known pictures are recognised, rows are normalised, wrong weights and names get one line."""
+"""Visual encoders: known pictures are recognised, rows are normalised, wrong weights and names give errors of one line."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_wrong_weights(tmp_path: Path) -> None:
             load_visual_encoder(name, tmp_path / "b.pth")
 
 
-def test_resnet152_offline_says_which_file_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resnet152_offline_names_the_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder = tmp_path / "cache" / "torch" / "hub" / "checkpoints"
     with pytest.raises(TrichordError) as caught:
@@ -234,7 +234,7 @@ def test_resnet152_pools_the_last_feature_map(tmp_path: Path, monkeypatch: pytes
 
 
 def test_rows_do_not_depend_on_how_pictures_are_grouped(encoder: NetworkEncoder, pictures: np.ndarray) -> None:
-    """Bit for bit, and from several threads at once, as the extractor calls it."""
+    """Compared bit for bit, and from several threads at once, as the extractor calls the encoder."""
     frames = np.stack([np.roll(pictures[i % 2, ::2, ::2], i * 7, 1) for i in range(9)])
     whole = encoder.encode(frames)
     assert not np.array_equal(whole[0], whole[2])
@@ -244,8 +244,8 @@ def test_rows_do_not_depend_on_how_pictures_are_grouped(encoder: NetworkEncoder,
             assert np.array_equal(np.concatenate(list(pool.map(encoder.encode, parts))), whole)
 
 
-def test_a_filled_batch_leaves_no_trace(encoder: NetworkEncoder, pictures: np.ndarray) -> None:
-    """What a GPU does, on the CPU: batches of at most 4, filled with black pictures to a power of two."""
+def test_padding_of_a_batch_has_no_effect(encoder: NetworkEncoder, pictures: np.ndarray) -> None:
+    """Runs the GPU implementation on the CPU: batches of at most 4, padded with black pictures to a power of two."""
     frames = np.concatenate([pictures] * 4)[:7, ::4, ::4]
     batched = replace(encoder, batch_size=4)
     sizes: list[int] = []
@@ -290,7 +290,7 @@ def test_fitted_pictures_have_the_size_that_the_specification_states(height: int
 
 
 def test_fingerprints_need_no_torch(tmp_path: Path) -> None:
-    """The extractor's parent process wants them and no network."""
+    """The parent process of the extractor needs fingerprints but no network."""
     (tmp_path / "w.pth").write_bytes(b"any")
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text('{"model_type": "vit"}')

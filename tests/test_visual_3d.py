@@ -1,4 +1,4 @@
-"""Encoders of windows: the published ResNeXt-101 against loops and arithmetic, torchvision's against their own papers."""
+"""Encoders of windows: the published ResNeXt-101 compared with loops, torchvision's models with their papers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def published_shapes() -> dict[str, tuple[int, ...]]:
-    """Key layout of the Kinetics file, written down from its description: no `num_batches_tracked`."""
+    """Return the key layout of the Kinetics file, from its description: no `num_batches_tracked`."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def norm(prefix: str, width: int) -> None:
@@ -56,7 +56,7 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def random_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Weights whose signal neither dies nor explodes through 101 layers."""
+    """Return weights whose signal neither vanishes nor explodes through 101 layers."""
     generator = torch.Generator().manual_seed(0)
     state = {}
     for key, shape in shapes.items():
@@ -97,7 +97,7 @@ def test_the_published_layout_is_the_networks() -> None:
 
 
 def block_by_loops(state: dict[str, np.ndarray], x: np.ndarray, stride: int, cardinality: int) -> np.ndarray:
-    """(C, T, H, W) through one block in float64, convolution by convolution, voxel by voxel."""
+    """Pass (C, T, H, W) through one block in float64, convolution by convolution, voxel by voxel."""
 
     def conv(x: np.ndarray, weight: np.ndarray, step: int, groups: int) -> np.ndarray:
         pad, (num_out, per_group, *kernel) = weight.shape[-1] // 2, weight.shape
@@ -221,7 +221,7 @@ def test_the_table_against_torchvisions_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["r3d_18", pytest.param("mvit_v2_s", marks=pytest.mark.slow)])
-def test_a_torchvision_model_gives_what_enters_its_classifier(name: str, tmp_path: Path) -> None:
+def test_a_torchvision_model_returns_the_input_of_its_classifier(name: str, tmp_path: Path) -> None:
     torchvision, model = import_torchvision(), MODELS[name]
     torch.manual_seed(0)
     network = torchvision.models.get_model(name, weights=None).eval()

@@ -1,4 +1,4 @@
-"""Image models of transformers and timm: tiny random ones, saved as the real ones are, against the libraries' own use."""
+"""Image models of transformers and timm: tiny random models, saved like real ones, compared with direct use."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def dinov2() -> tuple[Any, Any]:
 
 
 def vit() -> tuple[Any, Any]:
-    """A classifier: its file has no pooler, the model that transformers loads from it has one."""
+    """A classifier: its file has no pooler, but the model that transformers loads from it has one."""
     return T.ViTForImageClassification(T.ViTConfig(**SMALL)), T.ViTImageProcessor(size=SQUARE)
 
 
@@ -103,7 +103,7 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("make", [clip, siglip, dinov2, vit, vit_with_pooler, convnext], ids=lambda make: make.__name__)
-def test_a_transformers_model_gives_its_own_features(make: Callable[[], tuple[Any, Any]], tmp_path: Path) -> None:
+def test_a_transformers_model_returns_its_own_features(make: Callable[[], tuple[Any, Any]], tmp_path: Path) -> None:
     folder, model, processor = saved(tmp_path / "model", make)
     encoder = load_visual_encoder(f"hf:{folder}")
     assert encoder.frames == FRAMES.get(make.__name__, FrameSpec(width=32, height=32))
@@ -226,7 +226,7 @@ def test_code_of_a_repository_is_never_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224.augreg_in21k"])
 @pytest.mark.parametrize("with_classifier", [True, False])
-def test_a_timm_model_gives_its_own_features(name: str, with_classifier: bool, tmp_path: Path) -> None:
+def test_a_timm_model_returns_its_own_features(name: str, with_classifier: bool, tmp_path: Path) -> None:
     timm = timm_models._timm()
     model = timm.create_model(name, pretrained=False, **({} if with_classifier else {"num_classes": 0})).eval()
     for key, value in model.state_dict().items():  # a new ResNet's blocks add nothing, its norms are as they begin
@@ -248,7 +248,7 @@ def test_a_timm_model_gives_its_own_features(name: str, with_classifier: bool, t
 
 
 def test_timms_evaluation_transform(tmp_path: Path) -> None:
-    """Size and crop against timm's own transform, on a picture of another shape."""
+    """Compares size and crop with timm's own transform, on a picture of another shape."""
     timm = timm_models._timm()
     torch.save(timm.create_model("resnet10t", pretrained=False).state_dict(), tmp_path / "w.pth")
     encoder = load_visual_encoder("timm:resnet10t", tmp_path / "w.pth")

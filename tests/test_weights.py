@@ -1,4 +1,4 @@
-"""Where weights come from: caches first, a hub when there is one, one line otherwise; nothing in a file is executed."""
+"""Sources of weights: caches first, then a hub, otherwise an error of one line; no code in a file is executed."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ FILES = {
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download asks for."""
+    """The part of the hub that a download uses."""
 
     def do_GET(self) -> None:
         if self.path.startswith("/api/models/org/tiny/tree/"):
@@ -256,7 +256,7 @@ def test_state_dicts_wrapped_and_bare(tmp_path: Path) -> None:
         assert torch.equal(read["a.weight"], state["a.weight"].float())
 
 
-def test_files_that_are_no_weights(tmp_path: Path) -> None:
+def test_files_that_are_not_weights(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return exec, (f"open({str(tmp_path / 'ran')!r}, 'w').close()",)

@@ -1,4 +1,4 @@
-"""Windows of long clips against loops: where they lie, and what is made of their embeddings."""
+"""Windows of long clips compared with loops: their positions, and the pooling of their embeddings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_pooling_against_loops(counts: list[int], width: int, share: float, pool
         assert found[modality].shape == (len(counts), width)
 
 
-def test_windows_that_are_alike_pool_to_themselves() -> None:
+def test_equal_windows_pool_to_themselves() -> None:
     rows = np.repeat(np.array([[0.1, -7.0]], np.float32), 10, axis=0)
     for pool in ("mean", "max"):
         found, _ = pooled({"video": rows}, {"video": np.ones(10, bool)}, np.zeros(10, int), 1, Windows(10, 1.0, pool))

@@ -1,4 +1,4 @@
-"""How text is split into words is recorded in the store and the model, and one store has one way."""
+"""The rule that splits text into words is recorded in the store and the model, and a store has only one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def words_of(store: Store) -> list[str]:
     return [store.words[k] for k in store.word_ids(0, 0)]
 
 
-def test_a_store_splits_its_captions_as_it_says(tmp_path: Path) -> None:
+def test_a_store_splits_its_captions_by_its_recorded_rule(tmp_path: Path) -> None:
     unicode, published = write(tmp_path / "u", "unicode"), write(tmp_path / "p", "published")
     assert words_of(unicode) == ["सूप", "don't"] and words_of(published) == ["स"]
     assert (unicode.word_splitting, published.word_splitting) == ("unicode", "published")
@@ -58,7 +58,7 @@ def test_one_store_has_one_way(tmp_path: Path) -> None:
     write(tmp_path / "u", "unicode", "w")
 
 
-def test_extraction_goes_on_as_the_store_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extraction_continues_with_the_rule_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_words(tmp_path / "new", None) == "unicode"
     assert check_words(tmp_path / "new", None, "published") == "published"
     write(tmp_path / "p", "published")
@@ -105,7 +105,7 @@ def test_every_importer_has_the_option(name: str, tmp_path: Path, capsys: pytest
     assert "--word_splitting is other; it must be one of unicode, published" in capsys.readouterr().err
 
 
-def test_class_prompts_are_split_as_the_store_says(tmp_path: Path) -> None:
+def test_class_prompts_are_split_by_the_rule_of_the_store(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = MCN(video_dim=4, embed_dim=8, word_dim=3, reconstruction_dim=4, audio_channels=(8, 16, 16, 32))
     for splitting, unknown in (("unicode", {}), ("published", {"सूप": ["प"]})):
@@ -130,7 +130,7 @@ def test_a_model_splits_text_as_its_store_did(tmp_path: Path, splitting: str, ex
 
 
 @pytest.mark.parametrize("text", ["xyz", "सूप"])
-def test_a_study_says_before_training_which_videos_have_no_known_word(tmp_path: Path, text: str) -> None:
+def test_a_study_lists_videos_without_known_words_before_training(tmp_path: Path, text: str) -> None:
     from trichord.modality import Order
     from trichord.recipes import load_recipe
     from trichord.study.factories import check_data
@@ -166,7 +166,7 @@ def test_the_first_caption_with_words(texts: list[str], first: list[str]) -> Non
     assert first_with_words(texts) == first
 
 
-def test_what_is_said_of_captions_without_known_words() -> None:
+def test_note_about_captions_without_known_words() -> None:
     assert few_words(0, 4, "GloVe").startswith(
         "none of its words is in GloVe; choose word vectors of its language with --words"
     )

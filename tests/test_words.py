@@ -1,3 +1,5 @@
+"""Word vectors: formats, blocks, damage."""
+
 from __future__ import annotations
 
 import gzip
@@ -47,7 +49,7 @@ FORMATS: dict[str, Callable[[list[str], np.ndarray], bytes]] = {
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_every_format_gives_the_wanted_words_whatever_the_blocks(
+def test_every_format_returns_the_wanted_words_for_any_block_size(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     words, vectors = table(data.draw(st.integers(1, 40)), data.draw(st.integers(1, 12)))
@@ -105,7 +107,7 @@ def test_of_a_repeated_word_the_first_counts_and_words_with_blanks_are_passed_ov
     assert found.words == ["add", "at"] and found.vectors.tolist() == [[1, 2], [9, 10]]
 
 
-def test_the_source_tells_tables_apart_by_content_not_by_name(tmp_path: Path) -> None:
+def test_tables_are_identified_by_content(tmp_path: Path) -> None:
     words, vectors = table()
     for name, scale in (("a", 1), ("b", 1), ("c", 2)):
         (tmp_path / name).write_bytes(binary(words, vectors * scale))
@@ -167,7 +169,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, kind: str) -> None:
+def test_a_bad_file_is_an_error_that_names_it(tmp_path: Path, kind: str) -> None:
     content, message = BAD[kind]
     path = tmp_path / "vectors.bin"
     path.write_bytes(content)
@@ -177,7 +179,7 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, kind: str) -> None
     assert ";" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         TrichordError, match="none: cannot be read .No such file or directory.; choose a file of word vectors"
     ):
@@ -216,7 +218,7 @@ def test_without_the_default_table_the_way_out_is_named(monkeypatch: pytest.Monk
         default_word_vectors({"the"})
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_word(tmp_path: Path) -> None:
     for kind in ("text", "GloVe"):
         path = tmp_path / kind
         path.write_bytes(b"\xef\xbb\xbf" + FORMATS[kind](*table()))

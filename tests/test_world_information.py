@@ -1,4 +1,4 @@
-"""Bits that each modality tells: counting against an oracle, exact values against loops, and what the profiles claim."""
+"""Information of each modality in bits: counts compared with an oracle, exact values with loops, and the profiles."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def exact(profile: Profile, steps_per_video: int = 8, split: str = "train") -> I
 
 
 def plug_in_oracle(xs: list[int], ys: list[int]) -> float:
-    """Sum of p(x, y) log p(x, y) / p(x) p(y), by loops."""
+    """Return the sum of p(x, y) log p(x, y)
+    p(x) p(y), by loops.
+    """
     n, bits = len(xs), 0.0
     for x, y in set(zip(xs, ys, strict=True)):
         both = sum(a == x and b == y for a, b in zip(xs, ys, strict=True)) / n
@@ -63,14 +65,16 @@ def test_counting_is_the_plug_in_value_and_miller_and_madows_correction(pairs: l
 
 
 @given(symbols=st.lists(st.integers(0, 9), min_size=1, max_size=80))
-def test_a_perfect_channel_tells_the_entropy(symbols: list[int]) -> None:
+def test_a_perfect_channel_has_the_information_of_its_source(symbols: list[int]) -> None:
     assert counted_information(symbols, [chr(65 + s) for s in symbols]) == pytest.approx(plug_in_entropy(symbols))
     assert counted_information(symbols, [None] * len(symbols)) == pytest.approx(0, abs=1e-9)
     assert counted_entropy(symbols) >= plug_in_entropy(symbols) >= 0
 
 
 def test_the_correction_takes_most_of_the_bias() -> None:
-    """Independent symbols, 480 steps as in the default world: the plug-in value is far from 0, the corrected is near."""
+    """For independent symbols and 480 steps, as in the default world, the plug-in value is far from 0 and the corrected one is
+    close.
+    """
     plain, corrected = [], []
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -107,7 +111,7 @@ def test_perfect_erasing_and_guessing_channels_in_closed_form(size: int) -> None
 
 @settings(max_examples=40, deadline=None)
 @given(a=st.floats(0, 1), b=st.floats(0, 1))
-def test_more_fidelity_tells_more(a: float, b: float) -> None:
+def test_more_fidelity_gives_more_information(a: float, b: float) -> None:
     low, high = sorted((a, b))
     p = np.full(10, 0.1)
     assert channel_information(p, channel_matrix(low, 10)) <= channel_information(p, channel_matrix(high, 10)) + 1e-12
@@ -117,7 +121,9 @@ def test_more_fidelity_tells_more(a: float, b: float) -> None:
 
 
 def test_all_factors_together_against_loops_over_everything() -> None:
-    """The text's bits of (object, tool, action, place), with chatter, by summing over all contents and all symbols."""
+    """Computes the information of text about (object, tool, action, place), with chatter, by summing over all contents and
+    symbols.
+    """
     profile = replace(
         PROFILES["balanced"], object_said=Channel(0.5, 0.2), tool_said=0.4, action_said=0.3, place_said=0.0,
         word_error_rate=0.1, chatter_rate=0.25,
@@ -138,7 +144,7 @@ def test_all_factors_together_against_loops_over_everything() -> None:
     assert exact(profile).exact_bits["text"]["all"] == pytest.approx(bits, abs=1e-4)
 
 
-def test_a_modality_that_shows_everything_tells_everything() -> None:
+def test_a_modality_that_shows_everything_has_all_information() -> None:
     everything = Profile("x", 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, order_shown=1, order_said=1, chatter_rate=0)
     found = exact(everything)
     for modality in MODALITIES:
@@ -147,7 +153,7 @@ def test_a_modality_that_shows_everything_tells_everything() -> None:
     assert all(v == 0 for row in exact(nothing).exact_bits.values() for v in row.values())
 
 
-def test_steps_past_the_last_ordinal_are_never_told() -> None:
+def test_steps_after_the_last_ordinal_are_never_mentioned() -> None:
     profile = Profile("x", order_shown=1, order_said=1, chatter_rate=0.0, word_error_rate=0.0)
     known = exact(profile, 12).exact_bits
     assert known["text"]["order"] == pytest.approx(math.log2(12), abs=1e-3)
@@ -161,7 +167,7 @@ def test_steps_past_the_last_ordinal_are_never_told() -> None:
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_together_tells_no_less_than_each_and_no_more_than_there_is(name: str) -> None:
+def test_joint_information_is_between_single_and_total_information(name: str) -> None:
     for split, modality in product(("train", "test"), MODALITIES):
         found = exact(PROFILES[name], split=split)
         row = found.exact_bits[modality]
@@ -184,7 +190,7 @@ def test_counted_agrees_with_exact(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_the_default_size_gives_the_same_picture(name: str) -> None:
-    """With 480 steps the count is within half a bit of the truth, and much nearer where little is mistaken."""
+    """With 480 steps, the count is within half a bit of the truth, and much closer if there are few errors."""
     found = script_information(script(PROFILES[name]), PROFILES[name])
     for modality, factor in product(MODALITIES, FACTORS):
         assert abs(found.counted_bits[modality][factor] - found.exact_bits[modality][factor]) < 0.5
@@ -240,7 +246,7 @@ def tiny(out: Path, profile: str) -> str:
     )  # fmt: skip
 
 
-def test_world_json_holds_what_is_counted_from_the_world_again(world: Path) -> None:
+def test_world_json_matches_counts_from_the_world(world: Path) -> None:
     truth = json.loads((world / "world.json").read_text())
     for split, num_steps in (("train", 4), ("test", 2)):
         found = world_information(world, split=split)

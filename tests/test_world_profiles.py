@@ -1,4 +1,4 @@
-"""Profiles: the old world is the old world, what is planted is shown, heard and written, and its record comes back."""
+"""Profiles of worlds: the default is unchanged, planted values are shown, heard and written, and the record is complete."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def script(profile: Profile, num_train: int = 20, num_test: int = 5, step_s: flo
 # ---- the old world ----
 
 
-def test_the_default_world_is_what_it_was_before_there_were_other_profiles() -> None:
+def test_the_default_world_is_unchanged() -> None:
     videos = script(PROFILES["balanced"], 60, 40)
     truth = {**truth_of({"profile": {"name": "balanced"}}, videos, {}), "parameters": {}}
     captions = "".join(vtt_text(video.captions) for video in videos)
@@ -73,7 +73,7 @@ def test_a_record_comes_back(name: str) -> None:
 # ---- channels ----
 
 
-def test_a_channel_shows_truth_others_and_nothing_as_often_as_it_says() -> None:
+def test_a_channel_has_its_nominal_frequencies() -> None:
     rng = np.random.default_rng(0)
     out = [through(rng, Channel(0.5, 0.3), "b", ("a", "b", "c", "d")) for _ in range(20000)]
     shares = {value: out.count(value) / len(out) for value in ("a", "b", "c", "d", None)}
@@ -87,7 +87,7 @@ def test_a_plain_number_takes_one_draw(true: float, seed: int) -> None:
     assert rng.random() == other.random()
 
 
-def test_shares_that_exceed_one_are_no_channel() -> None:
+def test_shares_that_exceed_one_are_refused() -> None:
     with pytest.raises(ValueError, match="probabilities must be in"):
         Channel(0.7, 0.4)
 
@@ -95,7 +95,7 @@ def test_shares_that_exceed_one_are_no_channel() -> None:
 # ---- words ----
 
 
-def test_words_tell_what_the_sentence_was_made_from() -> None:
+def test_words_identify_the_source_of_the_sentence() -> None:
     rng = np.random.default_rng(0)
     for _ in range(2000):
         facts = {
@@ -117,7 +117,7 @@ def test_ordinals_are_known_to_a_word_table() -> None:
 
 
 @pytest.mark.parametrize("name", NEW)
-def test_speech_and_captions_tell_as_often_as_the_profile_says(name: str) -> None:
+def test_speech_and_captions_have_the_frequencies_of_the_profile(name: str) -> None:
     profile = PROFILES[name]
     videos = script(replace(profile, word_error_rate=0.0), 300)
     for lines, told, chatter_rate in (
@@ -174,7 +174,7 @@ def test_captions_of_their_own_are_not_the_speech() -> None:
 
 @pytest.fixture(scope="module")
 def muddled() -> VideoScript:
-    """A video in which sight and hearing are often mistaken."""
+    """A video in which vision and hearing are often wrong."""
     videos = script(MUDDLED, 10, 1, step_s=2.0)
     video = next(v for v in videos if set(v.mistaken) == {"place_shown", "place_heard"})
     marks = [mark for step in video.steps for mark in step.mistaken]
@@ -182,9 +182,8 @@ def muddled() -> VideoScript:
     return video
 
 
-def test_the_picture_shows_what_is_planted(muddled: VideoScript) -> None:
-    """Each first picture is compared with those of all objects (tools, actions, places) drawn alike: only the planted
-    one is the same."""
+def test_the_picture_shows_the_planted_values(muddled: VideoScript) -> None:
+    """Each first picture is compared with those of all objects (tools, actions, places): only the planted one is equal."""
     look = _Look(96, 64, 2.0)
     shown = list(frames(muddled, look))
     for index, planted in enumerate(shown_by(muddled)):
@@ -205,7 +204,7 @@ def test_the_picture_shows_what_is_planted(muddled: VideoScript) -> None:
         assert [n and str(n) for n in same] == [seen["order"][0]]
 
 
-def test_the_sound_is_what_is_planted_and_tells_nothing_of_the_object(muddled: VideoScript) -> None:
+def test_the_sound_carries_planted_values_but_not_the_object(muddled: VideoScript) -> None:
     track = soundtrack(replace(muddled, narration=(), snr_db=20.0)).astype(float)
     num = 2 * SAMPLE_RATE_HZ
     background = np.zeros(8 * num)
@@ -225,7 +224,7 @@ def test_the_sound_is_what_is_planted_and_tells_nothing_of_the_object(muddled: V
 
 
 def dots(picture: np.ndarray) -> int:
-    """Dots of the count at the left edge of a decoded picture: runs of pink down the line through their middles."""
+    """Count the dots at the left edge of a decoded picture: runs of pink along the line through their centres."""
     column = picture[:, round(0.04 * picture.shape[1])].astype(int)
     pink = (column[:, 0] > 180) & (column[:, 1] < 110) & (column[:, 2] > 140)
     return int((np.diff(np.concatenate([[0], pink])) == 1).sum())

@@ -1,4 +1,4 @@
-"""The world as files: valid, complete, the same for the same arguments, gone on with, never mixed with another."""
+"""Rendered worlds: valid, complete, reproducible, resumable, never mixed with another world."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_captions_are_those_of_the_script(world: Path) -> None:
         assert captions.end_s.max() <= 4.0
 
 
-def test_the_truth_tells_every_step(world: Path) -> None:
+def test_the_truth_lists_every_step(world: Path) -> None:
     truth = json.loads((world / "world.json").read_text())
     assert truth["parameters"]["seed"] == 0 and truth["parameters"]["profile"]["name"] == "balanced"
     assert [video["video_id"] for video in truth["videos"]] == ["train-0000", "test-0000"]
@@ -109,7 +109,7 @@ def test_a_finished_world_is_kept(world: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["train-0000.mp4", "train-0000.vtt"])
-def test_an_interrupted_world_is_gone_on_with(tmp_path: Path, world: Path, lost: str) -> None:
+def test_an_interrupted_world_is_continued(tmp_path: Path, world: Path, lost: str) -> None:
     import shutil
 
     copy = tmp_path / "copy"
@@ -119,7 +119,7 @@ def test_an_interrupted_world_is_gone_on_with(tmp_path: Path, world: Path, lost:
     assert files(copy) == files(world)
 
 
-def test_a_failure_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: Path) -> None:
+def test_a_failure_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: Path) -> None:
     from trichord.world import render
 
     def break_off(video: VideoScript, look: _Look):
@@ -208,7 +208,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_an_action_moves_and_leaves_traces(action: str) -> None:
+def test_actions_move_and_change_the_picture(action: str) -> None:
     still, early, late = painted(a_step(action=action, action_shown=False), (0.0, 0.05, 4.05))
     assert difference(still, early) == 0 and difference(early, late) == 0
     start, moved, end = painted(a_step(action=action), (0.0, 0.17, 4.8))
@@ -222,7 +222,7 @@ def test_each_action_moves_differently() -> None:
     assert all(difference(shown[a], shown[b]) > 4 for i, a in enumerate(names) for b in names[:i])
 
 
-def test_what_is_not_shown_does_not_show() -> None:
+def test_hidden_values_do_not_affect_the_picture() -> None:
     hidden = [painted(a_step(object=name, object_shown=False), (1.0,))[0] for name in ("tomato", "wheel")]
     assert difference(*hidden) == 0
     bare = [painted(a_step(tool=name, tool_shown=False), (1.0,))[0] for name in ("saw", "jug")]
@@ -253,13 +253,13 @@ def test_every_picture_is_of_its_step(video: VideoScript, rate_hz: float) -> Non
 
 
 def bands(sound: np.ndarray) -> np.ndarray:
-    """Level and unrest of 16 frequency bands."""
+    """Return the level and the variation of 16 frequency bands."""
     power = np.abs(np.fft.rfft(sound[: len(sound) // 512 * 512].reshape(-1, 512) * np.hanning(512))) ** 2
     levels = np.log(power[:, :256].reshape(len(power), 16, 16).mean(2) + 1e-6)
     return np.concatenate([levels.mean(0), levels.std(0)])
 
 
-def test_actions_are_told_apart_by_ear_whatever_the_object() -> None:
+def test_actions_sound_different_for_every_object() -> None:
     def heard(seed: int, objects: list[str]) -> dict[str, list[np.ndarray]]:
         rng = np.random.default_rng(seed)
         return {a: [bands(action_sound(a, o, 5 * 16000, 16000, rng)) for o in objects] for a in ACTIONS}
@@ -284,7 +284,7 @@ def test_sounds_have_the_asked_length_and_level(num_samples: int) -> None:
             assert abs(np.sqrt(np.mean(sound**2)) - 1) < 1e-3
 
 
-def test_speech_stands_above_the_rest_by_the_snr(video: VideoScript) -> None:
+def test_speech_exceeds_other_sound_by_the_snr(video: VideoScript) -> None:
     def level_db(sound: np.ndarray) -> float:
         return float(10 * np.log10(np.mean(sound.astype(np.float64) ** 2)))
 

@@ -1,4 +1,4 @@
-"""What happens in the world: splits, factors, sentences, captions. No rendering."""
+"""The script of a world: splits, factors, sentences, captions, without rendering."""
 
 from __future__ import annotations
 
@@ -117,14 +117,14 @@ def test_more_videos_do_not_change_the_first_ones(default: list[VideoScript]) ->
 # ---- what is shown and said ----
 
 
-def test_what_is_shown_follows_the_profile(large: list[VideoScript]) -> None:
+def test_shown_values_follow_the_profile(large: list[VideoScript]) -> None:
     steps = [step for v in large for step in v.steps]
     for name in ("object_shown", "tool_shown", "action_shown", "action_heard"):
         share = np.mean([getattr(step, name) for step in steps])
         assert abs(share - getattr(BALANCED, name)) < 0.012, name
 
 
-def test_what_is_said_follows_the_profile(large: list[VideoScript]) -> None:
+def test_spoken_values_follow_the_profile(large: list[VideoScript]) -> None:
     said: dict[str, list[bool]] = {"object": [], "tool": [], "action": []}
     for video in large:
         for line in video.narration:
@@ -143,7 +143,7 @@ def test_what_is_said_follows_the_profile(large: list[VideoScript]) -> None:
         assert abs(np.mean(said[name]) - expected) < 0.02, name
 
 
-def test_what_is_not_said_leaves_no_word() -> None:
+def test_values_that_are_not_said_have_no_words() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         vague = sentence(rng, object_=None, tool=None, action=None, place=None)
@@ -186,7 +186,7 @@ def test_narration_is_near_its_step_in_order_and_within_the_video(step_s: float)
         assert 0.1 < np.mean(np.array(offsets) < 0) < 0.35
 
 
-def test_training_captions_chatter_and_split_as_the_profile_says(large: list[VideoScript]) -> None:
+def test_training_captions_follow_the_profile(large: list[VideoScript]) -> None:
     narration = [line for v in large if v.split == "train" for line in v.narration]
     captions = [line for v in large if v.split == "train" for line in v.captions]
     assert abs(np.mean([line.step is None for line in narration]) - BALANCED.chatter_rate) < 0.02
@@ -203,7 +203,7 @@ def test_each_held_out_step_has_one_caption(large: list[VideoScript]) -> None:
 
 
 def edits(spoken: list[str], heard: list[str]) -> int:
-    """Levenshtein distance in words, by the plain recurrence."""
+    """Return the Levenshtein distance in words, by the plain recurrence."""
     row = list(range(len(heard) + 1))
     for i, a in enumerate(spoken, 1):
         above, row = row, [i]
@@ -223,7 +223,7 @@ def test_word_errors_come_at_the_given_rate(rate: float, fillers: float) -> None
     assert abs(wrong / total - (rate + fillers)) < 0.02
 
 
-def test_errors_sound_alike_and_something_always_stays() -> None:
+def test_recognition_errors_sound_similar_and_keep_a_word() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         heard = mishear(rng, "slice the tomato", word_error_rate=1.0, filler_rate=0.0).split()

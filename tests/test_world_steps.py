@@ -1,4 +1,4 @@
-"""The true steps of a world beside its videos, and that who learned from the world finds them."""
+"""The true steps of a world next to its videos, and a model trained on the world finds them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trichord.world.truth import truth_of
 
 
 def write_truth(root: Path) -> dict[str, Any]:
-    """world.json of two test videos of four steps of 5 s."""
+    """Write world.json for two test videos of four steps of 5 s."""
     counts = {"num_train": 1, "num_test": 2, "steps_per_video": 4}
     profile = profile_named("balanced")
     videos = write_script(**counts, step_s=5.0, seed=3, profile=profile)
@@ -38,7 +38,7 @@ def write_truth(root: Path) -> dict[str, Any]:
 
 
 def write_store(path: Path, collection: str = "world") -> Path:
-    """The two test videos as extraction names them; the training video is not there."""
+    """Write the two test videos as extraction names them; the training video is missing."""
     with StoreWriter(path, word_vectors_for(["add the salt"], WORDS)) as writer:
         for i in range(2):
             made = tiny_item(i, "test", audio=False, captions=False)
@@ -63,7 +63,7 @@ def test_true_steps_join_the_videos(tmp_path: Path) -> None:
     assert (again.num_added, again.num_present) == (0, 2)
 
 
-def test_what_is_no_world_or_not_of_this_store_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_the_world_of_the_store_is_refused(tmp_path: Path) -> None:
     write_truth(tmp_path / "w")
     store = write_store(tmp_path / "s", "films")
     told = refused(import_world_steps, tmp_path / "w", store)
@@ -82,8 +82,9 @@ def test_what_is_no_world_or_not_of_this_store_is_refused(tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_trained_model_finds_the_steps_and_an_untrained_one_does_not(tmp_path: Path) -> None:
-    """Seen: 97 % aligned, 72 % by best second, 74 % of seconds; untrained 22 % aligned, where chance is 36 %. The floors are far
-    below; 25 is more than four deviations of what random embeddings reach on 8 videos."""
+    """Observed: 97 % aligned, 72 % by best second, 74 % of seconds; an untrained model aligns 22 %, where chance is 36 %. The
+    limits are far lower; 25 is more than four standard deviations above random embeddings on 8 videos.
+    """
     import torch
 
     from trichord.extraction.extract import extract

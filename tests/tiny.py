@@ -1,4 +1,4 @@
-"""A small store whose modalities say the same thing: every clip has three words, and video and audio are made of them."""
+"""A small store whose modalities carry the same content: every clip has three words, which determine its video and audio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random models of the transformers library, a few thousand weights each, saved as the real ones are."""
+"""Random models of the transformers library with a few thousand weights each, saved like real ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _saved(folder: Path, *parts: Any) -> Path:
 
 
 def clap(folder: Path, *, fusion: bool = False) -> Path:
-    """Windows of 1 s at 8 kHz; 32 wide."""
+    """Return a model with windows of 1 s at 8 kHz and width 32."""
     t = _transformers()
     audio = {
         "spec_size": 64, "num_mel_bins": 16, "window_size": 4, "patch_size": 4, "patch_stride": [4, 4],
@@ -45,7 +45,7 @@ def clap(folder: Path, *, fusion: bool = False) -> Path:
 
 
 def ast(folder: Path) -> Path:
-    """Windows of 0.64 s at 16 kHz; 16 wide."""
+    """Return a model with windows of 0.64 s at 16 kHz and width 16."""
     t = _transformers()
     config = t.ASTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_length=64,
@@ -55,7 +55,7 @@ def ast(folder: Path) -> Path:
 
 
 def whisper(folder: Path) -> Path:
-    """Pieces of 3 s at 16 kHz, 50 states per second; 16 wide."""
+    """Return a model with segments of 3 s at 16 kHz, 50 states per second and width 16."""
     t = _transformers()
     config = t.WhisperConfig(
         d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
@@ -67,7 +67,7 @@ def whisper(folder: Path) -> Path:
 
 
 def wav2vec2(folder: Path) -> Path:
-    """16 kHz, 50 states per second; 16 wide."""
+    """Return a model at 16 kHz with 50 states per second and width 16."""
     t = _transformers()
     config = t.Wav2Vec2Config(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8,) * 7,
@@ -77,7 +77,7 @@ def wav2vec2(folder: Path) -> Path:
 
 
 def pe_audio(folder: Path) -> Path:
-    """Windows of 10 s at 1 kHz; 16 wide."""
+    """Return a model with windows of 10 s at 1 kHz and width 16."""
     t = _transformers()
     text = {
         "model_type": "modernbert", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 16,
@@ -93,7 +93,7 @@ def pe_audio(folder: Path) -> Path:
 
 
 def tokenizer(most_tokens: int) -> Any:
-    """Whole words of `WORDS` between two marks; all others are one word."""
+    """Return a tokenizer of the words in `WORDS` between two marks; all other words have one token."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     t = _transformers()
@@ -108,7 +108,7 @@ def tokenizer(most_tokens: int) -> Any:
 
 
 def bert(folder: Path) -> Path:
-    """16 wide, 12 tokens."""
+    """Return a model with width 16 and 12 tokens."""
     t = _transformers()
     config = t.BertConfig(
         vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
@@ -130,10 +130,10 @@ def _two_towers(folder: Path, kind: str) -> Path:
 
 
 def clip(folder: Path) -> Path:
-    """24 wide, 12 tokens."""
+    """Return a model with width 24 and 12 tokens."""
     return _two_towers(folder, "clip")
 
 
 def siglip(folder: Path) -> Path:
-    """16 wide, 12 tokens, always filled up."""
+    """Return a model with width 16 and 12 tokens, always padded."""
     return _two_towers(folder, "siglip")
