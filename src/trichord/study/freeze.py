@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from trichord.data.frozen import frozen_folder, frozen_rows
 from trichord.errors import TrichordError
 from trichord.files.paths import accepts_text_paths
-from trichord.modality import MODALITIES, Order, declare_recorded, letter_of
+from trichord.modality import MODALITIES, Order, declare_recorded
 from trichord.parallel import on_main
 from trichord.recipes import Recipe, of_this_version, recipe_from_dict
 from trichord.study import factories
@@ -108,11 +108,11 @@ def _stages(run: Path, order: Order | None) -> Iterator[tuple[Path, Stage, Recip
         if not isinstance(chain, str) or not isinstance(settings, dict):
             raise TrichordError(f"{folder / DESCRIPTION}: does not tell its stage and settings; {deleting(folder)}")
         declare_recorded(further, folder / DESCRIPTION)
-        letters = [letter_of(name).lower() for name in (*MODALITIES, *further)]
-        lacking = "".join(letter for letter in letters if letter not in chain)
-        following = order or (Order.parse(f"{chain}>{lacking}") if lacking else None)
+        finished = Order.parse(chain)
+        lacking = [name for name in (*MODALITIES, *further) if name not in finished.modalities]
+        following = order or (finished.followed_by(lacking) if lacking else None)
         recipe = recipe_from_dict(of_this_version(settings))
         stages = stages_of(following, thaw=recipe.later_stages.thaw > 0) if following else ()
         for before, stage in zip(stages, stages[1:], strict=False):
-            if before.chain == Order.parse(chain).code and stage.frozen:
+            if before.order == finished and stage.frozen:
                 yield folder, stage, recipe

@@ -126,7 +126,7 @@ def read_dump(folder: Path) -> Dump:
     try:
         declare_recorded(told.get("modalities", {}), path)
         recipe = recipe_from_dict(told["settings"], source=str(path))
-        stage = Stage(**{k: _tuples(v) for k, v in told["stage"].items()})
+        stage = Stage.from_dict(told["stage"])
         model = network_of(told["model"], folder / MODEL)
         numbers = range(int(told["num_processes"]))
         _ = (
@@ -158,10 +158,6 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError, MemoryError) as error:
         raise unreadable(path, error, mend=MEND) from None
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 class _Used:

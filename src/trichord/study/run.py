@@ -300,7 +300,7 @@ def _run_stage(planned: PlannedStage, out: Path, store: Store, recipe: Recipe, s
             "note: a batch of one clip has no negatives, so contrast teaches nothing; raise data.videos_per_batch or "
             "data.clips_per_video, or add videos"
         )
-    order = Order.parse(planned.stage.chain)
+    order = planned.stage.order
     title = f"{order} stage {len(order.stages)} seed {planned.seed}"
     kept: dict[str, Any] = {
         "trained": trained,
