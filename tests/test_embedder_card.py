@@ -153,7 +153,7 @@ def test_choices_of_other_tasks_are_kept_without_folders_of_this_machine(stage: 
         "benchmarks": [
             {
                 **dict.fromkeys(("name", "protocol", "title", "kind"), kind), "paragraph": "", "options": chosen,
-                "clips": "world/test",
+                "clips": "world/test", "notes": [],
                 "rows": [
                     {"protocol": kind, "of": of, "measure": "recall, pooled", "value": 2.0, "num": 5, "chance": None, "unit": "%"}
                 ],

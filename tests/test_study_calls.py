@@ -115,5 +115,5 @@ def test_a_record_of_another_form_is_said(calls: Any, tmp_path: Path) -> None:
     folder = write_study_folder(tmp_path / "s", orders=["vt"], seeds=[0])
     (path,) = folder.glob("stages/*/model.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "calls": calls}))
-    with pytest.raises(TrichordError, match="its calls do not tell when and where they were.*delete the folder"):
+    with pytest.raises(TrichordError, match="its calls do not say when and where they ran.*delete the folder"):
         read_study(folder).stages  # noqa: B018

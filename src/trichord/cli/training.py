@@ -34,7 +34,7 @@ def train(settings: Recipe, *, store: str, out: Path, order: str = "av>t", seed:
     summary = train_order(store, out, order, seed, settings, resume=resume, say=None)
     if not is_main():
         return 0
-    print(f"{summary.order}: {summary.num_steps} steps; the model is in {summary.model_folder}")
+    print(f"{summary.order.code}: {summary.num_steps} steps; the model is in {summary.model_folder}")
     print(f"next: trichord evaluate {summary.model_folder} --store {store}")
     return 0
 

@@ -100,7 +100,8 @@ def _as_written(results: Sequence[EvalResult]) -> list[str]:
 
 def _body(parts: Parts, figures: list[dict[str, Any]], name: str, license: str | None) -> str:
     trained, scoring, origin = parts.trained, parts.scoring, parts.origin
-    order = origin.get("order")
+    code = origin.get("order")
+    order = Order.parse(code) if isinstance(code, str) and code else None
     sections = [f"# {plain(name)}", _summary(parts, order)]
     sections.append("## Use\n\n" + _usage(trained.trained))
     scores = "cosines" if scoring.cosine else "dot products"
@@ -108,7 +109,7 @@ def _body(parts: Parts, figures: list[dict[str, Any]], name: str, license: str |
     rows = [
         ("modalities", ", ".join(trained.trained)),
         ("joint space", f"{trained.model.arguments['embed_dim']} dimensions, scores are {scores}"),
-        ("order", str(Order.parse(order)) if isinstance(order, str) and order else "not recorded"),
+        ("order", "not recorded" if order is None else str(order)),
         ("seed", str(origin.get("seed", "not recorded"))),
         ("trained on", str(origin.get("collections") or "not recorded")),
         ("text", f"at most {scoring.max_words} {reads}; {_words(parts)}"),
@@ -123,10 +124,10 @@ def _body(parts: Parts, figures: list[dict[str, Any]], name: str, license: str |
     return "\n\n".join(sections) + "\n"
 
 
-def _summary(parts: Parts, order: object) -> str:
+def _summary(parts: Parts, order: Order | None) -> str:
     kinds = in_order(parts.trained.trained)
     told = " and ".join((", ".join(kinds[:-1]), kinds[-1]) if len(kinds) > 1 else kinds)
-    trained = f", trained in the order {Order.parse(order)}" if isinstance(order, str) and order else ""
+    trained = "" if order is None else f", trained in the order {order}"
     return (
         f"A joint embedding space of {told} of narrated video{trained}. It is used with the Python package `trichord`."
     )

@@ -19,21 +19,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trichord.errors import TrichordError
+from trichord.errors import TrichordError, one_line
 from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS
 from trichord.evaluation.retrieval import FUSIONS, QueryRanks
 from trichord.evaluation.statistics import Interval, median_rank_interval, recall_interval
 from trichord.report.reading import read_study
 from trichord.study.evaluation_files import RESULTS
-from trichord.study.files import is_there, read_json
+from trichord.study.files import damaged, is_there, read_json
 from trichord.study.ranks import read_ranks
+from trichord.study.scores import AGAIN, Measured, Scored, Scores, scores_of
 
 Figure = dict[str, Any]
 TEXTS, NUMBERS = ("benchmark", "title", "protocol", "kind", "of", "measure", "unit"), ("value", "num")
 PLACES = ("clips", "collection", "split")
 LABELLED = ("classification", "probe", "clustering")
-_NOT_SHOWN = "MeanR"  # of retrieval: the median rank is there
 _MEND = "evaluate again with --out FOLDER"
+_NOT_SHOWN = "MeanR"  # of retrieval: the median rank is there
 
 
 def is_figure(entry: object) -> bool:
@@ -74,51 +75,48 @@ def figures_of_study(model_folder: Path) -> list[Figure]:
 
 
 def figures_of_evaluation(folder: Path) -> list[Figure]:
-    """Figures of a folder that `trichord evaluate --out` wrote. Raises TrichordError when it is none, or damaged."""
+    """Return the figures of a folder that `trichord evaluate --out` wrote. Raises TrichordError if they cannot be read."""
     path = folder / RESULTS if folder.is_dir() else folder
     content = read_json(path, mend=_MEND)
-    if "models" in content:
-        example = next(
-            (f"/{m['folder']}" for m in _list(content["models"]) if isinstance(m, dict) and "folder" in m), ""
-        )
+    if isinstance(models := content.get("models"), list):
+        example = next((f"/{m['folder']}" for m in models if isinstance(m, dict) and "folder" in m), "")
         raise TrichordError(
             f"{folder}: has figures of several models; give the folder of one below it, {folder}{example}"
         )
-    figures: list[Figure] = []
+    scores = scores_of(path, content)
     try:
-        for done in content.get("benchmarks") or []:
-            results = {row["direction"]: row for row in done.get("results") or []}
-            for row in done["rows"]:
-                if done["kind"] != "retrieval" or row["measure"] != _NOT_SHOWN:
-                    figures.append(_of_row(row, done, results.get(row["of"].partition(",")[0]), _place(content, done)))
+        figures = [
+            _of_row(scores, scored, row)
+            for scored in scores.benchmarks
+            for row in scored.rows
+            if scored.kind != "retrieval" or row.measure != _NOT_SHOWN
+        ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise TrichordError(
-            f"{path}: its benchmarks are not whole ({type(error).__name__}: {error}); {_MEND}"
-        ) from None
+        raise damaged(path, f"the options or results of a benchmark are incomplete: {one_line(error)}", AGAIN) from None
     if not figures or not all(map(is_figure, figures)):
         raise TrichordError(f"{path}: holds no figures of a benchmark; {_MEND}")
     return figures
 
 
-def _place(content: dict[str, Any], done: dict[str, Any]) -> dict[str, str]:
-    """`clips`, `collection` and `split`. Of a file its name alone: its folder is of this machine."""
-    told = str(done["clips"] if "clips" in done else done["options"].get("on") or "")
-    collection, _, split = told.partition("/")
-    if content.get("store") is None and isinstance(content.get("subject"), str):
-        file = f"file {Path(content['subject']).name}"
-        told = f"{file}, as {told}" if told else file
-    return {"clips": told, "collection": collection, "split": split}
-
-
-def _of_row(row: dict[str, Any], done: dict[str, Any], result: dict[str, Any] | None, place: dict[str, str]) -> Figure:
-    """A row of `results.json`; `result` is the same direction's with its gallery and policies, where there is one."""
+def _of_row(scores: Scores, scored: Scored, row: Measured) -> Figure:
+    result = scored.result(row.of)
     return {
-        "benchmark": row["protocol"], "title": done["title"], "protocol": done["paragraph"], "kind": done["kind"], **place,
-        "of": row["of"], "measure": row["measure"], "unit": row["unit"], "value": row["value"], "low": row.get("low"),
-        "high": row.get("high"), "chance": row["chance"], "num": row["num"],
+        "benchmark": scored.head, "title": scored.title, "protocol": scored.paragraph, "kind": scored.kind,
+        **_place(scores, scored), "of": row.of, "measure": row.measure, "unit": row.unit, "value": row.value,
+        "low": row.low, "high": row.high, "chance": row.chance, "num": row.num,
         "gallery": None if result is None else int(result["num_gallery"]),
-        "how": _how(row["of"], done["protocol"], done["kind"], done["options"], result or {}),
+        "how": _how(row.of, scored.protocol, scored.kind, scored.options, result or {}),
     }  # fmt: skip
+
+
+def _place(scores: Scores, scored: Scored) -> dict[str, str]:
+    """Return `clips`, `collection` and `split`. A file of embeddings is given by its name without its folder."""
+    clips = scored.clips
+    collection, _, split = clips.partition("/")
+    if scores.store is None:
+        file = f"file {Path(scores.subject).name}"
+        clips = f"{file}, as {clips}" if clips else file
+    return {"clips": clips, "collection": collection, "split": split}
 
 
 def _how(of: str, protocol: str, kind: str, options: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +180,3 @@ def _of_study(row: dict[str, Any], about: dict[str, Any], ranks: QueryRanks | No
 
 def _interval(found: Interval | None) -> dict[str, float | None]:
     return {"low": None, "high": None} if found is None else {"low": found.low, "high": found.high}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

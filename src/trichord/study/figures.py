@@ -37,18 +37,18 @@ class System:
 
     Attributes:
         name: As printed, each once.
-        order: Code, of a study's order; '' for what was scored alone.
-        folder: That was given.
-        seeds: Of its models; (0,) for what was scored alone.
-        scores: Of each seed.
-        first_stages: Of each seed, the folder of its first stage; '' where that was not kept.
-        notes: What narrows the meaning of its figures.
+        order: The order of a study; None for a model that was scored alone.
+        folder: The folder that was given.
+        seeds: The seeds of its models; (0,) for a model that was scored alone.
+        scores: The scores of each seed.
+        first_stages: The folder of each seed's first stage; '' where it was not recorded.
+        notes: What limits the meaning of its figures.
         left_out: Sentences on runs of its folder that were not scored.
-        study: Path of the study that its models are of, as it was given then; ''.
+        study: Path of the study of its models, as it was given to `trichord evaluate`; '' if there is none.
     """
 
     name: str
-    order: str
+    order: Order | None
     folder: Path
     seeds: tuple[int, ...]
     scores: tuple[Scores, ...]
@@ -74,7 +74,7 @@ class Measure:
 
     Attributes:
         benchmark, of, measure, unit: As of the rows.
-        order: Code of the order; '' for a model that was scored alone.
+        order: The order; None for a model that was scored alone.
         estimate: Mean over first stages of the means over their runs; of a median rank with an interval, the median over all runs
             and units together.
         interval: Over units and seeds; None where the rows do not tell what each unit gives, or runs were scored on other units.
@@ -88,7 +88,7 @@ class Measure:
     of: str
     measure: str
     unit: str
-    order: str
+    order: Order | None
     estimate: float
     interval: Interval | None
     num_seeds: int
@@ -193,12 +193,12 @@ class Models:
 
 def systems_of(runs: Iterable[ScoredRun], folder: Path = Path()) -> list[System]:
     """Return the orders of scored runs, in order of appearance."""
-    by_order: dict[str, list[ScoredRun]] = {}
+    by_order: dict[Order, list[ScoredRun]] = {}
     for scored in runs:
         by_order.setdefault(scored.run.order, []).append(scored)
     return [
         System(
-            str(Order.parse(order)), order, folder, tuple(one.run.seed for one in mine), tuple(one.scores for one in mine),
+            str(order), order, folder, tuple(one.run.seed for one in mine), tuple(one.scores for one in mine),
             tuple(one.run.first_stage for one in mine),
         )
         for order, mine in by_order.items()
@@ -243,15 +243,13 @@ def order_figures(runs: Sequence[ScoredRun], level: float = 0.95) -> list[Measur
 
 def notes_of_seeds(figures: Sequence[Measure]) -> list[str]:
     """What the numbers of seeds and runs mean for the figures, a sentence each, with the orders it holds of where not of all."""
-    orders: dict[str, dict[str, None]] = {}
+    orders: dict[str, dict[Order | None, None]] = {}
     for figure in figures:
         note = replication_note(figure.num_seeds, figure.num_runs or figure.num_seeds)
         orders.setdefault(note, {})[figure.order] = None
     every = {figure.order for figure in figures}
     return [
-        f"{note[0].upper()}{note[1:]}."
-        if set(own) == every
-        else f"{', '.join(str(Order.parse(o)) for o in own)}: {note}."
+        f"{note[0].upper()}{note[1:]}." if set(own) == every else f"{', '.join(map(str, own))}: {note}."
         for note, own in orders.items()
         if note
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +96,7 @@ def _earlier(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
         except TrichordError as error:
             say(str(error))
     parts = {}
-    for part, is_whole in (("orders", is_plan_entry), ("benchmarks", is_benchmark), ("results", _is_result)):
+    for part, is_whole in (("orders", plan_entry), ("benchmarks", is_benchmark), ("results", _is_result)):
         found = content.get(part, [])
         parts[part] = [entry for entry in found if is_whole(entry)] if isinstance(found, list) else []
         if num_lost := (len(found) if isinstance(found, list) else 1) - len(parts[part]):
@@ -142,25 +142,46 @@ def is_benchmark(entry: object) -> bool:
     return isinstance(entry, dict) and all(isinstance(entry.get(part), str) for part in ("name", "title"))
 
 
-def is_plan_entry(entry: Any) -> bool:
-    """Whether an entry of `study.json`'s orders names its order, its seed and each of its stages."""
+@dataclass(frozen=True)
+class PlanEntry:
+    """An order with a seed, as `study.json` lists it. `stages` holds the folder, key, chain and seed of each stage."""
+
+    order: Order
+    seed: int
+    stages: tuple[dict[str, Any], ...]
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Names of the stage folders below `stages`."""
+        return tuple(stage["folder"] for stage in self.stages)
+
+
+def plan_entry(entry: Any) -> PlanEntry | None:
+    """Read an entry of the list `orders` of `study.json`; None if it does not name its order, its seed and each of its stages."""
     if not _is_run(entry) or not isinstance(entry.get("stages"), list) or not entry["stages"]:
-        return False
+        return None
     try:
-        Order.parse(entry["order"])
+        order = Order.parse(entry["order"])
     except TrichordError:
-        return False
-    return all(
+        return None
+    is_whole = all(
         isinstance(stage, dict)
         and _is_name(stage.get("folder"))
         and isinstance(stage.get("key"), str)
         and isinstance(stage.get("seed", 0), int)
         for stage in entry["stages"]
     )
+    return PlanEntry(order, entry["seed"], tuple(entry["stages"])) if is_whole else None
+
+
+def plan_entries(entries: Any) -> tuple[PlanEntry, ...] | None:
+    """Read the list `orders` of `study.json`; None if it is not a list, or an entry has another form."""
+    read = tuple(map(plan_entry, entries)) if isinstance(entries, list) else (None,)
+    return None if None in read else tuple(entry for entry in read if entry is not None)
 
 
 def _is_name(folder: object) -> bool:
-    """Whether it names a folder below `stages`, and none elsewhere."""
+    """Return whether the text names a folder below `stages`, and none elsewhere."""
     return isinstance(folder, str) and folder not in ("", ".", "..") and not set(folder) & {"/", "\0"}
 
 

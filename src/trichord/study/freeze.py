@@ -35,7 +35,7 @@ def freeze(
     run: Path,
     store: Location,
     *,
-    order: str | None = None,
+    order: str | Order | None = None,
     device: str = "auto",
     cluster: RayOptions | None = None,
     workers: int | None = None,

@@ -51,7 +51,7 @@ Say = Callable[[str], None]
 class TrainSummary:
     """What `train` leaves: the folder of each stage, in order; the last one holds the whole model."""
 
-    order: str
+    order: Order
     stage_folders: tuple[Path, ...]
     num_steps: int
 
@@ -64,7 +64,7 @@ class TrainSummary:
 def train_order(
     store_path: Location,
     out: Path,
-    order: str,
+    order: str | Order,
     seed: int,
     recipe: Recipe,
     *,
@@ -103,14 +103,14 @@ def train_order(
             if why := on_main(partial(_diverged, folder)):
                 (say or _print)(f"stage {stage.folder} diverged before ({why}): it is trained again")
             steps += _train(stage, out, store, recipe, say)
-    return TrainSummary(planned.order.code, tuple(out / "stages" / s.folder for s in planned.stages), steps)
+    return TrainSummary(planned.order, tuple(out / "stages" / s.folder for s in planned.stages), steps)
 
 
 @accepts_text_paths
 def run_study(
     store_path: Location,
     out: Path,
-    orders: list[str],
+    orders: Sequence[str | Order],
     seeds: list[int],
     recipe: Recipe,
     *,
@@ -176,7 +176,7 @@ def run_study(
             results += rows
             runs.append(on_main(partial(_scored, planned, out, rows, chosen)))
             table = StudyTable.from_results(
-                results, [b.title for b in chosen], [b.name for b in chosen], directions[0].code, runs
+                results, [b.title for b in chosen], [b.name for b in chosen], directions[0], runs
             )
             on_main(write)
             on_main(partial(write_table, table, out))
@@ -216,7 +216,7 @@ def _is_study(path: Path) -> bool:
 def _scored(planned: PlannedOrder, out: Path, rows: list[dict[str, Any]], benchmarks: Sequence[Benchmark]) -> ScoredRun:
     """Figures of a run with what its queries give, read back from what was kept."""
     stages = planned.stages
-    run = TrainedRun(planned.order.code, planned.seed, stages[-1].folder, stages[0].folder)
+    run = TrainedRun(planned.order, planned.seed, stages[-1].folder, stages[0].folder)
     return ScoredRun(run, RunScores(results_path(out, planned), rows, [{"name": b.name} for b in benchmarks]).loaded())
 
 
