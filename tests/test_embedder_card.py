@@ -292,7 +292,7 @@ def test_the_hub_reads_what_was_meant(root: Path, stage: Path, evaluated: Callab
 )
 def test_licenses(told: str, wanted: tuple[str, str | None] | None) -> None:
     if wanted is None:
-        with pytest.raises(TrichordError, match="is no license; give it as the hub abbreviates it, as cc-by-4.0"):
+        with pytest.raises(TrichordError, match="is not a license; give it as the hub abbreviates it, as cc-by-4.0"):
             hub_license(told)
         return
     assert hub_license(told) == wanted

@@ -193,7 +193,7 @@ def test_runs_on_other_clips_are_refused(own: Path) -> None:
     arrays = dict(np.load(path))
     arrays["tiny/video_id"] = np.array(["x" if v == "v7" else v for v in arrays["tiny/video_id"]])
     np.savez_compressed(path, **arrays)
-    with pytest.raises(TrichordError, match="units differ: 'v7@0.000-5.000' is in one alone"):
+    with pytest.raises(TrichordError, match="units differ: 'v7@0.000-5.000' is only in one"):
         check_comparable(read_study(own))
 
 
@@ -202,7 +202,7 @@ def test_runs_on_other_clips_are_refused(own: Path) -> None:
     [
         ({"num_queries": 10**300}, {}, "the ranks of tiny/t2v are not of as many queries as its figures"),
         ({"r10": 10**390}, {}, "the r10 of tiny/t2v is no number"),
-        ({"r10": 99.0}, {}, "R@10/each does not give the R@10 of 99"),
+        ({"r10": 99.0}, {}, "R@10/each does not match the R@10 of 99"),
         ({"fusion": ["x"]}, {}, "the fusion rule of tiny/t2v is none"),
         ({}, {"equal": 0}, "the ranks of tiny/t2v do not fit its gallery of 60"),
         ({}, {"clip": -1}, "tiny/t2v/clip numbers clips that are not there"),

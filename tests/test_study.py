@@ -146,7 +146,7 @@ def test_a_diverged_order_is_left_out_and_said(
     assert [entry["order"] for entry in plan] == ["av>t", "vt>a"]
     monkeypatch.setattr(factories, "build_loss", build)
     (stage / "diverged.json").unlink()
-    assert run.run_study(tiny_store, out, ["av>t"], [0], quick(), say=silent).orders == ("av>t",)
+    assert run.run_study(tiny_store, out, ["av>t"], [0], quick(), say=silent).orders == (Order.parse("av>t"),)
 
 
 def test_when_all_diverge_it_is_an_error(tiny_store: Path, tmp_path: Path) -> None:

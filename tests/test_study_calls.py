@@ -12,6 +12,7 @@ import torch
 
 from report_helpers import write_study_folder
 from trichord.errors import TrichordError
+from trichord.modality import Direction
 from trichord.recipes import Recipe, load_recipe
 from trichord.report.contents_repeat import places_table, repeat_section
 from trichord.report.document import Table, Text
@@ -105,7 +106,7 @@ def test_the_report_tells_where_stages_were_trained_otherwise(tmp_path: Path) ->
         [moved, "4 threads on cpu (x86_64 AVX2)", "torch 2.12.0", "2026-02-03"],
         [moved, "1 thread 2 processes on A GPU", "torch 2.12.0", "2026-02-02"],
     ]  # fmt: skip
-    text, told, *_ = repeat_section(read_study(folder), "t2v", 0.95).blocks
+    text, told, *_ = repeat_section(read_study(folder), Direction.parse("t2v"), 0.95).blocks
     assert isinstance(text, Text) and "the table tells where stages were trained otherwise" in text.paragraphs[1]
     assert isinstance(told, Table) and told.name == "places"
 

@@ -74,7 +74,7 @@ def num_figures(path: Path) -> int:
         return 0
 
 
-def hub_license(told: str) -> tuple[str, str | None]:
+def hub_license(license: str) -> tuple[str, str | None]:
     """A license as the hub's metadata has it: (`license`, `license_name`).
 
     What has the form of the hub's identifiers (letters, digits, dots and dashes; capitals become small letters) is taken as
@@ -83,11 +83,11 @@ def hub_license(told: str) -> tuple[str, str | None]:
 
     Raises TrichordError for a text without one of the letters a to z.
     """
-    text = folded(told)
+    text = folded(license)
     name = ".".join(filter(None, map(slug, text.split("."))))
     if not re.search("[a-z]", slug(text)):
         raise TrichordError(
-            f"{told!r:.60} is no license; give it as the hub abbreviates it, as cc-by-4.0, or leave it out"
+            f"{license!r:.60} is not a license; give it as the hub abbreviates it, as cc-by-4.0, or leave it out"
         )
     if text.isascii() and re.fullmatch(r"[a-z0-9]+(?:[.-][a-z0-9]+)*", text.lower()):
         return text.lower(), None
@@ -126,11 +126,9 @@ def _body(parts: Parts, figures: list[dict[str, Any]], name: str, license: str |
 
 def _summary(parts: Parts, order: Order | None) -> str:
     kinds = in_order(parts.trained.trained)
-    told = " and ".join((", ".join(kinds[:-1]), kinds[-1]) if len(kinds) > 1 else kinds)
+    modalities = " and ".join((", ".join(kinds[:-1]), kinds[-1]) if len(kinds) > 1 else kinds)
     trained = "" if order is None else f", trained in the order {order}"
-    return (
-        f"A joint embedding space of {told} of narrated video{trained}. It is used with the Python package `trichord`."
-    )
+    return f"A joint embedding space of {modalities} of narrated video{trained}. It is used with the Python package `trichord`."
 
 
 def _usage(trained: tuple[str, ...]) -> str:

@@ -51,7 +51,12 @@ def evaluation_result(figure: Figure) -> EvalResult:
     task, task_name = _task(figure["kind"], of)
     data_set, name = _data_set(figure)
     metric, metric_name = _METRICS.get(figure["measure"], (slug(figure["measure"], "_"), folded(figure["measure"])))
-    told = {"protocol": folded(figure["benchmark"]), **how, "clips": figure.get("clips"), "gallery": figure["gallery"]}
+    arguments = {
+        "protocol": folded(figure["benchmark"]),
+        **how,
+        "clips": figure.get("clips"),
+        "gallery": figure["gallery"],
+    }
     numbers = {"num": figure["num"], "chance": figure["chance"], "low_95": figure["low"], "high_95": figure["high"]}
     return EvalResult(
         task_type=task,
@@ -60,7 +65,7 @@ def evaluation_result(figure: Figure) -> EvalResult:
         dataset_name=name,
         dataset_config=f"{_asked(figure)}, {of}",
         dataset_split=folded(figure.get("split", "")) or None,
-        dataset_args={key: _plain(value) for key, value in told.items() if value not in (None, "")},
+        dataset_args={key: _plain(value) for key, value in arguments.items() if value not in (None, "")},
         metric_type=metric,
         metric_name=metric_name,
         metric_value=round(float(figure["value"]), 4),
@@ -89,10 +94,10 @@ def _task(kind: str, of: str) -> tuple[str, str]:
     if kind != "retrieval":
         return _TASKS.get(kind, (slug(kind) or "other", folded(kind)))
     try:
-        found = Direction.parse(of.partition(",")[0])
+        direction = Direction.parse(of.partition(",")[0])
     except TrichordError:
         return "cross-modal-retrieval", "Retrieval"
-    sides = (found.query, found.target)
+    sides = (direction.query, direction.target)
     name = " to ".join(" and ".join(side) for side in sides)
     return f"{'-to-'.join('-'.join(side) for side in sides)}-retrieval", f"Retrieval, {name}"
 
@@ -118,7 +123,7 @@ def scored(figure: Figure) -> str:
         parts.append(f"windows: {how['windows']}")
     if "missing" in how:
         parts.append(f"missing clips {_POLICIES.get(how['missing'], how['missing'])}")
-    for key, told in (
+    for key, form in (
         ("gallery_list", "gallery by a list of {:,} clips"),
         ("audio_window_s", "sound of {:g} s"),
         ("labels", "labels {}"),
@@ -127,7 +132,7 @@ def scored(figure: Figure) -> str:
         ("seed", "seed {}"),
     ):
         if key in how:
-            parts.append(told.format(how[key]))
+            parts.append(form.format(how[key]))
     return ", ".join(parts)
 
 
@@ -178,13 +183,13 @@ def limits_section(figures: Sequence[Figure], origin: dict[str, Any]) -> str:
         kind = _relation(figure, trained if isinstance(trained, str) else "", split)
         if clips not in kinds[kind]:
             kinds[kind].append(clips)
-    told = {
+    sentences = {
         "new": "Zero-shot: the model was not trained on the collection of {}.",
         "same": "Not zero-shot: {} are held-out clips of a collection that the model was trained on.",
         "seen": "Not zero-shot: the model was trained on clips of {}.",
         "unknown": "Whether the model was trained on the data of {} is not recorded.",
     }
-    lines = [told[kind].format(plain(_listed(clips))) for kind, clips in kinds.items() if clips]
+    lines = [sentences[kind].format(plain(_listed(clips))) for kind, clips in kinds.items() if clips]
     if any(figure["kind"] == "probe" for figure in figures):
         lines.append(
             "Probes and nearest neighbours learn from labels of further clips: these figures are not zero-shot."

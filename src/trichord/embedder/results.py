@@ -63,11 +63,11 @@ def figures_of_study(model_folder: Path) -> list[Figure]:
         return []
     study = read_study(root)
     runs = [run for run in study.done if run.stages[-1] == model_folder.resolve().name]
-    told = {str(b["name"]): b for b in study.benchmarks}
+    benchmarks = {str(b["name"]): b for b in study.benchmarks}
     figures: list[Figure] = []
     for run in runs[:1]:
         for row in run.results:
-            about = told.get(row["benchmark"], {})
+            about = benchmarks.get(row["benchmark"], {})
             figures += _of_study(
                 row, about, read_ranks(run.path.with_suffix(".npz"), row["benchmark"], row["direction"])
             )
@@ -121,35 +121,35 @@ def _place(scores: Scores, scored: Scored) -> dict[str, str]:
 
 def _how(of: str, protocol: str, kind: str, options: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """What was chosen, without what has no effect on this kind of task, and without folders of this machine."""
-    found: dict[str, Any] = {"protocol": protocol}
+    chosen_options: dict[str, Any] = {"protocol": protocol}
     if kind not in LABELLED:
-        found["direction"] = of.partition(",")[0]
+        chosen_options["direction"] = of.partition(",")[0]
     parts = of.replace(": ", ", ").split(", ")
     fusion = result.get("fusion") or next((part for part in parts if part in FUSIONS), options.get("fusion", "auto"))
     if kind not in LABELLED or fusion != "auto":
-        found["fusion"] = fusion
+        chosen_options["fusion"] = fusion
     if kind == "retrieval" and (scale := options.get("dual_softmax")):
-        found["dual_softmax"] = scale
+        chosen_options["dual_softmax"] = scale
     if isinstance(windows := options.get("windows"), dict):
-        found["windows"] = f"{windows['count']} of {windows['length_s']:g} s ({windows['pool']})"
+        chosen_options["windows"] = f"{windows['count']} of {windows['length_s']:g} s ({windows['pool']})"
     policy = result.get("missing") or options.get("missing", "auto")
-    found["missing"] = "as the protocol has it" if policy == "auto" else policy
+    chosen_options["missing"] = "as the protocol has it" if policy == "auto" else policy
     if "ties" in result:
-        found["ties"] = result["ties"]
+        chosen_options["ties"] = result["ties"]
     if kind == "retrieval" and (chosen := options.get("gallery")):
-        found["gallery_list"] = chosen
+        chosen_options["gallery_list"] = chosen
     if kind == "localization":
-        found["audio_window_s"] = options.get("audio_window_s", 8.0)
+        chosen_options["audio_window_s"] = options.get("audio_window_s", 8.0)
     if kind in LABELLED and options.get("labels"):
-        found["labels"] = Path(options["labels"]).name
+        chosen_options["labels"] = Path(options["labels"]).name
     if kind == "classification" and options.get("templates"):
-        found["templates"] = " | ".join(options["templates"])
+        chosen_options["templates"] = " | ".join(options["templates"])
     if kind == "probe":
-        found["seed"] = options.get("seed", 0)
+        chosen_options["seed"] = options.get("seed", 0)
     if kind in ("classification", "localization") and (encoder := options.get("text_encoder")):
         home, colon, name = encoder.rpartition(":")
-        found["text_encoder"] = home + colon + (Path(name).name if Path(name).is_absolute() else name)
-    return found
+        chosen_options["text_encoder"] = home + colon + (Path(name).name if Path(name).is_absolute() else name)
+    return chosen_options
 
 
 def _of_study(row: dict[str, Any], about: dict[str, Any], ranks: QueryRanks | None) -> list[Figure]:
@@ -173,10 +173,10 @@ def _of_study(row: dict[str, Any], about: dict[str, Any], ranks: QueryRanks | No
         }
         for measure, key, _ in RECALLS
     ]  # fmt: skip
-    found = median_rank_interval(each[MEDIAN_RANK]) if each else None
-    rank = {"measure": MEDIAN_RANK, "unit": "rank", "value": float(row["medr"]), **_interval(found), "chance": None}
+    interval = median_rank_interval(each[MEDIAN_RANK]) if each else None
+    rank = {"measure": MEDIAN_RANK, "unit": "rank", "value": float(row["medr"]), **_interval(interval), "chance": None}
     return [*figures, {**common, **rank}]
 
 
-def _interval(found: Interval | None) -> dict[str, float | None]:
-    return {"low": None, "high": None} if found is None else {"low": found.low, "high": found.high}
+def _interval(interval: Interval | None) -> dict[str, float | None]:
+    return {"low": None, "high": None} if interval is None else {"low": interval.low, "high": interval.high}

@@ -88,9 +88,7 @@ def _refusal(a: Study, b: Study, one: Target, two: Target) -> str:
             return f"the benchmark's {key} is {records[0].get(key)} in A and {records[1].get(key)} in B"
     sides = [_base(target).one for target in (one, two)]
     if why := difference_of_scoring(sides[0], sides[1], one.name, MAIN_RECALL):
-        return (
-            why.replace("in one and", "in A and").replace("in the other", "in B").replace("in one alone", "in A alone")
-        )
+        return why.replace("in one and", "in A and").replace("in the other", "in B").replace("only in one", "only in A")
     if not [order for order in one.figures if order in two.figures]:
         return "no order is common: A has {}, B has {}".format(*(", ".join(target.figures) for target in (one, two)))
     return ""

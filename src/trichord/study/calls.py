@@ -44,10 +44,10 @@ def calls_of(folder: Path) -> list[dict[str, Any]]:
     if not is_there(folder / CALLS):
         return []
     try:
-        found = read_json(folder / CALLS, list)
+        calls = read_json(folder / CALLS, list)
     except TrichordError:
         return []
-    return found if all(is_call(call) for call in found) else []
+    return calls if all(is_call(call) for call in calls) else []
 
 
 def is_call(call: object) -> bool:

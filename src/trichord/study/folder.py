@@ -97,9 +97,9 @@ def _earlier(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
             say(str(error))
     parts = {}
     for part, is_whole in (("orders", plan_entry), ("benchmarks", is_benchmark), ("results", _is_result)):
-        found = content.get(part, [])
-        parts[part] = [entry for entry in found if is_whole(entry)] if isinstance(found, list) else []
-        if num_lost := (len(found) if isinstance(found, list) else 1) - len(parts[part]):
+        entries = content.get(part, [])
+        parts[part] = [entry for entry in entries if is_whole(entry)] if isinstance(entries, list) else []
+        if num_lost := (len(entries) if isinstance(entries, list) else 1) - len(parts[part]):
             say(f"{path}: {num_lost} of its {part} are of another form and left out; name them again to have them back")
     recipe = content.get("recipe")
     return {**parts, "evaluation": recipe.get("evaluation") if isinstance(recipe, dict) else None}
@@ -217,12 +217,12 @@ def claim(out: Path, store: Store, recipe: Recipe, *, must_be_new: bool) -> None
         return
     if must_be_new:
         raise TrichordError(f"{out}: holds a run already; add --resume to go on with it, or give another --out")
-    found = _read_claim(path)
-    if found.get("fingerprint") != mine["fingerprint"]:
+    earlier = _read_claim(path)
+    if earlier.get("fingerprint") != mine["fingerprint"]:
         raise TrichordError(
-            f"{out}: was run on another or since changed store ({shown_url(str(found.get('store')))}); give another --out"
+            f"{out}: was run on another or since changed store ({shown_url(str(earlier.get('store')))}); give another --out"
         )
-    if changed := _first_difference(found["settings"], mine["settings"]):
+    if changed := _first_difference(earlier["settings"], mine["settings"]):
         raise TrichordError(f"{out}: was run with other settings ({changed}); give another --out, or the same settings")
     check_store(out, store)
 
@@ -251,26 +251,26 @@ def was_trained_on(model: Path, store: Store) -> bool:
     if not is_there(path):
         return False
     try:
-        found = _read_claim(path)
+        claimed = _read_claim(path)
     except Unavailable:
         raise
     except TrichordError:
         return False
-    return store.fingerprint == found.get("fingerprint") or store.address == found.get("store")
+    return store.fingerprint == claimed.get("fingerprint") or store.address == claimed.get("store")
 
 
 def _read_claim(path: Path) -> dict[str, Any]:
     mend = "if the folder is of this store and these settings, delete that file and go on; else give another --out"
     try:
-        found = read_yaml(path)
+        content = read_yaml(path)
     except (OSError, ValueError) as error:
         reraise_unavailable(path, error)
         raise damaged(
             path, error.strerror if isinstance(error, OSError) and error.strerror else "damaged", mend
         ) from None
-    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise damaged(path, "it holds no settings", mend)
-    return found
+    return content
 
 
 def _first_difference(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> str:

@@ -61,8 +61,8 @@ def freeze(
     wanted = Order.parse(order) if order else None
     stages = list(_stages(Path(run), wanted))
     if not stages:
-        told = f"that {wanted} would freeze" if wanted else "that a later one would freeze"
-        raise TrichordError(f"{run}: no finished stage {told}; train the first stage, then freeze what it gives")
+        which = f"that {wanted} would freeze" if wanted else "that a later one would freeze"
+        raise TrichordError(f"{run}: no finished stage {which}; train the first stage, then freeze what it gives")
     ready: list[Path] = []
     for folder, stage, recipe in stages:
         recipe.training.device = "cpu" if device == "cpu" else recipe.training.device

@@ -96,8 +96,8 @@ def first_stage_label(folder: str, seed: int) -> int | str:
 
     A run of which the first stage is not known ('') has one of its own, of the run's seed.
     """
-    found = _SEED_OF_STAGE.search(folder)
-    return int(found[1]) if found else folder or seed
+    match = _SEED_OF_STAGE.search(folder)
+    return int(match[1]) if match else folder or seed
 
 
 def distinct_stages(plan: list[PlannedOrder]) -> list[PlannedStage]:

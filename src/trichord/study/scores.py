@@ -79,36 +79,38 @@ class Scored:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes it the same benchmark in another evaluation: its protocol, and the clips that the user named."""
+        """The identity of the benchmark across evaluations: its protocol, and the clips that the user named."""
         return self.protocol, str(self.options.get("on") or "")
 
     def row(self, target: str, measure: str) -> Measured | None:
-        """The figure of a target (`target_of`)."""
+        """Return the figure of a target (see `target_of`); None if there is none."""
         return next((r for r in self.rows if r.measure == measure and target_of(self.kind, r.of) == target), None)
 
     def result(self, of: str) -> dict[str, Any] | None:
-        """The retrieval row of a direction: `of` begins with its code."""
+        """Return the retrieval row of the direction at the beginning of `of`; None if there is none."""
         code = of.partition(",")[0]
         return next((r for r in self.results if r.get("direction") == code), None)
 
 
 def target_of(kind: str, of: str) -> str:
-    """What a figure is of, without how it was scored: `t2va, sum: caption, votes` -> `t2va: caption, votes`. Systems that
-    differ in the fusion rule, or in how clips were cut, stand beside each other so."""
+    """Return the target of a figure without the way of scoring: `t2va: caption, votes` for `t2va, sum: caption, votes`.
+
+    Systems that differ in the fusion rule or the windows of clips have the same targets.
+    """
     of = _WINDOWS.sub("", of)
-    if kind in ("retrieval", "localization") and (found := _FUSED.fullmatch(of)):
-        return found[1] + (found[4] or "")
+    if kind in ("retrieval", "localization") and (match := _FUSED.fullmatch(of)):
+        return match[1] + (match[4] or "")
     return of
 
 
 def fusion_of(kind: str, of: str) -> tuple[str, str]:
-    """(fusion rule, scale of the dual softmax) that a figure was scored under, '' where its name does not say."""
-    found = _FUSED.fullmatch(_WINDOWS.sub("", of)) if kind in ("retrieval", "localization") else None
-    return (found[2], found[3] or "") if found else ("", "")
+    """Return (fusion rule, scale of the dual softmax) of a figure, each '' if its name does not contain it."""
+    match = _FUSED.fullmatch(_WINDOWS.sub("", of)) if kind in ("retrieval", "localization") else None
+    return (match[2], match[3] or "") if match else ("", "")
 
 
 class Scores:
-    """The folder of one evaluation, read. Made by `read_scores`."""
+    """The evaluation of one model. Use `read_scores` to create it."""
 
     def __init__(self, path: Path, content: dict[str, Any], benchmarks: tuple[Scored, ...]) -> None:
         self.path, self.benchmarks = path, benchmarks
@@ -119,7 +121,7 @@ class Scores:
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All of its arrays but those of the mean rank, which nothing is read from."""
+        """All arrays except those of the mean rank, which are not used."""
         return read_arrays(self.path / PER_QUERY, lambda name: not name.endswith("/MeanR/each"), mend=AGAIN)
 
     def loaded(self) -> Scores:
@@ -129,7 +131,7 @@ class Scores:
 
     @property
     def all_notes(self) -> tuple[str, ...]:
-        """Notes on the model and on all benchmarks."""
+        """The notes on the model and on all benchmarks."""
         return self.notes + tuple(note for scored in self.benchmarks for note in scored.notes)
 
     def scored(self, key: tuple[str, str]) -> Scored | None:
@@ -137,44 +139,46 @@ class Scores:
         return next((one for one in self.benchmarks if one.key == key), None)
 
     def each(self, row: Measured) -> np.ndarray:
-        """(n,) float64, what every unit gives to a figure; NaN: it does not count. Raises TrichordError where these are not
-        there, or do not make the figure."""
+        """Return (n,) float64, the contribution of each unit to a figure, NaN for units that do not count.
+
+        Raises TrichordError if the contributions are missing or do not match the figure.
+        """
         values = self._array(row.each, "f")
         counted = values[~np.isnan(values)]
         if not len(counted) or not np.isfinite(counted).all() or (row.unit == "rank" and counted.min() < 1):
-            raise self._damaged(f"{row.each} holds what is no share and no rank")
-        found = float(np.median(counted)) if row.measure == MEDIAN_RANK else float(counted.mean())
-        told = row.value if row.unit == "rank" else row.value / 100
-        if not math.isclose(found, told, rel_tol=1e-6, abs_tol=1e-6):
+            raise self._damaged(f"{row.each} holds values that are neither shares nor ranks")
+        computed = float(np.median(counted)) if row.measure == MEDIAN_RANK else float(counted.mean())
+        expected = row.value if row.unit == "rank" else row.value / 100
+        if not math.isclose(computed, expected, rel_tol=1e-6, abs_tol=1e-6):
             raise self._damaged(
-                f"{row.each} does not give the {row.measure} of {row.value:g} that {RESULTS} has for {row.of}"
+                f"{row.each} does not match the {row.measure} of {row.value:g} that {RESULTS} has for {row.of}"
             )
         return values.astype(np.float64)
 
     def units(self, row: Measured) -> np.ndarray:
-        """(n,) names of the units of a figure."""
+        """Return (n,) the names of the units of a figure."""
         names = self._array(row.each_of, "U")
         if len(names) != len(self._array(row.each, "f")):
             raise self._damaged(f"{row.each_of} and {row.each} differ in length")
         return names
 
     def named(self, name: str, kinds: str, length: int | None = None) -> np.ndarray | None:
-        """A further array (n,) of one of the kinds of numbers, None where it is not there or not of that length."""
-        found = self.arrays.get(name)
-        if found is None or found.ndim != 1 or found.dtype.kind not in kinds:
+        """Return another array (n,) whose dtype is of one of `kinds`; None if it is missing or has another length."""
+        array = self.arrays.get(name)
+        if array is None or array.ndim != 1 or array.dtype.kind not in kinds:
             return None
-        return found if length is None or len(found) == length else None
+        return array if length is None or len(array) == length else None
 
     def number(self, name: str) -> int | None:
-        """A further array that is one whole number; None where it is not there."""
-        found = self.arrays.get(name)
-        return int(found) if found is not None and found.ndim == 0 and found.dtype.kind in "iu" else None
+        """Return another array that is a single integer; None if it is missing."""
+        array = self.arrays.get(name)
+        return int(array) if array is not None and array.ndim == 0 and array.dtype.kind in "iu" else None
 
     def _array(self, name: str, kind: str) -> np.ndarray:
-        found = self.arrays.get(name)
-        if found is None or found.ndim != 1 or found.dtype.kind != kind:
+        array = self.arrays.get(name)
+        if array is None or array.ndim != 1 or array.dtype.kind != kind:
             raise self._damaged(f"'{one_line(name)[:80]}' is not there or not of its kind")
-        return found
+        return array
 
     def _damaged(self, why: str) -> TrichordError:
         return damaged(self.file, why, self.mend)
