@@ -196,7 +196,7 @@ def test_intervals_of_what_is_not_retrieval_are_shown(root: Path, stage: Path, e
         assert value.endswith(interval) and ("[" in value) == bool(interval)
     assert "labels labels.csv" in str(rows) and str(root) not in str(card)
     limits = card.text.split("## Limits")[1]
-    assert "learn from labels" in limits and "the model was trained on clips of tiny." in limits
+    assert "learn from the labels" in limits and "the model was trained on clips of tiny." in limits
 
 
 def test_a_study_and_its_evaluation_give_the_same(stage: Path, evaluated: Callable[..., Path]) -> None:
@@ -292,7 +292,7 @@ def test_the_hub_reads_what_was_meant(root: Path, stage: Path, evaluated: Callab
 )
 def test_licenses(told: str, wanted: tuple[str, str | None] | None) -> None:
     if wanted is None:
-        with pytest.raises(TrichordError, match="is not a license; give it as the hub abbreviates it, as cc-by-4.0"):
+        with pytest.raises(TrichordError, match="is not a license; give an identifier of the hub, such as cc-by-4.0"):
             hub_license(told)
         return
     assert hub_license(told) == wanted

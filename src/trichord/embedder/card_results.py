@@ -1,8 +1,8 @@
-"""Figures of a model in its card: as the hub's `model-index`, as a table for people, and what may be said of them.
+"""The figures of a model in its card: as the `model-index` of the hub, as a table, and their limits.
 
-In the `model-index` a task and data set have one `config` for each benchmark and each thing that figures are of; its `args` are
-all that was chosen. A metric has in its `args` how many units it is of, chance and the 95 % interval. Values are in percent,
-but for ranks and what is a number of its own.
+In the `model-index`, a task and data set have a `config` for each benchmark and each direction or modality. Its `args` are all
+choices of the evaluation. The `args` of a metric are its number of units, chance and the 95 % interval. Values are in percent,
+except for ranks and dimensionless numbers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _POLICIES = {"drop": "left out", "miss": "counted as errors"}
 
 
 def evaluation_result(figure: Figure) -> EvalResult:
-    """A figure as the hub has it."""
+    """Return a figure in the form of the hub."""
     of, how = folded(figure["of"]), figure.get("how", {})
     task, task_name = _task(figure["kind"], of)
     data_set, name = _data_set(figure)
@@ -74,14 +74,14 @@ def evaluation_result(figure: Figure) -> EvalResult:
 
 
 def _asked(figure: Figure) -> str:
-    """The benchmark as `--benchmark` takes it, with its protocol."""
+    """Return the benchmark with its protocol, as `--benchmark` accepts it."""
     name = folded(figure["benchmark"])
     protocol = folded(str(figure.get("how", {}).get("protocol", name)))
     return name if name.partition(":")[0] == protocol else f"{protocol}:{name}"
 
 
 def slug(text: str, joint: str = "-") -> str:
-    """Lower-case letters and digits, what lies between them as one `joint`: `R@1, mean` -> `r-1-mean`."""
+    """Return the lowercase letters and digits of a text, with `joint` in place of other characters: `r-1-mean` for `R@1, mean`."""
     return joint.join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
@@ -90,7 +90,7 @@ def _plain(value: str | int | float) -> str | int | float:
 
 
 def _task(kind: str, of: str) -> tuple[str, str]:
-    """`t2va` -> `text-to-video-audio-retrieval`, `Retrieval, text to video and audio`."""
+    """Return type and name of the task: `text-to-video-audio-retrieval`, `Retrieval, text to video and audio` for `t2va`."""
     if kind != "retrieval":
         return _TASKS.get(kind, (slug(kind) or "other", folded(kind)))
     try:
@@ -103,7 +103,7 @@ def _task(kind: str, of: str) -> tuple[str, str]:
 
 
 def _data_set(figure: Figure) -> tuple[str, str]:
-    """The data set as an identifier and as its authors write it; of another collection its name, of a file the file's."""
+    """Return identifier and name of the data set. The name of an unknown one is that of its collection or file."""
     known = figure.get("collection") or figure.get("clips") or figure["benchmark"].partition("/")[0]
     if known in _DATA_SETS:
         return _DATA_SETS[known]
@@ -112,7 +112,7 @@ def _data_set(figure: Figure) -> tuple[str, str]:
 
 
 def scored(figure: Figure) -> str:
-    """What was chosen and changes the figure, as far as `of` does not tell it already."""
+    """Return the choices that affect a figure and are not part of its `of`."""
     how, of = figure.get("how", {}), figure["of"]
     parts = []
     if "fusion" in how and str(how["fusion"]) not in of:
@@ -137,9 +137,9 @@ def scored(figure: Figure) -> str:
 
 
 def results_section(figures: Sequence[Figure]) -> str:
-    """Table of the figures, and their protocols in words."""
+    """Return the table of the figures and the descriptions of their protocols."""
     if not figures:
-        return "None are recorded. `trichord evaluate` makes them."
+        return "No results are recorded. `trichord evaluate` computes them."
     rows = []
     for figure in figures:
         is_percent = figure["unit"] == "%"
@@ -166,15 +166,15 @@ def results_section(figures: Sequence[Figure]) -> str:
     return "\n\n".join(
         [
             table(titles, rows),
-            "Recalls, shares and chance in percent; intervals over the queries, clips or videos of this one training, where a "
-            "figure is made of such; ranks count from 1.",
+            "Recalls, shares and chance are in percent, and ranks count from 1. Intervals are over the queries, clips or videos, "
+            "for this one trained model.",
             *(f"{plain(title)}: {plain(paragraph)}" for title, paragraph in protocols),
         ]
     )
 
 
 def limits_section(figures: Sequence[Figure], origin: dict[str, Any]) -> str:
-    """What the figures say of data that the model has not seen: zero-shot is said of no other."""
+    """Return sentences on the limits of the figures, with the benchmarks that are zero-shot and those that are not."""
     trained = origin.get("collections")
     split = str(origin.get("train_split") or "train")
     kinds: dict[str, list[str]] = {"new": [], "same": [], "seen": [], "unknown": []}
@@ -192,18 +192,18 @@ def limits_section(figures: Sequence[Figure], origin: dict[str, Any]) -> str:
     lines = [sentences[kind].format(plain(_listed(clips))) for kind, clips in kinds.items() if clips]
     if any(figure["kind"] == "probe" for figure in figures):
         lines.append(
-            "Probes and nearest neighbours learn from labels of further clips: these figures are not zero-shot."
+            "Probes and nearest neighbours learn from the labels of other clips, so these figures are not zero-shot."
         )
     if figures:
-        lines.append("Another protocol gives another figure.")
+        lines.append("Other protocols give other figures.")
     lines.append(
-        "The encoders of features are other models with licenses and limits of their own, and are not part of this folder."
+        "The encoders of the features are separate models with their own licenses and limits, and are not part of this folder."
     )
     return " ".join(lines)
 
 
 def _relation(figure: Figure, trained: str, split: str) -> str:
-    """`new`, `same` or `seen`, as the clips of a figure are to those of the training, named with commas; or `unknown`."""
+    """Return how the clips of a figure relate to those of the training: `new`, `same` collection, `seen` or `unknown`."""
     collection = figure.get("collection", "")
     if not collection or not trained:
         return "unknown"
