@@ -316,7 +316,7 @@ def test_a_torn_note_of_divergence_still_says_that_it_diverged(own: Path, tiny_s
     (stage,) = own.glob("stages/*")
     (stage / "model.json").unlink()
     (stage / "diverged.json").write_text("")
-    with pytest.raises(TrichordError, match=r"every run diverged .*diverged.json does not tell why.* another --out"):
+    with pytest.raises(TrichordError, match=r"every run diverged .*diverged.json does not say why.* another --out"):
         read_study(own)
     with pytest.raises(Diverged, match="every order diverged"):
         go_on(tiny_store, own)

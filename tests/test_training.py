@@ -115,7 +115,7 @@ def test_a_run_folder_explains_itself_and_is_not_used_twice(tiny_store: Path, tm
             tiny_store, tmp_path / "run", "vt>a", 0, debug(max_steps=1, learning_rate=0.5), resume=True, say=silent
         )
     other = write_tiny_store(tmp_path / "other", num_train=9)
-    with pytest.raises(TrichordError, match="another or since changed store"):
+    with pytest.raises(TrichordError, match="another store, or the store has changed"):
         run.train_order(other, tmp_path / "run", "vt>a", 0, debug(max_steps=1), resume=True, say=silent)
 
 

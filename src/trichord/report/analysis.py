@@ -98,11 +98,9 @@ class Target:
         return next(iter(self.figures[system].values())).of
 
     def runs(self, system: str, measure: str, base: Models | None = None) -> Runs | None:
-        """Return the results of the counted units in each run of a system.
+        """Return the results of the counted units in each run of a system; None if they are not known or the units differ.
 
-        The units are ordered as those of `base`, by default of the first system. The result is None if it is not known or the units
-        differ.
-        """
+        The units have the sequence of `base`, by default that of the first system."""
         own, first = self.models[system], base or self.models[next(iter(self.figures))]
         runs, places = own.runs(self.name, measure), own.places(first, self.name, measure)
         if runs is None or places is None:
@@ -128,16 +126,12 @@ class Bench:
     @property
     def title(self) -> str:
         """The printed title, with the clips if the user named them."""
-        return _title(self.key, self.first)
+        return self.first.heading
 
     @property
     def measures(self) -> list[str]:
         """All measures, in order of appearance."""
         return list(dict.fromkeys(m for target in self.targets for of in target.figures.values() for m in of))
-
-
-def _title(key: tuple[str, str], first: Scored) -> str:
-    return f"{first.title}, {key[1]}" if key[1] else first.title
 
 
 def analyse(systems: Sequence[System], *, direction: Direction | None = None, level: float = 0.95) -> list[Bench]:
@@ -203,7 +197,7 @@ def _bench(systems: Sequence[System], key: tuple[str, str], level: float, only: 
     for name in names if only is None else [name for name in names if name in only]:
         figures = {system: own for system, of in models.items() if (own := of.figures(name, level))}
         main = "" if name.endswith(USUAL) or name in folds else _main(first.kind, name, models)
-        targets.append(Target(first.name, _title(key, first), first, name, models, figures, main))
+        targets.append(Target(first.name, first.heading, first, name, models, figures, main))
     return Bench(key, first, models, targets)
 
 
@@ -338,10 +332,7 @@ def rule_of(target: Target, system: str) -> str:
 
 
 def check_comparable(study: Study) -> None:
-    """Raise TrichordError if runs of a study were scored on different galleries or with different policies.
-
-    The message names two runs and the difference.
-    """
+    """Raise TrichordError, which names two runs, if runs were scored on different galleries or with different policies."""
     for benchmark in (str(b["name"]) for b in study.benchmarks):
         first: dict[str, Run] = {}
         for run in study.done:

@@ -9,7 +9,7 @@ from trichord.errors import TrichordError
 from trichord.evaluation.statistics import holm, paired_difference
 from trichord.modality import Direction
 from trichord.report.analysis import MAIN_RECALL, Target, analyse_study, targets_of
-from trichord.report.document import Block, Cell, Column, Document, Section, Table, Text, distinct_slugs
+from trichord.report.document import Block, Cell, Document, Section, Table, Text, columns, distinct_slugs, first_of
 from trichord.report.reading import Study
 from trichord.report.tables import DASH, MEASURES, difference_cell, in_percent, measure_cell, p_text
 from trichord.study.figures import Models
@@ -135,12 +135,11 @@ def _differences(one: Target, two: Target, level: float, name: str) -> tuple[Tab
     elif not sentences:
         sentences.append(f"{one.title}: no difference at {MAIN_RECALL} is significant.")
     labels = ("order", "recall", "A", "B", "B - A", "p", "p, Holm")
-    columns = tuple(Column(label, numeric=i > 1) for i, label in enumerate(labels))
     caption = (
         f"{one.result['num_queries']:,} queries, {one.result['num_gallery']:,} clips; recall in percent, differences in points, "
         f"{in_percent(level)} intervals. Seeds are paired if both studies have the same ones."
     )
-    table = Table(name, one.title, columns, tuple(rows), caption,
+    table = Table(name, one.title, columns(labels, labels[:2]), tuple(rows), caption,
                   tuple(range(3, len(rows), 3)))  # fmt: skip
     return table, sentences
 
@@ -171,8 +170,8 @@ def _changes_table(name: str, title: str, a: Mapping[str, Any], b: Mapping[str, 
         for key in dict.fromkeys([*one, *two])
         if key not in one or key not in two or one[key] != two[key]
     )
-    columns = tuple(Column(label, numeric=False) for label in ("name", "A", "B"))
-    return Table(name, title, columns, rows, "" if rows else "There are no differences.")
+    labels = ("name", "A", "B")
+    return Table(name, title, columns(labels, labels), rows, "" if rows else "There are no differences.")
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:
@@ -183,8 +182,7 @@ def _changed(table: Table, what: str) -> str:
     names = [row[0].text for row in table.rows]
     if not names:
         return f"No {what} differs."
-    shown = ", ".join(names[:6]) + (", ..." if names[6:] else "")
-    return f"{len(names)} {what}{'s differ' if len(names) > 1 else ' differs'}: {shown}."
+    return f"{len(names)} {what}{'s differ' if len(names) > 1 else ' differs'}: {first_of(names, 6)}."
 
 
 def _data_sentence(a: Study, b: Study) -> str:

@@ -26,7 +26,7 @@ from trichord.report.analysis import (
 from trichord.report.contents_repeat import repeat_evaluations_section, repeat_section
 from trichord.report.contents_space import space_section
 from trichord.report.contents_training import training_section
-from trichord.report.document import Block, Document, Figure, Section, Text, distinct_slugs
+from trichord.report.document import Block, Document, Figure, Section, Text, distinct_slugs, first_of
 from trichord.report.duels import duels_section
 from trichord.report.findings import comparison_section, of_systems, sentence, warnings
 from trichord.report.plots_figures import RecallCurve, recall_curves, system_colours
@@ -105,7 +105,7 @@ def _with_lost_runs(study: Study) -> list[System]:
     """Return the orders of a study. The notes of the first order name the runs that are not in the figures."""
     systems = list(study.systems)
     if lost := [run for run in study.runs if run.status != "done"]:
-        names = ", ".join(f"{run} ({run.status})" for run in lost[:4]) + (", ..." if lost[4:] else "")
+        names = first_of([f"{run} ({run.status})" for run in lost], 4)
         systems[0] = replace(
             systems[0], left_out=(f"{len(lost)} of {len(study.runs)} runs are not in the figures: {names}",)
         )

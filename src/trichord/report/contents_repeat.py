@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trichord.protocols.protocol import Options
-from trichord.report.document import Cell, Column, Commands, Section, Table, Text, folded
+from trichord.report.document import Cell, Commands, Section, Table, Text, columns, first_of, folded
 
 if TYPE_CHECKING:
     from trichord.modality import Direction
@@ -126,16 +126,16 @@ def places_table(study: Study) -> Table | None:
     differ = [p for p in packages if len({str(place.versions.get(p)) for place in places.values()}) > 1]
     rows = [
         (
-            Cell(_shortened([*(["the last call"] if place is last else []), *place.stages])),
+            Cell(first_of([*(["the last call"] if place is last else []), *place.stages], NAMED)),
             Cell(_machine_words(place.machine).removeprefix(" It ran with ").removesuffix(".") or "-"),
             Cell(", ".join(f"{p} {place.versions.get(p, '-')}" for p in differ) or "all alike"),
             Cell(place.first_day or "-"),
         )
         for place in places.values()
     ]
-    columns = tuple(Column(label, numeric=False) for label in ("what ran", "with", "versions that differ", "from"))
+    labels = ("what ran", "with", "versions that differ", "from")
     caption = "A stage that was stopped and continued elsewhere is in several rows. The last call made the evaluations and tables."
-    return Table("places", "Where it ran", columns, tuple(rows), caption)
+    return Table("places", "Where it ran", columns(labels, labels), tuple(rows), caption)
 
 
 @dataclass
@@ -154,11 +154,6 @@ class _Place:
     def add(self, stage: str, begun: str) -> None:
         self.stages[stage] = None
         self.first_day = min(self.first_day or begun[:10], begun[:10])
-
-
-def _shortened(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def recipe_text(study: Study) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trichord.report import plots
-from trichord.report.document import Figure, Section
+from trichord.report.document import Figure, Section, first_of
 from trichord.report.tables_space import mean_of
 from trichord.report.tables_training import costs_table, order_costs, stage_status, stages_table
 
@@ -63,8 +63,7 @@ def _curves(study: Study, status: dict[str, str]) -> Figure:
         "seed. Thick lines: the median of the finished seeds."
     )
     if named:
-        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-        caption += f" Dashed lines, not part of the median: {', '.join(named[:NAMED])}{more}."
+        caption += f" Dashed lines, not part of the median: {first_of(named, NAMED)}."
     return Figure(
         "curves", "Learning curves", plots.learning_curves(panels), caption, "Loss terms over the steps of every stage"
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
 SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 REPLACEMENT = "\ufffd"
@@ -186,6 +186,20 @@ class Document:
     def figures(self) -> list[Figure]:
         """Return all figures, in order. They are numbered from 1."""
         return [block for block in self.blocks() if isinstance(block, Figure)]
+
+    def numbers(self) -> dict[int, int]:
+        """Return the number of each table and figure by its `id`."""
+        return {id(block): at for blocks in (self.tables(), self.figures()) for at, block in enumerate(blocks, start=1)}
+
+
+def columns(labels: Iterable[str], texts: Container[str]) -> tuple[Column, ...]:
+    """Return columns without groups. Those with labels in `texts` are not numeric."""
+    return tuple(Column(label, numeric=label not in texts) for label in labels)
+
+
+def first_of(texts: Sequence[str], most: int, joint: str = ", ") -> str:
+    """Return the first `most` texts in a line, with the number of further ones: `a, b and 3 more`."""
+    return joint.join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def slug(text: str) -> str:

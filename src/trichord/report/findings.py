@@ -10,7 +10,7 @@ from trichord.evaluation.replication import ONE_SEED, replication_note
 from trichord.evaluation.statistics import Difference
 from trichord.report import plots
 from trichord.report.analysis import Bench, Target
-from trichord.report.document import Block, Figure, Section, Text
+from trichord.report.document import Block, Figure, Section, Text, first_of
 from trichord.report.tables import differences_table, in_percent, is_apart, p_text
 from trichord.study.figures import Measure, System
 
@@ -74,23 +74,19 @@ def _verdict(comparison: Comparison, noun: str, best: str = "") -> str:
         if models := [pair for pair in apart if not is_apart(pair)]:
             sentences.append(f"Significant differences between trained models: {_pairs(models)}.")
         if rest := [pair for pair in pairs if pair not in apart]:
-            names = "; ".join(f"{pair.a} and {pair.b}" for pair in rest[:NAMED])
-            sentences.append(f"No significant difference: {names}{_more(rest)}.")
+            names = first_of([f"{pair.a} and {pair.b}" for pair in rest], NAMED, "; ")
+            sentences.append(f"No significant difference: {names}.")
     return "".join(f" {sentence}" for sentence in sentences)
-
-
-def _more(items: Sequence[object]) -> str:
-    return f"; and {len(items) - NAMED} more" if len(items) > NAMED else ""
 
 
 def _pairs(pairs: Sequence[Difference]) -> str:
     parts = []
-    for pair in pairs[:NAMED]:
+    for pair in pairs:
         ahead, behind = (pair.a, pair.b) if pair.estimate > 0 else (pair.b, pair.a)
         parts.append(
             f"{ahead} is ahead of {behind} ({abs(pair.estimate):.1f} points, adjusted p {p_text(pair.p_adjusted)})"
         )
-    return "; ".join(parts) + _more(pairs)
+    return first_of(parts, NAMED, "; ")
 
 
 def warnings(systems: Sequence[System], benches: Sequence[Bench], noun: str) -> list[str]:
@@ -111,10 +107,8 @@ def warnings(systems: Sequence[System], benches: Sequence[Bench], noun: str) -> 
         lines += [f"{bench.title}: {sentence}." for sentence in bench.apart if " not compared with " in sentence]
         small = [target.name for target in bench.targets if bench.first.kind == "retrieval" and _is_small(target)]
         if small:
-            where = f"{', '.join(small[:3])}{', ...' if small[3:] else ''}"
-            lines.append(
-                f"{bench.title}: the gallery is small: chance is above 50 % at {bench.targets[0].shown} in {where}."
-            )
+            measure = f"{bench.targets[0].shown} in {first_of(small, 3)}"
+            lines.append(f"{bench.title}: the gallery is small: chance is above 50 % at {measure}.")
     return lines
 
 

@@ -38,8 +38,7 @@ def to_html(document: Document) -> str:
 
 
 def _sections(document: Document) -> Iterator[dict[str, Any]]:
-    numbers = {id(block): number for number, block in enumerate(document.tables(), start=1)}
-    numbers |= {id(block): number for number, block in enumerate(document.figures(), start=1)}
+    numbers = document.numbers()
     taken: set[str] = set()
     for section in document.sections:
         blocks = [_block(block, numbers) for block in section.blocks]

@@ -25,8 +25,7 @@ def to_markdown(document: Document, figures_folder: str = "figures") -> str:
     if document.subtitle:
         parts.append(at_start(document.subtitle))
     parts.append("\n>\n".join(f"> {at_start(sentence)}" for sentence in document.summary))
-    numbers = {id(block): number for number, block in enumerate(document.tables(), start=1)}
-    numbers |= {id(block): number for number, block in enumerate(document.figures(), start=1)}
+    numbers = document.numbers()
     for section in document.sections:
         parts.append(f"## {plain(section.title)}")
         if section.intro:

@@ -21,7 +21,7 @@ from trichord.evaluation.geometry import Geometry
 from trichord.files.reading import open_regular, read_bytes, unreadable
 from trichord.modality import Direction, Order
 from trichord.study.calls import is_call
-from trichord.study.figures import System
+from trichord.study.figures import ScoredRun, System, systems_of
 from trichord.study.files import (
     RUN_AGAIN,
     check_sha256,
@@ -33,10 +33,11 @@ from trichord.study.files import (
     read_json,
     read_queries,
 )
-from trichord.study.folder import PlanEntry, divergence_of, is_benchmark, plan_entries
+from trichord.study.folder import PlanEntry, divergence_of, is_benchmark
 from trichord.study.places import check_stage, identity_of_entry
 from trichord.study.ranks import fault_of_rows, read_clips
 from trichord.study.run_scores import RunScores
+from trichord.study.trained_runs import TrainedRun, read_plan
 
 Status = Literal["done", "diverged", "unfinished"]
 _DELETE_CURVES = "delete that file; the report then lacks the curves of this stage"
@@ -174,14 +175,9 @@ class Study:
     @cached_property
     def systems(self) -> tuple[System, ...]:
         """The orders of the study with their finished runs."""
-        return tuple(
-            System(
-                str(order), order, self.path, tuple(run.seed for run in runs), tuple(map(self.scores, runs)),
-                tuple(run.stages[0] for run in runs),
-            )
-            for order in self.orders
-            if (runs := self.runs_of(order))
-        )  # fmt: skip
+        runs = (run for order in self.orders for run in self.runs_of(order))
+        trained = ((TrainedRun(run.order, run.seed, run.stages[-1], run.stages[0]), run) for run in runs)
+        return tuple(systems_of((ScoredRun(record, self.scores(run)) for record, run in trained), self.path))
 
     def geometry(self, run: Run, benchmark: str) -> Geometry | None:
         """Return the geometry of the joint space of a run on a benchmark; None if it was not measured."""
@@ -220,10 +216,8 @@ def read_study(path: Path | str) -> Study:
     Raises TrichordError if there is no study, a file of it cannot be read, or no run is finished.
     """
     path = Path(path)
-    if not is_there(path / "study.json"):
-        raise TrichordError(f"{path}: no study here (no study.json); give the --out folder of a `trichord study`")
-    content = read_json(path / "study.json")
-    plan = _checked_plan(path / "study.json", content)
+    content, plan = read_plan(path)
+    _check_content(path / "study.json", content)
     study = Study(path, content, plan, tuple(_read_run(path, entry) for entry in plan))
     if not study.done:
         reasons = "; ".join(f"{run}: {run.status}{f' ({run.why})' if run.why else ''}" for run in study.runs[:3])
@@ -235,18 +229,14 @@ def read_study(path: Path | str) -> Study:
     return study
 
 
-def _checked_plan(path: Path, content: dict[str, Any]) -> tuple[PlanEntry, ...]:
-    """Return the orders and seeds of `study.json`. Raises TrichordError if a part of the file is missing or has another type."""
-    kinds = {"orders": list, "recipe": dict, "benchmarks": list, "versions": dict, "store": dict}
+def _check_content(path: Path, content: dict[str, Any]) -> None:
+    """Raise TrichordError if a part of `study.json` is missing or has another type."""
+    kinds = {"recipe": dict, "benchmarks": list, "versions": dict, "store": dict}
     for part, kind in kinds.items():
         if not isinstance(content.get(part), kind):
             raise TrichordError(f"{path}: has no '{part}'; {RUN_AGAIN}")
     if not all(isinstance(content["store"].get(part), str) for part in ("path", "fingerprint")):
         raise TrichordError(f"{path}: its store has no path and fingerprint; {RUN_AGAIN}")
-    if (plan := plan_entries(content["orders"])) is None:
-        raise TrichordError(
-            f"{path}: its orders do not name their stages (older versions did not write them); {RUN_AGAIN}"
-        )
     if not all(map(is_benchmark, content["benchmarks"])):
         raise TrichordError(f"{path}: its benchmarks have no names; {RUN_AGAIN}")
     if len({benchmark["name"] for benchmark in content["benchmarks"]}) < len(content["benchmarks"]):
@@ -257,7 +247,6 @@ def _checked_plan(path: Path, content: dict[str, Any]) -> tuple[PlanEntry, ...]:
         raise TrichordError(f"{path}: its recipe has no evaluation.directions; {RUN_AGAIN}")
     if not isinstance(content["recipe"].get("later_stages", {}), dict):
         raise TrichordError(f"{path}: later_stages of its recipe is not an object; {RUN_AGAIN}")
-    return plan
 
 
 def _read_run(study: Path, entry: PlanEntry) -> Run:

@@ -14,7 +14,7 @@ from trichord.evaluation.ranks import MEDIAN_RANK, RECALLS, Recall
 from trichord.evaluation.statistics import Difference, chance_interval
 from trichord.modality import Direction
 from trichord.report.analysis import MAIN_RECALL, Bench, BenchmarkPair, Target
-from trichord.report.document import Cell, Column, Table, Value, slug
+from trichord.report.document import Cell, Column, Table, Value, columns, slug
 from trichord.report.published import (
     PublishedRow,
     conditional_intervals,
@@ -60,7 +60,7 @@ def order_table(
 
     A figure is bold only if its order is the winner.
     """
-    columns = [NAME, *(Column(recall, target.title) for target in targets for recall in MEASURES)]
+    heads = [NAME, *(Column(recall, target.title) for target in targets for recall in MEASURES)]
     orders = list(dict.fromkeys(order for target in targets for order in target.figures))
     beside = [order for order in orders if all(order in target.beside for target in targets if order in target.figures)]
     orders = [*(order for order in orders if order not in beside), *beside]
@@ -71,7 +71,7 @@ def order_table(
     rows.append([Cell("chance"), *(_chance(target, recall, level) for target in targets for recall in RECALLS)])
     seeds = [next(_seeds(target, order) for target in targets if order in target.figures) for order in orders]
     if len({cell.text for cell in seeds}) > 1:
-        columns.append(Column("seeds"))
+        heads.append(Column("seeds"))
         rows = [[*row, cell] for row, cell in zip(rows, [*seeds, DASH], strict=True)]
     rules = sorted({len(orders) - len(beside), len(orders)})
     caption = (
@@ -80,7 +80,7 @@ def order_table(
         "recall of a random ranking, with the range of a single random run."
     )
     return Table(
-        f"orders-{direction.code}", f"Orders by recall, {direction.code}", tuple(columns), tuple(map(tuple, rows)), caption,
+        f"orders-{direction.code}", f"Orders by recall, {direction.code}", tuple(heads), tuple(map(tuple, rows)), caption,
         tuple(rules),
     )  # fmt: skip
 
@@ -109,7 +109,7 @@ def _chance(target: Target, recall: Recall, level: float) -> Cell:
 
 def sizes_table(targets: Sequence[Target]) -> Table:
     """Return the table of queries, gallery, policies, seeds and median ranks of each benchmark."""
-    columns = ("benchmark", "queries", "gallery", "missing clips", "ties", "seeds", "median rank of the orders")
+    labels = ("benchmark", "queries", "gallery", "missing clips", "ties", "seeds", "median rank of the orders")
     rows = []
     for target in targets:
         row = target.result
@@ -129,11 +129,8 @@ def sizes_table(targets: Sequence[Target]) -> Table:
                  values=(("least", counts[0][0]), ("most", counts[-1][0]))),
             Cell(", ".join(f"{name} {v.text}" for name, v in medians.items()), values=tuple(ranks)),
         ))  # fmt: skip
-    numeric = (False, True, True, False, False, True, False)
-    return Table(
-        "benchmarks", "Queries, gallery and seeds",
-        tuple(Column(label, numeric=n) for label, n in zip(columns, numeric, strict=True)), tuple(rows),
-    )  # fmt: skip
+    texts = ("benchmark", "missing clips", "ties", "median rank of the orders")
+    return Table("benchmarks", "Queries, gallery and seeds", columns(labels, texts), tuple(rows))
 
 
 def directions_table(benches: Sequence[Bench], directions: Sequence[Direction], level: float) -> Table:
@@ -151,8 +148,8 @@ def directions_table(benches: Sequence[Bench], directions: Sequence[Direction], 
         chance = (_chance(targets[code], main, level) if code in targets else DASH for code in codes)
         rows.append((Cell(bench.title), Cell("chance"), *chance))
     caption = f"{MAIN_RECALL} in percent with {in_percent(level)} intervals. They are not corrected for the number of directions."
-    columns = (Column("benchmark", numeric=False), NAME, *map(Column, codes))
-    return Table("directions", f"{MAIN_RECALL} in every direction", columns, tuple(rows), caption, tuple(rules[1:]))
+    heads = (Column("benchmark", numeric=False), NAME, *map(Column, codes))
+    return Table("directions", f"{MAIN_RECALL} in every direction", heads, tuple(rows), caption, tuple(rules[1:]))
 
 
 def is_apart(pair: Difference) -> bool:
@@ -167,7 +164,6 @@ def differences_table(benches: Sequence[Bench], level: float, noun: str) -> Tabl
     """Return the table of all compared pairs of systems in every target; for the orders of a study, at every recall."""
     study = noun == "order"
     labels = ("benchmark", "recall" if study else "of", f"{noun}s", "difference", "p", "p, Holm", "seeds")
-    numeric = (False, False, False, True, True, True, True)
     rows: list[tuple[Cell, ...]] = []
     rules: list[int] = []
     for bench in benches:
@@ -192,9 +188,10 @@ def differences_table(benches: Sequence[Bench], level: float, noun: str) -> Tabl
         f"Differences in points over the same units, with {in_percent(level)} intervals that are not corrected. Holm's correction "
         f"covers {family}. Bold: the difference is significant at that level, with two seeds or more."
     )
-    columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
     separators = tuple(rule for rule in rules if 0 < rule < len(rows))
-    return Table("differences", f"Differences between {noun}s", columns, tuple(rows), caption, separators)
+    return Table(
+        "differences", f"Differences between {noun}s", columns(labels, labels[:3]), tuple(rows), caption, separators
+    )
 
 
 def interactions_table(benchmark_pairs: Sequence[BenchmarkPair]) -> Table:
@@ -210,13 +207,18 @@ def interactions_table(benchmark_pairs: Sequence[BenchmarkPair]) -> Table:
         for pair in benchmark_pairs
         for x in pair.pairs
     ]  # fmt: skip
-    columns = tuple(Column(label, numeric=i > 1) for i, label in enumerate(labels))
     level = f" with {in_percent(benchmark_pairs[0].pairs[0].level)} intervals" if benchmark_pairs else ""
     caption = (
         f"{MAIN_RECALL}, in points{level}. The first test shows whether a difference is larger on one benchmark, the second "
         "(Gail and Simon, Biometrics 41, 1985) whether another order is ahead there."
     )
-    return Table("interactions", "Does the best order depend on the benchmark?", columns, tuple(rows), caption)
+    return Table(
+        "interactions",
+        "Does the best order depend on the benchmark?",
+        columns(labels, labels[:2]),
+        tuple(rows),
+        caption,
+    )
 
 
 def _adjusted(x: Interaction, p: float, adjusted: float) -> Cell:
@@ -230,7 +232,6 @@ def published_table(benchmark: str, title: str, level: float = 0.95) -> Table | 
     if not published:
         return None
     labels = ("method", "order", "direction", "R@1", "R@5", "R@10", "MedR", "queries")
-    numeric = (False, False, False, True, True, True, True, True)
     rows = []
     for row in published:
         notes = ". ".join(
@@ -247,10 +248,9 @@ def published_table(benchmark: str, title: str, level: float = 0.95) -> Table | 
         f"Figures as printed by their sources. In brackets: Wilson's binomial {in_percent(level)} interval over queries, which "
         "does not cover other seeds; after a question mark, the intervals for the usual galleries, if the source does not name one."
     )
-    columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
     study = sum(row.method == published[0].method for row in published)
     return Table(
-        f"published-{slug(benchmark)}", f"Published figures on {title}", columns, tuple(rows), caption,
+        f"published-{slug(benchmark)}", f"Published figures on {title}", columns(labels, labels[:3]), tuple(rows), caption,
         (study,) if 0 < study < len(rows) else (),
     )  # fmt: skip
 

@@ -59,7 +59,7 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
     num_runs = max(f.num_runs for t in bench.targets for of in t.figures.values() for f in of.values())
     tails = {(t.name, system): _tail(bench, t, system) for t in bench.targets for system in t.figures}
     varying = [what for what in TAIL if len({tail[what].text for tail in tails.values()}) > 1]
-    columns = [OF, *([SYSTEM] if several else []), *heads, *map(Column, varying)]
+    every_column = [OF, *([SYSTEM] if several else []), *heads, *map(Column, varying)]
     rows: list[tuple[Cell, ...]] = []
     rules: list[int] = []
     for target in bench.targets:
@@ -94,7 +94,7 @@ def figures_table(bench: Bench, slug: str, several: bool, level: float) -> Table
     ):
         parts.append("Without brackets: the measure has no interval, or the results of its units were not saved.")
     separators = tuple(rules[1:]) if several else ()
-    return Table(f"figures-{slug}", bench.title, tuple(columns), tuple(rows), " ".join(parts), separators)
+    return Table(f"figures-{slug}", bench.title, tuple(every_column), tuple(rows), " ".join(parts), separators)
 
 
 def _and_seeds(num_runs: int) -> str:

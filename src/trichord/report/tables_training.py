@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trichord.modality import Order
-from trichord.report.document import Cell, Column, Table
+from trichord.report.document import Cell, Table, columns
 from trichord.report.reading import Run, StageRecord, Study
 from trichord.report.tables_space import mean_of
 
@@ -66,12 +66,13 @@ def stage_status(study: Study) -> dict[str, str]:
 def runs_table(study: Study) -> Table:
     """Return the table of the status and cost of every run of the plan."""
     labels = ("order", "seed", "status", "steps", "clips seen", "seconds", "stages", "why")
-    numeric = (False, True, False, True, True, True, False, False)
-    columns = tuple(Column(label, numeric=n) for label, n in zip(labels, numeric, strict=True))
+    texts = ("order", "status", "stages", "why")
     caption = (
         "All stages of a run are counted, including those shared with other runs. Only finished runs enter the figures."
     )
-    return Table("runs", "Every run", columns, tuple(_run_row(study, run) for run in study.runs), caption)
+    return Table(
+        "runs", "Every run", columns(labels, texts), tuple(_run_row(study, run) for run in study.runs), caption
+    )
 
 
 def _run_row(study: Study, run: Run) -> tuple[Cell, ...]:
@@ -104,8 +105,7 @@ def stages_table(study: Study) -> Table:
             _seconds(mean_of([stage.seconds for stage in several])),
         ))  # fmt: skip
     caption = "A stage that several orders share was trained once. Seconds: training time, mean over seeds."
-    columns = tuple(Column(label, numeric=i > 0) for i, label in enumerate(labels))
-    return Table("stages", "Stages", columns, tuple(rows), caption)
+    return Table("stages", "Stages", columns(labels, labels[:1]), tuple(rows), caption)
 
 
 def costs_table(study: Study) -> Table:
@@ -119,12 +119,11 @@ def costs_table(study: Study) -> Table:
         )
         for cost in order_costs(study)
     )  # fmt: skip
-    columns = tuple(Column(label, numeric=i > 0) for i, label in enumerate(labels))
     caption = (
         "Sums over the stages of an order, as means over its finished runs. A stage that orders share counts for each of them. "
         "Seconds: training time."
     )
-    return Table("costs", "Cost of the orders", columns, rows, caption)
+    return Table("costs", "Cost of the orders", columns(labels, labels[:1]), rows, caption)
 
 
 def _seconds(value: float | None) -> Cell:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from trichord.files.paths import accepts_text_paths
 from trichord.modality import Direction
 from trichord.report.analysis import check_comparable
 from trichord.report.compare import compare_studies
-from trichord.report.document import slug
+from trichord.report.document import Document, slug
 from trichord.report.exports import write_document
 from trichord.report.reading import read_study
 from trichord.report.systems import kind_of, read_systems
@@ -84,9 +84,7 @@ def write_evaluations(
 
     check_level(level)
     document = build_evaluations(read_systems(folders), direction=_parsed(direction), level=level)
-    folder = out or folder_in(Path(folders[0]), "report")
-    write_document(document, folder, "report")
-    return ReportSummary(folder / "report.html", document.summary)
+    return _written(document, out or folder_in(Path(folders[0]), "report"), "report")
 
 
 @accepts_text_paths
@@ -110,9 +108,8 @@ def write_report(
     read = read_study(study)
     check_comparable(read)
     document = build_study(read, direction=_parsed(direction), level=level)
-    folder = out or folder_in(Path(study), "report")
-    write_document(document, folder, "report", extra={"recipe.yaml": recipe_text(read)})
-    return ReportSummary(folder / "report.html", document.summary)
+    recipe = {"recipe.yaml": recipe_text(read)}
+    return _written(document, out or folder_in(Path(study), "report"), "report", recipe)
 
 
 @accepts_text_paths
@@ -133,9 +130,12 @@ def write_comparison(
     for study in (one, two):
         check_comparable(study)
     document = compare_studies(one, two, direction=_parsed(direction), level=level)
-    folder = out or folder_in(two.path, f"compared-with-{slug(one.name)}")
-    write_document(document, folder, "comparison")
-    return ReportSummary(folder / "comparison.html", document.summary)
+    return _written(document, out or folder_in(two.path, f"compared-with-{slug(one.name)}"), "comparison")
+
+
+def _written(document: Document, folder: Path, name: str, extra: Mapping[str, str] | None = None) -> ReportSummary:
+    write_document(document, folder, name, extra=extra)
+    return ReportSummary(folder / f"{name}.html", document.summary)
 
 
 def _parsed(direction: str | Direction) -> Direction | None:

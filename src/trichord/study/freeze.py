@@ -1,8 +1,8 @@
-"""Make ahead what later stages will read of frozen encoders: on other machines, while something else is trained, on Ray.
+"""Compute the embeddings of frozen encoders for later stages in advance: on other machines, during another training, or on Ray.
 
-Every finished stage of a run that lacks a modality will be frozen by a later one. Any number of processes may make its passes
-together (`data.frozen_parts`): the same command on several machines that share the store's file system, as an array job, as
-one launch of several processes, or beside the study that waits for them.
+A later stage freezes every finished stage of a run that lacks a modality. Any number of processes can compute the passes together
+(`data.frozen_parts`): the same command on several machines that share the file system of the store, an array job, a launch of
+several processes, or a process beside the study that waits for them.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def freeze(
     workers: int | None = None,
     say: Callable[[str], None] | None = None,
 ) -> list[Path]:
-    """Compute what the frozen encoders of later stages give for every clip, as far as it is not there.
+    """Compute the missing embeddings of the frozen encoders of later stages for every clip.
 
     Args:
         run: Run or study folder, or one of its stage folders.
-        store: The store that it is trained on.
-        order: Only for the later stages of this order; None: for all that may follow.
+        store: The store of the training.
+        order: The order whose later stages are prepared; None prepares all that may follow.
         device: `auto` or `cpu`.
-        cluster: Let a Ray cluster make them.
-        workers: On Ray: actors; None takes as many as there is room for.
+        cluster: The Ray cluster that computes them.
+        workers: Number of Ray actors; None takes as many as fit.
         say: Takes lines.
 
     Returns:
@@ -97,7 +97,7 @@ def freeze(
 
 
 def _stages(run: Path, order: Order | None) -> Iterator[tuple[Path, Stage, Recipe]]:
-    """Folder of each finished stage that a later one freezes, such a later stage, and the recipe of both."""
+    """Yield the folder of each finished stage that a later one freezes, such a later stage, and the recipe of both."""
     folders = (
         [run] if is_there(run / DESCRIPTION) else sorted(path.parent for path in run.glob(f"stages/*/{DESCRIPTION}"))
     )
@@ -106,7 +106,7 @@ def _stages(run: Path, order: Order | None) -> Iterator[tuple[Path, Stage, Recip
         check_described(folder, described)
         chain, settings, further = described.get("stage"), described.get("settings"), described.get("modalities", {})
         if not isinstance(chain, str) or not isinstance(settings, dict):
-            raise TrichordError(f"{folder / DESCRIPTION}: does not tell its stage and settings; {deleting(folder)}")
+            raise TrichordError(f"{folder / DESCRIPTION}: does not contain its stage and settings; {deleting(folder)}")
         declare_recorded(further, folder / DESCRIPTION)
         finished = Order.parse(chain)
         lacking = [name for name in (*MODALITIES, *further) if name not in finished.modalities]

@@ -82,6 +82,11 @@ class Scored:
         """The identity of the benchmark across evaluations: its protocol, and the clips that the user named."""
         return self.protocol, str(self.options.get("on") or "")
 
+    @property
+    def heading(self) -> str:
+        """The printed title, with the clips if the user named them."""
+        return ", ".join(filter(None, (self.title, self.key[1])))
+
     def row(self, target: str, measure: str) -> Measured | None:
         """Return the figure of a target (see `target_of`); None if there is none."""
         return next((r for r in self.rows if r.measure == measure and target_of(self.kind, r.of) == target), None)
