@@ -174,7 +174,7 @@ def test_two_models_are_compared_over_the_same_queries(weak: Path, strong: Path,
     )
     assert "the comparison is one of trained models and not of methods" in text
     page = (tmp_path / "r" / "report.html").read_text()
-    assert "Holm's family is all pairs in all of these rows" in page.replace("&#39;", "'")
+    assert "Holm's correction covers all pairs in all of these rows" in page.replace("&#39;", "'")
     assert 'class="number-cell strong"' not in page, "one seed: nobody wins, and no two methods are told apart"
     lines = [row for row in table(tmp_path / "r", "figures-retrieval") if row["of"] == "t2v"]
     assert [row["system"] for row in lines] == ["weak.npz", "strong.npz", "chance"]
@@ -185,7 +185,7 @@ def test_query_by_query(weak: Path, strong: Path) -> None:
     bench = analyse(read_systems([weak, strong]))[0]
     found = clearest_duel(bench)
     assert found is not None and (found.a, found.b) == ("strong.npz", "weak.npz") and found.ranks
-    code = found.of
+    code = found.target
     rank_a, rank_b = (read_ranks(f / "queries.npz", "retrieval", code).rank() for f in (strong, weak))
     wins = sum(a < b for a, b in zip(rank_a, rank_b, strict=True))
     losses = sum(a > b for a, b in zip(rank_a, rank_b, strict=True))
@@ -201,7 +201,7 @@ def test_classes_unit_by_unit(weak: Path, strong: Path) -> None:
     bench = analyse(read_systems([weak, strong]))[1]
     found = clearest_duel(bench)
     assert found is not None and not found.ranks
-    each = [arrays_of(f)[f"zero-shot-classification/{found.of}/top-1/each"] for f in (strong, weak)]
+    each = [arrays_of(f)[f"zero-shot-classification/{found.target}/top-1/each"] for f in (strong, weak)]
     assert (found.wins, found.losses) == (int((each[0] > each[1]).sum()), int((each[0] < each[1]).sum()))
     unit = found.furthest(1)[0][0]
     assert re.match("(stir|fry|cut|boil): ", str(found.captions[unit])), "the class, then the caption"

@@ -336,7 +336,7 @@ def test_matrices_keep_their_values_on_one_scale() -> None:
     for pixel, cosine in ((first[0, 0], 1.0), (first[0, 1], 0.0), (first[1, 0], -0.5), (second[0, 0], 0.25)):
         np.testing.assert_allclose(pixel, np.array(shades((cosine + 1) / 2)[:3]) * 255, atol=3)
     np.testing.assert_array_equal(first[1, 1], [128] * 3)
-    with pytest.raises(TrichordError, match="not the shape"):
+    with pytest.raises(TrichordError, match="not of shape"):
         plots.similarity_matrices([plots.SimilarityPanel("x", np.zeros(3))])
 
 

@@ -107,7 +107,7 @@ def test_the_report_tells_where_stages_were_trained_otherwise(tmp_path: Path) ->
         [moved, "1 thread 2 processes on A GPU", "torch 2.12.0", "2026-02-02"],
     ]  # fmt: skip
     text, told, *_ = repeat_section(read_study(folder), Direction.parse("t2v"), 0.95).blocks
-    assert isinstance(text, Text) and "the table tells where stages were trained otherwise" in text.paragraphs[1]
+    assert isinstance(text, Text) and "the table lists the versions and machines of other calls" in text.paragraphs[1]
     assert isinstance(told, Table) and told.name == "places"
 
 
