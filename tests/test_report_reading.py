@@ -206,6 +206,7 @@ def test_runs_on_other_clips_are_refused(own: Path) -> None:
         ({"fusion": ["x"]}, {}, "the fusion rule of tiny/t2v is none"),
         ({}, {"equal": 0}, "the ranks of tiny/t2v do not fit its gallery of 60"),
         ({}, {"clip": -1}, "tiny/t2v/clip numbers clips that are not there"),
+        ({"direction": "t2"}, {}, "direction 't2' is not of the form query2target.*; run the study again"),
     ],
 )
 def test_figures_that_do_not_fit_their_ranks_are_refused(

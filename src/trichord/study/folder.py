@@ -171,7 +171,7 @@ def plan_entry(entry: Any) -> PlanEntry | None:
         and isinstance(stage.get("seed", 0), int)
         for stage in entry["stages"]
     )
-    return PlanEntry(order, entry["seed"], tuple(entry["stages"])) if is_whole else None
+    return PlanEntry(order, int(entry["seed"]), tuple(entry["stages"])) if is_whole else None
 
 
 def plan_entries(entries: Any) -> tuple[PlanEntry, ...] | None:
