@@ -1,17 +1,17 @@
-"""Figures of one model, as its folder keeps them and its card shows them: from its study, or from `trichord evaluate --out`.
+"""The figures of a model for its folder and its card, from its study or from `trichord evaluate --out`.
 
-A figure is a plain object:
+A figure is a JSON object:
 
 | key | meaning |
 |---|---|
-| `benchmark`, `title`, `protocol`, `kind` | name, heading, paragraph and kind of task of what was scored |
-| `clips`, `collection`, `split` | which clips: COLLECTION/SPLIT of a store, or a file of embeddings; '' where that is not known |
-| `of`, `measure`, `unit`, `value` | direction, modality or task with its fusion; of what; in what; how much |
+| `benchmark`, `title`, `protocol`, `kind` | name, title, description and kind of task of the benchmark |
+| `clips`, `collection`, `split` | the clips: COLLECTION/SPLIT of a store, or a file of embeddings; '' if not known |
+| `of`, `measure`, `unit`, `value` | direction, modality or task with its fusion; name, unit and value of the measure |
 | `low`, `high` | 95 % interval over queries, clips or videos, or null |
-| `chance`, `num`, `gallery` | at random, or null; units that it is of; items that were ranked, or null |
-| `how` | all that was chosen and changes it, by name: fusion, windows, dual softmax, missing clips, ... |
+| `chance`, `num`, `gallery` | chance, or null; number of units; number of ranked items, or null |
+| `how` | all choices that affect the figure, by name: fusion, windows, dual softmax, missing clips, ... |
 
-Folders of earlier versions have none of `clips`, `collection`, `split` and `how`.
+Folders of earlier versions lack `clips`, `collection`, `split` and `how`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ TEXTS, NUMBERS = ("benchmark", "title", "protocol", "kind", "of", "measure", "un
 PLACES = ("clips", "collection", "split")
 LABELLED = ("classification", "probe", "clustering")
 _MEND = "evaluate again with --out FOLDER"
-_NOT_SHOWN = "MeanR"  # of retrieval: the median rank is there
+_NOT_SHOWN = "MeanR"  # the card has the median rank
 
 
 def is_figure(entry: object) -> bool:
-    """Whether an entry of a file has all that a card shows."""
+    """Return whether an entry of a file has all fields of a figure."""
     if not isinstance(entry, dict):
         return False
     optional = [entry.get(name) for name in ("low", "high", "chance", "gallery")]
@@ -54,9 +54,9 @@ def is_figure(entry: object) -> bool:
 
 
 def figures_of_study(model_folder: Path) -> list[Figure]:
-    """Figures that the study kept of the run whose last stage is this folder; [] where it is of no study, or not evaluated.
+    """Return the figures of the run of a study whose last stage is this folder; [] if it has none.
 
-    Raises TrichordError when the study's files are damaged.
+    Raises TrichordError if files of the study are damaged.
     """
     root = model_folder.resolve().parent.parent
     if not is_there(root / "study.json"):
@@ -120,7 +120,7 @@ def _place(scores: Scores, scored: Scored) -> dict[str, str]:
 
 
 def _how(of: str, protocol: str, kind: str, options: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    """What was chosen, without what has no effect on this kind of task, and without folders of this machine."""
+    """Return the choices that affect figures of this kind of task, without folders of this machine."""
     chosen_options: dict[str, Any] = {"protocol": protocol}
     if kind not in LABELLED:
         chosen_options["direction"] = of.partition(",")[0]
@@ -153,7 +153,7 @@ def _how(of: str, protocol: str, kind: str, options: dict[str, Any], result: dic
 
 
 def _of_study(row: dict[str, Any], about: dict[str, Any], ranks: QueryRanks | None) -> list[Figure]:
-    """The recalls and the median rank of one direction, with their intervals where the ranks are there."""
+    """Return the recalls and the median rank of one direction, with intervals if the ranks were saved."""
     collection, split = str(about.get("collection", "")), str(about.get("split", ""))
     how = {"protocol": row["benchmark"], "direction": row["direction"], "fusion": row.get("fusion", "auto")}
     how |= {"missing": row["missing"], "ties": row.get("ties", "expected")}
